@@ -1,0 +1,8 @@
+//! adda: a real-time chat server in one small binary.
+
+pub mod config;
+pub mod hub;
+pub mod limits;
+pub mod metrics;
+pub mod model;
+pub mod protocol;

@@ -1,0 +1,147 @@
+//! Every bound on what comes from outside, in one place, with the relations between them.
+//!
+//! A constant is a bound that nobody needs to change. [`Limits`] holds those that a flag or a test sets;
+//! it is copied into each part at the start, so no part reads a global.
+
+use std::time::Duration;
+
+/// Bytes of a request head, from the request line to the empty line.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header lines of a request.
+pub const HEADERS_MAX: usize = 100;
+/// Bytes of a body that is kept in memory (JSON).
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a WebSocket frame's payload, and of a whole message however it is cut up.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// What a session reads from its socket at once.
+pub const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Characters of a room's id.
+pub const ROOM_CHARS_MAX: usize = 64;
+/// Characters of a username.
+pub const USERNAME_CHARS_MAX: usize = 32;
+/// Characters of a nonce.
+pub const NONCE_CHARS_MAX: usize = 64;
+
+/// Stored frames that a join replays at most.
+pub const HISTORY_MAX: usize = 200;
+/// Members that a `welcome` and a room's listing name; beyond it only their count is given.
+pub const MEMBERS_LISTED_MAX: usize = 200;
+/// Rooms in one page of the listing.
+pub const ROOMS_LISTED_MAX: usize = 200;
+/// Rooms that one connection is in at once.
+pub const ROOMS_PER_CONNECTION_MAX: usize = 50;
+
+/// Stack of a connection's thread.
+pub const STACK_BYTES: usize = 128 * 1024;
+/// Requests that are with `tiny_http` at once; others wait for their turn.
+pub const RELAYS_MAX: usize = 32;
+/// How long a request waits for its turn before it is refused.
+pub const RELAY_WAIT: Duration = Duration::from_secs(5);
+/// Refused connections that are kept until they have read why.
+pub const REFUSED_MAX: usize = 32;
+
+/// Descriptors that are not a connection's own: the standard three, listeners, `REFUSED_MAX`, and two
+/// for each of `RELAYS_MAX`, with room to spare.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// Memory maps that are not a connection's: the binary, its libraries, the heap, the other threads.
+pub const MAPS_RESERVED: u64 = 4_000;
+/// Memory maps of a thread: stack, its guard, the signal stack, its guard; and one for the heap's growth.
+pub const MAPS_PER_THREAD: u64 = 5;
+
+const _: () = assert!((2 * RELAYS_MAX + REFUSED_MAX) as u64 + 16 <= DESCRIPTORS_RESERVED);
+const _: () = assert!(HEAD_BYTES_MAX <= STACK_BYTES / 4);
+const _: () = assert!(READ_BUFFER_BYTES <= MESSAGE_BYTES_MAX);
+
+/// Commands that wait for the hub. Each carries at most `FRAMES_PER_COMMAND_MAX` frames and about
+/// `MESSAGE_BYTES_MAX` of text, so this queue holds 16 MiB at the worst; a session that finds it full waits,
+/// and its socket pushes back on its client.
+pub const COMMANDS_QUEUED_MAX: usize = 256;
+/// Frames that a session hands over at once, when its socket had several.
+pub const FRAMES_PER_COMMAND_MAX: usize = 64;
+/// Frames that wait for the store before the hub stops taking commands.
+pub const APPENDS_PENDING_MAX: usize = 4_096;
+
+/// All the outboxes together; past it the fullest is a slow consumer.
+pub const OUTBOXES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of stored frames that are kept in memory, over all rooms; the oldest go first.
+pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long the hub takes to answer a question of REST before it is called busy.
+pub const HUB_ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// How long a connection that was told its close code may take to go.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(3);
+/// How long a stop may take, from the signal to the end of the process.
+pub const STOP_WAIT: Duration = Duration::from_secs(4);
+const _: () = assert!(CLOSE_WAIT.as_millis() < STOP_WAIT.as_millis());
+
+/// Refused frames, one forgiven each second, after which a connection is closed for abuse (1008).
+pub const STRIKES_MAX: u32 = 200;
+
+/// The bounds that a flag sets, or that a test shrinks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// From accepting a connection to the end of its request's head.
+    pub head_deadline: Duration,
+    /// From the end of the head to the end of the body.
+    pub body_deadline: Duration,
+    /// How long a reader of an answer may take nothing of it.
+    pub write_stall: Duration,
+    /// Bytes of a message's content (`--max-content`).
+    pub content_bytes_max: usize,
+    /// Stored frames that a join replays when it does not say (`--history`).
+    pub history_default: usize,
+    /// Bytes that wait for one member (`--outbox-bytes`).
+    pub outbox_bytes_max: usize,
+    /// How long a member's socket may take nothing while something waits for it.
+    pub outbox_stall: Duration,
+    /// From one ping to the next (`--ping-interval`).
+    pub ping_interval: Duration,
+    /// Messages a second that a connection may send; 0 for no limit (`--rate`).
+    pub rate_per_s: u32,
+    /// Messages that it may send at once after a pause (`--burst`).
+    pub rate_burst: u32,
+}
+
+impl Limits {
+    /// How long a connection may send nothing, or take over one message: a ping and more than another
+    /// interval for its answer (25 s make 60 s).
+    #[must_use]
+    pub fn read_deadline(&self) -> Duration {
+        self.ping_interval * 12 / 5
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_deadline: Duration::from_secs(10),
+            body_deadline: Duration::from_secs(30),
+            write_stall: Duration::from_secs(10),
+            content_bytes_max: 8 * 1024,
+            history_default: 5,
+            outbox_bytes_max: 1024 * 1024,
+            outbox_stall: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(25),
+            rate_per_s: 10,
+            rate_burst: 30,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_honest_client_always_answers_a_ping_in_time() {
+        for seconds in [1, 25, 300] {
+            let limits = Limits {
+                ping_interval: Duration::from_secs(seconds),
+                ..Limits::default()
+            };
+            assert!(limits.ping_interval * 2 < limits.read_deadline());
+        }
+        assert_eq!(Limits::default().read_deadline(), Duration::from_secs(60));
+    }
+}

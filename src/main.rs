@@ -1,0 +1,3 @@
+//! The `adda` command.
+
+fn main() {}

@@ -1,0 +1,284 @@
+//! Counters that every part adds to and `/metrics` shows, in Prometheus's text format.
+//!
+//! Plain atomics, relaxed: each number is right by itself, and no two are promised to agree at one moment.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that rises and falls.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Replaces the number.
+    pub fn set(&self, value: usize) {
+        self.0.store(value as u64, Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Declares a label's values: an enum, the text of each, and how many there are.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// Every value, in the order of the metrics.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The value as the label's text.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why a connection or a request was turned away before it reached the hub or a handler.
+    Refusal {
+        /// The cap on connections (503).
+        Connections = "connections",
+        /// The cap on one address's connections (503).
+        PerAddress = "per_address",
+        /// The system gave no thread (503).
+        Thread = "thread",
+        /// A head that breaks the rules (400, 505 and kin).
+        BadHead = "bad_head",
+        /// A head over its bounds (431).
+        LargeHead = "large_head",
+        /// A head or body that took too long (408).
+        Slow = "slow",
+        /// A body over its bound (413).
+        LargeBody = "large_body",
+        /// A foreign Origin (403).
+        Origin = "origin",
+        /// Names or an upgrade that can't be (400, 426).
+        Upgrade = "upgrade",
+        /// No turn at the HTTP workers in time (503).
+        Busy = "busy",
+    }
+}
+
+labels! {
+    /// Why the server ended a connection, or left one of its frames undone.
+    Drop {
+        /// The outbox's bound in bytes or in time without progress (1013).
+        SlowConsumer = "slow_consumer",
+        /// Nothing was read for too long (1008).
+        Idle = "idle",
+        /// A breach of RFC 6455 (1002).
+        Protocol = "protocol",
+        /// Text that is not UTF-8 (1007).
+        Utf8 = "utf8",
+        /// A message over its bound (1009).
+        TooLarge = "too_large",
+        /// Abuse that went on (1008).
+        Abuse = "abuse",
+        /// A frame over its rate; the connection lives on.
+        RateLimited = "rate_limited",
+        /// A frame that was answered with another error; the connection lives on.
+        Rejected = "rejected",
+    }
+}
+
+/// A counter for each value of a label.
+#[derive(Debug)]
+pub struct Family<const N: usize>([Counter; N]);
+
+impl<const N: usize> Default for Family<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+/// All that is counted.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Connections accepted since the start.
+    pub accepted: Counter,
+    /// Connections with a thread now, of any kind.
+    pub connections: Gauge,
+    /// WebSocket members of the hub now.
+    pub members: Gauge,
+    /// Rooms with members now.
+    pub rooms: Gauge,
+    /// Frames stored since the start.
+    pub messages: Counter,
+    /// Frames handed to members' sockets or outboxes since the start.
+    pub deliveries: Counter,
+    /// Bytes that wait in all the outboxes now.
+    pub outbox_bytes: Gauge,
+    /// Members with something in their outbox now.
+    pub outboxes_waiting: Gauge,
+    /// Commands that wait for the hub now.
+    pub commands_queued: Gauge,
+    /// Frames that wait for the store now.
+    pub appends_pending: Gauge,
+    /// Requests that were answered over HTTP.
+    pub http_requests: Counter,
+    /// Errors of accept since the start.
+    pub accept_errors: Counter,
+    refusals: Family<{ Refusal::ALL.len() }>,
+    drops: Family<{ Drop::ALL.len() }>,
+}
+
+impl Metrics {
+    /// Counts a refusal.
+    pub fn refused(&self, reason: Refusal) {
+        self.refusals.0[reason as usize].increment();
+    }
+
+    /// Counts a drop.
+    pub fn dropped(&self, reason: Drop) {
+        self.drops.0[reason as usize].increment();
+    }
+
+    /// All of it in Prometheus's text exposition format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::with_capacity(4096);
+        let plain: [(&str, &str, &str, u64); 12] = [
+            (
+                "connections_accepted_total",
+                "counter",
+                "Connections accepted.",
+                self.accepted.get(),
+            ),
+            ("connections", "gauge", "Connections open now.", self.connections.get()),
+            (
+                "members",
+                "gauge",
+                "WebSocket connections in the hub now.",
+                self.members.get(),
+            ),
+            ("rooms", "gauge", "Rooms with members now.", self.rooms.get()),
+            ("messages_total", "counter", "Messages stored.", self.messages.get()),
+            (
+                "deliveries_total",
+                "counter",
+                "Frames handed to members.",
+                self.deliveries.get(),
+            ),
+            (
+                "outbox_bytes",
+                "gauge",
+                "Bytes that wait in outboxes now.",
+                self.outbox_bytes.get(),
+            ),
+            (
+                "outboxes_waiting",
+                "gauge",
+                "Outboxes with bytes in them now.",
+                self.outboxes_waiting.get(),
+            ),
+            (
+                "commands_queued",
+                "gauge",
+                "Commands that wait for the hub now.",
+                self.commands_queued.get(),
+            ),
+            (
+                "appends_pending",
+                "gauge",
+                "Frames that wait for the store now.",
+                self.appends_pending.get(),
+            ),
+            (
+                "http_requests_total",
+                "counter",
+                "Requests answered over HTTP.",
+                self.http_requests.get(),
+            ),
+            (
+                "accept_errors_total",
+                "counter",
+                "Errors of accept.",
+                self.accept_errors.get(),
+            ),
+        ];
+        for (name, kind, help, value) in plain {
+            head(&mut text, name, kind, help);
+            let _ = writeln!(text, "adda_{name} {value}");
+        }
+        head(
+            &mut text,
+            "refusals_total",
+            "counter",
+            "Connections and requests turned away, by reason.",
+        );
+        for reason in Refusal::ALL {
+            let value = self.refusals.0[*reason as usize].get();
+            let _ = writeln!(text, "adda_refusals_total{{reason=\"{}\"}} {value}", reason.as_str());
+        }
+        head(
+            &mut text,
+            "drops_total",
+            "counter",
+            "Connections ended and frames rejected, by reason.",
+        );
+        for reason in Drop::ALL {
+            let value = self.drops.0[*reason as usize].get();
+            let _ = writeln!(text, "adda_drops_total{{reason=\"{}\"}} {value}", reason.as_str());
+        }
+        text
+    }
+}
+
+/// The two lines that stand before a metric (writing to a `String` can't fail).
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP adda_{name} {help}\n# TYPE adda_{name} {kind}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_line_of_its_own() {
+        let metrics = Metrics::default();
+        metrics.refused(Refusal::Busy);
+        metrics.refused(Refusal::Busy);
+        metrics.dropped(Drop::SlowConsumer);
+        metrics.deliveries.add(7);
+        let text = metrics.render();
+        assert!(text.contains("\nadda_refusals_total{reason=\"busy\"} 2\n"));
+        assert!(text.contains("\nadda_refusals_total{reason=\"origin\"} 0\n"));
+        assert!(text.contains("\nadda_drops_total{reason=\"slow_consumer\"} 1\n"));
+        assert!(text.contains("\nadda_deliveries_total 7\n"));
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with("adda_") && value.parse::<u64>().is_ok(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,616 @@
+//! The wire's JSON, in and out: what a client may say, what the server answers, and the error codes.
+//!
+//! Pure: text in, values out, and the other way round. Nothing here knows of sockets, rooms or rates.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{self, Limits};
+use crate::model::{FrameId, NameError, Nonce, RoomId, Seq, UserId, Username};
+
+/// What went wrong with a frame, as its `code`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Not JSON, or not with the fields that its type needs.
+    BadJson,
+    /// A type that the server does not take.
+    BadType,
+    /// A room id that can't be.
+    BadRoom,
+    /// A username or nonce that can't be.
+    BadName,
+    /// A text over its bound.
+    TooLong,
+    /// Too many frames; `retry_ms` says when to try again.
+    RateLimited,
+    /// Something named that is not there.
+    NotFound,
+    /// Something that this connection may not do.
+    Forbidden,
+    /// Something that contradicts what is so already.
+    Conflict,
+    /// The server can't now; try again.
+    Busy,
+}
+
+/// A moment, read from the clock once per batch: RFC 3339, UTC, milliseconds.
+#[derive(Debug, Clone)]
+pub struct Timestamp {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    text: String,
+}
+
+impl Timestamp {
+    /// The moment at so many milliseconds since 1970.
+    #[must_use]
+    pub fn at(unix_ms: u64) -> Self {
+        let moment = i64::try_from(unix_ms)
+            .ok()
+            .and_then(DateTime::<Utc>::from_timestamp_millis)
+            .unwrap_or_default();
+        Self {
+            unix_ms,
+            text: moment.to_rfc3339_opts(SecondsFormat::Millis, true),
+        }
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::at(u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0))
+    }
+}
+
+/// The `type` of a frame that the server sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameType {
+    /// The first frame of a room: who is there, and where its order stands.
+    Welcome,
+    /// A message.
+    Text,
+    /// Somebody came.
+    Join,
+    /// Somebody went.
+    Leave,
+    /// Somebody is writing.
+    Typing,
+    /// A command was not carried out.
+    Error,
+}
+
+/// A person as others see them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Person {
+    /// Who it is.
+    pub id: UserId,
+    /// What they are called.
+    pub username: Username,
+}
+
+/// A frame from the server. The first seven fields are on every one, so that the plainest client can show it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Frame<'a> {
+    /// The frame's own id.
+    pub id: FrameId,
+    /// The room that it is of.
+    pub room_id: &'a RoomId,
+    /// Who did it; in `welcome` and `error`, whom it is for.
+    pub user_id: UserId,
+    /// Their name.
+    pub username: &'a Username,
+    /// The text, or a sentence about what happened.
+    pub content: &'a str,
+    /// What kind of frame it is.
+    #[serde(rename = "type")]
+    pub kind: FrameType,
+    /// When, by the server's clock.
+    #[serde(serialize_with = "timestamp_text")]
+    pub timestamp: &'a Timestamp,
+    /// Its place in the room's order; in `welcome`, the last one taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<Seq>,
+    /// As the author gave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<&'a Nonce>,
+    /// The stored frame that this one answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<FrameId>,
+    /// What only a `welcome` has.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub welcome: Option<Welcome<'a>>,
+    /// What only an `error` has.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+/// The further fields of a `welcome`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Welcome<'a> {
+    /// Who is here, [`limits::MEMBERS_LISTED_MAX`] at most.
+    pub members: Vec<Person>,
+    /// How many are here.
+    pub member_count: usize,
+    /// Set where `after` could not be honoured: what follows is the latest history, with a gap before it.
+    pub reset: bool,
+    /// What the server takes.
+    pub limits: &'a LimitsShown,
+}
+
+/// The bounds that a client wants to know.
+#[derive(Debug, Clone, Serialize)]
+pub struct LimitsShown {
+    content_bytes: usize,
+    message_bytes: usize,
+    room_chars: usize,
+    username_chars: usize,
+    nonce_chars: usize,
+    rooms_per_connection: usize,
+    history: usize,
+    rate_per_s: u32,
+    burst: u32,
+}
+
+impl From<&Limits> for LimitsShown {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            content_bytes: limits.content_bytes_max,
+            message_bytes: limits::MESSAGE_BYTES_MAX,
+            room_chars: limits::ROOM_CHARS_MAX,
+            username_chars: limits::USERNAME_CHARS_MAX,
+            nonce_chars: limits::NONCE_CHARS_MAX,
+            rooms_per_connection: limits::ROOMS_PER_CONNECTION_MAX,
+            history: limits::HISTORY_MAX,
+            rate_per_s: limits.rate_per_s,
+            burst: limits.rate_burst,
+        }
+    }
+}
+
+/// The further fields of an `error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// What went wrong.
+    pub code: ErrorCode,
+    /// After how many milliseconds it may be tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_ms: Option<u64>,
+}
+
+fn timestamp_text<S: serde::Serializer>(timestamp: &&Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&timestamp.text)
+}
+
+impl Frame<'_> {
+    /// Appends the frame's JSON to `bytes`.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        // Writing to a Vec can't fail, and no field is of a kind that JSON lacks.
+        let encoded = serde_json::to_writer(bytes, self);
+        debug_assert!(encoded.is_ok());
+    }
+}
+
+/// The JSON body of an error over HTTP: `{"error":"…","code":"…"}`.
+#[must_use]
+pub fn http_error(sentence: &str, code: &str) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        error: &'a str,
+        code: &'a str,
+    }
+    serde_json::to_vec(&Body { error: sentence, code }).unwrap_or_default()
+}
+
+/// A command of a client, checked. No room means the one of the connection's URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientFrame {
+    /// A message.
+    Text {
+        /// Where.
+        room: Option<RoomId>,
+        /// What.
+        content: Box<str>,
+        /// The client's own mark on it.
+        nonce: Option<Nonce>,
+        /// What it answers.
+        reply_to: Option<FrameId>,
+    },
+    /// The sender is writing.
+    Typing {
+        /// Where.
+        room: Option<RoomId>,
+        /// The client's own mark on it.
+        nonce: Option<Nonce>,
+    },
+    /// This connection comes to another room.
+    Join {
+        /// Which.
+        room: RoomId,
+        /// How much of its past, and since when.
+        replay: Replay,
+        /// The client's own mark on it.
+        nonce: Option<Nonce>,
+    },
+    /// This connection goes from a room.
+    Leave {
+        /// Which.
+        room: RoomId,
+        /// The client's own mark on it.
+        nonce: Option<Nonce>,
+    },
+}
+
+/// What a join wants of a room's past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    /// How many of the last stored frames.
+    pub history: usize,
+    /// Instead: all that came after this one.
+    pub after: Option<After>,
+}
+
+/// The `after` of a join: the id of the last stored frame that the client saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// An id of ours, perhaps of a frame that is no longer kept.
+    Id(FrameId),
+    /// Something that no frame of ours ever had: a gap by definition.
+    Unknown,
+}
+
+impl After {
+    /// Reads the `after` of a client; whatever it is, the answer to an unknown one is a reset.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        FrameId::parse(text).map_or(Self::Unknown, Self::Id)
+    }
+}
+
+/// Why a client's frame was not taken, for its `error`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// What went wrong.
+    pub code: ErrorCode,
+    /// In a sentence.
+    pub sentence: Cow<'static, str>,
+    /// The nonce, where it could be read.
+    pub nonce: Option<Nonce>,
+    /// When it may be tried again.
+    pub retry_ms: Option<u64>,
+}
+
+impl Rejected {
+    /// A rejection that trying again won't change.
+    #[must_use]
+    pub fn new(code: ErrorCode, sentence: impl Into<Cow<'static, str>>, nonce: Option<Nonce>) -> Self {
+        Self {
+            code,
+            sentence: sentence.into(),
+            nonce,
+            retry_ms: None,
+        }
+    }
+}
+
+/// A string that borrows from the frame where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A client's JSON as it comes; fields that no command of ours has are passed over.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    content: Option<Text<'a>>,
+    #[serde(borrow)]
+    message: Option<Text<'a>>,
+    #[serde(borrow)]
+    room_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    nonce: Option<Text<'a>>,
+    #[serde(borrow)]
+    reply_to: Option<Text<'a>>,
+    #[serde(borrow)]
+    after: Option<Text<'a>>,
+    history: Option<u64>,
+}
+
+/// All that is wanted of a frame that can't be read: whose mark it bears.
+#[derive(Deserialize)]
+struct NonceOnly<'a> {
+    #[serde(borrow)]
+    nonce: Option<Text<'a>>,
+}
+
+/// Reads one text frame of a client. A frame that does not begin with `{` is a message as typed.
+///
+/// # Errors
+/// [`Rejected`], ready to be sent back as an `error`.
+pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
+    if !text.starts_with('{') {
+        let typed = text
+            .strip_suffix('\n')
+            .map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+        let content = checked_content(typed, limits, None)?;
+        return Ok(ClientFrame::Text {
+            room: None,
+            content,
+            nonce: None,
+            reply_to: None,
+        });
+    }
+    let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
+        let nonce = serde_json::from_str::<NonceOnly<'_>>(text)
+            .ok()
+            .and_then(|fields| fields.nonce);
+        let nonce = nonce.and_then(|nonce| Nonce::parse(&nonce.0).ok());
+        let sentence = if error.is_data() {
+            format!("a field is not what it should be: {error}")
+        } else {
+            format!("this is not JSON: {error}")
+        };
+        Rejected::new(ErrorCode::BadJson, sentence, nonce)
+    })?;
+    let nonce = match &fields.nonce {
+        None => None,
+        Some(text) => Some(Nonce::parse(&text.0).map_err(|error| {
+            Rejected::new(
+                name_error_code(error, ErrorCode::BadName),
+                format!("the nonce can't be taken: {error}"),
+                None,
+            )
+        })?),
+    };
+    let room = match &fields.room_id {
+        None => None,
+        Some(text) => match RoomId::parse(&text.0) {
+            Ok(room) => Some(room),
+            Err(error) => {
+                let sentence = format!("the room's name can't be taken: {error}");
+                return Err(Rejected::new(
+                    name_error_code(error, ErrorCode::BadRoom),
+                    sentence,
+                    nonce,
+                ));
+            }
+        },
+    };
+    match fields.kind.as_ref().map_or("text", |kind| &*kind.0) {
+        "text" => {
+            let Some(content) = fields.content.as_ref().or(fields.message.as_ref()) else {
+                return Err(Rejected::new(ErrorCode::BadJson, "a message needs its content", nonce));
+            };
+            let content = checked_content(&content.0, limits, nonce.as_ref())?;
+            let reply_to = match &fields.reply_to {
+                None => None,
+                Some(text) => match FrameId::parse(&text.0) {
+                    Some(id) => Some(id),
+                    None => {
+                        return Err(Rejected::new(
+                            ErrorCode::NotFound,
+                            "there is no message to reply to by that id",
+                            nonce,
+                        ));
+                    }
+                },
+            };
+            Ok(ClientFrame::Text {
+                room,
+                content,
+                nonce,
+                reply_to,
+            })
+        }
+        "typing" => Ok(ClientFrame::Typing { room, nonce }),
+        kind @ ("join" | "leave") => {
+            let Some(room) = room else {
+                return Err(Rejected::new(
+                    ErrorCode::BadRoom,
+                    format!("to {kind} a room, say its room_id"),
+                    nonce,
+                ));
+            };
+            if kind == "leave" {
+                return Ok(ClientFrame::Leave { room, nonce });
+            }
+            let history = fields.history.map_or(limits.history_default, |count| {
+                count.min(limits::HISTORY_MAX as u64) as usize
+            });
+            let after = fields.after.as_ref().map(|text| After::parse(&text.0));
+            Ok(ClientFrame::Join {
+                room,
+                replay: Replay { history, after },
+                nonce,
+            })
+        }
+        kind => {
+            let shown: String = kind.chars().take(32).collect();
+            Err(Rejected::new(
+                ErrorCode::BadType,
+                format!("“{shown}” is not a type that is taken here"),
+                nonce,
+            ))
+        }
+    }
+}
+
+fn checked_content(content: &str, limits: &Limits, nonce: Option<&Nonce>) -> Result<Box<str>, Rejected> {
+    if content.len() > limits.content_bytes_max {
+        let sentence = format!(
+            "a message is {} bytes at most; this one has {}",
+            limits.content_bytes_max,
+            content.len()
+        );
+        return Err(Rejected::new(ErrorCode::TooLong, sentence, nonce.cloned()));
+    }
+    if content.trim().is_empty() {
+        return Err(Rejected::new(
+            ErrorCode::BadJson,
+            "the message is empty",
+            nonce.cloned(),
+        ));
+    }
+    Ok(content.into())
+}
+
+/// A name that is too long is that first of all; otherwise it is bad in its own way.
+fn name_error_code(error: NameError, otherwise: ErrorCode) -> ErrorCode {
+    if matches!(error, NameError::TooLong(_)) {
+        ErrorCode::TooLong
+    } else {
+        otherwise
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            content_bytes_max: 100,
+            ..Limits::default()
+        }
+    }
+
+    fn text(content: &str) -> ClientFrame {
+        ClientFrame::Text {
+            room: None,
+            content: content.into(),
+            nonce: None,
+            reply_to: None,
+        }
+    }
+
+    #[test]
+    fn a_message_comes_in_many_spellings() {
+        for (frame, content) in [
+            (r#"{"type":"text","content":"hi"}"#, "hi"),
+            (r#"{"content":"হ্যালো"}"#, "হ্যালো"),
+            (r#"{"message":"hi"}"#, "hi"),
+            (r#"{"content":"hi","message":"other"}"#, "hi"),
+            (r#"{"content":"line\nnext","extra":[1,{"a":null}]}"#, "line\nnext"),
+            ("hello there", "hello there"),
+            ("as typed\n", "as typed"),
+            ("[1,2]", "[1,2]"),
+            (" {not json", " {not json"),
+        ] {
+            assert_eq!(decode(frame, &limits()), Ok(text(content)), "{frame}");
+        }
+    }
+
+    #[test]
+    fn commands_carry_their_fields() {
+        let room = RoomId::parse("tea").unwrap();
+        let nonce = Some(Nonce::parse("n1").unwrap());
+        let id = "0192f7a0-0000-7000-8000-000000000001";
+        assert_eq!(
+            decode(
+                &format!(r#"{{"content":"x","room_id":" tea ","nonce":"n1","reply_to":"{id}"}}"#),
+                &limits()
+            ),
+            Ok(ClientFrame::Text {
+                room: Some(room.clone()),
+                content: "x".into(),
+                nonce: nonce.clone(),
+                reply_to: FrameId::parse(id)
+            })
+        );
+        assert_eq!(
+            decode(
+                &format!(r#"{{"type":"join","room_id":"tea","after":"{id}","history":9999}}"#),
+                &limits()
+            ),
+            Ok(ClientFrame::Join {
+                room: room.clone(),
+                replay: Replay {
+                    history: limits::HISTORY_MAX,
+                    after: Some(After::parse(id))
+                },
+                nonce: None
+            })
+        );
+        assert_eq!(
+            decode(r#"{"type":"leave","room_id":"tea","nonce":"n1"}"#, &limits()),
+            Ok(ClientFrame::Leave {
+                room,
+                nonce: nonce.clone()
+            })
+        );
+        assert_eq!(
+            decode(r#"{"type":"typing","nonce":"n1"}"#, &limits()),
+            Ok(ClientFrame::Typing { room: None, nonce })
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_code_and_its_nonce() {
+        use ErrorCode::*;
+        let long = "x".repeat(101);
+        for (frame, code, with_nonce) in [
+            (r#"{"content":"#.to_string(), BadJson, false),
+            (r#"{"content":5,"nonce":"n"}"#.to_string(), BadJson, true),
+            (r#"{"nonce":"n"}"#.to_string(), BadJson, true),
+            (r#"{"content":"  \n","nonce":"n"}"#.to_string(), BadJson, true),
+            (r#"{"type":"dance","nonce":"n"}"#.to_string(), BadType, true),
+            (r#"{"type":"join","nonce":"n"}"#.to_string(), BadRoom, true),
+            (
+                r#"{"content":"x","room_id":"a\u0000","nonce":"n"}"#.to_string(),
+                BadRoom,
+                true,
+            ),
+            (
+                r#"{"content":"x","room_id":"dm:a:b","nonce":"n"}"#.to_string(),
+                BadRoom,
+                true,
+            ),
+            (format!(r#"{{"content":"x","nonce":"{long}"}}"#), TooLong, false),
+            (r#"{"content":"x","nonce":""}"#.to_string(), BadName, false),
+            (format!(r#"{{"content":"{long}","nonce":"n"}}"#), TooLong, true),
+            (
+                r#"{"content":"x","reply_to":"42","nonce":"n"}"#.to_string(),
+                NotFound,
+                true,
+            ),
+            (long.clone(), TooLong, false),
+            (" ".to_string(), BadJson, false),
+        ] {
+            let rejected = decode(&frame, &limits()).unwrap_err();
+            assert_eq!((rejected.code, rejected.nonce.is_some()), (code, with_nonce), "{frame}");
+            assert!(!rejected.sentence.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_frame_has_its_seven_fields_and_no_empty_ones() {
+        let mut bytes = Vec::new();
+        Frame {
+            id: FrameId(uuid::Uuid::nil()),
+            room_id: &RoomId::parse("tea").unwrap(),
+            user_id: UserId(uuid::Uuid::nil()),
+            username: &Username::parse("রহিম").unwrap(),
+            content: "\"হ্যালো\"\n",
+            kind: FrameType::Text,
+            timestamp: &Timestamp::at(1_700_000_000_123),
+            seq: Some(Seq(7)),
+            nonce: None,
+            reply_to: None,
+            welcome: None,
+            error: None,
+        }
+        .encode(&mut bytes);
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            concat!(
+                r#"{"id":"00000000-0000-0000-0000-000000000000","room_id":"tea","#,
+                r#""user_id":"00000000-0000-0000-0000-000000000000","username":"রহিম","content":"\"হ্যালো\"\n","#,
+                r#""type":"text","timestamp":"2023-11-14T22:13:20.123Z","seq":7}"#
+            )
+        );
+    }
+}
