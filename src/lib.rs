@@ -2,7 +2,11 @@
 
 pub mod config;
 pub mod hub;
+pub mod ids;
 pub mod limits;
 pub mod metrics;
 pub mod model;
 pub mod protocol;
+pub mod rate;
+pub mod store;
+pub mod ws;
