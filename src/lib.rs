@@ -1,6 +1,8 @@
 //! adda: a real-time chat server in one small binary.
 
+pub mod answer;
 pub mod config;
+pub mod head;
 pub mod hub;
 pub mod ids;
 pub mod limits;
