@@ -352,6 +352,9 @@ struct InHand {
 }
 
 /// Reads until the end. Several messages that came at once go to the hub as one command.
+///
+/// Not inlined, as the handshake needs the stack before it and leaves it to this.
+#[inline(never)]
 pub fn run(
     socket: Arc<TcpStream>,
     early: Vec<u8>,

@@ -207,9 +207,9 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // With messages in hand one more look at the socket is enough: what it has may be part of a long
-        // message, or of none at all.
-        if self.in_hand && (self.drained || self.bytes_of_message > 0) {
+        // What was written goes out before anything is waited for. With messages in hand one more look at the
+        // socket is enough: what it has may be part of a long message, or of none at all.
+        if !self.written.is_empty() || (self.in_hand && (self.drained || self.bytes_of_message > 0)) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let flags = if self.in_hand {
