@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod config;
 pub mod head;
+pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod metrics;
