@@ -115,7 +115,6 @@ fn detail(request: &Request<'_>) -> Result<Reply, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::http::dispatch;
     use crate::http::tests::{Rooms, request};
 

@@ -2,12 +2,13 @@
 //!
 //! `tiny_http` never meets the network: only the relay connects here, with one checked request at a time. A few
 //! worker threads take the requests and answer them; a handler is a function from a request to a [`Reply`] and
-//! touches no socket. The workers end when [`Http`] is dropped.
+//! touches no socket. The workers end when the [`Server`] is dropped.
 
 mod api;
 mod assets;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io::{self, Cursor, Read};
 use std::os::unix::fs::DirBuilderExt;
@@ -30,6 +31,9 @@ use crate::protocol::http_error;
 /// Threads that answer requests. They wait for the hub at most, never for a client.
 pub const WORKERS: usize = 2;
 
+/// Where the relay says who asks: an address and a port. No client can send it through.
+pub const PEER_HEADER: &str = "Adda-Peer";
+
 /// Sent with every answer. Old browsers do not count `ws:` as `'self'`, so it is named.
 const SECURITY: [(&str, &str); 3] = [
     (
@@ -46,7 +50,7 @@ const CORS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-E
 
 /// The private socket could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum HttpError {
+pub enum StartError {
     /// No directory would take it; this is the last one that was tried.
     #[error("failed to open a private socket in `{}`: {source}", directory.display())]
     Socket {
@@ -61,13 +65,14 @@ pub enum HttpError {
 }
 
 /// The HTTP server and its workers, until it is dropped.
-pub struct Http {
+#[derive(Debug)]
+pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
 
 /// Where the relay connects.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Endpoint(Arc<Shared>);
 
 struct Shared {
@@ -87,29 +92,29 @@ struct Listening {
     _directory: PrivateDirectory,
 }
 
-impl Http {
+impl Server {
     /// Opens the private socket and starts the workers.
     ///
     /// # Errors
-    /// [`HttpError`].
-    pub fn start(directory: impl Directory, metrics: Arc<Metrics>) -> Result<Self, HttpError> {
+    /// [`StartError`].
+    pub fn start(directory: impl Directory, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let shared = Arc::new(Shared {
             listening: Mutex::new(Some(Arc::new(Listening::start()?))),
             is_stopping: AtomicBool::new(false),
             directory: Box::new(directory),
             metrics,
         });
-        let mut http = Self {
+        let mut server = Self {
             shared,
             workers: Vec::with_capacity(WORKERS),
         };
         for number in 0..WORKERS {
-            let shared = Arc::clone(&http.shared);
+            let shared = Arc::clone(&server.shared);
             let worker = thread::Builder::new().name(format!("http-{number}"));
-            let worker = worker.spawn(move || shared.work()).map_err(HttpError::Worker)?;
-            http.workers.push(worker);
+            let worker = worker.spawn(move || shared.work()).map_err(StartError::Worker)?;
+            server.workers.push(worker);
         }
-        Ok(http)
+        Ok(server)
     }
 
     /// Where the relay connects.
@@ -119,7 +124,7 @@ impl Http {
     }
 }
 
-impl Drop for Http {
+impl Drop for Server {
     /// Answers what is queued, ends the workers, and takes the socket's directory away.
     fn drop(&mut self) {
         self.shared.is_stopping.store(true, Ordering::Release);
@@ -153,6 +158,12 @@ impl Endpoint {
             }
             result => result,
         }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
 
@@ -220,20 +231,20 @@ impl Shared {
 }
 
 impl Listening {
-    fn start() -> Result<Self, HttpError> {
+    fn start() -> Result<Self, StartError> {
         let mut last = None;
         for base in directories() {
             match Self::start_in(&base) {
                 Ok(listening) => return Ok(listening),
                 Err(source) => {
-                    last = Some(HttpError::Socket {
+                    last = Some(StartError::Socket {
                         directory: base,
                         source,
                     });
                 }
             }
         }
-        Err(last.unwrap_or_else(|| HttpError::Socket {
+        Err(last.unwrap_or_else(|| StartError::Socket {
             directory: PathBuf::new(),
             source: io::ErrorKind::NotFound.into(),
         }))
@@ -514,8 +525,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::hub::{Busy, RoomDetail, RoomSummary};
-    use crate::model::{RoomId, Seq, UserId, Username};
-    use crate::protocol::Person;
+    use crate::model::{Person, RoomId, Seq, UserId, Username};
 
     /// Rooms without a hub.
     #[derive(Debug, Clone, Default)]
@@ -677,7 +687,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_panic_costs_its_own_request_only() {
-        let http = Http::start(Rooms::default(), Arc::default()).unwrap();
+        let http = Server::start(Rooms::default(), Arc::default()).unwrap();
         for _ in 0..2 * WORKERS {
             let answer = exchange(&http.endpoint(), "/api/rooms/panic");
             assert!(answer.starts_with("HTTP/1.0 500 "), "{answer}");
@@ -689,7 +699,7 @@ pub(crate) mod tests {
     #[test]
     fn the_socket_is_private_and_goes_with_its_server() {
         use std::os::unix::fs::PermissionsExt;
-        let http = Http::start(Rooms::default(), Arc::default()).unwrap();
+        let http = Server::start(Rooms::default(), Arc::default()).unwrap();
         let endpoint = http.endpoint();
         let path = endpoint.0.listening().as_ref().unwrap().path.clone();
         let directory = path.parent().unwrap();
@@ -701,7 +711,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_lost_socket_is_made_anew() {
-        let http = Http::start(Rooms::default(), Arc::default()).unwrap();
+        let http = Server::start(Rooms::default(), Arc::default()).unwrap();
         let endpoint = http.endpoint();
         for loss in ["file", "listener", "file"] {
             let listening = endpoint.0.listening().clone().unwrap();
