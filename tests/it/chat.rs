@@ -14,12 +14,13 @@ fn encoded(text: &str) -> String {
 /// Says `count` numbered messages and waits until each has come back.
 fn say_numbered(ws: &mut Ws, count: usize) {
     for number in 1..=count {
-        ws.say(&number.to_string());
-        ws.until(|frame| frame["content"] == number.to_string());
+        let content = number.to_string();
+        ws.say(&content);
+        ws.until(|frame| frame["content"] == content);
     }
 }
 
-fn numbers(range: std::ops::RangeInclusive<usize>) -> Vec<String> {
+fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
@@ -147,14 +148,14 @@ fn history_is_as_long_as_asked_for_but_never_over_200() {
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     say_numbered(&mut ana, 230);
     for (asked, replayed) in [
-        ("history=0", 231..=230),
-        ("history=1", 230..=230),
-        ("history=200", 31..=230),
-        ("history=5000", 31..=230),
-        ("history=99999999999999999999", 31..=230),
-        ("history=many", 226..=230),
-        ("history=", 226..=230),
-        ("history=-1", 226..=230),
+        ("history=0", 231..231),
+        ("history=1", 230..231),
+        ("history=200", 31..231),
+        ("history=5000", 31..231),
+        ("history=99999999999999999999", 31..231),
+        ("history=many", 226..231),
+        ("history=", 226..231),
+        ("history=-1", 226..231),
     ] {
         let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?{asked}"));
         let wanted = numbers(replayed);

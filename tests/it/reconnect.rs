@@ -9,8 +9,9 @@ use crate::support::{Server, Ws};
 /// Says numbered messages and gives back the frames as the author got them.
 fn said(ws: &mut Ws, numbers: std::ops::RangeInclusive<usize>) -> Vec<Value> {
     let one = |number: usize| {
-        ws.say(&number.to_string());
-        ws.until(|frame| frame["content"] == number.to_string())
+        let content = number.to_string();
+        ws.say(&content);
+        ws.until(|frame| frame["content"] == content)
     };
     numbers.map(one).collect()
 }
