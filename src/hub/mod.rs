@@ -7,6 +7,8 @@
 mod outbox;
 mod room;
 mod state;
+#[cfg(test)]
+mod state_model;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

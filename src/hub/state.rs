@@ -119,6 +119,12 @@ impl State {
         self.rooms.len()
     }
 
+    /// How many members there are, with those whose last `leave` is still with the store.
+    #[cfg(test)]
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
     /// The rooms with members, ordered by id, from behind `after`, `limit` at most.
     #[must_use]
     pub fn list(&self, after: Option<&RoomId>, limit: usize) -> Vec<RoomSummary> {
@@ -340,10 +346,11 @@ impl State {
             reset,
             limits: &self.limits_shown,
         };
+        let content = format!("welcome to {}", room.id);
         let frame = Frame {
             seq: Some(room.head()),
             welcome: Some(welcome),
-            ..plain(self.ids.next(now), &room.id, &person, "", FrameType::Welcome, now)
+            ..plain(self.ids.next(now), &room.id, &person, &content, FrameType::Welcome, now)
         };
         effects.push(Effect::Send {
             to: key,
