@@ -124,7 +124,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let hub = hub::start(commanded, writer, limits, Arc::clone(&metrics)).map_err(StartError::Thread)?;
     let handle = hub::Handle::new(commands.clone(), reader);
     let http = http::Server::start(handle, Arc::clone(&metrics)).map_err(StartError::Http)?;
-    let relay = http.relay();
+    let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
     let sessions = session::Context {
         commands: commands.clone(),
         origins,

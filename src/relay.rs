@@ -1,20 +1,867 @@
-//! Temporary.
-#![allow(missing_docs)]
-use std::net::*;
+//! Takes one request to `tiny_http` and its answer back.
+//!
+//! Runs on the connection's own thread. `tiny_http` is shown only what this file has checked and written anew: the
+//! whole body with one Content-Length, the fields of a list, and HTTP/1.0, in which it neither sends chunks nor
+//! waits for a second request. The client is always told `Connection: close`, and one request is all it has.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::answer::{self, Problem};
+use crate::head::{Framing, Head, HeadError, Version, field_line};
+use crate::http::{Endpoint, PEER_HEADER, WORKERS};
+use crate::limits::{BODY_BYTES_MAX, HUB_ANSWER_WAIT, Limits, RELAY_WAIT, RELAYS_MAX};
+use crate::metrics::{Metrics, Refusal};
+
+/// An answer up to this size is read whole, so that its turn is over before a slow client has it.
+const ANSWER_BYTES_KEPT: u64 = 256 * 1024;
+/// The head of an answer.
+const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long an answer may be away. A turn must not end before `tiny_http` is done with its request, or there
+/// would be more requests there than turns; so it is longer than the hub can keep all of them waiting.
+const ANSWER_WAIT: Duration = Duration::from_secs(40);
+const _: () = assert!((RELAYS_MAX / WORKERS) as u64 * HUB_ANSWER_WAIT.as_secs() < ANSWER_WAIT.as_secs());
+/// What is read of a body or a long answer at once.
+const PIECE_BYTES: usize = 8 * 1024;
+/// A line between chunks: a size, and extensions that nobody uses; or a trailer.
+const CHUNK_LINE_BYTES_MAX: usize = 1024;
+/// A body with all that is around its chunks: even bytes sent one by one take six times their size.
+const CHUNKED_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
+
+/// The fields of a request that a handler may see; the others end here.
+const PASSED: [&str; 15] = [
+    "Accept",
+    "Accept-Encoding",
+    "Accept-Language",
+    "Authorization",
+    "Content-Type",
+    "Cookie",
+    "Host",
+    "Idempotency-Key",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Range",
+    "Last-Event-ID",
+    "Origin",
+    "Range",
+    "User-Agent",
+];
+/// The fields of an answer that are written anew or belong to the hop behind us.
+const REPLACED: [&str; 5] = [
+    "Connection",
+    "Content-Length",
+    "Keep-Alive",
+    "Server",
+    "Transfer-Encoding",
+];
+
+/// Why a request got no answer from a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum RelayError {
+    #[error("the body is larger than {BODY_BYTES_MAX} bytes")]
+    BodyTooLarge,
+    #[error("the body took too long")]
+    BodyTooSlow,
+    #[error("{0}")]
+    BodyMalformed(&'static str),
+    #[error("the only expectation taken is 100-continue")]
+    Expectation,
+    #[error("the server is busy; try again")]
+    Busy,
+    #[error("there is no answer from the web server")]
+    Unanswered,
+    /// There is nobody to tell, or half an answer has gone out already.
+    #[error("the client is gone")]
+    Gone,
+}
+
+impl RelayError {
+    fn status_and_code(self) -> Option<(u16, &'static str, Refusal)> {
+        match self {
+            Self::BodyTooLarge => Some((413, "body_too_large", Refusal::LargeBody)),
+            Self::BodyTooSlow => Some((408, "too_slow", Refusal::Slow)),
+            Self::BodyMalformed(_) => Some((400, "bad_request", Refusal::BadHead)),
+            Self::Expectation => Some((417, "bad_request", Refusal::BadHead)),
+            Self::Busy => Some((503, "busy", Refusal::Busy)),
+            Self::Unanswered => Some((502, "unavailable", Refusal::Busy)),
+            Self::Gone => None,
+        }
+    }
+}
+
+/// The way to `tiny_http`, for [`RELAYS_MAX`] requests at once.
 #[derive(Debug)]
-pub struct Relay;
+pub struct Relay {
+    endpoint: Endpoint,
+    metrics: Arc<Metrics>,
+    turns: Turns,
+    turn_wait: Duration,
+}
+
 impl Relay {
-    pub fn forward(
+    /// A relay to where an HTTP server listens.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, metrics: Arc<Metrics>) -> Self {
+        Self {
+            endpoint,
+            metrics,
+            turns: Turns::new(RELAYS_MAX),
+            turn_wait: RELAY_WAIT,
+        }
+    }
+
+    /// Carries out one request, `early` being what was read behind its head, or answers why not. Waits for the
+    /// body, for a turn, for the answer and for its reader, for each within a bound. The stream is at its end
+    /// afterwards.
+    pub fn forward(&self, stream: &TcpStream, peer: SocketAddr, head: &Head, early: Vec<u8>, limits: &Limits) {
+        let error = match self.exchange(stream, peer, head, early, limits) {
+            Ok(()) => return answer::linger(stream),
+            Err(error) => error,
+        };
+        log::debug!("no answer for {peer}: {error}");
+        if let Some((status, code, reason)) = error.status_and_code() {
+            self.metrics.refused(reason);
+            let sentence = error.to_string();
+            let headers: &[_] = if status == 503 { &[("Retry-After", "1")] } else { &[] };
+            let problem = Problem {
+                headers,
+                head_only: head.method() == "HEAD",
+                ..Problem::new(status, &sentence, code)
+            };
+            answer::refuse(stream, &problem);
+        }
+    }
+
+    fn exchange(
         &self,
         stream: &TcpStream,
-        _p: SocketAddr,
-        _h: &crate::head::Head,
-        _e: Vec<u8>,
-        _l: &crate::limits::Limits,
-    ) {
-        crate::answer::refuse(
-            stream,
-            &crate::answer::Problem::new(404, "nothing here yet", "not_found"),
+        peer: SocketAddr,
+        head: &Head,
+        early: Vec<u8>,
+        limits: &Limits,
+    ) -> Result<(), RelayError> {
+        stream
+            .set_write_timeout(Some(limits.write_stall))
+            .map_err(|_| RelayError::Gone)?;
+        let body = read_body(stream, head, early, limits)?;
+        let turn = self.turns.take(self.turn_wait).ok_or(RelayError::Busy)?;
+        let mut answering = self.ask(&request(head, peer, &body)).map_err(|error| {
+            log::warn!("failed to reach the web server: {error}");
+            RelayError::Unanswered
+        })?;
+        drop(body);
+        let mut answer = read_answer(&mut answering, head.method()).map_err(|error| {
+            log::warn!("failed to read the web server's answer: {error}");
+            RelayError::Unanswered
+        })?;
+        if answer.left == 0 {
+            drop(answering);
+            drop(turn);
+            return send(stream, &answer.bytes);
+        }
+        send(stream, &answer.bytes)?;
+        while answer.left > 0 {
+            answer.bytes.clear();
+            // From here on an error can only cut the answer short, which its length shows.
+            read_piece(&mut answering, &mut answer).map_err(|_| RelayError::Gone)?;
+            send(stream, &answer.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Hands a whole request over.
+    fn ask(&self, request: &[u8]) -> io::Result<UnixStream> {
+        let mut stream = self.endpoint.connect()?;
+        stream.set_read_timeout(Some(ANSWER_WAIT))?;
+        stream.set_write_timeout(Some(ANSWER_WAIT))?;
+        stream.write_all(request)?;
+        Ok(stream)
+    }
+}
+
+/// Turns that are to be had: a semaphore.
+#[derive(Debug)]
+struct Turns {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// A turn, given back when it is dropped.
+struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    fn new(count: usize) -> Self {
+        Self {
+            free: Mutex::new(count),
+            freed: Condvar::new(),
+        }
+    }
+
+    fn take(&self, wait: Duration) -> Option<Turn<'_>> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut free, _) = self
+            .freed
+            .wait_timeout_while(free, wait, |free| *free == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *free = free.checked_sub(1)?;
+        Some(Turn(self))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+/// The request as `tiny_http` sees it.
+fn request(head: &Head, peer: SocketAddr, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1024 + body.len());
+    let mut line = |parts: &[&[u8]]| {
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        bytes.extend_from_slice(b"\r\n");
+    };
+    line(&[head.method().as_bytes(), b" ", head.target().as_bytes(), b" HTTP/1.0"]);
+    line(&[PEER_HEADER.as_bytes(), b": ", peer.to_string().as_bytes()]);
+    for (name, value) in head.headers() {
+        let is_passed = PASSED.iter().any(|passed| passed.eq_ignore_ascii_case(name));
+        // tiny_http refuses a request for one byte beyond ASCII.
+        if is_passed && value.is_ascii() {
+            line(&[name.as_bytes(), b": ", value]);
+        }
+    }
+    if head.framing() != Framing::None {
+        line(&[b"Content-Length: ", body.len().to_string().as_bytes()]);
+    }
+    line(&[]);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Reads the whole body, however it is delimited.
+fn read_body(stream: &TcpStream, head: &Head, early: Vec<u8>, limits: &Limits) -> Result<Vec<u8>, RelayError> {
+    let mut waits = false;
+    // HTTP/1.0 knows of no expectations (RFC 9110, section 10.1.1).
+    if head.version() == Version::Http11 {
+        for expectation in head.headers_named("Expect") {
+            if !expectation.eq_ignore_ascii_case(b"100-continue") {
+                return Err(RelayError::Expectation);
+            }
+            waits = true;
+        }
+    }
+    let length = match head.framing() {
+        Framing::None | Framing::Length(0) => return Ok(Vec::new()),
+        Framing::Length(length) => Some(length),
+        Framing::Chunked => None,
+    };
+    if length.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
+        return Err(RelayError::BodyTooLarge);
+    }
+    if waits && early.is_empty() {
+        send(stream, b"HTTP/1.1 100 Continue\r\n\r\n")?;
+    }
+    let mut source = Source {
+        stream,
+        total: early.len(),
+        buffer: early,
+        at: 0,
+        deadline: Instant::now() + limits.body_deadline,
+    };
+    match length {
+        Some(length) => {
+            let mut body = Vec::new();
+            source.append(length as usize, &mut body)?;
+            Ok(body)
+        }
+        None => dechunk(&mut source),
+    }
+}
+
+/// What comes behind a head.
+struct Source<'a> {
+    stream: &'a TcpStream,
+    buffer: Vec<u8>,
+    at: usize,
+    /// Bytes so far.
+    total: usize,
+    deadline: Instant,
+}
+
+impl Source<'_> {
+    /// What has been read and not been taken; never empty.
+    fn available(&mut self) -> Result<&[u8], RelayError> {
+        while self.at == self.buffer.len() {
+            if self.total > CHUNKED_BYTES_MAX {
+                return Err(RelayError::BodyTooLarge);
+            }
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(RelayError::BodyTooSlow);
+            }
+            self.stream.set_read_timeout(Some(left)).map_err(|_| RelayError::Gone)?;
+            self.buffer.resize(PIECE_BYTES, 0);
+            let result = (&mut &*self.stream).read(&mut self.buffer);
+            self.at = 0;
+            self.buffer.truncate(*result.as_ref().unwrap_or(&0));
+            match result {
+                Ok(0) => return Err(RelayError::BodyMalformed("the body ended early")),
+                Ok(count) => self.total += count,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(RelayError::BodyTooSlow),
+                    _ => return Err(RelayError::Gone),
+                },
+            }
+        }
+        Ok(&self.buffer[self.at..])
+    }
+
+    /// Moves the next `count` bytes to the end of `body`.
+    fn append(&mut self, count: usize, body: &mut Vec<u8>) -> Result<(), RelayError> {
+        let end = body.len() + count;
+        while body.len() < end {
+            let available = self.available()?;
+            let taken = available.len().min(end - body.len());
+            body.extend_from_slice(&available[..taken]);
+            self.at += taken;
+        }
+        Ok(())
+    }
+
+    /// The next line without its CRLF.
+    fn line(&mut self) -> Result<Vec<u8>, RelayError> {
+        let mut line = Vec::new();
+        loop {
+            self.append(1, &mut line)?;
+            match &*line {
+                [.., b'\r', b'\n'] => {
+                    line.truncate(line.len() - 2);
+                    return Ok(line);
+                }
+                [.., b'\n'] | [.., b'\r', _] => {
+                    return Err(RelayError::BodyMalformed("a line between chunks does not end in CRLF"));
+                }
+                _ if line.len() > CHUNK_LINE_BYTES_MAX => {
+                    return Err(RelayError::BodyMalformed("a line between chunks is too long"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Undoes the chunks (RFC 9112, section 7.1); their extensions and the trailers are checked and dropped.
+fn dechunk(source: &mut Source<'_>) -> Result<Vec<u8>, RelayError> {
+    let mut body = Vec::new();
+    loop {
+        let size = chunk_size(&source.line()?).ok_or(RelayError::BodyMalformed("a chunk has no proper size"))?;
+        if size == 0 {
+            break;
+        }
+        if size > (BODY_BYTES_MAX - body.len()) as u64 {
+            return Err(RelayError::BodyTooLarge);
+        }
+        source.append(size as usize, &mut body)?;
+        let mut end = Vec::new();
+        source.append(2, &mut end)?;
+        if end != b"\r\n" {
+            return Err(RelayError::BodyMalformed("a chunk is longer than its size"));
+        }
+    }
+    loop {
+        let line = source.line()?;
+        if line.is_empty() {
+            return Ok(body);
+        }
+        field_line(&line).map_err(|error| match error {
+            HeadError::Malformed(sentence) => RelayError::BodyMalformed(sentence),
+            _ => RelayError::BodyMalformed("a trailer is malformed"),
+        })?;
+    }
+}
+
+/// The size in front of a chunk: hex digits, up to what fits, and an extension behind a semicolon.
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    let (digits, extension) = line.split_at(digits);
+    let is_extension = |bytes: &[u8]| bytes[0] == b';' && bytes.iter().all(|b| matches!(b, b'\t' | b' '..=b'~'));
+    if digits.len() > 16 || !(extension.is_empty() || is_extension(extension)) {
+        return None;
+    }
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// An answer on its way to the client.
+struct Answer {
+    /// What is to be sent next.
+    bytes: Vec<u8>,
+    /// What `tiny_http` has yet to give of the body.
+    left: u64,
+}
+
+/// Reads an answer's head, and all of the body if that is small.
+fn read_answer(stream: &mut UnixStream, method: &str) -> io::Result<Answer> {
+    let mut read = Vec::with_capacity(1024);
+    let end = loop {
+        if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end;
+        }
+        if read.len() > ANSWER_HEAD_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let before = read.len();
+        read.resize(before + 1024, 0);
+        let count = stream.read(&mut read[before..])?;
+        read.truncate(before + count);
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    };
+    let (head, length) = rewritten(&read[..end], method).ok_or(io::ErrorKind::InvalidData)?;
+    let mut answer = Answer {
+        bytes: head,
+        left: length,
+    };
+    let mut behind = &read[end + 4..];
+    if behind.len() as u64 > length {
+        behind = &behind[..length as usize];
+    }
+    answer.bytes.extend_from_slice(behind);
+    answer.left -= behind.len() as u64;
+    if length <= ANSWER_BYTES_KEPT {
+        while answer.left > 0 {
+            read_piece(stream, &mut answer)?;
+        }
+    }
+    Ok(answer)
+}
+
+/// Reads more of an answer's body.
+fn read_piece(stream: &mut UnixStream, answer: &mut Answer) -> io::Result<()> {
+    let before = answer.bytes.len();
+    let wanted = answer.left.min(PIECE_BYTES as u64);
+    answer.bytes.resize(before + wanted as usize, 0);
+    let count = stream.read(&mut answer.bytes[before..])?;
+    answer.bytes.truncate(before + count);
+    if count == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    answer.left -= count as u64;
+    Ok(())
+}
+
+/// The head of `tiny_http`'s answer (without its empty line) as the client gets it, and the length of the body
+/// that follows.
+fn rewritten(head: &[u8], method: &str) -> Option<(Vec<u8>, u64)> {
+    let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
+    let status_line = lines.next()?.strip_prefix("HTTP/1.0 ")?;
+    let status: u16 = status_line.get(..3)?.parse().ok()?;
+    let mut bytes = format!("HTTP/1.1 {status_line}\r\n").into_bytes();
+    let mut length = None;
+    for line in lines {
+        let (name, value) = line.split_once(": ")?;
+        if name.eq_ignore_ascii_case("Content-Length") {
+            length = Some(value.parse::<u64>().ok()?);
+        }
+        if !REPLACED.iter().any(|replaced| replaced.eq_ignore_ascii_case(name)) {
+            bytes.extend_from_slice(line.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+    }
+    // These have no body, and no length of one that could be right (RFC 9110, section 8.6).
+    let has_none = status < 200 || status == 204 || status == 304;
+    if has_none {
+        bytes.extend_from_slice(b"Connection: close\r\n\r\n");
+        return Some((bytes, 0));
+    }
+    let length = length?;
+    bytes.extend_from_slice(format!("Content-Length: {length}\r\nConnection: close\r\n\r\n").as_bytes());
+    Some((bytes, if method == "HEAD" { 0 } else { length }))
+}
+
+/// Writes to the client. The stream's timeout is for each step, so only a reader that takes nothing ends it.
+fn send(mut stream: &TcpStream, mut bytes: &[u8]) -> Result<(), RelayError> {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(0) => return Err(RelayError::Gone),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(RelayError::Gone),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Shutdown, TcpListener};
+    use std::thread;
+
+    use super::*;
+    use crate::head;
+    use crate::http::Server;
+    use crate::http::tests::Rooms;
+
+    /// All but the listener: clients connect to it one by one.
+    struct Rig {
+        listener: TcpListener,
+        relay: Arc<Relay>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+        _server: Server,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let metrics = Arc::new(Metrics::default());
+            let server = Server::start(Rooms::of(&["tea"]), Arc::clone(&metrics)).unwrap();
+            Self {
+                listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+                relay: Arc::new(Relay::new(server.endpoint(), Arc::clone(&metrics))),
+                metrics,
+                limits: Limits::default(),
+                _server: server,
+            }
+        }
+
+        fn connect(&self) -> TcpStream {
+            let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let (stream, peer) = self.listener.accept().unwrap();
+            let (relay, limits) = (Arc::clone(&self.relay), self.limits);
+            thread::spawn(
+                move || match head::read(&stream, Instant::now() + limits.head_deadline) {
+                    Ok((head, early)) => relay.forward(&stream, peer, &head, early, &limits),
+                    Err(error) => answer::refuse(&stream, &error.problem().unwrap().0),
+                },
+            );
+            client
+        }
+
+        fn ask(&self, request: impl AsRef<[u8]>) -> String {
+            let mut client = self.connect();
+            client.write_all(request.as_ref()).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            answer
+        }
+    }
+
+    fn parsed(bytes: &str) -> Head {
+        head::parse(bytes.as_bytes()).unwrap().unwrap().0
+    }
+
+    #[test]
+    fn an_answer_says_that_it_is_the_last() {
+        let rig = Rig::new();
+        for version in ["1.0", "1.1"] {
+            let answer = rig.ask(format!(
+                "GET /healthz HTTP/{version}\r\nHost: h\r\nConnection: keep-alive\r\n\r\n"
+            ));
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+            assert_eq!(head.matches("Connection: close").count(), 1, "{head}");
+            assert_eq!(head.matches("Content-Length: 3").count(), 1, "{head}");
+            assert!(
+                !head.contains("Server:") && !head.contains("Transfer-Encoding"),
+                "{head}"
+            );
+            assert_eq!(body, "ok\n");
+        }
+    }
+
+    #[test]
+    fn some_answers_have_no_body() {
+        let rig = Rig::new();
+        for (request, status, length) in [
+            ("HEAD /healthz", 200, Some("Content-Length: 3")),
+            ("HEAD /none", 404, Some("Content-Length: 40")),
+            ("OPTIONS *", 204, None),
+            ("GET /", 304, None),
+        ] {
+            let answer = rig.ask(format!("{request} HTTP/1.1\r\nHost: h\r\nIf-None-Match: *\r\n\r\n"));
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+            assert_eq!(answer.lines().find(|line| line.starts_with("Content-Length")), length);
+        }
+    }
+
+    #[test]
+    fn a_second_request_is_never_read() {
+        let rig = Rig::new();
+        let get = "GET /healthz HTTP/1.1\r\nHost: h\r\n";
+        for first in [
+            format!("{get}\r\n"),
+            format!("{get}Content-Length: 3\r\n\r\nabc"),
+            format!("{get}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ] {
+            let before = rig.metrics.http_requests.get();
+            let answer = rig.ask(format!("{first}{get}\r\n{get}\r\n"));
+            assert_eq!(answer.matches("HTTP/1.").count(), 1, "{answer}");
+            assert_eq!(rig.metrics.http_requests.get(), before + 1);
+        }
+    }
+
+    #[test]
+    fn a_handler_sees_the_fields_of_the_list() {
+        let head = parsed(
+            "POST /a?b HTTP/1.1\r\nHost: h\r\nADDA-PEER: 1.2.3.4:5\r\nX-Forwarded-For: 1.2.3.4\r\nCookie: a=b\r\n\
+             User-Agent: caf\u{e9}\r\nTE: chunked\r\nExpect: 100-continue\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\
+             range: bytes=0-\r\nTransfer-Encoding: chunked\r\n\r\n",
         );
+        let request = request(&head, "[::1]:80".parse().unwrap(), b"body");
+        assert_eq!(
+            String::from_utf8(request).unwrap(),
+            "POST /a?b HTTP/1.0\r\nAdda-Peer: [::1]:80\r\nHost: h\r\nCookie: a=b\r\nrange: bytes=0-\r\n\
+             Content-Length: 4\r\n\r\nbody"
+        );
+    }
+
+    /// What `read_body` makes of bytes that come with the head, or byte by byte after it.
+    fn body_of(fields: &str, bytes: &[u8], at_once: bool, limits: &Limits) -> Result<Vec<u8>, RelayError> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let head = parsed(&format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n"));
+        let early = if at_once { bytes.to_vec() } else { Vec::new() };
+        let rest = if at_once { Vec::new() } else { bytes.to_vec() };
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                client.set_nodelay(true).unwrap();
+                let pieces = if rest.len() < 1000 { 1 } else { 4096 };
+                // The other side may have seen enough already.
+                let _ = rest.chunks(pieces).try_for_each(|piece| client.write_all(piece));
+                let _ = client.shutdown(Shutdown::Write);
+                let _ = client.read(&mut [0; 64]);
+            });
+            let body = read_body(&stream, &head, early, limits);
+            drop(stream);
+            body
+        })
+    }
+
+    #[test]
+    fn a_body_is_whole_or_refused() {
+        let full = vec![b'x'; BODY_BYTES_MAX];
+        let chunked = |chunk: usize, tail: &str| {
+            let mut bytes: Vec<u8> = full
+                .chunks(chunk)
+                .flat_map(|piece| [format!("{:X}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat())
+                .collect();
+            bytes.extend_from_slice(tail.as_bytes());
+            bytes
+        };
+        let te = "Transfer-Encoding: chunked";
+        for (fields, bytes, expected) in [
+            ("A: b", b"rest".to_vec(), Some(&b""[..])),
+            ("Content-Length: 0", b"rest".to_vec(), Some(b"")),
+            ("Content-Length: 4", b"bodyrest".to_vec(), Some(b"body")),
+            ("Content-Length: 65536", full.clone(), Some(&full)),
+            (te, b"0\r\n\r\nrest".to_vec(), Some(b"")),
+            (te, b"4\r\nbody\r\n0000\r\n\r\n".to_vec(), Some(b"body")),
+            (
+                te,
+                b"1;a=\"b\"\r\nx\r\n0A\r\n0123456789\r\n0;x\r\nT: v\r\nU:\r\n\r\n".to_vec(),
+                Some(b"x0123456789"),
+            ),
+            (te, chunked(1, "0\r\n\r\n"), Some(&full)),
+            (te, chunked(60_000, "0\r\n\r\n"), Some(&full)),
+            (te, chunked(60_000, "1\r\nx\r\n0\r\n\r\n"), None),
+            ("Content-Length: 65537", Vec::new(), None),
+            ("Content-Length: 5", b"body".to_vec(), None),
+            (te, b"".to_vec(), None),
+            (te, b"4\r\nbody\r\n".to_vec(), None),
+            (te, b"4\r\nbody\r\n0\r\n".to_vec(), None),
+        ] {
+            for at_once in [true, false] {
+                let body = body_of(fields, &bytes, at_once, &Limits::default());
+                assert_eq!(
+                    body.ok().as_deref(),
+                    expected,
+                    "{fields} {}",
+                    bytes.escape_ascii().to_string().get(..60).unwrap_or_default()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_have_one_reading() {
+        for bytes in [
+            "\r\n",
+            "4\nbody\r\n0\r\n\r\n",
+            "4\rbody\r\n0\r\n\r\n",
+            "4 \r\nbody\r\n0\r\n\r\n",
+            " 4\r\nbody\r\n0\r\n\r\n",
+            "+4\r\nbody\r\n0\r\n\r\n",
+            "-4\r\nbody\r\n0\r\n\r\n",
+            "0x4\r\nbody\r\n0\r\n\r\n",
+            "4,\r\nbody\r\n0\r\n\r\n",
+            "g\r\nbody\r\n0\r\n\r\n",
+            "00000000000000004\r\nbody\r\n0\r\n\r\n",
+            "4;a\nb\r\nbody\r\n0\r\n\r\n",
+            "4;\0\r\nbody\r\n0\r\n\r\n",
+            "4\r\nbody!\r\n0\r\n\r\n",
+            "4\r\nbod\r\n0\r\n\r\n",
+            "4\r\nbody0\r\n\r\n",
+            "4\r\nbody\n\n0\r\n\r\n",
+            "0\r\nno colon\r\n\r\n",
+            "0\r\nT : v\r\n\r\n",
+            "0\r\n folded\r\n\r\n",
+            "0\r\n\n",
+        ] {
+            for at_once in [true, false] {
+                let body = body_of(
+                    "Transfer-Encoding: chunked",
+                    bytes.as_bytes(),
+                    at_once,
+                    &Limits::default(),
+                );
+                assert!(matches!(body, Err(RelayError::BodyMalformed(_))), "{bytes:?}: {body:?}");
+            }
+        }
+        let extension = format!("4;{}\r\nbody\r\n0\r\n\r\n", "x".repeat(2 * CHUNK_LINE_BYTES_MAX));
+        assert!(
+            body_of(
+                "Transfer-Encoding: chunked",
+                extension.as_bytes(),
+                true,
+                &Limits::default()
+            )
+            .is_err()
+        );
+        let huge = body_of(
+            "Transfer-Encoding: chunked",
+            b"FFFFFFFFFFFFFFFF\r\n",
+            true,
+            &Limits::default(),
+        );
+        assert_eq!(huge, Err(RelayError::BodyTooLarge));
+        let trailers = format!("0\r\n{}\r\n", "T: v\r\n".repeat(CHUNKED_BYTES_MAX / 4));
+        let endless = body_of(
+            "Transfer-Encoding: chunked",
+            trailers.as_bytes(),
+            false,
+            &Limits::default(),
+        );
+        assert_eq!(endless, Err(RelayError::BodyTooLarge));
+    }
+
+    #[test]
+    fn a_client_may_wait_to_be_asked_for_the_body() {
+        let rig = Rig::new();
+        let mut client = rig.connect();
+        let head = "POST /healthz HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nContent-Length: 4\r\n\r\n";
+        client.write_all(head.as_bytes()).unwrap();
+        let asked = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut read = [0; 25];
+        client.read_exact(&mut read).unwrap();
+        assert_eq!(&read, asked);
+        client.write_all(b"body").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+        // It is not asked for what will not be taken, and not at all in HTTP/1.0.
+        for (head, status) in [
+            ("1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 65537", 413),
+            ("1.1\r\nHost: h\r\nExpect: tea\r\nContent-Length: 4", 417),
+            ("1.1\r\nHost: h\r\nExpect: tea", 417),
+            ("1.0\r\nExpect: 100-continue\r\nContent-Length: 0", 405),
+        ] {
+            let answer = rig.ask(format!("POST /healthz HTTP/{head}\r\n\r\n"));
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_read_by_a_client_that_is_still_sending() {
+        let rig = Rig::new();
+        let mut client = rig.connect();
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n")
+            .unwrap();
+        client.write_all(&vec![b'x'; 300_000]).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("\"body_too_large\"}"),
+            "{answer}"
+        );
+        assert_eq!(rig.metrics.http_requests.get(), 0);
+    }
+
+    #[test]
+    fn a_body_has_one_deadline() {
+        let limits = Limits {
+            body_deadline: Duration::from_millis(100),
+            ..Limits::default()
+        };
+        let mut rig = Rig::new();
+        rig.limits = limits;
+        let answer = rig.ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nbody");
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert!(rig.metrics.render().contains("reason=\"slow\"} 1"));
+    }
+
+    #[test]
+    fn who_gets_no_turn_is_told_to_come_again() {
+        let mut rig = Rig::new();
+        let relay = Arc::get_mut(&mut rig.relay).unwrap();
+        relay.turns = Turns::new(1);
+        relay.turn_wait = Duration::from_millis(20);
+        let turn = rig.relay.turns.take(Duration::ZERO).unwrap();
+        let answer = rig.ask("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"),
+            "{answer}"
+        );
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+        drop(turn);
+        for _ in 0..3 {
+            assert!(rig.ask("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").ends_with("ok\n"));
+        }
+    }
+
+    #[test]
+    fn a_long_answer_passes_in_pieces() {
+        let body: Vec<u8> = (0..700_000u32).map(|number| number as u8).collect();
+        for length in [0, 1, 100_000, 256 * 1024, 700_000] {
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            let body = &body[..length];
+            let bytes = [
+                format!("HTTP/1.0 200 OK\r\nServer: x\r\nA: b\r\nContent-Length: {length}\r\n\r\n").as_bytes(),
+                body,
+            ]
+            .concat();
+            thread::spawn(move || theirs.write_all(&bytes));
+            let mut answer = read_answer(&mut ours, "GET").unwrap();
+            assert_eq!(answer.left > 0, length as u64 > ANSWER_BYTES_KEPT);
+            while answer.left > 0 {
+                read_piece(&mut ours, &mut answer).unwrap();
+            }
+            let expected = format!("HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            assert!(answer.bytes.starts_with(expected.as_bytes()));
+            assert_eq!(&answer.bytes[expected.len()..], body);
+        }
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs
+            .write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nbod")
+            .unwrap();
+        drop(theirs);
+        assert!(read_answer(&mut ours, "GET").is_err());
+    }
+
+    #[test]
+    fn who_takes_nothing_of_an_answer_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert_eq!(send(&stream, &vec![0; 32 << 20]), Err(RelayError::Gone));
     }
 }

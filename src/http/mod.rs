@@ -1,16 +1,741 @@
-//! Temporary.
-#![allow(missing_docs)]
-use std::sync::Arc;
+//! Everything over HTTP that is not a WebSocket: `tiny_http` on a private Unix socket, its workers, the routes.
+//!
+//! `tiny_http` never meets the network: only the relay connects here, with one checked request at a time. A few
+//! worker threads take the requests and answer them; a handler is a function from a request to a [`Reply`] and
+//! touches no socket. The workers end when the [`Server`] is dropped.
+
+mod api;
+mod assets;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Cursor, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use serde::Serialize;
+use uuid::Uuid;
+
+pub use self::api::Directory;
+use crate::head::{BadEscape, query_value};
+use crate::limits::BODY_BYTES_MAX;
+use crate::metrics::Metrics;
+use crate::protocol::http_error;
+
+/// Threads that answer requests. They wait for the hub at most, never for a client.
+pub const WORKERS: usize = 2;
+
+/// Where the relay says who asks: an address and a port. No client can send it through.
+pub const PEER_HEADER: &str = "Adda-Peer";
+
+/// Sent with every answer. Old browsers do not count `ws:` as `'self'`, so it is named.
+const SECURITY: [(&str, &str); 3] = [
+    (
+        "Content-Security-Policy",
+        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
+         form-action 'self'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+];
+
+/// What a page of another origin may send along.
+const CORS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
+
+/// The private socket could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct StartError;
+pub enum StartError {
+    /// No directory would take it; this is the last one that was tried.
+    #[error("failed to open a private socket in `{}`: {source}", directory.display())]
+    Socket {
+        /// Where.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A worker's thread was refused.
+    #[error("failed to start an HTTP worker: {0}")]
+    Worker(#[source] io::Error),
+}
+
+/// The HTTP server and its workers, until it is dropped.
 #[derive(Debug)]
-pub struct Server;
+pub struct Server {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// Where the relay connects.
+#[derive(Debug, Clone)]
+pub struct Endpoint(Arc<Shared>);
+
+struct Shared {
+    /// Nothing once it has stopped.
+    listening: Mutex<Option<Arc<Listening>>>,
+    is_stopping: AtomicBool,
+    directory: Box<dyn Directory>,
+    metrics: Arc<Metrics>,
+}
+
+/// One run of `tiny_http`. The fields are dropped in this order: it looks for its socket as it goes.
+struct Listening {
+    server: tiny_http::Server,
+    path: PathBuf,
+    /// A second handle of the socket that it accepts on, to end that.
+    listener: UnixListener,
+    _directory: PrivateDirectory,
+}
+
 impl Server {
-    pub fn start(_h: crate::hub::Handle, _m: Arc<crate::metrics::Metrics>) -> Result<Self, StartError> {
-        Ok(Server)
+    /// Opens the private socket and starts the workers.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(directory: impl Directory, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+        let shared = Arc::new(Shared {
+            listening: Mutex::new(Some(Arc::new(Listening::start()?))),
+            is_stopping: AtomicBool::new(false),
+            directory: Box::new(directory),
+            metrics,
+        });
+        let mut server = Self {
+            shared,
+            workers: Vec::with_capacity(WORKERS),
+        };
+        for number in 0..WORKERS {
+            let shared = Arc::clone(&server.shared);
+            let worker = thread::Builder::new().name(format!("http-{number}"));
+            let worker = worker.spawn(move || shared.work()).map_err(StartError::Worker)?;
+            server.workers.push(worker);
+        }
+        Ok(server)
     }
-    pub fn relay(&self) -> crate::relay::Relay {
-        crate::relay::Relay
+
+    /// Where the relay connects.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for Server {
+    /// Answers what is queued, ends the workers, and takes the socket's directory away.
+    fn drop(&mut self) {
+        self.shared.is_stopping.store(true, Ordering::Release);
+        // A statement of its own, so that a worker which is only beginning does not find it locked.
+        let listening = self.shared.listening().take();
+        if let Some(listening) = listening {
+            for _ in 0..WORKERS {
+                listening.server.unblock();
+            }
+            for worker in self.workers.drain(..) {
+                // It catches what its handlers do, so there is no panic to pass on.
+                let _ = worker.join();
+            }
+        }
+    }
+}
+
+impl Endpoint {
+    /// Connects to `tiny_http`. Where its socket is gone (it ends after any failed accept, and cleaners of
+    /// temporary directories take files away), another run takes its place.
+    ///
+    /// # Errors
+    /// Where it has stopped, or no socket can be had.
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        let stopped = || io::Error::from(io::ErrorKind::NotConnected);
+        let listening = self.0.listening().clone().ok_or_else(stopped)?;
+        match UnixStream::connect(&listening.path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+                let renewed = self.0.renewed(&listening)?.ok_or_else(stopped)?;
+                UnixStream::connect(&renewed.path)
+            }
+            result => result,
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn listening(&self) -> MutexGuard<'_, Option<Arc<Listening>>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The run that has taken the place of an ended one.
+    fn renewed(&self, ended: &Arc<Listening>) -> io::Result<Option<Arc<Listening>>> {
+        let mut listening = self.listening();
+        if listening.as_ref().is_some_and(|now| Arc::ptr_eq(now, ended)) {
+            log::warn!("the private HTTP socket is gone; opening another");
+            let next = Listening::start().map_err(io::Error::other)?;
+            *listening = Some(Arc::new(next));
+            for _ in 0..WORKERS {
+                ended.server.unblock();
+            }
+        }
+        Ok(listening.clone())
+    }
+
+    /// A worker's life.
+    fn work(&self) {
+        loop {
+            let Some(listening) = self.listening().clone() else {
+                return;
+            };
+            match listening.server.recv() {
+                Ok(request) => {
+                    // What is not answered is answered with 500 by its own drop.
+                    let _ = catch_unwind(AssertUnwindSafe(|| self.answer(request)));
+                }
+                Err(_) if self.is_stopping.load(Ordering::Acquire) => return,
+                // Its listener has ended: the next request through the relay finds that out.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn answer(&self, mut request: tiny_http::Request) {
+        self.metrics.http_requests.increment();
+        // What is left of a body is put into memory by tiny_http, all at once. The relay has seen to its size.
+        let body = &mut request.as_reader().take(BODY_BYTES_MAX as u64);
+        let _ = io::copy(body, &mut io::sink());
+        let (path, query) = match request.url().split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (request.url(), None),
+        };
+        let question = Request {
+            path,
+            query,
+            headers: request.headers(),
+            directory: &*self.directory,
+            metrics: &self.metrics,
+        };
+        let method = request.method().as_str();
+        let reply = catch_unwind(AssertUnwindSafe(|| dispatch(method, &question))).unwrap_or_else(|_| {
+            log::error!("a handler of {method} requests has panicked");
+            Reply::problem(500, "this should not have happened", "internal").with_security()
+        });
+        // An error here is the relay's having gone, which is its to tell.
+        let _ = request.respond(reply.into_response());
+    }
+}
+
+impl Listening {
+    fn start() -> Result<Self, StartError> {
+        let mut last = None;
+        for base in directories() {
+            match Self::start_in(&base) {
+                Ok(listening) => return Ok(listening),
+                Err(source) => {
+                    last = Some(StartError::Socket {
+                        directory: base,
+                        source,
+                    });
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| StartError::Socket {
+            directory: PathBuf::new(),
+            source: io::ErrorKind::NotFound.into(),
+        }))
+    }
+
+    fn start_in(base: &Path) -> io::Result<Self> {
+        let directory = PrivateDirectory::make(base)?;
+        let path = directory.0.join("http");
+        let listener = UnixListener::bind(&path)?;
+        let server = tiny_http::Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
+        Ok(Self {
+            server,
+            path,
+            listener,
+            _directory: directory,
+        })
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // tiny_http ends its accepting by connecting to the socket's path, which may be gone; this always does.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+    }
+}
+
+/// Where a private socket may be, the best place first.
+fn directories() -> impl Iterator<Item = PathBuf> {
+    let of_service = std::env::var_os("RUNTIME_DIRECTORY").map(|paths| {
+        // There may be several, with colons between them (systemd.exec).
+        let first = paths.to_string_lossy();
+        PathBuf::from(first.split(':').next().unwrap_or_default())
+    });
+    let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let shared = std::env::temp_dir();
+    of_service
+        .into_iter()
+        .chain(of_user)
+        .filter(|path| path.is_absolute())
+        .chain([shared])
+}
+
+/// A directory that nobody else can look into, until it is dropped.
+struct PrivateDirectory(PathBuf);
+
+impl PrivateDirectory {
+    fn make(base: &Path) -> io::Result<Self> {
+        let path = base.join(format!("adda-{}", Uuid::new_v4().simple()));
+        // Fails where there is anything by that name already.
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PrivateDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a handler is given.
+pub(crate) struct Request<'a> {
+    path: &'a str,
+    query: Option<&'a str>,
+    headers: &'a [tiny_http::Header],
+    directory: &'a dyn Directory,
+    metrics: &'a Metrics,
+}
+
+impl Request<'_> {
+    fn header(&self, name: &'static str) -> Option<&str> {
+        let header = self.headers.iter().find(|header| header.field.equiv(name))?;
+        Some(header.value.as_str())
+    }
+
+    fn query_value(&self, name: &str) -> Option<Result<String, BadEscape>> {
+        query_value(self.query?, name)
+    }
+
+    /// The last part of the path, as it was escaped.
+    fn item(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// What a handler gives: a whole answer in memory.
+pub(crate) struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
+    body: Cow<'static, [u8]>,
+}
+
+impl Reply {
+    fn new(status: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        let mut reply = Self::empty(status).with("Content-Type", content_type);
+        reply.body = body.into();
+        reply
+    }
+
+    fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::with_capacity(12),
+            body: Cow::Borrowed(&[]),
+        }
+    }
+
+    fn json(value: &impl Serialize) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => Self::new(200, "application/json", body).with("Cache-Control", "no-store"),
+            Err(_) => Self::problem(500, "this should not have happened", "internal"),
+        }
+    }
+
+    fn problem(status: u16, sentence: &str, code: &str) -> Self {
+        Self::new(status, "application/json", http_error(sentence, code)).with("Cache-Control", "no-store")
+    }
+
+    fn not_found() -> Self {
+        Self::problem(404, "Not found", "not_found")
+    }
+
+    /// Adds a header field. A value comes from this program, never from a request: tiny_http would write a line
+    /// end in it as it is.
+    fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        let value = value.into();
+        debug_assert!(value.bytes().all(|b| matches!(b, b' '..=b'~')), "{name}");
+        self.headers.push((name, value));
+        self
+    }
+
+    fn with_security(self) -> Self {
+        SECURITY
+            .iter()
+            .fold(self, |reply, (name, value)| reply.with(name, *value))
+    }
+
+    fn into_response(self) -> tiny_http::Response<Cursor<Cow<'static, [u8]>>> {
+        let headers = self.headers.iter().filter_map(|(name, value)| {
+            // The check of `with`, for a build without assertions.
+            let is_clean = value.bytes().all(|b| matches!(b, b' '..=b'~'));
+            tiny_http::Header::from_bytes(*name, value.as_bytes())
+                .ok()
+                .filter(|_| is_clean)
+        });
+        let length = self.body.len();
+        let headers = headers.collect();
+        let body = Cursor::new(self.body);
+        tiny_http::Response::new(tiny_http::StatusCode(self.status), headers, body, Some(length), None)
+            .with_chunked_threshold(usize::MAX)
+    }
+}
+
+/// Which paths a route is for.
+enum Paths {
+    /// This one.
+    Exact(&'static str),
+    /// This and one part more, which may not be empty.
+    Item(&'static str),
+    /// Those of the page.
+    Assets,
+}
+
+impl Paths {
+    fn has(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == *exact,
+            Self::Item(prefix) => path
+                .strip_prefix(prefix)
+                .is_some_and(|item| !item.is_empty() && !item.contains('/')),
+            Self::Assets => assets::has(path),
+        }
+    }
+}
+
+type Handler = fn(&Request<'_>) -> Reply;
+
+/// What can be done at some paths. HEAD goes with GET, OPTIONS with everything.
+struct Route {
+    paths: Paths,
+    methods: &'static [(&'static str, Handler)],
+    /// Whether any page may read it.
+    is_public: bool,
+}
+
+const ROUTES: &[Route] = &[
+    Route {
+        paths: Paths::Exact("/healthz"),
+        methods: &[("GET", healthz)],
+        is_public: true,
+    },
+    Route {
+        paths: Paths::Exact("/metrics"),
+        methods: &[("GET", metrics)],
+        is_public: false,
+    },
+    Route {
+        paths: Paths::Exact("/api/rooms"),
+        methods: &[("GET", api::rooms)],
+        is_public: true,
+    },
+    Route {
+        paths: Paths::Item("/api/rooms/"),
+        methods: &[("GET", api::room)],
+        is_public: true,
+    },
+    Route {
+        paths: Paths::Assets,
+        methods: &[("GET", assets::get)],
+        is_public: false,
+    },
+];
+
+impl Route {
+    /// The methods that some routes take, as `Allow` lists them.
+    fn allowed<'a>(routes: impl IntoIterator<Item = &'a Self>) -> String {
+        let mut methods = Vec::new();
+        for (method, _) in routes.into_iter().flat_map(|route| route.methods) {
+            let with_head = ["GET", "HEAD"].iter().take(2 * usize::from(*method == "GET"));
+            for method in [method].into_iter().chain(with_head) {
+                if !methods.contains(method) {
+                    methods.push(*method);
+                }
+            }
+        }
+        methods.push("OPTIONS");
+        methods.join(", ")
+    }
+}
+
+/// Finds the handler of a request, and completes what it answers.
+fn dispatch(method: &str, request: &Request<'_>) -> Reply {
+    if request.path == "*" {
+        return Reply::empty(204).with("Allow", Route::allowed(ROUTES)).with_security();
+    }
+    let Some(route) = ROUTES.iter().find(|route| route.paths.has(request.path)) else {
+        return Reply::not_found().with_security();
+    };
+    let handled_as = if method == "HEAD" { "GET" } else { method };
+    let reply = if let Some((_, handler)) = route.methods.iter().find(|(name, _)| *name == handled_as) {
+        handler(request)
+    } else {
+        let allowed = Route::allowed([route]);
+        if method == "OPTIONS" {
+            let reply = Reply::empty(204).with("Allow", allowed.clone());
+            if route.is_public {
+                reply
+                    .with("Access-Control-Allow-Methods", allowed)
+                    .with("Access-Control-Allow-Headers", CORS_HEADERS)
+                    .with("Access-Control-Max-Age", "600")
+            } else {
+                reply
+            }
+        } else {
+            Reply::problem(405, "this method is not for here", "method_not_allowed").with("Allow", allowed)
+        }
+    };
+    let reply = if route.is_public {
+        reply.with("Access-Control-Allow-Origin", "*")
+    } else {
+        reply
+    };
+    reply.with_security()
+}
+
+fn healthz(_: &Request<'_>) -> Reply {
+    Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..]).with("Cache-Control", "no-store")
+}
+
+fn metrics(request: &Request<'_>) -> Reply {
+    let text = request.metrics.render().into_bytes();
+    Reply::new(200, "text/plain; version=0.0.4", text).with("Cache-Control", "no-store")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::LazyLock;
+
+    use super::*;
+    use crate::hub::{Busy, RoomDetail, RoomSummary};
+    use crate::model::{Person, RoomId, Seq, UserId, Username};
+
+    /// Rooms without a hub.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Rooms {
+        names: Vec<RoomId>,
+        is_busy: bool,
+    }
+
+    impl Rooms {
+        pub(crate) fn of(names: &[&str]) -> Self {
+            let names = names.iter().map(|name| RoomId::parse(name).unwrap()).collect();
+            Self { names, is_busy: false }
+        }
+
+        pub(crate) fn busy() -> Self {
+            Self {
+                is_busy: true,
+                ..Self::default()
+            }
+        }
+
+        fn summary(id: &RoomId) -> RoomSummary {
+            RoomSummary {
+                id: id.clone(),
+                name: id.to_string(),
+                client_count: 2,
+                seq: Seq(7),
+            }
+        }
+    }
+
+    impl Directory for Rooms {
+        fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy> {
+            if self.is_busy {
+                return Err(Busy);
+            }
+            let behind = self.names.iter().filter(|id| after.is_none_or(|after| *id > after));
+            Ok(behind.take(limit).map(Self::summary).collect())
+        }
+
+        fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy> {
+            assert_ne!(id.as_str(), "panic", "as the test wants it");
+            if self.is_busy {
+                return Err(Busy);
+            }
+            Ok(self.names.contains(id).then(|| RoomDetail {
+                summary: Self::summary(id),
+                clients: vec![Person {
+                    id: UserId(Uuid::nil()),
+                    username: Username::parse("Ana").unwrap(),
+                }],
+            }))
+        }
+    }
+
+    impl Reply {
+        pub(crate) fn header(&self, name: &str) -> Option<&str> {
+            let header = self.headers.iter().find(|(field, _)| *field == name)?;
+            Some(&header.1)
+        }
+    }
+
+    pub(crate) fn headers(fields: &[(&str, &str)]) -> Vec<tiny_http::Header> {
+        let header = |(name, value): &(&str, &str)| tiny_http::Header::from_bytes(*name, *value).unwrap();
+        fields.iter().map(header).collect()
+    }
+
+    pub(crate) fn request<'a>(target: &'a str, headers: &'a [tiny_http::Header], rooms: &'a Rooms) -> Request<'a> {
+        static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
+        let (path, query) = target
+            .split_once('?')
+            .map_or((target, None), |(path, query)| (path, Some(query)));
+        Request {
+            path,
+            query,
+            headers,
+            directory: rooms,
+            metrics: &METRICS,
+        }
+    }
+
+    fn ask(method: &str, target: &str) -> Reply {
+        let reply = dispatch(method, &request(target, &[], &Rooms::of(&["tea"])));
+        for (name, value) in SECURITY {
+            assert_eq!(reply.header(name), Some(value), "{method} {target}");
+        }
+        reply
+    }
+
+    #[test]
+    fn each_path_has_its_methods() {
+        for (target, public) in [
+            ("/", false),
+            ("/metrics", false),
+            ("/healthz", true),
+            ("/api/rooms", true),
+            ("/api/rooms/tea", true),
+        ] {
+            let expected = public.then_some("*");
+            for (method, status) in [
+                ("GET", 200),
+                ("HEAD", 200),
+                ("OPTIONS", 204),
+                ("POST", 405),
+                ("get", 405),
+                ("TRACE", 405),
+            ] {
+                let reply = ask(method, target);
+                assert_eq!(reply.status, status, "{method} {target}");
+                assert_eq!(reply.header("Access-Control-Allow-Origin"), expected, "{target}");
+                let allow = (status > 200).then_some("GET, HEAD, OPTIONS");
+                assert_eq!(reply.header("Allow"), allow, "{method} {target}");
+            }
+            let methods = ask("OPTIONS", target)
+                .header("Access-Control-Allow-Methods")
+                .map(str::to_string);
+            assert_eq!(methods.is_some(), public, "{target}");
+        }
+        assert_eq!(ask("OPTIONS", "*").status, 204);
+        assert_eq!(ask("OPTIONS", "*").header("Allow"), Some("GET, HEAD, OPTIONS"));
+    }
+
+    #[test]
+    fn other_paths_are_not_found() {
+        for target in [
+            "/none",
+            "/api",
+            "/api/rooms/",
+            "/api/rooms/a/b",
+            "/api/rooms/tea/",
+            "/healthz/",
+            "//",
+            "/static/index.html",
+        ] {
+            for method in ["GET", "POST", "OPTIONS"] {
+                let reply = ask(method, target);
+                assert_eq!(reply.status, 404, "{target}");
+                assert_eq!(reply.body, &br#"{"error":"Not found","code":"not_found"}"#[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn metrics_are_in_the_text_format() {
+        let reply = ask("GET", "/metrics");
+        assert_eq!(reply.header("Content-Type"), Some("text/plain; version=0.0.4"));
+        assert!(reply.body.starts_with(b"# HELP adda_"));
+        assert_eq!(ask("GET", "/healthz").body, &b"ok\n"[..]);
+    }
+
+    fn exchange(endpoint: &Endpoint, target: &str) -> String {
+        use std::io::Write;
+        let mut stream = endpoint.connect().unwrap();
+        write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn a_panic_costs_its_own_request_only() {
+        let http = Server::start(Rooms::default(), Arc::default()).unwrap();
+        for _ in 0..2 * WORKERS {
+            let answer = exchange(&http.endpoint(), "/api/rooms/panic");
+            assert!(answer.starts_with("HTTP/1.0 500 "), "{answer}");
+            assert!(answer.ends_with(r#""code":"internal"}"#), "{answer}");
+        }
+        assert!(exchange(&http.endpoint(), "/healthz").ends_with("\r\n\r\nok\n"));
+    }
+
+    #[test]
+    fn the_socket_is_private_and_goes_with_its_server() {
+        use std::os::unix::fs::PermissionsExt;
+        let http = Server::start(Rooms::default(), Arc::default()).unwrap();
+        let endpoint = http.endpoint();
+        let path = endpoint.0.listening().as_ref().unwrap().path.clone();
+        let directory = path.parent().unwrap();
+        assert_eq!(fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o700);
+        drop(http);
+        assert!(!directory.exists());
+        assert_eq!(endpoint.connect().unwrap_err().kind(), io::ErrorKind::NotConnected);
+    }
+
+    #[test]
+    fn a_lost_socket_is_made_anew() {
+        let http = Server::start(Rooms::default(), Arc::default()).unwrap();
+        let endpoint = http.endpoint();
+        for loss in ["file", "listener", "file"] {
+            let listening = endpoint.0.listening().clone().unwrap();
+            match loss {
+                "file" => fs::remove_dir_all(listening.path.parent().unwrap()).unwrap(),
+                _ => rustix::net::shutdown(&listening.listener, rustix::net::Shutdown::Both).unwrap(),
+            }
+            drop(listening);
+            for _ in 0..2 * WORKERS {
+                assert!(exchange(&endpoint, "/healthz").ends_with("ok\n"), "{loss}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_is_named() {
+        let error = Listening::start_in(Path::new("/nonexistent")).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let base = std::env::temp_dir().join("x".repeat(120));
+        let _ = fs::create_dir(&base);
+        let error = Listening::start_in(&base).err().unwrap();
+        let left = fs::read_dir(&base).unwrap().count();
+        fs::remove_dir(&base).unwrap();
+        assert!(error.to_string().contains("SUN_LEN"), "{error}");
+        assert_eq!(left, 0);
     }
 }

@@ -1,0 +1,258 @@
+//! The page: the files of `static/`, embedded in the binary, with their types, validators and compressed forms.
+//!
+//! Runs on the HTTP workers. Nothing here reads the disk in a release build, or depends on who asks.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::{LazyLock, OnceLock};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rust_embed::RustEmbed;
+
+use super::{Reply, Request};
+
+/// What `/` is.
+const INDEX: &str = "index.html";
+/// A file has the same name in every version of the page, so a copy is asked after before each use; that costs
+/// a 304, and no page ever runs with a script of another version.
+const CACHE_REVALIDATED: &str = "no-cache";
+/// What a page of another version can show as well.
+const CACHE_DAY: &str = "max-age=86400";
+
+#[derive(RustEmbed)]
+#[folder = "static/"]
+struct Embedded;
+
+static ASSETS: LazyLock<BTreeMap<String, Asset>> = LazyLock::new(|| {
+    let load = |name: Cow<'static, str>| {
+        let file = Embedded::get(&name)?;
+        let kind = Kind::of(&name);
+        let mut hash = String::new();
+        for byte in &file.metadata.sha256_hash()[..16] {
+            let _ = write!(hash, "{byte:02x}");
+        }
+        let asset = Asset {
+            kind,
+            identity: file.data,
+            etag: format!("\"{hash}\""),
+            etag_gzip: format!("\"{hash}-gzip\""),
+            gzip: OnceLock::new(),
+        };
+        Some((name.into_owned(), asset))
+    };
+    Embedded::iter().filter_map(load).collect()
+});
+
+/// One file of the page.
+struct Asset {
+    kind: Kind,
+    identity: Cow<'static, [u8]>,
+    etag: String,
+    etag_gzip: String,
+    /// Compressed when it is first asked for; nothing where that would not make it smaller.
+    gzip: OnceLock<Option<Vec<u8>>>,
+}
+
+/// What a file's name says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    mime: &'static str,
+    is_text: bool,
+}
+
+impl Kind {
+    fn of(name: &str) -> Self {
+        let (mime, is_text) = match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
+            "html" => ("text/html; charset=utf-8", true),
+            "css" => ("text/css; charset=utf-8", true),
+            "js" => ("text/javascript; charset=utf-8", true),
+            "json" => ("application/json", true),
+            "webmanifest" => ("application/manifest+json", true),
+            "svg" => ("image/svg+xml", true),
+            "txt" => ("text/plain; charset=utf-8", true),
+            "png" => ("image/png", false),
+            "jpg" => ("image/jpeg", false),
+            "ico" => ("image/x-icon", false),
+            "woff2" => ("font/woff2", false),
+            _ => ("application/octet-stream", false),
+        };
+        Self { mime, is_text }
+    }
+}
+
+/// Whether a path is one of the page's.
+pub fn has(path: &str) -> bool {
+    find(path).is_some()
+}
+
+fn find(path: &str) -> Option<&'static Asset> {
+    match path.strip_prefix('/')? {
+        "" => ASSETS.get(INDEX),
+        name => ASSETS.get(name),
+    }
+}
+
+/// Answers with the file of a path, or that the client has it already.
+pub fn get(request: &Request<'_>) -> Reply {
+    match find(request.path) {
+        Some(asset) => asset.reply(request),
+        None => Reply::not_found(),
+    }
+}
+
+impl Asset {
+    fn reply(&'static self, request: &Request<'_>) -> Reply {
+        let gzip = request
+            .header("Accept-Encoding")
+            .filter(|accepted| takes_gzip(accepted));
+        let gzip = gzip.and_then(|_| self.gzip());
+        let etag = if gzip.is_some() { &self.etag_gzip } else { &self.etag };
+        let is_known = request.header("If-None-Match").is_some_and(|tags| names(tags, etag));
+        let reply = if is_known {
+            Reply::empty(304)
+        } else {
+            Reply::new(200, self.kind.mime, gzip.unwrap_or(&self.identity))
+        };
+        let cache = if self.kind.is_text {
+            CACHE_REVALIDATED
+        } else {
+            CACHE_DAY
+        };
+        let reply = reply.with("ETag", etag.as_str()).with("Cache-Control", cache);
+        let reply = if self.kind.is_text {
+            reply.with("Vary", "Accept-Encoding")
+        } else {
+            reply
+        };
+        if gzip.is_some() && !is_known {
+            reply.with("Content-Encoding", "gzip")
+        } else {
+            reply
+        }
+    }
+
+    fn gzip(&self) -> Option<&[u8]> {
+        let compressed = self.gzip.get_or_init(|| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+            let bytes = encoder.write_all(&self.identity).and_then(|()| encoder.finish()).ok()?;
+            (self.kind.is_text && bytes.len() < self.identity.len()).then_some(bytes)
+        });
+        compressed.as_deref()
+    }
+}
+
+/// Whether an Accept-Encoding takes gzip (RFC 9110, section 12.5.3): by name, or else by `*`, and not with `q=0`.
+fn takes_gzip(accepted: &str) -> bool {
+    let mut by_star = false;
+    for choice in accepted.split(',') {
+        let mut parts = choice.split(';').map(str::trim);
+        let coding = parts.next().unwrap_or_default();
+        let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let is_taken = quality.is_none_or(|quality| quality.parse::<f32>().is_ok_and(|quality| quality > 0.0));
+        if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") {
+            return is_taken;
+        }
+        by_star |= coding == "*" && is_taken;
+    }
+    by_star
+}
+
+/// Whether an If-None-Match names the tag, by the weak comparison (RFC 9110, section 13.1.2). Ours have no comma.
+fn names(tags: &str, etag: &str) -> bool {
+    tags.split(',')
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::http::tests::{Rooms, request};
+
+    fn get_with(path: &str, headers: &[(&str, &str)]) -> Reply {
+        let headers = crate::http::tests::headers(headers);
+        get(&request(path, &headers, &Rooms::default()))
+    }
+
+    #[test]
+    fn the_page_is_there_and_typed() {
+        let reply = get_with("/", &[]);
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.header("Content-Type"), Some("text/html; charset=utf-8"));
+        assert_eq!(reply.header("Cache-Control"), Some("no-cache"));
+        assert_eq!(reply.body, get_with("/index.html", &[]).body);
+        for name in Embedded::iter() {
+            assert_ne!(Kind::of(&name).mime, "application/octet-stream", "{name}");
+        }
+        for path in ["/none", "", "index.html", "//index.html", "/../Cargo.toml", "/."] {
+            assert!(!has(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_has_it_is_told_so() {
+        let etag = get_with("/", &[]).header("ETag").unwrap().to_string();
+        for tags in [etag.clone(), format!("\"x\", W/{etag}"), "*".to_string()] {
+            let reply = get_with("/", &[("If-None-Match", &tags)]);
+            assert_eq!((reply.status, reply.body.len()), (304, 0), "{tags}");
+            assert_eq!(reply.header("ETag"), Some(&*etag));
+        }
+        assert_eq!(get_with("/", &[("If-None-Match", "\"x\"")]).status, 200);
+        let compressed = get_with("/", &[("If-None-Match", &etag), ("Accept-Encoding", "gzip")]);
+        let identity = get_with("/", &[]);
+        let expected = if ASSETS[INDEX].gzip().is_some() { 200 } else { 304 };
+        assert_eq!(compressed.status, expected, "the two forms have tags of their own");
+        assert_eq!(identity.header("Vary"), Some("Accept-Encoding"));
+    }
+
+    #[test]
+    fn text_is_compressed_once_for_those_who_take_it() {
+        let text = b"adda ".repeat(1000);
+        let asset: &'static Asset = Box::leak(Box::new(Asset {
+            kind: Kind::of("a.css"),
+            identity: text.clone().into(),
+            etag: "\"1\"".to_string(),
+            etag_gzip: "\"1-gzip\"".to_string(),
+            gzip: OnceLock::new(),
+        }));
+        let reply_to = |accepted: &str| {
+            let headers = crate::http::tests::headers(&[("Accept-Encoding", accepted)]);
+            asset.reply(&request("/a.css", &headers, &Rooms::default()))
+        };
+        let reply = reply_to("br, gzip");
+        assert_eq!(reply.header("Content-Encoding"), Some("gzip"));
+        assert_eq!(reply.header("ETag"), Some("\"1-gzip\""));
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&*reply.body)
+            .read_to_end(&mut plain)
+            .unwrap();
+        assert_eq!(plain, text);
+        assert_eq!(reply_to("gzip").body.as_ptr(), reply.body.as_ptr());
+        assert_eq!(reply_to("gzip;q=0").header("Content-Encoding"), None);
+    }
+
+    #[test]
+    fn accepting_gzip_has_its_grammar() {
+        for (accepted, taken) in [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("*", true),
+            ("*;q=0, gzip", true),
+            ("gzip;q=0.001", true),
+            ("", false),
+            ("identity", false),
+            ("gzip;q=0", false),
+            ("gzip; q=0.0, *", false),
+            ("*;q=0", false),
+            ("gzip;q=x", false),
+            ("gzipped", false),
+        ] {
+            assert_eq!(takes_gzip(accepted), taken, "{accepted}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+// The page: a door with a form, and behind it the room. Builds the views once and wires them to one visit at a time.
+
+import { Composer } from "./composer.js";
+import { JoinForm } from "./form.js";
+import { Lang } from "./lang.js";
+import { checkName, checkRoom } from "./names.js";
+import { People } from "./people.js";
+import { Rooms } from "./rooms.js";
+import { choices, tab } from "./storage.js";
+import { Timeline } from "./timeline.js";
+import { TypingLine } from "./typing.js";
+import { Visit } from "./visit.js";
+
+const ROOM_DEFAULT = "general";
+const CLOSE_POLICY = 1008;
+
+// Where the people stand beside the room, and are no drawer; as in `app.css`.
+const WIDE = "(min-width: 48rem)";
+
+const find = (id) => document.getElementById(id);
+
+class Page {
+  #lang;
+  #form;
+  #rooms;
+  #views;
+  #visit = null;
+  #room = null;
+  #status = { status: "connecting" };
+  #unread = 0;
+
+  constructor(lang) {
+    this.#lang = lang;
+    this.#form = new JoinForm({ form: find("join"), lang, onJoin: ({ name, room }) => this.#join(name, room) });
+    this.#rooms = new Rooms({
+      section: find("rooms"),
+      list: find("rooms").querySelector("ul"),
+      template: find("room-template"),
+      lang,
+      onPick: (room) => {
+        this.#form.setRoom(room);
+        this.#form.submit();
+      },
+    });
+    this.#views = {
+      timeline: new Timeline({
+        scroller: find("scroller"),
+        list: find("timeline"),
+        pending: find("pending"),
+        empty: find("empty"),
+        newer: find("newer"),
+        templates: { message: find("message-template"), line: find("line-template"), pending: find("pending-template") },
+        lang,
+      }),
+      people: new People({
+        list: find("people").querySelector("ul"),
+        count: find("people-count"),
+        badge: find("people-badge"),
+        more: find("people-more"),
+        template: find("person-template"),
+        lang,
+      }),
+      typing: new TypingLine({ line: find("typing"), text: find("typing-text"), lang }),
+      composer: new Composer({
+        form: find("compose"),
+        words: find("words"),
+        wrong: find("compose-wrong"),
+        lang,
+        store: tab,
+      }),
+    };
+    this.#listen();
+    lang.onSwitch(() => this.#translate());
+    this.#translate();
+  }
+
+  // Goes back to where this tab was before a reload; otherwise to the door.
+  open() {
+    const asked = askedFor(location);
+    const stay = tab.get("stay");
+    if (stay && (!asked.room || asked.room === stay.room)) this.#join(stay.name, stay.room);
+    else this.#showDoor(asked);
+  }
+
+  #listen() {
+    for (const button of document.querySelectorAll("[data-lang]")) {
+      button.addEventListener("click", () => this.#lang.choose(button.dataset.lang));
+    }
+    find("leave").addEventListener("click", () => this.#leave());
+    find("lost-retry").addEventListener("click", () => this.#visit?.retry());
+    find("people-open").addEventListener("click", () => this.#toggleDrawer(true));
+    find("people-close").addEventListener("click", () => this.#toggleDrawer(false));
+    find("veil").addEventListener("click", () => this.#toggleDrawer(false));
+    document.addEventListener("keydown", ({ key }) => key === "Escape" && this.#toggleDrawer(false));
+    matchMedia(WIDE).addEventListener("change", () => this.#toggleDrawer(false));
+    document.addEventListener("visibilitychange", () => {
+      this.#unread = 0;
+      this.#showTitle();
+    });
+  }
+
+  #showDoor({ name, room }) {
+    find("chat").hidden = true;
+    find("door").hidden = false;
+    this.#form.fill({ name: name ?? choices.get("name") ?? "", room: room ?? choices.get("room") ?? ROOM_DEFAULT });
+    this.#form.focus();
+    this.#rooms.open();
+    this.#showTitle();
+  }
+
+  #join(name, room) {
+    this.#rooms.close();
+    choices.set("name", name);
+    choices.set("room", room);
+    tab.set("stay", { name, room });
+    // The link in the address bar leads others to the room, and does not bear our name.
+    const link = new URL(location.pathname, location.href);
+    link.searchParams.set("room", room);
+    history.replaceState(null, "", link);
+    this.#room = room;
+    find("room-name").textContent = room;
+    find("door").hidden = true;
+    find("chat").hidden = false;
+    find("lost").hidden = true;
+    this.#visit = new Visit({
+      name,
+      room,
+      views: this.#views,
+      store: tab,
+      onStatus: (status, code) => this.#showStatus({ status, code }),
+      onMessage: () => this.#count(),
+    });
+    this.#visit.start();
+    this.#views.composer.focus();
+    this.#showTitle();
+  }
+
+  #leave() {
+    this.#visit.stop();
+    this.#visit = null;
+    this.#toggleDrawer(false);
+    tab.remove("stay");
+    history.replaceState(null, "", location.pathname);
+    this.#room = null;
+    this.#unread = 0;
+    this.#showDoor({});
+  }
+
+  #showStatus(status) {
+    this.#status = status;
+    find("status").dataset.state = status.status;
+    find("status-text").textContent = this.#lang.t(`status.${status.status}`);
+    // The note stays while it is tried again, or it would flicker with each attempt.
+    const lost = status.status === "waiting" || (status.status === "connecting" && !find("lost").hidden);
+    const words = lost ? this.#lang.t(status.code === CLOSE_POLICY ? "lost.policy" : "lost.text") : "";
+    if (find("lost-text").textContent !== words) find("lost-text").textContent = words;
+    find("lost").hidden = !lost;
+  }
+
+  #count() {
+    if (document.visibilityState !== "hidden") return;
+    this.#unread += 1;
+    this.#showTitle();
+  }
+
+  #showTitle() {
+    const app = this.#lang.t("app.name");
+    const title = this.#room === null ? app : `${this.#room} · ${app}`;
+    document.title = this.#unread > 0 ? `(${this.#lang.number(this.#unread)}) ${title}` : title;
+  }
+
+  // On a phone the list of people is a drawer, and the rest can't be reached while it is open.
+  #toggleDrawer(open) {
+    const wasOpen = find("chat").classList.contains("drawer");
+    if (open === wasOpen) return;
+    find("chat").classList.toggle("drawer", open);
+    find("veil").hidden = !open;
+    find("people-open").setAttribute("aria-expanded", String(open));
+    for (const element of [find("talk"), find("foot"), find("leave")]) element.inert = open;
+    (open ? find("people-close") : find("people-open")).focus();
+  }
+
+  #translate() {
+    document.documentElement.lang = this.#lang.code;
+    this.#lang.apply(document);
+    for (const button of document.querySelectorAll("[data-lang]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.lang === this.#lang.code));
+    }
+    this.#form.translate();
+    this.#rooms.translate();
+    this.#views.timeline.translate();
+    this.#views.people.translate();
+    this.#views.typing.show();
+    this.#views.composer.translate();
+    this.#showStatus(this.#status);
+    this.#showTitle();
+  }
+}
+
+// A room and a name that a link asks for, as far as they can be.
+function askedFor({ search }) {
+  const query = new URLSearchParams(search);
+  return { room: checkRoom(query.get("room") ?? "").value, name: checkName(query.get("name") ?? "").value };
+}
+
+new Page(await Lang.load(choices)).open();

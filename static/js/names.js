@@ -1,0 +1,39 @@
+// What may be a name: the same rules as the server's `src/model.rs`, so that the form can say at once what is wrong.
+// Pure.
+
+export const NAME_CHARS_MAX = 32;
+export const ROOM_CHARS_MAX = 64;
+
+// Rooms of two people are called `dm:<id>:<id>`; nobody joins one by its name.
+const DIRECT_PREFIX = "dm:";
+
+const EDGES = /^\p{White_Space}+|\p{White_Space}+$/gu;
+// Controls, bidi controls (UAX #9), separators of lines, zero-width and filler characters, and tags.
+const INVISIBLE = new RegExp(
+  "[\\p{Cc}\\u00AD\\u034F\\u061C\\u115F\\u1160\\u17B4\\u17B5\\u180B-\\u180F\\u200B\\u200E\\u200F\\u2028-\\u202E" +
+    "\\u2060-\\u206F\\u3164\\uFEFF\\uFFA0\\uFFF0-\\uFFFB\\u{E0000}-\\u{E007F}]",
+  "u",
+);
+// A joiner (ZWJ, ZWNJ) belongs to Bengali spelling and to emoji, but only between two visible characters.
+const STRAY_JOINER = /(^|[\p{White_Space}\u200C\u200D])[\u200C\u200D]|[\u200C\u200D](\p{White_Space}|$)/u;
+// Half of a surrogate pair: no character at all, and nothing that could be sent.
+const HALF = /\p{Cs}/u;
+
+// Each check gives `{ value }`, or `{ problem, max }` where the problem is "empty", "too_long", "invisible" or
+// "reserved".
+export function checkName(text) {
+  return checkVisible(text, NAME_CHARS_MAX);
+}
+
+export function checkRoom(text) {
+  const checked = checkVisible(text, ROOM_CHARS_MAX);
+  return checked.value?.startsWith(DIRECT_PREFIX) ? { problem: "reserved" } : checked;
+}
+
+function checkVisible(text, max) {
+  const value = text.replace(EDGES, "").normalize("NFC");
+  if (value === "") return { problem: "empty" };
+  if ([...value].length > max) return { problem: "too_long", max };
+  if (INVISIBLE.test(value) || STRAY_JOINER.test(value) || HALF.test(value)) return { problem: "invisible" };
+  return { value };
+}

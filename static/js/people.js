@@ -1,0 +1,110 @@
+// Who is here: the list beside the room, by name, ourselves first.
+
+const HUES = 8;
+
+export class People {
+  #list;
+  #count;
+  #badge;
+  #more;
+  #template;
+  #lang;
+  #self = null;
+  // By user id: the name and the element.
+  #people = new Map();
+  // People of whom the server gave only the number; it names some hundreds at most.
+  #unnamed = 0;
+
+  constructor({ list, count, badge, more, template, lang }) {
+    this.#list = list;
+    this.#count = count;
+    this.#badge = badge;
+    this.#more = more;
+    this.#template = template;
+    this.#lang = lang;
+    this.reset([], 0, null);
+  }
+
+  reset(members, total, self) {
+    this.#self = self;
+    this.#people.clear();
+    this.#list.replaceChildren();
+    const sorted = [...members].sort((a, b) => this.#compare(a.id, a.username, b.id, b.username));
+    for (const { id, username } of sorted) this.#list.append(this.#enter(id, username));
+    this.#unnamed = Math.max(0, total - this.#people.size);
+    this.#tell();
+  }
+
+  joined(id, name) {
+    if (this.#people.has(id)) return;
+    let next = null;
+    for (const other of this.#people.values()) {
+      const behind = this.#compare(id, name, other.id, other.name) < 0;
+      if (behind && (!next || this.#compare(other.id, other.name, next.id, next.name) < 0)) next = other;
+    }
+    this.#list.insertBefore(this.#enter(id, name), next?.element ?? null);
+    this.#tell();
+  }
+
+  left(id) {
+    const person = this.#people.get(id);
+    if (person) {
+      person.element.remove();
+      this.#people.delete(id);
+    } else {
+      this.#unnamed = Math.max(0, this.#unnamed - 1);
+    }
+    this.#tell();
+  }
+
+  translate() {
+    const sorted = [...this.#people.values()].sort((a, b) => this.#compare(a.id, a.name, b.id, b.name));
+    for (const { element } of sorted) {
+      element.querySelector(".you").textContent = this.#lang.t("people.you");
+      this.#list.append(element);
+    }
+    this.#tell();
+  }
+
+  #enter(id, name) {
+    const element = this.#template.content.firstElementChild.cloneNode(true);
+    element.querySelector(".who").textContent = name;
+    dressFace(element.querySelector(".face"), name);
+    const you = element.querySelector(".you");
+    you.textContent = this.#lang.t("people.you");
+    you.hidden = id !== this.#self;
+    this.#people.set(id, { id, name, element });
+    return element;
+  }
+
+  #compare(idA, nameA, idB, nameB) {
+    return (idB === this.#self) - (idA === this.#self) || this.#lang.compare(nameA, nameB);
+  }
+
+  #tell() {
+    const total = this.#people.size + this.#unnamed;
+    this.#count.textContent = this.#lang.plural("people.count", total);
+    this.#badge.textContent = this.#lang.number(total);
+    this.#more.hidden = this.#unnamed === 0;
+    this.#more.textContent = this.#lang.plural("people.more", this.#unnamed);
+  }
+}
+
+// The round mark of a person: their first letter, in a colour that stays theirs.
+export function dressFace(face, name) {
+  face.textContent = firstLetter(name).toLocaleUpperCase();
+  face.dataset.hue = hueOf(name);
+}
+
+export function hueOf(name) {
+  let sum = 0;
+  for (const char of name) sum = (sum * 31 + char.codePointAt(0)) >>> 0;
+  return sum % HUES;
+}
+
+// A Bengali letter bears its vowel sign and joined consonants, so code points would cut it.
+function firstLetter(name) {
+  if (!Intl.Segmenter) return [...name][0] ?? "";
+  const [first] = new Intl.Segmenter(undefined, { granularity: "grapheme" }).segment(name);
+  return first?.segment ?? "";
+}

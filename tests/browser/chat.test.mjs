@@ -1,0 +1,181 @@
+// People in one room see one another.
+
+import assert from "node:assert/strict";
+
+import { scene } from "./support.mjs";
+
+scene("two people in a room see each other come, talk, type and go", {}, async (adda) => {
+  const ana = await adda.enter("Ana", "চা-ঘর");
+  await ana.page.locator("#empty").waitFor();
+  await ana.say("is anybody here?");
+  await ana.sees("is anybody here?");
+
+  const rahim = await adda.enter("রহিম", "চা-ঘর");
+  await ana.seesLine("join", "রহিম joined");
+  await rahim.sees("is anybody here?");
+  assert.deepEqual(await ana.people(), ["Ana", "রহিম"]);
+  assert.deepEqual(await rahim.people(), ["রহিম", "Ana"], "oneself comes first");
+  assert.equal(await ana.page.textContent("#people-count"), "2 people");
+  assert.equal(await ana.page.locator(".person .you:visible").count(), 1);
+
+  await rahim.page.locator("#words").pressSequentially("আমি");
+  await ana.page.locator("#typing-text", { hasText: "রহিম is typing…" }).waitFor();
+  assert.equal(await rahim.page.textContent("#typing-text"), "", "one's own typing is left out");
+
+  await rahim.say("আমি আছি");
+  await ana.sees("আমি আছি");
+  await ana.page.waitForSelector("#typing:not(.shown)", { state: "attached" });
+  const heard = ana.page.locator("#timeline .message.other");
+  assert.equal(await heard.locator(".who").textContent(), "রহিম");
+  assert.match(await heard.locator("time").textContent(), /^\d{1,2}:\d\d\s[AP]M$/u);
+  assert.equal(await ana.page.locator("#timeline .message.own .said").textContent(), "is anybody here?");
+  assert.deepEqual(await rahim.messages(), ["is anybody here?", "আমি আছি"]);
+  assert.equal(await rahim.page.locator("#timeline .line.day").textContent(), "Today");
+
+  await rahim.page.click("#leave");
+  await ana.seesLine("leave", "রহিম left");
+  assert.deepEqual(await ana.people(), ["Ana"]);
+  await rahim.page.locator("#door").waitFor();
+});
+
+scene("typing is said seldom and fades by itself", {}, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  const bot = await adda.bot("Tomas", "tea");
+  await ana.seesLine("join", "Tomas");
+  await ana.page.locator("#words").pressSequentially("abcdefghij");
+  await ana.say("done");
+  await bot.heardText("done");
+  assert.equal(bot.frames.filter(({ type }) => type === "typing").length, 1);
+
+  bot.typing();
+  await ana.page.waitForSelector("#typing.shown");
+  await ana.page.waitForSelector("#typing:not(.shown)", { state: "attached" });
+});
+
+scene("consecutive messages of one person stand together", {}, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  const bot = await adda.bot("Tomas", "tea");
+  for (const text of ["one", "two"]) bot.say(text);
+  await ana.sees("two");
+  await ana.say("three");
+  await ana.sees("three");
+  const follows = await ana.page.locator("#timeline .message").evaluateAll((all) => all.map((e) => e.classList.contains("follows")));
+  assert.deepEqual(follows, [false, true, false]);
+});
+
+scene("what strangers write stays text", {}, async (adda) => {
+  const nasty = `<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>&amp;`;
+  const ana = await adda.enter("Ana", "<b>tea</b>");
+  const bot = await adda.bot("<img src=x onerror=pwned=1>", "<b>tea</b>");
+  await ana.seesLine("join", "<img src=x onerror=pwned=1>");
+  bot.typing();
+  await ana.page.locator("#typing-text", { hasText: "<img src=x" }).waitFor();
+  bot.say(nasty);
+  await ana.sees(nasty);
+  assert.deepEqual(await ana.messages(), [nasty]);
+  assert.equal(await ana.page.textContent("#room-name"), "<b>tea</b>");
+  assert.equal(await ana.page.locator("#chat img, #chat script, #chat b").count(), 0);
+  assert.equal(await ana.page.evaluate(() => window.pwned), undefined);
+});
+
+scene("names that JavaScript's objects have of their own are names like any other", {}, async (adda) => {
+  for (const room of ["__proto__", "constructor"]) {
+    const ana = await adda.enter("toString", room);
+    const bot = await adda.bot("__proto__", room);
+    await ana.seesLine("join", "__proto__ joined");
+    bot.say("hasOwnProperty");
+    await ana.sees("hasOwnProperty");
+    await ana.say("{name} $& valueOf");
+    await bot.heardText("{name} $& valueOf");
+    await ana.sees("{name} $& valueOf");
+    assert.deepEqual(await ana.people(), ["toString", "__proto__"]);
+  }
+});
+
+scene("open rooms are offered at the door", {}, async (adda) => {
+  await adda.bot("Tomas", "সাহিত্য");
+  await adda.bot("Tomas", "tea");
+  await adda.bot("Mita", "tea");
+  const ana = await adda.open();
+  await ana.page.locator("#rooms li", { hasText: "সাহিত্য" }).waitFor();
+  assert.deepEqual(await ana.page.locator("#rooms li").allInnerTexts().then((all) => all.map((text) => text.split("\n"))), [
+    ["tea", "2 people"],
+    ["সাহিত্য", "1 person"],
+  ]);
+  await ana.page.fill("#name", "Ana");
+  await ana.page.click("#rooms button:has-text('সাহিত্য')");
+  await ana.connected();
+  assert.deepEqual(await ana.people(), ["Ana", "Tomas"]);
+});
+
+scene("a link leads to a room, and does not bear one's name", {}, async (adda) => {
+  const ana = await adda.open({ query: `?room=${encodeURIComponent("চা ঘর + বই")}` });
+  assert.equal(await ana.page.inputValue("#room"), "চা ঘর + বই");
+  await ana.page.fill("#name", "Ana");
+  await ana.page.press("#name", "Enter");
+  await ana.connected();
+  assert.deepEqual([...new URL(ana.page.url()).searchParams], [["room", "চা ঘর + বই"]]);
+  const mita = await adda.open({ query: new URL(ana.page.url()).search });
+  assert.equal(await mita.page.inputValue("#room"), "চা ঘর + বই");
+  await mita.page.fill("#name", "Mita");
+  await mita.page.press("#name", "Enter");
+  await ana.seesLine("join", "Mita");
+});
+
+scene("the title counts what came while nobody looked", {}, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  const look = (state) =>
+    ana.page.evaluate((visibility) => {
+      Object.defineProperty(document, "visibilityState", { value: visibility, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, state);
+  assert.equal(await ana.page.title(), "tea · adda");
+  await look("hidden");
+  const bot = await adda.bot("Tomas", "tea");
+  bot.say("one");
+  bot.say("two");
+  await ana.until(() => document.title === "(2) tea · adda");
+  await look("visible");
+  await ana.until(() => document.title === "tea · adda");
+});
+
+scene("the newest is kept in sight only for who is there", {}, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  const bot = await adda.bot("Tomas", "tea");
+  const fromEnd = () =>
+    ana.page.locator("#scroller").evaluate((e) => Math.round(e.scrollHeight - e.scrollTop - e.clientHeight));
+  for (let i = 1; i <= 25; i += 1) bot.say(`message number ${i}`);
+  await ana.sees("message number 25");
+  assert.ok((await fromEnd()) <= 1);
+  assert.ok(await ana.page.locator("#newer").isHidden());
+
+  await ana.page.locator("#scroller").evaluate((e) => (e.scrollTop = 0));
+  await ana.page.locator("#newer", { hasText: "To the newest" }).waitFor();
+  bot.say("while reading");
+  await ana.page.locator("#newer", { hasText: "1 new message" }).waitFor();
+  bot.say("and again");
+  await ana.page.locator("#newer", { hasText: "2 new messages" }).waitFor();
+  assert.equal(await ana.page.locator("#scroller").evaluate((e) => e.scrollTop), 0);
+
+  await ana.page.click("#newer");
+  assert.ok((await fromEnd()) <= 1);
+  await ana.page.locator("#newer").waitFor({ state: "hidden" });
+
+  await ana.page.locator("#scroller").evaluate((e) => (e.scrollTop = 0));
+  await ana.page.locator("#newer").waitFor();
+  await ana.say("my own");
+  await ana.sees("my own");
+  assert.ok((await fromEnd()) <= 1, "one's own message is looked at");
+});
+
+scene("who writes faster than allowed loses nothing", { flags: ["--rate", "4/s", "--burst", "2"] }, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const ana = await adda.enter("Ana", "tea");
+  const texts = ["one", "two", "three", "four", "five", "six"];
+  for (const text of texts) await ana.say(text);
+  await bot.heardText("six");
+  assert.deepEqual(bot.texts, texts);
+  await ana.sees("six");
+  assert.deepEqual(await ana.messages(), texts);
+  await ana.until(() => document.querySelector("#pending").children.length === 0);
+});

@@ -1,0 +1,117 @@
+// Writing: keys, input methods, lengths, narrow screens.
+
+import assert from "node:assert/strict";
+
+import { scene } from "./support.mjs";
+
+scene("Enter sends, Shift+Enter makes a line", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const ana = await adda.enter("Ana", "tea");
+  assert.equal(await ana.page.evaluate(() => document.activeElement.id), "words");
+  await ana.page.press("#words", "Enter");
+  await ana.page.keyboard.type("  indented");
+  await ana.page.keyboard.press("Shift+Enter");
+  await ana.page.keyboard.type("second line");
+  await ana.page.keyboard.press("Enter");
+  await bot.heardText("  indented\nsecond line");
+  assert.equal(await ana.page.inputValue("#words"), "");
+  await ana.page.keyboard.type("by the button");
+  await ana.page.click(".send");
+  await bot.heardText("by the button");
+  assert.equal(bot.texts.length, 2, "an empty message is not sent");
+  assert.equal(await ana.page.evaluate(() => document.activeElement.id), "words");
+});
+
+scene("Enter within a composition belongs to the input method", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const ana = await adda.enter("Ana", "tea");
+  await ana.page.evaluate(() => {
+    window.keysSeen = [];
+    document.querySelector("#words").addEventListener("keydown", ({ key, isComposing }) => {
+      window.keysSeen.push([key, isComposing]);
+    });
+  });
+  const devtools = await ana.page.context().newCDPSession(ana.page);
+  await devtools.send("Input.imeSetComposition", { text: "আমার", selectionStart: 4, selectionEnd: 4 });
+  await ana.page.keyboard.press("Enter");
+  assert.deepEqual(await ana.page.evaluate(() => window.keysSeen), [["Enter", true]], "it was a composition");
+  assert.match(await ana.page.inputValue("#words"), /^আমার/);
+  await devtools.send("Input.insertText", { text: "আমার সোনার বাংলা" });
+  const value = await ana.page.inputValue("#words");
+  // Browsers that have ended the composition by then tell of it by the key's code alone.
+  await ana.page.evaluate(() =>
+    document
+      .querySelector("#words")
+      .dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true, cancelable: true })),
+  );
+  assert.equal(await ana.page.inputValue("#words"), value);
+  await ana.page.keyboard.press("Enter");
+  await bot.heardText(value.trimEnd());
+  assert.equal(bot.texts.length, 1);
+});
+
+scene("a text that is too long stays where it is", { flags: ["--max-content", "1024"] }, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const ana = await adda.enter("Ana", "tea");
+  const long = "আড্ডা ".repeat(80);
+  await ana.say(long);
+  await ana.page.locator("#compose-wrong", { hasText: "too long" }).waitFor();
+  assert.equal(await ana.page.inputValue("#words"), long);
+  assert.equal(await ana.page.getAttribute("#words", "aria-invalid"), "true");
+  await ana.say("short");
+  await bot.heardText("short");
+  assert.deepEqual(bot.texts, ["short"]);
+  assert.ok(await ana.page.locator("#compose-wrong").isHidden());
+});
+
+scene("nothing is wider than a narrow phone", {}, async (adda) => {
+  const phone = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
+  for (const locale of ["en-US", "bn-BD"]) {
+    const ana = await adda.open({ ...phone, locale });
+    const width = () => ana.page.evaluate(() => document.scrollingElement.scrollWidth);
+    assert.equal(await width(), 360, `the door in ${locale}`);
+    const room = `${locale} ${"W".repeat(50)}`;
+    await ana.join("W".repeat(32), room);
+    const bot = await adda.bot("M".repeat(32), room);
+    bot.say("W".repeat(400));
+    bot.typing();
+    await ana.sees("WWW");
+    await ana.say("x".repeat(400));
+    await ana.sees("xxx");
+    assert.equal(await width(), 360, `the room in ${locale}`);
+    const inner = await ana.page.locator("#scroller").evaluate((e) => [e.scrollWidth, e.clientWidth]);
+    assert.equal(inner[0], inner[1]);
+
+    await ana.page.locator("#people").waitFor({ state: "hidden" });
+    await ana.page.click("#people-open");
+    await ana.page.locator(".person", { hasText: "MMM" }).waitFor();
+    assert.equal(await ana.page.evaluate(() => document.activeElement.id), "people-close");
+    assert.equal(await width(), 360, `the drawer in ${locale}`);
+    await ana.page.keyboard.press("Escape");
+    await ana.page.locator("#people").waitFor({ state: "hidden" });
+    assert.equal(await ana.page.evaluate(() => document.activeElement.id), "people-open");
+  }
+});
+
+scene("everything can be reached and named without a mouse or eyes", {}, async (adda) => {
+  const ana = await adda.open();
+  const unnamed = () =>
+    ana.page.evaluate(() =>
+      [...document.querySelectorAll("button, input, textarea, [role=region], [role=log], [role=group]")]
+        .filter((e) => e.checkVisibility())
+        .filter((e) => !(e.ariaLabel || e.textContent.trim() || e.labels?.length))
+        .map((e) => e.outerHTML),
+    );
+  assert.deepEqual(await unnamed(), []);
+  assert.equal(await ana.page.evaluate(() => document.activeElement.id), "name");
+  await ana.page.keyboard.type("Ana");
+  await ana.page.keyboard.press("Tab");
+  await ana.page.keyboard.press("Control+A");
+  await ana.page.keyboard.type("tea");
+  await ana.page.keyboard.press("Enter");
+  await ana.connected();
+  assert.deepEqual(await unnamed(), []);
+  assert.equal(await ana.page.getAttribute("#timeline", "aria-live"), "polite");
+  await ana.page.keyboard.press("Tab");
+  assert.equal(await ana.page.evaluate(() => document.activeElement.className), "send");
+});

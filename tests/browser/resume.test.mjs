@@ -1,0 +1,235 @@
+// Connections end; what was written does not.
+
+import assert from "node:assert/strict";
+
+import { scene } from "./support.mjs";
+
+// Stands between a page and the server. `out` and `in` see each frame and say whether it may pass; `cut` ends the
+// connection as a network would; while `closed` no new one is let through.
+async function wire(page) {
+  const between = { out: () => true, in: () => true, closed: false, attempts: 0, addresses: [], cut: () => {} };
+  await page.routeWebSocket(/\/ws\?/, (route) => {
+    between.attempts += 1;
+    between.addresses.push(new URL(route.url()));
+    if (between.closed) return route.close({ code: 1013 });
+    const server = route.connectToServer();
+    between.cut = () => {
+      server.close();
+      return route.close({ code: 1011 });
+    };
+    between.tell = (frame) => route.send(JSON.stringify(frame));
+    route.onMessage((data) => between.out(JSON.parse(data)) && server.send(data));
+    server.onMessage((data) => between.in(JSON.parse(data)) && route.send(data));
+    return undefined;
+  });
+  return between;
+}
+
+async function enterWired(adda, name, room) {
+  let between;
+  const person = await adda.enter(name, room, {
+    prepare: async (page) => {
+      between = await wire(page);
+    },
+  });
+  return [person, between];
+}
+
+scene("the server goes and comes back, and nothing is lost or doubled", { losesServer: true }, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  const rahim = await adda.enter("রহিম", "tea");
+  await ana.seesLine("join", "রহিম");
+  await ana.say("before");
+  await rahim.sees("before");
+
+  await adda.lose();
+  await ana.disconnected();
+  await ana.page.locator("#lost-text", { hasText: "Keep writing" }).waitFor();
+  await ana.say("meanwhile");
+  await ana.say("and more");
+  await ana.page.locator("#words").pressSequentially("half a thou");
+  assert.deepEqual(await ana.pending(), ["meanwhile", "and more"]);
+  await ana.page.locator("#pending [data-state=queued] .state", { hasText: "Will be sent once connected" }).first().waitFor();
+
+  await adda.start();
+  await ana.connected();
+  await rahim.connected();
+  await ana.sees("and more");
+  await rahim.sees("and more");
+  await ana.until(() => document.querySelector("#pending").children.length === 0);
+  assert.deepEqual(await ana.messages(), ["before", "meanwhile", "and more"]);
+  assert.deepEqual(await rahim.messages(), ["before", "meanwhile", "and more"]);
+  assert.equal(await ana.page.inputValue("#words"), "half a thou");
+  await ana.seesLine("gap", "may be missing");
+  await ana.page.locator("#lost").waitFor({ state: "hidden" });
+  const late = await adda.bot("late", "tea", { history: 50 });
+  await late.heardText("and more");
+  assert.deepEqual(late.texts, ["meanwhile", "and more"]);
+});
+
+scene("what others said while the connection was gone comes once, without a gap", {}, async (adda) => {
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const bot = await adda.bot("Tomas", "tea");
+  bot.say("one");
+  await ana.sees("one");
+  between.closed = true;
+  await between.cut();
+  await ana.disconnected();
+  for (const text of ["two", "three"]) bot.say(text);
+  await bot.heardText("three");
+  between.closed = false;
+  await ana.page.click("#lost-retry");
+  await ana.sees("three");
+  bot.say("four");
+  await ana.sees("four");
+  assert.deepEqual(await ana.messages(), ["one", "two", "three", "four"]);
+  assert.equal(await ana.page.locator(".line.gap").count(), 0);
+  assert.equal(between.addresses.at(-1).searchParams.get("after"), bot.frames.find(({ content }) => content === "one").id);
+});
+
+scene("a message whose ack was lost is found in the replay and not sent again", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  between.in = ({ type }) => type !== "text";
+  await ana.say("only once");
+  await bot.heardText("only once");
+  assert.deepEqual(await ana.pending(), ["only once"]);
+  between.in = () => true;
+  await between.cut();
+  await ana.sees("only once");
+  await ana.say("next");
+  await bot.heardText("next");
+  assert.deepEqual(bot.texts, ["only once", "next"]);
+  await ana.sees("next");
+  assert.deepEqual(await ana.messages(), ["only once", "next"]);
+  assert.equal(await ana.page.locator("#timeline .message.own").count(), 2, "still one's own after a reconnect");
+});
+
+scene("a message that never reached the server is sent again", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const swallowed = [];
+  between.out = (frame) => {
+    if (frame.type === "text") swallowed.push(frame);
+    return frame.type !== "text";
+  };
+  await ana.say("swallowed");
+  await ana.page.waitForSelector("#pending [data-state=sent]");
+  await ana.say("behind it");
+  assert.deepEqual(await ana.pending(), ["swallowed", "behind it"]);
+  between.out = () => true;
+  await between.cut();
+  await bot.heardText("behind it");
+  assert.deepEqual(bot.texts, ["swallowed", "behind it"]);
+  assert.equal(swallowed.length, 1, "nothing overtakes what is under way");
+  assert.equal(bot.frames.find(({ content }) => content === "swallowed").nonce, swallowed[0].nonce);
+});
+
+scene("a reload keeps the room, the draft and what is on its way", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  await ana.say("arrived");
+  await ana.sees("arrived");
+  between.in = ({ type }) => type !== "text";
+  await ana.say("ack lost");
+  await bot.heardText("ack lost");
+  await ana.say("not yet sent");
+  await ana.page.locator("#words").pressSequentially("a draft");
+  assert.deepEqual(await ana.pending(), ["ack lost", "not yet sent"]);
+
+  between.in = () => true;
+  await ana.page.reload();
+  await ana.connected();
+  assert.equal(await ana.page.inputValue("#words"), "a draft");
+  await bot.heardText("not yet sent");
+  await ana.sees("not yet sent");
+  assert.deepEqual(await ana.messages(), ["arrived", "ack lost", "not yet sent"]);
+  assert.deepEqual(bot.texts, ["arrived", "ack lost", "not yet sent"]);
+  await ana.until(() => document.querySelector("#pending").children.length === 0);
+  assert.equal(await ana.page.locator("#timeline .message.own").count(), 3);
+
+  await ana.page.press("#words", "Enter");
+  await ana.sees("a draft");
+  await ana.page.reload();
+  await ana.connected();
+  assert.equal(await ana.page.inputValue("#words"), "", "what was sent is no draft any more");
+});
+
+scene("a refused message says why, and can be sent again or discarded", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const refuse = (code) => (frame) => {
+    if (frame.type !== "text") return true;
+    between.tell({ type: "error", code, content: "a sentence from the server", nonce: frame.nonce });
+    return false;
+  };
+  between.out = refuse("forbidden");
+  await ana.say("first");
+  await ana.page.locator("#pending .state", { hasText: "Not sent: you may not write here." }).waitFor();
+  between.out = refuse("a_code_of_tomorrow");
+  await ana.say("second");
+  await ana.page.locator("#pending .state", { hasText: "Not sent: a sentence from the server" }).waitFor();
+
+  between.out = () => true;
+  await ana.page.locator("#pending .message", { hasText: "second" }).locator(".discard").click();
+  await ana.page.locator("#pending .message", { hasText: "first" }).locator(".retry").click();
+  await bot.heardText("first");
+  await ana.sees("first");
+  await ana.until(() => document.querySelector("#pending").children.length === 0);
+  assert.deepEqual(bot.texts, ["first"]);
+});
+
+scene("it waits longer after each failure, and not at all once the page is seen or the network back", {}, async (adda) => {
+  let between;
+  const ana = await adda.open({
+    prepare: async (page) => {
+      between = await wire(page);
+      await page.clock.install();
+    },
+  });
+  await ana.join("Ana", "tea");
+  await ana.page.clock.pauseAt(Date.now() + 60_000);
+  between.closed = true;
+  await between.cut();
+  await ana.disconnected();
+  const attempts = between.attempts;
+
+  // The pause is at most 500 ms at first; closed with 1013, it is 7.5 to 15 s.
+  await ana.page.clock.runFor(500);
+  await ana.disconnected();
+  assert.equal(between.attempts, attempts + 1);
+  await ana.page.clock.runFor(7_000);
+  assert.equal(between.attempts, attempts + 1);
+  await ana.page.clock.runFor(8_000);
+  await ana.disconnected();
+  assert.equal(between.attempts, attempts + 2);
+
+  for (const [i, event] of ["online", "visibilitychange"].entries()) {
+    await ana.page.evaluate((name) => (name === "online" ? window : document).dispatchEvent(new Event(name)), event);
+    await ana.disconnected();
+    assert.equal(between.attempts, attempts + 3 + i, event);
+  }
+  between.closed = false;
+  await ana.page.evaluate(() => window.dispatchEvent(new Event("online")));
+  await ana.connected();
+});
+
+scene("it works where the browser keeps nothing", {}, async (adda) => {
+  const ana = await adda.open({
+    prepare: (page) =>
+      page.addInitScript(() => {
+        for (const area of ["localStorage", "sessionStorage"]) {
+          Object.defineProperty(window, area, {
+            get() {
+              throw new DOMException("refused", "SecurityError");
+            },
+          });
+        }
+      }),
+  });
+  await ana.join("Ana", "tea");
+  await ana.say("hello");
+  await ana.sees("hello");
+  await ana.page.click(".bar [data-lang=bn]");
+  await ana.page.locator("#people-title", { hasText: "কারা আছেন" }).waitFor();
+});

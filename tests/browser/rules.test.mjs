@@ -1,0 +1,61 @@
+// Rules of the house that a reader could break without noticing.
+
+import assert from "node:assert/strict";
+import { readFileSync, readdirSync } from "node:fs";
+import path from "node:path";
+import test from "node:test";
+
+import { STATIC } from "./support.mjs";
+
+// A module imports only from lower layers.
+const LAYERS = [
+  ["storage.js", "names.js", "lang.js", "connection.js", "outbox.js"],
+  ["people.js", "typing.js", "composer.js", "rooms.js", "form.js"],
+  ["timeline.js", "visit.js"],
+  ["main.js"],
+];
+const FORBIDDEN = [
+  [/\b(?:innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser|setHTMLUnsafe)\b/, "text only by textContent"],
+  [/\beval\b|new Function\b|setAttribute\(\s*"(?:style|on\w+)"/, "no code or styles from strings"],
+  [/randomUUID|navigator\.(?:serviceWorker|clipboard)|\bNotification\b/, "it must work on http:// on a LAN"],
+  [/https?:\/\/(?!www\.w3\.org\/2000\/svg)/, "nothing from elsewhere"],
+];
+
+const files = readdirSync(STATIC, { recursive: true }).filter((file) => /\.(?:js|html|css|svg|json)$/.test(file));
+const read = (file) => readFileSync(path.join(STATIC, file), "utf8");
+
+test("nothing in the page's code is of the forbidden kind", () => {
+  assert.ok(files.length > 15);
+  for (const file of files) {
+    // A comment may name what it warns of.
+    const code = read(file).replace(/^\s*\/\/.*$/gm, "");
+    for (const [pattern, reason] of FORBIDDEN) assert.doesNotMatch(code, pattern, `${file}: ${reason}`);
+  }
+});
+
+test("the HTML fits a Content-Security-Policy of default-src 'self'", () => {
+  const html = read("index.html");
+  assert.doesNotMatch(html, /\sstyle=|<style|\son\w+=|javascript:|data:/i);
+  for (const [script] of html.matchAll(/<script[^]*?<\/script>/g)) assert.match(script, /^<script type="module" src="[^"]+"><\/script>$/);
+});
+
+test("every module stands in its layer and is fetched ahead", () => {
+  const modules = readdirSync(path.join(STATIC, "js")).sort();
+  assert.deepEqual(LAYERS.flat().sort(), modules);
+  const ahead = [...read("index.html").matchAll(/modulepreload" href="js\/([^"]+)"/g)].map(([, file]) => file);
+  assert.deepEqual(ahead.sort(), modules);
+  for (const [layer, own] of LAYERS.entries()) {
+    const lower = LAYERS.slice(0, layer).flat();
+    for (const file of own) {
+      for (const [, imported] of read(path.join("js", file)).matchAll(/^import .* from "\.\/([^"]+)";/gm)) {
+        assert.ok(lower.includes(imported), `${file} imports ${imported}, which is not below it`);
+      }
+    }
+  }
+});
+
+test("both switches of languages are alike", () => {
+  const switches = read("index.html").match(/<div class="lang-switch"[^]*?<\/div>/g).map((html) => html.replace(/\s+/g, " "));
+  assert.equal(switches.length, 2);
+  assert.equal(switches[0], switches[1]);
+});

@@ -1,0 +1,261 @@
+// What the browser tests stand on: a server of their own, a Chromium, and people who enter rooms.
+//
+// ADDA_BIN names the server's binary; ADDA_TEST_TOOLS a directory whose node_modules has playwright-core and ws.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+import test, { after } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const CHROMIUM_FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-background-networking",
+  "--no-first-run",
+  "--disable-component-update",
+  "--disable-sync",
+];
+const DEADLINE_MS = 20_000;
+
+export const REPOSITORY = fileURLToPath(new URL("../../", import.meta.url));
+export const STATIC = path.join(REPOSITORY, "static");
+
+const { chromium } = tool("playwright-core");
+const WebSocket = tool("ws");
+
+function tool(name) {
+  const directory = process.env.ADDA_TEST_TOOLS;
+  if (!directory) throw new Error("set ADDA_TEST_TOOLS to the directory that holds node_modules with playwright-core and ws");
+  return createRequire(path.join(path.resolve(directory), "/"))(name);
+}
+
+let launched = null;
+
+// One Chromium for each test file; each person in it has a context of their own.
+function browser() {
+  launched ??= chromium.launch({ executablePath: CHROMIUM, args: CHROMIUM_FLAGS });
+  return launched;
+}
+
+after(async () => (await launched)?.close());
+
+// A test with a server, a browser and nobody there yet. When it is over everything it started is ended, and nothing
+// may have gone wrong in any page. `losesServer` lets the browser complain of connections that failed.
+export function scene(name, options, act) {
+  test(name, { timeout: 90_000 }, async () => {
+    const adda = new Adda(options);
+    try {
+      await adda.start();
+      await act(adda);
+      assert.deepEqual(adda.complaints, []);
+    } finally {
+      await adda.end();
+    }
+  });
+}
+
+class Adda {
+  complaints = [];
+  base = "";
+  #flags;
+  #losesServer;
+  #process = null;
+  #contexts = [];
+  #bots = [];
+
+  constructor({ flags = [], losesServer = false }) {
+    this.#flags = flags;
+    this.#losesServer = losesServer;
+  }
+
+  // Starts the server; after a loss on the port that it had before, so that pages find it again.
+  async start() {
+    const bin = process.env.ADDA_BIN;
+    if (!bin || !existsSync(bin)) throw new Error(`set ADDA_BIN to the server's binary (it is ${bin ?? "not set"})`);
+    const listen = this.base ? new URL(this.base).host : "127.0.0.1:0";
+    const env = { PATH: process.env.PATH };
+    this.#process = spawn(bin, ["--listen", listen, ...this.#flags], { env, stdio: ["ignore", "pipe", "pipe"] });
+    let log = "";
+    this.#process.stderr.on("data", (data) => (log += data));
+    this.base = await new Promise((found, failed) => {
+      let out = "";
+      this.#process.stdout.on("data", (data) => {
+        out += data;
+        const line = out.match(/^listening on (http:\/\/\S+)\n/m);
+        if (line) found(line[1]);
+      });
+      this.#process.once("error", failed);
+      this.#process.once("exit", (code) => failed(new Error(`the server ended (${code}) before it listened: ${log}`)));
+      setTimeout(() => failed(new Error(`the server does not listen: ${log}`)), DEADLINE_MS).unref();
+    });
+  }
+
+  // As a power cut would.
+  async lose() {
+    const ended = once(this.#process, "exit");
+    this.#process.kill("SIGKILL");
+    await ended;
+  }
+
+  // A browser context with a page at the door.
+  async open({ query = "", prepare, ...context } = {}) {
+    const opened = await (await browser()).newContext({ locale: "en-US", viewport: { width: 1100, height: 700 }, ...context });
+    this.#contexts.push(opened);
+    opened.setDefaultTimeout(DEADLINE_MS);
+    await opened.exposeFunction("reportViolation", (what) => this.complaints.push(`CSP: ${what}`));
+    await opened.addInitScript(() => {
+      document.addEventListener("securitypolicyviolation", (e) => window.reportViolation(`${e.violatedDirective} ${e.blockedURI}`));
+    });
+    const page = await opened.newPage();
+    page.on("pageerror", (error) => this.complaints.push(String(error)));
+    page.on("console", (message) => {
+      const text = message.text();
+      const lost = /WebSocket connection to .* failed|net::ERR_CONNECTION_REFUSED/.test(text);
+      if (["error", "warning"].includes(message.type()) && !(lost && this.#losesServer)) this.complaints.push(text);
+    });
+    const person = new Person(page);
+    await prepare?.(page);
+    await page.goto(`${this.base}/${query}`);
+    await page.locator("#door, #chat").filter({ visible: true }).waitFor();
+    return person;
+  }
+
+  // Somebody who goes into a room.
+  async enter(name, room, context = {}) {
+    const person = await this.open(context);
+    await person.join(name, room);
+    return person;
+  }
+
+  // Somebody without a browser, who hears everything and can talk.
+  async bot(username, room, more = {}) {
+    const bot = new Bot(`${this.base.replace("http", "ws")}/ws?${new URLSearchParams({ room, username, ...more })}`);
+    this.#bots.push(bot);
+    await bot.heard((frame) => frame.type === "welcome");
+    return bot;
+  }
+
+  async end() {
+    for (const bot of this.#bots) bot.leave();
+    for (const context of this.#contexts) await context.close();
+    if (this.#process?.exitCode === null && this.#process.signalCode === null) await this.lose();
+  }
+}
+
+class Bot {
+  frames = [];
+  #socket;
+  #refused = null;
+  #waiting = new Set();
+
+  constructor(address) {
+    this.#socket = new WebSocket(address);
+    this.#socket.on("error", (error) => {
+      this.#refused = error;
+      for (const look of this.#waiting) look();
+    });
+    this.#socket.on("message", (data) => {
+      this.frames.push(JSON.parse(data));
+      for (const look of this.#waiting) look();
+    });
+  }
+
+  say(content) {
+    this.#socket.send(JSON.stringify({ type: "text", content }));
+  }
+
+  typing() {
+    this.#socket.send(JSON.stringify({ type: "typing" }));
+  }
+
+  leave() {
+    this.#socket.terminate();
+  }
+
+  // The contents of all messages so far.
+  get texts() {
+    return this.frames.filter(({ type }) => type === "text").map(({ content }) => content);
+  }
+
+  // Waits for a frame that fits; fails with the connection.
+  heard(fits) {
+    return new Promise((found, failed) => {
+      const timer = setTimeout(() => {
+        this.#waiting.delete(look);
+        failed(new Error(`not heard; heard was ${JSON.stringify(this.frames.map(({ type, content }) => [type, content]))}`));
+      }, DEADLINE_MS);
+      const look = () => {
+        const frame = this.frames.find(fits);
+        if (!frame && !this.#refused) return;
+        clearTimeout(timer);
+        this.#waiting.delete(look);
+        if (frame) found(frame);
+        else failed(this.#refused);
+      };
+      this.#waiting.add(look);
+      look();
+    });
+  }
+
+  heardText(content) {
+    return this.heard((frame) => frame.type === "text" && frame.content === content);
+  }
+}
+
+// A person at a page, with the words that the tests use for what they do and see.
+class Person {
+  constructor(page) {
+    this.page = page;
+  }
+
+  async join(name, room) {
+    await this.page.fill("#name", name);
+    await this.page.fill("#room", room);
+    await this.page.click("#join .primary");
+    await this.connected();
+  }
+
+  connected() {
+    return this.page.waitForSelector('#chat:not([hidden]) #status[data-state="online"]');
+  }
+
+  disconnected() {
+    return this.page.waitForSelector('#status[data-state="waiting"]');
+  }
+
+  async say(text) {
+    await this.page.fill("#words", text);
+    await this.page.press("#words", "Enter");
+  }
+
+  // Waits until a message stands among the stored ones.
+  sees(text) {
+    return this.page.locator("#timeline .message", { hasText: text }).first().waitFor();
+  }
+
+  seesLine(kind, text = "") {
+    return this.page.locator(`#timeline .line.${kind}`, { hasText: text }).first().waitFor();
+  }
+
+  messages() {
+    return this.page.locator("#timeline .message .said").allTextContents();
+  }
+
+  pending() {
+    return this.page.locator("#pending .message .said").allTextContents();
+  }
+
+  people() {
+    return this.page.locator("#people .person .who").allTextContents();
+  }
+
+  // Waits until what `look` gives (run in the page, with `argument`) is so.
+  until(look, argument) {
+    return this.page.waitForFunction(look, argument);
+  }
+}

@@ -1,0 +1,319 @@
+//! The command: what it says, how it ends, and what its log may hold.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tungstenite::Message;
+
+use crate::support::{DEADLINE, Event, Server, Ws, clean, http, output};
+
+/// From a signal to the end of the process.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+fn adda() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adda"));
+    clean(&mut command);
+    command
+}
+
+/// Runs it to its end; gives back its exit code and what it said to stderr, with nothing on stdout.
+#[track_caller]
+fn refusal(command: &mut Command) -> (Option<i32>, String) {
+    let output = output(command);
+    assert!(
+        output.stdout.is_empty(),
+        "{command:?} said {:?}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+#[test]
+fn a_flag_that_is_none_is_exit_2_and_a_sentence() {
+    for flags in [
+        &["--no-such-flag"][..],
+        &["--listen"],
+        &["--listen", "nowhere"],
+        &["--listen", "127.0.0.1"],
+        &["--listen", "127.0.0.1:99999"],
+        &["--history", "many"],
+        &["--rate", "fast"],
+        &["--rate", "-1"],
+        &["--max-connections", "-5"],
+        &["--max-per-ip", "x"],
+        &["--outbox-bytes", "1X"],
+        &["--ping-interval", "soon"],
+        &["--origin", "not an origin"],
+        &["--log", "shout"],
+        &["no-such-command"],
+    ] {
+        let (code, said) = refusal(adda().args(flags));
+        assert_eq!(code, Some(2), "{flags:?}: {said}");
+        assert!(said.contains(flags[0].trim_start_matches('-')), "{flags:?}: {said}");
+        assert!(
+            !said.contains("panicked") && !said.contains('\u{1b}'),
+            "{flags:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn the_environment_is_heard_and_flags_go_before_it() {
+    for (name, value) in [
+        ("ADDA_LISTEN", "127.0.0.1:x"),
+        ("ADDA_HISTORY", "many"),
+        ("PORT", "high"),
+    ] {
+        let (code, said) = refusal(adda().env(name, value));
+        assert_eq!(code, Some(2), "{name}={value}: {said}");
+        assert!(!said.trim().is_empty(), "{name}={value}");
+    }
+    let server = Server::with(&["--history", "1"]);
+    assert_eq!(server.get("/healthz").status, 200);
+    let mut command = Command::new("env");
+    command.args([
+        "ADDA_LISTEN=127.0.0.1:0",
+        "ADDA_MAX_CONTENT=77",
+        "PORT=1",
+        env!("CARGO_BIN_EXE_adda"),
+    ]);
+    let server = Server::spawn(command);
+    assert_eq!(Ws::join(&server, "/ws").welcome["limits"]["content_bytes"], 77);
+    let mut command = Command::new("env");
+    command.args([
+        "ADDA_LISTEN=127.0.0.1:1",
+        "ADDA_MAX_CONTENT=77",
+        env!("CARGO_BIN_EXE_adda"),
+    ]);
+    command.args(["--listen", "127.0.0.1:0", "--max-content", "88"]);
+    let server = Server::spawn(command);
+    assert_eq!(Ws::join(&server, "/ws").welcome["limits"]["content_bytes"], 88);
+}
+
+#[test]
+fn port_is_heard_as_platforms_set_it() {
+    // Nothing but a free port of the system's choice can be asked for without a race.
+    let mut command = Command::new("env");
+    command.args(["PORT=0", env!("CARGO_BIN_EXE_adda")]);
+    let server = Server::spawn(command);
+    assert!(
+        server.addr().ip().is_unspecified(),
+        "as by default, but for the port: {}",
+        server.addr()
+    );
+    assert_ne!(server.addr().port(), 0);
+}
+
+#[test]
+fn serve_may_be_said() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adda"));
+    command.args(["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(Server::spawn(command).get("/healthz").status, 200);
+}
+
+#[test]
+fn it_listens_on_ipv6_too() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adda"));
+    command.args(["--listen", "[::1]:0"]);
+    let server = Server::spawn(command);
+    assert!(server.addr().is_ipv6());
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn a_port_in_use_is_exit_1_and_one_sentence() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let (code, said) = refusal(adda().args(["--listen", &address]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&address), "{said}");
+    assert_eq!(said.trim().lines().count(), 1, "one sentence: {said}");
+}
+
+#[test]
+fn an_address_that_is_not_ours_is_exit_1_and_one_sentence() {
+    // TEST-NET-1 (RFC 5737) is nobody's.
+    let (code, said) = refusal(adda().args(["--listen", "192.0.2.1:3000"]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("192.0.2.1:3000"), "{said}");
+    assert_eq!(said.trim().lines().count(), 1, "one sentence: {said}");
+}
+
+#[test]
+fn help_and_version_are_exit_0() {
+    let help = output(adda().arg("--help"));
+    assert_eq!(help.status.code(), Some(0));
+    let text = String::from_utf8_lossy(&help.stdout).into_owned();
+    for flag in [
+        "--listen",
+        "--history",
+        "--origin",
+        "--max-connections",
+        "--max-per-ip",
+        "--max-content",
+        "--rate",
+        "--burst",
+        "--outbox-bytes",
+        "--ping-interval",
+        "--log",
+    ] {
+        assert!(text.contains(flag), "no {flag} in\n{text}");
+    }
+    let version = output(adda().arg("--version"));
+    assert_eq!(version.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_signal_closes_with_1001_and_exits_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Server::start();
+        let mut ana = Ws::join(&server, "/ws/tea/Ana");
+        let mut ben = Ws::join(&server, "/ws/tea/Ben");
+        server.signal(signal);
+        for ws in [&mut ana, &mut ben] {
+            assert_eq!(ws.close_code(), 1001, "{signal:?}");
+            ws.end();
+        }
+        assert_eq!(server.wait_exit(STOP_WAIT).code(), Some(0), "{signal:?}");
+        assert!(TcpStream::connect(server.addr()).is_err(), "nothing listens any more");
+    }
+}
+
+#[test]
+fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
+    let mut server = Server::start();
+    let _silent: Vec<Ws> = (0..10).map(|_| Ws::connect(&server, "/ws/tea/Silent")).collect();
+    let mut half = TcpStream::connect(server.addr()).expect("a connection");
+    half.write_all(b"GET /api/rooms HTTP/1.1\r\nHost:")
+        .expect("half a head");
+    let mut request = TcpStream::connect(server.addr()).expect("a connection");
+    request
+        .write_all(b"POST /api/rooms HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf a body")
+        .expect("half a body");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit(STOP_WAIT).code(), Some(0));
+}
+
+#[test]
+fn under_load_everybody_gets_1001_and_what_was_acked_was_sent() {
+    const TALKERS: usize = 8;
+    let mut server = Server::unhurried();
+    let all: Vec<Ws> = (0..TALKERS)
+        .map(|n| Ws::join(&server, &format!("/ws/tea/T{n}")))
+        .collect();
+    let stopped = AtomicBool::new(false);
+    let codes: Vec<u16> = thread::scope(|scope| {
+        let talk = |mut ws: Ws| {
+            let stopped = &stopped;
+            move || {
+                let mut seq = 0;
+                let mut number = 0;
+                loop {
+                    // Sending may fail once the server is going; its close code must still come.
+                    if !stopped.load(Ordering::Relaxed) && ws.try_send(Message::text(number.to_string())).is_err() {
+                        stopped.store(true, Ordering::Relaxed);
+                    }
+                    number += 1;
+                    match ws.event() {
+                        Event::Frame(frame) if frame["type"] == "text" => {
+                            assert_eq!(frame["seq"], seq + 1, "a gap before the stop");
+                            seq += 1;
+                        }
+                        Event::Frame(_) => {}
+                        Event::Close(Some(code)) => return code,
+                        other => panic!("{other:?} without a close code"),
+                    }
+                }
+            }
+        };
+        let threads: Vec<_> = all.into_iter().map(|ws| scope.spawn(talk(ws))).collect();
+        server.wait_for_metric_over("messages_total", 2_000);
+        server.signal(Signal::TERM);
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a talker"))
+            .collect()
+    });
+    assert_eq!(codes, [1001; TALKERS]);
+    assert_eq!(server.wait_exit(STOP_WAIT).code(), Some(0));
+}
+
+#[test]
+fn stdout_holds_the_address_and_no_log() {
+    let mut server = Server::start();
+    Ws::join(&server, "/ws/tea/Ana").close(1000);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit(STOP_WAIT).code(), Some(0));
+    let rest = server.rest_of_stdout();
+    assert!(
+        rest.iter()
+            .all(|line| !line.contains("INFO") && !line.contains("DEBUG")),
+        "{rest:?}"
+    );
+    assert!(!server.log().is_empty(), "the log goes to stderr");
+}
+
+#[test]
+fn it_accepts_from_the_moment_it_says_so() {
+    let start = Instant::now();
+    let server = Server::start();
+    let first_line = start.elapsed();
+    assert_eq!(
+        http(server.addr(), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status,
+        200
+    );
+    assert!(first_line < Duration::from_secs(2), "{first_line:?}");
+}
+
+#[test]
+fn the_log_holds_no_control_characters_no_bodies_and_no_queries() {
+    let mut server = Server::with(&["--log", "debug"]);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana?token=s3cret-token");
+    ana.say("s3cret-words");
+    ana.expect_text("s3cret-words");
+    ana.command(&serde_json::json!({"type": "s3cret\u{1b}[31m\nforged-line"}));
+    ana.expect("error");
+    for target in [
+        "/ws/tea/%1B%5B31m%0Aforged-line",
+        "/ws/%0D%0Aforged-line/Ana",
+        "/ws?room=%07&username=%0Aforged-line",
+        "/api/rooms/%0Aforged-line%1B%5B2J",
+        "/%0Aforged-line?token=s3cret-token",
+        "/\u{1b}[31m",
+        "/a\nforged-line",
+        "/\u{202e}\u{85}forged-line",
+    ] {
+        let mut stream = TcpStream::connect(server.addr()).expect("a connection");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nUser-Agent: \u{1b}]0;x\u{7}\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a request");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        // What it answers is another test's; here it is only waited for.
+        let _ = stream.read_to_end(&mut Vec::new());
+        let _ = Ws::open(server.addr(), target, &[("Origin", "http://a.example\u{1b}[31m")]);
+    }
+    ana.close(1000);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit(STOP_WAIT).code(), Some(0));
+    let log = server.log();
+    assert!(log.lines().count() > 1, "something is logged: {log:?}");
+    let control = log
+        .chars()
+        .find(|c| (c.is_control() && *c != '\n') || matches!(c, '\u{202a}'..='\u{202e}'));
+    assert_eq!(control, None, "{log:?}");
+    assert!(
+        !log.lines().any(|line| line.trim_start().starts_with("forged-line")),
+        "{log}"
+    );
+    for secret in ["s3cret-token", "s3cret-words"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}

@@ -1,0 +1,131 @@
+//! Strangers in numbers, while a room chats: the room does not notice, and nothing of them stays.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{DEADLINE, Server, Ws, eventually, raise_descriptor_limit, read_response, upgrade_request};
+
+const DRIPPING: usize = 150;
+const IDLE: usize = 150;
+/// What a head may take, and time for a busy machine.
+const HEAD_WAIT: Duration = Duration::from_secs(10 + 5);
+/// A message from one member to another, on a machine that runs other tests beside.
+const DELIVERY_MAX: Duration = Duration::from_millis(500);
+/// One message in so many milliseconds.
+const PACE: Duration = Duration::from_millis(10);
+
+/// Two members that talk until they are told to stop; gives back how long each message took.
+fn chat(writer: &mut Ws, reader: &mut Ws, stop: &AtomicBool) -> Vec<Duration> {
+    let mut took = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let content = format!("message {}", took.len());
+        let start = Instant::now();
+        writer.say(&content);
+        reader.until(|frame| frame["content"] == content);
+        took.push(start.elapsed());
+        writer.until(|frame| frame["content"] == content);
+        thread::sleep(PACE);
+    }
+    took
+}
+
+/// Opens a head that never ends, and a WebSocket that never pongs, many times over, and sees them all gone.
+fn wave(server: &Server) {
+    let connect = || TcpStream::connect(server.addr()).expect("a connection");
+    let idle = |_| {
+        let mut stream = connect();
+        stream
+            .write_all(upgrade_request("/ws/crowd/Idle", &[]).as_bytes())
+            .expect("a request");
+        let status = read_response(&mut stream, DEADLINE).expect("an answer").status;
+        assert_eq!(status, 101);
+        stream
+    };
+    let start = Instant::now();
+    let mut dripping: Vec<TcpStream> = (0..DRIPPING).map(|_| connect()).collect();
+    let idle: Vec<TcpStream> = (0..IDLE).map(idle).collect();
+    let head = b"GET /api/rooms HTTP/1.1\r\nHost: localhost\r\nX-Drip: "
+        .iter()
+        .chain(std::iter::repeat(&b'x'));
+    for byte in head {
+        dripping.retain_mut(|stream| stream.write_all(&[*byte]).is_ok());
+        if dripping.is_empty() {
+            break;
+        }
+        assert!(start.elapsed() < HEAD_WAIT, "{} heads still drip", dripping.len());
+        thread::sleep(Duration::from_millis(50));
+    }
+    eventually("the idle ones are gone", HEAD_WAIT, || server.metric("members") == 2);
+    drop(idle);
+}
+
+#[test]
+fn a_room_chats_on_while_hundreds_drip_and_idle_and_nothing_of_them_stays() {
+    raise_descriptor_limit();
+    let server = Server::with(&["--rate", "0", "--ping-interval", "2s"]);
+    let mut writer = Ws::join(&server, "/ws/tea/Writer");
+    let mut reader = Ws::join(&server, "/ws/tea/Reader");
+    let stop = AtomicBool::new(false);
+    let mut took = thread::scope(|scope| {
+        let chatting = scope.spawn(|| chat(&mut writer, &mut reader, &stop));
+        // The first wave finds out what the server keeps for good: stacks, allocator, its own threads.
+        wave(&server);
+        let at_rest = |server: &Server| (server.threads(), server.fds());
+        // tiny_http's spare threads go by themselves after a while.
+        let mut rest = at_rest(&server);
+        eventually("the server is at rest", DEADLINE, || {
+            let now = at_rest(&server);
+            let steady = now.0 <= 32 && now.1 <= 64;
+            rest = now;
+            steady
+        });
+        let before_kib = server.rss_kib();
+        wave(&server);
+        eventually("threads and descriptors are back where they were", DEADLINE, || {
+            let now = at_rest(&server);
+            now.0 <= rest.0 && now.1 <= rest.1
+        });
+        let grown_kib = server.rss_kib().saturating_sub(before_kib);
+        assert!(grown_kib < 3 * 1024, "{grown_kib} KiB stay of the second wave");
+        stop.store(true, Ordering::Relaxed);
+        chatting.join().expect("the chat")
+    });
+    took.sort();
+    let p99 = took[took.len() * 99 / 100];
+    println!(
+        "{} messages, p99 {p99:?}, longest {:?}",
+        took.len(),
+        took[took.len() - 1]
+    );
+    assert!(took.len() > 200, "only {} messages", took.len());
+    assert!(p99 < DELIVERY_MAX, "p99 {p99:?}");
+    let slow = server.metric("refusals_total{reason=\"slow\"}");
+    let idle = server.metric("drops_total{reason=\"idle\"}");
+    assert_eq!(
+        (slow, idle),
+        (2 * DRIPPING as u64, 2 * IDLE as u64),
+        "each is counted by its reason"
+    );
+}
+
+#[test]
+fn a_crowd_comes_and_goes_without_a_trace() {
+    raise_descriptor_limit();
+    let server = Server::unhurried();
+    let mut watcher = Ws::join(&server, "/ws/watch/Watcher");
+    for _ in 0..3 {
+        let crowd: Vec<Ws> = (0..100)
+            .map(|n| Ws::join(&server, &format!("/ws/crowd{}/Guest{n}", n % 10)))
+            .collect();
+        server.wait_for_metric("members", 101);
+        server.wait_for_metric("rooms", 11);
+        drop(crowd);
+        server.wait_for_metric("members", 1);
+        server.wait_for_metric("rooms", 1);
+    }
+    eventually("only the watcher's connection is left", DEADLINE, || server.fds() < 32);
+    watcher.expect_nothing_else();
+}

@@ -1,0 +1,107 @@
+//! Which pages may open a WebSocket here.
+
+use crate::support::{Server, Ws, http, upgrade_request};
+
+#[test]
+fn a_page_of_this_host_may_and_so_may_what_is_no_page() {
+    let server = Server::start();
+    let host = server.addr().to_string();
+    let own = format!("http://{host}");
+    for headers in [
+        &[("Host", host.as_str())][..],
+        &[("Host", host.as_str()), ("Origin", own.as_str())],
+        &[("Host", "chat.example"), ("Origin", "https://chat.example")],
+        &[("Host", "chat.example:443"), ("Origin", "https://chat.example")],
+        &[("Host", "CHAT.example"), ("Origin", "http://chat.EXAMPLE")],
+        &[("Host", "[::1]:3000"), ("Origin", "http://[::1]:3000")],
+    ] {
+        let mut ws = Ws::connect_with(&server, "/ws/tea/Ana", headers);
+        ws.expect("welcome");
+    }
+}
+
+#[test]
+fn a_foreign_page_may_not() {
+    let server = Server::start();
+    let host = server.addr().to_string();
+    for origin in [
+        "http://evil.example",
+        "https://evil.example",
+        "http://127.0.0.1",
+        "http://127.0.0.1:1",
+        "null",
+        "",
+        "file://",
+        "http://localhost.evil.example",
+        "nonsense",
+    ] {
+        let refusal = Ws::refused(&server, "/ws/tea/Ana", &[("Host", &host), ("Origin", origin)]);
+        assert_eq!(refusal.status, 403, "{origin:?}");
+        assert_eq!(refusal.json()["code"], "forbidden", "{origin:?}");
+    }
+    let two = format!("http://{host}");
+    let refusal = Ws::refused(
+        &server,
+        "/ws",
+        &[("Host", &host), ("Origin", &two), ("Origin", "http://evil.example")],
+    );
+    assert!(matches!(refusal.status, 400 | 403), "two origins: {}", refusal.status);
+    server.wait_for_metric("members", 0);
+}
+
+#[test]
+fn the_operator_may_let_more_pages_in() {
+    let server = Server::with(&[
+        "--origin",
+        "https://chat.example",
+        "--origin",
+        "http://192.168.1.5:8080",
+    ]);
+    for (origin, status) in [
+        ("https://chat.example", 101),
+        ("http://192.168.1.5:8080", 101),
+        ("http://chat.example", 403),
+        ("https://www.chat.example", 403),
+        ("http://192.168.1.5", 403),
+    ] {
+        let found = match Ws::open(server.addr(), "/ws/tea/Ana", &[("Origin", origin)]) {
+            Ok(Ok(_)) => 101,
+            Ok(Err(refusal)) => refusal.status,
+            Err(error) => panic!("{origin}: {error}"),
+        };
+        assert_eq!(found, status, "{origin}");
+    }
+}
+
+#[test]
+fn any_page_may_read_the_listing() {
+    let server = Server::start();
+    let request = "GET /api/rooms HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n";
+    let response = http(server.addr(), request);
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("*"));
+}
+
+#[test]
+fn an_upgrade_that_is_none_is_refused() {
+    let server = Server::start();
+    for (what, from, to, status) in [
+        ("another version", "Version: 13", "Version: 8", 426),
+        ("no key", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400),
+        ("a short key", "dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", 400),
+        ("no upgrade", "Upgrade: websocket\r\n", "", 426),
+        ("another protocol", "Upgrade: websocket", "Upgrade: h2c", 426),
+        ("no connection", "Connection: Upgrade", "Connection: keep-alive", 426),
+        ("a POST", "GET", "POST", 405),
+    ] {
+        let request = upgrade_request("/ws/tea/Ana", &[]).replace(from, to);
+        let response = http(server.addr(), request);
+        assert!(
+            response.status == status || (status == 426 && response.status == 400),
+            "{what}: {} {}",
+            response.status,
+            response.text()
+        );
+    }
+    server.wait_for_metric("members", 0);
+}

@@ -1,0 +1,119 @@
+//! HTTP as bytes on a socket: what a test says is what the server reads.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::DEADLINE;
+
+/// An answer, as it came.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// A header's value; the test fails if there are two of one name.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let value = found.next().map(|(_, value)| value.as_str());
+        assert!(found.next().is_none(), "two headers {name}: {:?}", self.headers);
+        value
+    }
+
+    /// The body as text.
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a body in UTF-8")
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        match serde_json::from_slice(&self.body) {
+            Ok(value) => value,
+            Err(error) => panic!("not JSON ({error}): {:?}", self.text()),
+        }
+    }
+
+    /// Reads an answer's head from `bytes`, as `curl -i` prints it and a socket gives it.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut parsed = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(end) = parsed.parse(bytes).ok()? else {
+            return None;
+        };
+        let own = |h: &httparse::Header<'_>| (h.name.to_string(), String::from_utf8_lossy(h.value).into_owned());
+        Some(Self {
+            status: parsed.code?,
+            headers: parsed.headers.iter().map(own).collect(),
+            body: bytes[end..].to_vec(),
+        })
+    }
+}
+
+/// Sends `request` as it is and reads the one answer, to the end of the connection.
+#[track_caller]
+pub fn http(address: SocketAddr, request: impl AsRef<[u8]>) -> Response {
+    let exchange = || {
+        let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
+        // A server may refuse before it has read everything; what counts is its answer.
+        let _ = stream.write_all(request.as_ref());
+        read_response(&mut stream, DEADLINE)
+    };
+    match exchange() {
+        Ok(response) => response,
+        Err(error) => panic!("no answer: {error}"),
+    }
+}
+
+/// Reads one answer: of an upgrade (101) the head, and what followed it as its body; of others all.
+pub fn read_response(stream: &mut TcpStream, deadline: Duration) -> io::Result<Response> {
+    let end = Instant::now() + deadline;
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(response) = Response::parse(&bytes).filter(|response| response.status == 101) {
+            return Ok(response);
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer does not end"));
+        }
+        stream.set_read_timeout(Some(left))?;
+        let ended = match stream.read(&mut buffer) {
+            Ok(0) => true,
+            Ok(count) => {
+                bytes.extend_from_slice(&buffer[..count]);
+                false
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
+            // A reset behind a whole head is the end of a refusal that the server did not linger over.
+            Err(_) if Response::parse(&bytes).is_some() => true,
+            Err(error) => return Err(error),
+        };
+        if ended {
+            let cut = || io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} bytes, no head", bytes.len()));
+            return Response::parse(&bytes).ok_or_else(cut);
+        }
+    }
+}
+
+/// A WebSocket upgrade of `target`, with the key that RFC 6455 (section 1.3) has as its example.
+pub fn upgrade_request(target: &str, headers: &[(&str, &str)]) -> String {
+    let mut request = format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    for (name, value) in headers {
+        if name.eq_ignore_ascii_case("host") {
+            request = request.replace("Host: localhost", &format!("Host: {value}"));
+        } else {
+            request += &format!("{name}: {value}\r\n");
+        }
+    }
+    request + "\r\n"
+}

@@ -1,0 +1,83 @@
+//! What every test stands on: a server of its own, clients that wait with a deadline, and no sleeps.
+
+mod http;
+mod server;
+mod ws;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Once;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use http::{Response, http, read_response, upgrade_request};
+pub use server::{Server, binary_for_anybody, clean};
+pub use ws::{Event, Ws, masked_frame};
+
+/// How long anything that must happen may take; generous, because a passing test never waits for it.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+/// From one look at a condition to the next.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Waits until `condition` holds, and fails the test if it does not within `deadline`.
+#[track_caller]
+pub fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + deadline;
+    while !condition() {
+        assert!(Instant::now() < end, "not within {deadline:?}: {what}");
+        thread::sleep(POLL);
+    }
+}
+
+/// Runs a program to its end and gives back all that it said; it must end well.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = output(command);
+    let stdout = String::from_utf8_lossy(&stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{command:?} ended with {status}\n{stdout}\n{stderr}");
+    stdout
+}
+
+/// Runs a program to its end, whatever that is.
+#[track_caller]
+pub fn output(command: &mut Command) -> Output {
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) => output,
+        Err(error) => panic!("failed to run {command:?}: {error}"),
+    }
+}
+
+/// Where `tests/run` has put the foreign clients: `ADDA_TEST_TOOLS`, or the place that it uses by default.
+pub fn test_tools() -> PathBuf {
+    let tools = std::env::var_os("ADDA_TEST_TOOLS")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
+            cache.unwrap_or_else(home).join("adda-tests")
+        });
+    let ready = tools.is_dir();
+    assert!(
+        ready,
+        "no tools at {}: run tests/run once, it installs them",
+        tools.display()
+    );
+    tools
+}
+
+/// The checkout that is tested.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Raises this process's own soft limit on descriptors, for tests that hold many sockets.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        let _ = setrlimit(Resource::Nofile, limit);
+    });
+}

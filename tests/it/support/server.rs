@@ -1,0 +1,248 @@
+//! A server process of the test's own, watched from outside as an operator would.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{DEADLINE, Response, eventually, http};
+
+/// A running `adda`; it dies with this value, and a failed test shows its log.
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+    output: Receiver<String>,
+    dir: TempDir,
+    ended: Option<ExitStatus>,
+}
+
+impl Server {
+    /// A server as it is without flags, on a free port.
+    #[track_caller]
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A server with more flags.
+    #[track_caller]
+    pub fn with(flags: &[&str]) -> Self {
+        Self::under(&[], flags)
+    }
+
+    /// A server whose clients may send as fast as they can.
+    #[track_caller]
+    pub fn unhurried() -> Self {
+        Self::with(&["--rate", "0"])
+    }
+
+    /// A server that another program starts (`prlimit`, `setpriv`, `sh -c`), which must `exec` it.
+    #[track_caller]
+    pub fn under(wrapper: &[&str], flags: &[&str]) -> Self {
+        let binary = env!("CARGO_BIN_EXE_adda");
+        let mut command = match wrapper {
+            [] => Command::new(binary),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
+        command.args(["--listen", "127.0.0.1:0"]).args(flags);
+        Self::spawn(command)
+    }
+
+    /// Starts `command` and waits until it says where it listens.
+    #[track_caller]
+    pub fn spawn(mut command: Command) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let log = File::create(dir.path().join("log")).expect("a log file");
+        let child = clean(&mut command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) => panic!("failed to start {command:?}: {error}"),
+        };
+        let stdout = child.stdout.take().expect("a piped stdout");
+        let (lines, output) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut server = Self {
+            child,
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            output,
+            dir,
+            ended: None,
+        };
+        let first = server.output.recv_timeout(DEADLINE);
+        let address = first
+            .as_ref()
+            .ok()
+            .and_then(|line| line.strip_prefix("listening on http://"));
+        match address.and_then(|address| address.parse().ok()) {
+            Some(address) => server.address = address,
+            None => panic!("{command:?} said {first:?} and not where it listens"),
+        }
+        server
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// The lines that it printed to stdout behind the first, to the end; it must have ended.
+    pub fn rest_of_stdout(&self) -> Vec<String> {
+        self.output.iter().collect()
+    }
+
+    /// Resident memory in KiB.
+    #[track_caller]
+    pub fn rss_kib(&self) -> u64 {
+        self.status_field("VmRSS:")
+    }
+
+    /// Threads.
+    #[track_caller]
+    pub fn threads(&self) -> u64 {
+        self.status_field("Threads:")
+    }
+
+    /// Open descriptors.
+    #[track_caller]
+    pub fn fds(&self) -> usize {
+        let dir = format!("/proc/{}/fd", self.pid());
+        fs::read_dir(dir).expect("the server is alive").count()
+    }
+
+    #[track_caller]
+    fn status_field(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the server is alive");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in\n{status}"))
+    }
+
+    /// A metric by its name behind `adda_`, with its labels if it has any.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> u64 {
+        let response = self.get("/metrics");
+        let text = response.text();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("adda_{name} ")));
+        line.and_then(|value| value.parse().ok())
+            .unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
+    }
+
+    /// A plain GET.
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Response {
+        http(
+            self.address,
+            format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        )
+    }
+
+    /// Waits until a metric has this value.
+    #[track_caller]
+    pub fn wait_for_metric(&self, name: &str, value: u64) {
+        eventually(&format!("{name} = {value}"), DEADLINE, || self.metric(name) == value);
+    }
+
+    /// Waits until a metric has at least this value.
+    #[track_caller]
+    pub fn wait_for_metric_over(&self, name: &str, value: u64) {
+        eventually(&format!("{name} >= {value}"), DEADLINE, || self.metric(name) >= value);
+    }
+
+    /// Sends a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process id"), signal).expect("the server is alive");
+    }
+
+    /// Waits for the end of the process.
+    #[track_caller]
+    pub fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
+        let end = Instant::now() + deadline;
+        loop {
+            if let Some(status) = self.ended.or(self.child.try_wait().expect("our own child")) {
+                self.ended = Some(status);
+                return status;
+            }
+            assert!(Instant::now() < end, "the server still runs after {deadline:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Fails the test if the process has ended.
+    #[track_caller]
+    pub fn assert_alive(&mut self) {
+        let status = self.child.try_wait().expect("our own child");
+        assert!(status.is_none(), "the server ended with {status:?}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let log = self.log();
+            let skipped = log.lines().count().saturating_sub(60);
+            let shown: Vec<&str> = log.lines().skip(skipped).collect();
+            eprintln!(
+                "--- the server's log ({skipped} lines before)\n{}\n---",
+                shown.join("\n")
+            );
+        }
+    }
+}
+
+/// Takes from a command what the surroundings of a test may set and no test means.
+pub fn clean(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if (name.starts_with("ADDA_") && name != "ADDA_TEST_TOOLS") || name == "PORT" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// The binary, where a user that owns nothing can run it, too.
+pub fn binary_for_anybody(dir: &Path) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let copy = dir.join("adda");
+    fs::copy(env!("CARGO_BIN_EXE_adda"), &copy).expect("a copy of the binary");
+    for path in [dir, &copy] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    }
+    copy
+}
