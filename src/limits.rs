@@ -62,6 +62,11 @@ pub const FRAMES_PER_COMMAND_MAX: usize = 64;
 /// Frames that wait for the store before the hub stops taking commands.
 pub const APPENDS_PENDING_MAX: usize = 4_096;
 
+/// Commands that the hub takes before it sends what they made.
+pub const COMMANDS_PER_ROUND_MAX: usize = 256;
+/// Bytes of a room's batch after which it is sent without waiting for the end of the round.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+
 /// All the outboxes together; past it the fullest is a slow consumer.
 pub const OUTBOXES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of stored frames that are kept in memory, over all rooms; the oldest go first.

@@ -3,10 +3,10 @@
 //! A value of one of these types is valid: text from outside becomes one only through `parse`, which
 //! normalises it (NFC, trimmed) and refuses what must not be in a name. Nothing here does I/O.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
@@ -60,12 +60,6 @@ impl RoomId {
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for RoomId {
-    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -147,6 +141,50 @@ impl FrameId {
 /// One accepted connection, counted from 1 since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
+
+/// A person as others see them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Person {
+    /// Who it is.
+    pub id: UserId,
+    /// What they are called.
+    pub username: Username,
+}
+
+/// A moment, read from the clock once per batch: RFC 3339, UTC, milliseconds.
+#[derive(Debug, Clone)]
+pub struct Timestamp {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    text: String,
+}
+
+impl Timestamp {
+    /// The moment at so many milliseconds since 1970.
+    #[must_use]
+    pub fn at(unix_ms: u64) -> Self {
+        let moment = i64::try_from(unix_ms)
+            .ok()
+            .and_then(DateTime::<Utc>::from_timestamp_millis)
+            .unwrap_or_default();
+        Self {
+            unix_ms,
+            text: moment.to_rfc3339_opts(SecondsFormat::Millis, true),
+        }
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::at(u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
 
 macro_rules! shown_as_text {
     ($($name:ident),*) => {$(

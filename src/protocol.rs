@@ -4,11 +4,10 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{self, Limits};
-use crate::model::{FrameId, NameError, Nonce, RoomId, Seq, UserId, Username};
+use crate::model::{FrameId, NameError, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
 
 /// What went wrong with a frame, as its `code`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,35 +35,6 @@ pub enum ErrorCode {
     Busy,
 }
 
-/// A moment, read from the clock once per batch: RFC 3339, UTC, milliseconds.
-#[derive(Debug, Clone)]
-pub struct Timestamp {
-    /// Milliseconds since 1970.
-    pub unix_ms: u64,
-    text: String,
-}
-
-impl Timestamp {
-    /// The moment at so many milliseconds since 1970.
-    #[must_use]
-    pub fn at(unix_ms: u64) -> Self {
-        let moment = i64::try_from(unix_ms)
-            .ok()
-            .and_then(DateTime::<Utc>::from_timestamp_millis)
-            .unwrap_or_default();
-        Self {
-            unix_ms,
-            text: moment.to_rfc3339_opts(SecondsFormat::Millis, true),
-        }
-    }
-
-    /// This moment.
-    #[must_use]
-    pub fn now() -> Self {
-        Self::at(u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0))
-    }
-}
-
 /// The `type` of a frame that the server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,15 +51,6 @@ pub enum FrameType {
     Typing,
     /// A command was not carried out.
     Error,
-}
-
-/// A person as others see them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Person {
-    /// Who it is.
-    pub id: UserId,
-    /// What they are called.
-    pub username: Username,
 }
 
 /// A frame from the server. The first seven fields are on every one, so that the plainest client can show it.
@@ -109,7 +70,6 @@ pub struct Frame<'a> {
     #[serde(rename = "type")]
     pub kind: FrameType,
     /// When, by the server's clock.
-    #[serde(serialize_with = "timestamp_text")]
     pub timestamp: &'a Timestamp,
     /// Its place in the room's order; in `welcome`, the last one taken.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,10 +139,6 @@ pub struct Failure {
     /// After how many milliseconds it may be tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_ms: Option<u64>,
-}
-
-fn timestamp_text<S: serde::Serializer>(timestamp: &&Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&timestamp.text)
 }
 
 impl Frame<'_> {

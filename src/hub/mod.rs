@@ -1,25 +1,103 @@
 //! The hub: one thread that owns rooms, members and every outbox.
+//!
+//! It takes what is queued, up to a count, lets [`state`] decide, hands what is to be stored to the store, and then
+//! sends each touched room's batch with one `send` per member. It touches no disk, parses no JSON, and never
+//! waits for a socket, a session or the store.
 
-use crossbeam_channel::Sender;
+mod outbox;
+mod room;
+mod state;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 use serde::Serialize;
 
-use crate::model::{RoomId, Seq};
-use crate::protocol::Person;
+use crate::limits::{
+    APPENDS_PENDING_MAX, BATCH_BYTES_MAX, CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX, HUB_ANSWER_WAIT,
+    Limits, OUTBOXES_BYTES_MAX, STACK_BYTES,
+};
+use crate::metrics::{Drop as DropReason, Metrics};
+use crate::model::{ConnectionId, Person, RoomId, Seq, Timestamp};
+use crate::protocol::{ClientFrame, Rejected, Replay};
+use crate::store::{Append, Reader, Writer};
+use crate::ws::{CloseReason, PING, encode_text};
 
-/// What the hub is asked or told.
-pub enum Command {}
+use outbox::{Batch, Outbox};
+use state::{Effect, MemberKey, RoomKey, State};
 
-/// A way to ask the hub, for the handlers of REST.
-#[derive(Clone)]
-pub struct Handle {
-    #[expect(dead_code)]
-    commands: Sender<Command>,
+/// How soon a full socket is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(2);
+
+/// What the hub is told or asked.
+#[derive(Debug)]
+pub enum Command {
+    /// A connection's handshake is done; from here on the hub alone writes to its socket.
+    Connect(Box<Connect>),
+    /// What a connection sent, in order.
+    Frames {
+        /// Which connection.
+        from: ConnectionId,
+        /// What.
+        frames: Vec<Inbound>,
+    },
+    /// A connection's session has ended: nothing more comes from it, nothing can reach it.
+    Gone {
+        /// Which connection.
+        from: ConnectionId,
+    },
+    /// Which rooms have members.
+    ListRooms {
+        /// Only those behind this id.
+        after: Option<RoomId>,
+        /// So many at most.
+        limit: usize,
+        /// Where the answer goes; it has room for it.
+        answer: Sender<Vec<RoomSummary>>,
+    },
+    /// Who is in a room.
+    ShowRoom {
+        /// Which.
+        id: RoomId,
+        /// Where the answer goes; it has room for it.
+        answer: Sender<Option<RoomDetail>>,
+    },
+    /// The server stops: commit, close every connection with 1001, end.
+    Stop,
 }
 
-/// The hub did not answer within [`HUB_ANSWER_WAIT`](crate::limits::HUB_ANSWER_WAIT).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the server is busy")]
-pub struct Busy;
+/// A new member.
+#[derive(Debug)]
+pub struct Connect {
+    /// Its connection.
+    pub connection: ConnectionId,
+    /// Its socket.
+    pub socket: Arc<TcpStream>,
+    /// Who it is.
+    pub person: Person,
+    /// The room of its URL.
+    pub room: RoomId,
+    /// What it wants of that room's past.
+    pub replay: Replay,
+}
+
+/// One thing that a connection sent.
+#[derive(Debug)]
+pub enum Inbound {
+    /// A command.
+    Frame(ClientFrame),
+    /// Something that its session did not take.
+    Rejected(Rejected),
+    /// Bytes that the protocol wants written: pongs and the answer to a close.
+    Control(Vec<u8>),
+    /// The end, by a rule that the peer broke.
+    Close(CloseReason),
+}
 
 /// A line of the listing of rooms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,14 +122,46 @@ pub struct RoomDetail {
     pub clients: Vec<Person>,
 }
 
+/// The hub did not answer within [`HUB_ANSWER_WAIT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server is busy")]
+pub struct Busy;
+
+/// A way to ask after rooms, for the handlers of REST: the hub knows who is there, the store what is kept.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: Sender<Command>,
+    kept: Reader,
+}
+
 impl Handle {
+    /// A handle that sends to `commands` and reads from the store.
+    #[must_use]
+    pub fn new(commands: Sender<Command>, kept: Reader) -> Self {
+        Self { commands, kept }
+    }
+
     /// The rooms that have members or kept messages, ordered by id, from behind `after`, `limit` at most.
     ///
     /// # Errors
     /// [`Busy`] where the hub has no time for it.
     pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy> {
-        let _ = (after, limit);
-        Err(Busy)
+        let after = after.cloned();
+        let mut rooms = self.ask(|answer| Command::ListRooms {
+            after: after.clone(),
+            limit,
+            answer,
+        })?;
+        let kept = self.kept.rooms(after, limit).ok_or(Busy)?;
+        let live: std::collections::HashSet<_> = rooms.iter().map(|room| room.id.clone()).collect();
+        rooms.extend(
+            kept.into_iter()
+                .filter(|room| !live.contains(&room.id))
+                .map(|room| deserted(room.id, room.head)),
+        );
+        rooms.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        rooms.truncate(limit);
+        Ok(rooms)
     }
 
     /// One room, or `None` where there is none by that id.
@@ -59,7 +169,565 @@ impl Handle {
     /// # Errors
     /// [`Busy`] where the hub has no time for it.
     pub fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy> {
-        let _ = id;
-        Err(Busy)
+        if let Some(room) = self.ask(|answer| Command::ShowRoom { id: id.clone(), answer })? {
+            return Ok(Some(room));
+        }
+        let kept = self.kept.room(id.clone()).ok_or(Busy)?;
+        Ok(kept.map(|room| RoomDetail {
+            summary: deserted(room.id, room.head),
+            clients: Vec::new(),
+        }))
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Result<T, Busy> {
+        let (answer, answered) = bounded(1);
+        let deadline = Instant::now() + HUB_ANSWER_WAIT;
+        self.commands
+            .send_deadline(question(answer), deadline)
+            .map_err(|_| Busy)?;
+        answered.recv_deadline(deadline).map_err(|_| Busy)
+    }
+}
+
+/// A room of which messages are kept, and nobody is in it.
+fn deserted(id: RoomId, seq: Seq) -> RoomSummary {
+    RoomSummary {
+        name: id.to_string(),
+        id,
+        client_count: 0,
+        seq,
+    }
+}
+
+/// The channel to the hub, bounded by [`COMMANDS_QUEUED_MAX`]: whoever finds it full waits.
+#[must_use]
+pub fn channel() -> (Sender<Command>, Receiver<Command>) {
+    bounded(COMMANDS_QUEUED_MAX)
+}
+
+/// Starts the thread. It ends after [`Command::Stop`], or when nobody is left who could tell it anything.
+///
+/// # Errors
+/// Where the system gives no thread.
+pub fn start(
+    commands: Receiver<Command>,
+    store: Writer,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+) -> io::Result<JoinHandle<()>> {
+    let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
+    builder.spawn(move || Hub::new(commands, store, limits, metrics).run())
+}
+
+struct Hub {
+    commands: Receiver<Command>,
+    store: Writer,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    state: State,
+    effects: Vec<Effect>,
+    /// What the store will be sent when it has given back what it has.
+    pending: Vec<Append>,
+    with_store: bool,
+    /// By member key: nothing where the connection has gone and its `leave` has not come back.
+    peers: Vec<Option<Peer>>,
+    peer_count: usize,
+    /// By room key: frames that the room's members have not been sent.
+    batches: Vec<RoomBatch>,
+    touched_rooms: Vec<RoomKey>,
+    touched_peers: Vec<MemberKey>,
+    /// Whether a batch is so large that it should not wait for the end of the round.
+    flush_due: bool,
+    /// Members whose outbox is not empty.
+    waiting: Vec<MemberKey>,
+    /// Connections that were told their close code, until they go.
+    closing: HashMap<ConnectionId, Closing>,
+    /// When whom to ping. Every interval is the same, so what is pushed behind is due last.
+    pings: VecDeque<(Instant, MemberKey, ConnectionId)>,
+    retry_at: Option<Instant>,
+    stopping: Stopping,
+}
+
+struct Peer {
+    connection: ConnectionId,
+    outbox: Outbox,
+    /// Frames for this one alone, not yet sent.
+    own: Vec<u8>,
+}
+
+#[derive(Default)]
+struct RoomBatch {
+    bytes: Vec<u8>,
+    frames: u64,
+    /// Members that came after the batch was begun, and the frame's beginning that is their first.
+    late: Vec<(MemberKey, usize)>,
+}
+
+impl RoomBatch {
+    fn begin_of(&self, member: MemberKey) -> usize {
+        // The last entry counts: a member may have left and come again.
+        self.late
+            .iter()
+            .rev()
+            .find(|(late, _)| *late == member)
+            .map_or(0, |(_, begin)| *begin)
+    }
+}
+
+struct Closing {
+    outbox: Outbox,
+    until: Instant,
+    /// Whether all was sent, and the peer knows that nothing more comes.
+    ended: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// Nothing new is taken; what is with the store is waited for.
+    Committing,
+    /// Everybody was told.
+    Closing,
+}
+
+impl Hub {
+    fn new(commands: Receiver<Command>, store: Writer, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        Self {
+            commands,
+            store,
+            limits,
+            metrics,
+            state: State::new(&limits),
+            effects: Vec::new(),
+            pending: Vec::new(),
+            with_store: false,
+            peers: Vec::new(),
+            peer_count: 0,
+            batches: Vec::new(),
+            touched_rooms: Vec::new(),
+            touched_peers: Vec::new(),
+            flush_due: false,
+            waiting: Vec::new(),
+            closing: HashMap::new(),
+            pings: VecDeque::new(),
+            retry_at: None,
+            stopping: Stopping::No,
+        }
+    }
+
+    /// One round after another: wait, take what there is, send.
+    fn run(mut self) {
+        let mut connected = true;
+        while connected || self.has_work() {
+            self.wait(connected);
+            let now = Timestamp::now();
+            self.take_appended(&now);
+            connected &= self.take_commands(&now);
+            self.feed_store();
+            self.flush();
+            let moment = Instant::now();
+            self.ping(moment);
+            self.retry(moment);
+            if self.stopping == Stopping::Committing && self.pending.is_empty() && !self.with_store {
+                self.close_all();
+            }
+            if self.stopping == Stopping::Closing && self.closing.is_empty() {
+                return;
+            }
+            self.show();
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.with_store || !self.pending.is_empty() || !self.closing.is_empty()
+    }
+
+    /// Whether commands are taken: not while the store is so far behind that its queue is full.
+    fn takes_commands(&self) -> bool {
+        self.pending.len() < APPENDS_PENDING_MAX
+    }
+
+    /// Waits until a command or the store's answer is there, or something is due.
+    fn wait(&self, connected: bool) {
+        let commands = connected && self.takes_commands();
+        if (commands && !self.commands.is_empty()) || (self.with_store && !self.store.appended.is_empty()) {
+            return;
+        }
+        let mut select = Select::new();
+        if commands {
+            select.recv(&self.commands);
+        }
+        if self.with_store {
+            select.recv(&self.store.appended);
+        }
+        let ping_at = self.pings.front().map(|(at, ..)| *at);
+        match [self.retry_at, ping_at].into_iter().flatten().min() {
+            // Which of them it is does not matter: the round looks at both. A time-out is a round, too.
+            Some(due) => drop(select.ready_deadline(due)),
+            None => drop(select.ready()),
+        }
+    }
+
+    fn take_appended(&mut self, now: &Timestamp) {
+        if !self.with_store {
+            return;
+        }
+        if let Ok(batch) = self.store.appended.try_recv() {
+            self.with_store = false;
+            for appended in batch {
+                self.state.appended(appended, now, &mut self.effects);
+                self.carry_out();
+            }
+        }
+    }
+
+    /// Takes what is queued, up to a count. False when nobody is left to send anything.
+    fn take_commands(&mut self, now: &Timestamp) -> bool {
+        for _ in 0..COMMANDS_PER_ROUND_MAX {
+            if !self.takes_commands() {
+                break;
+            }
+            match self.commands.try_recv() {
+                Ok(command) => self.command(command, now),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        true
+    }
+
+    fn command(&mut self, command: Command, now: &Timestamp) {
+        match command {
+            Command::Connect(connect) => self.connect(*connect),
+            Command::Frames { from, frames } => {
+                for frame in frames {
+                    // Looked up each time, as a frame may be the end of the connection.
+                    let Some(member) = self.state.member(from) else { return };
+                    self.inbound(member, frame, now);
+                }
+            }
+            Command::Gone { from } => {
+                match self.state.member(from) {
+                    Some(member) => {
+                        self.flush_own(member);
+                        self.remove_peer(member, from);
+                    }
+                    None => drop(self.closing.remove(&from)),
+                }
+                self.carry_out();
+            }
+            // Whoever asked may have given up waiting.
+            Command::ListRooms { after, limit, answer } => {
+                drop(answer.try_send(self.state.list(after.as_ref(), limit)));
+            }
+            Command::ShowRoom { id, answer } => drop(answer.try_send(self.state.show(&id))),
+            Command::Stop => self.stopping = Stopping::Committing,
+        }
+    }
+
+    fn connect(&mut self, connect: Connect) {
+        let Connect {
+            connection,
+            socket,
+            person,
+            room,
+            replay,
+        } = connect;
+        let outbox = Outbox::new(socket);
+        if self.stopping != Stopping::No {
+            return self.begin_close(connection, outbox, CloseReason::GOING_AWAY);
+        }
+        let member = self
+            .state
+            .connect(connection, Arc::new(person), room, replay, &mut self.effects);
+        if self.peers.len() <= member.0 {
+            self.peers.resize_with(member.0 + 1, || None);
+        }
+        self.peers[member.0] = Some(Peer {
+            connection,
+            outbox,
+            own: Vec::new(),
+        });
+        self.peer_count += 1;
+        self.pings
+            .push_back((Instant::now() + self.limits.ping_interval, member, connection));
+        self.carry_out();
+    }
+
+    fn inbound(&mut self, member: MemberKey, frame: Inbound, now: &Timestamp) {
+        if self.stopping != Stopping::No {
+            // Silence means unknown: the client sends it again when it has come back.
+            return;
+        }
+        match frame {
+            Inbound::Frame(frame) => self.state.frame(member, frame, now, &mut self.effects),
+            Inbound::Rejected(rejected) => self.state.reject(member, rejected, now, &mut self.effects),
+            Inbound::Control(bytes) => self.own(member, |own| own.extend_from_slice(&bytes)),
+            Inbound::Close(reason) => self.close(member, reason),
+        }
+        self.carry_out();
+    }
+
+    /// Does what the state decided, but for sending: that waits for the end of the round.
+    fn carry_out(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Append(append) => self.pending.push(append),
+                Effect::Send { to, json } => self.own(to, |own| encode_text(own, &json)),
+                Effect::Broadcast { room, json } => self.broadcast(room, &json),
+                Effect::Enter { room, member } => {
+                    if let Some(batch) = self.batches.get_mut(room.0)
+                        && !batch.bytes.is_empty()
+                    {
+                        batch.late.push((member, batch.bytes.len()));
+                    }
+                }
+                Effect::Exit { room, member } => self.flush_last(room, member),
+                Effect::RoomGone { room } => {
+                    if let Some(batch) = self.batches.get_mut(room.0) {
+                        *batch = RoomBatch::default();
+                    }
+                }
+            }
+        }
+        self.effects = effects;
+        // Only here, where the members that the state knows are those that the effects have made.
+        if self.flush_due {
+            self.flush();
+        }
+    }
+
+    fn broadcast(&mut self, room: RoomKey, json: &[u8]) {
+        if self.batches.len() <= room.0 {
+            self.batches.resize_with(room.0 + 1, RoomBatch::default);
+        }
+        let batch = &mut self.batches[room.0];
+        if batch.bytes.is_empty() {
+            self.touched_rooms.push(room);
+        }
+        encode_text(&mut batch.bytes, json);
+        batch.frames += 1;
+        self.flush_due |= batch.bytes.len() >= BATCH_BYTES_MAX;
+    }
+
+    /// Adds frames for one member alone.
+    fn own(&mut self, member: MemberKey, add: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(Some(peer)) = self.peers.get_mut(member.0) {
+            if peer.own.is_empty() {
+                self.touched_peers.push(member);
+            }
+            add(&mut peer.own);
+        }
+    }
+
+    /// Sends what is a member's own, before what it gets with its rooms.
+    fn flush_own(&mut self, member: MemberKey) {
+        if let Some(Some(peer)) = self.peers.get_mut(member.0)
+            && !peer.own.is_empty()
+        {
+            let waited = !peer.outbox.is_empty();
+            // Taken away rather than cleared: a long replay's memory is not kept for every member.
+            let own = std::mem::take(&mut peer.own);
+            peer.outbox.send(&mut Batch::new(&own), 0);
+            if !waited && !peer.outbox.is_empty() {
+                self.waiting.push(member);
+            }
+        }
+    }
+
+    /// Sends a member that leaves a room what the room's batch has for it up to here.
+    fn flush_last(&mut self, room: RoomKey, member: MemberKey) {
+        self.flush_own(member);
+        if let (Some(batch), Some(Some(peer))) = (self.batches.get(room.0), self.peers.get_mut(member.0)) {
+            let waited = !peer.outbox.is_empty();
+            peer.outbox.send(&mut Batch::new(&batch.bytes), batch.begin_of(member));
+            if !waited && !peer.outbox.is_empty() {
+                self.waiting.push(member);
+            }
+        }
+    }
+
+    /// The heart: every touched room's batch to every member, one `send` each.
+    fn flush(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched_peers);
+        for member in touched.drain(..) {
+            self.flush_own(member);
+        }
+        self.touched_peers = touched;
+
+        self.flush_due = false;
+        let mut deliveries = 0;
+        for room in self.touched_rooms.drain(..) {
+            let room_batch = &mut self.batches[room.0];
+            let mut batch = Batch::new(&room_batch.bytes);
+            for &member in self.state.members(room) {
+                let Some(Some(peer)) = self.peers.get_mut(member.0) else {
+                    continue;
+                };
+                let begin = if room_batch.late.is_empty() {
+                    0
+                } else {
+                    room_batch.begin_of(member)
+                };
+                let waited = !peer.outbox.is_empty();
+                peer.outbox.send(&mut batch, begin);
+                if !waited && !peer.outbox.is_empty() {
+                    self.waiting.push(member);
+                }
+                if peer.outbox.bytes() > self.limits.outbox_bytes_max {
+                    self.retry_at = None;
+                }
+                deliveries += room_batch.frames;
+            }
+            room_batch.bytes.clear();
+            room_batch.frames = 0;
+            room_batch.late.clear();
+        }
+        self.metrics.deliveries.add(deliveries);
+    }
+
+    /// Sends the store what is pending, if it has given back what it had.
+    fn feed_store(&mut self) {
+        if !self.with_store && !self.pending.is_empty() {
+            let batch = std::mem::take(&mut self.pending);
+            // There is room: the channel holds one batch, and the last has come back.
+            self.with_store = self.store.appends.try_send(batch).is_ok();
+        }
+    }
+
+    fn ping(&mut self, now: Instant) {
+        while let Some(&(at, member, connection)) = self.pings.front()
+            && at <= now
+        {
+            self.pings.pop_front();
+            // The key may be another connection's by now.
+            if self.state.member(connection) == Some(member) {
+                self.own(member, |own| own.extend_from_slice(PING));
+                self.flush_own(member);
+                self.pings
+                    .push_back((now + self.limits.ping_interval, member, connection));
+            }
+        }
+        self.touched_peers.clear();
+    }
+
+    /// Tries full sockets again, and ends slow consumers and those that were told to go and did not.
+    fn retry(&mut self, now: Instant) {
+        if self.waiting.is_empty() && self.closing.is_empty() {
+            self.retry_at = None;
+            return;
+        }
+        if self.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let (mut slow, mut bytes) = (Vec::new(), 0);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|&member| {
+            let Some(Some(peer)) = self.peers.get_mut(member.0) else {
+                return false;
+            };
+            peer.outbox.retry();
+            let stalled = peer
+                .outbox
+                .progress_at()
+                .is_some_and(|at| now.saturating_duration_since(at) > self.limits.outbox_stall);
+            if stalled || peer.outbox.bytes() > self.limits.outbox_bytes_max {
+                slow.push(member);
+                return false;
+            }
+            bytes += peer.outbox.bytes();
+            !peer.outbox.is_empty()
+        });
+        while bytes > OUTBOXES_BYTES_MAX {
+            let size = |member: &MemberKey| self.peers[member.0].as_ref().map_or(0, |peer| peer.outbox.bytes());
+            let Some((index, size)) = waiting.iter().map(size).enumerate().max_by_key(|(_, size)| *size) else {
+                break;
+            };
+            slow.push(waiting.swap_remove(index));
+            bytes -= size;
+        }
+        self.waiting = waiting;
+        for member in slow {
+            if let Some(Some(peer)) = self.peers.get_mut(member.0) {
+                peer.outbox.cut();
+            }
+            self.metrics.dropped(DropReason::SlowConsumer);
+            self.close(member, CloseReason::SLOW_CONSUMER);
+        }
+        self.carry_out();
+
+        self.retry_at = (!self.waiting.is_empty()).then_some(now + RETRY_AFTER);
+        self.closing.retain(|_, closing| {
+            if !closing.ended {
+                closing.outbox.retry();
+                if closing.outbox.is_empty() {
+                    closing.outbox.end();
+                    closing.ended = true;
+                }
+            }
+            if now >= closing.until {
+                closing.outbox.abandon();
+                return false;
+            }
+            let due = if closing.ended {
+                closing.until
+            } else {
+                now + RETRY_AFTER
+            };
+            self.retry_at = Some(self.retry_at.map_or(due, |at| at.min(due)));
+            true
+        });
+        self.metrics.outbox_bytes.set(bytes);
+    }
+
+    /// Ends a connection from this side: its member leaves, and its socket gets a close frame behind what waits.
+    fn close(&mut self, member: MemberKey, reason: CloseReason) {
+        self.flush_own(member);
+        if let Some(peer) = self.peers.get_mut(member.0).and_then(Option::take) {
+            self.peer_count -= 1;
+            self.state.disconnect(peer.connection, &mut self.effects);
+            self.begin_close(peer.connection, peer.outbox, reason);
+        }
+    }
+
+    fn begin_close(&mut self, connection: ConnectionId, mut outbox: Outbox, reason: CloseReason) {
+        outbox.send_close(reason);
+        self.closing.insert(
+            connection,
+            Closing {
+                outbox,
+                until: Instant::now() + CLOSE_WAIT,
+                ended: false,
+            },
+        );
+        self.retry_at = None;
+    }
+
+    fn remove_peer(&mut self, member: MemberKey, connection: ConnectionId) {
+        if let Some(peer) = self.peers.get_mut(member.0)
+            && peer.take().is_some()
+        {
+            self.peer_count -= 1;
+        }
+        self.state.disconnect(connection, &mut self.effects);
+    }
+
+    fn close_all(&mut self) {
+        self.stopping = Stopping::Closing;
+        for index in 0..self.peers.len() {
+            self.close(MemberKey(index), CloseReason::GOING_AWAY);
+        }
+        // Nobody is left to be told that the others go.
+        self.effects.clear();
+        self.pending.clear();
+    }
+
+    fn show(&self) {
+        self.metrics.members.set(self.peer_count);
+        self.metrics.rooms.set(self.state.room_count());
+        self.metrics.outboxes_waiting.set(self.waiting.len());
+        self.metrics.commands_queued.set(self.commands.len());
+        self.metrics.appends_pending.set(self.pending.len());
     }
 }

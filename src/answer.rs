@@ -1,0 +1,187 @@
+//! An answer that the front gives by itself, without a handler: why a connection or a request was turned away.
+//!
+//! Runs on whatever thread holds the socket. Nothing here reads a request or knows why it was refused.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::protocol::http_error;
+
+/// How long a client that was answered may take to read it and go.
+pub const LINGER_WAIT: Duration = Duration::from_secs(2);
+/// How much of what it still sends is read and forgotten meanwhile.
+const LINGER_BYTES_MAX: usize = 512 * 1024;
+/// What is read of it at once.
+const LINGER_CHUNK_BYTES: usize = 4 * 1024;
+
+/// A refusal as HTTP shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Problem<'a> {
+    /// The status code.
+    pub status: u16,
+    /// What a person reads of it.
+    pub sentence: &'a str,
+    /// What a program reads of it.
+    pub code: &'a str,
+    /// Further header fields, such as `Retry-After`, `Allow` or `Upgrade`.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Whether the request was a HEAD, whose answer has no body (RFC 9110, section 9.3.2).
+    pub head_only: bool,
+}
+
+impl<'a> Problem<'a> {
+    /// A refusal without further header fields, of a request that was not a HEAD.
+    #[must_use]
+    pub const fn new(status: u16, sentence: &'a str, code: &'a str) -> Self {
+        Self {
+            status,
+            sentence,
+            code,
+            headers: &[],
+            head_only: false,
+        }
+    }
+
+    /// The answer's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let body = http_error(self.sentence, self.code);
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n",
+            self.status,
+            reason(self.status),
+            body.len()
+        );
+        // `Upgrade` is a hop's own and has to be named as such (RFC 9110, section 7.8).
+        let upgrades = self
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
+        head.push_str(if upgrades {
+            "Connection: close, Upgrade\r\n"
+        } else {
+            "Connection: close\r\n"
+        });
+        for (name, value) in self.headers {
+            head.push_str(name);
+            head.push_str(": ");
+            head.push_str(value);
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        if !self.head_only {
+            bytes.extend_from_slice(&body);
+        }
+        bytes
+    }
+}
+
+/// Answers with `problem` and sees to it that the client can read it. Blocks for [`LINGER_WAIT`] and a
+/// little more at the worst; the stream is at its end afterwards.
+pub fn refuse(stream: &TcpStream, problem: &Problem<'_>) {
+    if send(stream, problem).is_ok() {
+        linger(stream);
+    }
+}
+
+/// Only writes the answer, for a caller that does not wait. It fits into any socket's buffer, so the
+/// bound in time is for a peer that has filled that already.
+///
+/// # Errors
+/// Where the peer is gone or takes nothing.
+pub fn send(stream: &TcpStream, problem: &Problem<'_>) -> io::Result<()> {
+    stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+    let mut stream = stream;
+    stream.write_all(&problem.encode())
+}
+
+/// Ends our side and waits, within bounds, for the client to end its own. Closing a socket with unread
+/// bytes sends a reset, which may throw away an answer that the client has not read yet (RFC 9112, section 9.6).
+pub fn linger(stream: &TcpStream) {
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let deadline = Instant::now() + LINGER_WAIT;
+    let mut chunk = vec![0; LINGER_CHUNK_BYTES];
+    let mut drained = 0;
+    let mut reader = stream;
+    while drained < LINGER_BYTES_MAX {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            return;
+        }
+        match reader.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(count) => drained += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The phrase behind a status that the front gives.
+fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_whole_answer() {
+        let problem = Problem {
+            headers: &[("Upgrade", "websocket")],
+            ..Problem::new(426, "speak \"WebSocket\"", "upgrade_required")
+        };
+        let text = String::from_utf8(problem.encode()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
+        assert!(head.contains("\r\nConnection: close, Upgrade\r\n"));
+        assert!(head.ends_with("\r\nUpgrade: websocket"));
+        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
+        assert_eq!(body, r#"{"error":"speak \"WebSocket\"","code":"upgrade_required"}"#);
+        let without = Problem {
+            head_only: true,
+            ..problem
+        };
+        assert!(without.encode().ends_with(b"\r\n\r\n"));
+    }
+
+    #[test]
+    fn the_answer_outlives_what_the_client_is_still_sending() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        client.write_all(&[b'x'; 100_000]).unwrap();
+        let refusing = std::thread::spawn(move || refuse(&server, &Problem::new(413, "too much", "body_too_large")));
+        client.write_all(&[b'x'; 100_000]).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        refusing.join().unwrap();
+    }
+}

@@ -1,0 +1,904 @@
+//! The request head: a strict parser of the request line and the header fields, and their reading.
+//!
+//! Runs on the connection's own thread. Parsing is pure; reading has one deadline for the whole head, however
+//! the peer cuts it up. What is accepted here can be read in one way only: where recipients are known to differ
+//! (lengths, line ends, white space, folding) the head is refused, so nothing can be smuggled past it.
+
+use std::borrow::Cow;
+use std::io::{self, Read};
+use std::net::{Ipv6Addr, TcpStream};
+use std::time::Instant;
+
+use crate::answer::Problem;
+use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::metrics::Refusal;
+
+/// What a head is read into at first; an idle connection holds no more.
+const BUFFER_BYTES_MIN: usize = 1024;
+
+// Places in a head are kept as `u16`.
+const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize);
+
+/// Why there is no head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// It breaks a rule, which is named.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// It is over [`HEAD_BYTES_MAX`] or [`HEADERS_MAX`].
+    #[error("the request's head is too large")]
+    TooLarge,
+    /// It was not complete at the deadline.
+    #[error("the request's head took too long")]
+    TooSlow,
+    /// The peer went without a word, or the connection broke: there is nobody to answer.
+    #[error("the connection ended before a request")]
+    Closed,
+}
+
+impl HeadError {
+    /// What to answer, and as what to count it; nothing where there is nobody to hear it.
+    #[must_use]
+    pub fn problem(&self) -> Option<(Problem<'static>, Refusal)> {
+        match *self {
+            Self::Malformed(sentence) => Some((Problem::new(400, sentence, "bad_request"), Refusal::BadHead)),
+            Self::TooLarge => Some((
+                Problem::new(431, "the request's head is too large", "head_too_large"),
+                Refusal::LargeHead,
+            )),
+            Self::TooSlow => Some((
+                Problem::new(408, "the request's head took too long", "too_slow"),
+                Refusal::Slow,
+            )),
+            Self::Closed => None,
+        }
+    }
+}
+
+/// The versions that are spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+/// How the body behind a head is delimited (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+}
+
+/// A request head that kept all the rules.
+#[derive(Debug, Clone)]
+pub struct Head {
+    method: Box<str>,
+    target: Box<str>,
+    version: Version,
+    host: Option<Box<str>>,
+    framing: Framing,
+    bytes: Box<[u8]>,
+    fields: Box<[Field]>,
+}
+
+/// Where a header field's name and value are in the head's bytes.
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    name: Span,
+    value: Span,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u16,
+    end: u16,
+}
+
+impl Head {
+    /// The method, as it was written.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The request's target: a path with its query, in visible ASCII, or `*` for OPTIONS.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The target's path, as it was escaped.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(&*self.target, |(path, _)| path)
+    }
+
+    /// What is behind the `?`, as it was escaped.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.target.split_once('?').map(|(_, query)| query)
+    }
+
+    /// The protocol's version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The host that the request is for, from the target or else the Host field; HTTP/1.0 may name none.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
+    /// How the body is delimited.
+    #[must_use]
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// The value of the first field of a name, in whichever case either is written.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers()
+            .find(|(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The values of all fields of a name.
+    pub fn headers_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.headers()
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// All the fields in their order: a token, and a value that is trimmed and may have bytes beyond ASCII.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields
+            .iter()
+            .map(|field| (text(self.span(field.name)), self.span(field.value)))
+    }
+
+    fn span(&self, span: Span) -> &[u8] {
+        &self.bytes[span.start.into()..span.end.into()]
+    }
+}
+
+/// Reads a head, and gives with it what was read of the bytes behind it. Leaves a read timeout on the stream.
+///
+/// # Errors
+/// [`HeadError`], as soon as it is sure.
+pub fn read(stream: &TcpStream, deadline: Instant) -> Result<(Head, Vec<u8>), HeadError> {
+    let mut reader = stream;
+    let mut buffer = vec![0; BUFFER_BYTES_MIN];
+    let mut filled = 0;
+    loop {
+        if filled == buffer.len() {
+            buffer.resize(HEAD_BYTES_MAX.min(filled * 2), 0);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(HeadError::TooSlow);
+        }
+        stream.set_read_timeout(Some(left)).map_err(|_| HeadError::Closed)?;
+        let count = match reader.read(&mut buffer[filled..]) {
+            Ok(0) if filled == 0 => return Err(HeadError::Closed),
+            Ok(0) => return Err(HeadError::Malformed("the request's head ended early")),
+            Ok(count) => count,
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => continue,
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(HeadError::TooSlow),
+                _ => return Err(HeadError::Closed),
+            },
+        };
+        let before = filled;
+        filled += count;
+        // Only a line's end can complete anything, so a head that drips in costs no more than its lines;
+        // of the bytes between it is enough to see that they may be there at all.
+        if buffer[before..filled].contains(&b'\n') || filled == HEAD_BYTES_MAX {
+            if let Some((head, length)) = parse(&buffer[..filled])? {
+                return Ok((head, buffer[length..filled].to_vec()));
+            }
+        } else {
+            // A carriage return that came last time must not have anything behind it now.
+            let from = before - usize::from(buffer[..before].ends_with(b"\r"));
+            unfinished_line(&buffer[from..filled])?;
+        }
+    }
+}
+
+/// Parses a head at the beginning of `input`, and gives its length with it; nothing where it is not all there.
+///
+/// # Errors
+/// [`HeadError::Malformed`] and [`HeadError::TooLarge`], also of a head that is not all there yet.
+pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
+    // One empty line before the request line is passed over (RFC 9112, section 2.2).
+    let mut lines = Lines {
+        input,
+        at: if input.starts_with(b"\r\n") { 2 } else { 0 },
+    };
+    let Some(line) = lines.next()? else { return Ok(None) };
+    let (method, target, version) = request_line(&input[line])?;
+    let mut fields = Vec::new();
+    loop {
+        let Some(line) = lines.next()? else { return Ok(None) };
+        if line.is_empty() {
+            break;
+        }
+        if fields.len() == HEADERS_MAX {
+            return Err(HeadError::TooLarge);
+        }
+        let (name, value) = field_line(&input[line.clone()])?;
+        let span = |part: std::ops::Range<usize>| Span {
+            // No line ends beyond `HEAD_BYTES_MAX`.
+            start: (line.start + part.start) as u16,
+            end: (line.start + part.end) as u16,
+        };
+        fields.push(Field {
+            name: span(name),
+            value: span(value),
+        });
+    }
+    let mut head = Head {
+        method: method.into(),
+        target: target.into(),
+        version,
+        host: None,
+        framing: Framing::None,
+        bytes: input[..lines.at].into(),
+        fields: fields.into(),
+    };
+    head.framing = framing(&head)?;
+    head.host = host(&head)?;
+    if let Some((authority, path)) = absolute_form(target)? {
+        // The Host field of such a request has no say (RFC 9112, section 3.2.2).
+        head.host = Some(authority.into());
+        head.target = match path {
+            "" if method == "OPTIONS" => "*".into(),
+            path if path.starts_with('/') => path.into(),
+            query => format!("/{query}").into(),
+        };
+    }
+    Ok(Some((head, lines.at)))
+}
+
+/// The lines of a head, each ended by CRLF.
+struct Lines<'a> {
+    input: &'a [u8],
+    at: usize,
+}
+
+impl Lines<'_> {
+    /// The next line without its end, or nothing where it has none yet.
+    fn next(&mut self) -> Result<Option<std::ops::Range<usize>>, HeadError> {
+        let rest = &self.input[self.at..];
+        let Some(newline) = rest.iter().take(HEAD_BYTES_MAX).position(|b| *b == b'\n') else {
+            if self.input.len() >= HEAD_BYTES_MAX {
+                return Err(HeadError::TooLarge);
+            }
+            unfinished_line(rest)?;
+            return Ok(None);
+        };
+        let start = self.at;
+        self.at += newline + 1;
+        if self.at > HEAD_BYTES_MAX {
+            return Err(HeadError::TooLarge);
+        }
+        if newline == 0 || rest[newline - 1] != b'\r' {
+            return Err(HeadError::Malformed(
+                "a line of the head ends without a carriage return",
+            ));
+        }
+        Ok(Some(start..self.at - 2))
+    }
+}
+
+/// Whether the bytes can be a part of a line: no controls but tabs, and a carriage return only at the end.
+fn unfinished_line(bytes: &[u8]) -> Result<(), HeadError> {
+    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    if bytes.iter().all(|b| is_in_value(*b)) {
+        Ok(())
+    } else {
+        Err(HeadError::Malformed("the head has a control character"))
+    }
+}
+
+/// Method, target and version (RFC 9112, section 3).
+fn request_line(line: &[u8]) -> Result<(&str, &str, Version), HeadError> {
+    if !line.iter().all(|b| b.is_ascii_graphic() || *b == b' ') {
+        return Err(HeadError::Malformed(
+            "the request line has a character that is not visible ASCII",
+        ));
+    }
+    let mut parts = text(line).split(' ');
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(HeadError::Malformed(
+            "the request line is not a method, a target and a version",
+        ));
+    };
+    if !is_token(method.as_bytes()) {
+        return Err(HeadError::Malformed("the method is not a token"));
+    }
+    let version = match version {
+        "HTTP/1.1" => Version::Http11,
+        "HTTP/1.0" => Version::Http10,
+        _ => return Err(HeadError::Malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")),
+    };
+    if method == "CONNECT" {
+        return Err(HeadError::Malformed("this is not a proxy"));
+    }
+    if target.contains('#') {
+        return Err(HeadError::Malformed("a target has no fragment"));
+    }
+    let is_known_form = target.starts_with('/') || (target == "*" && method == "OPTIONS") || has_scheme(target);
+    if !is_known_form {
+        return Err(HeadError::Malformed("the target is not a path"));
+    }
+    Ok((method, target, version))
+}
+
+/// The scheme that an absolute target may have; TLS ends before us, and says so elsewhere.
+const SCHEME: &str = "http://";
+
+fn has_scheme(target: &str) -> bool {
+    target
+        .get(..SCHEME.len())
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
+}
+
+/// Authority, and path with query, of a target like `http://host/path`; nothing where it has another form.
+fn absolute_form(target: &str) -> Result<Option<(&str, &str)>, HeadError> {
+    if !has_scheme(target) {
+        return Ok(None);
+    }
+    let rest = &target[SCHEME.len()..];
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if !is_host(authority.as_bytes()) {
+        return Err(HeadError::Malformed("the target's host is malformed"));
+    }
+    Ok(Some((authority, path)))
+}
+
+/// The ranges of a field line's name and value (RFC 9112, section 5), the value without white space around it.
+///
+/// # Errors
+/// [`HeadError::Malformed`].
+pub fn field_line(line: &[u8]) -> Result<(std::ops::Range<usize>, std::ops::Range<usize>), HeadError> {
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        return Err(HeadError::Malformed("a header line is folded"));
+    }
+    let Some(colon) = line.iter().position(|b| *b == b':') else {
+        return Err(HeadError::Malformed("a header line has no colon"));
+    };
+    if !is_token(&line[..colon]) {
+        return Err(HeadError::Malformed("a header's name is not a token"));
+    }
+    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
+    let value = &line[colon + 1..];
+    if !value.iter().all(|b| is_in_value(*b)) {
+        return Err(HeadError::Malformed("a header's value has a control character"));
+    }
+    let start = value.iter().position(|b| !is_space(b)).unwrap_or(value.len());
+    let end = value.iter().rposition(|b| !is_space(b)).map_or(start, |last| last + 1);
+    Ok((0..colon, colon + 1 + start..colon + 1 + end))
+}
+
+fn framing(head: &Head) -> Result<Framing, HeadError> {
+    let mut lengths = head.headers_named("content-length");
+    let mut encodings = head.headers_named("transfer-encoding");
+    match (lengths.next(), encodings.next()) {
+        (None, None) => Ok(Framing::None),
+        (Some(_), Some(_)) => Err(HeadError::Malformed("a body has one length: Content-Length or chunks")),
+        (Some(length), None) => {
+            if lengths.next().is_some() {
+                return Err(HeadError::Malformed("there is more than one Content-Length"));
+            }
+            if length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
+                return Err(HeadError::Malformed("the Content-Length is not a number"));
+            }
+            text(length)
+                .parse()
+                .map(Framing::Length)
+                .map_err(|_| HeadError::Malformed("the Content-Length is beyond all bounds"))
+        }
+        (None, Some(encoding)) => {
+            if encodings.next().is_some() || !encoding.eq_ignore_ascii_case(b"chunked") {
+                return Err(HeadError::Malformed("the only Transfer-Encoding taken is chunked"));
+            }
+            if head.version == Version::Http10 {
+                return Err(HeadError::Malformed("HTTP/1.0 has no Transfer-Encoding"));
+            }
+            Ok(Framing::Chunked)
+        }
+    }
+}
+
+fn host(head: &Head) -> Result<Option<Box<str>>, HeadError> {
+    let mut hosts = head.headers_named("host");
+    match (hosts.next(), hosts.next()) {
+        (None, _) if head.version == Version::Http11 => Err(HeadError::Malformed("there is no Host")),
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(HeadError::Malformed("there is more than one Host")),
+        (Some(host), None) if is_host(host) => Ok(Some(text(host).into())),
+        (Some(_), None) => Err(HeadError::Malformed("the Host is malformed")),
+    }
+}
+
+/// `host[:port]` (RFC 3986, section 3.2), with a host as the DNS has it or an address.
+fn is_host(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    let (host, port) = match text.rfind(':') {
+        Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
+        _ => (text, ""),
+    };
+    let is_port = port.bytes().all(|b| b.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
+    let is_name = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+            !host.is_empty() && host.bytes().all(fits)
+        }
+    };
+    is_port && is_name
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty()
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+}
+
+/// What a field's value may hold (RFC 9110, section 5.5): visible characters, blanks, and bytes beyond ASCII.
+fn is_in_value(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+}
+
+/// Bytes that were checked to be ASCII.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// A part of a URL is not an escaped text in UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its escapes are not those of a text in UTF-8")]
+pub struct BadEscape;
+
+/// Undoes the escapes of a part of a path.
+///
+/// # Errors
+/// [`BadEscape`] for a `%` without two hex digits, and for bytes that are not UTF-8.
+pub fn unescape(part: &str) -> Result<Cow<'_, str>, BadEscape> {
+    let is_whole = part.split('%').skip(1).all(|behind| {
+        let digits = behind.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    });
+    if !is_whole {
+        return Err(BadEscape);
+    }
+    percent_encoding::percent_decode_str(part)
+        .decode_utf8()
+        .map_err(|_| BadEscape)
+}
+
+/// The first value of a name in a query, its escapes undone; a `+` is a space.
+#[must_use]
+pub fn query_value(query: &str, name: &str) -> Option<Result<String, BadEscape>> {
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(key, _)| unescape(&key.replace('+', " ")).as_deref() == Ok(name))
+        .map(|(_, value)| unescape(&value.replace('+', " ")).map(Cow::into_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn whole(input: &[u8]) -> Head {
+        let (head, length) = parse(input).unwrap().unwrap();
+        assert_eq!(length, input.len());
+        head
+    }
+
+    #[test]
+    fn a_head_gives_what_is_in_it() {
+        let head = whole(
+            b"GET /ws/caf%C3%A9?a=1?b HTTP/1.1\r\nHost: Chat.example:80\r\nX-Name: \t caf\xc3\xa9 \t\r\nx-name:\r\n\r\n",
+        );
+        assert_eq!((head.method(), head.target()), ("GET", "/ws/caf%C3%A9?a=1?b"));
+        assert_eq!((head.path(), head.query()), ("/ws/caf%C3%A9", Some("a=1?b")));
+        assert_eq!((head.version(), head.framing()), (Version::Http11, Framing::None));
+        assert_eq!(head.host(), Some("Chat.example:80"));
+        assert_eq!(head.header("X-NAME"), Some("café".as_bytes()));
+        assert_eq!(head.headers_named("x-name").count(), 2);
+        assert_eq!(head.header("none"), None);
+    }
+
+    #[test]
+    fn bodies_are_delimited_in_one_way() {
+        for (version, fields, framing) in [
+            ("1.1", "Content-Length: 0", Framing::Length(0)),
+            ("1.0", "Content-Length:18446744073709551615", Framing::Length(u64::MAX)),
+            ("1.1", "content-length:\t007 ", Framing::Length(7)),
+            ("1.1", "Transfer-Encoding: CHUNKED", Framing::Chunked),
+        ] {
+            let head = whole(format!("POST / HTTP/{version}\r\nHost: h\r\n{fields}\r\n\r\n").as_bytes());
+            assert_eq!(head.framing(), framing, "{fields}");
+        }
+    }
+
+    #[test]
+    fn targets_are_reduced_to_their_path() {
+        for (method, target, path, host) in [
+            ("GET", "/", "/", "h"),
+            ("GET", "//a//b?", "//a//b?", "h"),
+            ("GET", "http://Other:81/x?y", "/x?y", "Other:81"),
+            ("GET", "HTTP://other", "/", "other"),
+            ("GET", "http://[::1]?q", "/?q", "[::1]"),
+            ("OPTIONS", "*", "*", "h"),
+            ("OPTIONS", "http://other", "*", "other"),
+        ] {
+            let head = whole(format!("{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+            assert_eq!((head.target(), head.host()), (path, Some(host)), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_refused() {
+        for line in [
+            "GET / HTTP/2.0",
+            "GET / HTTP/1.2",
+            "GET / HTTP/0.9",
+            "GET / http/1.1",
+            "GET / HTTP/1.10",
+            "GET / ",
+            "GET /",
+            "GET  / HTTP/1.1",
+            "GET /  HTTP/1.1",
+            " GET / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            "GET /a b HTTP/1.1",
+            "GET\t/\tHTTP/1.1",
+            "/ HTTP/1.1",
+            "G(T / HTTP/1.1",
+            "GET a HTTP/1.1",
+            "GET * HTTP/1.1",
+            "GET /é HTTP/1.1",
+            "GET /\u{1} HTTP/1.1",
+            "GET /a#b HTTP/1.1",
+            "GET http:///a HTTP/1.1",
+            "GET http://u@h/a HTTP/1.1",
+            "GET ftp://h/a HTTP/1.1",
+            "CONNECT h:80 HTTP/1.1",
+            "CONNECT / HTTP/1.1",
+            "",
+        ] {
+            let result = parse(format!("{line}\r\nHost: h\r\n\r\n").as_bytes());
+            assert!(matches!(result, Err(HeadError::Malformed(_))), "{line}: {result:?}");
+        }
+        for fields in [
+            "",
+            "Host: h\r\nHost: h\r\n",
+            "Host:\r\n",
+            "Host: a b\r\n",
+            "Host: h:99999\r\n",
+            "Host: h:8o\r\n",
+            "Host: u@h\r\n",
+            "Host: h/p\r\n",
+            "Host: [::1\r\n",
+            "Host: h,i\r\n",
+            "Host: h\r\nA : b\r\n",
+            "Host: h\r\n: b\r\n",
+            "Host: h\r\nA\r\n",
+            "Host: h\r\nA b: c\r\n",
+            "Host: h\r\nA\u{e9}: c\r\n",
+            "Host: h\r\nA: b\r\n c\r\n",
+            " Host: h\r\n",
+            "Host: h\r\nA: b\u{0}c\r\n",
+            "Host: h\r\nA: b\u{7f}c\r\n",
+            "Host: h\r\nA: b\rc\r\n",
+            "Host: h\r\nA: b\r\r\n",
+            "Host: h\r\nA: b\nB: c\r\n",
+            "Host: h\r\nContent-Length: 5\r\nContent-Length: 5\r\n",
+            "Host: h\r\nContent-Length: 5, 5\r\n",
+            "Host: h\r\nContent-Length: +5\r\n",
+            "Host: h\r\nContent-Length: -1\r\n",
+            "Host: h\r\nContent-Length: 0x5\r\n",
+            "Host: h\r\nContent-Length: 5 5\r\n",
+            "Host: h\r\nContent-Length:\r\n",
+            "Host: h\r\nContent-Length: 18446744073709551616\r\n",
+            "Host: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Host: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Host: h\r\nTransfer-Encoding: chunked, chunked\r\n",
+            "Host: h\r\nTransfer-Encoding: gzip, chunked\r\n",
+            "Host: h\r\nTransfer-Encoding: identity\r\n",
+            "Host: h\r\nTransfer-Encoding:\r\n",
+        ] {
+            let result = parse(format!("POST / HTTP/1.1\r\n{fields}\r\n").as_bytes());
+            assert!(matches!(result, Err(HeadError::Malformed(_))), "{fields}: {result:?}");
+        }
+        let old = parse(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert!(matches!(old, Err(HeadError::Malformed(_))));
+    }
+
+    #[test]
+    fn one_empty_line_may_come_first() {
+        assert!(parse(b"\r\nGET / HTTP/1.0\r\n\r\n").unwrap().is_some());
+        assert!(parse(b"\r\n\r\nGET / HTTP/1.0\r\n\r\n").is_err());
+        assert!(parse(b"\nGET / HTTP/1.0\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn sizes_are_bounded_to_the_byte() {
+        let of_size = |size: usize| {
+            let frame = "GET / HTTP/1.0\r\nA: \r\n\r\n".len();
+            format!("GET / HTTP/1.0\r\nA: {}\r\n\r\n", "x".repeat(size - frame))
+        };
+        assert!(parse(of_size(HEAD_BYTES_MAX).as_bytes()).unwrap().is_some());
+        assert_eq!(
+            parse(of_size(HEAD_BYTES_MAX + 1).as_bytes()).unwrap_err(),
+            HeadError::TooLarge
+        );
+        assert!(
+            parse(&of_size(HEAD_BYTES_MAX).as_bytes()[..HEAD_BYTES_MAX - 1])
+                .unwrap()
+                .is_none()
+        );
+        assert_eq!(parse(&[b'a'; HEAD_BYTES_MAX]).unwrap_err(), HeadError::TooLarge);
+        let of_fields = |count: usize| format!("GET / HTTP/1.0\r\n{}\r\n", "a:b\r\n".repeat(count));
+        assert!(parse(of_fields(HEADERS_MAX).as_bytes()).unwrap().is_some());
+        assert_eq!(
+            parse(of_fields(HEADERS_MAX + 1).as_bytes()).unwrap_err(),
+            HeadError::TooLarge
+        );
+    }
+
+    #[test]
+    fn escapes_are_undone_or_refused() {
+        assert_eq!(unescape("%E0%A6%86+a").unwrap(), "আ+a");
+        for text in ["%", "%4", "%zz", "a%", "%ff", "%E0%A6"] {
+            assert_eq!(unescape(text), Err(BadEscape), "{text}");
+        }
+        let query = "room=a+b%2Bc&x&user%6Eame=%E0%A6%86&bad=%f";
+        assert_eq!(query_value(query, "room").unwrap().unwrap(), "a b+c");
+        assert_eq!(query_value(query, "x").unwrap().unwrap(), "");
+        assert_eq!(query_value(query, "username").unwrap().unwrap(), "আ");
+        assert_eq!(query_value(query, "bad"), Some(Err(BadEscape)));
+        assert_eq!(query_value(query, "none"), None);
+    }
+
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    #[test]
+    fn reading_gives_the_head_and_what_is_behind_it() {
+        let (mut client, server) = connected();
+        let head = format!("POST / HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n", "x".repeat(5000));
+        client.write_all(format!("{head}a body\0\n").as_bytes()).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let (head, mut behind) = read(&server, soon()).unwrap();
+        assert_eq!(head.header("a").unwrap().len(), 5000);
+        (&server).read_to_end(&mut behind).unwrap();
+        assert_eq!(behind, b"a body\0\n");
+    }
+
+    #[test]
+    fn a_head_that_drips_in_is_read_all_the_same() {
+        let (mut client, server) = connected();
+        client.set_nodelay(true).unwrap();
+        let reading = std::thread::spawn(move || read(&server, soon()));
+        for byte in b"\r\nGET /a HTTP/1.1\r\nHost: h\r\n\r\n" {
+            client.write_all(&[*byte]).unwrap();
+        }
+        assert_eq!(reading.join().unwrap().unwrap().0.target(), "/a");
+    }
+
+    #[test]
+    fn reading_ends_as_soon_as_it_is_sure() {
+        for (bytes, ends, expected) in [
+            (&b""[..], true, "Closed"),
+            (b"GET / HT", true, "Malformed"),
+            // The beginning of TLS: no line's end is waited for.
+            (b"\x16\x03\x01\x02\x00", false, "Malformed"),
+            (b"GET /\rx", false, "Malformed"),
+            (b"PRI * HTTP/2.0\r\n", false, "Malformed"),
+            (&[b'a'; HEAD_BYTES_MAX], false, "TooLarge"),
+        ] {
+            let (mut client, server) = connected();
+            client.write_all(bytes).unwrap();
+            if ends {
+                client.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let error = read(&server, soon()).unwrap_err();
+            assert!(format!("{error:?}").starts_with(expected), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_deadline_is_for_the_whole_head() {
+        let (mut client, server) = connected();
+        let (done, result) = crossbeam_channel::bounded(1);
+        std::thread::spawn(move || {
+            let error = read(&server, Instant::now() + Duration::from_millis(200)).unwrap_err();
+            let _ = done.send(error);
+        });
+        // A byte is always on its way, so only a deadline that does not begin anew ends it.
+        for _ in 0..2_000 {
+            match result.recv_timeout(Duration::from_millis(5)) {
+                Ok(error) => {
+                    assert_eq!(error, HeadError::TooSlow);
+                    return;
+                }
+                Err(_) => drop(client.write_all(b"a")),
+            }
+        }
+        panic!("the deadline has been put off");
+    }
+
+    /// A valid head, with anything that the rules leave open.
+    fn valid_head() -> impl Strategy<Value = Vec<u8>> {
+        let name = "[A-Za-z0-9!#$%&'*+.^_`|~-]{1,20}";
+        let value = proptest::collection::vec(prop_oneof![Just(b'\t'), b' '..=b'~', 0x80..=0xffu8], 0..40);
+        let fields = proptest::collection::vec((name, value), 0..12);
+        let framing = prop_oneof![
+            Just(String::new()),
+            any::<u64>().prop_map(|length| format!("Content-Length: {length}\r\n")),
+            Just("transfer-encoding:chunked\r\n".to_string()),
+        ];
+        let target = prop_oneof![
+            "/[!-\"$-~]{0,60}",
+            "http://[a-z.]{1,9}(:[1-9][0-9]{0,3})?(/[!-\"$-~]{0,20})?"
+        ];
+        ("[A-Z]{3,7}", target, fields, framing, any::<bool>()).prop_map(|(method, target, fields, framing, empty)| {
+            let method = if method == "CONNECT" { "GET".to_string() } else { method };
+            let first = if empty { "\r\n" } else { "" };
+            let mut bytes =
+                format!("{first}{method} {target} HTTP/1.1\r\nHost: chat.example\r\n{framing}").into_bytes();
+            for (name, value) in fields {
+                if ["host", "content-length", "transfer-encoding"].contains(&&*name.to_ascii_lowercase()) {
+                    continue;
+                }
+                bytes.extend_from_slice(name.as_bytes());
+                bytes.push(b':');
+                bytes.extend_from_slice(&value);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"\r\n");
+            bytes
+        })
+    }
+
+    /// A head with a few places changed for the worse.
+    fn broken_head() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            any::<u8>().prop_map(|byte| vec![byte]),
+            prop_oneof![
+                Just("\r"),
+                Just("\n"),
+                Just("\r\n"),
+                Just("\r\n "),
+                Just(" "),
+                Just("\t"),
+                Just(":"),
+                Just("\0"),
+                Just("\r\nContent-Length: 5\r\n"),
+                Just("\r\nTransfer-Encoding: chunked\r\n"),
+                Just("\r\nHost: h\r\n"),
+            ]
+            .prop_map(|text: &str| text.as_bytes().to_vec()),
+        ];
+        let edits = proptest::collection::vec((any::<prop::sample::Index>(), 0..3usize, piece), 1..4);
+        (valid_head(), edits).prop_map(|(mut bytes, edits)| {
+            for (place, removed, piece) in edits {
+                let start = place.index(bytes.len());
+                let end = (start + removed).min(bytes.len());
+                bytes.splice(start..end, piece);
+            }
+            bytes
+        })
+    }
+
+    /// What httparse makes of it: method, target, minor version, fields, length.
+    type Reading = (String, String, u8, Vec<(String, Vec<u8>)>, usize);
+
+    fn oracle(input: &[u8]) -> Option<Reading> {
+        let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut fields);
+        let length = match request.parse(input) {
+            Ok(httparse::Status::Complete(length)) => length,
+            _ => return None,
+        };
+        let trimmed = |value: &[u8]| {
+            let value = value.to_vec();
+            let start = value.iter().position(|b| !b" \t".contains(b)).unwrap_or(value.len());
+            let end = value
+                .iter()
+                .rposition(|b| !b" \t".contains(b))
+                .map_or(start, |last| last + 1);
+            value[start..end].to_vec()
+        };
+        let fields = request
+            .headers
+            .iter()
+            .map(|field| (field.name.to_string(), trimmed(field.value)));
+        Some((
+            request.method?.to_string(),
+            request.path?.to_string(),
+            request.version?,
+            fields.collect(),
+            length,
+        ))
+    }
+
+    fn agrees(input: &[u8]) -> Result<bool, TestCaseError> {
+        let Ok(Some((head, length))) = parse(input) else {
+            return Ok(false);
+        };
+        let Some(theirs) = oracle(input) else {
+            return Err(TestCaseError::fail("httparse refuses it"));
+        };
+        let fields: Vec<_> = head
+            .headers()
+            .map(|(name, value)| (name.to_string(), value.to_vec()))
+            .collect();
+        prop_assert_eq!(head.method(), theirs.0);
+        if theirs.1.starts_with('/') {
+            prop_assert_eq!(head.target(), theirs.1);
+        } else {
+            prop_assert!(head.target() == "/" || theirs.1.ends_with(head.target().trim_start_matches('/')));
+        }
+        prop_assert_eq!(head.version() == Version::Http11, theirs.2 == 1);
+        prop_assert_eq!(fields, theirs.3);
+        prop_assert_eq!(length, theirs.4);
+        Ok(true)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_valid_head_is_taken_and_no_prefix_of_it(input in valid_head(), behind in any::<[u8; 3]>()) {
+            for end in 0..input.len() {
+                prop_assert!(matches!(parse(&input[..end]), Ok(None)), "{end}");
+            }
+            prop_assert!(agrees(&input)?);
+            let mut longer = input.clone();
+            longer.extend(behind);
+            prop_assert_eq!(parse(&longer).unwrap().unwrap().1, input.len());
+        }
+
+        #[test]
+        fn what_is_taken_of_a_broken_head_means_the_same_to_httparse(input in broken_head()) {
+            agrees(&input)?;
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&input);
+        }
+    }
+}

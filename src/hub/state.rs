@@ -1,0 +1,519 @@
+//! What the hub decides, without doing any of it: events in, effects out.
+//!
+//! Runs on the hub's thread and touches no socket, channel or clock, so that it can be run against a model. The
+//! order of effects is the order in which they must be seen: a member gets what is broadcast to a room
+//! between its `Enter` and its `Exit`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::ids::FrameIds;
+use crate::limits::{Limits, MEMBERS_LISTED_MAX, ROOMS_PER_CONNECTION_MAX};
+use crate::model::{ConnectionId, Nonce, Person, RoomId, Timestamp};
+use crate::protocol::{ClientFrame, ErrorCode, Failure, Frame, FrameType, LimitsShown, Rejected, Replay, Welcome};
+use crate::store::{Append, Appended, NewMessage};
+
+use super::room::Room;
+use super::{RoomDetail, RoomSummary};
+
+/// A member's place in the hub's tables, its own until its last `leave` is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MemberKey(pub usize);
+
+/// A room's place in the hub's tables, its own while it has members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RoomKey(pub usize);
+
+/// What is to be done. Frames are JSON, encoded once for whoever gets them.
+#[derive(Debug)]
+pub enum Effect {
+    /// Ask the store for a place.
+    Append(Append),
+    /// A frame for one member alone.
+    Send { to: MemberKey, json: Arc<[u8]> },
+    /// A frame for everybody in a room.
+    Broadcast { room: RoomKey, json: Arc<[u8]> },
+    /// From here on this member gets what is broadcast to the room.
+    Enter { room: RoomKey, member: MemberKey },
+    /// Up to here this member gets it.
+    Exit { room: RoomKey, member: MemberKey },
+    /// The room's key will be another's.
+    RoomGone { room: RoomKey },
+}
+
+/// Rooms, members, and who is where.
+#[derive(Debug)]
+pub struct State {
+    members: Slab<Member>,
+    rooms: Slab<Room>,
+    /// Members that have not gone, by their connection.
+    by_connection: HashMap<ConnectionId, MemberKey>,
+    /// Rooms by their id, in the order of the listing.
+    by_id: BTreeMap<RoomId, RoomKey>,
+    ids: FrameIds,
+    limits_shown: LimitsShown,
+}
+
+#[derive(Debug)]
+struct Member {
+    person: Arc<Person>,
+    /// The room of frames that name none.
+    home: RoomId,
+    /// In the order of their joins. A room that was left and joined again while both were with the store stands
+    /// here twice, and what comes back from the store is always about the first of them.
+    subscriptions: Vec<Subscription>,
+    /// Whether the connection is no more; the member is freed when its last `leave` has come back.
+    gone: bool,
+}
+
+/// A member's being in one room, from the asking to the last frame.
+#[derive(Debug)]
+struct Subscription {
+    room: RoomId,
+    replay: Replay,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Its `join` is with the store.
+    Joining,
+    /// It gets what is said.
+    In,
+    /// Its `leave` is with the store (and before it, perhaps, its `join`).
+    Leaving,
+}
+
+impl State {
+    /// No rooms and nobody in them.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            members: Slab::new(),
+            rooms: Slab::new(),
+            by_connection: HashMap::new(),
+            by_id: BTreeMap::new(),
+            ids: FrameIds::new(),
+            limits_shown: LimitsShown::from(limits),
+        }
+    }
+
+    /// The member of a connection that has not gone.
+    #[must_use]
+    pub fn member(&self, connection: ConnectionId) -> Option<MemberKey> {
+        self.by_connection.get(&connection).copied()
+    }
+
+    /// Who gets what is broadcast to a room.
+    #[must_use]
+    pub fn members(&self, room: RoomKey) -> &[MemberKey] {
+        self.rooms.get(room.0).map_or(&[], |room| &room.members)
+    }
+
+    /// How many rooms have members.
+    #[must_use]
+    pub fn room_count(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// The rooms with members, ordered by id, from behind `after`, `limit` at most.
+    #[must_use]
+    pub fn list(&self, after: Option<&RoomId>, limit: usize) -> Vec<RoomSummary> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rooms = self
+            .by_id
+            .range((from, Bound::Unbounded))
+            .map(|(_, key)| &self.rooms[key.0]);
+        rooms
+            .filter(|room| !room.members.is_empty())
+            .take(limit)
+            .map(summary)
+            .collect()
+    }
+
+    /// One room with members.
+    #[must_use]
+    pub fn show(&self, id: &RoomId) -> Option<RoomDetail> {
+        let room = &self.rooms[self.by_id.get(id)?.0];
+        (!room.members.is_empty()).then(|| RoomDetail {
+            summary: summary(room),
+            clients: self.people(room),
+        })
+    }
+
+    /// A connection opens, in its first room.
+    pub fn connect(
+        &mut self,
+        connection: ConnectionId,
+        person: Arc<Person>,
+        home: RoomId,
+        replay: Replay,
+        effects: &mut Vec<Effect>,
+    ) -> MemberKey {
+        let member = Member {
+            person,
+            home: home.clone(),
+            subscriptions: Vec::new(),
+            gone: false,
+        };
+        let key = MemberKey(self.members.insert(member));
+        self.by_connection.insert(connection, key);
+        self.begin_join(key, home, replay, effects);
+        key
+    }
+
+    /// A connection is no more, or is about to be: its member leaves every room.
+    pub fn disconnect(&mut self, connection: ConnectionId, effects: &mut Vec<Effect>) {
+        let Some(key) = self.by_connection.remove(&connection) else {
+            return;
+        };
+        let member = &mut self.members[key.0];
+        member.gone = true;
+        for subscription in &mut member.subscriptions {
+            if subscription.phase != Phase::Leaving {
+                subscription.phase = Phase::Leaving;
+                effects.push(Effect::Append(Append::Leave {
+                    room: subscription.room.clone(),
+                    ticket: key.0,
+                }));
+            }
+        }
+        self.free_if_done(key);
+    }
+
+    /// A member says something.
+    pub fn frame(&mut self, from: MemberKey, frame: ClientFrame, now: &Timestamp, effects: &mut Vec<Effect>) {
+        match frame {
+            ClientFrame::Text {
+                room,
+                content,
+                nonce,
+                reply_to,
+            } => match self.members[from.0].speaks_in(room.as_ref()) {
+                Some(room) => effects.push(Effect::Append(Append::Message(NewMessage {
+                    room: room.clone(),
+                    author: Arc::clone(&self.members[from.0].person),
+                    content,
+                    nonce,
+                    reply_to,
+                }))),
+                None => self.reject_outsider(from, room, nonce, now, effects),
+            },
+            ClientFrame::Typing { room, nonce } => {
+                let member = &self.members[from.0];
+                match member.speaks_in(room.as_ref()) {
+                    Some(room) => {
+                        let person = Arc::clone(&member.person);
+                        if let Some(key) = self.by_id.get(room).copied() {
+                            self.announce(key, &person, FrameType::Typing, now, effects);
+                        }
+                    }
+                    None => self.reject_outsider(from, room, nonce, now, effects),
+                }
+            }
+            ClientFrame::Join { room, replay, nonce } => {
+                let subscriptions = &self.members[from.0].subscriptions;
+                let refusal = if subscriptions
+                    .iter()
+                    .any(|one| one.room == room && one.phase != Phase::Leaving)
+                {
+                    Some((ErrorCode::Conflict, format!("you are in {room} already")))
+                } else if subscriptions.len() >= ROOMS_PER_CONNECTION_MAX {
+                    let sentence =
+                        format!("one connection is in {ROOMS_PER_CONNECTION_MAX} rooms at most; leave one first");
+                    Some((ErrorCode::Forbidden, sentence))
+                } else {
+                    None
+                };
+                match refusal {
+                    Some((code, sentence)) => {
+                        self.reject_in(from, &room, Rejected::new(code, sentence, nonce), now, effects);
+                    }
+                    None => self.begin_join(from, room, replay, effects),
+                }
+            }
+            ClientFrame::Leave { room, nonce } => {
+                let subscriptions = &mut self.members[from.0].subscriptions;
+                match subscriptions
+                    .iter_mut()
+                    .find(|one| one.room == room && one.phase != Phase::Leaving)
+                {
+                    Some(subscription) => {
+                        subscription.phase = Phase::Leaving;
+                        effects.push(Effect::Append(Append::Leave { room, ticket: from.0 }));
+                    }
+                    None => {
+                        let rejected = Rejected::new(ErrorCode::NotFound, format!("you are not in {room}"), nonce);
+                        self.reject_in(from, &room, rejected, now, effects);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Something that a member sent is not taken.
+    pub fn reject(&mut self, from: MemberKey, rejected: Rejected, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let home = self.members[from.0].home.clone();
+        self.reject_in(from, &home, rejected, now, effects);
+    }
+
+    /// The store gave something its place.
+    pub fn appended(&mut self, appended: Appended, now: &Timestamp, effects: &mut Vec<Effect>) {
+        match appended {
+            Appended::Message { room, stored } => {
+                // Without a room its last member went before the message had its place: nobody is there to see it.
+                if let Some(key) = self.by_id.get(&room).copied() {
+                    effects.push(Effect::Broadcast {
+                        room: key,
+                        json: Arc::clone(&stored.json),
+                    });
+                    self.rooms[key.0].push(stored);
+                }
+            }
+            Appended::Join { room, ticket, past } => {
+                // The room is there, as it counts this join.
+                if let Some(key) = self.by_id.get(&room).copied() {
+                    if let Some(past) = past {
+                        self.rooms[key.0].learn(past);
+                    }
+                    self.rooms[key.0].joining -= 1;
+                    self.end_join(MemberKey(ticket), key, now, effects);
+                }
+            }
+            Appended::Leave { room, ticket } => {
+                if let Some(key) = self.by_id.get(&room).copied() {
+                    self.end_leave(MemberKey(ticket), key, now, effects);
+                }
+            }
+        }
+    }
+
+    fn begin_join(&mut self, member: MemberKey, id: RoomId, replay: Replay, effects: &mut Vec<Effect>) {
+        let rooms = &mut self.rooms;
+        let key = *self
+            .by_id
+            .entry(id.clone())
+            .or_insert_with_key(|id| RoomKey(rooms.insert(Room::new(id.clone()))));
+        let room = &mut self.rooms[key.0];
+        room.joining += 1;
+        let wants_past = !room.knows_its_past();
+        effects.push(Effect::Append(Append::Join {
+            room: id.clone(),
+            ticket: member.0,
+            wants_past,
+        }));
+        let subscription = Subscription {
+            room: id,
+            replay,
+            phase: Phase::Joining,
+        };
+        self.members[member.0].subscriptions.push(subscription);
+    }
+
+    fn end_join(&mut self, key: MemberKey, room_key: RoomKey, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let person = Arc::clone(&self.members[key.0].person);
+        self.announce(room_key, &person, FrameType::Join, now, effects);
+        self.rooms[room_key.0].members.push(key);
+        let room = &self.rooms[room_key.0];
+        let member = &mut self.members[key.0];
+        let Some(subscription) = member.subscriptions.iter_mut().find(|one| one.room == room.id) else {
+            return;
+        };
+        if subscription.phase == Phase::Joining {
+            subscription.phase = Phase::In;
+        }
+        let (replay, gone) = (subscription.replay, member.gone);
+        if gone {
+            return;
+        }
+        let (frames, reset) = room.replay(replay);
+        let frames = frames.map(|stored| Effect::Send {
+            to: key,
+            json: Arc::clone(&stored.json),
+        });
+        let welcome = Welcome {
+            members: self.people(room),
+            member_count: room.members.len(),
+            reset,
+            limits: &self.limits_shown,
+        };
+        let frame = Frame {
+            seq: Some(room.head()),
+            welcome: Some(welcome),
+            ..plain(self.ids.next(now), &room.id, &person, "", FrameType::Welcome, now)
+        };
+        effects.push(Effect::Send {
+            to: key,
+            json: encoded(&frame),
+        });
+        effects.extend(frames);
+        effects.push(Effect::Enter {
+            room: room_key,
+            member: key,
+        });
+    }
+
+    fn end_leave(&mut self, key: MemberKey, room_key: RoomKey, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let member = &mut self.members[key.0];
+        let room = &mut self.rooms[room_key.0];
+        if let Some(index) = member.subscriptions.iter().position(|one| one.room == room.id) {
+            member.subscriptions.remove(index);
+        }
+        if let Some(index) = room.members.iter().position(|&one| one == key) {
+            room.members.swap_remove(index);
+        }
+        effects.push(Effect::Exit {
+            room: room_key,
+            member: key,
+        });
+        let (person, gone) = (Arc::clone(&member.person), member.gone);
+        let json = self.announce(room_key, &person, FrameType::Leave, now, effects);
+        if !gone {
+            effects.push(Effect::Send { to: key, json });
+        }
+        if self.rooms[room_key.0].is_empty() {
+            let room = self.rooms.remove(room_key.0);
+            self.by_id.remove(&room.id);
+            effects.push(Effect::RoomGone { room: room_key });
+        }
+        self.free_if_done(key);
+    }
+
+    fn free_if_done(&mut self, key: MemberKey) {
+        let member = &self.members[key.0];
+        if member.gone && member.subscriptions.is_empty() {
+            self.members.remove(key.0);
+        }
+    }
+
+    /// Tells a room what somebody does there; nothing of it is stored.
+    fn announce(
+        &mut self,
+        room_key: RoomKey,
+        person: &Person,
+        kind: FrameType,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Arc<[u8]> {
+        let room = &self.rooms[room_key.0];
+        let content = match kind {
+            FrameType::Join => format!("{} joined", person.username),
+            FrameType::Leave => format!("{} left", person.username),
+            _ => String::new(),
+        };
+        let json = encoded(&plain(self.ids.next(now), &room.id, person, &content, kind, now));
+        if !room.members.is_empty() {
+            effects.push(Effect::Broadcast {
+                room: room_key,
+                json: Arc::clone(&json),
+            });
+        }
+        json
+    }
+
+    fn reject_outsider(
+        &mut self,
+        from: MemberKey,
+        room: Option<RoomId>,
+        nonce: Option<Nonce>,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        let room = room.unwrap_or_else(|| self.members[from.0].home.clone());
+        let sentence = format!("you are not in {room}; join it first");
+        self.reject_in(
+            from,
+            &room,
+            Rejected::new(ErrorCode::Forbidden, sentence, nonce),
+            now,
+            effects,
+        );
+    }
+
+    fn reject_in(
+        &mut self,
+        from: MemberKey,
+        room: &RoomId,
+        rejected: Rejected,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        let person = &self.members[from.0].person;
+        let frame = Frame {
+            nonce: rejected.nonce.as_ref(),
+            error: Some(Failure {
+                code: rejected.code,
+                retry_ms: rejected.retry_ms,
+            }),
+            ..plain(
+                self.ids.next(now),
+                room,
+                person,
+                &rejected.sentence,
+                FrameType::Error,
+                now,
+            )
+        };
+        effects.push(Effect::Send {
+            to: from,
+            json: encoded(&frame),
+        });
+    }
+
+    fn people(&self, room: &Room) -> Vec<Person> {
+        let listed = room.members.iter().take(MEMBERS_LISTED_MAX);
+        listed.map(|key| Person::clone(&self.members[key.0].person)).collect()
+    }
+}
+
+impl Member {
+    /// The room that a frame is meant for, if this member may speak there: from the asking to join on.
+    fn speaks_in(&self, room: Option<&RoomId>) -> Option<&RoomId> {
+        let room = room.unwrap_or(&self.home);
+        let mut subscriptions = self.subscriptions.iter();
+        let found = subscriptions.find(|one| one.room == *room && one.phase != Phase::Leaving)?;
+        Some(&found.room)
+    }
+}
+
+fn summary(room: &Room) -> RoomSummary {
+    RoomSummary {
+        id: room.id.clone(),
+        name: room.id.to_string(),
+        client_count: room.members.len(),
+        seq: room.head(),
+    }
+}
+
+fn plain<'a>(
+    id: crate::model::FrameId,
+    room: &'a RoomId,
+    person: &'a Person,
+    content: &'a str,
+    kind: FrameType,
+    timestamp: &'a Timestamp,
+) -> Frame<'a> {
+    Frame {
+        id,
+        room_id: room,
+        user_id: person.id,
+        username: &person.username,
+        content,
+        kind,
+        timestamp,
+        seq: None,
+        nonce: None,
+        reply_to: None,
+        welcome: None,
+        error: None,
+    }
+}
+
+fn encoded(frame: &Frame<'_>) -> Arc<[u8]> {
+    let mut json = Vec::with_capacity(384);
+    frame.encode(&mut json);
+    json.into()
+}

@@ -1,0 +1,316 @@
+//! WebSocket bytes (RFC 6455): the frames that the server sends, and the stream that `tungstenite` reads from.
+//!
+//! Frames from a server bear no mask (section 5.1), so the same bytes serve every member of a room.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use tungstenite::protocol::{Role, WebSocketConfig};
+
+use crate::limits::{MESSAGE_BYTES_MAX, READ_BUFFER_BYTES};
+
+/// A whole text frame begins with this, FIN and opcode 1 (section 5.2).
+const TEXT: u8 = 0x81;
+const CLOSE: u8 = 0x88;
+/// An empty ping.
+pub const PING: &[u8] = &[0x89, 0];
+
+/// Why the server ends a connection: a code of section 7.4.1 and a word about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloseReason {
+    /// The code.
+    pub code: u16,
+    /// The word, at most 123 bytes.
+    pub text: &'static str,
+}
+
+impl CloseReason {
+    /// The server stops.
+    pub const GOING_AWAY: Self = Self {
+        code: 1001,
+        text: "the server is stopping",
+    };
+    /// The peer broke the protocol.
+    pub const PROTOCOL: Self = Self {
+        code: 1002,
+        text: "not the WebSocket protocol",
+    };
+    /// The peer sent a text that is not UTF-8.
+    pub const UTF8: Self = Self {
+        code: 1007,
+        text: "text that is not UTF-8",
+    };
+    /// The peer was silent, or took too long over one message.
+    pub const IDLE: Self = Self {
+        code: 1008,
+        text: "nothing heard for too long",
+    };
+    /// The peer went on after being refused.
+    pub const ABUSE: Self = Self {
+        code: 1008,
+        text: "too much was refused",
+    };
+    /// The peer sent too large a message.
+    pub const TOO_LARGE: Self = Self {
+        code: 1009,
+        text: "a message is at most 64 KiB",
+    };
+    /// The peer took what it was sent too slowly.
+    pub const SLOW_CONSUMER: Self = Self {
+        code: 1013,
+        text: "too slow; come back and resume",
+    };
+}
+
+/// Appends a whole text frame: its header, then whatever `payload` appends.
+pub fn encode_text(bytes: &mut Vec<u8>, payload: &[u8]) {
+    encode(bytes, TEXT, payload);
+}
+
+/// A close frame with its code and word (section 5.5.1).
+#[must_use]
+pub fn close_frame(reason: CloseReason) -> Vec<u8> {
+    let mut payload = reason.code.to_be_bytes().to_vec();
+    payload.extend_from_slice(reason.text.as_bytes());
+    let mut bytes = Vec::with_capacity(payload.len() + 2);
+    encode(&mut bytes, CLOSE, &payload);
+    bytes
+}
+
+fn encode(bytes: &mut Vec<u8>, first: u8, payload: &[u8]) {
+    bytes.push(first);
+    match payload.len() {
+        length @ 0..=125 => bytes.push(length as u8),
+        length @ 126..=0xFFFF => {
+            bytes.push(126);
+            bytes.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(127);
+            bytes.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(payload);
+}
+
+/// Where the frame that `sent` bytes have begun ends, in bytes that begin with a frame and hold whole ones of
+/// ours. A member that is cut off gets the rest of the frame that it has half of, or its close frame
+/// would be read as a part of that one.
+#[must_use]
+pub fn frame_end(bytes: &[u8], sent: usize) -> usize {
+    let mut end = 0;
+    while end < sent {
+        let length = match bytes.get(end + 1) {
+            Some(126) => bytes
+                .get(end + 2..end + 4)
+                .map(|n| 4 + usize::from(u16::from_be_bytes([n[0], n[1]]))),
+            Some(127) => bytes
+                .get(end + 2..end + 10)
+                .and_then(|n| n.try_into().ok())
+                .and_then(|n| usize::try_from(u64::from_be_bytes(n)).ok())
+                .map(|n| 10 + n),
+            Some(short) => Some(2 + usize::from(*short)),
+            None => None,
+        };
+        match length {
+            Some(length) => end += length,
+            None => return bytes.len(),
+        }
+    }
+    end.min(bytes.len())
+}
+
+/// A socket as `tungstenite` sees it.
+///
+/// Reading has one deadline for a whole message, however it trickles in, and never blocks while messages are
+/// in hand that the hub should get first. Writing goes into a buffer: the hub alone writes to sockets, and gets
+/// the pongs and close replies that `read` makes from [`take_written`](Self::take_written).
+#[derive(Debug)]
+pub struct Stream {
+    socket: Arc<TcpStream>,
+    written: Vec<u8>,
+    /// How long a message may take.
+    deadline: Duration,
+    /// Whether a read must return at once rather than wait.
+    in_hand: bool,
+    /// Whether the last read took all there was.
+    drained: bool,
+    /// Bytes and reads since the last whole message, and when the first wait for the rest began.
+    bytes_of_message: usize,
+    waiting_since: Option<Instant>,
+    /// Whether the socket's own time-out is shorter than `deadline` now.
+    timeout_short: bool,
+}
+
+/// Payload may come a byte to a frame, each with a header of six bytes or eight; beyond that it is a game.
+const RAW_BYTES_PER_MESSAGE_MAX: usize = 9 * MESSAGE_BYTES_MAX;
+
+impl Stream {
+    /// Takes over a socket after its handshake.
+    ///
+    /// # Errors
+    /// Where the socket takes no time-out.
+    pub fn new(socket: Arc<TcpStream>, deadline: Duration) -> io::Result<Self> {
+        socket.set_read_timeout(Some(deadline))?;
+        Ok(Self {
+            socket,
+            written: Vec::new(),
+            deadline,
+            in_hand: false,
+            drained: false,
+            bytes_of_message: 0,
+            waiting_since: None,
+            timeout_short: false,
+        })
+    }
+
+    /// What was to be written since the last call.
+    pub fn take_written(&mut self) -> Option<Vec<u8>> {
+        (!self.written.is_empty()).then(|| std::mem::take(&mut self.written))
+    }
+
+    /// A whole message came: the next one has the full time again.
+    pub fn message_came(&mut self) {
+        self.bytes_of_message = 0;
+        self.waiting_since = None;
+    }
+
+    /// Says whether messages are in hand that wait for the next read to return.
+    pub fn set_in_hand(&mut self, in_hand: bool) {
+        self.in_hand = in_hand;
+    }
+
+    /// Sets the socket's time-out to what is left for a message that has begun, or back to the full time.
+    fn prepare_wait(&mut self) -> io::Result<()> {
+        if self.bytes_of_message == 0 {
+            if self.timeout_short {
+                self.socket.set_read_timeout(Some(self.deadline))?;
+                self.timeout_short = false;
+            }
+            return Ok(());
+        }
+        let now = Instant::now();
+        let since = *self.waiting_since.get_or_insert(now);
+        let left = self.deadline.saturating_sub(now - since);
+        if left.is_zero() || self.bytes_of_message > RAW_BYTES_PER_MESSAGE_MAX {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.socket.set_read_timeout(Some(left))?;
+        self.timeout_short = true;
+        Ok(())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // With messages in hand one more look at the socket is enough: what it has may be part of a long
+        // message, or of none at all.
+        if self.in_hand && (self.drained || self.bytes_of_message > 0) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let flags = if self.in_hand {
+            RecvFlags::DONTWAIT
+        } else {
+            RecvFlags::empty()
+        };
+        if !self.in_hand {
+            self.prepare_wait()?;
+        }
+        loop {
+            match recv(&*self.socket, &mut *buffer, flags) {
+                Ok((count, _)) => {
+                    self.drained = count < buffer.len();
+                    self.bytes_of_message += count;
+                    return Ok(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if self.in_hand => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.written.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A WebSocket whose handshake is done; `early` is what came behind the request's head.
+#[must_use]
+pub fn accept(stream: Stream, early: Vec<u8>) -> tungstenite::WebSocket<Stream> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(MESSAGE_BYTES_MAX)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX))
+        .accept_unmasked_frames(false);
+    tungstenite::WebSocket::from_partially_read(stream, early, Role::Server, Some(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_has_the_shortest_length_that_fits() {
+        for (payload, header) in [
+            (0, vec![0x81, 0]),
+            (125, vec![0x81, 125]),
+            (126, vec![0x81, 126, 0, 126]),
+            (65_535, vec![0x81, 126, 255, 255]),
+            (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let mut bytes = Vec::new();
+            encode_text(&mut bytes, &vec![b'x'; payload]);
+            assert_eq!(bytes.len(), header.len() + payload);
+            assert_eq!(bytes[..header.len()], header);
+        }
+    }
+
+    #[test]
+    fn every_close_frame_fits_a_control_frame() {
+        for reason in [
+            CloseReason::GOING_AWAY,
+            CloseReason::PROTOCOL,
+            CloseReason::UTF8,
+            CloseReason::IDLE,
+            CloseReason::ABUSE,
+            CloseReason::TOO_LARGE,
+            CloseReason::SLOW_CONSUMER,
+        ] {
+            let bytes = close_frame(reason);
+            assert_eq!(bytes[0], 0x88);
+            assert_eq!(usize::from(bytes[1]), bytes.len() - 2);
+            assert!(bytes.len() <= 127);
+            assert_eq!(bytes[2..4], reason.code.to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn a_cut_is_made_between_frames() {
+        let mut bytes = Vec::new();
+        let mut ends = vec![0];
+        for length in [0, 3, 125, 126, 300, 70_000] {
+            encode_text(&mut bytes, &vec![b'x'; length]);
+            ends.push(bytes.len());
+        }
+        for sent in 0..=bytes.len() {
+            let end = frame_end(&bytes, sent);
+            assert!(ends.contains(&end) && end >= sent);
+            assert!(!ends.iter().any(|&earlier| earlier >= sent && earlier < end), "{sent}");
+        }
+    }
+}
