@@ -1,14 +1,185 @@
-//! adda: a real-time chat server in one small binary.
+//! adda: a real-time chat server in one small binary, blocking on purpose.
+//!
+//! One public port; every accepted connection gets an OS thread. WebSocket upgrades stay on their thread, and
+//! everything else is relayed to `tiny_http` behind a private socket. One thread, the hub, owns rooms, members
+//! and everything that is on its way to a member; another, the store, gives messages their place and keeps them.
+//!
+//! ```text
+//! socket ─ listener ─ head ─┬─ WebSocket ─ session ──Command──▶ hub ──Append──▶ store
+//!                           └─ anything else ─ relay ─ tiny_http ──Command──▶ │       │ commit
+//! sockets ◀────────────── one non-blocking send per member per batch ──────── hub ◀───┘ Appended
+//! ```
+//!
+//! # Threads
+//!
+//! | thread | owns | hears | tells | ends when |
+//! | --- | --- | --- | --- | --- |
+//! | main | the process | signals | hub: `Stop` | the others have ended, or time is up |
+//! | listener | the public port, the caps | accept | refuser: sockets | the port is shut down |
+//! | refuser | refused sockets | listener | — | the listener has ended |
+//! | connection (each) | one socket's reading side | its peer | hub: `Connect`, `Frames`, `Gone` | its peer has gone, or the hub shut its socket down |
+//! | http (each) | one request at a time | `tiny_http` | hub, store: questions | the server is unblocked |
+//! | hub | rooms, members, outboxes | commands, the store | store: a batch; sockets: frames | `Stop` is carried out |
+//! | store | what is kept, each room's order | a batch, questions | hub: the batch, in its places | the hub has ended |
+//!
+//! # Channels
+//!
+//! No cycle of threads can block on full channels:
+//!
+//! ```text
+//! connections, http ══commands══▶ hub ──appends──▶ store ──appended──▶ hub
+//!               http ══questions══▶ store        ══ may block, ── never does
+//! ```
+//!
+//! At most one batch is on its way between hub and store, and each channel between them holds one; so neither
+//! ever waits to send, and whoever waits for the hub or the store waits for a thread that goes on. Answers to
+//! questions go into a channel with room for them.
+//!
+//! # What never happens
+//!
+//! - The hub touches no disk, parses no JSON from clients and never blocks on a socket.
+//! - A session writes to no socket after the handshake.
+//! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`.
+//! - A file imports nothing from a higher layer: `main cli` over `listener relay session http` over `head answer` over
+//!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids`.
 
 pub mod answer;
+pub mod capacity;
+pub mod cli;
 pub mod config;
 pub mod head;
+pub mod http;
 pub mod hub;
 pub mod ids;
 pub mod limits;
+pub mod listener;
+pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod protocol;
 pub mod rate;
+pub mod relay;
+pub mod session;
 pub mod store;
 pub mod ws;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use config::Config;
+use hub::Command;
+use limits::STOP_WAIT;
+use listener::{Caps, Front, Listening};
+use metrics::Metrics;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The public port can't be had.
+    #[error("failed to listen on {0}: {1}")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// The handlers of HTTP can't be started.
+    #[error("failed to start the web server: {0}")]
+    Http(#[source] http::StartError),
+    /// The system gives no thread.
+    #[error("failed to start a thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A server that accepts. Dropping it leaves its threads to the end of the process; [`stop`](Self::stop) ends them.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    listening: Listening,
+    commands: Sender<Command>,
+    http: http::Server,
+    hub: JoinHandle<()>,
+    store: JoinHandle<()>,
+}
+
+/// Starts everything, the inner parts first, and accepts when it returns.
+///
+/// # Errors
+/// [`StartError`], with nothing left running that a client could reach.
+pub fn start(config: Config) -> Result<Running, StartError> {
+    let Config {
+        listen,
+        origins,
+        connections_max,
+        connections_per_address_max,
+        limits,
+    } = config;
+    let (connections_max, term) = capacity::Bounds::raise_and_read().connections_max(connections_max);
+    log::info!("{connections_max} connections at once, by {term}");
+    let socket = listener::open(listen).map_err(|error| StartError::Listen(listen, error))?;
+    let address = socket.local_addr().map_err(|error| StartError::Listen(listen, error))?;
+
+    let metrics = Arc::new(Metrics::default());
+    let (commands, commanded) = hub::channel();
+    let (writer, reader, store) = store::start(Arc::clone(&metrics)).map_err(StartError::Thread)?;
+    let hub = hub::start(commanded, writer, limits, Arc::clone(&metrics)).map_err(StartError::Thread)?;
+    let handle = hub::Handle::new(commands.clone(), reader);
+    let http = http::Server::start(handle, Arc::clone(&metrics)).map_err(StartError::Http)?;
+    let relay = http.relay();
+    let sessions = session::Context {
+        commands: commands.clone(),
+        origins,
+        limits,
+        metrics,
+    };
+    let caps = Caps {
+        connections_max,
+        per_address_max: connections_per_address_max,
+    };
+    let listening = Listening::start(socket, Front { sessions, relay }, caps).map_err(StartError::Thread)?;
+    Ok(Running {
+        address,
+        listening,
+        commands,
+        http,
+        hub,
+        store,
+    })
+}
+
+impl Running {
+    /// Where it listens; the real port where port 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, commits, closes every connection with 1001, and waits for the threads, for
+    /// [`STOP_WAIT`] at the most.
+    pub fn stop(self) {
+        let Self {
+            mut listening,
+            commands,
+            http,
+            hub,
+            store,
+            ..
+        } = self;
+        let deadline = Instant::now() + STOP_WAIT;
+        listening.stop();
+        // Fails only where the hub has ended.
+        let _ = commands.send_deadline(Command::Stop, deadline);
+        drop(commands);
+        let mut inner = vec![hub, store];
+        while Instant::now() < deadline && (listening.connections() > 0 || !inner.is_empty()) {
+            // A thread that panicked has said so already.
+            inner
+                .extract_if(.., |thread| thread.is_finished())
+                .for_each(|thread| drop(thread.join()));
+            thread::sleep(Duration::from_millis(2));
+        }
+        if listening.connections() > 0 || !inner.is_empty() {
+            log::warn!("{} connections did not end in time", listening.connections());
+        }
+        drop(http);
+    }
+}

@@ -1,3 +1,103 @@
-//! The `adda` command.
+//! The `adda` command: flags, start, wait for a signal, stop.
 
-fn main() {}
+use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+
+use adda::cli::{Cli, Command, Serve};
+use adda::logging;
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// The flags or the environment make no sense.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Command::Serve(flags)) => serve(&flags),
+        None => serve(&cli.serve),
+    }
+}
+
+fn serve(flags: &Serve) -> ExitCode {
+    let config = match flags.config(std::env::var("PORT").ok().as_deref()) {
+        Ok(config) => config,
+        Err(sentence) => return fail(&sentence, EXIT_USAGE),
+    };
+    // Before anything runs: a signal during the start is then a clean stop behind it.
+    let mut signals = match Signals::new([SIGINT, SIGTERM]) {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("failed to wait for signals: {error}"), 1),
+    };
+    if let Err(error) = logging::start(flags.log) {
+        return fail(&format!("failed to start the log: {error}"), 1);
+    }
+    let running = match adda::start(config) {
+        Ok(running) => running,
+        Err(error) => return fail(&error.to_string(), 1),
+    };
+    greet(running.address());
+    let signal = signals.forever().next();
+    log::info!(
+        "stopping, by {}",
+        if signal == Some(SIGINT) { "Ctrl-C" } else { "SIGTERM" }
+    );
+    running.stop();
+    log::info!("stopped");
+    ExitCode::SUCCESS
+}
+
+fn fail(sentence: &str, code: u8) -> ExitCode {
+    // A closed standard error loses the sentence; the code is still right.
+    let _ = writeln!(io::stderr(), "adda: {sentence}");
+    ExitCode::from(code)
+}
+
+/// Says where the server is: one line for programs, then addresses for people, and for a phone's camera a code.
+fn greet(address: SocketAddr) {
+    let mut text = format!("listening on http://{address}\n");
+    let open: Vec<String> = addresses(address)
+        .into_iter()
+        .map(|ip| format!("http://{}", SocketAddr::new(ip, address.port())))
+        .collect();
+    for url in &open {
+        text.push_str(&format!("  open {url}\n"));
+    }
+    if io::stdout().is_terminal()
+        && let Some(url) = open
+            .iter()
+            .rev()
+            .find(|url| !url.contains("127.0.0.1") && !url.contains("localhost"))
+        && let Ok(code) = qrcode::QrCode::new(url)
+    {
+        let code = code
+            .render::<qrcode::render::unicode::Dense1x2>()
+            .quiet_zone(true)
+            .build();
+        text.push_str(&format!("\n{code}\n"));
+    }
+    let mut stdout = io::stdout().lock();
+    // Whoever closed standard output does not want to know.
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// The addresses at which people on this machine and on its networks find the server, ours first.
+fn addresses(address: SocketAddr) -> Vec<IpAddr> {
+    if !address.ip().is_unspecified() {
+        return vec![address.ip()];
+    }
+    let mut found: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .iter()
+        .map(if_addrs::Interface::ip)
+        .collect();
+    // Link-local IPv6 needs a zone, which no browser takes.
+    found.retain(|ip| match ip {
+        IpAddr::V4(ip) => !ip.is_link_local(),
+        IpAddr::V6(ip) => address.is_ipv6() && !ip.is_unicast_link_local() && !ip.is_loopback(),
+    });
+    found.sort_by_key(|ip| (!ip.is_loopback(), ip.is_ipv6()));
+    found
+}

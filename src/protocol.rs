@@ -200,6 +200,17 @@ pub enum ClientFrame {
     },
 }
 
+impl ClientFrame {
+    /// The client's own mark on the command.
+    #[must_use]
+    pub fn into_nonce(self) -> Option<Nonce> {
+        match self {
+            Self::Text { nonce, .. } | Self::Typing { nonce, .. } => nonce,
+            Self::Join { nonce, .. } | Self::Leave { nonce, .. } => nonce,
+        }
+    }
+}
+
 /// What a join wants of a room's past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replay {

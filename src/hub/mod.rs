@@ -24,7 +24,7 @@ use crate::limits::{
 };
 use crate::metrics::{Drop as DropReason, Metrics};
 use crate::model::{ConnectionId, Person, RoomId, Seq, Timestamp};
-use crate::protocol::{ClientFrame, Rejected, Replay};
+use crate::protocol::{ClientFrame, ErrorCode, Rejected, Replay};
 use crate::store::{Append, Reader, Writer};
 use crate::ws::{CloseReason, PING, encode_text};
 
@@ -461,7 +461,15 @@ impl Hub {
         }
         match frame {
             Inbound::Frame(frame) => self.state.frame(member, frame, now, &mut self.effects),
-            Inbound::Rejected(rejected) => self.state.reject(member, rejected, now, &mut self.effects),
+            Inbound::Rejected(rejected) => {
+                let limited = rejected.code == ErrorCode::RateLimited;
+                self.metrics.dropped(if limited {
+                    DropReason::RateLimited
+                } else {
+                    DropReason::Rejected
+                });
+                self.state.reject(member, rejected, now, &mut self.effects);
+            }
             Inbound::Control(bytes) => self.own(member, |own| own.extend_from_slice(&bytes)),
             Inbound::Close(reason) => self.close(member, reason),
         }

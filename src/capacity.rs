@@ -1,0 +1,158 @@
+//! How many connections the system can carry, found out before the first is accepted.
+//!
+//! Every bound of the system is checked against beforehand, because running into one is worse than a refusal:
+//! without memory maps the standard library aborts the process instead of giving an error.
+
+use std::fmt;
+use std::fs;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::limits::{DESCRIPTORS_RESERVED, MAPS_PER_THREAD, MAPS_RESERVED};
+
+/// What decides how many connections there can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Term {
+    /// The operator's `--max-connections`.
+    Flag,
+    /// Open files (`RLIMIT_NOFILE`).
+    Descriptors,
+    /// Memory maps (`vm.max_map_count`).
+    Maps,
+    /// Tasks (`RLIMIT_NPROC`, `kernel.threads-max`, the cgroup's `pids.max`).
+    Tasks,
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag => "--max-connections",
+            Self::Descriptors => "the limit of open files (ulimit -n)",
+            Self::Maps => "the limit of memory maps (vm.max_map_count)",
+            Self::Tasks => "the limit of tasks (ulimit -u, kernel.threads-max or the cgroup's pids.max)",
+        })
+    }
+}
+
+/// The system's bounds; nothing where there is none or it can't be known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Open files of this process.
+    pub descriptors: Option<u64>,
+    /// Memory maps of this process.
+    pub maps: Option<u64>,
+    /// The smallest bound on tasks.
+    pub tasks: Option<u64>,
+}
+
+impl Bounds {
+    /// Raises the soft limit of open files to the hard one and reads what the system allows.
+    #[must_use]
+    pub fn raise_and_read() -> Self {
+        let descriptors = getrlimit(Resource::Nofile);
+        // Where it can't be raised, the soft limit counts.
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: descriptors.maximum,
+                ..descriptors
+            },
+        );
+        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
+        let tasks = [
+            getrlimit(Resource::Nproc).current,
+            number("/proc/sys/kernel/threads-max"),
+            cgroup_tasks(),
+        ];
+        Self {
+            descriptors: getrlimit(Resource::Nofile).current,
+            maps: number("/proc/sys/vm/max_map_count"),
+            tasks: tasks.into_iter().flatten().min(),
+        }
+    }
+
+    /// How many connections can be carried, one at least, and what decides it.
+    #[must_use]
+    pub fn connections_max(&self, flag: Option<u64>) -> (u64, Term) {
+        let terms = [
+            flag.map(|flag| (flag, Term::Flag)),
+            // A connection has one descriptor; those of requests on their way to a handler are reserved.
+            self.descriptors
+                .map(|bound| (bound.saturating_sub(DESCRIPTORS_RESERVED), Term::Descriptors)),
+            self.maps
+                .map(|bound| (bound.saturating_sub(MAPS_RESERVED) / MAPS_PER_THREAD, Term::Maps)),
+            // The others of this user need some.
+            self.tasks
+                .map(|bound| (bound / 10 * 8 + bound % 10 * 8 / 10, Term::Tasks)),
+        ];
+        let (count, term) = terms
+            .into_iter()
+            .flatten()
+            .min_by_key(|(count, _)| *count)
+            .unwrap_or((10_000, Term::Maps));
+        (count.max(1), term)
+    }
+}
+
+/// The smallest `pids.max` on the way from this process's cgroup to the root (cgroup v2).
+fn cgroup_tasks() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let mut bounds = Vec::new();
+    let mut path = std::path::Path::new(group.trim_start_matches('/'));
+    loop {
+        let file = std::path::Path::new("/sys/fs/cgroup").join(path).join("pids.max");
+        bounds.extend(
+            fs::read_to_string(file)
+                .ok()
+                .and_then(|text| text.trim().parse::<u64>().ok()),
+        );
+        match path.parent() {
+            Some(parent) => path = parent,
+            None => return bounds.into_iter().min(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_term_decides() {
+        let bounds = |descriptors, maps, tasks| Bounds {
+            descriptors,
+            maps,
+            tasks,
+        };
+        for (bounds, flag, expected) in [
+            (
+                bounds(Some(20_000), Some(65_530), Some(96_365)),
+                None,
+                (12_306, Term::Maps),
+            ),
+            (
+                bounds(Some(20_000), Some(65_530), Some(96_365)),
+                Some(100),
+                (100, Term::Flag),
+            ),
+            (
+                bounds(Some(1_024), Some(65_530), Some(96_365)),
+                None,
+                (896, Term::Descriptors),
+            ),
+            (bounds(Some(20_000), Some(65_530), Some(100)), None, (80, Term::Tasks)),
+            (bounds(Some(64), None, None), None, (1, Term::Descriptors)),
+            (bounds(None, None, Some(u64::MAX)), Some(5), (5, Term::Flag)),
+        ] {
+            assert_eq!(bounds.connections_max(flag), expected, "{bounds:?} {flag:?}");
+        }
+    }
+
+    #[test]
+    fn this_system_can_be_read() {
+        let bounds = Bounds::raise_and_read();
+        assert!(bounds.descriptors.is_some_and(|count| count >= 64), "{bounds:?}");
+        assert!(bounds.maps.is_some() && bounds.tasks.is_some(), "{bounds:?}");
+    }
+}

@@ -1,0 +1,251 @@
+//! The command line: flags, their environment, and what they mean as a [`Config`].
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::config::{Config, Origin};
+use crate::limits::{HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX};
+
+/// A chat server in one binary: browser chat, rooms, and room listings for curl.
+#[derive(Debug, Parser)]
+#[command(name = "adda", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; nothing is `serve`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The flags of `serve`.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// What the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server (also without this word)
+    Serve(Serve),
+}
+
+/// The flags of the server.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
+    /// Where to listen; port 0 picks a free one [default: 0.0.0.0:3000, or port $PORT]
+    #[arg(long, env = "ADDA_LISTEN", value_name = "ADDR:PORT", value_parser = address)]
+    pub listen: Option<SocketAddr>,
+
+    /// Where messages are kept; `:memory:` keeps nothing beyond the process, and is all there is so far
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = ":memory:", value_parser = [":memory:"])]
+    pub data: String,
+
+    /// Stored messages that are shown on joining a room
+    #[arg(long, env = "ADDA_HISTORY", value_name = "N", default_value_t = Limits::default().history_default as u64,
+          value_parser = clap::value_parser!(u64).range(0..=HISTORY_MAX as u64))]
+    pub history: u64,
+
+    /// Pages of this origin may connect too; may be given again, or separated by commas
+    #[arg(long = "origin", env = "ADDA_ORIGIN", value_name = "URL", value_delimiter = ',')]
+    pub origins: Vec<Origin>,
+
+    /// Connections at once, where that is fewer than the system allows
+    #[arg(long, env = "ADDA_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_connections: Option<u64>,
+
+    /// Connections at once from one address (IPv6: from one /64); 0 is no limit
+    #[arg(long, env = "ADDA_MAX_PER_IP", value_name = "N", default_value_t = 0)]
+    pub max_per_ip: u32,
+
+    /// Bytes of a message's text
+    #[arg(long, env = "ADDA_MAX_CONTENT", value_name = "BYTES", default_value = "8192", value_parser = content_bytes)]
+    pub max_content: usize,
+
+    /// Messages a second from one connection; 0 is no limit
+    #[arg(long, env = "ADDA_RATE", value_name = "N/s", default_value = "10/s", value_parser = rate)]
+    pub rate: u32,
+
+    /// Messages at once after a pause; 0 is no limit
+    #[arg(long, env = "ADDA_BURST", value_name = "N", default_value_t = Limits::default().rate_burst)]
+    pub burst: u32,
+
+    /// Bytes that may wait for a member that reads too slowly, before it is disconnected
+    #[arg(long, env = "ADDA_OUTBOX_BYTES", value_name = "BYTES", default_value = "1M", value_parser = outbox_bytes)]
+    pub outbox_bytes: usize,
+
+    /// How often a connection is asked whether it is still there
+    #[arg(long, env = "ADDA_PING_INTERVAL", value_name = "TIME", default_value = "25s", value_parser = ping_interval)]
+    pub ping_interval: Duration,
+
+    /// How much to log: off, error, warn, info, debug
+    #[arg(long, env = "ADDA_LOG", value_name = "LEVEL", default_value = "info")]
+    pub log: LevelFilter,
+}
+
+impl Serve {
+    /// The flags as the server takes them. `port` is the environment's `PORT`, heard where nothing says where
+    /// to listen.
+    ///
+    /// # Errors
+    /// A sentence about a `PORT` that is none.
+    pub fn config(&self, port: Option<&str>) -> Result<Config, String> {
+        let mut config = Config::default();
+        match (self.listen, port) {
+            (Some(address), _) => config.listen = address,
+            (None, Some(port)) => {
+                let number = port
+                    .parse()
+                    .map_err(|_| format!("PORT is “{port}”, which is not a port (0 to 65535)"))?;
+                config.listen.set_port(number);
+            }
+            (None, None) => {}
+        }
+        config.origins.clone_from(&self.origins);
+        config.connections_max = self.max_connections;
+        config.connections_per_address_max = self.max_per_ip;
+        config.limits = Limits {
+            history_default: usize::try_from(self.history).unwrap_or(HISTORY_MAX),
+            content_bytes_max: self.max_content,
+            // A rate without a burst has none to bound, and the other way round.
+            rate_per_s: if self.burst == 0 { 0 } else { self.rate },
+            rate_burst: self.burst,
+            outbox_bytes_max: self.outbox_bytes,
+            ping_interval: self.ping_interval,
+            ..config.limits
+        };
+        Ok(config)
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let sentence = || "an address looks like 0.0.0.0:3000, [::]:3000 or localhost:3000".to_owned();
+    text.to_socket_addrs()
+        .map_err(|_| sentence())?
+        .next()
+        .ok_or_else(sentence)
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    number
+        .parse()
+        .map_err(|_| "a rate looks like 10/s; 0 is no limit".to_owned())
+}
+
+/// Bytes, with K, M or G for powers of 1024.
+fn bytes(text: &str) -> Option<usize> {
+    let (number, unit) = match text.strip_suffix(['K', 'k']) {
+        Some(number) => (number, 1 << 10),
+        None => match text.strip_suffix(['M', 'm']) {
+            Some(number) => (number, 1 << 20),
+            None => text
+                .strip_suffix(['G', 'g'])
+                .map_or((text, 1), |number| (number, 1 << 30)),
+        },
+    };
+    number.parse::<usize>().ok()?.checked_mul(unit)
+}
+
+fn content_bytes(text: &str) -> Result<usize, String> {
+    // Room for the JSON around it, and for escapes.
+    let most = MESSAGE_BYTES_MAX / 2;
+    let fits = bytes(text).filter(|count| (1..=most).contains(count));
+    fits.ok_or_else(|| format!("a message's text has from 1 to {most} bytes, such as 8192 or 8K"))
+}
+
+fn outbox_bytes(text: &str) -> Result<usize, String> {
+    let range = MESSAGE_BYTES_MAX..=OUTBOXES_BYTES_MAX;
+    let fits = bytes(text).filter(|count| range.contains(count));
+    fits.ok_or_else(|| "an outbox has from 64K to 256M, such as 1M".to_owned())
+}
+
+fn ping_interval(text: &str) -> Result<Duration, String> {
+    let (number, unit_ms) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1),
+        None => match text.strip_suffix('m') {
+            Some(number) => (number, 60_000),
+            None => (text.strip_suffix('s').unwrap_or(text), 1_000),
+        },
+    };
+    let ms = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit_ms));
+    let fits = ms
+        .filter(|ms| (100..=3_600_000).contains(ms))
+        .map(Duration::from_millis);
+    fits.ok_or_else(|| "a ping interval is from 100ms to 60m, such as 25s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str], port: Option<&str>) -> Result<Config, String> {
+        let cli = Cli::try_parse_from([&["adda"], args].concat()).map_err(|error| error.to_string())?;
+        let serve = match cli.command {
+            Some(Command::Serve(serve)) => serve,
+            None => cli.serve,
+        };
+        serve.config(port)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_a_config() {
+        let plain = config(&[], None).unwrap();
+        assert_eq!(plain.listen.to_string(), "0.0.0.0:3000");
+        assert_eq!(plain.limits, Limits::default());
+        let given = config(
+            &[
+                "serve",
+                "--listen=[::1]:0",
+                "--rate=0",
+                "--ping-interval=500ms",
+                "--outbox-bytes=2M",
+                "--max-content=1K",
+            ],
+            Some("80"),
+        );
+        let given = given.unwrap();
+        assert_eq!(given.listen.to_string(), "[::1]:0");
+        assert_eq!(given.limits.rate_per_s, 0);
+        assert_eq!(given.limits.ping_interval, Duration::from_millis(500));
+        assert_eq!(
+            (given.limits.outbox_bytes_max, given.limits.content_bytes_max),
+            (2 << 20, 1 << 10)
+        );
+        assert_eq!(config(&[], Some("8080")).unwrap().listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(
+            config(&["--origin=http://a,https://b:1"], None).unwrap().origins.len(),
+            2
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_in_a_sentence() {
+        for args in [
+            ["--listen=nowhere"],
+            ["--listen=1.2.3.4"],
+            ["--rate=fast"],
+            ["--rate=-1"],
+            ["--outbox-bytes=1"],
+            ["--max-content=1G"],
+            ["--ping-interval=0"],
+            ["--ping-interval=9999m"],
+            ["--history=201"],
+            ["--max-connections=0"],
+            ["--origin=ftp://x"],
+            ["--log=loud"],
+            ["--no-such-flag"],
+            ["dance"],
+        ] {
+            assert!(config(&args, None).is_err(), "{args:?}");
+        }
+        assert!(config(&[], Some("http")).unwrap_err().contains("PORT"));
+    }
+}

@@ -1,0 +1,334 @@
+//! The public port: accepts, enforces the caps, gives each connection its thread.
+//!
+//! The listening thread never waits for a peer. A connection that can't be carried is told so (503) by another
+//! thread, which keeps it until it has read why. An error of accept is waited out, and never the end.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
+
+use crate::answer::Problem;
+use crate::head::{self, Head};
+use crate::limits::{REFUSED_MAX, STACK_BYTES};
+use crate::metrics::{Metrics, Refusal};
+use crate::model::ConnectionId;
+use crate::relay::Relay;
+use crate::session::{self, Context};
+
+/// Connections that the system holds for us while all threads are busy starting.
+const BACKLOG: i32 = 4_096;
+/// How long an error of accept is waited out: at first, and at the most.
+const BACK_OFF_MIN: Duration = Duration::from_millis(10);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+/// How long a refused connection may take to read why.
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
+/// How often the refused are looked at.
+const REFUSED_LOOK: Duration = Duration::from_millis(20);
+
+/// What every connection's thread needs; shared by all of them.
+#[derive(Debug)]
+pub struct Front {
+    /// Where WebSockets go.
+    pub sessions: Context,
+    /// Where everything else goes.
+    pub relay: Relay,
+}
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Caps {
+    /// In all.
+    pub connections_max: u64,
+    /// From one address, IPv6 by /64; 0 for no limit.
+    pub per_address_max: u32,
+}
+
+/// Opens the public port.
+///
+/// # Errors
+/// As the system says: the port is in use, the address is not ours.
+pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv6() {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// The listening thread and its helper.
+#[derive(Debug)]
+pub struct Listening {
+    socket: Arc<TcpListener>,
+    open: Arc<Open>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Listening {
+    /// Begins to accept.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(socket: TcpListener, front: Front, caps: Caps) -> io::Result<Self> {
+        let socket = Arc::new(socket);
+        let open = Arc::new(Open {
+            caps,
+            count: AtomicU64::new(0),
+            addresses: Mutex::default(),
+        });
+        // A refused connection that finds the queue full is closed without a word.
+        let (refuse, refused) = bounded(REFUSED_MAX);
+        let refuser = thread::Builder::new()
+            .name("refuser".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || tell_refused(&refused))?;
+        let accepting = Accepting {
+            socket: Arc::clone(&socket),
+            open: Arc::clone(&open),
+            front: Arc::new(front),
+            refuse,
+        };
+        let listener = thread::Builder::new()
+            .name("listener".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || accepting.run())?;
+        Ok(Self {
+            socket,
+            open,
+            threads: vec![listener, refuser],
+        })
+    }
+
+    /// Stops accepting, and waits for the thread to end. Open connections go on.
+    pub fn stop(&mut self) {
+        // A listening socket that is shut down fails its accept; where it does not, the process ends anyway.
+        if rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Both).is_ok() {
+            for thread in self.threads.drain(..) {
+                // A thread that panicked has said so already.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    /// Connections whose thread has not ended.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.open.count.load(Ordering::Acquire)
+    }
+}
+
+/// The connections that are open, counted before a thread is made for one.
+#[derive(Debug)]
+struct Open {
+    caps: Caps,
+    count: AtomicU64,
+    addresses: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// One connection's share of the caps, given back when it is dropped.
+struct Place {
+    open: Arc<Open>,
+    metrics: Arc<Metrics>,
+    address: Option<IpAddr>,
+}
+
+impl Open {
+    /// Takes a place for a connection, or says which cap is reached. Only the listening thread takes places.
+    fn take(self: &Arc<Self>, peer: IpAddr, metrics: &Arc<Metrics>) -> Result<Place, Refusal> {
+        if self.count.load(Ordering::Acquire) >= self.caps.connections_max {
+            return Err(Refusal::Connections);
+        }
+        let mut address = None;
+        if self.caps.per_address_max > 0 {
+            let key = network_of(peer);
+            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = addresses.entry(key).or_default();
+            if *count >= self.caps.per_address_max {
+                return Err(Refusal::PerAddress);
+            }
+            *count += 1;
+            address = Some(key);
+        }
+        let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
+        metrics.connections.set(usize::try_from(count).unwrap_or(usize::MAX));
+        Ok(Place {
+            open: Arc::clone(self),
+            metrics: Arc::clone(metrics),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(key) = self.address {
+            let mut addresses = self.open.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = addresses.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    addresses.remove(&key);
+                }
+            }
+        }
+        let count = self.open.count.fetch_sub(1, Ordering::AcqRel) - 1;
+        self.metrics
+            .connections
+            .set(usize::try_from(count).unwrap_or(usize::MAX));
+    }
+}
+
+/// An IPv6 subscriber has a whole /64 (RFC 6177); an IPv4 address may come in IPv6's clothes.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
+struct Accepting {
+    socket: Arc<TcpListener>,
+    open: Arc<Open>,
+    front: Arc<Front>,
+    refuse: Sender<Arc<TcpStream>>,
+}
+
+impl Accepting {
+    fn run(self) {
+        let mut back_off = BACK_OFF_MIN;
+        let mut next = 1;
+        loop {
+            match self.socket.accept() {
+                Ok((stream, peer)) => {
+                    back_off = BACK_OFF_MIN;
+                    self.front.sessions.metrics.accepted.increment();
+                    self.welcome(stream, peer, ConnectionId(next));
+                    next += 1;
+                }
+                // Only a socket that was shut down is no longer one to accept from.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The peer went before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    self.front.sessions.metrics.accept_errors.increment();
+                    log::warn!("failed to accept a connection, trying again in {back_off:?}: {error}");
+                    thread::sleep(back_off);
+                    back_off = (back_off * 2).min(BACK_OFF_MAX);
+                }
+            }
+        }
+    }
+
+    /// Gives a connection its thread, if there is a place for it.
+    fn welcome(&self, stream: TcpStream, peer: SocketAddr, connection: ConnectionId) {
+        let metrics = &self.front.sessions.metrics;
+        let place = match self.open.take(peer.ip(), metrics) {
+            Ok(place) => place,
+            Err(reason) => {
+                metrics.refused(reason);
+                log::debug!("refused {peer}: over the cap on {}", reason.as_str());
+                return self.turn_away(Arc::new(stream));
+            }
+        };
+        let front = Arc::clone(&self.front);
+        // Shared with the hub later; here so that it outlives a failed spawn.
+        let stream = Arc::new(stream);
+        let serving = Arc::clone(&stream);
+        let builder = thread::Builder::new().name("connection".into()).stack_size(STACK_BYTES);
+        let spawned = builder.spawn(move || {
+            let _place = place;
+            serve(serving, peer, connection, &front);
+        });
+        if let Err(error) = spawned {
+            metrics.refused(Refusal::Thread);
+            log::warn!("no thread for a connection: {error}");
+            self.turn_away(stream);
+        }
+    }
+
+    fn turn_away(&self, stream: Arc<TcpStream>) {
+        // The answer fits into any new socket's buffer, and a peer that is gone needs none.
+        let problem = Problem {
+            headers: &[("Retry-After", "5")],
+            ..Problem::new(503, "the server has as many connections as it can carry", "busy")
+        };
+        if stream.set_nonblocking(true).is_ok() && (&*stream).write_all(&problem.encode()).is_ok() {
+            let _ = stream.shutdown(Shutdown::Write);
+            drop(self.refuse.try_send(stream));
+        }
+    }
+}
+
+/// Keeps refused connections for a moment: closing one with unread bytes would throw its answer away.
+fn tell_refused(refused: &Receiver<Arc<TcpStream>>) {
+    let mut kept: Vec<(Arc<TcpStream>, Instant)> = Vec::new();
+    let mut buffer = [0; 1024];
+    loop {
+        let next = if kept.is_empty() {
+            refused.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            refused.recv_timeout(REFUSED_LOOK)
+        };
+        let now = Instant::now();
+        match next {
+            Ok(stream) => {
+                if kept.len() == REFUSED_MAX {
+                    kept.remove(0);
+                }
+                kept.push((stream, now + REFUSED_WAIT));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        kept.retain(|(stream, until)| {
+            now < *until
+                && match (&**stream).read(&mut buffer) {
+                    Ok(count) => count > 0,
+                    Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+                }
+        });
+    }
+}
+
+/// A connection's life.
+fn serve(stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId, front: &Front) {
+    let Some((head, early)) = read_head(&stream, peer, front) else {
+        return;
+    };
+    if session::is_way_in(head.path()) {
+        log::debug!("{peer} asks for {}", head.path());
+        session::serve(stream, head, early, connection, &front.sessions);
+        log::debug!("{peer} is gone");
+    } else {
+        front.relay.forward(&stream, peer, &head, early, &front.sessions.limits);
+    }
+}
+
+/// Reads the head, or answers why there is none, in a frame of its own: an idle session keeps the stack it used.
+#[inline(never)]
+fn read_head(stream: &TcpStream, peer: SocketAddr, front: &Front) -> Option<(Head, Vec<u8>)> {
+    // Frames are whole when they are sent; waiting to fill a packet only delays them.
+    stream.set_nodelay(true).ok()?;
+    match head::read(stream, Instant::now() + front.sessions.limits.head_deadline) {
+        Ok(read) => Some(read),
+        Err(error) => {
+            if let Some((problem, reason)) = error.problem() {
+                front.sessions.metrics.refused(reason);
+                log::debug!("refused {peer}: {error}");
+                crate::answer::refuse(stream, &problem);
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! A WebSocket connection: the way in, and then reading, decoding and checking until it ends.
+//!
+//! Runs on the connection's own thread. After the handshake it writes to no socket: whatever is to be sent
+//! goes to the hub as a command, the protocol's own pongs and close replies too.
+
+use std::borrow::Cow;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::{Error, Message, error::ProtocolError};
+use uuid::Uuid;
+
+use crate::answer::{self, Problem};
+use crate::config::Origin;
+use crate::head::{Framing, Head, Version, query_value, unescape};
+use crate::hub::{Command, Connect, Inbound};
+use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, STRIKES_MAX};
+use crate::metrics::{Drop as DropReason, Metrics, Refusal};
+use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
+use crate::protocol::{self, After, ErrorCode, Rejected, Replay};
+use crate::rate::TokenBucket;
+use crate::ws::{self, CloseReason, Stream};
+
+/// Whether a request's path is one of the ways in to a WebSocket.
+#[must_use]
+pub fn is_way_in(path: &str) -> bool {
+    path == "/ws" || path.starts_with("/ws/")
+}
+
+/// What a request asked for, checked.
+#[derive(Debug, PartialEq, Eq)]
+struct WayIn {
+    room: RoomId,
+    username: Username,
+    replay: Replay,
+    accept_key: String,
+}
+
+/// Why a request does not become a WebSocket.
+#[derive(Debug, PartialEq, Eq)]
+struct Refused {
+    status: u16,
+    sentence: Cow<'static, str>,
+    code: &'static str,
+    headers: &'static [(&'static str, &'static str)],
+    reason: Refusal,
+}
+
+impl Refused {
+    fn new(status: u16, sentence: impl Into<Cow<'static, str>>, code: &'static str, reason: Refusal) -> Self {
+        Self {
+            status,
+            sentence: sentence.into(),
+            code,
+            headers: &[],
+            reason,
+        }
+    }
+}
+
+/// What every session needs; shared by all of them.
+#[derive(Debug)]
+pub struct Context {
+    /// The way to the hub.
+    pub commands: Sender<Command>,
+    /// Pages that may connect besides our own.
+    pub origins: Vec<Origin>,
+    /// The bounds.
+    pub limits: Limits,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Does the handshake (RFC 6455, section 4.2) and runs the session to its end, or answers why not.
+pub fn serve(socket: Arc<TcpStream>, head: Head, early: Vec<u8>, connection: ConnectionId, context: &Context) {
+    let Some(connect) = open(&socket, head, connection, context) else {
+        return;
+    };
+    if context.commands.send(Command::Connect(Box::new(connect))).is_ok() {
+        run(socket, early, connection, context, Chat::new(context.limits));
+    }
+}
+
+/// The handshake, in a frame of its own: what it needs of the stack is not kept while the session lives.
+#[inline(never)]
+fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: &Context) -> Option<Connect> {
+    let way_in = match way_in(&head, &context.origins, &context.limits) {
+        Ok(way_in) => way_in,
+        Err(refused) => {
+            context.metrics.refused(refused.reason);
+            let problem = Problem {
+                headers: refused.headers,
+                head_only: head.method() == "HEAD",
+                ..Problem::new(refused.status, &refused.sentence, refused.code)
+            };
+            answer::refuse(socket, &problem);
+            return None;
+        }
+    };
+    let response = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        way_in.accept_key
+    );
+    (&**socket).write_all(response.as_bytes()).ok()?;
+    let person = Person {
+        id: UserId(Uuid::new_v4()),
+        username: way_in.username,
+    };
+    Some(Connect {
+        connection,
+        socket: Arc::clone(socket),
+        person,
+        room: way_in.room,
+        replay: way_in.replay,
+    })
+}
+
+/// Reads what a request wants, in the order in which a client would mend it.
+fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Refused> {
+    let refused = |status, sentence, code| Refused::new(status, sentence, code, Refusal::Upgrade);
+    let (room, username) = names(head)?;
+    if head.method() != "GET" && head.method() != "HEAD" {
+        return Err(Refused {
+            headers: &[("Allow", "GET")],
+            ..refused(405, "a WebSocket is opened by GET", "method_not_allowed")
+        });
+    }
+    let has_token = |name: &str, token: &str| {
+        let lists = head
+            .headers_named(name)
+            .filter_map(|value| std::str::from_utf8(value).ok());
+        lists
+            .flat_map(|list| list.split(','))
+            .any(|one| one.trim().eq_ignore_ascii_case(token))
+    };
+    let asks = head.method() == "GET" && head.version() == Version::Http11;
+    if !asks || !has_token("Connection", "upgrade") || !has_token("Upgrade", "websocket") {
+        return Err(Refused {
+            headers: &[("Upgrade", "websocket")],
+            ..refused(
+                426,
+                "this is where a WebSocket is opened; ask for the upgrade",
+                "upgrade_required",
+            )
+        });
+    }
+    if head.header("Sec-WebSocket-Version").map(<[u8]>::trim_ascii) != Some(b"13") {
+        return Err(Refused {
+            headers: &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
+            ..refused(
+                426,
+                "only version 13 of the WebSocket protocol is spoken here",
+                "upgrade_required",
+            )
+        });
+    }
+    let mut keys = head.headers_named("Sec-WebSocket-Key");
+    let (Some(key), None) = (keys.next(), keys.next()) else {
+        return Err(refused(400, "a WebSocket needs one Sec-WebSocket-Key", "bad_request"));
+    };
+    if !is_key(key) {
+        return Err(refused(
+            400,
+            "the Sec-WebSocket-Key is not 16 bytes in base64",
+            "bad_request",
+        ));
+    }
+    if !matches!(head.framing(), Framing::None | Framing::Length(0)) {
+        return Err(refused(400, "a request for a WebSocket has no body", "bad_request"));
+    }
+    if !origin_is_welcome(head, origins) {
+        return Err(Refused::new(
+            403,
+            "pages of that origin may not connect here",
+            "forbidden",
+            Refusal::Origin,
+        ));
+    }
+    let query = |name| {
+        head.query()
+            .and_then(|query| query_value(query, name))
+            .and_then(Result::ok)
+    };
+    let history = query("history").filter(|text| !text.is_empty());
+    let history = match history.map(|text| text.parse::<u64>()) {
+        None => limits.history_default,
+        Some(Ok(count)) => count.min(HISTORY_MAX as u64) as usize,
+        Some(Err(_)) => return Err(refused(400, "history is a number", "bad_request")),
+    };
+    let after = query("after")
+        .filter(|text| !text.is_empty())
+        .map(|text| After::parse(&text));
+    Ok(WayIn {
+        room,
+        username,
+        replay: Replay { history, after },
+        accept_key: derive_accept_key(key),
+    })
+}
+
+/// Room and username from the path, and from the query what the path does not say.
+fn names(head: &Head) -> Result<(RoomId, Username), Refused> {
+    let refused = |status, sentence: String, code| Err(Refused::new(status, sentence, code, Refusal::Upgrade));
+    let parts: Vec<&str> = head.path().split('/').skip(2).collect();
+    let (room, username) = match parts[..] {
+        [] | [""] => (None, None),
+        [username] => (None, Some(username)),
+        ["chat", room, ""] => (Some(room), None),
+        [room, username] if !username.is_empty() => (Some(room), Some(username)),
+        _ => {
+            let sentence = "there is no way in here; use /ws, /ws/NAME, /ws/ROOM/NAME or /ws/chat/ROOM/";
+            return refused(404, sentence.into(), "not_found");
+        }
+    };
+    let given = |part: Option<&str>, name: &str, default: &str| {
+        let text = match part {
+            Some(part) => Some(unescape(part).map(Cow::into_owned)),
+            None => head.query().and_then(|query| query_value(query, name)),
+        };
+        text.transpose().map(|text| {
+            text.filter(|text| !text.trim().is_empty())
+                .unwrap_or_else(|| default.into())
+        })
+    };
+    let parsed = given(room, "room", ROOM_DEFAULT).map(|text| RoomId::parse(&text));
+    let room = match parsed {
+        Ok(Ok(room)) => room,
+        Ok(Err(error)) => return refused(400, format!("the room's name can't be taken: {error}"), "bad_room"),
+        Err(error) => return refused(400, format!("the room's name can't be read: {error}"), "bad_room"),
+    };
+    let parsed = given(username, "username", USERNAME_DEFAULT).map(|text| Username::parse(&text));
+    match parsed {
+        Ok(Ok(username)) => Ok((room, username)),
+        Ok(Err(error)) => refused(400, format!("the username can't be taken: {error}"), "bad_name"),
+        Err(error) => refused(400, format!("the username can't be read: {error}"), "bad_name"),
+    }
+}
+
+/// 16 bytes in base64 are 24 characters, of which the last two are padding (section 4.1).
+fn is_key(key: &[u8]) -> bool {
+    let is_digit = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_digit)
+}
+
+/// Programs send no Origin. A page's must be ours, or one that the operator named (section 10.2).
+fn origin_is_welcome(head: &Head, origins: &[Origin]) -> bool {
+    let mut given = head.headers_named("Origin");
+    let Some(origin) = given.next() else { return true };
+    let origin = std::str::from_utf8(origin)
+        .ok()
+        .and_then(|text| text.parse::<Origin>().ok());
+    let (Some(origin), None) = (origin, given.next()) else {
+        return false;
+    };
+    origins.contains(&origin) || head.host().is_some_and(|host| origin.is_served_by(host))
+}
+
+/// Makes commands of messages.
+pub trait Decoder {
+    /// A text message.
+    fn text(&mut self, text: &str) -> Inbound;
+    /// A binary message.
+    fn binary(&mut self, bytes: &[u8]) -> Inbound;
+    /// A ping or a pong; the protocol answers it, and this may object.
+    fn control(&mut self) -> Option<Inbound>;
+}
+
+/// The chat's own decoder: JSON or plain text, at a bounded rate.
+struct Chat {
+    limits: Limits,
+    frames: TokenBucket,
+    controls: TokenBucket,
+    /// What may be refused before it is called abuse; one more each second.
+    strikes: TokenBucket,
+}
+
+impl Chat {
+    fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        let bucket = || TokenBucket::new(limits.rate_per_s, limits.rate_burst, now);
+        Self {
+            limits,
+            frames: bucket(),
+            controls: bucket(),
+            strikes: TokenBucket::new(1, STRIKES_MAX, now),
+        }
+    }
+
+    fn refuse(&mut self, rejected: Rejected) -> Inbound {
+        match self.strikes.take(Instant::now()) {
+            Ok(()) => Inbound::Rejected(rejected),
+            Err(_) => Inbound::Close(CloseReason::ABUSE),
+        }
+    }
+
+    fn checked(&mut self, decoded: Result<protocol::ClientFrame, Rejected>) -> Inbound {
+        if !self.frames.is_unlimited()
+            && let Err(wait) = self.frames.take(Instant::now())
+        {
+            let nonce = match decoded {
+                Ok(frame) => frame.into_nonce(),
+                Err(rejected) => rejected.nonce,
+            };
+            let sentence = format!("not so fast: {} messages a second at most", self.limits.rate_per_s);
+            let retry_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) + 1);
+            return self.refuse(Rejected {
+                retry_ms,
+                ..Rejected::new(ErrorCode::RateLimited, sentence, nonce)
+            });
+        }
+        match decoded {
+            Ok(frame) => Inbound::Frame(frame),
+            Err(rejected) => self.refuse(rejected),
+        }
+    }
+}
+
+impl Decoder for Chat {
+    fn text(&mut self, text: &str) -> Inbound {
+        let decoded = protocol::decode(text, &self.limits);
+        self.checked(decoded)
+    }
+
+    fn binary(&mut self, _: &[u8]) -> Inbound {
+        self.checked(Err(Rejected::new(
+            ErrorCode::BadType,
+            "binary frames are not taken here; send text",
+            None,
+        )))
+    }
+
+    fn control(&mut self) -> Option<Inbound> {
+        if self.controls.is_unlimited() {
+            return None;
+        }
+        let now = Instant::now();
+        let over = self.controls.take(now).is_err() && self.strikes.take(now).is_err();
+        over.then_some(Inbound::Close(CloseReason::ABUSE))
+    }
+}
+
+/// What a session has for the hub and has not handed over.
+#[derive(Default)]
+struct InHand {
+    frames: Vec<Inbound>,
+    bytes: usize,
+}
+
+/// Reads until the end. Several messages that came at once go to the hub as one command.
+pub fn run(
+    socket: Arc<TcpStream>,
+    early: Vec<u8>,
+    connection: ConnectionId,
+    context: &Context,
+    mut decoder: impl Decoder,
+) {
+    let Context {
+        commands,
+        limits,
+        metrics,
+        ..
+    } = context;
+    if let Ok(stream) = Stream::new(Arc::clone(&socket), limits.read_deadline())
+        && let Some(reason) = converse(stream, early, connection, commands, &mut decoder)
+    {
+        metrics.dropped(reason);
+        // Closing a socket with unread bytes throws away what was sent last: the close frame.
+        drain(&socket, Instant::now() + CLOSE_WAIT);
+    }
+    // Fails only where the hub has ended, and with it every connection.
+    let _ = commands.send(Command::Gone { from: connection });
+}
+
+/// Until the peer goes, or breaks a rule: then it has been told the code, and the rule is given.
+fn converse(
+    stream: Stream,
+    early: Vec<u8>,
+    connection: ConnectionId,
+    commands: &Sender<Command>,
+    decoder: &mut impl Decoder,
+) -> Option<DropReason> {
+    let mut socket = ws::accept(stream, early);
+    let mut in_hand = InHand::default();
+    loop {
+        let read = socket.read();
+        if let Some(bytes) = socket.get_mut().take_written() {
+            in_hand.bytes += bytes.len();
+            in_hand.frames.push(Inbound::Control(bytes));
+        }
+        let (inbound, reason) = match read {
+            Ok(message) => {
+                socket.get_mut().message_came();
+                in_hand.bytes += message.len();
+                let inbound = match message {
+                    Message::Text(text) => Some(decoder.text(&text)),
+                    Message::Binary(bytes) => Some(decoder.binary(&bytes)),
+                    Message::Ping(_) | Message::Pong(_) => decoder.control(),
+                    Message::Close(_) | Message::Frame(_) => None,
+                };
+                let reason = matches!(inbound, Some(Inbound::Close(_))).then_some(Some(DropReason::Abuse));
+                (inbound, reason)
+            }
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                in_hand.hand_over(connection, commands)?;
+                (None, None)
+            }
+            Err(error) => {
+                let broken = rule_broken(&error);
+                (
+                    broken.map(|(close, _)| Inbound::Close(close)),
+                    Some(broken.map(|(_, reason)| reason)),
+                )
+            }
+        };
+        in_hand.frames.extend(inbound);
+        if reason.is_some() || in_hand.frames.len() >= FRAMES_PER_COMMAND_MAX || in_hand.bytes >= MESSAGE_BYTES_MAX {
+            in_hand.hand_over(connection, commands)?;
+        }
+        if let Some(reason) = reason {
+            return reason;
+        }
+        socket.get_mut().set_in_hand(!in_hand.frames.is_empty());
+    }
+}
+
+impl InHand {
+    /// Nothing where the hub has ended.
+    fn hand_over(&mut self, from: ConnectionId, commands: &Sender<Command>) -> Option<()> {
+        self.bytes = 0;
+        if self.frames.is_empty() {
+            return Some(());
+        }
+        let frames = std::mem::take(&mut self.frames);
+        commands.send(Command::Frames { from, frames }).ok()
+    }
+}
+
+/// Which rule an error means, and how the connection ends for it; nothing where the peer simply went.
+fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
+    match error {
+        Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Some((CloseReason::IDLE, DropReason::Idle)),
+        Error::ConnectionClosed
+        | Error::AlreadyClosed
+        | Error::Io(_)
+        | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Utf8(_) => Some((CloseReason::UTF8, DropReason::Utf8)),
+        Error::Capacity(_) => Some((CloseReason::TOO_LARGE, DropReason::TooLarge)),
+        _ => Some((CloseReason::PROTOCOL, DropReason::Protocol)),
+    }
+}
+
+/// Reads and forgets until the peer has gone, within bounds.
+fn drain(mut socket: &TcpStream, deadline: Instant) {
+    let mut buffer = [0; 1024];
+    let mut left = 16 * MESSAGE_BYTES_MAX;
+    while left > 0 {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        if wait.is_zero() || socket.set_read_timeout(Some(wait)).is_err() {
+            return;
+        }
+        match socket.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => left = left.saturating_sub(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
