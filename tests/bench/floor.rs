@@ -24,8 +24,15 @@ const ROUND: Duration = Duration::from_millis(5);
 /// Several short runs of each kind.
 #[derive(Default)]
 pub struct Floor {
-    hot_ns: Vec<f64>,
-    paced_ns: Vec<f64>,
+    hot: Vec<Send>,
+    paced: Vec<Send>,
+}
+
+/// What one send took, on the average of a run.
+#[derive(Clone, Copy)]
+struct Send {
+    wall_ns: f64,
+    cpu_ns: f64,
 }
 
 impl Floor {
@@ -33,8 +40,8 @@ impl Floor {
     pub fn measure(cores: Cores) -> io::Result<Self> {
         let mut floor = Self::default();
         for _ in 0..RUNS {
-            floor.hot_ns.push(run(cores, None)?);
-            floor.paced_ns.push(run(cores, Some(ROUND))?);
+            floor.hot.push(run(cores, None)?);
+            floor.paced.push(run(cores, Some(ROUND))?);
         }
         Ok(floor)
     }
@@ -42,24 +49,29 @@ impl Floor {
     /// The runs of both.
     pub fn and(&self, other: &Self) -> Self {
         Self {
-            hot_ns: [&self.hot_ns[..], &other.hot_ns].concat(),
-            paced_ns: [&self.paced_ns[..], &other.paced_ns].concat(),
+            hot: [&self.hot[..], &other.hot].concat(),
+            paced: [&self.paced[..], &other.paced].concat(),
         }
     }
 
     /// From one send to the next, flat out.
     pub fn hot_us(&self) -> f64 {
-        median(&self.hot_ns) / 1e3
+        median_us(self.hot.iter().map(|send| send.wall_ns))
+    }
+
+    /// Processor time of such a send: the same, but for what other processes took of the core.
+    pub fn hot_cpu_us(&self) -> f64 {
+        median_us(self.hot.iter().map(|send| send.cpu_ns))
     }
 
     /// Processor time of a send at 200 rounds a second.
     pub fn paced_us(&self) -> f64 {
-        median(&self.paced_ns) / 1e3
+        median_us(self.paced.iter().map(|send| send.cpu_ns))
     }
 }
 
-fn median(runs: &[f64]) -> f64 {
-    let mut runs = runs.to_vec();
+fn median_us(runs_ns: impl Iterator<Item = f64>) -> f64 {
+    let mut runs: Vec<f64> = runs_ns.map(|ns| ns / 1e3).collect();
     runs.sort_by(f64::total_cmp);
     let middle = runs.len() / 2;
     if runs.len() % 2 == 1 {
@@ -69,8 +81,8 @@ fn median(runs: &[f64]) -> f64 {
     }
 }
 
-/// One run: nanoseconds per send, of wall time flat out, of processor time with a round every so often.
-fn run(cores: Cores, round: Option<Duration>) -> io::Result<f64> {
+/// One run: flat out, or with a round every so often.
+fn run(cores: Cores, round: Option<Duration>) -> io::Result<Send> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut senders = Vec::new();
     let mut readers = Vec::new();
@@ -94,7 +106,7 @@ fn run(cores: Cores, round: Option<Duration>) -> io::Result<f64> {
     })
 }
 
-fn send_rounds(sockets: &[TcpStream], round: Option<Duration>) -> io::Result<f64> {
+fn send_rounds(sockets: &[TcpStream], round: Option<Duration>) -> io::Result<Send> {
     let frame = [b'x'; FRAME_BYTES];
     let (wall, cpu_ns) = (Instant::now(), thread_cpu_ns());
     let mut rounds = 0;
@@ -109,12 +121,11 @@ fn send_rounds(sockets: &[TcpStream], round: Option<Duration>) -> io::Result<f64
             thread::sleep((round * rounds).saturating_sub(wall.elapsed()));
         }
     }
-    let ns = if round.is_some() {
-        thread_cpu_ns() - cpu_ns
-    } else {
-        wall.elapsed().as_nanos() as u64
-    };
-    Ok(ns as f64 / f64::from(rounds) / sockets.len() as f64)
+    let per_send = |ns: u64| ns as f64 / f64::from(rounds) / sockets.len() as f64;
+    Ok(Send {
+        wall_ns: per_send(wall.elapsed().as_nanos() as u64),
+        cpu_ns: per_send(thread_cpu_ns() - cpu_ns),
+    })
 }
 
 fn thread_cpu_ns() -> u64 {

@@ -68,6 +68,8 @@ pub struct Traffic {
     pub p999: Option<Duration>,
     pub server_cpu_us_per_delivery: Option<f64>,
     pub server_busy: Option<f64>,
+    /// What other processes took of the server's core: it was missing to the server.
+    pub others_busy: Option<f64>,
     /// Near 1 the generator is what was measured.
     pub generator_busy: f64,
 }
@@ -99,7 +101,7 @@ impl Load {
         // Rooms of their own, for a server that runs already and keeps what was said.
         crowd.join(server.address, &format!("{}-{:x}", self.name, std::process::id()))?;
         let traffic = match self.pace {
-            Some(pace) => Some(talk(&mut crowd, pace, server.pid, spans)?),
+            Some(pace) => Some(talk(&mut crowd, pace, server, spans)?),
             None => None,
         };
         crowd.hush();
@@ -123,7 +125,7 @@ impl Load {
 }
 
 /// The traffic of a load, measured after its warm-up.
-fn talk(crowd: &mut Crowd, pace: Pace, server: Option<Pid>, spans: Spans) -> io::Result<Traffic> {
+fn talk(crowd: &mut Crowd, pace: Pace, server: &Server, spans: Spans) -> io::Result<Traffic> {
     crowd.count_unwatched();
     crowd.speak(pace);
     crowd.run_until(crowd.now_ns() + spans.warm_up.as_nanos() as u64)?;
@@ -142,6 +144,10 @@ fn talk(crowd: &mut Crowd, pace: Pace, server: Option<Pid>, spans: Spans) -> io:
         .server_cpu_ns
         .zip(before.server_cpu_ns)
         .map(|(after, before)| (after - before) as f64);
+    let core_ns = after
+        .core_busy_ns
+        .zip(before.core_busy_ns)
+        .map(|(after, before)| (after - before) as f64);
     let quantile = |share| crowd.sightings.latency.quantile(share);
     Ok(Traffic {
         deliveries_per_s: deliveries / span_ns * 1e9,
@@ -151,6 +157,9 @@ fn talk(crowd: &mut Crowd, pace: Pace, server: Option<Pid>, spans: Spans) -> io:
         p999: quantile(0.999),
         server_cpu_us_per_delivery: server_cpu_ns.map(|ns| ns / deliveries.max(1.0) / 1e3),
         server_busy: server_cpu_ns.map(|ns| ns / span_ns),
+        others_busy: core_ns
+            .zip(server_cpu_ns)
+            .map(|(core_ns, ns)| ((core_ns - ns) / span_ns).max(0.0)),
         generator_busy: (after.own_cpu_ns - before.own_cpu_ns) as f64 / span_ns,
     })
 }
@@ -163,10 +172,11 @@ struct Reading {
     watched_messages: u64,
     own_cpu_ns: u64,
     server_cpu_ns: Option<u64>,
+    core_busy_ns: Option<u64>,
 }
 
 impl Reading {
-    fn take(crowd: &Crowd, server: Option<Pid>) -> io::Result<Self> {
+    fn take(crowd: &Crowd, server: &Server) -> io::Result<Self> {
         let own = clock_gettime(ClockId::ProcessCPUTime);
         Ok(Self {
             now_ns: crowd.now_ns(),
@@ -174,7 +184,8 @@ impl Reading {
             watched_bytes: crowd.sightings.watched_bytes,
             watched_messages: crowd.sightings.watched_messages,
             own_cpu_ns: (own.tv_sec * 1_000_000_000 + own.tv_nsec) as u64,
-            server_cpu_ns: server.map(machine::cpu_ns).transpose()?,
+            server_cpu_ns: server.pid.map(machine::cpu_ns).transpose()?,
+            core_busy_ns: server.core.map(machine::core_busy_ns).transpose()?,
         })
     }
 }

@@ -89,6 +89,24 @@ pub fn cpu_ns(pid: Pid) -> io::Result<u64> {
     Ok(ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second())
 }
 
+/// Time for which a core was not idle, whoever used it, in nanoseconds; in ticks of 10 ms.
+pub fn core_busy_ns(core: usize) -> io::Result<u64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let name = format!("cpu{core} ");
+    let line = stat
+        .lines()
+        .find_map(|line| line.strip_prefix(&name))
+        .unwrap_or_default();
+    let ticks = |field: &str| field.parse::<u64>().unwrap_or(0);
+    // The first eight are user, nice, system, idle, iowait, irq, softirq and steal.
+    let fields = line.split_whitespace().take(8).enumerate();
+    let busy: u64 = fields
+        .filter(|(at, _)| !matches!(at, 3 | 4))
+        .map(|(_, field)| ticks(field))
+        .sum();
+    Ok(busy * 1_000_000_000 / rustix::param::clock_ticks_per_second())
+}
+
 /// Resident memory of a process in KiB: counted page by page where the kernel offers that, else its running sum,
 /// which may be off by some hundred.
 pub fn resident_kib(pid: Pid) -> io::Result<u64> {

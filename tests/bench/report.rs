@@ -36,64 +36,22 @@ impl Report {
                 "Only one core: server and generator share it, and the figures mean little."
             )?;
         }
-        for (name, before, after, used) in [
-            (
-                "hot",
-                self.floor_before.hot_us(),
-                self.floor_after.hot_us(),
-                floor.hot_us(),
-            ),
-            (
-                "paced",
-                self.floor_before.paced_us(),
-                self.floor_after.paced_us(),
-                floor.paced_us(),
-            ),
+        let floors = [&floor, &self.floor_before, &self.floor_after];
+        for (name, us) in [
+            ("hot", floors.map(Floor::hot_us)),
+            ("hot CPU", floors.map(Floor::hot_cpu_us)),
+            ("paced CPU", floors.map(Floor::paced_us)),
         ] {
+            let [used, before, after] = us;
             writeln!(
                 out,
-                "floor {name:<6} {used:.2} us a send (before {before:.2}, after {after:.2})"
+                "floor {name:<10} {used:.2} us a send (before {before:.2}, after {after:.2})"
             )?;
         }
-        writeln!(
-            out,
-            "\n{:<6} {:>12} {:>7} {:>9} {:>9} {:>9} {:>8} {:>7} {:>8} {:>6} {:>6}  {:>4} {:>4} {:>4}",
-            "load",
-            "deliveries/s",
-            "x hot",
-            "p50 ms",
-            "p99 ms",
-            "p99.9 ms",
-            "us CPU",
-            "x paced",
-            "KiB/conn",
-            "server",
-            "bench",
-            "gaps",
-            "dups",
-            "lost"
-        )?;
+        writeln!(out)?;
+        write_row(out, &HEADINGS.map(str::to_owned))?;
         for outcome in &self.outcomes {
-            let row = Row::of(outcome, &floor);
-            let verdict = &outcome.verdict;
-            writeln!(
-                out,
-                "{:<6} {:>12} {:>7} {:>9} {:>9} {:>9} {:>8} {:>7} {:>8} {:>6} {:>6}  {:>4} {:>4} {:>4}",
-                outcome.load.name,
-                shown(row.deliveries_per_s, 0),
-                shown(row.times_hot, 2),
-                shown(row.p50_ms, 3),
-                shown(row.p99_ms, 3),
-                shown(row.p999_ms, 3),
-                shown(row.cpu_us, 3),
-                shown(row.times_paced, 2),
-                shown(row.resident_kib, 1),
-                shown(row.server_busy.map(|share| share * 100.0), 0) + "%",
-                shown(row.generator_busy.map(|share| share * 100.0), 0) + "%",
-                verdict.gaps,
-                verdict.duplicates,
-                verdict.losses
-            )?;
+            write_row(out, &Row::of(outcome, &floor).cells(outcome))?;
         }
         writeln!(out)?;
         self.outcomes.iter().try_for_each(|outcome| remarks(outcome, out))
@@ -102,7 +60,7 @@ impl Report {
     /// The same for programs.
     pub fn json(&self) -> Value {
         let floor = self.floor_before.and(&self.floor_after);
-        let floor_json = |floor: &Floor| json!({"hot_us": floor.hot_us(), "paced_us": floor.paced_us()});
+        let floor_json = |floor: &Floor| json!({"hot_us": floor.hot_us(), "hot_cpu_us": floor.hot_cpu_us(), "paced_cpu_us": floor.paced_us()});
         let loads: Vec<Value> = self
             .outcomes
             .iter()
@@ -121,11 +79,40 @@ impl Report {
     }
 }
 
+const HEADINGS: [&str; 16] = [
+    "load",
+    "deliveries/s",
+    "x hot",
+    "by CPU",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "CPU us",
+    "x paced",
+    "KiB/conn",
+    "server",
+    "others",
+    "bench",
+    "gaps",
+    "dups",
+    "lost",
+];
+
+fn write_row(out: &mut impl Write, cells: &[String; HEADINGS.len()]) -> io::Result<()> {
+    for (cell, heading) in cells.iter().zip(HEADINGS) {
+        let width = heading.len().max(6);
+        write!(out, "{cell:>width$}  ")?;
+    }
+    writeln!(out)
+}
+
 /// The figures of a load, in the units in which they are shown.
 struct Row {
     deliveries_per_s: Option<f64>,
     /// Deliveries to the hot floor's sends, of a load that is bound by nothing else.
     times_hot: Option<f64>,
+    /// The same of the processor time: what it would be with nobody else on the server's core.
+    times_hot_by_cpu: Option<f64>,
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
     p999_ms: Option<f64>,
@@ -134,6 +121,7 @@ struct Row {
     times_paced: Option<f64>,
     resident_kib: Option<f64>,
     server_busy: Option<f64>,
+    others_busy: Option<f64>,
     generator_busy: Option<f64>,
 }
 
@@ -149,6 +137,7 @@ impl Row {
             times_hot: deliveries_per_s
                 .filter(|_| !is_paced)
                 .map(|rate| rate * floor.hot_us() / 1e6),
+            times_hot_by_cpu: cpu_us.filter(|_| !is_paced).map(|cpu_us| floor.hot_cpu_us() / cpu_us),
             p50_ms: ms(traffic.and_then(|traffic| traffic.p50)),
             p99_ms: ms(traffic.and_then(|traffic| traffic.p99)),
             p999_ms: ms(traffic.and_then(|traffic| traffic.p999)),
@@ -156,8 +145,33 @@ impl Row {
             times_paced: cpu_us.filter(|_| is_paced).map(|cpu_us| cpu_us / floor.paced_us()),
             resident_kib: outcome.resident_kib_per_connection,
             server_busy: traffic.and_then(|traffic| traffic.server_busy),
+            others_busy: traffic.and_then(|traffic| traffic.others_busy),
             generator_busy: traffic.map(|traffic| traffic.generator_busy),
         }
+    }
+
+    fn cells(&self, outcome: &Outcome) -> [String; HEADINGS.len()] {
+        let verdict = &outcome.verdict;
+        let percent =
+            |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", share * 100.0));
+        [
+            outcome.load.name.to_owned(),
+            shown(self.deliveries_per_s, 0),
+            shown(self.times_hot, 2),
+            shown(self.times_hot_by_cpu, 2),
+            shown(self.p50_ms, 3),
+            shown(self.p99_ms, 3),
+            shown(self.p999_ms, 3),
+            shown(self.cpu_us, 3),
+            shown(self.times_paced, 2),
+            shown(self.resident_kib, 1),
+            percent(self.server_busy),
+            percent(self.others_busy),
+            percent(self.generator_busy),
+            verdict.gaps.to_string(),
+            verdict.duplicates.to_string(),
+            verdict.losses.to_string(),
+        ]
     }
 
     fn json(&self, outcome: &Outcome) -> Value {
@@ -167,6 +181,7 @@ impl Row {
             "connections": outcome.load.layout.members(),
             "deliveries_per_s": self.deliveries_per_s,
             "times_hot": self.times_hot,
+            "times_hot_by_cpu": self.times_hot_by_cpu,
             "frame_bytes": outcome.traffic.as_ref().map(|traffic| traffic.frame_bytes),
             "p50_ms": self.p50_ms,
             "p99_ms": self.p99_ms,
@@ -174,6 +189,7 @@ impl Row {
             "server_cpu_us_per_delivery": self.cpu_us,
             "times_paced": self.times_paced,
             "server_busy": self.server_busy,
+            "others_busy": self.others_busy,
             "generator_busy": self.generator_busy,
             "resident_kib_per_connection": self.resident_kib,
             "resident_kib_per_connection_pinged":
@@ -203,6 +219,13 @@ fn remarks(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
             "{name}: {connections} connections, {:.0} bytes a frame",
             traffic.frame_bytes
         )?;
+        if let Some(others) = traffic.others_busy.filter(|others| *others > 0.05) {
+            let percent = others * 100.0;
+            writeln!(
+                out,
+                "{name}: other processes took {percent:.0}% of the server's core: rate and latency suffered"
+            )?;
+        }
         if traffic.generator_busy > 0.95 {
             writeln!(
                 out,
