@@ -4,7 +4,7 @@
 //! goes to the hub as a command, the protocol's own pongs and close replies too.
 
 use std::borrow::Cow;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -67,6 +67,8 @@ impl Refused {
 pub struct Context {
     /// The way to the hub.
     pub commands: Sender<Command>,
+    /// Makes a session's decoder; [`chat`] but where the protocol itself is tested.
+    pub decoder: fn(Limits) -> Box<dyn Decoder>,
     /// Pages that may connect besides our own.
     pub origins: Vec<Origin>,
     /// The bounds.
@@ -81,7 +83,7 @@ pub fn serve(socket: Arc<TcpStream>, head: Head, early: Vec<u8>, connection: Con
         return;
     };
     if context.commands.send(Command::Connect(Box::new(connect))).is_ok() {
-        run(socket, early, connection, context, Chat::new(context.limits));
+        run(socket, early, connection, context);
     }
 }
 
@@ -270,7 +272,13 @@ pub trait Decoder {
     fn control(&mut self) -> Option<Inbound>;
 }
 
-/// The chat's own decoder: JSON or plain text, at a bounded rate.
+/// The chat's own decoder.
+#[must_use]
+pub fn chat(limits: Limits) -> Box<dyn Decoder> {
+    Box::new(Chat::new(limits))
+}
+
+/// JSON or plain text, at a bounded rate.
 struct Chat {
     limits: Limits,
     frames: TokenBucket,
@@ -355,25 +363,20 @@ struct InHand {
 ///
 /// Not inlined, as the handshake needs the stack before it and leaves it to this.
 #[inline(never)]
-pub fn run(
-    socket: Arc<TcpStream>,
-    early: Vec<u8>,
-    connection: ConnectionId,
-    context: &Context,
-    mut decoder: impl Decoder,
-) {
+fn run(socket: Arc<TcpStream>, early: Vec<u8>, connection: ConnectionId, context: &Context) {
     let Context {
         commands,
         limits,
         metrics,
         ..
     } = context;
+    let mut decoder = (context.decoder)(*limits);
     if let Ok(stream) = Stream::new(Arc::clone(&socket), limits.read_deadline())
-        && let Some(reason) = converse(stream, early, connection, commands, &mut decoder)
+        && let Some(reason) = converse(stream, early, connection, commands, &mut *decoder)
     {
         metrics.dropped(reason);
         // Closing a socket with unread bytes throws away what was sent last: the close frame.
-        drain(&socket, Instant::now() + CLOSE_WAIT);
+        answer::drain(&socket, Instant::now() + CLOSE_WAIT);
     }
     // Fails only where the hub has ended, and with it every connection.
     let _ = commands.send(Command::Gone { from: connection });
@@ -385,7 +388,7 @@ fn converse(
     early: Vec<u8>,
     connection: ConnectionId,
     commands: &Sender<Command>,
-    decoder: &mut impl Decoder,
+    decoder: &mut dyn Decoder,
 ) -> Option<DropReason> {
     let mut socket = ws::accept(stream, early);
     let mut in_hand = InHand::default();
@@ -454,23 +457,5 @@ fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
         Error::Utf8(_) => Some((CloseReason::UTF8, DropReason::Utf8)),
         Error::Capacity(_) => Some((CloseReason::TOO_LARGE, DropReason::TooLarge)),
         _ => Some((CloseReason::PROTOCOL, DropReason::Protocol)),
-    }
-}
-
-/// Reads and forgets until the peer has gone, within bounds.
-fn drain(mut socket: &TcpStream, deadline: Instant) {
-    let mut buffer = [0; 1024];
-    let mut left = 16 * MESSAGE_BYTES_MAX;
-    while left > 0 {
-        let wait = deadline.saturating_duration_since(Instant::now());
-        if wait.is_zero() || socket.set_read_timeout(Some(wait)).is_err() {
-            return;
-        }
-        match socket.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => left = left.saturating_sub(count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
     }
 }
