@@ -76,6 +76,8 @@ pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const HUB_ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// How long a connection that was told its close code may take to go.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(3);
+/// The same for a slow consumer, which has much to read before it.
+pub const SLOW_CLOSE_WAIT: Duration = Duration::from_secs(30);
 /// How long a stop may take, from the signal to the end of the process.
 pub const STOP_WAIT: Duration = Duration::from_secs(4);
 const _: () = assert!(CLOSE_WAIT.as_millis() < STOP_WAIT.as_millis());

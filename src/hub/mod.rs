@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::limits::{
     APPENDS_PENDING_MAX, BATCH_BYTES_MAX, CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX, HUB_ANSWER_WAIT,
-    Limits, OUTBOXES_BYTES_MAX, STACK_BYTES,
+    Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
 use crate::model::{ConnectionId, Person, RoomId, Seq, Timestamp};
@@ -33,8 +33,12 @@ use crate::ws::{CloseReason, PING, encode_text};
 use outbox::{Batch, Outbox};
 use state::{Effect, MemberKey, RoomKey, State};
 
-/// How soon a full socket is tried again.
+/// How soon full sockets are tried again, and what each of them adds to that, so that a crowd of stalled readers
+/// takes no more than a few hundredths of the hub's time.
 const RETRY_AFTER: Duration = Duration::from_millis(2);
+const RETRY_AFTER_EACH: Duration = Duration::from_micros(20);
+/// How soon a socket is tried again that only has its close frame to take.
+const RETRY_CLOSE_AFTER: Duration = Duration::from_millis(50);
 
 /// What the hub is told or asked.
 #[derive(Debug)]
@@ -585,7 +589,7 @@ impl Hub {
                 if !waited && !peer.outbox.is_empty() {
                     self.waiting.push(member);
                 }
-                if peer.outbox.bytes() > self.limits.outbox_bytes_max {
+                if peer.outbox.weight() > self.limits.outbox_bytes_max {
                     self.retry_at = None;
                 }
                 deliveries += room_batch.frames;
@@ -642,15 +646,15 @@ impl Hub {
                 .outbox
                 .progress_at()
                 .is_some_and(|at| now.saturating_duration_since(at) > self.limits.outbox_stall);
-            if stalled || peer.outbox.bytes() > self.limits.outbox_bytes_max {
+            if stalled || peer.outbox.weight() > self.limits.outbox_bytes_max {
                 slow.push(member);
                 return false;
             }
-            bytes += peer.outbox.bytes();
+            bytes += peer.outbox.weight();
             !peer.outbox.is_empty()
         });
         while bytes > OUTBOXES_BYTES_MAX {
-            let size = |member: &MemberKey| self.peers[member.0].as_ref().map_or(0, |peer| peer.outbox.bytes());
+            let size = |member: &MemberKey| self.peers[member.0].as_ref().map_or(0, |peer| peer.outbox.weight());
             let Some((index, size)) = waiting.iter().map(size).enumerate().max_by_key(|(_, size)| *size) else {
                 break;
             };
@@ -667,7 +671,8 @@ impl Hub {
         }
         self.carry_out();
 
-        self.retry_at = (!self.waiting.is_empty()).then_some(now + RETRY_AFTER);
+        let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
+        self.retry_at = (waiting > 0).then(|| now + RETRY_AFTER + RETRY_AFTER_EACH * waiting);
         self.closing.retain(|_, closing| {
             if !closing.ended {
                 closing.outbox.retry();
@@ -703,11 +708,17 @@ impl Hub {
 
     fn begin_close(&mut self, connection: ConnectionId, mut outbox: Outbox, reason: CloseReason) {
         outbox.send_close(reason);
+        // Who was too slow is given time to come to the end of what the system holds for it, and read why.
+        let wait = if reason == CloseReason::SLOW_CONSUMER {
+            SLOW_CLOSE_WAIT
+        } else {
+            CLOSE_WAIT
+        };
         self.closing.insert(
             connection,
             Closing {
                 outbox,
-                until: Instant::now() + CLOSE_WAIT,
+                until: Instant::now() + wait,
                 ended: false,
             },
         );
@@ -727,6 +738,10 @@ impl Hub {
         self.stopping = Stopping::Closing;
         for index in 0..self.peers.len() {
             self.close(MemberKey(index), CloseReason::GOING_AWAY);
+        }
+        let until = Instant::now() + CLOSE_WAIT;
+        for closing in self.closing.values_mut() {
+            closing.until = closing.until.min(until);
         }
         // Nobody is left to be told that the others go.
         self.effects.clear();
