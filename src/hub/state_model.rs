@@ -18,14 +18,33 @@ const HISTORY: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Connect { who: u64, room: usize },
-    Join { who: u64, room: usize },
-    Leave { who: u64, room: usize },
-    Text { who: u64, room: Option<usize> },
-    Typing { who: u64, room: usize },
-    Disconnect { who: u64 },
+    Connect {
+        who: u64,
+        room: usize,
+    },
+    Join {
+        who: u64,
+        room: usize,
+    },
+    Leave {
+        who: u64,
+        room: usize,
+    },
+    Text {
+        who: u64,
+        room: Option<usize>,
+    },
+    Typing {
+        who: u64,
+        room: usize,
+    },
+    Disconnect {
+        who: u64,
+    },
     /// The store gives back this many of what it has.
-    Store { count: usize },
+    Store {
+        count: usize,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -87,10 +106,16 @@ impl Model {
         members.insert(who);
         let head = texts.len() as u64;
         let seen = self.seen.entry((who, room)).or_default();
-        seen.push(Seen::Welcome { head, members: members.iter().map(|one| name(*one)).collect() });
+        seen.push(Seen::Welcome {
+            head,
+            members: members.iter().map(|one| name(*one)).collect(),
+        });
         let latest = texts.len().saturating_sub(HISTORY);
         let replayed = texts.iter().enumerate().skip(latest);
-        seen.extend(replayed.map(|(index, text)| Seen::Text { seq: index as u64 + 1, content: text.clone() }));
+        seen.extend(replayed.map(|(index, text)| Seen::Text {
+            seq: index as u64 + 1,
+            content: text.clone(),
+        }));
     }
 
     fn leave(&mut self, who: u64, room: usize, told: bool) {
@@ -158,7 +183,10 @@ impl Rig {
                     self.entered.entry(room).or_default().remove(&member.0);
                 }
                 Effect::RoomGone { room } => {
-                    assert!(self.entered.remove(&room).unwrap_or_default().is_empty(), "a room went with members in it");
+                    assert!(
+                        self.entered.remove(&room).unwrap_or_default().is_empty(),
+                        "a room went with members in it"
+                    );
                 }
             }
         }
@@ -185,7 +213,10 @@ impl Rig {
                     id: UserId(uuid::Uuid::from_u128(u128::from(connection))),
                     username: Username::parse(&name(connection)).unwrap(),
                 };
-                let replay = Replay { history: HISTORY, after: None };
+                let replay = Replay {
+                    history: HISTORY,
+                    after: None,
+                };
                 let key = self.state.connect(
                     ConnectionId(connection),
                     Arc::new(person),
@@ -198,7 +229,9 @@ impl Rig {
                 self.model.join(connection, room);
             }
             Step::Disconnect { who } => {
-                let Some(connection) = self.current.remove(&who) else { return };
+                let Some(connection) = self.current.remove(&who) else {
+                    return;
+                };
                 self.gone.insert(connection);
                 self.state.disconnect(ConnectionId(connection), &mut self.effects);
                 for room in 0..3 {
@@ -209,7 +242,9 @@ impl Rig {
             }
             Step::Store { count } => {
                 for _ in 0..count {
-                    let Some(append) = self.with_store.pop_front() else { return };
+                    let Some(append) = self.with_store.pop_front() else {
+                        return;
+                    };
                     let appended = self.place(append);
                     self.state.appended(appended, &self.now, &mut self.effects);
                     self.carry_out();
@@ -217,18 +252,27 @@ impl Rig {
             }
             Step::Join { who, room } => self.command(who, room, |room| ClientFrame::Join {
                 room,
-                replay: Replay { history: HISTORY, after: None },
+                replay: Replay {
+                    history: HISTORY,
+                    after: None,
+                },
                 nonce: None,
             }),
             Step::Leave { who, room } => self.command(who, room, |room| ClientFrame::Leave { room, nonce: None }),
             Step::Typing { who, room } => {
-                self.command(who, room, |room| ClientFrame::Typing { room: Some(room), nonce: None });
+                self.command(who, room, |room| ClientFrame::Typing {
+                    room: Some(room),
+                    nonce: None,
+                });
             }
             Step::Text { who, room } => {
                 self.texts += 1;
                 let content = format!("text {}", self.texts);
                 let named = room.map(room_id);
-                let home = self.current.get(&who).map_or(0, |connection| self.model.home[connection]);
+                let home = self
+                    .current
+                    .get(&who)
+                    .map_or(0, |connection| self.model.home[connection]);
                 self.command(who, room.unwrap_or(home), |_| ClientFrame::Text {
                     room: named,
                     content: content.into(),
@@ -241,7 +285,9 @@ impl Rig {
     }
 
     fn command(&mut self, who: u64, room: usize, frame: impl FnOnce(RoomId) -> ClientFrame) {
-        let Some(&connection) = self.current.get(&who) else { return };
+        let Some(&connection) = self.current.get(&who) else {
+            return;
+        };
         let frame = frame(room_id(room));
         let is_in = self.model.is_in(connection, room);
         let error = match &frame {
@@ -257,7 +303,10 @@ impl Rig {
             (ClientFrame::Text { content, .. }, None) => {
                 let texts = &mut self.model.rooms.get_mut(&room).unwrap().1;
                 texts.push(content.to_string());
-                let seen = Seen::Text { seq: texts.len() as u64, content: content.to_string() };
+                let seen = Seen::Text {
+                    seq: texts.len() as u64,
+                    content: content.to_string(),
+                };
                 self.model.tell(room, &seen);
             }
             (ClientFrame::Typing { .. }, None) => {}
@@ -275,13 +324,27 @@ impl Rig {
                 let json = serde_json::json!({
                     "type": "text", "room_id": message.room.as_str(), "content": message.content, "seq": seq,
                 });
-                let stored = Stored { id, seq, json: json.to_string().into_bytes().into() };
+                let stored = Stored {
+                    id,
+                    seq,
+                    json: json.to_string().into_bytes().into(),
+                };
                 kept.push(stored.clone());
-                Appended::Message { room: message.room, stored }
+                Appended::Message {
+                    room: message.room,
+                    stored,
+                }
             }
-            Append::Join { room, ticket, wants_past } => {
+            Append::Join {
+                room,
+                ticket,
+                wants_past,
+            } => {
                 let frames = self.kept.get(&room).cloned().unwrap_or_default();
-                let past = wants_past.then(|| Past { head: Seq(frames.len() as u64), frames });
+                let past = wants_past.then(|| Past {
+                    head: Seq(frames.len() as u64),
+                    frames,
+                });
                 Appended::Join { room, ticket, past }
             }
             Append::Leave { room, ticket } => Appended::Leave { room, ticket },
@@ -295,9 +358,17 @@ impl Rig {
         let seen = of_room.filter_map(|frame| match frame["type"].as_str().unwrap() {
             "welcome" => Some(Seen::Welcome {
                 head: frame["seq"].as_u64().unwrap(),
-                members: frame["members"].as_array().unwrap().iter().map(|one| text(&one["username"])).collect(),
+                members: frame["members"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|one| text(&one["username"]))
+                    .collect(),
             }),
-            "text" => Some(Seen::Text { seq: frame["seq"].as_u64().unwrap(), content: text(&frame["content"]) }),
+            "text" => Some(Seen::Text {
+                seq: frame["seq"].as_u64().unwrap(),
+                content: text(&frame["content"]),
+            }),
             "join" => Some(Seen::Joined(text(&frame["username"]))),
             "leave" => Some(Seen::Left(text(&frame["username"]))),
             _ => None,
