@@ -11,9 +11,9 @@ use crate::protocol::http_error;
 /// How long a client that was answered may take to read it and go.
 pub const LINGER_WAIT: Duration = Duration::from_secs(2);
 /// How much of what it still sends is read and forgotten meanwhile.
-const LINGER_BYTES_MAX: usize = 512 * 1024;
+const DRAIN_BYTES_MAX: usize = 512 * 1024;
 /// What is read of it at once.
-const LINGER_CHUNK_BYTES: usize = 4 * 1024;
+const DRAIN_CHUNK_BYTES: usize = 4 * 1024;
 
 /// A refusal as HTTP shows it.
 #[derive(Debug, Clone, Copy)]
@@ -101,14 +101,17 @@ pub fn send(stream: &TcpStream, problem: &Problem<'_>) -> io::Result<()> {
 /// Ends our side and waits, within bounds, for the client to end its own. Closing a socket with unread
 /// bytes sends a reset, which may throw away an answer that the client has not read yet (RFC 9112, section 9.6).
 pub fn linger(stream: &TcpStream) {
-    if stream.shutdown(Shutdown::Write).is_err() {
-        return;
+    if stream.shutdown(Shutdown::Write).is_ok() {
+        drain(stream, Instant::now() + LINGER_WAIT);
     }
-    let deadline = Instant::now() + LINGER_WAIT;
-    let mut chunk = vec![0; LINGER_CHUNK_BYTES];
+}
+
+/// Reads and forgets what the client still sends, until it has ended its side or sent too much, or the time is up.
+pub fn drain(stream: &TcpStream, deadline: Instant) {
+    let mut chunk = vec![0; DRAIN_CHUNK_BYTES];
     let mut drained = 0;
     let mut reader = stream;
-    while drained < LINGER_BYTES_MAX {
+    while drained < DRAIN_BYTES_MAX {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
             return;

@@ -14,7 +14,7 @@ use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::metrics::Refusal;
 
 /// What a head is read into at first; an idle connection holds no more.
-const BUFFER_BYTES_MIN: usize = 1024;
+const BUFFER_BYTES_MIN: usize = 2048;
 
 // Places in a head are kept as `u16`.
 const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize);

@@ -127,6 +127,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
     let sessions = session::Context {
         commands: commands.clone(),
+        decoder: session::chat,
         origins,
         limits,
         metrics,

@@ -15,6 +15,7 @@ use crate::limits::{MESSAGE_BYTES_MAX, READ_BUFFER_BYTES};
 
 /// A whole text frame begins with this, FIN and opcode 1 (section 5.2).
 const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
 /// An empty ping.
 pub const PING: &[u8] = &[0x89, 0];
@@ -66,9 +67,14 @@ impl CloseReason {
     };
 }
 
-/// Appends a whole text frame: its header, then whatever `payload` appends.
+/// Appends a whole text frame.
 pub fn encode_text(bytes: &mut Vec<u8>, payload: &[u8]) {
     encode(bytes, TEXT, payload);
+}
+
+/// Appends a whole binary frame.
+pub fn encode_binary(bytes: &mut Vec<u8>, payload: &[u8]) {
+    encode(bytes, BINARY, payload);
 }
 
 /// A close frame with its code and word (section 5.5.1).
@@ -207,9 +213,9 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // With messages in hand one more look at the socket is enough: what it has may be part of a long
-        // message, or of none at all.
-        if self.in_hand && (self.drained || self.bytes_of_message > 0) {
+        // What was written goes out before anything is waited for. With messages in hand one more look at the
+        // socket is enough: what it has may be part of a long message, or of none at all.
+        if !self.written.is_empty() || (self.in_hand && (self.drained || self.bytes_of_message > 0)) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let flags = if self.in_hand {

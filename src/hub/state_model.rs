@@ -341,7 +341,7 @@ impl Rig {
                 wants_past,
             } => {
                 let frames = self.kept.get(&room).cloned().unwrap_or_default();
-                let past = wants_past.then(|| Past {
+                let past = wants_past.then_some(Past {
                     head: Seq(frames.len() as u64),
                     frames,
                 });

@@ -1,0 +1,159 @@
+//! The floor: what the kernel alone takes to send one ready frame to each of a hundred loopback sockets. No server
+//! that makes a `send` of every delivery can do with less.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
+use rustix::net::{RecvFlags, SendFlags, send};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::machine::{self, Cores};
+use crate::member::receive;
+
+const SOCKETS: usize = 100;
+/// About a text frame of the loads.
+const FRAME_BYTES: usize = 290;
+const RUNS: usize = 5;
+const RUN: Duration = Duration::from_millis(400);
+const ROUND: Duration = Duration::from_millis(5);
+
+/// Several short runs of each kind.
+#[derive(Default)]
+pub struct Floor {
+    hot: Vec<Send>,
+    paced: Vec<Send>,
+}
+
+/// What one send took, on the average of a run.
+#[derive(Clone, Copy)]
+struct Send {
+    wall_ns: f64,
+    cpu_ns: f64,
+}
+
+impl Floor {
+    /// Measures it: the sender on the server's core, the reader on the generator's.
+    pub fn measure(cores: Cores) -> io::Result<Self> {
+        let mut floor = Self::default();
+        for _ in 0..RUNS {
+            floor.hot.push(run(cores, None)?);
+            floor.paced.push(run(cores, Some(ROUND))?);
+        }
+        Ok(floor)
+    }
+
+    /// The runs of both.
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            hot: [&self.hot[..], &other.hot].concat(),
+            paced: [&self.paced[..], &other.paced].concat(),
+        }
+    }
+
+    /// From one send to the next, flat out.
+    pub fn hot_us(&self) -> f64 {
+        median_us(self.hot.iter().map(|send| send.wall_ns))
+    }
+
+    /// Processor time of such a send: the same, but for what other processes took of the core.
+    pub fn hot_cpu_us(&self) -> f64 {
+        median_us(self.hot.iter().map(|send| send.cpu_ns))
+    }
+
+    /// Processor time of a send at 200 rounds a second.
+    pub fn paced_us(&self) -> f64 {
+        median_us(self.paced.iter().map(|send| send.cpu_ns))
+    }
+}
+
+fn median_us(runs_ns: impl Iterator<Item = f64>) -> f64 {
+    let mut runs: Vec<f64> = runs_ns.map(|ns| ns / 1e3).collect();
+    runs.sort_by(f64::total_cmp);
+    let middle = runs.len() / 2;
+    if runs.len() % 2 == 1 {
+        runs[middle]
+    } else {
+        (runs[middle - 1] + runs[middle]) / 2.0
+    }
+}
+
+/// One run: flat out, or with a round every so often.
+fn run(cores: Cores, round: Option<Duration>) -> io::Result<Send> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut senders = Vec::new();
+    let mut readers = Vec::new();
+    for _ in 0..SOCKETS {
+        let reader = TcpStream::connect(listener.local_addr()?)?;
+        reader.set_nonblocking(true)?;
+        readers.push(reader);
+        let (sender, _) = listener.accept()?;
+        sender.set_nodelay(true)?;
+        senders.push(sender);
+    }
+    thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            machine::pin(cores.server)?;
+            send_rounds(&senders, round)
+        });
+        drain(&readers)?;
+        sender
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the floor's sender panicked")))
+    })
+}
+
+fn send_rounds(sockets: &[TcpStream], round: Option<Duration>) -> io::Result<Send> {
+    let frame = [b'x'; FRAME_BYTES];
+    let (wall, cpu_ns) = (Instant::now(), thread_cpu_ns());
+    let mut rounds = 0;
+    while wall.elapsed() < RUN {
+        for socket in sockets {
+            if send(socket, &frame, SendFlags::NOSIGNAL)? != frame.len() {
+                return Err(io::Error::other("the floor's reader fell behind"));
+            }
+        }
+        rounds += 1;
+        if let Some(round) = round {
+            thread::sleep((round * rounds).saturating_sub(wall.elapsed()));
+        }
+    }
+    let per_send = |ns: u64| ns as f64 / f64::from(rounds) / sockets.len() as f64;
+    Ok(Send {
+        wall_ns: per_send(wall.elapsed().as_nanos() as u64),
+        cpu_ns: per_send(thread_cpu_ns() - cpu_ns),
+    })
+}
+
+fn thread_cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    (time.tv_sec * 1_000_000_000 + time.tv_nsec) as u64
+}
+
+/// Reads everything into nowhere until the sender is gone, as the generator does with members that it only counts.
+fn drain(sockets: &[TcpStream]) -> io::Result<()> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for (at, socket) in sockets.iter().enumerate() {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        epoll::add(&epoll, socket, epoll::EventData::new_u64(at as u64), flags)?;
+    }
+    let mut buffer = vec![0; 1024 * 1024];
+    let mut events = Vec::with_capacity(sockets.len());
+    let mut open = sockets.len();
+    while open > 0 {
+        epoll::wait(&epoll, spare_capacity(&mut events), None)?;
+        for event in events.drain(..) {
+            let (data, flags) = (event.data, event.flags);
+            let socket = &sockets[data.u64() as usize];
+            let ended = receive(socket, &mut buffer, RecvFlags::TRUNC).is_err();
+            if ended || flags.contains(epoll::EventFlags::RDHUP) {
+                epoll::delete(&epoll, socket)?;
+                open -= 1;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! The five loads: what each consists of, and one run of one of them.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::crowd::{Crowd, Layout, PATIENCE};
+use crate::machine;
+use crate::member::Pace;
+use crate::server::Server;
+use crate::verdict::Verdict;
+
+/// One load.
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub name: &'static str,
+    pub layout: Layout,
+    /// Nothing for a load that only sits there.
+    pub pace: Option<Pace>,
+}
+
+/// All of them; `connections` is how many the idle one has.
+pub fn all(connections: usize) -> [Load; 5] {
+    let load = |name, rooms, members_per_room, senders_per_room, pace| Load {
+        name,
+        layout: Layout {
+            rooms,
+            members_per_room,
+            senders_per_room,
+        },
+        pace,
+    };
+    [
+        load("sat", 1, 100, 2, Some(Pace::Window(64))),
+        load("rate", 1, 100, 2, Some(Pace::PerSecond(100))),
+        load("rooms", 100, 10, 1, Some(Pace::Window(8))),
+        load("big", 1, 1000, 2, Some(Pace::PerSecond(10))),
+        load("idle", connections.div_ceil(10), 10, 0, None),
+    ]
+}
+
+/// How long a load runs before it is measured, and then while it is.
+#[derive(Clone, Copy)]
+pub struct Spans {
+    pub warm_up: Duration,
+    pub measured: Duration,
+}
+
+/// What one run showed. What can't be known is not there.
+pub struct Outcome {
+    pub load: Load,
+    pub traffic: Option<Traffic>,
+    /// With everybody joined and quiet, or at the end of the traffic; over what the server had before.
+    pub resident_kib_per_connection: Option<f64>,
+    /// The same, after each connection has answered a ping, and how many have.
+    pub pinged: Option<Pinged>,
+    pub verdict: Verdict,
+}
+
+/// What the server did in the measured span.
+pub struct Traffic {
+    pub deliveries_per_s: f64,
+    pub frame_bytes: f64,
+    pub p50: Option<Duration>,
+    pub p99: Option<Duration>,
+    pub p999: Option<Duration>,
+    pub server_cpu_us_per_delivery: Option<f64>,
+    pub server_busy: Option<f64>,
+    /// What other processes took of the server's core: it was missing to the server.
+    pub others_busy: Option<f64>,
+    /// Near 1 the generator is what was measured.
+    pub generator_busy: f64,
+}
+
+/// What came of the pings.
+pub struct Pinged {
+    pub pongs: usize,
+    pub resident_kib_per_connection: Option<f64>,
+}
+
+impl Outcome {
+    pub fn is_clean(&self) -> bool {
+        let all_answered = self
+            .pinged
+            .as_ref()
+            .is_none_or(|pinged| pinged.pongs == self.load.layout.members());
+        self.verdict.is_clean() && all_answered
+    }
+}
+
+impl Load {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Where it can't be run at all; what went wrong with single messages is in the outcome.
+    pub fn run(&self, server: &Server, spans: Spans) -> io::Result<Outcome> {
+        let resident_before = Resident::of(server.pid, self.layout.members())?;
+        let mut crowd = Crowd::new(self.layout)?;
+        // Rooms of their own, for a server that runs already and keeps what was said.
+        crowd.join(server.address, &format!("{}-{:x}", self.name, std::process::id()))?;
+        let traffic = match self.pace {
+            Some(pace) => Some(talk(&mut crowd, pace, server, spans)?),
+            None => None,
+        };
+        crowd.hush();
+        let verdict = crowd.settle(PATIENCE)?;
+        let resident_kib_per_connection = resident_before.grown()?;
+        let pinged = match self.pace {
+            Some(_) => None,
+            None => Some(Pinged {
+                pongs: crowd.ping()?,
+                resident_kib_per_connection: resident_before.grown()?,
+            }),
+        };
+        Ok(Outcome {
+            load: *self,
+            traffic,
+            resident_kib_per_connection,
+            pinged,
+            verdict,
+        })
+    }
+}
+
+/// The traffic of a load, measured after its warm-up.
+fn talk(crowd: &mut Crowd, pace: Pace, server: &Server, spans: Spans) -> io::Result<Traffic> {
+    crowd.count_unwatched();
+    crowd.speak(pace);
+    crowd.run_until(crowd.now_ns() + spans.warm_up.as_nanos() as u64)?;
+    let before = Reading::take(crowd, server)?;
+    // What was sent while the reading was taken waited for us, not for the server.
+    crowd.sightings.timed_since_ns = crowd.now_ns();
+    crowd.run_until(before.now_ns + spans.measured.as_nanos() as u64)?;
+    let after = Reading::take(crowd, server)?;
+    crowd.sightings.timed_since_ns = u64::MAX;
+
+    let span_ns = (after.now_ns - before.now_ns) as f64;
+    let frame_bytes = (after.watched_bytes - before.watched_bytes) as f64
+        / (after.watched_messages - before.watched_messages).max(1) as f64;
+    let deliveries = (after.live_bytes - before.live_bytes) as f64 / frame_bytes.max(1.0);
+    let server_cpu_ns = after
+        .server_cpu_ns
+        .zip(before.server_cpu_ns)
+        .map(|(after, before)| (after - before) as f64);
+    let core_ns = after
+        .core_busy_ns
+        .zip(before.core_busy_ns)
+        .map(|(after, before)| (after - before) as f64);
+    let quantile = |share| crowd.sightings.latency.quantile(share);
+    Ok(Traffic {
+        deliveries_per_s: deliveries / span_ns * 1e9,
+        frame_bytes,
+        p50: quantile(0.5),
+        p99: quantile(0.99),
+        p999: quantile(0.999),
+        server_cpu_us_per_delivery: server_cpu_ns.map(|ns| ns / deliveries.max(1.0) / 1e3),
+        server_busy: server_cpu_ns.map(|ns| ns / span_ns),
+        others_busy: core_ns
+            .zip(server_cpu_ns)
+            .map(|(core_ns, ns)| ((core_ns - ns) / span_ns).max(0.0)),
+        generator_busy: (after.own_cpu_ns - before.own_cpu_ns) as f64 / span_ns,
+    })
+}
+
+/// All that is read off at the beginning and at the end of the measured span.
+struct Reading {
+    now_ns: u64,
+    live_bytes: u64,
+    watched_bytes: u64,
+    watched_messages: u64,
+    own_cpu_ns: u64,
+    server_cpu_ns: Option<u64>,
+    core_busy_ns: Option<u64>,
+}
+
+impl Reading {
+    fn take(crowd: &Crowd, server: &Server) -> io::Result<Self> {
+        let own = clock_gettime(ClockId::ProcessCPUTime);
+        Ok(Self {
+            now_ns: crowd.now_ns(),
+            live_bytes: crowd.sightings.live_bytes,
+            watched_bytes: crowd.sightings.watched_bytes,
+            watched_messages: crowd.sightings.watched_messages,
+            own_cpu_ns: (own.tv_sec * 1_000_000_000 + own.tv_nsec) as u64,
+            server_cpu_ns: server.pid.map(machine::cpu_ns).transpose()?,
+            core_busy_ns: server.core.map(machine::core_busy_ns).transpose()?,
+        })
+    }
+}
+
+/// The server's memory before anybody came.
+struct Resident {
+    server: Option<Pid>,
+    members: usize,
+    before_kib: u64,
+}
+
+impl Resident {
+    fn of(server: Option<Pid>, members: usize) -> io::Result<Self> {
+        Ok(Self {
+            server,
+            members,
+            before_kib: server.map_or(Ok(0), machine::resident_kib)?,
+        })
+    }
+
+    /// What each member has added to it.
+    fn grown(&self) -> io::Result<Option<f64>> {
+        let Some(server) = self.server else { return Ok(None) };
+        let now_kib = machine::resident_kib(server)?;
+        Ok(Some((now_kib as f64 - self.before_kib as f64) / self.members as f64))
+    }
+}
