@@ -40,10 +40,10 @@ impl Directory for Handle {
 enum ApiError {
     #[error("Room not found")]
     NoRoom,
-    #[error("the room's id can't be read: {0}")]
+    #[error("the query can't be read: {0}")]
     Escape(#[from] BadEscape),
-    #[error("the room's id can't be taken: {0}")]
-    Name(#[from] NameError),
+    #[error("the room behind which to begin can't be one: {0}")]
+    After(#[from] NameError),
     #[error("limit is a number from 1 to {ROOMS_LISTED_MAX}")]
     Limit,
     #[error("the server is busy; try again")]
@@ -54,8 +54,8 @@ impl From<ApiError> for Reply {
     fn from(error: ApiError) -> Self {
         let (status, code) = match error {
             ApiError::NoRoom => (404, "not_found"),
-            ApiError::Escape(_) | ApiError::Name(_) => (400, "bad_room"),
-            ApiError::Limit => (400, "bad_request"),
+            ApiError::After(_) => (400, "bad_room"),
+            ApiError::Escape(_) | ApiError::Limit => (400, "bad_request"),
             ApiError::Busy(_) => (503, "busy"),
         };
         let reply = Self::problem(status, &error.to_string(), code);
@@ -108,7 +108,9 @@ fn detail(request: &Request<'_>) -> Result<Reply, ApiError> {
     struct Found {
         data: RoomDetail,
     }
-    let id = RoomId::parse(&unescape(request.item())?)?;
+    // What can't be a room's id is the id of no room.
+    let text = unescape(request.item()).map_err(|_| ApiError::NoRoom)?;
+    let id = RoomId::parse(&text).map_err(|_| ApiError::NoRoom)?;
     let data = request.directory.room(&id)?.ok_or(ApiError::NoRoom)?;
     Ok(Reply::json(&Found { data }))
 }
@@ -168,14 +170,13 @@ mod tests {
             assert_eq!(status, 200, "{path}");
             assert!(body.contains(r#""clients":[{"id":""#), "{body}");
         }
-        assert_eq!(
-            ask("/api/rooms/none"),
-            (404, r#"{"error":"Room not found","code":"not_found"}"#.to_string())
-        );
-        for path in ["/api/rooms/%zz", "/api/rooms/%ff", "/api/rooms/%00", "/api/rooms/%20"] {
-            let (status, body) = ask(path);
-            assert_eq!(status, 400, "{path}");
-            assert!(body.contains(r#""code":"bad_room""#), "{body}");
+        for id in ["none", "%zz", "%ff", "%00", "%20", "dm:a:b"] {
+            let (status, body) = ask(&format!("/api/rooms/{id}"));
+            assert_eq!(
+                (status, &*body),
+                (404, r#"{"error":"Room not found","code":"not_found"}"#),
+                "{id}"
+            );
         }
     }
 

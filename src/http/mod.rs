@@ -45,6 +45,11 @@ const SECURITY: [(&str, &str); 3] = [
     ("Referrer-Policy", "same-origin"),
 ];
 
+/// What the private directories' names begin with.
+const DIRECTORY_PREFIX: &str = "adda-http-";
+/// The socket in one.
+const SOCKET_NAME: &str = "http";
+
 /// What a page of another origin may send along.
 const CORS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
 
@@ -251,8 +256,9 @@ impl Listening {
     }
 
     fn start_in(base: &Path) -> io::Result<Self> {
+        sweep(base);
         let directory = PrivateDirectory::make(base)?;
-        let path = directory.0.join("http");
+        let path = directory.0.join(SOCKET_NAME);
         let listener = UnixListener::bind(&path)?;
         let server = tiny_http::Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
         Ok(Self {
@@ -287,12 +293,25 @@ fn directories() -> impl Iterator<Item = PathBuf> {
         .chain([shared])
 }
 
+/// Takes away what killed servers have left: directories like ours whose socket nobody listens to any more.
+fn sweep(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(DIRECTORY_PREFIX) {
+            let connected = UnixStream::connect(entry.path().join(SOCKET_NAME));
+            // Another user's says that it may not be looked into.
+            if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                drop(PrivateDirectory(entry.path()));
+            }
+        }
+    }
+}
+
 /// A directory that nobody else can look into, until it is dropped.
 struct PrivateDirectory(PathBuf);
 
 impl PrivateDirectory {
     fn make(base: &Path) -> io::Result<Self> {
-        let path = base.join(format!("adda-{}", Uuid::new_v4().simple()));
+        let path = base.join(format!("{DIRECTORY_PREFIX}{}", Uuid::new_v4().simple()));
         // Fails where there is anything by that name already.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
@@ -724,6 +743,23 @@ pub(crate) mod tests {
                 assert!(exchange(&endpoint, "/healthz").ends_with("ok\n"), "{loss}");
             }
         }
+    }
+
+    #[test]
+    fn what_a_killed_server_left_is_swept_away() {
+        let base = tempfile::tempdir().unwrap();
+        let running = Listening::start_in(base.path()).unwrap();
+        let killed = base.path().join(format!("{DIRECTORY_PREFIX}killed"));
+        let starting = base.path().join(format!("{DIRECTORY_PREFIX}starting"));
+        let other = base.path().join("other");
+        for directory in [&killed, &starting, &other] {
+            fs::create_dir(directory).unwrap();
+        }
+        drop(UnixListener::bind(killed.join(SOCKET_NAME)).unwrap());
+        drop(UnixListener::bind(other.join(SOCKET_NAME)).unwrap());
+        let _next = Listening::start_in(base.path()).unwrap();
+        assert!(!killed.exists());
+        assert!(running.path.exists() && starting.exists() && other.exists());
     }
 
     #[test]
