@@ -143,10 +143,7 @@ mod tests {
     #[test]
     fn an_honest_client_always_answers_a_ping_in_time() {
         for seconds in [1, 25, 300] {
-            let limits = Limits {
-                ping_interval: Duration::from_secs(seconds),
-                ..Limits::default()
-            };
+            let limits = Limits { ping_interval: Duration::from_secs(seconds), ..Limits::default() };
             assert!(limits.ping_interval * 2 < limits.read_deadline());
         }
         assert_eq!(Limits::default().read_deadline(), Duration::from_secs(60));

@@ -59,11 +59,7 @@ impl From<ApiError> for Reply {
             ApiError::Busy(_) => (503, "busy"),
         };
         let reply = Self::problem(status, &error.to_string(), code);
-        if status == 503 {
-            reply.with("Retry-After", "1")
-        } else {
-            reply
-        }
+        if status == 503 { reply.with("Retry-After", "1") } else { reply }
     }
 }
 
@@ -131,52 +127,32 @@ mod tests {
     fn the_listing_is_paged() {
         let (status, body) = ask("/api/rooms");
         assert_eq!(status, 200);
-        assert!(
-            body.starts_with(r#"{"data":[{"id":"a b","name":"a b","client_count":2,"seq":7}"#),
-            "{body}"
-        );
+        assert!(body.starts_with(r#"{"data":[{"id":"a b","name":"a b","client_count":2,"seq":7}"#), "{body}");
         assert!(!body.contains("next"));
         assert!(ask("/api/rooms?limit=4").1.ends_with("]}"));
         let (_, body) = ask("/api/rooms?limit=2");
         assert!(body.ends_with(r#"],"next":"general"}"#), "{body}");
         let (_, body) = ask("/api/rooms?limit=2&after=general");
-        assert!(
-            body.starts_with(r#"{"data":[{"id":"tea""#) && !body.contains("next"),
-            "{body}"
-        );
+        assert!(body.starts_with(r#"{"data":[{"id":"tea""#) && !body.contains("next"), "{body}");
         assert!(ask("/api/rooms?after=a+b").1.starts_with(r#"{"data":[{"id":"general""#));
         assert_eq!(ask("/api/rooms?limit=9999").0, 200);
-        for query in [
-            "limit=0",
-            "limit=x",
-            "limit=-1",
-            "limit=%ff",
-            "after=%00",
-            "after=%f",
-            "after=",
-        ] {
+        for query in ["limit=0", "limit=x", "limit=-1", "limit=%ff", "after=%00", "after=%f", "after="] {
             assert_eq!(ask(&format!("/api/rooms?{query}")).0, 400, "{query}");
         }
     }
 
     #[test]
     fn a_room_is_found_by_its_escaped_id() {
-        for path in [
-            "/api/rooms/general",
-            "/api/rooms/a%20b",
-            "/api/rooms/%E0%A6%86%E0%A6%A1%E0%A7%8D%E0%A6%A1%E0%A6%BE",
-        ] {
+        for path in
+            ["/api/rooms/general", "/api/rooms/a%20b", "/api/rooms/%E0%A6%86%E0%A6%A1%E0%A7%8D%E0%A6%A1%E0%A6%BE"]
+        {
             let (status, body) = ask(path);
             assert_eq!(status, 200, "{path}");
             assert!(body.contains(r#""clients":[{"id":""#), "{body}");
         }
         for id in ["none", "%zz", "%ff", "%00", "%20", "dm:a:b"] {
             let (status, body) = ask(&format!("/api/rooms/{id}"));
-            assert_eq!(
-                (status, &*body),
-                (404, r#"{"error":"Room not found","code":"not_found"}"#),
-                "{id}"
-            );
+            assert_eq!((status, &*body), (404, r#"{"error":"Room not found","code":"not_found"}"#), "{id}");
         }
     }
 

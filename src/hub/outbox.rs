@@ -65,13 +65,7 @@ impl<'a> Batch<'a> {
 
 impl Outbox {
     pub fn new(socket: Arc<TcpStream>) -> Self {
-        Self {
-            socket,
-            waiting: VecDeque::new(),
-            bytes: 0,
-            progress_at: None,
-            broken: false,
-        }
+        Self { socket, waiting: VecDeque::new(), bytes: 0, progress_at: None, broken: false }
     }
 
     /// The memory that what waits takes, in bytes.
@@ -105,20 +99,14 @@ impl Outbox {
         }
         let bytes = batch.shared();
         self.bytes += bytes.len() - sent;
-        self.waiting.push_back(Piece {
-            unsent: sent..bytes.len(),
-            bytes,
-            begin,
-        });
+        self.waiting.push_back(Piece { unsent: sent..bytes.len(), bytes, begin });
     }
 
     /// Tries again with what waits, some pieces at a time, until the socket is full or nothing is left.
     pub fn retry(&mut self) {
         while !self.waiting.is_empty() && !self.broken {
             let pieces = self.waiting.iter().take(PIECES_PER_SEND);
-            let slices: Vec<_> = pieces
-                .map(|piece| IoSlice::new(&piece.bytes[piece.unsent.clone()]))
-                .collect();
+            let slices: Vec<_> = pieces.map(|piece| IoSlice::new(&piece.bytes[piece.unsent.clone()])).collect();
             match sendmsg(&*self.socket, &slices, &mut SendAncillaryBuffer::default(), FLAGS) {
                 Ok(count) => {
                     self.progress_at = Some(Instant::now());

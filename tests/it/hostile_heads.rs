@@ -29,12 +29,7 @@ pub struct Case {
 
 /// A request to refuse, from text.
 fn refused(name: &'static str, status: u16, text: impl AsRef<[u8]>) -> Case {
-    Case {
-        name,
-        bytes: text.as_ref().to_vec(),
-        status,
-        handled: 0,
-    }
+    Case { name, bytes: text.as_ref().to_vec(), status, handled: 0 }
 }
 
 /// A GET with these lines behind its Host.
@@ -44,11 +39,7 @@ fn fields(name: &'static str, status: u16, lines: &str) -> Case {
 
 /// A POST with these lines behind its Host, and a body.
 fn body(name: &'static str, status: u16, lines: &str, body: &str) -> Case {
-    refused(
-        name,
-        status,
-        format!("POST /api/rooms HTTP/1.1\r\nHost: h\r\n{lines}\r\n{body}"),
-    )
+    refused(name, status, format!("POST /api/rooms HTTP/1.1\r\nHost: h\r\n{lines}\r\n{body}"))
 }
 
 /// A POST whose chunks are these bytes.
@@ -59,10 +50,7 @@ fn chunks(name: &'static str, status: u16, chunks: &str) -> Case {
 /// Two requests in one: the first is honest and answered, what is behind it is not even read.
 fn smuggled(name: &'static str, first: &str) -> Case {
     let second = "GET /api/rooms HTTP/1.1\r\nHost: h\r\n\r\n";
-    Case {
-        handled: 1,
-        ..refused(name, 200, format!("{first}{second}{second}"))
-    }
+    Case { handled: 1, ..refused(name, 200, format!("{first}{second}{second}")) }
 }
 
 /// Every row of the table of bounds that concerns a head or a body.
@@ -76,89 +64,37 @@ pub fn cases() -> Vec<Case> {
         refused("HTTP/0.9", 400, "GET /healthz HTTP/0.9\r\nHost: h\r\n\r\n"),
         refused("no version", 400, "GET /healthz\r\n\r\n"),
         refused("lower case version", 400, "GET /healthz http/1.1\r\nHost: h\r\n\r\n"),
-        refused(
-            "version with leading zeros",
-            400,
-            "GET /healthz HTTP/01.1\r\nHost: h\r\n\r\n",
-        ),
+        refused("version with leading zeros", 400, "GET /healthz HTTP/01.1\r\nHost: h\r\n\r\n"),
         refused("version with a plus", 400, "GET /healthz HTTP/+1.1\r\nHost: h\r\n\r\n"),
         refused("another protocol", 400, "GET /healthz SIP/2.0\r\nHost: h\r\n\r\n"),
         refused("no method", 400, " /healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
         refused("nothing but a target", 400, "/healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
-        refused(
-            "method that is no token",
-            400,
-            "GE(T /healthz HTTP/1.1\r\nHost: h\r\n\r\n",
-        ),
+        refused("method that is no token", 400, "GE(T /healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
         refused("method with a colon", 400, "GET: /healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
-        refused(
-            "two spaces before the target",
-            400,
-            "GET  /healthz HTTP/1.1\r\nHost: h\r\n\r\n",
-        ),
-        refused(
-            "two spaces behind the target",
-            400,
-            "GET /healthz  HTTP/1.1\r\nHost: h\r\n\r\n",
-        ),
-        refused(
-            "space behind the version",
-            400,
-            "GET /healthz HTTP/1.1 \r\nHost: h\r\n\r\n",
-        ),
+        refused("two spaces before the target", 400, "GET  /healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
+        refused("two spaces behind the target", 400, "GET /healthz  HTTP/1.1\r\nHost: h\r\n\r\n"),
+        refused("space behind the version", 400, "GET /healthz HTTP/1.1 \r\nHost: h\r\n\r\n"),
         refused("tabs for spaces", 400, "GET\t/healthz\tHTTP/1.1\r\nHost: h\r\n\r\n"),
         refused("space in the target", 400, "GET /heal thz HTTP/1.1\r\nHost: h\r\n\r\n"),
         refused("target beyond ASCII", 400, "GET /আড্ডা HTTP/1.1\r\nHost: h\r\n\r\n"),
-        refused(
-            "target that is not UTF-8",
-            400,
-            b"GET /\xff\xfe HTTP/1.1\r\nHost: h\r\n\r\n",
-        ),
+        refused("target that is not UTF-8", 400, b"GET /\xff\xfe HTTP/1.1\r\nHost: h\r\n\r\n"),
         refused("NUL in the target", 400, "GET /\0 HTTP/1.1\r\nHost: h\r\n\r\n"),
         refused("DEL in the target", 400, "GET /\x7f HTTP/1.1\r\nHost: h\r\n\r\n"),
-        refused(
-            "fragment in the target",
-            400,
-            "GET /healthz#a HTTP/1.1\r\nHost: h\r\n\r\n",
-        ),
+        refused("fragment in the target", 400, "GET /healthz#a HTTP/1.1\r\nHost: h\r\n\r\n"),
         refused("target without a slash", 400, "GET healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
         refused("asterisk for GET", 400, "GET * HTTP/1.1\r\nHost: h\r\n\r\n"),
-        refused(
-            "CONNECT",
-            400,
-            "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n",
-        ),
+        refused("CONNECT", 400, "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n"),
         refused("CONNECT to a path", 400, "CONNECT / HTTP/1.1\r\nHost: h\r\n\r\n"),
-        refused(
-            "URL of another scheme",
-            400,
-            "GET ftp://h/healthz HTTP/1.1\r\nHost: h\r\n\r\n",
-        ),
-        refused(
-            "URL without a host",
-            400,
-            "GET http:///healthz HTTP/1.1\r\nHost: h\r\n\r\n",
-        ),
-        refused(
-            "URL with a password",
-            400,
-            "GET http://a:b@h/healthz HTTP/1.1\r\nHost: h\r\n\r\n",
-        ),
-        refused(
-            "two empty lines first",
-            400,
-            "\r\n\r\nGET /healthz HTTP/1.1\r\nHost: h\r\n\r\n",
-        ),
+        refused("URL of another scheme", 400, "GET ftp://h/healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
+        refused("URL without a host", 400, "GET http:///healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
+        refused("URL with a password", 400, "GET http://a:b@h/healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
+        refused("two empty lines first", 400, "\r\n\r\nGET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
         refused("bare LF first", 400, "\nGET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
         refused("TLS", 400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
         refused("SOCKS", 400, b"\x05\x01\x00"),
         refused("SSH", 400, "SSH-2.0-OpenSSH_9.6\r\n"),
         // Line ends and folding.
-        refused(
-            "bare LF behind the request line",
-            400,
-            "GET /healthz HTTP/1.1\nHost: h\r\n\r\n",
-        ),
+        refused("bare LF behind the request line", 400, "GET /healthz HTTP/1.1\nHost: h\r\n\r\n"),
         refused("bare LF everywhere", 400, "GET /healthz HTTP/1.1\nHost: h\n\n"),
         refused("bare CR everywhere", 400, "GET /healthz HTTP/1.1\rHost: h\r\r"),
         refused("CR CR LF", 400, "GET /healthz HTTP/1.1\r\r\nHost: h\r\n\r\n"),
@@ -190,41 +126,13 @@ pub fn cases() -> Vec<Case> {
         refused("Host with a path", 400, "GET /healthz HTTP/1.1\r\nHost: h/x\r\n\r\n"),
         refused("Host with a user", 400, "GET /healthz HTTP/1.1\r\nHost: u@h\r\n\r\n"),
         refused("list of Hosts", 400, "GET /healthz HTTP/1.1\r\nHost: h, i\r\n\r\n"),
-        refused(
-            "Host with a wrong port",
-            400,
-            "GET /healthz HTTP/1.1\r\nHost: h:65536\r\n\r\n",
-        ),
-        refused(
-            "Host with half an address",
-            400,
-            "GET /healthz HTTP/1.1\r\nHost: [::1\r\n\r\n",
-        ),
+        refused("Host with a wrong port", 400, "GET /healthz HTTP/1.1\r\nHost: h:65536\r\n\r\n"),
+        refused("Host with half an address", 400, "GET /healthz HTTP/1.1\r\nHost: [::1\r\n\r\n"),
         // One body, one length.
-        body(
-            "length and chunks",
-            400,
-            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-            "0\r\n\r\n",
-        ),
-        body(
-            "chunks and length",
-            400,
-            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-            "0\r\n\r\n",
-        ),
-        body(
-            "two lengths",
-            400,
-            "Content-Length: 5\r\nContent-Length: 6\r\n",
-            "hello!",
-        ),
-        body(
-            "two equal lengths",
-            400,
-            "Content-Length: 5\r\nContent-Length: 5\r\n",
-            "hello",
-        ),
+        body("length and chunks", 400, "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        body("chunks and length", 400, "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"),
+        body("two lengths", 400, "Content-Length: 5\r\nContent-Length: 6\r\n", "hello!"),
+        body("two equal lengths", 400, "Content-Length: 5\r\nContent-Length: 5\r\n", "hello"),
         body("list of lengths", 400, "Content-Length: 5, 5\r\n", "hello"),
         body("length with a plus", 400, "Content-Length: +5\r\n", "hello"),
         body("length with a minus", 400, "Content-Length: -5\r\n", "hello"),
@@ -234,24 +142,9 @@ pub fn cases() -> Vec<Case> {
         body("length with a form feed", 400, "Content-Length: \x0c5\r\n", "hello"),
         body("length in other digits", 400, "Content-Length: ৫\r\n", "hello"),
         body("empty length", 400, "Content-Length:\r\n", "hello"),
-        body(
-            "length beyond 64 bits",
-            400,
-            "Content-Length: 18446744073709551616\r\n",
-            "hello",
-        ),
-        body(
-            "length of 40 digits",
-            400,
-            "Content-Length: 9999999999999999999999999999999999999999\r\n",
-            "",
-        ),
-        body(
-            "chunked twice in a list",
-            400,
-            "Transfer-Encoding: chunked, chunked\r\n",
-            "0\r\n\r\n",
-        ),
+        body("length beyond 64 bits", 400, "Content-Length: 18446744073709551616\r\n", "hello"),
+        body("length of 40 digits", 400, "Content-Length: 9999999999999999999999999999999999999999\r\n", ""),
+        body("chunked twice in a list", 400, "Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n"),
         body(
             "chunked twice in lines",
             400,
@@ -264,38 +157,14 @@ pub fn cases() -> Vec<Case> {
             "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
             "0\r\n\r\n",
         ),
-        body(
-            "gzip and chunked",
-            400,
-            "Transfer-Encoding: gzip, chunked\r\n",
-            "0\r\n\r\n",
-        ),
+        body("gzip and chunked", 400, "Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
         body("identity", 400, "Transfer-Encoding: identity\r\n", ""),
         body("xchunked", 400, "Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
-        body(
-            "chunked with a parameter",
-            400,
-            "Transfer-Encoding: chunked;q=1\r\n",
-            "0\r\n\r\n",
-        ),
-        body(
-            "chunked with a vertical tab",
-            400,
-            "Transfer-Encoding: \x0bchunked\r\n",
-            "0\r\n\r\n",
-        ),
-        body(
-            "chunked in quotes",
-            400,
-            "Transfer-Encoding: \"chunked\"\r\n",
-            "0\r\n\r\n",
-        ),
+        body("chunked with a parameter", 400, "Transfer-Encoding: chunked;q=1\r\n", "0\r\n\r\n"),
+        body("chunked with a vertical tab", 400, "Transfer-Encoding: \x0bchunked\r\n", "0\r\n\r\n"),
+        body("chunked in quotes", 400, "Transfer-Encoding: \"chunked\"\r\n", "0\r\n\r\n"),
         body("empty encoding", 400, "Transfer-Encoding:\r\n", "0\r\n\r\n"),
-        refused(
-            "chunks in HTTP/1.0",
-            400,
-            "POST /api/rooms HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
+        refused("chunks in HTTP/1.0", 400, "POST /api/rooms HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         // Chunks.
         chunks("chunk without a size", 400, "\r\nhello\r\n0\r\n\r\n"),
         chunks("chunk size that is no number", 400, "xyz\r\nhello\r\n0\r\n\r\n"),
@@ -304,16 +173,8 @@ pub fn cases() -> Vec<Case> {
         chunks("chunk size with a minus", 400, "-5\r\nhello\r\n0\r\n\r\n"),
         chunks("space before a chunk size", 400, " 5\r\nhello\r\n0\r\n\r\n"),
         chunks("space behind a chunk size", 400, "5 \r\nhello\r\n0\r\n\r\n"),
-        chunks(
-            "chunk size of 17 digits",
-            400,
-            "00000000000000005\r\nhello\r\n0\r\n\r\n",
-        ),
-        chunks(
-            "chunk size that wraps around",
-            400,
-            "10000000000000005\r\nhello\r\n0\r\n\r\n",
-        ),
+        chunks("chunk size of 17 digits", 400, "00000000000000005\r\nhello\r\n0\r\n\r\n"),
+        chunks("chunk size that wraps around", 400, "10000000000000005\r\nhello\r\n0\r\n\r\n"),
         chunks("largest chunk size", 413, "FFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n"),
         chunks("bare LF behind a chunk size", 400, "5\nhello\r\n0\r\n\r\n"),
         chunks("bare CR behind a chunk size", 400, "5\rhello\r\n0\r\n\r\n"),
@@ -328,65 +189,28 @@ pub fn cases() -> Vec<Case> {
         chunks("bare LF behind the last chunk", 400, "0\r\n\n"),
         // Sizes.
         body("body of 100 TB", 413, "Content-Length: 100000000000000\r\n", ""),
-        body(
-            "largest length",
-            413,
-            "Content-Length: 18446744073709551615\r\n",
-            "hello",
-        ),
+        body("largest length", 413, "Content-Length: 18446744073709551615\r\n", "hello"),
         body("body of one byte too many", 413, "Content-Length: 65537\r\n", ""),
-        body(
-            "body of 100 TB on request",
-            413,
-            "Expect: 100-continue\r\nContent-Length: 100000000000000\r\n",
-            "",
-        ),
-        body(
-            "another expectation",
-            417,
-            "Expect: the-unexpected\r\nContent-Length: 5\r\n",
-            "hello",
-        ),
+        body("body of 100 TB on request", 413, "Expect: 100-continue\r\nContent-Length: 100000000000000\r\n", ""),
+        body("another expectation", 417, "Expect: the-unexpected\r\nContent-Length: 5\r\n", "hello"),
         fields("expectation without a body", 417, "Expect: 200-ok\r\n"),
         fields("101 fields", 431, &"A: b\r\n".repeat(100)),
         fields("10,000 fields", 431, &"A: b\r\n".repeat(10_000)),
         fields("value of 16 KiB", 431, &format!("A: {}\r\n", "x".repeat(16 * 1024))),
         fields("name of 16 KiB", 431, &format!("{}: b\r\n", "x".repeat(16 * 1024))),
-        fields(
-            "1 MiB of fields",
-            431,
-            &format!("A: {}\r\n", "x".repeat(12_000)).repeat(85),
-        ),
-        refused(
-            "target of 16 KiB",
-            431,
-            format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(16 * 1024)),
-        ),
+        fields("1 MiB of fields", 431, &format!("A: {}\r\n", "x".repeat(12_000)).repeat(85)),
+        refused("target of 16 KiB", 431, format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(16 * 1024))),
         refused("method of 16 KiB", 431, "G".repeat(16 * 1024)),
     ];
     let large = "x".repeat(60_000);
     let chunked = format!("EA60\r\n{large}\r\nEA60\r\n{large}\r\n0\r\n\r\n");
     cases.push(chunks("chunks that add up to too much", 413, &chunked));
-    cases.push(chunks(
-        "trailers without an end",
-        413,
-        &format!("0\r\n{}", "A: b\r\n".repeat(100_000)),
-    ));
-    cases.push(chunks(
-        "extension of 64 KiB",
-        400,
-        &format!("5;{large}\r\nhello\r\n0\r\n\r\n"),
-    ));
+    cases.push(chunks("trailers without an end", 413, &format!("0\r\n{}", "A: b\r\n".repeat(100_000))));
+    cases.push(chunks("extension of 64 KiB", 400, &format!("5;{large}\r\nhello\r\n0\r\n\r\n")));
     // The same tricks at the door of the WebSockets, where no body is taken at all.
     for (name, lines) in [
-        (
-            "WebSocket with length and chunks",
-            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-        ),
-        (
-            "WebSocket with two lengths",
-            "Content-Length: 5\r\nContent-Length: 5\r\n",
-        ),
+        ("WebSocket with length and chunks", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+        ("WebSocket with two lengths", "Content-Length: 5\r\nContent-Length: 5\r\n"),
         ("WebSocket with two Hosts", "Host: h\r\n"),
         ("WebSocket with a folded line", "A: b\r\n c\r\n"),
     ] {
@@ -398,46 +222,26 @@ pub fn cases() -> Vec<Case> {
     // Honest as far as it goes, with more behind it.
     let get = "GET /healthz HTTP/1.1\r\nHost: h\r\n";
     cases.push(smuggled("pipelining", &format!("{get}\r\n")));
-    cases.push(smuggled(
-        "pipelining in HTTP/1.0",
-        "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-    ));
-    cases.push(smuggled(
-        "pipelining behind a body",
-        &format!("{get}Content-Length: 5\r\n\r\nhello"),
-    ));
+    cases.push(smuggled("pipelining in HTTP/1.0", "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
+    cases.push(smuggled("pipelining behind a body", &format!("{get}Content-Length: 5\r\n\r\nhello")));
     cases.push(smuggled(
         "pipelining behind chunks",
         &format!("{get}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n"),
     ));
     let within = "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n";
-    cases.push(smuggled(
-        "request within a body",
-        &format!("{get}Content-Length: {}\r\n\r\n{within}", within.len()),
-    ));
+    cases.push(smuggled("request within a body", &format!("{get}Content-Length: {}\r\n\r\n{within}", within.len())));
     cases.push(smuggled(
         "request within a chunk",
-        &format!(
-            "{get}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{within}\r\n0\r\n\r\n",
-            within.len()
-        ),
+        &format!("{get}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{within}\r\n0\r\n\r\n", within.len()),
     ));
     cases.push(smuggled(
         "forged fields of a proxy",
         &format!("{get}Adda-Peer: 1.2.3.4:5\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"),
     ));
-    cases.push(smuggled(
-        "upgrade to h2c",
-        &format!("{get}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"),
-    ));
-    cases.push(smuggled(
-        "upgrade of a page",
-        &format!("{get}Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"),
-    ));
-    cases.push(smuggled(
-        "TE",
-        &format!("{get}TE: chunked, trailers\r\nConnection: TE\r\n\r\n"),
-    ));
+    cases
+        .push(smuggled("upgrade to h2c", &format!("{get}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n")));
+    cases.push(smuggled("upgrade of a page", &format!("{get}Connection: upgrade\r\nUpgrade: websocket\r\n\r\n")));
+    cases.push(smuggled("TE", &format!("{get}TE: chunked, trailers\r\nConnection: TE\r\n\r\n")));
     cases
 }
 
@@ -506,13 +310,7 @@ fn what_no_honest_client_sends_gets_its_status_and_no_more() {
             failures.push(format!("{}: not an error as others: {answer}", case.name));
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{} of {}:\n{}",
-        failures.len(),
-        cases.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
     let growth = server.rss_kib().saturating_sub(resident);
     assert!(growth < GROWTH_KIB_MAX, "{growth} KiB more");
     assert_eq!(server.get("/").status, 200);
