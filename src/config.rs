@@ -72,11 +72,17 @@ impl Origin {
     }
 }
 
-/// `host[:port]` in lower case (RFC 3986, section 3.2), or nothing where it is not that.
-fn split_host(text: &str) -> Option<(String, Option<u16>)> {
+/// `host[:port]` in lower case (RFC 3986, section 3.2), with a host as the DNS has it or an address; nothing where
+/// it is not that. A colon without a port behind it is none.
+pub fn split_host(text: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = match text.rfind(':') {
-        Some(colon) if !text[colon..].contains(']') => (&text[..colon], Some(text[colon + 1..].parse().ok()?)),
-        _ => (text, None),
+        Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
+        _ => (text, ""),
+    };
+    let port = match port {
+        "" => None,
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
+        _ => return None,
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let fits = match bare {

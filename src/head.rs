@@ -6,10 +6,11 @@
 
 use std::borrow::Cow;
 use std::io::{self, Read};
-use std::net::{Ipv6Addr, TcpStream};
+use std::net::TcpStream;
 use std::time::Instant;
 
 use crate::answer::Problem;
+use crate::config::split_host;
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::metrics::Refusal;
 
@@ -407,24 +408,8 @@ fn host(head: &Head) -> Result<Option<Box<str>>, HeadError> {
     }
 }
 
-/// `host[:port]` (RFC 3986, section 3.2), with a host as the DNS has it or an address.
 fn is_host(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return false;
-    };
-    let (host, port) = match text.rfind(':') {
-        Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
-        _ => (text, ""),
-    };
-    let is_port = port.bytes().all(|b| b.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
-    let is_name = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-            !host.is_empty() && host.bytes().all(fits)
-        }
-    };
-    is_port && is_name
+    std::str::from_utf8(bytes).ok().and_then(split_host).is_some()
 }
 
 /// RFC 9110, section 5.6.2.
