@@ -482,7 +482,11 @@ mod tests {
             ("/ws?room=tea&username=ana", "tea", "ana"),
             ("/ws?room=&username=", "general", "Anonymous"),
             ("/ws?username=a+b%20c", "general", "a b c"),
-            ("/ws?room=%E0%A6%86%E0%A6%A1%E0%A7%8D%E0%A6%A1%E0%A6%BE", "আড্ডা", "Anonymous"),
+            (
+                "/ws?room=%E0%A6%86%E0%A6%A1%E0%A7%8D%E0%A6%A1%E0%A6%BE",
+                "আড্ডা",
+                "Anonymous",
+            ),
             ("/ws/ana", "general", "ana"),
             ("/ws/ana?room=tea&username=bob", "tea", "ana"),
             ("/ws/tea/ana", "tea", "ana"),
@@ -493,7 +497,11 @@ mod tests {
             ("/ws/chat/tea", "chat", "tea"),
         ] {
             let way_in = asked(&format!("GET {target}"), UPGRADE, &[]).unwrap();
-            assert_eq!((way_in.room.as_str(), way_in.username.as_str()), (room, username), "{target}");
+            assert_eq!(
+                (way_in.room.as_str(), way_in.username.as_str()),
+                (room, username),
+                "{target}"
+            );
             // RFC 6455, section 1.3.
             assert_eq!(way_in.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         }
@@ -570,11 +578,17 @@ mod tests {
 
     #[test]
     fn going_on_after_refusals_is_abuse() {
-        let limits = Limits { rate_per_s: 1, rate_burst: 2, ..Limits::default() };
+        let limits = Limits {
+            rate_per_s: 1,
+            rate_burst: 2,
+            ..Limits::default()
+        };
         let mut chat = Chat::new(limits);
         assert!(matches!(chat.text("one"), Inbound::Frame(_)));
         assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
-        let Inbound::Rejected(limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else { panic!("not limited") };
+        let Inbound::Rejected(limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else {
+            panic!("not limited")
+        };
         assert_eq!((limited.code, limited.nonce.is_some()), (ErrorCode::RateLimited, true));
         assert!(limited.retry_ms.is_some_and(|ms| ms > 0 && ms <= 1_001));
         let ends = (0..2 * STRIKES_MAX).position(|_| matches!(chat.text("more"), Inbound::Close(CloseReason::ABUSE)));
