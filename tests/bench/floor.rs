@@ -44,18 +44,12 @@ struct Send {
 impl Floor {
     /// Measures it: the sender on the server's core, the reader on the generator's.
     pub fn measure(cores: Cores) -> io::Result<Self> {
-        Ok(Self {
-            hot: quietest(|| run(cores, None))?,
-            paced: quietest(|| run(cores, Some(ROUND)))?,
-        })
+        Ok(Self { hot: quietest(|| run(cores, None))?, paced: quietest(|| run(cores, Some(ROUND)))? })
     }
 
     /// The runs of both.
     pub fn and(&self, other: &Self) -> Self {
-        Self {
-            hot: [&self.hot[..], &other.hot].concat(),
-            paced: [&self.paced[..], &other.paced].concat(),
-        }
+        Self { hot: [&self.hot[..], &other.hot].concat(), paced: [&self.paced[..], &other.paced].concat() }
     }
 
     /// From one send to the next, flat out.
@@ -96,11 +90,7 @@ fn median_us(runs_ns: impl Iterator<Item = f64>) -> f64 {
     let mut runs: Vec<f64> = runs_ns.map(|ns| ns / 1e3).collect();
     runs.sort_by(f64::total_cmp);
     let middle = runs.len() / 2;
-    if runs.len() % 2 == 1 {
-        runs[middle]
-    } else {
-        (runs[middle - 1] + runs[middle]) / 2.0
-    }
+    if runs.len() % 2 == 1 { runs[middle] } else { (runs[middle - 1] + runs[middle]) / 2.0 }
 }
 
 /// One run: flat out, or with a round every so often.
@@ -123,9 +113,7 @@ fn run(cores: Cores, round: Option<Duration>) -> io::Result<Send> {
             send_rounds(&senders, round)
         });
         drain(&readers)?;
-        sender
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the floor's sender panicked")))
+        sender.join().unwrap_or_else(|_| Err(io::Error::other("the floor's sender panicked")))
     })?;
     send.others = (others_ns(cores)? - before) / RUN.as_nanos() as f64;
     Ok(send)

@@ -24,11 +24,7 @@ pub struct Load {
 pub fn all(connections: usize) -> [Load; 5] {
     let load = |name, rooms, members_per_room, senders_per_room, pace| Load {
         name,
-        layout: Layout {
-            rooms,
-            members_per_room,
-            senders_per_room,
-        },
+        layout: Layout { rooms, members_per_room, senders_per_room },
         pace,
     };
     [
@@ -87,10 +83,7 @@ pub struct Pinged {
 
 impl Outcome {
     pub fn is_clean(&self) -> bool {
-        let all_answered = self
-            .pinged
-            .as_ref()
-            .is_none_or(|pinged| pinged.pongs == self.load.layout.members());
+        let all_answered = self.pinged.as_ref().is_none_or(|pinged| pinged.pongs == self.load.layout.members());
         self.verdict.is_clean() && all_answered
     }
 }
@@ -114,18 +107,9 @@ impl Load {
         let resident_kib_per_connection = resident_before.grown()?;
         let pinged = match self.pace {
             Some(_) => None,
-            None => Some(Pinged {
-                pongs: crowd.ping()?,
-                resident_kib_per_connection: resident_before.grown()?,
-            }),
+            None => Some(Pinged { pongs: crowd.ping()?, resident_kib_per_connection: resident_before.grown()? }),
         };
-        Ok(Outcome {
-            load: *self,
-            traffic,
-            resident_kib_per_connection,
-            pinged,
-            verdict,
-        })
+        Ok(Outcome { load: *self, traffic, resident_kib_per_connection, pinged, verdict })
     }
 }
 
@@ -145,18 +129,13 @@ fn talk(crowd: &mut Crowd, pace: Pace, server: &Server, spans: Spans) -> io::Res
     let frame_bytes = (after.watched_bytes - before.watched_bytes) as f64
         / (after.watched_messages - before.watched_messages).max(1) as f64;
     let deliveries = (after.live_bytes - before.live_bytes) as f64 / frame_bytes.max(1.0);
-    let server_cpu_ns = after
-        .server_cpu_ns
-        .zip(before.server_cpu_ns)
-        .map(|(after, before)| after.saturating_sub(before) as f64);
+    let server_cpu_ns =
+        after.server_cpu_ns.zip(before.server_cpu_ns).map(|(after, before)| after.saturating_sub(before) as f64);
     let own_cpu_ns = (after.own_cpu_ns - before.own_cpu_ns) as f64;
     let cores = after.cores_busy_ns.zip(before.cores_busy_ns);
     let others_busy = cores.zip(server_cpu_ns).map(|((after, before), server_cpu_ns)| {
         let share = |core: usize, ours_ns: f64| (((after[core] - before[core]) as f64 - ours_ns) / span_ns).max(0.0);
-        Others {
-            server_core: share(0, server_cpu_ns),
-            generator_core: share(1, own_cpu_ns),
-        }
+        Others { server_core: share(0, server_cpu_ns), generator_core: share(1, own_cpu_ns) }
     });
     let quantile = |share| crowd.sightings.latency.quantile(share);
     Ok(Traffic {
@@ -194,10 +173,7 @@ impl Reading {
             own_cpu_ns: machine::own_cpu_ns(),
             server_cpu_ns: server.pid.map(machine::cpu_ns).transpose()?,
             cores_busy_ns: match server.cores {
-                Some(cores) => Some([
-                    machine::core_busy_ns(cores.server)?,
-                    machine::core_busy_ns(cores.generator)?,
-                ]),
+                Some(cores) => Some([machine::core_busy_ns(cores.server)?, machine::core_busy_ns(cores.generator)?]),
                 None => None,
             },
         })
@@ -213,11 +189,7 @@ struct Resident {
 
 impl Resident {
     fn of(server: Option<Pid>, members: usize) -> io::Result<Self> {
-        Ok(Self {
-            server,
-            members,
-            before_kib: server.map_or(Ok(0), machine::resident_kib)?,
-        })
+        Ok(Self { server, members, before_kib: server.map_or(Ok(0), machine::resident_kib)? })
     }
 
     /// What each member has added to it.
