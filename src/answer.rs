@@ -11,9 +11,9 @@ use crate::protocol::http_error;
 /// How long a client that was answered may take to read it and go.
 pub const LINGER_WAIT: Duration = Duration::from_secs(2);
 /// How much of what it still sends is read and forgotten meanwhile.
-const LINGER_BYTES_MAX: usize = 512 * 1024;
+const DRAIN_BYTES_MAX: usize = 512 * 1024;
 /// What is read of it at once.
-const LINGER_CHUNK_BYTES: usize = 4 * 1024;
+const DRAIN_CHUNK_BYTES: usize = 4 * 1024;
 
 /// A refusal as HTTP shows it.
 #[derive(Debug, Clone, Copy)]
@@ -34,13 +34,7 @@ impl<'a> Problem<'a> {
     /// A refusal without further header fields, of a request that was not a HEAD.
     #[must_use]
     pub const fn new(status: u16, sentence: &'a str, code: &'a str) -> Self {
-        Self {
-            status,
-            sentence,
-            code,
-            headers: &[],
-            head_only: false,
-        }
+        Self { status, sentence, code, headers: &[], head_only: false }
     }
 
     /// The answer's bytes.
@@ -55,15 +49,8 @@ impl<'a> Problem<'a> {
             body.len()
         );
         // `Upgrade` is a hop's own and has to be named as such (RFC 9110, section 7.8).
-        let upgrades = self
-            .headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
-        head.push_str(if upgrades {
-            "Connection: close, Upgrade\r\n"
-        } else {
-            "Connection: close\r\n"
-        });
+        let upgrades = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
+        head.push_str(if upgrades { "Connection: close, Upgrade\r\n" } else { "Connection: close\r\n" });
         for (name, value) in self.headers {
             head.push_str(name);
             head.push_str(": ");
@@ -101,14 +88,17 @@ pub fn send(stream: &TcpStream, problem: &Problem<'_>) -> io::Result<()> {
 /// Ends our side and waits, within bounds, for the client to end its own. Closing a socket with unread
 /// bytes sends a reset, which may throw away an answer that the client has not read yet (RFC 9112, section 9.6).
 pub fn linger(stream: &TcpStream) {
-    if stream.shutdown(Shutdown::Write).is_err() {
-        return;
+    if stream.shutdown(Shutdown::Write).is_ok() {
+        drain(stream, Instant::now() + LINGER_WAIT);
     }
-    let deadline = Instant::now() + LINGER_WAIT;
-    let mut chunk = vec![0; LINGER_CHUNK_BYTES];
+}
+
+/// Reads and forgets what the client still sends, until it has ended its side or sent too much, or the time is up.
+pub fn drain(stream: &TcpStream, deadline: Instant) {
+    let mut chunk = vec![0; DRAIN_CHUNK_BYTES];
     let mut drained = 0;
     let mut reader = stream;
-    while drained < LINGER_BYTES_MAX {
+    while drained < DRAIN_BYTES_MAX {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
             return;
@@ -163,10 +153,7 @@ mod tests {
         assert!(head.ends_with("\r\nUpgrade: websocket"));
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
         assert_eq!(body, r#"{"error":"speak \"WebSocket\"","code":"upgrade_required"}"#);
-        let without = Problem {
-            head_only: true,
-            ..problem
-        };
+        let without = Problem { head_only: true, ..problem };
         assert!(without.encode().ends_with(b"\r\n\r\n"));
     }
 

@@ -4,7 +4,7 @@
 //! goes to the hub as a command, the protocol's own pongs and close replies too.
 
 use std::borrow::Cow;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,13 +52,7 @@ struct Refused {
 
 impl Refused {
     fn new(status: u16, sentence: impl Into<Cow<'static, str>>, code: &'static str, reason: Refusal) -> Self {
-        Self {
-            status,
-            sentence: sentence.into(),
-            code,
-            headers: &[],
-            reason,
-        }
+        Self { status, sentence: sentence.into(), code, headers: &[], reason }
     }
 }
 
@@ -67,6 +61,8 @@ impl Refused {
 pub struct Context {
     /// The way to the hub.
     pub commands: Sender<Command>,
+    /// Makes a session's decoder; [`chat`] but where the protocol itself is tested.
+    pub decoder: fn(Limits) -> Box<dyn Decoder>,
     /// Pages that may connect besides our own.
     pub origins: Vec<Origin>,
     /// The bounds.
@@ -81,7 +77,7 @@ pub fn serve(socket: Arc<TcpStream>, head: Head, early: Vec<u8>, connection: Con
         return;
     };
     if context.commands.send(Command::Connect(Box::new(connect))).is_ok() {
-        run(socket, early, connection, context, Chat::new(context.limits));
+        run(socket, early, connection, context);
     }
 }
 
@@ -107,17 +103,8 @@ fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: 
         way_in.accept_key
     );
     (&**socket).write_all(response.as_bytes()).ok()?;
-    let person = Person {
-        id: UserId(Uuid::new_v4()),
-        username: way_in.username,
-    };
-    Some(Connect {
-        connection,
-        socket: Arc::clone(socket),
-        person,
-        room: way_in.room,
-        replay: way_in.replay,
-    })
+    let person = Person { id: UserId(Uuid::new_v4()), username: way_in.username };
+    Some(Connect { connection, socket: Arc::clone(socket), person, room: way_in.room, replay: way_in.replay })
 }
 
 /// Reads what a request wants, in the order in which a client would mend it.
@@ -131,32 +118,20 @@ fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Ref
         });
     }
     let has_token = |name: &str, token: &str| {
-        let lists = head
-            .headers_named(name)
-            .filter_map(|value| std::str::from_utf8(value).ok());
-        lists
-            .flat_map(|list| list.split(','))
-            .any(|one| one.trim().eq_ignore_ascii_case(token))
+        let lists = head.headers_named(name).filter_map(|value| std::str::from_utf8(value).ok());
+        lists.flat_map(|list| list.split(',')).any(|one| one.trim().eq_ignore_ascii_case(token))
     };
     let asks = head.method() == "GET" && head.version() == Version::Http11;
     if !asks || !has_token("Connection", "upgrade") || !has_token("Upgrade", "websocket") {
         return Err(Refused {
             headers: &[("Upgrade", "websocket")],
-            ..refused(
-                426,
-                "this is where a WebSocket is opened; ask for the upgrade",
-                "upgrade_required",
-            )
+            ..refused(426, "this is where a WebSocket is opened; ask for the upgrade", "upgrade_required")
         });
     }
     if head.header("Sec-WebSocket-Version").map(<[u8]>::trim_ascii) != Some(b"13") {
         return Err(Refused {
             headers: &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
-            ..refused(
-                426,
-                "only version 13 of the WebSocket protocol is spoken here",
-                "upgrade_required",
-            )
+            ..refused(426, "only version 13 of the WebSocket protocol is spoken here", "upgrade_required")
         });
     }
     let mut keys = head.headers_named("Sec-WebSocket-Key");
@@ -164,43 +139,23 @@ fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Ref
         return Err(refused(400, "a WebSocket needs one Sec-WebSocket-Key", "bad_request"));
     };
     if !is_key(key) {
-        return Err(refused(
-            400,
-            "the Sec-WebSocket-Key is not 16 bytes in base64",
-            "bad_request",
-        ));
+        return Err(refused(400, "the Sec-WebSocket-Key is not 16 bytes in base64", "bad_request"));
     }
     if !matches!(head.framing(), Framing::None | Framing::Length(0)) {
         return Err(refused(400, "a request for a WebSocket has no body", "bad_request"));
     }
     if !origin_is_welcome(head, origins) {
-        return Err(Refused::new(
-            403,
-            "pages of that origin may not connect here",
-            "forbidden",
-            Refusal::Origin,
-        ));
+        return Err(Refused::new(403, "pages of that origin may not connect here", "forbidden", Refusal::Origin));
     }
-    let query = |name| {
-        head.query()
-            .and_then(|query| query_value(query, name))
-            .and_then(Result::ok)
-    };
+    let query = |name| head.query().and_then(|query| query_value(query, name)).and_then(Result::ok);
     let history = query("history").filter(|text| !text.is_empty());
     let history = match history.map(|text| text.parse::<u64>()) {
         None => limits.history_default,
         Some(Ok(count)) => count.min(HISTORY_MAX as u64) as usize,
         Some(Err(_)) => return Err(refused(400, "history is a number", "bad_request")),
     };
-    let after = query("after")
-        .filter(|text| !text.is_empty())
-        .map(|text| After::parse(&text));
-    Ok(WayIn {
-        room,
-        username,
-        replay: Replay { history, after },
-        accept_key: derive_accept_key(key),
-    })
+    let after = query("after").filter(|text| !text.is_empty()).map(|text| After::parse(&text));
+    Ok(WayIn { room, username, replay: Replay { history, after }, accept_key: derive_accept_key(key) })
 }
 
 /// Room and username from the path, and from the query what the path does not say.
@@ -222,10 +177,7 @@ fn names(head: &Head) -> Result<(RoomId, Username), Refused> {
             Some(part) => Some(unescape(part).map(Cow::into_owned)),
             None => head.query().and_then(|query| query_value(query, name)),
         };
-        text.transpose().map(|text| {
-            text.filter(|text| !text.trim().is_empty())
-                .unwrap_or_else(|| default.into())
-        })
+        text.transpose().map(|text| text.filter(|text| !text.trim().is_empty()).unwrap_or_else(|| default.into()))
     };
     let parsed = given(room, "room", ROOM_DEFAULT).map(|text| RoomId::parse(&text));
     let room = match parsed {
@@ -251,9 +203,7 @@ fn is_key(key: &[u8]) -> bool {
 fn origin_is_welcome(head: &Head, origins: &[Origin]) -> bool {
     let mut given = head.headers_named("Origin");
     let Some(origin) = given.next() else { return true };
-    let origin = std::str::from_utf8(origin)
-        .ok()
-        .and_then(|text| text.parse::<Origin>().ok());
+    let origin = std::str::from_utf8(origin).ok().and_then(|text| text.parse::<Origin>().ok());
     let (Some(origin), None) = (origin, given.next()) else {
         return false;
     };
@@ -270,7 +220,13 @@ pub trait Decoder {
     fn control(&mut self) -> Option<Inbound>;
 }
 
-/// The chat's own decoder: JSON or plain text, at a bounded rate.
+/// The chat's own decoder.
+#[must_use]
+pub fn chat(limits: Limits) -> Box<dyn Decoder> {
+    Box::new(Chat::new(limits))
+}
+
+/// JSON or plain text, at a bounded rate.
 struct Chat {
     limits: Limits,
     frames: TokenBucket,
@@ -283,12 +239,7 @@ impl Chat {
     fn new(limits: Limits) -> Self {
         let now = Instant::now();
         let bucket = || TokenBucket::new(limits.rate_per_s, limits.rate_burst, now);
-        Self {
-            limits,
-            frames: bucket(),
-            controls: bucket(),
-            strikes: TokenBucket::new(1, STRIKES_MAX, now),
-        }
+        Self { limits, frames: bucket(), controls: bucket(), strikes: TokenBucket::new(1, STRIKES_MAX, now) }
     }
 
     fn refuse(&mut self, rejected: Rejected) -> Inbound {
@@ -308,10 +259,7 @@ impl Chat {
             };
             let sentence = format!("not so fast: {} messages a second at most", self.limits.rate_per_s);
             let retry_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) + 1);
-            return self.refuse(Rejected {
-                retry_ms,
-                ..Rejected::new(ErrorCode::RateLimited, sentence, nonce)
-            });
+            return self.refuse(Rejected { retry_ms, ..Rejected::new(ErrorCode::RateLimited, sentence, nonce) });
         }
         match decoded {
             Ok(frame) => Inbound::Frame(frame),
@@ -327,11 +275,7 @@ impl Decoder for Chat {
     }
 
     fn binary(&mut self, _: &[u8]) -> Inbound {
-        self.checked(Err(Rejected::new(
-            ErrorCode::BadType,
-            "binary frames are not taken here; send text",
-            None,
-        )))
+        self.checked(Err(Rejected::new(ErrorCode::BadType, "binary frames are not taken here; send text", None)))
     }
 
     fn control(&mut self) -> Option<Inbound> {
@@ -355,25 +299,15 @@ struct InHand {
 ///
 /// Not inlined, as the handshake needs the stack before it and leaves it to this.
 #[inline(never)]
-pub fn run(
-    socket: Arc<TcpStream>,
-    early: Vec<u8>,
-    connection: ConnectionId,
-    context: &Context,
-    mut decoder: impl Decoder,
-) {
-    let Context {
-        commands,
-        limits,
-        metrics,
-        ..
-    } = context;
+fn run(socket: Arc<TcpStream>, early: Vec<u8>, connection: ConnectionId, context: &Context) {
+    let Context { commands, limits, metrics, .. } = context;
+    let mut decoder = (context.decoder)(*limits);
     if let Ok(stream) = Stream::new(Arc::clone(&socket), limits.read_deadline())
-        && let Some(reason) = converse(stream, early, connection, commands, &mut decoder)
+        && let Some(reason) = converse(stream, early, connection, commands, &mut *decoder)
     {
         metrics.dropped(reason);
         // Closing a socket with unread bytes throws away what was sent last: the close frame.
-        drain(&socket, Instant::now() + CLOSE_WAIT);
+        answer::drain(&socket, Instant::now() + CLOSE_WAIT);
     }
     // Fails only where the hub has ended, and with it every connection.
     let _ = commands.send(Command::Gone { from: connection });
@@ -385,7 +319,7 @@ fn converse(
     early: Vec<u8>,
     connection: ConnectionId,
     commands: &Sender<Command>,
-    decoder: &mut impl Decoder,
+    decoder: &mut dyn Decoder,
 ) -> Option<DropReason> {
     let mut socket = ws::accept(stream, early);
     let mut in_hand = InHand::default();
@@ -414,10 +348,7 @@ fn converse(
             }
             Err(error) => {
                 let broken = rule_broken(&error);
-                (
-                    broken.map(|(close, _)| Inbound::Close(close)),
-                    Some(broken.map(|(_, reason)| reason)),
-                )
+                (broken.map(|(close, _)| Inbound::Close(close)), Some(broken.map(|(_, reason)| reason)))
             }
         };
         in_hand.frames.extend(inbound);
@@ -457,20 +388,126 @@ fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
     }
 }
 
-/// Reads and forgets until the peer has gone, within bounds.
-fn drain(mut socket: &TcpStream, deadline: Instant) {
-    let mut buffer = [0; 1024];
-    let mut left = 16 * MESSAGE_BYTES_MAX;
-    while left > 0 {
-        let wait = deadline.saturating_duration_since(Instant::now());
-        if wait.is_zero() || socket.set_read_timeout(Some(wait)).is_err() {
-            return;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPGRADE: &str = "Host: chat.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+    fn asked(line: &str, fields: &str, origins: &[&str]) -> Result<WayIn, Refused> {
+        let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
+        let (head, _) = crate::head::parse(text.as_bytes()).unwrap().unwrap();
+        let origins: Vec<Origin> = origins.iter().map(|origin| origin.parse().unwrap()).collect();
+        way_in(&head, &origins, &Limits::default())
+    }
+
+    #[test]
+    fn every_way_in_says_who_and_where() {
+        for (target, room, username) in [
+            ("/ws", "general", "Anonymous"),
+            ("/ws/", "general", "Anonymous"),
+            ("/ws?room=tea&username=ana", "tea", "ana"),
+            ("/ws?room=&username=", "general", "Anonymous"),
+            ("/ws?username=a+b%20c", "general", "a b c"),
+            ("/ws?room=%E0%A6%86%E0%A6%A1%E0%A7%8D%E0%A6%A1%E0%A6%BE", "আড্ডা", "Anonymous"),
+            ("/ws/ana", "general", "ana"),
+            ("/ws/ana?room=tea&username=bob", "tea", "ana"),
+            ("/ws/tea/ana", "tea", "ana"),
+            ("/ws/tea/%E0%A6%B0%E0%A6%B9%E0%A6%BF%E0%A6%AE?room=jam", "tea", "রহিম"),
+            ("/ws/a%2Fb/a+b", "a/b", "a+b"),
+            ("/ws/chat/tea/", "tea", "Anonymous"),
+            ("/ws/chat/tea/?username=ana", "tea", "ana"),
+            ("/ws/chat/tea", "chat", "tea"),
+        ] {
+            let way_in = asked(&format!("GET {target}"), UPGRADE, &[]).unwrap();
+            assert_eq!((way_in.room.as_str(), way_in.username.as_str()), (room, username), "{target}");
+            // RFC 6455, section 1.3.
+            assert_eq!(way_in.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         }
-        match socket.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => left = left.saturating_sub(count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
+    }
+
+    #[test]
+    fn history_and_after_are_read() {
+        let id = "0192f7a0-0000-7000-8000-000000000001";
+        for (query, history, after) in [
+            ("", 5, None),
+            ("history=0", 0, None),
+            ("history=99999999999", 200, None),
+            ("history=&after=", 5, None),
+            (&format!("after={id}&history=7"), 7, Some(After::parse(id))),
+            ("after=42", 5, Some(After::Unknown)),
+        ] {
+            let way_in = asked(&format!("GET /ws?{query}"), UPGRADE, &[]).unwrap();
+            assert_eq!(way_in.replay, Replay { history, after }, "{query}");
         }
+    }
+
+    #[test]
+    fn what_is_no_way_in_has_its_status() {
+        let without = |field: &str| {
+            let fields = UPGRADE.split_inclusive("\r\n").filter(|line| !line.starts_with(field));
+            fields.collect::<String>()
+        };
+        let long = format!("GET /ws/{}", "a".repeat(33));
+        for (line, fields, status, code) in [
+            ("GET /ws", "Host: x\r\n".to_string(), 426, "upgrade_required"),
+            ("HEAD /ws", UPGRADE.into(), 426, "upgrade_required"),
+            ("POST /ws", UPGRADE.into(), 405, "method_not_allowed"),
+            ("GET /ws", without("Connection"), 426, "upgrade_required"),
+            ("GET /ws", without("Upgrade"), 426, "upgrade_required"),
+            ("GET /ws", without("Sec-WebSocket-Version"), 426, "upgrade_required"),
+            ("GET /ws", without("Sec-WebSocket-Key"), 400, "bad_request"),
+            ("GET /ws", UPGRADE.replace("dGhl", "d"), 400, "bad_request"),
+            ("GET /ws", UPGRADE.replace("==\r\n", "=A\r\n"), 400, "bad_request"),
+            ("GET /ws", format!("{UPGRADE}Content-Length: 1\r\n"), 400, "bad_request"),
+            ("GET /ws?history=all", UPGRADE.into(), 400, "bad_request"),
+            ("GET /ws/a/b/c", UPGRADE.into(), 404, "not_found"),
+            ("GET /ws/tea/ana/", UPGRADE.into(), 404, "not_found"),
+            (&long, UPGRADE.into(), 400, "bad_name"),
+            ("GET /ws/%ff", UPGRADE.into(), 400, "bad_name"),
+            ("GET /ws/%E2%80%AEana", UPGRADE.into(), 400, "bad_name"),
+            ("GET /ws?room=dm:a:b", UPGRADE.into(), 400, "bad_room"),
+            ("GET /ws/%2/ana", UPGRADE.into(), 400, "bad_room"),
+        ] {
+            let refused = asked(line, &fields, &[]).unwrap_err();
+            assert_eq!((refused.status, refused.code), (status, code), "{line} {fields}");
+        }
+    }
+
+    #[test]
+    fn pages_of_others_stay_out() {
+        for (origin, welcome) in [
+            ("http://chat.example", true),
+            ("https://chat.example", true),
+            ("https://friend.example", true),
+            ("http://friend.example", false),
+            ("http://chat.example:3000", false),
+            ("https://evil.example", false),
+            ("null", false),
+            ("", false),
+        ] {
+            let fields = format!("{UPGRADE}Origin: {origin}\r\n");
+            let asked = asked("GET /ws", &fields, &["https://friend.example"]);
+            assert_eq!(asked.is_ok(), welcome, "{origin}");
+            assert!(welcome || asked.unwrap_err().status == 403, "{origin}");
+        }
+        let twice = format!("{UPGRADE}Origin: http://chat.example\r\nOrigin: http://chat.example\r\n");
+        assert_eq!(asked("GET /ws", &twice, &[]).unwrap_err().status, 403);
+    }
+
+    #[test]
+    fn going_on_after_refusals_is_abuse() {
+        let limits = Limits { rate_per_s: 1, rate_burst: 2, ..Limits::default() };
+        let mut chat = Chat::new(limits);
+        assert!(matches!(chat.text("one"), Inbound::Frame(_)));
+        assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
+        let Inbound::Rejected(limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else { panic!("not limited") };
+        assert_eq!((limited.code, limited.nonce.is_some()), (ErrorCode::RateLimited, true));
+        assert!(limited.retry_ms.is_some_and(|ms| ms > 0 && ms <= 1_001));
+        let ends = (0..2 * STRIKES_MAX).position(|_| matches!(chat.text("more"), Inbound::Close(CloseReason::ABUSE)));
+        // One strike is forgiven each second that this takes.
+        let expected = STRIKES_MAX as usize - 2..STRIKES_MAX as usize + 20;
+        assert!(ends.is_some_and(|ends| expected.contains(&ends)), "{ends:?}");
     }
 }

@@ -15,6 +15,7 @@ use crate::limits::{MESSAGE_BYTES_MAX, READ_BUFFER_BYTES};
 
 /// A whole text frame begins with this, FIN and opcode 1 (section 5.2).
 const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
 /// An empty ping.
 pub const PING: &[u8] = &[0x89, 0];
@@ -30,45 +31,29 @@ pub struct CloseReason {
 
 impl CloseReason {
     /// The server stops.
-    pub const GOING_AWAY: Self = Self {
-        code: 1001,
-        text: "the server is stopping",
-    };
+    pub const GOING_AWAY: Self = Self { code: 1001, text: "the server is stopping" };
     /// The peer broke the protocol.
-    pub const PROTOCOL: Self = Self {
-        code: 1002,
-        text: "not the WebSocket protocol",
-    };
+    pub const PROTOCOL: Self = Self { code: 1002, text: "not the WebSocket protocol" };
     /// The peer sent a text that is not UTF-8.
-    pub const UTF8: Self = Self {
-        code: 1007,
-        text: "text that is not UTF-8",
-    };
+    pub const UTF8: Self = Self { code: 1007, text: "text that is not UTF-8" };
     /// The peer was silent, or took too long over one message.
-    pub const IDLE: Self = Self {
-        code: 1008,
-        text: "nothing heard for too long",
-    };
+    pub const IDLE: Self = Self { code: 1008, text: "nothing heard for too long" };
     /// The peer went on after being refused.
-    pub const ABUSE: Self = Self {
-        code: 1008,
-        text: "too much was refused",
-    };
+    pub const ABUSE: Self = Self { code: 1008, text: "too much was refused" };
     /// The peer sent too large a message.
-    pub const TOO_LARGE: Self = Self {
-        code: 1009,
-        text: "a message is at most 64 KiB",
-    };
+    pub const TOO_LARGE: Self = Self { code: 1009, text: "a message is at most 64 KiB" };
     /// The peer took what it was sent too slowly.
-    pub const SLOW_CONSUMER: Self = Self {
-        code: 1013,
-        text: "too slow; come back and resume",
-    };
+    pub const SLOW_CONSUMER: Self = Self { code: 1013, text: "too slow; come back and resume" };
 }
 
-/// Appends a whole text frame: its header, then whatever `payload` appends.
+/// Appends a whole text frame.
 pub fn encode_text(bytes: &mut Vec<u8>, payload: &[u8]) {
     encode(bytes, TEXT, payload);
+}
+
+/// Appends a whole binary frame.
+pub fn encode_binary(bytes: &mut Vec<u8>, payload: &[u8]) {
+    encode(bytes, BINARY, payload);
 }
 
 /// A close frame with its code and word (section 5.5.1).
@@ -105,9 +90,7 @@ pub fn frame_end(bytes: &[u8], sent: usize) -> usize {
     let mut end = 0;
     while end < sent {
         let length = match bytes.get(end + 1) {
-            Some(126) => bytes
-                .get(end + 2..end + 4)
-                .map(|n| 4 + usize::from(u16::from_be_bytes([n[0], n[1]]))),
+            Some(126) => bytes.get(end + 2..end + 4).map(|n| 4 + usize::from(u16::from_be_bytes([n[0], n[1]]))),
             Some(127) => bytes
                 .get(end + 2..end + 10)
                 .and_then(|n| n.try_into().ok())
@@ -212,11 +195,7 @@ impl Read for Stream {
         if !self.written.is_empty() || (self.in_hand && (self.drained || self.bytes_of_message > 0)) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let flags = if self.in_hand {
-            RecvFlags::DONTWAIT
-        } else {
-            RecvFlags::empty()
-        };
+        let flags = if self.in_hand { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
         if !self.in_hand {
             self.prepare_wait()?;
         }

@@ -18,14 +18,33 @@ const HISTORY: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Connect { who: u64, room: usize },
-    Join { who: u64, room: usize },
-    Leave { who: u64, room: usize },
-    Text { who: u64, room: Option<usize> },
-    Typing { who: u64, room: usize },
-    Disconnect { who: u64 },
+    Connect {
+        who: u64,
+        room: usize,
+    },
+    Join {
+        who: u64,
+        room: usize,
+    },
+    Leave {
+        who: u64,
+        room: usize,
+    },
+    Text {
+        who: u64,
+        room: Option<usize>,
+    },
+    Typing {
+        who: u64,
+        room: usize,
+    },
+    Disconnect {
+        who: u64,
+    },
     /// The store gives back this many of what it has.
-    Store { count: usize },
+    Store {
+        count: usize,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -158,7 +177,10 @@ impl Rig {
                     self.entered.entry(room).or_default().remove(&member.0);
                 }
                 Effect::RoomGone { room } => {
-                    assert!(self.entered.remove(&room).unwrap_or_default().is_empty(), "a room went with members in it");
+                    assert!(
+                        self.entered.remove(&room).unwrap_or_default().is_empty(),
+                        "a room went with members in it"
+                    );
                 }
             }
         }
@@ -198,7 +220,9 @@ impl Rig {
                 self.model.join(connection, room);
             }
             Step::Disconnect { who } => {
-                let Some(connection) = self.current.remove(&who) else { return };
+                let Some(connection) = self.current.remove(&who) else {
+                    return;
+                };
                 self.gone.insert(connection);
                 self.state.disconnect(ConnectionId(connection), &mut self.effects);
                 for room in 0..3 {
@@ -209,7 +233,9 @@ impl Rig {
             }
             Step::Store { count } => {
                 for _ in 0..count {
-                    let Some(append) = self.with_store.pop_front() else { return };
+                    let Some(append) = self.with_store.pop_front() else {
+                        return;
+                    };
                     let appended = self.place(append);
                     self.state.appended(appended, &self.now, &mut self.effects);
                     self.carry_out();
@@ -241,7 +267,9 @@ impl Rig {
     }
 
     fn command(&mut self, who: u64, room: usize, frame: impl FnOnce(RoomId) -> ClientFrame) {
-        let Some(&connection) = self.current.get(&who) else { return };
+        let Some(&connection) = self.current.get(&who) else {
+            return;
+        };
         let frame = frame(room_id(room));
         let is_in = self.model.is_in(connection, room);
         let error = match &frame {
@@ -281,7 +309,7 @@ impl Rig {
             }
             Append::Join { room, ticket, wants_past } => {
                 let frames = self.kept.get(&room).cloned().unwrap_or_default();
-                let past = wants_past.then(|| Past { head: Seq(frames.len() as u64), frames });
+                let past = wants_past.then_some(Past { head: Seq(frames.len() as u64), frames });
                 Appended::Join { room, ticket, past }
             }
             Append::Leave { room, ticket } => Appended::Leave { room, ticket },

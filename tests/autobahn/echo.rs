@@ -1,0 +1,84 @@
+//! An echo behind the real listener, head and session, for suites that test the protocol itself.
+//!
+//! `echo --listen ADDR:PORT` prints the line `listening on http://…` and runs until it is killed. It stands where the
+//! hub stands: it alone writes to the sockets, and may block on them, as its peers read.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use adda::hub::{Command, Handle, Inbound, channel};
+use adda::limits::Limits;
+use adda::listener::{self, Caps, Front, Listening};
+use adda::metrics::Metrics;
+use adda::model::ConnectionId;
+use adda::relay::Relay;
+use adda::session::{Context, Decoder};
+use adda::{http, store, ws};
+
+/// Gives every message back as the frame that it was.
+struct Echo;
+
+impl Decoder for Echo {
+    fn text(&mut self, text: &str) -> Inbound {
+        let mut bytes = Vec::new();
+        ws::encode_text(&mut bytes, text.as_bytes());
+        Inbound::Control(bytes)
+    }
+
+    fn binary(&mut self, message: &[u8]) -> Inbound {
+        let mut bytes = Vec::new();
+        ws::encode_binary(&mut bytes, message);
+        Inbound::Control(bytes)
+    }
+
+    fn control(&mut self) -> Option<Inbound> {
+        None
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let address: SocketAddr = match (args.next().as_deref(), args.next()) {
+        (Some("--listen"), Some(address)) => address.parse()?,
+        _ => return Err("usage: echo --listen ADDR:PORT".into()),
+    };
+    let metrics = Arc::new(Metrics::default());
+    let (commands, commanded) = channel();
+    let (_writer, reader, _store) = store::start(Arc::clone(&metrics))?;
+    let http = http::Server::start(Handle::new(commands.clone(), reader), Arc::clone(&metrics))?;
+    let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
+    let sessions =
+        Context { commands, decoder: |_| Box::new(Echo), origins: Vec::new(), limits: Limits::default(), metrics };
+    let socket = listener::open(address)?;
+    println!("listening on http://{}", socket.local_addr()?);
+    let caps = Caps { connections_max: 100, per_address_max: 0 };
+    let _listening = Listening::start(socket, Front { sessions, relay }, caps)?;
+
+    let mut sockets: HashMap<ConnectionId, Arc<TcpStream>> = HashMap::new();
+    for command in commanded {
+        match command {
+            Command::Connect(connect) => drop(sockets.insert(connect.connection, connect.socket)),
+            Command::Frames { from, frames } => {
+                for frame in frames {
+                    // A peer that is gone is gone from the table when its session has seen it.
+                    let Some(mut socket) = sockets.get(&from).map(|socket| &**socket) else {
+                        continue;
+                    };
+                    match frame {
+                        Inbound::Control(bytes) => drop(socket.write_all(&bytes)),
+                        Inbound::Close(reason) => {
+                            let _ = socket.write_all(&ws::close_frame(reason));
+                            let _ = socket.shutdown(Shutdown::Write);
+                        }
+                        Inbound::Frame(_) | Inbound::Rejected(_) => unreachable!("the echo decodes no commands"),
+                    }
+                }
+            }
+            Command::Gone { from } => drop(sockets.remove(&from)),
+            Command::ListRooms { .. } | Command::ShowRoom { .. } | Command::Stop => {}
+        }
+    }
+    Ok(())
+}
