@@ -9,19 +9,12 @@ use crate::support::{DEADLINE, Event, Server, Ws, eventually};
 const CONTENT_BYTES: usize = 4_000;
 const OUTBOX_KIB: u64 = 512;
 
-/// A member that takes next to nothing into its own buffers.
-fn reluctant(server: &Server, target: &str) -> Ws {
-    let mut ws = Ws::join(server, target);
-    rustix::net::sockopt::set_socket_recv_buffer_size(ws.stream(), 4096).expect("a small buffer");
-    ws
-}
-
 #[test]
 fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_nothing() {
     let server = Server::with(&["--rate", "0", "--outbox-bytes", "512K"]);
     let mut writer = Ws::join(&server, "/ws/tea/Writer");
     let mut reader = Ws::join(&server, "/ws/tea/Reader");
-    let mut slow = reluctant(&server, "/ws/tea/Slow");
+    let mut slow = Ws::join(&server, "/ws/tea/Slow");
     let slow_id = slow.user_id();
     writer.expect("join");
     writer.expect("join");
@@ -85,7 +78,7 @@ fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_not
 fn who_reads_late_but_reads_gets_everything() {
     let server = Server::with(&["--rate", "0", "--outbox-bytes", "64M"]);
     let mut writer = Ws::join(&server, "/ws/tea/Writer");
-    let mut late = reluctant(&server, "/ws/tea/Late");
+    let mut late = Ws::join(&server, "/ws/tea/Late");
     writer.expect("join");
     let content = "x".repeat(CONTENT_BYTES);
     let mut sent = 0;
@@ -109,7 +102,7 @@ fn who_reads_late_but_reads_gets_everything() {
 fn a_slow_member_that_only_floods_holds_up_nobody() {
     let server = Server::with(&["--rate", "0", "--outbox-bytes", "256K"]);
     let mut writer = Ws::join(&server, "/ws/tea/Writer");
-    let mut flood = reluctant(&server, "/ws/tea/Flood");
+    let mut flood = Ws::join(&server, "/ws/tea/Flood");
     writer.expect("join");
     let flooding = std::thread::spawn(move || {
         let command = json!({"content": "x".repeat(CONTENT_BYTES)}).to_string();
