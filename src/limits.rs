@@ -14,7 +14,7 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a WebSocket frame's payload, and of a whole message however it is cut up.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// What a session reads from its socket at once.
-pub const READ_BUFFER_BYTES: usize = 4 * 1024;
+pub const READ_BUFFER_BYTES: usize = 2 * 1024;
 
 /// Characters of a room's id.
 pub const ROOM_CHARS_MAX: usize = 64;

@@ -459,3 +459,127 @@ fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
         _ => Some((CloseReason::PROTOCOL, DropReason::Protocol)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPGRADE: &str = "Host: chat.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+    fn asked(line: &str, fields: &str, origins: &[&str]) -> Result<WayIn, Refused> {
+        let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
+        let (head, _) = crate::head::parse(text.as_bytes()).unwrap().unwrap();
+        let origins: Vec<Origin> = origins.iter().map(|origin| origin.parse().unwrap()).collect();
+        way_in(&head, &origins, &Limits::default())
+    }
+
+    #[test]
+    fn every_way_in_says_who_and_where() {
+        for (target, room, username) in [
+            ("/ws", "general", "Anonymous"),
+            ("/ws/", "general", "Anonymous"),
+            ("/ws?room=tea&username=ana", "tea", "ana"),
+            ("/ws?room=&username=", "general", "Anonymous"),
+            ("/ws?username=a+b%20c", "general", "a b c"),
+            ("/ws?room=%E0%A6%86%E0%A6%A1%E0%A7%8D%E0%A6%A1%E0%A6%BE", "আড্ডা", "Anonymous"),
+            ("/ws/ana", "general", "ana"),
+            ("/ws/ana?room=tea&username=bob", "tea", "ana"),
+            ("/ws/tea/ana", "tea", "ana"),
+            ("/ws/tea/%E0%A6%B0%E0%A6%B9%E0%A6%BF%E0%A6%AE?room=jam", "tea", "রহিম"),
+            ("/ws/a%2Fb/a+b", "a/b", "a+b"),
+            ("/ws/chat/tea/", "tea", "Anonymous"),
+            ("/ws/chat/tea/?username=ana", "tea", "ana"),
+            ("/ws/chat/tea", "chat", "tea"),
+        ] {
+            let way_in = asked(&format!("GET {target}"), UPGRADE, &[]).unwrap();
+            assert_eq!((way_in.room.as_str(), way_in.username.as_str()), (room, username), "{target}");
+            // RFC 6455, section 1.3.
+            assert_eq!(way_in.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        }
+    }
+
+    #[test]
+    fn history_and_after_are_read() {
+        let id = "0192f7a0-0000-7000-8000-000000000001";
+        for (query, history, after) in [
+            ("", 5, None),
+            ("history=0", 0, None),
+            ("history=99999999999", 200, None),
+            ("history=&after=", 5, None),
+            (&format!("after={id}&history=7"), 7, Some(After::parse(id))),
+            ("after=42", 5, Some(After::Unknown)),
+        ] {
+            let way_in = asked(&format!("GET /ws?{query}"), UPGRADE, &[]).unwrap();
+            assert_eq!(way_in.replay, Replay { history, after }, "{query}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_way_in_has_its_status() {
+        let without = |field: &str| {
+            let fields = UPGRADE.split_inclusive("\r\n").filter(|line| !line.starts_with(field));
+            fields.collect::<String>()
+        };
+        let long = format!("GET /ws/{}", "a".repeat(33));
+        for (line, fields, status, code) in [
+            ("GET /ws", "Host: x\r\n".to_string(), 426, "upgrade_required"),
+            ("HEAD /ws", UPGRADE.into(), 426, "upgrade_required"),
+            ("POST /ws", UPGRADE.into(), 405, "method_not_allowed"),
+            ("GET /ws", without("Connection"), 426, "upgrade_required"),
+            ("GET /ws", without("Upgrade"), 426, "upgrade_required"),
+            ("GET /ws", without("Sec-WebSocket-Version"), 426, "upgrade_required"),
+            ("GET /ws", without("Sec-WebSocket-Key"), 400, "bad_request"),
+            ("GET /ws", UPGRADE.replace("dGhl", "d"), 400, "bad_request"),
+            ("GET /ws", UPGRADE.replace("==\r\n", "=A\r\n"), 400, "bad_request"),
+            ("GET /ws", format!("{UPGRADE}Content-Length: 1\r\n"), 400, "bad_request"),
+            ("GET /ws?history=all", UPGRADE.into(), 400, "bad_request"),
+            ("GET /ws/a/b/c", UPGRADE.into(), 404, "not_found"),
+            ("GET /ws/tea/ana/", UPGRADE.into(), 404, "not_found"),
+            (&long, UPGRADE.into(), 400, "bad_name"),
+            ("GET /ws/%ff", UPGRADE.into(), 400, "bad_name"),
+            ("GET /ws/%E2%80%AEana", UPGRADE.into(), 400, "bad_name"),
+            ("GET /ws?room=dm:a:b", UPGRADE.into(), 400, "bad_room"),
+            ("GET /ws/%2/ana", UPGRADE.into(), 400, "bad_room"),
+        ] {
+            let refused = asked(line, &fields, &[]).unwrap_err();
+            assert_eq!((refused.status, refused.code), (status, code), "{line} {fields}");
+        }
+    }
+
+    #[test]
+    fn pages_of_others_stay_out() {
+        for (origin, welcome) in [
+            ("http://chat.example", true),
+            ("https://chat.example", true),
+            ("https://friend.example", true),
+            ("http://friend.example", false),
+            ("http://chat.example:3000", false),
+            ("https://evil.example", false),
+            ("null", false),
+            ("", false),
+        ] {
+            let fields = format!("{UPGRADE}Origin: {origin}\r\n");
+            let asked = asked("GET /ws", &fields, &["https://friend.example"]);
+            assert_eq!(asked.is_ok(), welcome, "{origin}");
+            assert!(welcome || asked.unwrap_err().status == 403, "{origin}");
+        }
+        let twice = format!("{UPGRADE}Origin: http://chat.example\r\nOrigin: http://chat.example\r\n");
+        assert_eq!(asked("GET /ws", &twice, &[]).unwrap_err().status, 403);
+    }
+
+    #[test]
+    fn going_on_after_refusals_is_abuse() {
+        let limits = Limits { rate_per_s: 1, rate_burst: 2, ..Limits::default() };
+        let mut chat = Chat::new(limits);
+        assert!(matches!(chat.text("one"), Inbound::Frame(_)));
+        assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
+        let Inbound::Rejected(limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else { panic!("not limited") };
+        assert_eq!((limited.code, limited.nonce.is_some()), (ErrorCode::RateLimited, true));
+        assert!(limited.retry_ms.is_some_and(|ms| ms > 0 && ms <= 1_001));
+        let ends = (0..2 * STRIKES_MAX).position(|_| matches!(chat.text("more"), Inbound::Close(CloseReason::ABUSE)));
+        // One strike is forgiven each second that this takes.
+        let expected = STRIKES_MAX as usize - 2..STRIKES_MAX as usize + 20;
+        assert!(ends.is_some_and(|ends| expected.contains(&ends)), "{ends:?}");
+    }
+}
