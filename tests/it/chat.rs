@@ -157,8 +157,7 @@ fn history_is_as_long_as_asked_for_but_never_over_200() {
         let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?{asked}"));
         let wanted = numbers(replayed);
         assert_eq!(ben.contents(wanted.len()), wanted, "{asked}");
-        ben.command(&json!({"type": "typing"}));
-        ben.expect("typing");
+        ben.expect_no_message();
     }
 }
 

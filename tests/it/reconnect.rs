@@ -77,12 +77,11 @@ fn an_unknown_place_is_a_reset_with_the_latest_history() {
         let mut ben = Ws::join(&server, target);
         assert_eq!(ben.welcome["reset"], true, "{target}");
         assert_eq!(ben.contents(5), ["3", "4", "5", "6", "7"], "{target}");
-        ben.command(&serde_json::json!({"type": "typing"}));
-        ben.expect("typing");
+        ben.expect_no_message();
     }
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}&history=1", id(&last)));
     assert_eq!(ben.welcome["reset"], false, "`after` goes before `history`");
-    ben.expect_nothing_else();
+    ben.expect_no_message();
 }
 
 #[test]
