@@ -34,13 +34,7 @@ impl<'a> Problem<'a> {
     /// A refusal without further header fields, of a request that was not a HEAD.
     #[must_use]
     pub const fn new(status: u16, sentence: &'a str, code: &'a str) -> Self {
-        Self {
-            status,
-            sentence,
-            code,
-            headers: &[],
-            head_only: false,
-        }
+        Self { status, sentence, code, headers: &[], head_only: false }
     }
 
     /// The answer's bytes.
@@ -55,15 +49,8 @@ impl<'a> Problem<'a> {
             body.len()
         );
         // `Upgrade` is a hop's own and has to be named as such (RFC 9110, section 7.8).
-        let upgrades = self
-            .headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
-        head.push_str(if upgrades {
-            "Connection: close, Upgrade\r\n"
-        } else {
-            "Connection: close\r\n"
-        });
+        let upgrades = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
+        head.push_str(if upgrades { "Connection: close, Upgrade\r\n" } else { "Connection: close\r\n" });
         for (name, value) in self.headers {
             head.push_str(name);
             head.push_str(": ");
@@ -166,10 +153,7 @@ mod tests {
         assert!(head.ends_with("\r\nUpgrade: websocket"));
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
         assert_eq!(body, r#"{"error":"speak \"WebSocket\"","code":"upgrade_required"}"#);
-        let without = Problem {
-            head_only: true,
-            ..problem
-        };
+        let without = Problem { head_only: true, ..problem };
         assert!(without.encode().ends_with(b"\r\n\r\n"));
     }
 

@@ -51,19 +51,9 @@ impl Bounds {
     pub fn raise_and_read() -> Self {
         let descriptors = getrlimit(Resource::Nofile);
         // Where it can't be raised, the soft limit counts.
-        let _ = setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: descriptors.maximum,
-                ..descriptors
-            },
-        );
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: descriptors.maximum, ..descriptors });
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
-        let tasks = [
-            getrlimit(Resource::Nproc).current,
-            number("/proc/sys/kernel/threads-max"),
-            cgroup_tasks(),
-        ];
+        let tasks = [getrlimit(Resource::Nproc).current, number("/proc/sys/kernel/threads-max"), cgroup_tasks()];
         Self {
             descriptors: getrlimit(Resource::Nofile).current,
             maps: number("/proc/sys/vm/max_map_count"),
@@ -77,19 +67,12 @@ impl Bounds {
         let terms = [
             flag.map(|flag| (flag, Term::Flag)),
             // A connection has one descriptor; those of requests on their way to a handler are reserved.
-            self.descriptors
-                .map(|bound| (bound.saturating_sub(DESCRIPTORS_RESERVED), Term::Descriptors)),
-            self.maps
-                .map(|bound| (bound.saturating_sub(MAPS_RESERVED) / MAPS_PER_THREAD, Term::Maps)),
+            self.descriptors.map(|bound| (bound.saturating_sub(DESCRIPTORS_RESERVED), Term::Descriptors)),
+            self.maps.map(|bound| (bound.saturating_sub(MAPS_RESERVED) / MAPS_PER_THREAD, Term::Maps)),
             // The others of this user need some.
-            self.tasks
-                .map(|bound| (bound / 10 * 8 + bound % 10 * 8 / 10, Term::Tasks)),
+            self.tasks.map(|bound| (bound / 10 * 8 + bound % 10 * 8 / 10, Term::Tasks)),
         ];
-        let (count, term) = terms
-            .into_iter()
-            .flatten()
-            .min_by_key(|(count, _)| *count)
-            .unwrap_or((10_000, Term::Maps));
+        let (count, term) = terms.into_iter().flatten().min_by_key(|(count, _)| *count).unwrap_or((10_000, Term::Maps));
         (count.max(1), term)
     }
 }
@@ -102,11 +85,7 @@ fn cgroup_tasks() -> Option<u64> {
     let mut path = std::path::Path::new(group.trim_start_matches('/'));
     loop {
         let file = std::path::Path::new("/sys/fs/cgroup").join(path).join("pids.max");
-        bounds.extend(
-            fs::read_to_string(file)
-                .ok()
-                .and_then(|text| text.trim().parse::<u64>().ok()),
-        );
+        bounds.extend(fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok()));
         match path.parent() {
             Some(parent) => path = parent,
             None => return bounds.into_iter().min(),
@@ -120,27 +99,11 @@ mod tests {
 
     #[test]
     fn the_smallest_term_decides() {
-        let bounds = |descriptors, maps, tasks| Bounds {
-            descriptors,
-            maps,
-            tasks,
-        };
+        let bounds = |descriptors, maps, tasks| Bounds { descriptors, maps, tasks };
         for (bounds, flag, expected) in [
-            (
-                bounds(Some(20_000), Some(65_530), Some(96_365)),
-                None,
-                (12_306, Term::Maps),
-            ),
-            (
-                bounds(Some(20_000), Some(65_530), Some(96_365)),
-                Some(100),
-                (100, Term::Flag),
-            ),
-            (
-                bounds(Some(1_024), Some(65_530), Some(96_365)),
-                None,
-                (896, Term::Descriptors),
-            ),
+            (bounds(Some(20_000), Some(65_530), Some(96_365)), None, (12_306, Term::Maps)),
+            (bounds(Some(20_000), Some(65_530), Some(96_365)), Some(100), (100, Term::Flag)),
+            (bounds(Some(1_024), Some(65_530), Some(96_365)), None, (896, Term::Descriptors)),
             (bounds(Some(20_000), Some(65_530), Some(100)), None, (80, Term::Tasks)),
             (bounds(Some(64), None, None), None, (1, Term::Descriptors)),
             (bounds(None, None, Some(u64::MAX)), Some(5), (5, Term::Flag)),

@@ -92,9 +92,7 @@ impl Serve {
         match (self.listen, port) {
             (Some(address), _) => config.listen = address,
             (None, Some(port)) => {
-                let number = port
-                    .parse()
-                    .map_err(|_| format!("PORT is “{port}”, which is not a port (0 to 65535)"))?;
+                let number = port.parse().map_err(|_| format!("PORT is “{port}”, which is not a port (0 to 65535)"))?;
                 config.listen.set_port(number);
             }
             (None, None) => {}
@@ -118,17 +116,12 @@ impl Serve {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     let sentence = || "an address looks like 0.0.0.0:3000, [::]:3000 or localhost:3000".to_owned();
-    text.to_socket_addrs()
-        .map_err(|_| sentence())?
-        .next()
-        .ok_or_else(sentence)
+    text.to_socket_addrs().map_err(|_| sentence())?.next().ok_or_else(sentence)
 }
 
 fn rate(text: &str) -> Result<u32, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
-    number
-        .parse()
-        .map_err(|_| "a rate looks like 10/s; 0 is no limit".to_owned())
+    number.parse().map_err(|_| "a rate looks like 10/s; 0 is no limit".to_owned())
 }
 
 /// Bytes, with K, M or G for powers of 1024.
@@ -137,9 +130,7 @@ fn bytes(text: &str) -> Option<usize> {
         Some(number) => (number, 1 << 10),
         None => match text.strip_suffix(['M', 'm']) {
             Some(number) => (number, 1 << 20),
-            None => text
-                .strip_suffix(['G', 'g'])
-                .map_or((text, 1), |number| (number, 1 << 30)),
+            None => text.strip_suffix(['G', 'g']).map_or((text, 1), |number| (number, 1 << 30)),
         },
     };
     number.parse::<usize>().ok()?.checked_mul(unit)
@@ -166,13 +157,8 @@ fn ping_interval(text: &str) -> Result<Duration, String> {
             None => (text.strip_suffix('s').unwrap_or(text), 1_000),
         },
     };
-    let ms = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(unit_ms));
-    let fits = ms
-        .filter(|ms| (100..=3_600_000).contains(ms))
-        .map(Duration::from_millis);
+    let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
+    let fits = ms.filter(|ms| (100..=3_600_000).contains(ms)).map(Duration::from_millis);
     fits.ok_or_else(|| "a ping interval is from 100ms to 60m, such as 25s".to_owned())
 }
 
@@ -215,15 +201,9 @@ mod tests {
         assert_eq!(given.listen.to_string(), "[::1]:0");
         assert_eq!(given.limits.rate_per_s, 0);
         assert_eq!(given.limits.ping_interval, Duration::from_millis(500));
-        assert_eq!(
-            (given.limits.outbox_bytes_max, given.limits.content_bytes_max),
-            (2 << 20, 1 << 10)
-        );
+        assert_eq!((given.limits.outbox_bytes_max, given.limits.content_bytes_max), (2 << 20, 1 << 10));
         assert_eq!(config(&[], Some("8080")).unwrap().listen.to_string(), "0.0.0.0:8080");
-        assert_eq!(
-            config(&["--origin=http://a,https://b:1"], None).unwrap().origins.len(),
-            2
-        );
+        assert_eq!(config(&["--origin=http://a,https://b:1"], None).unwrap().origins.len(), 2);
     }
 
     #[test]

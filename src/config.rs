@@ -57,11 +57,7 @@ impl FromStr for Origin {
             _ => return Err(OriginError),
         };
         let (host, port) = split_host(rest.strip_suffix('/').unwrap_or(rest)).ok_or(OriginError)?;
-        Ok(Self {
-            scheme,
-            host,
-            port: port.unwrap_or(port_default),
-        })
+        Ok(Self { scheme, host, port: port.unwrap_or(port_default) })
     }
 }
 
@@ -76,21 +72,22 @@ impl Origin {
     }
 }
 
-/// `host[:port]` in lower case (RFC 3986, section 3.2), or nothing where it is not that.
-fn split_host(text: &str) -> Option<(String, Option<u16>)> {
+/// `host[:port]` in lower case (RFC 3986, section 3.2), with a host as the DNS has it or an address; nothing where
+/// it is not that. A colon without a port behind it is none.
+pub fn split_host(text: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = match text.rfind(':') {
-        Some(colon) if !text[colon..].contains(']') => (&text[..colon], Some(text[colon + 1..].parse().ok()?)),
-        _ => (text, None),
+        Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
+        _ => (text, ""),
+    };
+    let port = match port {
+        "" => None,
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
+        _ => return None,
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let fits = match bare {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-        }
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
     };
     fits.then(|| (host.to_ascii_lowercase(), port))
 }
@@ -114,11 +111,7 @@ mod tests {
             ("http://chat.example.evil.example", "chat.example", false),
             ("http://localhost:3000", "", false),
         ] {
-            assert_eq!(
-                origin.parse::<Origin>().unwrap().is_served_by(host),
-                same,
-                "{origin} at {host}"
-            );
+            assert_eq!(origin.parse::<Origin>().unwrap().is_served_by(host), same, "{origin} at {host}");
         }
     }
 

@@ -6,10 +6,11 @@
 
 use std::borrow::Cow;
 use std::io::{self, Read};
-use std::net::{Ipv6Addr, TcpStream};
+use std::net::TcpStream;
 use std::time::Instant;
 
 use crate::answer::Problem;
+use crate::config::split_host;
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::metrics::Refusal;
 
@@ -42,14 +43,10 @@ impl HeadError {
     pub fn problem(&self) -> Option<(Problem<'static>, Refusal)> {
         match *self {
             Self::Malformed(sentence) => Some((Problem::new(400, sentence, "bad_request"), Refusal::BadHead)),
-            Self::TooLarge => Some((
-                Problem::new(431, "the request's head is too large", "head_too_large"),
-                Refusal::LargeHead,
-            )),
-            Self::TooSlow => Some((
-                Problem::new(408, "the request's head took too long", "too_slow"),
-                Refusal::Slow,
-            )),
+            Self::TooLarge => {
+                Some((Problem::new(431, "the request's head is too large", "head_too_large"), Refusal::LargeHead))
+            }
+            Self::TooSlow => Some((Problem::new(408, "the request's head took too long", "too_slow"), Refusal::Slow)),
             Self::Closed => None,
         }
     }
@@ -146,23 +143,17 @@ impl Head {
     /// The value of the first field of a name, in whichever case either is written.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers()
-            .find(|(field, _)| field.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        self.headers().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// The values of all fields of a name.
     pub fn headers_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers()
-            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        self.headers().filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// All the fields in their order: a token, and a value that is trimmed and may have bytes beyond ASCII.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields
-            .iter()
-            .map(|field| (text(self.span(field.name)), self.span(field.value)))
+        self.fields.iter().map(|field| (text(self.span(field.name)), self.span(field.value)))
     }
 
     fn span(&self, span: Span) -> &[u8] {
@@ -219,10 +210,7 @@ pub fn read(stream: &TcpStream, deadline: Instant) -> Result<(Head, Vec<u8>), He
 /// [`HeadError::Malformed`] and [`HeadError::TooLarge`], also of a head that is not all there yet.
 pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
     // One empty line before the request line is passed over (RFC 9112, section 2.2).
-    let mut lines = Lines {
-        input,
-        at: if input.starts_with(b"\r\n") { 2 } else { 0 },
-    };
+    let mut lines = Lines { input, at: if input.starts_with(b"\r\n") { 2 } else { 0 } };
     let Some(line) = lines.next()? else { return Ok(None) };
     let (method, target, version) = request_line(&input[line])?;
     let mut fields = Vec::new();
@@ -240,10 +228,7 @@ pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
             start: (line.start + part.start) as u16,
             end: (line.start + part.end) as u16,
         };
-        fields.push(Field {
-            name: span(name),
-            value: span(value),
-        });
+        fields.push(Field { name: span(name), value: span(value) });
     }
     let mut head = Head {
         method: method.into(),
@@ -291,9 +276,7 @@ impl Lines<'_> {
             return Err(HeadError::TooLarge);
         }
         if newline == 0 || rest[newline - 1] != b'\r' {
-            return Err(HeadError::Malformed(
-                "a line of the head ends without a carriage return",
-            ));
+            return Err(HeadError::Malformed("a line of the head ends without a carriage return"));
         }
         Ok(Some(start..self.at - 2))
     }
@@ -312,16 +295,12 @@ fn unfinished_line(bytes: &[u8]) -> Result<(), HeadError> {
 /// Method, target and version (RFC 9112, section 3).
 fn request_line(line: &[u8]) -> Result<(&str, &str, Version), HeadError> {
     if !line.iter().all(|b| b.is_ascii_graphic() || *b == b' ') {
-        return Err(HeadError::Malformed(
-            "the request line has a character that is not visible ASCII",
-        ));
+        return Err(HeadError::Malformed("the request line has a character that is not visible ASCII"));
     }
     let mut parts = text(line).split(' ');
     let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(HeadError::Malformed(
-            "the request line is not a method, a target and a version",
-        ));
+        return Err(HeadError::Malformed("the request line is not a method, a target and a version"));
     };
     if !is_token(method.as_bytes()) {
         return Err(HeadError::Malformed("the method is not a token"));
@@ -348,9 +327,7 @@ fn request_line(line: &[u8]) -> Result<(&str, &str, Version), HeadError> {
 const SCHEME: &str = "http://";
 
 fn has_scheme(target: &str) -> bool {
-    target
-        .get(..SCHEME.len())
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
+    target.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
 }
 
 /// Authority, and path with query, of a target like `http://host/path`; nothing where it has another form.
@@ -431,32 +408,13 @@ fn host(head: &Head) -> Result<Option<Box<str>>, HeadError> {
     }
 }
 
-/// `host[:port]` (RFC 3986, section 3.2), with a host as the DNS has it or an address.
 fn is_host(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return false;
-    };
-    let (host, port) = match text.rfind(':') {
-        Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
-        _ => (text, ""),
-    };
-    let is_port = port.bytes().all(|b| b.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
-    let is_name = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-            !host.is_empty() && host.bytes().all(fits)
-        }
-    };
-    is_port && is_name
+    std::str::from_utf8(bytes).ok().and_then(split_host).is_some()
 }
 
 /// RFC 9110, section 5.6.2.
 fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty()
-        && bytes
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+    !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
 /// What a field's value may hold (RFC 9110, section 5.5): visible characters, blanks, and bytes beyond ASCII.
@@ -486,9 +444,7 @@ pub fn unescape(part: &str) -> Result<Cow<'_, str>, BadEscape> {
     if !is_whole {
         return Err(BadEscape);
     }
-    percent_encoding::percent_decode_str(part)
-        .decode_utf8()
-        .map_err(|_| BadEscape)
+    percent_encoding::percent_decode_str(part).decode_utf8().map_err(|_| BadEscape)
 }
 
 /// The first value of a name in a query, its escapes undone; a `+` is a space.
@@ -652,22 +608,12 @@ mod tests {
             format!("GET / HTTP/1.0\r\nA: {}\r\n\r\n", "x".repeat(size - frame))
         };
         assert!(parse(of_size(HEAD_BYTES_MAX).as_bytes()).unwrap().is_some());
-        assert_eq!(
-            parse(of_size(HEAD_BYTES_MAX + 1).as_bytes()).unwrap_err(),
-            HeadError::TooLarge
-        );
-        assert!(
-            parse(&of_size(HEAD_BYTES_MAX).as_bytes()[..HEAD_BYTES_MAX - 1])
-                .unwrap()
-                .is_none()
-        );
+        assert_eq!(parse(of_size(HEAD_BYTES_MAX + 1).as_bytes()).unwrap_err(), HeadError::TooLarge);
+        assert!(parse(&of_size(HEAD_BYTES_MAX).as_bytes()[..HEAD_BYTES_MAX - 1]).unwrap().is_none());
         assert_eq!(parse(&[b'a'; HEAD_BYTES_MAX]).unwrap_err(), HeadError::TooLarge);
         let of_fields = |count: usize| format!("GET / HTTP/1.0\r\n{}\r\n", "a:b\r\n".repeat(count));
         assert!(parse(of_fields(HEADERS_MAX).as_bytes()).unwrap().is_some());
-        assert_eq!(
-            parse(of_fields(HEADERS_MAX + 1).as_bytes()).unwrap_err(),
-            HeadError::TooLarge
-        );
+        assert_eq!(parse(of_fields(HEADERS_MAX + 1).as_bytes()).unwrap_err(), HeadError::TooLarge);
     }
 
     #[test]
@@ -769,10 +715,7 @@ mod tests {
             any::<u64>().prop_map(|length| format!("Content-Length: {length}\r\n")),
             Just("transfer-encoding:chunked\r\n".to_string()),
         ];
-        let target = prop_oneof![
-            "/[!-\"$-~]{0,60}",
-            "http://[a-z.]{1,9}(:[1-9][0-9]{0,3})?(/[!-\"$-~]{0,20})?"
-        ];
+        let target = prop_oneof!["/[!-\"$-~]{0,60}", "http://[a-z.]{1,9}(:[1-9][0-9]{0,3})?(/[!-\"$-~]{0,20})?"];
         ("[A-Z]{3,7}", target, fields, framing, any::<bool>()).prop_map(|(method, target, fields, framing, empty)| {
             let method = if method == "CONNECT" { "GET".to_string() } else { method };
             let first = if empty { "\r\n" } else { "" };
@@ -835,23 +778,11 @@ mod tests {
         let trimmed = |value: &[u8]| {
             let value = value.to_vec();
             let start = value.iter().position(|b| !b" \t".contains(b)).unwrap_or(value.len());
-            let end = value
-                .iter()
-                .rposition(|b| !b" \t".contains(b))
-                .map_or(start, |last| last + 1);
+            let end = value.iter().rposition(|b| !b" \t".contains(b)).map_or(start, |last| last + 1);
             value[start..end].to_vec()
         };
-        let fields = request
-            .headers
-            .iter()
-            .map(|field| (field.name.to_string(), trimmed(field.value)));
-        Some((
-            request.method?.to_string(),
-            request.path?.to_string(),
-            request.version?,
-            fields.collect(),
-            length,
-        ))
+        let fields = request.headers.iter().map(|field| (field.name.to_string(), trimmed(field.value)));
+        Some((request.method?.to_string(), request.path?.to_string(), request.version?, fields.collect(), length))
     }
 
     fn agrees(input: &[u8]) -> Result<bool, TestCaseError> {
@@ -861,10 +792,7 @@ mod tests {
         let Some(theirs) = oracle(input) else {
             return Err(TestCaseError::fail("httparse refuses it"));
         };
-        let fields: Vec<_> = head
-            .headers()
-            .map(|(name, value)| (name.to_string(), value.to_vec()))
-            .collect();
+        let fields: Vec<_> = head.headers().map(|(name, value)| (name.to_string(), value.to_vec())).collect();
         prop_assert_eq!(head.method(), theirs.0);
         if theirs.1.starts_with('/') {
             prop_assert_eq!(head.target(), theirs.1);

@@ -19,10 +19,7 @@ impl FrameIds {
     /// A maker whose random part comes from the system.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            last_ms: 0,
-            random: Uuid::new_v4().as_u128(),
-        }
+        Self { last_ms: 0, random: Uuid::new_v4().as_u128() }
     }
 
     /// The next id, at a moment that the caller read from the clock.
@@ -51,12 +48,7 @@ mod tests {
         let mut ids = FrameIds::new();
         let mut last = ids.next(&Timestamp::at(1_700_000_000_000));
         assert_eq!(last.0.get_version_num(), 7);
-        for ms in [
-            1_700_000_000_000,
-            1_700_000_000_000,
-            1_700_000_000_001,
-            1_600_000_000_000,
-        ] {
+        for ms in [1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_001, 1_600_000_000_000] {
             let id = ids.next(&Timestamp::at(ms));
             assert!(id > last, "{id} after {last}");
             last = id;

@@ -106,13 +106,7 @@ pub struct Running {
 /// # Errors
 /// [`StartError`], with nothing left running that a client could reach.
 pub fn start(config: Config) -> Result<Running, StartError> {
-    let Config {
-        listen,
-        origins,
-        connections_max,
-        connections_per_address_max,
-        limits,
-    } = config;
+    let Config { listen, origins, connections_max, connections_per_address_max, limits } = config;
     let (connections_max, term) = capacity::Bounds::raise_and_read().connections_max(connections_max);
     log::info!("{connections_max} connections at once, by {term}");
     let socket = listener::open(listen).map_err(|error| StartError::Listen(listen, error))?;
@@ -125,26 +119,10 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let handle = hub::Handle::new(commands.clone(), reader);
     let http = http::Server::start(handle, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
-    let sessions = session::Context {
-        commands: commands.clone(),
-        decoder: session::chat,
-        origins,
-        limits,
-        metrics,
-    };
-    let caps = Caps {
-        connections_max,
-        per_address_max: connections_per_address_max,
-    };
+    let sessions = session::Context { commands: commands.clone(), decoder: session::chat, origins, limits, metrics };
+    let caps = Caps { connections_max, per_address_max: connections_per_address_max };
     let listening = Listening::start(socket, Front { sessions, relay }, caps).map_err(StartError::Thread)?;
-    Ok(Running {
-        address,
-        listening,
-        commands,
-        http,
-        hub,
-        store,
-    })
+    Ok(Running { address, listening, commands, http, hub, store })
 }
 
 impl Running {
@@ -157,14 +135,7 @@ impl Running {
     /// Stops accepting, commits, closes every connection with 1001, and waits for the threads, for
     /// [`STOP_WAIT`] at the most.
     pub fn stop(self) {
-        let Self {
-            mut listening,
-            commands,
-            http,
-            hub,
-            store,
-            ..
-        } = self;
+        let Self { mut listening, commands, http, hub, store, .. } = self;
         let deadline = Instant::now() + STOP_WAIT;
         listening.stop();
         // Fails only where the hub has ended.
@@ -173,9 +144,7 @@ impl Running {
         let mut inner = vec![hub, store];
         while Instant::now() < deadline && (listening.connections() > 0 || !inner.is_empty()) {
             // A thread that panicked has said so already.
-            inner
-                .extract_if(.., |thread| thread.is_finished())
-                .for_each(|thread| drop(thread.join()));
+            inner.extract_if(.., |thread| thread.is_finished()).for_each(|thread| drop(thread.join()));
             thread::sleep(Duration::from_millis(2));
         }
         if listening.connections() > 0 || !inner.is_empty() {

@@ -35,21 +35,21 @@ pub const ROOMS_PER_CONNECTION_MAX: usize = 50;
 /// Stack of a connection's thread.
 pub const STACK_BYTES: usize = 128 * 1024;
 /// Requests that are with `tiny_http` at once; others wait for their turn.
-pub const RELAYS_MAX: usize = 32;
+pub const RELAYS_MAX: usize = 24;
 /// How long a request waits for its turn before it is refused.
 pub const RELAY_WAIT: Duration = Duration::from_secs(5);
 /// Refused connections that are kept until they have read why.
 pub const REFUSED_MAX: usize = 32;
 
-/// Descriptors that are not a connection's own: the standard three, listeners, `REFUSED_MAX`, and two
-/// for each of `RELAYS_MAX`, with room to spare.
+/// Descriptors that are not a connection's own: the standard three, listeners, `REFUSED_MAX`, and for each of
+/// `RELAYS_MAX` ours and `tiny_http`'s two of its private connection.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
 /// Memory maps that are not a connection's: the binary, its libraries, the heap, the other threads.
 pub const MAPS_RESERVED: u64 = 4_000;
 /// Memory maps of a thread: stack, its guard, the signal stack, its guard; and one for the heap's growth.
 pub const MAPS_PER_THREAD: u64 = 5;
 
-const _: () = assert!((2 * RELAYS_MAX + REFUSED_MAX) as u64 + 16 <= DESCRIPTORS_RESERVED);
+const _: () = assert!((3 * RELAYS_MAX + REFUSED_MAX) as u64 + 16 <= DESCRIPTORS_RESERVED);
 const _: () = assert!(HEAD_BYTES_MAX <= STACK_BYTES / 4);
 const _: () = assert!(READ_BUFFER_BYTES <= MESSAGE_BYTES_MAX);
 
@@ -76,6 +76,8 @@ pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const HUB_ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// How long a connection that was told its close code may take to go.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(3);
+/// The same for a slow consumer, which has much to read before it.
+pub const SLOW_CLOSE_WAIT: Duration = Duration::from_secs(30);
 /// How long a stop may take, from the signal to the end of the process.
 pub const STOP_WAIT: Duration = Duration::from_secs(4);
 const _: () = assert!(CLOSE_WAIT.as_millis() < STOP_WAIT.as_millis());
@@ -141,10 +143,7 @@ mod tests {
     #[test]
     fn an_honest_client_always_answers_a_ping_in_time() {
         for seconds in [1, 25, 300] {
-            let limits = Limits {
-                ping_interval: Duration::from_secs(seconds),
-                ..Limits::default()
-            };
+            let limits = Limits { ping_interval: Duration::from_secs(seconds), ..Limits::default() };
             assert!(limits.ping_interval * 2 < limits.read_deadline());
         }
         assert_eq!(Limits::default().read_deadline(), Duration::from_secs(60));

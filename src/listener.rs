@@ -55,11 +55,7 @@ pub struct Caps {
 /// # Errors
 /// As the system says: the port is in use, the address is not ours.
 pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = if address.is_ipv6() {
-        AddressFamily::INET6
-    } else {
-        AddressFamily::INET
-    };
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &address)?;
@@ -82,32 +78,18 @@ impl Listening {
     /// Where the system gives no thread.
     pub fn start(socket: TcpListener, front: Front, caps: Caps) -> io::Result<Self> {
         let socket = Arc::new(socket);
-        let open = Arc::new(Open {
-            caps,
-            count: AtomicU64::new(0),
-            addresses: Mutex::default(),
-        });
+        let open = Arc::new(Open { caps, count: AtomicU64::new(0), addresses: Mutex::default() });
         // A refused connection that finds the queue full is closed without a word.
         let (refuse, refused) = bounded(REFUSED_MAX);
         let refuser = thread::Builder::new()
             .name("refuser".into())
             .stack_size(STACK_BYTES)
             .spawn(move || tell_refused(&refused))?;
-        let accepting = Accepting {
-            socket: Arc::clone(&socket),
-            open: Arc::clone(&open),
-            front: Arc::new(front),
-            refuse,
-        };
-        let listener = thread::Builder::new()
-            .name("listener".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || accepting.run())?;
-        Ok(Self {
-            socket,
-            open,
-            threads: vec![listener, refuser],
-        })
+        let accepting =
+            Accepting { socket: Arc::clone(&socket), open: Arc::clone(&open), front: Arc::new(front), refuse };
+        let listener =
+            thread::Builder::new().name("listener".into()).stack_size(STACK_BYTES).spawn(move || accepting.run())?;
+        Ok(Self { socket, open, threads: vec![listener, refuser] })
     }
 
     /// Stops accepting, and waits for the thread to end. Open connections go on.
@@ -162,11 +144,7 @@ impl Open {
         }
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
         metrics.connections.set(usize::try_from(count).unwrap_or(usize::MAX));
-        Ok(Place {
-            open: Arc::clone(self),
-            metrics: Arc::clone(metrics),
-            address,
-        })
+        Ok(Place { open: Arc::clone(self), metrics: Arc::clone(metrics), address })
     }
 }
 
@@ -182,9 +160,7 @@ impl Drop for Place {
             }
         }
         let count = self.open.count.fetch_sub(1, Ordering::AcqRel) - 1;
-        self.metrics
-            .connections
-            .set(usize::try_from(count).unwrap_or(usize::MAX));
+        self.metrics.connections.set(usize::try_from(count).unwrap_or(usize::MAX));
     }
 }
 

@@ -28,12 +28,7 @@ impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // What libraries have to say matters only when something is wrong.
         let ours = metadata.target().starts_with("adda");
-        metadata.level()
-            <= if ours {
-                self.level
-            } else {
-                self.level.min(LevelFilter::Warn)
-            }
+        metadata.level() <= if ours { self.level } else { self.level.min(LevelFilter::Warn) }
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -70,15 +65,9 @@ mod tests {
     fn a_line_is_one_line_and_harmless() {
         let now = Timestamp::at(0);
         let text = line(
-            &Record::builder()
-                .args(format_args!("রহিম \x1b[31m\r\n\u{202E}x"))
-                .level(log::Level::Warn)
-                .build(),
+            &Record::builder().args(format_args!("রহিম \x1b[31m\r\n\u{202E}x")).level(log::Level::Warn).build(),
             &now,
         );
-        assert_eq!(
-            text,
-            "1970-01-01T00:00:00.000Z warn  রহিম \\u{1b}[31m\\u{d}\\u{a}\\u{202e}x\n"
-        );
+        assert_eq!(text, "1970-01-01T00:00:00.000Z warn  রহিম \\u{1b}[31m\\u{d}\\u{a}\\u{202e}x\n");
     }
 }

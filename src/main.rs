@@ -40,10 +40,7 @@ fn serve(flags: &Serve) -> ExitCode {
     };
     greet(running.address());
     let signal = signals.forever().next();
-    log::info!(
-        "stopping, by {}",
-        if signal == Some(SIGINT) { "Ctrl-C" } else { "SIGTERM" }
-    );
+    log::info!("stopping, by {}", if signal == Some(SIGINT) { "Ctrl-C" } else { "SIGTERM" });
     running.stop();
     log::info!("stopped");
     ExitCode::SUCCESS
@@ -58,24 +55,16 @@ fn fail(sentence: &str, code: u8) -> ExitCode {
 /// Says where the server is: one line for programs, then addresses for people, and for a phone's camera a code.
 fn greet(address: SocketAddr) {
     let mut text = format!("listening on http://{address}\n");
-    let open: Vec<String> = addresses(address)
-        .into_iter()
-        .map(|ip| format!("http://{}", SocketAddr::new(ip, address.port())))
-        .collect();
+    let open: Vec<String> =
+        addresses(address).into_iter().map(|ip| format!("http://{}", SocketAddr::new(ip, address.port()))).collect();
     for url in &open {
         text.push_str(&format!("  open {url}\n"));
     }
     if io::stdout().is_terminal()
-        && let Some(url) = open
-            .iter()
-            .rev()
-            .find(|url| !url.contains("127.0.0.1") && !url.contains("localhost"))
+        && let Some(url) = open.iter().rev().find(|url| !url.contains("127.0.0.1") && !url.contains("localhost"))
         && let Ok(code) = qrcode::QrCode::new(url)
     {
-        let code = code
-            .render::<qrcode::render::unicode::Dense1x2>()
-            .quiet_zone(true)
-            .build();
+        let code = code.render::<qrcode::render::unicode::Dense1x2>().quiet_zone(true).build();
         text.push_str(&format!("\n{code}\n"));
     }
     let mut stdout = io::stdout().lock();
@@ -88,11 +77,8 @@ fn addresses(address: SocketAddr) -> Vec<IpAddr> {
     if !address.ip().is_unspecified() {
         return vec![address.ip()];
     }
-    let mut found: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .iter()
-        .map(if_addrs::Interface::ip)
-        .collect();
+    let mut found: Vec<IpAddr> =
+        if_addrs::get_if_addrs().unwrap_or_default().iter().map(if_addrs::Interface::ip).collect();
     // Link-local IPv6 needs a zone, which no browser takes.
     found.retain(|ip| match ip {
         IpAddr::V4(ip) => !ip.is_link_local(),

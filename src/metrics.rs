@@ -169,84 +169,29 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = String::with_capacity(4096);
         let plain: [(&str, &str, &str, u64); 12] = [
-            (
-                "connections_accepted_total",
-                "counter",
-                "Connections accepted.",
-                self.accepted.get(),
-            ),
+            ("connections_accepted_total", "counter", "Connections accepted.", self.accepted.get()),
             ("connections", "gauge", "Connections open now.", self.connections.get()),
-            (
-                "members",
-                "gauge",
-                "WebSocket connections in the hub now.",
-                self.members.get(),
-            ),
+            ("members", "gauge", "WebSocket connections in the hub now.", self.members.get()),
             ("rooms", "gauge", "Rooms with members now.", self.rooms.get()),
             ("messages_total", "counter", "Messages stored.", self.messages.get()),
-            (
-                "deliveries_total",
-                "counter",
-                "Frames handed to members.",
-                self.deliveries.get(),
-            ),
-            (
-                "outbox_bytes",
-                "gauge",
-                "Bytes that wait in outboxes now.",
-                self.outbox_bytes.get(),
-            ),
-            (
-                "outboxes_waiting",
-                "gauge",
-                "Outboxes with bytes in them now.",
-                self.outboxes_waiting.get(),
-            ),
-            (
-                "commands_queued",
-                "gauge",
-                "Commands that wait for the hub now.",
-                self.commands_queued.get(),
-            ),
-            (
-                "appends_pending",
-                "gauge",
-                "Frames that wait for the store now.",
-                self.appends_pending.get(),
-            ),
-            (
-                "http_requests_total",
-                "counter",
-                "Requests answered over HTTP.",
-                self.http_requests.get(),
-            ),
-            (
-                "accept_errors_total",
-                "counter",
-                "Errors of accept.",
-                self.accept_errors.get(),
-            ),
+            ("deliveries_total", "counter", "Frames handed to members.", self.deliveries.get()),
+            ("outbox_bytes", "gauge", "Bytes that wait in outboxes now.", self.outbox_bytes.get()),
+            ("outboxes_waiting", "gauge", "Outboxes with bytes in them now.", self.outboxes_waiting.get()),
+            ("commands_queued", "gauge", "Commands that wait for the hub now.", self.commands_queued.get()),
+            ("appends_pending", "gauge", "Frames that wait for the store now.", self.appends_pending.get()),
+            ("http_requests_total", "counter", "Requests answered over HTTP.", self.http_requests.get()),
+            ("accept_errors_total", "counter", "Errors of accept.", self.accept_errors.get()),
         ];
         for (name, kind, help, value) in plain {
             head(&mut text, name, kind, help);
             let _ = writeln!(text, "adda_{name} {value}");
         }
-        head(
-            &mut text,
-            "refusals_total",
-            "counter",
-            "Connections and requests turned away, by reason.",
-        );
+        head(&mut text, "refusals_total", "counter", "Connections and requests turned away, by reason.");
         for reason in Refusal::ALL {
             let value = self.refusals.0[*reason as usize].get();
             let _ = writeln!(text, "adda_refusals_total{{reason=\"{}\"}} {value}", reason.as_str());
         }
-        head(
-            &mut text,
-            "drops_total",
-            "counter",
-            "Connections ended and frames rejected, by reason.",
-        );
+        head(&mut text, "drops_total", "counter", "Connections ended and frames rejected, by reason.");
         for reason in Drop::ALL {
             let value = self.drops.0[*reason as usize].get();
             let _ = writeln!(text, "adda_drops_total{{reason=\"{}\"}} {value}", reason.as_str());

@@ -163,14 +163,8 @@ impl Timestamp {
     /// The moment at so many milliseconds since 1970.
     #[must_use]
     pub fn at(unix_ms: u64) -> Self {
-        let moment = i64::try_from(unix_ms)
-            .ok()
-            .and_then(DateTime::<Utc>::from_timestamp_millis)
-            .unwrap_or_default();
-        Self {
-            unix_ms,
-            text: moment.to_rfc3339_opts(SecondsFormat::Millis, true),
-        }
+        let moment = i64::try_from(unix_ms).ok().and_then(DateTime::<Utc>::from_timestamp_millis).unwrap_or_default();
+        Self { unix_ms, text: moment.to_rfc3339_opts(SecondsFormat::Millis, true) }
     }
 
     /// This moment.
@@ -275,18 +269,9 @@ mod tests {
 
     #[test]
     fn names_that_people_have_are_kept_as_they_are() {
-        for name in [
-            "Ana",
-            "রহিম",
-            "ক্ষমা",
-            "র\u{200D}্যাব",
-            "عمر",
-            "小明",
-            "José",
-            "👩\u{200D}💻 dev",
-            "O'Neil-Smith",
-            "a  b",
-        ] {
+        for name in
+            ["Ana", "রহিম", "ক্ষমা", "র\u{200D}্যাব", "عمر", "小明", "José", "👩\u{200D}💻 dev", "O'Neil-Smith", "a  b"]
+        {
             assert_eq!(Username::parse(name).unwrap().as_str(), name);
         }
     }
@@ -328,19 +313,10 @@ mod tests {
     #[test]
     fn a_name_is_counted_in_characters() {
         assert!(Username::parse(&"ক".repeat(USERNAME_CHARS_MAX)).is_ok());
-        assert_eq!(
-            Username::parse(&"ক".repeat(USERNAME_CHARS_MAX + 1)),
-            Err(NameError::TooLong(USERNAME_CHARS_MAX))
-        );
-        assert_eq!(
-            RoomId::parse(&"a".repeat(100_000)),
-            Err(NameError::TooLong(ROOM_CHARS_MAX))
-        );
+        assert_eq!(Username::parse(&"ক".repeat(USERNAME_CHARS_MAX + 1)), Err(NameError::TooLong(USERNAME_CHARS_MAX)));
+        assert_eq!(RoomId::parse(&"a".repeat(100_000)), Err(NameError::TooLong(ROOM_CHARS_MAX)));
         assert!(Nonce::parse(&"🙂".repeat(NONCE_CHARS_MAX)).is_ok());
-        assert_eq!(
-            Nonce::parse(&"n".repeat(NONCE_CHARS_MAX + 1)),
-            Err(NameError::TooLong(NONCE_CHARS_MAX))
-        );
+        assert_eq!(Nonce::parse(&"n".repeat(NONCE_CHARS_MAX + 1)), Err(NameError::TooLong(NONCE_CHARS_MAX)));
     }
 
     #[test]

@@ -254,12 +254,7 @@ impl Rejected {
     /// A rejection that trying again won't change.
     #[must_use]
     pub fn new(code: ErrorCode, sentence: impl Into<Cow<'static, str>>, nonce: Option<Nonce>) -> Self {
-        Self {
-            code,
-            sentence: sentence.into(),
-            nonce,
-            retry_ms: None,
-        }
+        Self { code, sentence: sentence.into(), nonce, retry_ms: None }
     }
 }
 
@@ -300,21 +295,12 @@ struct NonceOnly<'a> {
 /// [`Rejected`], ready to be sent back as an `error`.
 pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
     if !text.starts_with('{') {
-        let typed = text
-            .strip_suffix('\n')
-            .map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+        let typed = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
         let content = checked_content(typed, limits, None)?;
-        return Ok(ClientFrame::Text {
-            room: None,
-            content,
-            nonce: None,
-            reply_to: None,
-        });
+        return Ok(ClientFrame::Text { room: None, content, nonce: None, reply_to: None });
     }
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
-        let nonce = serde_json::from_str::<NonceOnly<'_>>(text)
-            .ok()
-            .and_then(|fields| fields.nonce);
+        let nonce = serde_json::from_str::<NonceOnly<'_>>(text).ok().and_then(|fields| fields.nonce);
         let nonce = nonce.and_then(|nonce| Nonce::parse(&nonce.0).ok());
         let sentence = if error.is_data() {
             format!("a field is not what it should be: {error}")
@@ -339,11 +325,7 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
             Ok(room) => Some(room),
             Err(error) => {
                 let sentence = format!("the room's name can't be taken: {error}");
-                return Err(Rejected::new(
-                    name_error_code(error, ErrorCode::BadRoom),
-                    sentence,
-                    nonce,
-                ));
+                return Err(Rejected::new(name_error_code(error, ErrorCode::BadRoom), sentence, nonce));
             }
         },
     };
@@ -366,72 +348,43 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
                     }
                 },
             };
-            Ok(ClientFrame::Text {
-                room,
-                content,
-                nonce,
-                reply_to,
-            })
+            Ok(ClientFrame::Text { room, content, nonce, reply_to })
         }
         "typing" => Ok(ClientFrame::Typing { room, nonce }),
         kind @ ("join" | "leave") => {
             let Some(room) = room else {
-                return Err(Rejected::new(
-                    ErrorCode::BadRoom,
-                    format!("to {kind} a room, say its room_id"),
-                    nonce,
-                ));
+                return Err(Rejected::new(ErrorCode::BadRoom, format!("to {kind} a room, say its room_id"), nonce));
             };
             if kind == "leave" {
                 return Ok(ClientFrame::Leave { room, nonce });
             }
-            let history = fields.history.map_or(limits.history_default, |count| {
-                count.min(limits::HISTORY_MAX as u64) as usize
-            });
+            let history =
+                fields.history.map_or(limits.history_default, |count| count.min(limits::HISTORY_MAX as u64) as usize);
             let after = fields.after.as_ref().map(|text| After::parse(&text.0));
-            Ok(ClientFrame::Join {
-                room,
-                replay: Replay { history, after },
-                nonce,
-            })
+            Ok(ClientFrame::Join { room, replay: Replay { history, after }, nonce })
         }
         kind => {
             let shown: String = kind.chars().take(32).collect();
-            Err(Rejected::new(
-                ErrorCode::BadType,
-                format!("“{shown}” is not a type that is taken here"),
-                nonce,
-            ))
+            Err(Rejected::new(ErrorCode::BadType, format!("“{shown}” is not a type that is taken here"), nonce))
         }
     }
 }
 
 fn checked_content(content: &str, limits: &Limits, nonce: Option<&Nonce>) -> Result<Box<str>, Rejected> {
     if content.len() > limits.content_bytes_max {
-        let sentence = format!(
-            "a message is {} bytes at most; this one has {}",
-            limits.content_bytes_max,
-            content.len()
-        );
+        let sentence =
+            format!("a message is {} bytes at most; this one has {}", limits.content_bytes_max, content.len());
         return Err(Rejected::new(ErrorCode::TooLong, sentence, nonce.cloned()));
     }
     if content.trim().is_empty() {
-        return Err(Rejected::new(
-            ErrorCode::BadJson,
-            "the message is empty",
-            nonce.cloned(),
-        ));
+        return Err(Rejected::new(ErrorCode::BadJson, "the message is empty", nonce.cloned()));
     }
     Ok(content.into())
 }
 
 /// A name that is too long is that first of all; otherwise it is bad in its own way.
 fn name_error_code(error: NameError, otherwise: ErrorCode) -> ErrorCode {
-    if matches!(error, NameError::TooLong(_)) {
-        ErrorCode::TooLong
-    } else {
-        otherwise
-    }
+    if matches!(error, NameError::TooLong(_)) { ErrorCode::TooLong } else { otherwise }
 }
 
 #[cfg(test)]
@@ -439,19 +392,11 @@ mod tests {
     use super::*;
 
     fn limits() -> Limits {
-        Limits {
-            content_bytes_max: 100,
-            ..Limits::default()
-        }
+        Limits { content_bytes_max: 100, ..Limits::default() }
     }
 
     fn text(content: &str) -> ClientFrame {
-        ClientFrame::Text {
-            room: None,
-            content: content.into(),
-            nonce: None,
-            reply_to: None,
-        }
+        ClientFrame::Text { room: None, content: content.into(), nonce: None, reply_to: None }
     }
 
     #[test]
@@ -477,10 +422,7 @@ mod tests {
         let nonce = Some(Nonce::parse("n1").unwrap());
         let id = "0192f7a0-0000-7000-8000-000000000001";
         assert_eq!(
-            decode(
-                &format!(r#"{{"content":"x","room_id":" tea ","nonce":"n1","reply_to":"{id}"}}"#),
-                &limits()
-            ),
+            decode(&format!(r#"{{"content":"x","room_id":" tea ","nonce":"n1","reply_to":"{id}"}}"#), &limits()),
             Ok(ClientFrame::Text {
                 room: Some(room.clone()),
                 content: "x".into(),
@@ -489,25 +431,16 @@ mod tests {
             })
         );
         assert_eq!(
-            decode(
-                &format!(r#"{{"type":"join","room_id":"tea","after":"{id}","history":9999}}"#),
-                &limits()
-            ),
+            decode(&format!(r#"{{"type":"join","room_id":"tea","after":"{id}","history":9999}}"#), &limits()),
             Ok(ClientFrame::Join {
                 room: room.clone(),
-                replay: Replay {
-                    history: limits::HISTORY_MAX,
-                    after: Some(After::parse(id))
-                },
+                replay: Replay { history: limits::HISTORY_MAX, after: Some(After::parse(id)) },
                 nonce: None
             })
         );
         assert_eq!(
             decode(r#"{"type":"leave","room_id":"tea","nonce":"n1"}"#, &limits()),
-            Ok(ClientFrame::Leave {
-                room,
-                nonce: nonce.clone()
-            })
+            Ok(ClientFrame::Leave { room, nonce: nonce.clone() })
         );
         assert_eq!(
             decode(r#"{"type":"typing","nonce":"n1"}"#, &limits()),
@@ -526,24 +459,12 @@ mod tests {
             (r#"{"content":"  \n","nonce":"n"}"#.to_string(), BadJson, true),
             (r#"{"type":"dance","nonce":"n"}"#.to_string(), BadType, true),
             (r#"{"type":"join","nonce":"n"}"#.to_string(), BadRoom, true),
-            (
-                r#"{"content":"x","room_id":"a\u0000","nonce":"n"}"#.to_string(),
-                BadRoom,
-                true,
-            ),
-            (
-                r#"{"content":"x","room_id":"dm:a:b","nonce":"n"}"#.to_string(),
-                BadRoom,
-                true,
-            ),
+            (r#"{"content":"x","room_id":"a\u0000","nonce":"n"}"#.to_string(), BadRoom, true),
+            (r#"{"content":"x","room_id":"dm:a:b","nonce":"n"}"#.to_string(), BadRoom, true),
             (format!(r#"{{"content":"x","nonce":"{long}"}}"#), TooLong, false),
             (r#"{"content":"x","nonce":""}"#.to_string(), BadName, false),
             (format!(r#"{{"content":"{long}","nonce":"n"}}"#), TooLong, true),
-            (
-                r#"{"content":"x","reply_to":"42","nonce":"n"}"#.to_string(),
-                NotFound,
-                true,
-            ),
+            (r#"{"content":"x","reply_to":"42","nonce":"n"}"#.to_string(), NotFound, true),
             (long.clone(), TooLong, false),
             (" ".to_string(), BadJson, false),
         ] {

@@ -16,12 +16,7 @@ impl TokenBucket {
     #[must_use]
     pub fn new(per_s: u32, burst: u32, now: Instant) -> Self {
         let burst = burst.max(1);
-        Self {
-            per_s,
-            burst,
-            tokens: f64::from(burst),
-            filled_at: now,
-        }
+        Self { per_s, burst, tokens: f64::from(burst), filled_at: now }
     }
 
     /// Whether this bucket refuses nothing, so that its caller need not read the clock.
@@ -61,10 +56,7 @@ mod tests {
         let mut bucket = TokenBucket::new(10, 3, start);
         assert_eq!([(); 3].map(|()| bucket.take(start)), [Ok(()); 3]);
         let wait = bucket.take(start).unwrap_err();
-        assert!(
-            wait <= Duration::from_millis(100) && wait > Duration::from_millis(99),
-            "{wait:?}"
-        );
+        assert!(wait <= Duration::from_millis(100) && wait > Duration::from_millis(99), "{wait:?}");
         assert!(bucket.take(start + wait + Duration::from_millis(1)).is_ok());
         let later = start + Duration::from_secs(100);
         assert_eq!((0..10).filter(|_| bucket.take(later).is_ok()).count(), 3);

@@ -50,13 +50,7 @@ const PASSED: [&str; 15] = [
     "User-Agent",
 ];
 /// The fields of an answer that are written anew or belong to the hop behind us.
-const REPLACED: [&str; 5] = [
-    "Connection",
-    "Content-Length",
-    "Keep-Alive",
-    "Server",
-    "Transfer-Encoding",
-];
+const REPLACED: [&str; 5] = ["Connection", "Content-Length", "Keep-Alive", "Server", "Transfer-Encoding"];
 
 /// Why a request got no answer from a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,12 +99,7 @@ impl Relay {
     /// A relay to where an HTTP server listens.
     #[must_use]
     pub fn new(endpoint: Endpoint, metrics: Arc<Metrics>) -> Self {
-        Self {
-            endpoint,
-            metrics,
-            turns: Turns::new(RELAYS_MAX),
-            turn_wait: RELAY_WAIT,
-        }
+        Self { endpoint, metrics, turns: Turns::new(RELAYS_MAX), turn_wait: RELAY_WAIT }
     }
 
     /// Carries out one request, `early` being what was read behind its head, or answers why not. Waits for the
@@ -126,11 +115,8 @@ impl Relay {
             self.metrics.refused(reason);
             let sentence = error.to_string();
             let headers: &[_] = if status == 503 { &[("Retry-After", "1")] } else { &[] };
-            let problem = Problem {
-                headers,
-                head_only: head.method() == "HEAD",
-                ..Problem::new(status, &sentence, code)
-            };
+            let problem =
+                Problem { headers, head_only: head.method() == "HEAD", ..Problem::new(status, &sentence, code) };
             answer::refuse(stream, &problem);
         }
     }
@@ -143,9 +129,7 @@ impl Relay {
         early: Vec<u8>,
         limits: &Limits,
     ) -> Result<(), RelayError> {
-        stream
-            .set_write_timeout(Some(limits.write_stall))
-            .map_err(|_| RelayError::Gone)?;
+        stream.set_write_timeout(Some(limits.write_stall)).map_err(|_| RelayError::Gone)?;
         let body = read_body(stream, head, early, limits)?;
         let turn = self.turns.take(self.turn_wait).ok_or(RelayError::Busy)?;
         let mut answering = self.ask(&request(head, peer, &body)).map_err(|error| {
@@ -194,18 +178,13 @@ struct Turn<'a>(&'a Turns);
 
 impl Turns {
     fn new(count: usize) -> Self {
-        Self {
-            free: Mutex::new(count),
-            freed: Condvar::new(),
-        }
+        Self { free: Mutex::new(count), freed: Condvar::new() }
     }
 
     fn take(&self, wait: Duration) -> Option<Turn<'_>> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut free, _) = self
-            .freed
-            .wait_timeout_while(free, wait, |free| *free == 0)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (mut free, _) =
+            self.freed.wait_timeout_while(free, wait, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free = free.checked_sub(1)?;
         Some(Turn(self))
     }
@@ -265,13 +244,8 @@ fn read_body(stream: &TcpStream, head: &Head, early: Vec<u8>, limits: &Limits) -
     if waits && early.is_empty() {
         send(stream, b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    let mut source = Source {
-        stream,
-        total: early.len(),
-        buffer: early,
-        at: 0,
-        deadline: Instant::now() + limits.body_deadline,
-    };
+    let mut source =
+        Source { stream, total: early.len(), buffer: early, at: 0, deadline: Instant::now() + limits.body_deadline };
     match length {
         Some(length) => {
             let mut body = Vec::new();
@@ -423,10 +397,7 @@ fn read_answer(stream: &mut UnixStream, method: &str) -> io::Result<Answer> {
         }
     };
     let (head, length) = rewritten(&read[..end], method).ok_or(io::ErrorKind::InvalidData)?;
-    let mut answer = Answer {
-        bytes: head,
-        left: length,
-    };
+    let mut answer = Answer { bytes: head, left: length };
     let mut behind = &read[end + 4..];
     if behind.len() as u64 > length {
         behind = &behind[..length as usize];
@@ -534,12 +505,10 @@ mod tests {
             client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let (stream, peer) = self.listener.accept().unwrap();
             let (relay, limits) = (Arc::clone(&self.relay), self.limits);
-            thread::spawn(
-                move || match head::read(&stream, Instant::now() + limits.head_deadline) {
-                    Ok((head, early)) => relay.forward(&stream, peer, &head, early, &limits),
-                    Err(error) => answer::refuse(&stream, &error.problem().unwrap().0),
-                },
-            );
+            thread::spawn(move || match head::read(&stream, Instant::now() + limits.head_deadline) {
+                Ok((head, early)) => relay.forward(&stream, peer, &head, early, &limits),
+                Err(error) => answer::refuse(&stream, &error.problem().unwrap().0),
+            });
             client
         }
 
@@ -560,17 +529,12 @@ mod tests {
     fn an_answer_says_that_it_is_the_last() {
         let rig = Rig::new();
         for version in ["1.0", "1.1"] {
-            let answer = rig.ask(format!(
-                "GET /healthz HTTP/{version}\r\nHost: h\r\nConnection: keep-alive\r\n\r\n"
-            ));
+            let answer = rig.ask(format!("GET /healthz HTTP/{version}\r\nHost: h\r\nConnection: keep-alive\r\n\r\n"));
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
             assert_eq!(head.matches("Connection: close").count(), 1, "{head}");
             assert_eq!(head.matches("Content-Length: 3").count(), 1, "{head}");
-            assert!(
-                !head.contains("Server:") && !head.contains("Transfer-Encoding"),
-                "{head}"
-            );
+            assert!(!head.contains("Server:") && !head.contains("Transfer-Encoding"), "{head}");
             assert_eq!(body, "ok\n");
         }
     }
@@ -664,11 +628,7 @@ mod tests {
             ("Content-Length: 65536", full.clone(), Some(&full)),
             (te, b"0\r\n\r\nrest".to_vec(), Some(b"")),
             (te, b"4\r\nbody\r\n0000\r\n\r\n".to_vec(), Some(b"body")),
-            (
-                te,
-                b"1;a=\"b\"\r\nx\r\n0A\r\n0123456789\r\n0;x\r\nT: v\r\nU:\r\n\r\n".to_vec(),
-                Some(b"x0123456789"),
-            ),
+            (te, b"1;a=\"b\"\r\nx\r\n0A\r\n0123456789\r\n0;x\r\nT: v\r\nU:\r\n\r\n".to_vec(), Some(b"x0123456789")),
             (te, chunked(1, "0\r\n\r\n"), Some(&full)),
             (te, chunked(60_000, "0\r\n\r\n"), Some(&full)),
             (te, chunked(60_000, "1\r\nx\r\n0\r\n\r\n"), None),
@@ -716,39 +676,16 @@ mod tests {
             "0\r\n\n",
         ] {
             for at_once in [true, false] {
-                let body = body_of(
-                    "Transfer-Encoding: chunked",
-                    bytes.as_bytes(),
-                    at_once,
-                    &Limits::default(),
-                );
+                let body = body_of("Transfer-Encoding: chunked", bytes.as_bytes(), at_once, &Limits::default());
                 assert!(matches!(body, Err(RelayError::BodyMalformed(_))), "{bytes:?}: {body:?}");
             }
         }
         let extension = format!("4;{}\r\nbody\r\n0\r\n\r\n", "x".repeat(2 * CHUNK_LINE_BYTES_MAX));
-        assert!(
-            body_of(
-                "Transfer-Encoding: chunked",
-                extension.as_bytes(),
-                true,
-                &Limits::default()
-            )
-            .is_err()
-        );
-        let huge = body_of(
-            "Transfer-Encoding: chunked",
-            b"FFFFFFFFFFFFFFFF\r\n",
-            true,
-            &Limits::default(),
-        );
+        assert!(body_of("Transfer-Encoding: chunked", extension.as_bytes(), true, &Limits::default()).is_err());
+        let huge = body_of("Transfer-Encoding: chunked", b"FFFFFFFFFFFFFFFF\r\n", true, &Limits::default());
         assert_eq!(huge, Err(RelayError::BodyTooLarge));
         let trailers = format!("0\r\n{}\r\n", "T: v\r\n".repeat(CHUNKED_BYTES_MAX / 4));
-        let endless = body_of(
-            "Transfer-Encoding: chunked",
-            trailers.as_bytes(),
-            false,
-            &Limits::default(),
-        );
+        let endless = body_of("Transfer-Encoding: chunked", trailers.as_bytes(), false, &Limits::default());
         assert_eq!(endless, Err(RelayError::BodyTooLarge));
     }
 
@@ -782,25 +719,17 @@ mod tests {
     fn a_refusal_is_read_by_a_client_that_is_still_sending() {
         let rig = Rig::new();
         let mut client = rig.connect();
-        client
-            .write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n")
-            .unwrap();
+        client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n").unwrap();
         client.write_all(&vec![b'x'; 300_000]).unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
-        assert!(
-            answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("\"body_too_large\"}"),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("\"body_too_large\"}"), "{answer}");
         assert_eq!(rig.metrics.http_requests.get(), 0);
     }
 
     #[test]
     fn a_body_has_one_deadline() {
-        let limits = Limits {
-            body_deadline: Duration::from_millis(100),
-            ..Limits::default()
-        };
+        let limits = Limits { body_deadline: Duration::from_millis(100), ..Limits::default() };
         let mut rig = Rig::new();
         rig.limits = limits;
         let answer = rig.ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nbody");
@@ -816,10 +745,7 @@ mod tests {
         relay.turn_wait = Duration::from_millis(20);
         let turn = rig.relay.turns.take(Duration::ZERO).unwrap();
         let answer = rig.ask("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert!(
-            answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\n"), "{answer}");
         drop(turn);
         for _ in 0..3 {
@@ -833,11 +759,9 @@ mod tests {
         for length in [0, 1, 100_000, 256 * 1024, 700_000] {
             let (mut ours, mut theirs) = UnixStream::pair().unwrap();
             let body = &body[..length];
-            let bytes = [
-                format!("HTTP/1.0 200 OK\r\nServer: x\r\nA: b\r\nContent-Length: {length}\r\n\r\n").as_bytes(),
-                body,
-            ]
-            .concat();
+            let bytes =
+                [format!("HTTP/1.0 200 OK\r\nServer: x\r\nA: b\r\nContent-Length: {length}\r\n\r\n").as_bytes(), body]
+                    .concat();
             thread::spawn(move || theirs.write_all(&bytes));
             let mut answer = read_answer(&mut ours, "GET").unwrap();
             assert_eq!(answer.left > 0, length as u64 > ANSWER_BYTES_KEPT);
@@ -849,9 +773,7 @@ mod tests {
             assert_eq!(&answer.bytes[expected.len()..], body);
         }
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-        theirs
-            .write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nbod")
-            .unwrap();
+        theirs.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nbod").unwrap();
         drop(theirs);
         assert!(read_answer(&mut ours, "GET").is_err());
     }

@@ -52,13 +52,7 @@ struct Refused {
 
 impl Refused {
     fn new(status: u16, sentence: impl Into<Cow<'static, str>>, code: &'static str, reason: Refusal) -> Self {
-        Self {
-            status,
-            sentence: sentence.into(),
-            code,
-            headers: &[],
-            reason,
-        }
+        Self { status, sentence: sentence.into(), code, headers: &[], reason }
     }
 }
 
@@ -109,17 +103,8 @@ fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: 
         way_in.accept_key
     );
     (&**socket).write_all(response.as_bytes()).ok()?;
-    let person = Person {
-        id: UserId(Uuid::new_v4()),
-        username: way_in.username,
-    };
-    Some(Connect {
-        connection,
-        socket: Arc::clone(socket),
-        person,
-        room: way_in.room,
-        replay: way_in.replay,
-    })
+    let person = Person { id: UserId(Uuid::new_v4()), username: way_in.username };
+    Some(Connect { connection, socket: Arc::clone(socket), person, room: way_in.room, replay: way_in.replay })
 }
 
 /// Reads what a request wants, in the order in which a client would mend it.
@@ -133,32 +118,20 @@ fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Ref
         });
     }
     let has_token = |name: &str, token: &str| {
-        let lists = head
-            .headers_named(name)
-            .filter_map(|value| std::str::from_utf8(value).ok());
-        lists
-            .flat_map(|list| list.split(','))
-            .any(|one| one.trim().eq_ignore_ascii_case(token))
+        let lists = head.headers_named(name).filter_map(|value| std::str::from_utf8(value).ok());
+        lists.flat_map(|list| list.split(',')).any(|one| one.trim().eq_ignore_ascii_case(token))
     };
     let asks = head.method() == "GET" && head.version() == Version::Http11;
     if !asks || !has_token("Connection", "upgrade") || !has_token("Upgrade", "websocket") {
         return Err(Refused {
             headers: &[("Upgrade", "websocket")],
-            ..refused(
-                426,
-                "this is where a WebSocket is opened; ask for the upgrade",
-                "upgrade_required",
-            )
+            ..refused(426, "this is where a WebSocket is opened; ask for the upgrade", "upgrade_required")
         });
     }
     if head.header("Sec-WebSocket-Version").map(<[u8]>::trim_ascii) != Some(b"13") {
         return Err(Refused {
             headers: &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
-            ..refused(
-                426,
-                "only version 13 of the WebSocket protocol is spoken here",
-                "upgrade_required",
-            )
+            ..refused(426, "only version 13 of the WebSocket protocol is spoken here", "upgrade_required")
         });
     }
     let mut keys = head.headers_named("Sec-WebSocket-Key");
@@ -166,43 +139,23 @@ fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Ref
         return Err(refused(400, "a WebSocket needs one Sec-WebSocket-Key", "bad_request"));
     };
     if !is_key(key) {
-        return Err(refused(
-            400,
-            "the Sec-WebSocket-Key is not 16 bytes in base64",
-            "bad_request",
-        ));
+        return Err(refused(400, "the Sec-WebSocket-Key is not 16 bytes in base64", "bad_request"));
     }
     if !matches!(head.framing(), Framing::None | Framing::Length(0)) {
         return Err(refused(400, "a request for a WebSocket has no body", "bad_request"));
     }
     if !origin_is_welcome(head, origins) {
-        return Err(Refused::new(
-            403,
-            "pages of that origin may not connect here",
-            "forbidden",
-            Refusal::Origin,
-        ));
+        return Err(Refused::new(403, "pages of that origin may not connect here", "forbidden", Refusal::Origin));
     }
-    let query = |name| {
-        head.query()
-            .and_then(|query| query_value(query, name))
-            .and_then(Result::ok)
-    };
+    let query = |name| head.query().and_then(|query| query_value(query, name)).and_then(Result::ok);
     let history = query("history").filter(|text| !text.is_empty());
     let history = match history.map(|text| text.parse::<u64>()) {
         None => limits.history_default,
         Some(Ok(count)) => count.min(HISTORY_MAX as u64) as usize,
         Some(Err(_)) => return Err(refused(400, "history is a number", "bad_request")),
     };
-    let after = query("after")
-        .filter(|text| !text.is_empty())
-        .map(|text| After::parse(&text));
-    Ok(WayIn {
-        room,
-        username,
-        replay: Replay { history, after },
-        accept_key: derive_accept_key(key),
-    })
+    let after = query("after").filter(|text| !text.is_empty()).map(|text| After::parse(&text));
+    Ok(WayIn { room, username, replay: Replay { history, after }, accept_key: derive_accept_key(key) })
 }
 
 /// Room and username from the path, and from the query what the path does not say.
@@ -224,10 +177,7 @@ fn names(head: &Head) -> Result<(RoomId, Username), Refused> {
             Some(part) => Some(unescape(part).map(Cow::into_owned)),
             None => head.query().and_then(|query| query_value(query, name)),
         };
-        text.transpose().map(|text| {
-            text.filter(|text| !text.trim().is_empty())
-                .unwrap_or_else(|| default.into())
-        })
+        text.transpose().map(|text| text.filter(|text| !text.trim().is_empty()).unwrap_or_else(|| default.into()))
     };
     let parsed = given(room, "room", ROOM_DEFAULT).map(|text| RoomId::parse(&text));
     let room = match parsed {
@@ -253,9 +203,7 @@ fn is_key(key: &[u8]) -> bool {
 fn origin_is_welcome(head: &Head, origins: &[Origin]) -> bool {
     let mut given = head.headers_named("Origin");
     let Some(origin) = given.next() else { return true };
-    let origin = std::str::from_utf8(origin)
-        .ok()
-        .and_then(|text| text.parse::<Origin>().ok());
+    let origin = std::str::from_utf8(origin).ok().and_then(|text| text.parse::<Origin>().ok());
     let (Some(origin), None) = (origin, given.next()) else {
         return false;
     };
@@ -291,12 +239,7 @@ impl Chat {
     fn new(limits: Limits) -> Self {
         let now = Instant::now();
         let bucket = || TokenBucket::new(limits.rate_per_s, limits.rate_burst, now);
-        Self {
-            limits,
-            frames: bucket(),
-            controls: bucket(),
-            strikes: TokenBucket::new(1, STRIKES_MAX, now),
-        }
+        Self { limits, frames: bucket(), controls: bucket(), strikes: TokenBucket::new(1, STRIKES_MAX, now) }
     }
 
     fn refuse(&mut self, rejected: Rejected) -> Inbound {
@@ -316,10 +259,7 @@ impl Chat {
             };
             let sentence = format!("not so fast: {} messages a second at most", self.limits.rate_per_s);
             let retry_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) + 1);
-            return self.refuse(Rejected {
-                retry_ms,
-                ..Rejected::new(ErrorCode::RateLimited, sentence, nonce)
-            });
+            return self.refuse(Rejected { retry_ms, ..Rejected::new(ErrorCode::RateLimited, sentence, nonce) });
         }
         match decoded {
             Ok(frame) => Inbound::Frame(frame),
@@ -335,11 +275,7 @@ impl Decoder for Chat {
     }
 
     fn binary(&mut self, _: &[u8]) -> Inbound {
-        self.checked(Err(Rejected::new(
-            ErrorCode::BadType,
-            "binary frames are not taken here; send text",
-            None,
-        )))
+        self.checked(Err(Rejected::new(ErrorCode::BadType, "binary frames are not taken here; send text", None)))
     }
 
     fn control(&mut self) -> Option<Inbound> {
@@ -364,12 +300,7 @@ struct InHand {
 /// Not inlined, as the handshake needs the stack before it and leaves it to this.
 #[inline(never)]
 fn run(socket: Arc<TcpStream>, early: Vec<u8>, connection: ConnectionId, context: &Context) {
-    let Context {
-        commands,
-        limits,
-        metrics,
-        ..
-    } = context;
+    let Context { commands, limits, metrics, .. } = context;
     let mut decoder = (context.decoder)(*limits);
     if let Ok(stream) = Stream::new(Arc::clone(&socket), limits.read_deadline())
         && let Some(reason) = converse(stream, early, connection, commands, &mut *decoder)
@@ -417,10 +348,7 @@ fn converse(
             }
             Err(error) => {
                 let broken = rule_broken(&error);
-                (
-                    broken.map(|(close, _)| Inbound::Close(close)),
-                    Some(broken.map(|(_, reason)| reason)),
-                )
+                (broken.map(|(close, _)| Inbound::Close(close)), Some(broken.map(|(_, reason)| reason)))
             }
         };
         in_hand.frames.extend(inbound);

@@ -31,40 +31,19 @@ pub struct CloseReason {
 
 impl CloseReason {
     /// The server stops.
-    pub const GOING_AWAY: Self = Self {
-        code: 1001,
-        text: "the server is stopping",
-    };
+    pub const GOING_AWAY: Self = Self { code: 1001, text: "the server is stopping" };
     /// The peer broke the protocol.
-    pub const PROTOCOL: Self = Self {
-        code: 1002,
-        text: "not the WebSocket protocol",
-    };
+    pub const PROTOCOL: Self = Self { code: 1002, text: "not the WebSocket protocol" };
     /// The peer sent a text that is not UTF-8.
-    pub const UTF8: Self = Self {
-        code: 1007,
-        text: "text that is not UTF-8",
-    };
+    pub const UTF8: Self = Self { code: 1007, text: "text that is not UTF-8" };
     /// The peer was silent, or took too long over one message.
-    pub const IDLE: Self = Self {
-        code: 1008,
-        text: "nothing heard for too long",
-    };
+    pub const IDLE: Self = Self { code: 1008, text: "nothing heard for too long" };
     /// The peer went on after being refused.
-    pub const ABUSE: Self = Self {
-        code: 1008,
-        text: "too much was refused",
-    };
+    pub const ABUSE: Self = Self { code: 1008, text: "too much was refused" };
     /// The peer sent too large a message.
-    pub const TOO_LARGE: Self = Self {
-        code: 1009,
-        text: "a message is at most 64 KiB",
-    };
+    pub const TOO_LARGE: Self = Self { code: 1009, text: "a message is at most 64 KiB" };
     /// The peer took what it was sent too slowly.
-    pub const SLOW_CONSUMER: Self = Self {
-        code: 1013,
-        text: "too slow; come back and resume",
-    };
+    pub const SLOW_CONSUMER: Self = Self { code: 1013, text: "too slow; come back and resume" };
 }
 
 /// Appends a whole text frame.
@@ -111,9 +90,7 @@ pub fn frame_end(bytes: &[u8], sent: usize) -> usize {
     let mut end = 0;
     while end < sent {
         let length = match bytes.get(end + 1) {
-            Some(126) => bytes
-                .get(end + 2..end + 4)
-                .map(|n| 4 + usize::from(u16::from_be_bytes([n[0], n[1]]))),
+            Some(126) => bytes.get(end + 2..end + 4).map(|n| 4 + usize::from(u16::from_be_bytes([n[0], n[1]]))),
             Some(127) => bytes
                 .get(end + 2..end + 10)
                 .and_then(|n| n.try_into().ok())
@@ -218,11 +195,7 @@ impl Read for Stream {
         if !self.written.is_empty() || (self.in_hand && (self.drained || self.bytes_of_message > 0)) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let flags = if self.in_hand {
-            RecvFlags::DONTWAIT
-        } else {
-            RecvFlags::empty()
-        };
+        let flags = if self.in_hand { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
         if !self.in_hand {
             self.prepare_wait()?;
         }

@@ -40,10 +40,10 @@ impl Directory for Handle {
 enum ApiError {
     #[error("Room not found")]
     NoRoom,
-    #[error("the room's id can't be read: {0}")]
+    #[error("the query can't be read: {0}")]
     Escape(#[from] BadEscape),
-    #[error("the room's id can't be taken: {0}")]
-    Name(#[from] NameError),
+    #[error("the room behind which to begin can't be one: {0}")]
+    After(#[from] NameError),
     #[error("limit is a number from 1 to {ROOMS_LISTED_MAX}")]
     Limit,
     #[error("the server is busy; try again")]
@@ -54,16 +54,12 @@ impl From<ApiError> for Reply {
     fn from(error: ApiError) -> Self {
         let (status, code) = match error {
             ApiError::NoRoom => (404, "not_found"),
-            ApiError::Escape(_) | ApiError::Name(_) => (400, "bad_room"),
-            ApiError::Limit => (400, "bad_request"),
+            ApiError::After(_) => (400, "bad_room"),
+            ApiError::Escape(_) | ApiError::Limit => (400, "bad_request"),
             ApiError::Busy(_) => (503, "busy"),
         };
         let reply = Self::problem(status, &error.to_string(), code);
-        if status == 503 {
-            reply.with("Retry-After", "1")
-        } else {
-            reply
-        }
+        if status == 503 { reply.with("Retry-After", "1") } else { reply }
     }
 }
 
@@ -108,7 +104,9 @@ fn detail(request: &Request<'_>) -> Result<Reply, ApiError> {
     struct Found {
         data: RoomDetail,
     }
-    let id = RoomId::parse(&unescape(request.item())?)?;
+    // What can't be a room's id is the id of no room.
+    let text = unescape(request.item()).map_err(|_| ApiError::NoRoom)?;
+    let id = RoomId::parse(&text).map_err(|_| ApiError::NoRoom)?;
     let data = request.directory.room(&id)?.ok_or(ApiError::NoRoom)?;
     Ok(Reply::json(&Found { data }))
 }
@@ -129,53 +127,32 @@ mod tests {
     fn the_listing_is_paged() {
         let (status, body) = ask("/api/rooms");
         assert_eq!(status, 200);
-        assert!(
-            body.starts_with(r#"{"data":[{"id":"a b","name":"a b","client_count":2,"seq":7}"#),
-            "{body}"
-        );
+        assert!(body.starts_with(r#"{"data":[{"id":"a b","name":"a b","client_count":2,"seq":7}"#), "{body}");
         assert!(!body.contains("next"));
         assert!(ask("/api/rooms?limit=4").1.ends_with("]}"));
         let (_, body) = ask("/api/rooms?limit=2");
         assert!(body.ends_with(r#"],"next":"general"}"#), "{body}");
         let (_, body) = ask("/api/rooms?limit=2&after=general");
-        assert!(
-            body.starts_with(r#"{"data":[{"id":"tea""#) && !body.contains("next"),
-            "{body}"
-        );
+        assert!(body.starts_with(r#"{"data":[{"id":"tea""#) && !body.contains("next"), "{body}");
         assert!(ask("/api/rooms?after=a+b").1.starts_with(r#"{"data":[{"id":"general""#));
         assert_eq!(ask("/api/rooms?limit=9999").0, 200);
-        for query in [
-            "limit=0",
-            "limit=x",
-            "limit=-1",
-            "limit=%ff",
-            "after=%00",
-            "after=%f",
-            "after=",
-        ] {
+        for query in ["limit=0", "limit=x", "limit=-1", "limit=%ff", "after=%00", "after=%f", "after="] {
             assert_eq!(ask(&format!("/api/rooms?{query}")).0, 400, "{query}");
         }
     }
 
     #[test]
     fn a_room_is_found_by_its_escaped_id() {
-        for path in [
-            "/api/rooms/general",
-            "/api/rooms/a%20b",
-            "/api/rooms/%E0%A6%86%E0%A6%A1%E0%A7%8D%E0%A6%A1%E0%A6%BE",
-        ] {
+        for path in
+            ["/api/rooms/general", "/api/rooms/a%20b", "/api/rooms/%E0%A6%86%E0%A6%A1%E0%A7%8D%E0%A6%A1%E0%A6%BE"]
+        {
             let (status, body) = ask(path);
             assert_eq!(status, 200, "{path}");
             assert!(body.contains(r#""clients":[{"id":""#), "{body}");
         }
-        assert_eq!(
-            ask("/api/rooms/none"),
-            (404, r#"{"error":"Room not found","code":"not_found"}"#.to_string())
-        );
-        for path in ["/api/rooms/%zz", "/api/rooms/%ff", "/api/rooms/%00", "/api/rooms/%20"] {
-            let (status, body) = ask(path);
-            assert_eq!(status, 400, "{path}");
-            assert!(body.contains(r#""code":"bad_room""#), "{body}");
+        for id in ["none", "%zz", "%ff", "%00", "%20", "dm:a:b"] {
+            let (status, body) = ask(&format!("/api/rooms/{id}"));
+            assert_eq!((status, &*body), (404, r#"{"error":"Room not found","code":"not_found"}"#), "{id}");
         }
     }
 

@@ -105,33 +105,16 @@ pub fn get(request: &Request<'_>) -> Reply {
 
 impl Asset {
     fn reply(&'static self, request: &Request<'_>) -> Reply {
-        let gzip = request
-            .header("Accept-Encoding")
-            .filter(|accepted| takes_gzip(accepted));
+        let gzip = request.header("Accept-Encoding").filter(|accepted| takes_gzip(accepted));
         let gzip = gzip.and_then(|_| self.gzip());
         let etag = if gzip.is_some() { &self.etag_gzip } else { &self.etag };
         let is_known = request.header("If-None-Match").is_some_and(|tags| names(tags, etag));
-        let reply = if is_known {
-            Reply::empty(304)
-        } else {
-            Reply::new(200, self.kind.mime, gzip.unwrap_or(&self.identity))
-        };
-        let cache = if self.kind.is_text {
-            CACHE_REVALIDATED
-        } else {
-            CACHE_DAY
-        };
+        let reply =
+            if is_known { Reply::empty(304) } else { Reply::new(200, self.kind.mime, gzip.unwrap_or(&self.identity)) };
+        let cache = if self.kind.is_text { CACHE_REVALIDATED } else { CACHE_DAY };
         let reply = reply.with("ETag", etag.as_str()).with("Cache-Control", cache);
-        let reply = if self.kind.is_text {
-            reply.with("Vary", "Accept-Encoding")
-        } else {
-            reply
-        };
-        if gzip.is_some() && !is_known {
-            reply.with("Content-Encoding", "gzip")
-        } else {
-            reply
-        }
+        let reply = if self.kind.is_text { reply.with("Vary", "Accept-Encoding") } else { reply };
+        if gzip.is_some() && !is_known { reply.with("Content-Encoding", "gzip") } else { reply }
     }
 
     fn gzip(&self) -> Option<&[u8]> {
@@ -162,9 +145,7 @@ fn takes_gzip(accepted: &str) -> bool {
 
 /// Whether an If-None-Match names the tag, by the weak comparison (RFC 9110, section 13.1.2). Ours have no comma.
 fn names(tags: &str, etag: &str) -> bool {
-    tags.split(',')
-        .map(str::trim)
-        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 #[cfg(test)]
@@ -228,9 +209,7 @@ mod tests {
         assert_eq!(reply.header("Content-Encoding"), Some("gzip"));
         assert_eq!(reply.header("ETag"), Some("\"1-gzip\""));
         let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&*reply.body)
-            .read_to_end(&mut plain)
-            .unwrap();
+        flate2::read::GzDecoder::new(&*reply.body).read_to_end(&mut plain).unwrap();
         assert_eq!(plain, text);
         assert_eq!(reply_to("gzip").body.as_ptr(), reply.body.as_ptr());
         assert_eq!(reply_to("gzip;q=0").header("Content-Encoding"), None);

@@ -45,6 +45,11 @@ const SECURITY: [(&str, &str); 3] = [
     ("Referrer-Policy", "same-origin"),
 ];
 
+/// What the private directories' names begin with.
+const DIRECTORY_PREFIX: &str = "adda-http-";
+/// The socket in one.
+const SOCKET_NAME: &str = "http";
+
 /// What a page of another origin may send along.
 const CORS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
 
@@ -104,10 +109,7 @@ impl Server {
             directory: Box::new(directory),
             metrics,
         });
-        let mut server = Self {
-            shared,
-            workers: Vec::with_capacity(WORKERS),
-        };
+        let mut server = Self { shared, workers: Vec::with_capacity(WORKERS) };
         for number in 0..WORKERS {
             let shared = Arc::clone(&server.shared);
             let worker = thread::Builder::new().name(format!("http-{number}"));
@@ -213,13 +215,8 @@ impl Shared {
             Some((path, query)) => (path, Some(query)),
             None => (request.url(), None),
         };
-        let question = Request {
-            path,
-            query,
-            headers: request.headers(),
-            directory: &*self.directory,
-            metrics: &self.metrics,
-        };
+        let question =
+            Request { path, query, headers: request.headers(), directory: &*self.directory, metrics: &self.metrics };
         let method = request.method().as_str();
         let reply = catch_unwind(AssertUnwindSafe(|| dispatch(method, &question))).unwrap_or_else(|_| {
             log::error!("a handler of {method} requests has panicked");
@@ -237,10 +234,7 @@ impl Listening {
             match Self::start_in(&base) {
                 Ok(listening) => return Ok(listening),
                 Err(source) => {
-                    last = Some(StartError::Socket {
-                        directory: base,
-                        source,
-                    });
+                    last = Some(StartError::Socket { directory: base, source });
                 }
             }
         }
@@ -251,16 +245,12 @@ impl Listening {
     }
 
     fn start_in(base: &Path) -> io::Result<Self> {
+        sweep(base);
         let directory = PrivateDirectory::make(base)?;
-        let path = directory.0.join("http");
+        let path = directory.0.join(SOCKET_NAME);
         let listener = UnixListener::bind(&path)?;
         let server = tiny_http::Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
-        Ok(Self {
-            server,
-            path,
-            listener,
-            _directory: directory,
-        })
+        Ok(Self { server, path, listener, _directory: directory })
     }
 }
 
@@ -280,11 +270,20 @@ fn directories() -> impl Iterator<Item = PathBuf> {
     });
     let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let shared = std::env::temp_dir();
-    of_service
-        .into_iter()
-        .chain(of_user)
-        .filter(|path| path.is_absolute())
-        .chain([shared])
+    of_service.into_iter().chain(of_user).filter(|path| path.is_absolute()).chain([shared])
+}
+
+/// Takes away what killed servers have left: directories like ours whose socket nobody listens to any more.
+fn sweep(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(DIRECTORY_PREFIX) {
+            let connected = UnixStream::connect(entry.path().join(SOCKET_NAME));
+            // Another user's says that it may not be looked into.
+            if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                drop(PrivateDirectory(entry.path()));
+            }
+        }
+    }
 }
 
 /// A directory that nobody else can look into, until it is dropped.
@@ -292,7 +291,7 @@ struct PrivateDirectory(PathBuf);
 
 impl PrivateDirectory {
     fn make(base: &Path) -> io::Result<Self> {
-        let path = base.join(format!("adda-{}", Uuid::new_v4().simple()));
+        let path = base.join(format!("{DIRECTORY_PREFIX}{}", Uuid::new_v4().simple()));
         // Fails where there is anything by that name already.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
@@ -345,11 +344,7 @@ impl Reply {
     }
 
     fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::with_capacity(12),
-            body: Cow::Borrowed(&[]),
-        }
+        Self { status, headers: Vec::with_capacity(12), body: Cow::Borrowed(&[]) }
     }
 
     fn json(value: &impl Serialize) -> Self {
@@ -377,18 +372,14 @@ impl Reply {
     }
 
     fn with_security(self) -> Self {
-        SECURITY
-            .iter()
-            .fold(self, |reply, (name, value)| reply.with(name, *value))
+        SECURITY.iter().fold(self, |reply, (name, value)| reply.with(name, *value))
     }
 
     fn into_response(self) -> tiny_http::Response<Cursor<Cow<'static, [u8]>>> {
         let headers = self.headers.iter().filter_map(|(name, value)| {
             // The check of `with`, for a build without assertions.
             let is_clean = value.bytes().all(|b| matches!(b, b' '..=b'~'));
-            tiny_http::Header::from_bytes(*name, value.as_bytes())
-                .ok()
-                .filter(|_| is_clean)
+            tiny_http::Header::from_bytes(*name, value.as_bytes()).ok().filter(|_| is_clean)
         });
         let length = self.body.len();
         let headers = headers.collect();
@@ -412,9 +403,7 @@ impl Paths {
     fn has(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => path == *exact,
-            Self::Item(prefix) => path
-                .strip_prefix(prefix)
-                .is_some_and(|item| !item.is_empty() && !item.contains('/')),
+            Self::Item(prefix) => path.strip_prefix(prefix).is_some_and(|item| !item.is_empty() && !item.contains('/')),
             Self::Assets => assets::has(path),
         }
     }
@@ -431,31 +420,11 @@ struct Route {
 }
 
 const ROUTES: &[Route] = &[
-    Route {
-        paths: Paths::Exact("/healthz"),
-        methods: &[("GET", healthz)],
-        is_public: true,
-    },
-    Route {
-        paths: Paths::Exact("/metrics"),
-        methods: &[("GET", metrics)],
-        is_public: false,
-    },
-    Route {
-        paths: Paths::Exact("/api/rooms"),
-        methods: &[("GET", api::rooms)],
-        is_public: true,
-    },
-    Route {
-        paths: Paths::Item("/api/rooms/"),
-        methods: &[("GET", api::room)],
-        is_public: true,
-    },
-    Route {
-        paths: Paths::Assets,
-        methods: &[("GET", assets::get)],
-        is_public: false,
-    },
+    Route { paths: Paths::Exact("/healthz"), methods: &[("GET", healthz)], is_public: true },
+    Route { paths: Paths::Exact("/metrics"), methods: &[("GET", metrics)], is_public: false },
+    Route { paths: Paths::Exact("/api/rooms"), methods: &[("GET", api::rooms)], is_public: true },
+    Route { paths: Paths::Item("/api/rooms/"), methods: &[("GET", api::room)], is_public: true },
+    Route { paths: Paths::Assets, methods: &[("GET", assets::get)], is_public: false },
 ];
 
 impl Route {
@@ -502,11 +471,7 @@ fn dispatch(method: &str, request: &Request<'_>) -> Reply {
             Reply::problem(405, "this method is not for here", "method_not_allowed").with("Allow", allowed)
         }
     };
-    let reply = if route.is_public {
-        reply.with("Access-Control-Allow-Origin", "*")
-    } else {
-        reply
-    };
+    let reply = if route.is_public { reply.with("Access-Control-Allow-Origin", "*") } else { reply };
     reply.with_security()
 }
 
@@ -541,19 +506,11 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn busy() -> Self {
-            Self {
-                is_busy: true,
-                ..Self::default()
-            }
+            Self { is_busy: true, ..Self::default() }
         }
 
         fn summary(id: &RoomId) -> RoomSummary {
-            RoomSummary {
-                id: id.clone(),
-                name: id.to_string(),
-                client_count: 2,
-                seq: Seq(7),
-            }
+            RoomSummary { id: id.clone(), name: id.to_string(), client_count: 2, seq: Seq(7) }
         }
     }
 
@@ -573,10 +530,7 @@ pub(crate) mod tests {
             }
             Ok(self.names.contains(id).then(|| RoomDetail {
                 summary: Self::summary(id),
-                clients: vec![Person {
-                    id: UserId(Uuid::nil()),
-                    username: Username::parse("Ana").unwrap(),
-                }],
+                clients: vec![Person { id: UserId(Uuid::nil()), username: Username::parse("Ana").unwrap() }],
             }))
         }
     }
@@ -595,16 +549,8 @@ pub(crate) mod tests {
 
     pub(crate) fn request<'a>(target: &'a str, headers: &'a [tiny_http::Header], rooms: &'a Rooms) -> Request<'a> {
         static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
-        let (path, query) = target
-            .split_once('?')
-            .map_or((target, None), |(path, query)| (path, Some(query)));
-        Request {
-            path,
-            query,
-            headers,
-            directory: rooms,
-            metrics: &METRICS,
-        }
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        Request { path, query, headers, directory: rooms, metrics: &METRICS }
     }
 
     fn ask(method: &str, target: &str) -> Reply {
@@ -617,31 +563,20 @@ pub(crate) mod tests {
 
     #[test]
     fn each_path_has_its_methods() {
-        for (target, public) in [
-            ("/", false),
-            ("/metrics", false),
-            ("/healthz", true),
-            ("/api/rooms", true),
-            ("/api/rooms/tea", true),
-        ] {
+        for (target, public) in
+            [("/", false), ("/metrics", false), ("/healthz", true), ("/api/rooms", true), ("/api/rooms/tea", true)]
+        {
             let expected = public.then_some("*");
-            for (method, status) in [
-                ("GET", 200),
-                ("HEAD", 200),
-                ("OPTIONS", 204),
-                ("POST", 405),
-                ("get", 405),
-                ("TRACE", 405),
-            ] {
+            for (method, status) in
+                [("GET", 200), ("HEAD", 200), ("OPTIONS", 204), ("POST", 405), ("get", 405), ("TRACE", 405)]
+            {
                 let reply = ask(method, target);
                 assert_eq!(reply.status, status, "{method} {target}");
                 assert_eq!(reply.header("Access-Control-Allow-Origin"), expected, "{target}");
                 let allow = (status > 200).then_some("GET, HEAD, OPTIONS");
                 assert_eq!(reply.header("Allow"), allow, "{method} {target}");
             }
-            let methods = ask("OPTIONS", target)
-                .header("Access-Control-Allow-Methods")
-                .map(str::to_string);
+            let methods = ask("OPTIONS", target).header("Access-Control-Allow-Methods").map(str::to_string);
             assert_eq!(methods.is_some(), public, "{target}");
         }
         assert_eq!(ask("OPTIONS", "*").status, 204);
@@ -724,6 +659,23 @@ pub(crate) mod tests {
                 assert!(exchange(&endpoint, "/healthz").ends_with("ok\n"), "{loss}");
             }
         }
+    }
+
+    #[test]
+    fn what_a_killed_server_left_is_swept_away() {
+        let base = tempfile::tempdir().unwrap();
+        let running = Listening::start_in(base.path()).unwrap();
+        let killed = base.path().join(format!("{DIRECTORY_PREFIX}killed"));
+        let starting = base.path().join(format!("{DIRECTORY_PREFIX}starting"));
+        let other = base.path().join("other");
+        for directory in [&killed, &starting, &other] {
+            fs::create_dir(directory).unwrap();
+        }
+        drop(UnixListener::bind(killed.join(SOCKET_NAME)).unwrap());
+        drop(UnixListener::bind(other.join(SOCKET_NAME)).unwrap());
+        let _next = Listening::start_in(base.path()).unwrap();
+        assert!(!killed.exists());
+        assert!(running.path.exists() && starting.exists() && other.exists());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::limits::{
     APPENDS_PENDING_MAX, BATCH_BYTES_MAX, CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX, HUB_ANSWER_WAIT,
-    Limits, OUTBOXES_BYTES_MAX, STACK_BYTES,
+    Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
 use crate::model::{ConnectionId, Person, RoomId, Seq, Timestamp};
@@ -33,8 +33,12 @@ use crate::ws::{CloseReason, PING, encode_text};
 use outbox::{Batch, Outbox};
 use state::{Effect, MemberKey, RoomKey, State};
 
-/// How soon a full socket is tried again.
+/// How soon full sockets are tried again, and what each of them adds to that, so that a crowd of stalled readers
+/// takes no more than a few hundredths of the hub's time.
 const RETRY_AFTER: Duration = Duration::from_millis(2);
+const RETRY_AFTER_EACH: Duration = Duration::from_micros(20);
+/// How soon a socket is tried again that only has its close frame to take.
+const RETRY_CLOSE_AFTER: Duration = Duration::from_millis(50);
 
 /// What the hub is told or asked.
 #[derive(Debug)]
@@ -149,18 +153,10 @@ impl Handle {
     /// [`Busy`] where the hub has no time for it.
     pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy> {
         let after = after.cloned();
-        let mut rooms = self.ask(|answer| Command::ListRooms {
-            after: after.clone(),
-            limit,
-            answer,
-        })?;
+        let mut rooms = self.ask(|answer| Command::ListRooms { after: after.clone(), limit, answer })?;
         let kept = self.kept.rooms(after, limit).ok_or(Busy)?;
         let live: std::collections::HashSet<_> = rooms.iter().map(|room| room.id.clone()).collect();
-        rooms.extend(
-            kept.into_iter()
-                .filter(|room| !live.contains(&room.id))
-                .map(|room| deserted(room.id, room.head)),
-        );
+        rooms.extend(kept.into_iter().filter(|room| !live.contains(&room.id)).map(|room| deserted(room.id, room.head)));
         rooms.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         rooms.truncate(limit);
         Ok(rooms)
@@ -175,30 +171,20 @@ impl Handle {
             return Ok(Some(room));
         }
         let kept = self.kept.room(id.clone()).ok_or(Busy)?;
-        Ok(kept.map(|room| RoomDetail {
-            summary: deserted(room.id, room.head),
-            clients: Vec::new(),
-        }))
+        Ok(kept.map(|room| RoomDetail { summary: deserted(room.id, room.head), clients: Vec::new() }))
     }
 
     fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Result<T, Busy> {
         let (answer, answered) = bounded(1);
         let deadline = Instant::now() + HUB_ANSWER_WAIT;
-        self.commands
-            .send_deadline(question(answer), deadline)
-            .map_err(|_| Busy)?;
+        self.commands.send_deadline(question(answer), deadline).map_err(|_| Busy)?;
         answered.recv_deadline(deadline).map_err(|_| Busy)
     }
 }
 
 /// A room of which messages are kept, and nobody is in it.
 fn deserted(id: RoomId, seq: Seq) -> RoomSummary {
-    RoomSummary {
-        name: id.to_string(),
-        id,
-        client_count: 0,
-        seq,
-    }
+    RoomSummary { name: id.to_string(), id, client_count: 0, seq }
 }
 
 /// The channel to the hub, bounded by [`COMMANDS_QUEUED_MAX`]: whoever finds it full waits.
@@ -268,11 +254,7 @@ struct RoomBatch {
 impl RoomBatch {
     fn begin_of(&self, member: MemberKey) -> usize {
         // The last entry counts: a member may have left and come again.
-        self.late
-            .iter()
-            .rev()
-            .find(|(late, _)| *late == member)
-            .map_or(0, |(_, begin)| *begin)
+        self.late.iter().rev().find(|(late, _)| *late == member).map_or(0, |(_, begin)| *begin)
     }
 }
 
@@ -329,10 +311,11 @@ impl Hub {
             self.flush();
             let moment = Instant::now();
             self.ping(moment);
-            self.retry(moment);
             if self.stopping == Stopping::Committing && self.pending.is_empty() && !self.with_store {
                 self.close_all();
             }
+            // Last, as all that went before may have left something to be tried again.
+            self.retry(moment);
             if self.stopping == Stopping::Closing && self.closing.is_empty() {
                 return;
             }
@@ -428,31 +411,18 @@ impl Hub {
     }
 
     fn connect(&mut self, connect: Connect) {
-        let Connect {
-            connection,
-            socket,
-            person,
-            room,
-            replay,
-        } = connect;
+        let Connect { connection, socket, person, room, replay } = connect;
         let outbox = Outbox::new(socket);
         if self.stopping != Stopping::No {
             return self.begin_close(connection, outbox, CloseReason::GOING_AWAY);
         }
-        let member = self
-            .state
-            .connect(connection, Arc::new(person), room, replay, &mut self.effects);
+        let member = self.state.connect(connection, Arc::new(person), room, replay, &mut self.effects);
         if self.peers.len() <= member.0 {
             self.peers.resize_with(member.0 + 1, || None);
         }
-        self.peers[member.0] = Some(Peer {
-            connection,
-            outbox,
-            own: Vec::new(),
-        });
+        self.peers[member.0] = Some(Peer { connection, outbox, own: Vec::new() });
         self.peer_count += 1;
-        self.pings
-            .push_back((Instant::now() + self.limits.ping_interval, member, connection));
+        self.pings.push_back((Instant::now() + self.limits.ping_interval, member, connection));
         self.carry_out();
     }
 
@@ -465,11 +435,7 @@ impl Hub {
             Inbound::Frame(frame) => self.state.frame(member, frame, now, &mut self.effects),
             Inbound::Rejected(rejected) => {
                 let limited = rejected.code == ErrorCode::RateLimited;
-                self.metrics.dropped(if limited {
-                    DropReason::RateLimited
-                } else {
-                    DropReason::Rejected
-                });
+                self.metrics.dropped(if limited { DropReason::RateLimited } else { DropReason::Rejected });
                 self.state.reject(member, rejected, now, &mut self.effects);
             }
             Inbound::Control(bytes) => self.own(member, |own| own.extend_from_slice(&bytes)),
@@ -575,17 +541,13 @@ impl Hub {
                 let Some(Some(peer)) = self.peers.get_mut(member.0) else {
                     continue;
                 };
-                let begin = if room_batch.late.is_empty() {
-                    0
-                } else {
-                    room_batch.begin_of(member)
-                };
+                let begin = if room_batch.late.is_empty() { 0 } else { room_batch.begin_of(member) };
                 let waited = !peer.outbox.is_empty();
                 peer.outbox.send(&mut batch, begin);
                 if !waited && !peer.outbox.is_empty() {
                     self.waiting.push(member);
                 }
-                if peer.outbox.bytes() > self.limits.outbox_bytes_max {
+                if peer.outbox.weight() > self.limits.outbox_bytes_max {
                     self.retry_at = None;
                 }
                 deliveries += room_batch.frames;
@@ -615,8 +577,7 @@ impl Hub {
             if self.state.member(connection) == Some(member) {
                 self.own(member, |own| own.extend_from_slice(PING));
                 self.flush_own(member);
-                self.pings
-                    .push_back((now + self.limits.ping_interval, member, connection));
+                self.pings.push_back((now + self.limits.ping_interval, member, connection));
             }
         }
         self.touched_peers.clear();
@@ -642,15 +603,15 @@ impl Hub {
                 .outbox
                 .progress_at()
                 .is_some_and(|at| now.saturating_duration_since(at) > self.limits.outbox_stall);
-            if stalled || peer.outbox.bytes() > self.limits.outbox_bytes_max {
+            if stalled || peer.outbox.weight() > self.limits.outbox_bytes_max {
                 slow.push(member);
                 return false;
             }
-            bytes += peer.outbox.bytes();
+            bytes += peer.outbox.weight();
             !peer.outbox.is_empty()
         });
         while bytes > OUTBOXES_BYTES_MAX {
-            let size = |member: &MemberKey| self.peers[member.0].as_ref().map_or(0, |peer| peer.outbox.bytes());
+            let size = |member: &MemberKey| self.peers[member.0].as_ref().map_or(0, |peer| peer.outbox.weight());
             let Some((index, size)) = waiting.iter().map(size).enumerate().max_by_key(|(_, size)| *size) else {
                 break;
             };
@@ -667,7 +628,8 @@ impl Hub {
         }
         self.carry_out();
 
-        self.retry_at = (!self.waiting.is_empty()).then_some(now + RETRY_AFTER);
+        let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
+        self.retry_at = (waiting > 0).then(|| now + RETRY_AFTER + RETRY_AFTER_EACH * waiting);
         self.closing.retain(|_, closing| {
             if !closing.ended {
                 closing.outbox.retry();
@@ -680,11 +642,7 @@ impl Hub {
                 closing.outbox.abandon();
                 return false;
             }
-            let due = if closing.ended {
-                closing.until
-            } else {
-                now + RETRY_AFTER
-            };
+            let due = if closing.ended { closing.until } else { now + RETRY_CLOSE_AFTER };
             self.retry_at = Some(self.retry_at.map_or(due, |at| at.min(due)));
             true
         });
@@ -703,14 +661,9 @@ impl Hub {
 
     fn begin_close(&mut self, connection: ConnectionId, mut outbox: Outbox, reason: CloseReason) {
         outbox.send_close(reason);
-        self.closing.insert(
-            connection,
-            Closing {
-                outbox,
-                until: Instant::now() + CLOSE_WAIT,
-                ended: false,
-            },
-        );
+        // Who was too slow is given time to come to the end of what the system holds for it, and read why.
+        let wait = if reason == CloseReason::SLOW_CONSUMER { SLOW_CLOSE_WAIT } else { CLOSE_WAIT };
+        self.closing.insert(connection, Closing { outbox, until: Instant::now() + wait, ended: false });
         self.retry_at = None;
     }
 
@@ -727,6 +680,10 @@ impl Hub {
         self.stopping = Stopping::Closing;
         for index in 0..self.peers.len() {
             self.close(MemberKey(index), CloseReason::GOING_AWAY);
+        }
+        let until = Instant::now() + CLOSE_WAIT;
+        for closing in self.closing.values_mut() {
+            closing.until = closing.until.min(until);
         }
         // Nobody is left to be told that the others go.
         self.effects.clear();

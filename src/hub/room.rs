@@ -29,12 +29,7 @@ struct Ring {
 
 impl Room {
     pub fn new(id: RoomId) -> Self {
-        Self {
-            id,
-            members: Vec::new(),
-            joining: 0,
-            past: None,
-        }
+        Self { id, members: Vec::new(), joining: 0, past: None }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -47,10 +42,7 @@ impl Room {
 
     /// Takes what the store says, unless it is known already: then this room has seen more than that.
     pub fn learn(&mut self, past: Past) {
-        self.past.get_or_insert_with(|| Ring {
-            head: past.head,
-            frames: past.frames.into(),
-        });
+        self.past.get_or_insert_with(|| Ring { head: past.head, frames: past.frames.into() });
     }
 
     /// The last place taken.
@@ -93,11 +85,7 @@ mod tests {
     use crate::model::FrameId;
 
     fn stored(seq: u64) -> Stored {
-        Stored {
-            id: FrameId(uuid::Uuid::from_u128(u128::from(seq))),
-            seq: Seq(seq),
-            json: Vec::new().into(),
-        }
+        Stored { id: FrameId(uuid::Uuid::from_u128(u128::from(seq))), seq: Seq(seq), json: Vec::new().into() }
     }
 
     fn replayed(room: &Room, history: usize, after: Option<After>) -> (Vec<u64>, bool) {
@@ -108,15 +96,9 @@ mod tests {
     #[test]
     fn a_join_gets_the_latest_or_all_since_what_it_saw() {
         let mut room = Room::new(RoomId::parse("tea").unwrap());
-        room.learn(Past {
-            head: Seq(7),
-            frames: vec![stored(6), stored(7)],
-        });
+        room.learn(Past { head: Seq(7), frames: vec![stored(6), stored(7)] });
         room.push(stored(8));
-        room.learn(Past {
-            head: Seq(7),
-            frames: Vec::new(),
-        });
+        room.learn(Past { head: Seq(7), frames: Vec::new() });
         assert_eq!(room.head(), Seq(8));
         let seen = |seq| Some(After::Id(stored(seq).id));
         assert_eq!(replayed(&room, 2, None), (vec![7, 8], false));

@@ -129,25 +129,15 @@ impl State {
     #[must_use]
     pub fn list(&self, after: Option<&RoomId>, limit: usize) -> Vec<RoomSummary> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rooms = self
-            .by_id
-            .range((from, Bound::Unbounded))
-            .map(|(_, key)| &self.rooms[key.0]);
-        rooms
-            .filter(|room| !room.members.is_empty())
-            .take(limit)
-            .map(summary)
-            .collect()
+        let rooms = self.by_id.range((from, Bound::Unbounded)).map(|(_, key)| &self.rooms[key.0]);
+        rooms.filter(|room| !room.members.is_empty()).take(limit).map(summary).collect()
     }
 
     /// One room with members.
     #[must_use]
     pub fn show(&self, id: &RoomId) -> Option<RoomDetail> {
         let room = &self.rooms[self.by_id.get(id)?.0];
-        (!room.members.is_empty()).then(|| RoomDetail {
-            summary: summary(room),
-            clients: self.people(room),
-        })
+        (!room.members.is_empty()).then(|| RoomDetail { summary: summary(room), clients: self.people(room) })
     }
 
     /// A connection opens, in its first room.
@@ -159,12 +149,7 @@ impl State {
         replay: Replay,
         effects: &mut Vec<Effect>,
     ) -> MemberKey {
-        let member = Member {
-            person,
-            home: home.clone(),
-            subscriptions: Vec::new(),
-            gone: false,
-        };
+        let member = Member { person, home: home.clone(), subscriptions: Vec::new(), gone: false };
         let key = MemberKey(self.members.insert(member));
         self.by_connection.insert(connection, key);
         self.begin_join(key, home, replay, effects);
@@ -181,10 +166,7 @@ impl State {
         for subscription in &mut member.subscriptions {
             if subscription.phase != Phase::Leaving {
                 subscription.phase = Phase::Leaving;
-                effects.push(Effect::Append(Append::Leave {
-                    room: subscription.room.clone(),
-                    ticket: key.0,
-                }));
+                effects.push(Effect::Append(Append::Leave { room: subscription.room.clone(), ticket: key.0 }));
             }
         }
         self.free_if_done(key);
@@ -193,12 +175,8 @@ impl State {
     /// A member says something.
     pub fn frame(&mut self, from: MemberKey, frame: ClientFrame, now: &Timestamp, effects: &mut Vec<Effect>) {
         match frame {
-            ClientFrame::Text {
-                room,
-                content,
-                nonce,
-                reply_to,
-            } => match self.members[from.0].speaks_in(room.as_ref()) {
+            ClientFrame::Text { room, content, nonce, reply_to } => match self.members[from.0].speaks_in(room.as_ref())
+            {
                 Some(room) => effects.push(Effect::Append(Append::Message(NewMessage {
                     room: room.clone(),
                     author: Arc::clone(&self.members[from.0].person),
@@ -222,10 +200,7 @@ impl State {
             }
             ClientFrame::Join { room, replay, nonce } => {
                 let subscriptions = &self.members[from.0].subscriptions;
-                let refusal = if subscriptions
-                    .iter()
-                    .any(|one| one.room == room && one.phase != Phase::Leaving)
-                {
+                let refusal = if subscriptions.iter().any(|one| one.room == room && one.phase != Phase::Leaving) {
                     Some((ErrorCode::Conflict, format!("you are in {room} already")))
                 } else if subscriptions.len() >= ROOMS_PER_CONNECTION_MAX {
                     let sentence =
@@ -243,10 +218,7 @@ impl State {
             }
             ClientFrame::Leave { room, nonce } => {
                 let subscriptions = &mut self.members[from.0].subscriptions;
-                match subscriptions
-                    .iter_mut()
-                    .find(|one| one.room == room && one.phase != Phase::Leaving)
-                {
+                match subscriptions.iter_mut().find(|one| one.room == room && one.phase != Phase::Leaving) {
                     Some(subscription) => {
                         subscription.phase = Phase::Leaving;
                         effects.push(Effect::Append(Append::Leave { room, ticket: from.0 }));
@@ -272,10 +244,7 @@ impl State {
             Appended::Message { room, stored } => {
                 // Without a room its last member went before the message had its place: nobody is there to see it.
                 if let Some(key) = self.by_id.get(&room).copied() {
-                    effects.push(Effect::Broadcast {
-                        room: key,
-                        json: Arc::clone(&stored.json),
-                    });
+                    effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
                     self.rooms[key.0].push(stored);
                 }
             }
@@ -299,23 +268,12 @@ impl State {
 
     fn begin_join(&mut self, member: MemberKey, id: RoomId, replay: Replay, effects: &mut Vec<Effect>) {
         let rooms = &mut self.rooms;
-        let key = *self
-            .by_id
-            .entry(id.clone())
-            .or_insert_with_key(|id| RoomKey(rooms.insert(Room::new(id.clone()))));
+        let key = *self.by_id.entry(id.clone()).or_insert_with_key(|id| RoomKey(rooms.insert(Room::new(id.clone()))));
         let room = &mut self.rooms[key.0];
         room.joining += 1;
         let wants_past = !room.knows_its_past();
-        effects.push(Effect::Append(Append::Join {
-            room: id.clone(),
-            ticket: member.0,
-            wants_past,
-        }));
-        let subscription = Subscription {
-            room: id,
-            replay,
-            phase: Phase::Joining,
-        };
+        effects.push(Effect::Append(Append::Join { room: id.clone(), ticket: member.0, wants_past }));
+        let subscription = Subscription { room: id, replay, phase: Phase::Joining };
         self.members[member.0].subscriptions.push(subscription);
     }
 
@@ -336,31 +294,18 @@ impl State {
             return;
         }
         let (frames, reset) = room.replay(replay);
-        let frames = frames.map(|stored| Effect::Send {
-            to: key,
-            json: Arc::clone(&stored.json),
-        });
-        let welcome = Welcome {
-            members: self.people(room),
-            member_count: room.members.len(),
-            reset,
-            limits: &self.limits_shown,
-        };
+        let frames = frames.map(|stored| Effect::Send { to: key, json: Arc::clone(&stored.json) });
+        let welcome =
+            Welcome { members: self.people(room), member_count: room.members.len(), reset, limits: &self.limits_shown };
         let content = format!("welcome to {}", room.id);
         let frame = Frame {
             seq: Some(room.head()),
             welcome: Some(welcome),
             ..plain(self.ids.next(now), &room.id, &person, &content, FrameType::Welcome, now)
         };
-        effects.push(Effect::Send {
-            to: key,
-            json: encoded(&frame),
-        });
+        effects.push(Effect::Send { to: key, json: encoded(&frame) });
         effects.extend(frames);
-        effects.push(Effect::Enter {
-            room: room_key,
-            member: key,
-        });
+        effects.push(Effect::Enter { room: room_key, member: key });
     }
 
     fn end_leave(&mut self, key: MemberKey, room_key: RoomKey, now: &Timestamp, effects: &mut Vec<Effect>) {
@@ -372,10 +317,7 @@ impl State {
         if let Some(index) = room.members.iter().position(|&one| one == key) {
             room.members.swap_remove(index);
         }
-        effects.push(Effect::Exit {
-            room: room_key,
-            member: key,
-        });
+        effects.push(Effect::Exit { room: room_key, member: key });
         let (person, gone) = (Arc::clone(&member.person), member.gone);
         let json = self.announce(room_key, &person, FrameType::Leave, now, effects);
         if !gone {
@@ -413,10 +355,7 @@ impl State {
         };
         let json = encoded(&plain(self.ids.next(now), &room.id, person, &content, kind, now));
         if !room.members.is_empty() {
-            effects.push(Effect::Broadcast {
-                room: room_key,
-                json: Arc::clone(&json),
-            });
+            effects.push(Effect::Broadcast { room: room_key, json: Arc::clone(&json) });
         }
         json
     }
@@ -431,13 +370,7 @@ impl State {
     ) {
         let room = room.unwrap_or_else(|| self.members[from.0].home.clone());
         let sentence = format!("you are not in {room}; join it first");
-        self.reject_in(
-            from,
-            &room,
-            Rejected::new(ErrorCode::Forbidden, sentence, nonce),
-            now,
-            effects,
-        );
+        self.reject_in(from, &room, Rejected::new(ErrorCode::Forbidden, sentence, nonce), now, effects);
     }
 
     fn reject_in(
@@ -451,23 +384,10 @@ impl State {
         let person = &self.members[from.0].person;
         let frame = Frame {
             nonce: rejected.nonce.as_ref(),
-            error: Some(Failure {
-                code: rejected.code,
-                retry_ms: rejected.retry_ms,
-            }),
-            ..plain(
-                self.ids.next(now),
-                room,
-                person,
-                &rejected.sentence,
-                FrameType::Error,
-                now,
-            )
+            error: Some(Failure { code: rejected.code, retry_ms: rejected.retry_ms }),
+            ..plain(self.ids.next(now), room, person, &rejected.sentence, FrameType::Error, now)
         };
-        effects.push(Effect::Send {
-            to: from,
-            json: encoded(&frame),
-        });
+        effects.push(Effect::Send { to: from, json: encoded(&frame) });
     }
 
     fn people(&self, room: &Room) -> Vec<Person> {
@@ -487,12 +407,7 @@ impl Member {
 }
 
 fn summary(room: &Room) -> RoomSummary {
-    RoomSummary {
-        id: room.id.clone(),
-        name: room.id.to_string(),
-        client_count: room.members.len(),
-        seq: room.head(),
-    }
+    RoomSummary { id: room.id.clone(), name: room.id.to_string(), client_count: room.members.len(), seq: room.head() }
 }
 
 fn plain<'a>(

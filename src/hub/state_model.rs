@@ -106,16 +106,10 @@ impl Model {
         members.insert(who);
         let head = texts.len() as u64;
         let seen = self.seen.entry((who, room)).or_default();
-        seen.push(Seen::Welcome {
-            head,
-            members: members.iter().map(|one| name(*one)).collect(),
-        });
+        seen.push(Seen::Welcome { head, members: members.iter().map(|one| name(*one)).collect() });
         let latest = texts.len().saturating_sub(HISTORY);
         let replayed = texts.iter().enumerate().skip(latest);
-        seen.extend(replayed.map(|(index, text)| Seen::Text {
-            seq: index as u64 + 1,
-            content: text.clone(),
-        }));
+        seen.extend(replayed.map(|(index, text)| Seen::Text { seq: index as u64 + 1, content: text.clone() }));
     }
 
     fn leave(&mut self, who: u64, room: usize, told: bool) {
@@ -213,10 +207,7 @@ impl Rig {
                     id: UserId(uuid::Uuid::from_u128(u128::from(connection))),
                     username: Username::parse(&name(connection)).unwrap(),
                 };
-                let replay = Replay {
-                    history: HISTORY,
-                    after: None,
-                };
+                let replay = Replay { history: HISTORY, after: None };
                 let key = self.state.connect(
                     ConnectionId(connection),
                     Arc::new(person),
@@ -252,27 +243,18 @@ impl Rig {
             }
             Step::Join { who, room } => self.command(who, room, |room| ClientFrame::Join {
                 room,
-                replay: Replay {
-                    history: HISTORY,
-                    after: None,
-                },
+                replay: Replay { history: HISTORY, after: None },
                 nonce: None,
             }),
             Step::Leave { who, room } => self.command(who, room, |room| ClientFrame::Leave { room, nonce: None }),
             Step::Typing { who, room } => {
-                self.command(who, room, |room| ClientFrame::Typing {
-                    room: Some(room),
-                    nonce: None,
-                });
+                self.command(who, room, |room| ClientFrame::Typing { room: Some(room), nonce: None });
             }
             Step::Text { who, room } => {
                 self.texts += 1;
                 let content = format!("text {}", self.texts);
                 let named = room.map(room_id);
-                let home = self
-                    .current
-                    .get(&who)
-                    .map_or(0, |connection| self.model.home[connection]);
+                let home = self.current.get(&who).map_or(0, |connection| self.model.home[connection]);
                 self.command(who, room.unwrap_or(home), |_| ClientFrame::Text {
                     room: named,
                     content: content.into(),
@@ -303,10 +285,7 @@ impl Rig {
             (ClientFrame::Text { content, .. }, None) => {
                 let texts = &mut self.model.rooms.get_mut(&room).unwrap().1;
                 texts.push(content.to_string());
-                let seen = Seen::Text {
-                    seq: texts.len() as u64,
-                    content: content.to_string(),
-                };
+                let seen = Seen::Text { seq: texts.len() as u64, content: content.to_string() };
                 self.model.tell(room, &seen);
             }
             (ClientFrame::Typing { .. }, None) => {}
@@ -324,27 +303,13 @@ impl Rig {
                 let json = serde_json::json!({
                     "type": "text", "room_id": message.room.as_str(), "content": message.content, "seq": seq,
                 });
-                let stored = Stored {
-                    id,
-                    seq,
-                    json: json.to_string().into_bytes().into(),
-                };
+                let stored = Stored { id, seq, json: json.to_string().into_bytes().into() };
                 kept.push(stored.clone());
-                Appended::Message {
-                    room: message.room,
-                    stored,
-                }
+                Appended::Message { room: message.room, stored }
             }
-            Append::Join {
-                room,
-                ticket,
-                wants_past,
-            } => {
+            Append::Join { room, ticket, wants_past } => {
                 let frames = self.kept.get(&room).cloned().unwrap_or_default();
-                let past = wants_past.then_some(Past {
-                    head: Seq(frames.len() as u64),
-                    frames,
-                });
+                let past = wants_past.then_some(Past { head: Seq(frames.len() as u64), frames });
                 Appended::Join { room, ticket, past }
             }
             Append::Leave { room, ticket } => Appended::Leave { room, ticket },
@@ -358,17 +323,9 @@ impl Rig {
         let seen = of_room.filter_map(|frame| match frame["type"].as_str().unwrap() {
             "welcome" => Some(Seen::Welcome {
                 head: frame["seq"].as_u64().unwrap(),
-                members: frame["members"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|one| text(&one["username"]))
-                    .collect(),
+                members: frame["members"].as_array().unwrap().iter().map(|one| text(&one["username"])).collect(),
             }),
-            "text" => Some(Seen::Text {
-                seq: frame["seq"].as_u64().unwrap(),
-                content: text(&frame["content"]),
-            }),
+            "text" => Some(Seen::Text { seq: frame["seq"].as_u64().unwrap(), content: text(&frame["content"]) }),
             "join" => Some(Seen::Joined(text(&frame["username"]))),
             "leave" => Some(Seen::Left(text(&frame["username"]))),
             _ => None,

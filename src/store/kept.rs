@@ -38,12 +38,7 @@ impl Kept {
     }
 
     fn with_bytes_max(bytes_max: usize) -> Self {
-        Self {
-            rooms: BTreeMap::new(),
-            bytes: 0,
-            bytes_max,
-            clock: 0,
-        }
+        Self { rooms: BTreeMap::new(), bytes: 0, bytes_max, clock: 0 }
     }
 
     /// Gives a message the room's next place and keeps what `encode` makes of it.
@@ -85,35 +80,22 @@ impl Kept {
 
     /// What is kept of a room.
     pub fn past(&self, id: &RoomId) -> Past {
-        self.rooms.get(id).map_or_else(Past::default, |room| Past {
-            head: room.head,
-            frames: room.frames.iter().cloned().collect(),
-        })
+        self.rooms
+            .get(id)
+            .map_or_else(Past::default, |room| Past { head: room.head, frames: room.frames.iter().cloned().collect() })
     }
 
     /// The rooms with messages, ordered by id.
     pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Vec<KeptRoom> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let spoken = self
-            .rooms
-            .range((from, Bound::Unbounded))
-            .filter(|(_, room)| !room.frames.is_empty());
-        spoken
-            .take(limit)
-            .map(|(id, room)| KeptRoom {
-                id: id.clone(),
-                head: room.head,
-            })
-            .collect()
+        let spoken = self.rooms.range((from, Bound::Unbounded)).filter(|(_, room)| !room.frames.is_empty());
+        spoken.take(limit).map(|(id, room)| KeptRoom { id: id.clone(), head: room.head }).collect()
     }
 
     /// One room with messages.
     pub fn room(&self, id: &RoomId) -> Option<KeptRoom> {
         let room = self.rooms.get(id).filter(|room| !room.frames.is_empty())?;
-        Some(KeptRoom {
-            id: id.clone(),
-            head: room.head,
-        })
+        Some(KeptRoom { id: id.clone(), head: room.head })
     }
 
     /// Past the bound, forgets the rooms that were silent longest, with an eighth to spare, so that the search
@@ -122,11 +104,7 @@ impl Kept {
         if self.bytes <= self.bytes_max {
             return;
         }
-        let mut silent: Vec<_> = self
-            .rooms
-            .iter()
-            .map(|(id, room)| (room.spoke_at, id.clone()))
-            .collect();
+        let mut silent: Vec<_> = self.rooms.iter().map(|(id, room)| (room.spoke_at, id.clone())).collect();
         silent.sort_unstable();
         for (_, id) in silent {
             if self.bytes <= self.bytes_max / 8 * 7 {
@@ -158,11 +136,7 @@ mod tests {
     }
 
     fn stored(seq: Seq) -> Stored {
-        Stored {
-            id: FrameId(uuid::Uuid::from_u128(u128::from(seq.0))),
-            seq,
-            json: vec![b'x'; 488].into(),
-        }
+        Stored { id: FrameId(uuid::Uuid::from_u128(u128::from(seq.0))), seq, json: vec![b'x'; 488].into() }
     }
 
     #[test]
@@ -187,13 +161,7 @@ mod tests {
         assert_eq!(kept.room(&room(2)), None);
         kept.append(&room(2), stored);
         kept.exit(&room(2));
-        assert_eq!(
-            kept.room(&room(2)),
-            Some(KeptRoom {
-                id: room(2),
-                head: Seq(1)
-            })
-        );
+        assert_eq!(kept.room(&room(2)), Some(KeptRoom { id: room(2), head: Seq(1) }));
     }
 
     #[test]
@@ -208,11 +176,7 @@ mod tests {
         kept.append(&room(1), stored);
         kept.forget_oldest();
         assert!(kept.bytes <= 70_000);
-        assert_eq!(
-            kept.past(&room(0)).head,
-            Seq(1),
-            "the order goes on while somebody is there"
-        );
+        assert_eq!(kept.past(&room(0)).head, Seq(1), "the order goes on while somebody is there");
         assert!(kept.past(&room(0)).frames.is_empty());
         assert_eq!(kept.past(&room(1)).frames.len(), 2, "the last to speak stays");
         assert_eq!(kept.past(&room(2)).head, Seq(0), "gone");

@@ -121,15 +121,8 @@ pub struct KeptRoom {
 
 /// A question to the store from outside the hub.
 enum Question {
-    Rooms {
-        after: Option<RoomId>,
-        limit: usize,
-        answer: Sender<Vec<KeptRoom>>,
-    },
-    Room {
-        id: RoomId,
-        answer: Sender<Option<KeptRoom>>,
-    },
+    Rooms { after: Option<RoomId>, limit: usize, answer: Sender<Vec<KeptRoom>> },
+    Room { id: RoomId, answer: Sender<Option<KeptRoom>> },
 }
 
 /// Reads from the store, for the handlers of REST; never through the hub.
@@ -175,12 +168,9 @@ pub fn start(metrics: Arc<Metrics>) -> io::Result<(Writer, Reader, JoinHandle<()
     let (appended_batches, appended) = bounded(1);
     // Askers wait for their answer, so there are never more questions than workers that ask.
     let (questions, asked) = bounded(1);
-    let thread = thread::Builder::new()
-        .name("store".into())
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            run(&append_batches, &appended_batches, asked, &metrics);
-        })?;
+    let thread = thread::Builder::new().name("store".into()).stack_size(STACK_BYTES).spawn(move || {
+        run(&append_batches, &appended_batches, asked, &metrics);
+    })?;
     Ok((Writer { appends, appended }, Reader { questions }, thread))
 }
 
@@ -191,10 +181,7 @@ fn run(
     metrics: &Metrics,
 ) {
     let mut kept = Kept::new();
-    let mut encoder = Encoder {
-        ids: FrameIds::new(),
-        json: Vec::new(),
-    };
+    let mut encoder = Encoder { ids: FrameIds::new(), json: Vec::new() };
     loop {
         select! {
             recv(appends) -> batch => {
@@ -224,16 +211,9 @@ fn commit(batch: Vec<Append>, kept: &mut Kept, encoder: &mut Encoder, metrics: &
         Append::Message(message) => {
             messages += 1;
             let stored = kept.append(&message.room, |seq| encoder.encode(&message, seq, &now));
-            Appended::Message {
-                room: message.room,
-                stored,
-            }
+            Appended::Message { room: message.room, stored }
         }
-        Append::Join {
-            room,
-            ticket,
-            wants_past,
-        } => {
+        Append::Join { room, ticket, wants_past } => {
             kept.enter(&room);
             let past = wants_past.then(|| kept.past(&room));
             Appended::Join { room, ticket, past }
@@ -274,11 +254,7 @@ impl Encoder {
             error: None,
         }
         .encode(&mut self.json);
-        Stored {
-            id,
-            seq,
-            json: Arc::from(self.json.as_slice()),
-        }
+        Stored { id, seq, json: Arc::from(self.json.as_slice()) }
     }
 }
 
@@ -290,10 +266,7 @@ mod tests {
     fn message(room: &str, content: &str) -> Append {
         Append::Message(NewMessage {
             room: RoomId::parse(room).unwrap(),
-            author: Arc::new(Person {
-                id: UserId(uuid::Uuid::nil()),
-                username: Username::parse("ana").unwrap(),
-            }),
+            author: Arc::new(Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() }),
             content: content.into(),
             nonce: Some(Nonce::parse("n").unwrap()),
             reply_to: None,
@@ -312,30 +285,11 @@ mod tests {
     fn each_room_counts_for_itself_and_order_is_kept() {
         let (writer, reader, thread) = start(Arc::default()).unwrap();
         let tea = RoomId::parse("tea").unwrap();
-        let join = |wants_past| Append::Join {
-            room: tea.clone(),
-            ticket: 7,
-            wants_past,
-        };
-        writer
-            .appends
-            .send(vec![
-                message("tea", "1"),
-                message("jam", "1"),
-                join(true),
-                message("tea", "2"),
-            ])
-            .unwrap();
+        let join = |wants_past| Append::Join { room: tea.clone(), ticket: 7, wants_past };
+        writer.appends.send(vec![message("tea", "1"), message("jam", "1"), join(true), message("tea", "2")]).unwrap();
         let answer = writer.appended.recv().unwrap();
         assert_eq!(seqs(&answer), [("tea".into(), 1), ("jam".into(), 1), ("tea".into(), 2)]);
-        let Appended::Join {
-            ticket: 7,
-            past: Some(past),
-            ..
-        } = &answer[2]
-        else {
-            panic!("{answer:?}")
-        };
+        let Appended::Join { ticket: 7, past: Some(past), .. } = &answer[2] else { panic!("{answer:?}") };
         assert_eq!((past.head, past.frames.len()), (Seq(1), 1));
 
         let rooms = reader.rooms(None, 10).unwrap();

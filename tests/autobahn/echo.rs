@@ -49,19 +49,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (_writer, reader, _store) = store::start(Arc::clone(&metrics))?;
     let http = http::Server::start(Handle::new(commands.clone(), reader), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
-    let sessions = Context {
-        commands,
-        decoder: |_| Box::new(Echo),
-        origins: Vec::new(),
-        limits: Limits::default(),
-        metrics,
-    };
+    let sessions =
+        Context { commands, decoder: |_| Box::new(Echo), origins: Vec::new(), limits: Limits::default(), metrics };
     let socket = listener::open(address)?;
     println!("listening on http://{}", socket.local_addr()?);
-    let caps = Caps {
-        connections_max: 100,
-        per_address_max: 0,
-    };
+    let caps = Caps { connections_max: 100, per_address_max: 0 };
     let _listening = Listening::start(socket, Front { sessions, relay }, caps)?;
 
     let mut sockets: HashMap<ConnectionId, Arc<TcpStream>> = HashMap::new();

@@ -52,11 +52,7 @@ impl Layout {
     }
 
     fn watches(&self, member: usize) -> bool {
-        let others = if self.room(member).is_multiple_of(WATCHED_ROOM_EVERY) {
-            WATCHED_PER_ROOM
-        } else {
-            0
-        };
+        let others = if self.room(member).is_multiple_of(WATCHED_ROOM_EVERY) { WATCHED_PER_ROOM } else { 0 };
         self.place(member) < self.senders_per_room + others
     }
 
@@ -68,8 +64,7 @@ impl Layout {
     /// Who sends, room by room.
     fn senders(&self) -> impl Iterator<Item = usize> + use<> {
         let senders_per_room = self.senders_per_room;
-        self.room_starts()
-            .flat_map(move |start| start..start + senders_per_room)
+        self.room_starts().flat_map(move |start| start..start + senders_per_room)
     }
 }
 
@@ -107,12 +102,7 @@ impl Crowd {
             member.witness = Some(Witness::new(self.layout.sender(at, 0), self.layout.senders_per_room));
         }
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
-        epoll::add(
-            &self.epoll,
-            member.socket(),
-            epoll::EventData::new_u64(at as u64),
-            flags,
-        )?;
+        epoll::add(&self.epoll, member.socket(), epoll::EventData::new_u64(at as u64), flags)?;
         self.members.push(member);
         Ok(())
     }
@@ -141,9 +131,7 @@ impl Crowd {
         }
         let settled = self.sightings.settled;
         let example = self.verdict().example.unwrap_or_default();
-        Err(io::Error::other(format!(
-            "{settled} of {all} members heard their room's marker. {example}"
-        )))
+        Err(io::Error::other(format!("{settled} of {all} members heard their room's marker. {example}")))
     }
 
     /// In the middle of something long: everybody hears of everybody else meanwhile, and nobody must become a
@@ -265,10 +253,7 @@ impl Crowd {
         for at in self.layout.senders() {
             let member = &mut self.members[at];
             member.send_due(pace, nanos(self.begun));
-            next_ns = member
-                .sender
-                .as_ref()
-                .map_or(next_ns, |sender| next_ns.min(sender.due_ns()));
+            next_ns = member.sender.as_ref().map_or(next_ns, |sender| next_ns.min(sender.due_ns()));
         }
         next_ns
     }

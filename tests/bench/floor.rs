@@ -48,10 +48,7 @@ impl Floor {
 
     /// The runs of both.
     pub fn and(&self, other: &Self) -> Self {
-        Self {
-            hot: [&self.hot[..], &other.hot].concat(),
-            paced: [&self.paced[..], &other.paced].concat(),
-        }
+        Self { hot: [&self.hot[..], &other.hot].concat(), paced: [&self.paced[..], &other.paced].concat() }
     }
 
     /// From one send to the next, flat out.
@@ -74,11 +71,7 @@ fn median_us(runs_ns: impl Iterator<Item = f64>) -> f64 {
     let mut runs: Vec<f64> = runs_ns.map(|ns| ns / 1e3).collect();
     runs.sort_by(f64::total_cmp);
     let middle = runs.len() / 2;
-    if runs.len() % 2 == 1 {
-        runs[middle]
-    } else {
-        (runs[middle - 1] + runs[middle]) / 2.0
-    }
+    if runs.len() % 2 == 1 { runs[middle] } else { (runs[middle - 1] + runs[middle]) / 2.0 }
 }
 
 /// One run: flat out, or with a round every so often.
@@ -100,9 +93,7 @@ fn run(cores: Cores, round: Option<Duration>) -> io::Result<Send> {
             send_rounds(&senders, round)
         });
         drain(&readers)?;
-        sender
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the floor's sender panicked")))
+        sender.join().unwrap_or_else(|_| Err(io::Error::other("the floor's sender panicked")))
     })
 }
 
@@ -122,10 +113,7 @@ fn send_rounds(sockets: &[TcpStream], round: Option<Duration>) -> io::Result<Sen
         }
     }
     let per_send = |ns: u64| ns as f64 / f64::from(rounds) / sockets.len() as f64;
-    Ok(Send {
-        wall_ns: per_send(wall.elapsed().as_nanos() as u64),
-        cpu_ns: per_send(thread_cpu_ns() - cpu_ns),
-    })
+    Ok(Send { wall_ns: per_send(wall.elapsed().as_nanos() as u64), cpu_ns: per_send(thread_cpu_ns() - cpu_ns) })
 }
 
 fn thread_cpu_ns() -> u64 {

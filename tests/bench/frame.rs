@@ -24,9 +24,7 @@ pub struct Frame<'a> {
 pub fn first(bytes: &[u8]) -> io::Result<Option<Frame<'_>>> {
     let &[head, short, ..] = bytes else { return Ok(None) };
     if !matches!(head, TEXT | CLOSE | PING | PONG) || short & 0x80 != 0 {
-        return Err(io::Error::other(format!(
-            "the server sent a frame beginning {head:#04x} {short:#04x}"
-        )));
+        return Err(io::Error::other(format!("the server sent a frame beginning {head:#04x} {short:#04x}")));
     }
     let (start, length) = match (short, bytes) {
         (126, &[_, _, a, b, ..]) => (4, usize::from(u16::from_be_bytes([a, b]))),
@@ -35,11 +33,7 @@ pub fn first(bytes: &[u8]) -> io::Result<Option<Frame<'_>>> {
         _ => (2, usize::from(short)),
     };
     let wire_bytes = start + length;
-    Ok(bytes.get(start..wire_bytes).map(|payload| Frame {
-        head,
-        payload,
-        wire_bytes,
-    }))
+    Ok(bytes.get(start..wire_bytes).map(|payload| Frame { head, payload, wire_bytes }))
 }
 
 /// Appends a client's frame, masked, of a payload short enough for a one-byte length.
@@ -130,10 +124,7 @@ pub struct Field {
 impl Field {
     /// A field by its key, as it is written in the JSON: quotes and colon, and the quote that opens a string.
     pub fn new(key: &'static str) -> Self {
-        Self {
-            key: key.as_bytes(),
-            at: 0,
-        }
+        Self { key: key.as_bytes(), at: 0 }
     }
 
     /// What follows the key.

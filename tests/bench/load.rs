@@ -25,11 +25,7 @@ pub struct Load {
 pub fn all(connections: usize) -> [Load; 5] {
     let load = |name, rooms, members_per_room, senders_per_room, pace| Load {
         name,
-        layout: Layout {
-            rooms,
-            members_per_room,
-            senders_per_room,
-        },
+        layout: Layout { rooms, members_per_room, senders_per_room },
         pace,
     };
     [
@@ -82,10 +78,7 @@ pub struct Pinged {
 
 impl Outcome {
     pub fn is_clean(&self) -> bool {
-        let all_answered = self
-            .pinged
-            .as_ref()
-            .is_none_or(|pinged| pinged.pongs == self.load.layout.members());
+        let all_answered = self.pinged.as_ref().is_none_or(|pinged| pinged.pongs == self.load.layout.members());
         self.verdict.is_clean() && all_answered
     }
 }
@@ -109,18 +102,9 @@ impl Load {
         let resident_kib_per_connection = resident_before.grown()?;
         let pinged = match self.pace {
             Some(_) => None,
-            None => Some(Pinged {
-                pongs: crowd.ping()?,
-                resident_kib_per_connection: resident_before.grown()?,
-            }),
+            None => Some(Pinged { pongs: crowd.ping()?, resident_kib_per_connection: resident_before.grown()? }),
         };
-        Ok(Outcome {
-            load: *self,
-            traffic,
-            resident_kib_per_connection,
-            pinged,
-            verdict,
-        })
+        Ok(Outcome { load: *self, traffic, resident_kib_per_connection, pinged, verdict })
     }
 }
 
@@ -140,14 +124,8 @@ fn talk(crowd: &mut Crowd, pace: Pace, server: &Server, spans: Spans) -> io::Res
     let frame_bytes = (after.watched_bytes - before.watched_bytes) as f64
         / (after.watched_messages - before.watched_messages).max(1) as f64;
     let deliveries = (after.live_bytes - before.live_bytes) as f64 / frame_bytes.max(1.0);
-    let server_cpu_ns = after
-        .server_cpu_ns
-        .zip(before.server_cpu_ns)
-        .map(|(after, before)| (after - before) as f64);
-    let core_ns = after
-        .core_busy_ns
-        .zip(before.core_busy_ns)
-        .map(|(after, before)| (after - before) as f64);
+    let server_cpu_ns = after.server_cpu_ns.zip(before.server_cpu_ns).map(|(after, before)| (after - before) as f64);
+    let core_ns = after.core_busy_ns.zip(before.core_busy_ns).map(|(after, before)| (after - before) as f64);
     let quantile = |share| crowd.sightings.latency.quantile(share);
     Ok(Traffic {
         deliveries_per_s: deliveries / span_ns * 1e9,
@@ -157,9 +135,7 @@ fn talk(crowd: &mut Crowd, pace: Pace, server: &Server, spans: Spans) -> io::Res
         p999: quantile(0.999),
         server_cpu_us_per_delivery: server_cpu_ns.map(|ns| ns / deliveries.max(1.0) / 1e3),
         server_busy: server_cpu_ns.map(|ns| ns / span_ns),
-        others_busy: core_ns
-            .zip(server_cpu_ns)
-            .map(|(core_ns, ns)| ((core_ns - ns) / span_ns).max(0.0)),
+        others_busy: core_ns.zip(server_cpu_ns).map(|(core_ns, ns)| ((core_ns - ns) / span_ns).max(0.0)),
         generator_busy: (after.own_cpu_ns - before.own_cpu_ns) as f64 / span_ns,
     })
 }
@@ -199,11 +175,7 @@ struct Resident {
 
 impl Resident {
     fn of(server: Option<Pid>, members: usize) -> io::Result<Self> {
-        Ok(Self {
-            server,
-            members,
-            before_kib: server.map_or(Ok(0), machine::resident_kib)?,
-        })
+        Ok(Self { server, members, before_kib: server.map_or(Ok(0), machine::resident_kib)? })
     }
 
     /// What each member has added to it.

@@ -19,10 +19,7 @@ impl Cores {
         let allowed = sched_getaffinity(None)?;
         let mut usable = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
         let generator = usable.next().unwrap_or(0);
-        Ok(Self {
-            server: usable.next_back().unwrap_or(generator),
-            generator,
-        })
+        Ok(Self { server: usable.next_back().unwrap_or(generator), generator })
     }
 
     pub fn are_shared(self) -> bool {
@@ -49,13 +46,9 @@ pub fn description() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name| {
         let mut lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-        lines
-            .find(|(key, _)| key.trim() == name)
-            .map(|(_, value)| value.trim().to_owned())
+        lines.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())
     };
-    let model = field("model name")
-        .or_else(|| field("Model"))
-        .unwrap_or_else(|| "unknown processor".to_owned());
+    let model = field("model name").or_else(|| field("Model")).unwrap_or_else(|| "unknown processor".to_owned());
     let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{model}, {cores} cores, Linux {}", kernel.trim())
@@ -78,13 +71,7 @@ pub fn cpu_ns(pid: Pid) -> io::Result<u64> {
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, in parentheses, may contain anything; user and system time are the 12th and 13th after it.
-    let fields = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .skip(11)
-        .take(2);
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
     let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second())
 }
@@ -93,17 +80,11 @@ pub fn cpu_ns(pid: Pid) -> io::Result<u64> {
 pub fn core_busy_ns(core: usize) -> io::Result<u64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let name = format!("cpu{core} ");
-    let line = stat
-        .lines()
-        .find_map(|line| line.strip_prefix(&name))
-        .unwrap_or_default();
+    let line = stat.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_default();
     let ticks = |field: &str| field.parse::<u64>().unwrap_or(0);
     // The first eight are user, nice, system, idle, iowait, irq, softirq and steal.
     let fields = line.split_whitespace().take(8).enumerate();
-    let busy: u64 = fields
-        .filter(|(at, _)| !matches!(at, 3 | 4))
-        .map(|(_, field)| ticks(field))
-        .sum();
+    let busy: u64 = fields.filter(|(at, _)| !matches!(at, 3 | 4)).map(|(_, field)| ticks(field)).sum();
     Ok(busy * 1_000_000_000 / rustix::param::clock_ticks_per_second())
 }
 

@@ -87,11 +87,7 @@ struct Flags {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let done = if flags.self_test {
-        self_test::run().map(|()| true)
-    } else {
-        run(&flags)
-    };
+    let done = if flags.self_test { self_test::run().map(|()| true) } else { run(&flags) };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
@@ -119,13 +115,8 @@ fn run(flags: &Flags) -> io::Result<bool> {
             outcomes.push(flags.run_load(&load, cores)?);
         }
     }
-    let report = Report {
-        cores,
-        server: flags.describe(cores),
-        floor_before,
-        floor_after: Floor::measure(cores)?,
-        outcomes,
-    };
+    let report =
+        Report { cores, server: flags.describe(cores), floor_before, floor_after: Floor::measure(cores)?, outcomes };
 
     report.print(&mut io::stdout().lock())?;
     if let Some(path) = &flags.json {
@@ -141,10 +132,7 @@ impl Flags {
             Some(address) => Server::running(address, self.pid.and_then(Pid::from_raw)),
             None => Server::start(&self.server, &self.arguments(), cores)?,
         };
-        let spans = Spans {
-            warm_up: Duration::from_secs(1),
-            measured: Duration::from_secs(self.seconds.into()),
-        };
+        let spans = Spans { warm_up: Duration::from_secs(1), measured: Duration::from_secs(self.seconds.into()) };
         let failed = |error| io::Error::other(format!("{}: {error}", load.name));
         load.run(&server, spans).map_err(failed)
     }
@@ -152,9 +140,7 @@ impl Flags {
     /// A member that is only counted can't answer a ping, nor tell it from a message: there is none within a load.
     fn arguments(&self) -> Vec<String> {
         let ours = ["--ping-interval", "3600s"].into_iter();
-        ours.chain(self.server_args.split_whitespace())
-            .map(str::to_owned)
-            .collect()
+        ours.chain(self.server_args.split_whitespace()).map(str::to_owned).collect()
     }
 
     fn describe(&self, cores: Cores) -> String {

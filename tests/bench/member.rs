@@ -45,12 +45,7 @@ pub struct Sender {
 
 impl Sender {
     pub fn new(index: u16, due_ns: u64) -> Self {
-        Self {
-            index,
-            sent: 0,
-            echoed: 0,
-            due_ns,
-        }
+        Self { index, sent: 0, echoed: 0, due_ns }
     }
 
     pub fn due_ns(&self) -> u64 {
@@ -286,11 +281,7 @@ impl Member {
                 _ => break,
             }
             sender.sent += 1;
-            let stamp = Stamp {
-                sent_ns: now_ns,
-                counter: sender.sent,
-                sender: sender.index,
-            };
+            let stamp = Stamp { sent_ns: now_ns, counter: sender.sent, sender: sender.index };
             stamp.write_command(&mut self.unsent);
         }
         if self.unsent.len() > written {
@@ -300,11 +291,7 @@ impl Member {
 
     /// Says the room's marker, in the name of the room's first sender.
     pub fn send_marker(&mut self, sender: u16) {
-        let stamp = Stamp {
-            sent_ns: 0,
-            counter: 0,
-            sender,
-        };
+        let stamp = Stamp { sent_ns: 0, counter: 0, sender };
         stamp.write_command(&mut self.unsent);
         self.flush();
     }
@@ -336,10 +323,7 @@ impl Member {
 /// The end of the stream is one here: no server has a reason to end it.
 pub fn receive(socket: &TcpStream, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Option<usize>> {
     match recv(socket, buffer, flags).map_err(io::Error::from) {
-        Ok((_, 0)) => Err(io::Error::new(
-            ErrorKind::UnexpectedEof,
-            "the server ended the connection",
-        )),
+        Ok((_, 0)) => Err(io::Error::new(ErrorKind::UnexpectedEof, "the server ended the connection")),
         Ok((_, count)) => Ok(Some(count)),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),

@@ -31,10 +31,7 @@ impl Report {
         writeln!(out, "\n{}", machine::description())?;
         writeln!(out, "{}", self.server)?;
         if self.cores.are_shared() {
-            writeln!(
-                out,
-                "Only one core: server and generator share it, and the figures mean little."
-            )?;
+            writeln!(out, "Only one core: server and generator share it, and the figures mean little.")?;
         }
         let floors = [&floor, &self.floor_before, &self.floor_after];
         for (name, us) in [
@@ -43,10 +40,7 @@ impl Report {
             ("paced CPU", floors.map(Floor::paced_us)),
         ] {
             let [used, before, after] = us;
-            writeln!(
-                out,
-                "floor {name:<10} {used:.2} us a send (before {before:.2}, after {after:.2})"
-            )?;
+            writeln!(out, "floor {name:<10} {used:.2} us a send (before {before:.2}, after {after:.2})")?;
         }
         writeln!(out)?;
         write_row(out, &HEADINGS.map(str::to_owned))?;
@@ -61,11 +55,7 @@ impl Report {
     pub fn json(&self) -> Value {
         let floor = self.floor_before.and(&self.floor_after);
         let floor_json = |floor: &Floor| json!({"hot_us": floor.hot_us(), "hot_cpu_us": floor.hot_cpu_us(), "paced_cpu_us": floor.paced_us()});
-        let loads: Vec<Value> = self
-            .outcomes
-            .iter()
-            .map(|outcome| Row::of(outcome, &floor).json(outcome))
-            .collect();
+        let loads: Vec<Value> = self.outcomes.iter().map(|outcome| Row::of(outcome, &floor).json(outcome)).collect();
         json!({
             "machine": machine::description(),
             "server": self.server,
@@ -134,9 +124,7 @@ impl Row {
         let is_paced = matches!(outcome.load.pace, Some(Pace::PerSecond(_)));
         Self {
             deliveries_per_s,
-            times_hot: deliveries_per_s
-                .filter(|_| !is_paced)
-                .map(|rate| rate * floor.hot_us() / 1e6),
+            times_hot: deliveries_per_s.filter(|_| !is_paced).map(|rate| rate * floor.hot_us() / 1e6),
             times_hot_by_cpu: cpu_us.filter(|_| !is_paced).map(|cpu_us| floor.hot_cpu_us() / cpu_us),
             p50_ms: ms(traffic.and_then(|traffic| traffic.p50)),
             p99_ms: ms(traffic.and_then(|traffic| traffic.p99)),
@@ -214,11 +202,7 @@ fn remarks(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
     let (name, verdict) = (outcome.load.name, &outcome.verdict);
     let connections = outcome.load.layout.members();
     if let Some(traffic) = &outcome.traffic {
-        writeln!(
-            out,
-            "{name}: {connections} connections, {:.0} bytes a frame",
-            traffic.frame_bytes
-        )?;
+        writeln!(out, "{name}: {connections} connections, {:.0} bytes a frame", traffic.frame_bytes)?;
         if let Some(others) = traffic.others_busy.filter(|others| *others > 0.05) {
             let percent = others * 100.0;
             writeln!(
@@ -227,33 +211,19 @@ fn remarks(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
             )?;
         }
         if traffic.generator_busy > 0.95 {
-            writeln!(
-                out,
-                "{name}: the generator was busy throughout: the server may be able to do more"
-            )?;
+            writeln!(out, "{name}: the generator was busy throughout: the server may be able to do more")?;
         }
     }
     if let Some(pinged) = &outcome.pinged {
         let resident = shown(pinged.resident_kib_per_connection, 1);
-        writeln!(
-            out,
-            "{name}: {} of {connections} answered a ping, {resident} KiB each after it",
-            pinged.pongs
-        )?;
+        writeln!(out, "{name}: {} of {connections} answered a ping, {resident} KiB each after it", pinged.pongs)?;
     }
     if !verdict.seq_checked {
-        writeln!(
-            out,
-            "{name}: no `seq` in the server's frames; the senders' own counters were checked"
-        )?;
+        writeln!(out, "{name}: no `seq` in the server's frames; the senders' own counters were checked")?;
     }
     if verdict.refusals + verdict.gone > 0 {
         let example = verdict.example.as_deref().unwrap_or_default();
-        writeln!(
-            out,
-            "{name}: {} errors, {} connections gone: {example}",
-            verdict.refusals, verdict.gone
-        )?;
+        writeln!(out, "{name}: {} errors, {} connections gone: {example}", verdict.refusals, verdict.gone)?;
     }
     Ok(())
 }

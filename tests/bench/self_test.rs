@@ -10,11 +10,7 @@ use crate::frame::{CLOSE, Stamp, TEXT};
 use crate::histogram::Histogram;
 use crate::member::{Member, Pace};
 
-const LAYOUT: Layout = Layout {
-    rooms: 1,
-    members_per_room: 7,
-    senders_per_room: 2,
-};
+const LAYOUT: Layout = Layout { rooms: 1, members_per_room: 7, senders_per_room: 2 };
 /// A member that is watched and does not send; one that is only counted.
 const WATCHED: usize = 3;
 const COUNTED: usize = 6;
@@ -98,35 +94,19 @@ fn errors_and_ends_are_found() -> io::Result<()> {
     for member in 0..LAYOUT.members() {
         stage.play(member, &messages.iter().flat_map(Message::frame).collect::<Vec<u8>>())?;
     }
-    stage.play(
-        WATCHED,
-        &text(r#"{"content":"slow down","type":"error","code":"rate_limited"}"#),
-    )?;
+    stage.play(WATCHED, &text(r#"{"content":"slow down","type":"error","code":"rate_limited"}"#))?;
     stage.play(0, &[CLOSE, 2, 0x03, 0xf5])?;
     stage.far_ends[COUNTED].shutdown(std::net::Shutdown::Both)?;
     let verdict = stage.crowd.settle(PATIENCE)?;
-    expect(
-        "an error and two ends",
-        [verdict.refusals, verdict.gone, verdict.losses],
-        [1, 2, 0],
-    )?;
-    expect(
-        "a stamped latency",
-        stage.crowd.sightings.latency.quantile(1.0).is_some(),
-        true,
-    )
+    expect("an error and two ends", [verdict.refusals, verdict.gone, verdict.losses], [1, 2, 0])?;
+    expect("a stamped latency", stage.crowd.sightings.latency.quantile(1.0).is_some(), true)
 }
 
 fn quantiles_are_right() -> io::Result<()> {
     let mut histogram = Histogram::new();
     expect("no quantile of nothing", histogram.quantile(0.5), None)?;
     (1..=100_000).for_each(|us| histogram.record(us * 1000));
-    for (share, ns) in [
-        (0.5, 50_000_000_f64),
-        (0.99, 99_000_000.0),
-        (0.999, 99_900_000.0),
-        (1.0, 100_000_000.0),
-    ] {
+    for (share, ns) in [(0.5, 50_000_000_f64), (0.99, 99_000_000.0), (0.999, 99_900_000.0), (1.0, 100_000_000.0)] {
         let found = histogram.quantile(share).unwrap_or_default().as_nanos() as f64;
         expect("a quantile", (ns..=ns * (1.0 + 1.0 / 64.0)).contains(&found), true)?;
     }
@@ -142,22 +122,10 @@ struct Stage {
 impl Stage {
     fn set() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut stage = Self {
-            crowd: Crowd::new(LAYOUT)?,
-            far_ends: Vec::new(),
-        };
-        let marker = Message {
-            seq: SEQ_OF_MARKER,
-            stamp: Stamp {
-                sent_ns: 0,
-                counter: 0,
-                sender: 0,
-            },
-        };
+        let mut stage = Self { crowd: Crowd::new(LAYOUT)?, far_ends: Vec::new() };
+        let marker = Message { seq: SEQ_OF_MARKER, stamp: Stamp { sent_ns: 0, counter: 0, sender: 0 } };
         for member in 0..LAYOUT.members() {
-            stage
-                .crowd
-                .add(Member::over(TcpStream::connect(listener.local_addr()?)?, Vec::new())?)?;
+            stage.crowd.add(Member::over(TcpStream::connect(listener.local_addr()?)?, Vec::new())?)?;
             let (far_end, _) = listener.accept()?;
             far_end.set_nodelay(true)?;
             stage.far_ends.push(far_end);
@@ -165,13 +133,7 @@ impl Stage {
             stage.play(member, &marker.frame())?;
         }
         let all = LAYOUT.members();
-        expect(
-            "settled",
-            stage
-                .crowd
-                .turn_until(PATIENCE, |crowd| crowd.sightings.settled == all)?,
-            true,
-        )?;
+        expect("settled", stage.crowd.turn_until(PATIENCE, |crowd| crowd.sightings.settled == all)?, true)?;
         stage.crowd.count_unwatched();
         stage.crowd.sightings.timed_since_ns = 0;
         Ok(stage)
@@ -187,15 +149,8 @@ impl Stage {
                 let mut command = [0; COMMAND_BYTES];
                 self.far_ends[sender].read_exact(&mut command)?;
                 let stamp = stamp_of(command)?;
-                expect(
-                    "a command",
-                    (stamp.counter, usize::from(stamp.sender)),
-                    (round + 1, sender),
-                )?;
-                messages.push(Message {
-                    seq: SEQ_OF_MARKER + 1 + messages.len() as u64,
-                    stamp,
-                });
+                expect("a command", (stamp.counter, usize::from(stamp.sender)), (round + 1, sender))?;
+                messages.push(Message { seq: SEQ_OF_MARKER + 1 + messages.len() as u64, stamp });
             }
         }
         Ok(messages)
@@ -214,10 +169,7 @@ impl Stage {
 impl Message {
     fn frame(&self) -> Vec<u8> {
         let content = String::from_utf8_lossy(&self.stamp.content()).into_owned();
-        text(&format!(
-            r#"{{"id":"{:036}","content":"{content}","type":"text","seq":{},"nonce":"x"}}"#,
-            0, self.seq
-        ))
+        text(&format!(r#"{{"id":"{:036}","content":"{content}","type":"text","seq":{},"nonce":"x"}}"#, 0, self.seq))
     }
 }
 
@@ -237,25 +189,13 @@ fn stamp_of(command: [u8; COMMAND_BYTES]) -> io::Result<Stamp> {
     let [head, length, mask @ ..] = &command[..6] else {
         return Err(io::ErrorKind::InvalidData.into());
     };
-    expect(
-        "a text frame's head",
-        (*head, usize::from(*length)),
-        (TEXT, 0x80 | (COMMAND_BYTES - 6)),
-    )?;
-    let json: Vec<u8> = command[6..]
-        .iter()
-        .zip(mask.iter().cycle())
-        .map(|(byte, key)| byte ^ key)
-        .collect();
+    expect("a text frame's head", (*head, usize::from(*length)), (TEXT, 0x80 | (COMMAND_BYTES - 6)))?;
+    let json: Vec<u8> = command[6..].iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
     let value: serde_json::Value = serde_json::from_slice(&json)?;
     let content = value["content"].as_str().unwrap_or_default();
     let stamp = Stamp::read(content.as_bytes()).ok_or(io::ErrorKind::InvalidData)?;
     let nonce = format!("{:04x}.{:08x}", stamp.sender, stamp.counter);
-    expect(
-        "its type and nonce",
-        (&value["type"], &value["nonce"]),
-        (&"text".into(), &nonce.into()),
-    )?;
+    expect("its type and nonce", (&value["type"], &value["nonce"]), (&"text".into(), &nonce.into()))?;
     Ok(stamp)
 }
 
@@ -263,7 +203,5 @@ fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> 
     if found == expected {
         return Ok(());
     }
-    Err(io::Error::other(format!(
-        "self-test, {what}: {found:?} instead of {expected:?}"
-    )))
+    Err(io::Error::other(format!("self-test, {what}: {found:?} instead of {expected:?}")))
 }

@@ -55,22 +55,14 @@ impl Server {
         }
         let address = line.trim_end().strip_prefix("listening on http://");
         server.address = address.and_then(|address| address.parse().ok()).ok_or_else(|| {
-            io::Error::other(format!(
-                "`{}` said {line:?} where `listening on …` was due",
-                program.display()
-            ))
+            io::Error::other(format!("`{}` said {line:?} where `listening on …` was due", program.display()))
         })?;
         Ok(server)
     }
 
     /// One that runs already.
     pub fn running(address: SocketAddr, pid: Option<Pid>) -> Self {
-        Self {
-            address,
-            pid,
-            core: None,
-            started: None,
-        }
+        Self { address, pid, core: None, started: None }
     }
 }
 

@@ -42,11 +42,7 @@ impl Verdict {
     }
 
     fn judge(&mut self, room: &[Member], message_bytes: u64) {
-        let sent = room
-            .iter()
-            .filter_map(|member| member.sender.as_ref())
-            .map(|sender| u64::from(sender.sent))
-            .sum();
+        let sent = room.iter().filter_map(|member| member.sender.as_ref()).map(|sender| u64::from(sender.sent)).sum();
         let live_bytes = live_bytes(room, sent);
         for member in room {
             if let Some(why) = &member.gone {
@@ -72,15 +68,7 @@ impl Verdict {
 /// What each member of a room should have read of its live traffic: as much as a sampled one that saw everything
 /// once, or where there is none, as the one that saw most.
 fn live_bytes(room: &[Member], sent: u64) -> u64 {
-    let watched = || {
-        room.iter()
-            .filter_map(|member| Some((member.witness.as_ref()?, member.live_bytes)))
-    };
-    let faultless = watched()
-        .filter(|(witness, _)| witness.count() == sent)
-        .map(|(_, bytes)| bytes)
-        .min();
-    faultless
-        .or_else(|| watched().map(|(_, bytes)| bytes).max())
-        .unwrap_or(0)
+    let watched = || room.iter().filter_map(|member| Some((member.witness.as_ref()?, member.live_bytes)));
+    let faultless = watched().filter(|(witness, _)| witness.count() == sent).map(|(_, bytes)| bytes).min();
+    faultless.or_else(|| watched().map(|(_, bytes)| bytes).max()).unwrap_or(0)
 }

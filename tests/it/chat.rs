@@ -72,10 +72,7 @@ fn coming_and_going_is_seen_by_the_others() {
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     let join = ana.expect("join");
-    assert_eq!(
-        (&join["username"], &join["user_id"]),
-        (&json!("Ben"), &json!(ben.user_id()))
-    );
+    assert_eq!((&join["username"], &join["user_id"]), (&json!("Ben"), &json!(ben.user_id())));
     let ben_id = ben.user_id();
     ben.say("bye");
     ben.expect_text("bye");
@@ -166,11 +163,7 @@ fn a_history_that_is_no_number_is_refused() {
     let server = Server::start();
     for target in ["/ws?history=many", "/ws?history=-1", "/ws?history=1.5"] {
         let refusal = Ws::refused(&server, target, &[]);
-        assert_eq!(
-            (refusal.status, &refusal.json()["code"]),
-            (400, &json!("bad_request")),
-            "{target}"
-        );
+        assert_eq!((refusal.status, &refusal.json()["code"]), (400, &json!("bad_request")), "{target}");
     }
 }
 
@@ -213,9 +206,7 @@ fn seq_is_consecutive_and_the_same_for_all_however_many_talk() {
     const TALKERS: usize = 4;
     const EACH: usize = 100;
     let server = Server::unhurried();
-    let mut all: Vec<Ws> = (0..TALKERS)
-        .map(|n| Ws::join(&server, &format!("/ws/tea/T{n}")))
-        .collect();
+    let mut all: Vec<Ws> = (0..TALKERS).map(|n| Ws::join(&server, &format!("/ws/tea/T{n}"))).collect();
     let heard: Vec<Vec<Value>> = std::thread::scope(|scope| {
         let talk = |(talker, ws): (usize, &mut Ws)| {
             for number in 0..EACH {
@@ -227,15 +218,8 @@ fn seq_is_consecutive_and_the_same_for_all_however_many_talk() {
             }
             heard
         };
-        let threads: Vec<_> = all
-            .iter_mut()
-            .enumerate()
-            .map(|one| scope.spawn(move || talk(one)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a talker"))
-            .collect()
+        let threads: Vec<_> = all.iter_mut().enumerate().map(|one| scope.spawn(move || talk(one))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a talker")).collect()
     });
     for one in &heard {
         assert_eq!(one, &heard[0]);
@@ -244,10 +228,8 @@ fn seq_is_consecutive_and_the_same_for_all_however_many_talk() {
     assert_eq!(seqs, (1..=(TALKERS * EACH) as u64).collect::<Vec<_>>());
     for talker in 0..TALKERS {
         let prefix = format!("{talker} ");
-        let own: Vec<&str> = heard[0]
-            .iter()
-            .filter_map(|frame| frame["content"].as_str()?.strip_prefix(&prefix))
-            .collect();
+        let own: Vec<&str> =
+            heard[0].iter().filter_map(|frame| frame["content"].as_str()?.strip_prefix(&prefix)).collect();
         let wanted: Vec<String> = (0..EACH).map(|number| number.to_string()).collect();
         assert_eq!(own, wanted, "one connection's messages keep their order");
     }
@@ -275,10 +257,7 @@ fn one_connection_is_in_two_rooms() {
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.command(&json!({"type": "join", "room_id": "coffee", "nonce": "j"}));
     let welcome = ana.expect("welcome");
-    assert_eq!(
-        (&welcome["room_id"], &welcome["username"]),
-        (&json!("coffee"), &json!("Ana"))
-    );
+    assert_eq!((&welcome["room_id"], &welcome["username"]), (&json!("coffee"), &json!("Ana")));
     assert_eq!(welcome["user_id"], ana.user_id(), "one connection is one user");
     assert_eq!(welcome["member_count"], 2);
     ana.expect_text("before");
@@ -295,10 +274,7 @@ fn one_connection_is_in_two_rooms() {
 
     ana.command(&json!({"type": "leave", "room_id": "coffee"}));
     let ack = ana.expect("leave");
-    assert_eq!(
-        (&ack["room_id"], &ack["user_id"]),
-        (&json!("coffee"), &json!(ana.user_id()))
-    );
+    assert_eq!((&ack["room_id"], &ack["user_id"]), (&json!("coffee"), &json!(ana.user_id())));
     coffee.expect("leave");
     coffee.say("alone again");
     coffee.expect_text("alone again");
@@ -367,10 +343,7 @@ fn a_message_has_many_spellings() {
     ] {
         ana.command(&spelling);
         let frame = ana.expect_text("hi");
-        assert_eq!(
-            (&frame["username"], &frame["user_id"]),
-            (&json!("Ana"), &json!(ana.user_id()))
-        );
+        assert_eq!((&frame["username"], &frame["user_id"]), (&json!("Ana"), &json!(ana.user_id())));
     }
 }
 
@@ -445,10 +418,7 @@ fn a_name_that_cannot_be_is_refused_before_the_upgrade() {
         let refusal = Ws::refused(&server, target, &[]);
         let body = refusal.json();
         assert_eq!((refusal.status, &body["code"]), (400, &json!(code)), "{target}: {body}");
-        assert!(
-            body["error"].as_str().is_some_and(|sentence| !sentence.is_empty()),
-            "{target}"
-        );
+        assert!(body["error"].as_str().is_some_and(|sentence| !sentence.is_empty()), "{target}");
     }
     let longest = format!("/ws/{}/{}", encoded(&"ক".repeat(64)), encoded(&"খ".repeat(32)));
     Ws::join(&server, &longest);
@@ -460,10 +430,7 @@ fn a_room_is_listed_while_somebody_is_in_it_or_something_was_said() {
     let ids = |server: &Server| -> Vec<String> {
         let listing = server.get("/api/rooms").json();
         let rooms = listing["data"].as_array().expect("a list of rooms");
-        rooms
-            .iter()
-            .filter_map(|room| room["id"].as_str().map(str::to_string))
-            .collect()
+        rooms.iter().filter_map(|room| room["id"].as_str().map(str::to_string)).collect()
     };
     let silent = Ws::join(&server, "/ws/silent/Ana");
     let mut talked = Ws::join(&server, "/ws/talked/Ana");
@@ -472,9 +439,7 @@ fn a_room_is_listed_while_somebody_is_in_it_or_something_was_said() {
     assert_eq!(ids(&server), ["silent", "talked"]);
     silent.close(1000);
     talked.close(1000);
-    crate::support::eventually("the silent room is gone", crate::support::DEADLINE, || {
-        ids(&server) == ["talked"]
-    });
+    crate::support::eventually("the silent room is gone", crate::support::DEADLINE, || ids(&server) == ["talked"]);
     let back = Ws::join(&server, "/ws/talked/Ben");
     assert_eq!(back.welcome["seq"], 1);
 }

@@ -25,15 +25,8 @@ fn adda() -> Command {
 #[track_caller]
 fn refusal(command: &mut Command) -> (Option<i32>, String) {
     let output = output(command);
-    assert!(
-        output.stdout.is_empty(),
-        "{command:?} said {:?}",
-        String::from_utf8_lossy(&output.stdout)
-    );
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    )
+    assert!(output.stdout.is_empty(), "{command:?} said {:?}", String::from_utf8_lossy(&output.stdout));
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
@@ -57,24 +50,14 @@ fn a_flag_that_is_none_is_exit_2_and_a_sentence() {
     ] {
         let (code, said) = refusal(adda().args(flags));
         assert_eq!(code, Some(2), "{flags:?}: {said}");
-        assert!(
-            said.contains(flags[0].split('=').next().unwrap_or_default()),
-            "{flags:?}: {said}"
-        );
-        assert!(
-            !said.contains("panicked") && !said.contains('\u{1b}'),
-            "{flags:?}: {said}"
-        );
+        assert!(said.contains(flags[0].split('=').next().unwrap_or_default()), "{flags:?}: {said}");
+        assert!(!said.contains("panicked") && !said.contains('\u{1b}'), "{flags:?}: {said}");
     }
 }
 
 #[test]
 fn the_environment_is_heard_and_flags_go_before_it() {
-    for (name, value) in [
-        ("ADDA_LISTEN", "127.0.0.1:x"),
-        ("ADDA_HISTORY", "many"),
-        ("PORT", "high"),
-    ] {
+    for (name, value) in [("ADDA_LISTEN", "127.0.0.1:x"), ("ADDA_HISTORY", "many"), ("PORT", "high")] {
         let (code, said) = refusal(adda().env(name, value));
         assert_eq!(code, Some(2), "{name}={value}: {said}");
         assert!(!said.trim().is_empty(), "{name}={value}");
@@ -82,20 +65,11 @@ fn the_environment_is_heard_and_flags_go_before_it() {
     let server = Server::with(&["--history", "1"]);
     assert_eq!(server.get("/healthz").status, 200);
     let mut command = Command::new("env");
-    command.args([
-        "ADDA_LISTEN=127.0.0.1:0",
-        "ADDA_MAX_CONTENT=77",
-        "PORT=1",
-        env!("CARGO_BIN_EXE_adda"),
-    ]);
+    command.args(["ADDA_LISTEN=127.0.0.1:0", "ADDA_MAX_CONTENT=77", "PORT=1", env!("CARGO_BIN_EXE_adda")]);
     let server = Server::spawn(command);
     assert_eq!(Ws::join(&server, "/ws").welcome["limits"]["content_bytes"], 77);
     let mut command = Command::new("env");
-    command.args([
-        "ADDA_LISTEN=127.0.0.1:1",
-        "ADDA_MAX_CONTENT=77",
-        env!("CARGO_BIN_EXE_adda"),
-    ]);
+    command.args(["ADDA_LISTEN=127.0.0.1:1", "ADDA_MAX_CONTENT=77", env!("CARGO_BIN_EXE_adda")]);
     command.args(["--listen", "127.0.0.1:0", "--max-content", "88"]);
     let server = Server::spawn(command);
     assert_eq!(Ws::join(&server, "/ws").welcome["limits"]["content_bytes"], 88);
@@ -107,11 +81,7 @@ fn port_is_heard_as_platforms_set_it() {
     let mut command = Command::new("env");
     command.args(["PORT=0", env!("CARGO_BIN_EXE_adda")]);
     let server = Server::spawn(command);
-    assert!(
-        server.addr().ip().is_unspecified(),
-        "as by default, but for the port: {}",
-        server.addr()
-    );
+    assert!(server.addr().ip().is_unspecified(), "as by default, but for the port: {}", server.addr());
     assert_ne!(server.addr().port(), 0);
 }
 
@@ -196,8 +166,7 @@ fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
     let mut server = Server::start();
     let _silent: Vec<Ws> = (0..10).map(|_| Ws::connect(&server, "/ws/tea/Silent")).collect();
     let mut half = TcpStream::connect(server.addr()).expect("a connection");
-    half.write_all(b"GET /api/rooms HTTP/1.1\r\nHost:")
-        .expect("half a head");
+    half.write_all(b"GET /api/rooms HTTP/1.1\r\nHost:").expect("half a head");
     let mut request = TcpStream::connect(server.addr()).expect("a connection");
     request
         .write_all(b"POST /api/rooms HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf a body")
@@ -210,9 +179,7 @@ fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
 fn under_load_everybody_gets_1001_and_what_was_acked_was_sent() {
     const TALKERS: usize = 8;
     let mut server = Server::unhurried();
-    let all: Vec<Ws> = (0..TALKERS)
-        .map(|n| Ws::join(&server, &format!("/ws/tea/T{n}")))
-        .collect();
+    let all: Vec<Ws> = (0..TALKERS).map(|n| Ws::join(&server, &format!("/ws/tea/T{n}"))).collect();
     let stopped = AtomicBool::new(false);
     let codes: Vec<u16> = thread::scope(|scope| {
         let talk = |mut ws: Ws| {
@@ -241,10 +208,7 @@ fn under_load_everybody_gets_1001_and_what_was_acked_was_sent() {
         let threads: Vec<_> = all.into_iter().map(|ws| scope.spawn(talk(ws))).collect();
         server.wait_for_metric_over("messages_total", 2_000);
         server.signal(Signal::TERM);
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a talker"))
-            .collect()
+        threads.into_iter().map(|thread| thread.join().expect("a talker")).collect()
     });
     assert_eq!(codes, [1001; TALKERS]);
     assert_eq!(server.wait_exit(STOP_WAIT).code(), Some(0));
@@ -257,11 +221,7 @@ fn stdout_holds_the_address_and_no_log() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait_exit(STOP_WAIT).code(), Some(0));
     let rest = server.rest_of_stdout();
-    assert!(
-        rest.iter()
-            .all(|line| !line.contains("INFO") && !line.contains("DEBUG")),
-        "{rest:?}"
-    );
+    assert!(rest.iter().all(|line| !line.contains("INFO") && !line.contains("DEBUG")), "{rest:?}");
     assert!(!server.log().is_empty(), "the log goes to stderr");
 }
 
@@ -270,10 +230,7 @@ fn it_accepts_from_the_moment_it_says_so() {
     let start = Instant::now();
     let server = Server::start();
     let first_line = start.elapsed();
-    assert_eq!(
-        http(server.addr(), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status,
-        200
-    );
+    assert_eq!(http(server.addr(), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
     assert!(first_line < Duration::from_secs(2), "{first_line:?}");
 }
 
@@ -308,14 +265,9 @@ fn the_log_holds_no_control_characters_no_bodies_and_no_queries() {
     assert_eq!(server.wait_exit(STOP_WAIT).code(), Some(0));
     let log = server.log();
     assert!(log.lines().count() > 1, "something is logged: {log:?}");
-    let control = log
-        .chars()
-        .find(|c| (c.is_control() && *c != '\n') || matches!(c, '\u{202a}'..='\u{202e}'));
+    let control = log.chars().find(|c| (c.is_control() && *c != '\n') || matches!(c, '\u{202a}'..='\u{202e}'));
     assert_eq!(control, None, "{log:?}");
-    assert!(
-        !log.lines().any(|line| line.trim_start().starts_with("forged-line")),
-        "{log}"
-    );
+    assert!(!log.lines().any(|line| line.trim_start().starts_with("forged-line")), "{log}");
     for secret in ["s3cret-token", "s3cret-words"] {
         assert!(!log.contains(secret), "{log}");
     }

@@ -25,21 +25,10 @@ impl Client {
     #[track_caller]
     fn start(command: &mut Command) -> Self {
         // A proxy is for other hosts than this one.
-        for name in [
-            "http_proxy",
-            "https_proxy",
-            "all_proxy",
-            "HTTP_PROXY",
-            "HTTPS_PROXY",
-            "ALL_PROXY",
-        ] {
+        for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             command.env_remove(name);
         }
-        let child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn();
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
         match child {
             Ok(child) => Self(child),
             Err(error) => panic!("failed to run {command:?}: {error}; run tests/run once, it installs the clients"),
@@ -50,10 +39,7 @@ impl Client {
     #[track_caller]
     fn lines(mut self) -> Vec<String> {
         let stdout = self.0.stdout.take().expect("a piped stdout");
-        let lines = BufReader::new(stdout)
-            .lines()
-            .map(|line| line.expect("text in UTF-8"))
-            .collect();
+        let lines = BufReader::new(stdout).lines().map(|line| line.expect("text in UTF-8")).collect();
         let status = self.0.wait().expect("our own child");
         assert!(status.success(), "{status}: {lines:?}");
         lines
@@ -78,13 +64,9 @@ fn chat(server: &Server, watcher: &str, target: impl Fn(&str) -> String, names: 
     let count = SAID.len().to_string();
 
     let mut python = Command::new(tools.join("venv/bin/python"));
-    python
-        .arg(clients.join("chat.py"))
-        .args([&url(names[0]), SAID[0].1, &count]);
+    python.arg(clients.join("chat.py")).args([&url(names[0]), SAID[0].1, &count]);
     let mut node = Command::new("node");
-    node.arg(clients.join("chat.mjs"))
-        .args([&url(names[1]), SAID[1].1, &count])
-        .env("ADDA_TEST_TOOLS", &tools);
+    node.arg(clients.join("chat.mjs")).args([&url(names[1]), SAID[1].1, &count]).env("ADDA_TEST_TOOLS", &tools);
     let mut websocat = Command::new(tools.join("bin/websocat"));
     websocat.args(["--text", "--no-close", &url(names[2])]);
 
@@ -104,9 +86,7 @@ fn chat(server: &Server, watcher: &str, target: impl Fn(&str) -> String, names: 
     watcher.say("begin");
     // websocat needs no JSON: a line as typed is a message.
     let stdin = websocat.0.stdin.as_mut().expect("a piped stdin");
-    stdin
-        .write_all(format!("{}\n", SAID[2].1).as_bytes())
-        .expect("a line for websocat");
+    stdin.write_all(format!("{}\n", SAID[2].1).as_bytes()).expect("a line for websocat");
 
     let said: BTreeSet<String> = (0..3).map(|n| format!("{}: {}", names[n], SAID[n].1)).collect();
     for (client, lines) in [("Python", python.lines()), ("Node", node.lines())] {
@@ -138,12 +118,7 @@ const NAMES: [&str; 3] = [SAID[0].0, SAID[1].0, SAID[2].0];
 #[test]
 fn by_room_and_username_in_the_query() {
     let server = Server::start();
-    chat(
-        &server,
-        "/ws?room=%E0%A6%9A%E0%A6%BE",
-        |name| format!("/ws?room=চা&username={name}"),
-        NAMES,
-    );
+    chat(&server, "/ws?room=%E0%A6%9A%E0%A6%BE", |name| format!("/ws?room=চা&username={name}"), NAMES);
 }
 
 #[test]
@@ -155,23 +130,13 @@ fn by_username_in_the_path() {
 #[test]
 fn by_room_and_username_in_the_path() {
     let server = Server::start();
-    chat(
-        &server,
-        "/ws/%E0%A6%9A%E0%A6%BE/W",
-        |name| format!("/ws/চা/{name}"),
-        NAMES,
-    );
+    chat(&server, "/ws/%E0%A6%9A%E0%A6%BE/W", |name| format!("/ws/চা/{name}"), NAMES);
 }
 
 #[test]
 fn by_the_room_alone() {
     let server = Server::start();
-    chat(
-        &server,
-        "/ws/chat/%E0%A6%9A%E0%A6%BE/",
-        |_| "/ws/chat/চা/".to_string(),
-        ["Anonymous"; 3],
-    );
+    chat(&server, "/ws/chat/%E0%A6%9A%E0%A6%BE/", |_| "/ws/chat/চা/".to_string(), ["Anonymous"; 3]);
 }
 
 #[test]
@@ -183,9 +148,7 @@ fn all_ways_at_once() {
         name => format!("/ws/general/{name}"),
     };
     chat(&server, "/ws/chat/general/", target, NAMES);
-    eventually(
-        "only the room's words are left",
-        DEADLINE.max(Duration::from_secs(1)),
-        || server.get("/api/rooms/general").json()["data"]["client_count"] == 0,
-    );
+    eventually("only the room's words are left", DEADLINE.max(Duration::from_secs(1)), || {
+        server.get("/api/rooms/general").json()["data"]["client_count"] == 0
+    });
 }

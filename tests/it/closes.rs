@@ -41,14 +41,8 @@ fn a_breach_of_the_protocol_is_1002() {
         ("a continuation of nothing", masked_frame(0x80, b"x")),
         ("a new message within another", broken_in_two),
         ("a close with half a code", masked_frame(CLOSE, &[3])),
-        (
-            "a close with a code that is never sent",
-            masked_frame(CLOSE, &1005_u16.to_be_bytes()),
-        ),
-        (
-            "a close with no code of the protocol's",
-            masked_frame(CLOSE, &999_u16.to_be_bytes()),
-        ),
+        ("a close with a code that is never sent", masked_frame(CLOSE, &1005_u16.to_be_bytes())),
+        ("a close with no code of the protocol's", masked_frame(CLOSE, &999_u16.to_be_bytes())),
     ] {
         closes_with(&server, what, &bytes, 1002);
     }
@@ -91,11 +85,7 @@ fn a_message_over_64_kib_is_1009_however_it_is_cut() {
     }
     let mut ws = Ws::join(&server, "/ws/tea/Ana");
     ws.send_raw(&masked_frame(TEXT, &[b'x'; 65_536]));
-    assert_eq!(
-        ws.expect("error")["code"],
-        "too_long",
-        "64 KiB are a message, if not one for a room"
-    );
+    assert_eq!(ws.expect("error")["code"], "too_long", "64 KiB are a message, if not one for a room");
     ws.expect_nothing_else();
 }
 
@@ -111,10 +101,7 @@ fn a_close_is_echoed_and_the_others_hear_of_it() {
     }
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.send_raw(&masked_frame(CLOSE, b""));
-    assert!(
-        matches!(ana.event(), Event::Close(None | Some(1000))),
-        "a close without a code"
-    );
+    assert!(matches!(ana.event(), Event::Close(None | Some(1000))), "a close without a code");
     ana.end();
 }
 
@@ -153,9 +140,7 @@ fn a_ping_has_its_pong_even_amid_fragments() {
 #[track_caller]
 fn listened_to_in_silence(server: &Server, target: &str) -> (Vec<u8>, Duration) {
     let mut stream = TcpStream::connect(server.addr()).expect("a connection");
-    stream
-        .write_all(upgrade_request(target, &[]).as_bytes())
-        .expect("a request");
+    stream.write_all(upgrade_request(target, &[]).as_bytes()).expect("a request");
     let mut bytes = read_response(&mut stream, DEADLINE).expect("an upgrade").body;
     let start = Instant::now();
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
@@ -175,14 +160,9 @@ fn who_never_answers_a_ping_is_gone_within_the_deadline_and_who_does_stays() {
     let (bytes, took) = listened_to_in_silence(&server, "/ws/tea/Silent");
     let pings = bytes.windows(2).filter(|two| two[0] == PING).count();
     assert!(pings >= 1, "no ping in {bytes:02x?}");
-    let close = bytes
-        .windows(4)
-        .rposition(|four| four[0] == CLOSE && four[2..] == 1008_u16.to_be_bytes());
+    let close = bytes.windows(4).rposition(|four| four[0] == CLOSE && four[2..] == 1008_u16.to_be_bytes());
     assert!(close.is_some(), "no close frame with 1008 in {bytes:02x?}");
-    assert!(
-        (Duration::from_secs(2)..IDLE_WAIT).contains(&took),
-        "gone after {took:?}"
-    );
+    assert!((Duration::from_secs(2)..IDLE_WAIT).contains(&took), "gone after {took:?}");
     let mut honest = honest.join().expect("the honest member");
     honest.expect_nothing_else();
     server.wait_for_metric("drops_total{reason=\"idle\"}", 1);
@@ -210,9 +190,7 @@ fn a_frame_that_drips_in_byte_by_byte_is_given_up() {
     let mut ws = Ws::join(&server, "/ws/tea/Ana");
     let frame = masked_frame(TEXT, &[b'x'; 4_000]);
     let mut bytes = frame.into_iter();
-    let (event, took) = ended_while_sending(&mut ws, Duration::from_millis(50), || {
-        bytes.next().into_iter().collect()
-    });
+    let (event, took) = ended_while_sending(&mut ws, Duration::from_millis(50), || bytes.next().into_iter().collect());
     assert_eq!(event, Event::Close(Some(1008)));
     assert!(took < IDLE_WAIT, "gone after {took:?}");
 }
@@ -226,10 +204,7 @@ fn empty_fragments_without_end_are_given_up() {
     let empty = masked_frame(CONTINUED, b"").repeat(1_000);
     let (event, took) = ended_while_sending(&mut ws, Duration::from_millis(1), || empty.clone());
     // What was still on its way may turn the end into a reset.
-    assert!(
-        matches!(event, Event::Close(Some(1008 | 1009)) | Event::End),
-        "{event:?}"
-    );
+    assert!(matches!(event, Event::Close(Some(1008 | 1009)) | Event::End), "{event:?}");
     assert!(took < IDLE_WAIT, "gone after {took:?}");
     let grown = server.rss_kib().saturating_sub(before);
     assert!(grown < 2 * 1024, "{grown} KiB for nothing");

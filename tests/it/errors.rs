@@ -56,13 +56,7 @@ fn what_is_not_json_is_answered_without_a_nonce() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let deep = "{\"a\":".repeat(10_000);
-    for text in [
-        "{",
-        "{}x",
-        "{\"content\":\"\\ud800\"}",
-        "{'content':'x'}",
-        deep.as_str(),
-    ] {
+    for text in ["{", "{}x", "{\"content\":\"\\ud800\"}", "{'content':'x'}", deep.as_str()] {
         ana.send(text);
         expect_error(&mut ana, "bad_json", None);
     }
@@ -114,11 +108,7 @@ fn a_room_that_one_is_not_in_hears_nothing() {
     ana.expect_nothing_else();
     coffee.expect_nothing_else();
     let rooms = server.get("/api/rooms").json();
-    assert_eq!(
-        rooms["data"].as_array().map(Vec::len),
-        Some(2),
-        "no room is made of a mistake: {rooms}"
-    );
+    assert_eq!(rooms["data"].as_array().map(Vec::len), Some(2), "no room is made of a mistake: {rooms}");
 }
 
 #[test]

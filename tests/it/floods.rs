@@ -37,9 +37,7 @@ fn wave(server: &Server) {
     let connect = || TcpStream::connect(server.addr()).expect("a connection");
     let idle = |_| {
         let mut stream = connect();
-        stream
-            .write_all(upgrade_request("/ws/crowd/Idle", &[]).as_bytes())
-            .expect("a request");
+        stream.write_all(upgrade_request("/ws/crowd/Idle", &[]).as_bytes()).expect("a request");
         let status = read_response(&mut stream, DEADLINE).expect("an answer").status;
         assert_eq!(status, 101);
         stream
@@ -47,9 +45,7 @@ fn wave(server: &Server) {
     let start = Instant::now();
     let mut dripping: Vec<TcpStream> = (0..DRIPPING).map(|_| connect()).collect();
     let idle: Vec<TcpStream> = (0..IDLE).map(idle).collect();
-    let head = b"GET /api/rooms HTTP/1.1\r\nHost: localhost\r\nX-Drip: "
-        .iter()
-        .chain(std::iter::repeat(&b'x'));
+    let head = b"GET /api/rooms HTTP/1.1\r\nHost: localhost\r\nX-Drip: ".iter().chain(std::iter::repeat(&b'x'));
     for byte in head {
         dripping.retain_mut(|stream| stream.write_all(&[*byte]).is_ok());
         if dripping.is_empty() {
@@ -95,20 +91,12 @@ fn a_room_chats_on_while_hundreds_drip_and_idle_and_nothing_of_them_stays() {
     });
     took.sort();
     let p99 = took[took.len() * 99 / 100];
-    println!(
-        "{} messages, p99 {p99:?}, longest {:?}",
-        took.len(),
-        took[took.len() - 1]
-    );
+    println!("{} messages, p99 {p99:?}, longest {:?}", took.len(), took[took.len() - 1]);
     assert!(took.len() > 200, "only {} messages", took.len());
     assert!(p99 < DELIVERY_MAX, "p99 {p99:?}");
     let slow = server.metric("refusals_total{reason=\"slow\"}");
     let idle = server.metric("drops_total{reason=\"idle\"}");
-    assert_eq!(
-        (slow, idle),
-        (2 * DRIPPING as u64, 2 * IDLE as u64),
-        "each is counted by its reason"
-    );
+    assert_eq!((slow, idle), (2 * DRIPPING as u64, 2 * IDLE as u64), "each is counted by its reason");
 }
 
 #[test]
@@ -117,9 +105,7 @@ fn a_crowd_comes_and_goes_without_a_trace() {
     let server = Server::unhurried();
     let mut watcher = Ws::join(&server, "/ws/watch/Watcher");
     for _ in 0..3 {
-        let crowd: Vec<Ws> = (0..100)
-            .map(|n| Ws::join(&server, &format!("/ws/crowd{}/Guest{n}", n % 10)))
-            .collect();
+        let crowd: Vec<Ws> = (0..100).map(|n| Ws::join(&server, &format!("/ws/crowd{}/Guest{n}", n % 10))).collect();
         server.wait_for_metric("members", 101);
         server.wait_for_metric("rooms", 11);
         drop(crowd);

@@ -23,27 +23,11 @@ const LAYERS: [(u8, &[&str]); 7] = [
 const KEPT_TO: [(&str, &[&str]); 2] = [("tiny_http", &["relay", "http"]), ("tungstenite", &["session", "ws"])];
 
 /// What the hub must not touch, as absences: the disk, other processes, JSON from clients, waiting for time.
-const NOT_IN_HUB: [&str; 6] = [
-    "std::fs",
-    "File",
-    "std::process",
-    "rusqlite",
-    "serde_json::from_",
-    "thread::sleep",
-];
+const NOT_IN_HUB: [&str; 6] = ["std::fs", "File", "std::process", "rusqlite", "serde_json::from_", "thread::sleep"];
 
 /// What may stand at the top of the checkout, besides dotfiles.
-const TOP_LEVEL: [&str; 9] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    "README.md",
-    "LICENSE",
-    "LICENSE-MIT",
-    "LICENSE-APACHE",
-    "src",
-    "static",
-    "tests",
-];
+const TOP_LEVEL: [&str; 9] =
+    ["Cargo.toml", "Cargo.lock", "README.md", "LICENSE", "LICENSE-MIT", "LICENSE-APACHE", "src", "static", "tests"];
 
 /// Where a registry is named, packages come from one place instead of where the machine's owner wants. In
 /// pieces, so that this file does not speak of what it looks for.
@@ -70,10 +54,7 @@ struct Source {
 
 impl Source {
     fn new(path: &str, text: &str) -> Self {
-        Self {
-            path: path.into(),
-            text: text.into(),
-        }
+        Self { path: path.into(), text: text.into() }
     }
 
     /// The file or folder of `src/` that it belongs to, where it does.
@@ -226,22 +207,13 @@ fn lines_with(code: &str, name: &str) -> Vec<usize> {
             !before && !after
         })
     };
-    code.lines()
-        .enumerate()
-        .filter(|(_, line)| holds(line))
-        .map(|(n, _)| n + 1)
-        .collect()
+    code.lines().enumerate().filter(|(_, line)| holds(line)).map(|(n, _)| n + 1).collect()
 }
 
 /// The modules that a file of `src/` names by `crate::…`, or by as many `super::` as lead there.
 fn imports(source: &Source) -> BTreeSet<String> {
     let code = code_of(&source.text);
-    let flat: String = code
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
-        .replace(":: ", "::")
-        .replace("{ ", "{");
+    let flat: String = code.split_whitespace().collect::<Vec<_>>().join(" ").replace(":: ", "::").replace("{ ", "{");
     let depth = source.path.matches('/').count();
     let mut roots = vec!["crate::".to_string(), "adda::".to_string()];
     let is_root_of_folder = source.path.ends_with("/mod.rs") || source.path == "src/lib.rs";
@@ -286,10 +258,7 @@ fn imports(source: &Source) -> BTreeSet<String> {
 }
 
 fn layer_of(module: &str) -> Option<u8> {
-    LAYERS
-        .iter()
-        .find(|(_, modules)| modules.contains(&module))
-        .map(|(layer, _)| *layer)
+    LAYERS.iter().find(|(_, modules)| modules.contains(&module)).map(|(layer, _)| *layer)
 }
 
 /// Breaches of the layers: imports from above, files without a place, circles.
@@ -299,25 +268,15 @@ fn check_layers(sources: &[Source]) -> Vec<String> {
     for source in sources {
         let Some(module) = source.module() else { continue };
         let Some(layer) = layer_of(module) else {
-            breaches.push(format!(
-                "{} has no layer in the table of tests/it/house.rs",
-                source.path
-            ));
+            breaches.push(format!("{} has no layer in the table of tests/it/house.rs", source.path));
             continue;
         };
         for import in imports(source) {
             // What is no module of ours stands in lib.rs itself, or is a macro of the file's own folder.
-            let import = if layer_of(&import).is_some() {
-                import.as_str()
-            } else {
-                "lib"
-            };
+            let import = if layer_of(&import).is_some() { import.as_str() } else { "lib" };
             let its_layer = layer_of(import).unwrap_or(u8::MAX);
             if import != module && its_layer > layer {
-                breaches.push(format!(
-                    "{} (layer {layer}) imports {import} (layer {its_layer})",
-                    source.path
-                ));
+                breaches.push(format!("{} (layer {layer}) imports {import} (layer {its_layer})", source.path));
             } else if import != module && its_layer == layer && module != "lib" && module != "main" {
                 graph.entry(module.to_string()).or_default().insert(import.to_string());
             }
@@ -392,10 +351,7 @@ fn check_length(sources: &[Source]) -> Vec<String> {
 /// Files that name a registry, and locks that name another than the ecosystem's own.
 fn check_registries(sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
-    let cargos_own = format!(
-        "registry+https://github.com/rust-lang/{}-index",
-        concat!("crates", ".io")
-    );
+    let cargos_own = format!("registry+https://github.com/rust-lang/{}-index", concat!("crates", ".io"));
     for source in sources {
         for (number, line) in source.text.lines().enumerate() {
             let named = REGISTRIES.iter().any(|registry| line.contains(registry));
@@ -412,11 +368,7 @@ fn check_top_level<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<String> 
     let first = |path: &'a str| path.split('/').next().unwrap_or_default();
     let names: BTreeSet<&str> = paths.into_iter().map(first).collect();
     let stray = |name: &&str| !name.starts_with('.') && !TOP_LEVEL.contains(name);
-    names
-        .into_iter()
-        .filter(stray)
-        .map(|name| format!("{name} stands at the top"))
-        .collect()
+    names.into_iter().filter(stray).map(|name| format!("{name} stands at the top")).collect()
 }
 
 /// The paths of the checkout: what git knows or would add, or all that is there where there is no git.
@@ -458,10 +410,7 @@ fn sources() -> Vec<Source> {
         Some(Source { path, text })
     };
     let sources: Vec<Source> = paths().into_iter().filter_map(read).collect();
-    assert!(
-        sources.iter().any(|source| source.path == "src/lib.rs"),
-        "this looks at the right folder"
-    );
+    assert!(sources.iter().any(|source| source.path == "src/lib.rs"), "this looks at the right folder");
     sources
 }
 
@@ -517,38 +466,18 @@ mod planted {
         for (path, text, breach) in [
             ("src/hub/mod.rs", "use crate::session::Session;", true),
             ("src/hub/mod.rs", "use crate::{model::Seq, http};", true),
-            (
-                "src/hub/mod.rs",
-                "use crate::{\n    model::{Seq, RoomId},\n    listener,\n};",
-                true,
-            ),
+            ("src/hub/mod.rs", "use crate::{\n    model::{Seq, RoomId},\n    listener,\n};", true),
             ("src/hub/state.rs", "use super::super::session;", true),
             ("src/hub/state.rs", "fn f() { crate::relay::go() }", true),
             ("src/model.rs", "use super::hub;", true),
             ("src/model.rs", "use crate::start;", true),
             ("src/protocol.rs", "fn f(x: crate::store::Store) {}", true),
             ("src/surprise.rs", "", true),
-            (
-                "src/hub/mod.rs",
-                "use crate::store::Store; use crate::protocol::{self, Frame};",
-                false,
-            ),
+            ("src/hub/mod.rs", "use crate::store::Store; use crate::protocol::{self, Frame};", false),
             ("src/hub/mod.rs", "use crate::{model::{Seq, RoomId}, limits};", false),
-            (
-                "src/hub/state.rs",
-                "use super::room::Room; use crate::hub::outbox;",
-                false,
-            ),
-            (
-                "src/model.rs",
-                "//! See [`start`](crate::start).\nuse crate::limits;",
-                false,
-            ),
-            (
-                "src/model.rs",
-                "const S: &str = \"crate::hub\"; /* crate::hub */",
-                false,
-            ),
+            ("src/hub/state.rs", "use super::room::Room; use crate::hub::outbox;", false),
+            ("src/model.rs", "//! See [`start`](crate::start).\nuse crate::limits;", false),
+            ("src/model.rs", "const S: &str = \"crate::hub\"; /* crate::hub */", false),
             ("src/model.rs", "#[cfg(test)]\nmod tests {\n use super::*;\n}", false),
             ("src/main.rs", "use adda::cli;", false),
             ("src/lib.rs", "pub mod hub; use crate::hub::Hub;", false),
@@ -592,28 +521,12 @@ mod planted {
     fn carelessness() {
         for (path, text, breach) in [
             ("src/hub/mod.rs", "let x = y.unwrap();", true),
-            (
-                "src/hub/mod.rs",
-                "#[cfg(test)]\nmod tests { fn f() { y.unwrap(); } }\nfn g() { y.unwrap(); }",
-                true,
-            ),
-            (
-                "src/hub/mod.rs",
-                "#[cfg(test)]\nuse x::y;\nfn g() { y.unwrap(); }",
-                true,
-            ),
+            ("src/hub/mod.rs", "#[cfg(test)]\nmod tests { fn f() { y.unwrap(); } }\nfn g() { y.unwrap(); }", true),
+            ("src/hub/mod.rs", "#[cfg(test)]\nuse x::y;\nfn g() { y.unwrap(); }", true),
             ("tests/it/x.rs", "unsafe { f() }", true),
             ("src/hub/mod.rs", "let x = y.unwrap_or_default(); // .unwrap()", false),
-            (
-                "src/hub/mod.rs",
-                "let x = \"\\\".unwrap()\"; let y = '\"'; let z = r#\"\".unwrap()\"#;",
-                false,
-            ),
-            (
-                "src/hub/mod.rs",
-                "#[cfg(test)]\nmod tests { fn f() { y.unwrap(); } }",
-                false,
-            ),
+            ("src/hub/mod.rs", "let x = \"\\\".unwrap()\"; let y = '\"'; let z = r#\"\".unwrap()\"#;", false),
+            ("src/hub/mod.rs", "#[cfg(test)]\nmod tests { fn f() { y.unwrap(); } }", false),
             ("tests/it/x.rs", "y.unwrap(); // unsafe", false),
             ("src/lib.rs", "#![forbid(unsafe_code)]", false),
         ] {
@@ -651,29 +564,13 @@ mod planted {
     fn long_files_registries_and_strays() {
         caught(check_length, "src/hub/mod.rs", &"\n".repeat(1_001), true);
         caught(check_length, "src/hub/mod.rs", &"\n".repeat(1_000), false);
-        let own = format!(
-            "source = \"registry+https://github.com/rust-lang/{}.io-index\"",
-            "crates"
-        );
+        let own = format!("source = \"registry+https://github.com/rust-lang/{}.io-index\"", "crates");
         caught(check_registries, "Cargo.lock", &own, false);
-        caught(
-            check_registries,
-            "Cargo.lock",
-            "source = \"registry+https://mirror.example/index\"",
-            true,
-        );
+        caught(check_registries, "Cargo.lock", "source = \"registry+https://mirror.example/index\"", true);
         for registry in REGISTRIES {
-            caught(
-                check_registries,
-                "tests/run",
-                &format!("# see https://{registry}/x"),
-                true,
-            );
+            caught(check_registries, "tests/run", &format!("# see https://{registry}/x"), true);
         }
-        assert_eq!(
-            check_top_level(["notes.txt", "src/lib.rs", ".ci/run", "tests/run"]).len(),
-            1
-        );
+        assert_eq!(check_top_level(["notes.txt", "src/lib.rs", ".ci/run", "tests/run"]).len(), 1);
         assert_eq!(check_top_level(["docs/a.md"]).len(), 1);
         assert!(check_top_level(["Cargo.toml", "README.md", "static/app.css", ".gitignore"]).is_empty());
     }

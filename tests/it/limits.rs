@@ -12,9 +12,7 @@ use crate::support::{http, read_response};
 #[track_caller]
 fn assert_full(refusal: &Response) {
     assert_eq!(refusal.status, 503, "{}", refusal.text());
-    let seconds = refusal
-        .header("Retry-After")
-        .and_then(|value| value.parse::<u64>().ok());
+    let seconds = refusal.header("Retry-After").and_then(|value| value.parse::<u64>().ok());
     assert!(seconds.is_some(), "no Retry-After in {:?}", refusal.headers);
     assert!(refusal.json()["error"].is_string());
 }
@@ -104,10 +102,7 @@ fn a_low_limit_on_descriptors_is_a_lower_cap() {
 #[test]
 fn a_low_soft_limit_on_descriptors_is_raised() {
     let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-    assert!(
-        hard.is_none_or(|hard| hard >= 1024),
-        "this test needs a hard limit of 1024 descriptors"
-    );
+    assert!(hard.is_none_or(|hard| hard >= 1024), "this test needs a hard limit of 1024 descriptors");
     raise_descriptor_limit();
     let server = Server::under(&["prlimit", "--nofile=64:1024"], &[]);
     let members: Vec<Ws> = (0..200).map(|_| Ws::connect(&server, "/ws/tea/Ana")).collect();
@@ -156,12 +151,7 @@ fn one_address_has_its_share_and_no_more() {
     let mut members: Vec<Ws> = (0..3).map(|_| Ws::join(&server, "/ws/tea/Ana")).collect();
     let refusal = Ws::refused(&server, "/ws/tea/Ana", &[]);
     assert_full(&refusal);
-    assert_eq!(
-        get_from(&server, Ipv4Addr::new(127, 0, 0, 2))
-            .expect("an answer")
-            .status,
-        200
-    );
+    assert_eq!(get_from(&server, Ipv4Addr::new(127, 0, 0, 2)).expect("an answer").status, 200);
     members.pop();
     eventually("its share is free again", DEADLINE, || {
         http(server.addr(), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status == 200

@@ -40,23 +40,14 @@ fn a_foreign_page_may_not() {
         assert_eq!(refusal.json()["code"], "forbidden", "{origin:?}");
     }
     let two = format!("http://{host}");
-    let refusal = Ws::refused(
-        &server,
-        "/ws",
-        &[("Host", &host), ("Origin", &two), ("Origin", "http://evil.example")],
-    );
+    let refusal = Ws::refused(&server, "/ws", &[("Host", &host), ("Origin", &two), ("Origin", "http://evil.example")]);
     assert!(matches!(refusal.status, 400 | 403), "two origins: {}", refusal.status);
     server.wait_for_metric("members", 0);
 }
 
 #[test]
 fn the_operator_may_let_more_pages_in() {
-    let server = Server::with(&[
-        "--origin",
-        "https://chat.example",
-        "--origin",
-        "http://192.168.1.5:8080",
-    ]);
+    let server = Server::with(&["--origin", "https://chat.example", "--origin", "http://192.168.1.5:8080"]);
     for (origin, status) in [
         ("https://chat.example", 101),
         ("http://192.168.1.5:8080", 101),

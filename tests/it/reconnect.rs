@@ -28,10 +28,7 @@ fn who_comes_back_hears_just_what_was_missed() {
     // As much as a room keeps in memory.
     let missed = said(&mut ana, 4..=200);
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&before[2])));
-    assert_eq!(
-        (&ben.welcome["reset"], &ben.welcome["seq"]),
-        (&false.into(), &200.into())
-    );
+    assert_eq!((&ben.welcome["reset"], &ben.welcome["seq"]), (&false.into(), &200.into()));
     for frame in &missed {
         assert_eq!(&ben.next_frame(), frame);
     }
@@ -99,9 +96,7 @@ fn no_gap_and_no_duplicate_however_often_the_line_breaks() {
     const MESSAGES: u64 = 600;
     /// What the writer may be ahead, which the room still keeps.
     const AHEAD_MAX: u64 = 150;
-    let seed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(1, |since| since.subsec_nanos());
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.subsec_nanos());
     println!("seed {seed}");
     let mut random = u64::from(seed) | 1;
     let mut roll = |bound: u64| {
@@ -148,9 +143,5 @@ fn no_gap_and_no_duplicate_however_often_the_line_breaks() {
         breaks += 1;
     }
     writing.join().expect("the writer");
-    assert_eq!(
-        heard,
-        (1..=MESSAGES).collect::<Vec<_>>(),
-        "seed {seed}, {breaks} breaks"
-    );
+    assert_eq!(heard, (1..=MESSAGES).collect::<Vec<_>>(), "seed {seed}, {breaks} breaks");
 }

@@ -13,16 +13,7 @@ fn curl(server: &Server, target: &str, options: &[&str]) -> Response {
     let (head, body) = (dir.path().join("head"), dir.path().join("body"));
     let mut command = Command::new("curl");
     command
-        .args([
-            "--disable",
-            "--silent",
-            "--show-error",
-            "--noproxy",
-            "*",
-            "--path-as-is",
-            "--max-time",
-            "20",
-        ])
+        .args(["--disable", "--silent", "--show-error", "--noproxy", "*", "--path-as-is", "--max-time", "20"])
         .arg("--dump-header")
         .arg(&head)
         .arg("--output")
@@ -35,10 +26,7 @@ fn curl(server: &Server, target: &str, options: &[&str]) -> Response {
     response.body = read(&body);
     if !options.contains(&"--head") && response.status != 304 {
         let length = response.header("Content-Length").and_then(|length| length.parse().ok());
-        assert!(
-            length.is_none_or(|length: usize| length == response.body.len()),
-            "{response:?}"
-        );
+        assert!(length.is_none_or(|length: usize| length == response.body.len()), "{response:?}");
     }
     response
 }
@@ -84,10 +72,7 @@ fn the_rooms_are_listed() {
     );
     let clients = clients.as_array().expect("a list of clients");
     assert_eq!(clients.len(), 2);
-    for client in [
-        json!({"id": ana.user_id(), "username": "Ana"}),
-        json!({"id": ben.user_id(), "username": "Ben"}),
-    ] {
+    for client in [json!({"id": ana.user_id(), "username": "Ana"}), json!({"id": ben.user_id(), "username": "Ben"})] {
         assert!(clients.contains(&client), "no {client} in {clients:?}");
     }
     let bengali = curl(&server, "/api/rooms/%E0%A6%9A%E0%A6%BE", &[]);
@@ -147,10 +132,7 @@ fn a_websocket_address_without_an_upgrade_is_426() {
         assert_eq!(response.status, 426, "{target}");
         assert_eq!(response.header("Upgrade"), Some("websocket"), "{target}");
         let body = response.json();
-        assert!(
-            body["error"].is_string() && body["code"].is_string(),
-            "{target}: {body}"
-        );
+        assert!(body["error"].is_string() && body["code"].is_string(), "{target}: {body}");
     }
 }
 
@@ -180,10 +162,7 @@ fn options_says_what_may_be_done() {
         assert!(matches!(response.status, 200 | 204), "{target}: {}", response.status);
         let allow = response.header("Allow").unwrap_or_default().to_string();
         for method in ["GET", "HEAD", "OPTIONS"] {
-            assert!(
-                allow.split(", ").any(|one| one == method),
-                "{target}: no {method} in {allow:?}"
-            );
+            assert!(allow.split(", ").any(|one| one == method), "{target}: no {method} in {allow:?}");
         }
         let preflight = [
             "--request",
@@ -208,10 +187,7 @@ fn another_method_is_405_with_what_is_allowed() {
             let response = curl(&server, target, &["--request", method]);
             assert_eq!(response.status, 405, "{method} {target}");
             let allow = response.header("Allow").unwrap_or_default();
-            assert!(
-                allow.contains("GET") && !allow.contains(method),
-                "{method} {target}: {allow:?}"
-            );
+            assert!(allow.contains("GET") && !allow.contains(method), "{method} {target}: {allow:?}");
         }
     }
 }
@@ -244,30 +220,15 @@ fn the_page_comes_whole_and_with_its_guards() {
     let server = Server::start();
     let page = curl(&server, "/", &[]);
     assert_eq!(page.status, 200);
-    assert_eq!(
-        page.header("Content-Type").map(str::to_ascii_lowercase).as_deref(),
-        Some("text/html; charset=utf-8")
-    );
-    let policy = page
-        .header("Content-Security-Policy")
-        .expect("a Content-Security-Policy");
-    assert!(
-        policy.contains("default-src 'self'") || policy.contains("default-src 'none'"),
-        "{policy}"
-    );
-    assert!(
-        !policy.contains("unsafe-inline") && !policy.contains("unsafe-eval"),
-        "{policy}"
-    );
+    assert_eq!(page.header("Content-Type").map(str::to_ascii_lowercase).as_deref(), Some("text/html; charset=utf-8"));
+    let policy = page.header("Content-Security-Policy").expect("a Content-Security-Policy");
+    assert!(policy.contains("default-src 'self'") || policy.contains("default-src 'none'"), "{policy}");
+    assert!(!policy.contains("unsafe-inline") && !policy.contains("unsafe-eval"), "{policy}");
     assert!(policy.contains("frame-ancestors"), "{policy}");
     assert_eq!(page.header("X-Content-Type-Options"), Some("nosniff"));
     assert!(page.header("Referrer-Policy").is_some());
     assert!(page.header("Cache-Control").is_some());
-    assert_eq!(
-        page.header("Connection"),
-        Some("close"),
-        "one request per connection, and clients must know"
-    );
+    assert_eq!(page.header("Connection"), Some("close"), "one request per connection, and clients must know");
 }
 
 /// What a page names by `src` and `href`, within this server.
@@ -335,11 +296,7 @@ fn who_takes_gzip_gets_it_and_others_do_not() {
     assert_eq!(plain.header("Content-Encoding"), None);
     let unpacked = curl(&server, "/", &["--header", "Accept-Encoding: gzip"]);
     assert_eq!(unpacked.header("Content-Encoding"), Some("gzip"));
-    assert!(
-        unpacked
-            .header("Vary")
-            .is_some_and(|vary| vary.to_ascii_lowercase().contains("accept-encoding"))
-    );
+    assert!(unpacked.header("Vary").is_some_and(|vary| vary.to_ascii_lowercase().contains("accept-encoding")));
     assert!(unpacked.body.len() < plain.body.len(), "smaller, or what is it for");
     let mut text = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&unpacked.body[..]), &mut text).expect("gzip");
@@ -379,14 +336,7 @@ fn a_query_or_a_body_does_not_confuse_it() {
     assert_eq!(curl(&server, "/healthz?x=1", &[]).status, 200);
     let with_body = curl(&server, "/api/rooms", &["--request", "GET", "--data", "{\"a\":1}"]);
     assert_eq!(with_body.status, 200);
-    let chunked = [
-        "--request",
-        "GET",
-        "--header",
-        "Transfer-Encoding: chunked",
-        "--data",
-        "abc",
-    ];
+    let chunked = ["--request", "GET", "--header", "Transfer-Encoding: chunked", "--data", "abc"];
     assert_eq!(curl(&server, "/api/rooms", &chunked).status, 200);
     let large = "x".repeat(70 * 1024);
     let refused = curl(&server, "/api/rooms", &["--data", &large]);

@@ -63,10 +63,7 @@ fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_not
     // What is stored stays in memory, too, until the store has a disk: the room's messages are no outbox.
     let kept_kib = sent * CONTENT_BYTES as u64 * 2 / 1024;
     let grown_kib = most_kib.saturating_sub(before_kib);
-    assert!(
-        grown_kib < OUTBOX_KIB + kept_kib + 4 * 1024,
-        "{grown_kib} KiB more for {sent} messages"
-    );
+    assert!(grown_kib < OUTBOX_KIB + kept_kib + 4 * 1024, "{grown_kib} KiB more for {sent} messages");
     server.wait_for_metric("outbox_bytes", 0);
     // It comes back, and has lost nothing.
     let mut back = Ws::join(&server, "/ws/tea/Slow?history=1");

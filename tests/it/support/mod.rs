@@ -50,19 +50,13 @@ pub fn output(command: &mut Command) -> Output {
 
 /// Where `tests/run` has put the foreign clients: `ADDA_TEST_TOOLS`, or the place that it uses by default.
 pub fn test_tools() -> PathBuf {
-    let tools = std::env::var_os("ADDA_TEST_TOOLS")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| {
-            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-            let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-            cache.unwrap_or_else(home).join("adda-tests")
-        });
+    let tools = std::env::var_os("ADDA_TEST_TOOLS").map(PathBuf::from).unwrap_or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
+        cache.unwrap_or_else(home).join("adda-tests")
+    });
     let ready = tools.is_dir();
-    assert!(
-        ready,
-        "no tools at {}: run tests/run once, it installs them",
-        tools.display()
-    );
+    assert!(ready, "no tools at {}: run tests/run once, it installs them", tools.display());
     tools
 }
 

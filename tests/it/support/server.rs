@@ -63,11 +63,7 @@ impl Server {
     pub fn spawn(mut command: Command) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let log = File::create(dir.path().join("log")).expect("a log file");
-        let child = clean(&mut command)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn();
+        let child = clean(&mut command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
         let mut child = match child {
             Ok(child) => child,
             Err(error) => panic!("failed to start {command:?}: {error}"),
@@ -81,18 +77,9 @@ impl Server {
                 }
             }
         });
-        let mut server = Self {
-            child,
-            address: SocketAddr::from(([0, 0, 0, 0], 0)),
-            output,
-            dir,
-            ended: None,
-        };
+        let mut server = Self { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), output, dir, ended: None };
         let first = server.output.recv_timeout(DEADLINE);
-        let address = first
-            .as_ref()
-            .ok()
-            .and_then(|line| line.strip_prefix("listening on http://"));
+        let address = first.as_ref().ok().and_then(|line| line.strip_prefix("listening on http://"));
         match address.and_then(|address| address.parse().ok()) {
             Some(address) => server.address = address,
             None => panic!("{command:?} said {first:?} and not where it listens"),
@@ -152,20 +139,14 @@ impl Server {
     pub fn metric(&self, name: &str) -> u64 {
         let response = self.get("/metrics");
         let text = response.text();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("adda_{name} ")));
-        line.and_then(|value| value.parse().ok())
-            .unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("adda_{name} ")));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
     }
 
     /// A plain GET.
     #[track_caller]
     pub fn get(&self, target: &str) -> Response {
-        http(
-            self.address,
-            format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-        )
+        http(self.address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     }
 
     /// Waits until a metric has this value.
@@ -217,10 +198,7 @@ impl Drop for Server {
             let log = self.log();
             let skipped = log.lines().count().saturating_sub(60);
             let shown: Vec<&str> = log.lines().skip(skipped).collect();
-            eprintln!(
-                "--- the server's log ({skipped} lines before)\n{}\n---",
-                shown.join("\n")
-            );
+            eprintln!("--- the server's log ({skipped} lines before)\n{}\n---", shown.join("\n"));
         }
     }
 }

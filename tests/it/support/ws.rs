@@ -253,10 +253,7 @@ impl Ws {
     /// Closes as a client does, and reads the echo of the code.
     #[track_caller]
     pub fn close(mut self, code: u16) {
-        let frame = tungstenite::protocol::CloseFrame {
-            code: code.into(),
-            reason: "".into(),
-        };
+        let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: "".into() };
         self.socket.close(Some(frame)).expect("a close frame can be sent");
         assert_eq!(self.close_code(), code);
         self.end();
