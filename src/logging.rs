@@ -26,9 +26,8 @@ pub fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // What libraries have to say matters only when something is wrong.
-        let ours = metadata.target().starts_with("adda");
-        metadata.level() <= if ours { self.level } else { self.level.min(LevelFilter::Warn) }
+        // Libraries log what their callers, we, handle and tell.
+        metadata.target().starts_with("adda") && metadata.level() <= self.level
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -10,7 +10,7 @@ export class Lang {
   #words;
   #code;
   #store;
-  #heard = new Set();
+  #heard = [];
   #numbers;
   #plurals;
   #times;
@@ -44,10 +44,9 @@ export class Lang {
     for (const hear of this.#heard) hear();
   }
 
-  // Calls `hear` after each switch; gives back what ends that.
+  // Calls `hear` after each switch.
   onSwitch(hear) {
-    this.#heard.add(hear);
-    return () => this.#heard.delete(hear);
+    this.#heard.push(hear);
   }
 
   // The words of a key, with each `{place}` filled from `values`.

@@ -149,9 +149,10 @@ class Page {
   #showStatus(status) {
     this.#status = status;
     find("status").dataset.state = status.status;
-    find("status-text").textContent = this.#lang.t(`status.${status.status}`);
-    // The note stays while it is tried again, or it would flicker with each attempt.
+    // Note and words stay while it is tried again, or they would flicker (and be read out) with each attempt.
     const lost = status.status === "waiting" || (status.status === "connecting" && !find("lost").hidden);
+    const state = this.#lang.t(`status.${lost ? "waiting" : status.status}`);
+    if (find("status-text").textContent !== state) find("status-text").textContent = state;
     const words = lost ? this.#lang.t(status.code === CLOSE_POLICY ? "lost.policy" : "lost.text") : "";
     if (find("lost-text").textContent !== words) find("lost-text").textContent = words;
     find("lost").hidden = !lost;

@@ -57,6 +57,8 @@ export class Timeline {
     this.#ids.clear();
     this.#gapComes = false;
     this.#list.replaceChildren();
+    // The past is not read aloud.
+    this.#list.ariaBusy = "true";
     this.showPending([]);
     this.toNewest();
   }
@@ -93,6 +95,7 @@ export class Timeline {
   // Nothing more of the past comes.
   caughtUp() {
     this.#closeGap();
+    this.#list.ariaBusy = "false";
   }
 
   showPending(items) {

@@ -4,7 +4,6 @@ use std::io;
 use std::time::Duration;
 
 use rustix::process::Pid;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::crowd::{Crowd, Layout, PATIENCE};
 use crate::machine;
@@ -64,10 +63,16 @@ pub struct Traffic {
     pub p999: Option<Duration>,
     pub server_cpu_us_per_delivery: Option<f64>,
     pub server_busy: Option<f64>,
-    /// What other processes took of the server's core: it was missing to the server.
-    pub others_busy: Option<f64>,
+    pub others_busy: Option<Others>,
     /// Near 1 the generator is what was measured.
     pub generator_busy: f64,
+}
+
+/// What other processes took of the two cores, where each should be alone on its own.
+#[derive(Clone, Copy)]
+pub struct Others {
+    pub server_core: f64,
+    pub generator_core: f64,
 }
 
 /// What came of the pings.
@@ -124,8 +129,14 @@ fn talk(crowd: &mut Crowd, pace: Pace, server: &Server, spans: Spans) -> io::Res
     let frame_bytes = (after.watched_bytes - before.watched_bytes) as f64
         / (after.watched_messages - before.watched_messages).max(1) as f64;
     let deliveries = (after.live_bytes - before.live_bytes) as f64 / frame_bytes.max(1.0);
-    let server_cpu_ns = after.server_cpu_ns.zip(before.server_cpu_ns).map(|(after, before)| (after - before) as f64);
-    let core_ns = after.core_busy_ns.zip(before.core_busy_ns).map(|(after, before)| (after - before) as f64);
+    let server_cpu_ns =
+        after.server_cpu_ns.zip(before.server_cpu_ns).map(|(after, before)| after.saturating_sub(before) as f64);
+    let own_cpu_ns = (after.own_cpu_ns - before.own_cpu_ns) as f64;
+    let cores = after.cores_busy_ns.zip(before.cores_busy_ns);
+    let others_busy = cores.zip(server_cpu_ns).map(|((after, before), server_cpu_ns)| {
+        let share = |core: usize, ours_ns: f64| (((after[core] - before[core]) as f64 - ours_ns) / span_ns).max(0.0);
+        Others { server_core: share(0, server_cpu_ns), generator_core: share(1, own_cpu_ns) }
+    });
     let quantile = |share| crowd.sightings.latency.quantile(share);
     Ok(Traffic {
         deliveries_per_s: deliveries / span_ns * 1e9,
@@ -135,8 +146,8 @@ fn talk(crowd: &mut Crowd, pace: Pace, server: &Server, spans: Spans) -> io::Res
         p999: quantile(0.999),
         server_cpu_us_per_delivery: server_cpu_ns.map(|ns| ns / deliveries.max(1.0) / 1e3),
         server_busy: server_cpu_ns.map(|ns| ns / span_ns),
-        others_busy: core_ns.zip(server_cpu_ns).map(|(core_ns, ns)| ((core_ns - ns) / span_ns).max(0.0)),
-        generator_busy: (after.own_cpu_ns - before.own_cpu_ns) as f64 / span_ns,
+        others_busy,
+        generator_busy: own_cpu_ns / span_ns,
     })
 }
 
@@ -148,20 +159,23 @@ struct Reading {
     watched_messages: u64,
     own_cpu_ns: u64,
     server_cpu_ns: Option<u64>,
-    core_busy_ns: Option<u64>,
+    /// Of the server's core and the generator's.
+    cores_busy_ns: Option<[u64; 2]>,
 }
 
 impl Reading {
     fn take(crowd: &Crowd, server: &Server) -> io::Result<Self> {
-        let own = clock_gettime(ClockId::ProcessCPUTime);
         Ok(Self {
             now_ns: crowd.now_ns(),
             live_bytes: crowd.sightings.live_bytes,
             watched_bytes: crowd.sightings.watched_bytes,
             watched_messages: crowd.sightings.watched_messages,
-            own_cpu_ns: (own.tv_sec * 1_000_000_000 + own.tv_nsec) as u64,
+            own_cpu_ns: machine::own_cpu_ns(),
             server_cpu_ns: server.pid.map(machine::cpu_ns).transpose()?,
-            core_busy_ns: server.core.map(machine::core_busy_ns).transpose()?,
+            cores_busy_ns: match server.cores {
+                Some(cores) => Some([machine::core_busy_ns(cores.server)?, machine::core_busy_ns(cores.generator)?]),
+                None => None,
+            },
         })
     }
 }

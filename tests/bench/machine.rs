@@ -5,6 +5,7 @@ use std::io;
 
 use rustix::process::{Pid, Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
 /// A core for the server, and one for everything else.
 #[derive(Clone, Copy)]
@@ -74,6 +75,12 @@ pub fn cpu_ns(pid: Pid) -> io::Result<u64> {
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
     let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second())
+}
+
+/// Processor time that this process has used, in nanoseconds.
+pub fn own_cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    (time.tv_sec * 1_000_000_000 + time.tv_nsec) as u64
 }
 
 /// Time for which a core was not idle, whoever used it, in nanoseconds; in ticks of 10 ms.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::floor::Floor;
-use crate::load::Outcome;
+use crate::load::{Others, Outcome};
 use crate::machine::{self, Cores};
 use crate::member::Pace;
 
@@ -42,6 +42,10 @@ impl Report {
             let [used, before, after] = us;
             writeln!(out, "floor {name:<10} {used:.2} us a send (before {before:.2}, after {after:.2})")?;
         }
+        if let Some(others) = floor.others() {
+            let percent = others * 100.0;
+            writeln!(out, "floor: other processes took {percent:.0}% of a core: the ratios mean little")?;
+        }
         writeln!(out)?;
         write_row(out, &HEADINGS.map(str::to_owned))?;
         for outcome in &self.outcomes {
@@ -54,7 +58,10 @@ impl Report {
     /// The same for programs.
     pub fn json(&self) -> Value {
         let floor = self.floor_before.and(&self.floor_after);
-        let floor_json = |floor: &Floor| json!({"hot_us": floor.hot_us(), "hot_cpu_us": floor.hot_cpu_us(), "paced_cpu_us": floor.paced_us()});
+        let floor_json = |floor: &Floor| {
+            json!({"hot_us": floor.hot_us(), "hot_cpu_us": floor.hot_cpu_us(), "paced_cpu_us": floor.paced_us(),
+                "others_busy": floor.others()})
+        };
         let loads: Vec<Value> = self.outcomes.iter().map(|outcome| Row::of(outcome, &floor).json(outcome)).collect();
         json!({
             "machine": machine::description(),
@@ -68,6 +75,9 @@ impl Report {
         })
     }
 }
+
+/// What others may take of a core before it is remarked upon; `/proc/stat` is not exact.
+const OTHERS_MAX: f64 = 0.1;
 
 const HEADINGS: [&str; 16] = [
     "load",
@@ -111,7 +121,7 @@ struct Row {
     times_paced: Option<f64>,
     resident_kib: Option<f64>,
     server_busy: Option<f64>,
-    others_busy: Option<f64>,
+    others_busy: Option<Others>,
     generator_busy: Option<f64>,
 }
 
@@ -154,7 +164,10 @@ impl Row {
             shown(self.times_paced, 2),
             shown(self.resident_kib, 1),
             percent(self.server_busy),
-            percent(self.others_busy),
+            self.others_busy.map_or_else(
+                || "-".to_owned(),
+                |others| format!("{:.0}/{:.0}%", others.server_core * 100.0, others.generator_core * 100.0),
+            ),
             percent(self.generator_busy),
             verdict.gaps.to_string(),
             verdict.duplicates.to_string(),
@@ -177,7 +190,7 @@ impl Row {
             "server_cpu_us_per_delivery": self.cpu_us,
             "times_paced": self.times_paced,
             "server_busy": self.server_busy,
-            "others_busy": self.others_busy,
+            "others_busy": self.others_busy.map(|others| [others.server_core, others.generator_core]),
             "generator_busy": self.generator_busy,
             "resident_kib_per_connection": self.resident_kib,
             "resident_kib_per_connection_pinged":
@@ -203,12 +216,8 @@ fn remarks(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
     let connections = outcome.load.layout.members();
     if let Some(traffic) = &outcome.traffic {
         writeln!(out, "{name}: {connections} connections, {:.0} bytes a frame", traffic.frame_bytes)?;
-        if let Some(others) = traffic.others_busy.filter(|others| *others > 0.05) {
-            let percent = others * 100.0;
-            writeln!(
-                out,
-                "{name}: other processes took {percent:.0}% of the server's core: rate and latency suffered"
-            )?;
+        if traffic.others_busy.is_some_and(|others| others.server_core.max(others.generator_core) > OTHERS_MAX) {
+            writeln!(out, "{name}: other processes were on the two cores; rate and latency suffered")?;
         }
         if traffic.generator_busy > 0.95 {
             writeln!(out, "{name}: the generator was busy throughout: the server may be able to do more")?;

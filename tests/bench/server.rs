@@ -18,8 +18,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// Where known: without it there are no figures of processor time and memory.
     pub pid: Option<Pid>,
-    /// The one that it has for itself.
-    pub core: Option<usize>,
+    /// Where it has a core for itself.
+    pub cores: Option<Cores>,
     started: Option<(Child, BufReader<ChildStdout>)>,
 }
 
@@ -45,7 +45,7 @@ impl Server {
         let mut server = Self {
             address: SocketAddr::from(([0; 4], 0)),
             pid,
-            core: Some(cores.server).filter(|_| !cores.are_shared()),
+            cores: Some(cores).filter(|cores| !cores.are_shared()),
             // Its end of the pipe stays open, so that it can go on writing.
             started: Some((child, BufReader::new(output))),
         };
@@ -62,7 +62,7 @@ impl Server {
 
     /// One that runs already.
     pub fn running(address: SocketAddr, pid: Option<Pid>) -> Self {
-        Self { address, pid, core: None, started: None }
+        Self { address, pid, cores: None, started: None }
     }
 }
 

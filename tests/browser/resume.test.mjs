@@ -87,6 +87,32 @@ scene("what others said while the connection was gone comes once, without a gap"
   assert.equal(between.addresses.at(-1).searchParams.get("after"), bot.frames.find(({ content }) => content === "one").id);
 });
 
+scene("history that comes a second time is shown once, and then there is no gap", {}, async (adda) => {
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const bot = await adda.bot("Tomas", "tea");
+  bot.say("one");
+  await ana.sees("one");
+  // A frame that the server doesn't know makes it begin anew, as after a restart that lost the last messages.
+  between.tell({ ...bot.frames.find(({ type }) => type === "text"), id: crypto.randomUUID(), seq: 9, content: "forgotten" });
+  await ana.sees("forgotten");
+  let reset;
+  between.in = (frame) => {
+    if (frame.type === "welcome") reset = frame.reset;
+    return true;
+  };
+  between.closed = true;
+  await between.cut();
+  await ana.disconnected();
+  between.closed = false;
+  await ana.page.click("#lost-retry");
+  await ana.connected();
+  bot.say("two");
+  await ana.sees("two");
+  assert.equal(reset, true);
+  assert.deepEqual(await ana.messages(), ["one", "forgotten", "two"]);
+  assert.equal(await ana.page.locator(".line.gap").count(), 0);
+});
+
 scene("a message whose ack was lost is found in the replay and not sent again", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
@@ -212,6 +238,44 @@ scene("it waits longer after each failure, and not at all once the page is seen 
   between.closed = false;
   await ana.page.evaluate(() => window.dispatchEvent(new Event("online")));
   await ana.connected();
+});
+
+scene("a connection that died in silence is given up", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  let between;
+  const ana = await adda.open({
+    prepare: async (page) => {
+      between = await wire(page);
+      await page.clock.install();
+    },
+  });
+  await ana.join("Ana", "tea");
+  bot.say("one");
+  await ana.sees("one");
+  const resumed = async (why, act) => {
+    const { attempts } = between;
+    await act();
+    await ana.connected();
+    assert.equal(between.attempts, attempts + 1, why);
+  };
+  await resumed("the network changed", () =>
+    ana.page.evaluate(() => {
+      window.dispatchEvent(new Event("offline"));
+      window.dispatchEvent(new Event("online"));
+    }),
+  );
+  await resumed("the machine slept", () => ana.page.clock.fastForward(120_000));
+  await resumed("no answer came", async () => {
+    between.out = () => false;
+    await ana.say("two");
+    await ana.page.waitForSelector("#pending [data-state=sent]");
+    between.out = () => true;
+    await ana.page.clock.fastForward(10_000);
+    await bot.heardText("two");
+  });
+  await ana.sees("two");
+  assert.deepEqual(await ana.messages(), ["one", "two"]);
+  assert.deepEqual(bot.texts, ["one", "two"]);
 });
 
 scene("it works where the browser keeps nothing", {}, async (adda) => {

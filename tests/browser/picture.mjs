@@ -1,0 +1,29 @@
+// Makes the README's picture: `node tests/browser/picture.mjs` writes `page.png` beside this file.
+
+import { fileURLToPath } from "node:url";
+
+import { scene } from "./support.mjs";
+
+const FILE = fileURLToPath(new URL("page.png", import.meta.url));
+
+scene("the README's picture", { flags: ["--rate", "0"] }, async (adda) => {
+  const friends = new Map();
+  for (const name of ["নাসরিন", "রহিম"]) friends.set(name, await adda.bot(name, "চা-ঘর"));
+  const ana = await adda.enter("Ana", "চা-ঘর", { viewport: { width: 960, height: 600 }, locale: "en-GB" });
+  friends.set("Mitali", await adda.bot("Mitali", "চা-ঘর"));
+  await ana.seesLine("join", "Mitali");
+  for (const [name, text] of [
+    ["রহিম", "কেউ চা খাবেন?"],
+    ["Ana", "Always! Is the shingara still warm?"],
+    ["রহিম", "গরম গরম শিঙাড়া এইমাত্র এলো। বৃষ্টি নামলে সবাই বারান্দায় চলে আসুন, ওখানেই আড্ডা জমবে।"],
+    ["Mitali", "On my way."],
+    ["Mitali", "Keep a cup for me!"],
+  ]) {
+    if (name === "Ana") await ana.say(text);
+    else friends.get(name).say(text);
+    await ana.sees(text);
+  }
+  friends.get("নাসরিন").typing();
+  await ana.page.locator("#typing.shown").waitFor();
+  await ana.page.screenshot({ path: FILE });
+});
