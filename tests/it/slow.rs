@@ -8,6 +8,8 @@ use crate::support::{DEADLINE, Event, Server, Ws, eventually};
 
 const CONTENT_BYTES: usize = 4_000;
 const OUTBOX_KIB: u64 = 512;
+/// 200 messages of a room.
+const KEPT_KIB: u64 = 200 * 5;
 
 #[test]
 fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_nothing() {
@@ -60,10 +62,10 @@ fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_not
         }
     }
     slow.end();
-    // What is stored stays in memory, too, until the store has a disk: the room's messages are no outbox.
-    let kept_kib = sent * CONTENT_BYTES as u64 * 2 / 1024;
+    // Besides the outbox there is what the room keeps, and the allocator's slack.
     let grown_kib = most_kib.saturating_sub(before_kib);
-    assert!(grown_kib < OUTBOX_KIB + kept_kib + 4 * 1024, "{grown_kib} KiB more for {sent} messages");
+    println!("{grown_kib} KiB more after {sent} messages");
+    assert!(grown_kib < OUTBOX_KIB + KEPT_KIB + 2 * 1024, "{grown_kib} KiB more after {sent} messages");
     server.wait_for_metric("outbox_bytes", 0);
     // It comes back, and has lost nothing.
     let mut back = Ws::join(&server, "/ws/tea/Slow?history=1");
