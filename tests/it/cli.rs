@@ -39,8 +39,8 @@ fn a_flag_that_is_none_is_exit_2_and_a_sentence() {
         &["--listen", "127.0.0.1:99999"],
         &["--history", "many"],
         &["--rate", "fast"],
-        &["--rate", "-1"],
-        &["--max-connections", "-5"],
+        &["--rate=-1"],
+        &["--max-connections=-5"],
         &["--max-per-ip", "x"],
         &["--outbox-bytes", "1X"],
         &["--ping-interval", "soon"],
@@ -50,7 +50,7 @@ fn a_flag_that_is_none_is_exit_2_and_a_sentence() {
     ] {
         let (code, said) = refusal(adda().args(flags));
         assert_eq!(code, Some(2), "{flags:?}: {said}");
-        assert!(said.contains(flags[0].trim_start_matches('-')), "{flags:?}: {said}");
+        assert!(said.contains(flags[0].split('=').next().unwrap_or_default()), "{flags:?}: {said}");
         assert!(!said.contains("panicked") && !said.contains('\u{1b}'), "{flags:?}: {said}");
     }
 }

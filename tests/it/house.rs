@@ -11,11 +11,11 @@ use crate::support::repository;
 /// folder; within one layer the imports must not run in a circle.
 const LAYERS: [(u8, &[&str]); 7] = [
     (6, &["main", "cli", "lib"]),
-    (5, &["listener", "relay"]),
+    (5, &["listener", "capacity", "relay"]),
     (4, &["head", "answer", "session", "http"]),
     (3, &["hub"]),
     (2, &["store"]),
-    (1, &["protocol", "ws", "sse", "auth"]),
+    (1, &["protocol", "ws", "sse", "auth", "logging"]),
     (0, &["model", "ids", "limits", "rate", "metrics", "config"]),
 ];
 
@@ -177,6 +177,24 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
+/// The files that are only built for tests: `#[cfg(test)] mod name;` in a file beside them.
+fn test_files(sources: &[Source]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for source in sources {
+        let code = code_of(&source.text).split_whitespace().collect::<Vec<_>>().join(" ");
+        for rest in code.split("#[cfg(test)] mod ").skip(1) {
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if rest[name.len()..].starts_with(';') {
+                let folder = source.path.strip_suffix("/mod.rs").map(str::to_string);
+                let folder = folder.or_else(|| source.path.strip_suffix("/lib.rs").map(str::to_string));
+                let folder = folder.unwrap_or_else(|| source.path.trim_end_matches(".rs").to_string());
+                found.insert(format!("{folder}/{name}.rs"));
+            }
+        }
+    }
+    found
+}
+
 /// Where `name` stands in `code` as a word of its own, as the lines' numbers.
 fn lines_with(code: &str, name: &str) -> Vec<usize> {
     let word = |c: char| c.is_alphanumeric() || c == '_';
@@ -284,7 +302,8 @@ fn check_layers(sources: &[Source]) -> Vec<String> {
 /// Breaches of what only some files may name.
 fn check_names(sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
-    for source in sources {
+    let tests = test_files(sources);
+    for source in sources.iter().filter(|source| !tests.contains(&source.path)) {
         let Some(module) = source.module() else { continue };
         let code = without_tests(&code_of(&source.text));
         for (name, keepers) in KEPT_TO {
@@ -306,13 +325,14 @@ fn check_names(sources: &[Source]) -> Vec<String> {
 /// `unwrap` in what is shipped, and `unsafe` anywhere.
 fn check_care(sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
+    let tests = test_files(sources);
     for source in sources.iter().filter(|source| source.path.ends_with(".rs")) {
         let code = code_of(&source.text);
         let unsafe_lines = lines_with(&code, concat!("un", "safe"));
         if !unsafe_lines.is_empty() {
             breaches.push(format!("{} is unsafe in lines {unsafe_lines:?}", source.path));
         }
-        let is_test = source.path.ends_with("/tests.rs");
+        let is_test = tests.contains(&source.path);
         let unwraps = lines_with(&without_tests(&code), ".unwrap()");
         if source.module().is_some() && !is_test && !unwraps.is_empty() {
             breaches.push(format!("{} unwraps in lines {unwraps:?}", source.path));
@@ -512,6 +532,15 @@ mod planted {
         ] {
             caught(check_care, path, text, breach);
         }
+    }
+
+    #[test]
+    fn a_file_of_tests_is_known_by_who_declares_it() {
+        let model = || Source::new("src/hub/model.rs", "fn f() { y.unwrap(); }");
+        let declared = Source::new("src/hub/mod.rs", "#[cfg(test)]\nmod model;");
+        let shipped = Source::new("src/hub/mod.rs", "mod model; #[cfg(test)] mod other;");
+        assert!(check_care(&[declared, model()]).is_empty());
+        assert!(!check_care(&[shipped, model()]).is_empty());
     }
 
     #[test]

@@ -8,20 +8,15 @@ use crate::support::{DEADLINE, Event, Server, Ws, eventually};
 
 const CONTENT_BYTES: usize = 4_000;
 const OUTBOX_KIB: u64 = 512;
-
-/// A member that takes next to nothing into its own buffers.
-fn reluctant(server: &Server, target: &str) -> Ws {
-    let mut ws = Ws::join(server, target);
-    rustix::net::sockopt::set_socket_recv_buffer_size(ws.stream(), 4096).expect("a small buffer");
-    ws
-}
+/// 200 messages of a room.
+const KEPT_KIB: u64 = 200 * 5;
 
 #[test]
 fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_nothing() {
     let server = Server::with(&["--rate", "0", "--outbox-bytes", "512K"]);
     let mut writer = Ws::join(&server, "/ws/tea/Writer");
     let mut reader = Ws::join(&server, "/ws/tea/Reader");
-    let mut slow = reluctant(&server, "/ws/tea/Slow");
+    let mut slow = Ws::join(&server, "/ws/tea/Slow");
     let slow_id = slow.user_id();
     writer.expect("join");
     writer.expect("join");
@@ -67,10 +62,10 @@ fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_not
         }
     }
     slow.end();
-    // What is stored stays in memory, too, until the store has a disk: the room's messages are no outbox.
-    let kept_kib = sent * CONTENT_BYTES as u64 * 2 / 1024;
+    // Besides the outbox there is what the room keeps, and the allocator's slack.
     let grown_kib = most_kib.saturating_sub(before_kib);
-    assert!(grown_kib < OUTBOX_KIB + kept_kib + 4 * 1024, "{grown_kib} KiB more for {sent} messages");
+    println!("{grown_kib} KiB more after {sent} messages");
+    assert!(grown_kib < OUTBOX_KIB + KEPT_KIB + 2 * 1024, "{grown_kib} KiB more after {sent} messages");
     server.wait_for_metric("outbox_bytes", 0);
     // It comes back, and has lost nothing.
     let mut back = Ws::join(&server, "/ws/tea/Slow?history=1");
@@ -82,7 +77,7 @@ fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_not
 fn who_reads_late_but_reads_gets_everything() {
     let server = Server::with(&["--rate", "0", "--outbox-bytes", "64M"]);
     let mut writer = Ws::join(&server, "/ws/tea/Writer");
-    let mut late = reluctant(&server, "/ws/tea/Late");
+    let mut late = Ws::join(&server, "/ws/tea/Late");
     writer.expect("join");
     let content = "x".repeat(CONTENT_BYTES);
     let mut sent = 0;
@@ -106,7 +101,7 @@ fn who_reads_late_but_reads_gets_everything() {
 fn a_slow_member_that_only_floods_holds_up_nobody() {
     let server = Server::with(&["--rate", "0", "--outbox-bytes", "256K"]);
     let mut writer = Ws::join(&server, "/ws/tea/Writer");
-    let mut flood = reluctant(&server, "/ws/tea/Flood");
+    let mut flood = Ws::join(&server, "/ws/tea/Flood");
     writer.expect("join");
     let flooding = std::thread::spawn(move || {
         let command = json!({"content": "x".repeat(CONTENT_BYTES)}).to_string();

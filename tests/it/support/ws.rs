@@ -221,6 +221,17 @@ impl Ws {
         assert_eq!(frame["nonce"], "nothing else", "something else waited: {frame}");
     }
 
+    /// Proves that no message waits; others may still come and go.
+    #[track_caller]
+    pub fn expect_no_message(&mut self) {
+        self.command(&json!({"type": "typing"}));
+        let own = self.user_id();
+        self.until(|frame| {
+            assert_ne!(frame["type"], "text", "a message waited: {frame}");
+            frame["type"] == "typing" && frame["user_id"] == own.as_str()
+        });
+    }
+
     /// The code with which the server closes; frames before it are skipped.
     #[track_caller]
     pub fn close_code(&mut self) -> u16 {
