@@ -108,9 +108,9 @@ pub struct Running {
 pub fn start(config: Config) -> Result<Running, StartError> {
     let Config { listen, origins, connections_max, connections_per_address_max, limits } = config;
     let (connections_max, term) = capacity::Bounds::raise_and_read().connections_max(connections_max);
-    log::info!("{connections_max} connections at once, by {term}");
     let socket = listener::open(listen).map_err(|error| StartError::Listen(listen, error))?;
     let address = socket.local_addr().map_err(|error| StartError::Listen(listen, error))?;
+    log::info!("{connections_max} connections at once, by {term}");
 
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = hub::channel();

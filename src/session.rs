@@ -149,10 +149,11 @@ fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Ref
     }
     let query = |name| head.query().and_then(|query| query_value(query, name)).and_then(Result::ok);
     let history = query("history").filter(|text| !text.is_empty());
-    let history = match history.map(|text| text.parse::<u64>()) {
+    let history = match history {
         None => limits.history_default,
-        Some(Ok(count)) => count.min(HISTORY_MAX as u64) as usize,
-        Some(Err(_)) => return Err(refused(400, "history is a number", "bad_request")),
+        // A number that does not fit is a large one.
+        Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(HISTORY_MAX).min(HISTORY_MAX),
+        Some(_) => return Err(refused(400, "history is a number", "bad_request")),
     };
     let after = query("after").filter(|text| !text.is_empty()).map(|text| After::parse(&text));
     Ok(WayIn { room, username, replay: Replay { history, after }, accept_key: derive_accept_key(key) })
@@ -433,7 +434,7 @@ mod tests {
         for (query, history, after) in [
             ("", 5, None),
             ("history=0", 0, None),
-            ("history=99999999999", 200, None),
+            ("history=99999999999999999999999", 200, None),
             ("history=&after=", 5, None),
             (&format!("after={id}&history=7"), 7, Some(After::parse(id))),
             ("after=42", 5, Some(After::Unknown)),
