@@ -230,7 +230,7 @@ impl Memory {
 
     pub fn page(&self, id: &RoomId, side: Side, limit: usize, words: Option<&str>) -> Vec<Stored> {
         let Some(room) = self.rooms.get(id) else { return Vec::new() };
-        let wanted = words.map(|words| terms(words));
+        let wanted = words.map(terms);
         let fits = |kept: &&Kept| match &wanted {
             None => true,
             Some(wanted) => kept.field("content").is_some_and(|content| has_terms(&content, wanted)),
