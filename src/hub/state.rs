@@ -328,7 +328,11 @@ impl State {
                     effects.push(Effect::Answer { request, outcome: Outcome::Refused(rejected) });
                 }
             },
-            Appended::Join { room, ticket: Ticket::Member(member), past, seen } => {
+            Appended::Join { room, ticket: Ticket::Member(member), past, seen, is_known } => {
+                // A token that would not be known is not told: who comes back without one is a new guest.
+                if !is_known && let Some(member) = self.members.get_mut(member) {
+                    member.token = None;
+                }
                 // The room is there, as it counts this join.
                 if let Some(key) = self.by_id.get(&room).copied() {
                     if let Some(past) = past {

@@ -316,7 +316,7 @@ impl Rig {
             Append::Join { room, ticket, known, .. } => {
                 let frames = self.kept.get(&room).cloned().unwrap_or_default();
                 let past = known.is_none().then_some(Past { head: Seq(frames.len() as u64), frames });
-                Appended::Join { room, ticket, past, seen: None }
+                Appended::Join { room, ticket, past, seen: None, is_known: true }
             }
             Append::Leave { room, ticket } => Appended::Leave { room, ticket },
         }

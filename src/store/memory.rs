@@ -13,7 +13,7 @@ use crate::limits::{GUESTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX};
 use crate::model::{FrameId, Nonce, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, ErrorCode, Rejected};
 
-use super::messages::Message;
+use super::messages::encode_new;
 use super::{Append, Appended, KeptRoom, NewMessage, Past, Side, Stored, TokenHash};
 
 /// What a frame takes beside its JSON, about, with its share of the room's own bookkeeping.
@@ -115,7 +115,7 @@ impl Memory {
                     Some(After::Id(seen)) => self.seq_of(&id, seen),
                     _ => None,
                 };
-                Appended::Join { room: id, ticket, past, seen }
+                Appended::Join { room: id, ticket, past, seen, is_known: true }
             }
             Append::Leave { room, ticket } => {
                 if let Some(left) = self.rooms.get_mut(&room) {
@@ -151,7 +151,7 @@ impl Memory {
         room.head = room.head.next();
         self.clock += 1;
         room.spoke_at = self.clock;
-        let stored = Message::new(new, self.ids.next(now), room.head, now).stored(false, &mut self.json);
+        let stored = encode_new(new, self.ids.next(now), room.head, now, &mut self.json);
         let kept = Kept { stored: stored.clone(), nonce: nonce.clone() };
         room.bytes += kept.cost();
         self.bytes += kept.cost();

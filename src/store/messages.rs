@@ -38,21 +38,29 @@ pub struct Message {
     at_ms: u64,
 }
 
-impl Message {
-    /// A new message at its place.
-    pub fn new(new: &NewMessage, id: FrameId, seq: Seq, now: &Timestamp) -> Self {
-        Self {
-            id,
-            room: new.room.clone(),
-            seq,
-            author: Person::clone(&new.author),
-            nonce: new.nonce.clone(),
-            content: new.content.clone(),
-            reply_to: new.reply_to,
-            at_ms: now.unix_ms,
-        }
+/// The frame of a new message at its place, made once for everybody.
+pub fn encode_new(new: &NewMessage, id: FrameId, seq: Seq, now: &Timestamp, json: &mut Vec<u8>) -> Stored {
+    json.clear();
+    Frame {
+        id,
+        room_id: &new.room,
+        user_id: new.author.id,
+        username: &new.author.username,
+        content: &new.content,
+        kind: FrameType::Text,
+        timestamp: now,
+        seq: Some(seq),
+        nonce: new.nonce.as_ref(),
+        reply_to: new.reply_to,
+        duplicate: None,
+        welcome: None,
+        error: None,
     }
+    .encode(json);
+    Stored { id, seq, json: Arc::from(json.as_slice()) }
+}
 
+impl Message {
     /// Whether sending `new` again would only say the same.
     pub fn says_the_same(&self, new: &NewMessage) -> bool {
         self.room == new.room && self.content == new.content && self.reply_to == new.reply_to
@@ -102,27 +110,33 @@ pub fn update_head(connection: &Connection, room: RoomRow) -> rusqlite::Result<(
 }
 
 /// Writes a message and its words. False where its author has used its nonce before; then nothing is written.
-pub fn insert(connection: &Connection, room_key: i64, message: &Message) -> rusqlite::Result<bool> {
+pub fn insert(
+    connection: &Connection,
+    room: RoomRow,
+    new: &NewMessage,
+    stored: &Stored,
+    now: &Timestamp,
+) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (user_id, nonce) DO NOTHING",
     )?;
     let inserted = statement.execute(params![
-        message.id.0.as_bytes(),
-        room_key,
-        number(message.seq.0),
-        message.author.id.0.as_bytes(),
-        message.author.username.as_str(),
-        message.nonce.as_ref().map(Nonce::as_str),
-        &*message.content,
-        message.reply_to.as_ref().map(|id| id.0.as_bytes()),
-        number(message.at_ms),
+        stored.id.0.as_bytes(),
+        room.key,
+        number(stored.seq.0),
+        new.author.id.0.as_bytes(),
+        new.author.username.as_str(),
+        new.nonce.as_ref().map(Nonce::as_str),
+        &*new.content,
+        new.reply_to.as_ref().map(|id| id.0.as_bytes()),
+        number(now.unix_ms),
     ])?;
     if inserted == 0 {
         return Ok(false);
     }
     let mut statement = connection.prepare_cached("INSERT INTO words (rowid, content) VALUES (?1, ?2)")?;
-    statement.execute(params![connection.last_insert_rowid(), indexed(&message.content)])?;
+    statement.execute(params![connection.last_insert_rowid(), indexed(&new.content)])?;
     Ok(true)
 }
 

@@ -32,8 +32,8 @@ use crate::protocol::{After, ErrorCode as Code, Rejected};
 use crate::vital::Vital;
 
 use memory::Memory;
+use messages::RoomRow;
 pub use messages::Side;
-use messages::{Message, RoomRow};
 pub use schema::{Database, OpenError};
 
 /// What the hub wants to have a place in a room's order.
@@ -148,6 +148,8 @@ pub enum Appended {
         past: Option<Past>,
         /// The place of the frame that was seen last, where one was named and is kept.
         seen: Option<Seq>,
+        /// Whether a new guest's identity is stored, so that its token will be known.
+        is_known: bool,
     },
     /// Somebody goes at this place.
     Leave {
@@ -482,11 +484,8 @@ impl Store {
                 }
                 let row = self.room(room)?;
                 let past = if known.is_none() { Some(self.past(row)?) } else { None };
-                let seen = match (row, after) {
-                    (Some(row), Some(After::Id(id))) => messages::seq_of(&self.connection, row.key, *id)?,
-                    _ => None,
-                };
-                Ok(Appended::Join { room: room.clone(), ticket: *ticket, past, seen })
+                let seen = self.seen(row, *after)?;
+                Ok(Appended::Join { room: room.clone(), ticket: *ticket, past, seen, is_known: true })
             }
             Append::Leave { room, ticket } => Ok(Appended::Leave { room: room.clone(), ticket: *ticket }),
         }
@@ -509,14 +508,13 @@ impl Store {
             let rejected = Rejected::new(Code::NotFound, NO_SUCH_REPLY, new.nonce.clone());
             return Ok(Appended::Refused { room: new.room.clone(), rejected, ticket });
         }
-        let message = Message::new(new, self.ids.next(now), row.head.next(), now);
-        if messages::insert(&self.connection, row.key, &message)? {
+        let stored = messages::encode_new(new, self.ids.next(now), row.head.next(), now, &mut self.json);
+        if messages::insert(&self.connection, row, new, &stored, now)? {
             row.head = row.head.next();
             self.rooms.insert(new.room.clone(), row);
             if touched.last() != Some(&new.room) {
                 touched.push(new.room.clone());
             }
-            let stored = message.stored(false, &mut self.json);
             return Ok(Appended::Message { room: new.room.clone(), stored, ticket });
         }
         // Only a nonce can stand in the way.
@@ -539,6 +537,13 @@ impl Store {
         Ok(row)
     }
 
+    fn seen(&self, row: Option<RoomRow>, after: Option<After>) -> rusqlite::Result<Option<Seq>> {
+        match (row, after) {
+            (Some(row), Some(After::Id(id))) => messages::seq_of(&self.connection, row.key, id),
+            _ => Ok(None),
+        }
+    }
+
     fn past(&mut self, row: Option<RoomRow>) -> rusqlite::Result<Past> {
         let Some(row) = row else { return Ok(Past::default()) };
         let latest = messages::page(&self.connection, row.key, Side::Before(row.head.next()), HISTORY_MAX, None)?;
@@ -557,11 +562,12 @@ impl Store {
                 let rejected = Rejected { retry_ms: Some(1_000), ..Rejected::new(Code::Busy, sentence, nonce) };
                 Appended::Refused { room, rejected, ticket }
             }
-            Append::Join { room, ticket, known, .. } => {
+            Append::Join { room, ticket, known, after, .. } => {
                 let row = self.room(&room).ok().flatten();
-                // Where it can't be read now, the next to come asks again.
+                // Reading goes on. What can't be read now, the next to come asks for again.
                 let past = if known.is_none() { self.past(row).ok() } else { None };
-                Appended::Join { room, ticket, past, seen: None }
+                let seen = self.seen(row, after).ok().flatten();
+                Appended::Join { room, ticket, past, seen, is_known: false }
             }
             Append::Leave { room, ticket } => Appended::Leave { room, ticket },
         });
