@@ -6,6 +6,7 @@ mod clients;
 mod closes;
 mod errors;
 mod floods;
+mod history;
 mod hostile_heads;
 mod house;
 mod limits;
