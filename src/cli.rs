@@ -1,12 +1,13 @@
 //! The command line: flags, their environment, and what they mean as a [`Config`].
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::config::{Config, Origin};
+use crate::config::{Config, Data, Durability, Origin};
 use crate::limits::{HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX};
 
 /// A chat server in one binary: browser chat, rooms, and room listings for curl.
@@ -35,9 +36,13 @@ pub struct Serve {
     #[arg(long, env = "ADDA_LISTEN", value_name = "ADDR:PORT", value_parser = address)]
     pub listen: Option<SocketAddr>,
 
-    /// Where messages are kept; `:memory:` keeps nothing beyond the process, and is all there is so far
-    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = ":memory:", value_parser = [":memory:"])]
-    pub data: String,
+    /// Where messages are kept, made where it is not; `:memory:` keeps nothing beyond the process
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db")]
+    pub data: PathBuf,
+
+    /// Whether an acked message survives a power cut (full) or a crash of the process only (normal)
+    #[arg(long, env = "ADDA_DURABILITY", value_name = "LEVEL", default_value = "full", value_parser = durability)]
+    pub durability: Durability,
 
     /// Stored messages that are shown on joining a room
     #[arg(long, env = "ADDA_HISTORY", value_name = "N", default_value_t = Limits::default().history_default as u64,
@@ -97,6 +102,8 @@ impl Serve {
             }
             (None, None) => {}
         }
+        config.data = if self.data.as_os_str() == ":memory:" { Data::Memory } else { Data::File(self.data.clone()) };
+        config.durability = self.durability;
         config.origins.clone_from(&self.origins);
         config.connections_max = self.max_connections;
         config.connections_per_address_max = self.max_per_ip;
@@ -117,6 +124,14 @@ impl Serve {
 fn address(text: &str) -> Result<SocketAddr, String> {
     let sentence = || "an address looks like 0.0.0.0:3000, [::]:3000 or localhost:3000".to_owned();
     text.to_socket_addrs().map_err(|_| sentence())?.next().ok_or_else(sentence)
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "full" => Ok(Durability::Full),
+        "normal" => Ok(Durability::Normal),
+        _ => Err("durability is full or normal".to_owned()),
+    }
 }
 
 fn rate(text: &str) -> Result<u32, String> {
@@ -209,6 +224,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_in_a_sentence() {
         for args in [
+            ["--durability=some"],
             ["--listen=nowhere"],
             ["--listen=1.2.3.4"],
             ["--rate=fast"],

@@ -1,6 +1,7 @@
 //! What an operator can set, as values: the flags are read in `cli`, and nothing else knows how.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::limits::Limits;
@@ -10,6 +11,10 @@ use crate::limits::Limits;
 pub struct Config {
     /// Where to listen; port 0 picks a free one (`--listen`).
     pub listen: SocketAddr,
+    /// Where messages are kept (`--data`).
+    pub data: Data,
+    /// What a power cut may cost (`--durability`).
+    pub durability: Durability,
     /// Pages besides our own that may open a WebSocket here (`--origin`).
     pub origins: Vec<Origin>,
     /// Connections at once, where the operator wants fewer than the system allows (`--max-connections`).
@@ -24,12 +29,32 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 3000)),
+            data: Data::File("adda.db".into()),
+            durability: Durability::Full,
             origins: Vec::new(),
             connections_max: None,
             connections_per_address_max: 0,
             limits: Limits::default(),
         }
     }
+}
+
+/// Where messages are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// In a file, which is made where it is not.
+    File(PathBuf),
+    /// In memory, until the process ends.
+    Memory,
+}
+
+/// What a power cut may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing that was acked: every commit is synced (`synchronous=FULL`).
+    Full,
+    /// The last moments; a crash of the process alone costs nothing (`synchronous=NORMAL`).
+    Normal,
 }
 
 /// Where a page came from: scheme, host and port (RFC 6454, section 4).

@@ -82,6 +82,9 @@ pub enum StartError {
     /// The public port can't be had.
     #[error("failed to listen on {0}: {1}")]
     Listen(SocketAddr, #[source] std::io::Error),
+    /// The database can't be used.
+    #[error(transparent)]
+    Store(#[from] store::StartError),
     /// The handlers of HTTP can't be started.
     #[error("failed to start the web server: {0}")]
     Http(#[source] http::StartError),
@@ -97,8 +100,8 @@ pub struct Running {
     listening: Listening,
     commands: Sender<Command>,
     http: http::Server,
-    hub: JoinHandle<()>,
-    store: JoinHandle<()>,
+    /// The hub's and the store's threads.
+    inner: Vec<JoinHandle<()>>,
 }
 
 /// Starts everything, the inner parts first, and accepts when it returns.
@@ -106,7 +109,7 @@ pub struct Running {
 /// # Errors
 /// [`StartError`], with nothing left running that a client could reach.
 pub fn start(config: Config) -> Result<Running, StartError> {
-    let Config { listen, origins, connections_max, connections_per_address_max, limits } = config;
+    let Config { listen, data, durability, origins, connections_max, connections_per_address_max, limits } = config;
     let (connections_max, term) = capacity::Bounds::raise_and_read().connections_max(connections_max);
     let socket = listener::open(listen).map_err(|error| StartError::Listen(listen, error))?;
     let address = socket.local_addr().map_err(|error| StartError::Listen(listen, error))?;
@@ -114,15 +117,23 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = hub::channel();
-    let (writer, reader, store) = store::start(Arc::clone(&metrics)).map_err(StartError::Thread)?;
-    let hub = hub::start(commanded, writer, limits, Arc::clone(&metrics)).map_err(StartError::Thread)?;
+    let (writer, reader, mut inner) = store::start(&data, durability, Arc::clone(&metrics))?;
+    let hub = hub::start(commanded, writer, reader.clone(), limits, Arc::clone(&metrics));
+    inner.extend(hub.map_err(StartError::Thread)?);
     let handle = hub::Handle::new(commands.clone(), reader);
-    let http = http::Server::start(handle, Arc::clone(&metrics)).map_err(StartError::Http)?;
+    let http = http::Server::start(handle.clone(), Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
-    let sessions = session::Context { commands: commands.clone(), decoder: session::chat, origins, limits, metrics };
+    let sessions = session::Context {
+        commands: commands.clone(),
+        decoder: session::chat,
+        directory: handle.clone(),
+        origins,
+        limits,
+        metrics,
+    };
     let caps = Caps { connections_max, per_address_max: connections_per_address_max };
     let listening = Listening::start(socket, Front { sessions, relay }, caps).map_err(StartError::Thread)?;
-    Ok(Running { address, listening, commands, http, hub, store })
+    Ok(Running { address, listening, commands, http, inner })
 }
 
 impl Running {
@@ -135,13 +146,12 @@ impl Running {
     /// Stops accepting, commits, closes every connection with 1001, and waits for the threads, for
     /// [`STOP_WAIT`] at the most.
     pub fn stop(self) {
-        let Self { mut listening, commands, http, hub, store, .. } = self;
+        let Self { mut listening, commands, http, mut inner, .. } = self;
         let deadline = Instant::now() + STOP_WAIT;
         listening.stop();
         // Fails only where the hub has ended.
         let _ = commands.send_deadline(Command::Stop, deadline);
         drop(commands);
-        let mut inner = vec![hub, store];
         while Instant::now() < deadline && (listening.connections() > 0 || !inner.is_empty()) {
             // A thread that panicked has said so already.
             inner.extract_if(.., |thread| thread.is_finished()).for_each(|thread| drop(thread.join()));

@@ -25,6 +25,16 @@ pub const NONCE_CHARS_MAX: usize = 64;
 
 /// Stored frames that a join replays at most.
 pub const HISTORY_MAX: usize = 200;
+/// Bytes of a replay that are sent at once; a longer one is paged as its reader takes it.
+pub const REPLAY_AT_ONCE_BYTES: usize = 32 * 1024;
+/// Stored frames that are read at once for somebody who catches up.
+pub const PAGE_FRAMES_MAX: usize = 500;
+/// Bytes of them, about.
+pub const PAGE_BYTES_MAX: usize = 32 * 1024;
+/// Comings and goings that are remembered for somebody who catches up.
+pub const MISSED_MAX: usize = 1_000;
+// A page must fit the smallest outbox beside what waits there already.
+const _: () = assert!(REPLAY_AT_ONCE_BYTES <= MESSAGE_BYTES_MAX / 2 && PAGE_BYTES_MAX <= MESSAGE_BYTES_MAX / 2);
 /// Members that a `welcome` and a room's listing name; beyond it only their count is given.
 pub const MEMBERS_LISTED_MAX: usize = 200;
 /// Rooms in one page of the listing.
@@ -34,6 +44,10 @@ pub const ROOMS_PER_CONNECTION_MAX: usize = 50;
 
 /// Stack of a connection's thread.
 pub const STACK_BYTES: usize = 128 * 1024;
+/// Stack of the threads that have the database.
+pub const STORE_STACK_BYTES: usize = 512 * 1024;
+/// Rooms whose row the store remembers.
+pub const ROOMS_CACHED_MAX: usize = 10_000;
 /// Requests that are with `tiny_http` at once; others wait for their turn.
 pub const RELAYS_MAX: usize = 24;
 /// How long a request waits for its turn before it is refused.
@@ -69,8 +83,6 @@ pub const BATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// All the outboxes together; past it the fullest is a slow consumer.
 pub const OUTBOXES_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Bytes of stored frames that are kept in memory, over all rooms; the oldest go first.
-pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How long the hub takes to answer a question of REST before it is called busy.
 pub const HUB_ANSWER_WAIT: Duration = Duration::from_secs(2);

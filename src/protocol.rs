@@ -80,6 +80,9 @@ pub struct Frame<'a> {
     /// The stored frame that this one answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<FrameId>,
+    /// Set on the answer to a message that was sent again: it is stored already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicate: Option<bool>,
     /// What only a `welcome` has.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub welcome: Option<Welcome<'a>>,
@@ -95,6 +98,9 @@ pub struct Welcome<'a> {
     pub members: Vec<Person>,
     /// How many are here.
     pub member_count: usize,
+    /// For a new guest, once: what brings the same `user_id` back. A secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<&'a str>,
     /// Set where `after` could not be honoured: what follows is the latest history, with a gap before it.
     pub reset: bool,
     /// What the server takes.
@@ -488,6 +494,7 @@ mod tests {
             seq: Some(Seq(7)),
             nonce: None,
             reply_to: None,
+            duplicate: None,
             welcome: None,
             error: None,
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
+use rustix::rand::GetRandomFlags;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::{Error, Message, error::ProtocolError};
 use uuid::Uuid;
@@ -17,12 +18,13 @@ use uuid::Uuid;
 use crate::answer::{self, Problem};
 use crate::config::Origin;
 use crate::head::{Framing, Head, Version, query_value, unescape};
-use crate::hub::{Command, Connect, Inbound};
+use crate::hub::{Command, Connect, Handle, Inbound};
 use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, STRIKES_MAX};
 use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, After, ErrorCode, Rejected, Replay};
 use crate::rate::TokenBucket;
+use crate::store::{NewGuest, TokenHash};
 use crate::ws::{self, CloseReason, Stream};
 
 /// Whether a request's path is one of the ways in to a WebSocket.
@@ -37,6 +39,7 @@ struct WayIn {
     room: RoomId,
     username: Username,
     replay: Replay,
+    token: Option<String>,
     accept_key: String,
 }
 
@@ -63,6 +66,8 @@ pub struct Context {
     pub commands: Sender<Command>,
     /// Makes a session's decoder; [`chat`] but where the protocol itself is tested.
     pub decoder: fn(Limits) -> Box<dyn Decoder>,
+    /// Where tokens are looked up.
+    pub directory: Handle,
     /// Pages that may connect besides our own.
     pub origins: Vec<Origin>,
     /// The bounds.
@@ -84,8 +89,12 @@ pub fn serve(socket: Arc<TcpStream>, head: Head, early: Vec<u8>, connection: Con
 /// The handshake, in a frame of its own: what it needs of the stack is not kept while the session lives.
 #[inline(never)]
 fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: &Context) -> Option<Connect> {
-    let way_in = match way_in(&head, &context.origins, &context.limits) {
-        Ok(way_in) => way_in,
+    let asked = way_in(&head, &context.origins, &context.limits).and_then(|way_in| {
+        let identity = identify(way_in.token.as_deref(), &context.directory)?;
+        Ok((way_in, identity))
+    });
+    let (way_in, (id, guest)) = match asked {
+        Ok(asked) => asked,
         Err(refused) => {
             context.metrics.refused(refused.reason);
             let problem = Problem {
@@ -103,8 +112,37 @@ fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: 
         way_in.accept_key
     );
     (&**socket).write_all(response.as_bytes()).ok()?;
-    let person = Person { id: UserId(Uuid::new_v4()), username: way_in.username };
-    Some(Connect { connection, socket: Arc::clone(socket), person, room: way_in.room, replay: way_in.replay })
+    let person = Person { id, username: way_in.username };
+    let WayIn { room, replay, .. } = way_in;
+    Some(Connect { connection, socket: Arc::clone(socket), person, room, replay, guest })
+}
+
+/// Who a token says that somebody is; without a token that is known, somebody new, with a token to come back by.
+fn identify(token: Option<&str>, directory: &Handle) -> Result<(UserId, Option<(NewGuest, Box<str>)>), Refused> {
+    if let Some(token) = token {
+        let bearer = directory.bearer(token).map_err(|busy| Refused {
+            headers: &[("Retry-After", "1")],
+            ..Refused::new(503, busy.to_string(), "busy", Refusal::Busy)
+        })?;
+        if let Some(id) = bearer {
+            return Ok((id, None));
+        }
+    }
+    let id = UserId(Uuid::new_v4());
+    let token = new_token();
+    let guest = NewGuest { id, token_hash: TokenHash::of(&token) };
+    Ok((id, Some((guest, token))))
+}
+
+/// 256 bits from the system, in hex.
+fn new_token() -> Box<str> {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        // Waits for the system's first entropy, fails never on a kernel of this century, and may be interrupted.
+        filled += rustix::rand::getrandom(&mut bytes[filled..], GetRandomFlags::empty()).unwrap_or(0);
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 /// Reads what a request wants, in the order in which a client would mend it.
@@ -156,7 +194,8 @@ fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Ref
         Some(_) => return Err(refused(400, "history is a number", "bad_request")),
     };
     let after = query("after").filter(|text| !text.is_empty()).map(|text| After::parse(&text));
-    Ok(WayIn { room, username, replay: Replay { history, after }, accept_key: derive_accept_key(key) })
+    let token = query("token").filter(|text| !text.is_empty());
+    Ok(WayIn { room, username, replay: Replay { history, after }, token, accept_key: derive_accept_key(key) })
 }
 
 /// Room and username from the path, and from the query what the path does not say.

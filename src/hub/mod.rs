@@ -5,6 +5,7 @@
 //! waits for a socket, a session or the store.
 
 mod outbox;
+mod pager;
 mod room;
 mod state;
 #[cfg(test)]
@@ -25,13 +26,15 @@ use crate::limits::{
     Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
-use crate::model::{ConnectionId, Person, RoomId, Seq, Timestamp};
+use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{ClientFrame, ErrorCode, Rejected, Replay};
-use crate::store::{Append, Reader, Writer};
+use crate::store::{Append, NewGuest, NewMessage, ReadError, Reader, Side, Stored, Ticket, Writer};
 use crate::ws::{CloseReason, PING, encode_text};
 
 use outbox::{Batch, Outbox};
-use state::{Effect, MemberKey, RoomKey, State};
+use pager::Pager;
+pub use state::Outcome;
+use state::{Effect, Fetch, MemberKey, RoomKey, State};
 
 /// How soon full sockets are tried again, and what each of them adds to that, so that a crowd of stalled readers
 /// takes no more than a few hundredths of the hub's time.
@@ -73,6 +76,13 @@ pub enum Command {
         /// Where the answer goes; it has room for it.
         answer: Sender<Option<RoomDetail>>,
     },
+    /// A message comes over HTTP.
+    Post {
+        /// What.
+        post: Box<Post>,
+        /// Where the answer goes; it has room for it.
+        answer: Sender<Outcome>,
+    },
     /// The server stops: commit, close every connection with 1001, end.
     Stop,
 }
@@ -90,6 +100,8 @@ pub struct Connect {
     pub room: RoomId,
     /// What it wants of that room's past.
     pub replay: Replay,
+    /// A guest who was never here before: the identity to keep, and the token to tell.
+    pub guest: Option<(NewGuest, Box<str>)>,
 }
 
 /// One thing that a connection sent.
@@ -133,6 +145,43 @@ pub struct RoomDetail {
 #[error("the server is busy")]
 pub struct Busy;
 
+/// A message that comes over HTTP.
+#[derive(Debug)]
+pub struct Post {
+    /// Where.
+    pub room: RoomId,
+    /// By whom.
+    pub author: Person,
+    /// What.
+    pub content: Box<str>,
+    /// The client's own mark on it.
+    pub nonce: Option<Nonce>,
+    /// The frame that it answers.
+    pub reply_to: Option<FrameId>,
+}
+
+/// Where a page of history begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryFrom {
+    /// At the end, going back.
+    Latest,
+    /// Before a frame, going back.
+    Before(FrameId),
+    /// After a frame, going on.
+    After(FrameId),
+}
+
+/// Why there is no page of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HistoryError {
+    /// The frame that it was to begin at is not kept.
+    #[error("there is no message by that id in this room")]
+    Unknown,
+    /// No time.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
 /// A way to ask after rooms, for the handlers of REST: the hub knows who is there, the store what is kept.
 #[derive(Debug, Clone)]
 pub struct Handle {
@@ -152,9 +201,8 @@ impl Handle {
     /// # Errors
     /// [`Busy`] where the hub has no time for it.
     pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy> {
-        let after = after.cloned();
-        let mut rooms = self.ask(|answer| Command::ListRooms { after: after.clone(), limit, answer })?;
-        let kept = self.kept.rooms(after, limit).ok_or(Busy)?;
+        let mut rooms = self.ask(|answer| Command::ListRooms { after: after.cloned(), limit, answer })?;
+        let kept = self.read(self.kept.rooms(after, limit))?;
         let live: std::collections::HashSet<_> = rooms.iter().map(|room| room.id.clone()).collect();
         rooms.extend(kept.into_iter().filter(|room| !live.contains(&room.id)).map(|room| deserted(room.id, room.head)));
         rooms.sort_unstable_by(|a, b| a.id.cmp(&b.id));
@@ -170,8 +218,67 @@ impl Handle {
         if let Some(room) = self.ask(|answer| Command::ShowRoom { id: id.clone(), answer })? {
             return Ok(Some(room));
         }
-        let kept = self.kept.room(id.clone()).ok_or(Busy)?;
+        let kept = self.read(self.kept.room(id))?;
         Ok(kept.map(|room| RoomDetail { summary: deserted(room.id, room.head), clients: Vec::new() }))
+    }
+
+    /// A page of a room's stored frames, oldest first, and whether there are more in that direction; `None` where there
+    /// is no such room. With words, only those frames that have them all.
+    ///
+    /// # Errors
+    /// [`HistoryError`].
+    pub fn messages(
+        &self,
+        id: &RoomId,
+        from: HistoryFrom,
+        limit: usize,
+        words: Option<&str>,
+    ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError> {
+        if self.room(id)?.is_none() {
+            return Ok(None);
+        }
+        let place = |frame| match self.read(self.kept.seq_of(id, frame))? {
+            Some(seq) => Ok(seq),
+            None => Err(HistoryError::Unknown),
+        };
+        let side = match from {
+            HistoryFrom::Latest => Side::Before(Seq(u64::MAX)),
+            HistoryFrom::Before(frame) => Side::Before(place(frame)?),
+            HistoryFrom::After(frame) => Side::After(place(frame)?),
+        };
+        // One more than is shown tells whether there is more.
+        let mut frames = self.read(self.kept.page(id, side, limit + 1, words))?;
+        let has_more = frames.len() > limit;
+        if has_more {
+            match side {
+                Side::Before(_) => drop(frames.remove(0)),
+                Side::After(_) => frames.truncate(limit),
+            }
+        }
+        Ok(Some((frames, has_more)))
+    }
+
+    /// Who bears a token; `None` where nobody does.
+    ///
+    /// # Errors
+    /// [`Busy`] where the store can't be read.
+    pub fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy> {
+        self.read(self.kept.bearer(token))
+    }
+
+    /// Says something in a room for somebody who is not in it.
+    ///
+    /// # Errors
+    /// [`Busy`] where the hub has no time for it. Then it is not known whether the message is stored.
+    pub fn post(&self, post: Post) -> Result<Outcome, Busy> {
+        self.ask(|answer| Command::Post { post: Box::new(post), answer })
+    }
+
+    fn read<T>(&self, answer: Result<T, ReadError>) -> Result<T, Busy> {
+        answer.map_err(|error| {
+            log::error!("{error}");
+            Busy
+        })
     }
 
     fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Result<T, Busy> {
@@ -193,23 +300,28 @@ pub fn channel() -> (Sender<Command>, Receiver<Command>) {
     bounded(COMMANDS_QUEUED_MAX)
 }
 
-/// Starts the thread. It ends after [`Command::Stop`], or when nobody is left who could tell it anything.
+/// Starts the hub's thread and its pager's. They end after [`Command::Stop`], or when nobody is left who could tell
+/// the hub anything.
 ///
 /// # Errors
 /// Where the system gives no thread.
 pub fn start(
     commands: Receiver<Command>,
     store: Writer,
+    reader: Reader,
     limits: Limits,
     metrics: Arc<Metrics>,
-) -> io::Result<JoinHandle<()>> {
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let (pager, paging) = Pager::start(reader)?;
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
-    builder.spawn(move || Hub::new(commands, store, limits, metrics).run())
+    let hub = builder.spawn(move || Hub::new(commands, store, pager, limits, metrics).run())?;
+    Ok(vec![hub, paging])
 }
 
 struct Hub {
     commands: Receiver<Command>,
     store: Writer,
+    pager: Pager,
     limits: Limits,
     metrics: Arc<Metrics>,
     state: State,
@@ -230,6 +342,11 @@ struct Hub {
     waiting: Vec<MemberKey>,
     /// Connections that were told their close code, until they go.
     closing: HashMap<ConnectionId, Closing>,
+    /// Members that catch up and have not taken what they were sent.
+    fetches: Vec<Fetch>,
+    /// Who waits for an answer over HTTP, by the number of the request.
+    requests: HashMap<u64, Sender<Outcome>>,
+    next_request: u64,
     /// When whom to ping. Every interval is the same, so what is pushed behind is due last.
     pings: VecDeque<(Instant, MemberKey, ConnectionId)>,
     retry_at: Option<Instant>,
@@ -275,10 +392,11 @@ enum Stopping {
 }
 
 impl Hub {
-    fn new(commands: Receiver<Command>, store: Writer, limits: Limits, metrics: Arc<Metrics>) -> Self {
+    fn new(commands: Receiver<Command>, store: Writer, pager: Pager, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             commands,
             store,
+            pager,
             limits,
             metrics,
             state: State::new(&limits),
@@ -293,6 +411,9 @@ impl Hub {
             flush_due: false,
             waiting: Vec::new(),
             closing: HashMap::new(),
+            fetches: Vec::new(),
+            requests: HashMap::new(),
+            next_request: 0,
             pings: VecDeque::new(),
             retry_at: None,
             stopping: Stopping::No,
@@ -306,6 +427,7 @@ impl Hub {
             self.wait(connected);
             let now = Timestamp::now();
             self.take_appended(&now);
+            self.take_pages();
             connected &= self.take_commands(&now);
             self.feed_store();
             self.flush();
@@ -316,6 +438,7 @@ impl Hub {
             }
             // Last, as all that went before may have left something to be tried again.
             self.retry(moment);
+            self.fetch();
             if self.stopping == Stopping::Closing && self.closing.is_empty() {
                 return;
             }
@@ -335,7 +458,10 @@ impl Hub {
     /// Waits until a command or the store's answer is there, or something is due.
     fn wait(&self, connected: bool) {
         let commands = connected && self.takes_commands();
-        if (commands && !self.commands.is_empty()) || (self.with_store && !self.store.appended.is_empty()) {
+        if (commands && !self.commands.is_empty())
+            || (self.with_store && !self.store.appended.is_empty())
+            || !self.pager.pages.is_empty()
+        {
             return;
         }
         let mut select = Select::new();
@@ -345,6 +471,7 @@ impl Hub {
         if self.with_store {
             select.recv(&self.store.appended);
         }
+        select.recv(&self.pager.pages);
         let ping_at = self.pings.front().map(|(at, ..)| *at);
         match [self.retry_at, ping_at].into_iter().flatten().min() {
             // Which of them it is does not matter: the round looks at both. A time-out is a round, too.
@@ -363,6 +490,14 @@ impl Hub {
                 self.state.appended(appended, now, &mut self.effects);
                 self.carry_out();
             }
+        }
+    }
+
+    fn take_pages(&mut self) {
+        for _ in 0..COMMANDS_PER_ROUND_MAX {
+            let Ok((fetch, frames)) = self.pager.pages.try_recv() else { return };
+            self.state.page(&fetch, frames, &mut self.effects);
+            self.carry_out();
         }
     }
 
@@ -406,17 +541,32 @@ impl Hub {
                 drop(answer.try_send(self.state.list(after.as_ref(), limit)));
             }
             Command::ShowRoom { id, answer } => drop(answer.try_send(self.state.show(&id))),
+            Command::Post { post, answer } => self.post(*post, answer),
             Command::Stop => self.stopping = Stopping::Committing,
         }
     }
 
+    fn post(&mut self, post: Post, answer: Sender<Outcome>) {
+        if self.stopping != Stopping::No {
+            // Whoever asked sees that there is no answer.
+            return;
+        }
+        self.next_request += 1;
+        self.requests.insert(self.next_request, answer);
+        let Post { room, author, content, nonce, reply_to } = post;
+        let ticket = Ticket::Request(self.next_request);
+        let message = NewMessage { room, author: Arc::new(author), content, nonce, reply_to, ticket };
+        self.state.post(message, &mut self.effects);
+        self.carry_out();
+    }
+
     fn connect(&mut self, connect: Connect) {
-        let Connect { connection, socket, person, room, replay } = connect;
+        let Connect { connection, socket, person, room, replay, guest } = connect;
         let outbox = Outbox::new(socket);
         if self.stopping != Stopping::No {
             return self.begin_close(connection, outbox, CloseReason::GOING_AWAY);
         }
-        let member = self.state.connect(connection, Arc::new(person), room, replay, &mut self.effects);
+        let member = self.state.connect(connection, Arc::new(person), room, replay, guest, &mut self.effects);
         if self.peers.len() <= member.0 {
             self.peers.resize_with(member.0 + 1, || None);
         }
@@ -460,6 +610,13 @@ impl Hub {
                     }
                 }
                 Effect::Exit { room, member } => self.flush_last(room, member),
+                Effect::Fetch(fetch) => self.fetches.push(fetch),
+                Effect::Answer { request, outcome } => {
+                    if let Some(answer) = self.requests.remove(&request) {
+                        // Whoever asked may have given up waiting.
+                        drop(answer.try_send(outcome));
+                    }
+                }
                 Effect::RoomGone { room } => {
                     if let Some(batch) = self.batches.get_mut(room.0) {
                         *batch = RoomBatch::default();
@@ -557,6 +714,20 @@ impl Hub {
             room_batch.late.clear();
         }
         self.metrics.deliveries.add(deliveries);
+    }
+
+    /// Asks for the pages of those who have taken what they were sent.
+    fn fetch(&mut self) {
+        let (peers, pager) = (&self.peers, &self.pager);
+        self.fetches.retain(|fetch| match peers.get(fetch.member.0) {
+            Some(Some(peer)) if peer.own.is_empty() && peer.outbox.is_empty() => {
+                pager.fetch(fetch.clone());
+                false
+            }
+            Some(Some(_)) => true,
+            // The connection has gone.
+            _ => false,
+        });
     }
 
     /// Sends the store what is pending, if it has given back what it had.

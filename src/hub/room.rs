@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::limits::HISTORY_MAX;
 use crate::model::{RoomId, Seq};
-use crate::protocol::{After, Replay};
+use crate::protocol::Replay;
 use crate::store::{Past, Stored};
 
 use super::state::MemberKey;
@@ -14,6 +14,8 @@ use super::state::MemberKey;
 pub struct Room {
     pub id: RoomId,
     pub members: Vec<MemberKey>,
+    /// Members that are still being sent what was said before, and do not get what is said yet.
+    pub catching_up: Vec<MemberKey>,
     /// Joins that are with the store. While there is one the room stays, as it is what they come back to.
     pub joining: usize,
     /// Known once the first join has come back from the store.
@@ -29,11 +31,21 @@ struct Ring {
 
 impl Room {
     pub fn new(id: RoomId) -> Self {
-        Self { id, members: Vec::new(), joining: 0, past: None }
+        Self { id, members: Vec::new(), catching_up: Vec::new(), joining: 0, past: None }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.joining == 0
+        self.member_count() == 0 && self.joining == 0
+    }
+
+    /// How many are here, whether or not they have caught up.
+    pub fn member_count(&self) -> usize {
+        self.members.len() + self.catching_up.len()
+    }
+
+    /// Who is here.
+    pub fn everybody(&self) -> impl Iterator<Item = MemberKey> {
+        self.members.iter().chain(&self.catching_up).copied()
     }
 
     pub fn knows_its_past(&self) -> bool {
@@ -53,7 +65,7 @@ impl Room {
     /// Keeps a frame that the store gave its place.
     pub fn push(&mut self, stored: Stored) {
         if let Some(ring) = &mut self.past {
-            debug_assert_eq!(ring.head.next(), stored.seq);
+            debug_assert!(ring.head.next() == stored.seq, "{:?} behind {:?}", stored.seq, ring.head);
             ring.head = stored.seq;
             if ring.frames.len() == HISTORY_MAX {
                 ring.frames.pop_front();
@@ -62,20 +74,29 @@ impl Room {
         }
     }
 
-    /// What somebody who joins now is sent of the past, and whether it begins behind a gap.
-    pub fn replay(&self, wanted: Replay) -> (impl Iterator<Item = &Stored>, bool) {
-        let frames = self.past.as_ref().map(|ring| &ring.frames);
-        let held = frames.map_or(0, VecDeque::len);
-        let latest = held.saturating_sub(wanted.history);
-        let (from, reset) = match wanted.after {
-            None => (latest, false),
-            Some(After::Unknown) => (latest, true),
-            Some(After::Id(id)) => match frames.and_then(|frames| frames.iter().rposition(|frame| frame.id == id)) {
-                Some(seen) => (seen + 1, false),
-                None => (latest, true),
-            },
+    /// From behind which place somebody who joins now is sent what was said, and whether that begins behind a gap.
+    /// `seen` is the place of the frame that they saw last, as the store knows it.
+    pub fn replay_from(&self, wanted: Replay, seen: Option<Seq>) -> (Seq, bool) {
+        let before_ring = self.frames().next().map_or(self.head(), |first| Seq(first.seq.0 - 1));
+        let latest = before_ring.max(Seq(self.head().0.saturating_sub(wanted.history as u64)));
+        match (wanted.after, seen) {
+            (None, _) => (latest, false),
+            (Some(_), Some(seen)) => (seen, false),
+            (Some(_), None) => (latest, true),
+        }
+    }
+
+    /// The frames behind a place, if all of them are at hand.
+    pub fn frames_after(&self, place: Seq) -> Option<impl Iterator<Item = &Stored>> {
+        let missing = match self.frames().next() {
+            Some(first) => place.next() < first.seq,
+            None => place < self.head(),
         };
-        (frames.into_iter().flat_map(move |frames| frames.range(from..)), reset)
+        (!missing).then(|| self.frames().skip_while(move |frame| frame.seq <= place))
+    }
+
+    fn frames(&self) -> impl Iterator<Item = &Stored> {
+        self.past.iter().flat_map(|ring| &ring.frames)
     }
 }
 
@@ -83,14 +104,15 @@ impl Room {
 mod tests {
     use super::*;
     use crate::model::FrameId;
+    use crate::protocol::After;
 
     fn stored(seq: u64) -> Stored {
         Stored { id: FrameId(uuid::Uuid::from_u128(u128::from(seq))), seq: Seq(seq), json: Vec::new().into() }
     }
 
-    fn replayed(room: &Room, history: usize, after: Option<After>) -> (Vec<u64>, bool) {
-        let (frames, reset) = room.replay(Replay { history, after });
-        (frames.map(|frame| frame.seq.0).collect(), reset)
+    fn replayed(room: &Room, history: usize, after: Option<After>, seen: Option<u64>) -> (Option<Vec<u64>>, bool) {
+        let (from, reset) = room.replay_from(Replay { history, after }, seen.map(Seq));
+        (room.frames_after(from).map(|frames| frames.map(|frame| frame.seq.0).collect()), reset)
     }
 
     #[test]
@@ -100,13 +122,27 @@ mod tests {
         room.push(stored(8));
         room.learn(Past { head: Seq(7), frames: Vec::new() });
         assert_eq!(room.head(), Seq(8));
-        let seen = |seq| Some(After::Id(stored(seq).id));
-        assert_eq!(replayed(&room, 2, None), (vec![7, 8], false));
-        assert_eq!(replayed(&room, 0, None), (vec![], false));
-        assert_eq!(replayed(&room, 1, seen(6)), (vec![7, 8], false));
-        assert_eq!(replayed(&room, 1, seen(8)), (vec![], false));
-        assert_eq!(replayed(&room, 1, seen(5)), (vec![8], true));
-        assert_eq!(replayed(&room, 9, Some(After::Unknown)), (vec![6, 7, 8], true));
+        let id = Some(After::Id(stored(1).id));
+        for (history, after, seen, replay, reset) in [
+            (2, None, None, Some(vec![7, 8]), false),
+            (0, None, None, Some(vec![]), false),
+            (9, None, None, Some(vec![6, 7, 8]), false),
+            (1, id, Some(6), Some(vec![7, 8]), false),
+            (1, id, Some(8), Some(vec![]), false),
+            (1, id, Some(5), Some(vec![6, 7, 8]), false),
+            (1, id, Some(4), None, false),
+            (1, id, None, Some(vec![8]), true),
+            (9, Some(After::Unknown), None, Some(vec![6, 7, 8]), true),
+        ] {
+            assert_eq!(replayed(&room, history, after, seen), (replay, reset), "{history} {after:?} {seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_room_of_which_nothing_is_kept_has_nothing_to_replay() {
+        let mut room = Room::new(RoomId::parse("tea").unwrap());
+        room.learn(Past { head: Seq(7), frames: Vec::new() });
+        assert_eq!(replayed(&room, 5, None, None), (Some(vec![]), false));
     }
 
     #[test]
@@ -116,7 +152,7 @@ mod tests {
         for seq in 1..=HISTORY_MAX as u64 + 10 {
             room.push(stored(seq));
         }
-        let (frames, _) = replayed(&room, usize::MAX, None);
+        let frames = replayed(&room, usize::MAX, None, None).0.unwrap();
         assert_eq!((frames.len(), frames[0]), (HISTORY_MAX, 11));
     }
 }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::ids::FrameIds;
-use crate::limits::{Limits, MEMBERS_LISTED_MAX, ROOMS_PER_CONNECTION_MAX};
-use crate::model::{ConnectionId, Nonce, Person, RoomId, Timestamp};
+use crate::limits::{Limits, MEMBERS_LISTED_MAX, MISSED_MAX, REPLAY_AT_ONCE_BYTES, ROOMS_PER_CONNECTION_MAX};
+use crate::model::{ConnectionId, Nonce, Person, RoomId, Seq, Timestamp};
 use crate::protocol::{ClientFrame, ErrorCode, Failure, Frame, FrameType, LimitsShown, Rejected, Replay, Welcome};
-use crate::store::{Append, Appended, NewMessage};
+use crate::store::{Append, Appended, NewGuest, NewMessage, Stored, Ticket};
 
 use super::room::Room;
 use super::{RoomDetail, RoomSummary};
@@ -42,6 +42,32 @@ pub enum Effect {
     Exit { room: RoomKey, member: MemberKey },
     /// The room's key will be another's.
     RoomGone { room: RoomKey },
+    /// Read what was said behind a place, for a member that is catching up, when it has taken what it was sent.
+    Fetch(Fetch),
+    /// Answer a request over HTTP.
+    Answer { request: u64, outcome: Outcome },
+}
+
+/// A page that a member needs to catch up.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    /// For whom.
+    pub member: MemberKey,
+    /// Of which room.
+    pub room: RoomId,
+    /// From behind which place.
+    pub after: Seq,
+}
+
+/// What became of a message that came over HTTP.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is stored; its frame.
+    Stored(Arc<[u8]>),
+    /// It was stored before; its frame.
+    Duplicate(Arc<[u8]>),
+    /// It is not stored.
+    Refused(Rejected),
 }
 
 /// Rooms, members, and who is where.
@@ -65,6 +91,8 @@ struct Member {
     /// In the order of their joins. A room that was left and joined again while both were with the store stands
     /// here twice, and what comes back from the store is always about the first of them.
     subscriptions: Vec<Subscription>,
+    /// The token of a new guest, until it has been told.
+    token: Option<Box<str>>,
     /// Whether the connection is no more; the member is freed when its last `leave` has come back.
     gone: bool,
 }
@@ -75,6 +103,16 @@ struct Subscription {
     room: RoomId,
     replay: Replay,
     phase: Phase,
+    catch_up: Option<CatchUp>,
+}
+
+/// What a member has of a room's past so far, while it is paged.
+#[derive(Debug)]
+struct CatchUp {
+    /// The last place that it was sent.
+    at: Seq,
+    /// Who came and went meanwhile; nobody stores that.
+    missed: Vec<Arc<[u8]>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,30 +168,38 @@ impl State {
     pub fn list(&self, after: Option<&RoomId>, limit: usize) -> Vec<RoomSummary> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let rooms = self.by_id.range((from, Bound::Unbounded)).map(|(_, key)| &self.rooms[key.0]);
-        rooms.filter(|room| !room.members.is_empty()).take(limit).map(summary).collect()
+        rooms.filter(|room| room.member_count() > 0).take(limit).map(summary).collect()
     }
 
     /// One room with members.
     #[must_use]
     pub fn show(&self, id: &RoomId) -> Option<RoomDetail> {
         let room = &self.rooms[self.by_id.get(id)?.0];
-        (!room.members.is_empty()).then(|| RoomDetail { summary: summary(room), clients: self.people(room) })
+        (room.member_count() > 0).then(|| RoomDetail { summary: summary(room), clients: self.people(room) })
     }
 
-    /// A connection opens, in its first room.
+    /// A connection opens, in its first room. A guest who was never here before comes with an identity to keep and the
+    /// token that it is kept under.
     pub fn connect(
         &mut self,
         connection: ConnectionId,
         person: Arc<Person>,
         home: RoomId,
         replay: Replay,
+        guest: Option<(NewGuest, Box<str>)>,
         effects: &mut Vec<Effect>,
     ) -> MemberKey {
-        let member = Member { person, home: home.clone(), subscriptions: Vec::new(), gone: false };
+        let (guest, token) = guest.unzip();
+        let member = Member { person, home: home.clone(), subscriptions: Vec::new(), token, gone: false };
         let key = MemberKey(self.members.insert(member));
         self.by_connection.insert(connection, key);
-        self.begin_join(key, home, replay, effects);
+        self.begin_join(key, home, replay, guest, effects);
         key
+    }
+
+    /// A message comes over HTTP.
+    pub fn post(&mut self, message: NewMessage, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Append(Append::Message(message)));
     }
 
     /// A connection is no more, or is about to be: its member leaves every room.
@@ -166,7 +212,10 @@ impl State {
         for subscription in &mut member.subscriptions {
             if subscription.phase != Phase::Leaving {
                 subscription.phase = Phase::Leaving;
-                effects.push(Effect::Append(Append::Leave { room: subscription.room.clone(), ticket: key.0 }));
+                effects.push(Effect::Append(Append::Leave {
+                    room: subscription.room.clone(),
+                    ticket: Ticket::Member(key.0),
+                }));
             }
         }
         self.free_if_done(key);
@@ -183,6 +232,7 @@ impl State {
                     content,
                     nonce,
                     reply_to,
+                    ticket: Ticket::Member(from.0),
                 }))),
                 None => self.reject_outsider(from, room, nonce, now, effects),
             },
@@ -213,7 +263,7 @@ impl State {
                     Some((code, sentence)) => {
                         self.reject_in(from, &room, Rejected::new(code, sentence, nonce), now, effects);
                     }
-                    None => self.begin_join(from, room, replay, effects),
+                    None => self.begin_join(from, room, replay, None, effects),
                 }
             }
             ClientFrame::Leave { room, nonce } => {
@@ -221,7 +271,7 @@ impl State {
                 match subscriptions.iter_mut().find(|one| one.room == room && one.phase != Phase::Leaving) {
                     Some(subscription) => {
                         subscription.phase = Phase::Leaving;
-                        effects.push(Effect::Append(Append::Leave { room, ticket: from.0 }));
+                        effects.push(Effect::Append(Append::Leave { room, ticket: Ticket::Member(from.0) }));
                     }
                     None => {
                         let rejected = Rejected::new(ErrorCode::NotFound, format!("you are not in {room}"), nonce);
@@ -238,65 +288,149 @@ impl State {
         self.reject_in(from, &home, rejected, now, effects);
     }
 
-    /// The store gave something its place.
+    /// The store gave something its place, or did not.
     pub fn appended(&mut self, appended: Appended, now: &Timestamp, effects: &mut Vec<Effect>) {
         match appended {
-            Appended::Message { room, stored } => {
+            Appended::Message { room, stored, ticket } => {
+                if let Ticket::Request(request) = ticket {
+                    effects.push(Effect::Answer { request, outcome: Outcome::Stored(Arc::clone(&stored.json)) });
+                }
                 // Without a room its last member went before the message had its place: nobody is there to see it.
                 if let Some(key) = self.by_id.get(&room).copied() {
                     effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
                     self.rooms[key.0].push(stored);
                 }
             }
-            Appended::Join { room, ticket, past } => {
+            Appended::Duplicate { stored, ticket } => match ticket {
+                Ticket::Member(member) => effects.push(Effect::Send { to: MemberKey(member), json: stored.json }),
+                Ticket::Request(request) => {
+                    effects.push(Effect::Answer { request, outcome: Outcome::Duplicate(stored.json) });
+                }
+            },
+            Appended::Refused { room, rejected, ticket } => match ticket {
+                // Its member is there: the key is its own until the `leave` behind this has come back.
+                Ticket::Member(member) => self.reject_in(MemberKey(member), &room, rejected, now, effects),
+                Ticket::Request(request) => {
+                    effects.push(Effect::Answer { request, outcome: Outcome::Refused(rejected) });
+                }
+            },
+            Appended::Join { room, ticket: Ticket::Member(member), past, seen } => {
                 // The room is there, as it counts this join.
                 if let Some(key) = self.by_id.get(&room).copied() {
                     if let Some(past) = past {
                         self.rooms[key.0].learn(past);
                     }
                     self.rooms[key.0].joining -= 1;
-                    self.end_join(MemberKey(ticket), key, now, effects);
+                    self.end_join(MemberKey(member), key, seen, now, effects);
                 }
             }
-            Appended::Leave { room, ticket } => {
+            Appended::Leave { room, ticket: Ticket::Member(member) } => {
                 if let Some(key) = self.by_id.get(&room).copied() {
-                    self.end_leave(MemberKey(ticket), key, now, effects);
+                    self.end_leave(MemberKey(member), key, now, effects);
                 }
+            }
+            Appended::Join { .. } | Appended::Leave { .. } => unreachable!("only members come and go"),
+        }
+    }
+
+    /// A page was read for a member that is catching up. No frames means that there are no more, or that they can't be
+    /// read; then what is at hand must do.
+    pub fn page(&mut self, fetch: &Fetch, frames: Vec<Stored>, effects: &mut Vec<Effect>) {
+        let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return };
+        let room = &mut self.rooms[room_key.0];
+        // Gone, or in the room anew: then this page is nobody's.
+        let Some(member) = self.members.get_mut(fetch.member.0) else { return };
+        let Some(index) = room.catching_up.iter().position(|&one| one == fetch.member) else { return };
+        let subscriptions = member.subscriptions.iter_mut();
+        let caught = subscriptions.filter(|one| one.room == fetch.room).find_map(|one| one.catch_up.as_mut());
+        let Some(catch_up) = caught.filter(|catch_up| catch_up.at == fetch.after) else { return };
+        let is_last = frames.is_empty();
+        // What the hub has not seen yet will be broadcast.
+        for stored in frames.into_iter().filter(|stored| stored.seq <= room.head()) {
+            catch_up.at = stored.seq;
+            effects.push(Effect::Send { to: fetch.member, json: stored.json });
+        }
+        match room.frames_after(catch_up.at) {
+            None if !is_last => effects.push(Effect::Fetch(Fetch { after: catch_up.at, ..fetch.clone() })),
+            rest => {
+                let at_hand = rest.into_iter().flatten();
+                effects.extend(at_hand.map(|stored| Effect::Send { to: fetch.member, json: Arc::clone(&stored.json) }));
+                let missed = std::mem::take(&mut catch_up.missed).into_iter();
+                effects.extend(missed.map(|json| Effect::Send { to: fetch.member, json }));
+                for subscription in member.subscriptions.iter_mut().filter(|one| one.room == fetch.room) {
+                    subscription.catch_up = None;
+                }
+                room.catching_up.swap_remove(index);
+                room.members.push(fetch.member);
+                effects.push(Effect::Enter { room: room_key, member: fetch.member });
             }
         }
     }
 
-    fn begin_join(&mut self, member: MemberKey, id: RoomId, replay: Replay, effects: &mut Vec<Effect>) {
+    fn begin_join(
+        &mut self,
+        member: MemberKey,
+        id: RoomId,
+        replay: Replay,
+        guest: Option<NewGuest>,
+        effects: &mut Vec<Effect>,
+    ) {
         let rooms = &mut self.rooms;
         let key = *self.by_id.entry(id.clone()).or_insert_with_key(|id| RoomKey(rooms.insert(Room::new(id.clone()))));
         let room = &mut self.rooms[key.0];
         room.joining += 1;
-        let wants_past = !room.knows_its_past();
-        effects.push(Effect::Append(Append::Join { room: id.clone(), ticket: member.0, wants_past }));
-        let subscription = Subscription { room: id, replay, phase: Phase::Joining };
+        effects.push(Effect::Append(Append::Join {
+            room: id.clone(),
+            ticket: Ticket::Member(member.0),
+            wants_past: !room.knows_its_past(),
+            after: replay.after,
+            guest,
+        }));
+        let subscription = Subscription { room: id, replay, phase: Phase::Joining, catch_up: None };
         self.members[member.0].subscriptions.push(subscription);
     }
 
-    fn end_join(&mut self, key: MemberKey, room_key: RoomKey, now: &Timestamp, effects: &mut Vec<Effect>) {
+    fn end_join(
+        &mut self,
+        key: MemberKey,
+        room_key: RoomKey,
+        seen: Option<Seq>,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
         let person = Arc::clone(&self.members[key.0].person);
         self.announce(room_key, &person, FrameType::Join, now, effects);
-        self.rooms[room_key.0].members.push(key);
-        let room = &self.rooms[room_key.0];
+        let room = &mut self.rooms[room_key.0];
         let member = &mut self.members[key.0];
-        let Some(subscription) = member.subscriptions.iter_mut().find(|one| one.room == room.id) else {
-            return;
-        };
+        let gone = member.gone;
+        let Some(subscription) = member.subscriptions.iter_mut().find(|one| one.room == room.id) else { return };
         if subscription.phase == Phase::Joining {
             subscription.phase = Phase::In;
         }
-        let (replay, gone) = (subscription.replay, member.gone);
+        let (from, reset) = room.replay_from(subscription.replay, seen);
+        let at_hand: Option<Vec<Arc<[u8]>>> =
+            room.frames_after(from).map(|frames| frames.map(|stored| Arc::clone(&stored.json)).collect());
+        // More than a socket takes at once is paged, so that nobody is a slow consumer for having been away.
+        let at_once =
+            at_hand.filter(|frames| frames.iter().map(|json| json.len()).sum::<usize>() <= REPLAY_AT_ONCE_BYTES);
+        if at_once.is_some() || gone {
+            room.members.push(key);
+        } else {
+            subscription.catch_up = Some(CatchUp { at: from, missed: Vec::new() });
+            room.catching_up.push(key);
+        }
         if gone {
             return;
         }
-        let (frames, reset) = room.replay(replay);
-        let frames = frames.map(|stored| Effect::Send { to: key, json: Arc::clone(&stored.json) });
-        let welcome =
-            Welcome { members: self.people(room), member_count: room.members.len(), reset, limits: &self.limits_shown };
+        let token = member.token.take();
+        let room = &self.rooms[room_key.0];
+        let welcome = Welcome {
+            members: self.people(room),
+            member_count: room.member_count(),
+            token: token.as_deref(),
+            reset,
+            limits: &self.limits_shown,
+        };
         let content = format!("welcome to {}", room.id);
         let frame = Frame {
             seq: Some(room.head()),
@@ -304,8 +438,13 @@ impl State {
             ..plain(self.ids.next(now), &room.id, &person, &content, FrameType::Welcome, now)
         };
         effects.push(Effect::Send { to: key, json: encoded(&frame) });
-        effects.extend(frames);
-        effects.push(Effect::Enter { room: room_key, member: key });
+        match at_once {
+            Some(frames) => {
+                effects.extend(frames.into_iter().map(|json| Effect::Send { to: key, json }));
+                effects.push(Effect::Enter { room: room_key, member: key });
+            }
+            None => effects.push(Effect::Fetch(Fetch { member: key, room: room.id.clone(), after: from })),
+        }
     }
 
     fn end_leave(&mut self, key: MemberKey, room_key: RoomKey, now: &Timestamp, effects: &mut Vec<Effect>) {
@@ -314,8 +453,10 @@ impl State {
         if let Some(index) = member.subscriptions.iter().position(|one| one.room == room.id) {
             member.subscriptions.remove(index);
         }
-        if let Some(index) = room.members.iter().position(|&one| one == key) {
-            room.members.swap_remove(index);
+        for list in [&mut room.members, &mut room.catching_up] {
+            if let Some(index) = list.iter().position(|&one| one == key) {
+                list.swap_remove(index);
+            }
         }
         effects.push(Effect::Exit { room: room_key, member: key });
         let (person, gone) = (Arc::clone(&member.person), member.gone);
@@ -357,6 +498,16 @@ impl State {
         if !room.members.is_empty() {
             effects.push(Effect::Broadcast { room: room_key, json: Arc::clone(&json) });
         }
+        if kind != FrameType::Typing {
+            for key in &room.catching_up {
+                let subscriptions = self.members[key.0].subscriptions.iter_mut();
+                let mut catching =
+                    subscriptions.filter(|one| one.room == room.id).filter_map(|one| one.catch_up.as_mut());
+                if let Some(catch_up) = catching.next().filter(|catch_up| catch_up.missed.len() < MISSED_MAX) {
+                    catch_up.missed.push(Arc::clone(&json));
+                }
+            }
+        }
         json
     }
 
@@ -391,7 +542,7 @@ impl State {
     }
 
     fn people(&self, room: &Room) -> Vec<Person> {
-        let listed = room.members.iter().take(MEMBERS_LISTED_MAX);
+        let listed = room.everybody().take(MEMBERS_LISTED_MAX);
         listed.map(|key| Person::clone(&self.members[key.0].person)).collect()
     }
 }
@@ -407,7 +558,7 @@ impl Member {
 }
 
 fn summary(room: &Room) -> RoomSummary {
-    RoomSummary { id: room.id.clone(), name: room.id.to_string(), client_count: room.members.len(), seq: room.head() }
+    RoomSummary { id: room.id.clone(), name: room.id.to_string(), client_count: room.member_count(), seq: room.head() }
 }
 
 fn plain<'a>(
@@ -429,6 +580,7 @@ fn plain<'a>(
         seq: None,
         nonce: None,
         reply_to: None,
+        duplicate: None,
         welcome: None,
         error: None,
     }

@@ -176,6 +176,9 @@ impl Rig {
                 Effect::Exit { room, member } => {
                     self.entered.entry(room).or_default().remove(&member.0);
                 }
+                Effect::Fetch(_) | Effect::Answer { .. } => {
+                    unreachable!("nobody resumes here, and nothing comes over HTTP")
+                }
                 Effect::RoomGone { room } => {
                     assert!(
                         self.entered.remove(&room).unwrap_or_default().is_empty(),
@@ -213,6 +216,7 @@ impl Rig {
                     Arc::new(person),
                     room_id(room),
                     replay,
+                    None,
                     &mut self.effects,
                 );
                 self.connection_of.insert(key.0, connection);
@@ -305,12 +309,12 @@ impl Rig {
                 });
                 let stored = Stored { id, seq, json: json.to_string().into_bytes().into() };
                 kept.push(stored.clone());
-                Appended::Message { room: message.room, stored }
+                Appended::Message { room: message.room, stored, ticket: message.ticket }
             }
-            Append::Join { room, ticket, wants_past } => {
+            Append::Join { room, ticket, wants_past, .. } => {
                 let frames = self.kept.get(&room).cloned().unwrap_or_default();
                 let past = wants_past.then_some(Past { head: Seq(frames.len() as u64), frames });
-                Appended::Join { room, ticket, past }
+                Appended::Join { room, ticket, past, seen: None }
             }
             Append::Leave { room, ticket } => Appended::Leave { room, ticket },
         }

@@ -1,25 +1,36 @@
-//! The store: one thread that gives every message its place in its room's order and keeps it.
+//! The store: one thread that gives every message its place in its room's order and commits it.
 //!
-//! The hub sends it batches of [`Append`] and gets each back as one batch of [`Appended`], in the same order;
-//! presence travels in the batches too, so that a `join` comes before its user's first message and a `leave` after
-//! the last. At most one batch is on its way at a time, so neither side ever waits for room in a channel.
-//! For now messages are kept in memory ([`kept`]): nothing outlives the process.
+//! The hub sends it batches of [`Append`] and gets each back as one batch of [`Appended`], in the same order, after the
+//! commit that all of it shares; presence travels in the batches too, so that a `join` comes before its user's first
+//! message and a `leave` after the last. At most one batch is on its way at a time, so neither side ever waits for room
+//! in a channel. Reads have connections of their own ([`Reader`]) and never pass through here.
+//!
+//! What cannot be stored is answered so: the whole batch is rolled back and every message in it refused. A sync that
+//! failed is the end of the process: what the disk holds is not known any more, and nothing may be acked on top.
 
-mod kept;
+mod messages;
+mod schema;
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rusqlite::{Connection, ErrorCode, ffi, params};
+use sha2::{Digest, Sha256};
 
+use crate::config::{Data, Durability};
 use crate::ids::FrameIds;
-use crate::limits::{APPENDS_PENDING_MAX, STACK_BYTES};
+use crate::limits::{APPENDS_PENDING_MAX, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, ROOMS_CACHED_MAX, STORE_STACK_BYTES};
 use crate::metrics::Metrics;
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp};
-use crate::protocol::{Frame, FrameType};
+use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
+use crate::protocol::{After, ErrorCode as Code, Rejected};
 
-use kept::Kept;
+pub use messages::Side;
+use messages::{Message, RoomRow};
+pub use schema::{Database, OpenError};
 
 /// What the hub wants to have a place in a room's order.
 #[derive(Debug)]
@@ -34,6 +45,10 @@ pub enum Append {
         ticket: Ticket,
         /// Whether the hub needs to be told the room's past.
         wants_past: bool,
+        /// The last frame that whoever comes has seen; its place is told.
+        after: Option<After>,
+        /// A guest who was never here before, to be known again by a token.
+        guest: Option<NewGuest>,
     },
     /// Somebody goes; not stored, but in order.
     Leave {
@@ -44,8 +59,35 @@ pub enum Append {
     },
 }
 
-/// The hub's own mark on a coming or going: which member it is about. The store only gives it back.
-pub type Ticket = usize;
+/// The hub's own mark on what it sends: whom the answer is for. The store only gives it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ticket {
+    /// A member, by its key.
+    Member(usize),
+    /// A request over HTTP, by its number.
+    Request(u64),
+}
+
+/// A guest's identity that is to outlive the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewGuest {
+    /// Who.
+    pub id: UserId,
+    /// What the token hashes to; the token itself is nowhere.
+    pub token_hash: TokenHash,
+}
+
+/// SHA-256 of a token. A token has 256 random bits, so a plain hash is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// The hash of a token as its bearer shows it.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+}
 
 /// A message that has no place yet.
 #[derive(Debug)]
@@ -60,6 +102,8 @@ pub struct NewMessage {
     pub nonce: Option<Nonce>,
     /// The frame that it answers.
     pub reply_to: Option<FrameId>,
+    /// The hub's own mark.
+    pub ticket: Ticket,
 }
 
 /// What has its place now.
@@ -71,6 +115,24 @@ pub enum Appended {
         room: RoomId,
         /// The frame, with its place.
         stored: Stored,
+        /// As it was given.
+        ticket: Ticket,
+    },
+    /// A message was stored before: this is its frame, for its author alone.
+    Duplicate {
+        /// The frame as it was, marked as a duplicate.
+        stored: Stored,
+        /// As it was given.
+        ticket: Ticket,
+    },
+    /// A message is not stored.
+    Refused {
+        /// Where it was meant to be.
+        room: RoomId,
+        /// Why.
+        rejected: Rejected,
+        /// As it was given.
+        ticket: Ticket,
     },
     /// Somebody comes at this place.
     Join {
@@ -80,6 +142,8 @@ pub enum Appended {
         ticket: Ticket,
         /// The room's past, where it was asked for.
         past: Option<Past>,
+        /// The place of the frame that was seen last, where one was named and is kept.
+        seen: Option<Seq>,
     },
     /// Somebody goes at this place.
     Leave {
@@ -119,34 +183,90 @@ pub struct KeptRoom {
     pub head: Seq,
 }
 
-/// A question to the store from outside the hub.
-enum Question {
-    Rooms { after: Option<RoomId>, limit: usize, answer: Sender<Vec<KeptRoom>> },
-    Room { id: RoomId, answer: Sender<Option<KeptRoom>> },
-}
-
-/// Reads from the store, for the handlers of REST; never through the hub.
+/// Reads from the store, for whoever needs to; never through the hub. Connections are made as they are needed, and kept.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    questions: Sender<Question>,
+    database: Arc<Database>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No connection could be made.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The database says so.
+    #[error("failed to read what is stored: {0}")]
+    Sqlite(#[from] rusqlite::Error),
 }
 
 impl Reader {
     /// The rooms of which something is kept, ordered by id, from behind `after`, `limit` at most.
-    /// `None` where the store has ended.
-    #[must_use]
-    pub fn rooms(&self, after: Option<RoomId>, limit: usize) -> Option<Vec<KeptRoom>> {
-        let (answer, answered) = bounded(1);
-        self.questions.send(Question::Rooms { after, limit, answer }).ok()?;
-        answered.recv().ok()
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<KeptRoom>, ReadError> {
+        self.read(|connection| messages::rooms(connection, after, limit))
     }
 
-    /// One such room. `None` where the store has ended.
-    #[must_use]
-    pub fn room(&self, id: RoomId) -> Option<Option<KeptRoom>> {
-        let (answer, answered) = bounded(1);
-        self.questions.send(Question::Room { id, answer }).ok()?;
-        answered.recv().ok()
+    /// One such room.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn room(&self, id: &RoomId) -> Result<Option<KeptRoom>, ReadError> {
+        self.read(|connection| messages::kept_room(connection, id))
+    }
+
+    /// The frames of a room on one side of a place, oldest first, `limit` at most; with words, only those that have
+    /// them all.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn page(&self, id: &RoomId, side: Side, limit: usize, words: Option<&str>) -> Result<Vec<Stored>, ReadError> {
+        self.read(|connection| {
+            let Some(room) = messages::room(connection, id)? else { return Ok(Vec::new()) };
+            let page = messages::page(connection, room.key, side, limit, words)?;
+            let mut json = Vec::new();
+            Ok(page.iter().map(|message| message.stored(false, &mut json)).collect())
+        })
+    }
+
+    /// The place of a frame in a room, if it is kept.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn seq_of(&self, id: &RoomId, frame: FrameId) -> Result<Option<Seq>, ReadError> {
+        self.read(|connection| match messages::room(connection, id)? {
+            Some(room) => messages::seq_of(connection, room.key, frame),
+            None => Ok(None),
+        })
+    }
+
+    /// Who bears a token, if anybody does.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn bearer(&self, token: &str) -> Result<Option<UserId>, ReadError> {
+        self.read(|connection| messages::bearer(connection, TokenHash::of(token)))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ReadError> {
+        let idle = self.idle().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.database.reader()?,
+        };
+        let answer = read(&connection)?;
+        let mut idle = self.idle();
+        if idle.len() < READERS_IDLE_MAX {
+            idle.push(connection);
+        }
+        Ok(answer)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -159,150 +279,503 @@ pub struct Writer {
     pub appended: Receiver<Vec<Appended>>,
 }
 
-/// Starts the thread. It ends when the [`Writer`] is dropped.
+/// Connections that are kept for the next reader.
+const READERS_IDLE_MAX: usize = 4;
+/// How often the WAL is looked at, and from which size on it is moved into the file.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
+const CHECKPOINT_PAGES_MIN: u64 = 1_000;
+
+/// Opens the database and starts the threads. They end when the [`Writer`] is dropped.
 ///
 /// # Errors
-/// Where the system gives no thread.
-pub fn start(metrics: Arc<Metrics>) -> io::Result<(Writer, Reader, JoinHandle<()>)> {
+/// Where the database can't be used, or the system gives no thread.
+pub fn start(
+    data: &Data,
+    durability: Durability,
+    metrics: Arc<Metrics>,
+) -> Result<(Writer, Reader, Vec<JoinHandle<()>>), StartError> {
+    let (database, connection) = Database::open(data, durability)?;
+    let database = Arc::new(database);
     let (appends, append_batches) = bounded(1);
     let (appended_batches, appended) = bounded(1);
-    // Askers wait for their answer, so there are never more questions than workers that ask.
-    let (questions, asked) = bounded(1);
-    let thread = thread::Builder::new().name("store".into()).stack_size(STACK_BYTES).spawn(move || {
-        run(&append_batches, &appended_batches, asked, &metrics);
-    })?;
-    Ok((Writer { appends, appended }, Reader { questions }, thread))
+    // Nothing is ever sent: its end is the store's.
+    let (open, closed) = bounded::<()>(0);
+    let spawn = |name: &str| thread::Builder::new().name(name.into()).stack_size(STORE_STACK_BYTES);
+    let mut threads = Vec::new();
+    if let Some(checkpointer) = database.checkpointer() {
+        let checkpointer = checkpointer?;
+        threads.push(spawn("checkpoint").spawn(move || checkpoint(&checkpointer, &closed))?);
+    }
+    let store = Store::new(connection, metrics);
+    threads.push(spawn("store").spawn(move || {
+        let _open = open;
+        store.run(&append_batches, &appended_batches);
+    })?);
+    let reader = Reader { database, idle: Arc::default() };
+    Ok((Writer { appends, appended }, reader, threads))
 }
 
-fn run(
-    appends: &Receiver<Vec<Append>>,
-    appended: &Sender<Vec<Appended>>,
-    mut questions: Receiver<Question>,
-    metrics: &Metrics,
-) {
-    let mut kept = Kept::new();
-    let mut encoder = Encoder { ids: FrameIds::new(), json: Vec::new() };
-    loop {
-        select! {
-            recv(appends) -> batch => {
-                let Ok(batch) = batch else { return };
-                let answer = commit(batch, &mut kept, &mut encoder, metrics);
-                if appended.send(answer).is_err() {
-                    return;
-                }
-            }
-            recv(questions) -> question => match question {
-                // Whoever asked may have given up waiting.
-                Ok(Question::Rooms { after, limit, answer }) => drop(answer.try_send(kept.rooms(after.as_ref(), limit))),
-                Ok(Question::Room { id, answer }) => drop(answer.try_send(kept.room(&id))),
-                // No reader is left; batches may still come.
-                Err(_) => questions = never(),
-            },
+/// Why the store did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database can't be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// No thread.
+    #[error("failed to start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Moves what is in the WAL into the file, now and then, so that no commit has to. Readers may hold it up for a while;
+/// the next round goes on from there.
+fn checkpoint(connection: &Connection, closed: &Receiver<()>) {
+    while closed.recv_timeout(CHECKPOINT_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let moved = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get::<_, i64>(1));
+        let pages = moved.map_or(u64::MAX, |pages| u64::try_from(pages).unwrap_or(0));
+        if pages >= CHECKPOINT_PAGES_MIN
+            && let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        {
+            log::warn!("failed to move the WAL into the database: {error}");
         }
     }
+    // The last one leaves a file that needs no WAL.
+    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
-/// Gives everything in a batch its place, with one reading of the clock for all of it.
-fn commit(batch: Vec<Append>, kept: &mut Kept, encoder: &mut Encoder, metrics: &Metrics) -> Vec<Appended> {
-    debug_assert!(batch.len() <= APPENDS_PENDING_MAX + crate::limits::FRAMES_PER_COMMAND_MAX);
-    let now = Timestamp::now();
-    let mut messages = 0;
-    let answer = batch.into_iter().map(|append| match append {
-        Append::Message(message) => {
-            messages += 1;
-            let stored = kept.append(&message.room, |seq| encoder.encode(&message, seq, &now));
-            Appended::Message { room: message.room, stored }
-        }
-        Append::Join { room, ticket, wants_past } => {
-            kept.enter(&room);
-            let past = wants_past.then(|| kept.past(&room));
-            Appended::Join { room, ticket, past }
-        }
-        Append::Leave { room, ticket } => {
-            kept.exit(&room);
-            Appended::Leave { room, ticket }
-        }
-    });
-    let answer = answer.collect();
-    kept.forget_oldest();
-    metrics.messages.add(messages);
-    answer
-}
-
-/// Makes the frame of a message, once for everybody.
-struct Encoder {
+/// The writer: its connection, and where each room's order stands.
+struct Store {
+    connection: Connection,
+    rooms: HashMap<RoomId, RoomRow>,
     ids: FrameIds,
     json: Vec<u8>,
+    metrics: Arc<Metrics>,
 }
 
-impl Encoder {
-    fn encode(&mut self, message: &NewMessage, seq: Seq, now: &Timestamp) -> Stored {
-        let id = self.ids.next(now);
-        self.json.clear();
-        Frame {
-            id,
-            room_id: &message.room,
-            user_id: message.author.id,
-            username: &message.author.username,
-            content: &message.content,
-            kind: FrameType::Text,
-            timestamp: now,
-            seq: Some(seq),
-            nonce: message.nonce.as_ref(),
-            reply_to: message.reply_to,
-            welcome: None,
-            error: None,
-        }
-        .encode(&mut self.json);
-        Stored { id, seq, json: Arc::from(self.json.as_slice()) }
+impl Store {
+    fn new(connection: Connection, metrics: Arc<Metrics>) -> Self {
+        Self { connection, rooms: HashMap::new(), ids: FrameIds::new(), json: Vec::new(), metrics }
     }
+
+    fn run(mut self, appends: &Receiver<Vec<Append>>, appended: &Sender<Vec<Appended>>) {
+        for batch in appends {
+            if appended.send(self.commit(batch)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Gives everything in a batch its place and commits it, with one reading of the clock for all of it.
+    fn commit(&mut self, batch: Vec<Append>) -> Vec<Appended> {
+        debug_assert!(batch.len() <= APPENDS_PENDING_MAX + FRAMES_PER_COMMAND_MAX);
+        match self.try_commit(&batch) {
+            Ok(answer) => answer,
+            Err(error) => {
+                if is_sync_failure(&error) {
+                    log::error!("a sync failed, so what the disk holds is not known; stopping: {error}");
+                    std::process::exit(1);
+                }
+                // What was read of the rooms may be of what was rolled back.
+                self.rooms.clear();
+                log::error!("failed to store {} commands: {error}", batch.len());
+                self.refuse(batch, &error)
+            }
+        }
+    }
+
+    fn try_commit(&mut self, batch: &[Append]) -> rusqlite::Result<Vec<Appended>> {
+        let now = Timestamp::now();
+        if self.rooms.len() > ROOMS_CACHED_MAX {
+            self.rooms.clear();
+        }
+        let writes =
+            batch.iter().any(|append| matches!(append, Append::Message(_) | Append::Join { guest: Some(_), .. }));
+        if !writes {
+            return batch.iter().map(|append| self.append(append, &now, &mut Vec::new())).collect();
+        }
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let mut touched = Vec::new();
+        let answer =
+            batch.iter().map(|append| self.append(append, &now, &mut touched)).collect::<rusqlite::Result<_>>();
+        let answer = answer.and_then(|answer: Vec<Appended>| {
+            touched.sort_unstable_by(|a: &RoomId, b| a.cmp(b));
+            touched.dedup();
+            for id in &touched {
+                if let Some(room) = self.rooms.get(id) {
+                    messages::update_head(&self.connection, *room)?;
+                }
+            }
+            self.connection.execute_batch("COMMIT")?;
+            Ok(answer)
+        });
+        match answer {
+            Ok(answer) => {
+                let messages = answer.iter().filter(|appended| matches!(appended, Appended::Message { .. })).count();
+                self.metrics.messages.add(messages as u64);
+                Ok(answer)
+            }
+            Err(error) => {
+                // Some errors have rolled it back already.
+                if !self.connection.is_autocommit() {
+                    let _ = self.connection.execute_batch("ROLLBACK");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn append(&mut self, append: &Append, now: &Timestamp, touched: &mut Vec<RoomId>) -> rusqlite::Result<Appended> {
+        match append {
+            Append::Message(new) => self.append_message(new, now, touched),
+            Append::Join { room, ticket, wants_past, after, guest } => {
+                if let Some(guest) = guest {
+                    let mut statement = self
+                        .connection
+                        .prepare_cached("INSERT INTO users (id, token_hash, seen_ms) VALUES (?1, ?2, ?3)")?;
+                    let seen_ms = i64::try_from(now.unix_ms).unwrap_or(i64::MAX);
+                    statement.execute(params![guest.id.0.as_bytes(), guest.token_hash.0, seen_ms])?;
+                }
+                let row = self.room(room)?;
+                let past = if *wants_past { Some(self.past(row)?) } else { None };
+                let seen = match (row, after) {
+                    (Some(row), Some(After::Id(id))) => messages::seq_of(&self.connection, row.key, *id)?,
+                    _ => None,
+                };
+                Ok(Appended::Join { room: room.clone(), ticket: *ticket, past, seen })
+            }
+            Append::Leave { room, ticket } => Ok(Appended::Leave { room: room.clone(), ticket: *ticket }),
+        }
+    }
+
+    fn append_message(
+        &mut self,
+        new: &NewMessage,
+        now: &Timestamp,
+        touched: &mut Vec<RoomId>,
+    ) -> rusqlite::Result<Appended> {
+        let ticket = new.ticket;
+        let mut row = match self.room(&new.room)? {
+            Some(row) => row,
+            None => messages::insert_room(&self.connection, &new.room)?,
+        };
+        let message = Message::new(new, self.ids.next(now), row.head.next(), now);
+        if messages::insert(&self.connection, row.key, &message)? {
+            row.head = row.head.next();
+            self.rooms.insert(new.room.clone(), row);
+            if touched.last() != Some(&new.room) {
+                touched.push(new.room.clone());
+            }
+            let stored = message.stored(false, &mut self.json);
+            return Ok(Appended::Message { room: new.room.clone(), stored, ticket });
+        }
+        // Only a nonce can stand in the way.
+        let Some(nonce) = &new.nonce else { return Err(rusqlite::Error::QueryReturnedNoRows) };
+        let before = messages::by_nonce(&self.connection, new.author.id, nonce)?;
+        if before.says_the_same(new) {
+            return Ok(Appended::Duplicate { stored: before.stored(true, &mut self.json), ticket });
+        }
+        let sentence = "that nonce was another message's; what is new needs a new one";
+        let rejected = Rejected::new(Code::Conflict, sentence, Some(nonce.clone()));
+        Ok(Appended::Refused { room: new.room.clone(), rejected, ticket })
+    }
+
+    fn room(&mut self, id: &RoomId) -> rusqlite::Result<Option<RoomRow>> {
+        if let Some(row) = self.rooms.get(id) {
+            return Ok(Some(*row));
+        }
+        let row = messages::room(&self.connection, id)?;
+        if let Some(row) = row {
+            self.rooms.insert(id.clone(), row);
+        }
+        Ok(row)
+    }
+
+    fn past(&mut self, row: Option<RoomRow>) -> rusqlite::Result<Past> {
+        let Some(row) = row else { return Ok(Past::default()) };
+        let latest = messages::page(&self.connection, row.key, Side::Before(row.head.next()), HISTORY_MAX, None)?;
+        let frames = latest.iter().map(|message| message.stored(false, &mut self.json)).collect();
+        Ok(Past { head: row.head, frames })
+    }
+
+    /// Answers a batch of which nothing is stored. People come and go all the same.
+    fn refuse(&mut self, batch: Vec<Append>, error: &rusqlite::Error) -> Vec<Appended> {
+        let sentence = match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => "the disk is full: the message is not stored",
+            _ => "the message can't be stored now",
+        };
+        let refused = batch.into_iter().map(|append| match append {
+            Append::Message(NewMessage { room, nonce, ticket, .. }) => {
+                let rejected = Rejected { retry_ms: Some(1_000), ..Rejected::new(Code::Busy, sentence, nonce) };
+                Appended::Refused { room, rejected, ticket }
+            }
+            Append::Join { room, ticket, wants_past, .. } => {
+                let row = self.room(&room).ok().flatten();
+                // Without its past a room begins where its order stands, as nobody may be given a place twice.
+                let past = wants_past.then(|| self.past(row).unwrap_or_default());
+                Appended::Join { room, ticket, past, seen: None }
+            }
+            Append::Leave { room, ticket } => Appended::Leave { room, ticket },
+        });
+        refused.collect()
+    }
+}
+
+/// Whether the system failed to bring data to the disk: then the page cache may have forgotten it, and no later sync
+/// will tell.
+fn is_sync_failure(error: &rusqlite::Error) -> bool {
+    let rusqlite::Error::SqliteFailure(ffi::Error { extended_code, .. }, _) = error else { return false };
+    matches!(*extended_code, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{UserId, Username};
+    use crate::model::Username;
 
-    fn message(room: &str, content: &str) -> Append {
+    fn room(name: &str) -> RoomId {
+        RoomId::parse(name).unwrap()
+    }
+
+    fn author(number: u128) -> Arc<Person> {
+        Arc::new(Person { id: UserId(uuid::Uuid::from_u128(number)), username: Username::parse("ana").unwrap() })
+    }
+
+    fn message(room_name: &str, content: &str, nonce: Option<&str>) -> Append {
         Append::Message(NewMessage {
-            room: RoomId::parse(room).unwrap(),
-            author: Arc::new(Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() }),
+            room: room(room_name),
+            author: author(1),
             content: content.into(),
-            nonce: Some(Nonce::parse("n").unwrap()),
+            nonce: nonce.map(|nonce| Nonce::parse(nonce).unwrap()),
             reply_to: None,
+            ticket: Ticket::Member(7),
         })
     }
 
-    fn seqs(answer: &[Appended]) -> Vec<(String, u64)> {
-        let places = answer.iter().filter_map(|appended| match appended {
-            Appended::Message { room, stored } => Some((room.to_string(), stored.seq.0)),
-            _ => None,
-        });
-        places.collect()
+    fn join(name: &str, after: Option<FrameId>) -> Append {
+        let ticket = Ticket::Member(8);
+        Append::Join { room: room(name), ticket, wants_past: true, after: after.map(After::Id), guest: None }
+    }
+
+    /// What became of each, in a word.
+    fn words(answer: &[Appended]) -> Vec<String> {
+        let word = |appended: &Appended| match appended {
+            Appended::Message { room, stored, .. } => format!("{room} {}", stored.seq.0),
+            Appended::Duplicate { stored, .. } => format!("duplicate {}", stored.seq.0),
+            Appended::Refused { rejected, .. } => format!("{:?}", rejected.code),
+            Appended::Join { past, seen, .. } => {
+                let past = past.as_ref().unwrap();
+                format!("join {} of {}, seen {:?}", past.frames.len(), past.head.0, seen.map(|seq| seq.0))
+            }
+            Appended::Leave { .. } => "leave".into(),
+        };
+        answer.iter().map(word).collect()
+    }
+
+    struct Rig {
+        writer: Writer,
+        reader: Reader,
+        threads: Vec<JoinHandle<()>>,
+    }
+
+    impl Rig {
+        fn open(data: &Data) -> Self {
+            let (writer, reader, threads) = start(data, Durability::Normal, Arc::default()).unwrap();
+            Self { writer, reader, threads }
+        }
+
+        fn commit(&self, batch: Vec<Append>) -> Vec<Appended> {
+            self.writer.appends.send(batch).unwrap();
+            self.writer.appended.recv().unwrap()
+        }
+
+        fn close(self) {
+            drop((self.writer, self.reader));
+            for thread in self.threads {
+                thread.join().unwrap();
+            }
+        }
+    }
+
+    /// The same contract, in a file and in memory.
+    fn everywhere(test: impl Fn(&Data)) {
+        test(&Data::Memory);
+        let directory = tempfile::tempdir().unwrap();
+        test(&Data::File(directory.path().join("adda.db")));
+    }
+
+    fn contents(frames: &[Stored]) -> Vec<String> {
+        let content = |stored: &Stored| {
+            let frame: serde_json::Value = serde_json::from_slice(&stored.json).unwrap();
+            assert_eq!(frame["seq"], stored.seq.0);
+            frame["content"].as_str().unwrap().to_owned()
+        };
+        frames.iter().map(content).collect()
     }
 
     #[test]
     fn each_room_counts_for_itself_and_order_is_kept() {
-        let (writer, reader, thread) = start(Arc::default()).unwrap();
-        let tea = RoomId::parse("tea").unwrap();
-        let join = |wants_past| Append::Join { room: tea.clone(), ticket: 7, wants_past };
-        writer.appends.send(vec![message("tea", "1"), message("jam", "1"), join(true), message("tea", "2")]).unwrap();
-        let answer = writer.appended.recv().unwrap();
-        assert_eq!(seqs(&answer), [("tea".into(), 1), ("jam".into(), 1), ("tea".into(), 2)]);
-        let Appended::Join { ticket: 7, past: Some(past), .. } = &answer[2] else { panic!("{answer:?}") };
-        assert_eq!((past.head, past.frames.len()), (Seq(1), 1));
+        everywhere(|data| {
+            let rig = Rig::open(data);
+            let batch = vec![
+                message("tea", "1", None),
+                message("jam", "1", None),
+                join("tea", None),
+                message("tea", "2", None),
+                Append::Leave { room: room("tea"), ticket: Ticket::Member(8) },
+            ];
+            let answer = words(&rig.commit(batch));
+            assert_eq!(answer, ["tea 1", "jam 1", "join 1 of 1, seen None", "tea 2", "leave"]);
+            let rooms = rig.reader.rooms(None, 10).unwrap();
+            let rooms: Vec<_> = rooms.iter().map(|room| (room.id.as_str(), room.head.0)).collect();
+            assert_eq!(rooms, [("jam", 1), ("tea", 2)]);
+            assert_eq!(rig.reader.room(&room("none")).unwrap(), None);
+            rig.close();
+        });
+    }
 
-        let rooms = reader.rooms(None, 10).unwrap();
-        let names: Vec<_> = rooms.iter().map(|room| (room.id.as_str(), room.head.0)).collect();
-        assert_eq!(names, [("jam", 1), ("tea", 2)]);
-        assert_eq!(reader.room(tea.clone()).unwrap().unwrap().head, Seq(2));
-        assert_eq!(reader.room(RoomId::parse("none").unwrap()), Some(None));
-        assert_eq!(reader.rooms(Some(RoomId::parse("jam").unwrap()), 10).unwrap().len(), 1);
+    #[test]
+    fn a_nonce_is_one_message_for_good() {
+        everywhere(|data| {
+            let rig = Rig::open(data);
+            let first = rig.commit(vec![message("tea", "a", Some("n")), message("tea", "a", Some("n"))]);
+            assert_eq!(words(&first), ["tea 1", "duplicate 1"]);
+            let (Appended::Message { stored, .. }, Appended::Duplicate { stored: again, .. }) = (&first[0], &first[1])
+            else {
+                panic!("{first:?}")
+            };
+            let first: serde_json::Value = serde_json::from_slice(&stored.json).unwrap();
+            let mut again: serde_json::Value = serde_json::from_slice(&again.json).unwrap();
+            assert_eq!(again.as_object_mut().unwrap().remove("duplicate"), Some(true.into()));
+            assert_eq!(first, again);
+            let later = [
+                message("tea", "b", Some("n")),
+                message("jam", "a", Some("n")),
+                message("tea", "a", Some("m")),
+                message("tea", "a", None),
+            ];
+            assert_eq!(words(&rig.commit(later.into())), ["Conflict", "Conflict", "tea 2", "tea 3"]);
+            rig.close();
+        });
+    }
 
-        drop(reader);
-        writer.appends.send(vec![message("tea", "3")]).unwrap();
-        assert_eq!(seqs(&writer.appended.recv().unwrap()), [("tea".into(), 3)]);
-        drop(writer);
-        thread.join().unwrap();
+    #[test]
+    fn a_file_remembers() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = Data::File(directory.path().join("adda.db"));
+        let rig = Rig::open(&data);
+        let Appended::Message { stored, .. } = &rig.commit(vec![message("tea", "one", Some("n"))])[0] else { panic!() };
+        let guest = NewGuest { id: UserId(uuid::Uuid::from_u128(9)), token_hash: TokenHash::of("secret") };
+        let ticket = Ticket::Member(1);
+        let arrival =
+            Append::Join { room: room("tea"), ticket, wants_past: false, after: None, guest: Some(guest.clone()) };
+        rig.commit(vec![message("tea", "two", None), arrival]);
+        rig.close();
+
+        let rig = Rig::open(&data);
+        assert_eq!(rig.reader.bearer("secret").unwrap(), Some(guest.id));
+        assert_eq!(rig.reader.bearer("guess").unwrap(), None);
+        let batch = vec![message("tea", "one", Some("n")), join("tea", Some(stored.id)), message("tea", "3", None)];
+        assert_eq!(words(&rig.commit(batch)), ["duplicate 1", "join 2 of 2, seen Some(1)", "tea 3"]);
+        rig.close();
+        let file = std::fs::read(directory.path().join("adda.db")).unwrap();
+        assert!(!file.windows(6).any(|bytes| bytes == b"secret"), "the token is in the file");
+    }
+
+    #[test]
+    fn history_is_paged_both_ways_and_searched() {
+        everywhere(|data| {
+            let rig = Rig::open(data);
+            let texts = ["Hot tea", "বৃষ্টি নামলে চা", "Café crème", "tea again", "\u{09AF}\u{09BC} চায়ের কাপ"];
+            rig.commit(texts.iter().map(|text| message("tea", text, None)).collect());
+            rig.commit(vec![message("jam", "tea elsewhere", None)]);
+            let page = |side, limit, words: Option<&str>| {
+                contents(&rig.reader.page(&room("tea"), side, limit, words).unwrap())
+            };
+            assert_eq!(page(Side::Before(Seq(u64::MAX)), 2, None), texts[3..]);
+            assert_eq!(page(Side::Before(Seq(3)), 9, None), texts[..2]);
+            assert_eq!(page(Side::After(Seq(3)), 1, None), [texts[3]]);
+            let found = |words| page(Side::Before(Seq(u64::MAX)), 9, Some(words));
+            assert_eq!(found("TEA"), [texts[0], texts[3]]);
+            assert_eq!(found("tea ag"), [texts[3]]);
+            assert_eq!(found("cafe CREM"), [texts[2]]);
+            assert_eq!(found("বৃষ্টি"), [texts[1]]);
+            assert_eq!(found("বৃষ"), [texts[1]], "the last word may be only begun");
+            assert_eq!(found("\u{09DF}"), [texts[4]], "one letter, two spellings");
+            assert_eq!(found("ষ্টি"), [""; 0], "no word begins so");
+            for odd in ["\"", "*", "tea OR -x NEAR(", "content:", "'; DROP TABLE messages; --"] {
+                assert!(found(odd).is_empty(), "{odd}");
+            }
+            rig.close();
+        });
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("adda.db");
+        let sentence = || start(&Data::File(path.clone()), Durability::Full, Arc::default()).err().unwrap().to_string();
+
+        std::fs::write(&path, b"this is a letter to my grandmother, and not a database of any kind at all").unwrap();
+        assert!(sentence().contains("is not a database of adda"), "{}", sentence());
+        assert!(std::fs::read(&path).unwrap().starts_with(b"this is a letter"));
+
+        std::fs::remove_file(&path).unwrap();
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE recipes (name TEXT)").unwrap();
+        let before = std::fs::read(&path).unwrap();
+        assert!(sentence().contains("is not a database of adda"), "{}", sentence());
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+
+        std::fs::remove_file(&path).unwrap();
+        Rig::open(&Data::File(path.clone())).close();
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(sentence().contains("newer adda"), "{}", sentence());
+
+        std::fs::remove_file(&path).unwrap();
+        let rig = Rig::open(&Data::File(path.clone()));
+        assert!(sentence().contains("in use by another adda"), "{}", sentence());
+        rig.commit(vec![message("tea", "still here", None)]);
+        rig.close();
+
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        assert!(sentence().contains("damaged"), "{}", sentence());
+
+        let nowhere = Data::File(directory.path().join("no/such/folder/adda.db"));
+        let error = start(&nowhere, Durability::Full, Arc::default()).err().unwrap().to_string();
+        assert!(error.contains("failed to open") && error.contains("No such file"), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_recovers() {
+        let (database, connection) = Database::open(&Data::Memory, Durability::Normal).unwrap();
+        connection.pragma_update_and_check(None, "max_page_count", 40, |_| Ok(())).unwrap();
+        let mut store = Store::new(connection, Arc::default());
+        let batch = |count: usize| {
+            let large = "x".repeat(4_000);
+            (0..count).map(|_| message("tea", &large, Some("n")).without_nonce()).collect::<Vec<_>>()
+        };
+        let mut stored = 0;
+        let refused = loop {
+            let answer = store.commit(batch(4));
+            match &answer[0] {
+                Appended::Message { .. } => stored += answer.len(),
+                _ => break answer,
+            }
+        };
+        assert!(stored > 0);
+        assert_eq!(words(&refused), ["Busy"; 4]);
+        let Appended::Refused { rejected, .. } = &refused[0] else { panic!() };
+        assert!(rejected.sentence.contains("disk is full") && rejected.retry_ms.is_some());
+        store.connection.pragma_update_and_check(None, "max_page_count", 4_000, |_| Ok(())).unwrap();
+        assert_eq!(words(&store.commit(batch(1))), [format!("tea {}", stored + 1)], "no place is left out");
+        drop(database);
+    }
+
+    impl Append {
+        fn without_nonce(mut self) -> Self {
+            if let Self::Message(message) = &mut self {
+                message.nonce = None;
+            }
+            self
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use adda::config::{Data, Durability};
 use adda::hub::{Command, Handle, Inbound, channel};
 use adda::limits::Limits;
 use adda::listener::{self, Caps, Front, Listening};
@@ -46,11 +47,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = channel();
-    let (_writer, reader, _store) = store::start(Arc::clone(&metrics))?;
-    let http = http::Server::start(Handle::new(commands.clone(), reader), Arc::clone(&metrics))?;
+    let (_writer, reader, _threads) = store::start(&Data::Memory, Durability::Normal, Arc::clone(&metrics))?;
+    let directory = Handle::new(commands.clone(), reader);
+    let http = http::Server::start(directory.clone(), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
-    let sessions =
-        Context { commands, decoder: |_| Box::new(Echo), origins: Vec::new(), limits: Limits::default(), metrics };
+    let sessions = Context {
+        commands,
+        decoder: |_| Box::new(Echo),
+        directory,
+        origins: Vec::new(),
+        limits: Limits::default(),
+        metrics,
+    };
     let socket = listener::open(address)?;
     println!("listening on http://{}", socket.local_addr()?);
     let caps = Caps { connections_max: 100, per_address_max: 0 };
@@ -77,7 +85,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
             Command::Gone { from } => drop(sockets.remove(&from)),
-            Command::ListRooms { .. } | Command::ShowRoom { .. } | Command::Stop => {}
+            Command::ListRooms { .. } | Command::ShowRoom { .. } | Command::Post { .. } | Command::Stop => {}
         }
     }
     Ok(())

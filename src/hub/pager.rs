@@ -1,0 +1,60 @@
+//! The pager: a thread that reads what was said, page by page, for members that were away longer than a room's ring
+//! reaches back. The hub asks and goes on; the page comes back through a channel.
+
+use std::io;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::limits::{PAGE_BYTES_MAX, PAGE_FRAMES_MAX, STORE_STACK_BYTES};
+use crate::store::{Reader, Side, Stored};
+
+use super::state::Fetch;
+
+/// The hub's end.
+#[derive(Debug)]
+pub struct Pager {
+    /// Both channels are bounded by what the hub asks: one page for each joining of a room that is catching up, and those
+    /// are bounded by the connections and the rooms of each.
+    fetches: Sender<Fetch>,
+    /// The pages, each with what was asked; an empty one where there is nothing more, or it can't be read.
+    pub pages: Receiver<(Fetch, Vec<Stored>)>,
+}
+
+impl Pager {
+    /// Starts the thread, which ends when the hub's end is dropped.
+    pub fn start(reader: Reader) -> io::Result<(Self, JoinHandle<()>)> {
+        let (fetches, asked) = unbounded();
+        let (answers, pages) = unbounded();
+        let builder = thread::Builder::new().name("pager".into()).stack_size(STORE_STACK_BYTES);
+        let thread = builder.spawn(move || run(&reader, &asked, &answers))?;
+        Ok((Self { fetches, pages }, thread))
+    }
+
+    /// Asks for a page.
+    pub fn fetch(&self, fetch: Fetch) {
+        // The pager ends with the hub, not before.
+        let _ = self.fetches.send(fetch);
+    }
+}
+
+fn run(reader: &Reader, asked: &Receiver<Fetch>, answers: &Sender<(Fetch, Vec<Stored>)>) {
+    for fetch in asked {
+        let page = reader.page(&fetch.room, Side::After(fetch.after), PAGE_FRAMES_MAX, None);
+        let mut frames = page.unwrap_or_else(|error| {
+            log::error!("{error}");
+            Vec::new()
+        });
+        let mut bytes = 0;
+        let fitting = frames.iter().take_while(|stored| {
+            let fits = bytes <= PAGE_BYTES_MAX;
+            bytes += stored.json.len();
+            fits
+        });
+        let fitting = fitting.count();
+        frames.truncate(fitting);
+        if answers.send((fetch, frames)).is_err() {
+            return;
+        }
+    }
+}

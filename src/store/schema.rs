@@ -1,0 +1,233 @@
+//! The database: how it is opened, brought up to date, and refused.
+//!
+//! Every connection is opened here, so that each has the settings that the promises rest on: WAL, and `synchronous`
+//! as the operator chose. A file that can't be ours is left as it is.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use uuid::Uuid;
+
+use crate::config::{Data, Durability};
+
+/// How long a connection waits for another's lock. Only upkeep and `:memory:` readers ever hold one for long.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// "adda" in ASCII: marks the file as ours (`PRAGMA application_id`).
+const APPLICATION_ID: i32 = 0x6164_6461;
+
+/// Numbered steps from an empty file to the schema of this adda; `user_version` says how many are done.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE rooms (
+        key INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        head INTEGER NOT NULL
+    );
+    CREATE TABLE users (
+        key INTEGER PRIMARY KEY,
+        id BLOB NOT NULL UNIQUE,
+        token_hash BLOB NOT NULL UNIQUE,
+        seen_ms INTEGER NOT NULL
+    );
+    CREATE TABLE messages (
+        key INTEGER PRIMARY KEY,
+        id BLOB NOT NULL UNIQUE,
+        room INTEGER NOT NULL REFERENCES rooms (key),
+        seq INTEGER NOT NULL,
+        user_id BLOB NOT NULL,
+        username TEXT NOT NULL,
+        nonce TEXT,
+        content TEXT NOT NULL,
+        reply_to BLOB,
+        at_ms INTEGER NOT NULL,
+        UNIQUE (room, seq),
+        UNIQUE (user_id, nonce)
+    );
+    CREATE VIRTUAL TABLE words USING fts5 (
+        content, content = '', detail = none, columnsize = 0,
+        tokenize = \"unicode61 remove_diacritics 2 categories 'L* N* M* Co'\"
+    );
+"];
+
+/// Why a database can't be used. The file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file can't be opened or made.
+    #[error("failed to open `{}`: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("`{}` is in use by another adda", .0.display())]
+    InUse(PathBuf),
+    /// Not a database, or not a whole one.
+    #[error("`{}` is not a database of adda, or is damaged", .0.display())]
+    Foreign(PathBuf),
+    /// Made by a newer adda.
+    #[error("`{}` was made by a newer adda (schema {found}; this one knows up to {known})", path.display())]
+    Newer {
+        /// Which.
+        path: PathBuf,
+        /// Its schema.
+        found: usize,
+        /// Ours.
+        known: usize,
+    },
+    /// Anything else that the database says.
+    #[error("failed to open `{}`: {source}", path.display())]
+    Sqlite {
+        /// Which.
+        path: PathBuf,
+        /// What it says.
+        source: rusqlite::Error,
+    },
+}
+
+/// An open database: where further connections go, and the lock that keeps other processes out.
+#[derive(Debug)]
+pub struct Database {
+    path: PathBuf,
+    is_file: bool,
+    durability: Durability,
+    /// Held as long as the process has connections. Closing any descriptor of the file would take away the locks
+    /// that SQLite has on it (POSIX), so this is opened before the first connection and dropped after the last.
+    _lock: Option<File>,
+}
+
+impl Database {
+    /// Opens or makes a database, brings it up to date, and gives its one writing connection.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the file as it was.
+    pub fn open(data: &Data, durability: Durability) -> Result<(Self, Connection), OpenError> {
+        let database = match data {
+            Data::File(path) => {
+                let lock = lock(path)?;
+                Self { path: path.clone(), is_file: true, durability, _lock: Some(lock) }
+            }
+            // The memdb file system has files that live as long as a connection to them.
+            Data::Memory => Self {
+                path: format!("file:/adda-{}?vfs=memdb", Uuid::new_v4().simple()).into(),
+                is_file: false,
+                durability,
+                _lock: None,
+            },
+        };
+        let mut writer = database.connect(true)?;
+        migrate(&mut writer, &database.path)?;
+        Ok((database, writer))
+    }
+
+    /// Another connection, for reading.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn reader(&self) -> Result<Connection, OpenError> {
+        self.connect(false)
+    }
+
+    /// A connection that moves what is in the WAL into the file; nothing for a database in memory.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn checkpointer(&self) -> Option<Result<Connection, OpenError>> {
+        self.is_file.then(|| self.connect(true))
+    }
+
+    /// The file, where it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.is_file.then_some(&*self.path)
+    }
+
+    fn connect(&self, writes: bool) -> Result<Connection, OpenError> {
+        let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        flags |= if writes {
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+        };
+        if !self.is_file {
+            flags |= OpenFlags::SQLITE_OPEN_URI;
+        }
+        let connect = || {
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.busy_timeout(BUSY_WAIT)?;
+            connection.set_prepared_statement_cache_capacity(32);
+            // A page is 4 KiB: 2 MiB for a writer, less for readers.
+            connection.pragma_update(None, "cache_size", if writes { -2048 } else { -512 })?;
+            if writes {
+                check_application(&connection)?;
+                // Space goes back to the file system in slices. Said before WAL makes the first page; a file that
+                // has tables keeps what it has.
+                connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+                if self.is_file {
+                    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+                    let synchronous = if self.durability == Durability::Full { "FULL" } else { "NORMAL" };
+                    connection.pragma_update(None, "synchronous", synchronous)?;
+                    // Another connection does that, off the writer's path.
+                    connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+                }
+            }
+            Ok(connection)
+        };
+        connect().map_err(|error| self.open_error(error))
+    }
+
+    fn open_error(&self, error: rusqlite::Error) -> OpenError {
+        open_error(&self.path, error)
+    }
+}
+
+fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Foreign(path),
+        _ => OpenError::Sqlite { path, source },
+    }
+}
+
+/// Takes the lock that says that a server has this file.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::File { path: path.to_owned(), source };
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// An error as of a damaged file, where the file is somebody else's database.
+fn check_application(connection: &Connection) -> rusqlite::Result<()> {
+    let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if id == APPLICATION_ID || (id == 0 && tables == 0) {
+        return Ok(());
+    }
+    let foreign = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+    Err(rusqlite::Error::SqliteFailure(foreign, None))
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error| open_error(path, error);
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+    let found = usize::try_from(found).unwrap_or(usize::MAX);
+    let known = MIGRATIONS.len();
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(found) {
+        let transaction = connection.transaction().map_err(failed)?;
+        transaction.execute_batch(step).map_err(failed)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", index as i64 + 1).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(())
+}
