@@ -112,8 +112,7 @@ fn nothing_acked_is_lost_however_often_the_server_is_killed() {
     let data = dir.path().join("adda.db");
     let address = steady_address(&mut random);
     let mut server = Server::spawn(command(address, &data));
-    let deadline = 3 * DEADLINE + Duration::from_secs(5) * u32::try_from(cycles).expect("not so many cycles");
-    let stage = Stage::new(address, DEADLINE, deadline);
+    let stage = Stage::new(address, DEADLINE);
     let cast = talkers(SENDERS, READERS, &mut random);
     let mut before_listening = 0;
     let history = thread::scope(|scope| {
@@ -166,7 +165,7 @@ fn nothing_is_lost_or_doubled_on_a_bad_line() {
     let server = Server::spawn(command(SocketAddr::from(([127, 0, 0, 1], 0)), &data));
     let mut dice = random.fork();
     let proxy = Proxy::start(server.addr(), move || Lines::rolled(&mut dice));
-    let stage = Stage::new(proxy.addr(), Duration::from_secs(1), 3 * DEADLINE);
+    let stage = Stage::new(proxy.addr(), Duration::from_secs(1));
     let cast = talkers(SENDERS, READERS, &mut random);
     let history = thread::scope(|scope| {
         let _alarm = stage.alarm();

@@ -21,6 +21,8 @@ use crate::support::{Event as WsEvent, Response, Ws, eventually, http};
 
 /// How often a client that hears nothing looks whether the test goes on.
 const TICK: Duration = Duration::from_millis(50);
+/// How long a test may wait for something that happens all the time.
+const STALL_MAX: Duration = Duration::from_secs(60);
 /// Until the next try to connect.
 const RETRY: Duration = Duration::from_millis(5);
 /// Messages in flight.
@@ -79,8 +81,6 @@ pub struct Stage {
     address: SocketAddr,
     /// After how long a client gives up a connection that brings nothing.
     patience: Duration,
-    /// When a client that is not done yet fails the test.
-    deadline: Instant,
     /// Whether the server is up, and how often it has come up.
     up: Mutex<(bool, u64)>,
     changed: Condvar,
@@ -93,17 +93,16 @@ pub struct Stage {
     last_words: AtomicBool,
     /// Clients that have nothing unacked after that.
     settled: AtomicUsize,
-    /// The last place of each room, once it stands.
-    heads: OnceLock<BTreeMap<Room, u64>>,
+    /// The last place of each room, once it stands, and when.
+    heads: OnceLock<(BTreeMap<Room, u64>, Instant)>,
     failed: AtomicBool,
 }
 
 impl Stage {
-    pub fn new(address: SocketAddr, patience: Duration, deadline: Duration) -> Self {
+    pub fn new(address: SocketAddr, patience: Duration) -> Self {
         Self {
             address,
             patience,
-            deadline: Instant::now() + deadline,
             up: Mutex::new((true, 0)),
             changed: Condvar::new(),
             acked: AtomicU64::new(0),
@@ -149,7 +148,7 @@ impl Stage {
         self.wait("everything is acked", || self.settled.load(Ordering::SeqCst) == clients);
         let log = log();
         let heads = log.iter().map(|message| (message.room, message.seq)).collect();
-        assert!(self.heads.set(heads).is_ok(), "a test ends once");
+        assert!(self.heads.set((heads, Instant::now())).is_ok(), "a test ends once");
         log
     }
 
@@ -172,21 +171,18 @@ impl Stage {
 
     #[track_caller]
     fn wait(&self, what: &str, condition: impl Fn() -> bool) {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        eventually(what, left, || self.failed.load(Ordering::SeqCst) || condition());
-        self.assert_going();
+        eventually(what, STALL_MAX, || self.has_failed() || condition());
+        assert!(!self.has_failed(), "the test has failed elsewhere");
     }
 
-    #[track_caller]
-    fn assert_going(&self) {
-        assert!(!self.failed.load(Ordering::SeqCst), "the test has failed elsewhere");
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
     }
 
-    /// Waits until the server is up, and has come up so many times unless the end has come.
+    /// Waits until the server is up, and has come up so many times unless the end has come or the test has failed.
     fn wait_until_up(&self, times: u64) {
         let mut up = self.up.lock().expect("no thread panics with it");
-        while !(up.0 && (up.1 >= times || self.last_words.load(Ordering::SeqCst))) {
-            self.assert_going();
+        while !self.has_failed() && !(up.0 && (up.1 >= times || self.last_words.load(Ordering::SeqCst))) {
             (up, _) = self.changed.wait_timeout(up, TICK).expect("no thread panics with it");
         }
     }
@@ -265,7 +261,7 @@ impl Talker {
             // A reader may be away for longer than a room is remembered without the database.
             let away = if !self.talks && self.random.once_in(4) { self.random.within(0..AWAY_MAX) } else { 0 };
             stage.wait_until_up(stage.times_up() + away);
-            assert!(Instant::now() < stage.deadline, "{} is not done: {}", self.name(), self.whereabouts());
+            self.assert_going(stage);
             match self.visit(stage) {
                 Visit::Done => return Client { name: self.name(), events: self.events },
                 Visit::Broken => thread::sleep(RETRY),
@@ -280,6 +276,13 @@ impl Talker {
     fn whereabouts(&self) -> String {
         let seen: Vec<_> = self.last_seen.iter().map(|(room, message)| (room.0, message.seq)).collect();
         format!("seen {seen:?}, unacked {:?}", self.pending)
+    }
+
+    #[track_caller]
+    fn assert_going(&self, stage: &Stage) {
+        assert!(!stage.has_failed(), "failed elsewhere; {} has {}", self.name(), self.whereabouts());
+        let stalls = stage.heads.get().is_some_and(|(_, since)| since.elapsed() > STALL_MAX);
+        assert!(!stalls, "{} is not told the end; it has {}", self.name(), self.whereabouts());
     }
 
     /// One connection.
@@ -309,7 +312,7 @@ impl Talker {
             if self.is_done(stage) {
                 return Visit::Done;
             }
-            stage.assert_going();
+            self.assert_going(stage);
             match ws.event_within(TICK) {
                 None if quiet_since.elapsed() > stage.patience => return Visit::Broken,
                 None => {}
@@ -451,7 +454,7 @@ impl Talker {
             self.settled = true;
             stage.settled.fetch_add(1, Ordering::SeqCst);
         }
-        let Some(heads) = stage.heads.get() else { return false };
+        let Some((heads, _)) = stage.heads.get() else { return false };
         let seen = |room: &Room| self.last_seen.get(room).map_or(0, |message| message.seq);
         self.rooms.iter().all(|room| seen(room) >= heads.get(room).copied().unwrap_or(0))
     }
