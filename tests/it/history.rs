@@ -1,0 +1,502 @@
+//! Judges what clients went through: whether a server kept its promises, whatever befell it in between.
+//!
+//! Pure: it is given what each client sent and got, connection by connection, and the log that the server has in
+//! the end. What it can find is proved below by planting each fault in a history without any.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use uuid::Uuid;
+
+/// A room, by its number in the test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Room(pub u8);
+
+/// A client's mark on a message; no two messages of a test have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nonce(pub u64);
+
+/// A stored message, as the log has it or a client got it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message {
+    pub room: Room,
+    pub seq: u64,
+    pub id: Uuid,
+    /// None where it is nothing that the test's clients sent.
+    pub nonce: Option<Nonce>,
+}
+
+/// What a client did or got, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A connection was opened, as this user.
+    Connected { user: Uuid },
+    /// A `welcome`: it asked for what came after the message that it saw last, if it had seen any.
+    Joined { room: Room, resumed: bool, reset: bool, head: u64 },
+    /// A message was sent, for the first time or again.
+    Sent { room: Room, nonce: Nonce },
+    /// The author's own copy came, live, in a replay, or as the answer to sending it again.
+    Acked(Message),
+    /// An `error` came with this nonce.
+    Refused { nonce: Nonce },
+    /// A message came as the room's.
+    Saw(Message),
+}
+
+/// A client from its first connection to its last.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    pub name: String,
+    pub events: Vec<Event>,
+}
+
+/// All that happened.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    pub clients: Vec<Client>,
+    /// What the server has in the end, each room from its beginning.
+    pub log: Vec<Message>,
+}
+
+/// A promise that was not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The log does not count 1, 2, 3 …
+    LogOutOfStep { room: Room, expected: u64, found: u64 },
+    /// The log has an id twice.
+    DoubledId { id: Uuid },
+    /// The log has a message twice.
+    DoubledNonce { nonce: Nonce, seqs: [u64; 2] },
+    /// The log has what nobody sent there.
+    Phantom(Message),
+    /// It was acked, and the log does not have it, or has it in another place.
+    AckLost { client: String, message: Message },
+    /// It was refused, and the log has it.
+    RefusedStored { client: String, nonce: Nonce },
+    /// It was delivered, and the log does not have it.
+    DeliveredLost { client: String, message: Message },
+    /// It was delivered with a place in the order that the log gives to another.
+    SeqReused { client: String, delivered: Message, stored: Message },
+    /// A client missed something.
+    Gap { client: String, room: Room, expected: u64, found: u64 },
+    /// A client was told something again, or late.
+    Repeated { client: String, room: Room, expected: u64, found: u64 },
+    /// A client that could resume was told that it could not.
+    Reset { client: String, room: Room },
+    /// Two messages of one connection are stored in the other order.
+    Reordered { client: String, first: Nonce, second: Nonce },
+    /// A client is another user than before.
+    IdentityLost { client: String },
+    /// A client was never told the end.
+    Behind { client: String, room: Room, seen: u64, head: u64 },
+}
+
+/// All the promises that were not kept.
+pub fn check(history: &History) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let log = Log::new(history, &mut faults);
+    for client in &history.clients {
+        check_messages(client, &log, &mut faults);
+        check_stream(client, &log, &mut faults);
+        check_order(client, &log, &mut faults);
+        let mut users = client.events.iter().filter_map(|event| match event {
+            Event::Connected { user } => Some(user),
+            _ => None,
+        });
+        if let Some(first) = users.next()
+            && users.any(|user| user != first)
+        {
+            faults.push(Fault::IdentityLost { client: client.name.clone() });
+        }
+    }
+    faults
+}
+
+/// The log by what is looked for in it.
+struct Log {
+    by_place: HashMap<(Room, u64), Message>,
+    by_nonce: HashMap<Nonce, Message>,
+    heads: BTreeMap<Room, u64>,
+}
+
+impl Log {
+    fn new(history: &History, faults: &mut Vec<Fault>) -> Self {
+        let sent: HashSet<(Room, Nonce)> = history
+            .clients
+            .iter()
+            .flat_map(|client| &client.events)
+            .filter_map(|event| match *event {
+                Event::Sent { room, nonce } => Some((room, nonce)),
+                _ => None,
+            })
+            .collect();
+        let mut log = Self { by_place: HashMap::new(), by_nonce: HashMap::new(), heads: BTreeMap::new() };
+        let mut ids = HashSet::new();
+        for &message in &history.log {
+            let Message { room, seq, id, nonce } = message;
+            let head = log.heads.entry(room).or_default();
+            if seq != *head + 1 {
+                faults.push(Fault::LogOutOfStep { room, expected: *head + 1, found: seq });
+            }
+            *head = seq;
+            if !ids.insert(id) {
+                faults.push(Fault::DoubledId { id });
+            }
+            if !nonce.is_some_and(|nonce| sent.contains(&(room, nonce))) {
+                faults.push(Fault::Phantom(message));
+            }
+            if let Some(nonce) = nonce
+                && let Some(first) = log.by_nonce.insert(nonce, message)
+            {
+                faults.push(Fault::DoubledNonce { nonce, seqs: [first.seq, seq] });
+            }
+            log.by_place.insert((room, seq), message);
+        }
+        log
+    }
+
+    fn has(&self, message: &Message) -> bool {
+        self.by_place.get(&(message.room, message.seq)) == Some(message)
+    }
+}
+
+/// What was acked or delivered is stored as it was told; what was refused is not.
+fn check_messages(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
+    let name = || client.name.clone();
+    for event in &client.events {
+        match *event {
+            Event::Acked(message) if !log.has(&message) => faults.push(Fault::AckLost { client: name(), message }),
+            Event::Saw(message) if !log.has(&message) => {
+                faults.push(match log.by_place.get(&(message.room, message.seq)) {
+                    Some(&stored) => Fault::SeqReused { client: name(), delivered: message, stored },
+                    None => Fault::DeliveredLost { client: name(), message },
+                })
+            }
+            Event::Refused { nonce } if log.by_nonce.contains_key(&nonce) => {
+                faults.push(Fault::RefusedStored { client: name(), nonce })
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Each room reaches a client as one sequence without gap or repetition, over all its connections.
+fn check_stream(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
+    let name = || client.name.clone();
+    let mut last_seen: BTreeMap<Room, u64> = BTreeMap::new();
+    // Of a room that was joined without having seen anything of it: the highest place where it may begin.
+    let mut begins_by: BTreeMap<Room, u64> = BTreeMap::new();
+    for event in &client.events {
+        match *event {
+            Event::Joined { room, resumed: true, reset, .. } => {
+                begins_by.remove(&room);
+                if reset {
+                    faults.push(Fault::Reset { client: name(), room });
+                }
+            }
+            Event::Joined { room, resumed: false, head, .. } => {
+                begins_by.insert(room, head + 1);
+            }
+            Event::Saw(Message { room, seq: found, .. }) => {
+                let last = last_seen.get(&room).copied();
+                let expected = match begins_by.remove(&room) {
+                    Some(latest) => found.min(latest).max(last.map_or(0, |last| last + 1)),
+                    None => last.unwrap_or(0) + 1,
+                };
+                if found > expected {
+                    faults.push(Fault::Gap { client: name(), room, expected, found });
+                } else if found < expected {
+                    faults.push(Fault::Repeated { client: name(), room, expected, found });
+                }
+                last_seen.insert(room, found.max(last.unwrap_or(0)));
+            }
+            _ => {}
+        }
+    }
+    let joined: BTreeSet<Room> = client.events.iter().filter_map(joined_room).collect();
+    for room in joined {
+        let seen = last_seen.get(&room).copied().unwrap_or(0);
+        let head = log.heads.get(&room).copied().unwrap_or(0);
+        if seen < head {
+            faults.push(Fault::Behind { client: name(), room, seen, head });
+        }
+    }
+}
+
+fn joined_room(event: &Event) -> Option<Room> {
+    match *event {
+        Event::Joined { room, .. } => Some(room),
+        _ => None,
+    }
+}
+
+/// What one connection sent is stored in the order in which it was sent.
+///
+/// This holds for what was sent again, too, as clients send again in the old order and before anything new.
+fn check_order(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
+    let mut sent: HashSet<Nonce> = HashSet::new();
+    let mut last: BTreeMap<Room, Message> = BTreeMap::new();
+    for event in &client.events {
+        match *event {
+            Event::Connected { .. } => {
+                sent.clear();
+                last.clear();
+            }
+            Event::Sent { room, nonce } if sent.insert(nonce) => {
+                let Some(&stored) = log.by_nonce.get(&nonce) else { continue };
+                if let Some(before) = last.insert(room, stored)
+                    && before.seq > stored.seq
+                    && let Some(first) = before.nonce
+                {
+                    faults.push(Fault::Reordered { client: client.name.clone(), first, second: nonce });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Event::{Acked, Refused, Saw};
+
+    const TEA: Room = Room(0);
+    const ANA: usize = 0;
+    const BEN: usize = 1;
+    const EVA: usize = 2;
+
+    fn user(number: usize) -> Uuid {
+        Uuid::from_u128(0xada_0000 + number as u128)
+    }
+
+    /// The message of that nonce at that place; its id follows from its nonce.
+    fn at(seq: u64, nonce: u64) -> Message {
+        Message { room: TEA, seq, id: Uuid::from_u128(nonce.into()), nonce: Some(Nonce(nonce)) }
+    }
+
+    fn sent(nonce: u64) -> Event {
+        Event::Sent { room: TEA, nonce: Nonce(nonce) }
+    }
+
+    fn connected(number: usize) -> Event {
+        Event::Connected { user: user(number) }
+    }
+
+    fn joined(resumed: bool, head: u64) -> Event {
+        Event::Joined { room: TEA, resumed, reset: false, head }
+    }
+
+    /// Ana and Ben write, Eva reads. The server is killed once: Ana's 12 was stored and its ack was lost, her 13
+    /// had not reached it; both are sent again. Ben's 20 is refused.
+    fn honest() -> History {
+        let ana = vec![
+            connected(ANA),
+            joined(false, 0),
+            sent(11),
+            sent(12),
+            sent(13),
+            Acked(at(1, 11)),
+            Saw(at(1, 11)),
+            Saw(at(2, 21)),
+            connected(ANA),
+            joined(true, 3),
+            sent(12),
+            sent(13),
+            sent(14),
+            Acked(at(3, 12)),
+            Saw(at(3, 12)),
+            Acked(at(3, 12)),
+            Acked(at(4, 13)),
+            Saw(at(4, 13)),
+            Acked(at(5, 14)),
+            Saw(at(5, 14)),
+        ];
+        let ben = vec![
+            connected(BEN),
+            joined(false, 0),
+            sent(20),
+            sent(21),
+            Refused { nonce: Nonce(20) },
+            Saw(at(1, 11)),
+            Acked(at(2, 21)),
+            Saw(at(2, 21)),
+            connected(BEN),
+            joined(true, 3),
+            Saw(at(3, 12)),
+            Saw(at(4, 13)),
+            Saw(at(5, 14)),
+        ];
+        let eva = vec![
+            connected(EVA),
+            joined(false, 1),
+            Saw(at(1, 11)),
+            Saw(at(2, 21)),
+            Saw(at(3, 12)),
+            connected(EVA),
+            joined(true, 3),
+            Saw(at(4, 13)),
+            Saw(at(5, 14)),
+        ];
+        let names = ["Ana", "Ben", "Eva"].map(String::from);
+        let clients = names.into_iter().zip([ana, ben, eva]).map(|(name, events)| Client { name, events });
+        let log = vec![at(1, 11), at(2, 21), at(3, 12), at(4, 13), at(5, 14)];
+        History { clients: clients.collect(), log }
+    }
+
+    /// Holds that a change to the honest history is found out, as what it is.
+    #[track_caller]
+    fn caught(plant: impl FnOnce(&mut History), is_it: impl Fn(&Fault) -> bool) {
+        let mut history = honest();
+        plant(&mut history);
+        let faults = check(&history);
+        assert!(faults.iter().any(is_it), "not caught; it says {faults:?}");
+    }
+
+    /// Takes an event out of a client's story.
+    fn forget(history: &mut History, client: usize, event: Event) {
+        let events = &mut history.clients[client].events;
+        let place = events.iter().rposition(|one| *one == event).expect("an event of the story");
+        events.remove(place);
+    }
+
+    /// Moves all that is behind a place in the log.
+    fn renumber(log: &mut [Message]) {
+        for (message, seq) in log.iter_mut().zip(1..) {
+            message.seq = seq;
+        }
+    }
+
+    #[test]
+    fn an_honest_history_has_no_fault() {
+        assert_eq!(check(&honest()), []);
+    }
+
+    #[test]
+    fn a_lost_ack_is_caught() {
+        let lost = |fault: &Fault| matches!(fault, Fault::AckLost { message, .. } if *message == at(5, 14));
+        caught(|history| _ = history.log.pop(), lost);
+        // Stored, but elsewhere than the ack said.
+        let moved = |history: &mut History| history.log.swap(3, 4);
+        caught(
+            |history| {
+                moved(history);
+                renumber(&mut history.log);
+            },
+            lost,
+        );
+    }
+
+    #[test]
+    fn a_doubled_nonce_is_caught() {
+        let again = Message { id: user(9), ..at(6, 12) };
+        let doubled = |fault: &Fault| *fault == Fault::DoubledNonce { nonce: Nonce(12), seqs: [3, 6] };
+        caught(|history| history.log.push(again), doubled);
+        caught(|history| history.log.push(at(6, 12)), |fault| matches!(fault, Fault::DoubledId { .. }));
+    }
+
+    #[test]
+    fn a_reused_seq_is_caught() {
+        // Eva was told 99 as the third before the crash; afterwards the place was given to 12.
+        let told = Message { id: user(9), ..at(3, 99) };
+        caught(
+            |history| {
+                forget(history, EVA, Saw(at(3, 12)));
+                history.clients[EVA].events.insert(4, Saw(told));
+            },
+            |fault| matches!(fault, Fault::SeqReused { delivered, .. } if *delivered == told),
+        );
+    }
+
+    #[test]
+    fn a_reordering_is_caught() {
+        caught(
+            |history| {
+                history.log.swap(2, 3);
+                renumber(&mut history.log);
+            },
+            |fault| matches!(fault, Fault::Reordered { first: Nonce(12), second: Nonce(13), .. }),
+        );
+    }
+
+    #[test]
+    fn a_phantom_is_caught() {
+        for phantom in [at(6, 77), Message { nonce: None, ..at(6, 77) }] {
+            caught(|history| history.log.push(phantom), |fault| *fault == Fault::Phantom(phantom));
+        }
+        // In the log of another room than the one that it was sent to.
+        let elsewhere = Message { room: Room(1), ..at(1, 12) };
+        caught(|history| history.log.push(elsewhere), |fault| *fault == Fault::Phantom(elsewhere));
+    }
+
+    #[test]
+    fn a_gap_is_caught() {
+        let gap = |expected, found| move |fault: &Fault| matches!(*fault, Fault::Gap { expected: e, found: f, .. } if (e, f) == (expected, found));
+        // On one connection, and from one to the next.
+        caught(|history| forget(history, EVA, Saw(at(2, 21))), gap(2, 3));
+        caught(|history| forget(history, EVA, Saw(at(4, 13))), gap(4, 5));
+        // Between the replay on joining and what is live: 1 was there when Eva came.
+        caught(
+            |history| {
+                forget(history, EVA, Saw(at(1, 11)));
+                forget(history, EVA, Saw(at(2, 21)));
+            },
+            gap(2, 3),
+        );
+        // At the end, and all along.
+        caught(|history| forget(history, EVA, Saw(at(5, 14))), |fault| matches!(fault, Fault::Behind { seen: 4, .. }));
+        caught(
+            |history| history.clients[EVA].events.retain(|event| !matches!(event, Saw(_))),
+            |fault| matches!(fault, Fault::Behind { seen: 0, .. }),
+        );
+        // In the log itself.
+        caught(
+            |history| _ = history.log.remove(1),
+            |fault| matches!(fault, Fault::LogOutOfStep { expected: 2, found: 3, .. }),
+        );
+    }
+
+    #[test]
+    fn a_repetition_is_caught() {
+        let repeated = |fault: &Fault| matches!(fault, Fault::Repeated { found: 4, .. });
+        caught(|history| history.clients[EVA].events.push(Saw(at(4, 13))), repeated);
+        // To join as if for the first time is no excuse.
+        caught(
+            |history| history.clients[EVA].events.extend([joined(false, 5), Saw(at(5, 14)), Saw(at(4, 13))]),
+            repeated,
+        );
+    }
+
+    #[test]
+    fn a_delivery_that_vanished_is_caught() {
+        let gone = at(6, 15);
+        caught(
+            |history| {
+                history.clients[ANA].events.push(sent(15));
+                history.clients[EVA].events.push(Saw(gone));
+            },
+            |fault| matches!(fault, Fault::DeliveredLost { message, .. } if *message == gone),
+        );
+    }
+
+    #[test]
+    fn a_stored_refusal_is_caught() {
+        caught(
+            |history| history.log.push(at(6, 20)),
+            |fault| matches!(fault, Fault::RefusedStored { nonce: Nonce(20), .. }),
+        );
+    }
+
+    #[test]
+    fn a_reset_and_a_lost_identity_are_caught() {
+        caught(
+            |history| {
+                history.clients[EVA].events.push(Event::Joined { room: TEA, resumed: true, reset: true, head: 5 });
+            },
+            |fault| matches!(fault, Fault::Reset { .. }),
+        );
+        caught(
+            |history| history.clients[ANA].events.push(connected(EVA)),
+            |fault| matches!(fault, Fault::IdentityLost { client } if client == "Ana"),
+        );
+    }
+}

@@ -1,0 +1,494 @@
+//! Clients that do all that the promises ask of them, whatever befalls the server and the line, and write it down.
+//!
+//! Each has a thread, keeps its token and the id of the last message that it saw in each room, comes back with both
+//! when its connection ends, and sends again what was not acked, in the old order and before anything new. A
+//! [`Stage`] is what they share with the test that directs them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tungstenite::Message as WsMessage;
+use uuid::Uuid;
+
+use crate::history::{Client, Event, Message, Nonce, Room};
+use crate::random::Random;
+use crate::support::{Event as WsEvent, Response, Ws, eventually, http};
+
+/// How often a client that hears nothing looks whether the test goes on.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a test may wait for something that happens all the time.
+const STALL_MAX: Duration = Duration::from_secs(60);
+/// How long a client waits for the last messages.
+const END_WAIT: Duration = Duration::from_secs(15);
+/// Until the next try to connect.
+const RETRY: Duration = Duration::from_millis(5);
+/// Messages in flight.
+const WINDOW_MAX: u64 = 16;
+/// One message in so many is sent twice at once; another is one that must be refused.
+const ODD_ONE_IN: u64 = 16;
+/// How many restarts a client may stay away for.
+const AWAY_MAX: u64 = 5;
+/// Messages in a page of the log.
+const PAGE: usize = 200;
+
+impl Room {
+    fn id(self) -> String {
+        format!("room-{}", self.0)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        text.strip_prefix("room-")?.parse().ok().map(Self)
+    }
+}
+
+impl Nonce {
+    fn text(self) -> String {
+        format!("nonce-{}", self.0)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        text.strip_prefix("nonce-")?.parse().ok().map(Self)
+    }
+
+    /// What the message says that bears it.
+    fn content(self) -> String {
+        format!("the message of nonce {}", self.0)
+    }
+}
+
+/// What a frame says of a stored message; that its nonce and its content belong together is held here.
+#[track_caller]
+fn message_of(frame: &Value) -> Message {
+    let text = |name: &str| frame[name].as_str().unwrap_or_else(|| panic!("no {name} in {frame}"));
+    let nonce = frame["nonce"].as_str().and_then(Nonce::parse);
+    if let Some(nonce) = nonce {
+        assert_eq!(text("content"), nonce.content(), "another message's words in {frame}");
+    }
+    Message {
+        room: Room::parse(text("room_id")).unwrap_or_else(|| panic!("a room of nobody's in {frame}")),
+        seq: frame["seq"].as_u64().unwrap_or_else(|| panic!("no seq in {frame}")),
+        id: Uuid::try_parse(text("id")).unwrap_or_else(|_| panic!("no id in {frame}")),
+        nonce,
+    }
+}
+
+/// What a test and its clients share.
+pub struct Stage {
+    /// Where clients connect.
+    address: SocketAddr,
+    /// After how long a client gives up a connection that brings nothing.
+    patience: Duration,
+    /// Whether the server is up, and how often it has come up.
+    up: Mutex<(bool, u64)>,
+    changed: Condvar,
+    /// Messages that were acked for the first time.
+    acked: AtomicU64,
+    connections: AtomicU64,
+    sent_again: AtomicU64,
+    duplicates: AtomicU64,
+    /// Nobody says anything new any more.
+    last_words: AtomicBool,
+    /// Clients that have nothing unacked after that.
+    settled: AtomicUsize,
+    /// The last place of each room, once it stands, and when.
+    heads: OnceLock<(BTreeMap<Room, u64>, Instant)>,
+    failed: AtomicBool,
+}
+
+impl Stage {
+    pub fn new(address: SocketAddr, patience: Duration) -> Self {
+        Self {
+            address,
+            patience,
+            up: Mutex::new((true, 0)),
+            changed: Condvar::new(),
+            acked: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            sent_again: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
+            last_words: AtomicBool::new(false),
+            settled: AtomicUsize::new(0),
+            heads: OnceLock::new(),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets nobody connect until the server is up again.
+    pub fn went_down(&self) {
+        self.up.lock().expect("no thread panics with it").0 = false;
+    }
+
+    /// Lets clients connect again.
+    pub fn came_up(&self) {
+        let mut up = self.up.lock().expect("no thread panics with it");
+        *up = (true, up.1 + 1);
+        self.changed.notify_all();
+    }
+
+    /// Waits until so many more messages have been acked.
+    #[track_caller]
+    pub fn wait_for_acks(&self, more: u64) {
+        let target = self.acked() + more;
+        self.wait("clients get acks", || self.acked() >= target);
+    }
+
+    /// Messages acked so far, each counted once.
+    pub fn acked(&self) -> u64 {
+        self.acked.load(Ordering::SeqCst)
+    }
+
+    /// Lets `clients` get their last acks, then, as `log` has it, all that they have not seen, and go.
+    #[track_caller]
+    pub fn finish(&self, clients: usize, log: impl FnOnce() -> Vec<Message>) -> Vec<Message> {
+        self.last_words.store(true, Ordering::SeqCst);
+        self.came_up();
+        self.wait("everything is acked", || self.settled.load(Ordering::SeqCst) == clients);
+        let log = log();
+        let heads = log.iter().map(|message| (message.room, message.seq)).collect();
+        assert!(self.heads.set((heads, Instant::now())).is_ok(), "a test ends once");
+        log
+    }
+
+    /// What happened, in a line.
+    pub fn summary(&self) -> String {
+        let count = |number: &AtomicU64| number.load(Ordering::SeqCst);
+        format!(
+            "{} messages acked, {} sent again, {} answered as duplicates, {} connections",
+            self.acked(),
+            count(&self.sent_again),
+            count(&self.duplicates),
+            count(&self.connections),
+        )
+    }
+
+    /// Fails the test here and in every client where the test fails anywhere.
+    pub fn alarm(&self) -> Alarm<'_> {
+        Alarm(self)
+    }
+
+    #[track_caller]
+    fn wait(&self, what: &str, condition: impl Fn() -> bool) {
+        eventually(what, STALL_MAX, || self.has_failed() || condition());
+        assert!(!self.has_failed(), "the test has failed elsewhere");
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the server is up, and has come up so many times unless the end has come or the test has failed.
+    fn wait_until_up(&self, times: u64) {
+        let mut up = self.up.lock().expect("no thread panics with it");
+        while !self.has_failed() && !(up.0 && (up.1 >= times || self.last_words.load(Ordering::SeqCst))) {
+            (up, _) = self.changed.wait_timeout(up, TICK).expect("no thread panics with it");
+        }
+    }
+
+    fn times_up(&self) -> u64 {
+        self.up.lock().expect("no thread panics with it").1
+    }
+}
+
+/// Tells the others when its thread panics.
+pub struct Alarm<'a>(&'a Stage);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.failed.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// One client.
+pub struct Talker {
+    number: u64,
+    /// Rooms that it is in; it talks in the first.
+    rooms: Vec<Room>,
+    talks: bool,
+    random: Random,
+    user: Option<Uuid>,
+    token: Option<String>,
+    last_seen: BTreeMap<Room, Message>,
+    said: u64,
+    /// Sent and not acked, in order.
+    pending: VecDeque<Nonce>,
+    settled: bool,
+    events: Vec<Event>,
+}
+
+/// How a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Visit {
+    Broken,
+    Done,
+}
+
+impl Talker {
+    /// One that sends, and reads what others send.
+    pub fn sender(number: usize, room: Room, random: Random) -> Self {
+        Self::new(number, vec![room], true, random)
+    }
+
+    /// One that only reads, perhaps in several rooms.
+    pub fn reader(number: usize, rooms: Vec<Room>, random: Random) -> Self {
+        Self::new(number, rooms, false, random)
+    }
+
+    fn new(number: usize, rooms: Vec<Room>, talks: bool, random: Random) -> Self {
+        Self {
+            number: number as u64,
+            rooms,
+            talks,
+            random,
+            user: None,
+            token: None,
+            last_seen: BTreeMap::new(),
+            said: 0,
+            pending: VecDeque::new(),
+            settled: false,
+            events: Vec::new(),
+        }
+    }
+
+    /// Comes, and comes back, until all is acked and seen.
+    pub fn run(mut self, stage: &Stage) -> Client {
+        let _alarm = stage.alarm();
+        loop {
+            // A reader may be away for longer than a room is remembered without the database.
+            let away = if !self.talks && self.random.once_in(4) { self.random.within(0..AWAY_MAX) } else { 0 };
+            stage.wait_until_up(stage.times_up() + away);
+            self.assert_going(stage);
+            if self.is_done(stage) {
+                return Client { name: self.name(), events: self.events };
+            }
+            match self.visit(stage) {
+                Visit::Done => return Client { name: self.name(), events: self.events },
+                Visit::Broken => thread::sleep(RETRY),
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{}-{}", if self.talks { "sender" } else { "reader" }, self.number)
+    }
+
+    fn whereabouts(&self) -> String {
+        let seen: Vec<_> = self.last_seen.iter().map(|(room, message)| (room.0, message.seq)).collect();
+        format!("seen {seen:?}, unacked {:?}", self.pending)
+    }
+
+    #[track_caller]
+    fn assert_going(&self, stage: &Stage) {
+        assert!(!stage.has_failed(), "failed elsewhere; {} has {}", self.name(), self.whereabouts());
+    }
+
+    /// One connection.
+    fn visit(&mut self, stage: &Stage) -> Visit {
+        let mut target = format!("/ws?room={}&username={}&history={PAGE}", self.rooms[0].id(), self.name());
+        if let Some(token) = &self.token {
+            target += &format!("&token={token}");
+        }
+        if let Some(last) = self.last_seen.get(&self.rooms[0]) {
+            target += &format!("&after={}", last.id);
+        }
+        // A refusal is a server or a line that has no time just now.
+        let Ok(Ok(mut ws)) = Ws::open(stage.address, &target, &[]) else { return Visit::Broken };
+        stage.connections.fetch_add(1, Ordering::SeqCst);
+        let window = self.random.within(1..WINDOW_MAX + 1) as usize;
+        // Some send again at once, some see first what the replay brings.
+        let hasty = self.random.once_in(2);
+        let mut unsent = self.pending.len();
+        let mut head = None;
+        let mut quiet_since = Instant::now();
+        loop {
+            let seen = self.last_seen.get(&self.rooms[0]).map_or(0, |message| message.seq);
+            let may_send = head.is_some_and(|head| hasty || seen >= head);
+            if may_send && self.send(&mut ws, stage, &mut unsent, window).is_none() {
+                return Visit::Broken;
+            }
+            if self.is_done(stage) {
+                return Visit::Done;
+            }
+            self.assert_going(stage);
+            match ws.event_within(TICK) {
+                None if quiet_since.elapsed() > stage.patience => return Visit::Broken,
+                None => {}
+                Some(WsEvent::Close(_) | WsEvent::End) => return Visit::Broken,
+                Some(WsEvent::Frame(frame)) => {
+                    quiet_since = Instant::now();
+                    if head.is_none() {
+                        assert_eq!(frame["type"], "welcome", "before the welcome: {frame}");
+                        head = frame["seq"].as_u64();
+                        self.arrive(&frame);
+                        if self.join_others(&mut ws).is_none() {
+                            return Visit::Broken;
+                        }
+                    }
+                    let acked = self.hear(&frame, stage);
+                    // What the replay acked before it was sent again.
+                    if let Some(place) = acked
+                        && let first_unsent = self.pending.len() + 1 - unsent
+                        && place >= first_unsent
+                    {
+                        unsent -= 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the identity that the first `welcome` of a connection gives.
+    fn arrive(&mut self, welcome: &Value) {
+        let user = welcome["user_id"].as_str().and_then(|text| Uuid::try_parse(text).ok());
+        let user = user.unwrap_or_else(|| panic!("no user in {welcome}"));
+        self.user = Some(user);
+        self.events.push(Event::Connected { user });
+        if let Some(token) = welcome["token"].as_str() {
+            self.token = Some(token.to_string());
+        }
+        assert!(self.token.is_some(), "a new guest has no token: {welcome}");
+    }
+
+    /// Joins the rooms that the URL does not name.
+    fn join_others(&mut self, ws: &mut Ws) -> Option<()> {
+        for room in &self.rooms[1..] {
+            let mut join = json!({"type": "join", "room_id": room.id(), "history": PAGE});
+            if let Some(last) = self.last_seen.get(room) {
+                join["after"] = last.id.to_string().into();
+            }
+            ws.try_send(WsMessage::text(join.to_string())).ok()?;
+        }
+        Some(())
+    }
+
+    /// Sends what was sent before, the last `unsent` of what is pending, and then fills the window with new messages.
+    /// None where the connection has ended.
+    fn send(&mut self, ws: &mut Ws, stage: &Stage, unsent: &mut usize, window: usize) -> Option<()> {
+        while *unsent > 0 {
+            let nonce = self.pending[self.pending.len() - *unsent];
+            *unsent -= 1;
+            stage.sent_again.fetch_add(1, Ordering::SeqCst);
+            self.send_one(ws, nonce, &nonce.content())?;
+        }
+        while self.talks && self.pending.len() < window && !stage.last_words.load(Ordering::SeqCst) {
+            self.said += 1;
+            let nonce = Nonce(self.number << 32 | self.said);
+            if self.random.once_in(ODD_ONE_IN) {
+                // Nothing but white space is no message.
+                self.send_one(ws, nonce, " ")?;
+                continue;
+            }
+            self.pending.push_back(nonce);
+            self.send_one(ws, nonce, &nonce.content())?;
+            if self.random.once_in(ODD_ONE_IN) {
+                self.send_one(ws, nonce, &nonce.content())?;
+            }
+        }
+        Some(())
+    }
+
+    fn send_one(&mut self, ws: &mut Ws, nonce: Nonce, content: &str) -> Option<()> {
+        // Written down first: of a message that could not be sent whole, nobody knows what came of it.
+        self.events.push(Event::Sent { room: self.rooms[0], nonce });
+        let command = json!({"content": content, "nonce": nonce.text()});
+        ws.try_send(WsMessage::text(command.to_string())).ok()
+    }
+
+    /// Takes a frame in. Gives back where among the pending the message was that it acks, if it does.
+    fn hear(&mut self, frame: &Value, stage: &Stage) -> Option<usize> {
+        match frame["type"].as_str() {
+            Some("welcome") => {
+                let room = frame["room_id"].as_str().and_then(Room::parse);
+                let room = room.unwrap_or_else(|| panic!("a room of nobody's in {frame}"));
+                self.events.push(Event::Joined {
+                    room,
+                    resumed: self.last_seen.contains_key(&room),
+                    reset: frame["reset"] == true,
+                    head: frame["seq"].as_u64().unwrap_or_else(|| panic!("no seq in {frame}")),
+                });
+                None
+            }
+            Some("text") => {
+                let message = message_of(frame);
+                let is_duplicate = frame["duplicate"] == true;
+                if is_duplicate {
+                    stage.duplicates.fetch_add(1, Ordering::SeqCst);
+                } else {
+                    self.events.push(Event::Saw(message));
+                    self.last_seen.insert(message.room, message);
+                }
+                let is_own = self.user.is_some_and(|user| frame["user_id"] == user.to_string());
+                assert!(is_own || !is_duplicate, "another's duplicate: {frame}");
+                let place = self.pending.iter().position(|nonce| Some(*nonce) == message.nonce);
+                assert!(is_own || place.is_none(), "another says what {} sent: {frame}", self.name());
+                if is_own {
+                    self.events.push(Event::Acked(message));
+                }
+                if let Some(place) = place {
+                    self.pending.remove(place);
+                    stage.acked.fetch_add(1, Ordering::SeqCst);
+                }
+                place
+            }
+            Some("error") => {
+                let nonce = frame["nonce"].as_str().and_then(Nonce::parse);
+                let nonce = nonce.unwrap_or_else(|| panic!("an error of no message: {frame}"));
+                assert!(!self.pending.contains(&nonce), "a good message was refused: {frame}");
+                self.events.push(Event::Refused { nonce });
+                None
+            }
+            Some("join" | "leave" | "typing") => None,
+            _ => panic!("a frame of no known type: {frame}"),
+        }
+    }
+
+    /// Whether nothing is left to be acked or seen.
+    fn is_done(&mut self, stage: &Stage) -> bool {
+        if !stage.last_words.load(Ordering::SeqCst) || !self.pending.is_empty() {
+            return false;
+        }
+        if !self.settled {
+            self.settled = true;
+            stage.settled.fetch_add(1, Ordering::SeqCst);
+        }
+        let Some((heads, since)) = stage.heads.get() else { return false };
+        let seen = |room: &Room| self.last_seen.get(room).map_or(0, |message| message.seq);
+        // Who is never told the end goes without it: that is for the checker to say, with all the rest.
+        since.elapsed() > END_WAIT || self.rooms.iter().all(|room| seen(room) >= heads.get(room).copied().unwrap_or(0))
+    }
+}
+
+/// A room from its beginning, as the server has it, read backwards by pages; read forwards it must be the same.
+#[track_caller]
+pub fn read_log(address: SocketAddr, room: Room) -> Vec<Message> {
+    let page = |query: &str| -> (Vec<Message>, Option<String>) {
+        let target = format!("/api/rooms/{}/messages?limit={PAGE}{query}", room.id());
+        let response: Response = http(address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(response.status, 200, "{target}: {}", response.text());
+        let body = response.json();
+        let data = body["data"].as_array().unwrap_or_else(|| panic!("no data in {body}"));
+        (data.iter().map(message_of).collect(), body["next"].as_str().map(str::to_string))
+    };
+    let (mut messages, mut next) = page("");
+    while let Some(id) = next {
+        let (mut before, further) = page(&format!("&before={id}"));
+        before.append(&mut messages);
+        (messages, next) = (before, further);
+    }
+    let Some(first) = messages.first() else { return messages };
+    let mut forwards = vec![*first];
+    let mut next = Some(first.id.to_string());
+    while let Some(id) = next {
+        let (after, further) = page(&format!("&after={id}"));
+        forwards.extend(after);
+        next = further;
+    }
+    assert!(forwards == messages, "{} reads otherwise forwards than backwards", room.id());
+    messages
+}
