@@ -127,6 +127,7 @@ class Page {
       room,
       views: this.#views,
       store: tab,
+      identity: choices,
       onStatus: (status, code) => this.#showStatus({ status, code }),
       onMessage: () => this.#count(),
     });

@@ -4,19 +4,21 @@ import { Connection } from "./connection.js";
 import { Outbox, newNonce } from "./outbox.js";
 import { TypingNotice } from "./typing.js";
 
-// Messages shown on joining; more when something may have got lost with the page, and is to be looked for.
+// Messages shown on joining.
 const HISTORY = 50;
-const HISTORY_SEARCHED = 200;
 // `welcome` says how far the past goes, so its end is seen. If it never comes, we don't wait for it for ever.
 const REPLAY_WAIT_MS = 3_000;
-// Without a login each connection makes us somebody new; so many of our former ids are kept.
+// A server that has forgotten our token makes us somebody new; so many of our former ids are kept.
 const SELVES_MAX = 50;
+// Who we are to the server at this address; another one may be beside it, behind the same host.
+const TOKEN_KEY = `token.${new URL(".", document.baseURI).pathname}`;
 
 export class Visit {
   #name;
   #room;
   #views;
   #store;
+  #identity;
   #onStatus;
   #onMessage;
   #connection;
@@ -29,13 +31,14 @@ export class Visit {
   #replayEnd = null;
   #replayTimer;
 
-  // `views` are the timeline, people, typing line and composer; `onStatus` hears the connection's; `onMessage` hears
-  // of each message of others.
-  constructor({ name, room, views, store, onStatus, onMessage }) {
+  // `views` are the timeline, people, typing line and composer; `store` keeps what belongs to
+  // this tab and `identity` who we are; `onStatus` hears the connection's; `onMessage` hears of each message of others.
+  constructor({ name, room, views, store, identity, onStatus, onMessage }) {
     this.#name = name;
     this.#room = room;
     this.#views = views;
     this.#store = store;
+    this.#identity = identity;
     this.#onStatus = onStatus;
     this.#onMessage = onMessage;
     this.#selves = new Set(store.get("selves") ?? []);
@@ -90,7 +93,9 @@ export class Visit {
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.searchParams.set("room", this.#room);
     url.searchParams.set("username", this.#name);
-    url.searchParams.set("history", this.#outbox.unsure ? HISTORY_SEARCHED : HISTORY);
+    url.searchParams.set("history", HISTORY);
+    const token = this.#identity.get(TOKEN_KEY);
+    if (typeof token === "string") url.searchParams.set("token", token);
     if (this.#last) url.searchParams.set("after", this.#last.id);
     return url;
   }
@@ -123,13 +128,14 @@ export class Visit {
         return undefined;
       case "text":
       case "announcement":
-        return this.#message(frame);
+        return frame.duplicate ? this.#storedBefore(frame) : this.#message(frame);
       default:
         return this.#passed(frame);
     }
   }
 
-  #welcomed({ user_id: self, members, member_count: total, seq, reset, limits }) {
+  #welcomed({ user_id: self, token, members, member_count: total, seq, reset, limits }) {
+    if (typeof token === "string") this.#identity.set(TOKEN_KEY, token);
     this.#selves.add(self);
     this.#store.set("selves", [...this.#selves].slice(-SELVES_MAX));
     this.#views.people.reset(members, total, self);
@@ -143,11 +149,20 @@ export class Visit {
   }
 
   #message(frame) {
-    const own = this.#selves.has(frame.user_id);
+    const own = this.#isOwn(frame);
     if (own && frame.nonce) this.#outbox.stored(frame.nonce);
     this.#views.typing.gone(frame.user_id);
     if (this.#views.timeline.addMessage(frame, own) && !own) this.#onMessage(frame);
     this.#passed(frame);
+  }
+
+  // What we sent again had arrived. It is acked, and not shown here: it stands in the past, where it belongs.
+  #storedBefore({ nonce }) {
+    this.#outbox.stored(nonce);
+  }
+
+  #isOwn({ user_id: author }) {
+    return this.#selves.has(author);
   }
 
   // Takes note of how far the room's order has come; only a stored frame has a place in it.
