@@ -84,8 +84,8 @@ class Adda {
     const listen = this.base ? new URL(this.base).host : "127.0.0.1:0";
     if (this.#losesServer) this.#directory ??= await mkdtemp(path.join(tmpdir(), "adda-browser-"));
     const data = this.#directory ? path.join(this.#directory, "adda.db") : ":memory:";
-    const env = { PATH: process.env.PATH };
-    this.#process = spawn(bin, ["--listen", listen, "--data", data, ...this.#flags], { env, stdio: ["ignore", "pipe", "pipe"] });
+    const env = { PATH: process.env.PATH, ADDA_DATA: data };
+    this.#process = spawn(bin, ["--listen", listen, ...this.#flags], { env, stdio: ["ignore", "pipe", "pipe"] });
     let log = "";
     this.#process.stderr.on("data", (data) => (log += data));
     this.base = await new Promise((found, failed) => {
