@@ -1,10 +1,11 @@
 // One stay in one room: what comes over the connection goes to the views, what is written goes through the outbox.
 
 import { Connection } from "./connection.js";
+import { isMessage } from "./history.js";
 import { Outbox, newNonce } from "./outbox.js";
 import { TypingNotice } from "./typing.js";
 
-// Messages shown on joining.
+// Messages shown on joining; older ones come as they are looked for.
 const HISTORY = 50;
 // `welcome` says how far the past goes, so its end is seen. If it never comes, we don't wait for it for ever.
 const REPLAY_WAIT_MS = 3_000;
@@ -31,7 +32,7 @@ export class Visit {
   #replayEnd = null;
   #replayTimer;
 
-  // `views` are the timeline, people, typing line and composer; `store` keeps what belongs to
+  // `views` are the timeline, its past, people, typing line and composer; `store` keeps what belongs to
   // this tab and `identity` who we are; `onStatus` hears the connection's; `onMessage` hears of each message of others.
   constructor({ name, room, views, store, identity, onStatus, onMessage }) {
     this.#name = name;
@@ -59,12 +60,13 @@ export class Visit {
   }
 
   start() {
-    const { timeline, people, typing, composer } = this.#views;
+    const { timeline, past, people, typing, composer } = this.#views;
     timeline.reset({
       retry: (nonce) => this.#outbox.retry(nonce),
       discard: (nonce) => this.#outbox.discard(nonce),
     });
     timeline.showPending(this.#outbox.items);
+    past.open(this.#room, (frame) => this.#isOwn(frame));
     people.reset([], 0, null);
     typing.clear();
     composer.open(this.#room, {
@@ -85,6 +87,7 @@ export class Visit {
     clearTimeout(this.#replayTimer);
     this.#connection.stop();
     this.#outbox.close();
+    this.#views.past.close();
     this.#views.typing.clear();
   }
 
@@ -126,11 +129,9 @@ export class Visit {
       case "error":
         this.#outbox.refused(frame);
         return undefined;
-      case "text":
-      case "announcement":
-        return frame.duplicate ? this.#storedBefore(frame) : this.#message(frame);
       default:
-        return this.#passed(frame);
+        if (frame.duplicate) return this.#storedBefore(frame);
+        return isMessage(frame) ? this.#message(frame) : this.#passed(frame);
     }
   }
 
@@ -175,6 +176,7 @@ export class Visit {
     clearTimeout(this.#replayTimer);
     this.#replayEnd = null;
     this.#views.timeline.caughtUp();
+    this.#views.past.caughtUp();
     this.#outbox.open();
   }
 }
