@@ -5,8 +5,8 @@
 const WORD = /[\p{L}\p{N}\p{M}\p{Co}]+/gu;
 const ACCENTS = /[\u0300-\u036F]/g;
 // So much of a long text is shown before its first mark.
-const LEAD_CHARS = 60;
-const LEAD_CHARS_MAX = 120;
+const LEAD_CHARS = 30;
+const LEAD_CHARS_MAX = 60;
 
 // The text in pieces `{ text, marked }`. A word is marked if it was asked for; the last one may have been begun only.
 // What stands far before the first mark is left out.

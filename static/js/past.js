@@ -12,7 +12,7 @@ export class Past {
   #lang;
   #room = null;
   #isOwn = () => false;
-  // By direction: the elements at that edge, and whether it is "idle", "loading", "failed" or (older) the "beginning".
+  // By direction: the elements at that edge, and whether it is "idle", "loading", "failed" or (older) an end.
   #edges;
   // Where older messages go on, by the id of the first one that was on the page then; no id to go on from means that
   // it is the first of the room.
@@ -74,7 +74,7 @@ export class Past {
       this.#timeline.detach(this.#shown([...before.data, frame, ...after.data]));
       this.#reached = { first: this.#timeline.first.id, next: before.next };
       if (after.next === undefined) this.#timeline.attach();
-      this.#tell("older", before.next === undefined ? "beginning" : "idle");
+      this.#tell("older", before.next === undefined ? this.#end() : "idle");
       this.#tell("later", "idle");
     }
     return true;
@@ -87,7 +87,7 @@ export class Past {
   #near(direction) {
     const { state } = this.#edges.get(direction);
     if (state === "loading" || state === "failed") return;
-    if (direction === "older" && this.#olderThan() === undefined) this.#tell("older", "beginning");
+    if (direction === "older" && this.#olderThan() === undefined) this.#tell("older", this.#end());
     else this.#load(direction);
   }
 
@@ -96,6 +96,11 @@ export class Past {
     const { first } = this.#timeline;
     if (this.#reached?.first === first.id) return this.#reached.next;
     return first.seq === 1 ? undefined : first.id;
+  }
+
+  // Where there is nothing older: the room began with the first message, or what was before it is not kept.
+  #end() {
+    return this.#timeline.first.seq === 1 ? "beginning" : "oldest";
   }
 
   async #load(direction) {
@@ -120,7 +125,7 @@ export class Past {
       this.#timeline.prepend(shown);
       this.#reached = { first: this.#timeline.first.id, next };
     }
-    this.#tell("older", next === undefined ? "beginning" : "idle");
+    this.#tell("older", next === undefined ? this.#end() : "idle");
   }
 
   async #loadLater(signal) {

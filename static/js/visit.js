@@ -117,10 +117,10 @@ export class Visit {
       case "welcome":
         return this.#welcomed(frame);
       case "join":
-        this.#views.people.joined(frame.user_id, frame.username);
-        return this.#views.timeline.addPresence(frame);
+        if (this.#views.people.joined(frame.user_id, frame.username)) this.#views.timeline.addPresence(frame);
+        return undefined;
       case "leave":
-        this.#views.people.left(frame.user_id);
+        if (!this.#views.people.left(frame.user_id)) return undefined;
         this.#views.typing.gone(frame.user_id);
         return this.#views.timeline.addPresence(frame);
       case "typing":

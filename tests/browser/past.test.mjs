@@ -101,6 +101,14 @@ scene("older messages that could not be had can be asked for again", { flags: FL
   assert.deepEqual(await ana.messages(), upTo(80));
 });
 
+scene("where older messages are gone the room is not said to begin", { flags: FLAGS }, async (adda) => {
+  const [ana] = await enterAfter(adda, 80);
+  await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 200, json: { data: [] } }));
+  await toTop(ana);
+  await ana.page.locator("#older", { hasText: "Older messages are not kept any more." }).waitFor();
+  assert.deepEqual(await ana.messages(), upTo(80).slice(30));
+});
+
 scene("what is said meanwhile moves nothing, and stands once", { flags: FLAGS }, async (adda) => {
   const [ana, bot] = await enterAfter(adda, 120);
   await toTop(ana);

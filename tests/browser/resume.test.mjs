@@ -246,6 +246,31 @@ scene("a reload and a later visit bring the same person back", {}, async (adda) 
   assert.notEqual(await mita.page.evaluate((key) => localStorage.getItem(key), TOKEN), JSON.stringify(given));
 });
 
+scene("one person in two tabs is one person", {}, async (adda) => {
+  const rahim = await adda.enter("রহিম", "tea");
+  const ana = await adda.enter("Ana", "tea");
+  await rahim.seesLine("join", "Ana");
+  const tab = await ana.page.context().newPage();
+  await tab.goto(`${adda.base}/?room=tea`);
+  await tab.fill("#name", "Ana");
+  await tab.press("#name", "Enter");
+  await tab.fill("#words", "from the other tab");
+  await tab.press("#words", "Enter");
+  await ana.sees("from the other tab");
+  assert.equal(await ana.page.locator("#timeline .message.own").count(), 1);
+  assert.deepEqual(await tab.locator("#people .person .who").allTextContents(), ["Ana", "রহিম"]);
+  await ana.page.click("#leave");
+  await tab.fill("#words", "still here");
+  await tab.press("#words", "Enter");
+  await rahim.sees("still here");
+  assert.deepEqual(await rahim.people(), ["রহিম", "Ana"]);
+  assert.equal(await rahim.page.textContent("#people-count"), "2 people");
+  await tab.click("#leave");
+  await rahim.seesLine("leave", "Ana left");
+  assert.deepEqual(await rahim.people(), ["রহিম"]);
+  assert.deepEqual(await rahim.page.locator(".line:not(.day)").allTextContents(), ["Ana joined", "Ana left"]);
+});
+
 scene("a token that the server does not know is replaced", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   await ana.say("mine");
