@@ -199,7 +199,7 @@ class Page {
         event.preventDefault();
         this.#toggleSearch(false);
       }
-    } else if (event.key === "k" && (event.ctrlKey || event.metaKey)) {
+    } else if (isK(event) && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       this.#toggleDrawer(false);
       this.#toggleSearch(true);
@@ -256,6 +256,11 @@ class Page {
     this.#showStatus(this.#status);
     this.#showTitle();
   }
+}
+
+// On a Bengali layout the key that elsewhere is K bears another letter.
+function isK({ key, code }) {
+  return key.toLowerCase() === "k" || (code === "KeyK" && !/^[a-z]$/i.test(key));
 }
 
 // A room and a name that a link asks for, as far as they can be.

@@ -122,6 +122,20 @@ scene("what is said meanwhile moves nothing, and stands once", { flags: FLAGS },
   assert.deepEqual(await ana.messages(), [...upTo(120), "meanwhile"]);
 });
 
+scene("a page that overlaps what is there is shown once", { flags: FLAGS }, async (adda) => {
+  const [ana, bot] = await enterAfter(adda, 120);
+  const later = bot.frames.find(({ content }) => content === "message 90").id;
+  let overlapped = 0;
+  await ana.page.route(MESSAGES_URL, (route) => {
+    const url = new URL(route.request().url());
+    if (overlapped === 0) url.searchParams.set("before", later);
+    overlapped += 1;
+    return route.continue({ url: url.href });
+  });
+  await scrollUntil(ana, toTop, "message 1");
+  assert.deepEqual(await ana.messages(), upTo(120));
+});
+
 scene("a long way back keeps the page small, and there are two ways forth", { flags: FLAGS }, async (adda) => {
   const count = 2_150;
   const [ana, bot] = await enterAfter(adda, count);

@@ -159,8 +159,11 @@ scene("a search needs no mouse, and fits a phone", { flags: FLAGS }, async (adda
   await ana.page.keyboard.press("Escape");
   await ana.page.locator("#search").waitFor({ state: "hidden" });
   assert.equal(await focused(), "search-open");
-  await ana.page.keyboard.press("Enter");
+  await ana.page.evaluate(() =>
+    document.dispatchEvent(new KeyboardEvent("keydown", { key: "ক", code: "KeyK", ctrlKey: true })),
+  );
   assert.equal(await ana.page.inputValue("#search input"), "tea", "it is still there");
+  assert.equal(await focused(), "search-form");
   await ana.page.keyboard.press("Tab");
   await ana.page.keyboard.press("Tab");
   await ana.page.keyboard.press("Enter");
