@@ -36,8 +36,8 @@ pub struct Serve {
     #[arg(long, env = "ADDA_LISTEN", value_name = "ADDR:PORT", value_parser = address)]
     pub listen: Option<SocketAddr>,
 
-    /// Where messages are kept, made where it is not; `:memory:` keeps nothing beyond the process
-    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db")]
+    /// Where messages are kept, made where it is not; `:memory:` keeps the latest, and nothing beyond the process
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = ":memory:")]
     pub data: PathBuf,
 
     /// Whether an acked message survives a power cut (full) or a crash of the process only (normal)

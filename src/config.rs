@@ -29,7 +29,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 3000)),
-            data: Data::File("adda.db".into()),
+            data: Data::Memory,
             durability: Durability::Full,
             origins: Vec::new(),
             connections_max: None,

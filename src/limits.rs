@@ -96,6 +96,11 @@ pub const BATCH_BYTES_KEPT: usize = 64 * 1024;
 /// All the outboxes together; past it the fullest is a slow consumer.
 pub const OUTBOXES_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Bytes of stored frames that `:memory:` keeps, over all rooms; the oldest go first.
+pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Guests that `:memory:` knows again.
+pub const GUESTS_KEPT_MAX: usize = 50_000;
+
 /// How long the hub takes to answer a question of REST before it is called busy.
 pub const HUB_ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// How long a connection that was told its close code may take to go.

@@ -400,7 +400,7 @@ impl State {
         effects.push(Effect::Append(Append::Join {
             room: id.clone(),
             ticket: Ticket::Member(member.0),
-            wants_past: !room.knows_its_past(),
+            known: room.knows_its_past().then(|| room.head()),
             after: replay.after,
             guest,
         }));

@@ -313,9 +313,9 @@ impl Rig {
                 kept.push(stored.clone());
                 Appended::Message { room: message.room, stored, ticket: message.ticket }
             }
-            Append::Join { room, ticket, wants_past, .. } => {
+            Append::Join { room, ticket, known, .. } => {
                 let frames = self.kept.get(&room).cloned().unwrap_or_default();
-                let past = wants_past.then_some(Past { head: Seq(frames.len() as u64), frames });
+                let past = known.is_none().then_some(Past { head: Seq(frames.len() as u64), frames });
                 Appended::Join { room, ticket, past, seen: None }
             }
             Append::Leave { room, ticket } => Appended::Leave { room, ticket },

@@ -8,12 +8,14 @@
 //! What cannot be stored is answered so: the whole batch is rolled back and every message in it refused. A sync that
 //! failed is the end of the process: what the disk holds is not known any more, and nothing may be acked on top.
 
+mod memory;
 mod messages;
 mod schema;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, ErrorCode as Code, Rejected};
 use crate::vital::Vital;
 
+use memory::Memory;
 pub use messages::Side;
 use messages::{Message, RoomRow};
 pub use schema::{Database, OpenError};
@@ -44,8 +47,8 @@ pub enum Append {
         room: RoomId,
         /// The hub's own mark.
         ticket: Ticket,
-        /// Whether the hub needs to be told the room's past.
-        wants_past: bool,
+        /// Where the room's order stands as the hub knows it; nothing where the hub needs to be told the room's past.
+        known: Option<Seq>,
         /// The last frame that whoever comes has seen; its place is told.
         after: Option<After>,
         /// A guest who was never here before, to be known again by a token.
@@ -79,7 +82,7 @@ pub struct NewGuest {
 }
 
 /// SHA-256 of a token. A token has 256 random bits, so a plain hash is enough.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {
@@ -184,11 +187,25 @@ pub struct KeptRoom {
     pub head: Seq,
 }
 
-/// Reads from the store, for whoever needs to; never through the hub. Connections are made as they are needed, and kept.
-#[derive(Debug, Clone)]
-pub struct Reader {
-    database: Arc<Database>,
-    idle: Arc<Mutex<Vec<Connection>>>,
+/// Reads from the store, for whoever needs to; never through the hub.
+#[derive(Clone)]
+pub struct Reader(Source);
+
+#[derive(Clone)]
+enum Source {
+    /// Connections are made as they are needed, and kept for the next.
+    Database { database: Arc<Database>, idle: Arc<Mutex<Vec<Connection>>> },
+    /// Held by the store's thread for a batch, and by a reader for a page.
+    Memory(Arc<Mutex<Memory>>),
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Source::Database { .. } => "Reader(database)",
+            Source::Memory(_) => "Reader(memory)",
+        })
+    }
 }
 
 /// Why nothing could be read.
@@ -208,7 +225,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<KeptRoom>, ReadError> {
-        self.read(|connection| messages::rooms(connection, after, limit))
+        self.read(|memory| memory.rooms(after, limit), |connection| messages::rooms(connection, after, limit))
     }
 
     /// One such room.
@@ -216,7 +233,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub fn room(&self, id: &RoomId) -> Result<Option<KeptRoom>, ReadError> {
-        self.read(|connection| messages::kept_room(connection, id))
+        self.read(|memory| memory.room(id), |connection| messages::kept_room(connection, id))
     }
 
     /// The frames of a room on one side of a place, oldest first, `limit` at most; with words, only those that have
@@ -225,7 +242,8 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub fn page(&self, id: &RoomId, side: Side, limit: usize, words: Option<&str>) -> Result<Vec<Stored>, ReadError> {
-        self.read(|connection| {
+        let from_memory = |memory: &Memory| memory.page(id, side, limit, words);
+        self.read(from_memory, |connection| {
             let Some(room) = messages::room(connection, id)? else { return Ok(Vec::new()) };
             let page = messages::page(connection, room.key, side, limit, words)?;
             let mut json = Vec::new();
@@ -238,10 +256,13 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub fn seq_of(&self, id: &RoomId, frame: FrameId) -> Result<Option<Seq>, ReadError> {
-        self.read(|connection| match messages::room(connection, id)? {
-            Some(room) => messages::seq_of(connection, room.key, frame),
-            None => Ok(None),
-        })
+        self.read(
+            |memory| memory.seq_of(id, frame),
+            |connection| match messages::room(connection, id)? {
+                Some(room) => messages::seq_of(connection, room.key, frame),
+                None => Ok(None),
+            },
+        )
     }
 
     /// Who bears a token, if anybody does.
@@ -249,26 +270,36 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub fn bearer(&self, token: &str) -> Result<Option<UserId>, ReadError> {
-        self.read(|connection| messages::bearer(connection, TokenHash::of(token)))
+        let hash = TokenHash::of(token);
+        self.read(|memory| memory.bearer(hash), |connection| messages::bearer(connection, hash))
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ReadError> {
-        let idle = self.idle().pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => self.database.reader()?,
+    fn read<T>(
+        &self,
+        from_memory: impl FnOnce(&Memory) -> T,
+        from_database: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, ReadError> {
+        let (database, idle) = match &self.0 {
+            Source::Memory(memory) => return Ok(from_memory(&locked(memory))),
+            Source::Database { database, idle } => (database, idle),
         };
-        let answer = read(&connection)?;
-        let mut idle = self.idle();
+        let ready = locked(idle).pop();
+        let connection = match ready {
+            Some(connection) => connection,
+            None => database.reader()?,
+        };
+        let answer = from_database(&connection)?;
+        let mut idle = locked(idle);
         if idle.len() < READERS_IDLE_MAX {
             idle.push(connection);
         }
         Ok(answer)
     }
+}
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A thread that panicked with the lock has left what it had: every change here is whole before the next begins.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The hub's end of the store.
@@ -295,25 +326,53 @@ pub fn start(
     durability: Durability,
     metrics: Arc<Metrics>,
 ) -> Result<(Writer, Reader, Vec<JoinHandle<()>>), StartError> {
-    let (database, connection) = Database::open(data, durability)?;
-    let database = Arc::new(database);
     let (appends, append_batches) = bounded(1);
     let (appended_batches, appended) = bounded(1);
+    let writer = Writer { appends, appended };
+    let spawn = |name: &str| thread::Builder::new().name(name.into()).stack_size(STORE_STACK_BYTES);
+    let path = match data {
+        Data::File(path) => path,
+        Data::Memory => {
+            let memory = Arc::new(Mutex::new(Memory::new()));
+            let kept = Arc::clone(&memory);
+            let store = spawn("store").spawn(move || {
+                let _vital = Vital("store");
+                run(&append_batches, &appended_batches, &metrics, |batch| locked(&kept).commit(batch));
+            })?;
+            return Ok((writer, Reader(Source::Memory(memory)), vec![store]));
+        }
+    };
+    let (database, connection) = Database::open(path, durability)?;
+    let database = Arc::new(database);
     // Nothing is ever sent: its end is the store's.
     let (open, closed) = bounded::<()>(0);
-    let spawn = |name: &str| thread::Builder::new().name(name.into()).stack_size(STORE_STACK_BYTES);
-    let mut threads = Vec::new();
-    if let Some(checkpointer) = database.checkpointer() {
-        let checkpointer = checkpointer?;
-        threads.push(spawn("checkpoint").spawn(move || checkpoint(&checkpointer, &closed))?);
-    }
-    let store = Store::new(connection, metrics);
-    threads.push(spawn("store").spawn(move || {
+    let checkpointer = database.checkpointer()?;
+    let checkpoints = spawn("checkpoint").spawn(move || checkpoint(&checkpointer, &closed))?;
+    let mut store = Store::new(connection);
+    let store = spawn("store").spawn(move || {
         let (_open, _vital) = (open, Vital("store"));
-        store.run(&append_batches, &appended_batches);
-    })?);
-    let reader = Reader { database, idle: Arc::default() };
-    Ok((Writer { appends, appended }, reader, threads))
+        run(&append_batches, &appended_batches, &metrics, |batch| store.commit(batch));
+    })?;
+    let reader = Reader(Source::Database { database, idle: Arc::default() });
+    Ok((writer, reader, vec![store, checkpoints]))
+}
+
+/// The store's thread: a batch, its answer, and the next.
+fn run(
+    appends: &Receiver<Vec<Append>>,
+    appended: &Sender<Vec<Appended>>,
+    metrics: &Metrics,
+    mut commit: impl FnMut(Vec<Append>) -> Vec<Appended>,
+) {
+    for batch in appends {
+        debug_assert!(batch.len() <= APPENDS_PENDING_MAX + FRAMES_PER_COMMAND_MAX);
+        let answer = commit(batch);
+        let messages = answer.iter().filter(|appended| matches!(appended, Appended::Message { .. })).count();
+        metrics.messages.add(messages as u64);
+        if appended.send(answer).is_err() {
+            return;
+        }
+    }
 }
 
 /// Why the store did not start.
@@ -349,25 +408,15 @@ struct Store {
     rooms: HashMap<RoomId, RoomRow>,
     ids: FrameIds,
     json: Vec<u8>,
-    metrics: Arc<Metrics>,
 }
 
 impl Store {
-    fn new(connection: Connection, metrics: Arc<Metrics>) -> Self {
-        Self { connection, rooms: HashMap::new(), ids: FrameIds::new(), json: Vec::new(), metrics }
-    }
-
-    fn run(mut self, appends: &Receiver<Vec<Append>>, appended: &Sender<Vec<Appended>>) {
-        for batch in appends {
-            if appended.send(self.commit(batch)).is_err() {
-                return;
-            }
-        }
+    fn new(connection: Connection) -> Self {
+        Self { connection, rooms: HashMap::new(), ids: FrameIds::new(), json: Vec::new() }
     }
 
     /// Gives everything in a batch its place and commits it, with one reading of the clock for all of it.
     fn commit(&mut self, batch: Vec<Append>) -> Vec<Appended> {
-        debug_assert!(batch.len() <= APPENDS_PENDING_MAX + FRAMES_PER_COMMAND_MAX);
         match self.try_commit(&batch) {
             Ok(answer) => answer,
             Err(error) => {
@@ -409,11 +458,7 @@ impl Store {
             Ok(answer)
         });
         match answer {
-            Ok(answer) => {
-                let messages = answer.iter().filter(|appended| matches!(appended, Appended::Message { .. })).count();
-                self.metrics.messages.add(messages as u64);
-                Ok(answer)
-            }
+            Ok(answer) => Ok(answer),
             Err(error) => {
                 // Some errors have rolled it back already.
                 if !self.connection.is_autocommit() {
@@ -427,7 +472,7 @@ impl Store {
     fn append(&mut self, append: &Append, now: &Timestamp, touched: &mut Vec<RoomId>) -> rusqlite::Result<Appended> {
         match append {
             Append::Message(new) => self.append_message(new, now, touched),
-            Append::Join { room, ticket, wants_past, after, guest } => {
+            Append::Join { room, ticket, known, after, guest } => {
                 if let Some(guest) = guest {
                     let mut statement = self
                         .connection
@@ -436,7 +481,7 @@ impl Store {
                     statement.execute(params![guest.id.0.as_bytes(), guest.token_hash.0, seen_ms])?;
                 }
                 let row = self.room(room)?;
-                let past = if *wants_past { Some(self.past(row)?) } else { None };
+                let past = if known.is_none() { Some(self.past(row)?) } else { None };
                 let seen = match (row, after) {
                     (Some(row), Some(After::Id(id))) => messages::seq_of(&self.connection, row.key, *id)?,
                     _ => None,
@@ -461,8 +506,7 @@ impl Store {
         if let Some(answered) = new.reply_to
             && messages::seq_of(&self.connection, row.key, answered)?.is_none()
         {
-            let sentence = "there is no message to reply to by that id";
-            let rejected = Rejected::new(Code::NotFound, sentence, new.nonce.clone());
+            let rejected = Rejected::new(Code::NotFound, NO_SUCH_REPLY, new.nonce.clone());
             return Ok(Appended::Refused { room: new.room.clone(), rejected, ticket });
         }
         let message = Message::new(new, self.ids.next(now), row.head.next(), now);
@@ -481,9 +525,7 @@ impl Store {
         if before.says_the_same(new) {
             return Ok(Appended::Duplicate { stored: before.stored(true, &mut self.json), ticket });
         }
-        let sentence = "that nonce was another message's; what is new needs a new one";
-        let rejected = Rejected::new(Code::Conflict, sentence, Some(nonce.clone()));
-        Ok(Appended::Refused { room: new.room.clone(), rejected, ticket })
+        Ok(Appended::Refused { room: new.room.clone(), rejected: nonce_conflict(new), ticket })
     }
 
     fn room(&mut self, id: &RoomId) -> rusqlite::Result<Option<RoomRow>> {
@@ -515,16 +557,25 @@ impl Store {
                 let rejected = Rejected { retry_ms: Some(1_000), ..Rejected::new(Code::Busy, sentence, nonce) };
                 Appended::Refused { room, rejected, ticket }
             }
-            Append::Join { room, ticket, wants_past, .. } => {
+            Append::Join { room, ticket, known, .. } => {
                 let row = self.room(&room).ok().flatten();
-                // Without its past a room begins where its order stands, as nobody may be given a place twice.
-                let past = wants_past.then(|| self.past(row).unwrap_or_default());
+                // Where it can't be read now, the next to come asks again.
+                let past = if known.is_none() { self.past(row).ok() } else { None };
                 Appended::Join { room, ticket, past, seen: None }
             }
             Append::Leave { room, ticket } => Appended::Leave { room, ticket },
         });
         refused.collect()
     }
+}
+
+/// Said where a message answers one that is not kept.
+const NO_SUCH_REPLY: &str = "there is no message to reply to by that id";
+
+/// Why a message is not stored whose nonce was another's.
+fn nonce_conflict(new: &NewMessage) -> Rejected {
+    let sentence = "that nonce was another message's; what is new needs a new one";
+    Rejected::new(Code::Conflict, sentence, new.nonce.clone())
 }
 
 /// Whether the system failed to bring data to the disk: then the page cache may have forgotten it, and no later sync
@@ -560,7 +611,7 @@ mod tests {
 
     fn join(name: &str, after: Option<FrameId>) -> Append {
         let ticket = Ticket::Member(8);
-        Append::Join { room: room(name), ticket, wants_past: true, after: after.map(After::Id), guest: None }
+        Append::Join { room: room(name), ticket, known: None, after: after.map(After::Id), guest: None }
     }
 
     /// What became of each, in a word.
@@ -674,7 +725,7 @@ mod tests {
         let guest = NewGuest { id: UserId(uuid::Uuid::from_u128(9)), token_hash: TokenHash::of("secret") };
         let ticket = Ticket::Member(1);
         let arrival =
-            Append::Join { room: room("tea"), ticket, wants_past: false, after: None, guest: Some(guest.clone()) };
+            Append::Join { room: room("tea"), ticket, known: Some(Seq(1)), after: None, guest: Some(guest.clone()) };
         rig.commit(vec![message("tea", "two", None), arrival]);
         rig.close();
 
@@ -754,9 +805,10 @@ mod tests {
 
     #[test]
     fn a_full_disk_refuses_and_recovers() {
-        let (database, connection) = Database::open(&Data::Memory, Durability::Normal).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let (database, connection) = Database::open(&directory.path().join("adda.db"), Durability::Normal).unwrap();
         connection.pragma_update_and_check(None, "max_page_count", 40, |_| Ok(())).unwrap();
-        let mut store = Store::new(connection, Arc::default());
+        let mut store = Store::new(connection);
         let batch = |count: usize| {
             let large = "x".repeat(4_000);
             (0..count).map(|_| message("tea", &large, Some("n")).without_nonce()).collect::<Vec<_>>()

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use uuid::Uuid;
 
-use crate::config::{Data, Durability};
+use crate::config::Durability;
 
-/// How long a connection waits for another's lock. Only upkeep and `:memory:` readers ever hold one for long.
+/// How long a connection waits for another's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// "adda" in ASCII: marks the file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6164_6461;
@@ -92,11 +91,10 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Database {
     path: PathBuf,
-    is_file: bool,
     durability: Durability,
     /// Held as long as the process has connections. Closing any descriptor of the file would take away the locks
     /// that SQLite has on it (POSIX), so this is opened before the first connection and dropped after the last.
-    _lock: Option<File>,
+    _lock: File,
 }
 
 impl Database {
@@ -104,20 +102,8 @@ impl Database {
     ///
     /// # Errors
     /// [`OpenError`], with the file as it was.
-    pub fn open(data: &Data, durability: Durability) -> Result<(Self, Connection), OpenError> {
-        let database = match data {
-            Data::File(path) => {
-                let lock = lock(path)?;
-                Self { path: path.clone(), is_file: true, durability, _lock: Some(lock) }
-            }
-            // The memdb file system has files that live as long as a connection to them.
-            Data::Memory => Self {
-                path: format!("file:/adda-{}?vfs=memdb", Uuid::new_v4().simple()).into(),
-                is_file: false,
-                durability,
-                _lock: None,
-            },
-        };
+    pub fn open(path: &Path, durability: Durability) -> Result<(Self, Connection), OpenError> {
+        let database = Self { path: path.to_owned(), durability, _lock: lock(path)? };
         let mut writer = database.connect(true)?;
         migrate(&mut writer, &database.path)?;
         Ok((database, writer))
@@ -131,18 +117,12 @@ impl Database {
         self.connect(false)
     }
 
-    /// A connection that moves what is in the WAL into the file; nothing for a database in memory.
+    /// A connection that moves what is in the WAL into the file.
     ///
     /// # Errors
     /// As the system says.
-    pub fn checkpointer(&self) -> Option<Result<Connection, OpenError>> {
-        self.is_file.then(|| self.connect(true))
-    }
-
-    /// The file, where it is one.
-    #[must_use]
-    pub fn file(&self) -> Option<&Path> {
-        self.is_file.then_some(&*self.path)
+    pub fn checkpointer(&self) -> Result<Connection, OpenError> {
+        self.connect(true)
     }
 
     fn connect(&self, writes: bool) -> Result<Connection, OpenError> {
@@ -152,9 +132,6 @@ impl Database {
         } else {
             OpenFlags::SQLITE_OPEN_READ_ONLY
         };
-        if !self.is_file {
-            flags |= OpenFlags::SQLITE_OPEN_URI;
-        }
         let connect = || {
             let connection = Connection::open_with_flags(&self.path, flags)?;
             connection.busy_timeout(BUSY_WAIT)?;
@@ -166,13 +143,11 @@ impl Database {
                 // Space goes back to the file system in slices. Said before WAL makes the first page; a file that
                 // has tables keeps what it has.
                 connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-                if self.is_file {
-                    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-                    let synchronous = if self.durability == Durability::Full { "FULL" } else { "NORMAL" };
-                    connection.pragma_update(None, "synchronous", synchronous)?;
-                    // Another connection does that, off the writer's path.
-                    connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
-                }
+                connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+                let synchronous = if self.durability == Durability::Full { "FULL" } else { "NORMAL" };
+                connection.pragma_update(None, "synchronous", synchronous)?;
+                // Another connection does that, off the writer's path.
+                connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
             }
             Ok(connection)
         };

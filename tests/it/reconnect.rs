@@ -37,29 +37,66 @@ fn who_comes_back_hears_just_what_was_missed() {
 
 #[test]
 fn who_was_away_for_long_hears_all_of_it_and_then_what_is_said() {
-    let server = Server::unhurried();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("adda.db");
+    let flags = ["--rate", "0", "--durability", "normal", "--data", file.to_str().unwrap()];
+    let server = Server::with(&flags);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let first = said(&mut ana, 1..=1).remove(0);
     let mut missed = said(&mut ana, 2..=1_500);
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&first)));
     assert_eq!((&ben.welcome["reset"], &ben.welcome["seq"]), (&false.into(), &1_500.into()));
     // Ana goes on while Ben catches up.
+    ana.expect("join");
     missed.extend(said(&mut ana, 1_501..=1_550));
     for frame in &missed {
+        assert_eq!(&ben.next_frame(), frame);
+    }
+    ben.expect_nothing_else();
+    drop((ana, ben, server));
+
+    // The server's end changes nothing for whoever comes back.
+    let server = Server::with(&flags);
+    let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&missed[1_000])));
+    assert_eq!((&ben.welcome["reset"], &ben.welcome["seq"]), (&false.into(), &1_550.into()));
+    for frame in &missed[1_001..] {
         assert_eq!(&ben.next_frame(), frame);
     }
     ben.expect_nothing_else();
 }
 
 #[test]
-fn who_saw_what_nobody_kept_is_told_so() {
+fn who_was_away_longer_than_memory_reaches_is_told_so() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    said(&mut ana, 1..=250);
-    let mut ben = Ws::join(&server, "/ws/tea/Ben?after=0192f7a0-0000-7000-8000-000000000001");
+    let first = said(&mut ana, 1..=1).remove(0);
+    said(&mut ana, 2..=250);
+    let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&first)));
     assert_eq!(ben.welcome["reset"], true);
     assert_eq!(ben.contents(5), ["246", "247", "248", "249", "250"]);
     ben.expect_nothing_else();
+}
+
+#[test]
+fn a_guest_is_known_again_by_the_token_and_a_nonce_is_one_message() {
+    let server = Server::unhurried();
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    let token = ana.welcome["token"].as_str().expect("a token").to_owned();
+    assert_eq!(token.len(), 64);
+    ana.send(serde_json::json!({"content": "once", "nonce": "n"}).to_string());
+    let stored = ana.expect("text");
+    let id = ana.user_id();
+    drop(ana);
+    let mut again = Ws::join(&server, &format!("/ws/tea/Ana?history=0&token={token}"));
+    assert_eq!((again.user_id(), again.welcome.get("token")), (id.clone(), None));
+    again.send(serde_json::json!({"content": "once", "nonce": "n"}).to_string());
+    let mut duplicate = again.expect("text");
+    assert_eq!(duplicate.as_object_mut().unwrap().remove("duplicate"), Some(true.into()));
+    assert_eq!(duplicate, stored);
+    again.send(serde_json::json!({"content": "twice", "nonce": "n"}).to_string());
+    assert_eq!(again.expect("error")["code"], "conflict");
+    let stranger = Ws::join(&server, "/ws/tea/Ana?token=guess");
+    assert!(stranger.user_id() != id && stranger.welcome["token"].is_string());
 }
 
 #[test]

@@ -1,0 +1,345 @@
+//! What `:memory:` keeps: the latest frames of each room, and where each room's order stands.
+//!
+//! The same promises as the database's while the process lives, for less work a message. Bounded twice: so many frames
+//! to a room, and so many bytes in all, for which the rooms that were silent longest pay first.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+
+use unicode_normalization::UnicodeNormalization;
+
+use crate::ids::FrameIds;
+use crate::limits::{GUESTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX};
+use crate::model::{FrameId, Nonce, RoomId, Seq, Timestamp, UserId};
+use crate::protocol::{After, ErrorCode, Rejected};
+
+use super::messages::Message;
+use super::{Append, Appended, KeptRoom, NewMessage, Past, Side, Stored, TokenHash};
+
+/// What a frame takes beside its JSON, about, with its share of the room's own bookkeeping.
+const FRAME_OVERHEAD_BYTES: usize = 768;
+
+/// All that is kept.
+pub struct Memory {
+    rooms: BTreeMap<RoomId, Room>,
+    /// Where the message is that an author sent with a nonce.
+    nonces: HashMap<(UserId, Nonce), (RoomId, Seq)>,
+    guests: HashMap<TokenHash, UserId>,
+    /// The tokens in the order in which they were given, as the oldest go first.
+    tokens: VecDeque<TokenHash>,
+    bytes: usize,
+    bytes_max: usize,
+    /// Counts messages, to know which room spoke last.
+    clock: u64,
+    ids: FrameIds,
+    json: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Room {
+    head: Seq,
+    members: usize,
+    frames: VecDeque<Kept>,
+    bytes: usize,
+    spoke_at: u64,
+}
+
+struct Kept {
+    stored: Stored,
+    nonce: Option<(UserId, Nonce)>,
+}
+
+impl Kept {
+    fn cost(&self) -> usize {
+        self.stored.json.len() + FRAME_OVERHEAD_BYTES
+    }
+
+    fn field(&self, name: &str) -> Option<String> {
+        let frame: serde_json::Value = serde_json::from_slice(&self.stored.json).ok()?;
+        frame.get(name)?.as_str().map(str::to_owned)
+    }
+
+    /// Whether sending `new` again would only say the same.
+    fn says_the_same(&self, room: &RoomId, new: &NewMessage) -> bool {
+        let reply_to = self.field("reply_to").as_deref().and_then(FrameId::parse);
+        *room == new.room && self.field("content").as_deref() == Some(&*new.content) && reply_to == new.reply_to
+    }
+
+    /// The frame, marked as one that was there before.
+    fn duplicate(&self) -> Stored {
+        let mut json = self.stored.json.to_vec();
+        // A frame is an object, and has fields.
+        json.pop();
+        json.extend_from_slice(br#","duplicate":true}"#);
+        Stored { json: json.into(), ..self.stored.clone() }
+    }
+}
+
+impl Memory {
+    pub fn new() -> Self {
+        Self::with_bytes_max(KEPT_BYTES_MAX)
+    }
+
+    fn with_bytes_max(bytes_max: usize) -> Self {
+        Self {
+            rooms: BTreeMap::new(),
+            nonces: HashMap::new(),
+            guests: HashMap::new(),
+            tokens: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+            clock: 0,
+            ids: FrameIds::new(),
+            json: Vec::new(),
+        }
+    }
+
+    /// Gives everything in a batch its place, with one reading of the clock for all of it.
+    pub fn commit(&mut self, batch: Vec<Append>) -> Vec<Appended> {
+        let now = Timestamp::now();
+        let answer = batch.into_iter().map(|append| match append {
+            Append::Message(new) => self.append(&new, &now),
+            Append::Join { room: id, ticket, known, after, guest } => {
+                if let Some(guest) = guest {
+                    self.keep_guest(guest.token_hash, guest.id);
+                }
+                let room = self.rooms.entry(id.clone()).or_default();
+                room.members += 1;
+                // What was forgotten goes on where it was, as those who are there have seen it.
+                room.head = room.head.max(known.unwrap_or_default());
+                let past = known.is_none().then(|| Past {
+                    head: room.head,
+                    frames: room.frames.iter().map(|kept| kept.stored.clone()).collect(),
+                });
+                let seen = match after {
+                    Some(After::Id(seen)) => self.seq_of(&id, seen),
+                    _ => None,
+                };
+                Appended::Join { room: id, ticket, past, seen }
+            }
+            Append::Leave { room, ticket } => {
+                if let Some(left) = self.rooms.get_mut(&room) {
+                    left.members = left.members.saturating_sub(1);
+                    if left.members == 0 && left.frames.is_empty() {
+                        self.rooms.remove(&room);
+                    }
+                }
+                Appended::Leave { room, ticket }
+            }
+        });
+        let answer = answer.collect();
+        self.forget_oldest();
+        answer
+    }
+
+    fn append(&mut self, new: &NewMessage, now: &Timestamp) -> Appended {
+        let ticket = new.ticket;
+        let nonce = new.nonce.clone().map(|nonce| (new.author.id, nonce));
+        if let Some((id, seq)) = nonce.as_ref().and_then(|nonce| self.nonces.get(nonce))
+            && let Some(before) = self.rooms.get(id).and_then(|room| room.at(*seq))
+        {
+            if before.says_the_same(id, new) {
+                return Appended::Duplicate { stored: before.duplicate(), ticket };
+            }
+            return Appended::Refused { room: new.room.clone(), rejected: super::nonce_conflict(new), ticket };
+        }
+        if new.reply_to.is_some_and(|answered| self.seq_of(&new.room, answered).is_none()) {
+            let rejected = Rejected::new(ErrorCode::NotFound, super::NO_SUCH_REPLY, new.nonce.clone());
+            return Appended::Refused { room: new.room.clone(), rejected, ticket };
+        }
+        let room = self.rooms.entry(new.room.clone()).or_default();
+        room.head = room.head.next();
+        self.clock += 1;
+        room.spoke_at = self.clock;
+        let stored = Message::new(new, self.ids.next(now), room.head, now).stored(false, &mut self.json);
+        let kept = Kept { stored: stored.clone(), nonce: nonce.clone() };
+        room.bytes += kept.cost();
+        self.bytes += kept.cost();
+        room.frames.push_back(kept);
+        if room.frames.len() > HISTORY_MAX
+            && let Some(oldest) = room.frames.pop_front()
+        {
+            room.bytes -= oldest.cost();
+            self.bytes -= oldest.cost();
+            if let Some(nonce) = oldest.nonce {
+                self.nonces.remove(&nonce);
+            }
+        }
+        if let Some(nonce) = nonce {
+            self.nonces.insert(nonce, (new.room.clone(), stored.seq));
+        }
+        Appended::Message { room: new.room.clone(), stored, ticket }
+    }
+
+    fn keep_guest(&mut self, hash: TokenHash, id: UserId) {
+        if self.guests.insert(hash, id).is_none() {
+            self.tokens.push_back(hash);
+        }
+        if self.tokens.len() > GUESTS_KEPT_MAX
+            && let Some(oldest) = self.tokens.pop_front()
+        {
+            self.guests.remove(&oldest);
+        }
+    }
+
+    /// Past the bound, forgets the rooms that were silent longest, with an eighth to spare, so that the search
+    /// through all rooms is rare.
+    fn forget_oldest(&mut self) {
+        if self.bytes <= self.bytes_max {
+            return;
+        }
+        let mut silent: Vec<_> = self.rooms.iter().map(|(id, room)| (room.spoke_at, id.clone())).collect();
+        silent.sort_unstable();
+        for (_, id) in silent {
+            if self.bytes <= self.bytes_max / 8 * 7 {
+                return;
+            }
+            if let Some(room) = self.rooms.get_mut(&id) {
+                self.bytes -= std::mem::take(&mut room.bytes);
+                for kept in std::mem::take(&mut room.frames) {
+                    if let Some(nonce) = kept.nonce {
+                        self.nonces.remove(&nonce);
+                    }
+                }
+                if room.members == 0 {
+                    self.rooms.remove(&id);
+                }
+            }
+        }
+    }
+
+    pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Vec<KeptRoom> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let spoken = self.rooms.range((from, Bound::Unbounded)).filter(|(_, room)| !room.frames.is_empty());
+        spoken.take(limit).map(|(id, room)| KeptRoom { id: id.clone(), head: room.head }).collect()
+    }
+
+    pub fn room(&self, id: &RoomId) -> Option<KeptRoom> {
+        let room = self.rooms.get(id).filter(|room| !room.frames.is_empty())?;
+        Some(KeptRoom { id: id.clone(), head: room.head })
+    }
+
+    pub fn seq_of(&self, id: &RoomId, frame: FrameId) -> Option<Seq> {
+        let frames = &self.rooms.get(id)?.frames;
+        frames.iter().rev().map(|kept| &kept.stored).find(|stored| stored.id == frame).map(|stored| stored.seq)
+    }
+
+    pub fn bearer(&self, hash: TokenHash) -> Option<UserId> {
+        self.guests.get(&hash).copied()
+    }
+
+    pub fn page(&self, id: &RoomId, side: Side, limit: usize, words: Option<&str>) -> Vec<Stored> {
+        let Some(room) = self.rooms.get(id) else { return Vec::new() };
+        let wanted = words.map(|words| terms(words));
+        let fits = |kept: &&Kept| match &wanted {
+            None => true,
+            Some(wanted) => kept.field("content").is_some_and(|content| has_terms(&content, wanted)),
+        };
+        let frames = room.frames.iter();
+        match side {
+            Side::After(seq) => {
+                let behind = frames.filter(|kept| kept.stored.seq > seq).filter(fits);
+                behind.take(limit).map(|kept| kept.stored.clone()).collect()
+            }
+            Side::Before(seq) => {
+                let before = frames.rev().filter(|kept| kept.stored.seq < seq).filter(fits);
+                let mut page: Vec<_> = before.take(limit).map(|kept| kept.stored.clone()).collect();
+                page.reverse();
+                page
+            }
+        }
+    }
+}
+
+impl Room {
+    fn at(&self, seq: Seq) -> Option<&Kept> {
+        let first = self.frames.front()?.stored.seq;
+        self.frames.get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)
+    }
+}
+
+/// The words of a text, as the database's index has them: case and Latin accents folded, marks kept as parts of words.
+fn terms(text: &str) -> Vec<String> {
+    let is_in_word = |c: char| c.is_alphanumeric() || unicode_normalization::char::is_combining_mark(c);
+    let folded: String =
+        text.nfd().filter(|c| !matches!(c, '\u{300}'..='\u{36F}')).nfc().flat_map(char::to_lowercase).collect();
+    folded.split(|c| !is_in_word(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// Whether a text has all the words, the last perhaps as the beginning of one. No words are in no text.
+fn has_terms(text: &str, wanted: &[String]) -> bool {
+    let Some((last, whole)) = wanted.split_last() else { return false };
+    let words = terms(text);
+    whole.iter().all(|word| words.contains(word)) && words.iter().any(|word| word.starts_with(last.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Person, Username};
+    use crate::store::Ticket;
+
+    fn room(number: usize) -> RoomId {
+        RoomId::parse(&format!("room {number}")).unwrap()
+    }
+
+    fn message(number: usize) -> Append {
+        Append::Message(NewMessage {
+            room: room(number),
+            author: Arc::new(Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() }),
+            content: "x".repeat(200).into(),
+            nonce: None,
+            reply_to: None,
+            ticket: Ticket::Member(0),
+        })
+    }
+
+    fn join(number: usize, known: Option<Seq>) -> Append {
+        Append::Join { room: room(number), ticket: Ticket::Member(0), known, after: None, guest: None }
+    }
+
+    fn seq(appended: &[Appended]) -> u64 {
+        match appended.last() {
+            Some(Appended::Message { stored, .. }) => stored.seq.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_room_keeps_its_latest_frames() {
+        let mut memory = Memory::new();
+        for _ in 0..HISTORY_MAX + 50 {
+            memory.commit(vec![message(1)]);
+        }
+        let page = memory.page(&room(1), Side::After(Seq(0)), 9_999, None);
+        assert_eq!((page.len(), page[0].seq), (HISTORY_MAX, Seq(51)));
+        assert_eq!(memory.bytes, page.iter().map(|stored| stored.json.len() + FRAME_OVERHEAD_BYTES).sum::<usize>());
+    }
+
+    #[test]
+    fn the_rooms_that_were_silent_longest_pay_for_the_bound() {
+        let mut memory = Memory::with_bytes_max(100_000);
+        memory.commit(vec![join(0, None)]);
+        for number in 0..200 {
+            memory.commit(vec![message(number)]);
+            assert!(memory.bytes <= 100_000);
+        }
+        assert_eq!(memory.room(&room(1)), None, "gone");
+        assert!(memory.room(&room(199)).is_some(), "the last to speak stays");
+        let sum: usize = memory.rooms.values().map(|room| room.bytes).sum();
+        assert_eq!(sum, memory.bytes);
+        assert_eq!(seq(&memory.commit(vec![message(0)])), 2, "the order goes on while somebody is there");
+    }
+
+    #[test]
+    fn an_order_goes_on_for_whoever_the_hub_still_has() {
+        let mut memory = Memory::with_bytes_max(0);
+        memory.commit(vec![join(1, None), message(1), message(1), message(1)]);
+        // Its only member goes and comes back before the hub has let the room go.
+        memory.commit(vec![Append::Leave { room: room(1), ticket: Ticket::Member(0) }]);
+        assert!(memory.rooms.is_empty());
+        assert_eq!(seq(&memory.commit(vec![join(1, Some(Seq(3))), message(1)])), 4);
+    }
+}
