@@ -136,7 +136,7 @@ scene("a page that overlaps what is there is shown once", { flags: FLAGS }, asyn
   assert.deepEqual(await ana.messages(), upTo(120));
 });
 
-scene("a long way back keeps the page small, and there are two ways forth", { flags: FLAGS }, async (adda) => {
+scene("a long way back keeps the page small, and there are two ways forth", { flags: FLAGS, keepsMuch: true }, async (adda) => {
   const count = 2_150;
   const [ana, bot] = await enterAfter(adda, count);
   await scrollUntil(ana, toTop, "message 1");

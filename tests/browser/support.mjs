@@ -48,7 +48,7 @@ after(async () => (await launched)?.close());
 
 // A test with a server, a browser and nobody there yet. When it is over everything it started is ended, and nothing
 // may have gone wrong in any page. `losesServer` lets the browser complain of what it could not get, and gives the
-// server a file for what it must remember.
+// server a file for what it must remember, as does `keepsMuch`: without one it keeps the latest messages only.
 export function scene(name, options, act) {
   test(name, { timeout: 90_000 }, async () => {
     const adda = new Adda(options);
@@ -67,12 +67,14 @@ class Adda {
   base = "";
   #flags;
   #losesServer;
+  #hasFile;
   #directory = null;
   #process = null;
   #contexts = [];
   #bots = [];
 
-  constructor({ flags = [], losesServer = false }) {
+  constructor({ flags = [], losesServer = false, keepsMuch = false }) {
+    this.#hasFile = losesServer || keepsMuch;
     this.#flags = flags;
     this.#losesServer = losesServer;
   }
@@ -82,7 +84,7 @@ class Adda {
     const bin = process.env.ADDA_BIN;
     if (!bin || !existsSync(bin)) throw new Error(`set ADDA_BIN to the server's binary (it is ${bin ?? "not set"})`);
     const listen = this.base ? new URL(this.base).host : "127.0.0.1:0";
-    if (this.#losesServer) this.#directory ??= await mkdtemp(path.join(tmpdir(), "adda-browser-"));
+    if (this.#hasFile) this.#directory ??= await mkdtemp(path.join(tmpdir(), "adda-browser-"));
     const data = this.#directory ? path.join(this.#directory, "adda.db") : ":memory:";
     const env = { PATH: process.env.PATH, ADDA_DATA: data };
     this.#process = spawn(bin, ["--listen", listen, ...this.#flags], { env, stdio: ["ignore", "pipe", "pipe"] });
