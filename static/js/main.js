@@ -4,8 +4,10 @@ import { Composer } from "./composer.js";
 import { JoinForm } from "./form.js";
 import { Lang } from "./lang.js";
 import { checkName, checkRoom } from "./names.js";
+import { Past } from "./past.js";
 import { People } from "./people.js";
 import { Rooms } from "./rooms.js";
+import { Search } from "./search.js";
 import { choices, tab } from "./storage.js";
 import { Timeline } from "./timeline.js";
 import { TypingLine } from "./typing.js";
@@ -24,6 +26,7 @@ class Page {
   #form;
   #rooms;
   #views;
+  #search;
   #visit = null;
   #room = null;
   #status = { status: "connecting" };
@@ -42,16 +45,18 @@ class Page {
         this.#form.submit();
       },
     });
+    const timeline = new Timeline({
+      scroller: find("scroller"),
+      list: find("timeline"),
+      pending: find("pending"),
+      empty: find("empty"),
+      newer: find("newer"),
+      templates: { message: find("message-template"), line: find("line-template"), pending: find("pending-template") },
+      lang,
+    });
     this.#views = {
-      timeline: new Timeline({
-        scroller: find("scroller"),
-        list: find("timeline"),
-        pending: find("pending"),
-        empty: find("empty"),
-        newer: find("newer"),
-        templates: { message: find("message-template"), line: find("line-template"), pending: find("pending-template") },
-        lang,
-      }),
+      timeline,
+      past: new Past({ timeline, older: find("older"), later: find("later"), lang }),
       people: new People({
         list: find("people").querySelector("ul"),
         count: find("people-count"),
@@ -69,6 +74,16 @@ class Page {
         store: tab,
       }),
     };
+    this.#search = new Search({
+      form: find("search-form"),
+      state: find("search-state"),
+      list: find("search-found").querySelector("ol"),
+      more: find("search-more"),
+      retry: find("search-retry"),
+      template: find("result-template"),
+      lang,
+      onPick: (frame) => this.#goTo(frame),
+    });
     this.#listen();
     lang.onSwitch(() => this.#translate());
     this.#translate();
@@ -91,7 +106,9 @@ class Page {
     find("people-open").addEventListener("click", () => this.#toggleDrawer(true));
     find("people-close").addEventListener("click", () => this.#toggleDrawer(false));
     find("veil").addEventListener("click", () => this.#toggleDrawer(false));
-    document.addEventListener("keydown", ({ key }) => key === "Escape" && this.#toggleDrawer(false));
+    find("search-open").addEventListener("click", () => this.#toggleSearch(find("search").hidden));
+    find("search-close").addEventListener("click", () => this.#toggleSearch(false));
+    document.addEventListener("keydown", (event) => this.#pressed(event));
     matchMedia(WIDE).addEventListener("change", () => this.#toggleDrawer(false));
     document.addEventListener("visibilitychange", () => {
       this.#unread = 0;
@@ -127,6 +144,7 @@ class Page {
       room,
       views: this.#views,
       store: tab,
+      identity: choices,
       onStatus: (status, code) => this.#showStatus({ status, code }),
       onMessage: () => this.#count(),
     });
@@ -139,6 +157,8 @@ class Page {
     this.#visit.stop();
     this.#visit = null;
     this.#toggleDrawer(false);
+    this.#toggleSearch(false);
+    this.#search.forget();
     tab.remove("stay");
     history.replaceState(null, "", location.pathname);
     this.#room = null;
@@ -170,6 +190,43 @@ class Page {
     document.title = this.#unread > 0 ? `(${this.#lang.number(this.#unread)}) ${title}` : title;
   }
 
+  #pressed(event) {
+    if (event.isComposing || this.#room === null) return;
+    if (event.key === "Escape") {
+      if (find("chat").classList.contains("drawer")) this.#toggleDrawer(false);
+      else if (!find("search").hidden) {
+        // Some browsers empty a search field on Escape; what was looked for is to stay.
+        event.preventDefault();
+        this.#toggleSearch(false);
+      }
+    } else if (isK(event) && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      this.#toggleDrawer(false);
+      this.#toggleSearch(true);
+    }
+  }
+
+  // The search lies over the talk, which can't be reached meanwhile.
+  #toggleSearch(open) {
+    const wasOpen = !find("search").hidden;
+    find("search").hidden = !open;
+    find("search-open").setAttribute("aria-expanded", String(open));
+    this.#coverTalk();
+    if (open) this.#search.open(this.#room);
+    else if (wasOpen) find("search-open").focus();
+  }
+
+  #coverTalk() {
+    const covered = find("chat").classList.contains("drawer") || !find("search").hidden;
+    for (const element of [find("talk"), find("foot")]) element.inert = covered;
+  }
+
+  async #goTo(frame) {
+    if (!(await this.#views.past.bring(frame))) return;
+    this.#toggleSearch(false);
+    this.#views.timeline.show(frame.id);
+  }
+
   // On a phone the list of people is a drawer, and the rest can't be reached while it is open.
   #toggleDrawer(open) {
     const wasOpen = find("chat").classList.contains("drawer");
@@ -177,7 +234,8 @@ class Page {
     find("chat").classList.toggle("drawer", open);
     find("veil").hidden = !open;
     find("people-open").setAttribute("aria-expanded", String(open));
-    for (const element of [find("talk"), find("foot"), find("leave")]) element.inert = open;
+    for (const id of ["leave", "search", "search-open"]) find(id).inert = open;
+    this.#coverTalk();
     (open ? find("people-close") : find("people-open")).focus();
   }
 
@@ -190,12 +248,19 @@ class Page {
     this.#form.translate();
     this.#rooms.translate();
     this.#views.timeline.translate();
+    this.#views.past.translate();
     this.#views.people.translate();
     this.#views.typing.show();
     this.#views.composer.translate();
+    this.#search.translate();
     this.#showStatus(this.#status);
     this.#showTitle();
   }
+}
+
+// On a Bengali layout the key that elsewhere is K bears another letter.
+function isK({ key, code }) {
+  return key.toLowerCase() === "k" || (code === "KeyK" && !/^[a-z]$/i.test(key));
 }
 
 // A room and a name that a link asks for, as far as they can be.

@@ -1,7 +1,7 @@
 // Messages on their way, in the order they were written. Each has a nonce, and ends in one of three ways: the
 // author's own copy comes back (stored), an error bears its nonce (not stored), or nothing comes (unknown; it is sent
-// again, once the replay has shown that it is not there). One is under way at a time, so that none overtakes another
-// when the server refuses one for a while. No DOM here.
+// again with its nonce, and the server, which knows it if it had arrived, stores it once). One is under way at a time,
+// so that none overtakes another when the server refuses one for a while. No DOM here.
 
 const NONCE_BYTES = 16;
 // An answer takes a round trip and a commit; past this the connection is not believed any more.
@@ -38,18 +38,13 @@ export class Outbox {
     return this.#items;
   }
 
-  // Whether a message went out of which it is not known if it arrived.
-  get unsure() {
-    return this.#items.some(({ state }) => state === "sent");
-  }
-
   add(content) {
     this.#items.push({ nonce: newNonce(), content, state: "queued" });
     this.#changed();
     this.#pump();
   }
 
-  // The room is reached and its past is seen: what went out before and was not in it did not arrive.
+  // The room is reached and its latest messages are seen: what went out before and was not among them goes out again.
   open() {
     for (const item of this.#items) if (item.state === "sent") item.state = "queued";
     this.#flowing = true;
@@ -57,14 +52,14 @@ export class Outbox {
     this.#pump();
   }
 
-  // The connection is gone. What is under way stays "sent" until the replay tells.
+  // The connection is gone. What is under way stays "sent" until the room is reached again.
   close() {
     this.#flowing = false;
     clearTimeout(this.#answerTimer);
     this.#endPause();
   }
 
-  // The author's own copy came, live or in the replay.
+  // The author's own copy came: live, in the replay, or because it was sent twice.
   stored(nonce) {
     if (!this.#take(nonce)) return;
     clearTimeout(this.#answerTimer);
@@ -99,7 +94,8 @@ export class Outbox {
   }
 
   #pump() {
-    if (!this.#flowing || this.#pauseTimer !== null || this.unsure) return;
+    if (!this.#flowing || this.#pauseTimer !== null) return;
+    if (this.#items.some(({ state }) => state === "sent")) return;
     const next = this.#items.find(({ state }) => state === "queued");
     if (!next || !this.#send(next)) return;
     next.state = "sent";

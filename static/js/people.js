@@ -1,4 +1,4 @@
-// Who is here: the list beside the room, by name, ourselves first.
+// Who is here: the list beside the room, by name, ourselves first. Who is here twice, as in two tabs, is one person.
 
 const HUES = 8;
 
@@ -10,9 +10,9 @@ export class People {
   #template;
   #lang;
   #self = null;
-  // By user id: the name and the element.
+  // By user id: the name, the element, and by how many connections they are here.
   #people = new Map();
-  // People of whom the server gave only the number; it names some hundreds at most.
+  // Connections of whom the server gave only the number; it names some hundreds at most.
   #unnamed = 0;
 
   constructor({ list, count, badge, more, template, lang }) {
@@ -30,13 +30,16 @@ export class People {
     this.#people.clear();
     this.#list.replaceChildren();
     const sorted = [...members].sort((a, b) => this.#compare(a.id, a.username, b.id, b.username));
-    for (const { id, username } of sorted) this.#list.append(this.#enter(id, username));
-    this.#unnamed = Math.max(0, total - this.#people.size);
+    for (const { id, username } of sorted) {
+      if (!this.#again(id)) this.#list.append(this.#enter(id, username));
+    }
+    this.#unnamed = Math.max(0, total - members.length);
     this.#tell();
   }
 
+  // Says whether this one was not here before.
   joined(id, name) {
-    if (this.#people.has(id)) return;
+    if (this.#again(id)) return false;
     let next = null;
     for (const other of this.#people.values()) {
       const behind = this.#compare(id, name, other.id, other.name) < 0;
@@ -44,17 +47,22 @@ export class People {
     }
     this.#list.insertBefore(this.#enter(id, name), next?.element ?? null);
     this.#tell();
+    return true;
   }
 
+  // Says whether this one is not here any more.
   left(id) {
     const person = this.#people.get(id);
     if (person) {
+      person.connections -= 1;
+      if (person.connections > 0) return false;
       person.element.remove();
       this.#people.delete(id);
     } else {
       this.#unnamed = Math.max(0, this.#unnamed - 1);
     }
     this.#tell();
+    return true;
   }
 
   translate() {
@@ -66,6 +74,12 @@ export class People {
     this.#tell();
   }
 
+  #again(id) {
+    const person = this.#people.get(id);
+    if (person) person.connections += 1;
+    return person !== undefined;
+  }
+
   #enter(id, name) {
     const element = this.#template.content.firstElementChild.cloneNode(true);
     element.querySelector(".who").textContent = name;
@@ -73,7 +87,7 @@ export class People {
     const you = element.querySelector(".you");
     you.textContent = this.#lang.t("people.you");
     you.hidden = id !== this.#self;
-    this.#people.set(id, { id, name, element });
+    this.#people.set(id, { id, name, element, connections: 1 });
     return element;
   }
 

@@ -43,7 +43,7 @@ class Store {
   }
 }
 
-// Choices, shared by all tabs of this browser.
+// Choices, and who we are to the server: shared by all tabs of this browser.
 export const choices = new Store("localStorage");
 // What belongs to this tab and must outlive a reload: the room it is in, the draft, messages on their way.
 export const tab = new Store("sessionStorage");

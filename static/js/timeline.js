@@ -1,13 +1,20 @@
 // The messages of a room, oldest first, and below them those still on their way. Keeps to the newest while the
-// reader is there, and never shows one frame twice.
+// reader is there, keeps what is read in its place while lines come or go around it, and never shows one frame twice.
+//
+// The page holds a part of the room's messages. It is attached while that part ends with the newest; detached (the
+// reader went far back, or to a message that was found) what is said now waits in the tail.
 
 import { dressFace, hueOf } from "./people.js";
 
-// Lines on the page; the oldest go, so that a day in a busy room doesn't fill a phone.
-const LINES_MAX = 1_000;
-const LINES_TRIMMED = 100;
+// Lines on the page. Past it those go that are farthest from the reader, or a day in a busy room would fill a phone.
+const LINES_MAX = 2_000;
+const LINES_TRIMMED = 200;
+// Lines at the room's end that are kept while the reader is elsewhere.
+const TAIL_MAX = 200;
 // So near to the end counts as being there.
 const NEAR_PX = 80;
+// So near to an edge of what the page holds, more is wanted.
+const EDGE_PX = 600;
 // Messages of one person that follow one another stand together, if not too far apart in time.
 const GROUP_MS = 5 * 60 * 1000;
 
@@ -21,8 +28,11 @@ export class Timeline {
   #lang;
   #retry = () => {};
   #discard = () => {};
-  // Lines as shown: `{ id, kind, frame, own, date, element }`; the kind is "message", "join", "leave", "gap" or "day".
+  #onEdge = () => {};
+  // Lines as shown: `{ kind, frame, own, date, element }`; the kind is "message", "join", "leave", "gap" or "day".
   #lines = [];
+  // While detached: the room's last lines, without elements. Otherwise null.
+  #tail = null;
   // The ids of the messages among them.
   #ids = new Set();
   #pendingByNonce = new Map();
@@ -30,6 +40,7 @@ export class Timeline {
   #sticks = true;
   #unseen = 0;
   #gapComes = false;
+  #found = null;
 
   constructor({ scroller, list, pending, empty, newer, templates, lang }) {
     this.#scroller = scroller;
@@ -45,37 +56,57 @@ export class Timeline {
       scroller.focus({ preventScroll: true });
     });
     // A phone's keyboard, a growing composer or a late font change the height without a scroll.
-    const watch = new ResizeObserver(() => this.#settle());
+    const watch = new ResizeObserver(() => {
+      this.#settle();
+      this.tellEdges();
+    });
     for (const element of [scroller, list, pending]) watch.observe(element);
+  }
+
+  // Calls `hear` with "older" or "later" whenever the reader comes near an edge behind which there may be more.
+  onEdge(hear) {
+    this.#onEdge = hear;
   }
 
   // Begins anew for another room; `retry` and `discard` hear the nonce of a message that failed.
   reset({ retry, discard }) {
     this.#retry = retry;
     this.#discard = discard;
-    this.#lines = [];
-    this.#ids.clear();
+    this.#clear();
+    this.#tail = null;
     this.#gapComes = false;
-    this.#list.replaceChildren();
     // The past is not read aloud.
     this.#list.ariaBusy = "true";
     this.showPending([]);
     this.toNewest();
   }
 
+  // Whether the newest message is, or would be, on the page.
+  get attached() {
+    return this.#tail === null;
+  }
+
+  // The frames of the first and of the last message on the page, if there are any.
+  get first() {
+    return this.#lines.find(isMessage)?.frame;
+  }
+
+  get last() {
+    return this.#lines.findLast(isMessage)?.frame;
+  }
+
   has(id) {
     return this.#ids.has(id);
   }
 
-  // Adds a message; says whether it is a new one.
+  // Adds a message that came live or in the replay; says whether it is a new one.
   addMessage(frame, own) {
-    if (this.#ids.has(frame.id)) {
+    if (this.#ids.has(frame.id) || this.#tail?.some((line) => isMessage(line) && line.frame.id === frame.id)) {
       // What follows a message that we have joins on to it.
       this.#gapComes = false;
       return false;
     }
     this.#closeGap();
-    this.#ids.add(frame.id);
     this.#add({ kind: "message", frame, own });
     if (!this.#sticks && !own) this.#unseen += 1;
     this.#showNewer();
@@ -87,12 +118,52 @@ export class Timeline {
     this.#add({ kind: frame.type, frame });
   }
 
+  // Puts older messages, `{ frame, own }` each, above those on the page.
+  prepend(messages) {
+    this.#quietly(() => this.#insert(0, this.#unknown(messages)));
+  }
+
+  // Puts later messages below those on the page, which is detached.
+  append(messages) {
+    this.#quietly(() => this.#insert(this.#lines.length, this.#unknown(messages)));
+  }
+
+  // Shows a stretch of the past instead of what is on the page.
+  detach(messages) {
+    this.#tail ??= this.#lines.filter(({ kind }) => kind !== "day").slice(-TAIL_MAX);
+    this.#sticks = false;
+    this.#quietly(() => {
+      this.#clear();
+      this.#insert(0, this.#unknown(messages));
+    });
+  }
+
+  // The end of the room is reached: what waits in the tail follows on what is on the page.
+  attach() {
+    const known = this.#tail.findLastIndex((line) => isMessage(line) && this.#ids.has(line.frame.id));
+    const rest = this.#tail.slice(known + 1);
+    this.#tail = null;
+    this.#quietly(() => this.#insert(this.#lines.length, rest));
+    this.#scrolled();
+  }
+
+  // Goes to a message on the page, and marks it as the one that was looked for.
+  show(id) {
+    this.#unmark();
+    this.#found = this.#lines.find((line) => isMessage(line) && line.frame.id === id).element;
+    this.#found.classList.add("found");
+    this.#found.tabIndex = -1;
+    this.#sticks = false;
+    this.#found.scrollIntoView({ block: "center" });
+    this.#found.focus({ preventScroll: true });
+  }
+
   // The server could not go on where we left off. Whether something is missing shows with what comes next.
   expectGap() {
     this.#gapComes = this.#ids.size > 0;
   }
 
-  // Nothing more of the past comes.
+  // Nothing more of the past comes by itself.
   caughtUp() {
     this.#closeGap();
     this.#list.ariaBusy = "false";
@@ -120,6 +191,13 @@ export class Timeline {
   }
 
   toNewest() {
+    this.#unmark();
+    if (this.#tail) {
+      const lines = this.#tail;
+      this.#tail = null;
+      this.#clear();
+      this.#insert(0, lines);
+    }
     this.#sticks = true;
     this.#settle();
     this.#showNewer();
@@ -131,35 +209,94 @@ export class Timeline {
     this.#showNewer();
   }
 
+  // Tells of each edge that the reader is near to.
+  tellEdges() {
+    if (this.#ids.size === 0) return;
+    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
+    if (scrollTop < EDGE_PX) this.#onEdge("older");
+    if (this.#tail && scrollHeight - scrollTop - clientHeight < EDGE_PX) this.#onEdge("later");
+  }
+
   #add(line) {
-    line.date = new Date(line.frame?.timestamp ?? Date.now());
-    if (Number.isNaN(line.date.getTime())) line.date = new Date();
-    const before = this.#lines.at(-1);
-    if (before?.date.toDateString() !== line.date.toDateString()) {
-      // "Today" has become "Yesterday".
-      for (const day of this.#lines) if (day.kind === "day") this.#word(day);
-      this.#append({ kind: "day", date: line.date });
+    if (this.#tail) {
+      this.#tail.push(dated(line));
+      if (this.#tail.length > TAIL_MAX) this.#tail.shift();
+      return;
     }
-    this.#append(line);
-    if (this.#lines.length > LINES_MAX) this.#trim();
+    const newDay = !sameDay(this.#lines.at(-1), dated(line));
+    this.#keepPlace(() => this.#insert(this.#lines.length, [line]));
+    // "Today" has become "Yesterday".
+    if (newDay) for (const day of this.#lines) if (day.kind === "day") this.#word(day);
+  }
+
+  // The lines for those messages that are not on the page.
+  #unknown(messages) {
+    return messages
+      .filter(({ frame }) => !this.#ids.has(frame.id))
+      .map(({ frame, own }) => ({ kind: "message", frame, own }));
+  }
+
+  // Puts lines between those on the page, before the one at an index, with the days that they need.
+  #insert(index, lines) {
+    const block = [];
+    for (const line of lines) {
+      const before = block.at(-1) ?? this.#lines[index - 1];
+      if (!sameDay(before, dated(line))) block.push({ kind: "day", date: line.date });
+      block.push(line);
+    }
+    const elements = document.createDocumentFragment();
+    for (const [i, line] of block.entries()) {
+      line.element = isMessage(line) ? this.#messageElement(line) : this.#lineElement(line);
+      this.#word(line);
+      this.#group(block[i - 1] ?? this.#lines[index - 1], line);
+      if (isMessage(line)) this.#ids.add(line.frame.id);
+      elements.append(line.element);
+    }
+    this.#list.insertBefore(elements, this.#lines[index]?.element ?? null);
+    this.#lines.splice(index, 0, ...block);
+    this.#mend(index + block.length);
     this.#showEmpty();
-    this.#settle();
   }
 
-  #append(line) {
-    line.element = line.kind === "message" ? this.#messageElement(line) : this.#lineElement(line);
-    this.#word(line);
-    this.#lines.push(line);
-    this.#list.append(line.element);
+  // Makes the line at an index fit to the one that is now before it.
+  #mend(index) {
+    const before = this.#lines[index - 1];
+    const line = this.#lines[index];
+    if (!line) return;
+    if (line.kind !== "day") {
+      if (!sameDay(before, line)) this.#insertDay(index, line.date);
+      else this.#group(before, line);
+    } else if (sameDay(before, line)) {
+      line.element.remove();
+      this.#lines.splice(index, 1);
+      this.#mend(index);
+    }
   }
 
-  #messageElement({ frame, own, date }) {
-    const element = clone(this.#templates.message);
-    const before = this.#lines.at(-1);
+  #insertDay(index, date) {
+    const day = { kind: "day", date };
+    day.element = this.#lineElement(day);
+    this.#word(day);
+    const line = this.#lines[index];
+    line.element.before(day.element);
+    this.#lines.splice(index, 0, day);
+    this.#group(day, line);
+  }
+
+  // Consecutive messages of one person stand together.
+  #group(before, line) {
+    if (!isMessage(line)) return;
     const follows =
-      before?.kind === "message" && before.frame.user_id === frame.user_id && date - before.date < GROUP_MS;
+      before !== undefined &&
+      isMessage(before) &&
+      before.frame.user_id === line.frame.user_id &&
+      line.date - before.date < GROUP_MS;
+    line.element.classList.toggle("follows", follows);
+  }
+
+  #messageElement({ frame, own }) {
+    const element = clone(this.#templates.message);
     element.classList.add(own ? "own" : "other");
-    element.classList.toggle("follows", follows);
     element.dataset.id = frame.id;
     dressFace(element.querySelector(".face"), frame.username);
     const who = element.querySelector(".who");
@@ -214,15 +351,58 @@ export class Timeline {
   #closeGap() {
     if (!this.#gapComes) return;
     this.#gapComes = false;
-    if (this.#lines.at(-1).kind !== "gap") this.#add({ kind: "gap" });
+    if ((this.#tail ?? this.#lines).at(-1)?.kind !== "gap") this.#add({ kind: "gap" });
   }
 
+  // Where there are too many lines, those at the end that is farther from the reader go. If it is the newest, the
+  // page is detached.
   #trim() {
-    for (const { frame, kind, element } of this.#lines.splice(0, LINES_TRIMMED)) {
+    if (this.#lines.length <= LINES_MAX) return;
+    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
+    if (this.#sticks || scrollTop > scrollHeight - scrollTop - clientHeight) {
+      this.#drop(this.#lines.splice(0, LINES_TRIMMED));
+      this.#mend(0);
+    } else {
+      this.#tail ??= this.#lines.filter(({ kind }) => kind !== "day").slice(-TAIL_MAX);
+      this.#drop(this.#lines.splice(-LINES_TRIMMED));
+    }
+  }
+
+  #drop(lines) {
+    for (const { kind, frame, element } of lines) {
       element.remove();
       if (kind === "message") this.#ids.delete(frame.id);
     }
-    this.#lines[0].element.classList.remove("follows");
+  }
+
+  #clear() {
+    this.#unmark();
+    this.#drop(this.#lines.splice(0));
+  }
+
+  #unmark() {
+    this.#found?.classList.remove("found");
+    this.#found = null;
+  }
+
+  // Changes lines without having them read aloud, since they are of the past.
+  #quietly(change) {
+    this.#list.ariaBusy = "true";
+    this.#keepPlace(change);
+    requestAnimationFrame(() => (this.#list.ariaBusy = "false"));
+  }
+
+  // Changes lines without moving what is read.
+  #keepPlace(change) {
+    const { top } = this.#scroller.getBoundingClientRect();
+    const placeOf = ({ element }) => element.getBoundingClientRect();
+    const anchor = this.#sticks ? undefined : this.#lines.find((line) => isMessage(line) && placeOf(line).bottom > top);
+    const place = anchor && placeOf(anchor).top;
+    change();
+    this.#trim();
+    if (anchor?.element.isConnected) this.#scroller.scrollTop += placeOf(anchor).top - place;
+    this.#settle();
+    this.#showNewer();
   }
 
   #showEmpty() {
@@ -235,8 +415,9 @@ export class Timeline {
 
   #scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-    this.#sticks = scrollHeight - scrollTop - clientHeight < NEAR_PX;
+    this.#sticks = this.attached && scrollHeight - scrollTop - clientHeight < NEAR_PX;
     this.#showNewer();
+    this.tellEdges();
   }
 
   #showNewer() {
@@ -246,6 +427,22 @@ export class Timeline {
     this.#newer.textContent =
       this.#unseen > 0 ? this.#lang.plural("timeline.newer", this.#unseen) : this.#lang.t("timeline.newest");
   }
+}
+
+function isMessage({ kind }) {
+  return kind === "message";
+}
+
+// A line with the time that it stands at.
+function dated(line) {
+  if (line.date) return line;
+  line.date = new Date(line.frame?.timestamp ?? Date.now());
+  if (Number.isNaN(line.date.getTime())) line.date = new Date();
+  return line;
+}
+
+function sameDay(a, b) {
+  return a?.date.toDateString() === b.date.toDateString();
 }
 
 function clone(template) {

@@ -1,22 +1,25 @@
 // One stay in one room: what comes over the connection goes to the views, what is written goes through the outbox.
 
 import { Connection } from "./connection.js";
+import { isMessage } from "./history.js";
 import { Outbox, newNonce } from "./outbox.js";
 import { TypingNotice } from "./typing.js";
 
-// Messages shown on joining; more when something may have got lost with the page, and is to be looked for.
+// Messages shown on joining; older ones come as they are looked for.
 const HISTORY = 50;
-const HISTORY_SEARCHED = 200;
 // `welcome` says how far the past goes, so its end is seen. If it never comes, we don't wait for it for ever.
 const REPLAY_WAIT_MS = 3_000;
-// Without a login each connection makes us somebody new; so many of our former ids are kept.
+// A server that has forgotten our token makes us somebody new; so many of our former ids are kept.
 const SELVES_MAX = 50;
+// Who we are to the server at this address; another one may be beside it, behind the same host.
+const TOKEN_KEY = `token.${new URL(".", document.baseURI).pathname}`;
 
 export class Visit {
   #name;
   #room;
   #views;
   #store;
+  #identity;
   #onStatus;
   #onMessage;
   #connection;
@@ -29,13 +32,14 @@ export class Visit {
   #replayEnd = null;
   #replayTimer;
 
-  // `views` are the timeline, people, typing line and composer; `onStatus` hears the connection's; `onMessage` hears
-  // of each message of others.
-  constructor({ name, room, views, store, onStatus, onMessage }) {
+  // `views` are the timeline, its past, people, typing line and composer; `store` keeps what belongs to
+  // this tab and `identity` who we are; `onStatus` hears the connection's; `onMessage` hears of each message of others.
+  constructor({ name, room, views, store, identity, onStatus, onMessage }) {
     this.#name = name;
     this.#room = room;
     this.#views = views;
     this.#store = store;
+    this.#identity = identity;
     this.#onStatus = onStatus;
     this.#onMessage = onMessage;
     this.#selves = new Set(store.get("selves") ?? []);
@@ -56,12 +60,13 @@ export class Visit {
   }
 
   start() {
-    const { timeline, people, typing, composer } = this.#views;
+    const { timeline, past, people, typing, composer } = this.#views;
     timeline.reset({
       retry: (nonce) => this.#outbox.retry(nonce),
       discard: (nonce) => this.#outbox.discard(nonce),
     });
     timeline.showPending(this.#outbox.items);
+    past.open(this.#room, (frame) => this.#isOwn(frame));
     people.reset([], 0, null);
     typing.clear();
     composer.open(this.#room, {
@@ -82,6 +87,7 @@ export class Visit {
     clearTimeout(this.#replayTimer);
     this.#connection.stop();
     this.#outbox.close();
+    this.#views.past.close();
     this.#views.typing.clear();
   }
 
@@ -90,7 +96,9 @@ export class Visit {
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.searchParams.set("room", this.#room);
     url.searchParams.set("username", this.#name);
-    url.searchParams.set("history", this.#outbox.unsure ? HISTORY_SEARCHED : HISTORY);
+    url.searchParams.set("history", HISTORY);
+    const token = this.#identity.get(TOKEN_KEY);
+    if (typeof token === "string") url.searchParams.set("token", token);
     if (this.#last) url.searchParams.set("after", this.#last.id);
     return url;
   }
@@ -109,10 +117,10 @@ export class Visit {
       case "welcome":
         return this.#welcomed(frame);
       case "join":
-        this.#views.people.joined(frame.user_id, frame.username);
-        return this.#views.timeline.addPresence(frame);
+        if (this.#views.people.joined(frame.user_id, frame.username)) this.#views.timeline.addPresence(frame);
+        return undefined;
       case "leave":
-        this.#views.people.left(frame.user_id);
+        if (!this.#views.people.left(frame.user_id)) return undefined;
         this.#views.typing.gone(frame.user_id);
         return this.#views.timeline.addPresence(frame);
       case "typing":
@@ -121,15 +129,14 @@ export class Visit {
       case "error":
         this.#outbox.refused(frame);
         return undefined;
-      case "text":
-      case "announcement":
-        return this.#message(frame);
       default:
-        return this.#passed(frame);
+        if (frame.duplicate) return this.#storedBefore(frame);
+        return isMessage(frame) ? this.#message(frame) : this.#passed(frame);
     }
   }
 
-  #welcomed({ user_id: self, members, member_count: total, seq, reset, limits }) {
+  #welcomed({ user_id: self, token, members, member_count: total, seq, reset, limits }) {
+    if (typeof token === "string") this.#identity.set(TOKEN_KEY, token);
     this.#selves.add(self);
     this.#store.set("selves", [...this.#selves].slice(-SELVES_MAX));
     this.#views.people.reset(members, total, self);
@@ -143,11 +150,20 @@ export class Visit {
   }
 
   #message(frame) {
-    const own = this.#selves.has(frame.user_id);
+    const own = this.#isOwn(frame);
     if (own && frame.nonce) this.#outbox.stored(frame.nonce);
     this.#views.typing.gone(frame.user_id);
     if (this.#views.timeline.addMessage(frame, own) && !own) this.#onMessage(frame);
     this.#passed(frame);
+  }
+
+  // What we sent again had arrived. It is acked, and not shown here: it stands in the past, where it belongs.
+  #storedBefore({ nonce }) {
+    this.#outbox.stored(nonce);
+  }
+
+  #isOwn({ user_id: author }) {
+    return this.#selves.has(author);
   }
 
   // Takes note of how far the room's order has come; only a stored frame has a place in it.
@@ -160,6 +176,7 @@ export class Visit {
     clearTimeout(this.#replayTimer);
     this.#replayEnd = null;
     this.#views.timeline.caughtUp();
+    this.#views.past.caughtUp();
     this.#outbox.open();
   }
 }

@@ -9,7 +9,7 @@ const FILE = fileURLToPath(new URL("page.png", import.meta.url));
 scene("the README's picture", { flags: ["--rate", "0"] }, async (adda) => {
   const friends = new Map();
   for (const name of ["নাসরিন", "রহিম"]) friends.set(name, await adda.bot(name, "চা-ঘর"));
-  const ana = await adda.enter("Ana", "চা-ঘর", { viewport: { width: 960, height: 600 }, locale: "en-GB" });
+  const ana = await adda.enter("Ana", "চা-ঘর", { viewport: { width: 960, height: 632 }, locale: "en-GB" });
   friends.set("Mitali", await adda.bot("Mitali", "চা-ঘর"));
   await ana.seesLine("join", "Mitali");
   for (const [name, text] of [

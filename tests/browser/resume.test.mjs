@@ -4,6 +4,9 @@ import assert from "node:assert/strict";
 
 import { scene } from "./support.mjs";
 
+// Where the page keeps who it is to the server.
+const TOKEN = "adda.token./";
+
 // Stands between a page and the server. `out` and `in` see each frame and say whether it may pass; `cut` ends the
 // connection as a network would; while `closed` no new one is let through.
 async function wire(page) {
@@ -60,11 +63,11 @@ scene("the server goes and comes back, and nothing is lost or doubled", { losesS
   assert.deepEqual(await ana.messages(), ["before", "meanwhile", "and more"]);
   assert.deepEqual(await rahim.messages(), ["before", "meanwhile", "and more"]);
   assert.equal(await ana.page.inputValue("#words"), "half a thou");
-  await ana.seesLine("gap", "may be missing");
+  assert.equal(await ana.page.locator(".line.gap").count(), 0);
   await ana.page.locator("#lost").waitFor({ state: "hidden" });
   const late = await adda.bot("late", "tea", { history: 50 });
   await late.heardText("and more");
-  assert.deepEqual(late.texts, ["meanwhile", "and more"]);
+  assert.deepEqual(late.texts, ["before", "meanwhile", "and more"]);
 });
 
 scene("what others said while the connection was gone comes once, without a gap", {}, async (adda) => {
@@ -179,6 +182,108 @@ scene("a reload keeps the room, the draft and what is on its way", {}, async (ad
   await ana.page.reload();
   await ana.connected();
   assert.equal(await ana.page.inputValue("#words"), "", "what was sent is no draft any more");
+});
+
+scene("a message whose ack was lost long ago is acked when it goes out again, and stands once", { flags: ["--rate", "0"] }, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  between.in = ({ type }) => type !== "text";
+  await ana.say("only once");
+  await bot.heardText("only once");
+  // More than a page shows when it is joined anew.
+  for (let i = 1; i <= 60; i += 1) bot.say(`later ${i}`);
+  await bot.heardText("later 60");
+  const duplicates = [];
+  between.in = (frame) => {
+    if (frame.duplicate) duplicates.push(frame.content);
+    return true;
+  };
+  await ana.page.reload();
+  await ana.connected();
+  await ana.until(() => document.querySelector("#pending").children.length === 0);
+  assert.deepEqual(duplicates, ["only once"]);
+  assert.equal((await ana.messages()).includes("only once"), false, "it is not the newest");
+  assert.equal(bot.texts.filter((text) => text === "only once").length, 1);
+  await ana.say("next");
+  await ana.sees("next");
+  const shown = await ana.messages();
+  between.tell({ ...bot.frames.find(({ content }) => content === "next"), duplicate: true });
+  bot.say("after it");
+  await ana.sees("after it");
+  assert.deepEqual(await ana.messages(), [...shown, "after it"]);
+});
+
+scene("a reload and a later visit bring the same person back", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const ids = () => bot.frames.filter(({ type }) => type === "join").map(({ user_id: id }) => id);
+  const joined = (count) => bot.heard(() => ids().length === count);
+  const token = () => ana.page.evaluate((key) => JSON.parse(localStorage.getItem(key)), TOKEN);
+  await joined(1);
+  const given = await token();
+  assert.match(given, /^[\w-]{20,}$/);
+  assert.equal(between.addresses[0].searchParams.has("token"), false);
+  assert.equal(ana.page.url().includes(given), false);
+
+  await ana.page.reload();
+  await ana.connected();
+  await joined(2);
+  assert.equal(between.addresses[1].searchParams.get("token"), given);
+  assert.equal(await token(), given);
+
+  const later = await ana.page.context().newPage();
+  await ana.page.close();
+  await later.goto(`${adda.base}/?room=tea`);
+  await later.fill("#name", "Ana again");
+  await later.press("#name", "Enter");
+  await joined(3);
+  const [first, ...again] = ids();
+  assert.deepEqual(again, [first, first]);
+
+  const mita = await adda.enter("Mita", "tea");
+  await joined(4);
+  assert.notEqual(ids()[3], first);
+  assert.notEqual(await mita.page.evaluate((key) => localStorage.getItem(key), TOKEN), JSON.stringify(given));
+});
+
+scene("one person in two tabs is one person", {}, async (adda) => {
+  const rahim = await adda.enter("রহিম", "tea");
+  const ana = await adda.enter("Ana", "tea");
+  await rahim.seesLine("join", "Ana");
+  const tab = await ana.page.context().newPage();
+  await tab.goto(`${adda.base}/?room=tea`);
+  await tab.fill("#name", "Ana");
+  await tab.press("#name", "Enter");
+  await tab.fill("#words", "from the other tab");
+  await tab.press("#words", "Enter");
+  await ana.sees("from the other tab");
+  assert.equal(await ana.page.locator("#timeline .message.own").count(), 1);
+  assert.deepEqual(await tab.locator("#people .person .who").allTextContents(), ["Ana", "রহিম"]);
+  await ana.page.click("#leave");
+  await tab.fill("#words", "still here");
+  await tab.press("#words", "Enter");
+  await rahim.sees("still here");
+  assert.deepEqual(await rahim.people(), ["রহিম", "Ana"]);
+  assert.equal(await rahim.page.textContent("#people-count"), "2 people");
+  await tab.click("#leave");
+  await rahim.seesLine("leave", "Ana left");
+  assert.deepEqual(await rahim.people(), ["রহিম"]);
+  assert.deepEqual(await rahim.page.locator(".line:not(.day)").allTextContents(), ["Ana joined", "Ana left"]);
+});
+
+scene("a token that the server does not know is replaced", {}, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  await ana.say("mine");
+  await ana.sees("mine");
+  const strange = "A".repeat(43);
+  await ana.page.evaluate(([key, token]) => localStorage.setItem(key, JSON.stringify(token)), [TOKEN, strange]);
+  await ana.page.reload();
+  await ana.connected();
+  const replaced = await ana.page.evaluate((key) => JSON.parse(localStorage.getItem(key)), TOKEN);
+  assert.match(replaced, /^[\w-]{20,}$/);
+  assert.notEqual(replaced, strange);
+  await ana.sees("mine");
+  assert.equal(await ana.page.locator("#timeline .message.own").count(), 1, "what this tab wrote before is still one's own");
 });
 
 scene("a refused message says why, and can be sent again or discarded", {}, async (adda) => {

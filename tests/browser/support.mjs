@@ -6,7 +6,9 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import test, { after } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -45,7 +47,8 @@ function browser() {
 after(async () => (await launched)?.close());
 
 // A test with a server, a browser and nobody there yet. When it is over everything it started is ended, and nothing
-// may have gone wrong in any page. `losesServer` lets the browser complain of connections that failed.
+// may have gone wrong in any page. `losesServer` lets the browser complain of what it could not get, and gives the
+// server a file for what it must remember, as does `keepsMuch`: without one it keeps the latest messages only.
 export function scene(name, options, act) {
   test(name, { timeout: 90_000 }, async () => {
     const adda = new Adda(options);
@@ -64,11 +67,14 @@ class Adda {
   base = "";
   #flags;
   #losesServer;
+  #hasFile;
+  #directory = null;
   #process = null;
   #contexts = [];
   #bots = [];
 
-  constructor({ flags = [], losesServer = false }) {
+  constructor({ flags = [], losesServer = false, keepsMuch = false }) {
+    this.#hasFile = losesServer || keepsMuch;
     this.#flags = flags;
     this.#losesServer = losesServer;
   }
@@ -78,7 +84,9 @@ class Adda {
     const bin = process.env.ADDA_BIN;
     if (!bin || !existsSync(bin)) throw new Error(`set ADDA_BIN to the server's binary (it is ${bin ?? "not set"})`);
     const listen = this.base ? new URL(this.base).host : "127.0.0.1:0";
-    const env = { PATH: process.env.PATH, ADDA_DATA: ":memory:" };
+    if (this.#hasFile) this.#directory ??= await mkdtemp(path.join(tmpdir(), "adda-browser-"));
+    const data = this.#directory ? path.join(this.#directory, "adda.db") : ":memory:";
+    const env = { PATH: process.env.PATH, ADDA_DATA: data };
     this.#process = spawn(bin, ["--listen", listen, ...this.#flags], { env, stdio: ["ignore", "pipe", "pipe"] });
     let log = "";
     this.#process.stderr.on("data", (data) => (log += data));
@@ -115,7 +123,7 @@ class Adda {
     page.on("pageerror", (error) => this.complaints.push(String(error)));
     page.on("console", (message) => {
       const text = message.text();
-      const lost = /WebSocket connection to .* failed|net::ERR_CONNECTION_REFUSED/.test(text);
+      const lost = /WebSocket connection to .* failed|Failed to load resource/.test(text);
       if (["error", "warning"].includes(message.type()) && !(lost && this.#losesServer)) this.complaints.push(text);
     });
     const person = new Person(page);
@@ -144,6 +152,7 @@ class Adda {
     for (const bot of this.#bots) bot.leave();
     for (const context of this.#contexts) await context.close();
     if (this.#process?.exitCode === null && this.#process.signalCode === null) await this.lose();
+    if (this.#directory) await rm(this.#directory, { recursive: true });
   }
 }
 

@@ -1,0 +1,163 @@
+// What was said before: it comes as it is looked for, and nothing moves under the reader's eyes.
+
+import assert from "node:assert/strict";
+
+import { scene } from "./support.mjs";
+
+const FLAGS = ["--rate", "0"];
+const MESSAGES_URL = /\/api\/rooms\/[^/]+\/messages\?/;
+
+const upTo = (count) => Array.from({ length: count }, (_, i) => `message ${i + 1}`);
+
+// A room in which so much was said, and a reader who has just come.
+async function enterAfter(adda, count, context = {}) {
+  const bot = await adda.bot("Tomas", "tea");
+  for (const text of upTo(count)) bot.say(text);
+  await bot.heardText(`message ${count}`);
+  const ana = await adda.enter("Ana", "tea", context);
+  await ana.sees(`message ${count}`);
+  return [ana, bot];
+}
+
+const toTop = (ana) => ana.page.locator("#scroller").evaluate((e) => (e.scrollTop = 0));
+const toBottom = (ana) => ana.page.locator("#scroller").evaluate((e) => (e.scrollTop = e.scrollHeight));
+const edgeIs = (ana, edge, state) => ana.page.waitForSelector(`#${edge}[data-state="${state}"]`, { state: "attached" });
+const topOf = (ana, text) =>
+  ana.page.evaluate((said) => {
+    const all = [...document.querySelectorAll("#timeline .message")];
+    return all.find((e) => e.querySelector(".said").textContent === said).getBoundingClientRect().top;
+  }, text);
+
+// Goes on towards an end until the text is on the page.
+async function scrollUntil(ana, go, text) {
+  const there = () => ana.messages().then((texts) => texts.includes(text));
+  while (!(await there())) {
+    const before = await ana.messages();
+    await go(ana);
+    await ana.until(
+      ([first, last]) => {
+        const said = document.querySelectorAll("#timeline .message .said");
+        return said[0].textContent !== first || said[said.length - 1].textContent !== last;
+      },
+      [before[0], before.at(-1)],
+    );
+  }
+}
+
+scene("scrolling up brings older messages, and what is read stays in its place", { flags: FLAGS }, async (adda) => {
+  const [ana] = await enterAfter(adda, 130);
+  assert.deepEqual(await ana.messages(), upTo(130).slice(80));
+  const asked = [];
+  let release;
+  await ana.page.route(MESSAGES_URL, async (route) => {
+    asked.push(new URL(route.request().url()).searchParams);
+    await new Promise((go) => (release = go));
+    await route.fallback();
+  });
+
+  await toTop(ana);
+  await ana.page.locator("#older", { hasText: "Loading messages…" }).waitFor();
+  await ana.until(() => document.querySelector("#scroller").scrollTop === 0);
+  const place = await topOf(ana, "message 81");
+  release();
+  await ana.sees("message 31");
+  assert.deepEqual(await ana.messages(), upTo(130).slice(30));
+  assert.ok(Math.abs((await topOf(ana, "message 81")) - place) <= 1, "the first message of before has not moved");
+  assert.equal(asked[0].get("limit"), "50");
+
+  await toTop(ana);
+  await edgeIs(ana, "older", "loading");
+  release();
+  await ana.sees("message 1");
+  await ana.page.locator("#older", { hasText: "This is where the room begins." }).waitFor();
+  assert.deepEqual(await ana.messages(), upTo(130));
+  assert.equal(await ana.page.locator("#timeline .line.day").count(), 1, "a day is told once");
+  await toTop(ana);
+  await toBottom(ana);
+  await ana.page.locator("#newer").waitFor({ state: "hidden" });
+  assert.equal(asked.length, 2, "past the beginning nothing is asked for");
+});
+
+scene("a room that has just begun says so, and asks for nothing", { flags: FLAGS }, async (adda) => {
+  let asked = 0;
+  const [ana] = await enterAfter(adda, 3, {
+    prepare: (page) => page.route(MESSAGES_URL, (route) => ((asked += 1), route.fallback())),
+  });
+  await ana.page.locator("#older", { hasText: "This is where the room begins." }).waitFor();
+  assert.deepEqual(await ana.messages(), upTo(3));
+  assert.equal(asked, 0);
+});
+
+scene("older messages that could not be had can be asked for again", { flags: FLAGS, losesServer: true }, async (adda) => {
+  const [ana] = await enterAfter(adda, 80);
+  await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 503, body: "{}" }));
+  await toTop(ana);
+  await ana.page.locator("#older", { hasText: "could not be loaded" }).waitFor();
+  assert.deepEqual(await ana.messages(), upTo(80).slice(30));
+  await ana.page.unrouteAll({ behavior: "wait" });
+  await ana.page.click("#older button");
+  await ana.sees("message 1");
+  await edgeIs(ana, "older", "beginning");
+  assert.deepEqual(await ana.messages(), upTo(80));
+});
+
+scene("where older messages are gone the room is not said to begin", { flags: FLAGS }, async (adda) => {
+  const [ana] = await enterAfter(adda, 80);
+  await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 200, json: { data: [] } }));
+  await toTop(ana);
+  await ana.page.locator("#older", { hasText: "Older messages are not kept any more." }).waitFor();
+  assert.deepEqual(await ana.messages(), upTo(80).slice(30));
+});
+
+scene("what is said meanwhile moves nothing, and stands once", { flags: FLAGS }, async (adda) => {
+  const [ana, bot] = await enterAfter(adda, 120);
+  await toTop(ana);
+  await ana.sees("message 21");
+  const place = await topOf(ana, "message 71");
+  bot.say("meanwhile");
+  await ana.sees("meanwhile");
+  await ana.page.locator("#newer", { hasText: "1 new message" }).waitFor();
+  assert.ok(Math.abs((await topOf(ana, "message 71")) - place) <= 1);
+  await scrollUntil(ana, toTop, "message 1");
+  assert.deepEqual(await ana.messages(), [...upTo(120), "meanwhile"]);
+});
+
+scene("a page that overlaps what is there is shown once", { flags: FLAGS }, async (adda) => {
+  const [ana, bot] = await enterAfter(adda, 120);
+  const later = bot.frames.find(({ content }) => content === "message 90").id;
+  let overlapped = 0;
+  await ana.page.route(MESSAGES_URL, (route) => {
+    const url = new URL(route.request().url());
+    if (overlapped === 0) url.searchParams.set("before", later);
+    overlapped += 1;
+    return route.continue({ url: url.href });
+  });
+  await scrollUntil(ana, toTop, "message 1");
+  assert.deepEqual(await ana.messages(), upTo(120));
+});
+
+scene("a long way back keeps the page small, and there are two ways forth", { flags: FLAGS, keepsMuch: true }, async (adda) => {
+  const count = 2_150;
+  const [ana, bot] = await enterAfter(adda, count);
+  await scrollUntil(ana, toTop, "message 1");
+  const held = await ana.messages();
+  assert.ok(held.length <= 2_000, `${held.length} messages`);
+  assert.deepEqual(held, upTo(held.length), "what is near the reader stays, what is far goes");
+
+  bot.say("live");
+  await ana.page.locator("#newer", { hasText: "1 new message" }).waitFor();
+  assert.equal((await ana.messages()).includes("live"), false);
+  await scrollUntil(ana, toBottom, "live");
+  const forth = await ana.messages();
+  assert.deepEqual(forth, [...upTo(count), "live"].slice(-forth.length), "no gap and nothing twice");
+  assert.ok(forth.length <= 2_000);
+
+  await scrollUntil(ana, toTop, "message 1");
+  await ana.page.click("#newer");
+  await ana.sees("live");
+  await ana.page.locator("#newer").waitFor({ state: "hidden" });
+  bot.say("and live again");
+  await ana.sees("and live again");
+  const newest = await ana.messages();
+  assert.deepEqual(newest, [...upTo(count), "live", "and live again"].slice(-newest.length));
+});

@@ -1,0 +1,204 @@
+// Looking for what was said, in any language, and going there.
+
+import assert from "node:assert/strict";
+
+import { scene } from "./support.mjs";
+
+const FLAGS = ["--rate", "0"];
+const MESSAGES_URL = /\/api\/rooms\/[^/]+\/messages\?/;
+
+async function enterAfter(adda, texts, context = {}) {
+  const bot = await adda.bot("রহিম", "tea");
+  for (const text of texts) bot.say(text);
+  await bot.heardText(texts.at(-1));
+  const ana = await adda.enter("Ana", "tea", context);
+  await ana.sees(texts.at(-1));
+  return [ana, bot];
+}
+
+async function search(ana, words) {
+  if (await ana.page.locator("#search").isHidden()) await ana.page.click("#search-open");
+  await ana.page.fill("#search input", words);
+  await ana.page.press("#search input", "Enter");
+}
+
+const results = (ana) => ana.page.locator(".result .said").allTextContents();
+const marked = (ana) => ana.page.locator(".result mark").allTextContents();
+const nothing = (ana) => ana.page.locator("#search-state[data-state=nothing]").waitFor();
+const found = (ana, text) => ana.page.locator(".result .said", { hasText: text }).first().waitFor();
+
+scene("Bengali words are found with their signs, and marked whole", { flags: FLAGS }, async (adda) => {
+  const [ana] = await enterAfter(adda, [
+    "কেউ চা খাবেন?",
+    "চায়ের সঙ্গে টা কী আছে?",
+    "চিনি ছাড়া",
+    "চাঁদ উঠেছে, চা কই?",
+    "আমরা যাব",
+  ]);
+  await search(ana, "চা");
+  await found(ana, "কেউ চা");
+  // The last word may be begun only; a letter with another sign is another word.
+  assert.deepEqual(await results(ana), ["চাঁদ উঠেছে, চা কই?", "চায়ের সঙ্গে টা কী আছে?", "কেউ চা খাবেন?"]);
+  assert.deepEqual(await marked(ana), ["চাঁদ", "চা", "চায়ের", "চা"]);
+  const first = ana.page.locator(".result").first();
+  assert.equal(await first.locator(".who").textContent(), "রহিম");
+  assert.match(await first.locator("time").textContent(), /^Today, \d{1,2}:\d\d\s[AP]M$/u);
+
+  await search(ana, "চা কই");
+  await ana.until(() => document.querySelectorAll(".result").length === 1);
+  assert.deepEqual(await marked(ana), ["চা", "কই"]);
+
+  // As typed on another keyboard: ড় in two code points.
+  await search(ana, "ছাড\u09BCা");
+  await found(ana, "চিনি");
+  assert.deepEqual(await marked(ana), ["ছাড়া"]);
+  await ana.page.click(".bar [data-lang=bn]");
+  assert.match(await ana.page.locator(".result time").textContent(), /^আজ, \p{Script=Bengali}+ [০-৯]{1,2}:[০-৯]{2}$/u);
+  await search(ana, "পাওয়া যাবে না");
+  await ana.page.locator("#search-state", { hasText: "এখানে কেউ “পাওয়া যাবে না” বলেননি।" }).waitFor();
+});
+
+scene("case and accents don't matter, and odd characters are only text", { flags: FLAGS }, async (adda) => {
+  const [ana] = await enterAfter(adda, ["At the Café Dhaka", "a decaf for me", "50% \"off\" today"]);
+  await search(ana, "CAFE dha");
+  await found(ana, "Dhaka");
+  assert.deepEqual(await results(ana), ["At the Café Dhaka"]);
+  assert.deepEqual(await marked(ana), ["Café", "Dhaka"]);
+  await search(ana, '"off" 50%');
+  await found(ana, "today");
+  assert.deepEqual(await marked(ana), ["50", "off"]);
+  for (const odd of ['"', "*", "NEAR(", "a AND", "content:x", "' OR 1=1 --", "%_"]) {
+    await search(ana, odd);
+    await ana.until(() => ["nothing", "found"].includes(document.querySelector("#search-state").dataset.state));
+  }
+});
+
+scene("what strangers write stays text in a search", { flags: FLAGS }, async (adda) => {
+  const nasty = `tea <img src=x onerror="window.pwned=1"><mark>tea</mark><script>window.pwned=1</script>&amp; {words}`;
+  const [ana] = await enterAfter(adda, [nasty]);
+  await search(ana, "tea");
+  await found(ana, "pwned");
+  assert.deepEqual(await results(ana), [nasty]);
+  assert.deepEqual(await marked(ana), ["tea", "tea"]);
+  assert.equal(await ana.page.locator("#search img, #search script").count(), 0);
+  const asked = `<img src=x onerror="window.pwned=1"> {words} $& coffee`;
+  await search(ana, asked);
+  await nothing(ana);
+  assert.equal(await ana.page.textContent("#search-state"), `Nobody here has said “${asked}”.`);
+  assert.equal(await ana.page.evaluate(() => window.pwned), undefined);
+});
+
+scene("more is shown page by page, newest first", { flags: FLAGS }, async (adda) => {
+  const texts = Array.from({ length: 45 }, (_, i) => `tea number ${i + 1}`);
+  const [ana, bot] = await enterAfter(adda, texts.flatMap((text) => [text, "coffee"]));
+  await search(ana, "tea");
+  await found(ana, "number 45");
+  for (const count of [20, 40, 45]) {
+    await ana.until((all) => document.querySelectorAll(".result").length === all, count);
+    assert.deepEqual(await results(ana), texts.toReversed().slice(0, count));
+    bot.say(`tea of ${count}`);
+    await bot.heardText(`tea of ${count}`);
+    if (count < 45) await ana.page.click("#search-more");
+  }
+  await ana.page.locator("#search-more").waitFor({ state: "hidden" });
+});
+
+scene("a result leads to its message, among those around it", { flags: FLAGS }, async (adda) => {
+  const filler = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => `message ${from + i}`);
+  const [ana, bot] = await enterAfter(adda, [...filler(1, 100), "the needle", ...filler(101, 250)]);
+  await search(ana, "needle");
+  await found(ana, "needle");
+  await ana.page.click(".result button");
+  await ana.page.locator("#timeline .message.found", { hasText: "the needle" }).waitFor();
+  assert.ok(await ana.page.locator("#search").isHidden());
+  const inSight = await ana.page.evaluate(() => {
+    const { top, bottom } = document.querySelector(".found").getBoundingClientRect();
+    const scroller = document.querySelector("#scroller").getBoundingClientRect();
+    return top >= scroller.top && bottom <= scroller.bottom && document.activeElement.matches(".found");
+  });
+  assert.ok(inSight);
+  const around = await ana.messages();
+  const all = [...filler(1, 100), "the needle", ...filler(101, 250)];
+  assert.deepEqual(around, all.slice(all.indexOf(around[0]), all.indexOf(around[0]) + around.length));
+
+  bot.say("live");
+  await ana.page.locator("#newer", { hasText: "1 new message" }).waitFor();
+  for (let i = 0; !(await ana.messages()).includes("live"); i += 1) {
+    assert.ok(i < 20, "the way forth ends");
+    const last = (await ana.messages()).at(-1);
+    await ana.page.locator("#scroller").evaluate((e) => (e.scrollTop = e.scrollHeight));
+    await ana.until((text) => [...document.querySelectorAll("#timeline .said")].at(-1).textContent !== text, last);
+  }
+  const forth = await ana.messages();
+  assert.deepEqual(forth, [...all, "live"].slice(-forth.length));
+});
+
+scene("a search that fails can be tried again", { flags: FLAGS, losesServer: true }, async (adda) => {
+  const [ana] = await enterAfter(adda, ["tea"]);
+  await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 503, body: "{}" }));
+  await search(ana, "tea");
+  await ana.page.locator("#search-state", { hasText: "did not come through" }).waitFor();
+  await ana.page.unrouteAll({ behavior: "wait" });
+  await ana.page.click("#search-retry");
+  await found(ana, "tea");
+  assert.equal(await ana.page.textContent("#search-state"), "");
+});
+
+scene("a search needs no mouse, and fits a phone", { flags: FLAGS }, async (adda) => {
+  const phone = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
+  const [ana] = await enterAfter(adda, [`tea ${"W".repeat(400)}`, "tea"], phone);
+  const focused = () => ana.page.evaluate(() => document.activeElement.closest("[id], .result").id);
+  await ana.page.keyboard.press("Control+k");
+  assert.equal(await focused(), "search-form");
+  await ana.page.keyboard.type("tea");
+  await found(ana, "WWW");
+  assert.equal(await ana.page.evaluate(() => document.scrollingElement.scrollWidth), 360);
+  const inner = await ana.page.locator("#search-found").evaluate((e) => [e.scrollWidth, e.clientWidth]);
+  assert.equal(inner[0], inner[1]);
+  assert.ok(await ana.page.locator("#words").evaluate((e) => e.closest("[inert]") !== null), "what lies below can't be reached");
+  await ana.page.keyboard.press("Escape");
+  await ana.page.locator("#search").waitFor({ state: "hidden" });
+  assert.equal(await focused(), "search-open");
+  await ana.page.evaluate(() =>
+    document.dispatchEvent(new KeyboardEvent("keydown", { key: "ক", code: "KeyK", ctrlKey: true })),
+  );
+  assert.equal(await ana.page.inputValue("#search input"), "tea", "it is still there");
+  assert.equal(await focused(), "search-form");
+  await ana.page.keyboard.press("Tab");
+  await ana.page.keyboard.press("Tab");
+  await ana.page.keyboard.press("Enter");
+  await ana.page.locator("#timeline .message.found").waitFor();
+
+  await ana.page.click("#leave");
+  await ana.join("Ana", "chess");
+  await ana.page.click("#search-open");
+  assert.equal(await ana.page.inputValue("#search input"), "", "another room, another search");
+  assert.deepEqual(await results(ana), []);
+});
+
+scene("what is marked is what was asked for", {}, async (adda) => {
+  const ana = await adda.open();
+  const mark = (text, asked) =>
+    ana.page.evaluate(
+      async ([said, words]) => {
+        const { markWords } = await import("/js/marks.js");
+        return markWords(said, words).map(({ text: piece, marked: is }) => (is ? `[${piece}]` : piece)).join("");
+      },
+      [text, asked],
+    );
+  for (const [text, asked, expected] of [
+    ["tea and teapots", "tea", "[tea] and [teapots]"],
+    ["tea and teapots", "tea a", "[tea] [and] teapots"],
+    ["TÉA", "tea", "[TÉA]"],
+    ["tea", "", "tea"],
+    ["tea", "?!", "tea"],
+    ["a.b c", "a b c", "[a].[b] [c]"],
+    ["কী কি", "কি", "কী [কি]"],
+    ["", "tea", ""],
+  ]) {
+    assert.equal(await mark(text, asked), expected);
+  }
+  const long = await mark(`${"word ".repeat(100)}tea ${"more ".repeat(100)}`, "tea");
+  assert.match(long, /^…(?:word ){4,6}\[tea\] (?:more ){100}$/);
+  assert.match(await mark(`${"আ".repeat(500)} tea`, "tea"), /^…আ{25,30} \[tea\]$/u);
+});
