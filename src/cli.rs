@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::config::{Config, Data, Durability, Origin};
-use crate::limits::{HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX};
+use crate::config::{Config, Data, Durability, Keep, Origin};
+use crate::limits::{DATA_BYTES_MIN, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX};
 
 /// A chat server in one binary: browser chat, rooms, and room listings for curl.
 #[derive(Debug, Parser)]
@@ -43,6 +43,14 @@ pub struct Serve {
     /// Whether an acked message survives a power cut (full) or a crash of the process only (normal)
     #[arg(long, env = "ADDA_DURABILITY", value_name = "LEVEL", default_value = "full", value_parser = durability)]
     pub durability: Durability,
+
+    /// How long messages are kept, such as 90d or 12h [default: for good]
+    #[arg(long, env = "ADDA_RETENTION", value_name = "TIME", value_parser = retention)]
+    pub retention: Option<Duration>,
+
+    /// How large the database may grow before the oldest messages go, such as 1G [default: as the disk allows]
+    #[arg(long, env = "ADDA_MAX_DATA", value_name = "BYTES", value_parser = data_bytes)]
+    pub max_data: Option<u64>,
 
     /// Stored messages that are shown on joining a room
     #[arg(long, env = "ADDA_HISTORY", value_name = "N", default_value_t = Limits::default().history_default as u64,
@@ -104,6 +112,7 @@ impl Serve {
         }
         config.data = if self.data.as_os_str() == ":memory:" { Data::Memory } else { Data::File(self.data.clone()) };
         config.durability = self.durability;
+        config.keep = Keep { retention: self.retention, bytes_max: self.max_data };
         config.origins.clone_from(&self.origins);
         config.connections_max = self.max_connections;
         config.connections_per_address_max = self.max_per_ip;
@@ -132,6 +141,28 @@ fn durability(text: &str) -> Result<Durability, String> {
         "normal" => Ok(Durability::Normal),
         _ => Err("durability is full or normal".to_owned()),
     }
+}
+
+/// A time of seconds, minutes, hours or days.
+fn time(text: &str) -> Option<Duration> {
+    let unit_s = match text.chars().last()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    text[..text.len() - 1].parse::<u64>().ok()?.checked_mul(unit_s).map(Duration::from_secs)
+}
+
+fn retention(text: &str) -> Result<Duration, String> {
+    let fits = time(text).filter(|time| (1..=36_500 * 86_400).contains(&time.as_secs()));
+    fits.ok_or_else(|| "a retention is from 1s to 36500d, such as 90d, 12h or 30m".to_owned())
+}
+
+fn data_bytes(text: &str) -> Result<u64, String> {
+    let fits = bytes(text).map(|count| count as u64).filter(|count| (DATA_BYTES_MIN..=1 << 46).contains(count));
+    fits.ok_or_else(|| format!("a database has from {}M to 65536G, such as 1G", DATA_BYTES_MIN >> 20))
 }
 
 fn rate(text: &str) -> Result<u32, String> {
@@ -209,12 +240,16 @@ mod tests {
                 "--ping-interval=500ms",
                 "--outbox-bytes=2M",
                 "--max-content=1K",
+                "--retention=90d",
+                "--max-data=1G",
             ],
             Some("80"),
         );
         let given = given.unwrap();
         assert_eq!(given.listen.to_string(), "[::1]:0");
         assert_eq!(given.limits.rate_per_s, 0);
+        let keep = Keep { retention: Some(Duration::from_secs(90 * 86_400)), bytes_max: Some(1 << 30) };
+        assert_eq!((plain.keep, given.keep), (Keep::default(), keep));
         assert_eq!(given.limits.ping_interval, Duration::from_millis(500));
         assert_eq!((given.limits.outbox_bytes_max, given.limits.content_bytes_max), (2 << 20, 1 << 10));
         assert_eq!(config(&[], Some("8080")).unwrap().listen.to_string(), "0.0.0.0:8080");
@@ -225,6 +260,12 @@ mod tests {
     fn what_makes_no_sense_is_refused_in_a_sentence() {
         for args in [
             ["--durability=some"],
+            ["--retention=90"],
+            ["--retention=0d"],
+            ["--retention=d"],
+            ["--retention=90é"],
+            ["--max-data=1M"],
+            ["--max-data=lots"],
             ["--listen=nowhere"],
             ["--listen=1.2.3.4"],
             ["--rate=fast"],

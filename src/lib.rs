@@ -109,7 +109,8 @@ pub struct Running {
 /// # Errors
 /// [`StartError`], with nothing left running that a client could reach.
 pub fn start(config: Config) -> Result<Running, StartError> {
-    let Config { listen, data, durability, origins, connections_max, connections_per_address_max, limits } = config;
+    let Config { listen, data, durability, keep, origins, connections_max, connections_per_address_max, limits } =
+        config;
     let (connections_max, term) = capacity::Bounds::raise_and_read().connections_max(connections_max);
     let socket = listener::open(listen).map_err(|error| StartError::Listen(listen, error))?;
     let address = socket.local_addr().map_err(|error| StartError::Listen(listen, error))?;
@@ -117,7 +118,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = hub::channel();
-    let (writer, reader, mut inner) = store::start(&data, durability, Arc::clone(&metrics))?;
+    let (writer, reader, mut inner) = store::start(&data, durability, keep, Arc::clone(&metrics))?;
     let hub = hub::start(commanded, writer, reader.clone(), limits, Arc::clone(&metrics));
     inner.extend(hub.map_err(StartError::Thread)?);
     let handle = hub::Handle::new(commands.clone(), reader);

@@ -126,6 +126,45 @@ pub fn insert(connection: &Connection, room_key: i64, message: &Message) -> rusq
     Ok(true)
 }
 
+/// Deletes the oldest messages of all with their words, `limit` at most, as long as they are from before a moment. How
+/// many they were.
+pub fn delete_oldest(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite::Result<usize> {
+    let mut oldest = connection.prepare_cached("SELECT key, at_ms, content FROM messages ORDER BY key LIMIT ?1")?;
+    // The index has no text of its own: it is told what it had.
+    let mut words = connection.prepare_cached("INSERT INTO words (words, rowid, content) VALUES ('delete', ?1, ?2)")?;
+    let mut last = None;
+    let mut deleted = 0;
+    let mut rows = oldest.query([number(limit as u64)])?;
+    while let Some(row) = rows.next()? {
+        let (key, at_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if at_ms >= number(before_ms) {
+            break;
+        }
+        words.execute(params![key, indexed(row.get_ref(2)?.as_str()?)])?;
+        last = Some(key);
+        deleted += 1;
+    }
+    if last.is_some() {
+        connection.prepare_cached("DELETE FROM messages WHERE key <= ?1")?.execute([last])?;
+    }
+    Ok(deleted)
+}
+
+/// Tells the index of words that two of its parts are enough to be merged.
+pub fn merge_words_early(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("INSERT INTO words (words, rank) VALUES ('usermerge', 2)")?.execute([])?;
+    Ok(())
+}
+
+/// Merges some pages of the index of words, so that what was deleted leaves it. Whether there was something to merge.
+pub fn merge_words(connection: &Connection, pages: u64) -> rusqlite::Result<bool> {
+    let before = connection.total_changes();
+    let mut statement = connection.prepare_cached("INSERT INTO words (words, rank) VALUES ('merge', ?1)")?;
+    statement.execute([number(pages)])?;
+    // The command itself counts as one (FTS5, section 6.8).
+    Ok(connection.total_changes() - before >= 2)
+}
+
 /// A text as the index has it: in NFC, as one letter may be spelt in several ways (U+09DF in Bengali).
 fn indexed(text: &str) -> Cow<'_, str> {
     if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }

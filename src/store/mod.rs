@@ -10,6 +10,7 @@
 
 mod messages;
 mod schema;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::io;
@@ -21,7 +22,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rusqlite::{Connection, ErrorCode, ffi, params};
 use sha2::{Digest, Sha256};
 
-use crate::config::{Data, Durability};
+use crate::config::{Data, Durability, Keep};
 use crate::ids::FrameIds;
 use crate::limits::{APPENDS_PENDING_MAX, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, ROOMS_CACHED_MAX, STORE_STACK_BYTES};
 use crate::metrics::Metrics;
@@ -31,6 +32,7 @@ use crate::protocol::{After, ErrorCode as Code, Rejected};
 pub use messages::Side;
 use messages::{Message, RoomRow};
 pub use schema::{Database, OpenError};
+use upkeep::{Seen, Upkeep};
 
 /// What the hub wants to have a place in a room's order.
 #[derive(Debug)]
@@ -188,6 +190,8 @@ pub struct KeptRoom {
 pub struct Reader {
     database: Arc<Database>,
     idle: Arc<Mutex<Vec<Connection>>>,
+    /// Whose token was shown, for upkeep.
+    seen: Arc<Seen>,
 }
 
 /// Why nothing could be read.
@@ -248,7 +252,11 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub fn bearer(&self, token: &str) -> Result<Option<UserId>, ReadError> {
-        self.read(|connection| messages::bearer(connection, TokenHash::of(token)))
+        let bearer = self.read(|connection| messages::bearer(connection, TokenHash::of(token)))?;
+        if let Some(user) = bearer {
+            self.seen.note(user);
+        }
+        Ok(bearer)
     }
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ReadError> {
@@ -292,6 +300,7 @@ const CHECKPOINT_PAGES_MIN: u64 = 1_000;
 pub fn start(
     data: &Data,
     durability: Durability,
+    keep: Keep,
     metrics: Arc<Metrics>,
 ) -> Result<(Writer, Reader, Vec<JoinHandle<()>>), StartError> {
     let (database, connection) = Database::open(data, durability)?;
@@ -306,12 +315,14 @@ pub fn start(
         let checkpointer = checkpointer?;
         threads.push(spawn("checkpoint").spawn(move || checkpoint(&checkpointer, &closed))?);
     }
+    let seen = Arc::new(Seen::default());
+    let upkeep = Upkeep::new(keep, &database, durability, Arc::clone(&seen));
     let store = Store::new(connection, metrics);
     threads.push(spawn("store").spawn(move || {
         let _open = open;
-        store.run(&append_batches, &appended_batches);
+        store.run(&append_batches, &appended_batches, upkeep);
     })?);
-    let reader = Reader { database, idle: Arc::default() };
+    let reader = Reader { database, idle: Arc::default(), seen };
     Ok((Writer { appends, appended }, reader, threads))
 }
 
@@ -356,10 +367,21 @@ impl Store {
         Self { connection, rooms: HashMap::new(), ids: FrameIds::new(), json: Vec::new(), metrics }
     }
 
-    fn run(mut self, appends: &Receiver<Vec<Append>>, appended: &Sender<Vec<Appended>>) {
-        for batch in appends {
-            if appended.send(self.commit(batch)).is_err() {
-                return;
+    fn run(mut self, appends: &Receiver<Vec<Append>>, appended: &Sender<Vec<Appended>>, mut upkeep: Upkeep) {
+        loop {
+            let kept = match appends.recv_timeout(upkeep.wait()) {
+                Ok(batch) => {
+                    if appended.send(self.commit(batch)).is_err() {
+                        return;
+                    }
+                    upkeep.behind_batch(&self.connection)
+                }
+                Err(RecvTimeoutError::Timeout) => upkeep.between_batches(&self.connection),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Err(error) = kept {
+                exit_on_sync_failure(&error);
+                log::warn!("failed to keep the database within its bounds: {error}");
             }
         }
     }
@@ -370,10 +392,7 @@ impl Store {
         match self.try_commit(&batch) {
             Ok(answer) => answer,
             Err(error) => {
-                if is_sync_failure(&error) {
-                    log::error!("a sync failed, so what the disk holds is not known; stopping: {error}");
-                    std::process::exit(1);
-                }
+                exit_on_sync_failure(&error);
                 // What was read of the rooms may be of what was rolled back.
                 self.rooms.clear();
                 log::error!("failed to store {} commands: {error}", batch.len());
@@ -519,6 +538,14 @@ impl Store {
     }
 }
 
+/// Ends the process where a sync failed: nothing may be acked any more.
+fn exit_on_sync_failure(error: &rusqlite::Error) {
+    if is_sync_failure(error) {
+        log::error!("a sync failed, so what the disk holds is not known; stopping: {error}");
+        std::process::exit(1);
+    }
+}
+
 /// Whether the system failed to bring data to the disk: then the page cache may have forgotten it, and no later sync
 /// will tell.
 fn is_sync_failure(error: &rusqlite::Error) -> bool {
@@ -578,7 +605,7 @@ mod tests {
 
     impl Rig {
         fn open(data: &Data) -> Self {
-            let (writer, reader, threads) = start(data, Durability::Normal, Arc::default()).unwrap();
+            let (writer, reader, threads) = start(data, Durability::Normal, Keep::default(), Arc::default()).unwrap();
             Self { writer, reader, threads }
         }
 
@@ -712,7 +739,12 @@ mod tests {
     fn what_is_not_ours_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("adda.db");
-        let sentence = || start(&Data::File(path.clone()), Durability::Full, Arc::default()).err().unwrap().to_string();
+        let sentence = || {
+            start(&Data::File(path.clone()), Durability::Full, Keep::default(), Arc::default())
+                .err()
+                .unwrap()
+                .to_string()
+        };
 
         std::fs::write(&path, b"this is a letter to my grandmother, and not a database of any kind at all").unwrap();
         assert!(sentence().contains("is not a database of adda"), "{}", sentence());
@@ -740,7 +772,7 @@ mod tests {
         assert!(sentence().contains("damaged"), "{}", sentence());
 
         let nowhere = Data::File(directory.path().join("no/such/folder/adda.db"));
-        let error = start(&nowhere, Durability::Full, Arc::default()).err().unwrap().to_string();
+        let error = start(&nowhere, Durability::Full, Keep::default(), Arc::default()).err().unwrap().to_string();
         assert!(error.contains("failed to open") && error.contains("No such file"), "{error}");
     }
 

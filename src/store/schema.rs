@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use uuid::Uuid;
 
 use crate::config::{Data, Durability};
+use crate::limits::WAL_BYTES_MAX;
 
 /// How long a connection waits for another's lock. Only upkeep and `:memory:` readers ever hold one for long.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -172,6 +173,9 @@ impl Database {
                     connection.pragma_update(None, "synchronous", synchronous)?;
                     // Another connection does that, off the writer's path.
                     connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+                    // One that had to grow is cut when it begins anew.
+                    connection
+                        .pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))?;
                 }
             }
             Ok(connection)
