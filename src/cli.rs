@@ -4,11 +4,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::DateTime;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::{Config, Data, Durability, Keep, Origin};
 use crate::limits::{DATA_BYTES_MIN, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX};
+use crate::model::{RoomId, Timestamp};
+use crate::tools::{Export, Format};
 
 /// A chat server in one binary: browser chat, rooms, and room listings for curl.
 #[derive(Debug, Parser)]
@@ -27,6 +30,70 @@ pub struct Cli {
 pub enum Command {
     /// Run the server (also without this word)
     Serve(Serve),
+    /// Write the messages of a database, oldest first; the server may be running
+    Export(ExportFlags),
+    /// Copy a database to a new file; the server may be running
+    Backup(BackupFlags),
+    /// Look whether a database is sound, and change nothing; exit code 1 where it is not
+    Doctor(DoctorFlags),
+}
+
+/// The flags of `export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportFlags {
+    /// The database
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
+    pub data: PathBuf,
+
+    /// Only this room
+    #[arg(long, value_name = "ROOM", value_parser = room)]
+    pub room: Option<RoomId>,
+
+    /// The frames as members got them (ndjson), or lines for people (text)
+    #[arg(long, value_name = "FORMAT", default_value = "ndjson", value_parser = format)]
+    pub format: Format,
+
+    /// Only from this time on: 2026-01-31, 2026-01-31T18:00:00Z, or 7d for the last seven days
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Timestamp>,
+
+    /// A new file; `-` is standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub output: PathBuf,
+}
+
+impl ExportFlags {
+    /// The flags as the tool takes them.
+    #[must_use]
+    pub fn export(&self) -> Export {
+        Export {
+            data: self.data.clone(),
+            room: self.room.clone(),
+            format: self.format,
+            since_ms: self.since.as_ref().map_or(0, |since| since.unix_ms),
+            output: (self.output.as_os_str() != "-").then(|| self.output.clone()),
+        }
+    }
+}
+
+/// The flags of `backup`.
+#[derive(Debug, Clone, Args)]
+pub struct BackupFlags {
+    /// The database
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
+    pub data: PathBuf,
+
+    /// Where the copy goes: a file that is not there yet
+    #[arg(value_name = "TARGET")]
+    pub target: PathBuf,
+}
+
+/// The flags of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorFlags {
+    /// The database
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
+    pub data: PathBuf,
 }
 
 /// The flags of the server.
@@ -165,6 +232,41 @@ fn data_bytes(text: &str) -> Result<u64, String> {
     fits.ok_or_else(|| format!("a database has from {}M to 65536G, such as 1G", DATA_BYTES_MIN >> 20))
 }
 
+fn data_file(text: &str) -> Result<PathBuf, String> {
+    if text == ":memory:" {
+        return Err("what is in a server's memory can't be read from outside; name a file".to_owned());
+    }
+    Ok(text.into())
+}
+
+fn room(text: &str) -> Result<RoomId, String> {
+    RoomId::parse(text).map_err(|error| error.to_string())
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    match text {
+        "ndjson" => Ok(Format::Ndjson),
+        "text" => Ok(Format::Text),
+        _ => Err("a format is ndjson or text".to_owned()),
+    }
+}
+
+/// A date or a moment (RFC 3339), or a time before now.
+fn since(text: &str) -> Result<Timestamp, String> {
+    let ago = || {
+        let ms = u64::try_from(time(text)?.as_millis()).ok()?;
+        Some(Timestamp::now().unix_ms.saturating_sub(ms))
+    };
+    let moment = || {
+        let midnight = format!("{text}T00:00:00Z");
+        let moment = [text, &midnight].into_iter().find_map(|text| DateTime::parse_from_rfc3339(text).ok())?;
+        // Before 1970 nothing was said here.
+        Some(u64::try_from(moment.timestamp_millis()).unwrap_or(0))
+    };
+    let sentence = || "a time looks like 2026-01-31, 2026-01-31T18:00:00Z or 7d".to_owned();
+    moment().or_else(ago).map(Timestamp::at).ok_or_else(sentence)
+}
+
 fn rate(text: &str) -> Result<u32, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     number.parse().map_err(|_| "a rate looks like 10/s; 0 is no limit".to_owned())
@@ -216,6 +318,7 @@ mod tests {
         let cli = Cli::try_parse_from([&["adda"], args].concat()).map_err(|error| error.to_string())?;
         let serve = match cli.command {
             Some(Command::Serve(serve)) => serve,
+            Some(other) => return Err(format!("{other:?}")),
             None => cli.serve,
         };
         serve.config(port)
@@ -254,6 +357,23 @@ mod tests {
         assert_eq!((given.limits.outbox_bytes_max, given.limits.content_bytes_max), (2 << 20, 1 << 10));
         assert_eq!(config(&[], Some("8080")).unwrap().listen.to_string(), "0.0.0.0:8080");
         assert_eq!(config(&["--origin=http://a,https://b:1"], None).unwrap().origins.len(), 2);
+    }
+
+    #[test]
+    fn a_time_is_a_date_a_moment_or_so_long_ago() {
+        for (text, ms) in [
+            ("1970-01-02", 86_400_000),
+            ("1970-01-01T00:00:01.5Z", 1_500),
+            ("1970-01-01T01:00:00+01:00", 0),
+            ("1969-01-01", 0),
+        ] {
+            assert_eq!(since(text).unwrap().unix_ms, ms, "{text}");
+        }
+        let ago = Timestamp::now().unix_ms - since("2h").unwrap().unix_ms;
+        assert!((7_199_000..7_201_000).contains(&ago), "{ago}");
+        for text in ["", "yesterday", "2026-13-01", "2026-01-31T25:00:00Z", "7", "-7d"] {
+            assert!(since(text).is_err(), "{text}");
+        }
     }
 
     #[test]

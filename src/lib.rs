@@ -40,7 +40,7 @@
 //! - The hub touches no disk, parses no JSON from clients and never blocks on a socket.
 //! - A session writes to no socket after the handshake.
 //! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`.
-//! - A file imports nothing from a higher layer: `main cli` over `listener relay session http` over `head answer` over
+//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over `head answer` over
 //!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids`.
 
 pub mod answer;
@@ -61,6 +61,7 @@ pub mod rate;
 pub mod relay;
 pub mod session;
 pub mod store;
+pub mod tools;
 pub mod ws;
 
 use std::net::SocketAddr;

@@ -53,6 +53,30 @@ impl Message {
         }
     }
 
+    /// Where it was said.
+    #[must_use]
+    pub fn room(&self) -> &RoomId {
+        &self.room
+    }
+
+    /// By whom.
+    #[must_use]
+    pub fn author(&self) -> &Person {
+        &self.author
+    }
+
+    /// What was said.
+    #[must_use]
+    pub fn content(&self) -> &str {
+        &self.content
+    }
+
+    /// When.
+    #[must_use]
+    pub fn timestamp(&self) -> Timestamp {
+        Timestamp::at(self.at_ms)
+    }
+
     /// Whether sending `new` again would only say the same.
     pub fn says_the_same(&self, new: &NewMessage) -> bool {
         self.room == new.room && self.content == new.content && self.reply_to == new.reply_to
@@ -226,6 +250,32 @@ pub fn page(
         messages.reverse();
     }
     Ok(messages)
+}
+
+/// The first and the last key of a message; where there is none, the last is before the first.
+pub fn keys(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
+    let sql = "SELECT coalesce((SELECT min(key) FROM messages), 1), coalesce((SELECT max(key) FROM messages), 0)";
+    connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// The first messages behind a key, up to another, with their keys: of a room or of all, from a moment on.
+pub fn following(
+    connection: &Connection,
+    after: i64,
+    last: i64,
+    room_key: Option<i64>,
+    since_ms: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<(i64, Message)>> {
+    // CROSS: the messages are walked by key, whatever the planner thinks of it.
+    let sql = format!(
+        "SELECT {COLUMNS}, m.key FROM messages m CROSS JOIN rooms r ON r.key = m.room
+         WHERE m.key > ?1 AND m.key <= ?2 AND (?3 IS NULL OR m.room = ?3) AND m.at_ms >= ?4 ORDER BY m.key LIMIT ?5"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let keyed = |row: &Row<'_>| Ok((row.get(9)?, message(row)?));
+    let rows = statement.query_map(params![after, last, room_key, number(since_ms), number(limit as u64)], keyed)?;
+    rows.collect()
 }
 
 /// The rooms with messages, ordered by id, from behind `after`.

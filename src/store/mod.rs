@@ -9,6 +9,7 @@
 //! failed is the end of the process: what the disk holds is not known any more, and nothing may be acked on top.
 
 mod messages;
+mod offline;
 mod schema;
 mod upkeep;
 
@@ -29,8 +30,9 @@ use crate::metrics::Metrics;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, ErrorCode as Code, Rejected};
 
-pub use messages::Side;
-use messages::{Message, RoomRow};
+use messages::RoomRow;
+pub use messages::{Message, Side};
+pub use offline::{Inspection, Offline, Progress, ToolError};
 pub use schema::{Database, OpenError};
 use upkeep::{Seen, Upkeep};
 

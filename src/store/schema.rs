@@ -188,7 +188,8 @@ impl Database {
     }
 }
 
-fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
+/// What SQLite says of a file, as why it can't be used.
+pub fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Foreign(path),
@@ -208,7 +209,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 }
 
 /// An error as of a damaged file, where the file is somebody else's database.
-fn check_application(connection: &Connection) -> rusqlite::Result<()> {
+pub fn check_application(connection: &Connection) -> rusqlite::Result<()> {
     let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if id == APPLICATION_ID || (id == 0 && tables == 0) {
@@ -216,6 +217,11 @@ fn check_application(connection: &Connection) -> rusqlite::Result<()> {
     }
     let foreign = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
     Err(rusqlite::Error::SqliteFailure(foreign, None))
+}
+
+/// The version of the schema of this adda.
+pub fn version() -> usize {
+    MIGRATIONS.len()
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {

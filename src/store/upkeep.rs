@@ -437,7 +437,7 @@ mod tests {
             for batch in 0..400 {
                 rig.write(&texts(batch * 50, 50), Timestamp::now().unix_ms);
                 // As if that had taken its time.
-                upkeep.ended -= LOOK_EVERY_BUSY;
+                upkeep.ended -= LOOK_EVERY;
                 upkeep.behind_batch(&rig.connection).unwrap();
                 let size = rig.number("PRAGMA page_count") * 4_096;
                 assert!(size < most * 11 / 10, "{size} after batch {batch}");

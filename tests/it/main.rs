@@ -14,3 +14,4 @@ mod reconnect;
 mod rest;
 mod slow;
 mod support;
+mod tools;
