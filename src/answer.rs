@@ -40,14 +40,14 @@ impl<'a> Problem<'a> {
     /// The answer's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let body = http_error(self.sentence, self.code);
-        let mut head = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n",
-            self.status,
-            reason(self.status),
-            body.len()
-        );
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        // 204 has no body, and says nothing of one (RFC 9110, section 8.6).
+        let body = if self.status == 204 { Vec::new() } else { http_error(self.sentence, self.code) };
+        if !body.is_empty() {
+            head.push_str("Content-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n");
+            head.push_str("Cache-Control: no-store\r\n");
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
         // `Upgrade` is a hop's own and has to be named as such (RFC 9110, section 7.8).
         let upgrades = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
         head.push_str(if upgrades { "Connection: close, Upgrade\r\n" } else { "Connection: close\r\n" });
@@ -115,6 +115,7 @@ pub fn drain(stream: &TcpStream, deadline: Instant) {
 /// The phrase behind a status that the front gives.
 fn reason(status: u16) -> &'static str {
     match status {
+        204 => "No Content",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",

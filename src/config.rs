@@ -100,6 +100,16 @@ impl FromStr for Origin {
 }
 
 impl Origin {
+    /// Whether what a request says of its Origin lets it act here. Programs send none. A page's must be ours, of the host
+    /// that the request is for, or one that the operator named.
+    #[must_use]
+    pub fn is_welcome(given: Option<&str>, host: Option<&str>, named: &[Self]) -> bool {
+        let Some(given) = given else { return true };
+        given
+            .parse::<Self>()
+            .is_ok_and(|origin| named.contains(&origin) || host.is_some_and(|host| origin.is_served_by(host)))
+    }
+
     /// Whether a page of this origin was served by the host that a request names (its Host header).
     /// A Host without a port means the default one of the page's scheme, which a proxy may have taken off.
     #[must_use]

@@ -128,7 +128,7 @@ impl Head {
         self.version
     }
 
-    /// The host that the request is for, from the target or else the Host field; HTTP/1.0 may name none.
+    /// The host that the request is for, from the target or else the Host field.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref()
@@ -400,8 +400,7 @@ fn framing(head: &Head) -> Result<Framing, HeadError> {
 fn host(head: &Head) -> Result<Option<Box<str>>, HeadError> {
     let mut hosts = head.headers_named("host");
     match (hosts.next(), hosts.next()) {
-        (None, _) if head.version == Version::Http11 => Err(HeadError::Malformed("there is no Host")),
-        (None, _) => Ok(None),
+        (None, _) => Err(HeadError::Malformed("there is no Host")),
         (Some(_), Some(_)) => Err(HeadError::Malformed("there is more than one Host")),
         (Some(host), None) if is_host(host) => Ok(Some(text(host).into())),
         (Some(_), None) => Err(HeadError::Malformed("the Host is malformed")),
@@ -590,28 +589,28 @@ mod tests {
             let result = parse(format!("POST / HTTP/1.1\r\n{fields}\r\n").as_bytes());
             assert!(matches!(result, Err(HeadError::Malformed(_))), "{fields}: {result:?}");
         }
-        let old = parse(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let old = parse(b"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
         assert!(matches!(old, Err(HeadError::Malformed(_))));
     }
 
     #[test]
     fn one_empty_line_may_come_first() {
-        assert!(parse(b"\r\nGET / HTTP/1.0\r\n\r\n").unwrap().is_some());
-        assert!(parse(b"\r\n\r\nGET / HTTP/1.0\r\n\r\n").is_err());
-        assert!(parse(b"\nGET / HTTP/1.0\r\n\r\n").is_err());
+        assert!(parse(b"\r\nGET / HTTP/1.0\r\nHost: x\r\n\r\n").unwrap().is_some());
+        assert!(parse(b"\r\n\r\nGET / HTTP/1.0\r\nHost: x\r\n\r\n").is_err());
+        assert!(parse(b"\nGET / HTTP/1.0\r\nHost: x\r\n\r\n").is_err());
     }
 
     #[test]
     fn sizes_are_bounded_to_the_byte() {
         let of_size = |size: usize| {
-            let frame = "GET / HTTP/1.0\r\nA: \r\n\r\n".len();
-            format!("GET / HTTP/1.0\r\nA: {}\r\n\r\n", "x".repeat(size - frame))
+            let frame = "GET / HTTP/1.0\r\nHost: x\r\nA: \r\n\r\n".len();
+            format!("GET / HTTP/1.0\r\nHost: x\r\nA: {}\r\n\r\n", "x".repeat(size - frame))
         };
         assert!(parse(of_size(HEAD_BYTES_MAX).as_bytes()).unwrap().is_some());
         assert_eq!(parse(of_size(HEAD_BYTES_MAX + 1).as_bytes()).unwrap_err(), HeadError::TooLarge);
         assert!(parse(&of_size(HEAD_BYTES_MAX).as_bytes()[..HEAD_BYTES_MAX - 1]).unwrap().is_none());
         assert_eq!(parse(&[b'a'; HEAD_BYTES_MAX]).unwrap_err(), HeadError::TooLarge);
-        let of_fields = |count: usize| format!("GET / HTTP/1.0\r\n{}\r\n", "a:b\r\n".repeat(count));
+        let of_fields = |count: usize| format!("GET / HTTP/1.0\r\nHost: x\r\n{}\r\n", "a:b\r\n".repeat(count - 1));
         assert!(parse(of_fields(HEADERS_MAX).as_bytes()).unwrap().is_some());
         assert_eq!(parse(of_fields(HEADERS_MAX + 1).as_bytes()).unwrap_err(), HeadError::TooLarge);
     }

@@ -62,6 +62,7 @@ pub mod relay;
 pub mod session;
 pub mod store;
 pub mod tools;
+pub mod vital;
 pub mod ws;
 
 use std::net::SocketAddr;
@@ -73,7 +74,7 @@ use crossbeam_channel::Sender;
 
 use config::Config;
 use hub::Command;
-use limits::STOP_WAIT;
+use limits::{REQUESTS_STOP_WAIT, STOP_WAIT};
 use listener::{Caps, Front, Listening};
 use metrics::Metrics;
 
@@ -123,7 +124,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let hub = hub::start(commanded, writer, reader.clone(), limits, Arc::clone(&metrics));
     inner.extend(hub.map_err(StartError::Thread)?);
     let handle = hub::Handle::new(commands.clone(), reader);
-    let http = http::Server::start(handle.clone(), Arc::clone(&metrics)).map_err(StartError::Http)?;
+    let policy = http::Policy { origins: origins.clone(), limits };
+    let http = http::Server::start(handle.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
     let sessions = session::Context {
         commands: commands.clone(),
@@ -154,13 +156,17 @@ impl Running {
         // Fails only where the hub has ended.
         let _ = commands.send_deadline(Command::Stop, deadline);
         drop(commands);
-        while Instant::now() < deadline && (listening.connections() > 0 || !inner.is_empty()) {
-            // A thread that panicked has said so already.
+        while Instant::now() < deadline && !inner.is_empty() {
             inner.extract_if(.., |thread| thread.is_finished()).for_each(|thread| drop(thread.join()));
             thread::sleep(Duration::from_millis(2));
         }
-        if listening.connections() > 0 || !inner.is_empty() {
-            log::warn!("{} connections did not end in time", listening.connections());
+        // Everybody in a room has been told. What is left are requests on their way, and heads that may never come.
+        let soon = deadline.min(Instant::now() + REQUESTS_STOP_WAIT);
+        while Instant::now() < soon && listening.connections() > 0 {
+            thread::sleep(Duration::from_millis(2));
+        }
+        if !inner.is_empty() {
+            log::warn!("what was being stored did not come to its end in time");
         }
         drop(http);
     }

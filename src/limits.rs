@@ -23,6 +23,10 @@ pub const USERNAME_CHARS_MAX: usize = 32;
 /// Characters of a nonce.
 pub const NONCE_CHARS_MAX: usize = 64;
 
+/// Bytes of the latest frames of a room that the hub has at hand.
+pub const RING_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of them over all rooms; past it every room's older half goes.
+pub const RINGS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Stored frames that a join replays at most.
 pub const HISTORY_MAX: usize = 200;
 /// Bytes of a replay that are sent at once; a longer one is paged as its reader takes it.
@@ -37,6 +41,10 @@ pub const MISSED_MAX: usize = 1_000;
 const _: () = assert!(REPLAY_AT_ONCE_BYTES <= MESSAGE_BYTES_MAX / 2 && PAGE_BYTES_MAX <= MESSAGE_BYTES_MAX / 2);
 /// Members that a `welcome` and a room's listing name; beyond it only their count is given.
 pub const MEMBERS_LISTED_MAX: usize = 200;
+/// Messages in one page of a room's history, where nothing else is asked for.
+pub const MESSAGES_LISTED: usize = 50;
+/// Messages in one page at most.
+pub const MESSAGES_LISTED_MAX: usize = 200;
 /// Rooms in one page of the listing.
 pub const ROOMS_LISTED_MAX: usize = 200;
 /// Rooms that one connection is in at once.
@@ -56,6 +64,8 @@ pub const SEEN_PENDING_MAX: usize = 10_000;
 pub const DATA_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Requests that are with `tiny_http` at once; others wait for their turn.
 pub const RELAYS_MAX: usize = 24;
+/// Bodies that are held in memory at once: 16 MiB of them.
+pub const BODIES_MAX: usize = 256;
 /// How long a request waits for its turn before it is refused.
 pub const RELAY_WAIT: Duration = Duration::from_secs(5);
 /// Refused connections that are kept until they have read why.
@@ -74,7 +84,7 @@ const _: () = assert!(HEAD_BYTES_MAX <= STACK_BYTES / 4);
 const _: () = assert!(READ_BUFFER_BYTES <= MESSAGE_BYTES_MAX);
 
 /// Commands that wait for the hub. Each carries at most `FRAMES_PER_COMMAND_MAX` frames and about
-/// `MESSAGE_BYTES_MAX` of text, so this queue holds 16 MiB at the worst; a session that finds it full waits,
+/// `MESSAGE_BYTES_MAX` of text, twice that at the worst, so this queue holds 32 MiB; a session that finds it full waits,
 /// and its socket pushes back on its client.
 pub const COMMANDS_QUEUED_MAX: usize = 256;
 /// Frames that a session hands over at once, when its socket had several.
@@ -86,6 +96,8 @@ pub const APPENDS_PENDING_MAX: usize = 4_096;
 pub const COMMANDS_PER_ROUND_MAX: usize = 256;
 /// Bytes of a room's batch after which it is sent without waiting for the end of the round.
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of memory that a room keeps for its next batch.
+pub const BATCH_BYTES_KEPT: usize = 64 * 1024;
 
 /// All the outboxes together; past it the fullest is a slow consumer.
 pub const OUTBOXES_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -98,7 +110,12 @@ pub const CLOSE_WAIT: Duration = Duration::from_secs(3);
 pub const SLOW_CLOSE_WAIT: Duration = Duration::from_secs(30);
 /// How long a stop may take, from the signal to the end of the process.
 pub const STOP_WAIT: Duration = Duration::from_secs(4);
+/// How much of it requests over HTTP have that were on their way.
+pub const REQUESTS_STOP_WAIT: Duration = Duration::from_millis(500);
 const _: () = assert!(CLOSE_WAIT.as_millis() < STOP_WAIT.as_millis());
+
+/// Addresses whose rate is remembered.
+pub const RATES_KEPT_MAX: usize = 10_000;
 
 /// Refused frames, one forgiven each second, after which a connection is closed for abuse (1008).
 pub const STRIKES_MAX: u32 = 200;

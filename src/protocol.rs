@@ -191,7 +191,7 @@ pub enum ClientFrame {
     /// This connection comes to another room.
     Join {
         /// Which.
-        room: RoomId,
+        room: Option<RoomId>,
         /// How much of its past, and since when.
         replay: Replay,
         /// The client's own mark on it.
@@ -200,7 +200,7 @@ pub enum ClientFrame {
     /// This connection goes from a room.
     Leave {
         /// Which.
-        room: RoomId,
+        room: Option<RoomId>,
         /// The client's own mark on it.
         nonce: Option<Nonce>,
     },
@@ -357,13 +357,8 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
             Ok(ClientFrame::Text { room, content, nonce, reply_to })
         }
         "typing" => Ok(ClientFrame::Typing { room, nonce }),
-        kind @ ("join" | "leave") => {
-            let Some(room) = room else {
-                return Err(Rejected::new(ErrorCode::BadRoom, format!("to {kind} a room, say its room_id"), nonce));
-            };
-            if kind == "leave" {
-                return Ok(ClientFrame::Leave { room, nonce });
-            }
+        "leave" => Ok(ClientFrame::Leave { room, nonce }),
+        "join" => {
             let history =
                 fields.history.map_or(limits.history_default, |count| count.min(limits::HISTORY_MAX as u64) as usize);
             let after = fields.after.as_ref().map(|text| After::parse(&text.0));
@@ -376,7 +371,11 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
     }
 }
 
-fn checked_content(content: &str, limits: &Limits, nonce: Option<&Nonce>) -> Result<Box<str>, Rejected> {
+/// A message's text, if it can be one.
+///
+/// # Errors
+/// [`Rejected`], for an empty text or one over its bound.
+pub fn checked_content(content: &str, limits: &Limits, nonce: Option<&Nonce>) -> Result<Box<str>, Rejected> {
     if content.len() > limits.content_bytes_max {
         let sentence =
             format!("a message is {} bytes at most; this one has {}", limits.content_bytes_max, content.len());
@@ -439,14 +438,14 @@ mod tests {
         assert_eq!(
             decode(&format!(r#"{{"type":"join","room_id":"tea","after":"{id}","history":9999}}"#), &limits()),
             Ok(ClientFrame::Join {
-                room: room.clone(),
+                room: Some(room.clone()),
                 replay: Replay { history: limits::HISTORY_MAX, after: Some(After::parse(id)) },
                 nonce: None
             })
         );
         assert_eq!(
             decode(r#"{"type":"leave","room_id":"tea","nonce":"n1"}"#, &limits()),
-            Ok(ClientFrame::Leave { room, nonce: nonce.clone() })
+            Ok(ClientFrame::Leave { room: Some(room), nonce: nonce.clone() })
         );
         assert_eq!(
             decode(r#"{"type":"typing","nonce":"n1"}"#, &limits()),
@@ -464,7 +463,6 @@ mod tests {
             (r#"{"nonce":"n"}"#.to_string(), BadJson, true),
             (r#"{"content":"  \n","nonce":"n"}"#.to_string(), BadJson, true),
             (r#"{"type":"dance","nonce":"n"}"#.to_string(), BadType, true),
-            (r#"{"type":"join","nonce":"n"}"#.to_string(), BadRoom, true),
             (r#"{"content":"x","room_id":"a\u0000","nonce":"n"}"#.to_string(), BadRoom, true),
             (r#"{"content":"x","room_id":"dm:a:b","nonce":"n"}"#.to_string(), BadRoom, true),
             (format!(r#"{{"content":"x","nonce":"{long}"}}"#), TooLong, false),

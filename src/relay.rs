@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::answer::{self, Problem};
 use crate::head::{Framing, Head, HeadError, Version, field_line};
 use crate::http::{Endpoint, PEER_HEADER, WORKERS};
-use crate::limits::{BODY_BYTES_MAX, HUB_ANSWER_WAIT, Limits, RELAY_WAIT, RELAYS_MAX};
+use crate::limits::{BODIES_MAX, BODY_BYTES_MAX, HUB_ANSWER_WAIT, Limits, RELAY_WAIT, RELAYS_MAX};
 use crate::metrics::{Metrics, Refusal};
 
 /// An answer up to this size is read whole, so that its turn is over before a slow client has it.
@@ -92,6 +92,8 @@ pub struct Relay {
     endpoint: Endpoint,
     metrics: Arc<Metrics>,
     turns: Turns,
+    /// For bodies, which are held in memory before their request has its turn.
+    bodies: Turns,
     turn_wait: Duration,
 }
 
@@ -99,7 +101,7 @@ impl Relay {
     /// A relay to where an HTTP server listens.
     #[must_use]
     pub fn new(endpoint: Endpoint, metrics: Arc<Metrics>) -> Self {
-        Self { endpoint, metrics, turns: Turns::new(RELAYS_MAX), turn_wait: RELAY_WAIT }
+        Self { endpoint, metrics, turns: Turns::new(RELAYS_MAX), bodies: Turns::new(BODIES_MAX), turn_wait: RELAY_WAIT }
     }
 
     /// Carries out one request, `early` being what was read behind its head, or answers why not. Waits for the
@@ -130,6 +132,10 @@ impl Relay {
         limits: &Limits,
     ) -> Result<(), RelayError> {
         stream.set_write_timeout(Some(limits.write_stall)).map_err(|_| RelayError::Gone)?;
+        let _held = match head.framing() {
+            Framing::None | Framing::Length(0) => None,
+            Framing::Length(_) | Framing::Chunked => Some(self.bodies.take(self.turn_wait).ok_or(RelayError::Busy)?),
+        };
         let body = read_body(stream, head, early, limits)?;
         let turn = self.turns.take(self.turn_wait).ok_or(RelayError::Busy)?;
         let mut answering = self.ask(&request(head, peer, &body)).map_err(|error| {
@@ -490,7 +496,8 @@ mod tests {
     impl Rig {
         fn new() -> Self {
             let metrics = Arc::new(Metrics::default());
-            let server = Server::start(Rooms::of(&["tea"]), Arc::clone(&metrics)).unwrap();
+            let server =
+                Server::start(Rooms::of(&["tea"]), crate::http::Policy::default(), Arc::clone(&metrics)).unwrap();
             Self {
                 listener: TcpListener::bind("127.0.0.1:0").unwrap(),
                 relay: Arc::new(Relay::new(server.endpoint(), Arc::clone(&metrics))),
@@ -708,7 +715,7 @@ mod tests {
             ("1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 65537", 413),
             ("1.1\r\nHost: h\r\nExpect: tea\r\nContent-Length: 4", 417),
             ("1.1\r\nHost: h\r\nExpect: tea", 417),
-            ("1.0\r\nExpect: 100-continue\r\nContent-Length: 0", 405),
+            ("1.0\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 0", 405),
         ] {
             let answer = rig.ask(format!("POST /healthz HTTP/{head}\r\n\r\n"));
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");

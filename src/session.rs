@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::answer::{self, Problem};
 use crate::config::Origin;
 use crate::head::{Framing, Head, Version, query_value, unescape};
-use crate::hub::{Command, Connect, Handle, Inbound};
+use crate::hub::{Command, Connect, Handle, Inbound, Newcomer};
 use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, STRIKES_MAX};
 use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
@@ -93,14 +93,16 @@ fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: 
         let identity = identify(way_in.token.as_deref(), &context.directory)?;
         Ok((way_in, identity))
     });
-    let (way_in, (id, guest)) = match asked {
+    let (way_in, (id, newcomer)) = match asked {
         Ok(asked) => asked,
         Err(refused) => {
             context.metrics.refused(refused.reason);
+            // To be told what may be asked here (RFC 9110, section 9.3.7) is no refusal.
+            let is_question = head.method() == "OPTIONS" && refused.status == 405;
             let problem = Problem {
                 headers: refused.headers,
                 head_only: head.method() == "HEAD",
-                ..Problem::new(refused.status, &refused.sentence, refused.code)
+                ..Problem::new(if is_question { 204 } else { refused.status }, &refused.sentence, refused.code)
             };
             answer::refuse(socket, &problem);
             return None;
@@ -114,11 +116,11 @@ fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: 
     (&**socket).write_all(response.as_bytes()).ok()?;
     let person = Person { id, username: way_in.username };
     let WayIn { room, replay, .. } = way_in;
-    Some(Connect { connection, socket: Arc::clone(socket), person, room, replay, guest })
+    Some(Connect { connection, socket: Arc::clone(socket), person, room, replay, newcomer })
 }
 
 /// Who a token says that somebody is; without a token that is known, somebody new, with a token to come back by.
-fn identify(token: Option<&str>, directory: &Handle) -> Result<(UserId, Option<(NewGuest, Box<str>)>), Refused> {
+fn identify(token: Option<&str>, directory: &Handle) -> Result<(UserId, Option<Newcomer>), Refused> {
     if let Some(token) = token {
         let bearer = directory.bearer(token).map_err(|busy| Refused {
             headers: &[("Retry-After", "1")],
@@ -131,7 +133,7 @@ fn identify(token: Option<&str>, directory: &Handle) -> Result<(UserId, Option<(
     let id = UserId(Uuid::new_v4());
     let token = new_token();
     let guest = NewGuest { id, token_hash: TokenHash::of(&token) };
-    Ok((id, Some((guest, token))))
+    Ok((id, Some(Newcomer { guest, token })))
 }
 
 /// 256 bits from the system, in hex.
@@ -148,10 +150,9 @@ fn new_token() -> Box<str> {
 /// Reads what a request wants, in the order in which a client would mend it.
 fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Refused> {
     let refused = |status, sentence, code| Refused::new(status, sentence, code, Refusal::Upgrade);
-    let (room, username) = names(head)?;
     if head.method() != "GET" && head.method() != "HEAD" {
         return Err(Refused {
-            headers: &[("Allow", "GET")],
+            headers: &[("Allow", "GET, HEAD, OPTIONS")],
             ..refused(405, "a WebSocket is opened by GET", "method_not_allowed")
         });
     }
@@ -172,6 +173,7 @@ fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Ref
             ..refused(426, "only version 13 of the WebSocket protocol is spoken here", "upgrade_required")
         });
     }
+    let (room, username) = names(head)?;
     let mut keys = head.headers_named("Sec-WebSocket-Key");
     let (Some(key), None) = (keys.next(), keys.next()) else {
         return Err(refused(400, "a WebSocket needs one Sec-WebSocket-Key", "bad_request"));
@@ -239,15 +241,11 @@ fn is_key(key: &[u8]) -> bool {
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_digit)
 }
 
-/// Programs send no Origin. A page's must be ours, or one that the operator named (section 10.2).
+/// Whether a request comes from a page that may connect (RFC 6455, section 10.2).
 fn origin_is_welcome(head: &Head, origins: &[Origin]) -> bool {
     let mut given = head.headers_named("Origin");
-    let Some(origin) = given.next() else { return true };
-    let origin = std::str::from_utf8(origin).ok().and_then(|text| text.parse::<Origin>().ok());
-    let (Some(origin), None) = (origin, given.next()) else {
-        return false;
-    };
-    origins.contains(&origin) || head.host().is_some_and(|host| origin.is_served_by(host))
+    let origin = given.next().map(|bytes| std::str::from_utf8(bytes).unwrap_or_default());
+    given.next().is_none() && Origin::is_welcome(origin, head.host(), origins)
 }
 
 /// Makes commands of messages.
@@ -371,7 +369,10 @@ fn converse(
         }
         let (inbound, reason) = match read {
             Ok(message) => {
-                socket.get_mut().message_came();
+                match &message {
+                    Message::Ping(payload) | Message::Pong(payload) => socket.get_mut().control_came(payload.len()),
+                    _ => socket.get_mut().message_came(),
+                }
                 in_hand.bytes += message.len();
                 let inbound = match message {
                     Message::Text(text) => Some(decoder.text(&text)),
@@ -418,6 +419,9 @@ impl InHand {
 fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
     match error {
         Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Some((CloseReason::IDLE, DropReason::Idle)),
+        Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Some((CloseReason::PIECES, DropReason::Abuse))
+        }
         Error::ConnectionClosed
         | Error::AlreadyClosed
         | Error::Io(_)

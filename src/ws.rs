@@ -38,6 +38,8 @@ impl CloseReason {
     pub const UTF8: Self = Self { code: 1007, text: "text that is not UTF-8" };
     /// The peer was silent, or took too long over one message.
     pub const IDLE: Self = Self { code: 1008, text: "nothing heard for too long" };
+    /// The peer cut a message into more pieces than anybody needs.
+    pub const PIECES: Self = Self { code: 1008, text: "a message in too many pieces" };
     /// The peer went on after being refused.
     pub const ABUSE: Self = Self { code: 1008, text: "too much was refused" };
     /// The peer sent too large a message.
@@ -162,9 +164,26 @@ impl Stream {
         self.waiting_since = None;
     }
 
+    /// A control frame with so large a payload came, perhaps between the frames of a message: that one's time goes on.
+    pub fn control_came(&mut self, payload: usize) {
+        // Two bytes and a mask of four before it (section 5.5).
+        self.bytes_of_message = self.bytes_of_message.saturating_sub(6 + payload);
+        if self.bytes_of_message == 0 {
+            self.waiting_since = None;
+        }
+    }
+
     /// Says whether messages are in hand that wait for the next read to return.
     pub fn set_in_hand(&mut self, in_hand: bool) {
         self.in_hand = in_hand;
+    }
+
+    /// Sees to the bound on what a message takes around its payload, then waits no longer than it may.
+    fn prepare_read(&mut self) -> io::Result<()> {
+        if self.bytes_of_message > RAW_BYTES_PER_MESSAGE_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if self.in_hand { Ok(()) } else { self.prepare_wait() }
     }
 
     /// Sets the socket's time-out to what is left for a message that has begun, or back to the full time.
@@ -179,7 +198,7 @@ impl Stream {
         let now = Instant::now();
         let since = *self.waiting_since.get_or_insert(now);
         let left = self.deadline.saturating_sub(now - since);
-        if left.is_zero() || self.bytes_of_message > RAW_BYTES_PER_MESSAGE_MAX {
+        if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.socket.set_read_timeout(Some(left))?;
@@ -196,9 +215,7 @@ impl Read for Stream {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let flags = if self.in_hand { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-        if !self.in_hand {
-            self.prepare_wait()?;
-        }
+        self.prepare_read()?;
         loop {
             match recv(&*self.socket, &mut *buffer, flags) {
                 Ok((count, _)) => {
@@ -266,6 +283,7 @@ mod tests {
             CloseReason::PROTOCOL,
             CloseReason::UTF8,
             CloseReason::IDLE,
+            CloseReason::PIECES,
             CloseReason::ABUSE,
             CloseReason::TOO_LARGE,
             CloseReason::SLOW_CONSUMER,

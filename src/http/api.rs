@@ -2,15 +2,23 @@
 //!
 //! Runs on the HTTP workers and asks the hub, which answers in time or is busy. No request here makes a room.
 
-use serde::Serialize;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use uuid::Builder;
 
 use super::{Reply, Request};
+use crate::config::Origin;
 use crate::head::{BadEscape, unescape};
-use crate::hub::{Busy, Handle, RoomDetail, RoomSummary};
-use crate::limits::ROOMS_LISTED_MAX;
-use crate::model::{NameError, RoomId};
+use crate::hub::{Busy, Handle, HistoryError, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
+use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
+use crate::model::{FrameId, NameError, Nonce, Person, RoomId, USERNAME_DEFAULT, UserId, Username};
+use crate::protocol::{self, ClientFrame, ErrorCode, Rejected};
+use crate::store::Stored;
 
-/// What REST asks of the hub.
+/// What REST asks of the hub and the store.
 pub trait Directory: Send + Sync + 'static {
     /// The rooms behind `after`, ordered by id, `limit` at most.
     ///
@@ -23,6 +31,30 @@ pub trait Directory: Send + Sync + 'static {
     /// # Errors
     /// [`Busy`] where there is no answer in time.
     fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy>;
+
+    /// A page of a room's messages, and whether there are more; `None` where there is no such room.
+    ///
+    /// # Errors
+    /// [`HistoryError`].
+    fn messages(
+        &self,
+        id: &RoomId,
+        from: HistoryFrom,
+        limit: usize,
+        words: Option<&str>,
+    ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError>;
+
+    /// Who bears a token.
+    ///
+    /// # Errors
+    /// [`Busy`] where it can't be looked up.
+    fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy>;
+
+    /// Says something in a room.
+    ///
+    /// # Errors
+    /// [`Busy`] where there is no answer in time.
+    fn post(&self, post: Post) -> Result<Outcome, Busy>;
 }
 
 impl Directory for Handle {
@@ -32,6 +64,24 @@ impl Directory for Handle {
 
     fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy> {
         Handle::room(self, id)
+    }
+
+    fn messages(
+        &self,
+        id: &RoomId,
+        from: HistoryFrom,
+        limit: usize,
+        words: Option<&str>,
+    ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError> {
+        Handle::messages(self, id, from, limit, words)
+    }
+
+    fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy> {
+        Handle::bearer(self, token)
+    }
+
+    fn post(&self, post: Post) -> Result<Outcome, Busy> {
+        Handle::post(self, post)
     }
 }
 
@@ -44,22 +94,67 @@ enum ApiError {
     Escape(#[from] BadEscape),
     #[error("the room behind which to begin can't be one: {0}")]
     After(#[from] NameError),
-    #[error("limit is a number from 1 to {ROOMS_LISTED_MAX}")]
-    Limit,
+    #[error("limit is a number from 1 to {0}")]
+    Limit(usize),
+    #[error("before and after are ids of messages, and only one of them can be said")]
+    Cursor,
+    #[error("a page of another origin may not write here")]
+    Origin,
+    #[error("send JSON as application/json, or the text of a message as text/plain")]
+    ContentType,
+    #[error("the body is not text in UTF-8")]
+    Utf8,
+    #[error("that token is nobody's")]
+    Token,
+    #[error("not so fast")]
+    Rate(std::time::Duration),
+    #[error("{}", .0.sentence)]
+    Rejected(Rejected),
     #[error("the server is busy; try again")]
     Busy(#[from] Busy),
 }
 
+impl From<HistoryError> for ApiError {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Unknown => Self::Cursor,
+            HistoryError::Busy(busy) => Self::Busy(busy),
+        }
+    }
+}
+
 impl From<ApiError> for Reply {
     fn from(error: ApiError) -> Self {
-        let (status, code) = match error {
+        let (status, code) = match &error {
             ApiError::NoRoom => (404, "not_found"),
-            ApiError::After(_) => (400, "bad_room"),
-            ApiError::Escape(_) | ApiError::Limit => (400, "bad_request"),
+            ApiError::Escape(_) => (400, "bad_room"),
+            ApiError::Limit(_) | ApiError::Cursor | ApiError::After(_) => (400, "bad_request"),
+            ApiError::Origin => (403, "forbidden"),
+            ApiError::ContentType => (415, "bad_type"),
+            ApiError::Utf8 => (400, "bad_json"),
+            ApiError::Token => (401, "forbidden"),
+            ApiError::Rate(_) => (429, "rate_limited"),
+            ApiError::Rejected(rejected) => match rejected.code {
+                ErrorCode::BadJson => (400, "bad_json"),
+                ErrorCode::BadType => (400, "bad_type"),
+                ErrorCode::BadRoom => (400, "bad_room"),
+                ErrorCode::BadName => (400, "bad_name"),
+                ErrorCode::TooLong => (413, "too_long"),
+                ErrorCode::RateLimited => (429, "rate_limited"),
+                ErrorCode::NotFound => (404, "not_found"),
+                ErrorCode::Forbidden => (403, "forbidden"),
+                ErrorCode::Conflict => (409, "conflict"),
+                ErrorCode::Busy => (503, "busy"),
+            },
             ApiError::Busy(_) => (503, "busy"),
         };
         let reply = Self::problem(status, &error.to_string(), code);
-        if status == 503 { reply.with("Retry-After", "1") } else { reply }
+        match error {
+            ApiError::Rate(wait) => reply.with("Retry-After", (wait.as_secs() + 1).to_string()),
+            ApiError::Token => reply.with("WWW-Authenticate", "Bearer"),
+            _ if status == 503 => reply.with("Retry-After", "1"),
+            _ => reply,
+        }
     }
 }
 
@@ -73,6 +168,133 @@ pub fn room(request: &Request<'_>) -> Reply {
     detail(request).unwrap_or_else(Reply::from)
 }
 
+/// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
+pub fn messages(request: &Request<'_>) -> Reply {
+    history(request).unwrap_or_else(Reply::from)
+}
+
+/// `POST /api/rooms/{id}/messages`
+pub fn post(request: &Request<'_>) -> Reply {
+    posted(request).unwrap_or_else(Reply::from)
+}
+
+/// The room that stands in the path before `/messages`. What no room can be called is a room that is not there.
+fn room_of(request: &Request<'_>) -> Result<RoomId, ApiError> {
+    let id = request.path.rsplit('/').nth(1).unwrap_or_default();
+    RoomId::parse(&unescape(id).map_err(|_| ApiError::NoRoom)?).map_err(|_| ApiError::NoRoom)
+}
+
+fn history(request: &Request<'_>) -> Result<Reply, ApiError> {
+    #[derive(Serialize)]
+    struct Page<'a> {
+        data: Vec<&'a RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<FrameId>,
+    }
+    let id = room_of(request)?;
+    let limit = match request.query_value("limit").transpose()? {
+        None => MESSAGES_LISTED,
+        Some(text) => match text.parse::<usize>() {
+            Ok(limit) if limit > 0 => limit.min(MESSAGES_LISTED_MAX),
+            _ => return Err(ApiError::Limit(MESSAGES_LISTED_MAX)),
+        },
+    };
+    let cursor = |name| match request.query_value(name).transpose()? {
+        None => Ok(None),
+        Some(text) => FrameId::parse(&text).map(Some).ok_or(ApiError::Cursor),
+    };
+    let from = match (cursor("before")?, cursor("after")?) {
+        (None, None) => HistoryFrom::Latest,
+        (Some(before), None) => HistoryFrom::Before(before),
+        (None, Some(after)) => HistoryFrom::After(after),
+        (Some(_), Some(_)) => return Err(ApiError::Cursor),
+    };
+    let words = request.query_value("q").transpose()?;
+    let page = request.directory.messages(&id, from, limit, words.as_deref())?;
+    let (frames, has_more) = page.ok_or(ApiError::NoRoom)?;
+    let onward = if matches!(from, HistoryFrom::After(_)) { frames.last() } else { frames.first() };
+    let next = onward.filter(|_| has_more).map(|stored| stored.id);
+    let data = frames.iter().filter_map(|stored| raw(&stored.json)).collect();
+    Ok(Reply::json(&Page { data, next }))
+}
+
+fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
+    #[derive(Deserialize)]
+    struct Named {
+        username: Option<String>,
+    }
+    #[derive(Serialize)]
+    struct Posted<'a> {
+        data: Option<&'a RawValue>,
+    }
+    if !Origin::is_welcome(request.header("Origin"), request.header("Host"), &request.policy.origins) {
+        return Err(ApiError::Origin);
+    }
+    request.take_turn(Instant::now()).map_err(ApiError::Rate)?;
+    let room = room_of(request)?;
+    let text = std::str::from_utf8(request.body).map_err(|_| ApiError::Utf8)?;
+    let limits = &request.policy.limits;
+    let media_type = request.header("Content-Type").unwrap_or_default().split(';').next().unwrap_or_default();
+    let (content, nonce, reply_to, named) = match media_type.trim().to_ascii_lowercase().as_str() {
+        "application/json" => {
+            // A message as typed has no JSON around it; a body that says that it is JSON is held to it.
+            let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
+            let ClientFrame::Text { content, nonce, reply_to, .. } =
+                protocol::decode(frame, limits).map_err(ApiError::Rejected)?
+            else {
+                let rejected = Rejected::new(ErrorCode::BadType, "only messages can be posted here", None);
+                return Err(ApiError::Rejected(rejected));
+            };
+            let named = serde_json::from_str::<Named>(frame).ok().and_then(|named| named.username);
+            (content, nonce, reply_to, named)
+        }
+        "text/plain" => (protocol::checked_content(text, limits, None).map_err(ApiError::Rejected)?, None, None, None),
+        _ => return Err(ApiError::ContentType),
+    };
+    let bad_name = |what, error: NameError| {
+        ApiError::Rejected(Rejected::new(ErrorCode::BadName, format!("the {what} can't be taken: {error}"), None))
+    };
+    let nonce = match request.header("Idempotency-Key") {
+        None => nonce,
+        Some(key) => Some(Nonce::parse(key).map_err(|error| bad_name("Idempotency-Key", error))?),
+    };
+    let named = match named {
+        Some(name) => Some(name),
+        None => request.query_value("username").transpose()?,
+    };
+    let named = named.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| USERNAME_DEFAULT.into());
+    let username = Username::parse(&named).map_err(|error| bad_name("username", error))?;
+    let id = match request.header("Authorization") {
+        None => passer_by(&username),
+        Some(value) => {
+            let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+            let token = token.ok_or(ApiError::Token)?.1.trim();
+            request.directory.bearer(token)?.ok_or(ApiError::Token)?
+        }
+    };
+    let post = Post { room, author: Person { id, username }, content, nonce, reply_to };
+    let (status, json) = match request.directory.post(post)? {
+        Outcome::Stored(json) => (201, json),
+        Outcome::Duplicate(json) => (200, json),
+        Outcome::Refused(rejected) => return Err(ApiError::Rejected(rejected)),
+    };
+    Ok(Reply { status, ..Reply::json(&Posted { data: raw(&json) }) })
+}
+
+/// Who posts without a token: nobody who could be known again, but the same for the same name, so that trying again
+/// with the same Idempotency-Key is known as that. A version 8 UUID (RFC 9562, section 5.8), as no other id here is.
+fn passer_by(username: &Username) -> UserId {
+    let hash: [u8; 32] = Sha256::digest(username.as_str().as_bytes()).into();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    UserId(Builder::from_custom_bytes(bytes).into_uuid())
+}
+
+/// A stored frame as it is, inside another JSON.
+fn raw(json: &[u8]) -> Option<&RawValue> {
+    serde_json::from_slice(json).ok()
+}
+
 fn listing(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
     struct Page {
@@ -84,7 +306,7 @@ fn listing(request: &Request<'_>) -> Result<Reply, ApiError> {
         None => ROOMS_LISTED_MAX,
         Some(text) => match text.parse::<usize>() {
             Ok(limit) if limit > 0 => limit.min(ROOMS_LISTED_MAX),
-            _ => return Err(ApiError::Limit),
+            _ => return Err(ApiError::Limit(ROOMS_LISTED_MAX)),
         },
     };
     let after = match request.query_value("after").transpose()? {

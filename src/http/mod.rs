@@ -18,15 +18,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use serde::Serialize;
 use uuid::Uuid;
 
 pub use self::api::Directory;
+use crate::config::Origin;
 use crate::head::{BadEscape, query_value};
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::{BODY_BYTES_MAX, Limits};
 use crate::metrics::Metrics;
 use crate::protocol::http_error;
+use crate::rate::TokenBuckets;
 
 /// Threads that answer requests. They wait for the hub at most, never for a client.
 pub const WORKERS: usize = 2;
@@ -85,7 +89,18 @@ struct Shared {
     listening: Mutex<Option<Arc<Listening>>>,
     is_stopping: AtomicBool,
     directory: Box<dyn Directory>,
+    policy: Policy,
+    posts: Mutex<TokenBuckets<String>>,
     metrics: Arc<Metrics>,
+}
+
+/// What the operator allows.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Pages besides our own that may write.
+    pub origins: Vec<Origin>,
+    /// The bounds.
+    pub limits: Limits,
 }
 
 /// One run of `tiny_http`. The fields are dropped in this order: it looks for its socket as it goes.
@@ -102,11 +117,13 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(directory: impl Directory, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+    pub fn start(directory: impl Directory, policy: Policy, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let shared = Arc::new(Shared {
             listening: Mutex::new(Some(Arc::new(Listening::start()?))),
             is_stopping: AtomicBool::new(false),
             directory: Box::new(directory),
+            posts: Mutex::new(TokenBuckets::new(policy.limits.rate_per_s, policy.limits.rate_burst)),
+            policy,
             metrics,
         });
         let mut server = Self { shared, workers: Vec::with_capacity(WORKERS) };
@@ -209,14 +226,23 @@ impl Shared {
     fn answer(&self, mut request: tiny_http::Request) {
         self.metrics.http_requests.increment();
         // What is left of a body is put into memory by tiny_http, all at once. The relay has seen to its size.
-        let body = &mut request.as_reader().take(BODY_BYTES_MAX as u64);
-        let _ = io::copy(body, &mut io::sink());
+        let mut body = Vec::new();
+        // An error here is the relay's having gone.
+        let _ = request.as_reader().take(BODY_BYTES_MAX as u64).read_to_end(&mut body);
         let (path, query) = match request.url().split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (request.url(), None),
         };
-        let question =
-            Request { path, query, headers: request.headers(), directory: &*self.directory, metrics: &self.metrics };
+        let question = Request {
+            path,
+            query,
+            headers: request.headers(),
+            body: &body,
+            directory: &*self.directory,
+            policy: &self.policy,
+            posts: &self.posts,
+            metrics: &self.metrics,
+        };
         let method = request.method().as_str();
         let reply = catch_unwind(AssertUnwindSafe(|| dispatch(method, &question))).unwrap_or_else(|_| {
             log::error!("a handler of {method} requests has panicked");
@@ -277,9 +303,14 @@ fn directories() -> impl Iterator<Item = PathBuf> {
 fn sweep(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(DIRECTORY_PREFIX) {
-            let connected = UnixStream::connect(entry.path().join(SOCKET_NAME));
-            // Another user's says that it may not be looked into.
-            if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            // Without waiting, as it may be anybody's: who listens takes it or is busy, and another user's may not be
+            // looked into.
+            let connected = rustix::net::SocketAddrUnix::new(entry.path().join(SOCKET_NAME)).and_then(|address| {
+                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                rustix::net::connect(&socket, &address)
+            });
+            if connected == Err(rustix::io::Errno::CONNREFUSED) {
                 drop(PrivateDirectory(entry.path()));
             }
         }
@@ -309,11 +340,21 @@ pub(crate) struct Request<'a> {
     path: &'a str,
     query: Option<&'a str>,
     headers: &'a [tiny_http::Header],
+    body: &'a [u8],
     directory: &'a dyn Directory,
+    policy: &'a Policy,
+    posts: &'a Mutex<TokenBuckets<String>>,
     metrics: &'a Metrics,
 }
 
 impl Request<'_> {
+    /// Takes a token of the address that asks, or says how long it must wait.
+    fn take_turn(&self, now: Instant) -> Result<(), Duration> {
+        let peer = self.header(PEER_HEADER).unwrap_or_default();
+        let address = peer.rsplit_once(':').map_or(peer, |(address, _)| address);
+        self.posts.lock().unwrap_or_else(PoisonError::into_inner).take(address.to_owned(), now)
+    }
+
     fn header(&self, name: &'static str) -> Option<&str> {
         let header = self.headers.iter().find(|header| header.field.equiv(name))?;
         Some(header.value.as_str())
@@ -395,6 +436,8 @@ enum Paths {
     Exact(&'static str),
     /// This and one part more, which may not be empty.
     Item(&'static str),
+    /// This, a part that may not be empty, and this behind it.
+    Within(&'static str, &'static str),
     /// Those of the page.
     Assets,
 }
@@ -404,6 +447,10 @@ impl Paths {
         match self {
             Self::Exact(exact) => path == *exact,
             Self::Item(prefix) => path.strip_prefix(prefix).is_some_and(|item| !item.is_empty() && !item.contains('/')),
+            Self::Within(prefix, suffix) => {
+                let item = path.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+                item.is_some_and(|item| !item.is_empty() && !item.contains('/'))
+            }
             Self::Assets => assets::has(path),
         }
     }
@@ -424,6 +471,11 @@ const ROUTES: &[Route] = &[
     Route { paths: Paths::Exact("/metrics"), methods: &[("GET", metrics)], is_public: false },
     Route { paths: Paths::Exact("/api/rooms"), methods: &[("GET", api::rooms)], is_public: true },
     Route { paths: Paths::Item("/api/rooms/"), methods: &[("GET", api::room)], is_public: true },
+    Route {
+        paths: Paths::Within("/api/rooms/", "/messages"),
+        methods: &[("GET", api::messages), ("POST", api::post)],
+        is_public: true,
+    },
     Route { paths: Paths::Assets, methods: &[("GET", assets::get)], is_public: false },
 ];
 
@@ -475,7 +527,11 @@ fn dispatch(method: &str, request: &Request<'_>) -> Reply {
     reply.with_security()
 }
 
-fn healthz(_: &Request<'_>) -> Reply {
+/// Says that it is well only if the hub and the store say anything at all.
+fn healthz(request: &Request<'_>) -> Reply {
+    if request.directory.rooms(None, 1).is_err() {
+        return Reply::problem(503, "the server is busy", "busy").with("Retry-After", "1");
+    }
     Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..]).with("Cache-Control", "no-store")
 }
 
@@ -489,8 +545,10 @@ pub(crate) mod tests {
     use std::sync::LazyLock;
 
     use super::*;
-    use crate::hub::{Busy, RoomDetail, RoomSummary};
-    use crate::model::{Person, RoomId, Seq, UserId, Username};
+    use crate::hub::{Busy, HistoryError, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
+    use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
+    use crate::protocol::{ErrorCode, Rejected};
+    use crate::store::Stored;
 
     /// Rooms without a hub.
     #[derive(Debug, Clone, Default)]
@@ -533,6 +591,39 @@ pub(crate) mod tests {
                 clients: vec![Person { id: UserId(Uuid::nil()), username: Username::parse("Ana").unwrap() }],
             }))
         }
+
+        fn messages(
+            &self,
+            id: &RoomId,
+            _: HistoryFrom,
+            limit: usize,
+            words: Option<&str>,
+        ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError> {
+            let frame = |seq: u64| Stored {
+                id: FrameId(Uuid::from_u128(u128::from(seq))),
+                seq: Seq(seq),
+                json: format!(r#"{{"seq":{seq},"q":"{}"}}"#, words.unwrap_or("-")).into_bytes().into(),
+            };
+            Ok(self.room(id)?.map(|_| ((1..=limit.min(3) as u64).map(frame).collect(), limit < 3)))
+        }
+
+        fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy> {
+            Ok((token == "good").then(|| UserId(Uuid::nil())))
+        }
+
+        fn post(&self, post: Post) -> Result<Outcome, Busy> {
+            if self.is_busy {
+                return Err(Busy);
+            }
+            let nonce = post.nonce.as_ref().map_or("-", Nonce::as_str);
+            let json = format!(r#"{{"by":"{}","says":"{}","nonce":"{nonce}"}}"#, post.author.username, post.content);
+            let json: Arc<[u8]> = json.into_bytes().into();
+            Ok(match nonce {
+                "again" => Outcome::Duplicate(json),
+                "taken" => Outcome::Refused(Rejected::new(ErrorCode::Conflict, "taken", post.nonce)),
+                _ => Outcome::Stored(json),
+            })
+        }
     }
 
     impl Reply {
@@ -550,7 +641,10 @@ pub(crate) mod tests {
     pub(crate) fn request<'a>(target: &'a str, headers: &'a [tiny_http::Header], rooms: &'a Rooms) -> Request<'a> {
         static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        Request { path, query, headers, directory: rooms, metrics: &METRICS }
+        static POLICY: LazyLock<Policy> = LazyLock::new(Policy::default);
+        static POSTS: LazyLock<Mutex<TokenBuckets<String>>> = LazyLock::new(|| Mutex::new(TokenBuckets::new(0, 0)));
+        let (policy, posts) = (&*POLICY, &*POSTS);
+        Request { path, query, headers, body: &[], directory: rooms, policy, posts, metrics: &METRICS }
     }
 
     fn ask(method: &str, target: &str) -> Reply {
@@ -559,6 +653,73 @@ pub(crate) mod tests {
             assert_eq!(reply.header(name), Some(value), "{method} {target}");
         }
         reply
+    }
+
+    fn posted(target: &str, fields: &[(&str, &str)], body: &str) -> (u16, String) {
+        let (rooms, headers) = (Rooms::of(&["tea"]), headers(fields));
+        let reply = dispatch("POST", &Request { body: body.as_bytes(), ..request(target, &headers, &rooms) });
+        (reply.status, String::from_utf8(reply.body.into_owned()).unwrap())
+    }
+
+    #[test]
+    fn a_message_is_posted_as_json_or_as_text() {
+        const PATH: &str = "/api/rooms/tea/messages";
+        const JSON: (&str, &str) = ("Content-Type", "application/json");
+        const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
+        for (target, fields, body, status, part) in [
+            (
+                PATH,
+                &[JSON][..],
+                r#"{"content":"hi","username":"ana"}"#,
+                201,
+                r#"{"data":{"by":"ana","says":"hi","nonce":"-"}}"#,
+            ),
+            (PATH, &[TEXT], "{as typed", 201, r#""by":"Anonymous","says":"{as typed""#),
+            (PATH, &[TEXT, ("Idempotency-Key", "k1")], "hi", 201, r#""nonce":"k1""#),
+            ("/api/rooms/tea/messages?username=bob+b", &[TEXT], "hi", 201, r#""by":"bob b""#),
+            (PATH, &[JSON], r#"{"content":"hi","nonce":"again"}"#, 200, r#""nonce":"again""#),
+            (PATH, &[JSON], r#"{"content":"hi","nonce":"taken"}"#, 409, "conflict"),
+            (PATH, &[TEXT, ("Authorization", "Bearer good")], "hi", 201, "says"),
+            (PATH, &[TEXT, ("Authorization", "Bearer bad")], "hi", 401, "nobody's"),
+            (PATH, &[TEXT, ("Authorization", "Basic x")], "hi", 401, "nobody's"),
+            (PATH, &[], "hi", 415, "application/json"),
+            (PATH, &[JSON], "hi", 400, "bad_json"),
+            (PATH, &[JSON], r#"{"content":""}"#, 400, "bad_json"),
+            (PATH, &[JSON], r#"{"type":"join","room_id":"x"}"#, 400, "bad_type"),
+            (PATH, &[TEXT, ("Host", "a"), ("Origin", "http://b")], "hi", 403, "forbidden"),
+            (PATH, &[TEXT, ("Host", "a"), ("Origin", "http://a")], "hi", 201, "says"),
+            ("/api/rooms/dm:x/messages", &[TEXT], "hi", 404, "not_found"),
+            ("/api/rooms/tea/messages?username=%E2%80%AEx", &[TEXT], "hi", 400, "bad_name"),
+        ] {
+            let (found, text) = posted(target, fields, body);
+            assert_eq!(found, status, "{target} {fields:?} {body}: {text}");
+            assert!(text.contains(part), "{text} has no {part}");
+        }
+        let long = "x".repeat(9_000);
+        assert_eq!(posted(PATH, &[TEXT], &long).0, 413);
+    }
+
+    #[test]
+    fn history_says_how_to_go_on() {
+        let body = |target: &str| String::from_utf8(ask("GET", target).body.into_owned()).unwrap();
+        let page = body("/api/rooms/tea/messages?limit=2&q=a%20b");
+        assert!(
+            page.starts_with(
+                r#"{"data":[{"seq":1,"q":"a b"},{"seq":2,"q":"a b"}],"next":"00000000-0000-0000-0000-000000000001"}"#
+            ),
+            "{page}"
+        );
+        let on = body("/api/rooms/tea/messages?limit=2&after=00000000-0000-0000-0000-000000000001");
+        assert!(on.ends_with(r#""next":"00000000-0000-0000-0000-000000000002"}"#), "{on}");
+        assert!(!body("/api/rooms/tea/messages?limit=200").contains("next"));
+        for bad in [
+            "limit=0",
+            "before=x",
+            "before=00000000-0000-0000-0000-000000000001&after=00000000-0000-0000-0000-000000000001",
+        ] {
+            assert_eq!(ask("GET", &format!("/api/rooms/tea/messages?{bad}")).status, 400, "{bad}");
+        }
+        assert_eq!(ask("GET", "/api/rooms/none/messages").status, 404);
     }
 
     #[test]
@@ -580,7 +741,7 @@ pub(crate) mod tests {
             assert_eq!(methods.is_some(), public, "{target}");
         }
         assert_eq!(ask("OPTIONS", "*").status, 204);
-        assert_eq!(ask("OPTIONS", "*").header("Allow"), Some("GET, HEAD, OPTIONS"));
+        assert_eq!(ask("OPTIONS", "*").header("Allow"), Some("GET, HEAD, POST, OPTIONS"));
     }
 
     #[test]
@@ -622,7 +783,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_panic_costs_its_own_request_only() {
-        let http = Server::start(Rooms::default(), Arc::default()).unwrap();
+        let http = Server::start(Rooms::default(), Policy::default(), Arc::default()).unwrap();
         for _ in 0..2 * WORKERS {
             let answer = exchange(&http.endpoint(), "/api/rooms/panic");
             assert!(answer.starts_with("HTTP/1.0 500 "), "{answer}");
@@ -634,7 +795,7 @@ pub(crate) mod tests {
     #[test]
     fn the_socket_is_private_and_goes_with_its_server() {
         use std::os::unix::fs::PermissionsExt;
-        let http = Server::start(Rooms::default(), Arc::default()).unwrap();
+        let http = Server::start(Rooms::default(), Policy::default(), Arc::default()).unwrap();
         let endpoint = http.endpoint();
         let path = endpoint.0.listening().as_ref().unwrap().path.clone();
         let directory = path.parent().unwrap();
@@ -646,7 +807,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_lost_socket_is_made_anew() {
-        let http = Server::start(Rooms::default(), Arc::default()).unwrap();
+        let http = Server::start(Rooms::default(), Policy::default(), Arc::default()).unwrap();
         let endpoint = http.endpoint();
         for loss in ["file", "listener", "file"] {
             let listening = endpoint.0.listening().clone().unwrap();

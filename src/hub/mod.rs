@@ -22,13 +22,14 @@ use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 use serde::Serialize;
 
 use crate::limits::{
-    APPENDS_PENDING_MAX, BATCH_BYTES_MAX, CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX, HUB_ANSWER_WAIT,
-    Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
+    APPENDS_PENDING_MAX, BATCH_BYTES_KEPT, BATCH_BYTES_MAX, CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX,
+    HUB_ANSWER_WAIT, Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
 use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{ClientFrame, ErrorCode, Rejected, Replay};
 use crate::store::{Append, NewGuest, NewMessage, ReadError, Reader, Side, Stored, Ticket, Writer};
+use crate::vital::Vital;
 use crate::ws::{CloseReason, PING, encode_text};
 
 use outbox::{Batch, Outbox};
@@ -100,8 +101,17 @@ pub struct Connect {
     pub room: RoomId,
     /// What it wants of that room's past.
     pub replay: Replay,
-    /// A guest who was never here before: the identity to keep, and the token to tell.
-    pub guest: Option<(NewGuest, Box<str>)>,
+    /// Set for a guest who was never here before.
+    pub newcomer: Option<Newcomer>,
+}
+
+/// A guest who was never here before.
+#[derive(Debug)]
+pub struct Newcomer {
+    /// The identity to keep.
+    pub guest: NewGuest,
+    /// The token to tell, once.
+    pub token: Box<str>,
 }
 
 /// One thing that a connection sent.
@@ -314,7 +324,10 @@ pub fn start(
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let (pager, paging) = Pager::start(reader)?;
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
-    let hub = builder.spawn(move || Hub::new(commands, store, pager, limits, metrics).run())?;
+    let hub = builder.spawn(move || {
+        let _vital = Vital("hub");
+        Hub::new(commands, store, pager, limits, metrics).run();
+    })?;
     Ok(vec![hub, paging])
 }
 
@@ -358,6 +371,17 @@ struct Peer {
     outbox: Outbox,
     /// Frames for this one alone, not yet sent.
     own: Vec<u8>,
+}
+
+impl Peer {
+    /// Sends a batch from `begin`, and notes the member where something of it has to wait.
+    fn send(&mut self, batch: &mut Batch<'_>, begin: usize, member: MemberKey, waiting: &mut Vec<MemberKey>) {
+        let waited = !self.outbox.is_empty();
+        self.outbox.send(batch, begin);
+        if !waited && !self.outbox.is_empty() {
+            waiting.push(member);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -561,12 +585,12 @@ impl Hub {
     }
 
     fn connect(&mut self, connect: Connect) {
-        let Connect { connection, socket, person, room, replay, guest } = connect;
+        let Connect { connection, socket, person, room, replay, newcomer } = connect;
         let outbox = Outbox::new(socket);
         if self.stopping != Stopping::No {
             return self.begin_close(connection, outbox, CloseReason::GOING_AWAY);
         }
-        let member = self.state.connect(connection, Arc::new(person), room, replay, guest, &mut self.effects);
+        let member = self.state.connect(connection, Arc::new(person), room, replay, newcomer, &mut self.effects);
         if self.peers.len() <= member.0 {
             self.peers.resize_with(member.0 + 1, || None);
         }
@@ -659,13 +683,9 @@ impl Hub {
         if let Some(Some(peer)) = self.peers.get_mut(member.0)
             && !peer.own.is_empty()
         {
-            let waited = !peer.outbox.is_empty();
             // Taken away rather than cleared: a long replay's memory is not kept for every member.
             let own = std::mem::take(&mut peer.own);
-            peer.outbox.send(&mut Batch::new(&own), 0);
-            if !waited && !peer.outbox.is_empty() {
-                self.waiting.push(member);
-            }
+            peer.send(&mut Batch::new(&own), 0, member, &mut self.waiting);
         }
     }
 
@@ -673,11 +693,7 @@ impl Hub {
     fn flush_last(&mut self, room: RoomKey, member: MemberKey) {
         self.flush_own(member);
         if let (Some(batch), Some(Some(peer))) = (self.batches.get(room.0), self.peers.get_mut(member.0)) {
-            let waited = !peer.outbox.is_empty();
-            peer.outbox.send(&mut Batch::new(&batch.bytes), batch.begin_of(member));
-            if !waited && !peer.outbox.is_empty() {
-                self.waiting.push(member);
-            }
+            peer.send(&mut Batch::new(&batch.bytes), batch.begin_of(member), member, &mut self.waiting);
         }
     }
 
@@ -699,17 +715,15 @@ impl Hub {
                     continue;
                 };
                 let begin = if room_batch.late.is_empty() { 0 } else { room_batch.begin_of(member) };
-                let waited = !peer.outbox.is_empty();
-                peer.outbox.send(&mut batch, begin);
-                if !waited && !peer.outbox.is_empty() {
-                    self.waiting.push(member);
-                }
+                peer.send(&mut batch, begin, member, &mut self.waiting);
                 if peer.outbox.weight() > self.limits.outbox_bytes_max {
                     self.retry_at = None;
                 }
                 deliveries += room_batch.frames;
             }
             room_batch.bytes.clear();
+            // A burst's memory is not kept for every room.
+            room_batch.bytes.shrink_to(BATCH_BYTES_KEPT);
             room_batch.frames = 0;
             room_batch.late.clear();
         }

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::limits::{PAGE_BYTES_MAX, PAGE_FRAMES_MAX, STORE_STACK_BYTES};
 use crate::store::{Reader, Side, Stored};
+use crate::vital::Vital;
 
 use super::state::Fetch;
 
@@ -27,7 +28,10 @@ impl Pager {
         let (fetches, asked) = unbounded();
         let (answers, pages) = unbounded();
         let builder = thread::Builder::new().name("pager".into()).stack_size(STORE_STACK_BYTES);
-        let thread = builder.spawn(move || run(&reader, &asked, &answers))?;
+        let thread = builder.spawn(move || {
+            let _vital = Vital("pager");
+            run(&reader, &asked, &answers);
+        })?;
         Ok((Self { fetches, pages }, thread))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::HISTORY_MAX;
+use crate::limits::{HISTORY_MAX, RING_BYTES_MAX};
 use crate::model::{RoomId, Seq};
 use crate::protocol::Replay;
 use crate::store::{Past, Stored};
@@ -27,6 +27,26 @@ pub struct Room {
 struct Ring {
     head: Seq,
     frames: VecDeque<Stored>,
+    bytes: usize,
+}
+
+/// What a frame takes beside its JSON, about.
+const FRAME_OVERHEAD_BYTES: usize = 128;
+
+impl Ring {
+    fn push(&mut self, stored: Stored) {
+        self.bytes += stored.json.len() + FRAME_OVERHEAD_BYTES;
+        self.frames.push_back(stored);
+        while self.frames.len() > HISTORY_MAX || (self.bytes > RING_BYTES_MAX && self.frames.len() > 1) {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some(oldest) = self.frames.pop_front() {
+            self.bytes -= oldest.json.len() + FRAME_OVERHEAD_BYTES;
+        }
+    }
 }
 
 impl Room {
@@ -54,7 +74,25 @@ impl Room {
 
     /// Takes what the store says, unless it is known already: then this room has seen more than that.
     pub fn learn(&mut self, past: Past) {
-        self.past.get_or_insert_with(|| Ring { head: past.head, frames: past.frames.into() });
+        if self.past.is_none() {
+            let mut ring = Ring { head: past.head, frames: VecDeque::new(), bytes: 0 };
+            past.frames.into_iter().for_each(|stored| ring.push(stored));
+            self.past = Some(ring);
+        }
+    }
+
+    /// Bytes of the frames that are at hand.
+    pub fn ring_bytes(&self) -> usize {
+        self.past.as_ref().map_or(0, |ring| ring.bytes)
+    }
+
+    /// Forgets the older half of the frames that are at hand; the store has them.
+    pub fn halve_ring(&mut self) {
+        if let Some(ring) = &mut self.past {
+            for _ in 0..ring.frames.len().div_ceil(2) {
+                ring.pop();
+            }
+        }
     }
 
     /// The last place taken.
@@ -67,18 +105,14 @@ impl Room {
         if let Some(ring) = &mut self.past {
             debug_assert!(ring.head.next() == stored.seq, "{:?} behind {:?}", stored.seq, ring.head);
             ring.head = stored.seq;
-            if ring.frames.len() == HISTORY_MAX {
-                ring.frames.pop_front();
-            }
-            ring.frames.push_back(stored);
+            ring.push(stored);
         }
     }
 
     /// From behind which place somebody who joins now is sent what was said, and whether that begins behind a gap.
     /// `seen` is the place of the frame that they saw last, as the store knows it.
     pub fn replay_from(&self, wanted: Replay, seen: Option<Seq>) -> (Seq, bool) {
-        let before_ring = self.frames().next().map_or(self.head(), |first| Seq(first.seq.0 - 1));
-        let latest = before_ring.max(Seq(self.head().0.saturating_sub(wanted.history as u64)));
+        let latest = Seq(self.head().0.saturating_sub(wanted.history as u64));
         match (wanted.after, seen) {
             (None, _) => (latest, false),
             (Some(_), Some(seen)) => (seen, false),
@@ -126,23 +160,41 @@ mod tests {
         for (history, after, seen, replay, reset) in [
             (2, None, None, Some(vec![7, 8]), false),
             (0, None, None, Some(vec![]), false),
-            (9, None, None, Some(vec![6, 7, 8]), false),
+            (9, None, None, None, false),
             (1, id, Some(6), Some(vec![7, 8]), false),
             (1, id, Some(8), Some(vec![]), false),
             (1, id, Some(5), Some(vec![6, 7, 8]), false),
             (1, id, Some(4), None, false),
             (1, id, None, Some(vec![8]), true),
-            (9, Some(After::Unknown), None, Some(vec![6, 7, 8]), true),
+            (3, Some(After::Unknown), None, Some(vec![6, 7, 8]), true),
         ] {
             assert_eq!(replayed(&room, history, after, seen), (replay, reset), "{history} {after:?} {seen:?}");
         }
     }
 
     #[test]
-    fn a_room_of_which_nothing_is_kept_has_nothing_to_replay() {
+    fn what_is_not_at_hand_is_asked_of_the_store() {
         let mut room = Room::new(RoomId::parse("tea").unwrap());
         room.learn(Past { head: Seq(7), frames: Vec::new() });
-        assert_eq!(replayed(&room, 5, None, None), (Some(vec![]), false));
+        assert_eq!(replayed(&room, 5, None, None), (None, false));
+        assert_eq!(replayed(&room, 0, None, None), (Some(vec![]), false));
+    }
+
+    #[test]
+    fn large_frames_are_fewer() {
+        let mut room = Room::new(RoomId::parse("tea").unwrap());
+        room.learn(Past::default());
+        for seq in 1..=20 {
+            room.push(Stored { json: vec![b'x'; 50_000].into(), ..stored(seq) });
+        }
+        assert!(room.ring_bytes() <= RING_BYTES_MAX && room.ring_bytes() > RING_BYTES_MAX / 2);
+        assert_eq!(replayed(&room, 3, None, None), (Some(vec![18, 19, 20]), false));
+        assert_eq!(replayed(&room, 20, None, None).0.map(|frames| frames.len()), None, "the store has the others");
+        while room.ring_bytes() > 0 {
+            room.halve_ring();
+        }
+        assert_eq!(room.head(), Seq(20));
+        assert_eq!(replayed(&room, 1, None, None), (None, false));
     }
 
     #[test]
@@ -152,7 +204,7 @@ mod tests {
         for seq in 1..=HISTORY_MAX as u64 + 10 {
             room.push(stored(seq));
         }
-        let frames = replayed(&room, usize::MAX, None, None).0.unwrap();
+        let frames = replayed(&room, HISTORY_MAX, None, None).0.unwrap();
         assert_eq!((frames.len(), frames[0]), (HISTORY_MAX, 11));
     }
 }

@@ -11,13 +11,15 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::ids::FrameIds;
-use crate::limits::{Limits, MEMBERS_LISTED_MAX, MISSED_MAX, REPLAY_AT_ONCE_BYTES, ROOMS_PER_CONNECTION_MAX};
+use crate::limits::{
+    Limits, MEMBERS_LISTED_MAX, MISSED_MAX, REPLAY_AT_ONCE_BYTES, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX,
+};
 use crate::model::{ConnectionId, Nonce, Person, RoomId, Seq, Timestamp};
 use crate::protocol::{ClientFrame, ErrorCode, Failure, Frame, FrameType, LimitsShown, Rejected, Replay, Welcome};
 use crate::store::{Append, Appended, NewGuest, NewMessage, Stored, Ticket};
 
 use super::room::Room;
-use super::{RoomDetail, RoomSummary};
+use super::{Newcomer, RoomDetail, RoomSummary};
 
 /// A member's place in the hub's tables, its own until its last `leave` is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,6 +81,8 @@ pub struct State {
     by_connection: HashMap<ConnectionId, MemberKey>,
     /// Rooms by their id, in the order of the listing.
     by_id: BTreeMap<RoomId, RoomKey>,
+    /// Bytes of the frames that all rooms have at hand.
+    ring_bytes: usize,
     ids: FrameIds,
     limits_shown: LimitsShown,
 }
@@ -134,6 +138,7 @@ impl State {
             rooms: Slab::new(),
             by_connection: HashMap::new(),
             by_id: BTreeMap::new(),
+            ring_bytes: 0,
             ids: FrameIds::new(),
             limits_shown: LimitsShown::from(limits),
         }
@@ -186,10 +191,10 @@ impl State {
         person: Arc<Person>,
         home: RoomId,
         replay: Replay,
-        guest: Option<(NewGuest, Box<str>)>,
+        newcomer: Option<Newcomer>,
         effects: &mut Vec<Effect>,
     ) -> MemberKey {
-        let (guest, token) = guest.unzip();
+        let (guest, token) = newcomer.map(|newcomer| (newcomer.guest, newcomer.token)).unzip();
         let member = Member { person, home: home.clone(), subscriptions: Vec::new(), token, gone: false };
         let key = MemberKey(self.members.insert(member));
         self.by_connection.insert(connection, key);
@@ -226,8 +231,8 @@ impl State {
         match frame {
             ClientFrame::Text { room, content, nonce, reply_to } => match self.members[from.0].speaks_in(room.as_ref())
             {
-                Some(room) => effects.push(Effect::Append(Append::Message(NewMessage {
-                    room: room.clone(),
+                Some(subscription) => effects.push(Effect::Append(Append::Message(NewMessage {
+                    room: subscription.room.clone(),
                     author: Arc::clone(&self.members[from.0].person),
                     content,
                     nonce,
@@ -239,9 +244,12 @@ impl State {
             ClientFrame::Typing { room, nonce } => {
                 let member = &self.members[from.0];
                 match member.speaks_in(room.as_ref()) {
-                    Some(room) => {
+                    Some(subscription) => {
                         let person = Arc::clone(&member.person);
-                        if let Some(key) = self.by_id.get(room).copied() {
+                        // Whose `join` nobody has seen is not seen writing.
+                        if subscription.phase == Phase::In
+                            && let Some(key) = self.by_id.get(&subscription.room).copied()
+                        {
                             self.announce(key, &person, FrameType::Typing, now, effects);
                         }
                     }
@@ -249,6 +257,7 @@ impl State {
                 }
             }
             ClientFrame::Join { room, replay, nonce } => {
+                let room = room.unwrap_or_else(|| self.members[from.0].home.clone());
                 let subscriptions = &self.members[from.0].subscriptions;
                 let refusal = if subscriptions.iter().any(|one| one.room == room && one.phase != Phase::Leaving) {
                     Some((ErrorCode::Conflict, format!("you are in {room} already")))
@@ -267,6 +276,7 @@ impl State {
                 }
             }
             ClientFrame::Leave { room, nonce } => {
+                let room = room.unwrap_or_else(|| self.members[from.0].home.clone());
                 let subscriptions = &mut self.members[from.0].subscriptions;
                 match subscriptions.iter_mut().find(|one| one.room == room && one.phase != Phase::Leaving) {
                     Some(subscription) => {
@@ -298,7 +308,11 @@ impl State {
                 // Without a room its last member went before the message had its place: nobody is there to see it.
                 if let Some(key) = self.by_id.get(&room).copied() {
                     effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
-                    self.rooms[key.0].push(stored);
+                    let room = &mut self.rooms[key.0];
+                    let before = room.ring_bytes();
+                    room.push(stored);
+                    self.ring_bytes = self.ring_bytes + room.ring_bytes() - before;
+                    self.bound_rings();
                 }
             }
             Appended::Duplicate { stored, ticket } => match ticket {
@@ -318,7 +332,11 @@ impl State {
                 // The room is there, as it counts this join.
                 if let Some(key) = self.by_id.get(&room).copied() {
                     if let Some(past) = past {
-                        self.rooms[key.0].learn(past);
+                        let room = &mut self.rooms[key.0];
+                        let before = room.ring_bytes();
+                        room.learn(past);
+                        self.ring_bytes += room.ring_bytes() - before;
+                        self.bound_rings();
                     }
                     self.rooms[key.0].joining -= 1;
                     self.end_join(MemberKey(member), key, seen, now, effects);
@@ -466,10 +484,19 @@ impl State {
         }
         if self.rooms[room_key.0].is_empty() {
             let room = self.rooms.remove(room_key.0);
+            self.ring_bytes -= room.ring_bytes();
             self.by_id.remove(&room.id);
             effects.push(Effect::RoomGone { room: room_key });
         }
         self.free_if_done(key);
+    }
+
+    /// Keeps what all rooms have at hand within its bound; what goes is in the store.
+    fn bound_rings(&mut self) {
+        if self.ring_bytes > RINGS_BYTES_MAX {
+            self.rooms.iter_mut().for_each(|(_, room)| room.halve_ring());
+            self.ring_bytes = self.rooms.iter().map(|(_, room)| room.ring_bytes()).sum();
+        }
     }
 
     fn free_if_done(&mut self, key: MemberKey) {
@@ -548,12 +575,10 @@ impl State {
 }
 
 impl Member {
-    /// The room that a frame is meant for, if this member may speak there: from the asking to join on.
-    fn speaks_in(&self, room: Option<&RoomId>) -> Option<&RoomId> {
+    /// This member's being in the room that a frame is meant for, if it may speak there: from the asking to join on.
+    fn speaks_in(&self, room: Option<&RoomId>) -> Option<&Subscription> {
         let room = room.unwrap_or(&self.home);
-        let mut subscriptions = self.subscriptions.iter();
-        let found = subscriptions.find(|one| one.room == *room && one.phase != Phase::Leaving)?;
-        Some(&found.room)
+        self.subscriptions.iter().find(|one| one.room == *room && one.phase != Phase::Leaving)
     }
 }
 

@@ -246,11 +246,13 @@ impl Rig {
                 }
             }
             Step::Join { who, room } => self.command(who, room, |room| ClientFrame::Join {
-                room,
+                room: Some(room),
                 replay: Replay { history: HISTORY, after: None },
                 nonce: None,
             }),
-            Step::Leave { who, room } => self.command(who, room, |room| ClientFrame::Leave { room, nonce: None }),
+            Step::Leave { who, room } => {
+                self.command(who, room, |room| ClientFrame::Leave { room: Some(room), nonce: None })
+            }
             Step::Typing { who, room } => {
                 self.command(who, room, |room| ClientFrame::Typing { room: Some(room), nonce: None });
             }

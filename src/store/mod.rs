@@ -29,6 +29,7 @@ use crate::limits::{APPENDS_PENDING_MAX, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, RO
 use crate::metrics::Metrics;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, ErrorCode as Code, Rejected};
+use crate::vital::Vital;
 
 use messages::RoomRow;
 pub use messages::{Message, Side};
@@ -321,7 +322,7 @@ pub fn start(
     let upkeep = Upkeep::new(keep, &database, durability, Arc::clone(&seen));
     let store = Store::new(connection, metrics);
     threads.push(spawn("store").spawn(move || {
-        let _open = open;
+        let (_open, _vital) = (open, Vital("store"));
         store.run(&append_batches, &appended_batches, upkeep);
     })?);
     let reader = Reader { database, idle: Arc::default(), seen };
@@ -414,11 +415,11 @@ impl Store {
             return batch.iter().map(|append| self.append(append, &now, &mut Vec::new())).collect();
         }
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let mut touched = Vec::new();
+        let mut touched: Vec<RoomId> = Vec::new();
         let answer =
             batch.iter().map(|append| self.append(append, &now, &mut touched)).collect::<rusqlite::Result<_>>();
         let answer = answer.and_then(|answer: Vec<Appended>| {
-            touched.sort_unstable_by(|a: &RoomId, b| a.cmp(b));
+            touched.sort_unstable();
             touched.dedup();
             for id in &touched {
                 if let Some(room) = self.rooms.get(id) {
@@ -478,6 +479,13 @@ impl Store {
             Some(row) => row,
             None => messages::insert_room(&self.connection, &new.room)?,
         };
+        if let Some(answered) = new.reply_to
+            && messages::seq_of(&self.connection, row.key, answered)?.is_none()
+        {
+            let sentence = "there is no message to reply to by that id";
+            let rejected = Rejected::new(Code::NotFound, sentence, new.nonce.clone());
+            return Ok(Appended::Refused { room: new.room.clone(), rejected, ticket });
+        }
         let message = Message::new(new, self.ids.next(now), row.head.next(), now);
         if messages::insert(&self.connection, row.key, &message)? {
             row.head = row.head.next();

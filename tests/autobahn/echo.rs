@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (_writer, reader, _threads) =
         store::start(&Data::Memory, Durability::Normal, Keep::default(), Arc::clone(&metrics))?;
     let directory = Handle::new(commands.clone(), reader);
-    let http = http::Server::start(directory.clone(), Arc::clone(&metrics))?;
+    let http = http::Server::start(directory.clone(), http::Policy::default(), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
     let sessions = Context {
         commands,

@@ -32,6 +32,8 @@ impl Server {
         // The child inherits the core of the thread that starts it.
         machine::pin(cores.server)?;
         let child = Command::new(program)
+            // In memory, where nothing else is asked for by `--server-args '--data FILE'`.
+            .env("ADDA_DATA", ":memory:")
             .args(["--listen", "127.0.0.1:0", "--rate", "0", "--log", "warn"])
             .args(arguments)
             .stdin(Stdio::null())

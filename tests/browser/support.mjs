@@ -78,7 +78,7 @@ class Adda {
     const bin = process.env.ADDA_BIN;
     if (!bin || !existsSync(bin)) throw new Error(`set ADDA_BIN to the server's binary (it is ${bin ?? "not set"})`);
     const listen = this.base ? new URL(this.base).host : "127.0.0.1:0";
-    const env = { PATH: process.env.PATH };
+    const env = { PATH: process.env.PATH, ADDA_DATA: ":memory:" };
     this.#process = spawn(bin, ["--listen", listen, ...this.#flags], { env, stdio: ["ignore", "pipe", "pipe"] });
     let log = "";
     this.#process.stderr.on("data", (data) => (log += data));

