@@ -2,8 +2,8 @@
 //! to the file system; guests who are long gone are forgotten; the WAL stays short.
 //!
 //! All of it runs on the store's thread and connection, in slices between batches: a slice while nothing waits takes a
-//! few milliseconds, and under constant load at most as long as the batches since the last one, so that a bound
-//! holds while writing goes on. A slice is not synced for itself: nobody was promised that what it deletes is gone, and
+//! few milliseconds; under constant load, as long as the batches since the last one, and longer where a bound is passed,
+//! so that it holds while writing goes on. A slice is not synced for itself: nobody was promised that what it deletes is gone, and
 //! the sync of the next batch covers it.
 
 use std::collections::HashSet;
@@ -29,6 +29,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY_BUSY: Duration = Duration::from_millis(20);
 /// Messages that are deleted between two looks at the clock; a slice while nothing waits deletes no more than these.
 const MESSAGES_AT_ONCE: usize = 100;
+/// The same behind a batch under load, as the index of words makes a part of each transaction's words.
+const MESSAGES_AT_ONCE_BUSY: usize = 500;
+/// Under load, with the bound itself passed, a slice may take so many times as long as the batches did.
+const SHARE_MAX: u32 = 4;
 /// Guests that are looked at in a slice.
 const GUESTS_AT_ONCE: usize = 200;
 /// From one look at all guests to the next.
@@ -90,6 +94,17 @@ pub struct Upkeep {
     guests_begun: Option<Instant>,
 }
 
+/// What a slice may do.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    /// How long it may take, and how long where a bound is passed.
+    time: Duration,
+    time_max: Duration,
+    /// Messages that it deletes between two looks at the clock, and in all.
+    at_once: usize,
+    messages: usize,
+}
+
 /// How large the database is.
 #[derive(Debug, Clone, Copy)]
 struct Size {
@@ -122,11 +137,14 @@ impl Upkeep {
     /// # Errors
     /// As the database says; what the slice did is rolled back.
     pub fn between_batches(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        self.slice(connection, SLICE, MESSAGES_AT_ONCE)
+        self.slice(
+            connection,
+            Budget { time: SLICE, time_max: SLICE, at_once: MESSAGES_AT_ONCE, messages: MESSAGES_AT_ONCE },
+        )
     }
 
-    /// A slice behind a batch, now and then: where something is over its bound it may take as long as all that was
-    /// done since the last one, so it keeps up with whatever is written.
+    /// A slice behind a batch, now and then: near a bound it may take as long as all that was done since the last one,
+    /// and past it some times as long, so it keeps up with whatever is written.
     ///
     /// # Errors
     /// As the database says; what the slice did is rolled back.
@@ -135,28 +153,28 @@ impl Upkeep {
         if since < LOOK_EVERY_BUSY {
             return Ok(());
         }
-        let budget = since.clamp(SLICE, LOOK_EVERY);
-        self.slice(connection, budget, usize::MAX)
+        let time = since.clamp(SLICE, LOOK_EVERY / SHARE_MAX);
+        let budget = Budget { time, time_max: time * SHARE_MAX, at_once: MESSAGES_AT_ONCE_BUSY, messages: usize::MAX };
+        self.slice(connection, budget)
     }
 
-    fn slice(&mut self, connection: &Connection, budget: Duration, messages_max: usize) -> rusqlite::Result<()> {
-        let end = Instant::now() + budget;
+    fn slice(&mut self, connection: &Connection, budget: Budget) -> rusqlite::Result<()> {
         // What fails is tried again, but not at once.
         self.is_behind = false;
         let unsynced = Unsynced::begin(connection, self.syncs)?;
-        let done = self.work(connection, end, messages_max);
+        let done = self.work(connection, budget);
         let synced = unsynced.end();
         self.ended = Instant::now();
         self.is_behind = done?;
-        synced?;
-        self.shorten_wal(connection)
+        synced
     }
 
-    /// Does what there is to do until `end`; gives back whether something is left.
-    fn work(&mut self, connection: &Connection, end: Instant, messages_max: usize) -> rusqlite::Result<bool> {
+    /// Does what there is to do within a budget; gives back whether something is left.
+    fn work(&mut self, connection: &Connection, budget: Budget) -> rusqlite::Result<bool> {
+        let begun = Instant::now();
         let now = Timestamp::now();
         note_seen(connection, &self.seen.take(), &now)?;
-        let mut left = messages_max;
+        let mut left = budget.messages;
         loop {
             let size = self.size(connection)?;
             let over = |part: u64| self.keep.bytes_max.is_some_and(|most| size.bytes(most) > most - most / part);
@@ -166,7 +184,7 @@ impl Upkeep {
             // All of them where there is no room; where they are too old, those.
             let before_ms = if is_large { u64::MAX } else { before(&now, self.keep.retention) };
             let deleted = in_transaction(connection, || {
-                let deleted = messages::delete_oldest(connection, before_ms, left.min(MESSAGES_AT_ONCE))?;
+                let deleted = messages::delete_oldest(connection, before_ms, left.min(budget.at_once))?;
                 if deleted > 0 && !self.is_merging {
                     messages::merge_words_early(connection)?;
                     self.is_merging = true;
@@ -181,10 +199,12 @@ impl Upkeep {
             if is_loose {
                 connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
             }
+            self.shorten_wal(connection)?;
             if deleted == 0 && !self.is_merging && !is_loose && !forgets_guests {
                 return Ok(false);
             }
-            if left == 0 || Instant::now() >= end {
+            let is_past = self.keep.bytes_max.is_some_and(|most| size.bytes(most) > most);
+            if left == 0 || begun.elapsed() >= if is_past { budget.time_max } else { budget.time } {
                 return Ok(true);
             }
         }
