@@ -4,11 +4,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::DateTime;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::config::{Config, Data, Durability, Origin};
-use crate::limits::{HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX};
+use crate::config::{Config, Data, Durability, Keep, Origin};
+use crate::limits::{DATA_BYTES_MIN, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX};
+use crate::model::{RoomId, Timestamp};
+use crate::tools::{Export, Format};
 
 /// A chat server in one binary: browser chat, rooms, and room listings for curl.
 #[derive(Debug, Parser)]
@@ -27,6 +30,70 @@ pub struct Cli {
 pub enum Command {
     /// Run the server (also without this word)
     Serve(Serve),
+    /// Write the messages of a database, oldest first; the server may be running
+    Export(ExportFlags),
+    /// Copy a database to a new file; the server may be running
+    Backup(BackupFlags),
+    /// Look whether a database is sound, and change nothing; exit code 1 where it is not
+    Doctor(DoctorFlags),
+}
+
+/// The flags of `export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportFlags {
+    /// The database
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
+    pub data: PathBuf,
+
+    /// Only this room
+    #[arg(long, value_name = "ROOM", value_parser = room)]
+    pub room: Option<RoomId>,
+
+    /// The frames as members got them (ndjson), or lines for people (text)
+    #[arg(long, value_name = "FORMAT", default_value = "ndjson", value_parser = format)]
+    pub format: Format,
+
+    /// Only from this time on: 2026-01-31, 2026-01-31T18:00:00Z, or 7d for the last seven days
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Timestamp>,
+
+    /// A new file; `-` is standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub output: PathBuf,
+}
+
+impl ExportFlags {
+    /// The flags as the tool takes them.
+    #[must_use]
+    pub fn export(&self) -> Export {
+        Export {
+            data: self.data.clone(),
+            room: self.room.clone(),
+            format: self.format,
+            since_ms: self.since.as_ref().map_or(0, |since| since.unix_ms),
+            output: (self.output.as_os_str() != "-").then(|| self.output.clone()),
+        }
+    }
+}
+
+/// The flags of `backup`.
+#[derive(Debug, Clone, Args)]
+pub struct BackupFlags {
+    /// The database
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
+    pub data: PathBuf,
+
+    /// Where the copy goes: a file that is not there yet
+    #[arg(value_name = "TARGET")]
+    pub target: PathBuf,
+}
+
+/// The flags of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorFlags {
+    /// The database
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
+    pub data: PathBuf,
 }
 
 /// The flags of the server.
@@ -43,6 +110,14 @@ pub struct Serve {
     /// Whether an acked message survives a power cut (full) or a crash of the process only (normal)
     #[arg(long, env = "ADDA_DURABILITY", value_name = "LEVEL", default_value = "full", value_parser = durability)]
     pub durability: Durability,
+
+    /// How long messages are kept, such as 90d or 12h [default: for good]
+    #[arg(long, env = "ADDA_RETENTION", value_name = "TIME", value_parser = retention)]
+    pub retention: Option<Duration>,
+
+    /// How large the database may grow before the oldest messages go, such as 1G [default: as the disk allows]
+    #[arg(long, env = "ADDA_MAX_DATA", value_name = "BYTES", value_parser = data_bytes)]
+    pub max_data: Option<u64>,
 
     /// Stored messages that are shown on joining a room
     #[arg(long, env = "ADDA_HISTORY", value_name = "N", default_value_t = Limits::default().history_default as u64,
@@ -104,6 +179,7 @@ impl Serve {
         }
         config.data = if self.data.as_os_str() == ":memory:" { Data::Memory } else { Data::File(self.data.clone()) };
         config.durability = self.durability;
+        config.keep = Keep { retention: self.retention, bytes_max: self.max_data };
         config.origins.clone_from(&self.origins);
         config.connections_max = self.max_connections;
         config.connections_per_address_max = self.max_per_ip;
@@ -132,6 +208,63 @@ fn durability(text: &str) -> Result<Durability, String> {
         "normal" => Ok(Durability::Normal),
         _ => Err("durability is full or normal".to_owned()),
     }
+}
+
+/// A time of seconds, minutes, hours or days.
+fn time(text: &str) -> Option<Duration> {
+    let unit_s = match text.chars().last()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    text[..text.len() - 1].parse::<u64>().ok()?.checked_mul(unit_s).map(Duration::from_secs)
+}
+
+fn retention(text: &str) -> Result<Duration, String> {
+    let fits = time(text).filter(|time| (1..=36_500 * 86_400).contains(&time.as_secs()));
+    fits.ok_or_else(|| "a retention is from 1s to 36500d, such as 90d, 12h or 30m".to_owned())
+}
+
+fn data_bytes(text: &str) -> Result<u64, String> {
+    let fits = bytes(text).map(|count| count as u64).filter(|count| (DATA_BYTES_MIN..=1 << 46).contains(count));
+    fits.ok_or_else(|| format!("a database has from {}M to 65536G, such as 1G", DATA_BYTES_MIN >> 20))
+}
+
+fn data_file(text: &str) -> Result<PathBuf, String> {
+    if text == ":memory:" {
+        return Err("what is in a server's memory can't be read from outside; name a file".to_owned());
+    }
+    Ok(text.into())
+}
+
+fn room(text: &str) -> Result<RoomId, String> {
+    RoomId::parse(text).map_err(|error| error.to_string())
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    match text {
+        "ndjson" => Ok(Format::Ndjson),
+        "text" => Ok(Format::Text),
+        _ => Err("a format is ndjson or text".to_owned()),
+    }
+}
+
+/// A date or a moment (RFC 3339), or a time before now.
+fn since(text: &str) -> Result<Timestamp, String> {
+    let ago = || {
+        let ms = u64::try_from(time(text)?.as_millis()).ok()?;
+        Some(Timestamp::now().unix_ms.saturating_sub(ms))
+    };
+    let moment = || {
+        let midnight = format!("{text}T00:00:00Z");
+        let moment = [text, &midnight].into_iter().find_map(|text| DateTime::parse_from_rfc3339(text).ok())?;
+        // Before 1970 nothing was said here.
+        Some(u64::try_from(moment.timestamp_millis()).unwrap_or(0))
+    };
+    let sentence = || "a time looks like 2026-01-31, 2026-01-31T18:00:00Z or 7d".to_owned();
+    moment().or_else(ago).map(Timestamp::at).ok_or_else(sentence)
 }
 
 fn rate(text: &str) -> Result<u32, String> {
@@ -185,6 +318,7 @@ mod tests {
         let cli = Cli::try_parse_from([&["adda"], args].concat()).map_err(|error| error.to_string())?;
         let serve = match cli.command {
             Some(Command::Serve(serve)) => serve,
+            Some(other) => return Err(format!("{other:?}")),
             None => cli.serve,
         };
         serve.config(port)
@@ -209,12 +343,16 @@ mod tests {
                 "--ping-interval=500ms",
                 "--outbox-bytes=2M",
                 "--max-content=1K",
+                "--retention=90d",
+                "--max-data=1G",
             ],
             Some("80"),
         );
         let given = given.unwrap();
         assert_eq!(given.listen.to_string(), "[::1]:0");
         assert_eq!(given.limits.rate_per_s, 0);
+        let keep = Keep { retention: Some(Duration::from_secs(90 * 86_400)), bytes_max: Some(1 << 30) };
+        assert_eq!((plain.keep, given.keep), (Keep::default(), keep));
         assert_eq!(given.limits.ping_interval, Duration::from_millis(500));
         assert_eq!((given.limits.outbox_bytes_max, given.limits.content_bytes_max), (2 << 20, 1 << 10));
         assert_eq!(config(&[], Some("8080")).unwrap().listen.to_string(), "0.0.0.0:8080");
@@ -222,9 +360,32 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_a_date_a_moment_or_so_long_ago() {
+        for (text, ms) in [
+            ("1970-01-02", 86_400_000),
+            ("1970-01-01T00:00:01.5Z", 1_500),
+            ("1970-01-01T01:00:00+01:00", 0),
+            ("1969-01-01", 0),
+        ] {
+            assert_eq!(since(text).unwrap().unix_ms, ms, "{text}");
+        }
+        let ago = Timestamp::now().unix_ms - since("2h").unwrap().unix_ms;
+        assert!((7_199_000..7_201_000).contains(&ago), "{ago}");
+        for text in ["", "yesterday", "2026-13-01", "2026-01-31T25:00:00Z", "7", "-7d"] {
+            assert!(since(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_in_a_sentence() {
         for args in [
             ["--durability=some"],
+            ["--retention=90"],
+            ["--retention=0d"],
+            ["--retention=d"],
+            ["--retention=90é"],
+            ["--max-data=1M"],
+            ["--max-data=lots"],
             ["--listen=nowhere"],
             ["--listen=1.2.3.4"],
             ["--rate=fast"],

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::limits::Limits;
 
@@ -15,6 +16,8 @@ pub struct Config {
     pub data: Data,
     /// What a power cut may cost (`--durability`).
     pub durability: Durability,
+    /// How much is kept (`--retention`, `--max-data`).
+    pub keep: Keep,
     /// Pages besides our own that may open a WebSocket here (`--origin`).
     pub origins: Vec<Origin>,
     /// Connections at once, where the operator wants fewer than the system allows (`--max-connections`).
@@ -31,6 +34,7 @@ impl Default for Config {
             listen: SocketAddr::from(([0, 0, 0, 0], 3000)),
             data: Data::Memory,
             durability: Durability::Full,
+            keep: Keep::default(),
             origins: Vec::new(),
             connections_max: None,
             connections_per_address_max: 0,
@@ -55,6 +59,15 @@ pub enum Durability {
     Full,
     /// The last moments; a crash of the process alone costs nothing (`synchronous=NORMAL`).
     Normal,
+}
+
+/// How much is kept; the oldest messages go first. By default, all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// How old a message may be.
+    pub retention: Option<Duration>,
+    /// Bytes of the database, about.
+    pub bytes_max: Option<u64>,
 }
 
 /// Where a page came from: scheme, host and port (RFC 6454, section 4).

@@ -40,7 +40,7 @@
 //! - The hub touches no disk, parses no JSON from clients and never blocks on a socket.
 //! - A session writes to no socket after the handshake.
 //! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`.
-//! - A file imports nothing from a higher layer: `main cli` over `listener relay session http` over `head answer` over
+//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over `head answer` over
 //!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids`.
 
 pub mod answer;
@@ -61,6 +61,7 @@ pub mod rate;
 pub mod relay;
 pub mod session;
 pub mod store;
+pub mod tools;
 pub mod vital;
 pub mod ws;
 
@@ -110,7 +111,8 @@ pub struct Running {
 /// # Errors
 /// [`StartError`], with nothing left running that a client could reach.
 pub fn start(config: Config) -> Result<Running, StartError> {
-    let Config { listen, data, durability, origins, connections_max, connections_per_address_max, limits } = config;
+    let Config { listen, data, durability, keep, origins, connections_max, connections_per_address_max, limits } =
+        config;
     let (connections_max, term) = capacity::Bounds::raise_and_read().connections_max(connections_max);
     let socket = listener::open(listen).map_err(|error| StartError::Listen(listen, error))?;
     let address = socket.local_addr().map_err(|error| StartError::Listen(listen, error))?;
@@ -118,7 +120,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = hub::channel();
-    let (writer, reader, mut inner) = store::start(&data, durability, Arc::clone(&metrics))?;
+    let (writer, reader, mut inner) = store::start(&data, durability, keep, Arc::clone(&metrics))?;
     let hub = hub::start(commanded, writer, reader.clone(), limits, Arc::clone(&metrics));
     inner.extend(hub.map_err(StartError::Thread)?);
     let handle = hub::Handle::new(commands.clone(), reader);

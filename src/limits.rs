@@ -56,6 +56,12 @@ pub const STACK_BYTES: usize = 128 * 1024;
 pub const STORE_STACK_BYTES: usize = 512 * 1024;
 /// Rooms whose row the store remembers.
 pub const ROOMS_CACHED_MAX: usize = 10_000;
+/// Bytes of the WAL, where no long reader holds it up; checkpoints keep it at about half of that.
+pub const WAL_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Guests whose last visit waits to be written.
+pub const SEEN_PENDING_MAX: usize = 10_000;
+/// The least that `--max-data` may say: room for the WAL and a day's guests.
+pub const DATA_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Requests that are with `tiny_http` at once; others wait for their turn.
 pub const RELAYS_MAX: usize = 24;
 /// Bodies that are held in memory at once: 16 MiB of them.

@@ -45,15 +45,20 @@ fn line(record: &Record<'_>, now: &Timestamp) -> String {
     let mut text = String::with_capacity(128);
     let _ = write!(text, "{now} {:5} ", record.level().as_str().to_ascii_lowercase());
     let message = record.args().to_string();
-    for c in message.chars() {
-        if c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}') {
-            let _ = write!(text, "{}", c.escape_unicode());
-        } else {
-            text.push(c);
-        }
-    }
+    push_harmless(&mut text, &message);
     text.push('\n');
     text
+}
+
+/// Adds a text with all that could act on a terminal, or on the order of what is read, escaped.
+pub fn push_harmless(line: &mut String, text: &str) {
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}') {
+            let _ = write!(line, "{}", c.escape_unicode());
+        } else {
+            line.push(c);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use adda::cli::{Cli, Command, Serve};
-use adda::logging;
+use adda::{logging, tools};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -17,6 +17,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Serve(flags)) => serve(&flags),
+        Some(Command::Export(flags)) => tool(tools::export(&flags.export()).map(|()| true)),
+        Some(Command::Backup(flags)) => tool(tools::backup(&flags.data, &flags.target).map(|()| true)),
+        Some(Command::Doctor(flags)) => tool(tools::doctor(&flags.data)),
         None => serve(&cli.serve),
     }
 }
@@ -44,6 +47,14 @@ fn serve(flags: &Serve) -> ExitCode {
     running.stop();
     log::info!("stopped");
     ExitCode::SUCCESS
+}
+
+fn tool(result: Result<bool, tools::Error>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&error.to_string(), 1),
+    }
 }
 
 fn fail(sentence: &str, code: u8) -> ExitCode {

@@ -61,6 +61,30 @@ pub fn encode_new(new: &NewMessage, id: FrameId, seq: Seq, now: &Timestamp, json
 }
 
 impl Message {
+    /// Where it was said.
+    #[must_use]
+    pub fn room(&self) -> &RoomId {
+        &self.room
+    }
+
+    /// By whom.
+    #[must_use]
+    pub fn author(&self) -> &Person {
+        &self.author
+    }
+
+    /// What was said.
+    #[must_use]
+    pub fn content(&self) -> &str {
+        &self.content
+    }
+
+    /// When.
+    #[must_use]
+    pub fn timestamp(&self) -> Timestamp {
+        Timestamp::at(self.at_ms)
+    }
+
     /// Whether sending `new` again would only say the same.
     pub fn says_the_same(&self, new: &NewMessage) -> bool {
         self.room == new.room && self.content == new.content && self.reply_to == new.reply_to
@@ -140,6 +164,45 @@ pub fn insert(
     Ok(true)
 }
 
+/// Deletes the oldest messages of all with their words, `limit` at most, as long as they are from before a moment. How
+/// many they were.
+pub fn delete_oldest(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite::Result<usize> {
+    let mut oldest = connection.prepare_cached("SELECT key, at_ms, content FROM messages ORDER BY key LIMIT ?1")?;
+    // The index has no text of its own: it is told what it had.
+    let mut words = connection.prepare_cached("INSERT INTO words (words, rowid, content) VALUES ('delete', ?1, ?2)")?;
+    let mut last = None;
+    let mut deleted = 0;
+    let mut rows = oldest.query([number(limit as u64)])?;
+    while let Some(row) = rows.next()? {
+        let (key, at_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if at_ms >= number(before_ms) {
+            break;
+        }
+        words.execute(params![key, indexed(row.get_ref(2)?.as_str()?)])?;
+        last = Some(key);
+        deleted += 1;
+    }
+    if last.is_some() {
+        connection.prepare_cached("DELETE FROM messages WHERE key <= ?1")?.execute([last])?;
+    }
+    Ok(deleted)
+}
+
+/// Tells the index of words that two of its parts are enough to be merged.
+pub fn merge_words_early(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("INSERT INTO words (words, rank) VALUES ('usermerge', 2)")?.execute([])?;
+    Ok(())
+}
+
+/// Merges some pages of the index of words, so that what was deleted leaves it. Whether there was something to merge.
+pub fn merge_words(connection: &Connection, pages: u64) -> rusqlite::Result<bool> {
+    let before = connection.total_changes();
+    let mut statement = connection.prepare_cached("INSERT INTO words (words, rank) VALUES ('merge', ?1)")?;
+    statement.execute([number(pages)])?;
+    // The command itself counts as one (FTS5, section 6.8).
+    Ok(connection.total_changes() - before >= 2)
+}
+
 /// A text as the index has it: in NFC, as one letter may be spelt in several ways (U+09DF in Bengali).
 fn indexed(text: &str) -> Cow<'_, str> {
     if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
@@ -201,6 +264,32 @@ pub fn page(
         messages.reverse();
     }
     Ok(messages)
+}
+
+/// The first and the last key of a message; where there is none, the last is before the first.
+pub fn keys(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
+    let sql = "SELECT coalesce((SELECT min(key) FROM messages), 1), coalesce((SELECT max(key) FROM messages), 0)";
+    connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// The first messages behind a key, up to another, with their keys: of a room or of all, from a moment on.
+pub fn following(
+    connection: &Connection,
+    after: i64,
+    last: i64,
+    room_key: Option<i64>,
+    since_ms: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<(i64, Message)>> {
+    // CROSS: the messages are walked by key, whatever the planner thinks of it.
+    let sql = format!(
+        "SELECT {COLUMNS}, m.key FROM messages m CROSS JOIN rooms r ON r.key = m.room
+         WHERE m.key > ?1 AND m.key <= ?2 AND (?3 IS NULL OR m.room = ?3) AND m.at_ms >= ?4 ORDER BY m.key LIMIT ?5"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let keyed = |row: &Row<'_>| Ok((row.get(9)?, message(row)?));
+    let rows = statement.query_map(params![after, last, room_key, number(since_ms), number(limit as u64)], keyed)?;
+    rows.collect()
 }
 
 /// The rooms with messages, ordered by id, from behind `after`.

@@ -10,7 +10,9 @@
 
 mod memory;
 mod messages;
+mod offline;
 mod schema;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,9 +25,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rusqlite::{Connection, ErrorCode, ffi, params};
 use sha2::{Digest, Sha256};
 
-use crate::config::{Data, Durability};
+use crate::config::{Data, Durability, Keep};
 use crate::ids::FrameIds;
-use crate::limits::{APPENDS_PENDING_MAX, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, ROOMS_CACHED_MAX, STORE_STACK_BYTES};
+use crate::limits::{HISTORY_MAX, ROOMS_CACHED_MAX, STORE_STACK_BYTES};
 use crate::metrics::Metrics;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, ErrorCode as Code, Rejected};
@@ -33,8 +35,10 @@ use crate::vital::Vital;
 
 use memory::Memory;
 use messages::RoomRow;
-pub use messages::Side;
+pub use messages::{Message, Side};
+pub use offline::{Inspection, Offline, Progress, ToolError};
 pub use schema::{Database, OpenError};
+use upkeep::{Seen, Upkeep};
 
 /// What the hub wants to have a place in a room's order.
 #[derive(Debug)]
@@ -196,7 +200,12 @@ pub struct Reader(Source);
 #[derive(Clone)]
 enum Source {
     /// Connections are made as they are needed, and kept for the next.
-    Database { database: Arc<Database>, idle: Arc<Mutex<Vec<Connection>>> },
+    Database {
+        database: Arc<Database>,
+        idle: Arc<Mutex<Vec<Connection>>>,
+        /// Whose token was shown, for upkeep.
+        seen: Arc<Seen>,
+    },
     /// Held by the store's thread for a batch, and by a reader for a page.
     Memory(Arc<Mutex<Memory>>),
 }
@@ -273,7 +282,11 @@ impl Reader {
     /// [`ReadError`].
     pub fn bearer(&self, token: &str) -> Result<Option<UserId>, ReadError> {
         let hash = TokenHash::of(token);
-        self.read(|memory| memory.bearer(hash), |connection| messages::bearer(connection, hash))
+        let bearer = self.read(|memory| memory.bearer(hash), |connection| messages::bearer(connection, hash))?;
+        if let (Some(user), Source::Database { seen, .. }) = (bearer, &self.0) {
+            seen.note(user);
+        }
+        Ok(bearer)
     }
 
     fn read<T>(
@@ -283,7 +296,7 @@ impl Reader {
     ) -> Result<T, ReadError> {
         let (database, idle) = match &self.0 {
             Source::Memory(memory) => return Ok(from_memory(&locked(memory))),
-            Source::Database { database, idle } => (database, idle),
+            Source::Database { database, idle, .. } => (database, idle),
         };
         let ready = locked(idle).pop();
         let connection = match ready {
@@ -326,6 +339,7 @@ const CHECKPOINT_PAGES_MIN: u64 = 1_000;
 pub fn start(
     data: &Data,
     durability: Durability,
+    keep: Keep,
     metrics: Arc<Metrics>,
 ) -> Result<(Writer, Reader, Vec<JoinHandle<()>>), StartError> {
     let (appends, append_batches) = bounded(1);
@@ -339,7 +353,12 @@ pub fn start(
             let kept = Arc::clone(&memory);
             let store = spawn("store").spawn(move || {
                 let _vital = Vital("store");
-                run(&append_batches, &appended_batches, &metrics, |batch| locked(&kept).commit(batch));
+                for batch in append_batches {
+                    let batch = locked(&kept).commit(batch);
+                    if answer(&appended_batches, &metrics, batch).is_none() {
+                        return;
+                    }
+                }
             })?;
             return Ok((writer, Reader(Source::Memory(memory)), vec![store]));
         }
@@ -350,31 +369,37 @@ pub fn start(
     let (open, closed) = bounded::<()>(0);
     let checkpointer = database.checkpointer()?;
     let checkpoints = spawn("checkpoint").spawn(move || checkpoint(&checkpointer, &closed))?;
+    let seen = Arc::new(Seen::default());
+    let mut upkeep = Upkeep::new(keep, &database, durability, Arc::clone(&seen));
     let mut store = Store::new(connection);
     let store = spawn("store").spawn(move || {
         let (_open, _vital) = (open, Vital("store"));
-        run(&append_batches, &appended_batches, &metrics, |batch| store.commit(batch));
+        loop {
+            let kept = match append_batches.recv_timeout(upkeep.wait()) {
+                Ok(batch) => {
+                    if answer(&appended_batches, &metrics, store.commit(batch)).is_none() {
+                        return;
+                    }
+                    upkeep.behind_batch(&store.connection)
+                }
+                Err(RecvTimeoutError::Timeout) => upkeep.between_batches(&store.connection),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Err(error) = kept {
+                exit_on_sync_failure(&error);
+                log::warn!("failed to keep the database within its bounds: {error}");
+            }
+        }
     })?;
-    let reader = Reader(Source::Database { database, idle: Arc::default() });
+    let reader = Reader(Source::Database { database, idle: Arc::default(), seen });
     Ok((writer, reader, vec![store, checkpoints]))
 }
 
-/// The store's thread: a batch, its answer, and the next.
-fn run(
-    appends: &Receiver<Vec<Append>>,
-    appended: &Sender<Vec<Appended>>,
-    metrics: &Metrics,
-    mut commit: impl FnMut(Vec<Append>) -> Vec<Appended>,
-) {
-    for batch in appends {
-        debug_assert!(batch.len() <= APPENDS_PENDING_MAX + FRAMES_PER_COMMAND_MAX);
-        let answer = commit(batch);
-        let messages = answer.iter().filter(|appended| matches!(appended, Appended::Message { .. })).count();
-        metrics.messages.add(messages as u64);
-        if appended.send(answer).is_err() {
-            return;
-        }
-    }
+/// Gives a batch back to the hub; nothing where the hub has ended.
+fn answer(appended: &Sender<Vec<Appended>>, metrics: &Metrics, batch: Vec<Appended>) -> Option<()> {
+    let messages = batch.iter().filter(|appended| matches!(appended, Appended::Message { .. })).count();
+    metrics.messages.add(messages as u64);
+    appended.send(batch).ok()
 }
 
 /// Why the store did not start.
@@ -422,10 +447,7 @@ impl Store {
         match self.try_commit(&batch) {
             Ok(answer) => answer,
             Err(error) => {
-                if is_sync_failure(&error) {
-                    log::error!("a sync failed, so what the disk holds is not known; stopping: {error}");
-                    std::process::exit(1);
-                }
+                exit_on_sync_failure(&error);
                 // What was read of the rooms may be of what was rolled back.
                 self.rooms.clear();
                 log::error!("failed to store {} commands: {error}", batch.len());
@@ -584,6 +606,14 @@ fn nonce_conflict(new: &NewMessage) -> Rejected {
     Rejected::new(Code::Conflict, sentence, new.nonce.clone())
 }
 
+/// Ends the process where a sync failed: nothing may be acked any more.
+fn exit_on_sync_failure(error: &rusqlite::Error) {
+    if is_sync_failure(error) {
+        log::error!("a sync failed, so what the disk holds is not known; stopping: {error}");
+        std::process::exit(1);
+    }
+}
+
 /// Whether the system failed to bring data to the disk: then the page cache may have forgotten it, and no later sync
 /// will tell.
 fn is_sync_failure(error: &rusqlite::Error) -> bool {
@@ -643,7 +673,7 @@ mod tests {
 
     impl Rig {
         fn open(data: &Data) -> Self {
-            let (writer, reader, threads) = start(data, Durability::Normal, Arc::default()).unwrap();
+            let (writer, reader, threads) = start(data, Durability::Normal, Keep::default(), Arc::default()).unwrap();
             Self { writer, reader, threads }
         }
 
@@ -777,7 +807,12 @@ mod tests {
     fn what_is_not_ours_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("adda.db");
-        let sentence = || start(&Data::File(path.clone()), Durability::Full, Arc::default()).err().unwrap().to_string();
+        let sentence = || {
+            start(&Data::File(path.clone()), Durability::Full, Keep::default(), Arc::default())
+                .err()
+                .unwrap()
+                .to_string()
+        };
 
         std::fs::write(&path, b"this is a letter to my grandmother, and not a database of any kind at all").unwrap();
         assert!(sentence().contains("is not a database of adda"), "{}", sentence());
@@ -805,7 +840,7 @@ mod tests {
         assert!(sentence().contains("damaged"), "{}", sentence());
 
         let nowhere = Data::File(directory.path().join("no/such/folder/adda.db"));
-        let error = start(&nowhere, Durability::Full, Arc::default()).err().unwrap().to_string();
+        let error = start(&nowhere, Durability::Full, Keep::default(), Arc::default()).err().unwrap().to_string();
         assert!(error.contains("failed to open") && error.contains("No such file"), "{error}");
     }
 

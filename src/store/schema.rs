@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::config::Durability;
+use crate::limits::WAL_BYTES_MAX;
 
 /// How long a connection waits for another's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -125,6 +126,12 @@ impl Database {
         self.connect(true)
     }
 
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.path
+    }
+
     fn connect(&self, writes: bool) -> Result<Connection, OpenError> {
         let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
         flags |= if writes {
@@ -148,6 +155,8 @@ impl Database {
                 connection.pragma_update(None, "synchronous", synchronous)?;
                 // Another connection does that, off the writer's path.
                 connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+                // One that had to grow is cut when it begins anew.
+                connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))?;
             }
             Ok(connection)
         };
@@ -159,7 +168,8 @@ impl Database {
     }
 }
 
-fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
+/// What SQLite says of a file, as why it can't be used.
+pub fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Foreign(path),
@@ -179,7 +189,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 }
 
 /// An error as of a damaged file, where the file is somebody else's database.
-fn check_application(connection: &Connection) -> rusqlite::Result<()> {
+pub fn check_application(connection: &Connection) -> rusqlite::Result<()> {
     let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if id == APPLICATION_ID || (id == 0 && tables == 0) {
@@ -187,6 +197,11 @@ fn check_application(connection: &Connection) -> rusqlite::Result<()> {
     }
     let foreign = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
     Err(rusqlite::Error::SqliteFailure(foreign, None))
+}
+
+/// The version of the schema of this adda.
+pub fn version() -> usize {
+    MIGRATIONS.len()
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use adda::config::{Data, Durability};
+use adda::config::{Data, Durability, Keep};
 use adda::hub::{Command, Handle, Inbound, channel};
 use adda::limits::Limits;
 use adda::listener::{self, Caps, Front, Listening};
@@ -47,7 +47,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = channel();
-    let (_writer, reader, _threads) = store::start(&Data::Memory, Durability::Normal, Arc::clone(&metrics))?;
+    let (_writer, reader, _threads) =
+        store::start(&Data::Memory, Durability::Normal, Keep::default(), Arc::clone(&metrics))?;
     let directory = Handle::new(commands.clone(), reader);
     let http = http::Server::start(directory.clone(), http::Policy::default(), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));

@@ -19,3 +19,4 @@ mod rest;
 mod slow;
 mod support;
 mod talkers;
+mod tools;
