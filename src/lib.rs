@@ -18,9 +18,11 @@
 //! | listener | the public port, the caps | accept | refuser: sockets | the port is shut down |
 //! | refuser | refused sockets | listener | — | the listener has ended |
 //! | connection (each) | one socket's reading side | its peer | hub: `Connect`, `Frames`, `Gone` | its peer has gone, or the hub shut its socket down |
-//! | http (each) | one request at a time | `tiny_http` | hub, store: questions | the server is unblocked |
-//! | hub | rooms, members, outboxes | commands, the store | store: a batch; sockets: frames | `Stop` is carried out |
-//! | store | what is kept, each room's order | a batch, questions | hub: the batch, in its places | the hub has ended |
+//! | http (each) | one request at a time | `tiny_http` | hub: questions, messages | the server is unblocked |
+//! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: what to read; sockets: frames | `Stop` is carried out |
+//! | pager | a page of what is kept | the hub | hub: the page | the hub has ended |
+//! | store | the database's writer, each room's order | a batch | hub: the batch, in its places | the hub has ended |
+//! | checkpoint | the WAL's way into the database's file | — | — | the store has ended |
 //!
 //! # Channels
 //!
@@ -28,12 +30,13 @@
 //!
 //! ```text
 //! connections, http ══commands══▶ hub ──appends──▶ store ──appended──▶ hub
-//!               http ══questions══▶ store        ══ may block, ── never does
+//!                                 hub ──fetches──▶ pager ──pages──▶ hub        ══ may block, ── never does
 //! ```
 //!
-//! At most one batch is on its way between hub and store, and each channel between them holds one; so neither
-//! ever waits to send, and whoever waits for the hub or the store waits for a thread that goes on. Answers to
-//! questions go into a channel with room for them.
+//! At most one batch is on its way between hub and store, and each channel between them holds one; between hub and pager
+//! there is at most one page for each joining that catches up. So none of them ever waits to send, and whoever waits for
+//! the hub waits for a thread that goes on. Answers to questions go into a channel with room for them; what is kept is
+//! read by whoever wants it, through a connection of its own.
 //!
 //! # What never happens
 //!
@@ -41,7 +44,7 @@
 //! - A session writes to no socket after the handshake.
 //! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`.
 //! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over `head answer` over
-//!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids`.
+//!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids vital`.
 
 pub mod answer;
 pub mod capacity;

@@ -13,7 +13,7 @@ use crate::limits::{GUESTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX};
 use crate::model::{FrameId, Nonce, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, ErrorCode, Rejected};
 
-use super::messages::encode_new;
+use super::messages::{encode_new, words};
 use super::{Append, Appended, KeptRoom, NewMessage, Past, Side, Stored, TokenHash};
 
 /// What a frame takes beside its JSON, about, with its share of the room's own bookkeeping.
@@ -260,10 +260,9 @@ impl Room {
 
 /// The words of a text, as the database's index has them: case and Latin accents folded, marks kept as parts of words.
 fn terms(text: &str) -> Vec<String> {
-    let is_in_word = |c: char| c.is_alphanumeric() || unicode_normalization::char::is_combining_mark(c);
     let folded: String =
         text.nfd().filter(|c| !matches!(c, '\u{300}'..='\u{36F}')).nfc().flat_map(char::to_lowercase).collect();
-    folded.split(|c| !is_in_word(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    words(&folded).map(str::to_owned).collect()
 }
 
 /// Whether a text has all the words, the last perhaps as the beginning of one. No words are in no text.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use unicode_normalization::char::is_combining_mark;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 use uuid::Uuid;
 
@@ -319,12 +320,16 @@ pub fn bearer(connection: &Connection, hash: TokenHash) -> rusqlite::Result<Opti
     statement.query_row([hash.0], |row| uuid(row, 0).map(UserId)).optional()
 }
 
+/// The words of a text as the index takes them: letters, digits and the marks on them, such as Bengali vowel signs.
+pub fn words(text: &str) -> impl Iterator<Item = &str> {
+    let is_in_word = |c: char| c.is_alphanumeric() || is_combining_mark(c);
+    text.split(move |c| !is_in_word(c)).filter(|word| !word.is_empty())
+}
+
 /// What people type as a query of FTS5: each word a term of its own, quoted, so that no character of it is an
 /// operator; the last may be the beginning of a word. Empty where there is no word in it.
 fn words_query(text: &str) -> String {
-    let is_in_word = |c: char| c.is_alphanumeric() || unicode_normalization::char::is_combining_mark(c);
-    let mut words: Vec<String> =
-        text.split(|c| !is_in_word(c)).filter(|word| !word.is_empty()).map(|word| format!("\"{word}\"")).collect();
+    let mut words: Vec<String> = words(text).map(|word| format!("\"{word}\"")).collect();
     if let Some(last) = words.last_mut() {
         last.push('*');
     }
