@@ -6,14 +6,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 
-use unicode_normalization::UnicodeNormalization;
-
 use crate::ids::FrameIds;
 use crate::limits::{GUESTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX};
 use crate::model::{FrameId, Nonce, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, ErrorCode, Rejected};
 
-use super::messages::{encode_new, words};
+use super::messages::encode_new;
+use super::search::Wanted;
 use super::{Append, Appended, KeptRoom, NewMessage, Past, Side, Stored, TokenHash};
 
 /// What a frame takes beside its JSON, about, with its share of the room's own bookkeeping.
@@ -228,12 +227,11 @@ impl Memory {
         self.guests.get(&hash).copied()
     }
 
-    pub fn page(&self, id: &RoomId, side: Side, limit: usize, words: Option<&str>) -> Vec<Stored> {
+    pub fn page(&self, id: &RoomId, side: Side, limit: usize, wanted: Option<&Wanted>) -> Vec<Stored> {
         let Some(room) = self.rooms.get(id) else { return Vec::new() };
-        let wanted = words.map(terms);
-        let fits = |kept: &&Kept| match &wanted {
+        let fits = |kept: &&Kept| match wanted {
             None => true,
-            Some(wanted) => kept.field("content").is_some_and(|content| has_terms(&content, wanted)),
+            Some(wanted) => kept.field("content").is_some_and(|content| wanted.are_in(&content)),
         };
         let frames = room.frames.iter();
         match side {
@@ -256,20 +254,6 @@ impl Room {
         let first = self.frames.front()?.stored.seq;
         self.frames.get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)
     }
-}
-
-/// The words of a text, as the database's index has them: case and Latin accents folded, marks kept as parts of words.
-fn terms(text: &str) -> Vec<String> {
-    let folded: String =
-        text.nfd().filter(|c| !matches!(c, '\u{300}'..='\u{36F}')).nfc().flat_map(char::to_lowercase).collect();
-    words(&folded).map(str::to_owned).collect()
-}
-
-/// Whether a text has all the words, the last perhaps as the beginning of one. No words are in no text.
-fn has_terms(text: &str, wanted: &[String]) -> bool {
-    let Some((last, whole)) = wanted.split_last() else { return false };
-    let words = terms(text);
-    whole.iter().all(|word| words.contains(word)) && words.iter().any(|word| word.starts_with(last.as_str()))
 }
 
 #[cfg(test)]

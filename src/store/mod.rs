@@ -12,6 +12,7 @@ mod memory;
 mod messages;
 mod offline;
 mod schema;
+mod search;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -38,6 +39,7 @@ use messages::RoomRow;
 pub use messages::{Message, Side};
 pub use offline::{Inspection, Offline, Progress, ToolError};
 pub use schema::{Database, OpenError};
+use search::Wanted;
 use upkeep::{Seen, Upkeep};
 
 /// What the hub wants to have a place in a room's order.
@@ -253,10 +255,18 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub fn page(&self, id: &RoomId, side: Side, limit: usize, words: Option<&str>) -> Result<Vec<Stored>, ReadError> {
-        let from_memory = |memory: &Memory| memory.page(id, side, limit, words);
+        let wanted = words.map(Wanted::parse);
+        if wanted == Some(None) {
+            return Ok(Vec::new());
+        }
+        let wanted = wanted.flatten();
+        let from_memory = |memory: &Memory| memory.page(id, side, limit, wanted.as_ref());
         self.read(from_memory, |connection| {
             let Some(room) = messages::room(connection, id)? else { return Ok(Vec::new()) };
-            let page = messages::page(connection, room.key, side, limit, words)?;
+            let page = match &wanted {
+                Some(wanted) => search::page(connection, room.key, side, limit, wanted)?,
+                None => messages::page(connection, room.key, side, limit)?,
+            };
             let mut json = Vec::new();
             Ok(page.iter().map(|message| message.stored(false, &mut json)).collect())
         })
@@ -568,7 +578,7 @@ impl Store {
 
     fn past(&mut self, row: Option<RoomRow>) -> rusqlite::Result<Past> {
         let Some(row) = row else { return Ok(Past::default()) };
-        let latest = messages::page(&self.connection, row.key, Side::Before(row.head.next()), HISTORY_MAX, None)?;
+        let latest = messages::page(&self.connection, row.key, Side::Before(row.head.next()), HISTORY_MAX)?;
         let frames = latest.iter().map(|message| message.stored(false, &mut self.json)).collect();
         Ok(Past { head: row.head, frames })
     }
@@ -801,6 +811,30 @@ mod tests {
             }
             rig.close();
         });
+    }
+
+    #[test]
+    fn what_was_said_long_ago_is_found_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let rig = Rig::open(&Data::File(directory.path().join("adda.db")));
+        let say = |room: &str, text: &str| message(room, text, None);
+        rig.commit(vec![say("tea", "rare 1"), say("jam", "rare, elsewhere"), say("tea", "Rarely 2")]);
+        for _ in 0..5 {
+            rig.commit((0..1_000).map(|_| say("tea", "noise")).collect());
+        }
+        rig.commit(vec![say("tea", "rare 3"), say("tea", "noise, rare 4")]);
+        let found = |side, limit, words| contents(&rig.reader.page(&room("tea"), side, limit, Some(words)).unwrap());
+        let latest = Side::Before(Seq(u64::MAX));
+        assert_eq!(found(latest, 9, "rare"), ["rare 1", "Rarely 2", "rare 3", "noise, rare 4"]);
+        assert_eq!(found(latest, 3, "rare"), ["Rarely 2", "rare 3", "noise, rare 4"]);
+        assert_eq!(found(Side::Before(Seq(5_003)), 1, "rare"), ["Rarely 2"]);
+        assert_eq!(found(Side::After(Seq(0)), 3, "rare"), ["rare 1", "Rarely 2", "rare 3"]);
+        assert_eq!(found(Side::After(Seq(2)), 1, "rare"), ["rare 3"]);
+        assert_eq!(found(latest, 9, "noise rare"), ["noise, rare 4"]);
+        assert_eq!(found(latest, 9, "rarely 2"), ["Rarely 2"]);
+        assert_eq!(found(Side::After(Seq(2)), 9, "rare noi"), ["noise, rare 4"]);
+        assert_eq!(found(latest, 200, "noise").len(), 200);
+        rig.close();
     }
 
     #[test]
