@@ -70,6 +70,15 @@ pub struct Keep {
     pub bytes_max: Option<u64>,
 }
 
+impl Keep {
+    /// The moment before which a message is too old, in milliseconds since 1970; 0 where none is.
+    #[must_use]
+    pub fn since_ms(self, now_ms: u64) -> u64 {
+        let ms = |retention: Duration| u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        self.retention.map_or(0, |retention| now_ms.saturating_sub(ms(retention)))
+    }
+}
+
 /// Where a page came from: scheme, host and port (RFC 6454, section 4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {

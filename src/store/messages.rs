@@ -187,10 +187,10 @@ pub fn delete_oldest(connection: &Connection, before_ms: u64, limit: usize) -> r
     Ok(deleted)
 }
 
-/// The message that an author sent with a nonce.
-pub fn by_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rusqlite::Result<Message> {
+/// The message that an author sent with a nonce, if it is kept.
+pub fn by_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rusqlite::Result<Option<Message>> {
     let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.user_id = ?1 AND m.nonce = ?2");
-    connection.prepare_cached(&sql)?.query_row(params![author.0.as_bytes(), nonce.as_str()], message)
+    connection.prepare_cached(&sql)?.query_row(params![author.0.as_bytes(), nonce.as_str()], message).optional()
 }
 
 /// Where in a room's order a message is, if it is kept.
@@ -326,7 +326,8 @@ fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
     row.get::<_, i64>(column).map(|seq| Seq(u64::try_from(seq).unwrap_or(0)))
 }
 
-fn room_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RoomId> {
+/// A room's id in a column.
+pub fn room_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RoomId> {
     RoomId::parse(&row.get::<_, String>(column)?).map_err(|error| broken(column, error))
 }
 
