@@ -32,9 +32,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 3000)),
-            data: Data::Memory,
+            data: Data::File("adda.db".into()),
             durability: Durability::Full,
-            keep: Keep::default(),
+            keep: Keep { retention: Some(Duration::from_secs(90 * 86_400)), bytes_max: Some(1 << 30) },
             origins: Vec::new(),
             connections_max: None,
             connections_per_address_max: 0,
@@ -61,7 +61,7 @@ pub enum Durability {
     Normal,
 }
 
-/// How much is kept; the oldest messages go first. By default, all.
+/// How much is kept; the oldest messages go first. Without bounds, all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Keep {
     /// How old a message may be.
