@@ -294,7 +294,7 @@ fn who_is_overtaken_by_the_retention_is_told() {
     eventually("the old is gone", DEADLINE, || oldest() > OLD as i64);
     drop(reader);
     let token = ben.welcome["token"].as_str().expect("a token").to_owned();
-    while seq < STORED as u64 {
+    while seq <= STORED as u64 {
         match ben.event() {
             Event::Frame(frame) if frame["type"] == "text" => {
                 let found = frame["seq"].as_u64().unwrap();
