@@ -110,6 +110,8 @@ enum ApiError {
     Rate(std::time::Duration),
     #[error("{}", .0.sentence)]
     Rejected(Rejected),
+    #[error("no answer in time: it is not known whether the message is stored; send it again with the same key")]
+    Unknown,
     #[error("the server is busy; try again")]
     Busy(#[from] Busy),
 }
@@ -146,6 +148,7 @@ impl From<ApiError> for Reply {
                 ErrorCode::Conflict => (409, "conflict"),
                 ErrorCode::Busy => (503, "busy"),
             },
+            ApiError::Unknown => (504, "busy"),
             ApiError::Busy(_) => (503, "busy"),
         };
         let reply = Self::problem(status, &error.to_string(), code);
@@ -273,7 +276,7 @@ fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
         }
     };
     let post = Post { room, author: Person { id, username }, content, nonce, reply_to };
-    let (status, json) = match request.directory.post(post)? {
+    let (status, json) = match request.directory.post(post).map_err(|Busy| ApiError::Unknown)? {
         Outcome::Stored(json) => (201, json),
         Outcome::Duplicate(json) => (200, json),
         Outcome::Refused(rejected) => return Err(ApiError::Rejected(rejected)),

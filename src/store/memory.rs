@@ -148,7 +148,9 @@ impl Memory {
         }
         self.swept_ms = now_ms;
         for room in self.rooms.values_mut() {
-            while let Some(oldest) = room.frames.pop_front_if(|oldest| oldest.stored.id.unix_ms() < since_ms) {
+            while room.frames.front().is_some_and(|oldest| oldest.stored.id.unix_ms() < since_ms)
+                && let Some(oldest) = room.frames.pop_front()
+            {
                 room.bytes -= oldest.cost();
                 self.bytes -= oldest.cost();
                 if let Some(nonce) = oldest.nonce {

@@ -442,6 +442,7 @@ fn checkpoint(connection: &Connection, closed: &Receiver<()>) {
         if pages >= CHECKPOINT_PAGES_MIN
             && let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
         {
+            exit_on_sync_failure(&error);
             log::warn!("failed to move the WAL into the database: {error}");
         }
     }
@@ -588,10 +589,12 @@ impl Store {
             _ => "the message can't be stored now",
         };
         let refused = batch.into_iter().map(|append| match append {
-            Append::Message(NewMessage { room, nonce, ticket, .. }) => {
+            // It may be the retry of one that was stored: that it is not would be wrong.
+            Append::Message(new) => self.sent_before(&new).ok().flatten().unwrap_or_else(|| {
+                let NewMessage { room, nonce, ticket, .. } = new;
                 let rejected = Rejected { retry_ms: Some(1_000), ..Rejected::new(Code::Busy, sentence, nonce) };
                 Appended::Refused { room, rejected, ticket }
-            }
+            }),
             Append::Join { room, ticket, known, after, .. } => {
                 let row = self.rooms.row(&self.connection, &room).ok().flatten();
                 // Reading goes on. What can't be read now, the next to come asks for again.
@@ -916,7 +919,8 @@ mod tests {
             let large = "x".repeat(4_000);
             (0..count).map(|_| message("tea", &large, Some("n")).without_nonce()).collect::<Vec<_>>()
         };
-        let mut stored = 0;
+        assert_eq!(words(&store.commit(vec![message("tea", "sent before", Some("n"))])), ["tea 1"]);
+        let mut stored = 1;
         let refused = loop {
             let answer = store.commit(batch(4));
             match &answer[0] {
@@ -926,6 +930,9 @@ mod tests {
         };
         assert!(stored > 0);
         assert_eq!(words(&refused), ["Busy"; 4]);
+        let large = "x".repeat(4_000);
+        let retry = || vec![message("tea", "sent before", Some("n")), message("tea", &large, Some("new"))];
+        assert_eq!(words(&store.commit(retry().into_iter().chain(batch(4)).collect()))[..2], ["duplicate 1", "Busy"]);
         let Appended::Refused { rejected, .. } = &refused[0] else { panic!() };
         assert!(rejected.sentence.contains("disk is full") && rejected.retry_ms.is_some());
         store.connection.pragma_update_and_check(None, "max_page_count", 4_000, |_| Ok(())).unwrap();
