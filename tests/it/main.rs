@@ -7,6 +7,7 @@ mod closes;
 mod crash;
 mod errors;
 mod floods;
+mod gate;
 mod history;
 mod hostile_heads;
 mod house;
