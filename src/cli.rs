@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(given.listen.to_string(), "[::1]:0");
         assert_eq!((given.limits.rate_per_s, given.limits.handshakes_per_s), (0, 0));
         assert!(plain.limits.handshakes_per_s > 0 && plain.proxies.is_empty());
-        let proxies = config(&["--trusted-proxy=10.0.0.0/8,::1", "--trusted-proxy=127.0.0.1"], None).unwrap().proxies;
+        let proxies = config(&["--trusted-proxy=10.0.0.0/8, ::1", "--trusted-proxy=127.0.0.1"], None).unwrap().proxies;
         assert_eq!(proxies.len(), 3);
         let keep = Keep { retention: Some(Duration::from_secs(43_200)), bytes_max: None };
         assert_eq!((plain.keep, given.keep), (Config::default().keep, keep));

@@ -105,6 +105,7 @@ impl FromStr for Cidr {
     type Err = CidrError;
 
     fn from_str(text: &str) -> Result<Self, CidrError> {
+        let text = text.trim();
         let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
         let given: IpAddr = address.parse().map_err(|_| CidrError::Malformed)?;
         let bits = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };

@@ -95,7 +95,12 @@ impl Listening {
     /// Where the system gives no thread.
     pub fn start(socket: TcpListener, front: Front, caps: Caps) -> io::Result<Self> {
         let socket = Arc::new(socket);
-        let open = Arc::new(Open { caps, count: AtomicU64::new(0), addresses: Mutex::default() });
+        let open = Arc::new(Open {
+            caps,
+            count: AtomicU64::new(0),
+            addresses: Mutex::default(),
+            has_warned: AtomicBool::new(false),
+        });
         // A refused connection that finds the queue full is closed without a word.
         let (refuse, refused) = bounded(REFUSED_MAX);
         let refuser = thread::Builder::new()
@@ -133,6 +138,8 @@ struct Open {
     caps: Caps,
     count: AtomicU64,
     addresses: Mutex<HashMap<IpAddr, u32>>,
+    /// Whether the log has told of a proxy that is not trusted; one line will do.
+    has_warned: AtomicBool,
 }
 
 /// One connection's share of the caps, given back when it is dropped.
@@ -333,7 +340,7 @@ fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, front: &Front, place
             answer::refuse(stream, &Problem { head_only: head.method() == "HEAD", ..SHARE_TAKEN });
             return None;
         }
-    } else if is_forwarded(head) && is_near(peer.ip()) && !HAS_WARNED.swap(true, Ordering::Relaxed) {
+    } else if is_forwarded(head) && is_near(peer.ip()) && !place.open.has_warned.swap(true, Ordering::Relaxed) {
         log::warn!(
             "{} says whom it asks for, and is not believed: all who come by it count as one address; \
              if it is your proxy, start with --trusted-proxy {0}",
@@ -342,9 +349,6 @@ fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, front: &Front, place
     }
     Some(client)
 }
-
-/// One line of the log says it.
-static HAS_WARNED: AtomicBool = AtomicBool::new(false);
 
 /// Whether an address may be that of an operator's own proxy.
 fn is_near(address: IpAddr) -> bool {

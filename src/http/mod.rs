@@ -348,12 +348,17 @@ impl Request<'_> {
         given.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
+    /// Whether who asks came by TLS, as far as is known.
+    fn is_secure(&self) -> bool {
+        self.header(SECURE_HEADER).is_some()
+    }
+
     /// Whether the page that asks, if it is one, may write here.
     fn may_write(&self) -> bool {
         let mut given = self.headers.iter().filter(|header| header.field.equiv("Origin"));
         let origin = given.next().map(|header| header.value.as_str());
-        let is_secure = self.header(SECURE_HEADER).is_some();
-        given.next().is_none() && Origin::is_welcome(origin, self.header("Host"), is_secure, &self.policy.origins)
+        given.next().is_none()
+            && Origin::is_welcome(origin, self.header("Host"), self.is_secure(), &self.policy.origins)
     }
 
     /// The page's origin, where the operator named it.
