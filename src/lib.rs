@@ -43,8 +43,8 @@
 //! - The hub touches no disk, parses no JSON from clients and never blocks on a socket.
 //! - A session writes to no socket after the handshake.
 //! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`.
-//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over `head client answer` over
-//!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids vital`.
+//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over
+//!   `head client answer` over `hub` over `store` over `protocol ws` over `model limits rate metrics config ids threads`.
 
 pub mod answer;
 pub mod capacity;
@@ -65,8 +65,9 @@ pub mod rate;
 pub mod relay;
 pub mod session;
 pub mod store;
+pub mod threads;
 pub mod tools;
-pub mod vital;
+
 pub mod ws;
 
 use std::net::SocketAddr;
