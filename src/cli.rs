@@ -8,7 +8,7 @@ use chrono::DateTime;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::config::{Config, Data, Durability, Keep, Origin};
+use crate::config::{Cidr, Config, Data, Durability, Keep, Origin};
 use crate::limits::{DATA_BYTES_MIN, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX};
 use crate::model::{RoomId, Timestamp};
 use crate::tools::{Export, Format};
@@ -128,6 +128,11 @@ pub struct Serve {
     #[arg(long = "origin", env = "ADDA_ORIGIN", value_name = "URL", value_delimiter = ',')]
     pub origins: Vec<Origin>,
 
+    /// Believe this proxy, or these, when they say whom they ask for (Forwarded or X-Forwarded-For); may be given again, or
+    /// separated by commas
+    #[arg(long = "trusted-proxy", env = "ADDA_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Cidr>,
+
     /// Connections at once, where that is fewer than the system allows
     #[arg(long, env = "ADDA_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_connections: Option<u64>,
@@ -140,7 +145,7 @@ pub struct Serve {
     #[arg(long, env = "ADDA_MAX_CONTENT", value_name = "BYTES", default_value = "8192", value_parser = content_bytes)]
     pub max_content: usize,
 
-    /// Messages a second from one connection; 0 is no limit
+    /// Messages a second from one user (from one address 20 times as many); 0 is no limit, nor for new connections
     #[arg(long, env = "ADDA_RATE", value_name = "N/s", default_value = "10/s", value_parser = rate)]
     pub rate: u32,
 
@@ -184,14 +189,17 @@ impl Serve {
             bytes_max: (self.max_data > 0).then_some(self.max_data),
         };
         config.origins.clone_from(&self.origins);
+        config.proxies.clone_from(&self.trusted_proxies);
         config.connections_max = self.max_connections;
         config.connections_per_address_max = self.max_per_ip;
+        // A rate without a burst has none to bound, and the other way round.
+        let is_limited = self.rate > 0 && self.burst > 0;
         config.limits = Limits {
             history_default: usize::try_from(self.history).unwrap_or(HISTORY_MAX),
             content_bytes_max: self.max_content,
-            // A rate without a burst has none to bound, and the other way round.
-            rate_per_s: if self.burst == 0 { 0 } else { self.rate },
+            rate_per_s: if is_limited { self.rate } else { 0 },
             rate_burst: self.burst,
+            handshakes_per_s: if is_limited { config.limits.handshakes_per_s } else { 0 },
             outbox_bytes_max: self.outbox_bytes,
             ping_interval: self.ping_interval,
             ..config.limits
@@ -362,7 +370,10 @@ mod tests {
         );
         let given = given.unwrap();
         assert_eq!(given.listen.to_string(), "[::1]:0");
-        assert_eq!(given.limits.rate_per_s, 0);
+        assert_eq!((given.limits.rate_per_s, given.limits.handshakes_per_s), (0, 0));
+        assert!(plain.limits.handshakes_per_s > 0 && plain.proxies.is_empty());
+        let proxies = config(&["--trusted-proxy=10.0.0.0/8, ::1", "--trusted-proxy=127.0.0.1"], None).unwrap().proxies;
+        assert_eq!(proxies.len(), 3);
         let keep = Keep { retention: Some(Duration::from_secs(43_200)), bytes_max: None };
         assert_eq!((plain.keep, given.keep), (Config::default().keep, keep));
         assert_eq!((plain.data, given.data), (Config::default().data, Data::Memory));
@@ -411,6 +422,9 @@ mod tests {
             ["--history=201"],
             ["--max-connections=0"],
             ["--origin=ftp://x"],
+            ["--trusted-proxy=proxy.example"],
+            ["--trusted-proxy=10.0.0.1/8"],
+            ["--trusted-proxy="],
             ["--log=loud"],
             ["--no-such-flag"],
             ["dance"],

@@ -43,12 +43,13 @@
 //! - The hub touches no disk, parses no JSON from clients and never blocks on a socket.
 //! - A session writes to no socket after the handshake.
 //! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`.
-//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over `head answer` over
-//!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids threads`.
+//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over
+//!   `head client answer` over `hub` over `store` over `protocol ws` over `model limits rate metrics config ids threads`.
 
 pub mod answer;
 pub mod capacity;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod head;
 pub mod http;
@@ -81,6 +82,7 @@ use hub::Command;
 use limits::{REQUESTS_STOP_WAIT, STOP_WAIT};
 use listener::{Caps, Front, Listening};
 use metrics::Metrics;
+use rate::Paces;
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +117,17 @@ pub struct Running {
 /// # Errors
 /// [`StartError`], with nothing left running that a client could reach.
 pub fn start(config: Config) -> Result<Running, StartError> {
-    let Config { listen, data, durability, keep, origins, connections_max, connections_per_address_max, limits } =
-        config;
+    let Config {
+        listen,
+        data,
+        durability,
+        keep,
+        origins,
+        proxies,
+        connections_max,
+        connections_per_address_max,
+        limits,
+    } = config;
     let (connections_max, term) = capacity::Bounds::raise_and_read().connections_max(connections_max);
     let socket = listener::open(listen).map_err(|error| StartError::Listen(listen, error))?;
     let address = socket.local_addr().map_err(|error| StartError::Listen(listen, error))?;
@@ -128,7 +139,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let hub = hub::start(commanded, writer, reader.clone(), keep, limits, Arc::clone(&metrics));
     inner.extend(hub.map_err(StartError::Thread)?);
     let handle = hub::Handle::new(commands.clone(), reader);
-    let policy = http::Policy { origins: origins.clone(), limits };
+    let paces = Arc::new(Paces::new(&limits));
+    let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), limits };
     let http = http::Server::start(handle.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
     let sessions = session::Context {
@@ -136,11 +148,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         decoder: session::chat,
         directory: handle.clone(),
         origins,
+        paces,
         limits,
         metrics,
     };
     let caps = Caps { connections_max, per_address_max: connections_per_address_max };
-    let listening = Listening::start(socket, Front { sessions, relay }, caps).map_err(StartError::Thread)?;
+    let listening = Listening::start(socket, Front { sessions, relay, proxies }, caps).map_err(StartError::Thread)?;
     Ok(Running { address, listening, commands, http, inner })
 }
 

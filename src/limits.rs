@@ -119,8 +119,12 @@ pub const STOP_WAIT: Duration = Duration::from_secs(4);
 pub const REQUESTS_STOP_WAIT: Duration = Duration::from_millis(500);
 const _: () = assert!(CLOSE_WAIT.as_millis() < STOP_WAIT.as_millis());
 
-/// Addresses whose rate is remembered.
+/// Addresses and users whose rate is remembered though nobody of them is here.
 pub const RATES_KEPT_MAX: usize = 10_000;
+/// How many must be remembered before it is looked who can be forgotten.
+pub const PACES_SWEPT_AT_MIN: usize = 1_000;
+/// How many users' messages may come from one address: a school has one, and so has a household.
+pub const USERS_PER_ADDRESS: u32 = 20;
 
 /// Refused frames, one forgiven each second, after which a connection is closed for abuse (1008).
 pub const STRIKES_MAX: u32 = 200;
@@ -144,10 +148,14 @@ pub struct Limits {
     pub outbox_stall: Duration,
     /// From one ping to the next (`--ping-interval`).
     pub ping_interval: Duration,
-    /// Messages a second that a connection may send; 0 for no limit (`--rate`).
+    /// Messages a second that a user may send; 0 for no limit (`--rate`).
     pub rate_per_s: u32,
-    /// Messages that it may send at once after a pause (`--burst`).
+    /// Messages that they may send at once after a pause (`--burst`).
     pub rate_burst: u32,
+    /// WebSockets a second that an address may open; 0 for no limit.
+    pub handshakes_per_s: u32,
+    /// WebSockets that it may open at once after a pause: a school behind one address comes in together.
+    pub handshakes_burst: u32,
 }
 
 impl Limits {
@@ -172,6 +180,8 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(25),
             rate_per_s: 10,
             rate_burst: 30,
+            handshakes_per_s: 20,
+            handshakes_burst: 300,
         }
     }
 }

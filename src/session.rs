@@ -16,16 +16,20 @@ use tungstenite::{Error, Message, error::ProtocolError};
 use uuid::Uuid;
 
 use crate::answer::{self, Problem};
+use crate::client::Client;
 use crate::config::Origin;
 use crate::head::{Framing, Head, Version, query_value, unescape};
 use crate::hub::{Command, Connect, Handle, Inbound, Newcomer};
-use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, STRIKES_MAX};
+use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX};
 use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, After, ErrorCode, Rejected, Replay};
-use crate::rate::TokenBucket;
+use crate::rate::{Pace, Paces, TokenBucket};
 use crate::store::{NewGuest, TokenHash};
 use crate::ws::{self, CloseReason, Stream};
+
+/// What an address hears that opens more WebSockets than it may.
+const TOO_MANY_HANDSHAKES: &str = "this address opens too many connections at once; try again in a moment";
 
 /// Whether a request's path is one of the ways in to a WebSocket.
 #[must_use]
@@ -65,11 +69,13 @@ pub struct Context {
     /// The way to the hub.
     pub commands: Sender<Command>,
     /// Makes a session's decoder; [`chat`] but where the protocol itself is tested.
-    pub decoder: fn(Limits) -> Box<dyn Decoder>,
+    pub decoder: fn(Limits, Pace) -> Box<dyn Decoder>,
     /// Where tokens are looked up.
     pub directory: Handle,
     /// Pages that may connect besides our own.
     pub origins: Vec<Origin>,
+    /// How fast everybody may talk.
+    pub paces: Arc<Paces>,
     /// The bounds.
     pub limits: Limits,
     /// What is counted.
@@ -77,19 +83,37 @@ pub struct Context {
 }
 
 /// Does the handshake (RFC 6455, section 4.2) and runs the session to its end, or answers why not.
-pub fn serve(socket: Arc<TcpStream>, head: Head, early: Vec<u8>, connection: ConnectionId, context: &Context) {
-    let Some(connect) = open(&socket, head, connection, context) else {
+pub fn serve(
+    socket: Arc<TcpStream>,
+    head: Head,
+    early: Vec<u8>,
+    connection: ConnectionId,
+    client: Client,
+    context: &Context,
+) {
+    let Some((connect, decoder)) = open(&socket, head, connection, client, context) else {
         return;
     };
     if context.commands.send(Command::Connect(Box::new(connect))).is_ok() {
-        run(socket, early, connection, context);
+        run(socket, early, connection, decoder, context);
     }
 }
 
 /// The handshake, in a frame of its own: what it needs of the stack is not kept while the session lives.
 #[inline(never)]
-fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: &Context) -> Option<Connect> {
-    let asked = way_in(&head, &context.origins, &context.limits).and_then(|way_in| {
+fn open(
+    socket: &Arc<TcpStream>,
+    head: Head,
+    connection: ConnectionId,
+    client: Client,
+    context: &Context,
+) -> Option<(Connect, Box<dyn Decoder>)> {
+    let asked = way_in(&head, client, &context.origins, &context.limits).and_then(|way_in| {
+        // Before anything is looked up. At 20 a second or more, a second is long enough to wait.
+        context.paces.take_handshake(client.address, Instant::now()).map_err(|_| Refused {
+            headers: &[("Retry-After", "1")],
+            ..Refused::new(429, TOO_MANY_HANDSHAKES, "rate_limited", Refusal::Handshakes)
+        })?;
         let identity = identify(way_in.token.as_deref(), &context.directory)?;
         Ok((way_in, identity))
     });
@@ -114,9 +138,10 @@ fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: 
         way_in.accept_key
     );
     (&**socket).write_all(response.as_bytes()).ok()?;
+    let decoder = (context.decoder)(context.limits, context.paces.of_user(id, client.address, Instant::now()));
     let person = Person { id, username: way_in.username };
     let WayIn { room, replay, .. } = way_in;
-    Some(Connect { connection, socket: Arc::clone(socket), person, room, replay, newcomer })
+    Some((Connect { connection, socket: Arc::clone(socket), person, room, replay, newcomer }, decoder))
 }
 
 /// Who a token says that somebody is; without a token that is known, somebody new, with a token to come back by.
@@ -148,7 +173,7 @@ fn new_token() -> Box<str> {
 }
 
 /// Reads what a request wants, in the order in which a client would mend it.
-fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Refused> {
+fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> Result<WayIn, Refused> {
     let refused = |status, sentence, code| Refused::new(status, sentence, code, Refusal::Upgrade);
     if head.method() != "GET" && head.method() != "HEAD" {
         return Err(Refused {
@@ -184,7 +209,7 @@ fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Ref
     if !matches!(head.framing(), Framing::None | Framing::Length(0)) {
         return Err(refused(400, "a request for a WebSocket has no body", "bad_request"));
     }
-    if !origin_is_welcome(head, origins) {
+    if !origin_is_welcome(head, client, origins) {
         return Err(Refused::new(403, "pages of that origin may not connect here", "forbidden", Refusal::Origin));
     }
     let query = |name| head.query().and_then(|query| query_value(query, name)).and_then(Result::ok);
@@ -242,10 +267,10 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 /// Whether a request comes from a page that may connect (RFC 6455, section 10.2).
-fn origin_is_welcome(head: &Head, origins: &[Origin]) -> bool {
+fn origin_is_welcome(head: &Head, client: Client, origins: &[Origin]) -> bool {
     let mut given = head.headers_named("Origin");
     let origin = given.next().map(|bytes| std::str::from_utf8(bytes).unwrap_or_default());
-    given.next().is_none() && Origin::is_welcome(origin, head.host(), origins)
+    given.next().is_none() && Origin::is_welcome(origin, head.host(), client.is_secure, origins)
 }
 
 /// Makes commands of messages.
@@ -260,36 +285,36 @@ pub trait Decoder {
 
 /// The chat's own decoder.
 #[must_use]
-pub fn chat(limits: Limits) -> Box<dyn Decoder> {
-    Box::new(Chat::new(limits))
+pub fn chat(limits: Limits, pace: Pace) -> Box<dyn Decoder> {
+    Box::new(Chat::new(limits, pace))
 }
 
 /// JSON or plain text, at a bounded rate.
 struct Chat {
     limits: Limits,
-    frames: TokenBucket,
+    /// Shared with the user's other connections.
+    pace: Pace,
+    /// Pings and pongs are this connection's own.
     controls: TokenBucket,
-    /// What may be refused before it is called abuse; one more each second.
-    strikes: TokenBucket,
 }
 
 impl Chat {
-    fn new(limits: Limits) -> Self {
-        let now = Instant::now();
-        let bucket = || TokenBucket::new(limits.rate_per_s, limits.rate_burst, now);
-        Self { limits, frames: bucket(), controls: bucket(), strikes: TokenBucket::new(1, STRIKES_MAX, now) }
+    fn new(limits: Limits, pace: Pace) -> Self {
+        let controls = TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now());
+        Self { limits, pace, controls }
     }
 
     fn refuse(&mut self, rejected: Rejected) -> Inbound {
-        match self.strikes.take(Instant::now()) {
-            Ok(()) => Inbound::Rejected(rejected),
-            Err(_) => Inbound::Close(CloseReason::ABUSE),
+        if self.pace.is_abuse(Instant::now()) {
+            Inbound::Close(CloseReason::ABUSE)
+        } else {
+            Inbound::Rejected(rejected)
         }
     }
 
     fn checked(&mut self, decoded: Result<protocol::ClientFrame, Rejected>) -> Inbound {
-        if !self.frames.is_unlimited()
-            && let Err(wait) = self.frames.take(Instant::now())
+        if !self.pace.is_unlimited()
+            && let Err(wait) = self.pace.take(Instant::now())
         {
             let nonce = match decoded {
                 Ok(frame) => frame.into_nonce(),
@@ -321,7 +346,7 @@ impl Decoder for Chat {
             return None;
         }
         let now = Instant::now();
-        let over = self.controls.take(now).is_err() && self.strikes.take(now).is_err();
+        let over = self.controls.take(now).is_err() && self.pace.is_abuse(now);
         over.then_some(Inbound::Close(CloseReason::ABUSE))
     }
 }
@@ -337,9 +362,14 @@ struct InHand {
 ///
 /// Not inlined, as the handshake needs the stack before it and leaves it to this.
 #[inline(never)]
-fn run(socket: Arc<TcpStream>, early: Vec<u8>, connection: ConnectionId, context: &Context) {
+fn run(
+    socket: Arc<TcpStream>,
+    early: Vec<u8>,
+    connection: ConnectionId,
+    mut decoder: Box<dyn Decoder>,
+    context: &Context,
+) {
     let Context { commands, limits, metrics, .. } = context;
-    let mut decoder = (context.decoder)(*limits);
     if let Ok(stream) = Stream::new(Arc::clone(&socket), limits.read_deadline())
         && let Some(reason) = converse(stream, early, connection, commands, &mut *decoder)
     {
@@ -435,7 +465,9 @@ fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::STRIKES_MAX;
 
+    const CLIENT: Client = Client { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_secure: false };
     const UPGRADE: &str = "Host: chat.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
                            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -443,7 +475,7 @@ mod tests {
         let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
         let (head, _) = crate::head::parse(text.as_bytes()).unwrap().unwrap();
         let origins: Vec<Origin> = origins.iter().map(|origin| origin.parse().unwrap()).collect();
-        way_in(&head, &origins, &Limits::default())
+        way_in(&head, CLIENT, &origins, &Limits::default())
     }
 
     #[test]
@@ -543,7 +575,8 @@ mod tests {
     #[test]
     fn going_on_after_refusals_is_abuse() {
         let limits = Limits { rate_per_s: 1, rate_burst: 2, ..Limits::default() };
-        let mut chat = Chat::new(limits);
+        let pace = Paces::new(&limits).of_user(UserId(Uuid::nil()), CLIENT.address, Instant::now());
+        let mut chat = Chat::new(limits, pace);
         assert!(matches!(chat.text("one"), Inbound::Frame(_)));
         assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
         let Inbound::Rejected(limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else { panic!("not limited") };

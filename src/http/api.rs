@@ -10,7 +10,6 @@ use sha2::{Digest, Sha256};
 use uuid::Builder;
 
 use super::{Reply, Request};
-use crate::config::Origin;
 use crate::head::{BadEscape, unescape};
 use crate::hub::{Busy, Handle, HistoryError, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
@@ -98,8 +97,6 @@ enum ApiError {
     Limit(usize),
     #[error("before and after are ids of messages, and only one of them can be said")]
     Cursor,
-    #[error("a page of another origin may not write here")]
-    Origin,
     #[error("send JSON as application/json, or the text of a message as text/plain")]
     ContentType,
     #[error("the body is not text in UTF-8")]
@@ -131,7 +128,6 @@ impl From<ApiError> for Reply {
             ApiError::NoRoom => (404, "not_found"),
             ApiError::Escape(_) => (400, "bad_room"),
             ApiError::Limit(_) | ApiError::Cursor | ApiError::After(_) => (400, "bad_request"),
-            ApiError::Origin => (403, "forbidden"),
             ApiError::ContentType => (415, "bad_type"),
             ApiError::Utf8 => (400, "bad_json"),
             ApiError::Token => (401, "forbidden"),
@@ -230,15 +226,22 @@ fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
     struct Posted<'a> {
         data: Option<&'a RawValue>,
     }
-    if !Origin::is_welcome(request.header("Origin"), request.header("Host"), &request.policy.origins) {
-        return Err(ApiError::Origin);
-    }
-    request.take_turn(Instant::now()).map_err(ApiError::Rate)?;
+    let bearer = match request.header("Authorization") {
+        None => None,
+        Some(value) => {
+            let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+            let token = token.ok_or(ApiError::Token)?.1.trim();
+            Some(request.directory.bearer(token)?.ok_or(ApiError::Token)?)
+        }
+    };
+    let (address, now) = (request.address(), Instant::now());
+    let paces = &request.policy.paces;
+    let pace = bearer.map_or_else(|| paces.of_passers_by(address, now), |id| paces.of_user(id, address, now));
+    pace.take(now).map_err(ApiError::Rate)?;
     let room = room_of(request)?;
     let text = std::str::from_utf8(request.body).map_err(|_| ApiError::Utf8)?;
     let limits = &request.policy.limits;
-    let media_type = request.header("Content-Type").unwrap_or_default().split(';').next().unwrap_or_default();
-    let (content, nonce, reply_to, named) = match media_type.trim().to_ascii_lowercase().as_str() {
+    let (content, nonce, reply_to, named) = match request.media_type().as_str() {
         "application/json" => {
             // A message as typed has no JSON around it; a body that says that it is JSON is held to it.
             let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
@@ -267,14 +270,7 @@ fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
     };
     let named = named.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| USERNAME_DEFAULT.into());
     let username = Username::parse(&named).map_err(|error| bad_name("username", error))?;
-    let id = match request.header("Authorization") {
-        None => passer_by(&username),
-        Some(value) => {
-            let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let token = token.ok_or(ApiError::Token)?.1.trim();
-            request.directory.bearer(token)?.ok_or(ApiError::Token)?
-        }
-    };
+    let id = bearer.unwrap_or_else(|| passer_by(&username));
     let post = Post { room, author: Person { id, username }, content, nonce, reply_to };
     let (status, json) = match request.directory.post(post).map_err(|Busy| ApiError::Unknown)? {
         Outcome::Stored(json) => (201, json),

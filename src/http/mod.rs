@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io::{self, Cursor, Read};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use serde::Serialize;
@@ -30,32 +30,28 @@ use crate::head::{BadEscape, query_value};
 use crate::limits::{BODY_BYTES_MAX, Limits};
 use crate::metrics::Metrics;
 use crate::protocol::http_error;
-use crate::rate::TokenBuckets;
+use crate::rate::Paces;
 
 /// Threads that answer requests. They wait for the hub at most, never for a client.
 pub const WORKERS: usize = 2;
 
-/// Where the relay says who asks: an address and a port. No client can send it through.
-pub const PEER_HEADER: &str = "Adda-Peer";
-
-/// Sent with every answer. Old browsers do not count `ws:` as `'self'`, so it is named.
-const SECURITY: [(&str, &str); 3] = [
-    (
-        "Content-Security-Policy",
-        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
-         form-action 'self'; frame-ancestors 'none'",
-    ),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "same-origin"),
-];
+/// Where the relay says who asks: the client's address. No client can send it through.
+pub const CLIENT_HEADER: &str = "Adda-Client";
+/// There where the client came by TLS, by the word of a trusted proxy.
+pub const SECURE_HEADER: &str = "Adda-Secure";
 
 /// What the private directories' names begin with.
 const DIRECTORY_PREFIX: &str = "adda-http-";
 /// The socket in one.
 const SOCKET_NAME: &str = "http";
 
-/// What a page of another origin may send along.
-const CORS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
+/// What any page may do, and send along, where something is public: read it.
+const READING: [&str; 2] = ["GET", "HEAD"];
+const READING_HEADERS: &str = "Authorization, Last-Event-ID";
+/// What the pages may send along that the operator lets write.
+const WRITING_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
+/// How long a browser need not ask again whether it may.
+const PREFLIGHT_AGE_S: &str = "600";
 
 /// The private socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +86,6 @@ struct Shared {
     is_stopping: AtomicBool,
     directory: Box<dyn Directory>,
     policy: Policy,
-    posts: Mutex<TokenBuckets<String>>,
     metrics: Arc<Metrics>,
 }
 
@@ -99,6 +94,8 @@ struct Shared {
 pub struct Policy {
     /// Pages besides our own that may write.
     pub origins: Vec<Origin>,
+    /// How fast everybody may talk.
+    pub paces: Arc<Paces>,
     /// The bounds.
     pub limits: Limits,
 }
@@ -122,7 +119,6 @@ impl Server {
             listening: Mutex::new(Some(Arc::new(Listening::start()?))),
             is_stopping: AtomicBool::new(false),
             directory: Box::new(directory),
-            posts: Mutex::new(TokenBuckets::new(policy.limits.rate_per_s, policy.limits.rate_burst)),
             policy,
             metrics,
         });
@@ -240,13 +236,12 @@ impl Shared {
             body: &body,
             directory: &*self.directory,
             policy: &self.policy,
-            posts: &self.posts,
             metrics: &self.metrics,
         };
         let method = request.method().as_str();
         let reply = catch_unwind(AssertUnwindSafe(|| dispatch(method, &question))).unwrap_or_else(|_| {
             log::error!("a handler of {method} requests has panicked");
-            Reply::problem(500, "this should not have happened", "internal").with_security()
+            Reply::problem(500, "this should not have happened", "internal")
         });
         // An error here is the relay's having gone, which is its to tell.
         let _ = request.respond(reply.into_response());
@@ -343,16 +338,39 @@ pub(crate) struct Request<'a> {
     body: &'a [u8],
     directory: &'a dyn Directory,
     policy: &'a Policy,
-    posts: &'a Mutex<TokenBuckets<String>>,
     metrics: &'a Metrics,
 }
 
 impl Request<'_> {
-    /// Takes a token of the address that asks, or says how long it must wait.
-    fn take_turn(&self, now: Instant) -> Result<(), Duration> {
-        let peer = self.header(PEER_HEADER).unwrap_or_default();
-        let address = peer.rsplit_once(':').map_or(peer, |(address, _)| address);
-        self.posts.lock().unwrap_or_else(PoisonError::into_inner).take(address.to_owned(), now)
+    /// Who asks. Only a test does so without the relay, from nowhere.
+    fn address(&self) -> IpAddr {
+        let given = self.header(CLIENT_HEADER).and_then(|address| address.parse().ok());
+        given.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
+    /// Whether who asks came by TLS, as far as is known.
+    fn is_secure(&self) -> bool {
+        self.header(SECURE_HEADER).is_some()
+    }
+
+    /// Whether the page that asks, if it is one, may write here.
+    fn may_write(&self) -> bool {
+        let mut given = self.headers.iter().filter(|header| header.field.equiv("Origin"));
+        let origin = given.next().map(|header| header.value.as_str());
+        given.next().is_none()
+            && Origin::is_welcome(origin, self.header("Host"), self.is_secure(), &self.policy.origins)
+    }
+
+    /// The page's origin, where the operator named it.
+    fn named_origin(&self) -> Option<&Origin> {
+        let given: Origin = self.header("Origin")?.parse().ok()?;
+        self.policy.origins.iter().find(|named| **named == given)
+    }
+
+    /// The body's type without its parameters, in lower case.
+    fn media_type(&self) -> String {
+        let given = self.header("Content-Type").unwrap_or_default();
+        given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 
     fn header(&self, name: &'static str) -> Option<&str> {
@@ -370,7 +388,8 @@ impl Request<'_> {
     }
 }
 
-/// What a handler gives: a whole answer in memory.
+/// What a handler gives: a whole answer in memory. The relay adds what stands in every answer: nobody keeps it, no page
+/// frames it, it is no page itself; a handler that knows better says so.
 pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
@@ -390,13 +409,13 @@ impl Reply {
 
     fn json(value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
-            Ok(body) => Self::new(200, "application/json", body).with("Cache-Control", "no-store"),
+            Ok(body) => Self::new(200, "application/json", body),
             Err(_) => Self::problem(500, "this should not have happened", "internal"),
         }
     }
 
     fn problem(status: u16, sentence: &str, code: &str) -> Self {
-        Self::new(status, "application/json", http_error(sentence, code)).with("Cache-Control", "no-store")
+        Self::new(status, "application/json", http_error(sentence, code))
     }
 
     fn not_found() -> Self {
@@ -410,10 +429,6 @@ impl Reply {
         debug_assert!(value.bytes().all(|b| matches!(b, b' '..=b'~')), "{name}");
         self.headers.push((name, value));
         self
-    }
-
-    fn with_security(self) -> Self {
-        SECURITY.iter().fold(self, |reply, (name, value)| reply.with(name, *value))
     }
 
     fn into_response(self) -> tiny_http::Response<Cursor<Cow<'static, [u8]>>> {
@@ -462,7 +477,7 @@ type Handler = fn(&Request<'_>) -> Reply;
 struct Route {
     paths: Paths,
     methods: &'static [(&'static str, Handler)],
-    /// Whether any page may read it.
+    /// Whether any page may read it; none but ours and those that the operator named may write anything.
     is_public: bool,
 }
 
@@ -496,13 +511,18 @@ impl Route {
     }
 }
 
-/// Finds the handler of a request, and completes what it answers.
+/// Finds the handler of a request, and says which pages may have its answer. What is not there to read writes, so a
+/// foreign page is turned away here, whatever it asks for.
 fn dispatch(method: &str, request: &Request<'_>) -> Reply {
+    let is_writing = !READING.contains(&method) && method != "OPTIONS";
+    if is_writing && !request.may_write() {
+        return Reply::problem(403, "a page of another origin may not write here", "forbidden");
+    }
     if request.path == "*" {
-        return Reply::empty(204).with("Allow", Route::allowed(ROUTES)).with_security();
+        return Reply::empty(204).with("Allow", Route::allowed(ROUTES));
     }
     let Some(route) = ROUTES.iter().find(|route| route.paths.has(request.path)) else {
-        return Reply::not_found().with_security();
+        return Reply::not_found();
     };
     let handled_as = if method == "HEAD" { "GET" } else { method };
     let reply = if let Some((_, handler)) = route.methods.iter().find(|(name, _)| *name == handled_as) {
@@ -510,21 +530,41 @@ fn dispatch(method: &str, request: &Request<'_>) -> Reply {
     } else {
         let allowed = Route::allowed([route]);
         if method == "OPTIONS" {
-            let reply = Reply::empty(204).with("Allow", allowed.clone());
-            if route.is_public {
-                reply
-                    .with("Access-Control-Allow-Methods", allowed)
-                    .with("Access-Control-Allow-Headers", CORS_HEADERS)
-                    .with("Access-Control-Max-Age", "600")
-            } else {
-                reply
-            }
+            Reply::empty(204).with("Allow", allowed)
         } else {
             Reply::problem(405, "this method is not for here", "method_not_allowed").with("Allow", allowed)
         }
     };
-    let reply = if route.is_public { reply.with("Access-Control-Allow-Origin", "*") } else { reply };
-    reply.with_security()
+    shared(reply, method, route, request)
+}
+
+/// Tells a browser which pages may have an answer, or may ask (Fetch, “CORS protocol”): any may read what is public,
+/// those that the operator named everything.
+fn shared(reply: Reply, method: &str, route: &Route, request: &Request<'_>) -> Reply {
+    // A preflight is about the request that is to come.
+    let intended = request.header("Access-Control-Request-Method").filter(|_| method == "OPTIONS");
+    let is_reading = match intended {
+        Some(intended) => READING.contains(&intended),
+        None => READING.contains(&method) || method == "OPTIONS",
+    };
+    let asks = |reply: Reply, methods: String, headers| {
+        if method != "OPTIONS" {
+            return reply;
+        }
+        reply
+            .with("Access-Control-Allow-Methods", methods)
+            .with("Access-Control-Allow-Headers", headers)
+            .with("Access-Control-Max-Age", PREFLIGHT_AGE_S)
+    };
+    if route.is_public && is_reading {
+        let reply = reply.with("Access-Control-Allow-Origin", "*").with("Cross-Origin-Resource-Policy", "cross-origin");
+        asks(reply, READING.join(", "), READING_HEADERS)
+    } else if let Some(origin) = request.named_origin() {
+        let reply = reply.with("Access-Control-Allow-Origin", origin.to_string()).with("Vary", "Origin");
+        asks(reply, Route::allowed([route]), WRITING_HEADERS)
+    } else {
+        reply
+    }
 }
 
 /// Says that it is well only if the hub and the store say anything at all.
@@ -532,12 +572,12 @@ fn healthz(request: &Request<'_>) -> Reply {
     if request.directory.rooms(None, 1).is_err() {
         return Reply::problem(503, "the server is busy", "busy").with("Retry-After", "1");
     }
-    Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..]).with("Cache-Control", "no-store")
+    Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..])
 }
 
 fn metrics(request: &Request<'_>) -> Reply {
     let text = request.metrics.render().into_bytes();
-    Reply::new(200, "text/plain; version=0.0.4", text).with("Cache-Control", "no-store")
+    Reply::new(200, "text/plain; version=0.0.4", text)
 }
 
 #[cfg(test)]
@@ -641,18 +681,16 @@ pub(crate) mod tests {
     pub(crate) fn request<'a>(target: &'a str, headers: &'a [tiny_http::Header], rooms: &'a Rooms) -> Request<'a> {
         static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        static POLICY: LazyLock<Policy> = LazyLock::new(Policy::default);
-        static POSTS: LazyLock<Mutex<TokenBuckets<String>>> = LazyLock::new(|| Mutex::new(TokenBuckets::new(0, 0)));
-        let (policy, posts) = (&*POLICY, &*POSTS);
-        Request { path, query, headers, body: &[], directory: rooms, policy, posts, metrics: &METRICS }
+        static POLICY: LazyLock<Policy> = LazyLock::new(|| {
+            let limits = Limits { rate_per_s: 0, ..Limits::default() };
+            let origins = vec!["https://friend.example".parse().unwrap()];
+            Policy { origins, paces: Arc::new(Paces::new(&limits)), limits }
+        });
+        Request { path, query, headers, body: &[], directory: rooms, policy: &POLICY, metrics: &METRICS }
     }
 
     fn ask(method: &str, target: &str) -> Reply {
-        let reply = dispatch(method, &request(target, &[], &Rooms::of(&["tea"])));
-        for (name, value) in SECURITY {
-            assert_eq!(reply.header(name), Some(value), "{method} {target}");
-        }
-        reply
+        dispatch(method, &request(target, &[], &Rooms::of(&["tea"])))
     }
 
     fn posted(target: &str, fields: &[(&str, &str)], body: &str) -> (u16, String) {
@@ -727,12 +765,12 @@ pub(crate) mod tests {
         for (target, public) in
             [("/", false), ("/metrics", false), ("/healthz", true), ("/api/rooms", true), ("/api/rooms/tea", true)]
         {
-            let expected = public.then_some("*");
             for (method, status) in
                 [("GET", 200), ("HEAD", 200), ("OPTIONS", 204), ("POST", 405), ("get", 405), ("TRACE", 405)]
             {
                 let reply = ask(method, target);
                 assert_eq!(reply.status, status, "{method} {target}");
+                let expected = (public && status != 405).then_some("*");
                 assert_eq!(reply.header("Access-Control-Allow-Origin"), expected, "{target}");
                 let allow = (status > 200).then_some("GET, HEAD, OPTIONS");
                 assert_eq!(reply.header("Allow"), allow, "{method} {target}");
@@ -742,6 +780,51 @@ pub(crate) mod tests {
         }
         assert_eq!(ask("OPTIONS", "*").status, 204);
         assert_eq!(ask("OPTIONS", "*").header("Allow"), Some("GET, HEAD, POST, OPTIONS"));
+    }
+
+    #[test]
+    fn a_foreign_page_may_read_what_is_public_and_write_nothing() {
+        const MESSAGES: &str = "/api/rooms/tea/messages";
+        let own = [("Host", "chat.example"), ("Origin", "https://chat.example")];
+        let foreign = [("Host", "chat.example"), ("Origin", "https://evil.example")];
+        let friend = [("Host", "chat.example"), ("Origin", "https://friend.example")];
+        let ask = |method, target, fields: &[(&str, &str)]| {
+            let (rooms, headers) = (Rooms::of(&["tea"]), headers(fields));
+            let reply = dispatch(method, &request(target, &headers, &rooms));
+            let shared_with = reply.header("Access-Control-Allow-Origin").map(str::to_owned);
+            let methods = reply.header("Access-Control-Allow-Methods").map(str::to_owned);
+            (reply.status, shared_with, methods)
+        };
+        let given = |text: &str| Some(text.to_owned());
+        for method in ["POST", "PUT", "PATCH", "DELETE", "get", "TRACE"] {
+            for target in [MESSAGES, "/api/rooms", "/", "/none"] {
+                assert_eq!(ask(method, target, &foreign), (403, None, None), "{method} {target}");
+                assert_ne!(ask(method, target, &own).0, 403, "{method} {target}");
+                assert_ne!(ask(method, target, &[]).0, 403, "{method} {target}");
+            }
+        }
+        let twice = [own[0], own[1], own[1]];
+        assert_eq!(ask("POST", MESSAGES, &twice).0, 403);
+        let plain_page = [("Host", "chat.example"), ("Origin", "http://chat.example"), (SECURE_HEADER, "1")];
+        assert_eq!(ask("POST", MESSAGES, &plain_page).0, 403, "it came by TLS, and the page did not");
+        assert_eq!(ask("GET", MESSAGES, &foreign), (200, given("*"), None));
+        assert_eq!(ask("GET", "/metrics", &foreign).1, None);
+        // 415: there is no body; but it got so far, and the page can read that.
+        assert_eq!(ask("POST", MESSAGES, &friend), (415, given("https://friend.example"), None));
+        assert_eq!(ask("POST", MESSAGES, &own), (415, None, None));
+        let preflight = |page: [(&str, &str); 2], method: &str, target| {
+            let (status, shared_with, methods) =
+                ask("OPTIONS", target, &[page[0], page[1], ("Access-Control-Request-Method", method)]);
+            assert_eq!(status, 204);
+            (shared_with, methods)
+        };
+        assert_eq!(preflight(foreign, "GET", MESSAGES), (given("*"), given("GET, HEAD")));
+        for method in ["POST", "PUT", "DELETE", "get"] {
+            assert_eq!(preflight(foreign, method, MESSAGES), (None, None), "{method}");
+        }
+        assert_eq!(preflight(foreign, "GET", "/metrics"), (None, None));
+        let (shared_with, methods) = preflight(friend, "POST", MESSAGES);
+        assert_eq!((shared_with, methods), (given("https://friend.example"), given("GET, HEAD, POST, OPTIONS")));
     }
 
     #[test]

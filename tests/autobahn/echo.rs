@@ -14,6 +14,7 @@ use adda::limits::Limits;
 use adda::listener::{self, Caps, Front, Listening};
 use adda::metrics::Metrics;
 use adda::model::ConnectionId;
+use adda::rate::Paces;
 use adda::relay::Relay;
 use adda::session::{Context, Decoder};
 use adda::{http, store, ws};
@@ -52,18 +53,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = Handle::new(commands.clone(), reader);
     let http = http::Server::start(directory.clone(), http::Policy::default(), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
+    // The suite opens its connections one upon the other.
+    let limits = Limits { handshakes_per_s: 0, ..Limits::default() };
     let sessions = Context {
         commands,
-        decoder: |_| Box::new(Echo),
+        decoder: |_, _| Box::new(Echo),
         directory,
         origins: Vec::new(),
-        limits: Limits::default(),
+        paces: Arc::new(Paces::new(&limits)),
+        limits,
         metrics,
     };
     let socket = listener::open(address)?;
     println!("listening on http://{}", socket.local_addr()?);
     let caps = Caps { connections_max: 100, per_address_max: 0 };
-    let _listening = Listening::start(socket, Front { sessions, relay }, caps)?;
+    let _listening = Listening::start(socket, Front { sessions, relay, proxies: Vec::new() }, caps)?;
 
     let mut sockets: HashMap<ConnectionId, Arc<TcpStream>> = HashMap::new();
     for command in commanded {

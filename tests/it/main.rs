@@ -8,6 +8,7 @@ mod crash;
 mod disk;
 mod errors;
 mod floods;
+mod gate;
 mod history;
 mod hostile_heads;
 mod house;
