@@ -47,6 +47,7 @@
 //!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids vital`.
 
 pub mod answer;
+pub mod auth;
 pub mod capacity;
 pub mod cli;
 pub mod config;

@@ -1,0 +1,8 @@
+//! Who is who: what a role may do, secrets, passwords, names that look alike, and how often one may try.
+//!
+//! Pure, but for two edges: random bytes come from the system, and passwords are hashed on threads of their own
+//! ([`Hasher`](hasher::Hasher)), as a hash takes 19 MiB and some tens of milliseconds.
+
+pub mod credential;
+pub mod name;
+pub mod secret;
