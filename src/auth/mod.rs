@@ -4,5 +4,7 @@
 //! ([`Hasher`](hasher::Hasher)), as a hash takes 19 MiB and some tens of milliseconds.
 
 pub mod credential;
+pub mod hasher;
 pub mod name;
+pub mod password;
 pub mod secret;

@@ -219,7 +219,7 @@ mod tests {
         spoofs.iter().filter(passes).copied().collect()
     }
 
-    const OF_ADMIN: [&str; 78] = [
+    const OF_ADMIN: &[&str] = &[
         // Case and what is around or between.
         "Admin",
         "ADMIN",
@@ -305,7 +305,7 @@ mod tests {
         "ađmin",
     ];
 
-    const OF_RAHIM: [&str; 43] = [
+    const OF_RAHIM: &[&str] = &[
         // What is around or between.
         " রহিম ",
         "রহিম.",
@@ -343,6 +343,7 @@ mod tests {
         // RA spelt as BA with its dot; the Assamese, Tirhuta and Devanagari look-alikes; marks, doubled or foreign.
         "ব\u{09BC}হিম",
         "ব\u{0323}হিম",
+        "ব\u{200C}\u{09BC}হিম",
         "ব\u{093C}হিম",
         "ৰহিম",
         "𑒫হিম",
@@ -355,8 +356,8 @@ mod tests {
 
     #[test]
     fn whatever_looks_like_an_accounts_name_is_known_for_it() {
-        assert_eq!(passed("admin", &OF_ADMIN), [""; 0]);
-        assert_eq!(passed("রহিম", &OF_RAHIM), [""; 0]);
+        assert_eq!(passed("admin", OF_ADMIN), [""; 0]);
+        assert_eq!(passed("রহিম", OF_RAHIM), [""; 0]);
     }
 
     #[test]
@@ -384,7 +385,7 @@ mod tests {
         }
     }
 
-    const HONEST: [&str; 64] = [
+    const HONEST: &[&str] = &[
         "admin",
         "রহিম",
         "করিম",
@@ -463,7 +464,7 @@ mod tests {
 
     #[test]
     fn looks_are_few_and_stay_what_they_are() {
-        for name in OF_ADMIN.iter().chain(&OF_RAHIM).chain(&HONEST) {
+        for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
             let Ok(name) = Username::parse(name) else { continue };
             let looks = Looks::of(&name);
             assert!((1..=4).contains(&looks.iter().count()) && looks.iter().all(|look| !look.is_empty()), "{name}");
