@@ -63,6 +63,7 @@ pub mod model;
 pub mod protocol;
 pub mod rate;
 pub mod relay;
+pub mod role;
 pub mod session;
 pub mod store;
 pub mod tools;

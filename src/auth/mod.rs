@@ -3,8 +3,10 @@
 //! Pure, but for two edges: random bytes come from the system, and passwords are hashed on threads of their own
 //! ([`Hasher`](hasher::Hasher)), as a hash takes 19 MiB and some tens of milliseconds.
 
+pub mod attempts;
 pub mod credential;
 pub mod hasher;
 pub mod name;
 pub mod password;
+pub mod permission;
 pub mod secret;
