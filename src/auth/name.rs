@@ -136,7 +136,7 @@ fn ra_from_ba(text: &str) -> String {
     while at < chars.len() {
         let marks = chars[at + 1..].iter().take_while(|c| is_combining_mark(**c)).count();
         let marks = &chars[at + 1..at + 1 + marks];
-        if chars[at] == 'ব' && marks.iter().any(|c| *c == DOT_BELOW) {
+        if chars[at] == 'ব' && marks.contains(&DOT_BELOW) {
             made.push('র');
             made.extend(marks.iter().filter(|c| **c != DOT_BELOW));
         } else {

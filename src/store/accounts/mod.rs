@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::auth::name::Looks;
 use crate::auth::password::PasswordHash;
-use crate::model::{RoomId, Timestamp, UserId, Username};
+use crate::model::{RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::role::Role;
 
 pub use invitations::{Accepted, Invitation, NewInvitation, accept_to_room, invitations, invite, register, uninvite};
@@ -147,11 +147,13 @@ pub struct Account {
 /// Makes an account.
 ///
 /// # Errors
-/// [`AccountError::Taken`], where the name has a look of another account's.
+/// [`AccountError::Taken`], where the name has a look of another account's, or of the name of those who give none: an
+/// account of that name would keep them all out.
 pub fn create(connection: &Connection, account: &Account) -> Result<(), AccountError> {
     atomically(connection, || {
         let looks = Looks::of(&account.name);
-        if resembling(connection, &looks)?.is_some() {
+        let of_nobody = Username::parse(USERNAME_DEFAULT).is_ok_and(|name| Looks::of(&name).resemble(&looks));
+        if of_nobody || resembling(connection, &looks)?.is_some() {
             return Err(AccountError::Taken);
         }
         let mut statement = connection.prepare_cached(

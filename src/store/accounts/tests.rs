@@ -66,6 +66,9 @@ fn a_name_that_looks_like_anothers_is_taken() {
         assert!(resembling(&db, &Looks::of(&Username::parse(spoof).unwrap())).unwrap().is_some());
     }
     assert!(matches!(create(&db, &account(1, "somebody")), Err(AccountError::Taken)), "an id");
+    for of_nobody in ["Anonymous", "anonymous", "Аnonymous"] {
+        assert!(matches!(create(&db, &account(4, of_nobody)), Err(AccountError::Taken)), "{of_nobody}");
+    }
     create(&db, &account(2, "admiral")).unwrap();
     assert_eq!(accounts(&db).unwrap().len(), 2);
     remove(&db, id(1)).unwrap();
