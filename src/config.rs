@@ -32,9 +32,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 3000)),
-            data: Data::Memory,
+            data: Data::File("adda.db".into()),
             durability: Durability::Full,
-            keep: Keep::default(),
+            keep: Keep { retention: Some(Duration::from_secs(90 * 86_400)), bytes_max: Some(1 << 30) },
             origins: Vec::new(),
             connections_max: None,
             connections_per_address_max: 0,
@@ -61,13 +61,22 @@ pub enum Durability {
     Normal,
 }
 
-/// How much is kept; the oldest messages go first. By default, all.
+/// How much is kept; the oldest messages go first. Without bounds, all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Keep {
     /// How old a message may be.
     pub retention: Option<Duration>,
     /// Bytes of the database, about.
     pub bytes_max: Option<u64>,
+}
+
+impl Keep {
+    /// The moment before which a message is too old, in milliseconds since 1970; 0 where none is.
+    #[must_use]
+    pub fn since_ms(self, now_ms: u64) -> u64 {
+        let ms = |retention: Duration| u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        self.retention.map_or(0, |retention| now_ms.saturating_sub(ms(retention)))
+    }
 }
 
 /// Where a page came from: scheme, host and port (RFC 6454, section 4).

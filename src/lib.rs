@@ -126,7 +126,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = hub::channel();
     let (writer, reader, mut inner) = store::start(&data, durability, keep, Arc::clone(&metrics))?;
-    let hub = hub::start(commanded, writer, reader.clone(), limits, Arc::clone(&metrics));
+    let hub = hub::start(commanded, writer, reader.clone(), keep, limits, Arc::clone(&metrics));
     inner.extend(hub.map_err(StartError::Thread)?);
     let handle = hub::Handle::new(commands.clone(), reader);
     let policy = http::Policy { origins: origins.clone(), limits };

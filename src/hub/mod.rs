@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 use serde::Serialize;
 
+use crate::config::Keep;
 use crate::limits::{
     APPENDS_PENDING_MAX, BATCH_BYTES_KEPT, BATCH_BYTES_MAX, CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX,
     HUB_ANSWER_WAIT, Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
@@ -35,7 +36,7 @@ use crate::ws::{CloseReason, PING, encode_text};
 use outbox::{Batch, Outbox};
 use pager::Pager;
 pub use state::Outcome;
-use state::{Effect, Fetch, MemberKey, RoomKey, State};
+use state::{Effect, Fetch, MemberKey, Overtaken, RoomKey, State};
 
 /// How soon full sockets are tried again, and what each of them adds to that, so that a crowd of stalled readers
 /// takes no more than a few hundredths of the hub's time.
@@ -319,6 +320,7 @@ pub fn start(
     commands: Receiver<Command>,
     store: Writer,
     reader: Reader,
+    keep: Keep,
     limits: Limits,
     metrics: Arc<Metrics>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
@@ -326,7 +328,7 @@ pub fn start(
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
     let hub = builder.spawn(move || {
         let _vital = Vital("hub");
-        Hub::new(commands, store, pager, limits, metrics).run();
+        Hub::new(commands, store, pager, State::new(&limits, keep), limits, metrics).run();
     })?;
     Ok(vec![hub, paging])
 }
@@ -416,14 +418,21 @@ enum Stopping {
 }
 
 impl Hub {
-    fn new(commands: Receiver<Command>, store: Writer, pager: Pager, limits: Limits, metrics: Arc<Metrics>) -> Self {
+    fn new(
+        commands: Receiver<Command>,
+        store: Writer,
+        pager: Pager,
+        state: State,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             commands,
             store,
             pager,
             limits,
             metrics,
-            state: State::new(&limits),
+            state,
             effects: Vec::new(),
             pending: Vec::new(),
             with_store: false,
@@ -451,7 +460,7 @@ impl Hub {
             self.wait(connected);
             let now = Timestamp::now();
             self.take_appended(&now);
-            self.take_pages();
+            self.take_pages(&now);
             connected &= self.take_commands(&now);
             self.feed_store();
             self.flush();
@@ -517,11 +526,15 @@ impl Hub {
         }
     }
 
-    fn take_pages(&mut self) {
+    fn take_pages(&mut self, now: &Timestamp) {
         for _ in 0..COMMANDS_PER_ROUND_MAX {
             let Ok((fetch, frames)) = self.pager.pages.try_recv() else { return };
-            self.state.page(&fetch, frames, &mut self.effects);
+            let paged = self.state.page(&fetch, frames, now, &mut self.effects);
             self.carry_out();
+            if paged == Err(Overtaken) {
+                self.close(fetch.member, CloseReason::OVERTAKEN);
+                self.carry_out();
+            }
         }
     }
 

@@ -86,6 +86,15 @@ impl Room {
         self.past.as_ref().map_or(0, |ring| ring.bytes)
     }
 
+    /// Forgets the frames from before a moment (milliseconds since 1970): they are kept no longer.
+    pub fn forget_before(&mut self, since_ms: u64) {
+        if let Some(ring) = &mut self.past {
+            while ring.frames.front().is_some_and(|oldest| oldest.id.unix_ms() < since_ms) {
+                ring.pop();
+            }
+        }
+    }
+
     /// Forgets the older half of the frames that are at hand; the store has them.
     pub fn halve_ring(&mut self) {
         if let Some(ring) = &mut self.past {
@@ -195,6 +204,21 @@ mod tests {
         }
         assert_eq!(room.head(), Seq(20));
         assert_eq!(replayed(&room, 1, None, None), (None, false));
+    }
+
+    #[test]
+    fn what_is_too_old_is_not_at_hand() {
+        let mut room = Room::new(RoomId::parse("tea").unwrap());
+        room.learn(Past::default());
+        for seq in 1..=4 {
+            let id = FrameId(uuid::Uuid::from_u128(u128::from(seq * 1_000) << 80));
+            room.push(Stored { id, ..stored(seq) });
+        }
+        room.forget_before(3_000);
+        assert_eq!(replayed(&room, 2, None, None), (Some(vec![3, 4]), false));
+        assert_eq!(replayed(&room, 3, None, None), (None, false));
+        room.forget_before(9_000);
+        assert_eq!((room.head(), room.ring_bytes()), (Seq(4), 0));
     }
 
     #[test]

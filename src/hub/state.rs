@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::config::Keep;
 use crate::ids::FrameIds;
 use crate::limits::{
     Limits, MEMBERS_LISTED_MAX, MISSED_MAX, REPLAY_AT_ONCE_BYTES, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX,
@@ -61,6 +62,11 @@ pub struct Fetch {
     pub after: Seq,
 }
 
+/// What a member was catching up with is not kept any more, or can't be read: it would miss some of it without being
+/// told, so it is sent away, to come back and be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overtaken;
+
 /// What became of a message that came over HTTP.
 #[derive(Debug)]
 pub enum Outcome {
@@ -83,6 +89,7 @@ pub struct State {
     by_id: BTreeMap<RoomId, RoomKey>,
     /// Bytes of the frames that all rooms have at hand.
     ring_bytes: usize,
+    keep: Keep,
     ids: FrameIds,
     limits_shown: LimitsShown,
 }
@@ -115,6 +122,8 @@ struct Subscription {
 struct CatchUp {
     /// The last place that it was sent.
     at: Seq,
+    /// Whether the next place must follow it: not while nothing was sent to somebody who wants no more than the latest.
+    is_exact: bool,
     /// Who came and went meanwhile; nobody stores that.
     missed: Vec<Arc<[u8]>>,
 }
@@ -132,13 +141,14 @@ enum Phase {
 impl State {
     /// No rooms and nobody in them.
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(limits: &Limits, keep: Keep) -> Self {
         Self {
             members: Slab::new(),
             rooms: Slab::new(),
             by_connection: HashMap::new(),
             by_id: BTreeMap::new(),
             ring_bytes: 0,
+            keep,
             ids: FrameIds::new(),
             limits_shown: LimitsShown::from(limits),
         }
@@ -355,25 +365,40 @@ impl State {
         }
     }
 
-    /// A page was read for a member that is catching up. No frames means that there are no more, or that they can't be
-    /// read; then what is at hand must do.
-    pub fn page(&mut self, fetch: &Fetch, frames: Vec<Stored>, effects: &mut Vec<Effect>) {
-        let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return };
+    /// A page was read for a member that is catching up; an empty one where there are no more, none where it can't be
+    /// read.
+    ///
+    /// # Errors
+    /// [`Overtaken`].
+    pub fn page(
+        &mut self,
+        fetch: &Fetch,
+        frames: Option<Vec<Stored>>,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Overtaken> {
+        let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return Ok(()) };
+        self.forget_expired(room_key, now);
         let room = &mut self.rooms[room_key.0];
         // Gone, or in the room anew: then this page is nobody's.
-        let Some(member) = self.members.get_mut(fetch.member.0) else { return };
-        let Some(index) = room.catching_up.iter().position(|&one| one == fetch.member) else { return };
+        let Some(member) = self.members.get_mut(fetch.member.0) else { return Ok(()) };
+        let Some(index) = room.catching_up.iter().position(|&one| one == fetch.member) else { return Ok(()) };
         let subscriptions = member.subscriptions.iter_mut();
         let caught = subscriptions.filter(|one| one.room == fetch.room).find_map(|one| one.catch_up.as_mut());
-        let Some(catch_up) = caught.filter(|catch_up| catch_up.at == fetch.after) else { return };
+        let Some(catch_up) = caught.filter(|catch_up| catch_up.at == fetch.after) else { return Ok(()) };
+        let frames = frames.ok_or(Overtaken)?;
         let is_last = frames.is_empty();
         // What the hub has not seen yet will be broadcast.
         for stored in frames.into_iter().filter(|stored| stored.seq <= room.head()) {
-            catch_up.at = stored.seq;
+            if catch_up.is_exact && stored.seq != catch_up.at.next() {
+                return Err(Overtaken);
+            }
+            (catch_up.at, catch_up.is_exact) = (stored.seq, true);
             effects.push(Effect::Send { to: fetch.member, json: stored.json });
         }
         match room.frames_after(catch_up.at) {
             None if !is_last => effects.push(Effect::Fetch(Fetch { after: catch_up.at, ..fetch.clone() })),
+            None if catch_up.is_exact => return Err(Overtaken),
             rest => {
                 let at_hand = rest.into_iter().flatten();
                 effects.extend(at_hand.map(|stored| Effect::Send { to: fetch.member, json: Arc::clone(&stored.json) }));
@@ -387,6 +412,7 @@ impl State {
                 effects.push(Effect::Enter { room: room_key, member: fetch.member });
             }
         }
+        Ok(())
     }
 
     fn begin_join(
@@ -422,6 +448,7 @@ impl State {
     ) {
         let person = Arc::clone(&self.members[key.0].person);
         self.announce(room_key, &person, FrameType::Join, now, effects);
+        self.forget_expired(room_key, now);
         let room = &mut self.rooms[room_key.0];
         let member = &mut self.members[key.0];
         let gone = member.gone;
@@ -438,7 +465,7 @@ impl State {
         if at_once.is_some() || gone {
             room.members.push(key);
         } else {
-            subscription.catch_up = Some(CatchUp { at: from, missed: Vec::new() });
+            subscription.catch_up = Some(CatchUp { at: from, is_exact: seen.is_some(), missed: Vec::new() });
             room.catching_up.push(key);
         }
         if gone {
@@ -493,6 +520,14 @@ impl State {
             effects.push(Effect::RoomGone { room: room_key });
         }
         self.free_if_done(key);
+    }
+
+    /// Nothing is shown that is kept no longer.
+    fn forget_expired(&mut self, room: RoomKey, now: &Timestamp) {
+        let room = &mut self.rooms[room.0];
+        let before = room.ring_bytes();
+        room.forget_before(self.keep.since_ms(now.unix_ms));
+        self.ring_bytes = self.ring_bytes + room.ring_bytes() - before;
     }
 
     /// Keeps what all rooms have at hand within its bound; what goes is in the store.

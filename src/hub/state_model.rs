@@ -8,10 +8,11 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::state::{Effect, MemberKey, RoomKey, State};
+use crate::config::Keep;
 use crate::ids::FrameIds;
 use crate::limits::Limits;
-use crate::model::{ConnectionId, Person, RoomId, Seq, Timestamp, UserId, Username};
-use crate::protocol::{ClientFrame, Replay};
+use crate::model::{ConnectionId, FrameId, Person, RoomId, Seq, Timestamp, UserId, Username};
+use crate::protocol::{After, ClientFrame, Replay};
 use crate::store::{Append, Appended, Past, Stored};
 
 const HISTORY: usize = 3;
@@ -143,7 +144,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         Self {
-            state: State::new(&Limits::default()),
+            state: State::new(&Limits::default(), Keep::default()),
             effects: Vec::new(),
             with_store: VecDeque::new(),
             kept: HashMap::new(),
@@ -390,6 +391,57 @@ fn the_checker_sees_a_frame_that_is_lost() {
     assert_eq!(rig.seen(1, 0), should);
     rig.inboxes.get_mut(&1).unwrap().pop();
     assert_ne!(rig.seen(1, 0), should);
+}
+
+#[test]
+fn a_gap_is_never_silent() {
+    let kept = |places: std::ops::Range<u64>| -> Vec<Stored> {
+        let frame = |seq: u64| Stored {
+            id: FrameId(uuid::Uuid::from_u128(u128::from(seq))),
+            seq: Seq(seq),
+            json: format!("{{\"type\":\"text\",\"seq\":{seq}}}").into_bytes().into(),
+        };
+        places.map(frame).collect()
+    };
+    let (room, now) = (room_id(0), Timestamp::at(1_000));
+    // What was seen last, the pages as they come, and whether each can be the next.
+    for (seen, pages) in [
+        (Some(10), &[(Some(11..21), true), (Some(21..301), true)][..]),
+        (Some(10), &[(Some(11..21), true), (Some(22..32), false)]),
+        (Some(10), &[(Some(12..22), false)]),
+        (Some(10), &[(Some(11..21), true), (Some(0..0), false)]),
+        (Some(10), &[(None, false)]),
+        (None, &[(Some(250..301), true)]),
+        (None, &[(Some(250..260), true), (Some(261..301), false)]),
+        (None, &[(Some(0..0), true)]),
+    ] {
+        let mut state = State::new(&Limits::default(), Keep::default());
+        let mut effects = Vec::new();
+        let person = Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() };
+        let after = seen.map(|seq| After::Id(FrameId(uuid::Uuid::from_u128(u128::from(seq)))));
+        let replay = Replay { history: 200, after };
+        let member = state.connect(ConnectionId(1), Arc::new(person), room.clone(), replay, None, &mut effects);
+        let joined = Appended::Join {
+            room: room.clone(),
+            ticket: crate::store::Ticket::Member(member.0),
+            past: Some(Past { head: Seq(400), frames: kept(301..401) }),
+            seen: seen.map(Seq),
+            is_known: true,
+        };
+        state.appended(joined, &now, &mut effects);
+        for (number, (page, fits)) in pages.iter().enumerate() {
+            let fetch = effects.iter().rev().find_map(|effect| match effect {
+                Effect::Fetch(fetch) => Some(fetch.clone()),
+                _ => None,
+            });
+            let fetch = fetch.unwrap_or_else(|| panic!("page {number} of {pages:?} is not asked for"));
+            effects.clear();
+            let page = page.clone().map(kept);
+            assert_eq!(state.page(&fetch, page, &now, &mut effects).is_ok(), *fits, "page {number} of {pages:?}");
+        }
+        let is_in = effects.iter().any(|effect| matches!(effect, Effect::Enter { .. }));
+        assert_eq!(is_in, pages.iter().all(|(_, fits)| *fits), "{pages:?}");
+    }
 }
 
 #[test]

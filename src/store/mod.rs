@@ -12,7 +12,9 @@ pub mod accounts;
 mod memory;
 mod messages;
 mod offline;
+mod rooms;
 mod schema;
+mod search;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -28,7 +30,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{Data, Durability, Keep};
 use crate::ids::FrameIds;
-use crate::limits::{HISTORY_MAX, ROOMS_CACHED_MAX, STORE_STACK_BYTES};
+use crate::limits::{HISTORY_MAX, STORE_STACK_BYTES};
 use crate::metrics::Metrics;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, ErrorCode as Code, Rejected};
@@ -38,7 +40,9 @@ use memory::Memory;
 use messages::RoomRow;
 pub use messages::{Message, Side};
 pub use offline::{Inspection, Offline, Progress, ToolError};
+use rooms::Rooms;
 pub use schema::{Database, OpenError};
+use search::Wanted;
 use upkeep::{Seen, Upkeep};
 
 /// What the hub wants to have a place in a room's order.
@@ -254,10 +258,18 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub fn page(&self, id: &RoomId, side: Side, limit: usize, words: Option<&str>) -> Result<Vec<Stored>, ReadError> {
-        let from_memory = |memory: &Memory| memory.page(id, side, limit, words);
+        let wanted = words.map(Wanted::parse);
+        if wanted == Some(None) {
+            return Ok(Vec::new());
+        }
+        let wanted = wanted.flatten();
+        let from_memory = |memory: &Memory| memory.page(id, side, limit, wanted.as_ref());
         self.read(from_memory, |connection| {
             let Some(room) = messages::room(connection, id)? else { return Ok(Vec::new()) };
-            let page = messages::page(connection, room.key, side, limit, words)?;
+            let page = match &wanted {
+                Some(wanted) => search::page(connection, room.key, side, limit, wanted)?,
+                None => messages::page(connection, room.key, side, limit)?,
+            };
             let mut json = Vec::new();
             Ok(page.iter().map(|message| message.stored(false, &mut json)).collect())
         })
@@ -332,6 +344,8 @@ const READERS_IDLE_MAX: usize = 4;
 /// How often the WAL is looked at, and from which size on it is moved into the file.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
 const CHECKPOINT_PAGES_MIN: u64 = 1_000;
+/// How long the store's thread waits before it looks for what is too old in memory.
+const MEMORY_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens the database and starts the threads. They end when the [`Writer`] is dropped.
 ///
@@ -350,14 +364,20 @@ pub fn start(
     let path = match data {
         Data::File(path) => path,
         Data::Memory => {
-            let memory = Arc::new(Mutex::new(Memory::new()));
+            let memory = Arc::new(Mutex::new(Memory::new(keep)));
             let kept = Arc::clone(&memory);
             let store = spawn("store").spawn(move || {
                 let _vital = Vital("store");
-                for batch in append_batches {
-                    let batch = locked(&kept).commit(batch);
-                    if answer(&appended_batches, &metrics, batch).is_none() {
-                        return;
+                loop {
+                    match append_batches.recv_timeout(MEMORY_LOOK_EVERY) {
+                        Ok(batch) => {
+                            let batch = locked(&kept).commit(batch);
+                            if answer(&appended_batches, &metrics, batch).is_none() {
+                                return;
+                            }
+                        }
+                        Err(RecvTimeoutError::Timeout) => locked(&kept).forget_expired(Timestamp::now().unix_ms),
+                        Err(RecvTimeoutError::Disconnected) => return,
                     }
                 }
             })?;
@@ -381,9 +401,9 @@ pub fn start(
                     if answer(&appended_batches, &metrics, store.commit(batch)).is_none() {
                         return;
                     }
-                    upkeep.behind_batch(&store.connection)
+                    upkeep.behind_batch(&store.connection, &mut store.rooms)
                 }
-                Err(RecvTimeoutError::Timeout) => upkeep.between_batches(&store.connection),
+                Err(RecvTimeoutError::Timeout) => upkeep.between_batches(&store.connection, &mut store.rooms),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             if let Err(error) = kept {
@@ -433,18 +453,19 @@ fn checkpoint(connection: &Connection, closed: &Receiver<()>) {
 /// The writer: its connection, and where each room's order stands.
 struct Store {
     connection: Connection,
-    rooms: HashMap<RoomId, RoomRow>,
+    rooms: Rooms,
     ids: FrameIds,
     json: Vec<u8>,
 }
 
 impl Store {
     fn new(connection: Connection) -> Self {
-        Self { connection, rooms: HashMap::new(), ids: FrameIds::new(), json: Vec::new() }
+        Self { connection, rooms: Rooms::default(), ids: FrameIds::new(), json: Vec::new() }
     }
 
     /// Gives everything in a batch its place and commits it, with one reading of the clock for all of it.
     fn commit(&mut self, batch: Vec<Append>) -> Vec<Appended> {
+        self.rooms.note(&batch);
         match self.try_commit(&batch) {
             Ok(answer) => answer,
             Err(error) => {
@@ -459,25 +480,18 @@ impl Store {
 
     fn try_commit(&mut self, batch: &[Append]) -> rusqlite::Result<Vec<Appended>> {
         let now = Timestamp::now();
-        if self.rooms.len() > ROOMS_CACHED_MAX {
-            self.rooms.clear();
-        }
         let writes =
             batch.iter().any(|append| matches!(append, Append::Message(_) | Append::Join { guest: Some(_), .. }));
         if !writes {
-            return batch.iter().map(|append| self.append(append, &now, &mut Vec::new())).collect();
+            return batch.iter().map(|append| self.append(append, &now, &mut HashMap::new())).collect();
         }
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let mut touched: Vec<RoomId> = Vec::new();
+        let mut touched = HashMap::new();
         let answer =
             batch.iter().map(|append| self.append(append, &now, &mut touched)).collect::<rusqlite::Result<_>>();
         let answer = answer.and_then(|answer: Vec<Appended>| {
-            touched.sort_unstable();
-            touched.dedup();
-            for id in &touched {
-                if let Some(room) = self.rooms.get(id) {
-                    messages::update_head(&self.connection, *room)?;
-                }
+            for (key, head) in touched {
+                messages::update_head(&self.connection, RoomRow { key, head })?;
             }
             self.connection.execute_batch("COMMIT")?;
             Ok(answer)
@@ -494,7 +508,7 @@ impl Store {
         }
     }
 
-    fn append(&mut self, append: &Append, now: &Timestamp, touched: &mut Vec<RoomId>) -> rusqlite::Result<Appended> {
+    fn append(&mut self, append: &Append, now: &Timestamp, touched: &mut Heads) -> rusqlite::Result<Appended> {
         match append {
             Append::Message(new) => self.append_message(new, now, touched),
             Append::Join { room, ticket, known, after, guest } => {
@@ -505,7 +519,7 @@ impl Store {
                     let seen_ms = i64::try_from(now.unix_ms).unwrap_or(i64::MAX);
                     statement.execute(params![guest.id.0.as_bytes(), guest.token_hash.0, seen_ms])?;
                 }
-                let row = self.room(room)?;
+                let row = self.rooms.row(&self.connection, room)?;
                 let past = if known.is_none() { Some(self.past(row)?) } else { None };
                 let seen = self.seen(row, *after)?;
                 Ok(Appended::Join { room: room.clone(), ticket: *ticket, past, seen, is_known: true })
@@ -514,50 +528,44 @@ impl Store {
         }
     }
 
-    fn append_message(
-        &mut self,
-        new: &NewMessage,
-        now: &Timestamp,
-        touched: &mut Vec<RoomId>,
-    ) -> rusqlite::Result<Appended> {
+    fn append_message(&mut self, new: &NewMessage, now: &Timestamp, touched: &mut Heads) -> rusqlite::Result<Appended> {
         let ticket = new.ticket;
-        let mut row = match self.room(&new.room)? {
-            Some(row) => row,
-            None => messages::insert_room(&self.connection, &new.room)?,
-        };
+        let row = self.rooms.row(&self.connection, &new.room)?;
         if let Some(answered) = new.reply_to
-            && messages::seq_of(&self.connection, row.key, answered)?.is_none()
+            && self.seen(row, Some(After::Id(answered)))?.is_none()
         {
+            // A retry may come when what it answers has gone.
+            if let Some(answer) = self.sent_before(new)? {
+                return Ok(answer);
+            }
             let rejected = Rejected::new(Code::NotFound, NO_SUCH_REPLY, new.nonce.clone());
             return Ok(Appended::Refused { room: new.room.clone(), rejected, ticket });
         }
+        let mut row = match row {
+            Some(row) => row,
+            None => messages::insert_room(&self.connection, &new.room)?,
+        };
         let stored = messages::encode_new(new, self.ids.next(now), row.head.next(), now, &mut self.json);
         if messages::insert(&self.connection, row, new, &stored, now)? {
             row.head = row.head.next();
-            self.rooms.insert(new.room.clone(), row);
-            if touched.last() != Some(&new.room) {
-                touched.push(new.room.clone());
-            }
+            self.rooms.set(&new.room, row);
+            touched.insert(row.key, row.head);
             return Ok(Appended::Message { room: new.room.clone(), stored, ticket });
         }
         // Only a nonce can stand in the way.
-        let Some(nonce) = &new.nonce else { return Err(rusqlite::Error::QueryReturnedNoRows) };
-        let before = messages::by_nonce(&self.connection, new.author.id, nonce)?;
-        if before.says_the_same(new) {
-            return Ok(Appended::Duplicate { stored: before.stored(true, &mut self.json), ticket });
-        }
-        Ok(Appended::Refused { room: new.room.clone(), rejected: nonce_conflict(new), ticket })
+        self.sent_before(new)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
     }
 
-    fn room(&mut self, id: &RoomId) -> rusqlite::Result<Option<RoomRow>> {
-        if let Some(row) = self.rooms.get(id) {
-            return Ok(Some(*row));
-        }
-        let row = messages::room(&self.connection, id)?;
-        if let Some(row) = row {
-            self.rooms.insert(id.clone(), row);
-        }
-        Ok(row)
+    /// The answer to a message whose author has used its nonce before; nothing where it is new.
+    fn sent_before(&mut self, new: &NewMessage) -> rusqlite::Result<Option<Appended>> {
+        let Some(nonce) = &new.nonce else { return Ok(None) };
+        let Some(before) = messages::by_nonce(&self.connection, new.author.id, nonce)? else { return Ok(None) };
+        let ticket = new.ticket;
+        Ok(Some(if before.says_the_same(new) {
+            Appended::Duplicate { stored: before.stored(true, &mut self.json), ticket }
+        } else {
+            Appended::Refused { room: new.room.clone(), rejected: nonce_conflict(new), ticket }
+        }))
     }
 
     fn seen(&self, row: Option<RoomRow>, after: Option<After>) -> rusqlite::Result<Option<Seq>> {
@@ -569,7 +577,7 @@ impl Store {
 
     fn past(&mut self, row: Option<RoomRow>) -> rusqlite::Result<Past> {
         let Some(row) = row else { return Ok(Past::default()) };
-        let latest = messages::page(&self.connection, row.key, Side::Before(row.head.next()), HISTORY_MAX, None)?;
+        let latest = messages::page(&self.connection, row.key, Side::Before(row.head.next()), HISTORY_MAX)?;
         let frames = latest.iter().map(|message| message.stored(false, &mut self.json)).collect();
         Ok(Past { head: row.head, frames })
     }
@@ -586,7 +594,7 @@ impl Store {
                 Appended::Refused { room, rejected, ticket }
             }
             Append::Join { room, ticket, known, after, .. } => {
-                let row = self.room(&room).ok().flatten();
+                let row = self.rooms.row(&self.connection, &room).ok().flatten();
                 // Reading goes on. What can't be read now, the next to come asks for again.
                 let past = if known.is_none() { self.past(row).ok() } else { None };
                 let seen = self.seen(row, after).ok().flatten();
@@ -597,6 +605,9 @@ impl Store {
         refused.collect()
     }
 }
+
+/// Where the orders of some rooms stand, by their keys.
+type Heads = HashMap<i64, Seq>;
 
 /// Said where a message answers one that is not kept.
 const NO_SUCH_REPLY: &str = "there is no message to reply to by that id";
@@ -754,6 +765,33 @@ mod tests {
     }
 
     #[test]
+    fn a_retry_is_known_when_what_it_answers_has_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("adda.db");
+        let reply = |to: FrameId, nonce: &str, room: &str| {
+            let mut append = message(room, "so it is", Some(nonce));
+            if let Append::Message(message) = &mut append {
+                message.reply_to = Some(to);
+            }
+            append
+        };
+        let rig = Rig::open(&Data::File(path.clone()));
+        let Appended::Message { stored, .. } = &rig.commit(vec![message("tea", "one", None)])[0] else { panic!() };
+        assert_eq!(words(&rig.commit(vec![reply(stored.id, "n", "tea")])), ["tea 2"]);
+        rig.close();
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("DELETE FROM messages WHERE seq = 1").unwrap();
+        drop(connection);
+        let rig = Rig::open(&Data::File(path.clone()));
+        let late = [reply(stored.id, "n", "tea"), reply(stored.id, "m", "tea"), reply(stored.id, "k", "elsewhere")];
+        assert_eq!(words(&rig.commit(late.into())), ["duplicate 2", "NotFound", "NotFound"]);
+        rig.close();
+        let connection = Connection::open(&path).unwrap();
+        let rooms: i64 = connection.query_row("SELECT count(*) FROM rooms", [], |row| row.get(0)).unwrap();
+        assert_eq!(rooms, 1, "what is refused makes no room");
+    }
+
+    #[test]
     fn a_file_remembers() {
         let directory = tempfile::tempdir().unwrap();
         let data = Data::File(directory.path().join("adda.db"));
@@ -802,6 +840,30 @@ mod tests {
             }
             rig.close();
         });
+    }
+
+    #[test]
+    fn what_was_said_long_ago_is_found_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let rig = Rig::open(&Data::File(directory.path().join("adda.db")));
+        let say = |room: &str, text: &str| message(room, text, None);
+        rig.commit(vec![say("tea", "rare 1"), say("jam", "rare, elsewhere"), say("tea", "Rarely 2")]);
+        for _ in 0..5 {
+            rig.commit((0..1_000).map(|_| say("tea", "noise")).collect());
+        }
+        rig.commit(vec![say("tea", "rare 3"), say("tea", "noise, rare 4")]);
+        let found = |side, limit, words| contents(&rig.reader.page(&room("tea"), side, limit, Some(words)).unwrap());
+        let latest = Side::Before(Seq(u64::MAX));
+        assert_eq!(found(latest, 9, "rare"), ["rare 1", "Rarely 2", "rare 3", "noise, rare 4"]);
+        assert_eq!(found(latest, 3, "rare"), ["Rarely 2", "rare 3", "noise, rare 4"]);
+        assert_eq!(found(Side::Before(Seq(5_003)), 1, "rare"), ["Rarely 2"]);
+        assert_eq!(found(Side::After(Seq(0)), 3, "rare"), ["rare 1", "Rarely 2", "rare 3"]);
+        assert_eq!(found(Side::After(Seq(2)), 1, "rare"), ["rare 3"]);
+        assert_eq!(found(latest, 9, "noise rare"), ["noise, rare 4"]);
+        assert_eq!(found(latest, 9, "rarely 2"), ["Rarely 2"]);
+        assert_eq!(found(Side::After(Seq(2)), 9, "rare noi"), ["noise, rare 4"]);
+        assert_eq!(found(latest, 200, "noise").len(), 200);
+        rig.close();
     }
 
     #[test]

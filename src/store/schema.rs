@@ -13,13 +13,22 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::config::Durability;
 use crate::limits::WAL_BYTES_MAX;
 
+use super::search;
+
 /// How long a connection waits for another's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// "adda" in ASCII: marks the file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6164_6461;
 
 /// Numbered steps from an empty file to the schema of this adda; `user_version` says how many are done.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
+    |connection| connection.execute_batch(MESSAGES),
+    // What a word is, is no longer said by SQLite's tokenizer.
+    search::rebuild,
+];
+
+/// Step 1.
+const MESSAGES: &str = "
     CREATE TABLE rooms (
         key INTEGER PRIMARY KEY,
         id TEXT NOT NULL UNIQUE,
@@ -49,7 +58,7 @@ const MIGRATIONS: &[&str] = &["
         content, content = '', detail = none, columnsize = 0,
         tokenize = \"unicode61 remove_diacritics 2 categories 'L* N* M* Co'\"
     );
-"];
+";
 
 /// Why a database can't be used. The file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -214,10 +223,53 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     }
     for (index, step) in MIGRATIONS.iter().enumerate().skip(found) {
         let transaction = connection.transaction().map_err(failed)?;
-        transaction.execute_batch(step).map_err(failed)?;
+        step(&transaction).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", index as i64 + 1).map_err(failed)?;
         transaction.commit().map_err(failed)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+
+    use super::*;
+    use crate::model::Seq;
+    use crate::store::messages::{self, Side};
+    use crate::store::search::Wanted;
+
+    #[test]
+    fn a_database_of_the_first_schema_is_brought_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("adda.db");
+        let old = Connection::open(&path).unwrap();
+        MIGRATIONS[0](&old).unwrap();
+        old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        old.execute_batch("INSERT INTO rooms VALUES (1, 'tea', 2)").unwrap();
+        for (key, content) in [(1, "Café, hot"), (2, "বৃষ্টি নামলে")] {
+            old.execute(
+                "INSERT INTO messages VALUES (?1, ?3, 1, ?1, zeroblob(16), 'ana', ?1, ?2, NULL, 1)",
+                params![key, content, [key as u8; 16]],
+            )
+            .unwrap();
+            old.execute("INSERT INTO words (rowid, content) VALUES (?1, ?2)", params![key, content]).unwrap();
+        }
+        drop(old);
+
+        let (_database, connection) = Database::open(&path, Durability::Full).unwrap();
+        let version_found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version_found, version() as i64);
+        for (text, count) in [("cafe", 1), ("বৃষ্টি", 1), ("tea", 0)] {
+            let wanted = Wanted::parse(text).unwrap();
+            let found = search::page(&connection, 1, Side::After(Seq(0)), 9, &wanted).unwrap();
+            assert_eq!(found.len(), count, "{text}");
+            let sql = "SELECT count(*) FROM words WHERE words MATCH ?1";
+            let indexed: i64 = connection.query_row(sql, [format!("\"{text}\"")], |row| row.get(0)).unwrap();
+            assert_eq!(indexed, count as i64, "{text} in the index");
+        }
+        assert_eq!(messages::page(&connection, 1, Side::After(Seq(0)), 9).unwrap().len(), 2);
+    }
 }
