@@ -474,4 +474,25 @@ mod tests {
             }
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_name_looks_like_itself_in_capitals_spaced_and_dotted(text in "\\PC{1,24}", at in 0..24_usize) {
+            if let Ok(name) = Username::parse(&text) {
+                let looks = Looks::of(&name);
+                proptest::prop_assert!((1..=4).contains(&looks.iter().count()));
+                for other in [name.as_str().to_uppercase(), name.as_str().to_lowercase()] {
+                    proptest::prop_assert!(looks.resemble(&Looks::of_text(&other)), "{:?}", other);
+                }
+                let chars = || name.as_str().chars();
+                for between in [' ', '.', '_', '\u{200B}', '\u{200D}'] {
+                    // Not before a mark, which would stand on the dot.
+                    if chars().nth(at).is_some_and(|c| !is_combining_mark(c)) && chars().any(char::is_alphanumeric) {
+                        let spoof: String = chars().take(at).chain([between]).chain(chars().skip(at)).collect();
+                        proptest::prop_assert!(looks.resemble(&Looks::of_text(&spoof)), "{:?}", spoof);
+                    }
+                }
+            }
+        }
+    }
 }
