@@ -44,7 +44,7 @@
 //! - A session writes to no socket after the handshake.
 //! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`.
 //! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over `head answer` over
-//!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids vital`.
+//!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids threads`.
 
 pub mod answer;
 pub mod auth;
@@ -66,8 +66,9 @@ pub mod relay;
 pub mod role;
 pub mod session;
 pub mod store;
+pub mod threads;
 pub mod tools;
-pub mod vital;
+
 pub mod ws;
 
 use std::net::SocketAddr;

@@ -21,10 +21,11 @@ use crate::metrics::{Metrics, Refusal};
 use crate::model::ConnectionId;
 use crate::relay::Relay;
 use crate::session::{self, Context};
+use crate::threads::yield_to_the_hub;
 
 /// Connections that the system holds for us while all threads are busy starting.
 const BACKLOG: i32 = 4_096;
-/// How much less urgent a connection's thread is than the hub, in the scheduler's steps of about a quarter.
+/// How much less urgent a connection's thread is than the hub.
 const NICE: i32 = 5;
 /// How long an error of accept is waited out: at first, and at the most.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
@@ -183,7 +184,7 @@ struct Accepting {
 
 impl Accepting {
     fn run(self) {
-        yield_to_the_hub();
+        yield_to_the_hub(NICE);
         let mut back_off = BACK_OFF_MIN;
         let mut next = 1;
         loop {
@@ -246,16 +247,6 @@ impl Accepting {
             let _ = stream.shutdown(Shutdown::Write);
             drop(self.refuse.try_send(stream));
         }
-    }
-}
-
-/// Makes this thread, and every one that it starts, a little less urgent than the hub: when a thousand
-/// connections have something to do at once, what is said in the rooms goes out between them.
-fn yield_to_the_hub() {
-    let urgency = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
-    if let Err(error) = urgency {
-        // They work as well as equals, only less evenly under a flood.
-        log::debug!("failed to make connections less urgent than the hub: {error}");
     }
 }
 

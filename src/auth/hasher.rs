@@ -3,7 +3,7 @@
 //! Layer 1, with threads of its own: it knows nothing of who asks. A job comes with what is to be done with its answer,
 //! so nobody need wait for it; [`Hasher::verify`] and [`Hasher::hash`] wait, with a deadline. The hub must do neither.
 //!
-//! The threads are nicer than the rest, so that a flood of logins takes what the chat leaves. Their memory goes back to
+//! The threads are less urgent than the rest, so that a flood of logins takes what the chat leaves. Their memory goes back to
 //! the system as soon as nothing waits. They end when the [`Hasher`] is dropped; jobs that still wait are answered
 //! [`HasherError::Busy`].
 
@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::vital::Vital;
+use crate::threads::{Vital, yield_to_the_hub};
 
 use super::password::{self, Cost, HashError, Memory, Password, PasswordHash};
 
@@ -23,7 +23,7 @@ pub const HASHERS: usize = 2;
 pub const JOBS_WAITING_MAX: usize = 16;
 /// Stack of a hashing thread: argon2's blocks on it are 1 KiB each, a handful at a time.
 const STACK_BYTES: usize = 256 * 1024;
-/// How much nicer than the hub. Connections' threads are nicer by less.
+/// How much less urgent than the hub they are. Connections' threads are less urgent by less.
 const NICE: i32 = 10;
 
 /// Why there is no answer.
@@ -99,8 +99,7 @@ impl Hasher {
             let nobodys = PasswordHash::nobodys(cost).map_err(io::Error::other)?;
             hasher.threads.push(thread.spawn(move || {
                 let _vital = Vital("hasher");
-                // Refused only by systems that have no such thing; then it runs like the others.
-                let _ = rustix::process::nice(NICE);
+                yield_to_the_hub(NICE);
                 work(&waiting, &nobodys, cost);
             })?);
         }

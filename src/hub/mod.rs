@@ -30,7 +30,7 @@ use crate::metrics::{Drop as DropReason, Metrics};
 use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{ClientFrame, ErrorCode, Rejected, Replay};
 use crate::store::{Append, NewGuest, NewMessage, ReadError, Reader, Side, Stored, Ticket, Writer};
-use crate::vital::Vital;
+use crate::threads::Vital;
 use crate::ws::{CloseReason, PING, encode_text};
 
 use outbox::{Batch, Outbox};

@@ -8,9 +8,12 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::limits::{PAGE_BYTES_MAX, PAGE_FRAMES_MAX, STORE_STACK_BYTES};
 use crate::store::{Reader, Side, Stored};
-use crate::vital::Vital;
+use crate::threads::{Vital, yield_to_the_hub};
 
 use super::state::Fetch;
+
+/// How much less urgent this thread is than the hub: who was away waits for those who are there.
+const NICE: i32 = 15;
 
 /// The hub's end.
 #[derive(Debug)]
@@ -30,6 +33,7 @@ impl Pager {
         let builder = thread::Builder::new().name("pager".into()).stack_size(STORE_STACK_BYTES);
         let thread = builder.spawn(move || {
             let _vital = Vital("pager");
+            yield_to_the_hub(NICE);
             run(&reader, &asked, &answers);
         })?;
         Ok((Self { fetches, pages }, thread))

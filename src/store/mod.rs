@@ -34,7 +34,7 @@ use crate::limits::{HISTORY_MAX, STORE_STACK_BYTES};
 use crate::metrics::Metrics;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, ErrorCode as Code, Rejected};
-use crate::vital::Vital;
+use crate::threads::Vital;
 
 use memory::Memory;
 use messages::RoomRow;

@@ -17,6 +17,8 @@ use super::search;
 
 /// How long a connection waits for another's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// With what every database begins that is not empty.
+const HEADER_BYTES: u64 = 100;
 /// "adda" in ASCII: marks the file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6164_6461;
 
@@ -151,11 +153,21 @@ impl Database {
         let connect = || {
             let connection = Connection::open_with_flags(&self.path, flags)?;
             connection.busy_timeout(BUSY_WAIT)?;
+            if writes {
+                check_application(&connection)?;
+            }
+            Ok(connection)
+        };
+        let connection = connect().map_err(|error| self.open_error(error))?;
+        if writes {
+            // Before anything below, as some of it writes.
+            known_version(&connection, &self.path)?;
+        }
+        let set = || {
             connection.set_prepared_statement_cache_capacity(32);
             // A page is 4 KiB: 2 MiB for a writer, less for readers.
             connection.pragma_update(None, "cache_size", if writes { -2048 } else { -512 })?;
             if writes {
-                check_application(&connection)?;
                 // Space goes back to the file system in slices. Said before WAL makes the first page; a file that
                 // has tables keeps what it has.
                 connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -167,9 +179,10 @@ impl Database {
                 // One that had to grow is cut when it begins anew.
                 connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))?;
             }
-            Ok(connection)
+            Ok(())
         };
-        connect().map_err(|error| self.open_error(error))
+        set().map_err(|error| self.open_error(error))?;
+        Ok(connection)
     }
 
     fn open_error(&self, error: rusqlite::Error) -> OpenError {
@@ -191,6 +204,10 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
     match file.try_lock() {
+        // SQLite would begin anew in a file of one byte.
+        Ok(()) if (1..HEADER_BYTES).contains(&file.metadata().map_err(failed)?.len()) => {
+            Err(OpenError::Foreign(path.to_owned()))
+        }
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
@@ -213,14 +230,21 @@ pub fn version() -> usize {
     MIGRATIONS.len()
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let failed = |error| open_error(path, error);
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+/// How many steps a database has done, if it is not of a newer adda.
+fn known_version(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+    let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
+    let found: i64 = found.map_err(|error| open_error(path, error))?;
     let found = usize::try_from(found).unwrap_or(usize::MAX);
     let known = MIGRATIONS.len();
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
+    Ok(found)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error| open_error(path, error);
+    let found = known_version(connection, path)?;
     for (index, step) in MIGRATIONS.iter().enumerate().skip(found) {
         let transaction = connection.transaction().map_err(failed)?;
         step(&transaction).map_err(failed)?;
