@@ -47,6 +47,7 @@
 //!   `head client answer` over `hub` over `store` over `protocol ws` over `model limits rate metrics config ids threads`.
 
 pub mod answer;
+pub mod auth;
 pub mod capacity;
 pub mod cli;
 pub mod client;
@@ -63,6 +64,7 @@ pub mod model;
 pub mod protocol;
 pub mod rate;
 pub mod relay;
+pub mod role;
 pub mod session;
 pub mod store;
 pub mod threads;

@@ -8,6 +8,7 @@
 //! What cannot be stored is answered so: the whole batch is rolled back and every message in it refused. A sync that
 //! failed is the end of the process: what the disk holds is not known any more, and nothing may be acked on top.
 
+pub mod accounts;
 mod memory;
 mod messages;
 mod offline;

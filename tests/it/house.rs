@@ -16,7 +16,7 @@ const LAYERS: [(u8, &[&str]); 7] = [
     (3, &["hub"]),
     (2, &["store"]),
     (1, &["protocol", "ws", "sse", "auth", "logging"]),
-    (0, &["model", "ids", "limits", "rate", "metrics", "config", "threads"]),
+    (0, &["model", "ids", "limits", "rate", "metrics", "config", "threads", "role"]),
 ];
 
 /// Names that only some files may speak: what they are, and who may.
