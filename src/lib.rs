@@ -137,10 +137,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = hub::channel();
-    let (writer, reader, mut inner) = store::start(&data, durability, keep, Arc::clone(&metrics))?;
+    let store::Started { writer, reader, registry, threads: mut inner } =
+        store::start(&data, durability, keep, Arc::clone(&metrics))?;
     let hub = hub::start(commanded, writer, reader.clone(), keep, limits, Arc::clone(&metrics));
     inner.extend(hub.map_err(StartError::Thread)?);
-    let handle = hub::Handle::new(commands.clone(), reader);
+    let handle = hub::Handle::new(commands.clone(), reader, registry);
     let paces = Arc::new(Paces::new(&limits));
     let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), limits };
     let http = http::Server::start(handle.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;

@@ -107,6 +107,10 @@ pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Guests that `:memory:` knows again.
 pub const GUESTS_KEPT_MAX: usize = 50_000;
 
+/// Changes of accounts and the like that wait for the store's thread.
+pub const CHANGES_WAITING_MAX: usize = 64;
+/// How long one may take before whoever asked is told that the server is busy.
+pub const STORE_ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How long the hub takes to answer a question of REST before it is called busy.
 pub const HUB_ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// How long a connection that was told its close code may take to go.

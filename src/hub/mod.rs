@@ -29,7 +29,7 @@ use crate::limits::{
 use crate::metrics::{Drop as DropReason, Metrics};
 use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{ClientFrame, ErrorCode, Rejected, Replay};
-use crate::store::{Append, NewGuest, NewMessage, ReadError, Reader, Side, Stored, Ticket, Writer};
+use crate::store::{Append, NewGuest, NewMessage, ReadError, Reader, Registry, Side, Stored, Ticket, Writer};
 use crate::threads::Vital;
 use crate::ws::{CloseReason, PING, encode_text};
 
@@ -198,13 +198,14 @@ pub enum HistoryError {
 pub struct Handle {
     commands: Sender<Command>,
     kept: Reader,
+    registry: Registry,
 }
 
 impl Handle {
     /// A handle that sends to `commands` and reads from the store.
     #[must_use]
-    pub fn new(commands: Sender<Command>, kept: Reader) -> Self {
-        Self { commands, kept }
+    pub fn new(commands: Sender<Command>, kept: Reader, registry: Registry) -> Self {
+        Self { commands, kept, registry }
     }
 
     /// The rooms that have members or kept messages, ordered by id, from behind `after`, `limit` at most.
@@ -274,7 +275,7 @@ impl Handle {
     /// # Errors
     /// [`Busy`] where the store can't be read.
     pub fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy> {
-        self.read(self.kept.bearer(token))
+        self.registry.bearer(token).map_err(|_| Busy)
     }
 
     /// Says something in a room for somebody who is not in it.

@@ -15,7 +15,7 @@ use crate::protocol::{After, ErrorCode, Rejected};
 
 use super::messages::encode_new;
 use super::search::Wanted;
-use super::{Append, Appended, KeptRoom, NewMessage, Past, Side, Stored, TokenHash};
+use super::{Append, Appended, KeptRoom, NewGuest, NewMessage, Past, Registry, Side, Stored, accounts};
 
 /// What a frame takes beside its JSON, about, with its share of the room's own bookkeeping.
 const FRAME_OVERHEAD_BYTES: usize = 768;
@@ -28,12 +28,10 @@ pub struct Memory {
     rooms: BTreeMap<RoomId, Room>,
     /// Where the message is that an author sent with a nonce.
     nonces: HashMap<(UserId, Nonce), (RoomId, Seq)>,
-    guests: HashMap<TokenHash, UserId>,
-    /// The tokens in the order in which they were given, as the oldest go first.
-    tokens: VecDeque<TokenHash>,
     bytes: usize,
     bytes_max: usize,
     keep: Keep,
+    people: Registry,
     /// When it was last looked for what is too old.
     swept_ms: u64,
     /// Counts messages, to know which room spoke last.
@@ -83,17 +81,16 @@ impl Kept {
 }
 
 impl Memory {
-    pub fn new(keep: Keep) -> Self {
+    pub fn new(keep: Keep, people: Registry) -> Self {
         let bytes_max = keep.bytes_max.and_then(|most| usize::try_from(most).ok());
         let bytes_max = bytes_max.map_or(KEPT_BYTES_MAX, |most| most.min(KEPT_BYTES_MAX));
         Self {
             rooms: BTreeMap::new(),
             nonces: HashMap::new(),
-            guests: HashMap::new(),
-            tokens: VecDeque::new(),
             bytes: 0,
             bytes_max,
             keep,
+            people,
             swept_ms: 0,
             clock: 0,
             ids: FrameIds::new(),
@@ -107,9 +104,7 @@ impl Memory {
         let answer = batch.into_iter().map(|append| match append {
             Append::Message(new) => self.append(&new, &now),
             Append::Join { room: id, ticket, known, after, guest } => {
-                if let Some(guest) = guest {
-                    self.keep_guest(guest.token_hash, guest.id);
-                }
+                let is_known = guest.is_none_or(|guest| keep_guest(guest, &now, &self.people));
                 let room = self.rooms.entry(id.clone()).or_default();
                 room.members += 1;
                 // What was forgotten goes on where it was, as those who are there have seen it.
@@ -122,7 +117,7 @@ impl Memory {
                     Some(After::Id(seen)) => self.seq_of(&id, seen),
                     _ => None,
                 };
-                Appended::Join { room: id, ticket, past, seen, is_known: true }
+                Appended::Join { room: id, ticket, past, seen, is_known }
             }
             Append::Leave { room, ticket } => {
                 if let Some(left) = self.rooms.get_mut(&room) {
@@ -200,17 +195,6 @@ impl Memory {
         Appended::Message { room: new.room.clone(), stored, ticket }
     }
 
-    fn keep_guest(&mut self, hash: TokenHash, id: UserId) {
-        if self.guests.insert(hash, id).is_none() {
-            self.tokens.push_back(hash);
-        }
-        if self.tokens.len() > GUESTS_KEPT_MAX
-            && let Some(oldest) = self.tokens.pop_front()
-        {
-            self.guests.remove(&oldest);
-        }
-    }
-
     /// Past the bound, forgets the rooms that were silent longest, with an eighth to spare, so that the search
     /// through all rooms is rare.
     fn forget_oldest(&mut self) {
@@ -253,10 +237,6 @@ impl Memory {
         frames.iter().rev().map(|kept| &kept.stored).find(|stored| stored.id == frame).map(|stored| stored.seq)
     }
 
-    pub fn bearer(&self, hash: TokenHash) -> Option<UserId> {
-        self.guests.get(&hash).copied()
-    }
-
     pub fn page(&self, id: &RoomId, side: Side, limit: usize, wanted: Option<&Wanted>) -> Vec<Stored> {
         let Some(room) = self.rooms.get(id) else { return Vec::new() };
         let fits = |kept: &&Kept| match wanted {
@@ -279,6 +259,17 @@ impl Memory {
     }
 }
 
+/// Keeps who a guest is, and the latest of them only. Whether it could.
+fn keep_guest(guest: NewGuest, now: &Timestamp, people: &Registry) -> bool {
+    let now = now.clone();
+    let kept = people.change(move |connection| {
+        let key = accounts::begin_session(connection, &guest.session(), &now)?;
+        accounts::forget_guests_before(connection, key, GUESTS_KEPT_MAX)?;
+        Ok(())
+    });
+    kept.is_ok()
+}
+
 impl Room {
     fn at(&self, seq: Seq) -> Option<&Kept> {
         let first = self.frames.front()?.stored.seq;
@@ -294,6 +285,10 @@ mod tests {
     use super::*;
     use crate::model::{Person, Username};
     use crate::store::Ticket;
+
+    fn memory(keep: Keep) -> Memory {
+        Memory::new(keep, Registry::of_memory(accounts::in_memory().unwrap()))
+    }
 
     fn room(number: usize) -> RoomId {
         RoomId::parse(&format!("room {number}")).unwrap()
@@ -323,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_room_keeps_its_latest_frames() {
-        let mut memory = Memory::new(Keep::default());
+        let mut memory = memory(Keep::default());
         for _ in 0..HISTORY_MAX + 50 {
             memory.commit(vec![message(1)]);
         }
@@ -334,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_rooms_that_were_silent_longest_pay_for_the_bound() {
-        let mut memory = Memory::new(Keep { bytes_max: Some(100_000), retention: None });
+        let mut memory = memory(Keep { bytes_max: Some(100_000), retention: None });
         memory.commit(vec![join(0, None)]);
         for number in 0..200 {
             memory.commit(vec![message(number)]);
@@ -349,7 +344,7 @@ mod tests {
 
     #[test]
     fn an_order_goes_on_for_whoever_the_hub_still_has() {
-        let mut memory = Memory::new(Keep { bytes_max: Some(0), retention: None });
+        let mut memory = memory(Keep { bytes_max: Some(0), retention: None });
         memory.commit(vec![join(1, None), message(1), message(1), message(1)]);
         // Its only member goes and comes back before the hub has let the room go.
         memory.commit(vec![Append::Leave { room: room(1), ticket: Ticket::Member(0) }]);
@@ -360,7 +355,7 @@ mod tests {
     #[test]
     fn what_is_too_old_is_forgotten() {
         let retention = Duration::from_secs(60);
-        let mut memory = Memory::new(Keep { retention: Some(retention), bytes_max: None });
+        let mut memory = memory(Keep { retention: Some(retention), bytes_max: None });
         memory.commit(vec![message(1), join(2, None), message(2)]);
         let now_ms = Timestamp::now().unix_ms;
         memory.forget_expired(now_ms + 50_000);

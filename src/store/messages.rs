@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{Frame, FrameType};
 
-use super::{KeptRoom, NewMessage, Stored, TokenHash, search};
+use super::{KeptRoom, NewMessage, Stored, search};
 
 /// What a message's row has, in the order in which [`message`] reads it.
 pub const COLUMNS: &str = "m.id, r.id, m.seq, m.user_id, m.username, m.nonce, m.content, m.reply_to, m.at_ms";
@@ -282,12 +282,6 @@ pub fn kept_room(connection: &Connection, id: &RoomId) -> rusqlite::Result<Optio
         "SELECT head FROM rooms r WHERE id = ?1 AND EXISTS (SELECT 1 FROM messages WHERE room = r.key)",
     )?;
     statement.query_row([id.as_str()], |row| Ok(KeptRoom { id: id.clone(), head: seq(row, 0)? })).optional()
-}
-
-/// Who bears the token of this hash, if anybody does.
-pub fn bearer(connection: &Connection, hash: TokenHash) -> rusqlite::Result<Option<UserId>> {
-    let mut statement = connection.prepare_cached("SELECT id FROM users WHERE token_hash = ?1")?;
-    statement.query_row([hash.0], |row| uuid(row, 0).map(UserId)).optional()
 }
 
 /// The text of a row of [`COLUMNS`].

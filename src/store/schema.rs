@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::config::Durability;
 use crate::limits::WAL_BYTES_MAX;
 
-use super::search;
+use super::{accounts, search};
 
 /// How long a connection waits for another's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -27,6 +27,10 @@ const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     |connection| connection.execute_batch(MESSAGES),
     // What a word is, is no longer said by SQLite's tokenizer.
     search::rebuild,
+    |connection| {
+        connection.execute_batch(accounts::TABLES)?;
+        connection.execute_batch(accounts::GUESTS_BECOME_SESSIONS)
+    },
 ];
 
 /// Step 1.

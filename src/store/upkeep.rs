@@ -173,7 +173,7 @@ impl Upkeep {
             is_behind: true,
             is_merging: false,
             ended,
-            guests: Walk::new("users", GUESTS_EVERY),
+            guests: Walk::new("sessions", GUESTS_EVERY),
             rooms: Walk::new("rooms", ROOMS_EVERY),
         }
     }
@@ -289,8 +289,8 @@ impl Upkeep {
         let before_ms = Keep { retention, ..self.keep }.since_ms(now.unix_ms);
         self.guests.step(connection, |after, to| {
             let mut delete = connection.prepare_cached(
-                "DELETE FROM users WHERE key > ?1 AND key <= ?2 AND seen_ms < ?3
-                 AND NOT EXISTS (SELECT 1 FROM messages WHERE user_id = users.id)",
+                "DELETE FROM sessions WHERE key > ?1 AND key <= ?2 AND kind = 'guest' AND seen_ms < ?3
+                 AND NOT EXISTS (SELECT 1 FROM messages WHERE user_id = sessions.user_id)",
             )?;
             delete.execute(params![after, to, i64::try_from(before_ms).unwrap_or(i64::MAX)])?;
             Ok(())
@@ -326,7 +326,8 @@ fn note_seen(connection: &Connection, users: &HashSet<UserId>, now: &Timestamp) 
         return Ok(());
     }
     in_transaction(connection, || {
-        let mut statement = connection.prepare_cached("UPDATE users SET seen_ms = ?2 WHERE id = ?1")?;
+        let mut statement =
+            connection.prepare_cached("UPDATE sessions SET seen_ms = ?2 WHERE user_id = ?1 AND kind = 'guest'")?;
         for user in users {
             statement.execute(params![user.0.as_bytes(), i64::try_from(now.unix_ms).unwrap_or(i64::MAX)])?;
         }
@@ -513,7 +514,8 @@ mod tests {
             rig.write(&["hello".to_owned()], now);
             let guest = |number: u128, seen_ms: u64| {
                 let id = uuid::Uuid::from_u128(number);
-                let sql = "INSERT INTO users (id, token_hash, seen_ms) VALUES (?1, ?1, ?2)";
+                let sql = "INSERT INTO sessions (user_id, token_hash, kind, label, created_ms, seen_ms)
+                           VALUES (?1, ?1, 'guest', '', ?2, ?2)";
                 rig.connection.execute(sql, params![id.as_bytes(), seen_ms as i64]).unwrap();
             };
             guest(0, 1); // has written
@@ -525,7 +527,7 @@ mod tests {
             let mut upkeep = rig.upkeep(Keep { retention: Some(Duration::from_secs(60)), bytes_max: None });
             upkeep.seen.note(UserId(uuid::Uuid::from_u128(1_000)));
             rig.finish(&mut upkeep);
-            assert_eq!(rig.number("SELECT count(*) FROM users"), 3);
+            assert_eq!(rig.number("SELECT count(*) FROM sessions"), 3);
         });
     }
 

@@ -48,9 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = channel();
-    let (_writer, reader, _threads) =
-        store::start(&Data::Memory, Durability::Normal, Keep::default(), Arc::clone(&metrics))?;
-    let directory = Handle::new(commands.clone(), reader);
+    let started = store::start(&Data::Memory, Durability::Normal, Keep::default(), Arc::clone(&metrics))?;
+    let directory = Handle::new(commands.clone(), started.reader.clone(), started.registry.clone());
     let http = http::Server::start(directory.clone(), http::Policy::default(), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
     // The suite opens its connections one upon the other.

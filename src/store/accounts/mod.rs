@@ -27,8 +27,8 @@ pub use invitations::{Accepted, Invitation, NewInvitation, accept_to_room, invit
 pub use restraints::{Ban, Banned, ban, bans, is_banned, mute, muted_until, unban};
 pub use rooms::{RoomSettings, add_member, is_member, members, remove_member, room_settings, set_room};
 pub use sessions::{
-    NewSession, Session, SessionKey, SessionKind, begin_session, end_other_sessions, end_session, forget_sessions,
-    renew_session, session, sessions, was_session_of,
+    NewSession, Session, SessionKey, SessionKind, begin_session, end_other_sessions, end_session, forget_guests_before,
+    forget_sessions, renew_session, session, sessions, was_session_of,
 };
 
 /// The step of the schema that adds all this.

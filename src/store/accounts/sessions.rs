@@ -211,6 +211,19 @@ pub fn forget_sessions(connection: &Connection, before_ms: u64, limit: usize) ->
     statement.execute(params![number(before_ms), number(limit as u64)])
 }
 
+/// Removes the guests that came so many sessions and more before one; looks for them only now and then.
+///
+/// # Errors
+/// As SQLite says.
+pub fn forget_guests_before(connection: &Connection, key: SessionKey, kept: usize) -> rusqlite::Result<()> {
+    const EVERY: i64 = 256;
+    if key.0 % EVERY == 0 {
+        let mut statement = connection.prepare_cached("DELETE FROM sessions WHERE key <= ?1 AND kind = 'guest'")?;
+        statement.execute([key.0 - number(kept as u64)])?;
+    }
+    Ok(())
+}
+
 fn read(row: &Row<'_>) -> rusqlite::Result<Session> {
     let has_name = row.get_ref(4)? != rusqlite::types::ValueRef::Null;
     Ok(Session {
