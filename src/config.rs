@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::limits::Limits;
+use crate::role::{Accounts, Registration};
 
 /// Everything that [`start`](crate::start) needs to know.
 #[derive(Debug, Clone)]
@@ -27,6 +28,10 @@ pub struct Config {
     pub connections_max: Option<u64>,
     /// Connections at once from one address, IPv6 by /64; 0 for no limit (`--max-per-ip`).
     pub connections_per_address_max: u32,
+    /// Whether one must have an account to come in (`--accounts`).
+    pub accounts: Accounts,
+    /// How one comes to one (`--registration`).
+    pub registration: Registration,
     /// The bounds.
     pub limits: Limits,
 }
@@ -42,6 +47,8 @@ impl Default for Config {
             proxies: Vec::new(),
             connections_max: None,
             connections_per_address_max: 0,
+            accounts: Accounts::default(),
+            registration: Registration::default(),
             limits: Limits::default(),
         }
     }

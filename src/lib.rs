@@ -55,6 +55,7 @@ pub mod config;
 pub mod head;
 pub mod http;
 pub mod hub;
+pub mod identity;
 pub mod ids;
 pub mod limits;
 pub mod listener;
@@ -98,6 +99,9 @@ pub enum StartError {
     /// The handlers of HTTP can't be started.
     #[error("failed to start the web server: {0}")]
     Http(#[source] http::StartError),
+    /// What is set of rooms and people can't be read; the log says why.
+    #[error("failed to read what is set of rooms and people")]
+    House,
     /// The system gives no thread.
     #[error("failed to start a thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -128,6 +132,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         proxies,
         connections_max,
         connections_per_address_max,
+        accounts,
+        registration,
         limits,
     } = config;
     let (connections_max, term) = capacity::Bounds::raise_and_read().connections_max(connections_max);
@@ -139,22 +145,19 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (commands, commanded) = hub::channel();
     let store::Started { writer, reader, registry, threads: mut inner } =
         store::start(&data, durability, keep, Arc::clone(&metrics))?;
-    let hub = hub::start(commanded, writer, reader.clone(), keep, limits, Arc::clone(&metrics));
+    let house = registry.read(store::accounts::house).map_err(|_| StartError::House)?;
+    let rules = hub::Rules::new(accounts, house);
+    let door = identity::Door::new(registry, accounts);
+    let hub = hub::start(commanded, writer, reader.clone(), rules, keep, limits, Arc::clone(&metrics));
     inner.extend(hub.map_err(StartError::Thread)?);
-    let handle = hub::Handle::new(commands.clone(), reader, registry);
+    let handle = hub::Handle::new(commands.clone(), reader);
     let paces = Arc::new(Paces::new(&limits));
-    let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), limits };
-    let http = http::Server::start(handle.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
+    let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), registration, limits };
+    let http =
+        http::Server::start(handle.clone(), door.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
-    let sessions = session::Context {
-        commands: commands.clone(),
-        decoder: session::chat,
-        directory: handle.clone(),
-        origins,
-        paces,
-        limits,
-        metrics,
-    };
+    let sessions =
+        session::Context { commands: commands.clone(), decoder: session::chat, door, origins, paces, limits, metrics };
     let caps = Caps { connections_max, per_address_max: connections_per_address_max };
     let listening = Listening::start(socket, Front { sessions, relay, proxies }, caps).map_err(StartError::Thread)?;
     Ok(Running { address, listening, commands, http, inner })

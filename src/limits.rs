@@ -130,6 +130,8 @@ pub const PACES_SWEPT_AT_MIN: usize = 1_000;
 /// How many users' messages may come from one address: a school has one, and so has a household.
 pub const USERS_PER_ADDRESS: u32 = 20;
 
+/// People whose last word in a room with slow mode is remembered, before those who may speak again are forgotten.
+pub const SLOW_MODE_KEPT_MAX: usize = 10_000;
 /// Refused frames, one forgiven each second, after which a connection is closed for abuse (1008).
 pub const STRIKES_MAX: u32 = 200;
 
@@ -150,6 +152,8 @@ pub struct Limits {
     pub outbox_bytes_max: usize,
     /// How long a member's socket may take nothing while something waits for it.
     pub outbox_stall: Duration,
+    /// How long a connection that was lost keeps its place; 0 for not at all (`--lease`).
+    pub lease: Duration,
     /// From one ping to the next (`--ping-interval`).
     pub ping_interval: Duration,
     /// Messages a second that a user may send; 0 for no limit (`--rate`).
@@ -181,6 +185,7 @@ impl Default for Limits {
             history_default: 5,
             outbox_bytes_max: 1024 * 1024,
             outbox_stall: Duration::from_secs(10),
+            lease: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             rate_per_s: 10,
             rate_burst: 30,

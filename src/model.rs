@@ -149,7 +149,7 @@ impl FrameId {
 pub struct ConnectionId(pub u64);
 
 /// A person as others see them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Person {
     /// Who it is.
     pub id: UserId,

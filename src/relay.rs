@@ -507,8 +507,13 @@ mod tests {
     impl Rig {
         fn new() -> Self {
             let metrics = Arc::new(Metrics::default());
-            let server =
-                Server::start(Rooms::of(&["tea"]), crate::http::Policy::default(), Arc::clone(&metrics)).unwrap();
+            let server = Server::start(
+                Rooms::of(&["tea"]),
+                crate::http::tests::DOOR.clone(),
+                crate::http::Policy::default(),
+                Arc::clone(&metrics),
+            )
+            .unwrap();
             Self {
                 listener: TcpListener::bind("127.0.0.1:0").unwrap(),
                 relay: Arc::new(Relay::new(server.endpoint(), Arc::clone(&metrics))),

@@ -10,16 +10,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
-use rustix::rand::GetRandomFlags;
 use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, error::ProtocolError};
 use uuid::Uuid;
 
 use crate::answer::{self, Problem};
+use crate::auth::attempts::network_of;
+use crate::auth::credential::Credential;
+use crate::auth::secret::Secret;
 use crate::client::Client;
 use crate::config::Origin;
 use crate::head::{Framing, Head, Version, query_value, unescape};
-use crate::hub::{Command, Connect, Handle, Inbound, Newcomer};
+use crate::hub::{Command, Connect, Inbound, Newcomer};
+use crate::identity::{Denied, Door, Identity};
 use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX};
 use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
@@ -70,8 +75,8 @@ pub struct Context {
     pub commands: Sender<Command>,
     /// Makes a session's decoder; [`chat`] but where the protocol itself is tested.
     pub decoder: fn(Limits, Pace) -> Box<dyn Decoder>,
-    /// Where tokens are looked up.
-    pub directory: Handle,
+    /// Who is let in.
+    pub door: Door,
     /// Pages that may connect besides our own.
     pub origins: Vec<Origin>,
     /// How fast everybody may talk.
@@ -114,10 +119,10 @@ fn open(
             headers: &[("Retry-After", "1")],
             ..Refused::new(429, TOO_MANY_HANDSHAKES, "rate_limited", Refusal::Handshakes)
         })?;
-        let identity = identify(way_in.token.as_deref(), &context.directory)?;
-        Ok((way_in, identity))
+        let (identity, newcomer) = identify(&head, &way_in, client, &context.door)?;
+        Ok((way_in, identity, newcomer))
     });
-    let (way_in, (id, newcomer)) = match asked {
+    let (way_in, identity, newcomer) = match asked {
         Ok(asked) => asked,
         Err(refused) => {
             context.metrics.refused(refused.reason);
@@ -138,38 +143,50 @@ fn open(
         way_in.accept_key
     );
     (&**socket).write_all(response.as_bytes()).ok()?;
+    let Identity { user, username, role, session } = identity;
+    let id = user?;
     let decoder = (context.decoder)(context.limits, context.paces.of_user(id, client.address, Instant::now()));
-    let person = Person { id, username: way_in.username };
     let WayIn { room, replay, .. } = way_in;
-    Some((Connect { connection, socket: Arc::clone(socket), person, room, replay, newcomer }, decoder))
+    let connect = Connect {
+        connection,
+        socket: Arc::clone(socket),
+        person: Person { id, username },
+        role,
+        session,
+        network: network_of(client.address),
+        room,
+        replay,
+        newcomer,
+    };
+    Some((connect, decoder))
 }
 
-/// Who a token says that somebody is; without a token that is known, somebody new, with a token to come back by.
-fn identify(token: Option<&str>, directory: &Handle) -> Result<(UserId, Option<Newcomer>), Refused> {
-    if let Some(token) = token {
-        let bearer = directory.bearer(token).map_err(|busy| Refused {
-            headers: &[("Retry-After", "1")],
-            ..Refused::new(503, busy.to_string(), "busy", Refusal::Busy)
-        })?;
-        if let Some(id) = bearer {
-            return Ok((id, None));
-        }
+/// Lets whoever asks in; a stranger as somebody new, with a token to come back by.
+fn identify(head: &Head, way_in: &WayIn, client: Client, door: &Door) -> Result<(Identity, Option<Newcomer>), Refused> {
+    let shown = Credential::of(head.header("Authorization"), head.headers_named("Cookie"), way_in.token.as_deref())
+        .map_err(|error| Refused::new(400, error.to_string(), "bad_request", Refusal::Upgrade))?;
+    let identity = door.let_in(shown.token(), way_in.username.clone(), client.address).map_err(denied)?;
+    door.enter(&identity, &way_in.room).map_err(denied)?;
+    if identity.user.is_some() {
+        return Ok((identity, None));
     }
     let id = UserId(Uuid::new_v4());
-    let token = new_token();
-    let guest = NewGuest { id, token_hash: TokenHash::of(&token) };
-    Ok((id, Some(Newcomer { guest, token })))
+    let token = Secret::random();
+    let guest = NewGuest { id, token_hash: TokenHash::of(token.expose()) };
+    Ok((Identity { user: Some(id), ..identity }, Some(Newcomer { guest, token: token.into_text() })))
 }
 
-/// 256 bits from the system, in hex.
-fn new_token() -> Box<str> {
-    let mut bytes = [0; 32];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        // Waits for the system's first entropy, fails never on a kernel of this century, and may be interrupted.
-        filled += rustix::rand::getrandom(&mut bytes[filled..], GetRandomFlags::empty()).unwrap_or(0);
-    }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+fn denied(denied: Denied) -> Refused {
+    let (status, code, reason, headers): (_, _, _, &[_]) = match denied {
+        Denied::Busy => (503, "busy", Refusal::Busy, &[("Retry-After", "1")]),
+        Denied::Name => (403, "bad_name", Refusal::Door, &[]),
+        Denied::Refused(why) if why.is_hidden() => (404, "not_found", Refusal::Door, &[]),
+        Denied::Refused(why) if why.wants_login() => {
+            (401, "forbidden", Refusal::Door, &[("WWW-Authenticate", "Bearer")])
+        }
+        Denied::Refused(_) => (403, "forbidden", Refusal::Door, &[]),
+    };
+    Refused { headers, ..Refused::new(status, denied.to_string(), code, reason) }
 }
 
 /// Reads what a request wants, in the order in which a client would mend it.
@@ -405,6 +422,7 @@ fn converse(
                 }
                 in_hand.bytes += message.len();
                 let inbound = match message {
+                    Message::Close(close) if is_farewell(close.as_ref()) => Some(Inbound::Farewell),
                     Message::Text(text) => Some(decoder.text(&text)),
                     Message::Binary(bytes) => Some(decoder.binary(&bytes)),
                     Message::Ping(_) | Message::Pong(_) => decoder.control(),
@@ -443,6 +461,11 @@ impl InHand {
         let frames = std::mem::take(&mut self.frames);
         commands.send(Command::Frames { from, frames }).ok()
     }
+}
+
+/// Whether a peer that closes means to go, and has not only lost its page or its network (RFC 6455, section 7.4.1).
+fn is_farewell(close: Option<&CloseFrame>) -> bool {
+    close.is_none_or(|close| close.code == CloseCode::Normal)
 }
 
 /// Which rule an error means, and how the connection ends for it; nothing where the peer simply went.

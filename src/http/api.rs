@@ -10,8 +10,10 @@ use sha2::{Digest, Sha256};
 use uuid::Builder;
 
 use super::{Reply, Request};
+use crate::auth::credential::Credential;
 use crate::head::{BadEscape, unescape};
 use crate::hub::{Busy, Handle, HistoryError, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
+use crate::identity::{Denied, Identity};
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
 use crate::model::{FrameId, NameError, Nonce, Person, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, ClientFrame, ErrorCode, Rejected};
@@ -43,12 +45,6 @@ pub trait Directory: Send + Sync + 'static {
         words: Option<&str>,
     ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError>;
 
-    /// Who bears a token.
-    ///
-    /// # Errors
-    /// [`Busy`] where it can't be looked up.
-    fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy>;
-
     /// Says something in a room.
     ///
     /// # Errors
@@ -73,10 +69,6 @@ impl Directory for Handle {
         words: Option<&str>,
     ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError> {
         Handle::messages(self, id, from, limit, words)
-    }
-
-    fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy> {
-        Handle::bearer(self, token)
     }
 
     fn post(&self, post: Post) -> Result<Outcome, Busy> {
@@ -107,6 +99,8 @@ enum ApiError {
     Rate(std::time::Duration),
     #[error("{}", .0.sentence)]
     Rejected(Rejected),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error("no answer in time: it is not known whether the message is stored; send it again with the same key")]
     Unknown,
     #[error("the server is busy; try again")]
@@ -144,13 +138,23 @@ impl From<ApiError> for Reply {
                 ErrorCode::Conflict => (409, "conflict"),
                 ErrorCode::Busy => (503, "busy"),
             },
+            ApiError::Denied(Denied::Busy) => (503, "busy"),
+            ApiError::Denied(Denied::Name) => (403, "bad_name"),
+            ApiError::Denied(Denied::Refused(why)) if why.is_hidden() => (404, "not_found"),
+            ApiError::Denied(Denied::Refused(why)) if why.wants_login() => (401, "forbidden"),
+            ApiError::Denied(Denied::Refused(_)) => (403, "forbidden"),
             ApiError::Unknown => (504, "busy"),
             ApiError::Busy(_) => (503, "busy"),
         };
-        let reply = Self::problem(status, &error.to_string(), code);
+        let sentence = match &error {
+            // The same as of a room that is not there.
+            ApiError::Denied(Denied::Refused(why)) if why.is_hidden() => ApiError::NoRoom.to_string(),
+            error => error.to_string(),
+        };
+        let reply = Self::problem(status, &sentence, code);
         match error {
             ApiError::Rate(wait) => reply.with("Retry-After", (wait.as_secs() + 1).to_string()),
-            ApiError::Token => reply.with("WWW-Authenticate", "Bearer"),
+            _ if status == 401 => reply.with("WWW-Authenticate", "Bearer"),
             _ if status == 503 => reply.with("Retry-After", "1"),
             _ => reply,
         }
@@ -191,6 +195,7 @@ fn history(request: &Request<'_>) -> Result<Reply, ApiError> {
         next: Option<FrameId>,
     }
     let id = room_of(request)?;
+    request.door.enter(&reader(request)?, &id)?;
     let limit = match request.query_value("limit").transpose()? {
         None => MESSAGES_LISTED,
         Some(text) => match text.parse::<usize>() {
@@ -226,17 +231,10 @@ fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
     struct Posted<'a> {
         data: Option<&'a RawValue>,
     }
-    let bearer = match request.header("Authorization") {
-        None => None,
-        Some(value) => {
-            let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let token = token.ok_or(ApiError::Token)?.1.trim();
-            Some(request.directory.bearer(token)?.ok_or(ApiError::Token)?)
-        }
-    };
+    let known = known(request)?;
     let (address, now) = (request.address(), Instant::now());
     let paces = &request.policy.paces;
-    let pace = bearer.map_or_else(|| paces.of_passers_by(address, now), |id| paces.of_user(id, address, now));
+    let pace = known.map_or_else(|| paces.of_passers_by(address, now), |id| paces.of_user(id, address, now));
     pace.take(now).map_err(ApiError::Rate)?;
     let room = room_of(request)?;
     let text = std::str::from_utf8(request.body).map_err(|_| ApiError::Utf8)?;
@@ -270,14 +268,51 @@ fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
     };
     let named = named.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| USERNAME_DEFAULT.into());
     let username = Username::parse(&named).map_err(|error| bad_name("username", error))?;
-    let id = bearer.unwrap_or_else(|| passer_by(&username));
-    let post = Post { room, author: Person { id, username }, content, nonce, reply_to };
+    let identity = identity(request, username)?;
+    request.door.enter(&identity, &room)?;
+    let Identity { user, username, role, .. } = identity;
+    let id = user.unwrap_or_else(|| passer_by(&username));
+    let post = Post { room, author: Person { id, username }, role, content, nonce, reply_to };
     let (status, json) = match request.directory.post(post).map_err(|Busy| ApiError::Unknown)? {
         Outcome::Stored(json) => (201, json),
         Outcome::Duplicate(json) => (200, json),
         Outcome::Refused(rejected) => return Err(ApiError::Rejected(rejected)),
     };
     Ok(Reply { status, ..Reply::json(&Posted { data: raw(&json) }) })
+}
+
+/// What a request shows of who sends it.
+fn shown<'a>(request: &'a Request<'_>) -> Result<Credential<'a>, ApiError> {
+    let cookies = request.headers_named("Cookie").map(str::as_bytes);
+    Credential::of(request.header("Authorization").map(str::as_bytes), cookies, None).map_err(|_| ApiError::Token)
+}
+
+/// The user whom a request's token is for, without asking what they may do.
+fn known(request: &Request<'_>) -> Result<Option<UserId>, ApiError> {
+    let shown = shown(request)?;
+    let Some(token) = shown.token() else { return Ok(None) };
+    let session = request.door.registry().session(token).map_err(|_| Denied::Busy)?;
+    match session {
+        Some(session) => Ok(Some(session.user)),
+        // A browser keeps a cookie that is over; who shows a token on purpose is told.
+        None if matches!(shown, Credential::Cookie(_)) => Ok(None),
+        None => Err(ApiError::Token),
+    }
+}
+
+/// Who asks, by their token, and called so where they have no name of their own.
+fn identity(request: &Request<'_>, asked: Username) -> Result<Identity, ApiError> {
+    let shown = shown(request)?;
+    let identity = request.door.let_in(shown.token(), asked, request.address())?;
+    match shown {
+        Credential::Bearer(_) if identity.session.is_none() => Err(ApiError::Token),
+        _ => Ok(identity),
+    }
+}
+
+/// Who reads: by their token or as anybody.
+fn reader(request: &Request<'_>) -> Result<Identity, ApiError> {
+    identity(request, Username::parse(USERNAME_DEFAULT).map_err(|_| ApiError::NoRoom)?)
 }
 
 /// Who posts without a token: nobody who could be known again, but the same for the same name, so that trying again
@@ -301,6 +336,7 @@ fn listing(request: &Request<'_>) -> Result<Reply, ApiError> {
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<RoomId>,
     }
+    let reader = reader(request)?;
     let limit = match request.query_value("limit").transpose()? {
         None => ROOMS_LISTED_MAX,
         Some(text) => match text.parse::<usize>() {
@@ -317,6 +353,8 @@ fn listing(request: &Request<'_>) -> Result<Reply, ApiError> {
     let has_more = data.len() > limit;
     data.truncate(limit);
     let next = data.last().filter(|_| has_more).map(|room| room.id.clone());
+    // A private room is listed to its members alone.
+    data.retain(|room| request.door.enter(&reader, &room.id).is_ok());
     Ok(Reply::json(&Page { data, next }))
 }
 
@@ -328,6 +366,7 @@ fn detail(request: &Request<'_>) -> Result<Reply, ApiError> {
     // What can't be a room's id is the id of no room.
     let text = unescape(request.item()).map_err(|_| ApiError::NoRoom)?;
     let id = RoomId::parse(&text).map_err(|_| ApiError::NoRoom)?;
+    request.door.enter(&reader(request)?, &id)?;
     let data = request.directory.room(&id)?.ok_or(ApiError::NoRoom)?;
     Ok(Reply::json(&Found { data }))
 }

@@ -4,16 +4,18 @@
 //! sends each touched room's batch with one `send` per member. It touches no disk, parses no JSON, and never
 //! waits for a socket, a session or the store.
 
+mod order;
 mod outbox;
 mod pager;
 mod room;
+mod rules;
 mod state;
 #[cfg(test)]
 mod state_model;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -27,16 +29,20 @@ use crate::limits::{
     HUB_ANSWER_WAIT, Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
-use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
-use crate::protocol::{ClientFrame, ErrorCode, Rejected, Replay};
-use crate::store::{Append, NewGuest, NewMessage, ReadError, Reader, Registry, Side, Stored, Ticket, Writer};
+use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp};
+use crate::protocol::{ClientFrame, ErrorCode, FrameType, Rejected, Replay};
+use crate::role::Role;
+use crate::store::accounts::SessionKey;
+use crate::store::{Append, NewGuest, NewMessage, ReadError, Reader, Side, Stored, Ticket, Writer};
 use crate::threads::Vital;
 use crate::ws::{CloseReason, PING, encode_text};
 
+pub use order::Order;
 use outbox::{Batch, Outbox};
 use pager::Pager;
+pub use rules::Rules;
 pub use state::Outcome;
-use state::{Effect, Fetch, MemberKey, Overtaken, RoomKey, State};
+use state::{Arrival, Effect, Fetch, MemberKey, Overtaken, RoomKey, State};
 
 /// How soon full sockets are tried again, and what each of them adds to that, so that a crowd of stalled readers
 /// takes no more than a few hundredths of the hub's time.
@@ -85,6 +91,8 @@ pub enum Command {
         /// Where the answer goes; it has room for it.
         answer: Sender<Outcome>,
     },
+    /// Something is changed of people or rooms, and holds at once.
+    Order(Order),
     /// The server stops: commit, close every connection with 1001, end.
     Stop,
 }
@@ -98,6 +106,12 @@ pub struct Connect {
     pub socket: Arc<TcpStream>,
     /// Who it is.
     pub person: Person,
+    /// What they may do.
+    pub role: Role,
+    /// By which session they are known, where they are.
+    pub session: Option<SessionKey>,
+    /// Where they come from, as addresses are counted.
+    pub network: IpAddr,
     /// The room of its URL.
     pub room: RoomId,
     /// What it wants of that room's past.
@@ -122,6 +136,8 @@ pub enum Inbound {
     Frame(ClientFrame),
     /// Something that its session did not take.
     Rejected(Rejected),
+    /// The peer says that it goes, and does not mean to come back at once.
+    Farewell,
     /// Bytes that the protocol wants written: pongs and the answer to a close.
     Control(Vec<u8>),
     /// The end, by a rule that the peer broke.
@@ -163,6 +179,8 @@ pub struct Post {
     pub room: RoomId,
     /// By whom.
     pub author: Person,
+    /// What they may do.
+    pub role: Role,
     /// What.
     pub content: Box<str>,
     /// The client's own mark on it.
@@ -198,14 +216,13 @@ pub enum HistoryError {
 pub struct Handle {
     commands: Sender<Command>,
     kept: Reader,
-    registry: Registry,
 }
 
 impl Handle {
     /// A handle that sends to `commands` and reads from the store.
     #[must_use]
-    pub fn new(commands: Sender<Command>, kept: Reader, registry: Registry) -> Self {
-        Self { commands, kept, registry }
+    pub fn new(commands: Sender<Command>, kept: Reader) -> Self {
+        Self { commands, kept }
     }
 
     /// The rooms that have members or kept messages, ordered by id, from behind `after`, `limit` at most.
@@ -270,12 +287,12 @@ impl Handle {
         Ok(Some((frames, has_more)))
     }
 
-    /// Who bears a token; `None` where nobody does.
+    /// Makes a change, which is stored already, hold at once for those who are here.
     ///
     /// # Errors
-    /// [`Busy`] where the store can't be read.
-    pub fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy> {
-        self.registry.bearer(token).map_err(|_| Busy)
+    /// [`Busy`] where the hub has no time for it: then it holds from their next coming on.
+    pub fn order(&self, order: Order) -> Result<(), Busy> {
+        self.commands.send_deadline(Command::Order(order), Instant::now() + HUB_ANSWER_WAIT).map_err(|_| Busy)
     }
 
     /// Says something in a room for somebody who is not in it.
@@ -321,6 +338,7 @@ pub fn start(
     commands: Receiver<Command>,
     store: Writer,
     reader: Reader,
+    rules: Rules,
     keep: Keep,
     limits: Limits,
     metrics: Arc<Metrics>,
@@ -329,7 +347,7 @@ pub fn start(
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
     let hub = builder.spawn(move || {
         let _vital = Vital("hub");
-        Hub::new(commands, store, pager, State::new(&limits, keep), limits, metrics).run();
+        Hub::new(commands, store, pager, State::new(&limits, keep, rules), limits, metrics).run();
     })?;
     Ok(vec![hub, paging])
 }
@@ -463,6 +481,8 @@ impl Hub {
             self.take_appended(&now);
             self.take_pages(&now);
             connected &= self.take_commands(&now);
+            self.state.end_leases(&now, &mut self.effects);
+            self.carry_out();
             self.feed_store();
             self.flush();
             let moment = Instant::now();
@@ -507,7 +527,11 @@ impl Hub {
         }
         select.recv(&self.pager.pages);
         let ping_at = self.pings.front().map(|(at, ..)| *at);
-        match [self.retry_at, ping_at].into_iter().flatten().min() {
+        let lease_at = self
+            .state
+            .lease_due()
+            .map(|due_ms| Instant::now() + Duration::from_millis(due_ms.saturating_sub(Timestamp::now().unix_ms)));
+        match [self.retry_at, ping_at, lease_at].into_iter().flatten().min() {
             // Which of them it is does not matter: the round looks at both. A time-out is a round, too.
             Some(due) => drop(select.ready_deadline(due)),
             None => drop(select.ready()),
@@ -579,32 +603,43 @@ impl Hub {
                 drop(answer.try_send(self.state.list(after.as_ref(), limit)));
             }
             Command::ShowRoom { id, answer } => drop(answer.try_send(self.state.show(&id))),
-            Command::Post { post, answer } => self.post(*post, answer),
+            Command::Post { post, answer } => self.post(*post, answer, now),
+            Command::Order(order) => {
+                let ended = self.state.order(order, now, &mut self.effects);
+                self.carry_out();
+                for member in ended {
+                    self.close(member, CloseReason::ENDED);
+                    self.carry_out();
+                }
+            }
             Command::Stop => self.stopping = Stopping::Committing,
         }
     }
 
-    fn post(&mut self, post: Post, answer: Sender<Outcome>) {
+    fn post(&mut self, post: Post, answer: Sender<Outcome>, now: &Timestamp) {
         if self.stopping != Stopping::No {
             // Whoever asked sees that there is no answer.
             return;
         }
         self.next_request += 1;
         self.requests.insert(self.next_request, answer);
-        let Post { room, author, content, nonce, reply_to } = post;
+        let Post { room, author, role, content, nonce, reply_to } = post;
         let ticket = Ticket::Request(self.next_request);
-        let message = NewMessage { room, author: Arc::new(author), content, nonce, reply_to, ticket };
-        self.state.post(message, &mut self.effects);
+        let kind = FrameType::Text;
+        let message = NewMessage { room, author: Arc::new(author), kind, content, nonce, reply_to, ticket };
+        self.state.post(message, role, now, &mut self.effects);
         self.carry_out();
     }
 
     fn connect(&mut self, connect: Connect) {
-        let Connect { connection, socket, person, room, replay, newcomer } = connect;
+        let Connect { connection, socket, person, role, session, network, room, replay, newcomer } = connect;
         let outbox = Outbox::new(socket);
         if self.stopping != Stopping::No {
             return self.begin_close(connection, outbox, CloseReason::GOING_AWAY);
         }
-        let member = self.state.connect(connection, Arc::new(person), room, replay, newcomer, &mut self.effects);
+        let person = Arc::new(person);
+        let arrival = Arrival { connection, person, role, session, network, home: room, replay, newcomer };
+        let member = self.state.connect(arrival, &mut self.effects);
         if self.peers.len() <= member.0 {
             self.peers.resize_with(member.0 + 1, || None);
         }
@@ -627,6 +662,7 @@ impl Hub {
                 self.state.reject(member, rejected, now, &mut self.effects);
             }
             Inbound::Control(bytes) => self.own(member, |own| own.extend_from_slice(&bytes)),
+            Inbound::Farewell => self.state.farewell(member),
             Inbound::Close(reason) => self.close(member, reason),
         }
         self.carry_out();
@@ -853,7 +889,9 @@ impl Hub {
         self.flush_own(member);
         if let Some(peer) = self.peers.get_mut(member.0).and_then(Option::take) {
             self.peer_count -= 1;
-            self.state.disconnect(peer.connection, &mut self.effects);
+            // Who was too slow, or was lost, may be back in a moment.
+            let keeps_place = [CloseReason::SLOW_CONSUMER, CloseReason::OVERTAKEN, CloseReason::IDLE].contains(&reason);
+            self.state.disconnect(peer.connection, keeps_place, &Timestamp::now(), &mut self.effects);
             self.begin_close(peer.connection, peer.outbox, reason);
         }
     }
@@ -872,7 +910,7 @@ impl Hub {
         {
             self.peer_count -= 1;
         }
-        self.state.disconnect(connection, &mut self.effects);
+        self.state.disconnect(connection, true, &Timestamp::now(), &mut self.effects);
     }
 
     fn close_all(&mut self) {

@@ -16,6 +16,8 @@ pub struct Room {
     pub members: Vec<MemberKey>,
     /// Members that are still being sent what was said before, and do not get what is said yet.
     pub catching_up: Vec<MemberKey>,
+    /// How many people are here, each counted once however many connections they have.
+    pub people: usize,
     /// Joins that are with the store. While there is one the room stays, as it is what they come back to.
     pub joining: usize,
     /// Known once the first join has come back from the store.
@@ -51,16 +53,11 @@ impl Ring {
 
 impl Room {
     pub fn new(id: RoomId) -> Self {
-        Self { id, members: Vec::new(), catching_up: Vec::new(), joining: 0, past: None }
+        Self { id, members: Vec::new(), catching_up: Vec::new(), people: 0, joining: 0, past: None }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.member_count() == 0 && self.joining == 0
-    }
-
-    /// How many are here, whether or not they have caught up.
-    pub fn member_count(&self) -> usize {
-        self.members.len() + self.catching_up.len()
+        self.members.is_empty() && self.catching_up.is_empty() && self.joining == 0
     }
 
     /// Who is here.

@@ -2,17 +2,21 @@
 //! in order, with nothing in flight. Commands and the store's answers are mixed at random.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::state::{Effect, MemberKey, RoomKey, State};
+use super::rules::Rules;
+use super::state::{Arrival, Effect, MemberKey, RoomKey, State};
 use crate::config::Keep;
 use crate::ids::FrameIds;
 use crate::limits::Limits;
 use crate::model::{ConnectionId, FrameId, Person, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{After, ClientFrame, Replay};
+use crate::role::Role;
 use crate::store::{Append, Appended, Past, Stored};
 
 const HISTORY: usize = 3;
@@ -122,6 +126,17 @@ impl Model {
     }
 }
 
+/// Whoever goes has gone.
+fn without_lease() -> Limits {
+    Limits { lease: Duration::ZERO, ..Limits::default() }
+}
+
+fn arrival(connection: u64, person: Person, home: RoomId, replay: Replay) -> Arrival {
+    let (connection, network) = (ConnectionId(connection), IpAddr::from([127, 0, 0, 1]));
+    let (person, role) = (Arc::new(person), Role::Guest);
+    Arrival { connection, person, role, session: None, network, home, replay, newcomer: None }
+}
+
 /// The state with everything around it that the hub's thread and the store would do.
 struct Rig {
     state: State,
@@ -144,7 +159,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         Self {
-            state: State::new(&Limits::default(), Keep::default()),
+            state: State::new(&without_lease(), Keep::default(), Rules::default()),
             effects: Vec::new(),
             with_store: VecDeque::new(),
             kept: HashMap::new(),
@@ -212,14 +227,8 @@ impl Rig {
                     username: Username::parse(&name(connection)).unwrap(),
                 };
                 let replay = Replay { history: HISTORY, after: None };
-                let key = self.state.connect(
-                    ConnectionId(connection),
-                    Arc::new(person),
-                    room_id(room),
-                    replay,
-                    None,
-                    &mut self.effects,
-                );
+                let arrival = arrival(connection, person, room_id(room), replay);
+                let key = self.state.connect(arrival, &mut self.effects);
                 self.connection_of.insert(key.0, connection);
                 self.model.home.insert(connection, room);
                 self.model.join(connection, room);
@@ -229,7 +238,7 @@ impl Rig {
                     return;
                 };
                 self.gone.insert(connection);
-                self.state.disconnect(ConnectionId(connection), &mut self.effects);
+                self.state.disconnect(ConnectionId(connection), true, &self.now, &mut self.effects);
                 for room in 0..3 {
                     if self.model.is_in(connection, room) {
                         self.model.leave(connection, room, false);
@@ -295,7 +304,7 @@ impl Rig {
                 let seen = Seen::Text { seq: texts.len() as u64, content: content.to_string() };
                 self.model.tell(room, &seen);
             }
-            (ClientFrame::Typing { .. }, None) => {}
+            (ClientFrame::Typing { .. } | ClientFrame::Announcement { .. }, None) => {}
         }
         let member = self.state.member(ConnectionId(connection)).unwrap();
         self.state.frame(member, frame, &self.now, &mut self.effects);
@@ -415,12 +424,12 @@ fn a_gap_is_never_silent() {
         (None, &[(Some(250..260), true), (Some(261..301), false)]),
         (None, &[(Some(0..0), true)]),
     ] {
-        let mut state = State::new(&Limits::default(), Keep::default());
+        let mut state = State::new(&without_lease(), Keep::default(), Rules::default());
         let mut effects = Vec::new();
         let person = Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() };
         let after = seen.map(|seq| After::Id(FrameId(uuid::Uuid::from_u128(u128::from(seq)))));
         let replay = Replay { history: 200, after };
-        let member = state.connect(ConnectionId(1), Arc::new(person), room.clone(), replay, None, &mut effects);
+        let member = state.connect(arrival(1, person, room.clone(), replay), &mut effects);
         let joined = Appended::Join {
             room: room.clone(),
             ticket: crate::store::Ticket::Member(member.0),

@@ -284,10 +284,11 @@ mod tests {
 
     use super::*;
     use crate::model::{Person, Username};
+    use crate::protocol::FrameType;
     use crate::store::Ticket;
 
     fn memory(keep: Keep) -> Memory {
-        Memory::new(keep, Registry::of_memory(accounts::in_memory().unwrap()))
+        Memory::new(keep, Registry::in_memory().unwrap())
     }
 
     fn room(number: usize) -> RoomId {
@@ -298,6 +299,7 @@ mod tests {
         Append::Message(NewMessage {
             room: room(number),
             author: Arc::new(Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() }),
+            kind: FrameType::Text,
             content: "x".repeat(200).into(),
             nonce: None,
             reply_to: None,

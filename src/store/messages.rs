@@ -12,7 +12,7 @@ use crate::protocol::{Frame, FrameType};
 use super::{KeptRoom, NewMessage, Stored, search};
 
 /// What a message's row has, in the order in which [`message`] reads it.
-pub const COLUMNS: &str = "m.id, r.id, m.seq, m.user_id, m.username, m.nonce, m.content, m.reply_to, m.at_ms";
+pub const COLUMNS: &str = "m.id, r.id, m.seq, m.user_id, m.username, m.nonce, m.content, m.reply_to, m.at_ms, m.kind";
 
 /// Where they come from.
 pub const FROM: &str = "FROM messages m JOIN rooms r ON r.key = m.room";
@@ -34,6 +34,7 @@ pub struct Message {
     seq: Seq,
     author: Person,
     nonce: Option<Nonce>,
+    kind: FrameType,
     content: Box<str>,
     reply_to: Option<FrameId>,
     at_ms: u64,
@@ -48,7 +49,7 @@ pub fn encode_new(new: &NewMessage, id: FrameId, seq: Seq, now: &Timestamp, json
         user_id: new.author.id,
         username: &new.author.username,
         content: &new.content,
-        kind: FrameType::Text,
+        kind: new.kind,
         timestamp: now,
         seq: Some(seq),
         nonce: new.nonce.as_ref(),
@@ -88,7 +89,7 @@ impl Message {
 
     /// Whether sending `new` again would only say the same.
     pub fn says_the_same(&self, new: &NewMessage) -> bool {
-        self.room == new.room && self.content == new.content && self.reply_to == new.reply_to
+        self.room == new.room && self.kind == new.kind && self.content == new.content && self.reply_to == new.reply_to
     }
 
     /// The frame that members get; for a retry's author, marked as one.
@@ -100,7 +101,7 @@ impl Message {
             user_id: self.author.id,
             username: &self.author.username,
             content: &self.content,
-            kind: FrameType::Text,
+            kind: self.kind,
             timestamp: &Timestamp::at(self.at_ms),
             seq: Some(self.seq),
             nonce: self.nonce.as_ref(),
@@ -143,8 +144,8 @@ pub fn insert(
     now: &Timestamp,
 ) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (user_id, nonce) DO NOTHING",
+        "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (user_id, nonce) DO NOTHING",
     )?;
     let inserted = statement.execute(params![
         stored.id.0.as_bytes(),
@@ -156,6 +157,7 @@ pub fn insert(
         &*new.content,
         new.reply_to.as_ref().map(|id| id.0.as_bytes()),
         number(now.unix_ms),
+        new.kind.as_str(),
     ])?;
     if inserted == 0 {
         return Ok(false);
@@ -291,7 +293,7 @@ pub fn content<'a>(row: &'a Row<'_>) -> rusqlite::Result<&'a str> {
 
 /// The key of a row, where it stands behind [`COLUMNS`].
 pub fn key(row: &Row<'_>) -> rusqlite::Result<i64> {
-    row.get(9)
+    row.get(10)
 }
 
 /// A row of [`COLUMNS`].
@@ -306,6 +308,7 @@ pub fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
             username: Username::parse(&row.get::<_, String>(4)?).map_err(|error| broken(4, error))?,
         },
         nonce: nonce.and_then(|nonce| Nonce::parse(&nonce).ok()),
+        kind: FrameType::parse(row.get_ref(9)?.as_str()?).unwrap_or(FrameType::Text),
         content: row.get::<_, String>(6)?.into(),
         reply_to: row.get::<_, Option<[u8; 16]>>(7)?.map(|bytes| FrameId(Uuid::from_bytes(bytes))),
         at_ms: u64::try_from(row.get::<_, i64>(8)?).unwrap_or(0),

@@ -33,7 +33,7 @@ use crate::config::{Data, Durability, Keep};
 use crate::limits::STORE_STACK_BYTES;
 use crate::metrics::Metrics;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
-use crate::protocol::{After, ErrorCode as Code, Rejected};
+use crate::protocol::{After, ErrorCode as Code, FrameType, Rejected};
 use crate::threads::Vital;
 
 use accounts::{NewSession, SessionKind};
@@ -124,6 +124,8 @@ pub struct NewMessage {
     pub room: RoomId,
     /// By whom.
     pub author: Arc<Person>,
+    /// A text, or an announcement.
+    pub kind: FrameType,
     /// What.
     pub content: Box<str>,
     /// The client's own mark on it.
@@ -258,7 +260,7 @@ pub fn start(data: &Data, durability: Durability, keep: Keep, metrics: Arc<Metri
     let path = match data {
         Data::File(path) => path,
         Data::Memory => {
-            let registry = Registry::of_memory(accounts::in_memory().map_err(StartError::Memory)?);
+            let registry = Registry::in_memory().map_err(StartError::Memory)?;
             let memory = Arc::new(Mutex::new(Memory::new(keep, registry.clone())));
             let kept = Arc::clone(&memory);
             let store = spawn("store").spawn(move || {

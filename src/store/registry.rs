@@ -73,9 +73,12 @@ impl Registry {
         (Self(Place::Database { reader, changes }), asked)
     }
 
-    /// The way to a connection that is in memory.
-    pub(super) fn of_memory(connection: Connection) -> Self {
-        Self(Place::Memory(Arc::new(Mutex::new(connection))))
+    /// People who are known as long as this lives.
+    ///
+    /// # Errors
+    /// Where there is no memory for them.
+    pub fn in_memory() -> rusqlite::Result<Self> {
+        Ok(Self(Place::Memory(Arc::new(Mutex::new(accounts::in_memory()?)))))
     }
 
     /// Reads.
@@ -122,19 +125,14 @@ impl Registry {
     /// [`RegistryError::Busy`].
     pub fn session(&self, token: &str) -> Result<Option<Session>, RegistryError> {
         let hash = TokenHash::of(token);
-        let session = self.read(|connection| accounts::session(connection, hash, &Timestamp::now()))?;
-        if let (Some(session), Place::Database { reader, .. }) = (&session, &self.0) {
-            reader.note_seen(session.user);
-        }
-        Ok(session)
+        self.read(|connection| accounts::session(connection, hash, &Timestamp::now()))
     }
 
-    /// Who bears a token, if anybody does.
-    ///
-    /// # Errors
-    /// [`RegistryError::Busy`].
-    pub fn bearer(&self, token: &str) -> Result<Option<UserId>, RegistryError> {
-        Ok(self.session(token)?.map(|session| session.user))
+    /// Takes note that somebody was here, for upkeep.
+    pub fn note_seen(&self, user: UserId) {
+        if let Place::Database { reader, .. } = &self.0 {
+            reader.note_seen(user);
+        }
     }
 }
 

@@ -29,7 +29,8 @@ const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     search::rebuild,
     |connection| {
         connection.execute_batch(accounts::TABLES)?;
-        connection.execute_batch(accounts::GUESTS_BECOME_SESSIONS)
+        connection.execute_batch(accounts::GUESTS_BECOME_SESSIONS)?;
+        connection.execute_batch("ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'text'")
     },
 ];
 

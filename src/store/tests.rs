@@ -15,6 +15,7 @@ fn message(room_name: &str, content: &str, nonce: Option<&str>) -> Append {
     Append::Message(NewMessage {
         room: room(room_name),
         author: author(1),
+        kind: FrameType::Text,
         content: content.into(),
         nonce: nonce.map(|nonce| Nonce::parse(nonce).unwrap()),
         reply_to: None,
@@ -165,8 +166,9 @@ fn a_file_remembers() {
     rig.close();
 
     let rig = Rig::open(&data);
-    assert_eq!(rig.0.registry.bearer("secret").unwrap(), Some(guest.id));
-    assert_eq!(rig.0.registry.bearer("guess").unwrap(), None);
+    let session = rig.0.registry.session("secret").unwrap().unwrap();
+    assert_eq!((session.user, session.kind), (guest.id, SessionKind::Guest));
+    assert_eq!(rig.0.registry.session("guess").unwrap(), None);
     let batch = vec![message("tea", "one", Some("n")), join("tea", Some(stored.id)), message("tea", "3", None)];
     assert_eq!(words(&rig.commit(batch)), ["duplicate 1", "join 2 of 2, seen Some(1)", "tea 3"]);
     rig.close();

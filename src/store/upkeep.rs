@@ -369,6 +369,7 @@ impl<'a> Unsynced<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::FrameType;
     use std::path::Path;
 
     use crate::ids::FrameIds;
@@ -405,6 +406,7 @@ mod tests {
                     let new = NewMessage {
                         room: tea.clone(),
                         author: Arc::new(author),
+                        kind: FrameType::Text,
                         content: text.as_str().into(),
                         nonce: Some(Nonce::parse(&format!("{}", self.written)).unwrap()),
                         reply_to: None,

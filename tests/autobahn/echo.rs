@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use adda::config::{Data, Durability, Keep};
 use adda::hub::{Command, Handle, Inbound, channel};
+use adda::identity::Door;
 use adda::limits::Limits;
 use adda::listener::{self, Caps, Front, Listening};
 use adda::metrics::Metrics;
 use adda::model::ConnectionId;
 use adda::rate::Paces;
 use adda::relay::Relay;
+use adda::role::Accounts;
 use adda::session::{Context, Decoder};
 use adda::{http, store, ws};
 
@@ -49,15 +51,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = channel();
     let started = store::start(&Data::Memory, Durability::Normal, Keep::default(), Arc::clone(&metrics))?;
-    let directory = Handle::new(commands.clone(), started.reader.clone(), started.registry.clone());
-    let http = http::Server::start(directory.clone(), http::Policy::default(), Arc::clone(&metrics))?;
+    let directory = Handle::new(commands.clone(), started.reader.clone());
+    let door = Door::new(started.registry.clone(), Accounts::Optional);
+    let http = http::Server::start(directory, door.clone(), http::Policy::default(), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
     // The suite opens its connections one upon the other.
     let limits = Limits { handshakes_per_s: 0, ..Limits::default() };
     let sessions = Context {
         commands,
         decoder: |_, _| Box::new(Echo),
-        directory,
+        door,
         origins: Vec::new(),
         paces: Arc::new(Paces::new(&limits)),
         limits,
@@ -84,12 +87,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                             let _ = socket.write_all(&ws::close_frame(reason));
                             let _ = socket.shutdown(Shutdown::Write);
                         }
+                        // Its close frame is answered by the protocol.
+                        Inbound::Farewell => {}
                         Inbound::Frame(_) | Inbound::Rejected(_) => unreachable!("the echo decodes no commands"),
                     }
                 }
             }
             Command::Gone { from } => drop(sockets.remove(&from)),
-            Command::ListRooms { .. } | Command::ShowRoom { .. } | Command::Post { .. } | Command::Stop => {}
+            Command::ListRooms { .. }
+            | Command::ShowRoom { .. }
+            | Command::Post { .. }
+            | Command::Order(_)
+            | Command::Stop => {}
         }
     }
     Ok(())

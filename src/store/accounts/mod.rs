@@ -25,7 +25,7 @@ use crate::role::Role;
 
 pub use invitations::{Accepted, Invitation, NewInvitation, accept_to_room, invitations, invite, register, uninvite};
 pub use restraints::{Ban, Banned, ban, bans, is_banned, mute, muted_until, unban};
-pub use rooms::{RoomSettings, add_member, is_member, members, remove_member, room_settings, set_room};
+pub use rooms::{House, RoomSettings, add_member, house, is_member, members, remove_member, room_settings, set_room};
 pub use sessions::{
     NewSession, Session, SessionKey, SessionKind, begin_session, end_other_sessions, end_session, forget_guests_before,
     forget_sessions, renew_session, session, sessions, was_session_of,

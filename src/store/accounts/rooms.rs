@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{atomically, number, user_id, word};
+use super::{atomically, moment, number, room_id, user_id, word};
 use crate::model::{RoomId, Timestamp, UserId};
 use crate::role::Posting;
 
@@ -20,6 +20,35 @@ pub struct RoomSettings {
     pub slow_mode_s: u32,
     /// Whether only members may enter.
     pub is_private: bool,
+}
+
+/// All that the hub must know of people and rooms.
+#[derive(Debug, Clone, Default)]
+pub struct House {
+    /// What is set of rooms, where anything is.
+    pub rooms: Vec<(RoomId, RoomSettings)>,
+    /// The members of private rooms.
+    pub members: Vec<(RoomId, UserId)>,
+    /// Who is muted, and until when (milliseconds since 1970).
+    pub muted: Vec<(UserId, u64)>,
+}
+
+/// Reads all of it.
+///
+/// # Errors
+/// As SQLite says.
+pub fn house(connection: &Connection) -> rusqlite::Result<House> {
+    let mut rooms = connection.prepare("SELECT room FROM room_settings")?;
+    let rooms = rooms.query_map([], |row| room_id(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let settings = |room: RoomId| Ok((room.clone(), room_settings(connection, &room)?));
+    let rooms = rooms.into_iter().map(settings).collect::<rusqlite::Result<_>>()?;
+    let mut members = connection.prepare("SELECT room, user_id FROM room_members")?;
+    let members = members.query_map([], |row| Ok((room_id(row, 0)?, user_id(row, 1)?)))?;
+    let members = members.collect::<rusqlite::Result<_>>()?;
+    let mut muted = connection.prepare("SELECT user_id, until_ms FROM mutes")?;
+    let muted = muted.query_map([], |row| Ok((user_id(row, 0)?, moment(row, 1)?)))?;
+    let muted = muted.collect::<rusqlite::Result<_>>()?;
+    Ok(House { rooms, members, muted })
 }
 
 /// What is set of a room.
