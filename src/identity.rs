@@ -3,6 +3,9 @@
 //! The same on every road: whoever opens a WebSocket and whoever sends a request passes this door.
 
 use std::net::IpAddr;
+use std::time::Duration;
+
+use rusqlite::Connection;
 
 use crate::auth::attempts::network_of;
 use crate::auth::name::Looks;
@@ -11,6 +14,41 @@ use crate::model::{RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::role::{Accounts, Role};
 use crate::store::accounts::{self, Banned, Session, SessionKey, SessionKind};
 use crate::store::{Registry, RegistryError, TokenHash};
+
+/// For how long a guest is known who does not come back.
+pub const GUEST_SPAN: Duration = Duration::from_secs(90 * 86_400);
+/// For how long somebody stays logged in who does not come back.
+pub const LOGIN_SPAN: Duration = Duration::from_secs(30 * 86_400);
+/// How much of that must have passed before a visit lets a session last longer again: it costs a commit.
+const RENEWED_AFTER: Duration = Duration::from_secs(86_400);
+
+/// Until when a session lasts that is used now, in milliseconds since 1970. A bot's lasts until it is revoked.
+#[must_use]
+pub fn expires_ms(kind: SessionKind, now: &Timestamp) -> Option<u64> {
+    let span = match kind {
+        SessionKind::Guest => GUEST_SPAN,
+        SessionKind::Login => LOGIN_SPAN,
+        SessionKind::Bot => return None,
+    };
+    Some(now.unix_ms + u64::try_from(span.as_millis()).unwrap_or(0))
+}
+
+/// Who somebody is, before it is asked what they may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// By which session, if that is not over.
+    pub session: Option<Session>,
+    /// How they stand with the house.
+    pub standing: Standing,
+}
+
+impl Known {
+    /// What they may do.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.session.as_ref().map_or(Role::Guest, |session| session.role)
+    }
+}
 
 /// Who was let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,40 +109,79 @@ impl Door {
         self.accounts
     }
 
+    /// Looks up who shows a token, which lets their session last longer. One that is nobody's (any more) is none.
+    ///
+    /// # Errors
+    /// [`Denied::Busy`].
+    pub fn look_up(&self, token: Option<&str>, address: IpAddr) -> Result<Known, Denied> {
+        let now = Timestamp::now();
+        let mut known = self.registry.read(|connection| known(connection, token, address, &now))?;
+        self.renew(&mut known, &now);
+        Ok(known)
+    }
+
+    /// Lets a session that is used last longer, once a day.
+    fn renew(&self, known: &mut Known, now: &Timestamp) {
+        let Some(session) = known.session.as_mut().filter(|_| known.standing != Standing::Banned) else { return };
+        self.registry.note_seen(session.user);
+        let (Some(lasts), Some(would_last)) = (session.expires_ms, expires_ms(session.kind, now)) else { return };
+        if would_last.saturating_sub(lasts) >= RENEWED_AFTER.as_millis().try_into().unwrap_or(u64::MAX) {
+            let (key, now) = (session.key, now.clone());
+            let renew = move |connection: &_| Ok(accounts::renew_session(connection, key, Some(would_last), &now)?);
+            match self.registry.change(renew) {
+                Ok(_) => session.expires_ms = Some(would_last),
+                Err(error) => log::warn!("a session is renewed on its next visit only: {error}"),
+            }
+        }
+    }
+
     /// Lets somebody in, or says why not. A token that is nobody's (any more) is none.
     ///
     /// # Errors
     /// [`Denied`].
     pub fn let_in(&self, token: Option<&str>, asked: Username, address: IpAddr) -> Result<Identity, Denied> {
-        let hash = token.map(TokenHash::of);
         let now = Timestamp::now();
-        let (session, is_banned, is_taken) = self.registry.read(|connection| {
-            let session = hash.map_or(Ok(None), |hash| accounts::session(connection, hash, &now))?;
-            let is_guest = session.as_ref().is_none_or(|session| session.kind == SessionKind::Guest);
-            let is_user_banned = |session: &Session| accounts::is_banned(connection, Banned::User(session.user), &now);
-            let is_banned = session.as_ref().map_or(Ok(false), is_user_banned)?
-                || (is_guest && accounts::is_banned(connection, Banned::Address(network_of(address)), &now)?);
-            let is_plain = asked.as_str() == USERNAME_DEFAULT;
-            let is_taken = is_guest && !is_plain && accounts::resembling(connection, &Looks::of(&asked))?.is_some();
-            Ok((session, is_banned, is_taken))
+        let (mut known, username) = self.registry.read(|connection| {
+            let known = known(connection, token, address, &now)?;
+            let is_plain = |name: &Username| name.as_str() == USERNAME_DEFAULT;
+            let is_free = |name: &Username| -> rusqlite::Result<bool> {
+                Ok(is_plain(name) || accounts::resembling(connection, &Looks::of(name))?.is_none())
+            };
+            let own = known.session.as_ref().and_then(|session| session.username.clone());
+            let username = match own {
+                Some(name) if known.role() > Role::Guest => Some(name),
+                // A guest who says nothing is called what they said before, unless an account has taken that name since.
+                Some(name) if is_plain(&asked) && is_free(&name)? => Some(name),
+                _ => is_free(&asked)?.then_some(asked),
+            };
+            Ok((known, username))
         })?;
-        let role = session.as_ref().map_or(Role::Guest, |session| session.role);
-        let standing = if is_banned { Standing::Banned } else { Standing::Good };
+        let (role, standing) = (known.role(), known.standing);
         may(role, Action::Enter, &Circumstances { standing, accounts: self.accounts, ..Circumstances::default() })?;
-        if is_taken {
-            return Err(Denied::Name);
-        }
-        let Some(session) = session else {
-            return Ok(Identity { user: None, username: asked, role, session: None });
-        };
-        self.registry.note_seen(session.user);
-        let username = match (session.kind, session.username) {
-            (SessionKind::Login | SessionKind::Bot, Some(name)) => name,
-            // A guest who says nothing is called what they said before.
-            (SessionKind::Guest, Some(name)) if asked.as_str() == USERNAME_DEFAULT => name,
-            _ => asked,
-        };
-        Ok(Identity { user: Some(session.user), username, role, session: Some(session.key) })
+        let username = username.ok_or(Denied::Name)?;
+        self.renew(&mut known, &now);
+        let (user, session) = known.session.map(|session| (session.user, session.key)).unzip();
+        Ok(Identity { user, username, role, session })
+    }
+
+    /// What counts when somebody is about to do something, in a room or in the house; whose it is that is acted on, the
+    /// caller knows.
+    ///
+    /// # Errors
+    /// [`Denied::Busy`].
+    pub fn circumstances(&self, identity: &Identity, room: Option<&RoomId>) -> Result<Circumstances, Denied> {
+        let user = identity.user;
+        Ok(self.registry.read(|connection| {
+            let muted = user.map_or(Ok(None), |user| accounts::muted_until(connection, user, &Timestamp::now()))?;
+            let standing = if muted.is_some() { Standing::Muted } else { Standing::Good };
+            let settings = room.map(|room| accounts::room_settings(connection, room)).transpose()?.unwrap_or_default();
+            let access = match (room, settings.is_private) {
+                (Some(room), true) => access(connection, room, user)?,
+                _ => Access::Public,
+            };
+            let (accounts, posting) = (self.accounts, settings.posting);
+            Ok(Circumstances { standing, access, posting, accounts, ..Circumstances::default() })
+        })?)
     }
 
     /// Whether somebody may come into a room, and read what is its own.
@@ -112,15 +189,23 @@ impl Door {
     /// # Errors
     /// [`Denied`]; of a private room that they are no member of, the same as of one that is not there.
     pub fn enter(&self, identity: &Identity, room: &RoomId) -> Result<(), Denied> {
-        let user = identity.user;
-        let access = self.registry.read(|connection| {
-            if !accounts::room_settings(connection, room)?.is_private {
-                return Ok(Access::Public);
-            }
-            let is_member = user.map_or(Ok(false), |user| accounts::is_member(connection, room, user))?;
-            Ok(if is_member { Access::Member } else { Access::Stranger })
-        })?;
-        let circumstances = Circumstances { access, accounts: self.accounts, ..Circumstances::default() };
+        let circumstances = self.circumstances(identity, Some(room))?;
         Ok(may(identity.role, Action::Enter, &circumstances)?)
     }
+}
+
+/// What a private room is to somebody.
+fn access(connection: &Connection, room: &RoomId, user: Option<UserId>) -> rusqlite::Result<Access> {
+    let is_member = user.map_or(Ok(false), |user| accounts::is_member(connection, room, user))?;
+    Ok(if is_member { Access::Member } else { Access::Stranger })
+}
+
+/// Who shows a token at an address, and whether they are kept out: by who they are or, guests, by where they come from.
+fn known(connection: &Connection, token: Option<&str>, address: IpAddr, now: &Timestamp) -> rusqlite::Result<Known> {
+    let session = token.map_or(Ok(None), |token| accounts::session(connection, TokenHash::of(token), now))?;
+    let is_guest = session.as_ref().is_none_or(|session| session.kind == SessionKind::Guest);
+    let is_banned = |banned| accounts::is_banned(connection, banned, now);
+    let is_banned = session.as_ref().map_or(Ok(false), |session| is_banned(Banned::User(session.user)))?
+        || (is_guest && is_banned(Banned::Address(network_of(address)))?);
+    Ok(Known { session, standing: if is_banned { Standing::Banned } else { Standing::Good } })
 }

@@ -23,6 +23,21 @@ pub const USERNAME_CHARS_MAX: usize = 32;
 /// Characters of a nonce.
 pub const NONCE_CHARS_MAX: usize = 64;
 
+/// Characters of what a room is called, where not by its id.
+pub const ROOM_NAME_CHARS_MAX: usize = 64;
+/// Characters of what it is about.
+pub const TOPIC_CHARS_MAX: usize = 256;
+/// Seconds of slow mode: an hour.
+pub const SLOW_MODE_S_MAX: u32 = 3_600;
+/// Characters of what a session is known by, and of why somebody is banned.
+pub const LABEL_CHARS_MAX: usize = 128;
+/// Logins of one account that last at once; a new one ends the oldest.
+pub const LOGINS_PER_USER_MAX: usize = 50;
+/// Times that an invitation can be used.
+pub const INVITATION_USES_MAX: u32 = 1_000;
+/// Days that it can be used for.
+pub const INVITATION_DAYS_MAX: u32 = 365;
+
 /// Bytes of the latest frames of a room that the hub has at hand.
 pub const RING_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of them over all rooms; past it every room's older half goes.

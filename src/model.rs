@@ -192,6 +192,14 @@ impl Serialize for Timestamp {
     }
 }
 
+/// Reads a line of text that people see, such as a room's topic, by the rules of names; nothing is a line, too.
+///
+/// # Errors
+/// [`NameError`] where it is over so many characters, or has invisible ones.
+pub fn visible_line(text: &str, chars_max: usize) -> Result<Box<str>, NameError> {
+    if text.trim().is_empty() { Ok(Box::default()) } else { Ok(visible_name(text, chars_max)?.into()) }
+}
+
 macro_rules! shown_as_text {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {

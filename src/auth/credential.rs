@@ -38,6 +38,12 @@ pub fn set_cookie(token: &Secret, kept: Duration, over_tls: bool) -> String {
     cookie(token.expose(), kept.as_secs(), over_tls)
 }
 
+/// The same for a token that a client has shown; nothing where it is no secret of ours, and so may be anything.
+#[must_use]
+pub fn set_cookie_again(token: &str, kept: Duration, over_tls: bool) -> Option<String> {
+    is_secret(token).then(|| cookie(token, kept.as_secs(), over_tls))
+}
+
 /// The value of a `Set-Cookie` field that takes the session's cookie from a browser.
 #[must_use]
 pub fn clear_cookie(over_tls: bool) -> String {

@@ -2,22 +2,23 @@
 //!
 //! Runs on the HTTP workers and asks the hub, which answers in time or is busy. No request here makes a room.
 
-use std::time::Instant;
-
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Builder;
 
+use super::error::ApiError;
+use super::who::{identity, pace, reader};
 use super::{Reply, Request};
-use crate::auth::credential::Credential;
-use crate::head::{BadEscape, unescape};
-use crate::hub::{Busy, Handle, HistoryError, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
-use crate::identity::{Denied, Identity};
+use crate::head::unescape;
+use crate::hub::{Busy, Handle, HistoryError, HistoryFrom, Order, Outcome, Post, RoomDetail, RoomSummary};
+use crate::identity::Identity;
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
-use crate::model::{FrameId, NameError, Nonce, Person, RoomId, USERNAME_DEFAULT, UserId, Username};
+use crate::model::{FrameId, NameError, Nonce, Person, RoomId, Seq, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, ClientFrame, ErrorCode, Rejected};
+use crate::role::Posting;
 use crate::store::Stored;
+use crate::store::accounts::{self, RoomSettings};
 
 /// What REST asks of the hub and the store.
 pub trait Directory: Send + Sync + 'static {
@@ -50,6 +51,12 @@ pub trait Directory: Send + Sync + 'static {
     /// # Errors
     /// [`Busy`] where there is no answer in time.
     fn post(&self, post: Post) -> Result<Outcome, Busy>;
+
+    /// Makes a change, which is stored already, hold at once for those who are here.
+    ///
+    /// # Errors
+    /// [`Busy`] where the hub has no time for it.
+    fn order(&self, order: Order) -> Result<(), Busy>;
 }
 
 impl Directory for Handle {
@@ -74,90 +81,9 @@ impl Directory for Handle {
     fn post(&self, post: Post) -> Result<Outcome, Busy> {
         Handle::post(self, post)
     }
-}
 
-/// Why there is no answer to a question.
-#[derive(Debug, thiserror::Error)]
-enum ApiError {
-    #[error("Room not found")]
-    NoRoom,
-    #[error("the query can't be read: {0}")]
-    Escape(#[from] BadEscape),
-    #[error("the room behind which to begin can't be one: {0}")]
-    After(#[from] NameError),
-    #[error("limit is a number from 1 to {0}")]
-    Limit(usize),
-    #[error("before and after are ids of messages, and only one of them can be said")]
-    Cursor,
-    #[error("send JSON as application/json, or the text of a message as text/plain")]
-    ContentType,
-    #[error("the body is not text in UTF-8")]
-    Utf8,
-    #[error("that token is nobody's")]
-    Token,
-    #[error("not so fast")]
-    Rate(std::time::Duration),
-    #[error("{}", .0.sentence)]
-    Rejected(Rejected),
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    #[error("no answer in time: it is not known whether the message is stored; send it again with the same key")]
-    Unknown,
-    #[error("the server is busy; try again")]
-    Busy(#[from] Busy),
-}
-
-impl From<HistoryError> for ApiError {
-    fn from(error: HistoryError) -> Self {
-        match error {
-            HistoryError::Unknown => Self::Cursor,
-            HistoryError::Busy(busy) => Self::Busy(busy),
-        }
-    }
-}
-
-impl From<ApiError> for Reply {
-    fn from(error: ApiError) -> Self {
-        let (status, code) = match &error {
-            ApiError::NoRoom => (404, "not_found"),
-            ApiError::Escape(_) => (400, "bad_room"),
-            ApiError::Limit(_) | ApiError::Cursor | ApiError::After(_) => (400, "bad_request"),
-            ApiError::ContentType => (415, "bad_type"),
-            ApiError::Utf8 => (400, "bad_json"),
-            ApiError::Token => (401, "forbidden"),
-            ApiError::Rate(_) => (429, "rate_limited"),
-            ApiError::Rejected(rejected) => match rejected.code {
-                ErrorCode::BadJson => (400, "bad_json"),
-                ErrorCode::BadType => (400, "bad_type"),
-                ErrorCode::BadRoom => (400, "bad_room"),
-                ErrorCode::BadName => (400, "bad_name"),
-                ErrorCode::TooLong => (413, "too_long"),
-                ErrorCode::RateLimited => (429, "rate_limited"),
-                ErrorCode::NotFound => (404, "not_found"),
-                ErrorCode::Forbidden => (403, "forbidden"),
-                ErrorCode::Conflict => (409, "conflict"),
-                ErrorCode::Busy => (503, "busy"),
-            },
-            ApiError::Denied(Denied::Busy) => (503, "busy"),
-            ApiError::Denied(Denied::Name) => (403, "bad_name"),
-            ApiError::Denied(Denied::Refused(why)) if why.is_hidden() => (404, "not_found"),
-            ApiError::Denied(Denied::Refused(why)) if why.wants_login() => (401, "forbidden"),
-            ApiError::Denied(Denied::Refused(_)) => (403, "forbidden"),
-            ApiError::Unknown => (504, "busy"),
-            ApiError::Busy(_) => (503, "busy"),
-        };
-        let sentence = match &error {
-            // The same as of a room that is not there.
-            ApiError::Denied(Denied::Refused(why)) if why.is_hidden() => ApiError::NoRoom.to_string(),
-            error => error.to_string(),
-        };
-        let reply = Self::problem(status, &sentence, code);
-        match error {
-            ApiError::Rate(wait) => reply.with("Retry-After", (wait.as_secs() + 1).to_string()),
-            _ if status == 401 => reply.with("WWW-Authenticate", "Bearer"),
-            _ if status == 503 => reply.with("Retry-After", "1"),
-            _ => reply,
-        }
+    fn order(&self, order: Order) -> Result<(), Busy> {
+        Handle::order(self, order)
     }
 }
 
@@ -195,7 +121,7 @@ fn history(request: &Request<'_>) -> Result<Reply, ApiError> {
         next: Option<FrameId>,
     }
     let id = room_of(request)?;
-    request.door.enter(&reader(request)?, &id)?;
+    request.context.door.enter(&reader(request)?, &id)?;
     let limit = match request.query_value("limit").transpose()? {
         None => MESSAGES_LISTED,
         Some(text) => match text.parse::<usize>() {
@@ -214,7 +140,7 @@ fn history(request: &Request<'_>) -> Result<Reply, ApiError> {
         (Some(_), Some(_)) => return Err(ApiError::Cursor),
     };
     let words = request.query_value("q").transpose()?;
-    let page = request.directory.messages(&id, from, limit, words.as_deref())?;
+    let page = request.context.directory.messages(&id, from, limit, words.as_deref())?;
     let (frames, has_more) = page.ok_or(ApiError::NoRoom)?;
     let onward = if matches!(from, HistoryFrom::After(_)) { frames.last() } else { frames.first() };
     let next = onward.filter(|_| has_more).map(|stored| stored.id);
@@ -231,14 +157,10 @@ fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
     struct Posted<'a> {
         data: Option<&'a RawValue>,
     }
-    let known = known(request)?;
-    let (address, now) = (request.address(), Instant::now());
-    let paces = &request.policy.paces;
-    let pace = known.map_or_else(|| paces.of_passers_by(address, now), |id| paces.of_user(id, address, now));
-    pace.take(now).map_err(ApiError::Rate)?;
+    pace(request)?;
     let room = room_of(request)?;
     let text = std::str::from_utf8(request.body).map_err(|_| ApiError::Utf8)?;
-    let limits = &request.policy.limits;
+    let limits = &request.context.policy.limits;
     let (content, nonce, reply_to, named) = match request.media_type().as_str() {
         "application/json" => {
             // A message as typed has no JSON around it; a body that says that it is JSON is held to it.
@@ -269,50 +191,16 @@ fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
     let named = named.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| USERNAME_DEFAULT.into());
     let username = Username::parse(&named).map_err(|error| bad_name("username", error))?;
     let identity = identity(request, username)?;
-    request.door.enter(&identity, &room)?;
+    request.context.door.enter(&identity, &room)?;
     let Identity { user, username, role, .. } = identity;
     let id = user.unwrap_or_else(|| passer_by(&username));
     let post = Post { room, author: Person { id, username }, role, content, nonce, reply_to };
-    let (status, json) = match request.directory.post(post).map_err(|Busy| ApiError::Unknown)? {
+    let (status, json) = match request.context.directory.post(post).map_err(|Busy| ApiError::Unknown)? {
         Outcome::Stored(json) => (201, json),
         Outcome::Duplicate(json) => (200, json),
         Outcome::Refused(rejected) => return Err(ApiError::Rejected(rejected)),
     };
     Ok(Reply { status, ..Reply::json(&Posted { data: raw(&json) }) })
-}
-
-/// What a request shows of who sends it.
-fn shown<'a>(request: &'a Request<'_>) -> Result<Credential<'a>, ApiError> {
-    let cookies = request.headers_named("Cookie").map(str::as_bytes);
-    Credential::of(request.header("Authorization").map(str::as_bytes), cookies, None).map_err(|_| ApiError::Token)
-}
-
-/// The user whom a request's token is for, without asking what they may do.
-fn known(request: &Request<'_>) -> Result<Option<UserId>, ApiError> {
-    let shown = shown(request)?;
-    let Some(token) = shown.token() else { return Ok(None) };
-    let session = request.door.registry().session(token).map_err(|_| Denied::Busy)?;
-    match session {
-        Some(session) => Ok(Some(session.user)),
-        // A browser keeps a cookie that is over; who shows a token on purpose is told.
-        None if matches!(shown, Credential::Cookie(_)) => Ok(None),
-        None => Err(ApiError::Token),
-    }
-}
-
-/// Who asks, by their token, and called so where they have no name of their own.
-fn identity(request: &Request<'_>, asked: Username) -> Result<Identity, ApiError> {
-    let shown = shown(request)?;
-    let identity = request.door.let_in(shown.token(), asked, request.address())?;
-    match shown {
-        Credential::Bearer(_) if identity.session.is_none() => Err(ApiError::Token),
-        _ => Ok(identity),
-    }
-}
-
-/// Who reads: by their token or as anybody.
-fn reader(request: &Request<'_>) -> Result<Identity, ApiError> {
-    identity(request, Username::parse(USERNAME_DEFAULT).map_err(|_| ApiError::NoRoom)?)
 }
 
 /// Who posts without a token: nobody who could be known again, but the same for the same name, so that trying again
@@ -348,26 +236,109 @@ fn listing(request: &Request<'_>) -> Result<Reply, ApiError> {
         None => None,
         Some(text) => Some(RoomId::parse(&text)?),
     };
-    // One more than is shown tells whether there is more.
-    let mut data = request.directory.rooms(after.as_ref(), limit + 1)?;
+    // One more than is shown tells whether there is more. Private rooms are left out before anything is counted, so that
+    // not even `next` tells of one.
+    let mut data = public_rooms(request, after.clone(), limit + 1)?;
+    if let Some(user) = reader.user {
+        let own = request.context.door.registry().read(|connection| accounts::rooms_of(connection, user))?;
+        for room in own.into_iter().filter(|room| after.as_ref().is_none_or(|after| room > after)) {
+            // Asked as a page is: what is no room of theirs any more is not shown.
+            let Ok(settings) = settings_for(request, &reader, &room) else { continue };
+            data.push(found(request, room, &settings)?.summary);
+        }
+        data.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    }
     let has_more = data.len() > limit;
     data.truncate(limit);
     let next = data.last().filter(|_| has_more).map(|room| room.id.clone());
-    // A private room is listed to its members alone.
-    data.retain(|room| request.door.enter(&reader, &room.id).is_ok());
     Ok(Reply::json(&Page { data, next }))
+}
+
+/// The public rooms behind one, by their names, `count` at most.
+fn public_rooms(request: &Request<'_>, after: Option<RoomId>, count: usize) -> Result<Vec<RoomSummary>, ApiError> {
+    let mut after = after;
+    let mut rooms = Vec::new();
+    loop {
+        let page = request.context.directory.rooms(after.as_ref(), count)?;
+        let is_last = page.len() < count;
+        after = page.last().map(|room| room.id.clone());
+        let public = request.context.door.registry().read(|connection| {
+            let mut public = Vec::with_capacity(page.len());
+            for mut room in page {
+                let settings = accounts::room_settings(connection, &room.id)?;
+                if !settings.is_private {
+                    rename(&mut room, &settings);
+                    public.push(room);
+                }
+            }
+            Ok(public)
+        })?;
+        rooms.extend(public);
+        if is_last || rooms.len() >= count {
+            rooms.truncate(count);
+            return Ok(rooms);
+        }
+    }
+}
+
+fn rename(room: &mut RoomSummary, settings: &RoomSettings) {
+    if !settings.name.is_empty() {
+        room.name = settings.name.to_string();
+    }
+}
+
+/// What is set of a room that somebody may enter.
+fn settings_for(request: &Request<'_>, reader: &Identity, room: &RoomId) -> Result<RoomSettings, ApiError> {
+    let door = request.context.door;
+    door.enter(reader, room)?;
+    Ok(door.registry().read(|connection| accounts::room_settings(connection, room))?)
+}
+
+/// A room that is there, by its members, its messages, or what is set of it.
+fn found(request: &Request<'_>, id: RoomId, settings: &RoomSettings) -> Result<RoomDetail, ApiError> {
+    let mut room = match request.context.directory.room(&id)? {
+        Some(room) => room,
+        None if *settings == RoomSettings::default() => return Err(ApiError::NoRoom),
+        None => {
+            let summary = RoomSummary { name: id.to_string(), id, client_count: 0, seq: Seq(0) };
+            RoomDetail { summary, clients: Vec::new() }
+        }
+    };
+    rename(&mut room.summary, settings);
+    Ok(room)
 }
 
 fn detail(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
-    struct Found {
-        data: RoomDetail,
+    struct Found<'a> {
+        data: Room<'a>,
+    }
+    /// What nobody has set is not told.
+    #[derive(Serialize)]
+    struct Room<'a> {
+        #[serde(flatten)]
+        room: RoomDetail,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        topic: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        posting: Option<Posting>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        slow_mode_s: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        private: Option<bool>,
     }
     // What can't be a room's id is the id of no room.
     let text = unescape(request.item()).map_err(|_| ApiError::NoRoom)?;
     let id = RoomId::parse(&text).map_err(|_| ApiError::NoRoom)?;
-    request.door.enter(&reader(request)?, &id)?;
-    let data = request.directory.room(&id)?.ok_or(ApiError::NoRoom)?;
+    let settings = settings_for(request, &reader(request)?, &id)?;
+    let room = found(request, id, &settings)?;
+    let data = Room {
+        room,
+        topic: &settings.topic,
+        posting: Some(settings.posting).filter(|posting| *posting != Posting::default()),
+        slow_mode_s: Some(settings.slow_mode_s).filter(|s| *s > 0),
+        private: settings.is_private.then_some(true),
+    };
     Ok(Reply::json(&Found { data }))
 }
 

@@ -2,8 +2,15 @@
 
 use std::sync::LazyLock;
 
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::socket::{DIRECTORY_PREFIX, SOCKET_NAME};
 use super::*;
-use crate::hub::{Busy, HistoryError, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
+use crate::hub::{Busy, HistoryError, HistoryFrom, Order, Outcome, Post, RoomDetail, RoomSummary};
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{ErrorCode, Rejected};
 use crate::role::Accounts;
@@ -95,6 +102,17 @@ impl Directory for Rooms {
             _ => Outcome::Stored(json),
         })
     }
+
+    fn order(&self, _: Order) -> Result<(), Busy> {
+        self.ordered()
+    }
+}
+
+impl Rooms {
+    /// Nobody is there whom an order could reach.
+    fn ordered(&self) -> Result<(), Busy> {
+        if self.is_busy { Err(Busy) } else { Ok(()) }
+    }
 }
 
 impl Reply {
@@ -117,8 +135,16 @@ pub(crate) fn request<'a>(target: &'a str, headers: &'a [tiny_http::Header], roo
         let origins = vec!["https://friend.example".parse().unwrap()];
         Policy { origins, paces: Arc::new(Paces::new(&limits)), limits, ..Policy::default() }
     });
-    let (policy, metrics) = (&*POLICY, &*METRICS);
-    Request { path, query, headers, body: &[], directory: rooms, door: &DOOR, policy, metrics }
+    static ATTEMPTS: LazyLock<Arc<Mutex<Attempts>>> = LazyLock::new(Arc::default);
+    static IN_TURN: Mutex<()> = Mutex::new(());
+    let (policy, attempts, metrics) = (&*POLICY, &*ATTEMPTS, &*METRICS);
+    Request {
+        path,
+        query,
+        headers,
+        body: &[],
+        context: Context { directory: rooms, door: &DOOR, policy, attempts, in_turn: &IN_TURN, metrics },
+    }
 }
 
 fn ask(method: &str, target: &str) -> Reply {

@@ -128,6 +128,12 @@ impl Registry {
         self.read(|connection| accounts::session(connection, hash, &Timestamp::now()))
     }
 
+    /// Whether it is gone with the process.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.0, Place::Memory(_))
+    }
+
     /// Takes note that somebody was here, for upkeep.
     pub fn note_seen(&self, user: UserId) {
         if let Place::Database { reader, .. } = &self.0 {

@@ -1,6 +1,6 @@
 //! Invitations: codes that let somebody register, or into a private room, so many times and until a time.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::TokenHash;
 use super::{Account, AccountError, atomically, create, found, moment, number, room_id, user_id};
@@ -65,6 +65,20 @@ pub fn invite(connection: &Connection, new: &NewInvitation<'_>, now: &Timestamp)
     Ok(connection.last_insert_rowid())
 }
 
+const INVITATION: &str = "
+    SELECT key, room, uses_left, expires_ms, created_by FROM invitations WHERE uses_left > 0 AND expires_ms > ?2";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Invitation> {
+    let is_to_room = row.get_ref(1)? != rusqlite::types::ValueRef::Null;
+    Ok(Invitation {
+        key: row.get(0)?,
+        room: is_to_room.then(|| room_id(row, 1)).transpose()?,
+        uses_left: row.get(2)?,
+        expires_ms: moment(row, 3)?,
+        created_by: user_id(row, 4)?,
+    })
+}
+
 /// The invitations that can still be used, to a room or (for none) to register, the latest first.
 ///
 /// # Errors
@@ -74,21 +88,30 @@ pub fn invitations(
     room: Option<&RoomId>,
     now: &Timestamp,
 ) -> rusqlite::Result<Vec<Invitation>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT key, room, uses_left, expires_ms, created_by FROM invitations
-         WHERE room IS ?1 AND uses_left > 0 AND expires_ms > ?2 ORDER BY key DESC",
-    )?;
-    let rows = statement.query_map(params![room.map(RoomId::as_str), number(now.unix_ms)], |row| {
-        let is_to_room = row.get_ref(1)? != rusqlite::types::ValueRef::Null;
-        Ok(Invitation {
-            key: row.get(0)?,
-            room: is_to_room.then(|| room_id(row, 1)).transpose()?,
-            uses_left: row.get(2)?,
-            expires_ms: moment(row, 3)?,
-            created_by: user_id(row, 4)?,
-        })
-    })?;
-    rows.collect()
+    let mut statement = connection.prepare_cached(&format!("{INVITATION} AND room IS ?1 ORDER BY key DESC"))?;
+    statement.query_map(params![room.map(RoomId::as_str), number(now.unix_ms)], read)?.collect()
+}
+
+/// One of them.
+///
+/// # Errors
+/// As SQLite says.
+pub fn invitation(connection: &Connection, key: i64, now: &Timestamp) -> rusqlite::Result<Option<Invitation>> {
+    let mut statement = connection.prepare_cached(&format!("{INVITATION} AND key = ?1"))?;
+    statement.query_row(params![key, number(now.unix_ms)], read).optional()
+}
+
+/// The one of a code.
+///
+/// # Errors
+/// As SQLite says.
+pub fn invitation_by_code(
+    connection: &Connection,
+    code: TokenHash,
+    now: &Timestamp,
+) -> rusqlite::Result<Option<Invitation>> {
+    let mut statement = connection.prepare_cached(&format!("{INVITATION} AND code_hash = ?1"))?;
+    statement.query_row(params![code.0, number(now.unix_ms)], read).optional()
 }
 
 /// Takes an invitation back.

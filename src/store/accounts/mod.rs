@@ -23,12 +23,17 @@ use crate::auth::password::PasswordHash;
 use crate::model::{RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::role::Role;
 
-pub use invitations::{Accepted, Invitation, NewInvitation, accept_to_room, invitations, invite, register, uninvite};
+pub use invitations::{
+    Accepted, Invitation, NewInvitation, accept_to_room, invitation, invitation_by_code, invitations, invite, register,
+    uninvite,
+};
 pub use restraints::{Ban, Banned, ban, bans, is_banned, mute, muted_until, unban};
-pub use rooms::{House, RoomSettings, add_member, house, is_member, members, remove_member, room_settings, set_room};
+pub use rooms::{
+    House, RoomSettings, add_member, house, is_member, members, remove_member, room_settings, rooms_of, set_room,
+};
 pub use sessions::{
-    NewSession, Session, SessionKey, SessionKind, begin_session, end_other_sessions, end_session, forget_guests_before,
-    forget_sessions, renew_session, session, sessions, was_session_of,
+    NewSession, Session, SessionKey, SessionKind, begin_session, end_oldest_logins, end_other_sessions, end_session,
+    forget_guests_before, forget_sessions, rename_guest, renew_session, session, sessions, was_session_of,
 };
 
 /// The step of the schema that adds all this.
@@ -204,6 +209,24 @@ pub fn by_name(connection: &Connection, name: &Username) -> rusqlite::Result<Opt
 /// As SQLite says.
 pub fn by_id(connection: &Connection, id: UserId) -> rusqlite::Result<Option<Account>> {
     connection.prepare_cached(&account_where("a.id = ?1"))?.query_row([id.0.as_bytes()], account).optional()
+}
+
+/// What somebody is and is called, by an account or as a guest who has a session or had one that is not forgotten.
+///
+/// # Errors
+/// As SQLite says.
+pub fn somebody(connection: &Connection, id: UserId) -> rusqlite::Result<Option<(Role, Option<Username>)>> {
+    if let Some(account) = by_id(connection, id)? {
+        return Ok(Some((account.role, Some(account.name))));
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT username FROM sessions WHERE user_id = ?1 AND kind = 'guest' ORDER BY key DESC LIMIT 1",
+    )?;
+    let name = statement.query_row([id.0.as_bytes()], |row| {
+        let has_name = row.get_ref(0)? != rusqlite::types::ValueRef::Null;
+        has_name.then(|| username(row, 0)).transpose()
+    });
+    Ok(name.optional()?.map(|name| (Role::Guest, name)))
 }
 
 /// All accounts, ordered by name.

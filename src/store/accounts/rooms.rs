@@ -131,3 +131,12 @@ pub fn members(connection: &Connection, room: &RoomId) -> rusqlite::Result<Vec<U
         connection.prepare_cached("SELECT user_id FROM room_members WHERE room = ?1 ORDER BY since_ms, user_id")?;
     statement.query_map([room.as_str()], |row| user_id(row, 0))?.collect()
 }
+
+/// The private rooms that somebody is a member of, ordered by id.
+///
+/// # Errors
+/// As SQLite says.
+pub fn rooms_of(connection: &Connection, user: UserId) -> rusqlite::Result<Vec<RoomId>> {
+    let mut statement = connection.prepare_cached("SELECT room FROM room_members WHERE user_id = ?1 ORDER BY room")?;
+    statement.query_map([user.0.as_bytes()], |row| room_id(row, 0))?.collect()
+}

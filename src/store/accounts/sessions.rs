@@ -163,6 +163,46 @@ pub fn renew_session(
     Ok(statement.execute(params![key.0, number(now.unix_ms), expires_ms.map(number)])? > 0)
 }
 
+/// Gives a guest another name, and lets their session last until then.
+///
+/// # Errors
+/// [`AccountError::NotFound`] where it is over, or no guest's.
+pub fn rename_guest(
+    connection: &Connection,
+    key: SessionKey,
+    username: &Username,
+    expires_ms: Option<u64>,
+    now: &Timestamp,
+) -> Result<(), AccountError> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE sessions SET username = ?2, seen_ms = ?3, expires_ms = ?4
+         WHERE key = ?1 AND kind = 'guest' AND ended_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?3)",
+    )?;
+    let expires = expires_ms.map(number);
+    super::found(statement.execute(params![key.0, username.as_str(), number(now.unix_ms), expires])?)
+}
+
+/// Ends a user's logins beyond so many, those first that were used longest ago. Gives those that ended.
+///
+/// # Errors
+/// As SQLite says.
+pub fn end_oldest_logins(
+    connection: &Connection,
+    user: UserId,
+    kept: usize,
+    now: &Timestamp,
+) -> rusqlite::Result<Vec<SessionKey>> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE sessions SET ended_ms = ?2 WHERE key IN
+            (SELECT key FROM sessions WHERE user_id = ?1 AND kind = 'login' AND ended_ms IS NULL
+             ORDER BY seen_ms DESC, key DESC LIMIT -1 OFFSET ?3)
+         RETURNING key",
+    )?;
+    let ended =
+        statement.query_map(params![user.0.as_bytes(), number(now.unix_ms), number(kept as u64)], |row| row.get(0))?;
+    ended.map(|key| key.map(SessionKey)).collect()
+}
+
 /// Ends a session of a user's. Its row stays until [`forget_sessions`], so that its device is known again.
 ///
 /// # Errors

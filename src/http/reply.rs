@@ -1,0 +1,88 @@
+//! What a handler gives.
+
+use std::borrow::Cow;
+use std::io::Cursor;
+
+use serde::Serialize;
+
+use super::Context;
+use crate::auth::hasher::Hasher;
+use crate::protocol::http_error;
+
+/// What is left to do of a request that waits for a password's hash.
+pub(super) type Rest = Box<dyn FnOnce(&Context<'_>, &Hasher) -> Reply + Send>;
+
+/// What a handler gives: a whole answer in memory. The relay adds what stands in every answer: nobody keeps it, no page
+/// frames it, it is no page itself; a handler that knows better says so.
+pub(crate) struct Reply {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(&'static str, Cow<'static, str>)>,
+    pub(super) body: Cow<'static, [u8]>,
+    /// Where there is one, this is only the head that its reply will stand under.
+    pub(super) rest: Option<Rest>,
+}
+
+impl Reply {
+    pub(super) fn new(status: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        let mut reply = Self::empty(status).with("Content-Type", content_type);
+        reply.body = body.into();
+        reply
+    }
+
+    pub(super) fn empty(status: u16) -> Self {
+        Self { status, headers: Vec::with_capacity(12), body: Cow::Borrowed(&[]), rest: None }
+    }
+
+    pub(super) fn json(value: &impl Serialize) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => Self::new(200, "application/json", body),
+            Err(_) => Self::problem(500, "this should not have happened", "internal"),
+        }
+    }
+
+    pub(super) fn problem(status: u16, sentence: &str, code: &str) -> Self {
+        Self::new(status, "application/json", http_error(sentence, code))
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::problem(404, "Not found", "not_found")
+    }
+
+    /// Adds a header field. A value comes from this program, never from a request: tiny_http would write a line
+    /// end in it as it is.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        let value = value.into();
+        debug_assert!(value.bytes().all(|b| matches!(b, b' '..=b'~')), "{name}");
+        self.headers.push((name, value));
+        self
+    }
+
+    /// A reply that takes long, and is made elsewhere.
+    pub(super) fn later(rest: impl FnOnce(&Context<'_>, &Hasher) -> Reply + Send + 'static) -> Self {
+        Self { rest: Some(Box::new(rest)), ..Self::empty(202) }
+    }
+
+    /// What is left to do, where that is not done.
+    pub(super) fn take_rest(&mut self) -> Option<Rest> {
+        self.rest.take()
+    }
+
+    /// This reply with what was said of it before it was made.
+    pub(super) fn under(mut self, head: Self) -> Self {
+        self.headers.extend(head.headers);
+        self
+    }
+
+    pub(super) fn into_response(self) -> tiny_http::Response<Cursor<Cow<'static, [u8]>>> {
+        let headers = self.headers.iter().filter_map(|(name, value)| {
+            // The check of `with`, for a build without assertions.
+            let is_clean = value.bytes().all(|b| matches!(b, b' '..=b'~'));
+            tiny_http::Header::from_bytes(*name, value.as_bytes()).ok().filter(|_| is_clean)
+        });
+        let length = self.body.len();
+        let headers = headers.collect();
+        let body = Cursor::new(self.body);
+        tiny_http::Response::new(tiny_http::StatusCode(self.status), headers, body, Some(length), None)
+            .with_chunked_threshold(usize::MAX)
+    }
+}
