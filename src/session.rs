@@ -408,6 +408,7 @@ fn converse(
 ) -> Option<DropReason> {
     let mut socket = ws::accept(stream, early);
     let mut in_hand = InHand::default();
+    let mut farewell = false;
     loop {
         let read = socket.read();
         if let Some(bytes) = socket.get_mut().take_written() {
@@ -422,11 +423,14 @@ fn converse(
                 }
                 in_hand.bytes += message.len();
                 let inbound = match message {
-                    Message::Close(close) if is_farewell(close.as_ref()) => Some(Inbound::Farewell),
+                    Message::Close(close) => {
+                        farewell = is_farewell(close.as_ref());
+                        None
+                    }
                     Message::Text(text) => Some(decoder.text(&text)),
                     Message::Binary(bytes) => Some(decoder.binary(&bytes)),
                     Message::Ping(_) | Message::Pong(_) => decoder.control(),
-                    Message::Close(_) | Message::Frame(_) => None,
+                    Message::Frame(_) => None,
                 };
                 let reason = matches!(inbound, Some(Inbound::Close(_))).then_some(Some(DropReason::Abuse));
                 (inbound, reason)
@@ -437,7 +441,11 @@ fn converse(
             }
             Err(error) => {
                 let broken = rule_broken(&error);
-                (broken.map(|(close, _)| Inbound::Close(close)), Some(broken.map(|(_, reason)| reason)))
+                let end = match broken {
+                    Some((close, _)) => Inbound::Close(close),
+                    None => Inbound::Closed { is_farewell: farewell },
+                };
+                (Some(end), Some(broken.map(|(_, reason)| reason)))
             }
         };
         in_hand.frames.extend(inbound);

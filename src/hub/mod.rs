@@ -136,8 +136,11 @@ pub enum Inbound {
     Frame(ClientFrame),
     /// Something that its session did not take.
     Rejected(Rejected),
-    /// The peer says that it goes, and does not mean to come back at once.
-    Farewell,
+    /// The peer has closed and been answered, or has gone: nothing may be sent to it any more.
+    Closed {
+        /// Whether it means to go, and not to come back at once.
+        is_farewell: bool,
+    },
     /// Bytes that the protocol wants written: pongs and the answer to a close.
     Control(Vec<u8>),
     /// The end, by a rule that the peer broke.
@@ -585,14 +588,14 @@ impl Hub {
                 for frame in frames {
                     // Looked up each time, as a frame may be the end of the connection.
                     let Some(member) = self.state.member(from) else { return };
-                    self.inbound(member, frame, now);
+                    self.inbound(from, member, frame, now);
                 }
             }
             Command::Gone { from } => {
                 match self.state.member(from) {
                     Some(member) => {
                         self.flush_own(member);
-                        self.remove_peer(member, from);
+                        self.remove_peer(member, from, true, now);
                     }
                     None => drop(self.closing.remove(&from)),
                 }
@@ -649,7 +652,7 @@ impl Hub {
         self.carry_out();
     }
 
-    fn inbound(&mut self, member: MemberKey, frame: Inbound, now: &Timestamp) {
+    fn inbound(&mut self, from: ConnectionId, member: MemberKey, frame: Inbound, now: &Timestamp) {
         if self.stopping != Stopping::No {
             // Silence means unknown: the client sends it again when it has come back.
             return;
@@ -662,7 +665,10 @@ impl Hub {
                 self.state.reject(member, rejected, now, &mut self.effects);
             }
             Inbound::Control(bytes) => self.own(member, |own| own.extend_from_slice(&bytes)),
-            Inbound::Farewell => self.state.farewell(member),
+            Inbound::Closed { is_farewell } => {
+                self.flush_own(member);
+                self.remove_peer(member, from, !is_farewell, now);
+            }
             Inbound::Close(reason) => self.close(member, reason),
         }
         self.carry_out();
@@ -904,13 +910,13 @@ impl Hub {
         self.retry_at = None;
     }
 
-    fn remove_peer(&mut self, member: MemberKey, connection: ConnectionId) {
+    fn remove_peer(&mut self, member: MemberKey, connection: ConnectionId, keeps_place: bool, now: &Timestamp) {
         if let Some(peer) = self.peers.get_mut(member.0)
             && peer.take().is_some()
         {
             self.peer_count -= 1;
         }
-        self.state.disconnect(connection, true, &Timestamp::now(), &mut self.effects);
+        self.state.disconnect(connection, keeps_place, now, &mut self.effects);
     }
 
     fn close_all(&mut self) {

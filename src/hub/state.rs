@@ -130,8 +130,6 @@ struct Member {
     session: Option<SessionKey>,
     /// Where they come from, as addresses are counted.
     network: IpAddr,
-    /// Whether they said that they go.
-    farewell: bool,
     /// The room of frames that name none.
     home: RoomId,
     /// In the order of their joins. A room that was left and joined again while both were with the store stands
@@ -242,7 +240,6 @@ impl State {
             role,
             session,
             network,
-            farewell: false,
             home: home.clone(),
             subscriptions: Vec::new(),
             token,
@@ -266,11 +263,6 @@ impl State {
         });
     }
 
-    /// A member says that it goes: its place is not kept.
-    pub fn farewell(&mut self, member: MemberKey) {
-        self.members[member.0].farewell = true;
-    }
-
     /// A connection is no more, or is about to be. Its member leaves every room, unless it may be back in a moment: then it
     /// keeps its place for a while.
     pub fn disconnect(
@@ -285,7 +277,7 @@ impl State {
         };
         let member = &mut self.members[key.0];
         member.gone = true;
-        if keeps_place && !member.farewell && !self.lease.is_zero() {
+        if keeps_place && !self.lease.is_zero() {
             let until_ms = now.unix_ms + u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX / 2);
             self.leases.push_back((until_ms, key, connection));
         } else {

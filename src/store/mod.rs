@@ -291,9 +291,13 @@ pub fn start(data: &Data, durability: Durability, keep: Keep, metrics: Arc<Metri
     let mut upkeep = Upkeep::new(keep, &database, durability, Arc::clone(&seen));
     let reader = Reader::of_database(database, seen);
     let (registry, mut changes) = Registry::of_database(reader.clone());
+    let readers = ReadersClosed(reader.clone());
     let mut store = Store::new(connection);
     let store = spawn("store").spawn(move || {
+        // Dropped before the connection is, the last first.
         let (_open, _vital) = (open, Vital("store"));
+        let store = &mut store;
+        let _readers = readers;
         loop {
             let kept = select! {
                 recv(append_batches) -> batch => {
@@ -320,6 +324,15 @@ pub fn start(data: &Data, durability: Durability, keep: Keep, metrics: Arc<Metri
         }
     })?;
     Ok(Started { writer, reader, registry, threads: vec![store, checkpoints] })
+}
+
+/// Closes the readers' connections when it is dropped.
+struct ReadersClosed(Reader);
+
+impl Drop for ReadersClosed {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// Gives a batch back to the hub; nothing where the hub has ended.

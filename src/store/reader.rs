@@ -26,12 +26,19 @@ enum Source {
     /// Connections are made as they are needed, and kept for the next.
     Database {
         database: Arc<Database>,
-        idle: Arc<Mutex<Vec<Connection>>>,
+        idle: Arc<Mutex<Idle>>,
         /// Whose token was shown, for upkeep.
         seen: Arc<Seen>,
     },
     /// Held by the store's thread for a batch, and by a reader for a page.
     Memory(Arc<Mutex<Memory>>),
+}
+
+#[derive(Default)]
+struct Idle {
+    connections: Vec<Connection>,
+    /// Whether none is kept any more.
+    closed: bool,
 }
 
 impl fmt::Debug for Reader {
@@ -116,6 +123,13 @@ impl Reader {
         )
     }
 
+    /// Closes the connections that are kept. Whoever closes the last one of all, and can write, leaves no WAL behind.
+    pub(super) fn close(&self) {
+        if let Source::Database { idle, .. } = &self.0 {
+            *locked(idle) = Idle { connections: Vec::new(), closed: true };
+        }
+    }
+
     /// Takes note that somebody's token was shown, for upkeep.
     pub(super) fn note_seen(&self, user: UserId) {
         if let Source::Database { seen, .. } = &self.0 {
@@ -142,15 +156,15 @@ impl Reader {
         let Source::Database { database, idle, .. } = &self.0 else {
             return Err(ReadError::Sqlite(rusqlite::Error::InvalidQuery));
         };
-        let ready = locked(idle).pop();
+        let ready = locked(idle).connections.pop();
         let connection = match ready {
             Some(connection) => connection,
             None => database.reader()?,
         };
         let answer = from_database(&connection)?;
         let mut idle = locked(idle);
-        if idle.len() < READERS_IDLE_MAX {
-            idle.push(connection);
+        if !idle.closed && idle.connections.len() < READERS_IDLE_MAX {
+            idle.connections.push(connection);
         }
         Ok(answer)
     }

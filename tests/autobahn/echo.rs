@@ -88,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                             let _ = socket.shutdown(Shutdown::Write);
                         }
                         // Its close frame is answered by the protocol.
-                        Inbound::Farewell => {}
+                        Inbound::Closed { .. } => {}
                         Inbound::Frame(_) | Inbound::Rejected(_) => unreachable!("the echo decodes no commands"),
                     }
                 }
