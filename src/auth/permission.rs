@@ -259,7 +259,7 @@ pub fn is_slowed(role: Role) -> bool {
     role != Role::Admin
 }
 
-/// The table as the README shows it: what, in which circumstances, and for each role whether.
+/// The table as the README shows it: what can be done by now, in which circumstances, and for each role whether.
 #[must_use]
 pub fn table() -> String {
     let mut text = String::from("| what | guest | user | admin |\n| --- | --- | --- | --- |\n");
@@ -291,22 +291,9 @@ fn rows() -> Vec<(&'static str, Action, Circumstances)> {
         ("… that is private, as its member", Enter, member),
         ("… that is private, as anybody else", Enter, stranger),
         ("… while banned", Enter, Circumstances { standing: Standing::Banned, ..plain }),
-        ("say something in a room, send a file", Say, plain),
+        ("say something in a room", Say, plain),
         ("… where only admins post", Say, read_only),
         ("… while muted", Say, muted),
-        ("write to one person", SayPrivately, member),
-        ("… while muted", SayPrivately, Circumstances { access: Access::Member, ..muted }),
-        ("react to a message", React, plain),
-        ("… where only admins post", React, read_only),
-        ("… while muted", React, muted),
-        ("edit one’s own message", Edit, plain),
-        ("… where only admins post", Edit, read_only),
-        ("… while muted", Edit, muted),
-        ("edit another’s message", Edit, others(Role::Guest)),
-        ("delete one’s own message", Delete, plain),
-        ("… while muted", Delete, muted),
-        ("delete another’s message", Delete, others(Role::User)),
-        ("… an admin’s", Delete, others(Role::Admin)),
         ("announce to all rooms", Announce, plain),
         ("set a room’s name, topic, who may post, slow mode", SetRoom, plain),
         ("make a room private or public", SetPrivate, plain),
@@ -487,7 +474,10 @@ mod tests {
             Action::ListSessions => Action::EndSession,
             action => action,
         };
-        for action in Action::ALL {
+        // What nobody can do yet on any road is decided, and not shown.
+        let not_yet = [Action::SayPrivately, Action::React, Action::Edit, Action::Delete];
+        assert!(!rows.iter().any(|(_, of, _)| not_yet.contains(of)));
+        for action in Action::ALL.into_iter().filter(|action| !not_yet.contains(action)) {
             assert!(rows.iter().any(|(_, of, _)| *of == twin(action)), "{action:?}");
         }
         // What stands together in one row is the same for all that it names.

@@ -181,7 +181,8 @@ fn options_says_what_may_be_done() {
 fn another_method_is_405_with_what_is_allowed() {
     let server = Server::start();
     for target in ["/", "/api/rooms", "/api/rooms/general", "/healthz", "/metrics"] {
-        for method in ["POST", "PUT", "DELETE", "PATCH", "BREW"] {
+        let methods = ["POST", "PUT", "DELETE", "PATCH", "BREW"].iter();
+        for method in methods.filter(|method| (target, **method) != ("/api/rooms/general", "PATCH")) {
             let response = curl(&server, target, &["--request", method]);
             assert_eq!(response.status, 405, "{method} {target}");
             let allow = response.header("Allow").unwrap_or_default();
