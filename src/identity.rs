@@ -209,3 +209,95 @@ fn known(connection: &Connection, token: Option<&str>, address: IpAddr, now: &Ti
         || (is_guest && is_banned(Banned::Address(network_of(address)))?);
     Ok(Known { session, standing: if is_banned { Standing::Banned } else { Standing::Good } })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::accounts::{Account, Ban, NewSession};
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const DAY_MS: u64 = 86_400_000;
+
+    fn name(text: &str) -> Username {
+        Username::parse(text).unwrap()
+    }
+
+    /// A door with one session of a kind, which ends at some time from now.
+    fn door(kind: SessionKind, lasts_ms: Option<u64>) -> (Door, UserId) {
+        let registry = Registry::in_memory().unwrap();
+        let user = UserId(Uuid::from_u128(7));
+        registry
+            .change(move |connection| {
+                let now = Timestamp::now();
+                if kind != SessionKind::Guest {
+                    let name = name("rahim");
+                    let account = Account { id: user, name, role: Role::User, password: None, created_ms: 0 };
+                    accounts::create(connection, &account)?;
+                }
+                let (token_hash, said) = (TokenHash::of("good"), name("ana"));
+                let username = (kind == SessionKind::Guest).then_some(&said);
+                let expires_ms = lasts_ms.map(|ms| now.unix_ms + ms);
+                let new = NewSession { token_hash, user, kind, username, label: "", expires_ms };
+                Ok(accounts::begin_session(connection, &new, &now)?)
+            })
+            .unwrap();
+        (Door::new(registry, Accounts::Optional), user)
+    }
+
+    #[test]
+    fn a_session_that_is_used_lasts_longer_and_is_written_once_a_day() {
+        for (kind, lasts_ms, renewed) in [
+            (SessionKind::Login, Some(DAY_MS), true),
+            (SessionKind::Login, Some(30 * DAY_MS - DAY_MS / 2), false),
+            (SessionKind::Login, Some(29 * DAY_MS - 1_000), true),
+            (SessionKind::Guest, Some(30 * DAY_MS), true),
+            (SessionKind::Guest, None, false),
+            (SessionKind::Bot, Some(DAY_MS), false),
+        ] {
+            let (door, _) = door(kind, lasts_ms);
+            let session = || door.registry().session("good").unwrap().unwrap();
+            let before = session().expires_ms;
+            let identity = door.let_in(Some("good"), name("eve"), HERE).unwrap();
+            assert_eq!(identity.session, Some(session().key), "{kind:?}");
+            let after = session().expires_ms;
+            assert_eq!(after != before, renewed, "{kind:?} {lasts_ms:?}");
+            if renewed {
+                let left_ms = after.unwrap() - Timestamp::now().unix_ms;
+                let span = if kind == SessionKind::Guest { GUEST_SPAN } else { LOGIN_SPAN };
+                assert!(u128::from(left_ms) > span.as_millis() - 10_000, "{left_ms}");
+            }
+            door.let_in(Some("good"), name("eve"), HERE).unwrap();
+            assert_eq!(session().expires_ms, after, "once a day");
+        }
+    }
+
+    #[test]
+    fn a_session_that_is_over_or_banned_is_not_renewed() {
+        let (over, _) = door(SessionKind::Guest, Some(0));
+        assert_eq!(over.let_in(Some("good"), name("eve"), HERE).unwrap().user, None);
+        let (door, user) = door(SessionKind::Login, Some(DAY_MS));
+        let ban = Ban { banned: Banned::User(user), until_ms: None, reason: "".into(), by: user };
+        door.registry().change(move |connection| Ok(accounts::ban(connection, &ban, &Timestamp::now())?)).unwrap();
+        let before = door.registry().session("good").unwrap();
+        assert_eq!(door.let_in(Some("good"), name("eve"), HERE), Err(Denied::Refused(Refusal::Banned)));
+        assert_eq!(door.look_up(Some("good"), HERE).unwrap().standing, Standing::Banned);
+        assert_eq!(door.registry().session("good").unwrap(), before);
+    }
+
+    #[test]
+    fn a_guest_keeps_a_name_until_an_account_has_it() {
+        let (door, _) = door(SessionKind::Guest, None);
+        let called = |asked: &str| door.let_in(Some("good"), name(asked), HERE).map(|identity| identity.username);
+        assert_eq!(called(USERNAME_DEFAULT), Ok(name("ana")));
+        assert_eq!(called("eve"), Ok(name("eve")));
+        let id = UserId(Uuid::from_u128(8));
+        let account = Account { id, name: name("Ana"), role: Role::User, password: None, created_ms: 0 };
+        door.registry().change(move |connection| accounts::create(connection, &account)).unwrap();
+        assert_eq!(called(USERNAME_DEFAULT), Ok(name(USERNAME_DEFAULT)));
+        assert_eq!(called("ana"), Err(Denied::Name));
+    }
+}

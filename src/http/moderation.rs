@@ -191,6 +191,10 @@ fn became_member(request: &Request<'_>) -> Result<Reply, ApiError> {
     let (id, now) = (room.clone(), Timestamp::now());
     let turn = request.context.turn();
     let accepted = request.context.door.registry().change(move |connection| {
+        // Whoever is a member may follow their old invitation again.
+        if kept::is_member(connection, &id, user)? {
+            return Ok(Some((Accepted::Already(id.clone()), kept::room_settings(connection, &id)?)));
+        }
         let invitation = kept::invitation_by_code(connection, code, &now)?;
         if invitation.is_none_or(|invitation| invitation.room.as_ref() != Some(&id)) {
             return Ok(None);

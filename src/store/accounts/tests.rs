@@ -353,3 +353,54 @@ fn nothing_secret_is_in_the_database() {
     let holds = |text: &[u8]| file.windows(text.len()).any(|bytes| bytes == text);
     assert!(holds(b"rahim") && !holds(b"the secret"));
 }
+
+#[test]
+fn a_guest_takes_another_name_and_nobody_elses_session_does() {
+    let db = in_memory().unwrap();
+    create(&db, &account(1, "rahim")).unwrap();
+    let guest = begin(&db, id(2), SessionKind::Guest, "g", Some(20));
+    let login = begin(&db, id(1), SessionKind::Login, "l", None);
+    let name = Username::parse("ana").unwrap();
+    assert_eq!(somebody(&db, id(2)).unwrap(), Some((Role::Guest, None)));
+    rename_guest(&db, guest, &name, Some(50), &at(11)).unwrap();
+    let renamed = session(&db, TokenHash::of("g"), &at(30)).unwrap().unwrap();
+    assert_eq!((renamed.username, renamed.expires_ms, renamed.seen_ms), (Some(name.clone()), Some(50), 11));
+    assert!(matches!(rename_guest(&db, guest, &name, Some(90), &at(60)), Err(AccountError::NotFound)), "it is over");
+    assert!(matches!(rename_guest(&db, login, &name, None, &at(11)), Err(AccountError::NotFound)), "it is a login");
+    assert_eq!(somebody(&db, id(2)).unwrap(), Some((Role::Guest, Some(name))));
+    assert_eq!(somebody(&db, id(1)).unwrap(), Some((Role::User, Some(account(1, "rahim").name))));
+    assert_eq!(somebody(&db, id(3)).unwrap(), None);
+}
+
+#[test]
+fn of_too_many_logins_the_oldest_end() {
+    let db = in_memory().unwrap();
+    create(&db, &account(1, "rahim")).unwrap();
+    let logins: Vec<_> =
+        (0..5).map(|number| begin(&db, id(1), SessionKind::Login, &format!("l{number}"), None)).collect();
+    begin(&db, id(1), SessionKind::Bot, "b", None);
+    renew_session(&db, logins[0], None, &at(30)).unwrap();
+    assert_eq!(end_oldest_logins(&db, id(1), 5, &at(40)).unwrap(), []);
+    let mut ended = end_oldest_logins(&db, id(1), 3, &at(40)).unwrap();
+    ended.sort();
+    assert_eq!(ended, [logins[1], logins[2]]);
+    assert!(["l0", "l3", "l4", "b"].iter().all(|token| is_live(&db, token, 41)));
+}
+
+#[test]
+fn an_invitation_is_found_by_its_code_and_a_member_by_their_rooms() {
+    let db = in_memory().unwrap();
+    let (tea, code_hash) = (room("tea"), TokenHash::of("code"));
+    let new = NewInvitation { code_hash, room: Some(&tea), uses: 1, expires_ms: 50, created_by: BY };
+    let key = invite(&db, &new, &at(10)).unwrap();
+    let found = invitation_by_code(&db, code_hash, &at(20)).unwrap();
+    assert_eq!(found.as_ref().map(|found| (found.key, found.room.clone())), Some((key, Some(tea.clone()))));
+    assert_eq!(invitation(&db, key, &at(20)).unwrap(), found);
+    assert_eq!(invitation_by_code(&db, TokenHash::of("other"), &at(20)).unwrap(), None);
+    assert_eq!(invitation(&db, key, &at(50)).unwrap(), None, "it is over");
+    accept_to_room(&db, code_hash, id(1), &at(20)).unwrap();
+    assert_eq!(invitation_by_code(&db, code_hash, &at(20)).unwrap(), None, "it is used up");
+    add_member(&db, &room("coffee"), id(1), &at(21)).unwrap();
+    assert_eq!(rooms_of(&db, id(1)).unwrap(), [room("coffee"), tea]);
+    assert_eq!(rooms_of(&db, id(2)).unwrap(), []);
+}

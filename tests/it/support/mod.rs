@@ -1,6 +1,7 @@
 //! What every test stands on: a server of its own, clients that wait with a deadline, and no sleeps.
 
 mod http;
+mod people;
 mod server;
 mod ws;
 
@@ -11,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use http::{Response, http, read_response, upgrade_request};
+pub use people::{Asked, People, request};
 pub use server::{Server, binary_for_anybody, clean};
 pub use ws::{Event, Ws, masked_frame};
 

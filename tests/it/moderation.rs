@@ -1,0 +1,273 @@
+//! What admins do reaches those who are here at once, is in the log, and is stored.
+
+use std::time::{Duration, Instant};
+
+use adda::model::UserId;
+use adda::role::Role;
+use serde_json::{Value, json};
+
+use crate::support::Asked::{ByBearer, Plainly};
+use crate::support::{People, Response, Server, Ws, request};
+
+/// How soon what is changed holds for whoever is here.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// A house with an admin, a user and a guest.
+struct Stage {
+    people: People,
+    admin: String,
+    user: (UserId, String),
+    guest: (UserId, String),
+}
+
+impl Stage {
+    fn set() -> Self {
+        let mut people = People::new();
+        let (_, admin) = people.somebody("admin", Role::Admin);
+        let user = people.somebody("rahim", Role::User);
+        let guest = people.somebody("ana", Role::Guest);
+        Self { people, admin, user, guest }
+    }
+
+    #[track_caller]
+    fn order(&self, server: &Server, method: &str, target: &str, json: Value) -> Response {
+        let json = Some(json).filter(|json| !json.is_null());
+        let response = request(server.addr(), ByBearer(&self.admin), method, target, json.as_ref());
+        assert!(response.status < 300, "{method} {target}: {} {}", response.status, response.text());
+        response
+    }
+}
+
+#[track_caller]
+fn enters(server: &Server, room: &str, token: &str) -> Ws {
+    Ws::join(server, &format!("/ws?room={room}&token={token}"))
+}
+
+/// The first frame that is wanted, which must come at once.
+#[track_caller]
+fn at_once(ws: &mut Ws, wanted: impl FnMut(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    let frame = ws.until(wanted);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    frame
+}
+
+#[test]
+fn a_mute_a_kick_and_a_ban_hold_at_once_and_are_undone() {
+    let stage = Stage::set();
+    let server = stage.people.serve(&[]);
+    for (id, token) in [&stage.user, &stage.guest] {
+        let user = format!("/api/users/{id}");
+        let mut ws = enters(&server, "tea", token);
+        let until = "2099-01-01T00:00:00.000Z";
+        let muted = stage.order(&server, "PUT", &user, json!({"muted_until": until}));
+        assert_eq!(muted.json(), json!({"data": {"id": id.to_string(), "muted_until": until, "banned": false}}));
+        ws.command(&json!({"content": "hi", "nonce": "1"}));
+        let refused = at_once(&mut ws, |frame| frame["nonce"] == "1");
+        assert_eq!((&refused["type"], &refused["content"]), (&"error".into(), &"you are muted".into()));
+        stage.order(&server, "PUT", &user, json!({"muted_until": null}));
+        ws.command(&json!({"content": "hi", "nonce": "2"}));
+        assert_eq!(at_once(&mut ws, |frame| frame["nonce"] == "2")["type"], "text");
+
+        stage.order(&server, "DELETE", &format!("/api/rooms/tea/members/{id}"), Value::Null);
+        let told = at_once(&mut ws, |frame| frame["type"] == "error");
+        assert_eq!(told["code"], "forbidden");
+        ws.command(&json!({"content": "hi", "nonce": "3"}));
+        assert_eq!(at_once(&mut ws, |frame| frame["nonce"] == "3")["type"], "error");
+
+        let mut ws = enters(&server, "tea", token);
+        let ban = json!({"banned": {"until": until, "reason": "spam"}});
+        assert_eq!(stage.order(&server, "PUT", &user, ban).json()["data"]["banned"], true);
+        let begun = Instant::now();
+        assert_eq!(ws.close_code(), 1008);
+        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+        assert_eq!(Ws::refused(&server, &format!("/ws?token={token}"), &[]).status, 403);
+        let bans = stage.order(&server, "GET", "/api/bans", Value::Null).json();
+        assert_eq!((&bans["data"][0]["user"], &bans["data"][0]["reason"]), (&id.to_string().into(), &"spam".into()));
+        stage.order(&server, "PUT", &user, json!({"banned": false}));
+        enters(&server, "tea", token);
+        let log = server.log();
+        for said in ["has muted", "speak again", "out of tea", "has banned", "in again"] {
+            assert!(log.lines().any(|line| line.contains(said) && line.contains(&id.to_string())), "{said} in\n{log}");
+        }
+    }
+}
+
+#[test]
+fn what_is_set_of_a_room_holds_at_once_and_after_a_restart() {
+    let stage = Stage::set();
+    let set = json!({"name": "Tea room", "topic": "চা", "posting": "admins", "slow_mode_s": 5});
+    {
+        let server = stage.people.serve(&[]);
+        let mut ws = enters(&server, "tea", &stage.user.1);
+        let answer = stage.order(&server, "PATCH", "/api/rooms/tea", set).json();
+        let whole = json!({"id": "tea", "name": "Tea room", "topic": "চা", "posting": "admins", "slow_mode_s": 5, "private": false});
+        assert_eq!(answer["data"], whole);
+        ws.command(&json!({"content": "hi", "nonce": "1"}));
+        assert_eq!(at_once(&mut ws, |frame| frame["nonce"] == "1")["code"], "forbidden");
+    }
+    let server = stage.people.serve(&[]);
+    let mut ws = enters(&server, "tea", &stage.user.1);
+    ws.command(&json!({"content": "hi", "nonce": "2"}));
+    assert_eq!(at_once(&mut ws, |frame| frame["nonce"] == "2")["code"], "forbidden");
+    let room = server.get("/api/rooms/tea").json()["data"].take();
+    assert_eq!((&room["name"], &room["topic"]), (&"Tea room".into(), &"চা".into()));
+    assert_eq!((&room["posting"], &room["slow_mode_s"], &room["private"]), (&"admins".into(), &5.into(), &Value::Null));
+    assert_eq!(server.get("/api/rooms").json()["data"][0]["name"], "Tea room");
+    stage.order(&server, "PATCH", "/api/rooms/tea", json!({"posting": "everyone"}));
+    ws.command(&json!({"content": "hi", "nonce": "3"}));
+    assert_eq!(at_once(&mut ws, |frame| frame["nonce"] == "3")["type"], "text");
+    ws.command(&json!({"content": "again", "nonce": "4"}));
+    assert_eq!(at_once(&mut ws, |frame| frame["nonce"] == "4")["code"], "rate_limited");
+    for (bad, code) in [
+        (json!({"name": "x".repeat(65)}), "too_long"),
+        (json!({"topic": "x".repeat(257)}), "too_long"),
+        (json!({"topic": "a\u{202E}b"}), "bad_name"),
+        (json!({"slow_mode_s": 3_601}), "bad_request"),
+        (json!({"slow_mode_s": -1}), "bad_json"),
+        (json!({"posting": "nobody"}), "bad_json"),
+        (json!({"color": "red"}), "bad_json"),
+        (json!([]), "bad_json"),
+    ] {
+        let response = request(server.addr(), ByBearer(&stage.admin), "PATCH", "/api/rooms/tea", Some(&bad));
+        assert_eq!((response.status, &response.json()["code"]), (400, &code.into()), "{bad}");
+    }
+}
+
+#[test]
+fn an_announcement_is_heard_in_every_room() {
+    let stage = Stage::set();
+    let server = stage.people.serve(&[]);
+    let (mut tea, mut coffee) = (Ws::join(&server, "/ws/tea/ana"), Ws::join(&server, "/ws/coffee/ben"));
+    stage.order(&server, "POST", "/api/announcements", json!({"content": "We close at nine."}));
+    for ws in [&mut tea, &mut coffee] {
+        let heard = at_once(ws, |frame| frame["type"] == "announcement");
+        assert_eq!((&heard["content"], &heard["username"]), (&"We close at nine.".into(), &"admin".into()));
+    }
+}
+
+/// Every road on which somebody could learn of a room: none of them may tell the one who asks.
+#[track_caller]
+fn learns_nothing(server: &Server, room: &str, said: &str, token: Option<&str>) {
+    let asked = token.map_or(Plainly, ByBearer);
+    let none = request(server.addr(), asked, "GET", "/api/rooms/no-such-room", None);
+    for (method, target, body) in [
+        ("GET", format!("/api/rooms/{room}"), None),
+        ("GET", format!("/api/rooms/{room}/messages"), None),
+        ("GET", format!("/api/rooms/{room}/messages?q={said}"), None),
+        ("POST", format!("/api/rooms/{room}/messages"), Some(json!({"content": "hi"}))),
+        ("POST", format!("/api/rooms/{room}/members"), Some(json!({"invitation": "0".repeat(64)}))),
+    ] {
+        if token.is_none() && target.ends_with("/members") {
+            continue;
+        }
+        let response = request(server.addr(), asked, method, &target, body.as_ref());
+        assert_eq!((response.status, response.text()), (404, none.text()), "{method} {target}");
+    }
+    for limit in ["", "?limit=1"] {
+        let listing = request(server.addr(), asked, "GET", &format!("/api/rooms{limit}"), None);
+        assert!(listing.status == 200 && !listing.text().contains(room), "{}", listing.text());
+    }
+    let query = token.map(|token| format!("&token={token}")).unwrap_or_default();
+    assert_eq!(Ws::refused(server, &format!("/ws?room={room}{query}"), &[]).status, 404);
+    let mut ws = Ws::join(server, &format!("/ws?room=apples{query}"));
+    for command in [
+        json!({"type": "join", "room_id": room, "nonce": "n"}),
+        json!({"content": "hi", "room_id": room, "nonce": "n"}),
+        json!({"type": "typing", "room_id": room, "nonce": "n"}),
+    ] {
+        ws.command(&command);
+        assert_eq!(ws.until(|frame| frame["nonce"] == "n")["code"], "not_found", "{command}");
+    }
+}
+
+#[test]
+fn a_private_room_is_for_its_members_on_every_road() {
+    let stage = Stage::set();
+    let server = stage.people.serve(&[]);
+    let address = server.addr();
+    let mut admin = enters(&server, "hideout", &stage.admin);
+    let mut outsider = Ws::join(&server, "/ws/hideout/eve");
+    stage.order(&server, "PATCH", "/api/rooms/hideout", json!({"private": true, "topic": "plans"}));
+    at_once(&mut outsider, |frame| frame["type"] == "error" && frame["code"] == "forbidden");
+    admin.say("pssst");
+    admin.until(|frame| frame["content"] == "pssst");
+    let _fruit = Ws::join(&server, "/ws/apples/fay");
+    learns_nothing(&server, "hideout", "pssst", None);
+    learns_nothing(&server, "hideout", "pssst", Some(&stage.guest.1));
+    learns_nothing(&server, "hideout", "pssst", Some(&stage.user.1));
+
+    let made = stage.order(&server, "POST", "/api/invitations", json!({"room": "hideout", "uses": 2}));
+    let code = made.json()["data"]["code"].as_str().expect("a code").to_owned();
+    let become_member = |token: Option<&str>, room: &str| {
+        let body = json!({"invitation": code});
+        let asked = token.map_or(Plainly, ByBearer);
+        request(address, asked, "POST", &format!("/api/rooms/{room}/members"), Some(&body)).status
+    };
+    assert_eq!(become_member(None, "hideout"), 401, "one must be somebody to be a member");
+    assert_eq!(become_member(Some(&stage.guest.1), "apples"), 404, "it is for another room");
+    for token in [&stage.guest.1, &stage.user.1] {
+        assert_eq!(become_member(Some(token), "hideout"), 200);
+        assert_eq!(become_member(Some(token), "hideout"), 200, "a member already, which uses nothing");
+        let detail = request(address, ByBearer(token), "GET", "/api/rooms/hideout", None).json();
+        assert_eq!((&detail["data"]["private"], &detail["data"]["topic"]), (&true.into(), &"plans".into()));
+        let listing = request(address, ByBearer(token), "GET", "/api/rooms", None).json();
+        let listed = listing["data"].as_array().expect("a list").iter().find(|room| room["id"] == "hideout");
+        assert_eq!(listed.expect("it is listed to members")["client_count"], 1);
+        let found = request(address, ByBearer(token), "GET", "/api/rooms/hideout/messages?q=pssst", None).json();
+        assert_eq!(found["data"][0]["content"], "pssst");
+    }
+    let (_, other) = (0, Ws::join(&server, "/ws/apples/gus"));
+    let other = other.welcome["token"].as_str().expect("a token").to_owned();
+    assert_eq!(become_member(Some(&other), "hideout"), 404, "it is used up");
+
+    // Who is put out of it is no member any more.
+    let mut member = enters(&server, "hideout", &stage.guest.1);
+    stage.order(&server, "DELETE", &format!("/api/rooms/hideout/members/{}", stage.guest.0), Value::Null);
+    at_once(&mut member, |frame| frame["type"] == "error" && frame["code"] == "forbidden");
+    learns_nothing(&server, "hideout", "pssst", Some(&stage.guest.1));
+
+    // An invitation that is taken back is none.
+    let made = stage.order(&server, "POST", "/api/invitations", json!({"room": "hideout"})).json();
+    let list = stage.order(&server, "GET", "/api/invitations?room=hideout", Value::Null);
+    assert!(!list.text().contains("code"), "{}", list.text());
+    stage.order(&server, "DELETE", &format!("/api/invitations/{}", made["data"]["id"]), Value::Null);
+    let body = json!({"invitation": made["data"]["code"]});
+    let late = request(address, ByBearer(&stage.guest.1), "POST", "/api/rooms/hideout/members", Some(&body));
+    assert_eq!(late.status, 404);
+
+    let log = server.log();
+    let files = std::fs::read(stage.people.data()).expect("the database");
+    for secret in [&code, &stage.admin, &stage.guest.1, &other] {
+        assert!(!log.contains(secret.as_str()), "a secret is in the log");
+        assert!(!files.windows(secret.len()).any(|part| part == secret.as_bytes()), "a secret is in the database");
+    }
+    assert!(!log.contains("pssst"));
+}
+
+#[test]
+fn a_page_of_the_listing_is_whole_beside_private_rooms_and_names_none() {
+    let stage = Stage::set();
+    let server = stage.people.serve(&[]);
+    let rooms: Vec<_> = (0..9).map(|number| Ws::join(&server, &format!("/ws/room{number}/ana"))).collect();
+    for mut ws in rooms {
+        ws.say("hi");
+        ws.until(|frame| frame["type"] == "text");
+        ws.close(1000);
+    }
+    for number in [0, 2, 3, 5, 8] {
+        stage.order(&server, "PATCH", &format!("/api/rooms/room{number}"), json!({"private": true}));
+    }
+    let list = |target: &str, token: Option<&str>| {
+        let page = request(server.addr(), token.map_or(Plainly, ByBearer), "GET", target, None).json();
+        let rooms = page["data"].as_array().expect("a list");
+        let ids: Vec<_> = rooms.iter().map(|room| room["id"].as_str().expect("an id").to_owned()).collect();
+        (ids.join(" "), page["next"].as_str().map(str::to_owned))
+    };
+    assert_eq!(list("/api/rooms?limit=2", None), ("room1 room4".into(), Some("room4".into())));
+    assert_eq!(list("/api/rooms?limit=2&after=room4", None), ("room6 room7".into(), None));
+    let (all, _) = list("/api/rooms", Some(&stage.admin));
+    assert_eq!(all, "room0 room1 room2 room3 room4 room5 room6 room7 room8");
+    let page = list("/api/rooms?limit=2&after=room1", Some(&stage.admin));
+    assert_eq!(page, ("room2 room3".into(), Some("room3".into())));
+}

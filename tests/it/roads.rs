@@ -1,0 +1,314 @@
+//! Every role, every action and every road get the answer of the table of permissions.
+
+use std::net::SocketAddr;
+
+use adda::auth::permission::{Access, Action, Circumstances, Refusal, Standing, Whose, may};
+use adda::model::{RoomId, Timestamp, UserId};
+use adda::role::{Accounts, Posting, Registration, Role};
+use adda::store::accounts::{self, Ban, Banned, RoomSettings, SessionKind};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{Asked, Event, People, Ws, request};
+
+/// A cell's request over HTTP.
+type Call = (&'static str, String, Option<Value>, u16);
+
+/// One row: what is done in which circumstances, how over HTTP (with the status of success), and how over a WebSocket.
+struct Row {
+    action: Action,
+    its: Circumstances,
+    http: Box<dyn Fn() -> Call>,
+    ws: Option<Spoken>,
+}
+
+/// What is done over a WebSocket: coming into a room, and then perhaps saying something.
+struct Spoken {
+    room: &'static str,
+    says: Option<Value>,
+}
+
+/// Somebody's tokens, by how they stand.
+struct Somebody {
+    role: Role,
+    good: String,
+    muted: String,
+    banned: String,
+}
+
+impl Somebody {
+    fn token(&self, standing: Standing) -> &str {
+        match standing {
+            Standing::Good => &self.good,
+            Standing::Muted => &self.muted,
+            Standing::Banned => &self.banned,
+        }
+    }
+}
+
+fn room(id: &str) -> RoomId {
+    RoomId::parse(id).expect("a room")
+}
+
+/// What a refusal is over HTTP.
+fn status_of(refusal: Refusal) -> u16 {
+    match refusal {
+        refusal if refusal.is_hidden() => 404,
+        refusal if refusal.wants_login() => 401,
+        _ => 403,
+    }
+}
+
+fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
+    let plain = Circumstances::default();
+    let muted = Circumstances { standing: Standing::Muted, ..plain };
+    let banned = Circumstances { standing: Standing::Banned, ..plain };
+    let read_only = Circumstances { posting: Posting::Admins, ..plain };
+    let member = Circumstances { access: Access::Member, ..plain };
+    let stranger = Circumstances { access: Access::Stranger, ..plain };
+    let others = |role| Circumstances { whose: Whose::Others(role), ..plain };
+    let mut rows = Vec::new();
+    let mut row = |action, its, ws, http: Box<dyn Fn() -> Call>| rows.push(Row { action, its, http, ws });
+    let enter = |room| Some(Spoken { room, says: None });
+    let say = |room| Some(Spoken { room, says: Some(json!({"content": "hi"})) });
+    for (its, id) in [(plain, "tea"), (banned, "tea"), (member, "secret"), (stranger, "closed")] {
+        for tail in ["/messages", "/messages?q=hi", ""] {
+            row(Action::Enter, its, enter(id), Box::new(move || ("GET", format!("/api/rooms/{id}{tail}"), None, 200)));
+        }
+    }
+    for (its, id) in [
+        (plain, "tea"),
+        (banned, "tea"),
+        (muted, "tea"),
+        (read_only, "board"),
+        (member, "secret"),
+        (stranger, "closed"),
+    ] {
+        let body = || Some(json!({"content": "hi"}));
+        row(Action::Say, its, say(id), Box::new(move || ("POST", format!("/api/rooms/{id}/messages"), body(), 201)));
+    }
+    for its in [plain, muted, banned] {
+        let says = Some(Spoken { room: "tea", says: Some(json!({"type": "announcement", "content": "a"})) });
+        let body = || Some(json!({"content": "a"}));
+        row(Action::Announce, its, says, Box::new(move || ("POST", "/api/announcements".into(), body(), 202)));
+    }
+    for (its, id) in [(plain, "tea"), (banned, "tea"), (member, "secret"), (stranger, "closed")] {
+        let set = |body: Value, id: &str| ("PATCH", format!("/api/rooms/{id}"), Some(body), 200);
+        row(Action::SetRoom, its, None, Box::new(move || set(json!({"topic": "t"}), id)));
+        row(Action::SetRoom, its, None, Box::new(move || set(json!({"posting": "everyone", "slow_mode_s": 0}), id)));
+    }
+    // A room of its own for each, as it is private afterwards.
+    let fresh = || ("PATCH", format!("/api/rooms/{}", Uuid::new_v4()), Some(json!({"private": true})), 200);
+    row(Action::SetPrivate, plain, None, Box::new(fresh));
+    for (its, id) in [(member, "secret"), (stranger, "closed")] {
+        let invite = move || ("POST", "/api/invitations".into(), Some(json!({"room": id, "uses": 2, "days": 1})), 201);
+        row(Action::InviteToRoom, its, None, Box::new(invite));
+        row(
+            Action::InviteToRoom,
+            its,
+            None,
+            Box::new(move || ("GET", format!("/api/invitations?room={id}"), None, 200)),
+        );
+    }
+    for (role, user) in [(Role::Guest, victim), (Role::Admin, other_admin)] {
+        let its = others(role);
+        let put = move |body: Value| ("PUT", format!("/api/users/{user}"), Some(body), 200);
+        row(Action::Kick, its, None, Box::new(move || ("DELETE", format!("/api/rooms/tea/members/{user}"), None, 204)));
+        row(Action::Mute, its, None, Box::new(move || put(json!({"muted_until": "2099-01-01T00:00:00Z"}))));
+        row(Action::Mute, its, None, Box::new(move || put(json!({"muted_until": null}))));
+        row(Action::Ban, its, None, Box::new(move || put(json!({"banned": true}))));
+        row(
+            Action::Ban,
+            its,
+            None,
+            Box::new(move || put(json!({"banned": {"until": "2099-01-01T00:00:00Z", "reason": "r"}}))),
+        );
+        row(Action::Ban, its, None, Box::new(move || put(json!({"banned": false}))));
+    }
+    let kick = move |id: &str| ("DELETE", format!("/api/rooms/{id}/members/{victim}"), None, 204);
+    row(
+        Action::Kick,
+        Circumstances { access: Access::Member, ..others(Role::Guest) },
+        None,
+        Box::new(move || kick("secret")),
+    );
+    row(
+        Action::Kick,
+        Circumstances { access: Access::Stranger, ..others(Role::Guest) },
+        None,
+        Box::new(move || kick("closed")),
+    );
+    row(Action::Ban, others(Role::Guest), None, Box::new(|| ("GET", "/api/bans".into(), None, 200)));
+    for its in [plain, banned] {
+        row(Action::ListSessions, its, None, Box::new(|| ("GET", "/api/sessions".into(), None, 200)));
+        row(Action::Enter, its, None, Box::new(|| ("GET", "/api/session".into(), None, 200)));
+    }
+    rows
+}
+
+/// What a WebSocket answers: 101 and nothing against it, or the status or code of the refusal.
+#[track_caller]
+fn spoken(address: SocketAddr, asked: Asked<'_>, spoken: &Spoken) -> Result<(), String> {
+    let headers = asked.headers(address);
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let target = format!("/ws?room={}&history=0", spoken.room);
+    let mut ws = match Ws::open(address, &target, &headers).expect("an answer") {
+        Ok(ws) => ws,
+        Err(refused) => return Err(refused.status.to_string()),
+    };
+    assert_eq!(ws.next_frame()["type"], "welcome");
+    let Some(says) = &spoken.says else { return Ok(()) };
+    // One nonce is one message, wherever it is said.
+    let nonce = Uuid::new_v4().to_string();
+    let mut says = says.clone();
+    says["nonce"] = nonce.as_str().into();
+    ws.command(&says);
+    let is_announcement = says["type"] == "announcement";
+    loop {
+        let Event::Frame(frame) = ws.event() else { panic!("the connection ended") };
+        match frame["type"].as_str() {
+            Some("error") if frame["nonce"] == nonce.as_str() => {
+                return Err(frame["code"].as_str().expect("a code").to_owned());
+            }
+            Some("announcement") if is_announcement => return Ok(()),
+            Some("text") if frame["nonce"] == nonce.as_str() => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_road_answers_as_the_table_says() {
+    let mut people = People::new();
+    let now = Timestamp::now();
+    let (victim, _) = people.somebody("victim", Role::Guest);
+    let (other_admin, _) = people.somebody("boss", Role::Admin);
+    let mut everybody = Vec::new();
+    for role in Role::ALL {
+        let mut token = |standing: &str| people.somebody(&format!("{role}-{standing}"), *role);
+        let ((good, good_token), (muted, muted_token), (banned, banned_token)) =
+            (token("kind"), token("loud"), token("wild"));
+        people.change(|connection| {
+            accounts::mute(connection, muted, now.unix_ms + 3_600_000, other_admin, &now)?;
+            let ban = Ban { banned: Banned::User(banned), until_ms: None, reason: "".into(), by: other_admin };
+            accounts::ban(connection, &ban, &now)?;
+            accounts::add_member(connection, &room("secret"), good, &now)?;
+            Ok(())
+        });
+        everybody.push(Somebody { role: *role, good: good_token, muted: muted_token, banned: banned_token });
+    }
+    people.change(|connection| {
+        let private = RoomSettings { is_private: true, ..RoomSettings::default() };
+        accounts::set_room(connection, &room("secret"), &private)?;
+        accounts::set_room(connection, &room("closed"), &private)?;
+        let read_only = RoomSettings { posting: Posting::Admins, ..RoomSettings::default() };
+        Ok(accounts::set_room(connection, &room("board"), &read_only)?)
+    });
+    let server = people.serve(&[]);
+    let address = server.addr();
+    // A room that is there, whoever is in it.
+    let _host = Ws::join(&server, "/ws/tea/host");
+    let mut cells = 0;
+    let mut wrong = Vec::new();
+    for row in rows(victim, other_admin) {
+        for somebody in &everybody {
+            let token = somebody.token(row.its.standing);
+            for asked in [Asked::Plainly, Asked::ByCookie(token), Asked::ByBearer(token), Asked::FromElsewhere(token)] {
+                let mut its = row.its;
+                let role = if asked == Asked::Plainly { Role::Guest } else { somebody.role };
+                if asked == Asked::Plainly {
+                    its.standing = Standing::Good;
+                    its.access = if its.access == Access::Public { Access::Public } else { Access::Stranger };
+                }
+                let answer = may(role, row.action, &its);
+                let (method, target, body, success) = (row.http)();
+                let is_reading = method == "GET";
+                let about_me = target.starts_with("/api/session");
+                let expected = match (asked, answer) {
+                    (Asked::FromElsewhere(_), _) if !is_reading => 403,
+                    (Asked::Plainly, Ok(())) if about_me => 401,
+                    (_, Ok(())) => success,
+                    (_, Err(refusal)) => status_of(refusal),
+                };
+                let response = request(address, asked, method, &target, body.as_ref());
+                cells += 1;
+                if response.status != expected {
+                    let said = String::from_utf8_lossy(&response.body).into_owned();
+                    wrong.push(format!(
+                        "{role} {:?} {its:?} {asked:?}: {method} {target}: {} and not {expected}: {said}",
+                        row.action, response.status
+                    ));
+                }
+                let is_public = target.starts_with("/api/rooms/");
+                let shared = response.header("Access-Control-Allow-Origin");
+                assert_eq!(shared, (is_reading && is_public).then_some("*"), "{method} {target}");
+                assert_eq!(response.header("Cache-Control"), Some("no-store"), "{method} {target}");
+                let Some(ws) = &row.ws else { continue };
+                let enters = may(role, Action::Enter, &its);
+                let expected = match (asked, enters, answer) {
+                    (Asked::FromElsewhere(_), ..) => Err("403".to_owned()),
+                    (_, Err(refusal), _) => Err(status_of(refusal).to_string()),
+                    (.., Err(_)) => Err("forbidden".to_owned()),
+                    (.., Ok(())) => Ok(()),
+                };
+                let found = spoken(address, asked, ws);
+                cells += 1;
+                if found != expected {
+                    wrong.push(format!(
+                        "{role} {:?} {its:?} {asked:?}: WebSocket: {found:?} and not {expected:?}",
+                        row.action
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {cells} cells:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(cells > 500, "{cells}");
+}
+
+#[test]
+fn what_the_operator_demands_holds_on_every_road() {
+    for (accounts, registration) in [
+        (Accounts::Optional, Registration::Invite),
+        (Accounts::Required, Registration::Closed),
+        (Accounts::Required, Registration::Open),
+    ] {
+        let mut people = People::new();
+        let tokens: Vec<_> = Role::ALL.iter().map(|role| (*role, people.somebody(role.as_str(), *role).1)).collect();
+        people.session(UserId(Uuid::new_v4()), SessionKind::Guest);
+        let running = people.serve_within(accounts, registration);
+        let address = running.address();
+        for (role, token) in &tokens {
+            let its = Circumstances { accounts, registration, ..Circumstances::default() };
+            let status = |action, success| may(*role, action, &its).map_or_else(status_of, |()| success);
+            for asked in [Asked::ByCookie(token), Asked::ByBearer(token)] {
+                let ask =
+                    |method, target, body: Option<Value>| request(address, asked, method, target, body.as_ref()).status;
+                assert_eq!(ask("GET", "/api/rooms", None), status(Action::Enter, 200), "{role}");
+                assert_eq!(ask("GET", "/api/session", None), status(Action::Enter, 200), "{role}");
+                let said = ask("POST", "/api/rooms/tea/messages", Some(json!({"content": "hi"})));
+                assert_eq!(said, status(Action::Say, 201), "{role}");
+                let entered = spoken(address, asked, &Spoken { room: "tea", says: None });
+                let expected = may(*role, Action::Enter, &its).map_err(|refusal| status_of(refusal).to_string());
+                assert_eq!(entered, expected, "{role}");
+                let invited = ask("POST", "/api/invitations", Some(json!({})));
+                // There would be nothing to do with it where nobody can register.
+                let success = if registration == Registration::Closed { 409 } else { 201 };
+                assert_eq!(invited, status(Action::InviteToRegister, success), "{role} {registration}");
+                let name = Uuid::new_v4().simple().to_string()[..20].to_owned();
+                let account = json!({"username": name, "password": "correct horse battery"});
+                assert_eq!(ask("POST", "/api/accounts", Some(account)), status(Action::Register, 201), "{role}");
+                if may(*role, Action::Register, &its).is_ok() {
+                    // The guest's session has ended with it, where the cookie bore it; the other road is the same.
+                    break;
+                }
+            }
+        }
+        let stranger = request(address, Asked::Plainly, "POST", "/api/session", Some(&json!({"username": "Ana"})));
+        assert_eq!(stranger.status, if accounts == Accounts::Required { 401 } else { 201 });
+        if accounts == Accounts::Required {
+            assert_eq!(stranger.json()["error"], "one must be logged in here");
+        }
+        running.stop();
+    }
+}
