@@ -36,7 +36,7 @@ export class Past {
     this.translate();
   }
 
-  // Turns to a room; `isOwn` knows a frame of ours.
+  // Turns to a room; `isOwn` is asked of each frame that is brought, and knows one of ours.
   open(room, isOwn) {
     this.close();
     this.#room = room;

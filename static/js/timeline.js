@@ -334,11 +334,11 @@ export class Timeline {
     return element;
   }
 
-  #dressPending(element, { state, code, sentence }) {
+  #dressPending(element, { state, code, sentence, name }) {
     const failed = state === "failed";
     element.dataset.state = state;
     const key = `error.${code}`;
-    const known = this.#lang.t(key);
+    const known = this.#lang.t(key, { name });
     const reason = known === key ? sentence || this.#lang.t("error.unknown") : known;
     element.querySelector(".state").textContent = this.#lang.t(`outbox.${state}`, { reason });
     for (const name of ["retry", "discard"]) {

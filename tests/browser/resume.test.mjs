@@ -2,41 +2,10 @@
 
 import assert from "node:assert/strict";
 
-import { scene } from "./support.mjs";
+import { enterWired, scene, wire } from "./support.mjs";
 
 // Where the page keeps who it is to the server.
 const TOKEN = "adda.token./";
-
-// Stands between a page and the server. `out` and `in` see each frame and say whether it may pass; `cut` ends the
-// connection as a network would; while `closed` no new one is let through.
-async function wire(page) {
-  const between = { out: () => true, in: () => true, closed: false, attempts: 0, addresses: [], cut: () => {} };
-  await page.routeWebSocket(/\/ws\?/, (route) => {
-    between.attempts += 1;
-    between.addresses.push(new URL(route.url()));
-    if (between.closed) return route.close({ code: 1013 });
-    const server = route.connectToServer();
-    between.cut = () => {
-      server.close();
-      return route.close({ code: 1011 });
-    };
-    between.tell = (frame) => route.send(JSON.stringify(frame));
-    route.onMessage((data) => between.out(JSON.parse(data)) && server.send(data));
-    server.onMessage((data) => between.in(JSON.parse(data)) && route.send(data));
-    return undefined;
-  });
-  return between;
-}
-
-async function enterWired(adda, name, room) {
-  let between;
-  const person = await adda.enter(name, room, {
-    prepare: async (page) => {
-      between = await wire(page);
-    },
-  });
-  return [person, between];
-}
 
 scene("the server goes and comes back, and nothing is lost or doubled", { losesServer: true }, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
