@@ -45,26 +45,23 @@ export class Outbox {
     this.changed();
   }
 
-  // The room is reached as `self` and its latest messages are seen: what went out before and was not among them goes
-  // out again.
+  // The room is reached as `self` and its latest messages are seen: what is not among them goes out.
   async open(self) {
     const opening = Symbol("opening");
     this.#opening = opening;
     await this.#unsent.takeOver();
     if (this.#opening !== opening) return;
-    for (const item of this.#unsent.list()) {
-      if (item.state === "sent") this.#unsent.update({ ...item, state: "queued" });
-    }
     this.#self = self;
     this.changed();
   }
 
-  // The connection is gone. What is under way stays "sent" until the room is reached again.
+  // The connection is gone. What is under way has to go out again, unless its copy comes first.
   close() {
     this.#opening = null;
     this.#self = null;
-    clearTimeout(this.#answerTimer);
     this.#endPause();
+    for (const item of this.#unsent.list().filter(isSent)) this.#unsent.update({ ...item, state: "queued" });
+    this.changed();
   }
 
   // The author's own copy came: live, in the replay, from the past, or because it was sent twice.

@@ -85,6 +85,64 @@ scene("history that comes a second time is shown once, and then there is no gap"
   assert.equal(await ana.page.locator(".line.gap").count(), 0);
 });
 
+scene("a page that read too slowly comes back soon, and gets what it missed", { keepsMuch: true, flags: ["--rate", "0"] }, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  let between;
+  const ana = await adda.open({
+    prepare: async (page) => {
+      between = await wire(page);
+      await page.clock.install();
+    },
+  });
+  await ana.join("Ana", "tea");
+  bot.say("one");
+  await ana.sees("one");
+  // What it resumes after has gone meanwhile, so that the server begins anew, and far from where the page left off.
+  between.tell({ ...bot.frames.find(({ type }) => type === "text"), id: crypto.randomUUID(), seq: 9, content: "gone" });
+  await ana.sees("gone");
+  await ana.page.clock.pauseAt(Date.now() + 60_000);
+  await between.cut(1013);
+  await ana.disconnected();
+  const missed = Array.from({ length: 320 }, (_, i) => `missed ${i + 1}`);
+  for (const text of missed) bot.say(text);
+  await bot.heardText(missed.at(-1));
+  let reset;
+  between.in = (frame) => {
+    if (frame.type === "welcome") reset = frame.reset;
+    return true;
+  };
+  await ana.page.clock.runFor(500);
+  await ana.connected();
+  await ana.sees("missed 1");
+  assert.equal(reset, true);
+  await ana.page.locator(".line.gap").waitFor({ state: "detached" });
+  assert.deepEqual(await ana.messages(), ["one", "gone", ...missed]);
+});
+
+scene("what is kept of a time that the server can't resume from is shown, and that something may be missing", {
+  losesServer: true,
+  flags: ["--rate", "0", "--data", ":memory:"],
+}, async (adda) => {
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  await ana.say("before");
+  await ana.sees("before");
+  between.closed = true;
+  await adda.lose();
+  await ana.disconnected();
+  await adda.start();
+  const bot = await adda.bot("Tomas", "tea");
+  const since = Array.from({ length: 70 }, (_, i) => `since ${i + 1}`);
+  for (const text of since) bot.say(text);
+  await bot.heardText(since.at(-1));
+  between.closed = false;
+  await ana.page.click("#lost-retry");
+  await ana.sees("since 1");
+  await ana.seesLine("gap", "Some messages may be missing here.");
+  assert.deepEqual(await ana.messages(), ["before", ...since]);
+  const kinds = await ana.page.locator("#timeline > :not(.join, .leave)").evaluateAll((lines) => lines.slice(1, 4).map((e) => e.className.split(" ")[0]));
+  assert.deepEqual(kinds, ["message", "line", "message"], "the gap stands between");
+});
+
 scene("a message whose ack was lost is found in the replay and not sent again", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
@@ -294,7 +352,7 @@ scene("it waits longer after each failure, and not at all once the page is seen 
   await ana.disconnected();
   const attempts = between.attempts;
 
-  // The pause is at most 500 ms at first; closed with 1013, it is 7.5 to 15 s.
+  // The pause is at most 500 ms at first; closed with 1013 before the room was reached, it is 7.5 to 15 s.
   await ana.page.clock.runFor(500);
   await ana.disconnected();
   assert.equal(between.attempts, attempts + 1);

@@ -71,9 +71,9 @@ export async function wire(page) {
     between.addresses.push(new URL(route.url()));
     if (between.closed) return route.close({ code: 1013 });
     const server = route.connectToServer();
-    between.cut = () => {
+    between.cut = (code = 1011) => {
       server.close();
-      return route.close({ code: 1011 });
+      return route.close({ code });
     };
     between.tell = (frame) => route.send(JSON.stringify(frame));
     route.onMessage((data) => between.out(JSON.parse(data)) && server.send(data));
