@@ -15,6 +15,35 @@ const DRAIN_BYTES_MAX: usize = 512 * 1024;
 /// What is read of it at once.
 const DRAIN_CHUNK_BYTES: usize = 4 * 1024;
 
+/// What every answer says, ours and those of the handlers, unless it says something else by that name.
+///
+/// An answer is nobody's page or script, and is kept by nobody, unless a handler knows better. `Referrer-Policy` must
+/// not be `no-referrer`: then a form of our own would be sent with `Origin: null` (Fetch, “append a request `Origin`
+/// header”).
+pub const STANDING: [(&str, &str); 7] = [
+    ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+];
+
+/// Adds to an answer's head what is [`STANDING`] and what it does not say itself.
+pub fn complete(head: &mut String, says: impl Fn(&str) -> bool) {
+    for (name, value) in STANDING.iter().filter(|(name, _)| !says(name)) {
+        push_field(head, name, value);
+    }
+}
+
+fn push_field(head: &mut String, name: &str, value: &str) {
+    head.push_str(name);
+    head.push_str(": ");
+    head.push_str(value);
+    head.push_str("\r\n");
+}
+
 /// A refusal as HTTP shows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Problem<'a> {
@@ -44,19 +73,16 @@ impl<'a> Problem<'a> {
         // 204 has no body, and says nothing of one (RFC 9110, section 8.6).
         let body = if self.status == 204 { Vec::new() } else { http_error(self.sentence, self.code) };
         if !body.is_empty() {
-            head.push_str("Content-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n");
-            head.push_str("Cache-Control: no-store\r\n");
-            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+            push_field(&mut head, "Content-Type", "application/json");
+            push_field(&mut head, "Content-Length", &body.len().to_string());
         }
         // `Upgrade` is a hop's own and has to be named as such (RFC 9110, section 7.8).
         let upgrades = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
         head.push_str(if upgrades { "Connection: close, Upgrade\r\n" } else { "Connection: close\r\n" });
         for (name, value) in self.headers {
-            head.push_str(name);
-            head.push_str(": ");
-            head.push_str(value);
-            head.push_str("\r\n");
+            push_field(&mut head, name, value);
         }
+        complete(&mut head, |name| self.headers.iter().any(|(said, _)| said.eq_ignore_ascii_case(name)));
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
         if !self.head_only {
@@ -151,7 +177,10 @@ mod tests {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
         assert!(head.contains("\r\nConnection: close, Upgrade\r\n"));
-        assert!(head.ends_with("\r\nUpgrade: websocket"));
+        assert!(head.contains("\r\nUpgrade: websocket\r\n"));
+        for (name, value) in STANDING {
+            assert_eq!(head.matches(&format!("\r\n{name}: {value}")).count(), 1, "{name}");
+        }
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
         assert_eq!(body, r#"{"error":"speak \"WebSocket\"","code":"upgrade_required"}"#);
         let without = Problem { head_only: true, ..problem };

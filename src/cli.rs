@@ -8,7 +8,7 @@ use chrono::DateTime;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::config::{Config, Data, Durability, Keep, Origin};
+use crate::config::{Cidr, Config, Data, Durability, Keep, Origin};
 use crate::limits::{DATA_BYTES_MIN, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX};
 use crate::model::{RoomId, Timestamp};
 use crate::tools::{Export, Format};
@@ -104,20 +104,20 @@ pub struct Serve {
     pub listen: Option<SocketAddr>,
 
     /// Where messages are kept, made where it is not; `:memory:` keeps the latest, and nothing beyond the process
-    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = ":memory:")]
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db")]
     pub data: PathBuf,
 
     /// Whether an acked message survives a power cut (full) or a crash of the process only (normal)
     #[arg(long, env = "ADDA_DURABILITY", value_name = "LEVEL", default_value = "full", value_parser = durability)]
     pub durability: Durability,
 
-    /// How long messages are kept, such as 90d or 12h [default: for good]
-    #[arg(long, env = "ADDA_RETENTION", value_name = "TIME", value_parser = retention)]
-    pub retention: Option<Duration>,
+    /// How long messages are kept, such as 90d or 12h; 0 is for good
+    #[arg(long, env = "ADDA_RETENTION", value_name = "TIME", default_value = "90d", value_parser = retention)]
+    pub retention: Duration,
 
-    /// How large the database may grow before the oldest messages go, such as 1G [default: as the disk allows]
-    #[arg(long, env = "ADDA_MAX_DATA", value_name = "BYTES", value_parser = data_bytes)]
-    pub max_data: Option<u64>,
+    /// How large the database may grow before the oldest messages go; 0 is as the disk allows
+    #[arg(long, env = "ADDA_MAX_DATA", value_name = "BYTES", default_value = "1G", value_parser = data_bytes)]
+    pub max_data: u64,
 
     /// Stored messages that are shown on joining a room
     #[arg(long, env = "ADDA_HISTORY", value_name = "N", default_value_t = Limits::default().history_default as u64,
@@ -127,6 +127,11 @@ pub struct Serve {
     /// Pages of this origin may connect too; may be given again, or separated by commas
     #[arg(long = "origin", env = "ADDA_ORIGIN", value_name = "URL", value_delimiter = ',')]
     pub origins: Vec<Origin>,
+
+    /// Believe this proxy, or these, when they say whom they ask for (Forwarded or X-Forwarded-For); may be given again, or
+    /// separated by commas
+    #[arg(long = "trusted-proxy", env = "ADDA_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Cidr>,
 
     /// Connections at once, where that is fewer than the system allows
     #[arg(long, env = "ADDA_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -140,7 +145,7 @@ pub struct Serve {
     #[arg(long, env = "ADDA_MAX_CONTENT", value_name = "BYTES", default_value = "8192", value_parser = content_bytes)]
     pub max_content: usize,
 
-    /// Messages a second from one connection; 0 is no limit
+    /// Messages a second from one user (from one address 20 times as many); 0 is no limit, nor for new connections
     #[arg(long, env = "ADDA_RATE", value_name = "N/s", default_value = "10/s", value_parser = rate)]
     pub rate: u32,
 
@@ -179,16 +184,22 @@ impl Serve {
         }
         config.data = if self.data.as_os_str() == ":memory:" { Data::Memory } else { Data::File(self.data.clone()) };
         config.durability = self.durability;
-        config.keep = Keep { retention: self.retention, bytes_max: self.max_data };
+        config.keep = Keep {
+            retention: (!self.retention.is_zero()).then_some(self.retention),
+            bytes_max: (self.max_data > 0).then_some(self.max_data),
+        };
         config.origins.clone_from(&self.origins);
+        config.proxies.clone_from(&self.trusted_proxies);
         config.connections_max = self.max_connections;
         config.connections_per_address_max = self.max_per_ip;
+        // A rate without a burst has none to bound, and the other way round.
+        let is_limited = self.rate > 0 && self.burst > 0;
         config.limits = Limits {
             history_default: usize::try_from(self.history).unwrap_or(HISTORY_MAX),
             content_bytes_max: self.max_content,
-            // A rate without a burst has none to bound, and the other way round.
-            rate_per_s: if self.burst == 0 { 0 } else { self.rate },
+            rate_per_s: if is_limited { self.rate } else { 0 },
             rate_burst: self.burst,
+            handshakes_per_s: if is_limited { config.limits.handshakes_per_s } else { 0 },
             outbox_bytes_max: self.outbox_bytes,
             ping_interval: self.ping_interval,
             ..config.limits
@@ -223,13 +234,21 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 fn retention(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
     let fits = time(text).filter(|time| (1..=36_500 * 86_400).contains(&time.as_secs()));
-    fits.ok_or_else(|| "a retention is from 1s to 36500d, such as 90d, 12h or 30m".to_owned())
+    fits.ok_or_else(|| "a retention is from 1s to 36500d, such as 90d, 12h or 30m, or 0 for no end".to_owned())
 }
 
 fn data_bytes(text: &str) -> Result<u64, String> {
+    if text == "0" {
+        return Ok(0);
+    }
     let fits = bytes(text).map(|count| count as u64).filter(|count| (DATA_BYTES_MIN..=1 << 46).contains(count));
-    fits.ok_or_else(|| format!("a database has from {}M to 65536G, such as 1G", DATA_BYTES_MIN >> 20))
+    fits.ok_or_else(|| {
+        format!("a database has from {}M to 65536G, such as 1G, or 0 for no bound", DATA_BYTES_MIN >> 20)
+    })
 }
 
 fn data_file(text: &str) -> Result<PathBuf, String> {
@@ -343,16 +362,22 @@ mod tests {
                 "--ping-interval=500ms",
                 "--outbox-bytes=2M",
                 "--max-content=1K",
-                "--retention=90d",
-                "--max-data=1G",
+                "--data=:memory:",
+                "--retention=12h",
+                "--max-data=0",
             ],
             Some("80"),
         );
         let given = given.unwrap();
         assert_eq!(given.listen.to_string(), "[::1]:0");
-        assert_eq!(given.limits.rate_per_s, 0);
-        let keep = Keep { retention: Some(Duration::from_secs(90 * 86_400)), bytes_max: Some(1 << 30) };
-        assert_eq!((plain.keep, given.keep), (Keep::default(), keep));
+        assert_eq!((given.limits.rate_per_s, given.limits.handshakes_per_s), (0, 0));
+        assert!(plain.limits.handshakes_per_s > 0 && plain.proxies.is_empty());
+        let proxies = config(&["--trusted-proxy=10.0.0.0/8, ::1", "--trusted-proxy=127.0.0.1"], None).unwrap().proxies;
+        assert_eq!(proxies.len(), 3);
+        let keep = Keep { retention: Some(Duration::from_secs(43_200)), bytes_max: None };
+        assert_eq!((plain.keep, given.keep), (Config::default().keep, keep));
+        assert_eq!((plain.data, given.data), (Config::default().data, Data::Memory));
+        assert_eq!(config(&["--retention=0"], None).unwrap().keep.retention, None);
         assert_eq!(given.limits.ping_interval, Duration::from_millis(500));
         assert_eq!((given.limits.outbox_bytes_max, given.limits.content_bytes_max), (2 << 20, 1 << 10));
         assert_eq!(config(&[], Some("8080")).unwrap().listen.to_string(), "0.0.0.0:8080");
@@ -397,6 +422,9 @@ mod tests {
             ["--history=201"],
             ["--max-connections=0"],
             ["--origin=ftp://x"],
+            ["--trusted-proxy=proxy.example"],
+            ["--trusted-proxy=10.0.0.1/8"],
+            ["--trusted-proxy="],
             ["--log=loud"],
             ["--no-such-flag"],
             ["dance"],

@@ -1,11 +1,13 @@
 //! What an operator can set, as values: the flags are read in `cli`, and nothing else knows how.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::limits::Limits;
+use crate::role::{Accounts, Registration};
 
 /// Everything that [`start`](crate::start) needs to know.
 #[derive(Debug, Clone)]
@@ -20,10 +22,16 @@ pub struct Config {
     pub keep: Keep,
     /// Pages besides our own that may open a WebSocket here (`--origin`).
     pub origins: Vec<Origin>,
+    /// Proxies that are believed when they say whom they ask for (`--trusted-proxy`).
+    pub proxies: Vec<Cidr>,
     /// Connections at once, where the operator wants fewer than the system allows (`--max-connections`).
     pub connections_max: Option<u64>,
     /// Connections at once from one address, IPv6 by /64; 0 for no limit (`--max-per-ip`).
     pub connections_per_address_max: u32,
+    /// Whether one must have an account to come in (`--accounts`).
+    pub accounts: Accounts,
+    /// How one comes to one (`--registration`).
+    pub registration: Registration,
     /// The bounds.
     pub limits: Limits,
 }
@@ -32,12 +40,15 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 3000)),
-            data: Data::Memory,
+            data: Data::File("adda.db".into()),
             durability: Durability::Full,
-            keep: Keep::default(),
+            keep: Keep { retention: Some(Duration::from_secs(90 * 86_400)), bytes_max: Some(1 << 30) },
             origins: Vec::new(),
+            proxies: Vec::new(),
             connections_max: None,
             connections_per_address_max: 0,
+            accounts: Accounts::default(),
+            registration: Registration::default(),
             limits: Limits::default(),
         }
     }
@@ -61,13 +72,89 @@ pub enum Durability {
     Normal,
 }
 
-/// How much is kept; the oldest messages go first. By default, all.
+/// How much is kept; the oldest messages go first. Without bounds, all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Keep {
     /// How old a message may be.
     pub retention: Option<Duration>,
     /// Bytes of the database, about.
     pub bytes_max: Option<u64>,
+}
+
+impl Keep {
+    /// The moment before which a message is too old, in milliseconds since 1970; 0 where none is.
+    #[must_use]
+    pub fn since_ms(self, now_ms: u64) -> u64 {
+        let ms = |retention: Duration| u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        self.retention.map_or(0, |retention| now_ms.saturating_sub(ms(retention)))
+    }
+}
+
+/// Addresses that begin alike (RFC 4632), IPv4 ones always as such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    first: IpAddr,
+    length: u32,
+}
+
+/// Why a text is not a range of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CidrError {
+    /// It is neither an address nor an address and a length.
+    #[error("a range of addresses looks like 10.0.0.0/8, fd00::/8 or 127.0.0.1")]
+    Malformed,
+    /// Its address has bits beyond its length, so either of them may be meant otherwise.
+    #[error("that length takes more addresses than begin there; the range from its first address on is {0}/{1}")]
+    Bits(IpAddr, u32),
+}
+
+impl FromStr for Cidr {
+    type Err = CidrError;
+
+    fn from_str(text: &str) -> Result<Self, CidrError> {
+        let text = text.trim();
+        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+        let given: IpAddr = address.parse().map_err(|_| CidrError::Malformed)?;
+        let bits = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
+        let length: u32 = match length {
+            None => bits(given),
+            Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+                digits.parse().ok().filter(|length| *length <= bits(given)).ok_or(CidrError::Malformed)?
+            }
+            Some(_) => return Err(CidrError::Malformed),
+        };
+        // `::ffff:10.0.0.0/104` is `10.0.0.0/8`; what is wider than all of IPv4 stays what it is.
+        let canonical = given.to_canonical();
+        let (address, length) = match length.checked_sub(bits(given) - bits(canonical)) {
+            Some(length) => (canonical, length),
+            None => (given, length),
+        };
+        let range = Self { first: masked(address, length), length };
+        if range.first == address { Ok(range) } else { Err(CidrError::Bits(range.first, length)) }
+    }
+}
+
+impl Cidr {
+    /// Whether an address is one of them.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv4() == self.first.is_ipv4() && masked(address, self.length) == self.first
+    }
+}
+
+/// The first `length` bits of an address, and no others.
+fn masked(address: IpAddr, length: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - length.min(32)).unwrap_or(0);
+            IpAddr::V4((v4.to_bits() & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - length.min(128)).unwrap_or(0);
+            IpAddr::V6((v6.to_bits() & mask).into())
+        }
+    }
 }
 
 /// Where a page came from: scheme, host and port (RFC 6454, section 4).
@@ -99,24 +186,41 @@ impl FromStr for Origin {
     }
 }
 
+impl fmt::Display for Origin {
+    /// As a browser says it (RFC 6454, section 6.1).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.host)?;
+        if self.port == self.port_default() { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
+}
+
 impl Origin {
     /// Whether what a request says of its Origin lets it act here. Programs send none. A page's must be ours, of the host
-    /// that the request is for, or one that the operator named.
+    /// that the request is for, or one that the operator named. Where it is known that the request came by TLS, a page
+    /// that did not is not ours: whoever sits on its way could have written it.
     #[must_use]
-    pub fn is_welcome(given: Option<&str>, host: Option<&str>, named: &[Self]) -> bool {
+    pub fn is_welcome(given: Option<&str>, host: Option<&str>, is_secure: bool, named: &[Self]) -> bool {
         let Some(given) = given else { return true };
-        given
-            .parse::<Self>()
-            .is_ok_and(|origin| named.contains(&origin) || host.is_some_and(|host| origin.is_served_by(host)))
+        given.parse::<Self>().is_ok_and(|origin| {
+            let is_own = || (!is_secure || origin.is_secure()) && host.is_some_and(|host| origin.is_served_by(host));
+            named.contains(&origin) || is_own()
+        })
     }
 
     /// Whether a page of this origin was served by the host that a request names (its Host header).
     /// A Host without a port means the default one of the page's scheme, which a proxy may have taken off.
     #[must_use]
     pub fn is_served_by(&self, host_header: &str) -> bool {
-        let port_default = if self.scheme == "https" { 443 } else { 80 };
         split_host(host_header)
-            .is_some_and(|(host, port)| host == self.host && port.unwrap_or(port_default) == self.port)
+            .is_some_and(|(host, port)| host == self.host && port.unwrap_or(self.port_default()) == self.port)
+    }
+
+    fn is_secure(&self) -> bool {
+        self.scheme == "https"
+    }
+
+    fn port_default(&self) -> u16 {
+        if self.is_secure() { 443 } else { 80 }
     }
 }
 
@@ -161,6 +265,61 @@ mod tests {
         ] {
             assert_eq!(origin.parse::<Origin>().unwrap().is_served_by(host), same, "{origin} at {host}");
         }
+    }
+
+    #[test]
+    fn behind_tls_only_pages_of_tls_are_ours() {
+        for (origin, is_secure, welcome) in [
+            ("https://chat.example", true, true),
+            ("http://chat.example", true, false),
+            ("http://chat.example", false, true),
+            ("https://chat.example", false, true),
+            ("http://friend.example", true, true),
+            ("https://chat.example:8443", true, false),
+        ] {
+            let named = ["http://friend.example".parse().unwrap()];
+            assert_eq!(Origin::is_welcome(Some(origin), Some("chat.example"), is_secure, &named), welcome, "{origin}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_said_as_a_browser_says_it() {
+        for (given, said) in [
+            ("HTTPS://Chat.example:443/", "https://chat.example"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+            ("http://a:443", "http://a:443"),
+        ] {
+            assert_eq!(given.parse::<Origin>().unwrap().to_string(), said);
+        }
+    }
+
+    #[test]
+    fn a_range_has_the_addresses_that_begin_alike() {
+        for (range, address, has) in [
+            ("10.0.0.0/8", "10.255.1.2", true),
+            ("10.0.0.0/8", "11.0.0.0", false),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("10.0.0.0/8", "::10.1.2.3", false),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1/32", "127.0.0.2", false),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("::/0", "203.0.113.9", false),
+            ("2001:db8::/33", "2001:db8:7fff::1", true),
+            ("2001:db8::/33", "2001:db8:8000::1", false),
+            ("::1/128", "::1", true),
+        ] {
+            assert_eq!(range.parse::<Cidr>().unwrap().has(address.parse().unwrap()), has, "{address} in {range}");
+        }
+        for text in
+            ["", "10", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/-1", "::/129", "/8", "a/8", "10.0.0.0/8/8"]
+        {
+            assert_eq!(text.parse::<Cidr>(), Err(CidrError::Malformed), "{text}");
+        }
+        assert!("10.1.2.3/8".parse::<Cidr>().unwrap_err().to_string().ends_with("10.0.0.0/8"));
     }
 
     #[test]

@@ -51,6 +51,7 @@ mod tests {
         for ms in [1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_001, 1_600_000_000_000] {
             let id = ids.next(&Timestamp::at(ms));
             assert!(id > last, "{id} after {last}");
+            assert!(id.unix_ms() >= ms && id.unix_ms() <= 1_700_000_000_001);
             last = id;
         }
     }

@@ -43,16 +43,19 @@
 //! - The hub touches no disk, parses no JSON from clients and never blocks on a socket.
 //! - A session writes to no socket after the handshake.
 //! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`.
-//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over `head answer` over
-//!   `hub` over `store` over `protocol ws` over `model limits rate metrics config ids vital`.
+//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over
+//!   `head client answer` over `hub` over `store` over `protocol ws` over `model limits rate metrics config ids threads`.
 
 pub mod answer;
+pub mod auth;
 pub mod capacity;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod head;
 pub mod http;
 pub mod hub;
+pub mod identity;
 pub mod ids;
 pub mod limits;
 pub mod listener;
@@ -62,10 +65,12 @@ pub mod model;
 pub mod protocol;
 pub mod rate;
 pub mod relay;
+pub mod role;
 pub mod session;
 pub mod store;
+pub mod threads;
 pub mod tools;
-pub mod vital;
+
 pub mod ws;
 
 use std::net::SocketAddr;
@@ -80,6 +85,7 @@ use hub::Command;
 use limits::{REQUESTS_STOP_WAIT, STOP_WAIT};
 use listener::{Caps, Front, Listening};
 use metrics::Metrics;
+use rate::Paces;
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +99,9 @@ pub enum StartError {
     /// The handlers of HTTP can't be started.
     #[error("failed to start the web server: {0}")]
     Http(#[source] http::StartError),
+    /// What is set of rooms and people can't be read; the log says why.
+    #[error("failed to read what is set of rooms and people")]
+    House,
     /// The system gives no thread.
     #[error("failed to start a thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -114,8 +123,19 @@ pub struct Running {
 /// # Errors
 /// [`StartError`], with nothing left running that a client could reach.
 pub fn start(config: Config) -> Result<Running, StartError> {
-    let Config { listen, data, durability, keep, origins, connections_max, connections_per_address_max, limits } =
-        config;
+    let Config {
+        listen,
+        data,
+        durability,
+        keep,
+        origins,
+        proxies,
+        connections_max,
+        connections_per_address_max,
+        accounts,
+        registration,
+        limits,
+    } = config;
     let (connections_max, term) = capacity::Bounds::raise_and_read().connections_max(connections_max);
     let socket = listener::open(listen).map_err(|error| StartError::Listen(listen, error))?;
     let address = socket.local_addr().map_err(|error| StartError::Listen(listen, error))?;
@@ -123,23 +143,23 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = hub::channel();
-    let (writer, reader, mut inner) = store::start(&data, durability, keep, Arc::clone(&metrics))?;
-    let hub = hub::start(commanded, writer, reader.clone(), limits, Arc::clone(&metrics));
+    let store::Started { writer, reader, registry, threads: mut inner } =
+        store::start(&data, durability, keep, Arc::clone(&metrics))?;
+    let house = registry.read(store::accounts::house).map_err(|_| StartError::House)?;
+    let rules = hub::Rules::new(accounts, house);
+    let door = identity::Door::new(registry, accounts);
+    let hub = hub::start(commanded, writer, reader.clone(), rules, keep, limits, Arc::clone(&metrics));
     inner.extend(hub.map_err(StartError::Thread)?);
     let handle = hub::Handle::new(commands.clone(), reader);
-    let policy = http::Policy { origins: origins.clone(), limits };
-    let http = http::Server::start(handle.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
+    let paces = Arc::new(Paces::new(&limits));
+    let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), registration, limits };
+    let http =
+        http::Server::start(handle.clone(), door.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
-    let sessions = session::Context {
-        commands: commands.clone(),
-        decoder: session::chat,
-        directory: handle.clone(),
-        origins,
-        limits,
-        metrics,
-    };
+    let sessions =
+        session::Context { commands: commands.clone(), decoder: session::chat, door, origins, paces, limits, metrics };
     let caps = Caps { connections_max, per_address_max: connections_per_address_max };
-    let listening = Listening::start(socket, Front { sessions, relay }, caps).map_err(StartError::Thread)?;
+    let listening = Listening::start(socket, Front { sessions, relay, proxies }, caps).map_err(StartError::Thread)?;
     Ok(Running { address, listening, commands, http, inner })
 }
 

@@ -107,6 +107,10 @@ pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Guests that `:memory:` knows again.
 pub const GUESTS_KEPT_MAX: usize = 50_000;
 
+/// Changes of accounts and the like that wait for the store's thread.
+pub const CHANGES_WAITING_MAX: usize = 64;
+/// How long one may take before whoever asked is told that the server is busy.
+pub const STORE_ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How long the hub takes to answer a question of REST before it is called busy.
 pub const HUB_ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// How long a connection that was told its close code may take to go.
@@ -119,9 +123,15 @@ pub const STOP_WAIT: Duration = Duration::from_secs(4);
 pub const REQUESTS_STOP_WAIT: Duration = Duration::from_millis(500);
 const _: () = assert!(CLOSE_WAIT.as_millis() < STOP_WAIT.as_millis());
 
-/// Addresses whose rate is remembered.
+/// Addresses and users whose rate is remembered though nobody of them is here.
 pub const RATES_KEPT_MAX: usize = 10_000;
+/// How many must be remembered before it is looked who can be forgotten.
+pub const PACES_SWEPT_AT_MIN: usize = 1_000;
+/// How many users' messages may come from one address: a school has one, and so has a household.
+pub const USERS_PER_ADDRESS: u32 = 20;
 
+/// People whose last word in a room with slow mode is remembered, before those who may speak again are forgotten.
+pub const SLOW_MODE_KEPT_MAX: usize = 10_000;
 /// Refused frames, one forgiven each second, after which a connection is closed for abuse (1008).
 pub const STRIKES_MAX: u32 = 200;
 
@@ -142,12 +152,18 @@ pub struct Limits {
     pub outbox_bytes_max: usize,
     /// How long a member's socket may take nothing while something waits for it.
     pub outbox_stall: Duration,
+    /// How long a connection that was lost keeps its place; 0 for not at all (`--lease`).
+    pub lease: Duration,
     /// From one ping to the next (`--ping-interval`).
     pub ping_interval: Duration,
-    /// Messages a second that a connection may send; 0 for no limit (`--rate`).
+    /// Messages a second that a user may send; 0 for no limit (`--rate`).
     pub rate_per_s: u32,
-    /// Messages that it may send at once after a pause (`--burst`).
+    /// Messages that they may send at once after a pause (`--burst`).
     pub rate_burst: u32,
+    /// WebSockets a second that an address may open; 0 for no limit.
+    pub handshakes_per_s: u32,
+    /// WebSockets that it may open at once after a pause: a school behind one address comes in together.
+    pub handshakes_burst: u32,
 }
 
 impl Limits {
@@ -169,9 +185,12 @@ impl Default for Limits {
             history_default: 5,
             outbox_bytes_max: 1024 * 1024,
             outbox_stall: Duration::from_secs(10),
+            lease: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             rate_per_s: 10,
             rate_burst: 30,
+            handshakes_per_s: 20,
+            handshakes_burst: 300,
         }
     }
 }

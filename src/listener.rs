@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,17 +14,21 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 
-use crate::answer::Problem;
+use crate::answer::{self, Problem};
+use crate::client::{Client, is_forwarded, is_proxy};
+use crate::config::Cidr;
 use crate::head::{self, Head};
 use crate::limits::{REFUSED_MAX, STACK_BYTES};
 use crate::metrics::{Metrics, Refusal};
 use crate::model::ConnectionId;
+use crate::rate::subscriber_of;
 use crate::relay::Relay;
 use crate::session::{self, Context};
+use crate::threads::yield_to_the_hub;
 
 /// Connections that the system holds for us while all threads are busy starting.
 const BACKLOG: i32 = 4_096;
-/// How much less urgent a connection's thread is than the hub, in the scheduler's steps of about a quarter.
+/// How much less urgent a connection's thread is than the hub.
 const NICE: i32 = 5;
 /// How long an error of accept is waited out: at first, and at the most.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
@@ -34,6 +38,16 @@ const REFUSED_WAIT: Duration = Duration::from_secs(1);
 /// How often the refused are looked at.
 const REFUSED_LOOK: Duration = Duration::from_millis(20);
 
+/// Why a connection is turned away.
+const FULL: Problem<'_> = Problem {
+    headers: &[("Retry-After", "5")],
+    ..Problem::new(503, "the server has as many connections as it can carry", "busy")
+};
+const SHARE_TAKEN: Problem<'_> = Problem {
+    headers: &[("Retry-After", "5")],
+    ..Problem::new(503, "there are as many connections from this address as it may have", "busy")
+};
+
 /// What every connection's thread needs; shared by all of them.
 #[derive(Debug)]
 pub struct Front {
@@ -41,6 +55,8 @@ pub struct Front {
     pub sessions: Context,
     /// Where everything else goes.
     pub relay: Relay,
+    /// Peers that are believed when they say whom they ask for.
+    pub proxies: Vec<Cidr>,
 }
 
 /// How many connections there may be.
@@ -80,7 +96,12 @@ impl Listening {
     /// Where the system gives no thread.
     pub fn start(socket: TcpListener, front: Front, caps: Caps) -> io::Result<Self> {
         let socket = Arc::new(socket);
-        let open = Arc::new(Open { caps, count: AtomicU64::new(0), addresses: Mutex::default() });
+        let open = Arc::new(Open {
+            caps,
+            count: AtomicU64::new(0),
+            addresses: Mutex::default(),
+            has_warned: AtomicBool::new(false),
+        });
         // A refused connection that finds the queue full is closed without a word.
         let (refuse, refused) = bounded(REFUSED_MAX);
         let refuser = thread::Builder::new()
@@ -118,35 +139,46 @@ struct Open {
     caps: Caps,
     count: AtomicU64,
     addresses: Mutex<HashMap<IpAddr, u32>>,
+    /// Whether the log has told of a proxy that is not trusted; one line will do.
+    has_warned: AtomicBool,
 }
 
 /// One connection's share of the caps, given back when it is dropped.
 struct Place {
     open: Arc<Open>,
     metrics: Arc<Metrics>,
+    /// Whose share of its address's cap it is; nobody's yet where the head has to say.
     address: Option<IpAddr>,
 }
 
 impl Open {
-    /// Takes a place for a connection, or says which cap is reached. Only the listening thread takes places.
-    fn take(self: &Arc<Self>, peer: IpAddr, metrics: &Arc<Metrics>) -> Result<Place, Refusal> {
+    /// Takes a place for a connection, or nothing where all are taken. Only the listening thread takes places.
+    fn take(self: &Arc<Self>, metrics: &Arc<Metrics>) -> Option<Place> {
         if self.count.load(Ordering::Acquire) >= self.caps.connections_max {
-            return Err(Refusal::Connections);
-        }
-        let mut address = None;
-        if self.caps.per_address_max > 0 {
-            let key = network_of(peer);
-            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = addresses.entry(key).or_default();
-            if *count >= self.caps.per_address_max {
-                return Err(Refusal::PerAddress);
-            }
-            *count += 1;
-            address = Some(key);
+            return None;
         }
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
         metrics.connections.set(usize::try_from(count).unwrap_or(usize::MAX));
-        Ok(Place { open: Arc::clone(self), metrics: Arc::clone(metrics), address })
+        Some(Place { open: Arc::clone(self), metrics: Arc::clone(metrics), address: None })
+    }
+}
+
+impl Place {
+    /// Counts the connection as one of this address's, or says that it has no more.
+    fn is_within_share(&mut self, address: IpAddr) -> bool {
+        let most = self.open.caps.per_address_max;
+        if most == 0 {
+            return true;
+        }
+        let key = subscriber_of(address);
+        let mut addresses = self.open.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = addresses.entry(key).or_default();
+        if *count >= most {
+            return false;
+        }
+        *count += 1;
+        self.address = Some(key);
+        true
     }
 }
 
@@ -166,14 +198,6 @@ impl Drop for Place {
     }
 }
 
-/// An IPv6 subscriber has a whole /64 (RFC 6177); an IPv4 address may come in IPv6's clothes.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        v4 => v4,
-    }
-}
-
 struct Accepting {
     socket: Arc<TcpListener>,
     open: Arc<Open>,
@@ -183,7 +207,7 @@ struct Accepting {
 
 impl Accepting {
     fn run(self) {
-        yield_to_the_hub();
+        yield_to_the_hub(NICE);
         let mut back_off = BACK_OFF_MIN;
         let mut next = 1;
         loop {
@@ -212,50 +236,39 @@ impl Accepting {
     /// Gives a connection its thread, if there is a place for it.
     fn welcome(&self, stream: TcpStream, peer: SocketAddr, connection: ConnectionId) {
         let metrics = &self.front.sessions.metrics;
-        let place = match self.open.take(peer.ip(), metrics) {
-            Ok(place) => place,
-            Err(reason) => {
-                metrics.refused(reason);
-                log::debug!("refused {peer}: over the cap on {}", reason.as_str());
-                return self.turn_away(Arc::new(stream));
-            }
+        let Some(mut place) = self.open.take(metrics) else {
+            metrics.refused(Refusal::Connections);
+            log::debug!("refused {peer}: over the cap on connections");
+            return self.turn_away(Arc::new(stream), FULL);
         };
+        // A proxy's connections are those of many, and whose this one is stands in its head.
+        if !is_proxy(peer.ip(), &self.front.proxies) && !place.is_within_share(peer.ip()) {
+            metrics.refused(Refusal::PerAddress);
+            log::debug!("refused {peer}: over the cap on one address's connections");
+            return self.turn_away(Arc::new(stream), SHARE_TAKEN);
+        }
         let front = Arc::clone(&self.front);
         // Shared with the hub later; here so that it outlives a failed spawn.
         let stream = Arc::new(stream);
         let serving = Arc::clone(&stream);
         let builder = thread::Builder::new().name("connection".into()).stack_size(STACK_BYTES);
         let spawned = builder.spawn(move || {
-            let _place = place;
-            serve(serving, peer, connection, &front);
+            let mut place = place;
+            serve(serving, peer, connection, &front, &mut place);
         });
         if let Err(error) = spawned {
             metrics.refused(Refusal::Thread);
             log::warn!("no thread for a connection: {error}");
-            self.turn_away(stream);
+            self.turn_away(stream, FULL);
         }
     }
 
-    fn turn_away(&self, stream: Arc<TcpStream>) {
+    fn turn_away(&self, stream: Arc<TcpStream>, problem: Problem<'_>) {
         // The answer fits into any new socket's buffer, and a peer that is gone needs none.
-        let problem = Problem {
-            headers: &[("Retry-After", "5")],
-            ..Problem::new(503, "the server has as many connections as it can carry", "busy")
-        };
         if stream.set_nonblocking(true).is_ok() && (&*stream).write_all(&problem.encode()).is_ok() {
             let _ = stream.shutdown(Shutdown::Write);
             drop(self.refuse.try_send(stream));
         }
-    }
-}
-
-/// Makes this thread, and every one that it starts, a little less urgent than the hub: when a thousand
-/// connections have something to do at once, what is said in the rooms goes out between them.
-fn yield_to_the_hub() {
-    let urgency = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
-    if let Err(error) = urgency {
-        // They work as well as equals, only less evenly under a flood.
-        log::debug!("failed to make connections less urgent than the hub: {error}");
     }
 }
 
@@ -291,16 +304,48 @@ fn tell_refused(refused: &Receiver<Arc<TcpStream>>) {
 }
 
 /// A connection's life.
-fn serve(stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId, front: &Front) {
+fn serve(stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId, front: &Front, place: &mut Place) {
     let Some((head, early)) = read_head(&stream, peer, front) else {
         return;
     };
+    let Some(client) = admit(&stream, peer, &head, front, place) else {
+        return;
+    };
     if session::is_way_in(head.path()) {
-        log::debug!("{peer} asks for {}", head.path());
-        session::serve(stream, head, early, connection, &front.sessions);
-        log::debug!("{peer} is gone");
+        log::debug!("{client} asks for {}", head.path());
+        session::serve(stream, head, early, connection, client, &front.sessions);
+        log::debug!("{client} is gone");
     } else {
-        front.relay.forward(&stream, peer, &head, early, &front.sessions.limits);
+        front.relay.forward(&stream, client, &head, early, &front.sessions.limits);
+    }
+}
+
+/// Finds out who asks, and answers those who come by a proxy and are over their share.
+#[inline(never)]
+fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, front: &Front, place: &mut Place) -> Option<Client> {
+    let client = Client::of(head, peer, &front.proxies);
+    if is_proxy(peer.ip(), &front.proxies) {
+        if !place.is_within_share(client.address) {
+            front.sessions.metrics.refused(Refusal::PerAddress);
+            log::debug!("refused {client}: over the cap on one address's connections");
+            answer::refuse(stream, &Problem { head_only: head.method() == "HEAD", ..SHARE_TAKEN });
+            return None;
+        }
+    } else if is_forwarded(head) && is_near(peer.ip()) && !place.open.has_warned.swap(true, Ordering::Relaxed) {
+        log::warn!(
+            "{} says whom it asks for, and is not believed: all who come by it count as one address; \
+             if it is your proxy, start with --trusted-proxy {0}",
+            client.address
+        );
+    }
+    Some(client)
+}
+
+/// Whether an address may be that of an operator's own proxy.
+fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
     }
 }
 
@@ -315,7 +360,7 @@ fn read_head(stream: &TcpStream, peer: SocketAddr, front: &Front) -> Option<(Hea
             if let Some((problem, reason)) = error.problem() {
                 front.sessions.metrics.refused(reason);
                 log::debug!("refused {peer}: {error}");
-                crate::answer::refuse(stream, &problem);
+                answer::refuse(stream, &problem);
             }
             None
         }

@@ -71,6 +71,10 @@ labels! {
         Connections = "connections",
         /// The cap on one address's connections (503).
         PerAddress = "per_address",
+        /// An address's rate of WebSockets (429).
+        Handshakes = "handshakes",
+        /// Who is not let in: banned, without an account, under another's name, or to a room that is not theirs.
+        Door = "door",
         /// The system gave no thread (503).
         Thread = "thread",
         /// A head that breaks the rules (400, 505 and kin).

@@ -136,6 +136,12 @@ impl FrameId {
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
     }
+
+    /// When it was made, in milliseconds since 1970 (RFC 9562, section 5.7).
+    #[must_use]
+    pub fn unix_ms(self) -> u64 {
+        (self.0.as_u128() >> 80) as u64
+    }
 }
 
 /// One accepted connection, counted from 1 since the start.
@@ -143,7 +149,7 @@ impl FrameId {
 pub struct ConnectionId(pub u64);
 
 /// A person as others see them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Person {
     /// Who it is.
     pub id: UserId,

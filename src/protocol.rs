@@ -43,6 +43,8 @@ pub enum FrameType {
     Welcome,
     /// A message.
     Text,
+    /// A message of an admin's to all rooms.
+    Announcement,
     /// Somebody came.
     Join,
     /// Somebody went.
@@ -51,6 +53,23 @@ pub enum FrameType {
     Typing,
     /// A command was not carried out.
     Error,
+}
+
+impl FrameType {
+    /// The kinds of messages, by their words on the wire and in the database.
+    const MESSAGES: [(Self, &'static str); 2] = [(Self::Text, "text"), (Self::Announcement, "announcement")];
+
+    /// The word for a kind of message; that of a text for what is none.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::MESSAGES.iter().find(|(kind, _)| *kind == self).map_or("text", |(_, word)| word)
+    }
+
+    /// The kind of message that a word is for.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::MESSAGES.iter().find(|(_, known)| *known == word).map(|(kind, _)| *kind)
+    }
 }
 
 /// A frame from the server. The first seven fields are on every one, so that the plainest client can show it.
@@ -181,6 +200,13 @@ pub enum ClientFrame {
         /// What it answers.
         reply_to: Option<FrameId>,
     },
+    /// Something for every room.
+    Announcement {
+        /// What.
+        content: Box<str>,
+        /// The client's own mark on it.
+        nonce: Option<Nonce>,
+    },
     /// The sender is writing.
     Typing {
         /// Where.
@@ -211,7 +237,7 @@ impl ClientFrame {
     #[must_use]
     pub fn into_nonce(self) -> Option<Nonce> {
         match self {
-            Self::Text { nonce, .. } | Self::Typing { nonce, .. } => nonce,
+            Self::Text { nonce, .. } | Self::Announcement { nonce, .. } | Self::Typing { nonce, .. } => nonce,
             Self::Join { nonce, .. } | Self::Leave { nonce, .. } => nonce,
         }
     }
@@ -336,11 +362,14 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
         },
     };
     match fields.kind.as_ref().map_or("text", |kind| &*kind.0) {
-        "text" => {
+        kind @ ("text" | "announcement") => {
             let Some(content) = fields.content.as_ref().or(fields.message.as_ref()) else {
                 return Err(Rejected::new(ErrorCode::BadJson, "a message needs its content", nonce));
             };
             let content = checked_content(&content.0, limits, nonce.as_ref())?;
+            if kind == "announcement" {
+                return Ok(ClientFrame::Announcement { content, nonce });
+            }
             let reply_to = match &fields.reply_to {
                 None => None,
                 Some(text) => match FrameId::parse(&text.0) {

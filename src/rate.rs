@@ -1,10 +1,33 @@
-//! A token bucket: so many a second, and a burst after a pause. Pure: the caller says what time it is.
+//! Token buckets: so many a second, and a burst after a pause; and who shares one. The caller says what time it is.
+//!
+//! A user has one bucket for messages, whichever connections and requests they come by. Above it stands one of the
+//! address, for [`USERS_PER_ADDRESS`] users' messages: a guest who connects anew is a new user, and would have a new
+//! burst each time.
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::RATES_KEPT_MAX;
+use crate::limits::{Limits, PACES_SWEPT_AT_MIN, RATES_KEPT_MAX, STRIKES_MAX, USERS_PER_ADDRESS};
+use crate::model::UserId;
+
+/// How soon somebody may try again whose address has used up its share. A neighbour's token may come any moment, and
+/// whoever tries at once again is refused again.
+const ADDRESS_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked which of too many buckets are full again.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+
+/// Whose an address is, as far as can be told: an IPv6 subscriber has a whole /64 (RFC 6177), and an IPv4 address may
+/// come in IPv6's clothes.
+#[must_use]
+pub fn subscriber_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
 
 /// Tokens drip in at a fixed rate up to a burst; each frame takes one.
 #[derive(Debug, Clone)]
@@ -66,13 +89,15 @@ pub struct TokenBuckets<K> {
     per_s: u32,
     burst: u32,
     buckets: HashMap<K, TokenBucket>,
+    /// When they may be looked through again, so that a crowd of strangers costs no more than a refusal each.
+    sweep_from: Option<Instant>,
 }
 
 impl<K: Hash + Eq> TokenBuckets<K> {
     /// No bucket yet; each begins full.
     #[must_use]
     pub fn new(per_s: u32, burst: u32) -> Self {
-        Self { per_s, burst, buckets: HashMap::new() }
+        Self { per_s, burst, buckets: HashMap::new(), sweep_from: None }
     }
 
     /// Takes one token of a key's.
@@ -84,13 +109,173 @@ impl<K: Hash + Eq> TokenBuckets<K> {
             return Ok(());
         }
         if self.buckets.len() >= RATES_KEPT_MAX && !self.buckets.contains_key(&key) {
-            self.buckets.retain(|_, bucket| !bucket.is_full(now));
+            if self.sweep_from.is_none_or(|from| from <= now) {
+                self.buckets.retain(|_, bucket| !bucket.is_full(now));
+                self.sweep_from = Some(now + SWEEP_EVERY);
+            }
             if self.buckets.len() >= RATES_KEPT_MAX {
                 return Err(Duration::from_secs(1));
             }
         }
         let bucket = self.buckets.entry(key).or_insert_with(|| TokenBucket::new(self.per_s, self.burst, now));
         bucket.take(now)
+    }
+}
+
+/// Whose messages a bucket counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Payer {
+    /// One user's.
+    User(UserId),
+    /// Those that come from one address over HTTP, from nobody in particular.
+    PassersBy(IpAddr),
+    /// All that come from one address.
+    Address(IpAddr),
+}
+
+/// What a payer may still do.
+#[derive(Debug)]
+struct Allowance {
+    messages: TokenBucket,
+    /// What may be refused before it is called abuse; one more each second.
+    strikes: TokenBucket,
+}
+
+type Shared = Arc<Mutex<Allowance>>;
+
+fn locked(shared: &Mutex<Allowance>) -> MutexGuard<'_, Allowance> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How fast somebody may talk. Clones share it, and so do all the connections of one user.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    own: Shared,
+    address: Shared,
+    is_unlimited: bool,
+}
+
+impl Pace {
+    /// Whether no message is ever refused, so that its caller need not read the clock.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        self.is_unlimited
+    }
+
+    /// Takes one message's token.
+    ///
+    /// # Errors
+    /// How long until it is worth trying again.
+    pub fn take(&self, now: Instant) -> Result<(), Duration> {
+        if self.is_unlimited {
+            return Ok(());
+        }
+        locked(&self.own).messages.take(now)?;
+        locked(&self.address).messages.take(now).map_err(|wait| wait.max(ADDRESS_WAIT))
+    }
+
+    /// Counts a refusal, and says whether there have been so many that it is abuse.
+    #[must_use]
+    pub fn is_abuse(&self, now: Instant) -> bool {
+        locked(&self.own).strikes.take(now).is_err()
+    }
+}
+
+/// The pace of everybody who is here, or was a moment ago, and how fast an address may shake hands.
+#[derive(Debug)]
+pub struct Paces {
+    per_s: u32,
+    burst: u32,
+    kept: Mutex<Kept>,
+    handshakes: Mutex<TokenBuckets<IpAddr>>,
+}
+
+/// Allowances stay while somebody holds them, and then until they are full again. Of those that nobody holds no more
+/// than [`RATES_KEPT_MAX`] are worth their memory: past that they are forgotten, and the address's are what is left.
+#[derive(Debug)]
+struct Kept {
+    allowances: HashMap<Payer, Shared>,
+    /// At how many the full ones are looked for: twice as many as were left, so each costs no more than its coming.
+    swept_at: usize,
+}
+
+impl Paces {
+    /// The rates of `limits`, and nobody yet.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            per_s: limits.rate_per_s,
+            burst: limits.rate_burst,
+            kept: Mutex::new(Kept { allowances: HashMap::new(), swept_at: PACES_SWEPT_AT_MIN }),
+            handshakes: Mutex::new(TokenBuckets::new(limits.handshakes_per_s, limits.handshakes_burst)),
+        }
+    }
+
+    /// Lets an address shake hands once more.
+    ///
+    /// # Errors
+    /// How long until it may again.
+    pub fn take_handshake(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).take(subscriber_of(address), now)
+    }
+
+    /// The pace of a user at an address.
+    #[must_use]
+    pub fn of_user(&self, user: UserId, address: IpAddr, now: Instant) -> Pace {
+        self.pace(Payer::User(user), address, now)
+    }
+
+    /// The pace of those at an address who don't say who they are.
+    #[must_use]
+    pub fn of_passers_by(&self, address: IpAddr, now: Instant) -> Pace {
+        self.pace(Payer::PassersBy(subscriber_of(address)), address, now)
+    }
+
+    fn pace(&self, own: Payer, address: IpAddr, now: Instant) -> Pace {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.sweep(now);
+        let own = kept.allowance(own, self.per_s, self.burst, now);
+        let (per_s, burst) =
+            (self.per_s.saturating_mul(USERS_PER_ADDRESS), self.burst.saturating_mul(USERS_PER_ADDRESS));
+        let address = kept.allowance(Payer::Address(subscriber_of(address)), per_s, burst, now);
+        Pace { own, address, is_unlimited: self.per_s == 0 }
+    }
+}
+
+impl Default for Paces {
+    /// The default rates.
+    fn default() -> Self {
+        Self::new(&Limits::default())
+    }
+}
+
+impl Kept {
+    fn allowance(&mut self, payer: Payer, per_s: u32, burst: u32, now: Instant) -> Shared {
+        let fresh = || {
+            let messages = TokenBucket::new(per_s, burst, now);
+            Arc::new(Mutex::new(Allowance { messages, strikes: TokenBucket::new(1, STRIKES_MAX, now) }))
+        };
+        Arc::clone(self.allowances.entry(payer).or_insert_with(fresh))
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if self.allowances.len() < self.swept_at {
+            return;
+        }
+        let is_held = |shared: &Shared| Arc::strong_count(shared) > 1;
+        let mut left = 0;
+        self.allowances.retain(|_, shared| {
+            is_held(shared) || {
+                let mut allowance = locked(shared);
+                let is_full = allowance.messages.is_full(now) && allowance.strikes.is_full(now);
+                left += usize::from(!is_full);
+                !is_full
+            }
+        });
+        if left > RATES_KEPT_MAX {
+            self.allowances.retain(|_, shared| is_held(shared));
+        }
+        self.swept_at = PACES_SWEPT_AT_MIN.max(2 * self.allowances.len());
     }
 }
 
@@ -137,5 +322,88 @@ mod tests {
         let now = Instant::now();
         let mut bucket = TokenBucket::new(0, 0, now);
         assert!((0..10_000).all(|_| bucket.take(now).is_ok()));
+    }
+
+    fn limits(rate_per_s: u32, rate_burst: u32) -> Limits {
+        Limits { rate_per_s, rate_burst, handshakes_per_s: 1, handshakes_burst: 2, ..Limits::default() }
+    }
+
+    fn user(number: u128) -> UserId {
+        UserId(uuid::Uuid::from_u128(number))
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_user_has_one_pace_wherever_they_are() {
+        let now = Instant::now();
+        let paces = Paces::new(&limits(1, 3));
+        let [tab, phone] = ["192.0.2.1", "2001:db8::1"].map(|from| paces.of_user(user(1), address(from), now));
+        assert!(tab.take(now).is_ok() && phone.take(now).is_ok() && tab.take(now).is_ok());
+        assert!(tab.take(now).is_err() && phone.take(now).is_err());
+        drop((tab, phone));
+        assert!(paces.of_user(user(1), address("192.0.2.1"), now).take(now).is_err(), "it is remembered");
+        assert!(paces.of_user(user(2), address("192.0.2.1"), now).take(now).is_ok(), "others have their own");
+        let gone_on = (0..=STRIKES_MAX).position(|_| paces.of_user(user(1), address("::1"), now).is_abuse(now));
+        assert_eq!(gone_on, Some(STRIKES_MAX as usize), "so are refusals");
+    }
+
+    #[test]
+    fn new_users_of_an_address_share_what_it_has() {
+        let now = Instant::now();
+        let paces = Paces::new(&limits(1, 3));
+        let mut next = 0;
+        let mut anew = |from: &str| {
+            let mut takes = || {
+                next += 1;
+                paces.of_user(user(next), address(from), now).take(now).is_ok()
+            };
+            (0..).take_while(|_| takes()).count()
+        };
+        assert_eq!(anew("192.0.2.1"), 3 * USERS_PER_ADDRESS as usize);
+        assert_eq!(anew("::ffff:192.0.2.1"), 0, "it is the same address");
+        assert_eq!(anew("2001:db8::1"), 3 * USERS_PER_ADDRESS as usize);
+        assert_eq!(anew("2001:db8::ffff:2"), 0, "it is the same subscriber");
+        assert!(anew("2001:db8:0:1::1") > 0);
+        let passer_by = |from: &str| paces.of_passers_by(address(from), now).take(now);
+        assert!(passer_by("192.0.2.1").unwrap_err() >= ADDRESS_WAIT);
+        assert_eq!([(); 4].map(|()| passer_by("192.0.2.2").is_ok()), [true, true, true, false]);
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_is_bounded() {
+        let now = Instant::now();
+        let paces = Paces::new(&limits(1, 1));
+        let held = paces.of_user(user(0), address("::1"), now);
+        held.take(now).unwrap();
+        let count = || paces.kept.lock().unwrap().allowances.len();
+        // Each from an address of its own, as only a crowd could.
+        let stranger = |number: u128| paces.of_user(user(number), Ipv6Addr::from_bits(number << 64).into(), now);
+        for number in 1..=2 * RATES_KEPT_MAX as u128 {
+            let pace = stranger(number);
+            let _ = pace.take(now);
+            assert!(count() <= 4 * RATES_KEPT_MAX + 4 * PACES_SWEPT_AT_MIN, "{}", count());
+        }
+        assert!(paces.of_user(user(0), address("::1"), now).take(now).is_err(), "who is here is not forgotten");
+        let later = now + Duration::from_secs(3_600);
+        for number in 0..8 * RATES_KEPT_MAX as u128 {
+            drop(paces.of_user(user(1 << 100 | number), address("::2"), later));
+        }
+        assert!(count() <= 2 * PACES_SWEPT_AT_MIN, "who came back to rest is: {}", count());
+        drop(held);
+    }
+
+    #[test]
+    fn handshakes_are_counted_by_subscriber() {
+        let now = Instant::now();
+        let paces = Paces::new(&limits(0, 0));
+        let shakes = |from: &str| paces.take_handshake(address(from), now).is_ok();
+        assert_eq!([(); 3].map(|()| shakes("2001:db8::1")), [true, true, false]);
+        assert!(!shakes("2001:db8::2") && shakes("2001:db8:0:1::1"));
+        assert!(shakes("192.0.2.1") && shakes("::ffff:192.0.2.1") && !shakes("192.0.2.1"));
+        let off = Paces::new(&Limits { handshakes_per_s: 0, ..Limits::default() });
+        assert!((0..10_000).all(|_| off.take_handshake(address("::1"), now).is_ok()));
     }
 }

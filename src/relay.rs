@@ -5,14 +5,15 @@
 //! waits for a second request. The client is always told `Connection: close`, and one request is all it has.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::answer::{self, Problem};
+use crate::client::Client;
 use crate::head::{Framing, Head, HeadError, Version, field_line};
-use crate::http::{Endpoint, PEER_HEADER, WORKERS};
+use crate::http::{CLIENT_HEADER, Endpoint, SECURE_HEADER, WORKERS};
 use crate::limits::{BODIES_MAX, BODY_BYTES_MAX, HUB_ANSWER_WAIT, Limits, RELAY_WAIT, RELAYS_MAX};
 use crate::metrics::{Metrics, Refusal};
 
@@ -36,10 +37,10 @@ const PASSED: [&str; 15] = [
     "Accept",
     "Accept-Encoding",
     "Accept-Language",
+    "Access-Control-Request-Method",
     "Authorization",
     "Content-Type",
     "Cookie",
-    "Host",
     "Idempotency-Key",
     "If-Modified-Since",
     "If-None-Match",
@@ -107,12 +108,12 @@ impl Relay {
     /// Carries out one request, `early` being what was read behind its head, or answers why not. Waits for the
     /// body, for a turn, for the answer and for its reader, for each within a bound. The stream is at its end
     /// afterwards.
-    pub fn forward(&self, stream: &TcpStream, peer: SocketAddr, head: &Head, early: Vec<u8>, limits: &Limits) {
-        let error = match self.exchange(stream, peer, head, early, limits) {
+    pub fn forward(&self, stream: &TcpStream, client: Client, head: &Head, early: Vec<u8>, limits: &Limits) {
+        let error = match self.exchange(stream, client, head, early, limits) {
             Ok(()) => return answer::linger(stream),
             Err(error) => error,
         };
-        log::debug!("no answer for {peer}: {error}");
+        log::debug!("no answer for {client}: {error}");
         if let Some((status, code, reason)) = error.status_and_code() {
             self.metrics.refused(reason);
             let sentence = error.to_string();
@@ -126,7 +127,7 @@ impl Relay {
     fn exchange(
         &self,
         stream: &TcpStream,
-        peer: SocketAddr,
+        client: Client,
         head: &Head,
         early: Vec<u8>,
         limits: &Limits,
@@ -138,7 +139,7 @@ impl Relay {
         };
         let body = read_body(stream, head, early, limits)?;
         let turn = self.turns.take(self.turn_wait).ok_or(RelayError::Busy)?;
-        let mut answering = self.ask(&request(head, peer, &body)).map_err(|error| {
+        let mut answering = self.ask(&request(head, client, &body)).map_err(|error| {
             log::warn!("failed to reach the web server: {error}");
             RelayError::Unanswered
         })?;
@@ -204,14 +205,21 @@ impl Drop for Turn<'_> {
 }
 
 /// The request as `tiny_http` sees it.
-fn request(head: &Head, peer: SocketAddr, body: &[u8]) -> Vec<u8> {
+fn request(head: &Head, client: Client, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1024 + body.len());
     let mut line = |parts: &[&[u8]]| {
         parts.iter().for_each(|part| bytes.extend_from_slice(part));
         bytes.extend_from_slice(b"\r\n");
     };
     line(&[head.method().as_bytes(), b" ", head.target().as_bytes(), b" HTTP/1.0"]);
-    line(&[PEER_HEADER.as_bytes(), b": ", peer.to_string().as_bytes()]);
+    line(&[CLIENT_HEADER.as_bytes(), b": ", client.address.to_string().as_bytes()]);
+    if client.is_secure {
+        line(&[SECURE_HEADER.as_bytes(), b": 1"]);
+    }
+    // The target may have had a host of its own, which is the one that counts.
+    if let Some(host) = head.host() {
+        line(&[b"Host: ", host.as_bytes()]);
+    }
     for (name, value) in head.headers() {
         let is_passed = PASSED.iter().any(|passed| passed.eq_ignore_ascii_case(name));
         // tiny_http refuses a request for one byte beyond ASCII.
@@ -438,27 +446,30 @@ fn rewritten(head: &[u8], method: &str) -> Option<(Vec<u8>, u64)> {
     let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
     let status_line = lines.next()?.strip_prefix("HTTP/1.0 ")?;
     let status: u16 = status_line.get(..3)?.parse().ok()?;
-    let mut bytes = format!("HTTP/1.1 {status_line}\r\n").into_bytes();
+    let mut head = format!("HTTP/1.1 {status_line}\r\n");
+    let mut said = Vec::with_capacity(16);
     let mut length = None;
     for line in lines {
         let (name, value) = line.split_once(": ")?;
+        said.push(name);
         if name.eq_ignore_ascii_case("Content-Length") {
             length = Some(value.parse::<u64>().ok()?);
         }
         if !REPLACED.iter().any(|replaced| replaced.eq_ignore_ascii_case(name)) {
-            bytes.extend_from_slice(line.as_bytes());
-            bytes.extend_from_slice(b"\r\n");
+            head.push_str(line);
+            head.push_str("\r\n");
         }
     }
+    answer::complete(&mut head, |name| said.iter().any(|said| said.eq_ignore_ascii_case(name)));
     // These have no body, and no length of one that could be right (RFC 9110, section 8.6).
     let has_none = status < 200 || status == 204 || status == 304;
     if has_none {
-        bytes.extend_from_slice(b"Connection: close\r\n\r\n");
-        return Some((bytes, 0));
+        head.push_str("Connection: close\r\n\r\n");
+        return Some((head.into_bytes(), 0));
     }
     let length = length?;
-    bytes.extend_from_slice(format!("Content-Length: {length}\r\nConnection: close\r\n\r\n").as_bytes());
-    Some((bytes, if method == "HEAD" { 0 } else { length }))
+    head.push_str(&format!("Content-Length: {length}\r\nConnection: close\r\n\r\n"));
+    Some((head.into_bytes(), if method == "HEAD" { 0 } else { length }))
 }
 
 /// Writes to the client. The stream's timeout is for each step, so only a reader that takes nothing ends it.
@@ -496,8 +507,13 @@ mod tests {
     impl Rig {
         fn new() -> Self {
             let metrics = Arc::new(Metrics::default());
-            let server =
-                Server::start(Rooms::of(&["tea"]), crate::http::Policy::default(), Arc::clone(&metrics)).unwrap();
+            let server = Server::start(
+                Rooms::of(&["tea"]),
+                crate::http::tests::DOOR.clone(),
+                crate::http::Policy::default(),
+                Arc::clone(&metrics),
+            )
+            .unwrap();
             Self {
                 listener: TcpListener::bind("127.0.0.1:0").unwrap(),
                 relay: Arc::new(Relay::new(server.endpoint(), Arc::clone(&metrics))),
@@ -513,7 +529,7 @@ mod tests {
             let (stream, peer) = self.listener.accept().unwrap();
             let (relay, limits) = (Arc::clone(&self.relay), self.limits);
             thread::spawn(move || match head::read(&stream, Instant::now() + limits.head_deadline) {
-                Ok((head, early)) => relay.forward(&stream, peer, &head, early, &limits),
+                Ok((head, early)) => relay.forward(&stream, Client::of(&head, peer, &[]), &head, early, &limits),
                 Err(error) => answer::refuse(&stream, &error.problem().unwrap().0),
             });
             client
@@ -581,16 +597,20 @@ mod tests {
     #[test]
     fn a_handler_sees_the_fields_of_the_list() {
         let head = parsed(
-            "POST /a?b HTTP/1.1\r\nHost: h\r\nADDA-PEER: 1.2.3.4:5\r\nX-Forwarded-For: 1.2.3.4\r\nCookie: a=b\r\n\
+            "POST /a?b HTTP/1.1\r\nHost: h\r\nADDA-CLIENT: 1.2.3.4\r\nAdda-Secure: 1\r\n\
+             X-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Forwarded-Proto: https\r\nCookie: a=b\r\n\
              User-Agent: caf\u{e9}\r\nTE: chunked\r\nExpect: 100-continue\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\
              range: bytes=0-\r\nTransfer-Encoding: chunked\r\n\r\n",
         );
-        let request = request(&head, "[::1]:80".parse().unwrap(), b"body");
-        assert_eq!(
-            String::from_utf8(request).unwrap(),
-            "POST /a?b HTTP/1.0\r\nAdda-Peer: [::1]:80\r\nHost: h\r\nCookie: a=b\r\nrange: bytes=0-\r\n\
-             Content-Length: 4\r\n\r\nbody"
-        );
+        let client = |is_secure| Client { address: "::1".parse().unwrap(), is_secure };
+        let rest = "Host: h\r\nCookie: a=b\r\nrange: bytes=0-\r\nContent-Length: 4\r\n\r\nbody";
+        for (is_secure, secure) in [(false, ""), (true, "Adda-Secure: 1\r\n")] {
+            let request = String::from_utf8(request(&head, client(is_secure), b"body")).unwrap();
+            assert_eq!(request, format!("POST /a?b HTTP/1.0\r\nAdda-Client: ::1\r\n{secure}{rest}"));
+        }
+        let head = parsed("GET http://other/a HTTP/1.1\r\nHost: h\r\n\r\n");
+        let request = String::from_utf8(request(&head, client(false), b"")).unwrap();
+        assert_eq!(request, "GET /a HTTP/1.0\r\nAdda-Client: ::1\r\nHost: other\r\n\r\n");
     }
 
     /// What `read_body` makes of bytes that come with the head, or byte by byte after it.
@@ -767,7 +787,7 @@ mod tests {
             let (mut ours, mut theirs) = UnixStream::pair().unwrap();
             let body = &body[..length];
             let bytes =
-                [format!("HTTP/1.0 200 OK\r\nServer: x\r\nA: b\r\nContent-Length: {length}\r\n\r\n").as_bytes(), body]
+                [format!("HTTP/1.0 200 OK\r\nServer: x\r\nA: b\r\nX-Frame-Options: SAMEORIGIN\r\nContent-Length: {length}\r\n\r\n").as_bytes(), body]
                     .concat();
             thread::spawn(move || theirs.write_all(&bytes));
             let mut answer = read_answer(&mut ours, "GET").unwrap();
@@ -775,7 +795,9 @@ mod tests {
             while answer.left > 0 {
                 read_piece(&mut ours, &mut answer).unwrap();
             }
-            let expected = format!("HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            let mut expected = "HTTP/1.1 200 OK\r\nA: b\r\nX-Frame-Options: SAMEORIGIN\r\n".to_owned();
+            answer::complete(&mut expected, |name| name == "X-Frame-Options");
+            expected += &format!("Content-Length: {length}\r\nConnection: close\r\n\r\n");
             assert!(answer.bytes.starts_with(expected.as_bytes()));
             assert_eq!(&answer.bytes[expected.len()..], body);
         }

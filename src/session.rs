@@ -10,22 +10,31 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
-use rustix::rand::GetRandomFlags;
 use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, error::ProtocolError};
 use uuid::Uuid;
 
 use crate::answer::{self, Problem};
+use crate::auth::attempts::network_of;
+use crate::auth::credential::Credential;
+use crate::auth::secret::Secret;
+use crate::client::Client;
 use crate::config::Origin;
 use crate::head::{Framing, Head, Version, query_value, unescape};
-use crate::hub::{Command, Connect, Handle, Inbound, Newcomer};
-use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, STRIKES_MAX};
+use crate::hub::{Command, Connect, Inbound, Newcomer};
+use crate::identity::{Denied, Door, Identity};
+use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX};
 use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, After, ErrorCode, Rejected, Replay};
-use crate::rate::TokenBucket;
+use crate::rate::{Pace, Paces, TokenBucket};
 use crate::store::{NewGuest, TokenHash};
 use crate::ws::{self, CloseReason, Stream};
+
+/// What an address hears that opens more WebSockets than it may.
+const TOO_MANY_HANDSHAKES: &str = "this address opens too many connections at once; try again in a moment";
 
 /// Whether a request's path is one of the ways in to a WebSocket.
 #[must_use]
@@ -65,11 +74,13 @@ pub struct Context {
     /// The way to the hub.
     pub commands: Sender<Command>,
     /// Makes a session's decoder; [`chat`] but where the protocol itself is tested.
-    pub decoder: fn(Limits) -> Box<dyn Decoder>,
-    /// Where tokens are looked up.
-    pub directory: Handle,
+    pub decoder: fn(Limits, Pace) -> Box<dyn Decoder>,
+    /// Who is let in.
+    pub door: Door,
     /// Pages that may connect besides our own.
     pub origins: Vec<Origin>,
+    /// How fast everybody may talk.
+    pub paces: Arc<Paces>,
     /// The bounds.
     pub limits: Limits,
     /// What is counted.
@@ -77,23 +88,41 @@ pub struct Context {
 }
 
 /// Does the handshake (RFC 6455, section 4.2) and runs the session to its end, or answers why not.
-pub fn serve(socket: Arc<TcpStream>, head: Head, early: Vec<u8>, connection: ConnectionId, context: &Context) {
-    let Some(connect) = open(&socket, head, connection, context) else {
+pub fn serve(
+    socket: Arc<TcpStream>,
+    head: Head,
+    early: Vec<u8>,
+    connection: ConnectionId,
+    client: Client,
+    context: &Context,
+) {
+    let Some((connect, decoder)) = open(&socket, head, connection, client, context) else {
         return;
     };
     if context.commands.send(Command::Connect(Box::new(connect))).is_ok() {
-        run(socket, early, connection, context);
+        run(socket, early, connection, decoder, context);
     }
 }
 
 /// The handshake, in a frame of its own: what it needs of the stack is not kept while the session lives.
 #[inline(never)]
-fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: &Context) -> Option<Connect> {
-    let asked = way_in(&head, &context.origins, &context.limits).and_then(|way_in| {
-        let identity = identify(way_in.token.as_deref(), &context.directory)?;
-        Ok((way_in, identity))
+fn open(
+    socket: &Arc<TcpStream>,
+    head: Head,
+    connection: ConnectionId,
+    client: Client,
+    context: &Context,
+) -> Option<(Connect, Box<dyn Decoder>)> {
+    let asked = way_in(&head, client, &context.origins, &context.limits).and_then(|way_in| {
+        // Before anything is looked up. At 20 a second or more, a second is long enough to wait.
+        context.paces.take_handshake(client.address, Instant::now()).map_err(|_| Refused {
+            headers: &[("Retry-After", "1")],
+            ..Refused::new(429, TOO_MANY_HANDSHAKES, "rate_limited", Refusal::Handshakes)
+        })?;
+        let (identity, newcomer) = identify(&head, &way_in, client, &context.door)?;
+        Ok((way_in, identity, newcomer))
     });
-    let (way_in, (id, newcomer)) = match asked {
+    let (way_in, identity, newcomer) = match asked {
         Ok(asked) => asked,
         Err(refused) => {
             context.metrics.refused(refused.reason);
@@ -114,41 +143,54 @@ fn open(socket: &Arc<TcpStream>, head: Head, connection: ConnectionId, context: 
         way_in.accept_key
     );
     (&**socket).write_all(response.as_bytes()).ok()?;
-    let person = Person { id, username: way_in.username };
+    let Identity { user, username, role, session } = identity;
+    let id = user?;
+    let decoder = (context.decoder)(context.limits, context.paces.of_user(id, client.address, Instant::now()));
     let WayIn { room, replay, .. } = way_in;
-    Some(Connect { connection, socket: Arc::clone(socket), person, room, replay, newcomer })
+    let connect = Connect {
+        connection,
+        socket: Arc::clone(socket),
+        person: Person { id, username },
+        role,
+        session,
+        network: network_of(client.address),
+        room,
+        replay,
+        newcomer,
+    };
+    Some((connect, decoder))
 }
 
-/// Who a token says that somebody is; without a token that is known, somebody new, with a token to come back by.
-fn identify(token: Option<&str>, directory: &Handle) -> Result<(UserId, Option<Newcomer>), Refused> {
-    if let Some(token) = token {
-        let bearer = directory.bearer(token).map_err(|busy| Refused {
-            headers: &[("Retry-After", "1")],
-            ..Refused::new(503, busy.to_string(), "busy", Refusal::Busy)
-        })?;
-        if let Some(id) = bearer {
-            return Ok((id, None));
-        }
+/// Lets whoever asks in; a stranger as somebody new, with a token to come back by.
+fn identify(head: &Head, way_in: &WayIn, client: Client, door: &Door) -> Result<(Identity, Option<Newcomer>), Refused> {
+    let shown = Credential::of(head.header("Authorization"), head.headers_named("Cookie"), way_in.token.as_deref())
+        .map_err(|error| Refused::new(400, error.to_string(), "bad_request", Refusal::Upgrade))?;
+    let identity = door.let_in(shown.token(), way_in.username.clone(), client.address).map_err(denied)?;
+    door.enter(&identity, &way_in.room).map_err(denied)?;
+    if identity.user.is_some() {
+        return Ok((identity, None));
     }
     let id = UserId(Uuid::new_v4());
-    let token = new_token();
-    let guest = NewGuest { id, token_hash: TokenHash::of(&token) };
-    Ok((id, Some(Newcomer { guest, token })))
+    let token = Secret::random();
+    let guest = NewGuest { id, token_hash: TokenHash::of(token.expose()) };
+    Ok((Identity { user: Some(id), ..identity }, Some(Newcomer { guest, token: token.into_text() })))
 }
 
-/// 256 bits from the system, in hex.
-fn new_token() -> Box<str> {
-    let mut bytes = [0; 32];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        // Waits for the system's first entropy, fails never on a kernel of this century, and may be interrupted.
-        filled += rustix::rand::getrandom(&mut bytes[filled..], GetRandomFlags::empty()).unwrap_or(0);
-    }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+fn denied(denied: Denied) -> Refused {
+    let (status, code, reason, headers): (_, _, _, &[_]) = match denied {
+        Denied::Busy => (503, "busy", Refusal::Busy, &[("Retry-After", "1")]),
+        Denied::Name => (403, "bad_name", Refusal::Door, &[]),
+        Denied::Refused(why) if why.is_hidden() => (404, "not_found", Refusal::Door, &[]),
+        Denied::Refused(why) if why.wants_login() => {
+            (401, "forbidden", Refusal::Door, &[("WWW-Authenticate", "Bearer")])
+        }
+        Denied::Refused(_) => (403, "forbidden", Refusal::Door, &[]),
+    };
+    Refused { headers, ..Refused::new(status, denied.to_string(), code, reason) }
 }
 
 /// Reads what a request wants, in the order in which a client would mend it.
-fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Refused> {
+fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> Result<WayIn, Refused> {
     let refused = |status, sentence, code| Refused::new(status, sentence, code, Refusal::Upgrade);
     if head.method() != "GET" && head.method() != "HEAD" {
         return Err(Refused {
@@ -184,7 +226,7 @@ fn way_in(head: &Head, origins: &[Origin], limits: &Limits) -> Result<WayIn, Ref
     if !matches!(head.framing(), Framing::None | Framing::Length(0)) {
         return Err(refused(400, "a request for a WebSocket has no body", "bad_request"));
     }
-    if !origin_is_welcome(head, origins) {
+    if !origin_is_welcome(head, client, origins) {
         return Err(Refused::new(403, "pages of that origin may not connect here", "forbidden", Refusal::Origin));
     }
     let query = |name| head.query().and_then(|query| query_value(query, name)).and_then(Result::ok);
@@ -242,10 +284,10 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 /// Whether a request comes from a page that may connect (RFC 6455, section 10.2).
-fn origin_is_welcome(head: &Head, origins: &[Origin]) -> bool {
+fn origin_is_welcome(head: &Head, client: Client, origins: &[Origin]) -> bool {
     let mut given = head.headers_named("Origin");
     let origin = given.next().map(|bytes| std::str::from_utf8(bytes).unwrap_or_default());
-    given.next().is_none() && Origin::is_welcome(origin, head.host(), origins)
+    given.next().is_none() && Origin::is_welcome(origin, head.host(), client.is_secure, origins)
 }
 
 /// Makes commands of messages.
@@ -260,36 +302,36 @@ pub trait Decoder {
 
 /// The chat's own decoder.
 #[must_use]
-pub fn chat(limits: Limits) -> Box<dyn Decoder> {
-    Box::new(Chat::new(limits))
+pub fn chat(limits: Limits, pace: Pace) -> Box<dyn Decoder> {
+    Box::new(Chat::new(limits, pace))
 }
 
 /// JSON or plain text, at a bounded rate.
 struct Chat {
     limits: Limits,
-    frames: TokenBucket,
+    /// Shared with the user's other connections.
+    pace: Pace,
+    /// Pings and pongs are this connection's own.
     controls: TokenBucket,
-    /// What may be refused before it is called abuse; one more each second.
-    strikes: TokenBucket,
 }
 
 impl Chat {
-    fn new(limits: Limits) -> Self {
-        let now = Instant::now();
-        let bucket = || TokenBucket::new(limits.rate_per_s, limits.rate_burst, now);
-        Self { limits, frames: bucket(), controls: bucket(), strikes: TokenBucket::new(1, STRIKES_MAX, now) }
+    fn new(limits: Limits, pace: Pace) -> Self {
+        let controls = TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now());
+        Self { limits, pace, controls }
     }
 
     fn refuse(&mut self, rejected: Rejected) -> Inbound {
-        match self.strikes.take(Instant::now()) {
-            Ok(()) => Inbound::Rejected(rejected),
-            Err(_) => Inbound::Close(CloseReason::ABUSE),
+        if self.pace.is_abuse(Instant::now()) {
+            Inbound::Close(CloseReason::ABUSE)
+        } else {
+            Inbound::Rejected(rejected)
         }
     }
 
     fn checked(&mut self, decoded: Result<protocol::ClientFrame, Rejected>) -> Inbound {
-        if !self.frames.is_unlimited()
-            && let Err(wait) = self.frames.take(Instant::now())
+        if !self.pace.is_unlimited()
+            && let Err(wait) = self.pace.take(Instant::now())
         {
             let nonce = match decoded {
                 Ok(frame) => frame.into_nonce(),
@@ -321,7 +363,7 @@ impl Decoder for Chat {
             return None;
         }
         let now = Instant::now();
-        let over = self.controls.take(now).is_err() && self.strikes.take(now).is_err();
+        let over = self.controls.take(now).is_err() && self.pace.is_abuse(now);
         over.then_some(Inbound::Close(CloseReason::ABUSE))
     }
 }
@@ -337,9 +379,14 @@ struct InHand {
 ///
 /// Not inlined, as the handshake needs the stack before it and leaves it to this.
 #[inline(never)]
-fn run(socket: Arc<TcpStream>, early: Vec<u8>, connection: ConnectionId, context: &Context) {
+fn run(
+    socket: Arc<TcpStream>,
+    early: Vec<u8>,
+    connection: ConnectionId,
+    mut decoder: Box<dyn Decoder>,
+    context: &Context,
+) {
     let Context { commands, limits, metrics, .. } = context;
-    let mut decoder = (context.decoder)(*limits);
     if let Ok(stream) = Stream::new(Arc::clone(&socket), limits.read_deadline())
         && let Some(reason) = converse(stream, early, connection, commands, &mut *decoder)
     {
@@ -361,6 +408,7 @@ fn converse(
 ) -> Option<DropReason> {
     let mut socket = ws::accept(stream, early);
     let mut in_hand = InHand::default();
+    let mut farewell = false;
     loop {
         let read = socket.read();
         if let Some(bytes) = socket.get_mut().take_written() {
@@ -375,10 +423,14 @@ fn converse(
                 }
                 in_hand.bytes += message.len();
                 let inbound = match message {
+                    Message::Close(close) => {
+                        farewell = is_farewell(close.as_ref());
+                        None
+                    }
                     Message::Text(text) => Some(decoder.text(&text)),
                     Message::Binary(bytes) => Some(decoder.binary(&bytes)),
                     Message::Ping(_) | Message::Pong(_) => decoder.control(),
-                    Message::Close(_) | Message::Frame(_) => None,
+                    Message::Frame(_) => None,
                 };
                 let reason = matches!(inbound, Some(Inbound::Close(_))).then_some(Some(DropReason::Abuse));
                 (inbound, reason)
@@ -389,7 +441,11 @@ fn converse(
             }
             Err(error) => {
                 let broken = rule_broken(&error);
-                (broken.map(|(close, _)| Inbound::Close(close)), Some(broken.map(|(_, reason)| reason)))
+                let end = match broken {
+                    Some((close, _)) => Inbound::Close(close),
+                    None => Inbound::Closed { is_farewell: farewell },
+                };
+                (Some(end), Some(broken.map(|(_, reason)| reason)))
             }
         };
         in_hand.frames.extend(inbound);
@@ -415,6 +471,11 @@ impl InHand {
     }
 }
 
+/// Whether a peer that closes means to go, and has not only lost its page or its network (RFC 6455, section 7.4.1).
+fn is_farewell(close: Option<&CloseFrame>) -> bool {
+    close.is_none_or(|close| close.code == CloseCode::Normal)
+}
+
 /// Which rule an error means, and how the connection ends for it; nothing where the peer simply went.
 fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
     match error {
@@ -435,7 +496,9 @@ fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::STRIKES_MAX;
 
+    const CLIENT: Client = Client { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_secure: false };
     const UPGRADE: &str = "Host: chat.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
                            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -443,7 +506,7 @@ mod tests {
         let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
         let (head, _) = crate::head::parse(text.as_bytes()).unwrap().unwrap();
         let origins: Vec<Origin> = origins.iter().map(|origin| origin.parse().unwrap()).collect();
-        way_in(&head, &origins, &Limits::default())
+        way_in(&head, CLIENT, &origins, &Limits::default())
     }
 
     #[test]
@@ -543,7 +606,8 @@ mod tests {
     #[test]
     fn going_on_after_refusals_is_abuse() {
         let limits = Limits { rate_per_s: 1, rate_burst: 2, ..Limits::default() };
-        let mut chat = Chat::new(limits);
+        let pace = Paces::new(&limits).of_user(UserId(Uuid::nil()), CLIENT.address, Instant::now());
+        let mut chat = Chat::new(limits, pace);
         assert!(matches!(chat.text("one"), Inbound::Frame(_)));
         assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
         let Inbound::Rejected(limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else { panic!("not limited") };

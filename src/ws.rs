@@ -46,6 +46,10 @@ impl CloseReason {
     pub const TOO_LARGE: Self = Self { code: 1009, text: "a message is at most 64 KiB" };
     /// The peer took what it was sent too slowly.
     pub const SLOW_CONSUMER: Self = Self { code: 1013, text: "too slow; come back and resume" };
+    /// The peer's session is over, or it is banned.
+    pub const ENDED: Self = Self { code: 1008, text: "your session here has ended" };
+    /// What the peer was catching up with is not kept any more, or can't be read now.
+    pub const OVERTAKEN: Self = Self { code: 1013, text: "what you had missed is gone; come back and resume" };
 }
 
 /// Appends a whole text frame.

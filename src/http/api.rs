@@ -10,9 +10,10 @@ use sha2::{Digest, Sha256};
 use uuid::Builder;
 
 use super::{Reply, Request};
-use crate::config::Origin;
+use crate::auth::credential::Credential;
 use crate::head::{BadEscape, unescape};
 use crate::hub::{Busy, Handle, HistoryError, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
+use crate::identity::{Denied, Identity};
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
 use crate::model::{FrameId, NameError, Nonce, Person, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, ClientFrame, ErrorCode, Rejected};
@@ -44,12 +45,6 @@ pub trait Directory: Send + Sync + 'static {
         words: Option<&str>,
     ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError>;
 
-    /// Who bears a token.
-    ///
-    /// # Errors
-    /// [`Busy`] where it can't be looked up.
-    fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy>;
-
     /// Says something in a room.
     ///
     /// # Errors
@@ -76,10 +71,6 @@ impl Directory for Handle {
         Handle::messages(self, id, from, limit, words)
     }
 
-    fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy> {
-        Handle::bearer(self, token)
-    }
-
     fn post(&self, post: Post) -> Result<Outcome, Busy> {
         Handle::post(self, post)
     }
@@ -98,8 +89,6 @@ enum ApiError {
     Limit(usize),
     #[error("before and after are ids of messages, and only one of them can be said")]
     Cursor,
-    #[error("a page of another origin may not write here")]
-    Origin,
     #[error("send JSON as application/json, or the text of a message as text/plain")]
     ContentType,
     #[error("the body is not text in UTF-8")]
@@ -110,6 +99,10 @@ enum ApiError {
     Rate(std::time::Duration),
     #[error("{}", .0.sentence)]
     Rejected(Rejected),
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("no answer in time: it is not known whether the message is stored; send it again with the same key")]
+    Unknown,
     #[error("the server is busy; try again")]
     Busy(#[from] Busy),
 }
@@ -129,7 +122,6 @@ impl From<ApiError> for Reply {
             ApiError::NoRoom => (404, "not_found"),
             ApiError::Escape(_) => (400, "bad_room"),
             ApiError::Limit(_) | ApiError::Cursor | ApiError::After(_) => (400, "bad_request"),
-            ApiError::Origin => (403, "forbidden"),
             ApiError::ContentType => (415, "bad_type"),
             ApiError::Utf8 => (400, "bad_json"),
             ApiError::Token => (401, "forbidden"),
@@ -146,12 +138,23 @@ impl From<ApiError> for Reply {
                 ErrorCode::Conflict => (409, "conflict"),
                 ErrorCode::Busy => (503, "busy"),
             },
+            ApiError::Denied(Denied::Busy) => (503, "busy"),
+            ApiError::Denied(Denied::Name) => (403, "bad_name"),
+            ApiError::Denied(Denied::Refused(why)) if why.is_hidden() => (404, "not_found"),
+            ApiError::Denied(Denied::Refused(why)) if why.wants_login() => (401, "forbidden"),
+            ApiError::Denied(Denied::Refused(_)) => (403, "forbidden"),
+            ApiError::Unknown => (504, "busy"),
             ApiError::Busy(_) => (503, "busy"),
         };
-        let reply = Self::problem(status, &error.to_string(), code);
+        let sentence = match &error {
+            // The same as of a room that is not there.
+            ApiError::Denied(Denied::Refused(why)) if why.is_hidden() => ApiError::NoRoom.to_string(),
+            error => error.to_string(),
+        };
+        let reply = Self::problem(status, &sentence, code);
         match error {
             ApiError::Rate(wait) => reply.with("Retry-After", (wait.as_secs() + 1).to_string()),
-            ApiError::Token => reply.with("WWW-Authenticate", "Bearer"),
+            _ if status == 401 => reply.with("WWW-Authenticate", "Bearer"),
             _ if status == 503 => reply.with("Retry-After", "1"),
             _ => reply,
         }
@@ -192,6 +195,7 @@ fn history(request: &Request<'_>) -> Result<Reply, ApiError> {
         next: Option<FrameId>,
     }
     let id = room_of(request)?;
+    request.door.enter(&reader(request)?, &id)?;
     let limit = match request.query_value("limit").transpose()? {
         None => MESSAGES_LISTED,
         Some(text) => match text.parse::<usize>() {
@@ -227,15 +231,15 @@ fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
     struct Posted<'a> {
         data: Option<&'a RawValue>,
     }
-    if !Origin::is_welcome(request.header("Origin"), request.header("Host"), &request.policy.origins) {
-        return Err(ApiError::Origin);
-    }
-    request.take_turn(Instant::now()).map_err(ApiError::Rate)?;
+    let known = known(request)?;
+    let (address, now) = (request.address(), Instant::now());
+    let paces = &request.policy.paces;
+    let pace = known.map_or_else(|| paces.of_passers_by(address, now), |id| paces.of_user(id, address, now));
+    pace.take(now).map_err(ApiError::Rate)?;
     let room = room_of(request)?;
     let text = std::str::from_utf8(request.body).map_err(|_| ApiError::Utf8)?;
     let limits = &request.policy.limits;
-    let media_type = request.header("Content-Type").unwrap_or_default().split(';').next().unwrap_or_default();
-    let (content, nonce, reply_to, named) = match media_type.trim().to_ascii_lowercase().as_str() {
+    let (content, nonce, reply_to, named) = match request.media_type().as_str() {
         "application/json" => {
             // A message as typed has no JSON around it; a body that says that it is JSON is held to it.
             let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
@@ -264,21 +268,51 @@ fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
     };
     let named = named.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| USERNAME_DEFAULT.into());
     let username = Username::parse(&named).map_err(|error| bad_name("username", error))?;
-    let id = match request.header("Authorization") {
-        None => passer_by(&username),
-        Some(value) => {
-            let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let token = token.ok_or(ApiError::Token)?.1.trim();
-            request.directory.bearer(token)?.ok_or(ApiError::Token)?
-        }
-    };
-    let post = Post { room, author: Person { id, username }, content, nonce, reply_to };
-    let (status, json) = match request.directory.post(post)? {
+    let identity = identity(request, username)?;
+    request.door.enter(&identity, &room)?;
+    let Identity { user, username, role, .. } = identity;
+    let id = user.unwrap_or_else(|| passer_by(&username));
+    let post = Post { room, author: Person { id, username }, role, content, nonce, reply_to };
+    let (status, json) = match request.directory.post(post).map_err(|Busy| ApiError::Unknown)? {
         Outcome::Stored(json) => (201, json),
         Outcome::Duplicate(json) => (200, json),
         Outcome::Refused(rejected) => return Err(ApiError::Rejected(rejected)),
     };
     Ok(Reply { status, ..Reply::json(&Posted { data: raw(&json) }) })
+}
+
+/// What a request shows of who sends it.
+fn shown<'a>(request: &'a Request<'_>) -> Result<Credential<'a>, ApiError> {
+    let cookies = request.headers_named("Cookie").map(str::as_bytes);
+    Credential::of(request.header("Authorization").map(str::as_bytes), cookies, None).map_err(|_| ApiError::Token)
+}
+
+/// The user whom a request's token is for, without asking what they may do.
+fn known(request: &Request<'_>) -> Result<Option<UserId>, ApiError> {
+    let shown = shown(request)?;
+    let Some(token) = shown.token() else { return Ok(None) };
+    let session = request.door.registry().session(token).map_err(|_| Denied::Busy)?;
+    match session {
+        Some(session) => Ok(Some(session.user)),
+        // A browser keeps a cookie that is over; who shows a token on purpose is told.
+        None if matches!(shown, Credential::Cookie(_)) => Ok(None),
+        None => Err(ApiError::Token),
+    }
+}
+
+/// Who asks, by their token, and called so where they have no name of their own.
+fn identity(request: &Request<'_>, asked: Username) -> Result<Identity, ApiError> {
+    let shown = shown(request)?;
+    let identity = request.door.let_in(shown.token(), asked, request.address())?;
+    match shown {
+        Credential::Bearer(_) if identity.session.is_none() => Err(ApiError::Token),
+        _ => Ok(identity),
+    }
+}
+
+/// Who reads: by their token or as anybody.
+fn reader(request: &Request<'_>) -> Result<Identity, ApiError> {
+    identity(request, Username::parse(USERNAME_DEFAULT).map_err(|_| ApiError::NoRoom)?)
 }
 
 /// Who posts without a token: nobody who could be known again, but the same for the same name, so that trying again
@@ -302,6 +336,7 @@ fn listing(request: &Request<'_>) -> Result<Reply, ApiError> {
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<RoomId>,
     }
+    let reader = reader(request)?;
     let limit = match request.query_value("limit").transpose()? {
         None => ROOMS_LISTED_MAX,
         Some(text) => match text.parse::<usize>() {
@@ -318,6 +353,8 @@ fn listing(request: &Request<'_>) -> Result<Reply, ApiError> {
     let has_more = data.len() > limit;
     data.truncate(limit);
     let next = data.last().filter(|_| has_more).map(|room| room.id.clone());
+    // A private room is listed to its members alone.
+    data.retain(|room| request.door.enter(&reader, &room.id).is_ok());
     Ok(Reply::json(&Page { data, next }))
 }
 
@@ -329,6 +366,7 @@ fn detail(request: &Request<'_>) -> Result<Reply, ApiError> {
     // What can't be a room's id is the id of no room.
     let text = unescape(request.item()).map_err(|_| ApiError::NoRoom)?;
     let id = RoomId::parse(&text).map_err(|_| ApiError::NoRoom)?;
+    request.door.enter(&reader(request)?, &id)?;
     let data = request.directory.room(&id)?.ok_or(ApiError::NoRoom)?;
     Ok(Reply::json(&Found { data }))
 }

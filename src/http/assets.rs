@@ -13,6 +13,7 @@ use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 
 use super::{Reply, Request};
+use crate::config::split_host;
 
 /// What `/` is.
 const INDEX: &str = "index.html";
@@ -112,6 +113,8 @@ impl Asset {
         let reply =
             if is_known { Reply::empty(304) } else { Reply::new(200, self.kind.mime, gzip.unwrap_or(&self.identity)) };
         let cache = if self.kind.is_text { CACHE_REVALIDATED } else { CACHE_DAY };
+        // With 304 as well: a browser takes the fields of that for those of the copy that it has.
+        let reply = reply.with("Content-Security-Policy", policy(request.header("Host")));
         let reply = reply.with("ETag", etag.as_str()).with("Cache-Control", cache);
         let reply = if self.kind.is_text { reply.with("Vary", "Accept-Encoding") } else { reply };
         if gzip.is_some() && !is_known { reply.with("Content-Encoding", "gzip") } else { reply }
@@ -125,6 +128,19 @@ impl Asset {
         });
         compressed.as_deref()
     }
+}
+
+/// What the page may do: nothing but what comes from here. Old browsers do not count a WebSocket here as `'self'`, so it is
+/// named, by the host that was asked for, which the head's parser has held to the form of one.
+fn policy(host: Option<&str>) -> String {
+    let sockets = host.and_then(split_host).map_or_else(String::new, |(host, port)| {
+        let port = port.map_or_else(String::new, |port| format!(":{port}"));
+        format!(" ws://{host}{port} wss://{host}{port}")
+    });
+    format!(
+        "default-src 'self'; connect-src 'self'{sockets}; object-src 'none'; base-uri 'none'; form-action 'self'; \
+         frame-ancestors 'none'"
+    )
 }
 
 /// Whether an Accept-Encoding takes gzip (RFC 9110, section 12.5.3): by name, or else by `*`, and not with `q=0`.
@@ -166,6 +182,17 @@ mod tests {
         assert_eq!(reply.status, 200);
         assert_eq!(reply.header("Content-Type"), Some("text/html; charset=utf-8"));
         assert_eq!(reply.header("Cache-Control"), Some("no-cache"));
+        for (host, sockets) in [
+            ("Chat.example:3000", " ws://chat.example:3000 wss://chat.example:3000;"),
+            ("[::1]", " ws://[::1] wss://[::1];"),
+            ("chat.example", " ws://chat.example wss://chat.example;"),
+            ("a b", ";"),
+            ("x; script-src *", ";"),
+        ] {
+            let policy = get_with("/", &[("Host", host)]).header("Content-Security-Policy").unwrap().to_string();
+            assert!(policy.contains(&format!("; connect-src 'self'{sockets} ")), "{policy}");
+            assert!(!policy.contains('*') && !policy.contains("unsafe"), "{policy}");
+        }
         assert_eq!(reply.body, get_with("/index.html", &[]).body);
         for name in Embedded::iter() {
             assert_ne!(Kind::of(&name).mime, "application/octet-stream", "{name}");
@@ -182,6 +209,8 @@ mod tests {
             let reply = get_with("/", &[("If-None-Match", &tags)]);
             assert_eq!((reply.status, reply.body.len()), (304, 0), "{tags}");
             assert_eq!(reply.header("ETag"), Some(&*etag));
+            let policy = reply.header("Content-Security-Policy");
+            assert_eq!(policy, get_with("/", &[]).header("Content-Security-Policy"), "it becomes the copy's");
         }
         assert_eq!(get_with("/", &[("If-None-Match", "\"x\"")]).status, 200);
         let compressed = get_with("/", &[("If-None-Match", &etag), ("Accept-Encoding", "gzip")]);

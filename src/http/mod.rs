@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io::{self, Cursor, Read};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use serde::Serialize;
@@ -27,35 +27,33 @@ use uuid::Uuid;
 pub use self::api::Directory;
 use crate::config::Origin;
 use crate::head::{BadEscape, query_value};
+use crate::identity::Door;
 use crate::limits::{BODY_BYTES_MAX, Limits};
 use crate::metrics::Metrics;
 use crate::protocol::http_error;
-use crate::rate::TokenBuckets;
+use crate::rate::Paces;
+use crate::role::Registration;
 
 /// Threads that answer requests. They wait for the hub at most, never for a client.
 pub const WORKERS: usize = 2;
 
-/// Where the relay says who asks: an address and a port. No client can send it through.
-pub const PEER_HEADER: &str = "Adda-Peer";
-
-/// Sent with every answer. Old browsers do not count `ws:` as `'self'`, so it is named.
-const SECURITY: [(&str, &str); 3] = [
-    (
-        "Content-Security-Policy",
-        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
-         form-action 'self'; frame-ancestors 'none'",
-    ),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "same-origin"),
-];
+/// Where the relay says who asks: the client's address. No client can send it through.
+pub const CLIENT_HEADER: &str = "Adda-Client";
+/// There where the client came by TLS, by the word of a trusted proxy.
+pub const SECURE_HEADER: &str = "Adda-Secure";
 
 /// What the private directories' names begin with.
 const DIRECTORY_PREFIX: &str = "adda-http-";
 /// The socket in one.
 const SOCKET_NAME: &str = "http";
 
-/// What a page of another origin may send along.
-const CORS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
+/// What any page may do, and send along, where something is public: read it.
+const READING: [&str; 2] = ["GET", "HEAD"];
+const READING_HEADERS: &str = "Authorization, Last-Event-ID";
+/// What the pages may send along that the operator lets write.
+const WRITING_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
+/// How long a browser need not ask again whether it may.
+const PREFLIGHT_AGE_S: &str = "600";
 
 /// The private socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +87,8 @@ struct Shared {
     listening: Mutex<Option<Arc<Listening>>>,
     is_stopping: AtomicBool,
     directory: Box<dyn Directory>,
+    door: Door,
     policy: Policy,
-    posts: Mutex<TokenBuckets<String>>,
     metrics: Arc<Metrics>,
 }
 
@@ -99,6 +97,10 @@ struct Shared {
 pub struct Policy {
     /// Pages besides our own that may write.
     pub origins: Vec<Origin>,
+    /// How fast everybody may talk.
+    pub paces: Arc<Paces>,
+    /// How one comes to an account.
+    pub registration: Registration,
     /// The bounds.
     pub limits: Limits,
 }
@@ -117,12 +119,17 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(directory: impl Directory, policy: Policy, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+    pub fn start(
+        directory: impl Directory,
+        door: Door,
+        policy: Policy,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
         let shared = Arc::new(Shared {
             listening: Mutex::new(Some(Arc::new(Listening::start()?))),
             is_stopping: AtomicBool::new(false),
             directory: Box::new(directory),
-            posts: Mutex::new(TokenBuckets::new(policy.limits.rate_per_s, policy.limits.rate_burst)),
+            door,
             policy,
             metrics,
         });
@@ -239,14 +246,14 @@ impl Shared {
             headers: request.headers(),
             body: &body,
             directory: &*self.directory,
+            door: &self.door,
             policy: &self.policy,
-            posts: &self.posts,
             metrics: &self.metrics,
         };
         let method = request.method().as_str();
         let reply = catch_unwind(AssertUnwindSafe(|| dispatch(method, &question))).unwrap_or_else(|_| {
             log::error!("a handler of {method} requests has panicked");
-            Reply::problem(500, "this should not have happened", "internal").with_security()
+            Reply::problem(500, "this should not have happened", "internal")
         });
         // An error here is the relay's having gone, which is its to tell.
         let _ = request.respond(reply.into_response());
@@ -342,22 +349,50 @@ pub(crate) struct Request<'a> {
     headers: &'a [tiny_http::Header],
     body: &'a [u8],
     directory: &'a dyn Directory,
+    door: &'a Door,
     policy: &'a Policy,
-    posts: &'a Mutex<TokenBuckets<String>>,
     metrics: &'a Metrics,
 }
 
 impl Request<'_> {
-    /// Takes a token of the address that asks, or says how long it must wait.
-    fn take_turn(&self, now: Instant) -> Result<(), Duration> {
-        let peer = self.header(PEER_HEADER).unwrap_or_default();
-        let address = peer.rsplit_once(':').map_or(peer, |(address, _)| address);
-        self.posts.lock().unwrap_or_else(PoisonError::into_inner).take(address.to_owned(), now)
+    /// Who asks. Only a test does so without the relay, from nowhere.
+    fn address(&self) -> IpAddr {
+        let given = self.header(CLIENT_HEADER).and_then(|address| address.parse().ok());
+        given.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
+    /// Whether who asks came by TLS, as far as is known.
+    fn is_secure(&self) -> bool {
+        self.header(SECURE_HEADER).is_some()
+    }
+
+    /// Whether the page that asks, if it is one, may write here.
+    fn may_write(&self) -> bool {
+        let mut given = self.headers.iter().filter(|header| header.field.equiv("Origin"));
+        let origin = given.next().map(|header| header.value.as_str());
+        given.next().is_none()
+            && Origin::is_welcome(origin, self.header("Host"), self.is_secure(), &self.policy.origins)
+    }
+
+    /// The page's origin, where the operator named it.
+    fn named_origin(&self) -> Option<&Origin> {
+        let given: Origin = self.header("Origin")?.parse().ok()?;
+        self.policy.origins.iter().find(|named| **named == given)
+    }
+
+    /// The body's type without its parameters, in lower case.
+    fn media_type(&self) -> String {
+        let given = self.header("Content-Type").unwrap_or_default();
+        given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 
     fn header(&self, name: &'static str) -> Option<&str> {
         let header = self.headers.iter().find(|header| header.field.equiv(name))?;
         Some(header.value.as_str())
+    }
+
+    fn headers_named(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        self.headers.iter().filter(move |header| header.field.equiv(name)).map(|header| header.value.as_str())
     }
 
     fn query_value(&self, name: &str) -> Option<Result<String, BadEscape>> {
@@ -370,7 +405,8 @@ impl Request<'_> {
     }
 }
 
-/// What a handler gives: a whole answer in memory.
+/// What a handler gives: a whole answer in memory. The relay adds what stands in every answer: nobody keeps it, no page
+/// frames it, it is no page itself; a handler that knows better says so.
 pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
@@ -390,13 +426,13 @@ impl Reply {
 
     fn json(value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
-            Ok(body) => Self::new(200, "application/json", body).with("Cache-Control", "no-store"),
+            Ok(body) => Self::new(200, "application/json", body),
             Err(_) => Self::problem(500, "this should not have happened", "internal"),
         }
     }
 
     fn problem(status: u16, sentence: &str, code: &str) -> Self {
-        Self::new(status, "application/json", http_error(sentence, code)).with("Cache-Control", "no-store")
+        Self::new(status, "application/json", http_error(sentence, code))
     }
 
     fn not_found() -> Self {
@@ -410,10 +446,6 @@ impl Reply {
         debug_assert!(value.bytes().all(|b| matches!(b, b' '..=b'~')), "{name}");
         self.headers.push((name, value));
         self
-    }
-
-    fn with_security(self) -> Self {
-        SECURITY.iter().fold(self, |reply, (name, value)| reply.with(name, *value))
     }
 
     fn into_response(self) -> tiny_http::Response<Cursor<Cow<'static, [u8]>>> {
@@ -462,7 +494,7 @@ type Handler = fn(&Request<'_>) -> Reply;
 struct Route {
     paths: Paths,
     methods: &'static [(&'static str, Handler)],
-    /// Whether any page may read it.
+    /// Whether any page may read it; none but ours and those that the operator named may write anything.
     is_public: bool,
 }
 
@@ -496,13 +528,18 @@ impl Route {
     }
 }
 
-/// Finds the handler of a request, and completes what it answers.
+/// Finds the handler of a request, and says which pages may have its answer. What is not there to read writes, so a
+/// foreign page is turned away here, whatever it asks for.
 fn dispatch(method: &str, request: &Request<'_>) -> Reply {
+    let is_writing = !READING.contains(&method) && method != "OPTIONS";
+    if is_writing && !request.may_write() {
+        return Reply::problem(403, "a page of another origin may not write here", "forbidden");
+    }
     if request.path == "*" {
-        return Reply::empty(204).with("Allow", Route::allowed(ROUTES)).with_security();
+        return Reply::empty(204).with("Allow", Route::allowed(ROUTES));
     }
     let Some(route) = ROUTES.iter().find(|route| route.paths.has(request.path)) else {
-        return Reply::not_found().with_security();
+        return Reply::not_found();
     };
     let handled_as = if method == "HEAD" { "GET" } else { method };
     let reply = if let Some((_, handler)) = route.methods.iter().find(|(name, _)| *name == handled_as) {
@@ -510,21 +547,41 @@ fn dispatch(method: &str, request: &Request<'_>) -> Reply {
     } else {
         let allowed = Route::allowed([route]);
         if method == "OPTIONS" {
-            let reply = Reply::empty(204).with("Allow", allowed.clone());
-            if route.is_public {
-                reply
-                    .with("Access-Control-Allow-Methods", allowed)
-                    .with("Access-Control-Allow-Headers", CORS_HEADERS)
-                    .with("Access-Control-Max-Age", "600")
-            } else {
-                reply
-            }
+            Reply::empty(204).with("Allow", allowed)
         } else {
             Reply::problem(405, "this method is not for here", "method_not_allowed").with("Allow", allowed)
         }
     };
-    let reply = if route.is_public { reply.with("Access-Control-Allow-Origin", "*") } else { reply };
-    reply.with_security()
+    shared(reply, method, route, request)
+}
+
+/// Tells a browser which pages may have an answer, or may ask (Fetch, “CORS protocol”): any may read what is public,
+/// those that the operator named everything.
+fn shared(reply: Reply, method: &str, route: &Route, request: &Request<'_>) -> Reply {
+    // A preflight is about the request that is to come.
+    let intended = request.header("Access-Control-Request-Method").filter(|_| method == "OPTIONS");
+    let is_reading = match intended {
+        Some(intended) => READING.contains(&intended),
+        None => READING.contains(&method) || method == "OPTIONS",
+    };
+    let asks = |reply: Reply, methods: String, headers| {
+        if method != "OPTIONS" {
+            return reply;
+        }
+        reply
+            .with("Access-Control-Allow-Methods", methods)
+            .with("Access-Control-Allow-Headers", headers)
+            .with("Access-Control-Max-Age", PREFLIGHT_AGE_S)
+    };
+    if route.is_public && is_reading {
+        let reply = reply.with("Access-Control-Allow-Origin", "*").with("Cross-Origin-Resource-Policy", "cross-origin");
+        asks(reply, READING.join(", "), READING_HEADERS)
+    } else if let Some(origin) = request.named_origin() {
+        let reply = reply.with("Access-Control-Allow-Origin", origin.to_string()).with("Vary", "Origin");
+        asks(reply, Route::allowed([route]), WRITING_HEADERS)
+    } else {
+        reply
+    }
 }
 
 /// Says that it is well only if the hub and the store say anything at all.
@@ -532,323 +589,13 @@ fn healthz(request: &Request<'_>) -> Reply {
     if request.directory.rooms(None, 1).is_err() {
         return Reply::problem(503, "the server is busy", "busy").with("Retry-After", "1");
     }
-    Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..]).with("Cache-Control", "no-store")
+    Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..])
 }
 
 fn metrics(request: &Request<'_>) -> Reply {
     let text = request.metrics.render().into_bytes();
-    Reply::new(200, "text/plain; version=0.0.4", text).with("Cache-Control", "no-store")
+    Reply::new(200, "text/plain; version=0.0.4", text)
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::sync::LazyLock;
-
-    use super::*;
-    use crate::hub::{Busy, HistoryError, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
-    use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
-    use crate::protocol::{ErrorCode, Rejected};
-    use crate::store::Stored;
-
-    /// Rooms without a hub.
-    #[derive(Debug, Clone, Default)]
-    pub(crate) struct Rooms {
-        names: Vec<RoomId>,
-        is_busy: bool,
-    }
-
-    impl Rooms {
-        pub(crate) fn of(names: &[&str]) -> Self {
-            let names = names.iter().map(|name| RoomId::parse(name).unwrap()).collect();
-            Self { names, is_busy: false }
-        }
-
-        pub(crate) fn busy() -> Self {
-            Self { is_busy: true, ..Self::default() }
-        }
-
-        fn summary(id: &RoomId) -> RoomSummary {
-            RoomSummary { id: id.clone(), name: id.to_string(), client_count: 2, seq: Seq(7) }
-        }
-    }
-
-    impl Directory for Rooms {
-        fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy> {
-            if self.is_busy {
-                return Err(Busy);
-            }
-            let behind = self.names.iter().filter(|id| after.is_none_or(|after| *id > after));
-            Ok(behind.take(limit).map(Self::summary).collect())
-        }
-
-        fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy> {
-            assert_ne!(id.as_str(), "panic", "as the test wants it");
-            if self.is_busy {
-                return Err(Busy);
-            }
-            Ok(self.names.contains(id).then(|| RoomDetail {
-                summary: Self::summary(id),
-                clients: vec![Person { id: UserId(Uuid::nil()), username: Username::parse("Ana").unwrap() }],
-            }))
-        }
-
-        fn messages(
-            &self,
-            id: &RoomId,
-            _: HistoryFrom,
-            limit: usize,
-            words: Option<&str>,
-        ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError> {
-            let frame = |seq: u64| Stored {
-                id: FrameId(Uuid::from_u128(u128::from(seq))),
-                seq: Seq(seq),
-                json: format!(r#"{{"seq":{seq},"q":"{}"}}"#, words.unwrap_or("-")).into_bytes().into(),
-            };
-            Ok(self.room(id)?.map(|_| ((1..=limit.min(3) as u64).map(frame).collect(), limit < 3)))
-        }
-
-        fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy> {
-            Ok((token == "good").then(|| UserId(Uuid::nil())))
-        }
-
-        fn post(&self, post: Post) -> Result<Outcome, Busy> {
-            if self.is_busy {
-                return Err(Busy);
-            }
-            let nonce = post.nonce.as_ref().map_or("-", Nonce::as_str);
-            let json = format!(r#"{{"by":"{}","says":"{}","nonce":"{nonce}"}}"#, post.author.username, post.content);
-            let json: Arc<[u8]> = json.into_bytes().into();
-            Ok(match nonce {
-                "again" => Outcome::Duplicate(json),
-                "taken" => Outcome::Refused(Rejected::new(ErrorCode::Conflict, "taken", post.nonce)),
-                _ => Outcome::Stored(json),
-            })
-        }
-    }
-
-    impl Reply {
-        pub(crate) fn header(&self, name: &str) -> Option<&str> {
-            let header = self.headers.iter().find(|(field, _)| *field == name)?;
-            Some(&header.1)
-        }
-    }
-
-    pub(crate) fn headers(fields: &[(&str, &str)]) -> Vec<tiny_http::Header> {
-        let header = |(name, value): &(&str, &str)| tiny_http::Header::from_bytes(*name, *value).unwrap();
-        fields.iter().map(header).collect()
-    }
-
-    pub(crate) fn request<'a>(target: &'a str, headers: &'a [tiny_http::Header], rooms: &'a Rooms) -> Request<'a> {
-        static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        static POLICY: LazyLock<Policy> = LazyLock::new(Policy::default);
-        static POSTS: LazyLock<Mutex<TokenBuckets<String>>> = LazyLock::new(|| Mutex::new(TokenBuckets::new(0, 0)));
-        let (policy, posts) = (&*POLICY, &*POSTS);
-        Request { path, query, headers, body: &[], directory: rooms, policy, posts, metrics: &METRICS }
-    }
-
-    fn ask(method: &str, target: &str) -> Reply {
-        let reply = dispatch(method, &request(target, &[], &Rooms::of(&["tea"])));
-        for (name, value) in SECURITY {
-            assert_eq!(reply.header(name), Some(value), "{method} {target}");
-        }
-        reply
-    }
-
-    fn posted(target: &str, fields: &[(&str, &str)], body: &str) -> (u16, String) {
-        let (rooms, headers) = (Rooms::of(&["tea"]), headers(fields));
-        let reply = dispatch("POST", &Request { body: body.as_bytes(), ..request(target, &headers, &rooms) });
-        (reply.status, String::from_utf8(reply.body.into_owned()).unwrap())
-    }
-
-    #[test]
-    fn a_message_is_posted_as_json_or_as_text() {
-        const PATH: &str = "/api/rooms/tea/messages";
-        const JSON: (&str, &str) = ("Content-Type", "application/json");
-        const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
-        for (target, fields, body, status, part) in [
-            (
-                PATH,
-                &[JSON][..],
-                r#"{"content":"hi","username":"ana"}"#,
-                201,
-                r#"{"data":{"by":"ana","says":"hi","nonce":"-"}}"#,
-            ),
-            (PATH, &[TEXT], "{as typed", 201, r#""by":"Anonymous","says":"{as typed""#),
-            (PATH, &[TEXT, ("Idempotency-Key", "k1")], "hi", 201, r#""nonce":"k1""#),
-            ("/api/rooms/tea/messages?username=bob+b", &[TEXT], "hi", 201, r#""by":"bob b""#),
-            (PATH, &[JSON], r#"{"content":"hi","nonce":"again"}"#, 200, r#""nonce":"again""#),
-            (PATH, &[JSON], r#"{"content":"hi","nonce":"taken"}"#, 409, "conflict"),
-            (PATH, &[TEXT, ("Authorization", "Bearer good")], "hi", 201, "says"),
-            (PATH, &[TEXT, ("Authorization", "Bearer bad")], "hi", 401, "nobody's"),
-            (PATH, &[TEXT, ("Authorization", "Basic x")], "hi", 401, "nobody's"),
-            (PATH, &[], "hi", 415, "application/json"),
-            (PATH, &[JSON], "hi", 400, "bad_json"),
-            (PATH, &[JSON], r#"{"content":""}"#, 400, "bad_json"),
-            (PATH, &[JSON], r#"{"type":"join","room_id":"x"}"#, 400, "bad_type"),
-            (PATH, &[TEXT, ("Host", "a"), ("Origin", "http://b")], "hi", 403, "forbidden"),
-            (PATH, &[TEXT, ("Host", "a"), ("Origin", "http://a")], "hi", 201, "says"),
-            ("/api/rooms/dm:x/messages", &[TEXT], "hi", 404, "not_found"),
-            ("/api/rooms/tea/messages?username=%E2%80%AEx", &[TEXT], "hi", 400, "bad_name"),
-        ] {
-            let (found, text) = posted(target, fields, body);
-            assert_eq!(found, status, "{target} {fields:?} {body}: {text}");
-            assert!(text.contains(part), "{text} has no {part}");
-        }
-        let long = "x".repeat(9_000);
-        assert_eq!(posted(PATH, &[TEXT], &long).0, 413);
-    }
-
-    #[test]
-    fn history_says_how_to_go_on() {
-        let body = |target: &str| String::from_utf8(ask("GET", target).body.into_owned()).unwrap();
-        let page = body("/api/rooms/tea/messages?limit=2&q=a%20b");
-        assert!(
-            page.starts_with(
-                r#"{"data":[{"seq":1,"q":"a b"},{"seq":2,"q":"a b"}],"next":"00000000-0000-0000-0000-000000000001"}"#
-            ),
-            "{page}"
-        );
-        let on = body("/api/rooms/tea/messages?limit=2&after=00000000-0000-0000-0000-000000000001");
-        assert!(on.ends_with(r#""next":"00000000-0000-0000-0000-000000000002"}"#), "{on}");
-        assert!(!body("/api/rooms/tea/messages?limit=200").contains("next"));
-        for bad in [
-            "limit=0",
-            "before=x",
-            "before=00000000-0000-0000-0000-000000000001&after=00000000-0000-0000-0000-000000000001",
-        ] {
-            assert_eq!(ask("GET", &format!("/api/rooms/tea/messages?{bad}")).status, 400, "{bad}");
-        }
-        assert_eq!(ask("GET", "/api/rooms/none/messages").status, 404);
-    }
-
-    #[test]
-    fn each_path_has_its_methods() {
-        for (target, public) in
-            [("/", false), ("/metrics", false), ("/healthz", true), ("/api/rooms", true), ("/api/rooms/tea", true)]
-        {
-            let expected = public.then_some("*");
-            for (method, status) in
-                [("GET", 200), ("HEAD", 200), ("OPTIONS", 204), ("POST", 405), ("get", 405), ("TRACE", 405)]
-            {
-                let reply = ask(method, target);
-                assert_eq!(reply.status, status, "{method} {target}");
-                assert_eq!(reply.header("Access-Control-Allow-Origin"), expected, "{target}");
-                let allow = (status > 200).then_some("GET, HEAD, OPTIONS");
-                assert_eq!(reply.header("Allow"), allow, "{method} {target}");
-            }
-            let methods = ask("OPTIONS", target).header("Access-Control-Allow-Methods").map(str::to_string);
-            assert_eq!(methods.is_some(), public, "{target}");
-        }
-        assert_eq!(ask("OPTIONS", "*").status, 204);
-        assert_eq!(ask("OPTIONS", "*").header("Allow"), Some("GET, HEAD, POST, OPTIONS"));
-    }
-
-    #[test]
-    fn other_paths_are_not_found() {
-        for target in [
-            "/none",
-            "/api",
-            "/api/rooms/",
-            "/api/rooms/a/b",
-            "/api/rooms/tea/",
-            "/healthz/",
-            "//",
-            "/static/index.html",
-        ] {
-            for method in ["GET", "POST", "OPTIONS"] {
-                let reply = ask(method, target);
-                assert_eq!(reply.status, 404, "{target}");
-                assert_eq!(reply.body, &br#"{"error":"Not found","code":"not_found"}"#[..]);
-            }
-        }
-    }
-
-    #[test]
-    fn metrics_are_in_the_text_format() {
-        let reply = ask("GET", "/metrics");
-        assert_eq!(reply.header("Content-Type"), Some("text/plain; version=0.0.4"));
-        assert!(reply.body.starts_with(b"# HELP adda_"));
-        assert_eq!(ask("GET", "/healthz").body, &b"ok\n"[..]);
-    }
-
-    fn exchange(endpoint: &Endpoint, target: &str) -> String {
-        use std::io::Write;
-        let mut stream = endpoint.connect().unwrap();
-        write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    #[test]
-    fn a_panic_costs_its_own_request_only() {
-        let http = Server::start(Rooms::default(), Policy::default(), Arc::default()).unwrap();
-        for _ in 0..2 * WORKERS {
-            let answer = exchange(&http.endpoint(), "/api/rooms/panic");
-            assert!(answer.starts_with("HTTP/1.0 500 "), "{answer}");
-            assert!(answer.ends_with(r#""code":"internal"}"#), "{answer}");
-        }
-        assert!(exchange(&http.endpoint(), "/healthz").ends_with("\r\n\r\nok\n"));
-    }
-
-    #[test]
-    fn the_socket_is_private_and_goes_with_its_server() {
-        use std::os::unix::fs::PermissionsExt;
-        let http = Server::start(Rooms::default(), Policy::default(), Arc::default()).unwrap();
-        let endpoint = http.endpoint();
-        let path = endpoint.0.listening().as_ref().unwrap().path.clone();
-        let directory = path.parent().unwrap();
-        assert_eq!(fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o700);
-        drop(http);
-        assert!(!directory.exists());
-        assert_eq!(endpoint.connect().unwrap_err().kind(), io::ErrorKind::NotConnected);
-    }
-
-    #[test]
-    fn a_lost_socket_is_made_anew() {
-        let http = Server::start(Rooms::default(), Policy::default(), Arc::default()).unwrap();
-        let endpoint = http.endpoint();
-        for loss in ["file", "listener", "file"] {
-            let listening = endpoint.0.listening().clone().unwrap();
-            match loss {
-                "file" => fs::remove_dir_all(listening.path.parent().unwrap()).unwrap(),
-                _ => rustix::net::shutdown(&listening.listener, rustix::net::Shutdown::Both).unwrap(),
-            }
-            drop(listening);
-            for _ in 0..2 * WORKERS {
-                assert!(exchange(&endpoint, "/healthz").ends_with("ok\n"), "{loss}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_a_killed_server_left_is_swept_away() {
-        let base = tempfile::tempdir().unwrap();
-        let running = Listening::start_in(base.path()).unwrap();
-        let killed = base.path().join(format!("{DIRECTORY_PREFIX}killed"));
-        let starting = base.path().join(format!("{DIRECTORY_PREFIX}starting"));
-        let other = base.path().join("other");
-        for directory in [&killed, &starting, &other] {
-            fs::create_dir(directory).unwrap();
-        }
-        drop(UnixListener::bind(killed.join(SOCKET_NAME)).unwrap());
-        drop(UnixListener::bind(other.join(SOCKET_NAME)).unwrap());
-        let _next = Listening::start_in(base.path()).unwrap();
-        assert!(!killed.exists());
-        assert!(running.path.exists() && starting.exists() && other.exists());
-    }
-
-    #[test]
-    fn a_place_that_cannot_be_is_named() {
-        let error = Listening::start_in(Path::new("/nonexistent")).err().unwrap();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        let base = std::env::temp_dir().join("x".repeat(120));
-        let _ = fs::create_dir(&base);
-        let error = Listening::start_in(&base).err().unwrap();
-        let left = fs::read_dir(&base).unwrap().count();
-        fs::remove_dir(&base).unwrap();
-        assert!(error.to_string().contains("SUN_LEN"), "{error}");
-        assert_eq!(left, 0);
-    }
-}
+pub(crate) mod tests;

@@ -4,16 +4,18 @@
 //! sends each touched room's batch with one `send` per member. It touches no disk, parses no JSON, and never
 //! waits for a socket, a session or the store.
 
+mod order;
 mod outbox;
 mod pager;
 mod room;
+mod rules;
 mod state;
 #[cfg(test)]
 mod state_model;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -21,21 +23,26 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 use serde::Serialize;
 
+use crate::config::Keep;
 use crate::limits::{
     APPENDS_PENDING_MAX, BATCH_BYTES_KEPT, BATCH_BYTES_MAX, CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX,
     HUB_ANSWER_WAIT, Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
-use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
-use crate::protocol::{ClientFrame, ErrorCode, Rejected, Replay};
+use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp};
+use crate::protocol::{ClientFrame, ErrorCode, FrameType, Rejected, Replay};
+use crate::role::Role;
+use crate::store::accounts::SessionKey;
 use crate::store::{Append, NewGuest, NewMessage, ReadError, Reader, Side, Stored, Ticket, Writer};
-use crate::vital::Vital;
+use crate::threads::Vital;
 use crate::ws::{CloseReason, PING, encode_text};
 
+pub use order::Order;
 use outbox::{Batch, Outbox};
 use pager::Pager;
+pub use rules::Rules;
 pub use state::Outcome;
-use state::{Effect, Fetch, MemberKey, RoomKey, State};
+use state::{Arrival, Effect, Fetch, MemberKey, Overtaken, RoomKey, State};
 
 /// How soon full sockets are tried again, and what each of them adds to that, so that a crowd of stalled readers
 /// takes no more than a few hundredths of the hub's time.
@@ -84,6 +91,8 @@ pub enum Command {
         /// Where the answer goes; it has room for it.
         answer: Sender<Outcome>,
     },
+    /// Something is changed of people or rooms, and holds at once.
+    Order(Order),
     /// The server stops: commit, close every connection with 1001, end.
     Stop,
 }
@@ -97,6 +106,12 @@ pub struct Connect {
     pub socket: Arc<TcpStream>,
     /// Who it is.
     pub person: Person,
+    /// What they may do.
+    pub role: Role,
+    /// By which session they are known, where they are.
+    pub session: Option<SessionKey>,
+    /// Where they come from, as addresses are counted.
+    pub network: IpAddr,
     /// The room of its URL.
     pub room: RoomId,
     /// What it wants of that room's past.
@@ -121,6 +136,11 @@ pub enum Inbound {
     Frame(ClientFrame),
     /// Something that its session did not take.
     Rejected(Rejected),
+    /// The peer has closed and been answered, or has gone: nothing may be sent to it any more.
+    Closed {
+        /// Whether it means to go, and not to come back at once.
+        is_farewell: bool,
+    },
     /// Bytes that the protocol wants written: pongs and the answer to a close.
     Control(Vec<u8>),
     /// The end, by a rule that the peer broke.
@@ -162,6 +182,8 @@ pub struct Post {
     pub room: RoomId,
     /// By whom.
     pub author: Person,
+    /// What they may do.
+    pub role: Role,
     /// What.
     pub content: Box<str>,
     /// The client's own mark on it.
@@ -268,12 +290,12 @@ impl Handle {
         Ok(Some((frames, has_more)))
     }
 
-    /// Who bears a token; `None` where nobody does.
+    /// Makes a change, which is stored already, hold at once for those who are here.
     ///
     /// # Errors
-    /// [`Busy`] where the store can't be read.
-    pub fn bearer(&self, token: &str) -> Result<Option<UserId>, Busy> {
-        self.read(self.kept.bearer(token))
+    /// [`Busy`] where the hub has no time for it: then it holds from their next coming on.
+    pub fn order(&self, order: Order) -> Result<(), Busy> {
+        self.commands.send_deadline(Command::Order(order), Instant::now() + HUB_ANSWER_WAIT).map_err(|_| Busy)
     }
 
     /// Says something in a room for somebody who is not in it.
@@ -319,6 +341,8 @@ pub fn start(
     commands: Receiver<Command>,
     store: Writer,
     reader: Reader,
+    rules: Rules,
+    keep: Keep,
     limits: Limits,
     metrics: Arc<Metrics>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
@@ -326,7 +350,7 @@ pub fn start(
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
     let hub = builder.spawn(move || {
         let _vital = Vital("hub");
-        Hub::new(commands, store, pager, limits, metrics).run();
+        Hub::new(commands, store, pager, State::new(&limits, keep, rules), limits, metrics).run();
     })?;
     Ok(vec![hub, paging])
 }
@@ -416,14 +440,21 @@ enum Stopping {
 }
 
 impl Hub {
-    fn new(commands: Receiver<Command>, store: Writer, pager: Pager, limits: Limits, metrics: Arc<Metrics>) -> Self {
+    fn new(
+        commands: Receiver<Command>,
+        store: Writer,
+        pager: Pager,
+        state: State,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             commands,
             store,
             pager,
             limits,
             metrics,
-            state: State::new(&limits),
+            state,
             effects: Vec::new(),
             pending: Vec::new(),
             with_store: false,
@@ -451,8 +482,10 @@ impl Hub {
             self.wait(connected);
             let now = Timestamp::now();
             self.take_appended(&now);
-            self.take_pages();
+            self.take_pages(&now);
             connected &= self.take_commands(&now);
+            self.state.end_leases(&now, &mut self.effects);
+            self.carry_out();
             self.feed_store();
             self.flush();
             let moment = Instant::now();
@@ -497,7 +530,11 @@ impl Hub {
         }
         select.recv(&self.pager.pages);
         let ping_at = self.pings.front().map(|(at, ..)| *at);
-        match [self.retry_at, ping_at].into_iter().flatten().min() {
+        let lease_at = self
+            .state
+            .lease_due()
+            .map(|due_ms| Instant::now() + Duration::from_millis(due_ms.saturating_sub(Timestamp::now().unix_ms)));
+        match [self.retry_at, ping_at, lease_at].into_iter().flatten().min() {
             // Which of them it is does not matter: the round looks at both. A time-out is a round, too.
             Some(due) => drop(select.ready_deadline(due)),
             None => drop(select.ready()),
@@ -517,11 +554,15 @@ impl Hub {
         }
     }
 
-    fn take_pages(&mut self) {
+    fn take_pages(&mut self, now: &Timestamp) {
         for _ in 0..COMMANDS_PER_ROUND_MAX {
             let Ok((fetch, frames)) = self.pager.pages.try_recv() else { return };
-            self.state.page(&fetch, frames, &mut self.effects);
+            let paged = self.state.page(&fetch, frames, now, &mut self.effects);
             self.carry_out();
+            if paged == Err(Overtaken) {
+                self.close(fetch.member, CloseReason::OVERTAKEN);
+                self.carry_out();
+            }
         }
     }
 
@@ -547,14 +588,14 @@ impl Hub {
                 for frame in frames {
                     // Looked up each time, as a frame may be the end of the connection.
                     let Some(member) = self.state.member(from) else { return };
-                    self.inbound(member, frame, now);
+                    self.inbound(from, member, frame, now);
                 }
             }
             Command::Gone { from } => {
                 match self.state.member(from) {
                     Some(member) => {
                         self.flush_own(member);
-                        self.remove_peer(member, from);
+                        self.remove_peer(member, from, true, now);
                     }
                     None => drop(self.closing.remove(&from)),
                 }
@@ -565,32 +606,43 @@ impl Hub {
                 drop(answer.try_send(self.state.list(after.as_ref(), limit)));
             }
             Command::ShowRoom { id, answer } => drop(answer.try_send(self.state.show(&id))),
-            Command::Post { post, answer } => self.post(*post, answer),
+            Command::Post { post, answer } => self.post(*post, answer, now),
+            Command::Order(order) => {
+                let ended = self.state.order(order, now, &mut self.effects);
+                self.carry_out();
+                for member in ended {
+                    self.close(member, CloseReason::ENDED);
+                    self.carry_out();
+                }
+            }
             Command::Stop => self.stopping = Stopping::Committing,
         }
     }
 
-    fn post(&mut self, post: Post, answer: Sender<Outcome>) {
+    fn post(&mut self, post: Post, answer: Sender<Outcome>, now: &Timestamp) {
         if self.stopping != Stopping::No {
             // Whoever asked sees that there is no answer.
             return;
         }
         self.next_request += 1;
         self.requests.insert(self.next_request, answer);
-        let Post { room, author, content, nonce, reply_to } = post;
+        let Post { room, author, role, content, nonce, reply_to } = post;
         let ticket = Ticket::Request(self.next_request);
-        let message = NewMessage { room, author: Arc::new(author), content, nonce, reply_to, ticket };
-        self.state.post(message, &mut self.effects);
+        let kind = FrameType::Text;
+        let message = NewMessage { room, author: Arc::new(author), kind, content, nonce, reply_to, ticket };
+        self.state.post(message, role, now, &mut self.effects);
         self.carry_out();
     }
 
     fn connect(&mut self, connect: Connect) {
-        let Connect { connection, socket, person, room, replay, newcomer } = connect;
+        let Connect { connection, socket, person, role, session, network, room, replay, newcomer } = connect;
         let outbox = Outbox::new(socket);
         if self.stopping != Stopping::No {
             return self.begin_close(connection, outbox, CloseReason::GOING_AWAY);
         }
-        let member = self.state.connect(connection, Arc::new(person), room, replay, newcomer, &mut self.effects);
+        let person = Arc::new(person);
+        let arrival = Arrival { connection, person, role, session, network, home: room, replay, newcomer };
+        let member = self.state.connect(arrival, &mut self.effects);
         if self.peers.len() <= member.0 {
             self.peers.resize_with(member.0 + 1, || None);
         }
@@ -600,7 +652,7 @@ impl Hub {
         self.carry_out();
     }
 
-    fn inbound(&mut self, member: MemberKey, frame: Inbound, now: &Timestamp) {
+    fn inbound(&mut self, from: ConnectionId, member: MemberKey, frame: Inbound, now: &Timestamp) {
         if self.stopping != Stopping::No {
             // Silence means unknown: the client sends it again when it has come back.
             return;
@@ -613,6 +665,10 @@ impl Hub {
                 self.state.reject(member, rejected, now, &mut self.effects);
             }
             Inbound::Control(bytes) => self.own(member, |own| own.extend_from_slice(&bytes)),
+            Inbound::Closed { is_farewell } => {
+                self.flush_own(member);
+                self.remove_peer(member, from, !is_farewell, now);
+            }
             Inbound::Close(reason) => self.close(member, reason),
         }
         self.carry_out();
@@ -839,7 +895,9 @@ impl Hub {
         self.flush_own(member);
         if let Some(peer) = self.peers.get_mut(member.0).and_then(Option::take) {
             self.peer_count -= 1;
-            self.state.disconnect(peer.connection, &mut self.effects);
+            // Who was too slow, or was lost, may be back in a moment.
+            let keeps_place = [CloseReason::SLOW_CONSUMER, CloseReason::OVERTAKEN, CloseReason::IDLE].contains(&reason);
+            self.state.disconnect(peer.connection, keeps_place, &Timestamp::now(), &mut self.effects);
             self.begin_close(peer.connection, peer.outbox, reason);
         }
     }
@@ -852,13 +910,13 @@ impl Hub {
         self.retry_at = None;
     }
 
-    fn remove_peer(&mut self, member: MemberKey, connection: ConnectionId) {
+    fn remove_peer(&mut self, member: MemberKey, connection: ConnectionId, keeps_place: bool, now: &Timestamp) {
         if let Some(peer) = self.peers.get_mut(member.0)
             && peer.take().is_some()
         {
             self.peer_count -= 1;
         }
-        self.state.disconnect(connection, &mut self.effects);
+        self.state.disconnect(connection, keeps_place, now, &mut self.effects);
     }
 
     fn close_all(&mut self) {

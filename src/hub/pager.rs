@@ -8,9 +8,12 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::limits::{PAGE_BYTES_MAX, PAGE_FRAMES_MAX, STORE_STACK_BYTES};
 use crate::store::{Reader, Side, Stored};
-use crate::vital::Vital;
+use crate::threads::{Vital, yield_to_the_hub};
 
 use super::state::Fetch;
+
+/// How much less urgent this thread is than the hub: who was away waits for those who are there.
+const NICE: i32 = 15;
 
 /// The hub's end.
 #[derive(Debug)]
@@ -18,8 +21,8 @@ pub struct Pager {
     /// Both channels are bounded by what the hub asks: one page for each joining of a room that is catching up, and those
     /// are bounded by the connections and the rooms of each.
     fetches: Sender<Fetch>,
-    /// The pages, each with what was asked; an empty one where there is nothing more, or it can't be read.
-    pub pages: Receiver<(Fetch, Vec<Stored>)>,
+    /// The pages, each with what was asked: an empty one where there is nothing more, none where it can't be read.
+    pub pages: Receiver<(Fetch, Option<Vec<Stored>>)>,
 }
 
 impl Pager {
@@ -30,6 +33,7 @@ impl Pager {
         let builder = thread::Builder::new().name("pager".into()).stack_size(STORE_STACK_BYTES);
         let thread = builder.spawn(move || {
             let _vital = Vital("pager");
+            yield_to_the_hub(NICE);
             run(&reader, &asked, &answers);
         })?;
         Ok((Self { fetches, pages }, thread))
@@ -42,23 +46,25 @@ impl Pager {
     }
 }
 
-fn run(reader: &Reader, asked: &Receiver<Fetch>, answers: &Sender<(Fetch, Vec<Stored>)>) {
+fn run(reader: &Reader, asked: &Receiver<Fetch>, answers: &Sender<(Fetch, Option<Vec<Stored>>)>) {
     for fetch in asked {
         let page = reader.page(&fetch.room, Side::After(fetch.after), PAGE_FRAMES_MAX, None);
-        let mut frames = page.unwrap_or_else(|error| {
-            log::error!("{error}");
-            Vec::new()
-        });
-        let mut bytes = 0;
-        let fitting = frames.iter().take_while(|stored| {
-            let fits = bytes <= PAGE_BYTES_MAX;
-            bytes += stored.json.len();
-            fits
-        });
-        let fitting = fitting.count();
-        frames.truncate(fitting);
-        if answers.send((fetch, frames)).is_err() {
+        let page = page.map(fitting).inspect_err(|error| log::error!("{error}")).ok();
+        if answers.send((fetch, page)).is_err() {
             return;
         }
     }
+}
+
+/// As many of the frames as are sent at once.
+fn fitting(mut frames: Vec<Stored>) -> Vec<Stored> {
+    let mut bytes = 0;
+    let fitting = frames.iter().take_while(|stored| {
+        let fits = bytes <= PAGE_BYTES_MAX;
+        bytes += stored.json.len();
+        fits
+    });
+    let fitting = fitting.count();
+    frames.truncate(fitting);
+    frames
 }

@@ -16,6 +16,8 @@ pub struct Room {
     pub members: Vec<MemberKey>,
     /// Members that are still being sent what was said before, and do not get what is said yet.
     pub catching_up: Vec<MemberKey>,
+    /// How many people are here, each counted once however many connections they have.
+    pub people: usize,
     /// Joins that are with the store. While there is one the room stays, as it is what they come back to.
     pub joining: usize,
     /// Known once the first join has come back from the store.
@@ -51,16 +53,11 @@ impl Ring {
 
 impl Room {
     pub fn new(id: RoomId) -> Self {
-        Self { id, members: Vec::new(), catching_up: Vec::new(), joining: 0, past: None }
+        Self { id, members: Vec::new(), catching_up: Vec::new(), people: 0, joining: 0, past: None }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.member_count() == 0 && self.joining == 0
-    }
-
-    /// How many are here, whether or not they have caught up.
-    pub fn member_count(&self) -> usize {
-        self.members.len() + self.catching_up.len()
+        self.members.is_empty() && self.catching_up.is_empty() && self.joining == 0
     }
 
     /// Who is here.
@@ -84,6 +81,15 @@ impl Room {
     /// Bytes of the frames that are at hand.
     pub fn ring_bytes(&self) -> usize {
         self.past.as_ref().map_or(0, |ring| ring.bytes)
+    }
+
+    /// Forgets the frames from before a moment (milliseconds since 1970): they are kept no longer.
+    pub fn forget_before(&mut self, since_ms: u64) {
+        if let Some(ring) = &mut self.past {
+            while ring.frames.front().is_some_and(|oldest| oldest.id.unix_ms() < since_ms) {
+                ring.pop();
+            }
+        }
     }
 
     /// Forgets the older half of the frames that are at hand; the store has them.
@@ -195,6 +201,21 @@ mod tests {
         }
         assert_eq!(room.head(), Seq(20));
         assert_eq!(replayed(&room, 1, None, None), (None, false));
+    }
+
+    #[test]
+    fn what_is_too_old_is_not_at_hand() {
+        let mut room = Room::new(RoomId::parse("tea").unwrap());
+        room.learn(Past::default());
+        for seq in 1..=4 {
+            let id = FrameId(uuid::Uuid::from_u128(u128::from(seq * 1_000) << 80));
+            room.push(Stored { id, ..stored(seq) });
+        }
+        room.forget_before(3_000);
+        assert_eq!(replayed(&room, 2, None, None), (Some(vec![3, 4]), false));
+        assert_eq!(replayed(&room, 3, None, None), (None, false));
+        room.forget_before(9_000);
+        assert_eq!((room.head(), room.ring_bytes()), (Seq(4), 0));
     }
 
     #[test]

@@ -4,21 +4,28 @@
 //! order of effects is the order in which they must be seen: a member gets what is broadcast to a room
 //! between its `Enter` and its `Exit`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 
+use crate::config::Keep;
 use crate::ids::FrameIds;
 use crate::limits::{
     Limits, MEMBERS_LISTED_MAX, MISSED_MAX, REPLAY_AT_ONCE_BYTES, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX,
 };
 use crate::model::{ConnectionId, Nonce, Person, RoomId, Seq, Timestamp};
 use crate::protocol::{ClientFrame, ErrorCode, Failure, Frame, FrameType, LimitsShown, Rejected, Replay, Welcome};
+use crate::role::Role;
+use crate::store::accounts::SessionKey;
 use crate::store::{Append, Appended, NewGuest, NewMessage, Stored, Ticket};
 
+use super::order::Order;
 use super::room::Room;
+use super::rules::{Rules, rejected};
 use super::{Newcomer, RoomDetail, RoomSummary};
 
 /// A member's place in the hub's tables, its own until its last `leave` is done.
@@ -61,6 +68,11 @@ pub struct Fetch {
     pub after: Seq,
 }
 
+/// What a member was catching up with is not kept any more, or can't be read: it would miss some of it without being
+/// told, so it is sent away, to come back and be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overtaken;
+
 /// What became of a message that came over HTTP.
 #[derive(Debug)]
 pub enum Outcome {
@@ -71,6 +83,9 @@ pub enum Outcome {
     /// It is not stored.
     Refused(Rejected),
 }
+
+/// The number of no request: requests count from 1.
+const NOBODY: u64 = 0;
 
 /// Rooms, members, and who is where.
 #[derive(Debug)]
@@ -83,13 +98,38 @@ pub struct State {
     by_id: BTreeMap<RoomId, RoomKey>,
     /// Bytes of the frames that all rooms have at hand.
     ring_bytes: usize,
+    keep: Keep,
+    rules: Rules,
+    lease: Duration,
+    /// Members whose connection was lost, and when they lose their place (milliseconds since 1970). All leases are as
+    /// long, so what is pushed behind ends last.
+    leases: VecDeque<(u64, MemberKey, ConnectionId)>,
     ids: FrameIds,
     limits_shown: LimitsShown,
 }
 
+/// Who comes, and how.
+#[derive(Debug)]
+pub struct Arrival {
+    pub connection: ConnectionId,
+    pub person: Arc<Person>,
+    pub role: Role,
+    pub session: Option<SessionKey>,
+    pub network: IpAddr,
+    pub home: RoomId,
+    pub replay: Replay,
+    /// For a guest who was never here before: an identity to keep, and the token that it is kept under.
+    pub newcomer: Option<Newcomer>,
+}
+
 #[derive(Debug)]
 struct Member {
+    connection: ConnectionId,
     person: Arc<Person>,
+    role: Role,
+    session: Option<SessionKey>,
+    /// Where they come from, as addresses are counted.
+    network: IpAddr,
     /// The room of frames that name none.
     home: RoomId,
     /// In the order of their joins. A room that was left and joined again while both were with the store stands
@@ -115,6 +155,8 @@ struct Subscription {
 struct CatchUp {
     /// The last place that it was sent.
     at: Seq,
+    /// Whether the next place must follow it: not while nothing was sent to somebody who wants no more than the latest.
+    is_exact: bool,
     /// Who came and went meanwhile; nobody stores that.
     missed: Vec<Arc<[u8]>>,
 }
@@ -132,13 +174,17 @@ enum Phase {
 impl State {
     /// No rooms and nobody in them.
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(limits: &Limits, keep: Keep, rules: Rules) -> Self {
         Self {
             members: Slab::new(),
             rooms: Slab::new(),
             by_connection: HashMap::new(),
             by_id: BTreeMap::new(),
             ring_bytes: 0,
+            keep,
+            rules,
+            lease: limits.lease,
+            leases: VecDeque::new(),
             ids: FrameIds::new(),
             limits_shown: LimitsShown::from(limits),
         }
@@ -173,29 +219,32 @@ impl State {
     pub fn list(&self, after: Option<&RoomId>, limit: usize) -> Vec<RoomSummary> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let rooms = self.by_id.range((from, Bound::Unbounded)).map(|(_, key)| &self.rooms[key.0]);
-        rooms.filter(|room| room.member_count() > 0).take(limit).map(summary).collect()
+        let listed = rooms.filter(|room| room.people > 0 && !self.is_private(&room.id));
+        listed.take(limit).map(|room| self.summary(room)).collect()
     }
 
     /// One room with members.
     #[must_use]
     pub fn show(&self, id: &RoomId) -> Option<RoomDetail> {
         let room = &self.rooms[self.by_id.get(id)?.0];
-        (room.member_count() > 0).then(|| RoomDetail { summary: summary(room), clients: self.people(room) })
+        (room.people > 0).then(|| RoomDetail { summary: self.summary(room), clients: self.people(room) })
     }
 
-    /// A connection opens, in its first room. A guest who was never here before comes with an identity to keep and the
-    /// token that it is kept under.
-    pub fn connect(
-        &mut self,
-        connection: ConnectionId,
-        person: Arc<Person>,
-        home: RoomId,
-        replay: Replay,
-        newcomer: Option<Newcomer>,
-        effects: &mut Vec<Effect>,
-    ) -> MemberKey {
+    /// A connection opens, in its first room.
+    pub fn connect(&mut self, arrival: Arrival, effects: &mut Vec<Effect>) -> MemberKey {
+        let Arrival { connection, person, role, session, network, home, replay, newcomer } = arrival;
         let (guest, token) = newcomer.map(|newcomer| (newcomer.guest, newcomer.token)).unzip();
-        let member = Member { person, home: home.clone(), subscriptions: Vec::new(), token, gone: false };
+        let member = Member {
+            connection,
+            person,
+            role,
+            session,
+            network,
+            home: home.clone(),
+            subscriptions: Vec::new(),
+            token,
+            gone: false,
+        };
         let key = MemberKey(self.members.insert(member));
         self.by_connection.insert(connection, key);
         self.begin_join(key, home, replay, guest, effects);
@@ -203,17 +252,61 @@ impl State {
     }
 
     /// A message comes over HTTP.
-    pub fn post(&mut self, message: NewMessage, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Append(Append::Message(message)));
+    pub fn post(&mut self, message: NewMessage, role: Role, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let NewMessage { room, author, nonce, ticket, .. } = &message;
+        let said = self.rules.say(role, author.id, room, nonce.as_ref(), now);
+        effects.push(match (said, ticket) {
+            (Err(rejected), Ticket::Request(request)) => {
+                Effect::Answer { request: *request, outcome: Outcome::Refused(rejected) }
+            }
+            _ => Effect::Append(Append::Message(message)),
+        });
     }
 
-    /// A connection is no more, or is about to be: its member leaves every room.
-    pub fn disconnect(&mut self, connection: ConnectionId, effects: &mut Vec<Effect>) {
+    /// A connection is no more, or is about to be. Its member leaves every room, unless it may be back in a moment: then it
+    /// keeps its place for a while.
+    pub fn disconnect(
+        &mut self,
+        connection: ConnectionId,
+        keeps_place: bool,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(key) = self.by_connection.remove(&connection) else {
             return;
         };
         let member = &mut self.members[key.0];
         member.gone = true;
+        if keeps_place && !self.lease.is_zero() {
+            let until_ms = now.unix_ms + u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX / 2);
+            self.leases.push_back((until_ms, key, connection));
+        } else {
+            self.depart(key, effects);
+        }
+    }
+
+    /// When the next lease ends, in milliseconds since 1970.
+    #[must_use]
+    pub fn lease_due(&self) -> Option<u64> {
+        self.leases.front().map(|(until_ms, ..)| *until_ms)
+    }
+
+    /// Those whose connection was lost and whose time is over leave every room.
+    pub fn end_leases(&mut self, now: &Timestamp, effects: &mut Vec<Effect>) {
+        while let Some(&(until_ms, key, connection)) = self.leases.front()
+            && until_ms <= now.unix_ms
+        {
+            self.leases.pop_front();
+            // The key may be another's by now.
+            if self.members.get(key.0).is_some_and(|member| member.connection == connection) {
+                self.depart(key, effects);
+            }
+        }
+    }
+
+    /// A member whose connection is no more leaves every room.
+    fn depart(&mut self, key: MemberKey, effects: &mut Vec<Effect>) {
+        let Some(member) = self.members.get_mut(key.0) else { return };
         for subscription in &mut member.subscriptions {
             if subscription.phase != Phase::Leaving {
                 subscription.phase = Phase::Leaving;
@@ -229,23 +322,43 @@ impl State {
     /// A member says something.
     pub fn frame(&mut self, from: MemberKey, frame: ClientFrame, now: &Timestamp, effects: &mut Vec<Effect>) {
         match frame {
-            ClientFrame::Text { room, content, nonce, reply_to } => match self.members[from.0].speaks_in(room.as_ref())
-            {
-                Some(subscription) => effects.push(Effect::Append(Append::Message(NewMessage {
-                    room: subscription.room.clone(),
-                    author: Arc::clone(&self.members[from.0].person),
+            ClientFrame::Text { room, content, nonce, reply_to } => {
+                let member = &self.members[from.0];
+                let Some(subscription) = member.speaks_in(room.as_ref()) else {
+                    return self.reject_outsider(from, room, nonce, now, effects);
+                };
+                let room = subscription.room.clone();
+                if let Err(rejected) = self.rules.say(member.role, member.person.id, &room, nonce.as_ref(), now) {
+                    return self.reject_in(from, &room, rejected, now, effects);
+                }
+                effects.push(Effect::Append(Append::Message(NewMessage {
+                    room,
+                    author: Arc::clone(&member.person),
+                    kind: FrameType::Text,
                     content,
                     nonce,
                     reply_to,
                     ticket: Ticket::Member(from.0),
-                }))),
-                None => self.reject_outsider(from, room, nonce, now, effects),
-            },
+                })));
+            }
+            ClientFrame::Announcement { content, nonce } => {
+                let member = &self.members[from.0];
+                let author = Arc::clone(&member.person);
+                match self.rules.may_announce(member.role, author.id, now) {
+                    Ok(()) => self.announce_everywhere(&author, &content, nonce, effects),
+                    Err(refusal) => self.reject(from, rejected(refusal, nonce), now, effects),
+                }
+            }
             ClientFrame::Typing { room, nonce } => {
                 let member = &self.members[from.0];
                 match member.speaks_in(room.as_ref()) {
                     Some(subscription) => {
                         let person = Arc::clone(&member.person);
+                        let said = self.rules.may_say(member.role, person.id, &subscription.room, now);
+                        if let Err(refusal) = said {
+                            let room = subscription.room.clone();
+                            return self.reject_in(from, &room, rejected(refusal, nonce), now, effects);
+                        }
                         // Whose `join` nobody has seen is not seen writing.
                         if subscription.phase == Phase::In
                             && let Some(key) = self.by_id.get(&subscription.room).copied()
@@ -258,9 +371,14 @@ impl State {
             }
             ClientFrame::Join { room, replay, nonce } => {
                 let room = room.unwrap_or_else(|| self.members[from.0].home.clone());
-                let subscriptions = &self.members[from.0].subscriptions;
+                let member = &self.members[from.0];
+                let subscriptions = &member.subscriptions;
+                let entered = self.rules.may_enter(member.role, member.person.id, &room);
                 let refusal = if subscriptions.iter().any(|one| one.room == room && one.phase != Phase::Leaving) {
                     Some((ErrorCode::Conflict, format!("you are in {room} already")))
+                } else if let Err(refusal) = entered {
+                    let Rejected { code, sentence, .. } = rejected(refusal, None);
+                    Some((code, sentence.into_owned()))
                 } else if subscriptions.len() >= ROOMS_PER_CONNECTION_MAX {
                     let sentence =
                         format!("one connection is in {ROOMS_PER_CONNECTION_MAX} rooms at most; leave one first");
@@ -289,6 +407,107 @@ impl State {
                     }
                 }
             }
+        }
+    }
+
+    /// Makes a change hold that is stored already. Gives the members whose connection is to be closed for it.
+    pub fn order(&mut self, order: Order, now: &Timestamp, effects: &mut Vec<Effect>) -> Vec<MemberKey> {
+        match order {
+            Order::EndSessions(sessions) => {
+                self.ended(effects, |member| member.session.is_some_and(|session| sessions.contains(&session)))
+            }
+            Order::EndUser(user) => self.ended(effects, |member| member.person.id == user),
+            Order::EndGuests(network) => {
+                self.ended(effects, |member| member.role == Role::Guest && member.network == network)
+            }
+            Order::Kick { room, user } => {
+                self.put_out(&room, "an admin has put you out of this room", now, effects, |member, _| {
+                    member.person.id == user
+                });
+                Vec::new()
+            }
+            Order::Mute { user, until_ms } => {
+                self.rules.mute(user, until_ms);
+                Vec::new()
+            }
+            Order::SetRoom { room, settings } => {
+                self.rules.set_room(room.clone(), settings);
+                self.put_out_strangers(&room, now, effects);
+                Vec::new()
+            }
+            Order::SetMember { room, user, is_member } => {
+                self.rules.set_member(room.clone(), user, is_member);
+                self.put_out_strangers(&room, now, effects);
+                Vec::new()
+            }
+            Order::Announce { author, content } => {
+                self.announce_everywhere(&Arc::new(author), &content, None, effects);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Members that match and have a connection; those that only keep a place lose it.
+    fn ended(&mut self, effects: &mut Vec<Effect>, matches: impl Fn(&Member) -> bool) -> Vec<MemberKey> {
+        let keys = self.members.iter().filter(|(_, member)| matches(member)).map(|(key, _)| MemberKey(key));
+        let (gone, here): (Vec<_>, Vec<_>) = keys.partition(|key| self.members[key.0].gone);
+        for key in gone {
+            self.depart(key, effects);
+        }
+        here
+    }
+
+    fn put_out_strangers(&mut self, room: &RoomId, now: &Timestamp, effects: &mut Vec<Effect>) {
+        self.put_out(room, "this room is private now", now, effects, |member, rules| {
+            rules.may_enter(member.role, member.person.id, room).is_err()
+        });
+    }
+
+    /// Those who match leave a room, and are told why.
+    fn put_out(
+        &mut self,
+        room: &RoomId,
+        sentence: &'static str,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+        matches: impl Fn(&Member, &Rules) -> bool,
+    ) {
+        let rules = &self.rules;
+        let is_in =
+            |member: &Member| member.subscriptions.iter().any(|one| one.room == *room && one.phase != Phase::Leaving);
+        let out = self.members.iter().filter(|(_, member)| is_in(member) && matches(member, rules));
+        let out: Vec<_> = out.map(|(key, _)| MemberKey(key)).collect();
+        for key in out {
+            self.reject_in(key, room, Rejected::new(ErrorCode::Forbidden, sentence, None), now, effects);
+            for subscription in &mut self.members[key.0].subscriptions {
+                if subscription.room == *room && subscription.phase != Phase::Leaving {
+                    subscription.phase = Phase::Leaving;
+                    let ticket = Ticket::Member(key.0);
+                    effects.push(Effect::Append(Append::Leave { room: room.clone(), ticket }));
+                }
+            }
+        }
+    }
+
+    /// A message in every room that has members. One nonce is one message: the first room's.
+    fn announce_everywhere(
+        &mut self,
+        author: &Arc<Person>,
+        content: &str,
+        nonce: Option<Nonce>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut nonce = nonce;
+        for room in self.by_id.values().map(|key| &self.rooms[key.0]).filter(|room| room.people > 0) {
+            effects.push(Effect::Append(Append::Message(NewMessage {
+                room: room.id.clone(),
+                author: Arc::clone(author),
+                kind: FrameType::Announcement,
+                content: content.into(),
+                nonce: nonce.take(),
+                reply_to: None,
+                ticket: Ticket::Request(NOBODY),
+            })));
         }
     }
 
@@ -355,25 +574,40 @@ impl State {
         }
     }
 
-    /// A page was read for a member that is catching up. No frames means that there are no more, or that they can't be
-    /// read; then what is at hand must do.
-    pub fn page(&mut self, fetch: &Fetch, frames: Vec<Stored>, effects: &mut Vec<Effect>) {
-        let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return };
+    /// A page was read for a member that is catching up; an empty one where there are no more, none where it can't be
+    /// read.
+    ///
+    /// # Errors
+    /// [`Overtaken`].
+    pub fn page(
+        &mut self,
+        fetch: &Fetch,
+        frames: Option<Vec<Stored>>,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Overtaken> {
+        let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return Ok(()) };
+        self.forget_expired(room_key, now);
         let room = &mut self.rooms[room_key.0];
         // Gone, or in the room anew: then this page is nobody's.
-        let Some(member) = self.members.get_mut(fetch.member.0) else { return };
-        let Some(index) = room.catching_up.iter().position(|&one| one == fetch.member) else { return };
+        let Some(member) = self.members.get_mut(fetch.member.0) else { return Ok(()) };
+        let Some(index) = room.catching_up.iter().position(|&one| one == fetch.member) else { return Ok(()) };
         let subscriptions = member.subscriptions.iter_mut();
         let caught = subscriptions.filter(|one| one.room == fetch.room).find_map(|one| one.catch_up.as_mut());
-        let Some(catch_up) = caught.filter(|catch_up| catch_up.at == fetch.after) else { return };
+        let Some(catch_up) = caught.filter(|catch_up| catch_up.at == fetch.after) else { return Ok(()) };
+        let frames = frames.ok_or(Overtaken)?;
         let is_last = frames.is_empty();
         // What the hub has not seen yet will be broadcast.
         for stored in frames.into_iter().filter(|stored| stored.seq <= room.head()) {
-            catch_up.at = stored.seq;
+            if catch_up.is_exact && stored.seq != catch_up.at.next() {
+                return Err(Overtaken);
+            }
+            (catch_up.at, catch_up.is_exact) = (stored.seq, true);
             effects.push(Effect::Send { to: fetch.member, json: stored.json });
         }
         match room.frames_after(catch_up.at) {
             None if !is_last => effects.push(Effect::Fetch(Fetch { after: catch_up.at, ..fetch.clone() })),
+            None if catch_up.is_exact => return Err(Overtaken),
             rest => {
                 let at_hand = rest.into_iter().flatten();
                 effects.extend(at_hand.map(|stored| Effect::Send { to: fetch.member, json: Arc::clone(&stored.json) }));
@@ -387,6 +621,7 @@ impl State {
                 effects.push(Effect::Enter { room: room_key, member: fetch.member });
             }
         }
+        Ok(())
     }
 
     fn begin_join(
@@ -421,7 +656,12 @@ impl State {
         effects: &mut Vec<Effect>,
     ) {
         let person = Arc::clone(&self.members[key.0].person);
-        self.announce(room_key, &person, FrameType::Join, now, effects);
+        // Who is here by another connection, or keeps a place, has not gone.
+        if self.is_alone(room_key, key) {
+            self.announce(room_key, &person, FrameType::Join, now, effects);
+            self.rooms[room_key.0].people += 1;
+        }
+        self.forget_expired(room_key, now);
         let room = &mut self.rooms[room_key.0];
         let member = &mut self.members[key.0];
         let gone = member.gone;
@@ -438,7 +678,7 @@ impl State {
         if at_once.is_some() || gone {
             room.members.push(key);
         } else {
-            subscription.catch_up = Some(CatchUp { at: from, missed: Vec::new() });
+            subscription.catch_up = Some(CatchUp { at: from, is_exact: seen.is_some(), missed: Vec::new() });
             room.catching_up.push(key);
         }
         if gone {
@@ -448,7 +688,7 @@ impl State {
         let room = &self.rooms[room_key.0];
         let welcome = Welcome {
             members: self.people(room),
-            member_count: room.member_count(),
+            member_count: room.people,
             token: token.as_deref(),
             reset,
             limits: &self.limits_shown,
@@ -482,7 +722,12 @@ impl State {
         }
         effects.push(Effect::Exit { room: room_key, member: key });
         let (person, gone) = (Arc::clone(&member.person), member.gone);
-        let json = self.announce(room_key, &person, FrameType::Leave, now, effects);
+        let json = if self.is_alone(room_key, key) {
+            self.rooms[room_key.0].people -= 1;
+            self.announce(room_key, &person, FrameType::Leave, now, effects)
+        } else {
+            self.presence(room_key, &person, FrameType::Leave, now)
+        };
         if !gone {
             effects.push(Effect::Send { to: key, json });
         }
@@ -493,6 +738,14 @@ impl State {
             effects.push(Effect::RoomGone { room: room_key });
         }
         self.free_if_done(key);
+    }
+
+    /// Nothing is shown that is kept no longer.
+    fn forget_expired(&mut self, room: RoomKey, now: &Timestamp) {
+        let room = &mut self.rooms[room.0];
+        let before = room.ring_bytes();
+        room.forget_before(self.keep.since_ms(now.unix_ms));
+        self.ring_bytes = self.ring_bytes + room.ring_bytes() - before;
     }
 
     /// Keeps what all rooms have at hand within its bound; what goes is in the store.
@@ -519,13 +772,8 @@ impl State {
         now: &Timestamp,
         effects: &mut Vec<Effect>,
     ) -> Arc<[u8]> {
+        let json = self.presence(room_key, person, kind, now);
         let room = &self.rooms[room_key.0];
-        let content = match kind {
-            FrameType::Join => format!("{} joined", person.username),
-            FrameType::Leave => format!("{} left", person.username),
-            _ => String::new(),
-        };
-        let json = encoded(&plain(self.ids.next(now), &room.id, person, &content, kind, now));
         if !room.members.is_empty() {
             effects.push(Effect::Broadcast { room: room_key, json: Arc::clone(&json) });
         }
@@ -540,6 +788,23 @@ impl State {
             }
         }
         json
+    }
+
+    /// The frame that says what somebody does in a room.
+    fn presence(&mut self, room_key: RoomKey, person: &Person, kind: FrameType, now: &Timestamp) -> Arc<[u8]> {
+        let content = match kind {
+            FrameType::Join => format!("{} joined", person.username),
+            FrameType::Leave => format!("{} left", person.username),
+            _ => String::new(),
+        };
+        encoded(&plain(self.ids.next(now), &self.rooms[room_key.0].id, person, &content, kind, now))
+    }
+
+    /// Whether nobody else in a room is the same person under the same name.
+    fn is_alone(&self, room: RoomKey, key: MemberKey) -> bool {
+        let person = &self.members[key.0].person;
+        let mut others = self.rooms[room.0].everybody().filter(|other| *other != key);
+        !others.any(|other| self.members[other.0].person == *person)
     }
 
     fn reject_outsider(
@@ -572,9 +837,23 @@ impl State {
         effects.push(Effect::Send { to: from, json: encoded(&frame) });
     }
 
+    fn is_private(&self, room: &RoomId) -> bool {
+        self.rules.room(room).is_some_and(|settings| settings.is_private)
+    }
+
+    fn summary(&self, room: &Room) -> RoomSummary {
+        RoomSummary {
+            id: room.id.clone(),
+            name: self.rules.name_of(&room.id),
+            client_count: room.people,
+            seq: room.head(),
+        }
+    }
+
     fn people(&self, room: &Room) -> Vec<Person> {
-        let listed = room.everybody().take(MEMBERS_LISTED_MAX);
-        listed.map(|key| Person::clone(&self.members[key.0].person)).collect()
+        let mut seen = HashSet::new();
+        let people = room.everybody().map(|key| &self.members[key.0].person).filter(|person| seen.insert(*person));
+        people.take(MEMBERS_LISTED_MAX).map(|person| Person::clone(person)).collect()
     }
 }
 
@@ -584,10 +863,6 @@ impl Member {
         let room = room.unwrap_or(&self.home);
         self.subscriptions.iter().find(|one| one.room == *room && one.phase != Phase::Leaving)
     }
-}
-
-fn summary(room: &Room) -> RoomSummary {
-    RoomSummary { id: room.id.clone(), name: room.id.to_string(), client_count: room.member_count(), seq: room.head() }
 }
 
 fn plain<'a>(

@@ -2,16 +2,21 @@
 //! in order, with nothing in flight. Commands and the store's answers are mixed at random.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::state::{Effect, MemberKey, RoomKey, State};
+use super::rules::Rules;
+use super::state::{Arrival, Effect, MemberKey, RoomKey, State};
+use crate::config::Keep;
 use crate::ids::FrameIds;
 use crate::limits::Limits;
-use crate::model::{ConnectionId, Person, RoomId, Seq, Timestamp, UserId, Username};
-use crate::protocol::{ClientFrame, Replay};
+use crate::model::{ConnectionId, FrameId, Person, RoomId, Seq, Timestamp, UserId, Username};
+use crate::protocol::{After, ClientFrame, Replay};
+use crate::role::Role;
 use crate::store::{Append, Appended, Past, Stored};
 
 const HISTORY: usize = 3;
@@ -121,6 +126,17 @@ impl Model {
     }
 }
 
+/// Whoever goes has gone.
+fn without_lease() -> Limits {
+    Limits { lease: Duration::ZERO, ..Limits::default() }
+}
+
+fn arrival(connection: u64, person: Person, home: RoomId, replay: Replay) -> Arrival {
+    let (connection, network) = (ConnectionId(connection), IpAddr::from([127, 0, 0, 1]));
+    let (person, role) = (Arc::new(person), Role::Guest);
+    Arrival { connection, person, role, session: None, network, home, replay, newcomer: None }
+}
+
 /// The state with everything around it that the hub's thread and the store would do.
 struct Rig {
     state: State,
@@ -143,7 +159,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         Self {
-            state: State::new(&Limits::default()),
+            state: State::new(&without_lease(), Keep::default(), Rules::default()),
             effects: Vec::new(),
             with_store: VecDeque::new(),
             kept: HashMap::new(),
@@ -211,14 +227,8 @@ impl Rig {
                     username: Username::parse(&name(connection)).unwrap(),
                 };
                 let replay = Replay { history: HISTORY, after: None };
-                let key = self.state.connect(
-                    ConnectionId(connection),
-                    Arc::new(person),
-                    room_id(room),
-                    replay,
-                    None,
-                    &mut self.effects,
-                );
+                let arrival = arrival(connection, person, room_id(room), replay);
+                let key = self.state.connect(arrival, &mut self.effects);
                 self.connection_of.insert(key.0, connection);
                 self.model.home.insert(connection, room);
                 self.model.join(connection, room);
@@ -228,7 +238,7 @@ impl Rig {
                     return;
                 };
                 self.gone.insert(connection);
-                self.state.disconnect(ConnectionId(connection), &mut self.effects);
+                self.state.disconnect(ConnectionId(connection), true, &self.now, &mut self.effects);
                 for room in 0..3 {
                     if self.model.is_in(connection, room) {
                         self.model.leave(connection, room, false);
@@ -294,7 +304,7 @@ impl Rig {
                 let seen = Seen::Text { seq: texts.len() as u64, content: content.to_string() };
                 self.model.tell(room, &seen);
             }
-            (ClientFrame::Typing { .. }, None) => {}
+            (ClientFrame::Typing { .. } | ClientFrame::Announcement { .. }, None) => {}
         }
         let member = self.state.member(ConnectionId(connection)).unwrap();
         self.state.frame(member, frame, &self.now, &mut self.effects);
@@ -390,6 +400,57 @@ fn the_checker_sees_a_frame_that_is_lost() {
     assert_eq!(rig.seen(1, 0), should);
     rig.inboxes.get_mut(&1).unwrap().pop();
     assert_ne!(rig.seen(1, 0), should);
+}
+
+#[test]
+fn a_gap_is_never_silent() {
+    let kept = |places: std::ops::Range<u64>| -> Vec<Stored> {
+        let frame = |seq: u64| Stored {
+            id: FrameId(uuid::Uuid::from_u128(u128::from(seq))),
+            seq: Seq(seq),
+            json: format!("{{\"type\":\"text\",\"seq\":{seq}}}").into_bytes().into(),
+        };
+        places.map(frame).collect()
+    };
+    let (room, now) = (room_id(0), Timestamp::at(1_000));
+    // What was seen last, the pages as they come, and whether each can be the next.
+    for (seen, pages) in [
+        (Some(10), &[(Some(11..21), true), (Some(21..301), true)][..]),
+        (Some(10), &[(Some(11..21), true), (Some(22..32), false)]),
+        (Some(10), &[(Some(12..22), false)]),
+        (Some(10), &[(Some(11..21), true), (Some(0..0), false)]),
+        (Some(10), &[(None, false)]),
+        (None, &[(Some(250..301), true)]),
+        (None, &[(Some(250..260), true), (Some(261..301), false)]),
+        (None, &[(Some(0..0), true)]),
+    ] {
+        let mut state = State::new(&without_lease(), Keep::default(), Rules::default());
+        let mut effects = Vec::new();
+        let person = Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() };
+        let after = seen.map(|seq| After::Id(FrameId(uuid::Uuid::from_u128(u128::from(seq)))));
+        let replay = Replay { history: 200, after };
+        let member = state.connect(arrival(1, person, room.clone(), replay), &mut effects);
+        let joined = Appended::Join {
+            room: room.clone(),
+            ticket: crate::store::Ticket::Member(member.0),
+            past: Some(Past { head: Seq(400), frames: kept(301..401) }),
+            seen: seen.map(Seq),
+            is_known: true,
+        };
+        state.appended(joined, &now, &mut effects);
+        for (number, (page, fits)) in pages.iter().enumerate() {
+            let fetch = effects.iter().rev().find_map(|effect| match effect {
+                Effect::Fetch(fetch) => Some(fetch.clone()),
+                _ => None,
+            });
+            let fetch = fetch.unwrap_or_else(|| panic!("page {number} of {pages:?} is not asked for"));
+            effects.clear();
+            let page = page.clone().map(kept);
+            assert_eq!(state.page(&fetch, page, &now, &mut effects).is_ok(), *fits, "page {number} of {pages:?}");
+        }
+        let is_in = effects.iter().any(|effect| matches!(effect, Effect::Enter { .. }));
+        assert_eq!(is_in, pages.iter().all(|(_, fits)| *fits), "{pages:?}");
+    }
 }
 
 #[test]

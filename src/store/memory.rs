@@ -1,34 +1,39 @@
 //! What `:memory:` keeps: the latest frames of each room, and where each room's order stands.
 //!
-//! The same promises as the database's while the process lives, for less work a message. Bounded twice: so many frames
-//! to a room, and so many bytes in all, for which the rooms that were silent longest pay first.
+//! The same promises as the database's while the process lives, for less work a message. Bounded by the operator's
+//! retention, by so many frames to a room, and by so many bytes in all, for which the rooms that were silent longest pay
+//! first.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 
-use unicode_normalization::UnicodeNormalization;
-
+use crate::config::Keep;
 use crate::ids::FrameIds;
 use crate::limits::{GUESTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX};
 use crate::model::{FrameId, Nonce, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, ErrorCode, Rejected};
 
-use super::messages::{encode_new, words};
-use super::{Append, Appended, KeptRoom, NewMessage, Past, Side, Stored, TokenHash};
+use super::messages::encode_new;
+use super::search::Wanted;
+use super::{Append, Appended, KeptRoom, NewGuest, NewMessage, Past, Registry, Side, Stored, accounts};
 
 /// What a frame takes beside its JSON, about, with its share of the room's own bookkeeping.
 const FRAME_OVERHEAD_BYTES: usize = 768;
+
+/// From one look for what is too old to the next, in milliseconds.
+const SWEEP_EVERY_MS: u64 = 1_000;
 
 /// All that is kept.
 pub struct Memory {
     rooms: BTreeMap<RoomId, Room>,
     /// Where the message is that an author sent with a nonce.
     nonces: HashMap<(UserId, Nonce), (RoomId, Seq)>,
-    guests: HashMap<TokenHash, UserId>,
-    /// The tokens in the order in which they were given, as the oldest go first.
-    tokens: VecDeque<TokenHash>,
     bytes: usize,
     bytes_max: usize,
+    keep: Keep,
+    people: Registry,
+    /// When it was last looked for what is too old.
+    swept_ms: u64,
     /// Counts messages, to know which room spoke last.
     clock: u64,
     ids: FrameIds,
@@ -76,18 +81,17 @@ impl Kept {
 }
 
 impl Memory {
-    pub fn new() -> Self {
-        Self::with_bytes_max(KEPT_BYTES_MAX)
-    }
-
-    fn with_bytes_max(bytes_max: usize) -> Self {
+    pub fn new(keep: Keep, people: Registry) -> Self {
+        let bytes_max = keep.bytes_max.and_then(|most| usize::try_from(most).ok());
+        let bytes_max = bytes_max.map_or(KEPT_BYTES_MAX, |most| most.min(KEPT_BYTES_MAX));
         Self {
             rooms: BTreeMap::new(),
             nonces: HashMap::new(),
-            guests: HashMap::new(),
-            tokens: VecDeque::new(),
             bytes: 0,
             bytes_max,
+            keep,
+            people,
+            swept_ms: 0,
             clock: 0,
             ids: FrameIds::new(),
             json: Vec::new(),
@@ -100,9 +104,7 @@ impl Memory {
         let answer = batch.into_iter().map(|append| match append {
             Append::Message(new) => self.append(&new, &now),
             Append::Join { room: id, ticket, known, after, guest } => {
-                if let Some(guest) = guest {
-                    self.keep_guest(guest.token_hash, guest.id);
-                }
+                let is_known = guest.is_none_or(|guest| keep_guest(guest, &now, &self.people));
                 let room = self.rooms.entry(id.clone()).or_default();
                 room.members += 1;
                 // What was forgotten goes on where it was, as those who are there have seen it.
@@ -115,7 +117,7 @@ impl Memory {
                     Some(After::Id(seen)) => self.seq_of(&id, seen),
                     _ => None,
                 };
-                Appended::Join { room: id, ticket, past, seen, is_known: true }
+                Appended::Join { room: id, ticket, past, seen, is_known }
             }
             Append::Leave { room, ticket } => {
                 if let Some(left) = self.rooms.get_mut(&room) {
@@ -129,7 +131,29 @@ impl Memory {
         });
         let answer = answer.collect();
         self.forget_oldest();
+        self.forget_expired(now.unix_ms);
         answer
+    }
+
+    /// Forgets what is too old, a while after it is: all rooms are looked at for it, so it is done now and then.
+    pub fn forget_expired(&mut self, now_ms: u64) {
+        let since_ms = self.keep.since_ms(now_ms);
+        if since_ms == 0 || now_ms < self.swept_ms + SWEEP_EVERY_MS {
+            return;
+        }
+        self.swept_ms = now_ms;
+        for room in self.rooms.values_mut() {
+            while room.frames.front().is_some_and(|oldest| oldest.stored.id.unix_ms() < since_ms)
+                && let Some(oldest) = room.frames.pop_front()
+            {
+                room.bytes -= oldest.cost();
+                self.bytes -= oldest.cost();
+                if let Some(nonce) = oldest.nonce {
+                    self.nonces.remove(&nonce);
+                }
+            }
+        }
+        self.rooms.retain(|_, room| room.members > 0 || !room.frames.is_empty());
     }
 
     fn append(&mut self, new: &NewMessage, now: &Timestamp) -> Appended {
@@ -169,17 +193,6 @@ impl Memory {
             self.nonces.insert(nonce, (new.room.clone(), stored.seq));
         }
         Appended::Message { room: new.room.clone(), stored, ticket }
-    }
-
-    fn keep_guest(&mut self, hash: TokenHash, id: UserId) {
-        if self.guests.insert(hash, id).is_none() {
-            self.tokens.push_back(hash);
-        }
-        if self.tokens.len() > GUESTS_KEPT_MAX
-            && let Some(oldest) = self.tokens.pop_front()
-        {
-            self.guests.remove(&oldest);
-        }
     }
 
     /// Past the bound, forgets the rooms that were silent longest, with an eighth to spare, so that the search
@@ -224,16 +237,11 @@ impl Memory {
         frames.iter().rev().map(|kept| &kept.stored).find(|stored| stored.id == frame).map(|stored| stored.seq)
     }
 
-    pub fn bearer(&self, hash: TokenHash) -> Option<UserId> {
-        self.guests.get(&hash).copied()
-    }
-
-    pub fn page(&self, id: &RoomId, side: Side, limit: usize, words: Option<&str>) -> Vec<Stored> {
+    pub fn page(&self, id: &RoomId, side: Side, limit: usize, wanted: Option<&Wanted>) -> Vec<Stored> {
         let Some(room) = self.rooms.get(id) else { return Vec::new() };
-        let wanted = words.map(terms);
-        let fits = |kept: &&Kept| match &wanted {
+        let fits = |kept: &&Kept| match wanted {
             None => true,
-            Some(wanted) => kept.field("content").is_some_and(|content| has_terms(&content, wanted)),
+            Some(wanted) => kept.field("content").is_some_and(|content| wanted.are_in(&content)),
         };
         let frames = room.frames.iter();
         match side {
@@ -251,6 +259,17 @@ impl Memory {
     }
 }
 
+/// Keeps who a guest is, and the latest of them only. Whether it could.
+fn keep_guest(guest: NewGuest, now: &Timestamp, people: &Registry) -> bool {
+    let now = now.clone();
+    let kept = people.change(move |connection| {
+        let key = accounts::begin_session(connection, &guest.session(), &now)?;
+        accounts::forget_guests_before(connection, key, GUESTS_KEPT_MAX)?;
+        Ok(())
+    });
+    kept.is_ok()
+}
+
 impl Room {
     fn at(&self, seq: Seq) -> Option<&Kept> {
         let first = self.frames.front()?.stored.seq;
@@ -258,27 +277,19 @@ impl Room {
     }
 }
 
-/// The words of a text, as the database's index has them: case and Latin accents folded, marks kept as parts of words.
-fn terms(text: &str) -> Vec<String> {
-    let folded: String =
-        text.nfd().filter(|c| !matches!(c, '\u{300}'..='\u{36F}')).nfc().flat_map(char::to_lowercase).collect();
-    words(&folded).map(str::to_owned).collect()
-}
-
-/// Whether a text has all the words, the last perhaps as the beginning of one. No words are in no text.
-fn has_terms(text: &str, wanted: &[String]) -> bool {
-    let Some((last, whole)) = wanted.split_last() else { return false };
-    let words = terms(text);
-    whole.iter().all(|word| words.contains(word)) && words.iter().any(|word| word.starts_with(last.as_str()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
     use crate::model::{Person, Username};
+    use crate::protocol::FrameType;
     use crate::store::Ticket;
+
+    fn memory(keep: Keep) -> Memory {
+        Memory::new(keep, Registry::in_memory().unwrap())
+    }
 
     fn room(number: usize) -> RoomId {
         RoomId::parse(&format!("room {number}")).unwrap()
@@ -288,6 +299,7 @@ mod tests {
         Append::Message(NewMessage {
             room: room(number),
             author: Arc::new(Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() }),
+            kind: FrameType::Text,
             content: "x".repeat(200).into(),
             nonce: None,
             reply_to: None,
@@ -308,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_room_keeps_its_latest_frames() {
-        let mut memory = Memory::new();
+        let mut memory = memory(Keep::default());
         for _ in 0..HISTORY_MAX + 50 {
             memory.commit(vec![message(1)]);
         }
@@ -319,7 +331,7 @@ mod tests {
 
     #[test]
     fn the_rooms_that_were_silent_longest_pay_for_the_bound() {
-        let mut memory = Memory::with_bytes_max(100_000);
+        let mut memory = memory(Keep { bytes_max: Some(100_000), retention: None });
         memory.commit(vec![join(0, None)]);
         for number in 0..200 {
             memory.commit(vec![message(number)]);
@@ -334,11 +346,24 @@ mod tests {
 
     #[test]
     fn an_order_goes_on_for_whoever_the_hub_still_has() {
-        let mut memory = Memory::with_bytes_max(0);
+        let mut memory = memory(Keep { bytes_max: Some(0), retention: None });
         memory.commit(vec![join(1, None), message(1), message(1), message(1)]);
         // Its only member goes and comes back before the hub has let the room go.
         memory.commit(vec![Append::Leave { room: room(1), ticket: Ticket::Member(0) }]);
         assert!(memory.rooms.is_empty());
         assert_eq!(seq(&memory.commit(vec![join(1, Some(Seq(3))), message(1)])), 4);
+    }
+
+    #[test]
+    fn what_is_too_old_is_forgotten() {
+        let retention = Duration::from_secs(60);
+        let mut memory = memory(Keep { retention: Some(retention), bytes_max: None });
+        memory.commit(vec![message(1), join(2, None), message(2)]);
+        let now_ms = Timestamp::now().unix_ms;
+        memory.forget_expired(now_ms + 50_000);
+        assert!(memory.room(&room(1)).is_some());
+        memory.forget_expired(now_ms + 70_000);
+        assert_eq!((memory.room(&room(1)), memory.bytes, memory.nonces.len()), (None, 0, 0));
+        assert_eq!(memory.rooms.len(), 1, "somebody is in the other");
     }
 }

@@ -1,21 +1,21 @@
 //! Messages in the database: written once by the store's thread, read by whoever has a connection.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use unicode_normalization::char::is_combining_mark;
-use unicode_normalization::{UnicodeNormalization, is_nfc};
 use uuid::Uuid;
 
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{Frame, FrameType};
 
-use super::{KeptRoom, NewMessage, Stored, TokenHash};
+use super::{KeptRoom, NewMessage, Stored, search};
 
 /// What a message's row has, in the order in which [`message`] reads it.
-const COLUMNS: &str = "m.id, r.id, m.seq, m.user_id, m.username, m.nonce, m.content, m.reply_to, m.at_ms";
+pub const COLUMNS: &str = "m.id, r.id, m.seq, m.user_id, m.username, m.nonce, m.content, m.reply_to, m.at_ms, m.kind";
+
+/// Where they come from.
+pub const FROM: &str = "FROM messages m JOIN rooms r ON r.key = m.room";
 
 /// A room's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub struct Message {
     seq: Seq,
     author: Person,
     nonce: Option<Nonce>,
+    kind: FrameType,
     content: Box<str>,
     reply_to: Option<FrameId>,
     at_ms: u64,
@@ -48,7 +49,7 @@ pub fn encode_new(new: &NewMessage, id: FrameId, seq: Seq, now: &Timestamp, json
         user_id: new.author.id,
         username: &new.author.username,
         content: &new.content,
-        kind: FrameType::Text,
+        kind: new.kind,
         timestamp: now,
         seq: Some(seq),
         nonce: new.nonce.as_ref(),
@@ -88,7 +89,7 @@ impl Message {
 
     /// Whether sending `new` again would only say the same.
     pub fn says_the_same(&self, new: &NewMessage) -> bool {
-        self.room == new.room && self.content == new.content && self.reply_to == new.reply_to
+        self.room == new.room && self.kind == new.kind && self.content == new.content && self.reply_to == new.reply_to
     }
 
     /// The frame that members get; for a retry's author, marked as one.
@@ -100,7 +101,7 @@ impl Message {
             user_id: self.author.id,
             username: &self.author.username,
             content: &self.content,
-            kind: FrameType::Text,
+            kind: self.kind,
             timestamp: &Timestamp::at(self.at_ms),
             seq: Some(self.seq),
             nonce: self.nonce.as_ref(),
@@ -143,8 +144,8 @@ pub fn insert(
     now: &Timestamp,
 ) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (user_id, nonce) DO NOTHING",
+        "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (user_id, nonce) DO NOTHING",
     )?;
     let inserted = statement.execute(params![
         stored.id.0.as_bytes(),
@@ -156,21 +157,20 @@ pub fn insert(
         &*new.content,
         new.reply_to.as_ref().map(|id| id.0.as_bytes()),
         number(now.unix_ms),
+        new.kind.as_str(),
     ])?;
     if inserted == 0 {
         return Ok(false);
     }
-    let mut statement = connection.prepare_cached("INSERT INTO words (rowid, content) VALUES (?1, ?2)")?;
-    statement.execute(params![connection.last_insert_rowid(), indexed(&new.content)])?;
+    search::insert(connection, connection.last_insert_rowid(), room.key, &new.content)?;
     Ok(true)
 }
 
 /// Deletes the oldest messages of all with their words, `limit` at most, as long as they are from before a moment. How
 /// many they were.
 pub fn delete_oldest(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite::Result<usize> {
-    let mut oldest = connection.prepare_cached("SELECT key, at_ms, content FROM messages ORDER BY key LIMIT ?1")?;
-    // The index has no text of its own: it is told what it had.
-    let mut words = connection.prepare_cached("INSERT INTO words (words, rowid, content) VALUES ('delete', ?1, ?2)")?;
+    let mut oldest =
+        connection.prepare_cached("SELECT key, at_ms, room, content FROM messages ORDER BY key LIMIT ?1")?;
     let mut last = None;
     let mut deleted = 0;
     let mut rows = oldest.query([number(limit as u64)])?;
@@ -179,7 +179,7 @@ pub fn delete_oldest(connection: &Connection, before_ms: u64, limit: usize) -> r
         if at_ms >= number(before_ms) {
             break;
         }
-        words.execute(params![key, indexed(row.get_ref(2)?.as_str()?)])?;
+        search::delete(connection, key, row.get(2)?, row.get_ref(3)?.as_str()?)?;
         last = Some(key);
         deleted += 1;
     }
@@ -189,32 +189,10 @@ pub fn delete_oldest(connection: &Connection, before_ms: u64, limit: usize) -> r
     Ok(deleted)
 }
 
-/// Tells the index of words that two of its parts are enough to be merged.
-pub fn merge_words_early(connection: &Connection) -> rusqlite::Result<()> {
-    connection.prepare_cached("INSERT INTO words (words, rank) VALUES ('usermerge', 2)")?.execute([])?;
-    Ok(())
-}
-
-/// Merges some pages of the index of words, so that what was deleted leaves it. Whether there was something to merge.
-pub fn merge_words(connection: &Connection, pages: u64) -> rusqlite::Result<bool> {
-    let before = connection.total_changes();
-    let mut statement = connection.prepare_cached("INSERT INTO words (words, rank) VALUES ('merge', ?1)")?;
-    statement.execute([number(pages)])?;
-    // The command itself counts as one (FTS5, section 6.8).
-    Ok(connection.total_changes() - before >= 2)
-}
-
-/// A text as the index has it: in NFC, as one letter may be spelt in several ways (U+09DF in Bengali).
-fn indexed(text: &str) -> Cow<'_, str> {
-    if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
-}
-
-/// The message that an author sent with a nonce.
-pub fn by_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rusqlite::Result<Message> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM messages m JOIN rooms r ON r.key = m.room WHERE m.user_id = ?1 AND m.nonce = ?2"
-    );
-    connection.prepare_cached(&sql)?.query_row(params![author.0.as_bytes(), nonce.as_str()], message)
+/// The message that an author sent with a nonce, if it is kept.
+pub fn by_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rusqlite::Result<Option<Message>> {
+    let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.user_id = ?1 AND m.nonce = ?2");
+    connection.prepare_cached(&sql)?.query_row(params![author.0.as_bytes(), nonce.as_str()], message).optional()
 }
 
 /// Where in a room's order a message is, if it is kept.
@@ -232,38 +210,32 @@ pub enum Side {
     After(Seq),
 }
 
-/// At most `limit` messages of a room on one side of a place, oldest first. With words: only those that have all
-/// of them, the last perhaps only begun.
-pub fn page(
-    connection: &Connection,
-    room_key: i64,
-    side: Side,
-    limit: usize,
-    words: Option<&str>,
-) -> rusqlite::Result<Vec<Message>> {
-    let matching = words.map(|words| words_query(&indexed(words)));
-    if matching.as_deref() == Some("") {
-        return Ok(Vec::new());
+impl Side {
+    /// How a place is compared, the order in which rows are walked, and the place.
+    pub fn sql(self) -> (&'static str, &'static str, Seq) {
+        match self {
+            Self::Before(seq) => ("<", "DESC", seq),
+            Self::After(seq) => (">", "ASC", seq),
+        }
     }
-    let (comparison, order, place) = match side {
-        Side::Before(seq) => ("<", "DESC", seq),
-        Side::After(seq) => (">", "ASC", seq),
-    };
-    let among = if matching.is_some() { "AND m.key IN (SELECT rowid FROM words WHERE words MATCH ?4)" } else { "" };
-    let sql = format!(
-        "SELECT {COLUMNS} FROM messages m JOIN rooms r ON r.key = m.room
-         WHERE m.room = ?1 AND m.seq {comparison} ?2 {among} ORDER BY m.seq {order} LIMIT ?3"
-    );
+
+    /// Brings what was walked so into the order of time.
+    pub fn sort(self, walked: &mut [Message]) {
+        if matches!(self, Self::Before(_)) {
+            walked.reverse();
+        }
+    }
+}
+
+/// At most `limit` messages of a room on one side of a place, oldest first.
+pub fn page(connection: &Connection, room_key: i64, side: Side, limit: usize) -> rusqlite::Result<Vec<Message>> {
+    let (comparison, order, place) = side.sql();
+    let sql =
+        format!("SELECT {COLUMNS} {FROM} WHERE m.room = ?1 AND m.seq {comparison} ?2 ORDER BY m.seq {order} LIMIT ?3");
     let mut statement = connection.prepare_cached(&sql)?;
-    let (place, limit) = (number(place.0), number(limit as u64));
-    let rows = match matching {
-        None => statement.query_map(params![room_key, place, limit], message)?,
-        Some(query) => statement.query_map(params![room_key, place, limit, query], message)?,
-    };
+    let rows = statement.query_map(params![room_key, number(place.0), number(limit as u64)], message)?;
     let mut messages = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    if matches!(side, Side::Before(_)) {
-        messages.reverse();
-    }
+    side.sort(&mut messages);
     Ok(messages)
 }
 
@@ -288,7 +260,7 @@ pub fn following(
          WHERE m.key > ?1 AND m.key <= ?2 AND (?3 IS NULL OR m.room = ?3) AND m.at_ms >= ?4 ORDER BY m.key LIMIT ?5"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let keyed = |row: &Row<'_>| Ok((row.get(9)?, message(row)?));
+    let keyed = |row: &Row<'_>| Ok((key(row)?, message(row)?));
     let rows = statement.query_map(params![after, last, room_key, number(since_ms), number(limit as u64)], keyed)?;
     rows.collect()
 }
@@ -314,29 +286,18 @@ pub fn kept_room(connection: &Connection, id: &RoomId) -> rusqlite::Result<Optio
     statement.query_row([id.as_str()], |row| Ok(KeptRoom { id: id.clone(), head: seq(row, 0)? })).optional()
 }
 
-/// Who bears the token of this hash, if anybody does.
-pub fn bearer(connection: &Connection, hash: TokenHash) -> rusqlite::Result<Option<UserId>> {
-    let mut statement = connection.prepare_cached("SELECT id FROM users WHERE token_hash = ?1")?;
-    statement.query_row([hash.0], |row| uuid(row, 0).map(UserId)).optional()
+/// The text of a row of [`COLUMNS`].
+pub fn content<'a>(row: &'a Row<'_>) -> rusqlite::Result<&'a str> {
+    Ok(row.get_ref(6)?.as_str()?)
 }
 
-/// The words of a text as the index takes them: letters, digits and the marks on them, such as Bengali vowel signs.
-pub fn words(text: &str) -> impl Iterator<Item = &str> {
-    let is_in_word = |c: char| c.is_alphanumeric() || is_combining_mark(c);
-    text.split(move |c| !is_in_word(c)).filter(|word| !word.is_empty())
+/// The key of a row, where it stands behind [`COLUMNS`].
+pub fn key(row: &Row<'_>) -> rusqlite::Result<i64> {
+    row.get(10)
 }
 
-/// What people type as a query of FTS5: each word a term of its own, quoted, so that no character of it is an
-/// operator; the last may be the beginning of a word. Empty where there is no word in it.
-fn words_query(text: &str) -> String {
-    let mut words: Vec<String> = words(text).map(|word| format!("\"{word}\"")).collect();
-    if let Some(last) = words.last_mut() {
-        last.push('*');
-    }
-    words.join(" ")
-}
-
-fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
+/// A row of [`COLUMNS`].
+pub fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     let nonce: Option<String> = row.get(5)?;
     Ok(Message {
         id: FrameId(uuid(row, 0)?),
@@ -347,6 +308,7 @@ fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
             username: Username::parse(&row.get::<_, String>(4)?).map_err(|error| broken(4, error))?,
         },
         nonce: nonce.and_then(|nonce| Nonce::parse(&nonce).ok()),
+        kind: FrameType::parse(row.get_ref(9)?.as_str()?).unwrap_or(FrameType::Text),
         content: row.get::<_, String>(6)?.into(),
         reply_to: row.get::<_, Option<[u8; 16]>>(7)?.map(|bytes| FrameId(Uuid::from_bytes(bytes))),
         at_ms: u64::try_from(row.get::<_, i64>(8)?).unwrap_or(0),
@@ -361,7 +323,8 @@ fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
     row.get::<_, i64>(column).map(|seq| Seq(u64::try_from(seq).unwrap_or(0)))
 }
 
-fn room_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RoomId> {
+/// A room's id in a column.
+pub fn room_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RoomId> {
     RoomId::parse(&row.get::<_, String>(column)?).map_err(|error| broken(column, error))
 }
 
@@ -370,26 +333,6 @@ fn broken(column: usize, error: crate::model::NameError) -> rusqlite::Error {
 }
 
 /// SQLite's integers have a sign; ours are far from needing that bit.
-fn number(value: u64) -> i64 {
+pub fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn odd_characters_are_never_a_query_of_their_own() {
-        for (text, query) in [
-            ("tea", "\"tea\"*"),
-            ("hot tea", "\"hot\" \"tea\"*"),
-            ("বৃষ্টি নামলে", "\"বৃষ্টি\" \"নামলে\"*"),
-            ("a AND (b OR \"c", "\"a\" \"AND\" \"b\" \"OR\" \"c\"*"),
-            ("content:x* -y ^z NEAR(1)", "\"content\" \"x\" \"y\" \"z\" \"NEAR\" \"1\"*"),
-            ("\"'%;--", ""),
-            ("", ""),
-        ] {
-            assert_eq!(words_query(text), query, "{text}");
-        }
-    }
 }

@@ -240,12 +240,14 @@ impl Offline {
                 findings = disorder(&moment)?;
             }
             let count = |table: &str| number(&moment, &format!("SELECT count(*) FROM {table}"));
+            let schema = number(&moment, "PRAGMA user_version")?;
             Ok(Inspection {
                 findings,
-                schema: number(&moment, "PRAGMA user_version")?,
+                schema,
                 rooms: count("rooms")?,
                 messages: count("messages")?,
-                guests: count("users")?,
+                // Sessions came with the third schema.
+                guests: count(if schema < 3 { "users" } else { "sessions WHERE kind = 'guest'" })?,
                 bytes: number(&moment, "PRAGMA page_count")? * number(&moment, "PRAGMA page_size")?,
             })
         })

@@ -13,13 +13,29 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::config::Durability;
 use crate::limits::WAL_BYTES_MAX;
 
+use super::{accounts, search};
+
 /// How long a connection waits for another's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// With what every database begins that is not empty.
+const HEADER_BYTES: u64 = 100;
 /// "adda" in ASCII: marks the file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6164_6461;
 
 /// Numbered steps from an empty file to the schema of this adda; `user_version` says how many are done.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
+    |connection| connection.execute_batch(MESSAGES),
+    // What a word is, is no longer said by SQLite's tokenizer.
+    search::rebuild,
+    |connection| {
+        connection.execute_batch(accounts::TABLES)?;
+        connection.execute_batch(accounts::GUESTS_BECOME_SESSIONS)?;
+        connection.execute_batch("ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'text'")
+    },
+];
+
+/// Step 1.
+const MESSAGES: &str = "
     CREATE TABLE rooms (
         key INTEGER PRIMARY KEY,
         id TEXT NOT NULL UNIQUE,
@@ -49,7 +65,7 @@ const MIGRATIONS: &[&str] = &["
         content, content = '', detail = none, columnsize = 0,
         tokenize = \"unicode61 remove_diacritics 2 categories 'L* N* M* Co'\"
     );
-"];
+";
 
 /// Why a database can't be used. The file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -142,11 +158,21 @@ impl Database {
         let connect = || {
             let connection = Connection::open_with_flags(&self.path, flags)?;
             connection.busy_timeout(BUSY_WAIT)?;
+            if writes {
+                check_application(&connection)?;
+            }
+            Ok(connection)
+        };
+        let connection = connect().map_err(|error| self.open_error(error))?;
+        if writes {
+            // Before anything below, as some of it writes.
+            known_version(&connection, &self.path)?;
+        }
+        let set = || {
             connection.set_prepared_statement_cache_capacity(32);
             // A page is 4 KiB: 2 MiB for a writer, less for readers.
             connection.pragma_update(None, "cache_size", if writes { -2048 } else { -512 })?;
             if writes {
-                check_application(&connection)?;
                 // Space goes back to the file system in slices. Said before WAL makes the first page; a file that
                 // has tables keeps what it has.
                 connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -158,9 +184,10 @@ impl Database {
                 // One that had to grow is cut when it begins anew.
                 connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))?;
             }
-            Ok(connection)
+            Ok(())
         };
-        connect().map_err(|error| self.open_error(error))
+        set().map_err(|error| self.open_error(error))?;
+        Ok(connection)
     }
 
     fn open_error(&self, error: rusqlite::Error) -> OpenError {
@@ -182,6 +209,10 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
     match file.try_lock() {
+        // SQLite would begin anew in a file of one byte.
+        Ok(()) if (1..HEADER_BYTES).contains(&file.metadata().map_err(failed)?.len()) => {
+            Err(OpenError::Foreign(path.to_owned()))
+        }
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
@@ -204,20 +235,70 @@ pub fn version() -> usize {
     MIGRATIONS.len()
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let failed = |error| open_error(path, error);
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+/// How many steps a database has done, if it is not of a newer adda.
+fn known_version(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+    let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
+    let found: i64 = found.map_err(|error| open_error(path, error))?;
     let found = usize::try_from(found).unwrap_or(usize::MAX);
     let known = MIGRATIONS.len();
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
+    Ok(found)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error| open_error(path, error);
+    let found = known_version(connection, path)?;
     for (index, step) in MIGRATIONS.iter().enumerate().skip(found) {
         let transaction = connection.transaction().map_err(failed)?;
-        transaction.execute_batch(step).map_err(failed)?;
+        step(&transaction).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", index as i64 + 1).map_err(failed)?;
         transaction.commit().map_err(failed)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+
+    use super::*;
+    use crate::model::Seq;
+    use crate::store::messages::{self, Side};
+    use crate::store::search::Wanted;
+
+    #[test]
+    fn a_database_of_the_first_schema_is_brought_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("adda.db");
+        let old = Connection::open(&path).unwrap();
+        MIGRATIONS[0](&old).unwrap();
+        old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        old.execute_batch("INSERT INTO rooms VALUES (1, 'tea', 2)").unwrap();
+        for (key, content) in [(1, "Café, hot"), (2, "বৃষ্টি নামলে")] {
+            old.execute(
+                "INSERT INTO messages VALUES (?1, ?3, 1, ?1, zeroblob(16), 'ana', ?1, ?2, NULL, 1)",
+                params![key, content, [key as u8; 16]],
+            )
+            .unwrap();
+            old.execute("INSERT INTO words (rowid, content) VALUES (?1, ?2)", params![key, content]).unwrap();
+        }
+        drop(old);
+
+        let (_database, connection) = Database::open(&path, Durability::Full).unwrap();
+        let version_found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version_found, version() as i64);
+        for (text, count) in [("cafe", 1), ("বৃষ্টি", 1), ("tea", 0)] {
+            let wanted = Wanted::parse(text).unwrap();
+            let found = search::page(&connection, 1, Side::After(Seq(0)), 9, &wanted).unwrap();
+            assert_eq!(found.len(), count, "{text}");
+            let sql = "SELECT count(*) FROM words WHERE words MATCH ?1";
+            let indexed: i64 = connection.query_row(sql, [format!("\"{text}\"")], |row| row.get(0)).unwrap();
+            assert_eq!(indexed, count as i64, "{text} in the index");
+        }
+        assert_eq!(messages::page(&connection, 1, Side::After(Seq(0)), 9).unwrap().len(), 2);
+    }
 }

@@ -1,5 +1,5 @@
 //! Upkeep: what keeps the database within its bounds. The oldest messages go first, with their words; space goes back
-//! to the file system; guests who are long gone are forgotten; the WAL stays short.
+//! to the file system; guests who are long gone and rooms without messages and members are forgotten; the WAL stays short.
 //!
 //! All of it runs on the store's thread and connection, in slices between batches: a slice while nothing waits takes a
 //! few milliseconds; under constant load, as long as the batches since the last one, and longer where a bound is passed,
@@ -17,8 +17,9 @@ use crate::config::{Durability, Keep};
 use crate::limits::{SEEN_PENDING_MAX, WAL_BYTES_MAX};
 use crate::model::{Timestamp, UserId};
 
-use super::messages;
+use super::rooms::Rooms;
 use super::schema::Database;
+use super::{messages, search};
 
 /// How long a slice may take while nothing waits.
 const SLICE: Duration = Duration::from_millis(3);
@@ -33,10 +34,11 @@ const MESSAGES_AT_ONCE: usize = 100;
 const MESSAGES_AT_ONCE_BUSY: usize = 500;
 /// Under load, with the bound itself passed, a slice may take so many times as long as the batches did.
 const SHARE_MAX: u32 = 4;
-/// Guests that are looked at in a slice.
-const GUESTS_AT_ONCE: usize = 200;
-/// From one look at all guests to the next.
+/// Guests, and rooms, that are looked at in a slice.
+const ROWS_AT_ONCE: usize = 200;
+/// From one look at all of them to the next.
 const GUESTS_EVERY: Duration = Duration::from_secs(3600);
+const ROOMS_EVERY: Duration = Duration::from_secs(60);
 /// How long a guest without messages is known, where there is no room for all.
 const GUEST_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Pages that go back to the file system between two looks at the clock.
@@ -88,10 +90,51 @@ pub struct Upkeep {
     is_merging: bool,
     /// When the last slice ended.
     ended: Instant,
-    /// The guest that was looked at last, while they are looked at.
-    guests: Option<i64>,
-    /// When that began last.
-    guests_begun: Option<Instant>,
+    guests: Walk,
+    rooms: Walk,
+}
+
+/// A look at all rows of a table, in the order of their keys, some at a time.
+#[derive(Debug)]
+struct Walk {
+    table: &'static str,
+    /// From one beginning to the next.
+    every: Duration,
+    /// The row that was looked at last, while it goes on.
+    at: Option<i64>,
+    /// When it began last.
+    begun: Option<Instant>,
+}
+
+impl Walk {
+    fn new(table: &'static str, every: Duration) -> Self {
+        Self { table, every, at: None, begun: None }
+    }
+
+    /// Gives `visit` the next rows, if there are some or it is time to begin again: those behind one key and up to
+    /// another. Whether there are more.
+    fn step(
+        &mut self,
+        connection: &Connection,
+        visit: impl FnOnce(i64, i64) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<bool> {
+        if self.at.is_none() && self.begun.is_some_and(|begun| begun.elapsed() < self.every) {
+            return Ok(false);
+        }
+        let from = self.at.unwrap_or_else(|| {
+            self.begun = Some(Instant::now());
+            0
+        });
+        self.at = in_transaction(connection, || {
+            let sql =
+                format!("SELECT max(key) FROM (SELECT key FROM {} WHERE key > ?1 ORDER BY key LIMIT ?2)", self.table);
+            let mut keys = connection.prepare_cached(&sql)?;
+            let to: Option<i64> = keys.query_row(params![from, ROWS_AT_ONCE as i64], |row| row.get(0))?;
+            to.map_or(Ok(()), |to| visit(from, to))?;
+            Ok(to)
+        })?;
+        Ok(self.at.is_some())
+    }
 }
 
 /// What a slice may do.
@@ -122,7 +165,17 @@ impl Upkeep {
         let wal = PathBuf::from(wal);
         let syncs = durability == Durability::Full;
         let ended = Instant::now();
-        Self { keep, seen, wal, syncs, is_behind: true, is_merging: false, ended, guests: None, guests_begun: None }
+        Self {
+            keep,
+            seen,
+            wal,
+            syncs,
+            is_behind: true,
+            is_merging: false,
+            ended,
+            guests: Walk::new("sessions", GUESTS_EVERY),
+            rooms: Walk::new("rooms", ROOMS_EVERY),
+        }
     }
 
     /// How long to wait for a batch before the next slice.
@@ -134,9 +187,10 @@ impl Upkeep {
     ///
     /// # Errors
     /// As the database says; what the slice did is rolled back.
-    pub fn between_batches(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+    pub fn between_batches(&mut self, connection: &Connection, rooms: &mut Rooms) -> rusqlite::Result<()> {
         self.slice(
             connection,
+            rooms,
             Budget { time: SLICE, time_max: SLICE, at_once: MESSAGES_AT_ONCE, messages: MESSAGES_AT_ONCE },
         )
     }
@@ -146,21 +200,21 @@ impl Upkeep {
     ///
     /// # Errors
     /// As the database says; what the slice did is rolled back.
-    pub fn behind_batch(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+    pub fn behind_batch(&mut self, connection: &Connection, rooms: &mut Rooms) -> rusqlite::Result<()> {
         let since = self.ended.elapsed();
         if since < LOOK_EVERY_BUSY {
             return Ok(());
         }
         let time = since.clamp(SLICE, LOOK_EVERY / SHARE_MAX);
         let budget = Budget { time, time_max: time * SHARE_MAX, at_once: MESSAGES_AT_ONCE_BUSY, messages: usize::MAX };
-        self.slice(connection, budget)
+        self.slice(connection, rooms, budget)
     }
 
-    fn slice(&mut self, connection: &Connection, budget: Budget) -> rusqlite::Result<()> {
+    fn slice(&mut self, connection: &Connection, rooms: &mut Rooms, budget: Budget) -> rusqlite::Result<()> {
         // What fails is tried again, but not at once.
         self.is_behind = false;
         let unsynced = Unsynced::begin(connection, self.syncs)?;
-        let done = self.work(connection, budget);
+        let done = self.work(connection, rooms, budget);
         let synced = unsynced.end();
         self.ended = Instant::now();
         self.is_behind = done?;
@@ -168,7 +222,7 @@ impl Upkeep {
     }
 
     /// Does what there is to do within a budget; gives back whether something is left.
-    fn work(&mut self, connection: &Connection, budget: Budget) -> rusqlite::Result<bool> {
+    fn work(&mut self, connection: &Connection, rooms: &mut Rooms, budget: Budget) -> rusqlite::Result<bool> {
         let begun = Instant::now();
         let now = Timestamp::now();
         note_seen(connection, &self.seen.take(), &now)?;
@@ -178,17 +232,18 @@ impl Upkeep {
             let over = |part: u64| self.keep.bytes_max.is_some_and(|most| size.bytes(most) > most - most / part);
             // What was deleted is in the index until it is merged: that goes before deleting more, while it can.
             let is_large = over(if self.is_merging { ROOM_PART_MERGING } else { ROOM_PART });
-            let forgets_guests = self.forget_guests(connection, is_large, &now)?;
+            let forgets = self.forget_guests(connection, is_large, &now)?
+                | self.rooms.step(connection, |after, to| rooms.delete_empty(connection, after, to))?;
             // All of them where there is no room; where they are too old, those.
-            let before_ms = if is_large { u64::MAX } else { before(&now, self.keep.retention) };
+            let before_ms = if is_large { u64::MAX } else { self.keep.since_ms(now.unix_ms) };
             let deleted = in_transaction(connection, || {
                 let deleted = messages::delete_oldest(connection, before_ms, left.min(budget.at_once))?;
                 if deleted > 0 && !self.is_merging {
-                    messages::merge_words_early(connection)?;
+                    search::merge_early(connection)?;
                     self.is_merging = true;
                 }
                 if self.is_merging {
-                    self.is_merging = messages::merge_words(connection, WORDS_PAGES_AT_ONCE)?;
+                    self.is_merging = search::merge(connection, WORDS_PAGES_AT_ONCE)?;
                 }
                 Ok(deleted)
             })?;
@@ -198,7 +253,7 @@ impl Upkeep {
                 connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
             }
             self.shorten_wal(connection)?;
-            if deleted == 0 && !self.is_merging && !is_loose && !forgets_guests {
+            if deleted == 0 && !self.is_merging && !is_loose && !forgets {
                 return Ok(false);
             }
             let is_past = self.keep.bytes_max.is_some_and(|most| size.bytes(most) > most);
@@ -228,29 +283,18 @@ impl Upkeep {
         } else {
             self.keep.retention
         };
-        let is_time = self.guests_begun.is_none_or(|begun| begun.elapsed() >= GUESTS_EVERY);
-        let from = match self.guests {
-            Some(from) => from,
-            None if is_time && retention.is_some() => {
-                self.guests_begun = Some(Instant::now());
-                0
-            }
-            None => return Ok(false),
-        };
-        let before_ms = before(now, retention);
-        self.guests = in_transaction(connection, || {
-            let mut keys = connection
-                .prepare_cached("SELECT max(key) FROM (SELECT key FROM users WHERE key > ?1 ORDER BY key LIMIT ?2)")?;
-            let to: Option<i64> = keys.query_row(params![from, GUESTS_AT_ONCE as i64], |row| row.get(0))?;
-            let Some(to) = to else { return Ok(None) };
+        if retention.is_none() {
+            return Ok(false);
+        }
+        let before_ms = Keep { retention, ..self.keep }.since_ms(now.unix_ms);
+        self.guests.step(connection, |after, to| {
             let mut delete = connection.prepare_cached(
-                "DELETE FROM users WHERE key > ?1 AND key <= ?2 AND seen_ms < ?3
-                 AND NOT EXISTS (SELECT 1 FROM messages WHERE user_id = users.id)",
+                "DELETE FROM sessions WHERE key > ?1 AND key <= ?2 AND kind = 'guest' AND seen_ms < ?3
+                 AND NOT EXISTS (SELECT 1 FROM messages WHERE user_id = sessions.user_id)",
             )?;
-            delete.execute(params![from, to, i64::try_from(before_ms).unwrap_or(i64::MAX)])?;
-            Ok(Some(to))
-        })?;
-        Ok(self.guests.is_some())
+            delete.execute(params![after, to, i64::try_from(before_ms).unwrap_or(i64::MAX)])?;
+            Ok(())
+        })
     }
 
     /// Begins the WAL anew, where it has grown long and the checkpoints of the other thread never see its end, as
@@ -277,18 +321,13 @@ impl Size {
     }
 }
 
-/// The moment before which things are too old; 0 where nothing is.
-fn before(now: &Timestamp, retention: Option<Duration>) -> u64 {
-    let ms = retention.map(|retention| u64::try_from(retention.as_millis()).unwrap_or(u64::MAX));
-    ms.map_or(0, |ms| now.unix_ms.saturating_sub(ms))
-}
-
 fn note_seen(connection: &Connection, users: &HashSet<UserId>, now: &Timestamp) -> rusqlite::Result<()> {
     if users.is_empty() {
         return Ok(());
     }
     in_transaction(connection, || {
-        let mut statement = connection.prepare_cached("UPDATE users SET seen_ms = ?2 WHERE id = ?1")?;
+        let mut statement =
+            connection.prepare_cached("UPDATE sessions SET seen_ms = ?2 WHERE user_id = ?1 AND kind = 'guest'")?;
         for user in users {
             statement.execute(params![user.0.as_bytes(), i64::try_from(now.unix_ms).unwrap_or(i64::MAX)])?;
         }
@@ -330,11 +369,12 @@ impl<'a> Unsynced<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::FrameType;
     use std::path::Path;
 
     use crate::ids::FrameIds;
     use crate::model::{Nonce, Person, RoomId, Username};
-    use crate::store::{NewMessage, Ticket};
+    use crate::store::{Append, NewMessage, Ticket};
 
     /// A database with a writer and its upkeep, without threads.
     struct Rig {
@@ -366,6 +406,7 @@ mod tests {
                     let new = NewMessage {
                         room: tea.clone(),
                         author: Arc::new(author),
+                        kind: FrameType::Text,
                         content: text.as_str().into(),
                         nonce: Some(Nonce::parse(&format!("{}", self.written)).unwrap()),
                         reply_to: None,
@@ -390,7 +431,7 @@ mod tests {
         fn finish(&self, upkeep: &mut Upkeep) {
             upkeep.is_behind = true;
             while upkeep.is_behind {
-                upkeep.between_batches(&self.connection).unwrap();
+                upkeep.between_batches(&self.connection, &mut Rooms::default()).unwrap();
             }
         }
 
@@ -455,7 +496,7 @@ mod tests {
                 rig.write(&texts(batch * 50, 50), Timestamp::now().unix_ms);
                 // As if that had taken its time.
                 upkeep.ended -= LOOK_EVERY;
-                upkeep.behind_batch(&rig.connection).unwrap();
+                upkeep.behind_batch(&rig.connection, &mut Rooms::default()).unwrap();
                 let size = rig.number("PRAGMA page_count") * 4_096;
                 assert!(size < most * 11 / 10, "{size} after batch {batch}");
                 let kept = rig.number("SELECT count(*) FROM messages");
@@ -463,7 +504,7 @@ mod tests {
                     least_kept = least_kept.min(kept);
                 }
             }
-            assert!(least_kept > 1_000, "no more goes than must: {least_kept} were left");
+            assert!(least_kept > 300, "no more goes than must: {least_kept} were left");
             rig.assert_sound();
         });
     }
@@ -475,7 +516,8 @@ mod tests {
             rig.write(&["hello".to_owned()], now);
             let guest = |number: u128, seen_ms: u64| {
                 let id = uuid::Uuid::from_u128(number);
-                let sql = "INSERT INTO users (id, token_hash, seen_ms) VALUES (?1, ?1, ?2)";
+                let sql = "INSERT INTO sessions (user_id, token_hash, kind, label, created_ms, seen_ms)
+                           VALUES (?1, ?1, 'guest', '', ?2, ?2)";
                 rig.connection.execute(sql, params![id.as_bytes(), seen_ms as i64]).unwrap();
             };
             guest(0, 1); // has written
@@ -487,7 +529,40 @@ mod tests {
             let mut upkeep = rig.upkeep(Keep { retention: Some(Duration::from_secs(60)), bytes_max: None });
             upkeep.seen.note(UserId(uuid::Uuid::from_u128(1_000)));
             rig.finish(&mut upkeep);
-            assert_eq!(rig.number("SELECT count(*) FROM users"), 3);
+            assert_eq!(rig.number("SELECT count(*) FROM sessions"), 3);
+        });
+    }
+
+    #[test]
+    fn a_room_goes_with_its_last_message_unless_somebody_is_there() {
+        everywhere(|mut rig| {
+            rig.write(&["an old word".to_owned()], 1);
+            for name in ["jam", "milk"] {
+                messages::insert_room(&rig.connection, &RoomId::parse(name).unwrap()).unwrap();
+            }
+            let jam = RoomId::parse("jam").unwrap();
+            let ticket = Ticket::Member(0);
+            let join = Append::Join { room: jam.clone(), ticket, known: None, after: None, guest: None };
+            let mut rooms = Rooms::default();
+            rooms.note(&[join]);
+            let tea = RoomId::parse("tea").unwrap();
+            assert!(rooms.row(&rig.connection, &tea).unwrap().is_some());
+            let keep = Keep { retention: Some(Duration::from_secs(60)), bytes_max: None };
+            let finish = |rooms: &mut Rooms| {
+                let mut upkeep = rig.upkeep(keep);
+                while upkeep.is_behind {
+                    upkeep.between_batches(&rig.connection, rooms).unwrap();
+                }
+            };
+            finish(&mut rooms);
+            assert_eq!(rig.number("SELECT count(*) FROM messages"), 0);
+            finish(&mut rooms);
+            assert_eq!(rooms.row(&rig.connection, &tea).unwrap(), None);
+            assert!(rooms.row(&rig.connection, &jam).unwrap().is_some(), "somebody is there");
+            assert_eq!(rig.number("SELECT count(*) FROM rooms"), 1);
+            rooms.note(&[Append::Leave { room: jam.clone(), ticket }]);
+            finish(&mut rooms);
+            assert_eq!(rooms.row(&rig.connection, &jam).unwrap(), None);
         });
     }
 
@@ -508,7 +583,7 @@ mod tests {
         for batch in 0..200 {
             rig.write(&texts(batch * 300, 300), Timestamp::now().unix_ms);
             upkeep.ended -= LOOK_EVERY_BUSY;
-            upkeep.behind_batch(&rig.connection).unwrap();
+            upkeep.behind_batch(&rig.connection, &mut Rooms::default()).unwrap();
             let length = path.with_extension("db-wal").metadata().unwrap().len();
             assert!(length < WAL_BYTES_MAX * 5 / 4, "{length}");
         }

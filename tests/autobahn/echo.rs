@@ -10,11 +10,14 @@ use std::sync::Arc;
 
 use adda::config::{Data, Durability, Keep};
 use adda::hub::{Command, Handle, Inbound, channel};
+use adda::identity::Door;
 use adda::limits::Limits;
 use adda::listener::{self, Caps, Front, Listening};
 use adda::metrics::Metrics;
 use adda::model::ConnectionId;
+use adda::rate::Paces;
 use adda::relay::Relay;
+use adda::role::Accounts;
 use adda::session::{Context, Decoder};
 use adda::{http, store, ws};
 
@@ -47,23 +50,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = channel();
-    let (_writer, reader, _threads) =
-        store::start(&Data::Memory, Durability::Normal, Keep::default(), Arc::clone(&metrics))?;
-    let directory = Handle::new(commands.clone(), reader);
-    let http = http::Server::start(directory.clone(), http::Policy::default(), Arc::clone(&metrics))?;
+    let started = store::start(&Data::Memory, Durability::Normal, Keep::default(), Arc::clone(&metrics))?;
+    let directory = Handle::new(commands.clone(), started.reader.clone());
+    let door = Door::new(started.registry.clone(), Accounts::Optional);
+    let http = http::Server::start(directory, door.clone(), http::Policy::default(), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
+    // The suite opens its connections one upon the other.
+    let limits = Limits { handshakes_per_s: 0, ..Limits::default() };
     let sessions = Context {
         commands,
-        decoder: |_| Box::new(Echo),
-        directory,
+        decoder: |_, _| Box::new(Echo),
+        door,
         origins: Vec::new(),
-        limits: Limits::default(),
+        paces: Arc::new(Paces::new(&limits)),
+        limits,
         metrics,
     };
     let socket = listener::open(address)?;
     println!("listening on http://{}", socket.local_addr()?);
     let caps = Caps { connections_max: 100, per_address_max: 0 };
-    let _listening = Listening::start(socket, Front { sessions, relay }, caps)?;
+    let _listening = Listening::start(socket, Front { sessions, relay, proxies: Vec::new() }, caps)?;
 
     let mut sockets: HashMap<ConnectionId, Arc<TcpStream>> = HashMap::new();
     for command in commanded {
@@ -81,12 +87,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                             let _ = socket.write_all(&ws::close_frame(reason));
                             let _ = socket.shutdown(Shutdown::Write);
                         }
+                        // Its close frame is answered by the protocol.
+                        Inbound::Closed { .. } => {}
                         Inbound::Frame(_) | Inbound::Rejected(_) => unreachable!("the echo decodes no commands"),
                     }
                 }
             }
             Command::Gone { from } => drop(sockets.remove(&from)),
-            Command::ListRooms { .. } | Command::ShowRoom { .. } | Command::Post { .. } | Command::Stop => {}
+            Command::ListRooms { .. }
+            | Command::ShowRoom { .. }
+            | Command::Post { .. }
+            | Command::Order(_)
+            | Command::Stop => {}
         }
     }
     Ok(())

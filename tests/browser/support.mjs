@@ -141,6 +141,13 @@ class Adda {
     await ended;
   }
 
+  // The server anew, with other flags.
+  async restart(flags) {
+    await this.lose();
+    this.#flags = flags;
+    await this.start();
+  }
+
   // A browser context with a page at the door.
   async open({ query = "", prepare, ...context } = {}) {
     const opened = await (await browser()).newContext({ locale: "en-US", viewport: { width: 1100, height: 700 }, ...context });
@@ -171,6 +178,16 @@ class Adda {
     await page.goto(`${this.base}/${query}`);
     await page.locator("#door, #chat").filter({ visible: true }).waitFor();
     return person;
+  }
+
+  // A page of somebody else's, in a browser of its own; what goes wrong there is none of ours.
+  async elsewhere(address) {
+    const opened = await (await browser()).newContext();
+    this.#contexts.push(opened);
+    opened.setDefaultTimeout(DEADLINE_MS);
+    const page = await opened.newPage();
+    await page.goto(address);
+    return page;
   }
 
   // Somebody who goes into a room.

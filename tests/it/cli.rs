@@ -179,24 +179,28 @@ fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
 fn under_load_everybody_gets_1001_and_what_was_acked_was_sent() {
     const TALKERS: usize = 8;
     let mut server = Server::unhurried();
-    let all: Vec<Ws> = (0..TALKERS).map(|n| Ws::join(&server, &format!("/ws/tea/T{n}"))).collect();
+    let all: Vec<(usize, Ws)> = (0..TALKERS).map(|n| (n, Ws::join(&server, &format!("/ws/tea/T{n}")))).collect();
     let stopped = AtomicBool::new(false);
     let codes: Vec<u16> = thread::scope(|scope| {
-        let talk = |mut ws: Ws| {
+        let talk = |(number, mut ws): (usize, Ws)| {
             let stopped = &stopped;
+            let own = format!("from {number}");
             move || {
                 let mut seq = 0;
-                let mut number = 0;
+                // Two on their way at a time: more than the slowest reads would make it a slow consumer.
+                let mut to_send = 2;
                 loop {
-                    // Sending may fail once the server is going; its close code must still come.
-                    if !stopped.load(Ordering::Relaxed) && ws.try_send(Message::text(number.to_string())).is_err() {
-                        stopped.store(true, Ordering::Relaxed);
+                    for _ in 0..std::mem::take(&mut to_send) {
+                        // Sending may fail once the server is going; its close code must still come.
+                        if !stopped.load(Ordering::Relaxed) && ws.try_send(Message::text(own.clone())).is_err() {
+                            stopped.store(true, Ordering::Relaxed);
+                        }
                     }
-                    number += 1;
                     match ws.event() {
                         Event::Frame(frame) if frame["type"] == "text" => {
                             assert_eq!(frame["seq"], seq + 1, "a gap before the stop");
                             seq += 1;
+                            to_send = usize::from(frame["content"] == own.as_str());
                         }
                         Event::Frame(_) => {}
                         Event::Close(Some(code)) => return code,

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::process::Signal;
 
 use crate::history::{Fault, History, Message, Room, check};
+use crate::posters::Poster;
 use crate::proxy::{Lines, Proxy};
 use crate::random::Random;
 use crate::support::{DEADLINE, Server, clean};
@@ -21,6 +22,7 @@ use crate::talkers::{Stage, Talker, read_log};
 
 const SENDERS: usize = 8;
 const READERS: usize = 16;
+const POSTERS: usize = 2;
 const ROOMS: [Room; 2] = [Room(0), Room(1)];
 /// Kills, where `ADDA_CRASH_CYCLES` does not say.
 const CYCLES: u64 = 5;
@@ -30,7 +32,7 @@ const ACKS_PER_CYCLE_MAX: u64 = 400;
 const FAULTS_SHOWN: usize = 20;
 
 /// A server on a file and an address of its own.
-fn command(address: SocketAddr, data: &Path) -> Command {
+pub fn command(address: SocketAddr, data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adda"));
     command.args(["--listen", &address.to_string(), "--rate", "0", "--data"]).arg(data);
     command
@@ -38,7 +40,7 @@ fn command(address: SocketAddr, data: &Path) -> Command {
 
 /// A free address that stays free while no server has it: its port is not one that the system gives to clients, or
 /// one of ours that tries to connect could get it, and be connected to itself.
-fn steady_address(random: &mut Random) -> SocketAddr {
+pub fn steady_address(random: &mut Random) -> SocketAddr {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first_given = range.split_whitespace().next().and_then(|port| port.parse().ok()).unwrap_or(32_768);
     loop {
@@ -50,26 +52,27 @@ fn steady_address(random: &mut Random) -> SocketAddr {
     }
 }
 
-/// The cast: senders in each of the rooms, readers in one or in both.
-fn talkers(senders: usize, readers: usize, random: &mut Random) -> Vec<Talker> {
+/// The cast: senders in each of the rooms, readers in one or in two.
+pub fn talkers(senders: usize, readers: usize, rooms: &[Room], random: &mut Random) -> Vec<Talker> {
+    let room = |number: usize| rooms[number % rooms.len()];
     let mut cast: Vec<Talker> =
-        (0..senders).map(|number| Talker::sender(number, ROOMS[number % ROOMS.len()], random.fork())).collect();
+        (0..senders).map(|number| Talker::sender(number, room(number), random.fork())).collect();
     cast.extend((0..readers).map(|number| {
         let rooms = match number % 4 {
-            0 => vec![ROOMS[1], ROOMS[0]],
-            one => vec![ROOMS[one % ROOMS.len()]],
+            0 => vec![room(number + 1), room(number)],
+            _ => vec![room(number)],
         };
         Talker::reader(senders + number, rooms, random.fork())
     }));
     cast
 }
 
-fn whole_log(server: &Server) -> Vec<Message> {
-    ROOMS.iter().flat_map(|room| read_log(server.addr(), *room)).collect()
+pub fn whole_log(server: &Server, rooms: &[Room]) -> Vec<Message> {
+    rooms.iter().flat_map(|room| read_log(server.addr(), *room)).collect()
 }
 
 #[track_caller]
-fn assert_kept(faults: &[Fault]) {
+pub fn assert_kept(faults: &[Fault]) {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for fault in faults {
         let shown = format!("{fault:?}");
@@ -81,7 +84,7 @@ fn assert_kept(faults: &[Fault]) {
 
 /// What the database says of itself, and how many messages it has.
 #[track_caller]
-fn assert_sound(data: &Path, log: &[Message]) {
+pub fn assert_sound(data: &Path, log: &[Message]) {
     let connection = Connection::open_with_flags(data, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the file opens");
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("a verdict");
     assert_eq!(verdict, "ok");
@@ -113,11 +116,15 @@ fn nothing_acked_is_lost_however_often_the_server_is_killed() {
     let address = steady_address(&mut random);
     let mut server = Server::spawn(command(address, &data));
     let stage = Stage::new(address, DEADLINE);
-    let cast = talkers(SENDERS, READERS, &mut random);
+    let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
     let mut before_listening = 0;
     let history = thread::scope(|scope| {
         let _alarm = stage.alarm();
-        let threads: Vec<_> = cast.into_iter().map(|talker| scope.spawn(|| talker.run(&stage))).collect();
+        let mut threads: Vec<_> = cast.into_iter().map(|talker| scope.spawn(|| talker.run(&stage))).collect();
+        threads.extend((0..POSTERS).map(|number| {
+            let poster = Poster::new(SENDERS + READERS + number, ROOMS[number % ROOMS.len()]);
+            scope.spawn(|| poster.run(&stage))
+        }));
         for cycle in 1..=cycles {
             stage.wait_for_acks(random.within(0..ACKS_PER_CYCLE_MAX));
             // Somewhere between two commits.
@@ -135,7 +142,7 @@ fn nothing_acked_is_lost_however_often_the_server_is_killed() {
                 println!("{cycle} kills, {} s: {}", began.elapsed().as_secs(), stage.summary());
             }
         }
-        let log = stage.finish(SENDERS + READERS, || whole_log(&server));
+        let log = stage.finish(SENDERS + READERS + POSTERS, || whole_log(&server, &ROOMS));
         let clients = threads.into_iter().map(joined).collect();
         History { clients, log }
     });
@@ -143,7 +150,7 @@ fn nothing_acked_is_lost_however_often_the_server_is_killed() {
     server.wait_exit(DEADLINE);
     assert_sound(&data, &history.log);
     let server = Server::spawn(command(address, &data));
-    assert!(whole_log(&server) == history.log, "the log reads otherwise after one more kill");
+    assert!(whole_log(&server, &ROOMS) == history.log, "the log reads otherwise after one more kill");
     println!(
         "{cycles} kills and {before_listening} before it listened, {} messages stored, {} events, {} s: {}",
         history.log.len(),
@@ -151,6 +158,42 @@ fn nothing_acked_is_lost_however_often_the_server_is_killed() {
         began.elapsed().as_secs(),
         stage.summary()
     );
+    assert_kept(&check(&history));
+}
+
+/// What a page in a browser does when its server is started again, for as many as a small one has.
+#[test]
+fn two_hundred_come_back_from_every_restart_and_miss_nothing() {
+    const SENDERS: usize = 40;
+    const READERS: usize = 160;
+    const ROOMS: [Room; 5] = [Room(0), Room(1), Room(2), Room(3), Room(4)];
+    let mut random = Random::from_env();
+    let began = Instant::now();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("adda.db");
+    let address = steady_address(&mut random);
+    let mut server = Server::spawn(command(address, &data));
+    let stage = Stage::new(address, DEADLINE);
+    let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
+    let history = thread::scope(|scope| {
+        let _alarm = stage.alarm();
+        let faithful = cast.into_iter().map(Talker::faithful);
+        let threads: Vec<_> = faithful.map(|talker| scope.spawn(|| talker.run(&stage))).collect();
+        for signal in [Signal::TERM, Signal::KILL].repeat(3) {
+            server.wait_for_metric_over("connections", (SENDERS + READERS) as u64);
+            stage.wait_for_acks(random.within(0..ACKS_PER_CYCLE_MAX));
+            server.signal(signal);
+            stage.went_down();
+            let status = server.wait_exit(DEADLINE);
+            assert_eq!(status.success(), signal == Signal::TERM, "{status}");
+            server = Server::spawn(command(address, &data));
+            stage.came_up();
+        }
+        let log = stage.finish(SENDERS + READERS, || whole_log(&server, &ROOMS));
+        let clients = threads.into_iter().map(joined).collect();
+        History { clients, log }
+    });
+    println!("{} messages stored, {} ms: {}", history.log.len(), began.elapsed().as_millis(), stage.summary());
     assert_kept(&check(&history));
 }
 
@@ -166,7 +209,7 @@ fn nothing_is_lost_or_doubled_on_a_bad_line() {
     let mut dice = random.fork();
     let proxy = Proxy::start(server.addr(), move || Lines::rolled(&mut dice));
     let stage = Stage::new(proxy.addr(), Duration::from_secs(1));
-    let cast = talkers(SENDERS, READERS, &mut random);
+    let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
     let history = thread::scope(|scope| {
         let _alarm = stage.alarm();
         let threads: Vec<_> = cast.into_iter().map(|talker| scope.spawn(|| talker.run(&stage))).collect();
@@ -174,7 +217,7 @@ fn nothing_is_lost_or_doubled_on_a_bad_line() {
             stage.wait_for_acks(100);
         }
         proxy.calm_down();
-        let log = stage.finish(SENDERS + READERS, || whole_log(&server));
+        let log = stage.finish(SENDERS + READERS, || whole_log(&server, &ROOMS));
         let clients = threads.into_iter().map(joined).collect();
         History { clients, log }
     });
@@ -184,6 +227,6 @@ fn nothing_is_lost_or_doubled_on_a_bad_line() {
 }
 
 /// What a thread has to say; its panic is ours.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+pub fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

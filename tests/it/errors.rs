@@ -177,7 +177,7 @@ fn who_sends_too_fast_is_told_when_to_try_again() {
     );
     let retry_ms = error["retry_ms"].as_u64().expect("when to try again");
     assert!((1..=1000).contains(&retry_ms), "{error}");
-    // Each connection has its own measure.
+    // Each user has their own measure.
     ben.say("mine is full");
     assert_eq!(ben.contents(4), ["1", "2", "3", "mine is full"]);
     ana.expect_text("mine is full");

@@ -34,9 +34,11 @@ pub enum Event {
     Joined { room: Room, resumed: bool, reset: bool, head: u64 },
     /// A message was sent, for the first time or again.
     Sent { room: Room, nonce: Nonce },
-    /// The author's own copy came, live, in a replay, or as the answer to sending it again.
+    /// The author's own copy came, live or in a replay.
     Acked(Message),
-    /// An `error` came with this nonce.
+    /// The author's own copy came as the answer to a sending that stored nothing, as an earlier one had.
+    Duplicate(Message),
+    /// An `error` came with this nonce: one sending of it stored nothing.
     Refused { nonce: Nonce },
     /// A message came as the room's.
     Saw(Message),
@@ -70,7 +72,7 @@ pub enum Fault {
     Phantom(Message),
     /// It was acked, and the log does not have it, or has it in another place.
     AckLost { client: String, message: Message },
-    /// It was refused, and the log has it.
+    /// It was refused whenever it was sent, and is stored all the same.
     RefusedStored { client: String, nonce: Nonce },
     /// It was delivered, and the log does not have it.
     DeliveredLost { client: String, message: Message },
@@ -96,6 +98,7 @@ pub fn check(history: &History) -> Vec<Fault> {
     let log = Log::new(history, &mut faults);
     for client in &history.clients {
         check_messages(client, &log, &mut faults);
+        check_refusals(client, &log, &mut faults);
         check_stream(client, &log, &mut faults);
         check_order(client, &log, &mut faults);
         let mut users = client.events.iter().filter_map(|event| match event {
@@ -159,23 +162,66 @@ impl Log {
     }
 }
 
-/// What was acked or delivered is stored as it was told; what was refused is not.
+/// What was acked or delivered is stored as it was told.
 fn check_messages(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
     let name = || client.name.clone();
     for event in &client.events {
         match *event {
-            Event::Acked(message) if !log.has(&message) => faults.push(Fault::AckLost { client: name(), message }),
+            Event::Acked(message) | Event::Duplicate(message) if !log.has(&message) => {
+                faults.push(Fault::AckLost { client: name(), message })
+            }
             Event::Saw(message) if !log.has(&message) => {
                 faults.push(match log.by_place.get(&(message.room, message.seq)) {
                     Some(&stored) => Fault::SeqReused { client: name(), delivered: message, stored },
                     None => Fault::DeliveredLost { client: name(), message },
                 })
             }
-            Event::Refused { nonce } if log.by_nonce.contains_key(&nonce) => {
-                faults.push(Fault::RefusedStored { client: name(), nonce })
-            }
             _ => {}
         }
+    }
+}
+
+/// What was refused is not stored, until it is sent again: not in the log, not in what the author is told, and not as
+/// what the next sending of it is a duplicate of. A refusal speaks of one sending; another may have stored it.
+fn check_refusals(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
+    let refused: HashSet<Nonce> = client.events.iter().filter_map(refused_nonce).collect();
+    // How often each was sent without being refused.
+    let mut sendings: BTreeMap<Nonce, i64> = refused.into_iter().map(|nonce| (nonce, 0)).collect();
+    let mut stored: BTreeSet<Nonce> = BTreeSet::new();
+    for event in &client.events {
+        let (nonce, at_least) = match *event {
+            Event::Sent { nonce, .. } => {
+                sendings.entry(nonce).and_modify(|count| *count += 1);
+                continue;
+            }
+            Event::Refused { nonce } => {
+                sendings.entry(nonce).and_modify(|count| *count -= 1);
+                continue;
+            }
+            Event::Acked(Message { nonce, .. }) | Event::Saw(Message { nonce, .. }) => (nonce, 1),
+            // Two sendings: the one that stored it, and the one that is answered.
+            Event::Duplicate(Message { nonce, .. }) => (nonce, 2),
+            Event::Connected { .. } | Event::Joined { .. } => continue,
+        };
+        if let Some(nonce) = nonce
+            && sendings.get(&nonce).is_some_and(|count| *count < at_least)
+        {
+            stored.insert(nonce);
+        }
+    }
+    stored.extend(
+        sendings
+            .iter()
+            .filter(|(nonce, count)| **count <= 0 && log.by_nonce.contains_key(nonce))
+            .map(|(nonce, _)| *nonce),
+    );
+    faults.extend(stored.into_iter().map(|nonce| Fault::RefusedStored { client: client.name.clone(), nonce }));
+}
+
+fn refused_nonce(event: &Event) -> Option<Nonce> {
+    match *event {
+        Event::Refused { nonce } => Some(nonce),
+        _ => None,
     }
 }
 
@@ -231,26 +277,39 @@ fn joined_room(event: &Event) -> Option<Room> {
 
 /// What one connection sent is stored in the order in which it was sent.
 ///
-/// This holds for what was sent again, too, as clients send again in the old order and before anything new.
+/// This holds for what was sent again, too, as clients send again in the old order and before anything new. A sending
+/// that was refused has no place in that order.
 fn check_order(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
-    let mut sent: HashSet<Nonce> = HashSet::new();
-    let mut last: BTreeMap<Room, Message> = BTreeMap::new();
+    let mut sendings: Vec<(Room, Nonce)> = Vec::new();
     for event in &client.events {
         match *event {
-            Event::Connected { .. } => {
-                sent.clear();
-                last.clear();
-            }
-            Event::Sent { room, nonce } if sent.insert(nonce) => {
-                let Some(&stored) = log.by_nonce.get(&nonce) else { continue };
-                if let Some(before) = last.insert(room, stored)
-                    && before.seq > stored.seq
-                    && let Some(first) = before.nonce
-                {
-                    faults.push(Fault::Reordered { client: client.name.clone(), first, second: nonce });
+            Event::Connected { .. } => check_sendings(client, &std::mem::take(&mut sendings), log, faults),
+            Event::Sent { room, nonce } => sendings.push((room, nonce)),
+            Event::Refused { nonce } => {
+                // Answers come in the order of what they answer.
+                if let Some(first) = sendings.iter().position(|(_, one)| *one == nonce) {
+                    sendings.remove(first);
                 }
             }
             _ => {}
+        }
+    }
+    check_sendings(client, &sendings, log, faults);
+}
+
+fn check_sendings(client: &Client, sendings: &[(Room, Nonce)], log: &Log, faults: &mut Vec<Fault>) {
+    let mut sent: HashSet<Nonce> = HashSet::new();
+    let mut last: BTreeMap<Room, Message> = BTreeMap::new();
+    for &(room, nonce) in sendings {
+        if !sent.insert(nonce) {
+            continue;
+        }
+        let Some(&stored) = log.by_nonce.get(&nonce) else { continue };
+        if let Some(before) = last.insert(room, stored)
+            && before.seq > stored.seq
+            && let Some(first) = before.nonce
+        {
+            faults.push(Fault::Reordered { client: client.name.clone(), first, second: nonce });
         }
     }
 }
@@ -258,7 +317,7 @@ fn check_order(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Event::{Acked, Refused, Saw};
+    use Event::{Acked, Duplicate, Refused, Saw};
 
     const TEA: Room = Room(0);
     const ANA: usize = 0;
@@ -305,7 +364,7 @@ mod tests {
             sent(14),
             Acked(at(3, 12)),
             Saw(at(3, 12)),
-            Acked(at(3, 12)),
+            Duplicate(at(3, 12)),
             Acked(at(4, 13)),
             Saw(at(4, 13)),
             Acked(at(5, 14)),
@@ -483,6 +542,45 @@ mod tests {
         caught(
             |history| history.log.push(at(6, 20)),
             |fault| matches!(fault, Fault::RefusedStored { nonce: Nonce(20), .. }),
+        );
+    }
+
+    #[test]
+    fn what_was_refused_and_sent_again_is_stored_once_and_only_then() {
+        // Ben's 22 is refused while his 23 is stored behind it, and sent again then.
+        let told = |history: &mut History, again: &[Event]| {
+            let (six, seven) = (at(6, 23), at(7, 22));
+            let ben = [&[sent(22), sent(23), Refused { nonce: Nonce(22) }, Acked(six), Saw(six)], again].concat();
+            history.clients[BEN].events.extend(ben);
+            history.clients[ANA].events.extend([Saw(six), Saw(seven)]);
+            history.clients[EVA].events.extend([Saw(six), Saw(seven)]);
+            history.log.extend([six, seven]);
+        };
+        let mut history = honest();
+        told(&mut history, &[sent(22), Acked(at(7, 22)), Saw(at(7, 22))]);
+        assert_eq!(check(&history), []);
+        // Sent twice at once, and refused once.
+        let mut history = honest();
+        told(&mut history, &[sent(22), sent(22), Refused { nonce: Nonce(22) }, Acked(at(7, 22)), Saw(at(7, 22))]);
+        assert_eq!(check(&history), []);
+        let is_it = |fault: &Fault| matches!(fault, Fault::RefusedStored { nonce: Nonce(22), .. });
+        // It came before it was sent again; it was there already when it was; it was refused again.
+        caught(|history| told(history, &[Saw(at(7, 22)), sent(22)]), is_it);
+        caught(|history| told(history, &[sent(22), Duplicate(at(7, 22)), Saw(at(7, 22))]), is_it);
+        caught(|history| told(history, &[sent(22), Refused { nonce: Nonce(22) }]), is_it);
+        // A refusal does not excuse the order of what was not refused.
+        caught(
+            |history| {
+                told(history, &[sent(22), Acked(at(7, 22)), Saw(at(7, 22))]);
+                history.clients[BEN].events.retain(|event| *event != Refused { nonce: Nonce(22) });
+            },
+            |fault| {
+                matches!(
+                    fault,
+                    Fault::Reordered { first: Nonce(23), second: Nonce(22), .. }
+                        | Fault::Reordered { first: Nonce(22), second: Nonce(23), .. }
+                )
+            },
         );
     }
 

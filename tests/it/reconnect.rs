@@ -1,10 +1,13 @@
 //! Coming back: all that was missed, nothing twice, and the truth where that can't be.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rusqlite::{Connection, OpenFlags};
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{DEADLINE, Server, Ws};
+use crate::support::{DEADLINE, Event, Server, Ws, eventually};
 
 /// Says numbered messages and gives back the frames as the author got them.
 fn said(ws: &mut Ws, numbers: std::ops::RangeInclusive<usize>) -> Vec<Value> {
@@ -197,4 +200,119 @@ fn no_gap_and_no_duplicate_however_often_the_line_breaks() {
     }
     writing.join().expect("the writer");
     assert_eq!(heard, (1..=MESSAGES).collect::<Vec<_>>(), "seed {seed}, {breaks} breaks");
+}
+
+/// Reads messages as they come until one says `last`; each must follow the one before.
+#[track_caller]
+fn read_in_order(ws: &mut Ws, mut seq: u64, last: &str) -> u64 {
+    loop {
+        let frame = ws.until(|frame| frame["type"] == "text");
+        seq += 1;
+        assert_eq!(frame["seq"], seq, "a gap or a repetition: {frame}");
+        if frame["content"] == last {
+            return seq;
+        }
+    }
+}
+
+#[test]
+fn who_was_away_for_long_catches_up_with_a_room_that_stays_busy() {
+    const MISSED: usize = 5_000;
+    const AT_ONCE: usize = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("adda.db");
+    let server = Server::with(&["--rate", "0", "--durability", "normal", "--data", file.to_str().unwrap()]);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    let first = said(&mut ana, 1..=1).remove(0);
+    let talk = |ana: &mut Ws, from: usize| {
+        (0..AT_ONCE).for_each(|number| ana.say(&format!("{} {}", from + number, "words ".repeat(30))));
+        (0..AT_ONCE).for_each(|_| drop(ana.until(|frame| frame["type"] == "text")));
+    };
+    (0..MISSED).step_by(AT_ONCE).for_each(|from| talk(&mut ana, from));
+    let (is_back, last_words) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| {
+            // It goes on all the time, and for a while behind the moment at which Ben has caught up.
+            let mut from = MISSED;
+            while !last_words.load(Ordering::SeqCst) {
+                talk(&mut ana, from);
+                from += AT_ONCE;
+                is_back.store(true, Ordering::SeqCst);
+            }
+            ana.say("the end");
+        });
+        eventually("the room is busy", DEADLINE, || is_back.load(Ordering::SeqCst));
+        let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&first)));
+        assert_eq!(ben.welcome["reset"], false);
+        let head = ben.welcome["seq"].as_u64().expect("a head");
+        assert!(head > MISSED as u64, "{head}");
+        let mut seq = 1;
+        // What is live has come when it is behind the head, and something was said since.
+        while seq < head + AT_ONCE as u64 {
+            let frame = ben.until(|frame| frame["type"] == "text");
+            seq += 1;
+            assert_eq!(frame["seq"], seq, "a gap or a repetition: {frame}");
+        }
+        last_words.store(true, Ordering::SeqCst);
+        let end = read_in_order(&mut ben, seq, "the end");
+        busy.join().expect("a talker");
+        assert_eq!(server.metric("messages_total"), end);
+    });
+}
+
+#[test]
+fn who_is_overtaken_by_the_retention_is_told() {
+    const STORED: usize = 6_000;
+    const AT_ONCE: usize = 100;
+    const OLD: u64 = 5_500;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("adda.db");
+    let flags = ["--rate", "0", "--durability", "normal", "--data", file.to_str().unwrap()];
+    let mut server = Server::with(&flags);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    let first = said(&mut ana, 1..=1).remove(0);
+    let text = "words ".repeat(600);
+    for _ in (1..STORED).step_by(AT_ONCE) {
+        (0..AT_ONCE).for_each(|_| ana.say(&text));
+        (0..AT_ONCE).for_each(|_| drop(ana.until(|frame| frame["type"] == "text")));
+    }
+    drop(ana);
+    server.signal(Signal::TERM);
+    server.wait_exit(DEADLINE);
+    // Most of it is past the retention soon, and not yet: Ben is to be in the midst of it by then.
+    let connection = Connection::open(&file).unwrap();
+    let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64 - 3_600_000 + 2_500;
+    connection.execute("UPDATE messages SET at_ms = ?1 WHERE seq <= ?2", (soon, OLD as i64)).unwrap();
+    drop(connection);
+    let server = Server::with(&[&flags[..], &["--retention", "1h"]].concat());
+    let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&first)));
+    let mut seq = if ben.welcome["reset"] == true { OLD } else { ben.expect("text")["seq"].as_u64().unwrap() };
+    let mut last_id = None;
+    // He reads nothing while the oldest go.
+    let reader = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let oldest = || reader.query_row("SELECT min(seq) FROM messages", [], |row| row.get::<_, i64>(0)).unwrap();
+    eventually("the old is gone", DEADLINE, || oldest() > OLD as i64);
+    drop(reader);
+    let token = ben.welcome["token"].as_str().expect("a token").to_owned();
+    while seq <= STORED as u64 {
+        match ben.event() {
+            Event::Frame(frame) if frame["type"] == "text" => {
+                let found = frame["seq"].as_u64().unwrap();
+                assert_eq!(found, seq + 1, "a gap that nobody told of");
+                (seq, last_id) = (found, Some(id(&frame).to_owned()));
+            }
+            Event::Frame(_) => {}
+            // He comes back for the rest, and is told that there is none, and where it goes on.
+            Event::Close(code) => {
+                assert_eq!(code, Some(1013));
+                let after = last_id.take().unwrap_or_else(|| id(&first).to_owned());
+                ben = Ws::join(&server, &format!("/ws/tea/Ben?history=200&after={after}&token={token}"));
+                assert_eq!((&ben.welcome["reset"], ben.user_id().is_empty()), (&true.into(), false));
+                seq = ben.expect("text")["seq"].as_u64().unwrap();
+                assert!(seq > OLD, "{seq} is past the retention");
+            }
+            Event::End => panic!("an end without a word behind {seq}"),
+        }
+    }
+    ben.expect_nothing_else();
 }

@@ -26,7 +26,7 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long a client waits for the last messages.
 const END_WAIT: Duration = Duration::from_secs(15);
 /// Until the next try to connect.
-const RETRY: Duration = Duration::from_millis(5);
+pub const RETRY: Duration = Duration::from_millis(5);
 /// Messages in flight.
 const WINDOW_MAX: u64 = 16;
 /// One message in so many is sent twice at once; another is one that must be refused.
@@ -37,7 +37,7 @@ const AWAY_MAX: u64 = 5;
 const PAGE: usize = 200;
 
 impl Room {
-    fn id(self) -> String {
+    pub fn id(self) -> String {
         format!("room-{}", self.0)
     }
 
@@ -47,7 +47,7 @@ impl Room {
 }
 
 impl Nonce {
-    fn text(self) -> String {
+    pub fn text(self) -> String {
         format!("nonce-{}", self.0)
     }
 
@@ -56,14 +56,14 @@ impl Nonce {
     }
 
     /// What the message says that bears it.
-    fn content(self) -> String {
+    pub fn content(self) -> String {
         format!("the message of nonce {}", self.0)
     }
 }
 
 /// What a frame says of a stored message; that its nonce and its content belong together is held here.
 #[track_caller]
-fn message_of(frame: &Value) -> Message {
+pub fn message_of(frame: &Value) -> Message {
     let text = |name: &str| frame[name].as_str().unwrap_or_else(|| panic!("no {name} in {frame}"));
     let nonce = frame["nonce"].as_str().and_then(Nonce::parse);
     if let Some(nonce) = nonce {
@@ -91,6 +91,8 @@ pub struct Stage {
     connections: AtomicU64,
     sent_again: AtomicU64,
     duplicates: AtomicU64,
+    /// Good messages that were refused, as the server could not store them just then.
+    refused: AtomicU64,
     /// Nobody says anything new any more.
     last_words: AtomicBool,
     /// Clients that have nothing unacked after that.
@@ -111,6 +113,7 @@ impl Stage {
             connections: AtomicU64::new(0),
             sent_again: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             last_words: AtomicBool::new(false),
             settled: AtomicUsize::new(0),
             heads: OnceLock::new(),
@@ -137,6 +140,13 @@ impl Stage {
         self.wait("clients get acks", || self.acked() >= target);
     }
 
+    /// Waits until so many more messages have been refused.
+    #[track_caller]
+    pub fn wait_for_refusals(&self, more: u64) {
+        let target = self.refused.load(Ordering::SeqCst) + more;
+        self.wait("clients are refused", || self.refused.load(Ordering::SeqCst) >= target);
+    }
+
     /// Messages acked so far, each counted once.
     pub fn acked(&self) -> u64 {
         self.acked.load(Ordering::SeqCst)
@@ -158,10 +168,11 @@ impl Stage {
     pub fn summary(&self) -> String {
         let count = |number: &AtomicU64| number.load(Ordering::SeqCst);
         format!(
-            "{} messages acked, {} sent again, {} answered as duplicates, {} connections",
+            "{} messages acked, {} sent again, {} answered as duplicates, {} refused for a while, {} connections",
             self.acked(),
             count(&self.sent_again),
             count(&self.duplicates),
+            count(&self.refused),
             count(&self.connections),
         )
     }
@@ -174,6 +185,39 @@ impl Stage {
     #[track_caller]
     fn wait(&self, what: &str, condition: impl Fn() -> bool) {
         eventually(what, STALL_MAX, || self.has_failed() || condition());
+        self.assert_going();
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    pub fn is_last_words(&self) -> bool {
+        self.last_words.load(Ordering::SeqCst)
+    }
+
+    /// A client has nothing unacked any more, and says nothing new.
+    pub fn settle(&self) {
+        self.settled.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A message is acked for the first time.
+    pub fn note_ack(&self, is_duplicate: bool) {
+        self.acked.fetch_add(1, Ordering::SeqCst);
+        self.duplicates.fetch_add(is_duplicate.into(), Ordering::SeqCst);
+    }
+
+    pub fn note_sent_again(&self) {
+        self.sent_again.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Fails where the test has failed elsewhere.
+    #[track_caller]
+    pub fn assert_going(&self) {
         assert!(!self.has_failed(), "the test has failed elsewhere");
     }
 
@@ -182,7 +226,7 @@ impl Stage {
     }
 
     /// Waits until the server is up, and has come up so many times unless the end has come or the test has failed.
-    fn wait_until_up(&self, times: u64) {
+    pub fn wait_until_up(&self, times: u64) {
         let mut up = self.up.lock().expect("no thread panics with it");
         while !self.has_failed() && !(up.0 && (up.1 >= times || self.last_words.load(Ordering::SeqCst))) {
             (up, _) = self.changed.wait_timeout(up, TICK).expect("no thread panics with it");
@@ -211,15 +255,27 @@ pub struct Talker {
     /// Rooms that it is in; it talks in the first.
     rooms: Vec<Room>,
     talks: bool,
+    /// Whether it may stay away for some restarts.
+    strays: bool,
     random: Random,
     user: Option<Uuid>,
     token: Option<String>,
     last_seen: BTreeMap<Room, Message>,
     said: u64,
     /// Sent and not acked, in order.
-    pending: VecDeque<Nonce>,
+    pending: VecDeque<Pending>,
+    /// Until when the server asked not to be sent anything.
+    holds_until: Option<Instant>,
     settled: bool,
     events: Vec<Event>,
+}
+
+/// A message that was sent and not acked.
+#[derive(Debug)]
+struct Pending {
+    nonce: Nonce,
+    /// Sendings on this connection that have no answer yet; where there is none, it is to be sent again.
+    unanswered: u32,
 }
 
 /// How a connection ended.
@@ -240,17 +296,24 @@ impl Talker {
         Self::new(number, rooms, false, random)
     }
 
+    /// Comes back at once whenever the server is up, as a page does.
+    pub fn faithful(self) -> Self {
+        Self { strays: false, ..self }
+    }
+
     fn new(number: usize, rooms: Vec<Room>, talks: bool, random: Random) -> Self {
         Self {
             number: number as u64,
             rooms,
             talks,
+            strays: !talks,
             random,
             user: None,
             token: None,
             last_seen: BTreeMap::new(),
             said: 0,
             pending: VecDeque::new(),
+            holds_until: None,
             settled: false,
             events: Vec::new(),
         }
@@ -261,7 +324,7 @@ impl Talker {
         let _alarm = stage.alarm();
         loop {
             // A reader may be away for longer than a room is remembered without the database.
-            let away = if !self.talks && self.random.once_in(4) { self.random.within(0..AWAY_MAX) } else { 0 };
+            let away = if self.strays && self.random.once_in(4) { self.random.within(0..AWAY_MAX) } else { 0 };
             stage.wait_until_up(stage.times_up() + away);
             self.assert_going(stage);
             if self.is_done(stage) {
@@ -303,13 +366,15 @@ impl Talker {
         let window = self.random.within(1..WINDOW_MAX + 1) as usize;
         // Some send again at once, some see first what the replay brings.
         let hasty = self.random.once_in(2);
-        let mut unsent = self.pending.len();
+        for pending in &mut self.pending {
+            pending.unanswered = 0;
+        }
         let mut head = None;
         let mut quiet_since = Instant::now();
         loop {
             let seen = self.last_seen.get(&self.rooms[0]).map_or(0, |message| message.seq);
             let may_send = head.is_some_and(|head| hasty || seen >= head);
-            if may_send && self.send(&mut ws, stage, &mut unsent, window).is_none() {
+            if may_send && self.send(&mut ws, stage, window).is_none() {
                 return Visit::Broken;
             }
             if self.is_done(stage) {
@@ -330,14 +395,7 @@ impl Talker {
                             return Visit::Broken;
                         }
                     }
-                    let acked = self.hear(&frame, stage);
-                    // What the replay acked before it was sent again.
-                    if let Some(place) = acked
-                        && let first_unsent = self.pending.len() + 1 - unsent
-                        && place >= first_unsent
-                    {
-                        unsent -= 1;
-                    }
+                    self.hear(&frame, stage);
                 }
             }
         }
@@ -367,16 +425,21 @@ impl Talker {
         Some(())
     }
 
-    /// Sends what was sent before, the last `unsent` of what is pending, and then fills the window with new messages.
-    /// None where the connection has ended.
-    fn send(&mut self, ws: &mut Ws, stage: &Stage, unsent: &mut usize, window: usize) -> Option<()> {
-        while *unsent > 0 {
-            let nonce = self.pending[self.pending.len() - *unsent];
-            *unsent -= 1;
-            stage.sent_again.fetch_add(1, Ordering::SeqCst);
-            self.send_one(ws, nonce, &nonce.content())?;
+    /// Sends again what has no answer, and then fills the window with new messages. None where the connection has ended.
+    fn send(&mut self, ws: &mut Ws, stage: &Stage, window: usize) -> Option<()> {
+        if self.holds_until.is_some_and(|until| Instant::now() < until) {
+            return Some(());
         }
-        while self.talks && self.pending.len() < window && !stage.last_words.load(Ordering::SeqCst) {
+        for place in 0..self.pending.len() {
+            let pending = &mut self.pending[place];
+            if pending.unanswered == 0 {
+                pending.unanswered = 1;
+                let nonce = pending.nonce;
+                stage.note_sent_again();
+                self.send_one(ws, nonce, &nonce.content())?;
+            }
+        }
+        while self.talks && self.pending.len() < window && !stage.is_last_words() {
             self.said += 1;
             let nonce = Nonce(self.number << 32 | self.said);
             if self.random.once_in(ODD_ONE_IN) {
@@ -384,9 +447,9 @@ impl Talker {
                 self.send_one(ws, nonce, " ")?;
                 continue;
             }
-            self.pending.push_back(nonce);
-            self.send_one(ws, nonce, &nonce.content())?;
-            if self.random.once_in(ODD_ONE_IN) {
+            let times = if self.random.once_in(ODD_ONE_IN) { 2 } else { 1 };
+            self.pending.push_back(Pending { nonce, unanswered: times });
+            for _ in 0..times {
                 self.send_one(ws, nonce, &nonce.content())?;
             }
         }
@@ -400,8 +463,8 @@ impl Talker {
         ws.try_send(WsMessage::text(command.to_string())).ok()
     }
 
-    /// Takes a frame in. Gives back where among the pending the message was that it acks, if it does.
-    fn hear(&mut self, frame: &Value, stage: &Stage) -> Option<usize> {
+    /// Takes a frame in.
+    fn hear(&mut self, frame: &Value, stage: &Stage) {
         match frame["type"].as_str() {
             Some("welcome") => {
                 let room = frame["room_id"].as_str().and_then(Room::parse);
@@ -412,7 +475,6 @@ impl Talker {
                     reset: frame["reset"] == true,
                     head: frame["seq"].as_u64().unwrap_or_else(|| panic!("no seq in {frame}")),
                 });
-                None
             }
             Some("text") => {
                 let message = message_of(frame);
@@ -425,37 +487,41 @@ impl Talker {
                 }
                 let is_own = self.user.is_some_and(|user| frame["user_id"] == user.to_string());
                 assert!(is_own || !is_duplicate, "another's duplicate: {frame}");
-                let place = self.pending.iter().position(|nonce| Some(*nonce) == message.nonce);
+                let place = self.pending.iter().position(|pending| Some(pending.nonce) == message.nonce);
                 assert!(is_own || place.is_none(), "another says what {} sent: {frame}", self.name());
                 if is_own {
-                    self.events.push(Event::Acked(message));
+                    self.events.push(if is_duplicate { Event::Duplicate(message) } else { Event::Acked(message) });
                 }
                 if let Some(place) = place {
                     self.pending.remove(place);
                     stage.acked.fetch_add(1, Ordering::SeqCst);
                 }
-                place
             }
             Some("error") => {
                 let nonce = frame["nonce"].as_str().and_then(Nonce::parse);
                 let nonce = nonce.unwrap_or_else(|| panic!("an error of no message: {frame}"));
-                assert!(!self.pending.contains(&nonce), "a good message was refused: {frame}");
                 self.events.push(Event::Refused { nonce });
-                None
+                if let Some(pending) = self.pending.iter_mut().find(|pending| pending.nonce == nonce) {
+                    assert_eq!(frame["code"], "busy", "a good message was refused: {frame}");
+                    let retry_ms = frame["retry_ms"].as_u64().unwrap_or_else(|| panic!("no retry_ms in {frame}"));
+                    self.holds_until = Some(Instant::now() + Duration::from_millis(retry_ms));
+                    pending.unanswered = pending.unanswered.saturating_sub(1);
+                    stage.refused.fetch_add(1, Ordering::SeqCst);
+                }
             }
-            Some("join" | "leave" | "typing") => None,
+            Some("join" | "leave" | "typing") => {}
             _ => panic!("a frame of no known type: {frame}"),
         }
     }
 
     /// Whether nothing is left to be acked or seen.
     fn is_done(&mut self, stage: &Stage) -> bool {
-        if !stage.last_words.load(Ordering::SeqCst) || !self.pending.is_empty() {
+        if !stage.is_last_words() || !self.pending.is_empty() {
             return false;
         }
         if !self.settled {
             self.settled = true;
-            stage.settled.fetch_add(1, Ordering::SeqCst);
+            stage.settle();
         }
         let Some((heads, since)) = stage.heads.get() else { return false };
         let seen = |room: &Room| self.last_seen.get(room).map_or(0, |message| message.seq);

@@ -1,0 +1,415 @@
+//! How often one may try to log in, register, or become a guest. Pure: the caller says what time it is.
+//!
+//! A login that fails is counted against the account and against the address; one that succeeds is counted nowhere. Two
+//! attackers are kept apart by that: who tries many passwords of one account, from however many addresses, and who tries
+//! one password of many accounts.
+//!
+//! The first bound alone would let anybody keep an account's owner out for good, by five wrong tries every half hour. So
+//! whoever was let in before is counted apart from strangers: a device that shows a session of that very account, though
+//! it be over, and an address from which the account was last used. An attacker has neither, and can't use up their
+//! tries. What is left to the attacker is to keep the owner out on a new device at a new address, for as long as the
+//! attack lasts; the operator can help with `adda user passwd`, and the log says what goes on.
+//!
+//! Names without an account are counted as if they had one, so the answer tells nobody which there are.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hash};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use crate::limits::RATES_KEPT_MAX;
+use crate::model::Username;
+use crate::rate::TokenBuckets;
+
+use super::name::Looks;
+
+/// Logins that may fail for one account, by strangers together or by one known device, within [`LOGIN_SPAN`].
+pub const LOGINS_PER_ACCOUNT: usize = 5;
+/// Logins of strangers that may fail from one address. More than for an account: an address may be a whole school's or,
+/// where addresses are scarce, a whole quarter's.
+pub const LOGINS_PER_ADDRESS: usize = 20;
+/// For how long a failed login counts.
+pub const LOGIN_SPAN: Duration = Duration::from_secs(30 * 60);
+/// Registrations that may be tried from one address within [`REGISTRATION_SPAN`].
+pub const REGISTRATIONS_PER_ADDRESS: usize = 10;
+/// For how long a registration counts.
+pub const REGISTRATION_SPAN: Duration = Duration::from_secs(60 * 60);
+/// Guests' sessions that one address may begin at once after a pause: a class that opens the page together.
+pub const SESSIONS_BURST: u32 = 60;
+/// And then so many a second.
+pub const SESSIONS_PER_S: u32 = 1;
+/// Addresses that are remembered for having let an account in.
+const KNOWN_MAX: usize = RATES_KEPT_MAX;
+
+/// What counts as one address: an IPv6 subscriber has a whole /64 (RFC 6177); an IPv4 address may come in IPv6's clothes.
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+/// Who tries to log in, as which account.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    /// The name that was given, whether or not it is an account's.
+    pub name: &'a Username,
+    /// Where from.
+    pub address: IpAddr,
+    /// A token that the request shows besides, where the caller has seen that it is or was of a session of this very
+    /// account.
+    pub device: Option<&'a str>,
+}
+
+/// A login that was let through to the password; to be given back where it succeeds.
+#[derive(Debug)]
+#[must_use = "a login that succeeds is to be given back, so that it does not count"]
+pub struct Ticket {
+    account: u64,
+    address: IpAddr,
+    counted: Vec<Counted>,
+    at: Instant,
+}
+
+/// What a failed login counts against. Names and tokens are hashed with a key of this process, as nothing else of them
+/// is needed and they are as long as an attacker likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Counted {
+    Account(u64),
+    Address(IpAddr),
+    Device(u64, u64),
+    /// An account at an address that it was used from.
+    Place(u64, IpAddr),
+}
+
+/// All the tries that are remembered. One for the server; whoever asks holds it for a moment.
+#[derive(Debug)]
+pub struct Attempts {
+    keys: RandomState,
+    /// By account, by device and by place; and by address, which an attacker may have more of.
+    accounts: Tries<Counted>,
+    addresses: Tries<Counted>,
+    registrations: Tries<IpAddr>,
+    sessions: TokenBuckets<IpAddr>,
+    known: Known,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Attempts {
+    /// Nothing was tried yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            keys: RandomState::new(),
+            accounts: Tries::new(LOGINS_PER_ACCOUNT, LOGIN_SPAN),
+            addresses: Tries::new(LOGINS_PER_ADDRESS, LOGIN_SPAN),
+            registrations: Tries::new(REGISTRATIONS_PER_ADDRESS, REGISTRATION_SPAN),
+            sessions: TokenBuckets::new(SESSIONS_PER_S, SESSIONS_BURST),
+            known: Known::default(),
+        }
+    }
+
+    /// Counts a login as failed before its password is looked at, so that a thousand at once are not let through
+    /// together. To be asked before anything that costs.
+    ///
+    /// # Errors
+    /// How long to wait; nothing is counted then.
+    pub fn login(&mut self, login: Login<'_>, now: Instant) -> Result<Ticket, Duration> {
+        let address = network_of(login.address);
+        let look = Looks::of(login.name);
+        let account = self.keys.hash_one(look.iter().next());
+        let counted = match login.device {
+            Some(device) => vec![Counted::Device(account, self.keys.hash_one(device))],
+            None if self.known.has(account, address) => vec![Counted::Place(account, address)],
+            None => vec![Counted::Account(account), Counted::Address(address)],
+        };
+        let waits = counted.iter().filter_map(|key| self.tries(key).wait(key, now));
+        match waits.max() {
+            Some(wait) => Err(wait),
+            None => {
+                for key in &counted {
+                    self.tries_mut(key).count(*key, now);
+                }
+                Ok(Ticket { account, address, counted, at: now })
+            }
+        }
+    }
+
+    /// The password was right: the login does not count, and the account is known at this address.
+    pub fn succeeded(&mut self, ticket: Ticket) {
+        for key in &ticket.counted {
+            self.tries_mut(key).forgive(key, ticket.at);
+        }
+        self.known.add(ticket.account, ticket.address);
+    }
+
+    /// The password was not looked at, as the server had no time: the login does not count.
+    pub fn undecided(&mut self, ticket: Ticket) {
+        for key in &ticket.counted {
+            self.tries_mut(key).forgive(key, ticket.at);
+        }
+    }
+
+    /// Counts a registration, whatever becomes of it.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn register(&mut self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        let address = network_of(address);
+        if let Some(wait) = self.registrations.wait(&address, now) {
+            return Err(wait);
+        }
+        self.registrations.count(address, now);
+        Ok(())
+    }
+
+    /// Counts a guest's new session.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn begin_session(&mut self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.sessions.take(network_of(address), now)
+    }
+
+    fn tries(&self, key: &Counted) -> &Tries<Counted> {
+        if matches!(key, Counted::Address(_)) { &self.addresses } else { &self.accounts }
+    }
+
+    fn tries_mut(&mut self, key: &Counted) -> &mut Tries<Counted> {
+        if matches!(key, Counted::Address(_)) { &mut self.addresses } else { &mut self.accounts }
+    }
+}
+
+/// The latest tries of each key, within a span.
+///
+/// Never more than [`RATES_KEPT_MAX`] keys. Past that the one with the fewest tries goes, the oldest of them first: to
+/// have one forgotten that is at its bound, an attacker must bring as many others to theirs.
+#[derive(Debug)]
+struct Tries<K> {
+    max: usize,
+    span: Duration,
+    tries: HashMap<K, VecDeque<Instant>>,
+}
+
+impl<K: Hash + Eq + Copy> Tries<K> {
+    fn new(max: usize, span: Duration) -> Self {
+        Self { max, span, tries: HashMap::new() }
+    }
+
+    /// How long until there may be one more, where there may not be now.
+    fn wait(&self, key: &K, now: Instant) -> Option<Duration> {
+        let tries = self.tries.get(key)?;
+        // Of so many the last, the first must have ceased to count.
+        let first = tries.len().checked_sub(self.max).and_then(|first| tries.get(first))?;
+        let wait = (*first + self.span).saturating_duration_since(now);
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    fn count(&mut self, key: K, now: Instant) {
+        if self.tries.len() >= RATES_KEPT_MAX && !self.tries.contains_key(&key) {
+            self.forget(now);
+        }
+        let tries = self.tries.entry(key).or_default();
+        if tries.len() == self.max {
+            tries.pop_front();
+        }
+        tries.push_back(now);
+    }
+
+    fn forgive(&mut self, key: &K, at: Instant) {
+        if let Some(tries) = self.tries.get_mut(key) {
+            if let Some(place) = tries.iter().position(|instant| *instant == at) {
+                tries.remove(place);
+            }
+            if tries.is_empty() {
+                self.tries.remove(key);
+            }
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let span = self.span;
+        self.tries.retain(|_, tries| tries.back().is_some_and(|last| *last + span > now));
+        if self.tries.len() >= RATES_KEPT_MAX {
+            let least = self.tries.iter().min_by_key(|(_, tries)| (tries.len(), tries.back().copied()));
+            if let Some(key) = least.map(|(key, _)| *key) {
+                self.tries.remove(&key);
+            }
+        }
+    }
+}
+
+/// Which accounts were used at which addresses, the latest [`KNOWN_MAX`].
+#[derive(Debug, Default)]
+struct Known {
+    /// When each was added last, as the number of its place in the order.
+    places: HashMap<(u64, IpAddr), u64>,
+    order: VecDeque<((u64, IpAddr), u64)>,
+    count: u64,
+}
+
+impl Known {
+    fn has(&self, account: u64, address: IpAddr) -> bool {
+        self.places.contains_key(&(account, address))
+    }
+
+    fn add(&mut self, account: u64, address: IpAddr) {
+        self.count += 1;
+        let place = (account, address);
+        self.places.insert(place, self.count);
+        self.order.push_back((place, self.count));
+        // The order may hold a place several times; the latest counts.
+        while self.order.len() > 2 * KNOWN_MAX || self.places.len() > KNOWN_MAX {
+            let Some((oldest, number)) = self.order.pop_front() else { return };
+            if self.places.get(&oldest) == Some(&number) {
+                self.places.remove(&oldest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn name(text: &str) -> Username {
+        Username::parse(text).unwrap()
+    }
+
+    fn address(number: u32) -> IpAddr {
+        IpAddr::V4(number.into())
+    }
+
+    fn stranger(name: &Username, from: u32) -> Login<'_> {
+        Login { name, address: address(from), device: None }
+    }
+
+    /// How many of so many logins are let through, all failing.
+    fn let_through<'a>(attempts: &mut Attempts, logins: impl IntoIterator<Item = Login<'a>>, now: Instant) -> usize {
+        logins.into_iter().filter(|login| attempts.login(*login, now).is_ok()).count()
+    }
+
+    #[test]
+    fn an_account_is_tried_five_times_in_half_an_hour_from_wherever() {
+        let (mut attempts, start, rahim) = (Attempts::new(), Instant::now(), name("rahim"));
+        assert_eq!(let_through(&mut attempts, (0..1_000).map(|from| stranger(&rahim, from)), start), 5);
+        assert_eq!(attempts.login(stranger(&rahim, 9), start + SECOND).unwrap_err(), LOGIN_SPAN - SECOND);
+        assert_eq!(let_through(&mut attempts, [stranger(&name("RAHIM"), 9)], start), 0, "however it is written");
+        assert_eq!(let_through(&mut attempts, [stranger(&name("karim"), 9)], start), 1);
+        let later = start + LOGIN_SPAN;
+        assert_eq!(let_through(&mut attempts, (0..9).map(|from| stranger(&rahim, from)), later), 5);
+    }
+
+    #[test]
+    fn any_half_hour_has_five_however_it_is_cut() {
+        let (mut attempts, start, rahim) = (Attempts::new(), Instant::now(), name("rahim"));
+        let mut let_in = Vec::new();
+        for minute in 0..240 {
+            let now = start + minute * 60 * SECOND;
+            if attempts.login(stranger(&rahim, minute), now).is_ok() {
+                let_in.push(now);
+            }
+        }
+        assert!(let_in.windows(6).all(|six| six[5] - six[0] >= LOGIN_SPAN));
+        assert_eq!(let_in.len(), 40);
+    }
+
+    #[test]
+    fn an_address_tries_few_accounts_and_ipv6_counts_by_64() {
+        let (mut attempts, now) = (Attempts::new(), Instant::now());
+        let names: Vec<_> = (0..10_000).map(|number| name(&format!("user {number}"))).collect();
+        assert_eq!(let_through(&mut attempts, names.iter().map(|name| stranger(name, 1)), now), LOGINS_PER_ADDRESS);
+        let v6 = |name, text: &str| Login { name, address: text.parse().unwrap(), device: None };
+        let hosts = names.iter().enumerate().map(|(at, name)| v6(name, &format!("2001:db8:1:2::{at:x}")));
+        assert_eq!(let_through(&mut attempts, hosts, now), LOGINS_PER_ADDRESS);
+        assert_eq!(let_through(&mut attempts, [v6(&names[0], "2001:db8:1:3::1")], now), 1);
+        assert_eq!(let_through(&mut attempts, [v6(&names[0], "::ffff:0.0.0.1")], now), 0, "an IPv4 address");
+    }
+
+    #[test]
+    fn who_succeeds_is_not_counted() {
+        let (mut attempts, now, rahim) = (Attempts::new(), Instant::now(), name("rahim"));
+        for from in 0..100 {
+            let ticket = attempts.login(stranger(&rahim, from), now).unwrap();
+            attempts.succeeded(ticket);
+        }
+        for _ in 0..100 {
+            let ticket = attempts.login(stranger(&rahim, 500), now).unwrap();
+            attempts.undecided(ticket);
+        }
+        assert!(attempts.accounts.tries.is_empty() && attempts.addresses.tries.is_empty());
+    }
+
+    #[test]
+    fn an_attacker_does_not_keep_the_owner_out() {
+        let (mut attempts, start, rahim) = (Attempts::new(), Instant::now(), name("rahim"));
+        let ticket = attempts.login(stranger(&rahim, 1), start).unwrap();
+        attempts.succeeded(ticket);
+        for hour in 0..100 {
+            let now = start + hour * 3600 * SECOND;
+            let_through(&mut attempts, (100..200).map(|from| stranger(&rahim, from)), now);
+            assert!(attempts.login(stranger(&rahim, 50), now).is_err(), "a stranger waits");
+            assert!(attempts.login(stranger(&rahim, 1), now).is_ok(), "at the address where the account was used");
+            let known = Login { device: Some("a token of old"), ..stranger(&rahim, 150) };
+            assert!(attempts.login(known, now).is_ok(), "a known device, wherever it is");
+        }
+    }
+
+    #[test]
+    fn those_who_are_known_have_five_tries_too() {
+        let (mut attempts, now, rahim) = (Attempts::new(), Instant::now(), name("rahim"));
+        let ticket = attempts.login(stranger(&rahim, 1), now).unwrap();
+        attempts.succeeded(ticket);
+        assert_eq!(let_through(&mut attempts, [stranger(&rahim, 1); 100], now), LOGINS_PER_ACCOUNT);
+        let known = Login { device: Some("a token of old"), ..stranger(&rahim, 2) };
+        assert_eq!(let_through(&mut attempts, [known; 100], now), LOGINS_PER_ACCOUNT);
+        let karim = name("karim");
+        assert_eq!(let_through(&mut attempts, [stranger(&karim, 1); 100], now), LOGINS_PER_ACCOUNT, "not known there");
+    }
+
+    #[test]
+    fn registrations_and_sessions_have_bounds_by_address() {
+        let (mut attempts, now) = (Attempts::new(), Instant::now());
+        let registered = (0..100).filter(|_| attempts.register(address(1), now).is_ok()).count();
+        assert_eq!(registered, REGISTRATIONS_PER_ADDRESS);
+        assert_eq!(attempts.register(address(1), now).unwrap_err(), REGISTRATION_SPAN);
+        assert!(attempts.register(address(2), now).is_ok());
+        assert!(attempts.register(address(1), now + REGISTRATION_SPAN).is_ok());
+        let begun = (0..1_000).filter(|_| attempts.begin_session(address(1), now).is_ok()).count();
+        assert_eq!(begun, SESSIONS_BURST as usize);
+        assert!(attempts.begin_session(address(1), now).unwrap_err() <= SECOND);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_those_at_their_bound_are_forgotten_last() {
+        let mut tries = Tries::new(5, LOGIN_SPAN);
+        let start = Instant::now();
+        for _ in 0..5 {
+            tries.count(0, start);
+        }
+        for key in 1..RATES_KEPT_MAX as u32 + 500 {
+            tries.count(key, start + SECOND);
+        }
+        assert_eq!(tries.tries.len(), RATES_KEPT_MAX);
+        assert!(tries.wait(&0, start + SECOND).is_some(), "a flood of names does not set a counter back");
+        tries.count(u32::MAX, start + LOGIN_SPAN + 2 * SECOND);
+        assert_eq!(tries.tries.len(), 1, "what does not count any more goes first");
+
+        let mut known = Known::default();
+        for number in 0..KNOWN_MAX as u64 + 10 {
+            known.add(number, address(1));
+            known.add(7, address(1));
+        }
+        assert!(known.places.len() <= KNOWN_MAX && known.order.len() <= 2 * KNOWN_MAX);
+        assert!(known.has(7, address(1)) && !known.has(1, address(1)) && known.has(KNOWN_MAX as u64, address(1)));
+    }
+}

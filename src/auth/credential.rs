@@ -1,0 +1,251 @@
+//! How a secret travels: the session's cookie (RFC 6265) and `Authorization: Bearer` (RFC 6750).
+//!
+//! Reads what a client sends strictly. A request that shows a thing that can't be right is refused rather than guessed
+//! at, as the guess of a proxy in front may be another one.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::secret::{Secret, is_secret};
+
+/// The cookie that bears a session's token.
+///
+/// No `__Host-` before it: that asks for `Secure`, and the page must work without TLS on a LAN.
+pub const COOKIE_NAME: &str = "adda_session";
+/// Bytes of a Cookie field that are read; browsers keep 4 KiB of each cookie, and other pages of the host have theirs.
+pub const COOKIES_BYTES_MAX: usize = 8 * 1024;
+
+/// Why a request's word on who sends it can't be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// Two cookies of our name: somebody else's page of a neighbouring host or path has set one of them.
+    #[error("there is more than one {COOKIE_NAME} cookie")]
+    TwoCookies,
+    /// Too long a Cookie field.
+    #[error("the Cookie field is longer than {COOKIES_BYTES_MAX} bytes")]
+    CookiesTooLong,
+    /// An Authorization field that is not `Bearer` and a token.
+    #[error("the Authorization field is not “Bearer” and a token")]
+    NotBearer,
+}
+
+/// The value of a `Set-Cookie` field that gives a session to a browser.
+///
+/// `HttpOnly`, so that no script reads it; `SameSite=Lax`, so that no foreign page's POST bears it; `Secure` where the
+/// browser came by TLS.
+#[must_use]
+pub fn set_cookie(token: &Secret, kept: Duration, over_tls: bool) -> String {
+    cookie(token.expose(), kept.as_secs(), over_tls)
+}
+
+/// The value of a `Set-Cookie` field that takes the session's cookie from a browser.
+#[must_use]
+pub fn clear_cookie(over_tls: bool) -> String {
+    cookie("", 0, over_tls)
+}
+
+fn cookie(value: &str, max_age_s: u64, over_tls: bool) -> String {
+    let secure = if over_tls { "; Secure" } else { "" };
+    format!("{COOKIE_NAME}={value}; HttpOnly; SameSite=Lax; Path=/; Max-Age={max_age_s}{secure}")
+}
+
+/// The session's token in the Cookie fields of a request (RFC 6265, sections 4.2.1 and 5.4), if there is one.
+///
+/// Other cookies are passed over whatever is in them. Ours may be given once only: a browser sends two where a
+/// neighbour has set one too, and which is whose can't be told. One that is no secret of ours is as good as none.
+///
+/// # Errors
+/// [`CredentialError`].
+pub fn token_of_cookies<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<&'a str>, CredentialError> {
+    let mut bytes = 0;
+    let mut found = None;
+    for field in fields {
+        bytes += field.len();
+        if bytes > COOKIES_BYTES_MAX {
+            return Err(CredentialError::CookiesTooLong);
+        }
+        for pair in field.split(|b| *b == b';') {
+            let Some(value) = pair.trim_ascii().strip_prefix(COOKIE_NAME.as_bytes()) else { continue };
+            let Some(value) = value.strip_prefix(b"=") else { continue };
+            if found.replace(value).is_some() {
+                return Err(CredentialError::TwoCookies);
+            }
+        }
+    }
+    Ok(found.and_then(|value| std::str::from_utf8(value).ok()).filter(|value| is_secret(value)))
+}
+
+/// The token of an `Authorization` field: `Bearer`, spaces, and a token (RFC 6750, section 2.1). The scheme is known in
+/// any case (RFC 9110, section 11.1).
+///
+/// # Errors
+/// [`CredentialError::NotBearer`] where it is anything else. Whether the token is anybody's is not known here.
+pub fn token_of_bearer(field: &[u8]) -> Result<&str, CredentialError> {
+    const SCHEME: &[u8] = b"Bearer";
+    let (scheme, rest) = field.split_at_checked(SCHEME.len()).ok_or(CredentialError::NotBearer)?;
+    let token = rest.trim_ascii_start();
+    let digits = token.iter().rev().skip_while(|b| **b == b'=');
+    let mut digits = digits.copied().peekable();
+    let is_token = digits.peek().is_some() && digits.all(is_b64token);
+    if !scheme.eq_ignore_ascii_case(SCHEME) || !rest.starts_with(b" ") || !is_token {
+        return Err(CredentialError::NotBearer);
+    }
+    std::str::from_utf8(token).map_err(|_| CredentialError::NotBearer)
+}
+
+fn is_b64token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+}
+
+/// What a request shows of who sends it. A token in the URL counts as a bearer's: no foreign page knows it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Credential<'a> {
+    /// Nothing.
+    None,
+    /// A cookie, which a browser sends by itself: what it does must come from a page that is welcome.
+    Cookie(&'a str),
+    /// A token that whoever sends the request has put there.
+    Bearer(&'a str),
+}
+
+impl<'a> Credential<'a> {
+    /// What counts where a request shows several: what was put there on purpose before what a browser adds.
+    ///
+    /// # Errors
+    /// [`CredentialError`], where any of it can't be taken.
+    pub fn of(
+        authorization: Option<&'a [u8]>,
+        cookies: impl IntoIterator<Item = &'a [u8]>,
+        in_url: Option<&'a str>,
+    ) -> Result<Self, CredentialError> {
+        let bearer = authorization.map(token_of_bearer).transpose()?.or(in_url);
+        match bearer {
+            Some(token) => Ok(Self::Bearer(token)),
+            None => Ok(token_of_cookies(cookies)?.map_or(Self::None, Self::Cookie)),
+        }
+    }
+
+    /// The token, if there is one.
+    #[must_use]
+    pub fn token(self) -> Option<&'a str> {
+        match self {
+            Self::None => None,
+            Self::Cookie(token) | Self::Bearer(token) => Some(token),
+        }
+    }
+}
+
+impl fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Cookie(_) => "Cookie(…)",
+            Self::Bearer(_) => "Bearer(…)",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_cookies<'a>(fields: &[&'a str]) -> Result<Option<&'a str>, CredentialError> {
+        token_of_cookies(fields.iter().map(|field| field.as_bytes()))
+    }
+
+    #[test]
+    fn a_cookie_says_all_that_it_must() {
+        let token = Secret::random();
+        let week = Duration::from_secs(7 * 24 * 3600);
+        assert_eq!(
+            set_cookie(&token, week, true),
+            format!("adda_session={}; HttpOnly; SameSite=Lax; Path=/; Max-Age=604800; Secure", token.expose())
+        );
+        assert!(!set_cookie(&token, week, false).contains("Secure"));
+        assert_eq!(clear_cookie(false), "adda_session=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0");
+    }
+
+    #[test]
+    fn our_cookie_is_found_among_others() {
+        let token = "0a".repeat(32);
+        let ours = format!("adda_session={token}");
+        for field in [
+            ours.clone(),
+            format!("a=b; {ours}"),
+            format!("{ours}; a=b"),
+            format!("a=\"q; {ours};c"),
+            format!("a=b;{ours};  "),
+            format!("xadda_session=1; {ours}; adda_session2=2; Adda_Session=3; adda_session"),
+        ] {
+            assert_eq!(of_cookies(&[&field]), Ok(Some(&*token)), "{field}");
+            assert_eq!(of_cookies(&["z=y", &field, ""]), Ok(Some(&*token)), "{field}, in a field of its own");
+        }
+        assert_eq!(token_of_cookies([&b"a=\xFF\xFE; b=\x80"[..]]), Ok(None));
+    }
+
+    #[test]
+    fn what_is_not_quite_our_cookie_is_none() {
+        let token = "0a".repeat(32);
+        for field in [
+            String::new(),
+            "adda_session".into(),
+            "adda_session=".into(),
+            "adda_session=guess".into(),
+            format!("adda_session=\"{token}\""),
+            format!("adda_session= {token}"),
+            format!("adda_session ={token}"),
+            format!("adda_session={token}0"),
+            format!("adda_session={}", token.to_uppercase()),
+            format!("a=adda_session={token}"),
+        ] {
+            assert_eq!(of_cookies(&[&field]), Ok(None), "{field}");
+        }
+    }
+
+    #[test]
+    fn two_of_our_cookies_are_nobodys() {
+        let token = "0a".repeat(32);
+        let ours = format!("adda_session={token}");
+        assert_eq!(of_cookies(&[&format!("{ours}; {ours}")]), Err(CredentialError::TwoCookies));
+        assert_eq!(of_cookies(&[&ours, "adda_session=x"]), Err(CredentialError::TwoCookies));
+        let long = format!("a={}; {ours}", "x".repeat(COOKIES_BYTES_MAX));
+        assert_eq!(of_cookies(&[&long]), Err(CredentialError::CookiesTooLong));
+    }
+
+    #[test]
+    fn a_bearer_shows_one_token() {
+        for (field, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc", Some("abc")),
+            ("BEARER   a-b.c_d~e+f/g==", Some("a-b.c_d~e+f/g==")),
+            ("Bearer", None),
+            ("Bearer ", None),
+            ("Bearer =", None),
+            ("Bearerabc", None),
+            ("Bearer\tabc", None),
+            ("Bearer a b", None),
+            ("Bearer a,b", None),
+            ("Bearer a=b", None),
+            ("Bearer é", None),
+            ("Basic abc", None),
+            ("Bear", None),
+            ("", None),
+        ] {
+            assert_eq!(token_of_bearer(field.as_bytes()).ok(), token, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_put_there_on_purpose_counts_first() {
+        let token = "0a".repeat(32);
+        let cookie = format!("adda_session={token}");
+        let cookies = || [cookie.as_bytes()];
+        let of = |authorization: Option<&'static [u8]>, url| Credential::of(authorization, cookies(), url);
+        assert_eq!(of(Some(b"Bearer abc"), Some("url")), Ok(Credential::Bearer("abc")));
+        assert_eq!(of(None, Some("url")), Ok(Credential::Bearer("url")));
+        assert_eq!(of(None, None), Ok(Credential::Cookie(&token)));
+        assert_eq!(of(Some(b"Basic abc"), None), Err(CredentialError::NotBearer));
+        assert_eq!(Credential::of(None, [], None), Ok(Credential::None));
+        assert!(!format!("{:?}", of(None, None)).contains(&token));
+    }
+}

@@ -1,0 +1,498 @@
+//! What a name looks like, so that nobody can take one that a reader would confuse with an account's.
+//!
+//! Two names are alike where they share a look. A look is a name without what a reader does not see or does not mind
+//! (case, width, invisible characters, punctuation, accents), with each character that resembles another in its place
+//! (Unicode confusables, UTS #39, section 4). Looks are only ever compared: they are not shown, and are no names.
+//!
+//! A name may have several looks, as case and shape don't commute: Greek `Ν` is `N` to the eye, and to whoever knows that
+//! it is the capital of `ν`, it is `v`. One common look for all three would make `van` and `nan` the same name.
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+use unicode_security::confusable_detection::skeleton;
+
+use crate::model::Username;
+
+const DOT_BELOW: char = '\u{0323}';
+/// Looks like a space, and is none to Unicode.
+const BRAILLE_BLANK: char = '\u{2800}';
+
+/// What a name looks like: one look, or a few. What is stored of an account to keep its name from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looks(Vec<Box<str>>);
+
+impl Looks {
+    /// The looks of a name.
+    #[must_use]
+    pub fn of(name: &Username) -> Self {
+        Self::of_text(name.as_str())
+    }
+
+    fn of_text(name: &str) -> Self {
+        let letters: String = name.chars().map(|c| sign_as_letter(c).unwrap_or(c)).collect();
+        let punctuation: String = name.chars().filter(|c| sign_as_letter(*c).is_none()).collect();
+        let mut looks: Vec<Box<str>> = Vec::with_capacity(4);
+        for reading in [&letters, &punctuation] {
+            for look in [tidied(&settled(&shaped(reading))), tidied(&settled(reading))] {
+                if !look.is_empty() && !looks.iter().any(|known| **known == *look) {
+                    looks.push(look.into());
+                }
+            }
+        }
+        if looks.is_empty() {
+            // Of a name that is nothing but what is passed over, that is all there is to see.
+            looks.push(name.nfkd().collect::<String>().into());
+        }
+        Self(looks)
+    }
+
+    /// Each look, one at least and four at most.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|look| &**look)
+    }
+
+    /// Whether a reader could take one name for the other.
+    #[must_use]
+    pub fn resemble(&self, other: &Self) -> bool {
+        self.0.iter().any(|look| other.0.contains(look))
+    }
+}
+
+/// The letter that a sign is typed for (`@dmin`), where it is not just a sign (`@admin`): a name has both readings.
+fn sign_as_letter(c: char) -> Option<char> {
+    match c {
+        '@' => Some('a'),
+        '$' => Some('s'),
+        '!' | '|' | '¡' => Some('l'),
+        _ => None,
+    }
+}
+
+/// Case folded, then shaped until shapes that stand for letters have become them.
+fn settled(text: &str) -> String {
+    shaped(&shaped(&folded(text)))
+}
+
+/// Without case. By way of the capitals, so that long and final s, dotless i and the like fold too.
+fn folded(text: &str) -> String {
+    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+/// Each character as the one that it resembles, decomposed, without width and without what is invisible.
+fn shaped(text: &str) -> String {
+    let whole: String = text.nfkd().map(unboxed).filter(|c| !is_passed_over(*c)).collect();
+    let shaped: String = skeleton(&whole).map(plain).collect();
+    ra_from_ba(&shaped)
+}
+
+/// A letter without its box or flag, which Unicode takes for something else than the letter.
+fn unboxed(c: char) -> char {
+    let letter = |first: u32| char::from_u32('a' as u32 + (c as u32 - first)).unwrap_or(c);
+    match c {
+        '\u{1F1E6}'..='\u{1F1FF}' => letter(0x1F1E6),
+        '\u{1F150}'..='\u{1F169}' => letter(0x1F150),
+        '\u{1F170}'..='\u{1F189}' => letter(0x1F170),
+        c => c,
+    }
+}
+
+/// Small capitals as letters, which Unicode's confusables keep apart.
+fn plain(c: char) -> char {
+    match c {
+        'ᴀ' => 'a',
+        'ʙ' => 'b',
+        'ᴄ' => 'c',
+        'ᴅ' => 'd',
+        'ᴇ' => 'e',
+        'ꜰ' => 'f',
+        'ɢ' => 'g',
+        'ʜ' => 'h',
+        'ɪ' => 'i',
+        'ᴊ' => 'j',
+        'ᴋ' | 'ĸ' => 'k',
+        'ʟ' => 'l',
+        'ᴍ' | 'ʍ' => 'm',
+        'ɴ' => 'n',
+        'ᴏ' => 'o',
+        'ᴘ' => 'p',
+        'ʀ' => 'r',
+        'ꜱ' => 's',
+        'ᴛ' => 't',
+        'ᴜ' => 'u',
+        'ᴠ' => 'v',
+        'ᴡ' => 'w',
+        'ʏ' => 'y',
+        'ᴢ' => 'z',
+        c => c,
+    }
+}
+
+/// Bengali RA is BA with a dot below, and so is BA with a nukta (which is a dot to UTS #39), however far behind other
+/// signs it was typed.
+fn ra_from_ba(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut made = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let marks = chars[at + 1..].iter().take_while(|c| is_combining_mark(**c)).count();
+        let marks = &chars[at + 1..at + 1 + marks];
+        if chars[at] == 'ব' && marks.contains(&DOT_BELOW) {
+            made.push('র');
+            made.extend(marks.iter().filter(|c| **c != DOT_BELOW));
+        } else {
+            made.push(chars[at]);
+            made.extend(marks);
+        }
+        at += 1 + marks.len();
+    }
+    made
+}
+
+/// What a reader passes over: spaces, punctuation, letter-stretchers, Arabic and Hebrew vowels. Dropped before shapes
+/// are looked at, as some of it (the danda) resembles a letter when it stands between letters of another script.
+fn is_passed_over(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_ascii_punctuation()
+        || matches!(c,
+            '\u{00A2}'..='\u{00A9}' | '\u{00AB}'..='\u{00B1}' | '\u{00B4}' | '\u{00B6}'..='\u{00B8}' | '\u{00BB}'
+            | '\u{00BF}' | '\u{02B9}'..='\u{02DF}' | '\u{0591}'..='\u{05BD}' | '\u{060C}' | '\u{061B}' | '\u{061F}'
+            | '\u{0640}' | '\u{064B}'..='\u{0652}' | '\u{066A}'..='\u{066D}' | '\u{0670}' | '\u{06D4}' | '\u{0964}'
+            | '\u{0965}' | '\u{0970}' | '\u{2010}'..='\u{205E}' | '\u{2E00}'..='\u{2E7F}' | '\u{3001}'..='\u{3003}'
+            | '\u{3008}'..='\u{3020}' | '\u{3030}' | '\u{30FB}' | BRAILLE_BLANK)
+}
+
+/// The last step: no accents, signs on a letter in one order and once each, and `i`, `l` and `1` the same.
+fn tidied(text: &str) -> String {
+    let mut tidy = String::with_capacity(text.len());
+    let mut marks: Vec<char> = Vec::new();
+    let mut base = ' ';
+    for c in text.chars() {
+        if is_combining_mark(c) {
+            if !is_accent(c, base) {
+                marks.push(c);
+            }
+            continue;
+        }
+        flush(&mut marks, &mut tidy);
+        if !is_passed_over(c) {
+            base = c;
+            tidy.push(if c == 'i' { 'l' } else { c });
+        }
+    }
+    flush(&mut marks, &mut tidy);
+    tidy
+}
+
+fn flush(marks: &mut Vec<char>, tidy: &mut String) {
+    marks.sort_unstable();
+    marks.dedup();
+    tidy.extend(marks.drain(..));
+}
+
+/// Marks that names are told apart by too little: accents and strokes through letters. A dot below an Indic letter is
+/// its nukta, which makes another letter of it.
+fn is_accent(c: char, base: char) -> bool {
+    let is_indic = matches!(base, '\u{0900}'..='\u{0DFF}');
+    match c {
+        DOT_BELOW => !is_indic,
+        '\u{0300}'..='\u{036F}' | '\u{1AB0}'..='\u{1AFF}' | '\u{1DC0}'..='\u{1DFF}' => true,
+        '\u{20D0}'..='\u{20FF}' | '\u{FE20}'..='\u{FE2F}' => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn username(text: &str) -> Username {
+        Username::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+    }
+
+    /// The spoofs that are neither refused as names nor known for what they look like.
+    fn passed<'a>(name: &str, spoofs: &[&'a str]) -> Vec<&'a str> {
+        let looks = Looks::of(&username(name));
+        let passes = |spoof: &&&str| {
+            assert_ne!(**spoof, name, "no spoof");
+            Username::parse(spoof).is_ok_and(|spoof| !Looks::of(&spoof).resemble(&looks))
+        };
+        spoofs.iter().filter(passes).copied().collect()
+    }
+
+    const OF_ADMIN: &[&str] = &[
+        // Case and what is around or between.
+        "Admin",
+        "ADMIN",
+        "aDmIn",
+        " admin ",
+        "admin.",
+        "_admin_",
+        "ad.min",
+        "a d m i n",
+        "ad-min",
+        "[admin]",
+        "~admin~",
+        "admin!",
+        "@admin",
+        "ad\u{00B7}min",
+        "a\u{3000}dmin",
+        "admin\u{00A0}",
+        "«admin»",
+        "admin…",
+        "a\u{2800}dmin",
+        // Digits, bars and signs for letters.
+        "adm1n",
+        "adm|n",
+        "admln",
+        "admIn",
+        "adm!n",
+        "adm¡n",
+        "@dmin",
+        "@DM1N",
+        "adrnin",
+        "ADRNIN",
+        "adrnln",
+        // Cyrillic, Greek, Cherokee, Lisu, Coptic and other look-alikes.
+        "аdmin",
+        "аdmіn",
+        "АDМІN",
+        "adмin",
+        "αdmin",
+        "ΑDΜΙΝ",
+        "admιn",
+        "adm\u{0456}ո",
+        "adm\u{0131}n",
+        "admi\u{0578}",
+        "ɑdmin",
+        "ᎪDMIN",
+        "ꓮꓓꓟꓲꓠ",
+        "ᗅDMIN",
+        "аԁmin",
+        "adⅿin",
+        "aⅾmin",
+        "admⅰn",
+        "\u{AB64}dmin",
+        "adm\u{04CF}n",
+        "admıո",
+        "ɑԁⅿıո",
+        // Width, mathematics, boxes, circles, flags, small capitals, superscripts.
+        "ａｄｍｉｎ",
+        "ＡＤＭＩＮ",
+        "𝐚𝐝𝐦𝐢𝐧",
+        "𝓪𝓭𝓶𝓲𝓷",
+        "𝔞𝔡𝔪𝔦𝔫",
+        "𝕒𝕕𝕞𝕚𝕟",
+        "𝚊𝚍𝚖𝚒𝚗",
+        "𝗔𝗗𝗠𝗜𝗡",
+        "ⓐⓓⓜⓘⓝ",
+        "ⒶⒹⓂⒾⓃ",
+        "🄰🄳🄼🄸🄽",
+        "🅐🅓🅜🅘🅝",
+        "🅰🅳🅼🅸🅽",
+        "🇦🇩🇲🇮🇳",
+        "ᴀᴅᴍɪɴ",
+        "ᵃᵈᵐⁱⁿ",
+        "⒜⒟⒨⒤⒩",
+        // Invisible characters, bidi controls, marks.
+        "ad\u{200B}min",
+        "ad\u{200D}min",
+        "ad\u{2060}min",
+        "\u{202E}nimda",
+        "ad\u{00AD}min",
+        "admin\u{FE0F}",
+        "àdmín",
+        "a\u{0336}d\u{0336}m\u{0336}in",
+        "ađmin",
+    ];
+
+    const OF_RAHIM: &[&str] = &[
+        // What is around or between.
+        " রহিম ",
+        "রহিম.",
+        "রহিম।",
+        "রহিম॥",
+        "_রহিম_",
+        "র হি ম",
+        "র.হি.ম",
+        "রহিম!",
+        "@রহিম",
+        "(রহিম)",
+        "রহিম\u{00A0}",
+        "«রহিম»",
+        "রহিম…",
+        "র-হিম",
+        "'রহিম'",
+        "রহিম\u{2800}",
+        "রহিম\u{FF0E}",
+        // Invisible characters and bidi controls.
+        "র\u{200B}হিম",
+        "র\u{200C}হিম",
+        "র\u{200D}হিম",
+        "রহি\u{200C}ম",
+        "রহি\u{200D}ম",
+        "র\u{2060}হিম",
+        "রহিম\u{FE0F}",
+        "রহিম\u{FE00}",
+        "\u{202E}মিহর",
+        "\u{2067}রহিম",
+        "রহিম\u{200E}",
+        "র\u{034F}হিম",
+        "র\u{00AD}হিম",
+        "রহিম\u{E0100}",
+        "রহিম\u{E0020}",
+        // RA spelt as BA with its dot; the Assamese, Tirhuta and Devanagari look-alikes; marks, doubled or foreign.
+        "ব\u{09BC}হিম",
+        "ব\u{0323}হিম",
+        "ব\u{200C}\u{09BC}হিম",
+        "ব\u{093C}হিম",
+        "ৰহিম",
+        "𑒫হিম",
+        "রহি\u{200B}ম",
+        "রহিি\u{09BF}ম",
+        "রহ\u{093F}ম",
+        "র\u{0301}হিম",
+        "রহি𑒧",
+    ];
+
+    #[test]
+    fn whatever_looks_like_an_accounts_name_is_known_for_it() {
+        assert_eq!(passed("admin", OF_ADMIN), [""; 0]);
+        assert_eq!(passed("রহিম", OF_RAHIM), [""; 0]);
+    }
+
+    #[test]
+    fn a_spelling_in_another_order_is_the_same_name() {
+        for (one, other) in [
+            ("সো", "স\u{09C7}\u{09BE}"),
+            ("সো", "স\u{09BE}\u{09C7}"),
+            ("\u{09DC}ি", "ড\u{09BF}\u{09BC}"),
+            ("\u{09DC}ি", "ড\u{09BC}\u{09BF}"),
+            ("আশা", "অ\u{09BE}শা"),
+            ("রাজু", "ব\u{09BE}\u{09BC}জু"),
+            ("চাঁদ", "চ\u{0981}\u{09BE}দ"),
+            ("Straße", "STRASSE"),
+            ("Σίσυφος", "ΣΙΣΥΦΟΣ"),
+            ("Вова", "ВОВА"),
+            ("ВОВА", "BOBA"),
+            ("محمد", "مُحَمَّد"),
+        ] {
+            assert!(Looks::of_text(one).resemble(&Looks::of_text(other)), "{one} {other}");
+        }
+        for (one, other) in
+            [("van", "nan"), ("νανα", "nana"), ("রহিম", "রহীম"), ("হয়", "হয"), ("বাড়ি", "বাডি"), ("...", "___")]
+        {
+            assert!(!Looks::of_text(one).resemble(&Looks::of_text(other)), "{one} {other}");
+        }
+    }
+
+    const HONEST: &[&str] = &[
+        "admin",
+        "রহিম",
+        "করিম",
+        "রহমান",
+        "রাহিম",
+        "ফাতেমা",
+        "সুমাইয়া",
+        "জান্নাতুল",
+        "র\u{200D}্যাব",
+        "ক্ষমা",
+        "শ্রাবণী",
+        "মৌসুমী",
+        "বৃষ্টি",
+        "আব্দুল্লাহ",
+        "নুসরাত জাহান",
+        "মেঘলা ☁️",
+        "রহিম 🌧",
+        "চাঁদ",
+        "হৃদয়",
+        "ৎসারা",
+        "উৎপল",
+        "তন্ময়",
+        "দুঃখু",
+        "অনির্বাণ",
+        "রবি ৭১",
+        "عمر",
+        "فاطمة",
+        "محمد علي",
+        "عبد الرحمن",
+        "نور ✨",
+        "小明",
+        "王伟",
+        "李娜",
+        "山田太郎",
+        "はなこ",
+        "ハナコ",
+        "김철수",
+        "박영희",
+        "Иван",
+        "Наталья",
+        "Андрей",
+        "Ольга 🌻",
+        "Адам",
+        "रहीम",
+        "अमित",
+        "प्रिया",
+        "สมชาย",
+        "สุดา",
+        "தமிழ்",
+        "సీత",
+        "Ana",
+        "José María",
+        "Łukasz",
+        "Zoë",
+        "O'Neil-Smith",
+        "Administrator",
+        "Badmin",
+        "admin2",
+        "Damian",
+        "👩\u{200D}💻 dev",
+        "🦊",
+        "🐼",
+        "Αλέξης",
+        "דוד",
+    ];
+
+    #[test]
+    fn honest_names_are_nobody_elses() {
+        let looks: Vec<_> = HONEST.iter().map(|name| (name, Looks::of(&username(name)))).collect();
+        for (at, (name, its)) in looks.iter().enumerate() {
+            for (other, others) in &looks[at + 1..] {
+                assert!(!its.resemble(others), "{name} and {other}: {its:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn looks_are_few_and_stay_what_they_are() {
+        for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
+            let Ok(name) = Username::parse(name) else { continue };
+            let looks = Looks::of(&name);
+            assert!((1..=4).contains(&looks.iter().count()) && looks.iter().all(|look| !look.is_empty()), "{name}");
+            assert_eq!(looks, Looks::of(&name));
+            for look in looks.iter() {
+                assert!(Looks::of_text(look).resemble(&looks), "the look of {name:?} looks like it");
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_name_looks_like_itself_in_capitals_spaced_and_dotted(text in "\\PC{1,24}", at in 0..24_usize) {
+            if let Ok(name) = Username::parse(&text) {
+                let looks = Looks::of(&name);
+                proptest::prop_assert!((1..=4).contains(&looks.iter().count()));
+                for other in [name.as_str().to_uppercase(), name.as_str().to_lowercase()] {
+                    proptest::prop_assert!(looks.resemble(&Looks::of_text(&other)), "{:?}", other);
+                }
+                let chars = || name.as_str().chars();
+                for between in [' ', '.', '_', '\u{200B}', '\u{200D}'] {
+                    // Not before a mark, which would stand on the dot.
+                    if chars().nth(at).is_some_and(|c| !is_combining_mark(c)) && chars().any(char::is_alphanumeric) {
+                        let spoof: String = chars().take(at).chain([between]).chain(chars().skip(at)).collect();
+                        proptest::prop_assert!(looks.resemble(&Looks::of_text(&spoof)), "{:?}", spoof);
+                    }
+                }
+            }
+        }
+    }
+}

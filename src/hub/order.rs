@@ -1,0 +1,56 @@
+//! Orders: what is changed of people and rooms, and must be so at once for those who are here.
+//!
+//! Whoever gives one has stored it already; the hub makes it true of open connections.
+
+use std::net::IpAddr;
+
+use crate::model::{Person, RoomId, UserId};
+use crate::store::accounts::{RoomSettings, SessionKey};
+
+/// A change that is stored already.
+#[derive(Debug, Clone)]
+pub enum Order {
+    /// These sessions are over: their connections are closed.
+    EndSessions(Vec<SessionKey>),
+    /// Somebody is banned, or has no account any more: all their connections are closed.
+    EndUser(UserId),
+    /// The guests of an address (or an IPv6 network, as addresses are counted) are banned.
+    EndGuests(IpAddr),
+    /// Somebody is put out of a room.
+    Kick {
+        /// Of which.
+        room: RoomId,
+        /// Whom.
+        user: UserId,
+    },
+    /// Somebody may say nothing until then (milliseconds since 1970); a time that is past ends it.
+    Mute {
+        /// Whom.
+        user: UserId,
+        /// Until when.
+        until_ms: u64,
+    },
+    /// What is set of a room. Where it became private, who is in it and no member is put out.
+    SetRoom {
+        /// Which.
+        room: RoomId,
+        /// All of it.
+        settings: RoomSettings,
+    },
+    /// Somebody is a member of a private room, or is one no longer and is put out.
+    SetMember {
+        /// Which.
+        room: RoomId,
+        /// Whom.
+        user: UserId,
+        /// Whether they are one.
+        is_member: bool,
+    },
+    /// Something is said in every room that has members.
+    Announce {
+        /// By whom.
+        author: Person,
+        /// What.
+        content: Box<str>,
+    },
+}

@@ -1,0 +1,115 @@
+//! Who somebody is to the house, and what the house has set: the nouns of permissions.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What somebody is to the house. The order is one of rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Anybody without an account.
+    Guest,
+    /// Whoever has an account.
+    User,
+    /// Whoever keeps order.
+    Admin,
+}
+
+/// Who may post in a room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Posting {
+    /// Everyone in it.
+    #[default]
+    Everyone,
+    /// Admins; the others read.
+    Admins,
+}
+
+/// Whether one must have an account to come in (`--accounts`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Accounts {
+    /// Guests are welcome.
+    #[default]
+    Optional,
+    /// They are not.
+    Required,
+}
+
+/// How one comes to an account (`--registration`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Registration {
+    /// By asking for one.
+    Open,
+    /// By an invitation.
+    Invite,
+    /// By the operator's command line alone.
+    #[default]
+    Closed,
+}
+
+/// Why a word is none of the words that it could be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is one of: {0}")]
+pub struct NoSuchWord(&'static str);
+
+macro_rules! words {
+    ($($noun:ident: $list:literal, $($word:literal = $value:ident),+;)*) => {$(
+        impl $noun {
+            /// Every one, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$value),+];
+
+            /// The word for it, on the wire, in flags and in the database.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $word),+
+                }
+            }
+        }
+
+        impl fmt::Display for $noun {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $noun {
+            type Err = NoSuchWord;
+
+            fn from_str(text: &str) -> Result<Self, NoSuchWord> {
+                Self::ALL.iter().copied().find(|noun| noun.as_str() == text).ok_or(NoSuchWord($list))
+            }
+        }
+    )*};
+}
+words! {
+    Role: "guest, user, admin", "guest" = Guest, "user" = User, "admin" = Admin;
+    Posting: "everyone, admins", "everyone" = Everyone, "admins" = Admins;
+    Accounts: "optional, required", "optional" = Optional, "required" = Required;
+    Registration: "open, invite, closed", "open" = Open, "invite" = Invite, "closed" = Closed;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_word_means_what_it_says() {
+        for role in Role::ALL {
+            assert_eq!(role.as_str().parse(), Ok(*role));
+            assert_eq!(serde_json::to_value(role).unwrap(), role.as_str());
+        }
+        for posting in Posting::ALL {
+            assert_eq!(posting.as_str().parse(), Ok(*posting));
+            assert_eq!(serde_json::to_value(posting).unwrap(), posting.as_str());
+        }
+        assert_eq!("required".parse(), Ok(Accounts::Required));
+        assert_eq!("invite".parse(), Ok(Registration::Invite));
+        assert_eq!("root".parse::<Role>().unwrap_err().to_string(), "it is one of: guest, user, admin");
+        assert!("Admin".parse::<Role>().is_err() && "".parse::<Posting>().is_err());
+        assert!(Role::Guest < Role::User && Role::User < Role::Admin);
+    }
+}

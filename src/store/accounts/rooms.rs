@@ -1,0 +1,133 @@
+//! What admins have set of rooms, and who is a member of a private one. Kept apart from the rooms themselves, which come
+//! and go with their messages.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{atomically, moment, number, room_id, user_id, word};
+use crate::model::{RoomId, Timestamp, UserId};
+use crate::role::Posting;
+
+/// What is set of a room. The default is what every room has until an admin says otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoomSettings {
+    /// What it is called, where not by its id; else empty.
+    pub name: Box<str>,
+    /// What it is about.
+    pub topic: Box<str>,
+    /// Who may post.
+    pub posting: Posting,
+    /// Seconds from one message of somebody to their next; 0 for no such wait.
+    pub slow_mode_s: u32,
+    /// Whether only members may enter.
+    pub is_private: bool,
+}
+
+/// All that the hub must know of people and rooms.
+#[derive(Debug, Clone, Default)]
+pub struct House {
+    /// What is set of rooms, where anything is.
+    pub rooms: Vec<(RoomId, RoomSettings)>,
+    /// The members of private rooms.
+    pub members: Vec<(RoomId, UserId)>,
+    /// Who is muted, and until when (milliseconds since 1970).
+    pub muted: Vec<(UserId, u64)>,
+}
+
+/// Reads all of it.
+///
+/// # Errors
+/// As SQLite says.
+pub fn house(connection: &Connection) -> rusqlite::Result<House> {
+    let mut rooms = connection.prepare("SELECT room FROM room_settings")?;
+    let rooms = rooms.query_map([], |row| room_id(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let settings = |room: RoomId| Ok((room.clone(), room_settings(connection, &room)?));
+    let rooms = rooms.into_iter().map(settings).collect::<rusqlite::Result<_>>()?;
+    let mut members = connection.prepare("SELECT room, user_id FROM room_members")?;
+    let members = members.query_map([], |row| Ok((room_id(row, 0)?, user_id(row, 1)?)))?;
+    let members = members.collect::<rusqlite::Result<_>>()?;
+    let mut muted = connection.prepare("SELECT user_id, until_ms FROM mutes")?;
+    let muted = muted.query_map([], |row| Ok((user_id(row, 0)?, moment(row, 1)?)))?;
+    let muted = muted.collect::<rusqlite::Result<_>>()?;
+    Ok(House { rooms, members, muted })
+}
+
+/// What is set of a room.
+///
+/// # Errors
+/// As SQLite says.
+pub fn room_settings(connection: &Connection, room: &RoomId) -> rusqlite::Result<RoomSettings> {
+    let mut statement = connection
+        .prepare_cached("SELECT name, topic, posting, slow_mode_s, is_private FROM room_settings WHERE room = ?1")?;
+    let settings = statement.query_row([room.as_str()], |row| {
+        Ok(RoomSettings {
+            name: row.get::<_, String>(0)?.into(),
+            topic: row.get::<_, String>(1)?.into(),
+            posting: word(row, 2)?,
+            slow_mode_s: row.get(3)?,
+            is_private: row.get(4)?,
+        })
+    });
+    settings.optional().map(Option::unwrap_or_default)
+}
+
+/// Sets all of it. A room that is public has no list of members, so one that becomes private begins with none: whoever
+/// makes it private is to be added in the same breath.
+///
+/// # Errors
+/// As SQLite says.
+pub fn set_room(connection: &Connection, room: &RoomId, settings: &RoomSettings) -> rusqlite::Result<()> {
+    atomically(connection, || {
+        let id = room.as_str();
+        if !settings.is_private {
+            connection.prepare_cached("DELETE FROM room_members WHERE room = ?1")?.execute([id])?;
+            connection.prepare_cached("DELETE FROM invitations WHERE room = ?1")?.execute([id])?;
+        }
+        if *settings == RoomSettings::default() {
+            return connection.prepare_cached("DELETE FROM room_settings WHERE room = ?1")?.execute([id]).map(drop);
+        }
+        let mut statement = connection.prepare_cached(
+            "INSERT OR REPLACE INTO room_settings (room, name, topic, posting, slow_mode_s, is_private)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        let RoomSettings { name, topic, posting, slow_mode_s, is_private } = settings;
+        statement.execute(params![id, &**name, &**topic, posting.as_str(), slow_mode_s, is_private]).map(drop)
+    })
+}
+
+/// Makes somebody a member of a private room; says whether they were none.
+///
+/// # Errors
+/// As SQLite says.
+pub fn add_member(connection: &Connection, room: &RoomId, user: UserId, now: &Timestamp) -> rusqlite::Result<bool> {
+    let mut statement = connection
+        .prepare_cached("INSERT OR IGNORE INTO room_members (room, user_id, since_ms) VALUES (?1, ?2, ?3)")?;
+    Ok(statement.execute(params![room.as_str(), user.0.as_bytes(), number(now.unix_ms)])? > 0)
+}
+
+/// Puts somebody out of a private room for good; says whether they were in it.
+///
+/// # Errors
+/// As SQLite says.
+pub fn remove_member(connection: &Connection, room: &RoomId, user: UserId) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached("DELETE FROM room_members WHERE room = ?1 AND user_id = ?2")?;
+    Ok(statement.execute(params![room.as_str(), user.0.as_bytes()])? > 0)
+}
+
+/// Whether somebody is a member of a private room.
+///
+/// # Errors
+/// As SQLite says.
+pub fn is_member(connection: &Connection, room: &RoomId, user: UserId) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM room_members WHERE room = ?1 AND user_id = ?2")?;
+    statement.exists(params![room.as_str(), user.0.as_bytes()])
+}
+
+/// The members of a private room, those first who are longest in it.
+///
+/// # Errors
+/// As SQLite says.
+pub fn members(connection: &Connection, room: &RoomId) -> rusqlite::Result<Vec<UserId>> {
+    let mut statement =
+        connection.prepare_cached("SELECT user_id FROM room_members WHERE room = ?1 ORDER BY since_ms, user_id")?;
+    statement.query_map([room.as_str()], |row| user_id(row, 0))?.collect()
+}

@@ -1,0 +1,98 @@
+// A page of another site, open in the visitor's browser: it may read what is public, and do nothing.
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+
+import { scene } from "./support.mjs";
+
+const FOREIGN = `<!DOCTYPE html><title>elsewhere</title>
+<form method="post" enctype="text/plain"><input name="content" value="by a form"></form>`;
+
+// Another site on this machine: its origin differs by the port.
+async function site(act) {
+  const server = createServer((_, answer) => answer.setHeader("Content-Type", "text/html").end(FOREIGN));
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  try {
+    await act(`http://127.0.0.1:${server.address().port}`);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+// How a WebSocket from this page to that address ends: by opening, or not at all.
+const openSocket = (address) =>
+  new Promise((found) => {
+    const socket = new WebSocket(address);
+    socket.onopen = () => found("open");
+    socket.onerror = () => found("error");
+  });
+
+// What comes of a fetch: the status, or that the browser would not.
+const fetched = ([address, options]) =>
+  fetch(address, options).then(
+    ({ status }) => status,
+    () => "blocked",
+  );
+
+scene("a foreign page opens no WebSocket and writes nothing, by fetch or by form", {}, async (adda) => {
+  await site(async (foreign) => {
+    const bot = await adda.bot("bot", "tea");
+    const socket = `${adda.base.replace("http", "ws")}/ws?room=tea&username=Eve`;
+    const messages = `${adda.base}/api/rooms/tea/messages`;
+    const json = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"content":"by fetch"}' };
+    const text = { method: "POST", body: "by fetch" };
+    const page = await adda.elsewhere(foreign);
+
+    assert.equal(await page.evaluate(openSocket, socket), "error");
+    for (const options of [json, text, { ...json, credentials: "include" }, { ...text, referrerPolicy: "no-referrer" }]) {
+      assert.equal(await page.evaluate(fetched, [messages, options]), "blocked", JSON.stringify(options));
+    }
+    // This one the browser sends without asking, and only keeps the answer from the page; the room will show.
+    assert.equal(await page.evaluate(fetched, [messages, { ...text, mode: "no-cors" }]), "blocked");
+    for (const enctype of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]) {
+      await page.goto(foreign);
+      const send = ([action, enctype]) => Object.assign(document.forms[0], { action, enctype }).submit();
+      const [answer] = await Promise.all([page.waitForResponse(messages), page.evaluate(send, [messages, enctype])]);
+      assert.equal(answer.status(), 403, enctype);
+      await page.waitForURL(messages);
+    }
+    await page.goto(foreign);
+    assert.equal(await page.evaluate(fetched, [`${adda.base}/api/rooms`, {}]), 200, "what is public it may read");
+
+    // Nor may it hold our page in a frame, to lead the visitor's clicks.
+    const frame = (address) =>
+      new Promise((found) => {
+        const frame = document.createElement("iframe");
+        frame.onload = () => found();
+        frame.src = address;
+        document.body.append(frame);
+      });
+    await page.evaluate(frame, adda.base);
+    assert.equal(await page.frames()[1].locator("#door").count(), 0);
+
+    // Our own page may do all of it, and is the first that the room hears of.
+    const ana = await adda.enter("Ana", "tea");
+    assert.equal(await ana.page.evaluate(openSocket, socket), "open");
+    assert.equal(await ana.page.evaluate(fetched, [messages, json]), 201);
+    await bot.heardText("by fetch");
+    assert.deepEqual(bot.texts, ["by fetch"]);
+    // Kept from the first visit and asked after: the copy may still do what the page must.
+    await ana.page.reload();
+    await ana.connected();
+  });
+});
+
+scene("a page that the operator named may write and read the answer", {}, async (adda) => {
+  await site(async (friend) => {
+    await adda.restart(["--origin", friend]);
+    const bot = await adda.bot("bot", "tea");
+    const page = await adda.elsewhere(friend);
+    const json = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"content":"hello"}' };
+    assert.equal(await page.evaluate(fetched, [`${adda.base}/api/rooms/tea/messages`, json]), 201);
+    assert.equal(await page.evaluate(openSocket, `${adda.base.replace("http", "ws")}/ws?room=tea`), "open");
+    await bot.heardText("hello");
+  });
+});

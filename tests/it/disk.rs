@@ -1,0 +1,310 @@
+//! A disk that fails, is full, or holds what is no database: what was acked is kept, and what can't be done is said.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rustix::process::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::crash::{assert_kept, assert_sound, command, joined, steady_address, talkers, whole_log};
+use crate::history::{History, Room, check};
+use crate::posters::Poster;
+use crate::random::Random;
+use crate::support::{DEADLINE, Server, Ws, clean, http, output, repository, run};
+use crate::talkers::Stage;
+
+const SENDERS: usize = 8;
+const READERS: usize = 8;
+const ROOMS: [Room; 2] = [Room(0), Room(1)];
+/// From there being room on the disk to the next message being stored.
+const RECOVERY_MAX: Duration = Duration::from_secs(1);
+
+/// The library that stands between a server and its disk. Rust needs a C compiler as a linker, so there is one.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faulty_disk-{}.so", std::process::id()));
+        let source = repository().join("tests/it/faulty_disk.c");
+        let flags = ["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"];
+        run(Command::new("cc").args(flags).arg(&library).arg(source));
+        // One name for all runs; whoever has the old one loaded keeps it.
+        let name = library.with_file_name("faulty_disk.so");
+        fs::rename(&library, &name).expect("the library has its name");
+        name
+    })
+}
+
+/// A directory of its own for a database, on a disk that can be told to fail.
+struct Disk {
+    dir: TempDir,
+}
+
+impl Disk {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    /// One with a database in which somebody has talked, and that no server has.
+    fn talked() -> Self {
+        let disk = Self::new();
+        let mut server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
+        let mut ana = Ws::join(&server, "/ws/tea/Ana");
+        for number in 0..50 {
+            let content = format!("{number} {}", "words and ".repeat(50));
+            ana.say(&content);
+            ana.expect_text(&content);
+        }
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait_exit(DEADLINE).code(), Some(0));
+        disk
+    }
+
+    /// The database. The name is the one that the system has for it, by which the library knows it.
+    fn data(&self) -> PathBuf {
+        let place = self.place().join("data");
+        fs::create_dir_all(&place).expect("a directory");
+        place.join("adda.db")
+    }
+
+    fn place(&self) -> PathBuf {
+        self.dir.path().canonicalize().expect("the directory")
+    }
+
+    /// From now on the disk is at fault; the words are those of the library.
+    fn fails(&self, how: &str) {
+        fs::write(self.place().join("fault"), how).expect("a file");
+    }
+
+    fn is_mended(&self) {
+        fs::remove_file(self.place().join("fault")).expect("the file");
+    }
+
+    /// A server on this disk.
+    fn command(&self, address: SocketAddr) -> Command {
+        let mut command = command(address, &self.data());
+        command.env("LD_PRELOAD", library());
+        command.env("FAULT_DATA", self.data()).env("FAULT_FILE", self.place().join("fault"));
+        command
+    }
+
+    /// The files beside the database and itself, as they are.
+    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let data = self.data();
+        let entries = fs::read_dir(data.parent().expect("a directory")).expect("a directory");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.map(|path| (path.display().to_string(), fs::read(&path).unwrap_or_default())).collect()
+    }
+
+    /// Holds that no server can start, says so in one sentence with these words, and leaves all as it is.
+    #[track_caller]
+    fn assert_refused(&self, what: &str, words: &[&str]) {
+        let before = self.files();
+        let mut command = self.command(([127, 0, 0, 1], 0).into());
+        // One that starts all the same must not be waited for.
+        let mut under = Command::new("timeout");
+        under.args(["--signal=KILL", &DEADLINE.as_secs().to_string()]).arg(command.get_program());
+        under.args(command.args(["--log", "error"]).get_args());
+        under.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = output(clean(&mut under));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.code() == Some(1) && shown.is_empty(), "{what}: {:?}: {shown}{said}", output.status);
+        assert!(said.starts_with("adda: ") && said.lines().count() == 1, "{what}, in one sentence: {said}");
+        let file = self.data().display().to_string();
+        assert!(words.iter().chain([&file.as_str()]).all(|word| said.contains(word)), "{what}: {said}");
+        assert!(self.files() == before, "{what}: from {:?} to {:?}", before.keys(), self.files().keys());
+    }
+}
+
+#[test]
+fn a_failed_sync_is_the_end_and_nothing_is_acked_on_top() {
+    let mut random = Random::from_env();
+    let disk = Disk::new();
+    let address = steady_address(&mut random);
+    let mut server = Server::spawn(disk.command(address));
+    let stage = Stage::new(address, DEADLINE);
+    let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
+    let history = thread::scope(|scope| {
+        let _alarm = stage.alarm();
+        let mut threads: Vec<_> = cast.into_iter().map(|talker| scope.spawn(|| talker.run(&stage))).collect();
+        threads.push(scope.spawn(|| Poster::new(SENDERS + READERS, ROOMS[0]).run(&stage)));
+        for _ in 0..3 {
+            stage.wait_for_acks(random.within(50..400));
+            disk.fails("sync");
+            assert_eq!(server.wait_exit(DEADLINE).code(), Some(1));
+            stage.went_down();
+            let log = server.log();
+            let said = log.lines().filter(|line| line.contains("a sync failed")).count();
+            assert!(said == 1 && log.lines().last().is_some_and(|line| line.contains("a sync failed")), "{log}");
+            disk.is_mended();
+            server = Server::spawn(disk.command(address));
+            stage.came_up();
+        }
+        let log = stage.finish(SENDERS + READERS + 1, || whole_log(&server, &ROOMS));
+        History { clients: threads.into_iter().map(joined).collect(), log }
+    });
+    println!("{}", stage.summary());
+    assert_kept(&check(&history));
+    server.signal(Signal::KILL);
+    server.wait_exit(DEADLINE);
+    assert_sound(&disk.data(), &history.log);
+}
+
+#[test]
+fn a_full_disk_refuses_what_is_said_and_nothing_else() {
+    let mut random = Random::from_env();
+    let disk = Disk::new();
+    let mut server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
+    let stage = Stage::new(server.addr(), DEADLINE);
+    let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
+    let (history, stored_elsewhere) = thread::scope(|scope| {
+        let _alarm = stage.alarm();
+        let threads: Vec<_> = cast.into_iter().map(|talker| scope.spawn(|| talker.run(&stage))).collect();
+        let mut stored_elsewhere = 0;
+        for round in 0..2 {
+            stage.wait_for_acks(random.within(100..400));
+            disk.fails("full");
+            stage.wait_for_refusals(SENDERS as u64);
+            let full_since = Instant::now();
+            // A newcomer, who can't be remembered: it hears what was said, and is refused as the others are.
+            let mut nonce = format!("round {round}");
+            let mut eva = Ws::join(&server, "/ws/elsewhere/Eva");
+            let mut say = json!({"content": "is there room?", "nonce": nonce});
+            eva.command(&say);
+            let mut refusal = eva.until(|frame| frame["nonce"] == nonce.as_str());
+            // The WAL may have room that it had before.
+            for number in 0.. {
+                if refusal["type"] == "error" {
+                    break;
+                }
+                stored_elsewhere += 1;
+                nonce = format!("round {round}, try {number}");
+                say = json!({"content": "is there room?", "nonce": nonce});
+                eva.command(&say);
+                refusal = eva.until(|frame| frame["nonce"] == nonce.as_str());
+            }
+            assert_eq!((&refusal["type"], &refusal["code"]), (&json!("error"), &json!("busy")), "{refusal}");
+            assert!(refusal["retry_ms"].is_u64(), "{refusal}");
+            assert!(refusal["content"].as_str().is_some_and(|said| said.contains("disk is full")), "{refusal}");
+            let mut ben = Ws::join(&server, "/ws?room=room-0&username=Ben&history=20");
+            for _ in 0..20 {
+                ben.until(|frame| frame["type"] == "text");
+            }
+            let body = "is there room?";
+            let post = format!(
+                "POST /api/rooms/elsewhere/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let posted = http(server.addr(), post);
+            assert_eq!((posted.status, &posted.json()["code"]), (503, &json!("busy")), "{}", posted.text());
+            for target in ["messages?limit=50", "messages?limit=50&q=message"] {
+                let answer = server.get(&format!("/api/rooms/room-0/{target}"));
+                assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+                assert_eq!(answer.json()["data"].as_array().map(Vec::len), Some(50), "{target}");
+            }
+            assert!(server.get("/api/rooms").text().contains("room-0"));
+            stage.wait_for_refusals(SENDERS as u64);
+            server.assert_alive();
+            println!(
+                "full for {} ms, {} lines in the log",
+                full_since.elapsed().as_millis(),
+                server.log().lines().count()
+            );
+            disk.is_mended();
+            let mended = Instant::now();
+            eva.command(&say);
+            let stored = eva.until(|frame| frame["nonce"] == nonce.as_str());
+            stored_elsewhere += 1;
+            assert_eq!((&stored["type"], &stored["seq"]), (&json!("text"), &json!(stored_elsewhere)), "{stored}");
+            assert!(stored.get("duplicate").is_none_or(|duplicate| duplicate != true), "{stored}");
+            assert!(mended.elapsed() < RECOVERY_MAX, "only after {:?}", mended.elapsed());
+        }
+        stage.wait_for_acks(100);
+        let log = stage.finish(SENDERS + READERS, || whole_log(&server, &ROOMS));
+        (History { clients: threads.into_iter().map(joined).collect(), log }, stored_elsewhere)
+    });
+    println!("{}", stage.summary());
+    assert_kept(&check(&history));
+    server.signal(Signal::KILL);
+    server.wait_exit(DEADLINE);
+    let elsewhere = Connection::open(disk.data())
+        .expect("the file")
+        .execute("DELETE FROM messages WHERE room = (SELECT key FROM rooms WHERE id = 'elsewhere')", []);
+    assert_eq!(elsewhere, Ok(stored_elsewhere));
+    assert_sound(&disk.data(), &history.log);
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_start_is_one_sentence() {
+    let disk = Disk::new();
+    // Its name may stand already, with nothing in it.
+    fs::write(disk.data(), "").expect("a file");
+    disk.fails("full");
+    disk.assert_refused("a new database", &["disk is full"]);
+    disk.is_mended();
+    let server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    ana.say("there is room");
+    ana.expect_text("there is room");
+}
+
+#[test]
+fn a_file_or_a_directory_that_cant_be_written_is_one_sentence() {
+    let disk = Disk::talked();
+    disk.fails("read-only");
+    disk.assert_refused("a disk that is read-only", &["failed to open", "Read-only file system"]);
+    disk.fails("no-new");
+    disk.assert_refused("a directory that is read-only", &["failed to open"]);
+    let disk = Disk::new();
+    disk.fails("no-new");
+    disk.assert_refused("a directory that is read-only, and empty", &["failed to open", "Permission denied"]);
+    fs::create_dir(disk.data()).expect("a directory");
+    disk.is_mended();
+    disk.assert_refused("a directory in place of the file", &["failed to open", "directory"]);
+}
+
+#[test]
+fn a_file_that_is_no_whole_database_is_one_sentence() {
+    let whole = fs::read(Disk::talked().data()).expect("the file");
+    let length = whole.len();
+    let disk = Disk::new();
+    // A torn last page is not among these: a crash may leave one, and the WAL then has it whole.
+    for kept in [1, 99, 100, 512, 4_095, 4_096, 4_097, 8_192, length / 2, length - 4_096] {
+        fs::write(disk.data(), &whole[..kept]).expect("a file");
+        disk.assert_refused(&format!("{kept} of {length} bytes"), &["is not a database of adda, or is damaged"]);
+    }
+    for zeros in [1, 512, 4_096, length] {
+        fs::write(disk.data(), vec![0; zeros]).expect("a file");
+        disk.assert_refused(&format!("{zeros} zeros"), &["is not a database of adda, or is damaged"]);
+    }
+}
+
+#[test]
+fn a_database_of_a_newer_adda_is_one_sentence() {
+    let disk = Disk::talked();
+    let connection = Connection::open(disk.data()).expect("the file");
+    connection.pragma_update(None, "user_version", 99).expect("another version");
+    drop(connection);
+    disk.assert_refused("a newer schema", &["was made by a newer adda (schema 99"]);
+}
+
+#[test]
+fn a_file_that_another_adda_has_is_one_sentence() {
+    let disk = Disk::talked();
+    let server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
+    let mut ana = Ws::join(&server, "/ws/jam/Ana");
+    ana.say("before");
+    ana.expect_text("before");
+    disk.assert_refused("another has it", &["is in use by another adda"]);
+    ana.say("behind");
+    assert_eq!(ana.expect_text("behind")["seq"], 2);
+}

@@ -1,0 +1,94 @@
+//! Clients that post over HTTP, a request each as `curl` makes it, and try again with the same `Idempotency-Key` until
+//! they are told that the message is stored.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::thread;
+
+use uuid::Uuid;
+
+use crate::history::{Client, Event, Nonce, Room};
+use crate::support::{Response, read_response};
+use crate::talkers::{RETRY, Stage, message_of};
+
+/// One such client. It sends one message at a time, and the next when the last is stored.
+pub struct Poster {
+    number: u64,
+    room: Room,
+    said: u64,
+    user: Option<Uuid>,
+    events: Vec<Event>,
+}
+
+impl Poster {
+    pub fn new(number: usize, room: Room) -> Self {
+        Self { number: number as u64, room, said: 0, user: None, events: Vec::new() }
+    }
+
+    /// Posts until the last words are said.
+    pub fn run(mut self, stage: &Stage) -> Client {
+        let _alarm = stage.alarm();
+        while !stage.is_last_words() {
+            self.said += 1;
+            self.post(Nonce(self.number << 32 | self.said), stage);
+        }
+        stage.settle();
+        Client { name: self.name(), events: self.events }
+    }
+
+    fn name(&self) -> String {
+        format!("poster-{}", self.number)
+    }
+
+    /// Posts a message until it is stored.
+    fn post(&mut self, nonce: Nonce, stage: &Stage) {
+        let mut is_again = false;
+        loop {
+            stage.wait_until_up(0);
+            stage.assert_going();
+            if is_again {
+                stage.note_sent_again();
+            }
+            self.events.push(Event::Sent { room: self.room, nonce });
+            match self.exchange(nonce, stage) {
+                Ok(response) if matches!(response.status, 200 | 201) => {
+                    let frame = &response.json()["data"];
+                    let message = message_of(frame);
+                    assert_eq!(message.nonce, Some(nonce), "the answer to another request: {frame}");
+                    let user = frame["user_id"].as_str().and_then(|text| Uuid::try_parse(text).ok());
+                    assert!(user.is_some() && self.user.is_none_or(|before| user == Some(before)), "not {frame}");
+                    self.user = user;
+                    let is_duplicate = response.status == 200;
+                    assert_eq!(frame["duplicate"] == true, is_duplicate, "{frame}");
+                    self.events.push(if is_duplicate { Event::Duplicate(message) } else { Event::Acked(message) });
+                    stage.note_ack(is_duplicate);
+                    return;
+                }
+                // Of these nobody knows whether it is stored.
+                Ok(response) => assert!(response.status >= 500, "{} {}", response.status, response.text()),
+                Err(_) => {}
+            }
+            is_again = true;
+            thread::sleep(RETRY);
+        }
+    }
+
+    fn exchange(&self, nonce: Nonce, stage: &Stage) -> io::Result<Response> {
+        let (room, name, body) = (self.room.id(), self.name(), nonce.content());
+        let request = format!(
+            "POST /api/rooms/{room}/messages?username={name} HTTP/1.1\r\nHost: localhost\r\n\
+             Content-Type: text/plain\r\nContent-Length: {}\r\nIdempotency-Key: {}\r\n\r\n{body}",
+            body.len(),
+            nonce.text(),
+        );
+        let mut stream = TcpStream::connect_timeout(&stage.address(), stage.patience())?;
+        stream.write_all(request.as_bytes())?;
+        let response = read_response(&mut stream, stage.patience())?;
+        // A body that was cut is no answer.
+        let length = response.header("Content-Length").and_then(|length| length.parse().ok());
+        if length.is_some_and(|length: usize| length != response.body.len()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(response)
+    }
+}
