@@ -148,6 +148,7 @@ scene("a message that any tab sees stored is on its way in none", {}, async (add
   await ana.say("its copy is lost on the way to this tab");
   await tab.sees("its copy is lost");
   await nothingPending(ana);
+  assert.equal(between.attempts, 1, "it need not ask again");
   await ana.say("next");
   await bot.heardText("next");
   assert.equal(bot.texts.length, 2);
