@@ -2,18 +2,23 @@
 //!
 //! The same on every road: whoever opens a WebSocket and whoever sends a request passes this door.
 
+use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded};
 use rusqlite::Connection;
 
 use crate::auth::attempts::network_of;
 use crate::auth::name::Looks;
 use crate::auth::permission::{Access, Action, Circumstances, Refusal, Standing, may};
+use crate::limits::{DOOR_ANSWER_WAIT, KNOCKS_WAITING_MAX, STORE_STACK_BYTES};
 use crate::model::{RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::role::{Accounts, Role};
 use crate::store::accounts::{self, Banned, Session, SessionKey, SessionKind};
 use crate::store::{Registry, RegistryError, TokenHash};
+use crate::threads::Vital;
 
 /// For how long a guest is known who does not come back.
 pub const GUEST_SPAN: Duration = Duration::from_secs(90 * 86_400);
@@ -128,9 +133,9 @@ impl Door {
         if would_last.saturating_sub(lasts) >= RENEWED_AFTER.as_millis().try_into().unwrap_or(u64::MAX) {
             let (key, now) = (session.key, now.clone());
             let renew = move |connection: &_| Ok(accounts::renew_session(connection, key, Some(would_last), &now)?);
-            match self.registry.change(renew) {
-                Ok(_) => session.expires_ms = Some(would_last),
-                Err(error) => log::warn!("a session is renewed on its next visit only: {error}"),
+            // Nobody waits for it. Where there is no time for it now, the next visit does it.
+            if self.registry.change_soon(renew) {
+                session.expires_ms = Some(would_last);
             }
         }
     }
@@ -208,6 +213,60 @@ fn known(connection: &Connection, token: Option<&str>, address: IpAddr, now: &Ti
     let is_banned = session.as_ref().map_or(Ok(false), |session| is_banned(Banned::User(session.user)))?
         || (is_guest && is_banned(Banned::Address(network_of(address)))?);
     Ok(Known { session, standing: if is_banned { Standing::Banned } else { Standing::Good } })
+}
+
+/// The door of connections that stay: a thread that looks up who comes, so that the stack that a search takes is not
+/// kept by each connection's thread for as long as it lives. Cloning gives another handle of the same.
+#[derive(Debug, Clone)]
+pub struct Doorkeeper(Sender<Knock>);
+
+#[derive(Debug)]
+struct Knock {
+    token: Option<Box<str>>,
+    asked: Username,
+    address: IpAddr,
+    room: RoomId,
+    /// Has room for the answer.
+    answer: Sender<Result<Identity, Denied>>,
+}
+
+impl Doorkeeper {
+    /// Starts the thread, which ends with the last handle.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(door: Door) -> io::Result<Self> {
+        let (knocks, knocked) = bounded::<Knock>(KNOCKS_WAITING_MAX);
+        let builder = thread::Builder::new().name("door".into()).stack_size(STORE_STACK_BYTES);
+        builder.spawn(move || {
+            let _vital = Vital("door");
+            for Knock { token, asked, address, room, answer } in knocked {
+                let admitted = door.let_in(token.as_deref(), asked, address);
+                let admitted = admitted.and_then(|identity| door.enter(&identity, &room).map(|()| identity));
+                // Whoever knocked waits for it, or has gone.
+                drop(answer.try_send(admitted));
+            }
+        })?;
+        Ok(Self(knocks))
+    }
+
+    /// Lets somebody into a room, or says why not.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn admit(
+        &self,
+        token: Option<&str>,
+        asked: Username,
+        address: IpAddr,
+        room: &RoomId,
+    ) -> Result<Identity, Denied> {
+        let (answer, answered) = bounded(1);
+        let deadline = Instant::now() + DOOR_ANSWER_WAIT;
+        let knock = Knock { token: token.map(Into::into), asked, address, room: room.clone(), answer };
+        self.0.send_deadline(knock, deadline).map_err(|_| Denied::Busy)?;
+        answered.recv_deadline(deadline).unwrap_or(Err(Denied::Busy))
+    }
 }
 
 #[cfg(test)]

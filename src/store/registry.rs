@@ -119,6 +119,22 @@ impl Registry {
         }
     }
 
+    /// Changes something soon, which nobody waits for; says whether there was time for it. What comes of it is in the log
+    /// where it fails.
+    pub fn change_soon<T>(&self, change: impl FnOnce(&Connection) -> Result<T, AccountError> + Send + 'static) -> bool {
+        let change = move |connection: &Connection| {
+            if let Err(AccountError::Sqlite(error)) = in_transaction(connection, change) {
+                exit_on_sync_failure(&error);
+                log::error!("failed to reach the accounts: {error}");
+            }
+        };
+        match &self.0 {
+            Place::Memory(connection) => change(&locked(connection)),
+            Place::Database { changes, .. } => return changes.try_send(Box::new(change)).is_ok(),
+        }
+        true
+    }
+
     /// The session of a token, if it is not over.
     ///
     /// # Errors
