@@ -20,6 +20,8 @@
 //! | connection (each) | one socket's reading side | its peer | hub: `Connect`, `Frames`, `Gone` | its peer has gone, or the hub shut its socket down |
 //! | door | — | a connection: who comes | the connection: whether they may | the last connection and the listener have ended |
 //! | http (each) | one request at a time | `tiny_http` | hub: questions, messages, orders; store: changes | the server is unblocked |
+//! | login (each) | one request that waits for a password's hash | http: requests | hub: orders; store: changes; hash: passwords | the http threads have ended |
+//! | hash (each) | the memory of one hash | login: passwords | login: hashes | the login threads have ended |
 //! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: what to read; sockets: frames | `Stop` is carried out |
 //! | pager | a page of what is kept | the hub | hub: the page | the hub has ended |
 //! | store | the database's writer, each room's order | a batch; changes of people | hub: the batch, in its places | the hub has ended |

@@ -202,7 +202,7 @@ pub struct Stored {
 pub struct Past {
     /// The last place taken.
     pub head: Seq,
-    /// The latest frames, oldest first, [`HISTORY_MAX`] at most.
+    /// The latest frames, oldest first, [`HISTORY_MAX`](crate::limits::HISTORY_MAX) at most.
     pub frames: Vec<Stored>,
 }
 
