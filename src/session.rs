@@ -30,6 +30,8 @@ use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, After, ErrorCode, Rejected, Replay};
 use crate::rate::{Pace, Paces, TokenBucket};
+use crate::role::Role;
+use crate::store::accounts::SessionKey;
 use crate::store::{NewGuest, TokenHash};
 use crate::ws::{self, CloseReason, Stream};
 
@@ -99,12 +101,13 @@ pub fn serve(
     let Some((connect, decoder)) = open(&socket, head, connection, client, context) else {
         return;
     };
-    if context.commands.send(Command::Connect(Box::new(connect))).is_ok() {
+    if context.commands.send(Command::Connect(connect)).is_ok() {
         run(socket, early, connection, decoder, context);
     }
 }
 
-/// The handshake, in a frame of its own: what it needs of the stack is not kept while the session lives.
+/// The handshake, in frames of its own: what it needs of the stack is not kept while the session lives, and no step of it
+/// stands upon another's.
 #[inline(never)]
 fn open(
     socket: &Arc<TcpStream>,
@@ -112,72 +115,81 @@ fn open(
     connection: ConnectionId,
     client: Client,
     context: &Context,
-) -> Option<(Connect, Box<dyn Decoder>)> {
-    let asked = way_in(&head, client, &context.origins, &context.limits).and_then(|way_in| {
-        // Before anything is looked up. At 20 a second or more, a second is long enough to wait.
-        context.paces.take_handshake(client.address, Instant::now()).map_err(|_| Refused {
-            headers: &[("Retry-After", "1")],
-            ..Refused::new(429, TOO_MANY_HANDSHAKES, "rate_limited", Refusal::Handshakes)
-        })?;
-        let (identity, newcomer) = identify(&head, &way_in, client, &context.door)?;
-        Ok((way_in, identity, newcomer))
-    });
-    let (way_in, identity, newcomer) = match asked {
-        Ok(asked) => asked,
-        Err(refused) => {
-            context.metrics.refused(refused.reason);
-            // To be told what may be asked here (RFC 9110, section 9.3.7) is no refusal.
-            let is_question = head.method() == "OPTIONS" && refused.status == 405;
-            let problem = Problem {
-                headers: refused.headers,
-                head_only: head.method() == "HEAD",
-                ..Problem::new(if is_question { 204 } else { refused.status }, &refused.sentence, refused.code)
-            };
-            answer::refuse(socket, &problem);
-            return None;
+) -> Option<(Box<Connect>, Box<dyn Decoder>)> {
+    match ask(socket, &head, connection, client, context) {
+        Ok((connect, accept_key)) => {
+            accept(socket, &accept_key)?;
+            let pace = context.paces.of_user(connect.person.id, client.address, Instant::now());
+            Some((connect, (context.decoder)(context.limits, pace)))
         }
-    };
-    let response = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        way_in.accept_key
-    );
-    (&**socket).write_all(response.as_bytes()).ok()?;
-    let Identity { user, username, role, session } = identity;
-    let id = user?;
-    let decoder = (context.decoder)(context.limits, context.paces.of_user(id, client.address, Instant::now()));
-    let WayIn { room, replay, .. } = way_in;
-    let connect = Connect {
-        connection,
-        socket: Arc::clone(socket),
-        person: Person { id, username },
-        role,
-        session,
-        network: network_of(client.address),
-        room,
-        replay,
-        newcomer,
-    };
-    Some((connect, decoder))
+        Err(refused) => {
+            refuse(socket, &head, &refused, context);
+            None
+        }
+    }
 }
 
-/// Lets whoever asks in; a stranger as somebody new, with a token to come back by.
-fn identify(
+/// What is asked for, if it may be had, and the key that says so.
+#[inline(never)]
+fn ask(
+    socket: &Arc<TcpStream>,
     head: &Head,
-    way_in: &WayIn,
+    connection: ConnectionId,
     client: Client,
-    door: &Doorkeeper,
-) -> Result<(Identity, Option<Newcomer>), Refused> {
+    context: &Context,
+) -> Result<(Box<Connect>, String), Box<Refused>> {
+    let way_in = way_in(head, client, &context.origins, &context.limits)?;
+    // Before anything is looked up. At 20 a second or more, a second is long enough to wait.
+    context.paces.take_handshake(client.address, Instant::now()).map_err(|_| Refused {
+        headers: &[("Retry-After", "1")],
+        ..Refused::new(429, TOO_MANY_HANDSHAKES, "rate_limited", Refusal::Handshakes)
+    })?;
+    let (person, role, session, newcomer) = identify(head, &way_in, client, &context.door)?;
+    let WayIn { room, replay, accept_key, .. } = way_in;
+    let (socket, network) = (Arc::clone(socket), network_of(client.address));
+    let connect = Box::new(Connect { connection, socket, person, role, session, network, room, replay, newcomer });
+    Ok((connect, accept_key))
+}
+
+#[inline(never)]
+fn accept(mut socket: &TcpStream, accept_key: &str) -> Option<()> {
+    let response = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept_key}\r\n\r\n"
+    );
+    socket.write_all(response.as_bytes()).ok()
+}
+
+#[inline(never)]
+fn refuse(socket: &TcpStream, head: &Head, refused: &Refused, context: &Context) {
+    context.metrics.refused(refused.reason);
+    // To be told what may be asked here (RFC 9110, section 9.3.7) is no refusal.
+    let is_question = head.method() == "OPTIONS" && refused.status == 405;
+    let problem = Problem {
+        headers: refused.headers,
+        head_only: head.method() == "HEAD",
+        ..Problem::new(if is_question { 204 } else { refused.status }, &refused.sentence, refused.code)
+    };
+    answer::refuse(socket, &problem);
+}
+
+/// Who somebody is, what they may do, by which session they are known; a newcomer with a token to come back by.
+type Known = (Person, Role, Option<SessionKey>, Option<Newcomer>);
+
+/// Lets whoever asks in; a stranger as somebody new.
+#[inline(never)]
+fn identify(head: &Head, way_in: &WayIn, client: Client, door: &Doorkeeper) -> Result<Known, Refused> {
     let shown = Credential::of(head.header("Authorization"), head.headers_named("Cookie"), way_in.token.as_deref())
         .map_err(|error| Refused::new(400, error.to_string(), "bad_request", Refusal::Upgrade))?;
     let identity = door.admit(shown.token(), way_in.username.clone(), client.address, &way_in.room).map_err(denied)?;
-    if identity.user.is_some() {
-        return Ok((identity, None));
+    let Identity { user, username, role, session } = identity;
+    if let Some(id) = user {
+        return Ok((Person { id, username }, role, session, None));
     }
     let id = UserId(Uuid::new_v4());
     let token = Secret::random();
     let guest = NewGuest { id, token_hash: TokenHash::of(token.expose()) };
-    Ok((Identity { user: Some(id), ..identity }, Some(Newcomer { guest, token: token.into_text() })))
+    Ok((Person { id, username }, role, session, Some(Newcomer { guest, token: token.into_text() })))
 }
 
 fn denied(denied: Denied) -> Refused {
@@ -194,6 +206,7 @@ fn denied(denied: Denied) -> Refused {
 }
 
 /// Reads what a request wants, in the order in which a client would mend it.
+#[inline(never)]
 fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> Result<WayIn, Refused> {
     let refused = |status, sentence, code| Refused::new(status, sentence, code, Refusal::Upgrade);
     if head.method() != "GET" && head.method() != "HEAD" {
