@@ -134,7 +134,8 @@ pub fn list(data: &Path, format: ListFormat) -> Result<(), Error> {
             }
             ListFormat::Text => {
                 let has = if password.is_some() { "yes" } else { "no" };
-                let _ = write!(text, "{role:<5}  {}  {logins:>6}  {tokens:>6}  {has:<8}  ", second(*created_ms));
+                let _ =
+                    write!(text, "{:<5}  {}  {logins:>6}  {tokens:>6}  {has:<8}  ", role.as_str(), second(*created_ms));
                 push_harmless(&mut text, name.as_str());
                 text.push('\n');
             }
