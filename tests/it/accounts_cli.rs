@@ -229,7 +229,7 @@ fn a_token_lets_a_bot_in_until_it_is_revoked() {
     data.run(&["token", "revoke", &id], "").refused("there is no token");
     let stale = crate::support::http(
         server.addr(),
-        &format!(
+        format!(
             "POST /api/rooms/tea/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
          Content-Type: text/plain\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
         ),
@@ -511,7 +511,7 @@ fn what_makes_no_sense_is_exit_2() {
         &["token", "create", "Bot", "--label", "a\nb"],
         &["token", "revoke", "x"],
     ] {
-        let said = given(&mut adda(arguments).current_dir(data.0.path()), b"");
+        let said = given(adda(arguments).current_dir(data.0.path()), b"");
         assert!(said.code == Some(2) && said.out.is_empty(), "{arguments:?}: {said:?}");
         assert!(!data.path().exists(), "{arguments:?}");
     }
