@@ -2,15 +2,22 @@
 //!
 //! The same on every road: whoever opens a WebSocket and whoever sends a request passes this door.
 
+use std::io;
 use std::net::IpAddr;
+use std::thread;
+use std::time::Instant;
+
+use crossbeam_channel::{Sender, bounded};
 
 use crate::auth::attempts::network_of;
 use crate::auth::name::Looks;
 use crate::auth::permission::{Access, Action, Circumstances, Refusal, Standing, may};
+use crate::limits::{DOOR_ANSWER_WAIT, KNOCKS_WAITING_MAX, STORE_STACK_BYTES};
 use crate::model::{RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::role::{Accounts, Role};
 use crate::store::accounts::{self, Banned, Session, SessionKey, SessionKind};
 use crate::store::{Registry, RegistryError, TokenHash};
+use crate::threads::Vital;
 
 /// Who was let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,5 +129,59 @@ impl Door {
         })?;
         let circumstances = Circumstances { access, accounts: self.accounts, ..Circumstances::default() };
         Ok(may(identity.role, Action::Enter, &circumstances)?)
+    }
+}
+
+/// The door of connections that stay: a thread that looks up who comes, so that the stack that a search takes is not
+/// kept by each connection's thread for as long as it lives. Cloning gives another handle of the same.
+#[derive(Debug, Clone)]
+pub struct Doorkeeper(Sender<Knock>);
+
+#[derive(Debug)]
+struct Knock {
+    token: Option<Box<str>>,
+    asked: Username,
+    address: IpAddr,
+    room: RoomId,
+    /// Has room for the answer.
+    answer: Sender<Result<Identity, Denied>>,
+}
+
+impl Doorkeeper {
+    /// Starts the thread, which ends with the last handle.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(door: Door) -> io::Result<Self> {
+        let (knocks, knocked) = bounded::<Knock>(KNOCKS_WAITING_MAX);
+        let builder = thread::Builder::new().name("door".into()).stack_size(STORE_STACK_BYTES);
+        builder.spawn(move || {
+            let _vital = Vital("door");
+            for Knock { token, asked, address, room, answer } in knocked {
+                let admitted = door.let_in(token.as_deref(), asked, address);
+                let admitted = admitted.and_then(|identity| door.enter(&identity, &room).map(|()| identity));
+                // Whoever knocked waits for it, or has gone.
+                drop(answer.try_send(admitted));
+            }
+        })?;
+        Ok(Self(knocks))
+    }
+
+    /// Lets somebody into a room, or says why not.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn admit(
+        &self,
+        token: Option<&str>,
+        asked: Username,
+        address: IpAddr,
+        room: &RoomId,
+    ) -> Result<Identity, Denied> {
+        let (answer, answered) = bounded(1);
+        let deadline = Instant::now() + DOOR_ANSWER_WAIT;
+        let knock = Knock { token: token.map(Into::into), asked, address, room: room.clone(), answer };
+        self.0.send_deadline(knock, deadline).map_err(|_| Denied::Busy)?;
+        answered.recv_deadline(deadline).unwrap_or(Err(Denied::Busy))
     }
 }

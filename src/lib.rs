@@ -18,10 +18,11 @@
 //! | listener | the public port, the caps | accept | refuser: sockets | the port is shut down |
 //! | refuser | refused sockets | listener | — | the listener has ended |
 //! | connection (each) | one socket's reading side | its peer | hub: `Connect`, `Frames`, `Gone` | its peer has gone, or the hub shut its socket down |
-//! | http (each) | one request at a time | `tiny_http` | hub: questions, messages | the server is unblocked |
+//! | door | — | a connection: who comes | the connection: whether they may | the last connection and the listener have ended |
+//! | http (each) | one request at a time | `tiny_http` | hub: questions, messages, orders; store: changes | the server is unblocked |
 //! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: what to read; sockets: frames | `Stop` is carried out |
 //! | pager | a page of what is kept | the hub | hub: the page | the hub has ended |
-//! | store | the database's writer, each room's order | a batch | hub: the batch, in its places | the hub has ended |
+//! | store | the database's writer, each room's order | a batch; changes of people | hub: the batch, in its places | the hub has ended |
 //! | checkpoint | the WAL's way into the database's file | — | — | the store has ended |
 //!
 //! # Channels
@@ -156,8 +157,16 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let http =
         http::Server::start(handle.clone(), door.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
-    let sessions =
-        session::Context { commands: commands.clone(), decoder: session::chat, door, origins, paces, limits, metrics };
+    let doorkeeper = identity::Doorkeeper::start(door).map_err(StartError::Thread)?;
+    let sessions = session::Context {
+        commands: commands.clone(),
+        decoder: session::chat,
+        door: doorkeeper,
+        origins,
+        paces,
+        limits,
+        metrics,
+    };
     let caps = Caps { connections_max, per_address_max: connections_per_address_max };
     let listening = Listening::start(socket, Front { sessions, relay, proxies }, caps).map_err(StartError::Thread)?;
     Ok(Running { address, listening, commands, http, inner })

@@ -107,6 +107,10 @@ pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Guests that `:memory:` knows again.
 pub const GUESTS_KEPT_MAX: usize = 50_000;
 
+/// Connections that wait to be looked up at the door; beyond that their threads wait for a place.
+pub const KNOCKS_WAITING_MAX: usize = 256;
+/// How long that may take in all.
+pub const DOOR_ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// Changes of accounts and the like that wait for the store's thread.
 pub const CHANGES_WAITING_MAX: usize = 64;
 /// How long one may take before whoever asked is told that the server is busy.

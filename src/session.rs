@@ -24,7 +24,7 @@ use crate::client::Client;
 use crate::config::Origin;
 use crate::head::{Framing, Head, Version, query_value, unescape};
 use crate::hub::{Command, Connect, Inbound, Newcomer};
-use crate::identity::{Denied, Door, Identity};
+use crate::identity::{Denied, Doorkeeper, Identity};
 use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX};
 use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
@@ -76,7 +76,7 @@ pub struct Context {
     /// Makes a session's decoder; [`chat`] but where the protocol itself is tested.
     pub decoder: fn(Limits, Pace) -> Box<dyn Decoder>,
     /// Who is let in.
-    pub door: Door,
+    pub door: Doorkeeper,
     /// Pages that may connect besides our own.
     pub origins: Vec<Origin>,
     /// How fast everybody may talk.
@@ -162,11 +162,15 @@ fn open(
 }
 
 /// Lets whoever asks in; a stranger as somebody new, with a token to come back by.
-fn identify(head: &Head, way_in: &WayIn, client: Client, door: &Door) -> Result<(Identity, Option<Newcomer>), Refused> {
+fn identify(
+    head: &Head,
+    way_in: &WayIn,
+    client: Client,
+    door: &Doorkeeper,
+) -> Result<(Identity, Option<Newcomer>), Refused> {
     let shown = Credential::of(head.header("Authorization"), head.headers_named("Cookie"), way_in.token.as_deref())
         .map_err(|error| Refused::new(400, error.to_string(), "bad_request", Refusal::Upgrade))?;
-    let identity = door.let_in(shown.token(), way_in.username.clone(), client.address).map_err(denied)?;
-    door.enter(&identity, &way_in.room).map_err(denied)?;
+    let identity = door.admit(shown.token(), way_in.username.clone(), client.address, &way_in.room).map_err(denied)?;
     if identity.user.is_some() {
         return Ok((identity, None));
     }

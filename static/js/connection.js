@@ -104,11 +104,13 @@ export class Connection {
   }
 
   #lose(code) {
-    const steady = this.#status === "online" && Date.now() - this.#welcomedAt > STEADY_MS;
+    const reached = this.#status === "online";
+    const steady = reached && Date.now() - this.#welcomedAt > STEADY_MS;
     this.#abandon();
     if (steady) this.#attempts = 0;
-    // A server that is full, or that had enough of us, is not asked again at once.
-    const unwelcome = code === CLOSE_POLICY || code === CLOSE_OVER_CAPACITY;
+    // A server that is full, or that had enough of us, is not asked again at once. But one that has let us in is not
+    // full: it says the same to a page that read too slowly, which is to come back and resume.
+    const unwelcome = code === CLOSE_POLICY || (code === CLOSE_OVER_CAPACITY && !reached);
     const pause = unwelcome ? BACKOFF_MAX_MS : Math.min(BACKOFF_MAX_MS, BACKOFF_BASE_MS * 2 ** this.#attempts);
     this.#attempts += 1;
     // Jittered, or all who lost one server come back to it in the same moment.

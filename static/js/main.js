@@ -143,8 +143,7 @@ class Page {
       name,
       room,
       views: this.#views,
-      store: tab,
-      identity: choices,
+      store: choices,
       onStatus: (status, code) => this.#showStatus({ status, code }),
       onMessage: () => this.#count(),
     });

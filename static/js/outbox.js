@@ -2,8 +2,10 @@
 // author's own copy comes back (stored), an error bears its nonce (not stored), or nothing comes (unknown; it is sent
 // again with its nonce, and the server, which knows it if it had arrived, stores it once). One is under way at a time,
 // so that none overtakes another when the server refuses one for a while. No DOM here.
+//
+// The server knows a nonce together with its author. If it has forgotten who we are, what went out under the former
+// user id could be stored twice: unless the copy of it is seen, its writer is asked.
 
-const NONCE_BYTES = 16;
 // An answer takes a round trip and a commit; past this the connection is not believed any more.
 const ANSWER_WAIT_MS = 10_000;
 const RETRY_DEFAULT_MS = 1_000;
@@ -12,102 +14,124 @@ const RETRY_MAX_MS = 60_000;
 const PASSING = new Set(["rate_limited", "busy"]);
 
 export class Outbox {
+  #unsent;
   #send;
   #onChange;
   #onSilence;
-  #store;
-  #key;
-  #items;
-  #flowing = false;
+  #items = [];
+  // The user id that we are in the room; null while it is not reached.
+  #self = null;
+  #opening = null;
   #answerTimer;
   #pauseTimer = null;
 
-  // `send` gives a message to the connection and says whether it took it; `onChange` hears of every change;
-  // `onSilence` hears when no answer came in time. What waits is kept in `store` under `key`.
-  constructor({ send, onChange, onSilence, store, key }) {
+  // `unsent` keeps the messages; `send` gives one to the connection and says whether it took it; `onChange` hears of
+  // every change; `onSilence` hears when no answer came in time.
+  constructor({ unsent, send, onChange, onSilence }) {
+    this.#unsent = unsent;
     this.#send = send;
     this.#onChange = onChange;
     this.#onSilence = onSilence;
-    this.#store = store;
-    this.#key = key;
-    this.#items = store.get(key) ?? [];
   }
 
-  // The messages, each `{ nonce, content, state, code, sentence }`; the state is "queued", "sent" or "failed".
-  get items() {
-    return this.#items;
+  // Shows what is there, and what gone tabs have left.
+  start() {
+    this.changed();
+    this.#unsent.takeOver();
   }
 
   add(content) {
-    this.#items.push({ nonce: newNonce(), content, state: "queued" });
-    this.#changed();
-    this.#pump();
+    this.#unsent.add({ content });
+    this.changed();
   }
 
-  // The room is reached and its latest messages are seen: what went out before and was not among them goes out again.
-  open() {
-    for (const item of this.#items) if (item.state === "sent") item.state = "queued";
-    this.#flowing = true;
-    this.#changed();
-    this.#pump();
+  // The room is reached as `self` and its latest messages are seen: what is not among them goes out.
+  async open(self) {
+    const opening = Symbol("opening");
+    this.#opening = opening;
+    await this.#unsent.takeOver();
+    if (this.#opening !== opening) return;
+    this.#self = self;
+    this.changed();
   }
 
-  // The connection is gone. What is under way stays "sent" until the room is reached again.
+  // The connection is gone. What is under way has to go out again, unless its copy comes first.
   close() {
-    this.#flowing = false;
-    clearTimeout(this.#answerTimer);
+    this.#opening = null;
+    this.#self = null;
     this.#endPause();
+    for (const item of this.#unsent.list().filter(isSent)) this.#unsent.update({ ...item, state: "queued" });
+    this.changed();
   }
 
-  // The author's own copy came: live, in the replay, or because it was sent twice.
+  // The author's own copy came: live, in the replay, from the past, or because it was sent twice.
   stored(nonce) {
-    if (!this.#take(nonce)) return;
-    clearTimeout(this.#answerTimer);
-    this.#changed();
-    this.#pump();
+    this.#unsent.remove(nonce);
+    if (this.#find(nonce)) this.changed();
   }
 
   // An error came; says whether it was about one of ours.
   refused({ nonce, code, content, retry_ms: retryMs }) {
     const item = this.#find(nonce);
     if (!item) return false;
-    clearTimeout(this.#answerTimer);
     if (PASSING.has(code)) {
-      item.state = "queued";
+      this.#unsent.update({ ...item, state: "queued", by: undefined });
       this.#pause(Math.min(retryMs ?? RETRY_DEFAULT_MS, RETRY_MAX_MS));
     } else {
-      Object.assign(item, { state: "failed", code, sentence: content });
+      this.#unsent.update({ ...item, state: "failed", code, sentence: content });
     }
-    this.#changed();
-    this.#pump();
+    this.changed();
     return true;
   }
 
-  // Sends a failed one again, behind what was written since.
+  // Sends a failed one again, behind what was written since. If it had arrived after all, its nonce tells.
   retry(nonce) {
-    const item = this.#take(nonce);
-    if (item) this.add(item.content);
+    const item = this.#find(nonce);
+    if (!item) return;
+    this.#unsent.remove(nonce);
+    this.#unsent.add({ nonce: item.code === "conflict" ? undefined : nonce, content: item.content });
+    this.changed();
   }
 
   discard(nonce) {
-    if (this.#take(nonce)) this.#changed();
+    this.#unsent.remove(nonce);
+    this.changed();
+  }
+
+  // Goes on with what there is now.
+  changed() {
+    this.#pump();
+    this.#items = this.#unsent.list();
+    if (!this.#items.some(isSent)) clearTimeout(this.#answerTimer);
+    this.#onChange(this.#items);
   }
 
   #pump() {
-    if (!this.#flowing || this.#pauseTimer !== null) return;
-    if (this.#items.some(({ state }) => state === "sent")) return;
-    const next = this.#items.find(({ state }) => state === "queued");
-    if (!next || !this.#send(next)) return;
-    next.state = "sent";
-    this.#answerTimer = setTimeout(this.#onSilence, ANSWER_WAIT_MS);
-    this.#changed();
+    if (this.#self === null || this.#pauseTimer !== null) return;
+    const items = this.#unsent.list();
+    if (items.some(isSent)) return;
+    for (const item of items.filter(({ state }) => state === "queued")) {
+      if (item.by !== undefined && item.by !== this.#self) {
+        this.#unsent.update({ ...item, state: "failed", code: "unsure" });
+        continue;
+      }
+      // Noted before it is done: the page may end in between.
+      this.#unsent.update({ ...item, state: "sent", by: this.#self });
+      if (this.#send(item)) {
+        clearTimeout(this.#answerTimer);
+        this.#answerTimer = setTimeout(this.#onSilence, ANSWER_WAIT_MS);
+      } else {
+        this.#unsent.update(item);
+      }
+      return;
+    }
   }
 
   #pause(ms) {
     this.#endPause();
     this.#pauseTimer = setTimeout(() => {
       this.#pauseTimer = null;
-      this.#pump();
+      this.changed();
     }, ms);
   }
 
@@ -119,21 +143,8 @@ export class Outbox {
   #find(nonce) {
     return this.#items.find((item) => item.nonce === nonce);
   }
-
-  #take(nonce) {
-    const item = this.#find(nonce);
-    if (item) this.#items = this.#items.filter((other) => other !== item);
-    return item;
-  }
-
-  #changed() {
-    if (this.#items.length > 0) this.#store.set(this.#key, this.#items);
-    else this.#store.remove(this.#key);
-    this.#onChange(this.#items);
-  }
 }
 
-// `crypto.randomUUID` is missing on plain http://, where a server on the LAN is.
-export function newNonce() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(NONCE_BYTES)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+function isSent({ state }) {
+  return state === "sent";
 }

@@ -1,9 +1,12 @@
 // Brings what is not on the page: older messages as the reader comes near the first one, later ones again after a
-// long way back, and the surroundings of a message that was found. Says so at each edge, and how it went.
+// long way back, the surroundings of a message that was found, and what is missing after the server began anew. Says so
+// at each edge, and how it went.
 
 import { isMessage, readHistory } from "./history.js";
 
 const PAGE = 50;
+// Many at once, since nobody has scrolled there to wait for them.
+const GAP_PAGE = 200;
 // On each side of a message that is gone to.
 const SURROUNDINGS = 30;
 
@@ -36,7 +39,7 @@ export class Past {
     this.translate();
   }
 
-  // Turns to a room; `isOwn` knows a frame of ours.
+  // Turns to a room; `isOwn` is asked of each frame that is brought, and knows one of ours.
   open(room, isOwn) {
     this.close();
     this.#room = room;
@@ -55,6 +58,7 @@ export class Past {
     this.#ready = true;
     this.#timeline.tellEdges();
     for (const [direction, { state }] of this.#edges) if (state === "failed") this.#load(direction);
+    this.#fillGap(this.#ended.signal);
   }
 
   // Brings a message of this room onto the page, wherever it is. Rejects if its surroundings can't be had, and then
@@ -141,6 +145,19 @@ export class Past {
       if (next === undefined) this.#timeline.attach();
     }
     this.#tell("later", "idle");
+  }
+
+  // Where the server could not go on from what is on the page, it began with its latest messages. What it still keeps
+  // of those between comes here. It ends with them, or when the page has no more room for what was before the gap.
+  async #fillGap(signal) {
+    let next = this.#timeline.afterGap?.id;
+    while (next !== undefined && this.#timeline.afterGap) {
+      // If that fails, the gap says that something is missing, and the next time that the room is reached will do.
+      const page = await readHistory(this.#room, { before: next, limit: GAP_PAGE }, signal).catch(() => ({ data: [] }));
+      if (signal.aborted || !this.#timeline.afterGap) return;
+      this.#timeline.fillGap(this.#shown(page.data));
+      ({ next } = page);
+    }
   }
 
   #shown(frames) {

@@ -24,6 +24,26 @@ class Store {
     }
   }
 
+  // The keys that begin so.
+  keys(prefix) {
+    const kept = [...this.#memory.keys()];
+    try {
+      for (const key of Object.keys(this.#area)) if (key.startsWith(PREFIX)) kept.push(key.slice(PREFIX.length));
+    } catch {
+      // What we hold ourselves is all there is.
+    }
+    return [...new Set(kept)].filter((key) => key.startsWith(prefix));
+  }
+
+  // Calls `hear` when another tab changes what stands under keys that begin so, or (with true) empties the store.
+  watch(prefix, hear, signal) {
+    const heard = ({ storageArea, key }) => {
+      if (storageArea !== this.#area) return;
+      if (key === null || key.startsWith(PREFIX + prefix)) hear(key === null);
+    };
+    window.addEventListener("storage", heard, { signal });
+  }
+
   set(key, value) {
     try {
       this.#area.setItem(PREFIX + key, JSON.stringify(value));
@@ -43,7 +63,7 @@ class Store {
   }
 }
 
-// Choices, and who we are to the server: shared by all tabs of this browser.
+// Choices, who we are to the server, and messages on their way: shared by all tabs of this browser.
 export const choices = new Store("localStorage");
-// What belongs to this tab and must outlive a reload: the room it is in, the draft, messages on their way.
+// What belongs to this tab and must outlive a reload: the room it is in, the draft.
 export const tab = new Store("sessionStorage");

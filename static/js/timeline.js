@@ -123,6 +123,23 @@ export class Timeline {
     this.#quietly(() => this.#insert(0, this.#unknown(messages)));
   }
 
+  // The first message behind the newest gap on the page, if there is one.
+  get afterGap() {
+    return this.attached ? this.#lines.slice(this.#gapAt()).find(isMessage)?.frame : undefined;
+  }
+
+  // Puts messages between that gap and what stands behind it; the gap closes if one of them is known from before it.
+  fillGap(messages) {
+    this.#quietly(() => {
+      const gap = this.#gapAt();
+      const before = new Set(this.#lines.slice(0, gap).filter(isMessage).map(({ frame }) => frame.id));
+      this.#insert(gap + 1, this.#unknown(messages));
+      if (!messages.some(({ frame }) => before.has(frame.id))) return;
+      this.#drop(this.#lines.splice(gap, 1));
+      this.#mend(gap);
+    });
+  }
+
   // Puts later messages below those on the page, which is detached.
   append(messages) {
     this.#quietly(() => this.#insert(this.#lines.length, this.#unknown(messages)));
@@ -334,18 +351,26 @@ export class Timeline {
     return element;
   }
 
-  #dressPending(element, { state, code, sentence }) {
+  #dressPending(element, { state, code, sentence, name }) {
     const failed = state === "failed";
     element.dataset.state = state;
     const key = `error.${code}`;
-    const known = this.#lang.t(key);
+    const known = this.#lang.t(key, { name });
     const reason = known === key ? sentence || this.#lang.t("error.unknown") : known;
-    element.querySelector(".state").textContent = this.#lang.t(`outbox.${state}`, { reason });
-    for (const name of ["retry", "discard"]) {
-      const button = element.querySelector(`.${name}`);
-      button.textContent = this.#lang.t(`outbox.${name}`);
+    // What may have arrived is not said to be unsent.
+    const fate = code === "unsure" ? code : state;
+    element.querySelector(".state").textContent = this.#lang.t(`outbox.${fate}`, { reason });
+    for (const way of ["retry", "discard"]) {
+      const button = element.querySelector(`.${way}`);
+      button.textContent = this.#lang.t(`outbox.${way}`);
       button.hidden = !failed;
     }
+  }
+
+  // Where the newest gap stands; behind all lines if there is none.
+  #gapAt() {
+    const at = this.#lines.findLastIndex(({ kind }) => kind === "gap");
+    return at < 0 ? this.#lines.length : at;
   }
 
   #closeGap() {

@@ -2,8 +2,9 @@
 
 import { Connection } from "./connection.js";
 import { isMessage } from "./history.js";
-import { Outbox, newNonce } from "./outbox.js";
+import { Outbox } from "./outbox.js";
 import { TypingNotice } from "./typing.js";
+import { Unsent, newNonce } from "./unsent.js";
 
 // Messages shown on joining; older ones come as they are looked for.
 const HISTORY = 50;
@@ -11,20 +12,24 @@ const HISTORY = 50;
 const REPLAY_WAIT_MS = 3_000;
 // A server that has forgotten our token makes us somebody new; so many of our former ids are kept.
 const SELVES_MAX = 50;
-// Who we are to the server at this address; another one may be beside it, behind the same host.
-const TOKEN_KEY = `token.${new URL(".", document.baseURI).pathname}`;
+// The server at this address; another one may be beside it, behind the same host.
+const SERVER = new URL(".", document.baseURI).pathname;
+// Who we are to it, and whom we have been.
+const TOKEN_KEY = `token.${SERVER}`;
+const SELVES_KEY = `selves.${SERVER}`;
 
 export class Visit {
   #name;
   #room;
   #views;
   #store;
-  #identity;
   #onStatus;
   #onMessage;
   #connection;
+  #unsent;
   #outbox;
   #notice;
+  #self = null;
   #selves;
   // The last stored frame seen, to resume after.
   #last = null;
@@ -32,28 +37,27 @@ export class Visit {
   #replayEnd = null;
   #replayTimer;
 
-  // `views` are the timeline, its past, people, typing line and composer; `store` keeps what belongs to
-  // this tab and `identity` who we are; `onStatus` hears the connection's; `onMessage` hears of each message of others.
-  constructor({ name, room, views, store, identity, onStatus, onMessage }) {
+  // `views` are the timeline, its past, people, typing line and composer; `store` is the browser's, for all its tabs:
+  // who we are and what is unsent; `onStatus` hears the connection's; `onMessage` hears of each message of others.
+  constructor({ name, room, views, store, onStatus, onMessage }) {
     this.#name = name;
     this.#room = room;
     this.#views = views;
     this.#store = store;
-    this.#identity = identity;
     this.#onStatus = onStatus;
     this.#onMessage = onMessage;
-    this.#selves = new Set(store.get("selves") ?? []);
+    this.#selves = new Set(store.get(SELVES_KEY) ?? []);
     this.#connection = new Connection({
       address: () => this.#address(),
       onStatus: (status, code) => this.#statusChanged(status, code),
       onFrame: (frame) => this.#hear(frame),
     });
+    this.#unsent = new Unsent({ store, scope: SERVER, room, name, onChange: () => this.#outbox.changed() });
     this.#outbox = new Outbox({
+      unsent: this.#unsent,
       send: ({ nonce, content }) => this.#connection.send({ type: "text", content, nonce }),
       onChange: (items) => views.timeline.showPending(items),
       onSilence: () => this.#connection.renew(),
-      store,
-      key: `outbox.${room}`,
     });
     // With a nonce, so that an error about it is known for what it is.
     this.#notice = new TypingNotice(() => this.#connection.send({ type: "typing", nonce: newNonce() }));
@@ -65,8 +69,8 @@ export class Visit {
       retry: (nonce) => this.#outbox.retry(nonce),
       discard: (nonce) => this.#outbox.discard(nonce),
     });
-    timeline.showPending(this.#outbox.items);
-    past.open(this.#room, (frame) => this.#isOwn(frame));
+    this.#outbox.start();
+    past.open(this.#room, (frame) => this.#recognise(frame));
     people.reset([], 0, null);
     typing.clear();
     composer.open(this.#room, {
@@ -87,6 +91,7 @@ export class Visit {
     clearTimeout(this.#replayTimer);
     this.#connection.stop();
     this.#outbox.close();
+    this.#unsent.close();
     this.#views.past.close();
     this.#views.typing.clear();
   }
@@ -97,7 +102,7 @@ export class Visit {
     url.searchParams.set("room", this.#room);
     url.searchParams.set("username", this.#name);
     url.searchParams.set("history", HISTORY);
-    const token = this.#identity.get(TOKEN_KEY);
+    const token = this.#store.get(TOKEN_KEY);
     if (typeof token === "string") url.searchParams.set("token", token);
     if (this.#last) url.searchParams.set("after", this.#last.id);
     return url;
@@ -136,9 +141,8 @@ export class Visit {
   }
 
   #welcomed({ user_id: self, token, members, member_count: total, seq, reset, limits }) {
-    if (typeof token === "string") this.#identity.set(TOKEN_KEY, token);
-    this.#selves.add(self);
-    this.#store.set("selves", [...this.#selves].slice(-SELVES_MAX));
+    if (typeof token === "string") this.#store.set(TOKEN_KEY, token);
+    this.#become(self);
     this.#views.people.reset(members, total, self);
     if (limits) this.#views.composer.limit(limits.content_bytes);
     if (reset) this.#last = null;
@@ -150,8 +154,7 @@ export class Visit {
   }
 
   #message(frame) {
-    const own = this.#isOwn(frame);
-    if (own && frame.nonce) this.#outbox.stored(frame.nonce);
+    const own = this.#recognise(frame);
     this.#views.typing.gone(frame.user_id);
     if (this.#views.timeline.addMessage(frame, own) && !own) this.#onMessage(frame);
     this.#passed(frame);
@@ -162,8 +165,20 @@ export class Visit {
     this.#outbox.stored(nonce);
   }
 
-  #isOwn({ user_id: author }) {
-    return this.#selves.has(author);
+  // Says whether a stored message is ours; then it is not on its way any more, whichever tab sent it.
+  #recognise({ user_id: author, nonce }) {
+    const own = this.#selves.has(author);
+    if (own && nonce) this.#outbox.stored(nonce);
+    return own;
+  }
+
+  // Takes note of who we are now. Other tabs may have been somebody too.
+  #become(self) {
+    this.#self = self;
+    this.#selves = new Set([...(this.#store.get(SELVES_KEY) ?? []), ...this.#selves]);
+    this.#selves.delete(self);
+    this.#selves.add(self);
+    this.#store.set(SELVES_KEY, [...this.#selves].slice(-SELVES_MAX));
   }
 
   // Takes note of how far the room's order has come; only a stored frame has a place in it.
@@ -177,6 +192,6 @@ export class Visit {
     this.#replayEnd = null;
     this.#views.timeline.caughtUp();
     this.#views.past.caughtUp();
-    this.#outbox.open();
+    this.#outbox.open(this.#self);
   }
 }

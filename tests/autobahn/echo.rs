@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use adda::config::{Data, Durability, Keep};
 use adda::hub::{Command, Handle, Inbound, channel};
-use adda::identity::Door;
+use adda::identity::{Door, Doorkeeper};
 use adda::limits::Limits;
 use adda::listener::{self, Caps, Front, Listening};
 use adda::metrics::Metrics;
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sessions = Context {
         commands,
         decoder: |_, _| Box::new(Echo),
-        door,
+        door: Doorkeeper::start(door)?,
         origins: Vec::new(),
         paces: Arc::new(Paces::new(&limits)),
         limits,

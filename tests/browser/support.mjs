@@ -62,6 +62,37 @@ export function scene(name, options, act) {
   });
 }
 
+// Stands between a page and the server. `out` and `in` see each frame and say whether it may pass; `cut` ends the
+// connection as a network would; while `closed` no new one is let through.
+export async function wire(page) {
+  const between = { out: () => true, in: () => true, closed: false, attempts: 0, addresses: [], cut: () => {} };
+  await page.routeWebSocket(/\/ws\?/, (route) => {
+    between.attempts += 1;
+    between.addresses.push(new URL(route.url()));
+    if (between.closed) return route.close({ code: 1013 });
+    const server = route.connectToServer();
+    between.cut = (code = 1011) => {
+      server.close();
+      return route.close({ code });
+    };
+    between.tell = (frame) => route.send(JSON.stringify(frame));
+    route.onMessage((data) => between.out(JSON.parse(data)) && server.send(data));
+    server.onMessage((data) => between.in(JSON.parse(data)) && route.send(data));
+    return undefined;
+  });
+  return between;
+}
+
+export async function enterWired(adda, name, room) {
+  let between;
+  const person = await adda.enter(name, room, {
+    prepare: async (page) => {
+      between = await wire(page);
+    },
+  });
+  return [person, between];
+}
+
 class Adda {
   complaints = [];
   base = "";
@@ -126,7 +157,16 @@ class Adda {
     await opened.addInitScript(() => {
       document.addEventListener("securitypolicyviolation", (e) => window.reportViolation(`${e.violatedDirective} ${e.blockedURI}`));
     });
-    const page = await opened.newPage();
+    return this.#page(opened, query, prepare);
+  }
+
+  // Another tab of the same browser.
+  async tab(person, { query = "", prepare } = {}) {
+    return this.#page(person.page.context(), query, prepare);
+  }
+
+  async #page(context, query, prepare) {
+    const page = await context.newPage();
     page.on("pageerror", (error) => this.complaints.push(String(error)));
     page.on("console", (message) => {
       const text = message.text();

@@ -1,0 +1,312 @@
+// What is written and not sent yet belongs to the browser, not to a tab: it is not lost with one, and two do not
+// fight over it.
+
+import assert from "node:assert/strict";
+
+import { enterWired, scene, wire } from "./support.mjs";
+
+const TOKEN = "adda.token./";
+const DAY_MS = 24 * 60 * 60 * 1000;
+
+// What the browser keeps of unsent messages.
+const kept = (person) =>
+  person.page.evaluate(() =>
+    Object.keys(localStorage)
+      .filter((key) => key.startsWith("adda.outbox "))
+      .map((key) => JSON.parse(localStorage.getItem(key)))
+      .sort((a, b) => a.at - b.at)
+      .map(({ content }) => content),
+  );
+const nothingPending = (person) => person.until(() => document.querySelector("#pending").children.length === 0);
+const pendingCount = (person, count) => person.until((n) => document.querySelectorAll("#pending .message").length === n, count);
+// A tab that ends without a word, as in a crash.
+const silent = (page) => page.addInitScript(() => window.addEventListener("pagehide", (event) => event.stopImmediatePropagation()));
+
+async function offline(person, between) {
+  between.closed = true;
+  await between.cut();
+  await person.disconnected();
+}
+
+async function online(person, between) {
+  between.closed = false;
+  await person.page.click("#lost-retry");
+  await person.connected();
+}
+
+// Enters with a wire in between; what is made ready is as in `open`.
+async function anotherTab(adda, person, name, room, more) {
+  let between;
+  const tab = await adda.tab(person, {
+    prepare: async (page) => {
+      between = await wire(page);
+      await more?.(page);
+    },
+  });
+  await tab.page.fill("#name", name);
+  await tab.page.fill("#room", room);
+  await tab.page.click("#join .primary");
+  return [tab, between];
+}
+
+for (const [how, prepared] of [
+  ["closed", undefined],
+  ["lost in a crash", silent],
+]) {
+  scene(`what a tab that was ${how} had not sent goes out in the next one, in its order and before what is new`, {}, async (adda) => {
+    const bot = await adda.bot("Tomas", "tea");
+    const first = await adda.open();
+    const [ana, between] = await anotherTab(adda, first, "Ana", "tea", prepared);
+    await ana.connected();
+    await offline(ana, between);
+    for (const text of ["এক", "two", "three"]) await ana.say(text);
+    assert.deepEqual(await kept(ana), ["এক", "two", "three"]);
+    await ana.page.close();
+
+    const [tab] = await anotherTab(adda, first, "Ana", "tea");
+    await tab.say("new");
+    await bot.heardText("new");
+    assert.deepEqual(bot.texts, ["এক", "two", "three", "new"]);
+    await tab.sees("new");
+    assert.deepEqual(await tab.messages(), ["এক", "two", "three", "new"]);
+    await nothingPending(tab);
+    assert.deepEqual(await kept(tab), []);
+  });
+}
+
+scene("what was not sent is there after the browser was restarted, and while the room can't be reached", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  await offline(ana, between);
+  await ana.say("one");
+  await ana.say("two");
+  const storageState = await ana.page.context().storageState();
+  await ana.page.context().close();
+
+  let again;
+  const later = await adda.open({
+    storageState,
+    prepare: async (page) => {
+      again = await wire(page);
+      again.closed = true;
+    },
+  });
+  await later.page.click("#join .primary");
+  await later.disconnected();
+  await pendingCount(later, 2);
+  assert.deepEqual(await later.pending(), ["one", "two"]);
+  await later.say("three");
+  await online(later, again);
+  await bot.heardText("three");
+  assert.deepEqual(bot.texts, ["one", "two", "three"]);
+});
+
+scene("what a living tab has not sent is left to it", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  await offline(ana, between);
+  await ana.say("one");
+  await ana.say("two");
+  const [tab] = await anotherTab(adda, ana, "Ana", "tea");
+  await tab.say("from the other tab");
+  await bot.heardText("from the other tab");
+  await tab.sees("from the other tab");
+  assert.deepEqual(await tab.pending(), []);
+  assert.deepEqual(await ana.pending(), ["one", "two"]);
+  await online(ana, between);
+  await nothingPending(ana);
+  await tab.sees("two");
+  assert.deepEqual(bot.texts, ["from the other tab", "one", "two"]);
+  assert.deepEqual(await tab.messages(), ["from the other tab", "one", "two"]);
+});
+
+scene("a room that was left keeps its unsent messages for whoever comes back first", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  await offline(ana, between);
+  await ana.say("one");
+  await ana.page.click("#leave");
+  between.closed = false;
+  await ana.join("Ana", "coffee");
+  assert.deepEqual(await ana.pending(), []);
+  await ana.say("elsewhere");
+  await ana.sees("elsewhere");
+  assert.deepEqual(await kept(ana), ["one"]);
+  await ana.page.click("#leave");
+  await ana.join("Ana", "tea");
+  await bot.heardText("one");
+  await nothingPending(ana);
+  assert.deepEqual(bot.texts, ["one"]);
+});
+
+scene("a message that any tab sees stored is on its way in none", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const [tab] = await anotherTab(adda, ana, "Ana", "tea");
+  await tab.connected();
+  between.in = ({ type }) => type !== "text";
+  await ana.say("its copy is lost on the way to this tab");
+  await tab.sees("its copy is lost");
+  await nothingPending(ana);
+  assert.equal(between.attempts, 1, "it need not ask again");
+  await ana.say("next");
+  await bot.heardText("next");
+  assert.equal(bot.texts.length, 2);
+});
+
+scene("a tab that slept while its messages were taken does not list or send them again", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const first = await adda.open();
+  const [ana, between] = await anotherTab(adda, first, "Ana", "tea", (page) =>
+    page.addInitScript(() => {
+      BroadcastChannel.prototype.postMessage = () => {};
+    }),
+  );
+  await ana.connected();
+  await offline(ana, between);
+  await ana.say("keep");
+  await ana.say("discard");
+  const [tab, other] = await anotherTab(adda, first, "Ana", "tea");
+  other.out = (frame) => {
+    if (frame.content !== "discard") return true;
+    other.tell({ type: "error", code: "forbidden", content: "no", nonce: frame.nonce });
+    return false;
+  };
+  await tab.page.locator("#pending .discard").filter({ visible: true }).click();
+  await nothingPending(tab);
+  await nothingPending(ana);
+  await online(ana, between);
+  await ana.sees("keep");
+  await ana.say("awake");
+  await bot.heardText("awake");
+  assert.deepEqual(bot.texts, ["keep", "awake"]);
+});
+
+scene("emptying the browser's store under a tab does not lose what it has not sent", {}, async (adda) => {
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const other = await adda.tab(ana);
+  await offline(ana, between);
+  await ana.say("one");
+  await other.page.evaluate(() => localStorage.clear());
+  await ana.until(() => Object.keys(localStorage).some((key) => key.startsWith("adda.outbox ")));
+  await ana.say("two");
+  assert.deepEqual(await ana.pending(), ["one", "two"]);
+});
+
+scene("what was written under another name is shown, and goes out only if one says so", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  await offline(ana, between);
+  await ana.say("mine");
+  await ana.say("nobody's");
+  await ana.page.click("#leave");
+  between.closed = false;
+  await ana.join("রহিম", "tea");
+  await pendingCount(ana, 2);
+  assert.deepEqual(await ana.page.locator("#pending .state").allTextContents(), Array(2).fill("Not sent: it was written as Ana."));
+  await ana.say("as who I am");
+  await bot.heardText("as who I am");
+  await ana.page.locator("#pending .message", { hasText: "nobody's" }).locator(".discard").click();
+  await ana.page.locator("#pending .message", { hasText: "mine" }).locator(".retry").click();
+  await bot.heardText("mine");
+  await nothingPending(ana);
+  assert.deepEqual(bot.texts, ["as who I am", "mine"]);
+});
+
+// Makes the server forget who we are, as far as this page can tell.
+const forgetUs = (person) =>
+  person.page.evaluate((key) => localStorage.setItem(key, JSON.stringify("A".repeat(43))), TOKEN);
+
+scene("as somebody new one is asked about a message whose fate is unknown, and what never left goes out", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  between.out = ({ type }) => type !== "text";
+  await ana.say("sent");
+  await ana.page.waitForSelector("#pending [data-state=sent]");
+  await ana.say("behind it");
+  await forgetUs(ana);
+  between.out = () => true;
+  await between.cut();
+  await bot.heardText("behind it");
+  await ana.page.locator("#pending .state", { hasText: "It may have arrived" }).waitFor();
+  assert.deepEqual(bot.texts, ["behind it"]);
+  await ana.page.locator("#pending .retry").click();
+  await bot.heardText("sent");
+  await nothingPending(ana);
+});
+
+scene("as somebody new one is not asked about what is seen to have arrived, in the replay or further back", { flags: ["--rate", "0"] }, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  between.in = ({ type }) => type !== "text";
+  await ana.say("arrived");
+  await bot.heardText("arrived");
+  await forgetUs(ana);
+  between.in = () => true;
+  await between.cut();
+  await ana.sees("arrived");
+  await nothingPending(ana);
+  assert.deepEqual(bot.texts, ["arrived"]);
+
+  between.in = ({ type }) => type !== "text";
+  await ana.say("long ago");
+  await bot.heardText("long ago");
+  for (let i = 1; i <= 60; i += 1) bot.say(`later ${i}`);
+  await bot.heardText("later 60");
+  await forgetUs(ana);
+  between.in = () => true;
+  await ana.page.reload();
+  await ana.page.locator("#pending .state", { hasText: "It may have arrived" }).waitFor();
+  await ana.page.locator("#scroller").evaluate((scroller) => (scroller.scrollTop = 0));
+  await ana.sees("long ago");
+  await nothingPending(ana);
+  assert.equal(await ana.page.locator("#timeline .message.own").count(), 2);
+  assert.equal(bot.texts.filter((text) => text === "long ago").length, 1);
+});
+
+scene("what nobody came back for is forgotten after thirty days, from whatever room", {}, async (adda) => {
+  const [ana, between] = await enterWired(adda, "Ana", "once");
+  await offline(ana, between);
+  for (const text of ["old", "of tomorrow's clock", "recent"]) await ana.say(text);
+  await ana.page.evaluate((ages) => {
+    for (const key of Object.keys(localStorage).filter((key) => key.startsWith("adda.outbox "))) {
+      const item = JSON.parse(localStorage.getItem(key));
+      localStorage.setItem(key, JSON.stringify({ ...item, at: Date.now() - ages[item.content] }));
+    }
+  }, { old: 31 * DAY_MS, "of tomorrow's clock": -31 * DAY_MS, recent: 29 * DAY_MS });
+  await ana.page.click("#leave");
+  between.closed = false;
+  await ana.join("Ana", "elsewhere");
+  assert.deepEqual(await kept(ana), ["recent"]);
+});
+
+scene("a browser that has no room left sends as ever", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const refused = await ana.page.evaluate(() => {
+    for (let size = 4 * 1024 * 1024; size >= 1; ) {
+      try {
+        localStorage.setItem(`filler ${localStorage.length}`, "x".repeat(size));
+      } catch {
+        size = Math.floor(size / 2);
+      }
+    }
+    try {
+      localStorage.setItem("probe", "x".repeat(100));
+      return false;
+    } catch {
+      return true;
+    }
+  });
+  assert.equal(refused, true);
+  await ana.say("one");
+  await ana.sees("one");
+  await offline(ana, between);
+  await ana.say("two");
+  await ana.say("three");
+  assert.deepEqual(await ana.pending(), ["two", "three"]);
+  await online(ana, between);
+  await ana.sees("three");
+  await nothingPending(ana);
+  assert.deepEqual(bot.texts, ["one", "two", "three"]);
+});
