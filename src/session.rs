@@ -30,8 +30,6 @@ use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, After, ErrorCode, Rejected, Replay};
 use crate::rate::{Pace, Paces, TokenBucket};
-use crate::role::Role;
-use crate::store::accounts::SessionKey;
 use crate::store::{NewGuest, TokenHash};
 use crate::ws::{self, CloseReason, Stream};
 
@@ -130,7 +128,6 @@ fn open(
 }
 
 /// What is asked for, if it may be had, and the key that says so.
-#[inline(never)]
 fn ask(
     socket: &Arc<TcpStream>,
     head: &Head,
@@ -144,11 +141,33 @@ fn ask(
         headers: &[("Retry-After", "1")],
         ..Refused::new(429, TOO_MANY_HANDSHAKES, "rate_limited", Refusal::Handshakes)
     })?;
-    let (person, role, session, newcomer) = identify(head, &way_in, client, &context.door)?;
+    let identity = identify(head, &way_in, client, &context.door)?;
+    Ok(connect(socket, connection, client, *way_in, *identity))
+}
+
+/// Who comes, with a token to come back by where they are somebody new.
+#[inline(never)]
+fn connect(
+    socket: &Arc<TcpStream>,
+    connection: ConnectionId,
+    client: Client,
+    way_in: WayIn,
+    identity: Identity,
+) -> (Box<Connect>, String) {
+    let Identity { user, username, role, session } = identity;
+    let (id, newcomer) = match user {
+        Some(id) => (id, None),
+        None => {
+            let id = UserId(Uuid::new_v4());
+            let token = Secret::random();
+            let guest = NewGuest { id, token_hash: TokenHash::of(token.expose()) };
+            (id, Some(Newcomer { guest, token: token.into_text() }))
+        }
+    };
     let WayIn { room, replay, accept_key, .. } = way_in;
     let (socket, network) = (Arc::clone(socket), network_of(client.address));
-    let connect = Box::new(Connect { connection, socket, person, role, session, network, room, replay, newcomer });
-    Ok((connect, accept_key))
+    let person = Person { id, username };
+    (Box::new(Connect { connection, socket, person, role, session, network, room, replay, newcomer }), accept_key)
 }
 
 #[inline(never)]
@@ -173,25 +192,16 @@ fn refuse(socket: &TcpStream, head: &Head, refused: &Refused, context: &Context)
     answer::refuse(socket, &problem);
 }
 
-/// Who somebody is, what they may do, by which session they are known; a newcomer with a token to come back by.
-type Known = (Person, Role, Option<SessionKey>, Option<Newcomer>);
-
-/// Lets whoever asks in; a stranger as somebody new.
+/// Lets whoever asks in.
 #[inline(never)]
-fn identify(head: &Head, way_in: &WayIn, client: Client, door: &Doorkeeper) -> Result<Known, Refused> {
+fn identify(head: &Head, way_in: &WayIn, client: Client, door: &Doorkeeper) -> Result<Box<Identity>, Box<Refused>> {
     let shown = Credential::of(head.header("Authorization"), head.headers_named("Cookie"), way_in.token.as_deref())
-        .map_err(|error| Refused::new(400, error.to_string(), "bad_request", Refusal::Upgrade))?;
-    let identity = door.admit(shown.token(), way_in.username.clone(), client.address, &way_in.room).map_err(denied)?;
-    let Identity { user, username, role, session } = identity;
-    if let Some(id) = user {
-        return Ok((Person { id, username }, role, session, None));
-    }
-    let id = UserId(Uuid::new_v4());
-    let token = Secret::random();
-    let guest = NewGuest { id, token_hash: TokenHash::of(token.expose()) };
-    Ok((Person { id, username }, role, session, Some(Newcomer { guest, token: token.into_text() })))
+        .map_err(|error| Box::new(Refused::new(400, error.to_string(), "bad_request", Refusal::Upgrade)))?;
+    let admitted = door.admit(shown.token(), &way_in.username, client.address, &way_in.room);
+    admitted.map(Box::new).map_err(|why| Box::new(denied(why)))
 }
 
+#[inline(never)]
 fn denied(denied: Denied) -> Refused {
     let (status, code, reason, headers): (_, _, _, &[_]) = match denied {
         Denied::Busy => (503, "busy", Refusal::Busy, &[("Retry-After", "1")]),
@@ -207,13 +217,13 @@ fn denied(denied: Denied) -> Refused {
 
 /// Reads what a request wants, in the order in which a client would mend it.
 #[inline(never)]
-fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> Result<WayIn, Refused> {
+fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> Result<Box<WayIn>, Box<Refused>> {
     let refused = |status, sentence, code| Refused::new(status, sentence, code, Refusal::Upgrade);
     if head.method() != "GET" && head.method() != "HEAD" {
-        return Err(Refused {
+        return Err(Box::new(Refused {
             headers: &[("Allow", "GET, HEAD, OPTIONS")],
             ..refused(405, "a WebSocket is opened by GET", "method_not_allowed")
-        });
+        }));
     }
     let has_token = |name: &str, token: &str| {
         let lists = head.headers_named(name).filter_map(|value| std::str::from_utf8(value).ok());
@@ -221,30 +231,35 @@ fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> R
     };
     let asks = head.method() == "GET" && head.version() == Version::Http11;
     if !asks || !has_token("Connection", "upgrade") || !has_token("Upgrade", "websocket") {
-        return Err(Refused {
+        return Err(Box::new(Refused {
             headers: &[("Upgrade", "websocket")],
             ..refused(426, "this is where a WebSocket is opened; ask for the upgrade", "upgrade_required")
-        });
+        }));
     }
     if head.header("Sec-WebSocket-Version").map(<[u8]>::trim_ascii) != Some(b"13") {
-        return Err(Refused {
+        return Err(Box::new(Refused {
             headers: &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
             ..refused(426, "only version 13 of the WebSocket protocol is spoken here", "upgrade_required")
-        });
+        }));
     }
     let (room, username) = names(head)?;
     let mut keys = head.headers_named("Sec-WebSocket-Key");
     let (Some(key), None) = (keys.next(), keys.next()) else {
-        return Err(refused(400, "a WebSocket needs one Sec-WebSocket-Key", "bad_request"));
+        return Err(Box::new(refused(400, "a WebSocket needs one Sec-WebSocket-Key", "bad_request")));
     };
     if !is_key(key) {
-        return Err(refused(400, "the Sec-WebSocket-Key is not 16 bytes in base64", "bad_request"));
+        return Err(Box::new(refused(400, "the Sec-WebSocket-Key is not 16 bytes in base64", "bad_request")));
     }
     if !matches!(head.framing(), Framing::None | Framing::Length(0)) {
-        return Err(refused(400, "a request for a WebSocket has no body", "bad_request"));
+        return Err(Box::new(refused(400, "a request for a WebSocket has no body", "bad_request")));
     }
     if !origin_is_welcome(head, client, origins) {
-        return Err(Refused::new(403, "pages of that origin may not connect here", "forbidden", Refusal::Origin));
+        return Err(Box::new(Refused::new(
+            403,
+            "pages of that origin may not connect here",
+            "forbidden",
+            Refusal::Origin,
+        )));
     }
     let query = |name| head.query().and_then(|query| query_value(query, name)).and_then(Result::ok);
     let history = query("history").filter(|text| !text.is_empty());
@@ -252,11 +267,11 @@ fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> R
         None => limits.history_default,
         // A number that does not fit is a large one.
         Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(HISTORY_MAX).min(HISTORY_MAX),
-        Some(_) => return Err(refused(400, "history is a number", "bad_request")),
+        Some(_) => return Err(Box::new(refused(400, "history is a number", "bad_request"))),
     };
     let after = query("after").filter(|text| !text.is_empty()).map(|text| After::parse(&text));
     let token = query("token").filter(|text| !text.is_empty());
-    Ok(WayIn { room, username, replay: Replay { history, after }, token, accept_key: derive_accept_key(key) })
+    Ok(Box::new(WayIn { room, username, replay: Replay { history, after }, token, accept_key: derive_accept_key(key) }))
 }
 
 /// Room and username from the path, and from the query what the path does not say.
@@ -523,7 +538,7 @@ mod tests {
         let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
         let (head, _) = crate::head::parse(text.as_bytes()).unwrap().unwrap();
         let origins: Vec<Origin> = origins.iter().map(|origin| origin.parse().unwrap()).collect();
-        way_in(&head, CLIENT, &origins, &Limits::default())
+        way_in(&head, CLIENT, &origins, &Limits::default()).map(|way_in| *way_in).map_err(|refused| *refused)
     }
 
     #[test]
