@@ -9,8 +9,13 @@ use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::{Cidr, Config, Data, Durability, Keep, Origin};
-use crate::limits::{DATA_BYTES_MIN, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX};
-use crate::model::{RoomId, Timestamp};
+use crate::limits::{
+    DATA_BYTES_MIN, HISTORY_MAX, LEASE_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX, TOKEN_LABEL_CHARS_MAX,
+};
+use crate::model::{RoomId, Timestamp, Username};
+use crate::role::{Accounts, Registration, Role};
+use crate::store::accounts::SessionKey;
+use crate::tools::people::ListFormat;
 use crate::tools::{Export, Format};
 
 /// A chat server in one binary: browser chat, rooms, and room listings for curl.
@@ -36,6 +41,120 @@ pub enum Command {
     Backup(BackupFlags),
     /// Look whether a database is sound, and change nothing; exit code 1 where it is not
     Doctor(DoctorFlags),
+    /// Make, change, list and remove accounts; the server may be running
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Make, list and end tokens, by which programs come in; the server may be running
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, Args)]
+pub struct DataFlag {
+    /// The database
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
+    pub data: PathBuf,
+}
+
+/// What `adda user` can do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum UserCommand {
+    /// Make an account; its password is asked for, or is a line of standard input
+    Add {
+        /// What they are called
+        #[arg(value_parser = username)]
+        name: Username,
+        /// What they may do: user or admin
+        #[arg(long, value_name = "ROLE", default_value = "user", value_parser = role)]
+        role: Role,
+        /// Where the database is
+        #[command(flatten)]
+        database: DataFlag,
+    },
+    /// Set a password, which is asked for, or is a line of standard input; logins by the old one end
+    Passwd {
+        /// Whose
+        #[arg(value_parser = username)]
+        name: Username,
+        /// Where the database is
+        #[command(flatten)]
+        database: DataFlag,
+    },
+    /// Make somebody an admin, or a user again
+    Role {
+        /// Whom
+        #[arg(value_parser = username)]
+        name: Username,
+        /// What they may do: user or admin
+        #[arg(value_parser = role)]
+        role: Role,
+        /// Where the database is
+        #[command(flatten)]
+        database: DataFlag,
+    },
+    /// List the accounts
+    List {
+        /// For people (text), or a JSON object a line (json)
+        #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = list_format)]
+        format: ListFormat,
+        /// Where the database is
+        #[command(flatten)]
+        database: DataFlag,
+    },
+    /// Remove an account with its sessions and tokens; its messages stay
+    Remove {
+        /// Whose
+        #[arg(value_parser = username)]
+        name: Username,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+        /// Where the database is
+        #[command(flatten)]
+        database: DataFlag,
+    },
+}
+
+/// What `adda token` can do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it, this once; where there is no such account, one without a password is made
+    Create {
+        /// Who its bearer is
+        #[arg(value_parser = username)]
+        name: Username,
+        /// What it is for, to tell it from others
+        #[arg(long, value_name = "TEXT", default_value = "", value_parser = label)]
+        label: String,
+        /// How long it is good, such as 90d; without this it is for good
+        #[arg(long, value_name = "TIME", value_parser = expiry)]
+        expires: Option<Duration>,
+        /// Where the database is
+        #[command(flatten)]
+        database: DataFlag,
+    },
+    /// List the tokens, never what they are
+    List {
+        /// Only of this account
+        #[arg(value_parser = username)]
+        name: Option<Username>,
+        /// For people (text), or a JSON object a line (json)
+        #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = list_format)]
+        format: ListFormat,
+        /// Where the database is
+        #[command(flatten)]
+        database: DataFlag,
+    },
+    /// End a token
+    Revoke {
+        /// Its number in the list
+        #[arg(value_name = "ID", value_parser = session_key)]
+        id: SessionKey,
+        /// Where the database is
+        #[command(flatten)]
+        database: DataFlag,
+    },
 }
 
 /// The flags of `export`.
@@ -161,6 +280,18 @@ pub struct Serve {
     #[arg(long, env = "ADDA_PING_INTERVAL", value_name = "TIME", default_value = "25s", value_parser = ping_interval)]
     pub ping_interval: Duration,
 
+    /// Whether one must have an account to come in (required), or guests are welcome (optional)
+    #[arg(long, env = "ADDA_ACCOUNTS", value_name = "WHEN", default_value = "optional", value_parser = accounts)]
+    pub accounts: Accounts,
+
+    /// How one comes to an account: by asking for one (open), by invitation (invite), or by `adda user add` alone (closed)
+    #[arg(long, env = "ADDA_REGISTRATION", value_name = "HOW", default_value = "closed", value_parser = registration)]
+    pub registration: Registration,
+
+    /// How long a connection that was lost keeps its place, before the others see a leave; 0 is not at all
+    #[arg(long, env = "ADDA_LEASE", value_name = "TIME", default_value = "10s", value_parser = lease)]
+    pub lease: Duration,
+
     /// How much to log: off, error, warn, info, debug
     #[arg(long, env = "ADDA_LOG", value_name = "LEVEL", default_value = "info")]
     pub log: LevelFilter,
@@ -192,6 +323,8 @@ impl Serve {
         config.proxies.clone_from(&self.trusted_proxies);
         config.connections_max = self.max_connections;
         config.connections_per_address_max = self.max_per_ip;
+        config.accounts = self.accounts;
+        config.registration = self.registration;
         // A rate without a burst has none to bound, and the other way round.
         let is_limited = self.rate > 0 && self.burst > 0;
         config.limits = Limits {
@@ -202,6 +335,7 @@ impl Serve {
             handshakes_per_s: if is_limited { config.limits.handshakes_per_s } else { 0 },
             outbox_bytes_max: self.outbox_bytes,
             ping_interval: self.ping_interval,
+            lease: self.lease,
             ..config.limits
         };
         Ok(config)
@@ -316,7 +450,8 @@ fn outbox_bytes(text: &str) -> Result<usize, String> {
     fits.ok_or_else(|| "an outbox has from 64K to 256M, such as 1M".to_owned())
 }
 
-fn ping_interval(text: &str) -> Result<Duration, String> {
+/// A short time: of milliseconds, seconds or minutes; a bare number is of seconds.
+fn short_time(text: &str) -> Option<Duration> {
     let (number, unit_ms) = match text.strip_suffix("ms") {
         Some(number) => (number, 1),
         None => match text.strip_suffix('m') {
@@ -324,9 +459,57 @@ fn ping_interval(text: &str) -> Result<Duration, String> {
             None => (text.strip_suffix('s').unwrap_or(text), 1_000),
         },
     };
-    let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
-    let fits = ms.filter(|ms| (100..=3_600_000).contains(ms)).map(Duration::from_millis);
+    number.parse::<u64>().ok()?.checked_mul(unit_ms).map(Duration::from_millis)
+}
+
+fn ping_interval(text: &str) -> Result<Duration, String> {
+    let fits = short_time(text).filter(|time| (100..=3_600_000).contains(&time.as_millis()));
     fits.ok_or_else(|| "a ping interval is from 100ms to 60m, such as 25s".to_owned())
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    let fits = short_time(text).filter(|time| *time <= LEASE_MAX);
+    fits.ok_or_else(|| "a lease is 5m at most, such as 10s, or 0 for none".to_owned())
+}
+
+fn expiry(text: &str) -> Result<Duration, String> {
+    let fits = time(text).filter(|time| (1..=36_500 * 86_400).contains(&time.as_secs()));
+    fits.ok_or_else(|| "a token is good for 1s to 36500d, such as 90d, 12h or 30m".to_owned())
+}
+
+fn accounts(text: &str) -> Result<Accounts, String> {
+    text.parse().map_err(|_| "accounts are optional or required".to_owned())
+}
+
+fn registration(text: &str) -> Result<Registration, String> {
+    text.parse().map_err(|_| "registration is open, invite or closed".to_owned())
+}
+
+fn username(text: &str) -> Result<Username, String> {
+    Username::parse(text).map_err(|error| error.to_string())
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    let role = text.parse().ok().filter(|role| *role != Role::Guest);
+    role.ok_or_else(|| "a role is user or admin".to_owned())
+}
+
+fn list_format(text: &str) -> Result<ListFormat, String> {
+    match text {
+        "text" => Ok(ListFormat::Text),
+        "json" => Ok(ListFormat::Json),
+        _ => Err("a format is text or json".to_owned()),
+    }
+}
+
+fn label(text: &str) -> Result<String, String> {
+    let fits = text.chars().count() <= TOKEN_LABEL_CHARS_MAX && !text.chars().any(char::is_control);
+    let sentence = || format!("a label has {TOKEN_LABEL_CHARS_MAX} characters at most, and no controls");
+    fits.then(|| text.trim().to_owned()).ok_or_else(sentence)
+}
+
+fn session_key(text: &str) -> Result<SessionKey, String> {
+    text.parse().map(SessionKey).map_err(|_| "a token is named by its number in `adda token list`".to_owned())
 }
 
 #[cfg(test)]
@@ -365,6 +548,9 @@ mod tests {
                 "--data=:memory:",
                 "--retention=12h",
                 "--max-data=0",
+                "--accounts=required",
+                "--registration=invite",
+                "--lease=0",
             ],
             Some("80"),
         );
@@ -378,6 +564,10 @@ mod tests {
         assert_eq!((plain.keep, given.keep), (Config::default().keep, keep));
         assert_eq!((plain.data, given.data), (Config::default().data, Data::Memory));
         assert_eq!(config(&["--retention=0"], None).unwrap().keep.retention, None);
+        assert_eq!((plain.accounts, plain.registration), (Accounts::Optional, Registration::Closed));
+        assert_eq!((given.accounts, given.registration), (Accounts::Required, Registration::Invite));
+        assert_eq!((plain.limits.lease, given.limits.lease), (Duration::from_secs(10), Duration::ZERO));
+        assert_eq!(config(&["--lease=5m"], None).unwrap().limits.lease, Duration::from_secs(300));
         assert_eq!(given.limits.ping_interval, Duration::from_millis(500));
         assert_eq!((given.limits.outbox_bytes_max, given.limits.content_bytes_max), (2 << 20, 1 << 10));
         assert_eq!(config(&[], Some("8080")).unwrap().listen.to_string(), "0.0.0.0:8080");
@@ -419,6 +609,10 @@ mod tests {
             ["--max-content=1G"],
             ["--ping-interval=0"],
             ["--ping-interval=9999m"],
+            ["--lease=301s"],
+            ["--lease=long"],
+            ["--accounts=never"],
+            ["--registration=yes"],
             ["--history=201"],
             ["--max-connections=0"],
             ["--origin=ftp://x"],

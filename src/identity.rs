@@ -218,7 +218,7 @@ fn known(connection: &Connection, token: Option<&str>, address: IpAddr, now: &Ti
 /// The door of connections that stay: a thread that looks up who comes, so that the stack that a search takes is not
 /// kept by each connection's thread for as long as it lives. Cloning gives another handle of the same.
 #[derive(Debug, Clone)]
-pub struct Doorkeeper(Sender<Knock>);
+pub struct Doorkeeper(Sender<Box<Knock>>);
 
 #[derive(Debug)]
 struct Knock {
@@ -236,11 +236,12 @@ impl Doorkeeper {
     /// # Errors
     /// Where the system gives no thread.
     pub fn start(door: Door) -> io::Result<Self> {
-        let (knocks, knocked) = bounded::<Knock>(KNOCKS_WAITING_MAX);
+        let (knocks, knocked) = bounded::<Box<Knock>>(KNOCKS_WAITING_MAX);
         let builder = thread::Builder::new().name("door".into()).stack_size(STORE_STACK_BYTES);
         builder.spawn(move || {
             let _vital = Vital("door");
-            for Knock { token, asked, address, room, answer } in knocked {
+            for knock in knocked {
+                let Knock { token, asked, address, room, answer } = *knock;
                 let admitted = door.let_in(token.as_deref(), asked, address);
                 let admitted = admitted.and_then(|identity| door.enter(&identity, &room).map(|()| identity));
                 // Whoever knocked waits for it, or has gone.
@@ -254,16 +255,18 @@ impl Doorkeeper {
     ///
     /// # Errors
     /// [`Denied`].
+    #[inline(never)]
     pub fn admit(
         &self,
         token: Option<&str>,
-        asked: Username,
+        asked: &Username,
         address: IpAddr,
         room: &RoomId,
     ) -> Result<Identity, Denied> {
         let (answer, answered) = bounded(1);
         let deadline = Instant::now() + DOOR_ANSWER_WAIT;
-        let knock = Knock { token: token.map(Into::into), asked, address, room: room.clone(), answer };
+        let (asked, room) = (asked.clone(), room.clone());
+        let knock = Box::new(Knock { token: token.map(Into::into), asked, address, room, answer });
         self.0.send_deadline(knock, deadline).map_err(|_| Denied::Busy)?;
         answered.recv_deadline(deadline).unwrap_or(Err(Denied::Busy))
     }

@@ -4,7 +4,10 @@ use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
-use adda::cli::{Cli, Command, Serve};
+use adda::cli::{Cli, Command, Serve, TokenCommand, UserCommand};
+use adda::config::Data;
+use adda::role::Accounts;
+use adda::tools::people;
 use adda::{logging, tools};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -20,7 +23,29 @@ fn main() -> ExitCode {
         Some(Command::Export(flags)) => tool(tools::export(&flags.export()).map(|()| true)),
         Some(Command::Backup(flags)) => tool(tools::backup(&flags.data, &flags.target).map(|()| true)),
         Some(Command::Doctor(flags)) => tool(tools::doctor(&flags.data)),
+        Some(Command::User(command)) => tool(user(command).map(|()| true)),
+        Some(Command::Token(command)) => tool(token(command).map(|()| true)),
         None => serve(&cli.serve),
+    }
+}
+
+fn user(command: UserCommand) -> Result<(), tools::Error> {
+    match command {
+        UserCommand::Add { name, role, database } => people::add(&database.data, &name, role),
+        UserCommand::Passwd { name, database } => people::set_password(&database.data, &name),
+        UserCommand::Role { name, role, database } => people::set_role(&database.data, &name, role),
+        UserCommand::List { format, database } => people::list(&database.data, format),
+        UserCommand::Remove { name, yes, database } => people::remove(&database.data, &name, yes),
+    }
+}
+
+fn token(command: TokenCommand) -> Result<(), tools::Error> {
+    match command {
+        TokenCommand::Create { name, label, expires, database } => {
+            people::create_token(&database.data, &name, &label, expires)
+        }
+        TokenCommand::List { name, format, database } => people::list_tokens(&database.data, name.as_ref(), format),
+        TokenCommand::Revoke { id, database } => people::revoke_token(&database.data, id),
     }
 }
 
@@ -37,11 +62,13 @@ fn serve(flags: &Serve) -> ExitCode {
     if let Err(error) = logging::start(flags.log) {
         return fail(&format!("failed to start the log: {error}"), 1);
     }
+    let (accounts, data) = (config.accounts, config.data.clone());
     let running = match adda::start(config) {
         Ok(running) => running,
         Err(error) => return fail(&error.to_string(), 1),
     };
     greet(running.address());
+    say_first_steps(accounts, &data);
     let signal = signals.forever().next();
     log::info!("stopping, by {}", if signal == Some(SIGINT) { "Ctrl-C" } else { "SIGTERM" });
     running.stop();
@@ -53,7 +80,23 @@ fn tool(result: Result<bool, tools::Error>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(error @ tools::Error::Usage(_)) => fail(&error.to_string(), EXIT_USAGE),
         Err(error) => fail(&error.to_string(), 1),
+    }
+}
+
+/// Says what to do where accounts are required and there is nobody yet who could make one.
+fn say_first_steps(accounts: Accounts, data: &Data) {
+    if let (Accounts::Required, Data::File(file)) = (accounts, data) {
+        match people::first_steps(file) {
+            Ok(Some(sentence)) => {
+                let mut stdout = io::stdout().lock();
+                // Whoever closed standard output does not want to know.
+                let _ = writeln!(stdout, "\n{sentence}").and_then(|()| stdout.flush());
+            }
+            Ok(None) => {}
+            Err(error) => log::error!("failed to look for an admin: {error}"),
+        }
     }
 }
 

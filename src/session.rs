@@ -99,12 +99,13 @@ pub fn serve(
     let Some((connect, decoder)) = open(&socket, head, connection, client, context) else {
         return;
     };
-    if context.commands.send(Command::Connect(Box::new(connect))).is_ok() {
+    if context.commands.send(Command::Connect(connect)).is_ok() {
         run(socket, early, connection, decoder, context);
     }
 }
 
-/// The handshake, in a frame of its own: what it needs of the stack is not kept while the session lives.
+/// The handshake, in frames of its own: what it needs of the stack is not kept while the session lives, and no step of it
+/// stands upon another's.
 #[inline(never)]
 fn open(
     socket: &Arc<TcpStream>,
@@ -112,74 +113,95 @@ fn open(
     connection: ConnectionId,
     client: Client,
     context: &Context,
-) -> Option<(Connect, Box<dyn Decoder>)> {
-    let asked = way_in(&head, client, &context.origins, &context.limits).and_then(|way_in| {
-        // Before anything is looked up. At 20 a second or more, a second is long enough to wait.
-        context.paces.take_handshake(client.address, Instant::now()).map_err(|_| Refused {
-            headers: &[("Retry-After", "1")],
-            ..Refused::new(429, TOO_MANY_HANDSHAKES, "rate_limited", Refusal::Handshakes)
-        })?;
-        let (identity, newcomer) = identify(&head, &way_in, client, &context.door)?;
-        Ok((way_in, identity, newcomer))
-    });
-    let (way_in, identity, newcomer) = match asked {
-        Ok(asked) => asked,
+) -> Option<(Box<Connect>, Box<dyn Decoder>)> {
+    match ask(socket, &head, connection, client, context) {
+        Ok((connect, accept_key)) => {
+            accept(socket, &accept_key)?;
+            let pace = context.paces.of_user(connect.person.id, client.address, Instant::now());
+            Some((connect, (context.decoder)(context.limits, pace)))
+        }
         Err(refused) => {
-            context.metrics.refused(refused.reason);
-            // To be told what may be asked here (RFC 9110, section 9.3.7) is no refusal.
-            let is_question = head.method() == "OPTIONS" && refused.status == 405;
-            let problem = Problem {
-                headers: refused.headers,
-                head_only: head.method() == "HEAD",
-                ..Problem::new(if is_question { 204 } else { refused.status }, &refused.sentence, refused.code)
-            };
-            answer::refuse(socket, &problem);
-            return None;
+            refuse(socket, &head, &refused, context);
+            None
+        }
+    }
+}
+
+/// What is asked for, if it may be had, and the key that says so.
+fn ask(
+    socket: &Arc<TcpStream>,
+    head: &Head,
+    connection: ConnectionId,
+    client: Client,
+    context: &Context,
+) -> Result<(Box<Connect>, String), Box<Refused>> {
+    let way_in = way_in(head, client, &context.origins, &context.limits)?;
+    // Before anything is looked up. At 20 a second or more, a second is long enough to wait.
+    context.paces.take_handshake(client.address, Instant::now()).map_err(|_| Refused {
+        headers: &[("Retry-After", "1")],
+        ..Refused::new(429, TOO_MANY_HANDSHAKES, "rate_limited", Refusal::Handshakes)
+    })?;
+    let identity = identify(head, &way_in, client, &context.door)?;
+    Ok(connect(socket, connection, client, *way_in, *identity))
+}
+
+/// Who comes, with a token to come back by where they are somebody new.
+#[inline(never)]
+fn connect(
+    socket: &Arc<TcpStream>,
+    connection: ConnectionId,
+    client: Client,
+    way_in: WayIn,
+    identity: Identity,
+) -> (Box<Connect>, String) {
+    let Identity { user, username, role, session } = identity;
+    let (id, newcomer) = match user {
+        Some(id) => (id, None),
+        None => {
+            let id = UserId(Uuid::new_v4());
+            let token = Secret::random();
+            let guest = NewGuest { id, token_hash: TokenHash::of(token.expose()) };
+            (id, Some(Newcomer { guest, token: token.into_text() }))
         }
     };
+    let WayIn { room, replay, accept_key, .. } = way_in;
+    let (socket, network) = (Arc::clone(socket), network_of(client.address));
+    let person = Person { id, username };
+    (Box::new(Connect { connection, socket, person, role, session, network, room, replay, newcomer }), accept_key)
+}
+
+#[inline(never)]
+fn accept(mut socket: &TcpStream, accept_key: &str) -> Option<()> {
     let response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        way_in.accept_key
+         Sec-WebSocket-Accept: {accept_key}\r\n\r\n"
     );
-    (&**socket).write_all(response.as_bytes()).ok()?;
-    let Identity { user, username, role, session } = identity;
-    let id = user?;
-    let decoder = (context.decoder)(context.limits, context.paces.of_user(id, client.address, Instant::now()));
-    let WayIn { room, replay, .. } = way_in;
-    let connect = Connect {
-        connection,
-        socket: Arc::clone(socket),
-        person: Person { id, username },
-        role,
-        session,
-        network: network_of(client.address),
-        room,
-        replay,
-        newcomer,
+    socket.write_all(response.as_bytes()).ok()
+}
+
+#[inline(never)]
+fn refuse(socket: &TcpStream, head: &Head, refused: &Refused, context: &Context) {
+    context.metrics.refused(refused.reason);
+    // To be told what may be asked here (RFC 9110, section 9.3.7) is no refusal.
+    let is_question = head.method() == "OPTIONS" && refused.status == 405;
+    let problem = Problem {
+        headers: refused.headers,
+        head_only: head.method() == "HEAD",
+        ..Problem::new(if is_question { 204 } else { refused.status }, &refused.sentence, refused.code)
     };
-    Some((connect, decoder))
+    answer::refuse(socket, &problem);
 }
 
-/// Lets whoever asks in; a stranger as somebody new, with a token to come back by.
-fn identify(
-    head: &Head,
-    way_in: &WayIn,
-    client: Client,
-    door: &Doorkeeper,
-) -> Result<(Identity, Option<Newcomer>), Refused> {
+/// Lets whoever asks in.
+#[inline(never)]
+fn identify(head: &Head, way_in: &WayIn, client: Client, door: &Doorkeeper) -> Result<Box<Identity>, Box<Refused>> {
     let shown = Credential::of(head.header("Authorization"), head.headers_named("Cookie"), way_in.token.as_deref())
-        .map_err(|error| Refused::new(400, error.to_string(), "bad_request", Refusal::Upgrade))?;
-    let identity = door.admit(shown.token(), way_in.username.clone(), client.address, &way_in.room).map_err(denied)?;
-    if identity.user.is_some() {
-        return Ok((identity, None));
-    }
-    let id = UserId(Uuid::new_v4());
-    let token = Secret::random();
-    let guest = NewGuest { id, token_hash: TokenHash::of(token.expose()) };
-    Ok((Identity { user: Some(id), ..identity }, Some(Newcomer { guest, token: token.into_text() })))
+        .map_err(|error| Box::new(Refused::new(400, error.to_string(), "bad_request", Refusal::Upgrade)))?;
+    let admitted = door.admit(shown.token(), &way_in.username, client.address, &way_in.room);
+    admitted.map(Box::new).map_err(|why| Box::new(denied(why)))
 }
 
+#[inline(never)]
 fn denied(denied: Denied) -> Refused {
     let (status, code, reason, headers): (_, _, _, &[_]) = match denied {
         Denied::Busy => (503, "busy", Refusal::Busy, &[("Retry-After", "1")]),
@@ -194,13 +216,14 @@ fn denied(denied: Denied) -> Refused {
 }
 
 /// Reads what a request wants, in the order in which a client would mend it.
-fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> Result<WayIn, Refused> {
+#[inline(never)]
+fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> Result<Box<WayIn>, Box<Refused>> {
     let refused = |status, sentence, code| Refused::new(status, sentence, code, Refusal::Upgrade);
     if head.method() != "GET" && head.method() != "HEAD" {
-        return Err(Refused {
+        return Err(Box::new(Refused {
             headers: &[("Allow", "GET, HEAD, OPTIONS")],
             ..refused(405, "a WebSocket is opened by GET", "method_not_allowed")
-        });
+        }));
     }
     let has_token = |name: &str, token: &str| {
         let lists = head.headers_named(name).filter_map(|value| std::str::from_utf8(value).ok());
@@ -208,30 +231,35 @@ fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> R
     };
     let asks = head.method() == "GET" && head.version() == Version::Http11;
     if !asks || !has_token("Connection", "upgrade") || !has_token("Upgrade", "websocket") {
-        return Err(Refused {
+        return Err(Box::new(Refused {
             headers: &[("Upgrade", "websocket")],
             ..refused(426, "this is where a WebSocket is opened; ask for the upgrade", "upgrade_required")
-        });
+        }));
     }
     if head.header("Sec-WebSocket-Version").map(<[u8]>::trim_ascii) != Some(b"13") {
-        return Err(Refused {
+        return Err(Box::new(Refused {
             headers: &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
             ..refused(426, "only version 13 of the WebSocket protocol is spoken here", "upgrade_required")
-        });
+        }));
     }
     let (room, username) = names(head)?;
     let mut keys = head.headers_named("Sec-WebSocket-Key");
     let (Some(key), None) = (keys.next(), keys.next()) else {
-        return Err(refused(400, "a WebSocket needs one Sec-WebSocket-Key", "bad_request"));
+        return Err(Box::new(refused(400, "a WebSocket needs one Sec-WebSocket-Key", "bad_request")));
     };
     if !is_key(key) {
-        return Err(refused(400, "the Sec-WebSocket-Key is not 16 bytes in base64", "bad_request"));
+        return Err(Box::new(refused(400, "the Sec-WebSocket-Key is not 16 bytes in base64", "bad_request")));
     }
     if !matches!(head.framing(), Framing::None | Framing::Length(0)) {
-        return Err(refused(400, "a request for a WebSocket has no body", "bad_request"));
+        return Err(Box::new(refused(400, "a request for a WebSocket has no body", "bad_request")));
     }
     if !origin_is_welcome(head, client, origins) {
-        return Err(Refused::new(403, "pages of that origin may not connect here", "forbidden", Refusal::Origin));
+        return Err(Box::new(Refused::new(
+            403,
+            "pages of that origin may not connect here",
+            "forbidden",
+            Refusal::Origin,
+        )));
     }
     let query = |name| head.query().and_then(|query| query_value(query, name)).and_then(Result::ok);
     let history = query("history").filter(|text| !text.is_empty());
@@ -239,11 +267,11 @@ fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> R
         None => limits.history_default,
         // A number that does not fit is a large one.
         Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(HISTORY_MAX).min(HISTORY_MAX),
-        Some(_) => return Err(refused(400, "history is a number", "bad_request")),
+        Some(_) => return Err(Box::new(refused(400, "history is a number", "bad_request"))),
     };
     let after = query("after").filter(|text| !text.is_empty()).map(|text| After::parse(&text));
     let token = query("token").filter(|text| !text.is_empty());
-    Ok(WayIn { room, username, replay: Replay { history, after }, token, accept_key: derive_accept_key(key) })
+    Ok(Box::new(WayIn { room, username, replay: Replay { history, after }, token, accept_key: derive_accept_key(key) }))
 }
 
 /// Room and username from the path, and from the query what the path does not say.
@@ -510,7 +538,7 @@ mod tests {
         let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
         let (head, _) = crate::head::parse(text.as_bytes()).unwrap().unwrap();
         let origins: Vec<Origin> = origins.iter().map(|origin| origin.parse().unwrap()).collect();
-        way_in(&head, CLIENT, &origins, &Limits::default())
+        way_in(&head, CLIENT, &origins, &Limits::default()).map(|way_in| *way_in).map_err(|refused| *refused)
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! failed is the end of the process: what the disk holds is not known any more, and nothing may be acked on top.
 
 pub mod accounts;
+mod beside;
 mod memory;
 mod messages;
 mod offline;
@@ -37,6 +38,7 @@ use crate::protocol::{After, ErrorCode as Code, FrameType, Rejected};
 use crate::threads::Vital;
 
 use accounts::{NewSession, SessionKind};
+pub use beside::{Absent, Beside};
 use memory::Memory;
 pub use messages::{Message, Side};
 pub use offline::{Inspection, Offline, Progress, ToolError};

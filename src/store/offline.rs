@@ -10,8 +10,9 @@ use std::time::Duration;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::model::RoomId;
+use crate::model::{RoomId, Timestamp, Username};
 
+use super::accounts::{self, Account, AccountError, Session};
 use super::messages::{self, Message};
 use super::schema::{self, OpenError};
 
@@ -21,6 +22,8 @@ const MESSAGES_AT_ONCE: usize = 500;
 const PAGES_AT_ONCE: i32 = 1_000;
 /// How long to wait where the database is locked for a moment, as by a server that starts.
 const LOCKED_WAIT: Duration = Duration::from_millis(20);
+/// The schema that accounts and sessions came with.
+const ACCOUNTS_SINCE: i64 = 3;
 /// Findings of one kind that are told.
 const FINDINGS_MAX: i64 = 20;
 
@@ -57,6 +60,9 @@ pub enum ToolError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// By what is kept of people: a name is taken, or something is not there.
+    #[error(transparent)]
+    Account(AccountError),
     /// The copy is not sound, so it was taken away again.
     #[error("the copy of `{}` would not be sound: {finding}", path.display())]
     Unsound {
@@ -96,6 +102,8 @@ pub struct Inspection {
     pub messages: i64,
     /// As above.
     pub guests: i64,
+    /// As above.
+    pub accounts: i64,
     /// Its size.
     pub bytes: i64,
 }
@@ -106,6 +114,12 @@ impl Offline {
     /// # Errors
     /// [`OpenError`], with the file as it was.
     pub fn open(path: &Path) -> Result<Self, ToolError> {
+        let this = Self::open_even_empty(path)?;
+        if this.schema()? == 0 { Err(OpenError::Foreign(path.to_owned()).into()) } else { Ok(this) }
+    }
+
+    /// The same, of one too that nothing is in yet, with schema 0.
+    pub(super) fn open_even_empty(path: &Path) -> Result<Self, ToolError> {
         // Asked first, as SQLite has one sentence for all reasons.
         let failed = |source| OpenError::File { path: path.to_owned(), source };
         if !fs::metadata(path).map_err(failed)?.is_file() {
@@ -120,13 +134,57 @@ impl Offline {
         };
         let connection = connect().map_err(|error| schema::open_error(path, error))?;
         let this = Self { path: path.to_owned(), connection };
-        let found = this.read(|connection| number(connection, "PRAGMA user_version"))?;
         let known = schema::version();
-        match usize::try_from(found).unwrap_or(usize::MAX) {
-            0 => Err(OpenError::Foreign(path.to_owned()).into()),
+        match usize::try_from(this.schema()?).unwrap_or(usize::MAX) {
             found if found > known => Err(OpenError::Newer { path: path.to_owned(), found, known }.into()),
             _ => Ok(this),
         }
+    }
+
+    /// The version of its schema.
+    pub(super) fn schema(&self) -> Result<i64, ToolError> {
+        self.read(|connection| number(connection, "PRAGMA user_version"))
+    }
+
+    /// All accounts by name, each with its sessions that are not over; none in a database from before there were any.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub fn accounts(&self) -> Result<Vec<(Account, Vec<Session>)>, ToolError> {
+        self.read(|connection| {
+            let moment = connection.unchecked_transaction()?;
+            if number(&moment, "PRAGMA user_version")? < ACCOUNTS_SINCE {
+                return Ok(Vec::new());
+            }
+            let now = Timestamp::now();
+            let accounts = accounts::accounts(&moment)?.into_iter();
+            accounts
+                .map(|account| accounts::sessions(&moment, account.id, &now).map(|sessions| (account, sessions)))
+                .collect()
+        })
+    }
+
+    /// The account whose name is this one, or looks like it.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub fn account(&self, name: &Username) -> Result<Option<Account>, ToolError> {
+        self.read(|connection| {
+            if number(connection, "PRAGMA user_version")? < ACCOUNTS_SINCE {
+                return Ok(None);
+            }
+            accounts::by_name(connection, name)
+        })
+    }
+
+    /// Whether anybody is an admin.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub fn has_admin(&self) -> Result<bool, ToolError> {
+        self.read(|connection| {
+            Ok(number(connection, "PRAGMA user_version")? >= ACCOUNTS_SINCE && accounts::has_admin(connection)?)
+        })
     }
 
     /// Gives every message to `take`, oldest first: its moment in milliseconds, and the message. Of one room, or of
@@ -246,8 +304,8 @@ impl Offline {
                 schema,
                 rooms: count("rooms")?,
                 messages: count("messages")?,
-                // Sessions came with the third schema.
-                guests: count(if schema < 3 { "users" } else { "sessions WHERE kind = 'guest'" })?,
+                guests: count(if schema < ACCOUNTS_SINCE { "users" } else { "sessions WHERE kind = 'guest'" })?,
+                accounts: if schema < ACCOUNTS_SINCE { 0 } else { count("accounts")? },
                 bytes: number(&moment, "PRAGMA page_count")? * number(&moment, "PRAGMA page_size")?,
             })
         })
@@ -292,6 +350,32 @@ fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(said.into_iter().filter(|line| line != "ok").map(|line| format!("SQLite says: {line}")).collect())
 }
 
+/// What must not be among people, and what it is.
+const OF_PEOPLE: [(&str, &str); 7] = [
+    (
+        "SELECT count(*) FROM sessions WHERE kind <> 'guest' AND user_id NOT IN (SELECT id FROM accounts)",
+        "sessions are of an account that is not there",
+    ),
+    (
+        "SELECT count(*) FROM sessions WHERE kind = 'guest' AND user_id IN (SELECT id FROM accounts)",
+        "sessions of guests are of an account",
+    ),
+    ("SELECT count(*) FROM sessions WHERE length(token_hash) <> 32", "sessions have no hash of a token"),
+    (
+        "SELECT count(*) FROM looks WHERE account NOT IN (SELECT key FROM accounts)",
+        "looks of names are of an account that is not there",
+    ),
+    (
+        "SELECT count(*) FROM accounts WHERE key NOT IN (SELECT account FROM looks)",
+        "accounts have a name that anybody can take",
+    ),
+    (
+        "SELECT count(*) FROM accounts WHERE password_hash NOT LIKE '$argon2id$%'",
+        "accounts have a password that nobody can show",
+    ),
+    ("SELECT count(*) FROM invitations WHERE length(code_hash) <> 32", "invitations have no hash of a code"),
+];
+
 /// What is not as our promises have it, in a file that is sound for SQLite.
 fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut findings = Vec::new();
@@ -311,14 +395,16 @@ fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
             findings.push(format!("room “{room}”: {count} messages in the places from {first} to {last}"));
         }
     }
-    for (sql, sentence) in [
+    let of_messages = [
         ("SELECT count(*) FROM messages WHERE room NOT IN (SELECT key FROM rooms)", "messages are in no room"),
         (
             "SELECT count(*) FROM (SELECT seq, lag(seq) OVER (PARTITION BY room ORDER BY key) AS before FROM messages)
              WHERE seq <= before",
             "messages are out of order",
         ),
-    ] {
+    ];
+    let has_accounts = number(connection, "PRAGMA user_version")? >= ACCOUNTS_SINCE;
+    for (sql, sentence) in of_messages.into_iter().chain(OF_PEOPLE.into_iter().filter(|_| has_accounts)) {
         match number(connection, sql)? {
             0 => {}
             count => findings.push(format!("{count} {sentence}")),

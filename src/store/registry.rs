@@ -158,7 +158,8 @@ impl Registry {
     }
 }
 
-fn in_transaction<T>(
+/// All of it, committed, or nothing.
+pub(super) fn in_transaction<T>(
     connection: &Connection,
     change: impl FnOnce(&Connection) -> Result<T, AccountError>,
 ) -> Result<T, AccountError> {

@@ -94,6 +94,9 @@ pub enum OpenError {
         /// Ours.
         known: usize,
     },
+    /// Made by an older adda, and another process has it.
+    #[error("`{}` has the schema of an older adda, and a server has it; stop that, or start this one's", .0.display())]
+    Older(PathBuf),
     /// Anything else that the database says.
     #[error("failed to open `{}`: {source}", path.display())]
     Sqlite {
@@ -121,7 +124,7 @@ impl Database {
     /// [`OpenError`], with the file as it was.
     pub fn open(path: &Path, durability: Durability) -> Result<(Self, Connection), OpenError> {
         let database = Self { path: path.to_owned(), durability, _lock: lock(path)? };
-        let mut writer = database.connect(true)?;
+        let mut writer = connect(path, durability, Access::Make)?;
         migrate(&mut writer, &database.path)?;
         Ok((database, writer))
     }
@@ -131,7 +134,7 @@ impl Database {
     /// # Errors
     /// As the system says.
     pub fn reader(&self) -> Result<Connection, OpenError> {
-        self.connect(false)
+        connect(&self.path, self.durability, Access::Read)
     }
 
     /// A connection that moves what is in the WAL into the file.
@@ -139,7 +142,7 @@ impl Database {
     /// # Errors
     /// As the system says.
     pub fn checkpointer(&self) -> Result<Connection, OpenError> {
-        self.connect(true)
+        connect(&self.path, self.durability, Access::Write)
     }
 
     /// The file.
@@ -147,52 +150,67 @@ impl Database {
     pub fn file(&self) -> &Path {
         &self.path
     }
+}
 
-    fn connect(&self, writes: bool) -> Result<Connection, OpenError> {
-        let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        flags |= if writes {
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
-        } else {
-            OpenFlags::SQLITE_OPEN_READ_ONLY
+/// Another process's writing connection beside a server's, or without any. Its commits are synced, and the WAL is left to
+/// the server's checkpoints. The file must be one of ours with this adda's schema.
+///
+/// # Errors
+/// As the system says.
+pub fn connect_beside(path: &Path) -> Result<Connection, OpenError> {
+    connect(path, Durability::Full, Access::Write)
+}
+
+/// What a connection may do to the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+    /// And make it where it is not.
+    Make,
+}
+
+fn connect(path: &Path, durability: Durability, access: Access) -> Result<Connection, OpenError> {
+    let writes = access != Access::Read;
+    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | match access {
+            Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            Access::Make => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         };
-        let connect = || {
-            let connection = Connection::open_with_flags(&self.path, flags)?;
-            connection.busy_timeout(BUSY_WAIT)?;
-            if writes {
-                check_application(&connection)?;
-            }
-            Ok(connection)
-        };
-        let connection = connect().map_err(|error| self.open_error(error))?;
+    let connect = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_WAIT)?;
         if writes {
-            // Before anything below, as some of it writes.
-            known_version(&connection, &self.path)?;
+            check_application(&connection)?;
         }
-        let set = || {
-            connection.set_prepared_statement_cache_capacity(32);
-            // A page is 4 KiB: 2 MiB for a writer, less for readers.
-            connection.pragma_update(None, "cache_size", if writes { -2048 } else { -512 })?;
-            if writes {
-                // Space goes back to the file system in slices. Said before WAL makes the first page; a file that
-                // has tables keeps what it has.
-                connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-                connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-                let synchronous = if self.durability == Durability::Full { "FULL" } else { "NORMAL" };
-                connection.pragma_update(None, "synchronous", synchronous)?;
-                // Another connection does that, off the writer's path.
-                connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
-                // One that had to grow is cut when it begins anew.
-                connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))?;
-            }
-            Ok(())
-        };
-        set().map_err(|error| self.open_error(error))?;
         Ok(connection)
+    };
+    let connection = connect().map_err(|error| open_error(path, error))?;
+    if writes {
+        // Before anything below, as some of it writes.
+        known_version(&connection, path)?;
     }
-
-    fn open_error(&self, error: rusqlite::Error) -> OpenError {
-        open_error(&self.path, error)
-    }
+    let set = || {
+        connection.set_prepared_statement_cache_capacity(32);
+        // A page is 4 KiB: 2 MiB for a writer, less for readers.
+        connection.pragma_update(None, "cache_size", if writes { -2048 } else { -512 })?;
+        if writes {
+            // Space goes back to the file system in slices. Said before WAL makes the first page; a file that
+            // has tables keeps what it has.
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+            let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
+            connection.pragma_update(None, "synchronous", synchronous)?;
+            // Another connection does that, off the writer's path.
+            connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+            // One that had to grow is cut when it begins anew.
+            connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))?;
+        }
+        Ok(())
+    };
+    set().map_err(|error| open_error(path, error))?;
+    Ok(connection)
 }
 
 /// What SQLite says of a file, as why it can't be used.

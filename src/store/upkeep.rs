@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use crate::config::{Durability, Keep};
 use crate::limits::{SEEN_PENDING_MAX, WAL_BYTES_MAX};
@@ -336,8 +336,9 @@ fn note_seen(connection: &Connection, users: &HashSet<UserId>, now: &Timestamp) 
 }
 
 fn in_transaction<T>(connection: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    // Rolls back where it is dropped without a commit.
-    let transaction = connection.unchecked_transaction()?;
+    // Rolls back where it is dropped without a commit. Writing from its begin on: what reads first and then writes fails
+    // where one of the operator's commands has written in between.
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     let done = work()?;
     transaction.commit()?;
     Ok(done)

@@ -1,5 +1,6 @@
 //! adda from outside: a server process per test, real sockets, and clients as people have them.
 
+mod accounts_cli;
 mod chat;
 mod cli;
 mod clients;

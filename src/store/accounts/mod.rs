@@ -237,6 +237,14 @@ pub fn accounts(connection: &Connection) -> rusqlite::Result<Vec<Account>> {
     connection.prepare_cached(&account_where("1 ORDER BY a.name"))?.query_map([], account)?.collect()
 }
 
+/// Whether anybody is an admin.
+///
+/// # Errors
+/// As SQLite says.
+pub fn has_admin(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM accounts WHERE role = 'admin'")?.exists([])
+}
+
 /// Sets a password, and ends all the account's sessions but `keep`. Gives those that ended, for their connections to be
 /// closed. Bots' tokens stay, as they are no logins.
 ///

@@ -1,5 +1,8 @@
-//! The tools: what `adda export`, `adda backup` and `adda doctor` do and say. Each is a process of its own that reads
-//! the database, so the server may be running meanwhile.
+//! The tools: what `adda export`, `adda backup`, `adda doctor`, `adda user` and `adda token` do and say. Each is a process
+//! of its own that has the database, so the server may be running meanwhile.
+
+mod ask;
+pub mod people;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -45,6 +48,12 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Database(#[from] ToolError),
+    /// A name, a password or a token: what the operator is told of it.
+    #[error("{0}")]
+    Refused(String),
+    /// The command itself makes no sense.
+    #[error("{0}")]
+    Usage(String),
     /// What is written.
     #[error("failed to write `{}`: {source}", path.display())]
     Write {
@@ -149,11 +158,12 @@ pub fn doctor(data: &Path) -> Result<bool, Error> {
 }
 
 fn report(data: &Path, inspection: &Inspection) -> Vec<String> {
-    let Inspection { findings, schema, rooms, messages, guests, bytes } = inspection;
+    let Inspection { findings, schema, rooms, messages, guests, accounts, bytes } = inspection;
     let kib = bytes / 1024;
     let path = data.display();
-    let mut lines =
-        vec![format!("{path}: schema {schema}, {rooms} rooms, {messages} messages, {guests} guests, {kib} KiB")];
+    let mut lines = vec![format!(
+        "{path}: schema {schema}, {rooms} rooms, {messages} messages, {accounts} accounts, {guests} guests, {kib} KiB"
+    )];
     lines.extend(findings.iter().cloned());
     lines.push(match findings.len() {
         0 => "all is well".to_owned(),

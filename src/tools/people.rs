@@ -1,0 +1,378 @@
+//! What `adda user` and `adda token` do and say.
+//!
+//! What was asked for goes to standard output; what else there is to say goes to standard error, so that `adda token
+//! create` can be put into a file as it is. A password is read before anything is changed, and nothing is held meanwhile.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Error, ask};
+use crate::auth::hasher::Hasher;
+use crate::auth::password::PasswordHash;
+use crate::auth::secret::Secret;
+use crate::logging::push_harmless;
+use crate::model::{Timestamp, UserId, Username};
+use crate::role::Role;
+use crate::store::accounts::{self, Account, AccountError, NewSession, Session, SessionKey, SessionKind};
+use crate::store::{Absent, Beside, Offline, TokenHash, ToolError};
+
+/// How long hashing a password may take on the slowest of machines.
+const HASH_WAIT: Duration = Duration::from_secs(60);
+/// What a server does of all this.
+const HEEDED: &str =
+    "a running server heeds it from the next request and connection on; WebSockets that are open stay open";
+
+/// How a list is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListFormat {
+    /// In columns, for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Makes an account, with a password that is asked for.
+///
+/// # Errors
+/// [`Error`].
+pub fn add(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
+    // Nobody should think of a password for a name that can't be had.
+    if has_database(data) && Offline::open(data)?.account(name)?.is_some() {
+        return Err(taken(name));
+    }
+    let password = ask_and_hash(name)?;
+    let made = Account {
+        id: UserId(Uuid::new_v4()),
+        name: name.clone(),
+        role,
+        password: Some(password),
+        created_ms: Timestamp::now().unix_ms,
+    };
+    let done = Beside::open(data, Absent::Make)?.change(|connection| accounts::create(connection, &made));
+    done.map_err(|error| in_words(error, name))?;
+    say(&format!("made “{name}”, {}; they log in with this name and password", a(role)))
+}
+
+/// Sets another password, which is asked for. All logins by the old one end.
+///
+/// # Errors
+/// [`Error`].
+pub fn set_password(data: &Path, name: &Username) -> Result<(), Error> {
+    find(&Offline::open(data)?, name)?;
+    let password = ask_and_hash(name)?;
+    let ended = Beside::open(data, Absent::Refuse)?;
+    let ended = ended.change(|connection| {
+        let account = exactly(connection, name)?;
+        accounts::set_password(connection, account.id, &password, None, &Timestamp::now())
+    });
+    let ended = ended.map_err(|error| in_words(error, name))?.len();
+    say(&format!("“{name}” has a new password, and {ended} logins ended: {HEEDED}"))
+}
+
+/// Makes somebody an admin or a user.
+///
+/// # Errors
+/// [`Error`].
+pub fn set_role(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
+    find(&Offline::open(data)?, name)?;
+    let has_admin = Beside::open(data, Absent::Refuse)?.change(|connection| {
+        accounts::set_role(connection, exactly(connection, name)?.id, role)?;
+        Ok(accounts::has_admin(connection)?)
+    });
+    let has_admin = has_admin.map_err(|error| in_words(error, name))?;
+    say(&format!("“{name}” is {}: {HEEDED}", a(role)))?;
+    warn_without_admin(has_admin);
+    Ok(())
+}
+
+/// Removes an account, with its sessions and tokens, when the operator is sure.
+///
+/// # Errors
+/// [`Error`].
+pub fn remove(data: &Path, name: &Username, is_sure: bool) -> Result<(), Error> {
+    find(&Offline::open(data)?, name)?;
+    if !is_sure && !ask::is_sure(&format!("Remove “{name}”, with all its sessions and tokens?"))? {
+        return Err(Error::Refused("nothing was changed".to_owned()));
+    }
+    let done = Beside::open(data, Absent::Refuse)?.change(|connection| {
+        let ended = accounts::remove(connection, exactly(connection, name)?.id)?;
+        Ok((ended.len(), accounts::has_admin(connection)?))
+    });
+    let (ended, has_admin) = done.map_err(|error| in_words(error, name))?;
+    say(&format!("removed “{name}”, and {ended} sessions ended; the messages stay: {HEEDED}"))?;
+    warn_without_admin(has_admin);
+    Ok(())
+}
+
+/// Lists the accounts.
+///
+/// # Errors
+/// [`Error`].
+pub fn list(data: &Path, format: ListFormat) -> Result<(), Error> {
+    let accounts = Offline::open(data)?.accounts()?;
+    let mut text = String::new();
+    if format == ListFormat::Text && !accounts.is_empty() {
+        // The name comes last, as no two terminals agree on how wide letters are.
+        text.push_str("role   created               logins  tokens  password  name\n");
+    }
+    for (account, sessions) in &accounts {
+        let Account { id, name, role, password, created_ms } = account;
+        let count = |kind| sessions.iter().filter(|session| session.kind == kind).count();
+        let (logins, tokens) = (count(SessionKind::Login), count(SessionKind::Bot));
+        match format {
+            ListFormat::Json => {
+                let line = json!({
+                    "id": id.to_string(), "name": name.as_str(), "role": role.as_str(), "has_password": password.is_some(),
+                    "created": Timestamp::at(*created_ms).to_string(), "logins": logins, "tokens": tokens,
+                });
+                let _ = writeln!(text, "{line}");
+            }
+            ListFormat::Text => {
+                let has = if password.is_some() { "yes" } else { "no" };
+                let _ =
+                    write!(text, "{:<5}  {}  {logins:>6}  {tokens:>6}  {has:<8}  ", role.as_str(), second(*created_ms));
+                push_harmless(&mut text, name.as_str());
+                text.push('\n');
+            }
+        }
+    }
+    print(&text)
+}
+
+/// Makes a token for a bot, and an account without a password where there is none of that name. The token is all that goes
+/// to standard output.
+///
+/// # Errors
+/// [`Error`].
+pub fn create_token(data: &Path, name: &Username, label: &str, expires: Option<Duration>) -> Result<(), Error> {
+    if has_database(data)
+        && let Some(account) = Offline::open(data)?.account(name)?
+        && account.name != *name
+    {
+        return Err(taken(name));
+    }
+    let token = Secret::random();
+    let now = Timestamp::now();
+    let expires_ms = expires.map(|expires| now.unix_ms + u64::try_from(expires.as_millis()).unwrap_or(u64::MAX / 4));
+    let database = Beside::open(data, Absent::Make)?;
+    let made = database.change(|connection| {
+        let (user, is_new) = match accounts::by_name(connection, name)? {
+            Some(account) if account.name == *name => (account.id, false),
+            Some(_) => return Err(AccountError::Taken),
+            None => {
+                let id = UserId(Uuid::new_v4());
+                let (name, created_ms) = (name.clone(), now.unix_ms);
+                accounts::create(connection, &Account { id, name, role: Role::User, password: None, created_ms })?;
+                (id, true)
+            }
+        };
+        let token_hash = TokenHash::of(token.expose());
+        let new = NewSession { token_hash, user, kind: SessionKind::Bot, username: None, label, expires_ms };
+        Ok((user, accounts::begin_session(connection, &new, &now)?, is_new))
+    });
+    let (user, key, is_new) = made.map_err(|error| in_words(error, name))?;
+    if let Err(error) = print(&format!("{}\n", token.expose())) {
+        // Nobody has it, so it opens nothing.
+        database.change(|connection| accounts::end_session(connection, user, key, &Timestamp::now()))?;
+        return Err(error);
+    }
+    let made = if is_new { " of a new account without a password" } else { "" };
+    let until = expires_ms.map_or("for good".to_owned(), |ms| format!("until {}", second(ms)));
+    tell(&format!("token {} for “{name}”{made}, {until}; it is shown this once", key.0));
+    Ok(())
+}
+
+/// Lists the tokens of bots: of one account or of all.
+///
+/// # Errors
+/// [`Error`].
+pub fn list_tokens(data: &Path, name: Option<&Username>, format: ListFormat) -> Result<(), Error> {
+    let database = Offline::open(data)?;
+    if let Some(name) = name {
+        find(&database, name)?;
+    }
+    let accounts =
+        database.accounts()?.into_iter().filter(|(account, _)| name.is_none_or(|name| account.name == *name));
+    let mut tokens: Vec<(Username, Session)> = accounts
+        .flat_map(|(account, sessions)| sessions.into_iter().map(move |session| (account.name.clone(), session)))
+        .filter(|(_, session)| session.kind == SessionKind::Bot)
+        .collect();
+    tokens.sort_by_key(|(_, session)| session.key);
+    let mut text = String::new();
+    if format == ListFormat::Text && !tokens.is_empty() {
+        text.push_str("    id  created               used                  until                 name: label\n");
+    }
+    for (name, Session { key, label, created_ms, seen_ms, expires_ms, .. }) in &tokens {
+        let used_ms = (seen_ms != created_ms).then_some(*seen_ms);
+        match format {
+            ListFormat::Json => {
+                let moment = |ms: Option<u64>| ms.map(|ms| Timestamp::at(ms).to_string());
+                let line = json!({
+                    "id": key.0, "name": name.as_str(), "label": label, "created": moment(Some(*created_ms)),
+                    "used": moment(used_ms), "expires": moment(*expires_ms),
+                });
+                let _ = writeln!(text, "{line}");
+            }
+            ListFormat::Text => {
+                let moment = |ms: Option<u64>| ms.map_or("-".to_owned(), second);
+                let (created, used, until) = (second(*created_ms), moment(used_ms), moment(*expires_ms));
+                let _ = write!(text, "{:>6}  {created}  {used:<20}  {until:<20}  ", key.0);
+                push_harmless(&mut text, name.as_str());
+                text.push_str(if label.is_empty() { "" } else { ": " });
+                push_harmless(&mut text, label);
+                text.push('\n');
+            }
+        }
+    }
+    print(&text)
+}
+
+/// Ends a token of a bot's.
+///
+/// # Errors
+/// [`Error`].
+pub fn revoke_token(data: &Path, key: SessionKey) -> Result<(), Error> {
+    let unknown = || Error::Refused(format!("there is no token {}; `adda token list` has them all", key.0));
+    let has = |session: &Session| session.key == key && session.kind == SessionKind::Bot;
+    let accounts = Offline::open(data)?.accounts()?;
+    let Some((account, _)) = accounts.iter().find(|(_, sessions)| sessions.iter().any(has)) else {
+        return Err(unknown());
+    };
+    let done = Beside::open(data, Absent::Refuse)?
+        .change(|connection| accounts::end_session(connection, account.id, key, &Timestamp::now()));
+    done.map_err(|error| match error {
+        ToolError::Account(_) => unknown(),
+        error => error.into(),
+    })?;
+    say(&format!("token {} of “{}” has ended: {HEEDED}", key.0, account.name))
+}
+
+/// What to do first, where accounts are required and nobody is an admin.
+///
+/// # Errors
+/// [`Error`].
+pub fn first_steps(data: &Path) -> Result<Option<String>, Error> {
+    if Offline::open(data)?.has_admin()? {
+        return Ok(None);
+    }
+    let file = shell_word(&data.display().to_string());
+    Ok(Some(format!(
+        "accounts are required, and nobody is an admin yet; to make one: adda user add NAME --role admin --data {file}"
+    )))
+}
+
+/// As a shell takes it for one word.
+fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn has_database(data: &Path) -> bool {
+    data.metadata().map_or(true, |file| file.len() > 0) && data.symlink_metadata().is_ok()
+}
+
+/// The account of exactly this name, so that no other is removed for a slip of the finger.
+fn find(database: &Offline, name: &Username) -> Result<Account, Error> {
+    match database.account(name)? {
+        Some(account) if account.name == *name => Ok(account),
+        Some(other) => Err(Error::Refused(format!("there is no account “{name}”; “{}” looks like it", other.name))),
+        None => Err(Error::Refused(format!("there is no account “{name}”"))),
+    }
+}
+
+fn exactly(connection: &rusqlite::Connection, name: &Username) -> Result<Account, AccountError> {
+    accounts::by_name(connection, name)?.filter(|account| account.name == *name).ok_or(AccountError::NotFound)
+}
+
+fn ask_and_hash(name: &Username) -> Result<PasswordHash, Error> {
+    let password = ask::new_password(name)?;
+    let hasher = Hasher::start().map_err(|error| Error::Refused(format!("failed to start a thread: {error}")))?;
+    hasher.hash(password, Instant::now() + HASH_WAIT).map_err(|error| Error::Refused(error.to_string()))
+}
+
+fn in_words(error: ToolError, name: &Username) -> Error {
+    match error {
+        ToolError::Account(AccountError::Taken) => taken(name),
+        ToolError::Account(AccountError::NotFound) => Error::Refused(format!("there is no account “{name}”")),
+        error => error.into(),
+    }
+}
+
+fn taken(name: &Username) -> Error {
+    Error::Refused(format!("the name “{name}” is taken, or looks like one that is"))
+}
+
+fn a(role: Role) -> &'static str {
+    match role {
+        Role::Guest => "a guest",
+        Role::User => "a user",
+        Role::Admin => "an admin",
+    }
+}
+
+/// A moment, to the second.
+fn second(ms: u64) -> String {
+    Timestamp::at(ms / 1_000 * 1_000).to_string().replace(".000", "")
+}
+
+fn warn_without_admin(has_admin: bool) {
+    if !has_admin {
+        tell("nobody is an admin now");
+    }
+}
+
+/// A sentence on standard output.
+fn say(sentence: &str) -> Result<(), Error> {
+    let mut line = String::new();
+    push_harmless(&mut line, sentence);
+    line.push('\n');
+    // What is done is done, whoever reads it.
+    let _ = print(&line);
+    Ok(())
+}
+
+/// A sentence on standard error; lost where that is closed.
+fn tell(sentence: &str) {
+    let mut line = String::from("adda: ");
+    push_harmless(&mut line, sentence);
+    line.push('\n');
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|source| Error::Write { path: "standard output".into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_to_a_shell() {
+        for (path, word) in [
+            ("adda.db", "adda.db"),
+            ("/srv/chat/adda-1.db", "/srv/chat/adda-1.db"),
+            ("my chat.db", "'my chat.db'"),
+            ("it's.db", r"'it'\''s.db'"),
+            ("$(x)", "'$(x)'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(path), word);
+        }
+    }
+
+    #[test]
+    fn a_moment_is_shown_to_the_second() {
+        assert_eq!(second(1_700_000_000_999), "2023-11-14T22:13:20Z");
+    }
+}

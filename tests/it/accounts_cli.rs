@@ -1,0 +1,658 @@
+//! `adda user` and `adda token`, as an operator has them: beside a server and without one, piped and on a terminal.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rusqlite::Connection;
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{DEADLINE, Server, Ws, clean, eventually};
+
+const PASSWORD: &str = "correct horse battery";
+
+fn adda(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adda"));
+    clean(&mut command).args(arguments);
+    command
+}
+
+/// What a command said, and how it ended.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    #[track_caller]
+    fn done(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.out
+    }
+
+    /// It must have refused in one sentence, with nothing on stdout.
+    #[track_caller]
+    fn refused(self, with: &str) {
+        assert_eq!((self.code, self.out.as_str()), (Some(1), ""), "{self:?}");
+        assert!(self.err.starts_with("adda: ") && self.err.lines().count() == 1 && self.err.contains(with), "{self:?}");
+    }
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// Starts it with a pipe as its standard input.
+#[track_caller]
+fn begin(command: &mut Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a process")
+}
+
+/// Runs it with these bytes as its standard input.
+#[track_caller]
+fn given(command: &mut Command, input: &[u8]) -> Said {
+    let mut child = begin(command);
+    // One that refuses before it reads is no failure here.
+    let _ = child.stdin.take().expect("its input").write_all(input);
+    child.wait_with_output().expect("its end").into()
+}
+
+struct Data(TempDir);
+
+impl Data {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// A database that a server has made, and left.
+    fn of_a_server() -> Self {
+        let data = Self::new();
+        let mut server = data.serve(&[]);
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait_exit(DEADLINE).code(), Some(0));
+        data
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("adda.db")
+    }
+
+    fn file(&self) -> String {
+        self.path().to_str().expect("a plain path").to_owned()
+    }
+
+    fn serve(&self, flags: &[&str]) -> Server {
+        Server::with(&[&["--data", &self.file()], flags].concat())
+    }
+
+    #[track_caller]
+    fn run(&self, arguments: &[&str], input: &str) -> Said {
+        given(adda(arguments).args(["--data", &self.file()]), input.as_bytes())
+    }
+
+    #[track_caller]
+    fn add(&self, name: &str, role: &str) -> String {
+        self.run(&["user", "add", name, "--role", role], &format!("{PASSWORD}\n")).done()
+    }
+
+    #[track_caller]
+    fn token(&self, name: &str, more: &[&str]) -> String {
+        let out = self.run(&[&["token", "create", name], more].concat(), "").done();
+        let token = out.strip_suffix('\n').expect("a line");
+        assert!(token.len() == 64 && token.bytes().all(|b| b.is_ascii_hexdigit()), "{out}");
+        token.to_owned()
+    }
+
+    #[track_caller]
+    fn listed(&self, what: &str) -> Vec<Value> {
+        let out = self.run(&[what, "list", "--format", "json"], "").done();
+        out.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
+    }
+
+    #[track_caller]
+    fn names(&self) -> Vec<String> {
+        self.listed("user").iter().map(|user| user["name"].as_str().expect("a name").to_owned()).collect()
+    }
+
+    /// All bytes of the database and what is beside it.
+    fn bytes(&self) -> Vec<u8> {
+        let files = fs::read_dir(self.0.path()).expect("a directory").map_while(Result::ok);
+        files.flat_map(|file| fs::read(file.path()).unwrap_or_default()).collect()
+    }
+
+    /// The database's own file. Reading a database that is in WAL mode may put SQLite's index of its WAL beside it.
+    fn stored(&self) -> Vec<u8> {
+        fs::read(self.path()).expect("a database")
+    }
+
+    #[track_caller]
+    fn assert_sound(&self) {
+        let out = self.run(&["doctor"], "").done();
+        assert!(out.contains("all is well"), "{out}");
+    }
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// Each with a server that runs, and without one.
+fn both_ways(check: impl Fn(&Data, Option<&Server>)) {
+    check(&Data::new(), None);
+    let data = Data::new();
+    let server = data.serve(&[]);
+    check(&data, Some(&server));
+}
+
+#[test]
+fn an_account_is_made_changed_listed_and_removed() {
+    both_ways(|data, _| {
+        let out = data.add("Rahim", "admin");
+        assert!(out.contains("“Rahim”, an admin"), "{out}");
+        data.add("করিম", "user");
+        assert_eq!(data.names(), ["Rahim", "করিম"]);
+        assert_eq!(data.listed("user")[0]["role"], "admin");
+        let out = data.run(&["user", "list"], "").done();
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(lines[0].starts_with("role") && lines[0].ends_with("name"), "{out}");
+        assert!(lines[1].starts_with("admin  20") && lines[1].ends_with("yes       Rahim"), "{out}");
+        assert!(lines[2].starts_with("user   20") && lines[2].ends_with("  করিম"), "{out}");
+        let said = data.run(&["user", "role", "Rahim", "user"], "");
+        assert!(said.err.contains("nobody is an admin now"), "{said:?}");
+        assert!(said.done().contains("“Rahim” is a user"));
+        data.run(&["user", "role", "করিম", "admin"], "").done();
+        let roles: Vec<Value> = data.listed("user").iter().map(|user| user["role"].clone()).collect();
+        assert_eq!(roles, ["user", "admin"]);
+        data.run(&["user", "remove", "Rahim", "--yes"], "").done();
+        assert_eq!(data.names(), ["করিম"]);
+        data.add("Rahim", "user");
+        data.assert_sound();
+    });
+}
+
+#[test]
+fn a_new_password_ends_the_logins_and_no_token() {
+    both_ways(|data, _| {
+        data.add("Rahim", "user");
+        data.token("Rahim", &[]);
+        let connection = Connection::open(data.path()).expect("a database");
+        let sql = "INSERT INTO sessions (token_hash, user_id, kind, label, created_ms, seen_ms)
+                   SELECT randomblob(32), id, 'login', '', 1, 1 FROM accounts";
+        connection.execute(sql, []).expect("a login");
+        let hash = || -> String {
+            let sql = "SELECT password_hash FROM accounts WHERE name = 'Rahim'";
+            connection.query_row(sql, [], |row| row.get(0)).expect("a hash")
+        };
+        let before = hash();
+        assert!(before.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{before}");
+        assert_eq!(data.listed("user")[0]["logins"], 1);
+        let out = data.run(&["user", "passwd", "Rahim"], "another one altogether\n").done();
+        assert!(out.contains("1 logins ended"), "{out}");
+        assert_ne!(hash(), before);
+        let user = &data.listed("user")[0];
+        assert_eq!((&user["logins"], &user["tokens"]), (&0.into(), &1.into()));
+    });
+}
+
+#[test]
+fn a_token_lets_a_bot_in_until_it_is_revoked() {
+    let data = Data::new();
+    let server = data.serve(&[]);
+    let token = data.token("Herald", &["--label", "the hourly news", "--expires", "90d"]);
+    let listed = data.listed("token");
+    let [it] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((&it["name"], &it["label"]), (&"Herald".into(), &"the hourly news".into()));
+    assert!(it["expires"].is_string() && it["used"].is_null(), "{it}");
+    assert_eq!(data.listed("user")[0]["has_password"], false);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    let mut bot = Ws::join(&server, &format!("/ws/tea/Herald?token={token}"));
+    assert_eq!(ana.expect("join")["username"], "Herald");
+    bot.say("news");
+    let message = ana.expect_text("news");
+    assert_eq!((&message["username"], &message["user_id"]), (&"Herald".into(), &data.listed("user")[0]["id"]));
+    let id = it["id"].to_string();
+    let out = data.run(&["token", "revoke", &id], "").done();
+    assert!(out.contains(&format!("token {id} of “Herald” has ended")), "{out}");
+    assert_eq!(data.listed("token"), Vec::<Value>::new());
+    data.run(&["token", "revoke", &id], "").refused("there is no token");
+    let stale = crate::support::http(
+        server.addr(),
+        format!(
+            "POST /api/rooms/tea/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: text/plain\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
+        ),
+    );
+    assert!((400..500).contains(&stale.status), "{}", stale.status);
+}
+
+#[test]
+fn tokens_are_listed_for_people() {
+    let data = Data::new();
+    data.token("Herald", &["--label", "news"]);
+    data.token("Clock", &["--expires", "12h"]);
+    data.token("Clock", &[]);
+    let out = data.run(&["token", "list"], "").done();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 4, "{out}");
+    assert!(lines[1].contains(" -  ") && lines[1].ends_with("Herald: news"), "{out}");
+    assert!(lines[2].matches('Z').count() == 2 && lines[2].ends_with("  Clock"), "{out}");
+    let out = data.run(&["token", "list", "Clock"], "").done();
+    assert!(out.lines().count() == 3 && !out.contains("Herald"), "{out}");
+    data.run(&["token", "list", "Nobody"], "").refused("there is no account “Nobody”");
+    data.assert_sound();
+}
+
+#[test]
+fn a_password_that_is_too_easy_is_refused_in_words_and_nothing_is_made() {
+    let data = Data::new();
+    let long = "x1".repeat(2_000);
+    for (password, words) in [
+        ("", "no password on standard input"),
+        ("short", "fewer than 8"),
+        ("\n", "fewer than 8"),
+        ("password123", "tried first"),
+        ("rahimuddin1", "is the name"),
+        (&long, "longer than 1024"),
+    ] {
+        data.run(&["user", "add", "Rahimuddin"], password).refused(words);
+        assert!(!data.path().exists(), "{words}");
+    }
+    given(adda(&["user", "add", "Rahim"]).args(["--data", &data.file()]), b"\xff\xfe12345678\n").refused("no text");
+    assert!(!data.path().exists());
+    data.add("Rahim", "user");
+    let before = data.stored();
+    data.run(&["user", "passwd", "Rahim"], "short\n").refused("fewer than 8");
+    assert!(data.stored() == before);
+}
+
+#[test]
+fn a_name_that_is_taken_or_looks_like_it_is_refused() {
+    both_ways(|data, _| {
+        data.add("admin", "admin");
+        data.add("রহিম", "user");
+        for name in ["admin", "Admin", "аdmin", "ａｄｍｉｎ", "রহিম", "Anonymous"] {
+            data.run(&["user", "add", name], &format!("{PASSWORD}\n")).refused("is taken");
+        }
+        data.run(&["token", "create", "Admin"], "").refused("is taken");
+        // What is removed or changed is called exactly as it is.
+        for arguments in [&["remove", "Admin", "--yes"][..], &["role", "Admin", "user"], &["passwd", "Admin"]] {
+            data.run(&[&["user"], arguments].concat(), PASSWORD).refused("“admin” looks like it");
+        }
+        data.run(&["user", "remove", "Nobody", "--yes"], "").refused("there is no account “Nobody”");
+        assert_eq!(data.names(), ["admin", "রহিম"]);
+        assert_eq!(data.listed("user")[0]["role"], "admin");
+    });
+}
+
+#[test]
+fn of_many_who_make_one_name_at_once_one_does() {
+    for begins_empty in [true, false] {
+        let data = if begins_empty { Data::new() } else { Data::of_a_server() };
+        let children: Vec<Child> =
+            (0..6).map(|_| begin(adda(&["user", "add", "Rahim"]).args(["--data", &data.file()]))).collect();
+        let ends: Vec<Said> = thread::scope(|scope| {
+            let waits: Vec<_> = children
+                .into_iter()
+                .map(|mut child| {
+                    scope.spawn(move || {
+                        let _ = child.stdin.take().expect("its input").write_all(PASSWORD.as_bytes());
+                        Said::from(child.wait_with_output().expect("its end"))
+                    })
+                })
+                .collect();
+            waits.into_iter().map(|wait| wait.join().expect("an end")).collect()
+        });
+        let (done, refused): (Vec<_>, Vec<_>) = ends.into_iter().partition(|said| said.code == Some(0));
+        assert_eq!(done.len(), 1, "{done:?} {refused:?}");
+        refused.into_iter().for_each(|said| said.refused("is taken"));
+        assert_eq!(data.names(), ["Rahim"]);
+        data.assert_sound();
+    }
+}
+
+#[test]
+fn a_command_waits_for_nobody_and_nobody_for_it() {
+    let data = Data::new();
+    // It waits for a password, and has nothing meanwhile.
+    let mut waiting = begin(adda(&["user", "add", "Rahim"]).args(["--data", &data.file()]));
+    let server = data.serve(&["--rate", "0"]);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    thread::scope(|scope| {
+        let adds = scope.spawn(|| (0..5).for_each(|number| drop(data.token(&format!("bot{number}"), &[]))));
+        for _ in 0..300 {
+            ana.say("tea");
+            ana.expect("text");
+        }
+        adds.join().expect("tokens");
+    });
+    waiting.stdin.take().expect("its input").write_all(PASSWORD.as_bytes()).expect("a password");
+    Said::from(waiting.wait_with_output().expect("its end")).done();
+    assert_eq!(data.names().len(), 6);
+    assert!(!server.log().contains("error"), "{}", server.log());
+    data.assert_sound();
+}
+
+#[test]
+fn nothing_secret_is_kept_logged_or_shown() {
+    let data = Data::new();
+    let server = data.serve(&["--log", "debug"]);
+    let mut child = begin(adda(&["user", "add", "Rahim"]).args(["--data", &data.file()]));
+    let process = child.id();
+    child.stdin.as_mut().expect("its input").write_all(PASSWORD.as_bytes()).expect("a password");
+    // It waits for the line's end, so it is there to be looked at.
+    for file in ["cmdline", "environ"] {
+        let shown = fs::read(format!("/proc/{process}/{file}")).expect("the process");
+        assert!(!holds(&shown, PASSWORD), "{file}");
+    }
+    let said = Said::from(child.wait_with_output().expect("its end"));
+    assert!(!format!("{said:?}").contains(PASSWORD), "{said:?}");
+    said.done();
+    let said = data.run(&["token", "create", "Herald"], "");
+    let token = said.out.trim().to_owned();
+    assert!(!said.err.contains(&token) && token.len() == 64, "{said:?}");
+    let lists = [data.run(&["token", "list"], ""), data.run(&["user", "list"], ""), data.run(&["doctor"], "")];
+    let bytes = data.bytes();
+    for secret in [PASSWORD, &token] {
+        assert!(!format!("{lists:?}").contains(secret) && !server.log().contains(secret));
+        assert!(!holds(&bytes, secret), "in the database");
+    }
+    assert!(holds(&bytes, "Herald"), "the files are read");
+}
+
+#[test]
+fn a_password_is_a_line_as_it_was_typed() {
+    let hashes: Arc<Mutex<HashSet<String>>> = Arc::default();
+    for (number, line) in ["  বৃষ্টি নামল আজ  \n", "  বৃষ্টি নামল আজ  \r\n", "  বৃষ্টি নামল আজ  "].iter().enumerate()
+    {
+        let data = Data::new();
+        data.run(&["user", "add", "করিম"], line).done();
+        let connection = Connection::open(data.path()).expect("a database");
+        let sql = "SELECT password_hash FROM accounts";
+        let hash: String = connection.query_row(sql, [], |row| row.get(0)).expect("a hash");
+        let verifies = |text: &str| {
+            let shown = adda::auth::password::Password::shown(text).expect("a password");
+            let stored = adda::auth::password::PasswordHash::stored(&hash);
+            let hasher = adda::auth::hasher::Hasher::start().expect("threads");
+            hasher.verify(shown, Some(stored), std::time::Instant::now() + DEADLINE).expect("a verdict")
+                != adda::auth::hasher::Verdict::Wrong
+        };
+        assert!(verifies("  বৃষ্টি নামল আজ  "), "{number}");
+        assert!(!verifies("বৃষ্টি নামল আজ"), "{number}");
+        assert!(hashes.lock().expect("a set").insert(hash.clone()), "each has its own salt");
+    }
+    let data = Data::new();
+    data.run(&["user", "add", "Karim"], "cafe\u{301} cre\u{300}me").done();
+    let connection = Connection::open(data.path()).expect("a database");
+    let hash: String =
+        connection.query_row("SELECT password_hash FROM accounts", [], |row| row.get(0)).expect("a hash");
+    let hasher = adda::auth::hasher::Hasher::start().expect("threads");
+    let shown = adda::auth::password::Password::shown("caf\u{e9} cr\u{e8}me").expect("a password");
+    let stored = adda::auth::password::PasswordHash::stored(&hash);
+    let verdict = hasher.verify(shown, Some(stored), std::time::Instant::now() + DEADLINE).expect("a verdict");
+    assert_ne!(verdict, adda::auth::hasher::Verdict::Wrong, "NFC");
+}
+
+#[test]
+fn what_is_no_database_of_ours_is_left_as_it_is() {
+    let data = Data::of_a_server();
+    let good = fs::read(data.path()).expect("a database");
+    let connection = |sql: &str| {
+        fs::remove_file(data.path()).expect("no database");
+        Connection::open(data.path()).expect("a database").execute_batch(sql).expect("a change");
+    };
+    let check = |words: &str| {
+        let before = data.stored();
+        for arguments in
+            [&["user", "add", "Rahim"][..], &["token", "create", "Bot"], &["user", "list"], &["token", "list"]]
+        {
+            let said = data.run(arguments, &format!("{PASSWORD}\n"));
+            assert!(said.err.contains(words), "{arguments:?} {said:?}");
+            said.refused("adda.db");
+            assert!(data.stored() == before, "{arguments:?} {words}");
+        }
+    };
+    connection("CREATE TABLE theirs (x); PRAGMA journal_mode = WAL;");
+    check("is not a database of adda");
+    fs::write(data.path(), "Dear grandmother, this is a letter. ".repeat(100)).expect("a file");
+    check("is not a database of adda");
+    fs::write(data.path(), "x").expect("a file");
+    check("is not a database of adda");
+    fs::write(data.path(), &good).expect("a database");
+    Connection::open(data.path()).expect("a database").execute_batch("PRAGMA user_version = 99").expect("a change");
+    check("was made by a newer adda");
+    fs::remove_file(data.path()).expect("no database");
+    for arguments in [&["user", "list"][..], &["token", "list"], &["user", "passwd", "Rahim"]] {
+        data.run(arguments, "").refused("No such file");
+        assert!(!data.path().exists());
+    }
+}
+
+#[test]
+fn an_older_database_is_brought_up_to_date_where_no_server_has_it() {
+    let data = Data::of_a_server();
+    let spoil = "DROP TABLE accounts; DROP TABLE looks; DROP TABLE sessions; DROP TABLE invitations; DROP TABLE mutes;
+        DROP TABLE bans; DROP TABLE room_settings; DROP TABLE room_members; PRAGMA user_version = 2; ALTER TABLE messages DROP COLUMN kind;
+        CREATE TABLE users (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, token_hash BLOB NOT NULL UNIQUE,
+            seen_ms INTEGER NOT NULL);
+        INSERT INTO users VALUES (1, randomblob(16), randomblob(32), 1);";
+    Connection::open(data.path()).expect("a database").execute_batch(spoil).expect("an older schema");
+    assert_eq!(data.names(), Vec::<String>::new());
+    let lock = fs::File::options().write(true).read(true).open(data.path()).expect("the file");
+    lock.lock().expect("as a server of an older adda has it");
+    let before = data.stored();
+    data.run(&["user", "add", "Rahim"], &format!("{PASSWORD}\n")).refused("has the schema of an older adda");
+    assert!(data.stored() == before);
+    drop(lock);
+    data.add("Rahim", "user");
+    let out = data.run(&["doctor"], "").done();
+    assert!(out.contains("1 accounts, 1 guests") && out.contains("all is well"), "{out}");
+}
+
+#[test]
+fn doctor_tells_what_is_wrong_with_accounts() {
+    let sound = Data::new();
+    sound.add("Rahim", "user");
+    sound.token("Herald", &[]);
+    sound.assert_sound();
+    let good = fs::read(sound.path()).expect("a database");
+    for (spoil, finding) in [
+        ("DELETE FROM accounts WHERE name = 'Herald'", "1 sessions are of an account that is not there"),
+        ("DELETE FROM accounts WHERE name = 'Herald'", "looks of names are of an account that is not there"),
+        ("UPDATE sessions SET kind = 'guest'", "1 sessions of guests are of an account"),
+        ("UPDATE sessions SET token_hash = x'00'", "1 sessions have no hash of a token"),
+        ("DELETE FROM looks", "2 accounts have a name that anybody can take"),
+        ("UPDATE accounts SET password_hash = 'plain'", "2 accounts have a password that nobody can show"),
+    ] {
+        let data = Data::new();
+        fs::write(data.path(), &good).expect("a database");
+        let connection = Connection::open(data.path()).expect("a database");
+        connection.execute_batch(&format!("PRAGMA foreign_keys = OFF; {spoil}")).expect("a change");
+        drop(connection);
+        let said = data.run(&["doctor"], "");
+        assert!(said.code == Some(1) && said.out.contains(finding), "{spoil}: {said:?}");
+    }
+    let copy = sound.0.path().join("copy.db");
+    sound.run(&["backup", copy.to_str().expect("a plain path")], "").done();
+    let out = given(&mut adda(&["user", "list", "--data", copy.to_str().expect("a plain path")]), b"").done();
+    assert_eq!(out.lines().count(), 3, "{out}");
+    sound.run(&["export"], "").done();
+}
+
+#[test]
+fn what_makes_no_sense_is_exit_2() {
+    let data = Data::new();
+    for arguments in [
+        &["user"][..],
+        &["user", "add"],
+        &["user", "add", ""],
+        &["user", "add", "\u{202e}x"],
+        &["user", "add", "Rahim", "--role", "guest"],
+        &["user", "add", "Rahim", "--password", "x"],
+        &["user", "add", "Rahim", PASSWORD],
+        &["user", "role", "Rahim"],
+        &["user", "role", "Rahim", "king"],
+        &["user", "list", "--format", "xml"],
+        &["user", "add", "Rahim", "--data", ":memory:"],
+        &["token", "create"],
+        &["token", "create", "Bot", "--expires", "0d"],
+        &["token", "create", "Bot", "--expires", "soon"],
+        &["token", "create", "Bot", "--label", "a\nb"],
+        &["token", "revoke", "x"],
+    ] {
+        let said = given(adda(arguments).current_dir(data.0.path()), b"");
+        assert!(said.code == Some(2) && said.out.is_empty(), "{arguments:?}: {said:?}");
+        assert!(!data.path().exists(), "{arguments:?}");
+    }
+    data.add("Rahim", "user");
+    let said = data.run(&["user", "remove", "Rahim"], "y\n");
+    assert!(said.code == Some(2) && said.err.contains("--yes"), "{said:?}");
+    assert_eq!(data.names(), ["Rahim"]);
+}
+
+#[test]
+fn the_first_run_with_accounts_required_says_what_to_do() {
+    let data = Data::new();
+    let steps = |server: &mut Server| {
+        assert_eq!(server.get("/healthz").status, 200);
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait_exit(DEADLINE).code(), Some(0));
+        server.rest_of_stdout().join("\n")
+    };
+    let said = steps(&mut data.serve(&["--accounts", "required"]));
+    let command = said.split_once("to make one: adda ").map(|(_, command)| command.trim().to_owned());
+    let command = command.unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(command, format!("user add NAME --role admin --data {}", data.file()));
+    // The command is right as it stands.
+    given(&mut adda(&command.split(' ').collect::<Vec<_>>()), PASSWORD.as_bytes()).done();
+    for flags in [&["--accounts", "required"][..], &["--accounts", "optional"]] {
+        let said = steps(&mut data.serve(flags));
+        assert!(!said.contains("user add"), "{said}");
+    }
+}
+
+/// A terminal with a shell's place before it, on which a command runs.
+struct Terminal {
+    ours: fs::File,
+    theirs: OwnedFd,
+    child: Child,
+    shown: Arc<Mutex<String>>,
+}
+
+impl Terminal {
+    fn run(arguments: &[&str]) -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+        grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("its other end");
+        let name = ptsname(&ours, Vec::new()).expect("its name").into_string().expect("a plain path");
+        let theirs: OwnedFd = fs::File::options().read(true).write(true).open(name).expect("its other end").into();
+        let stdio = || Stdio::from(theirs.try_clone().expect("a descriptor"));
+        let mut command = Command::new("setsid");
+        clean(&mut command).args(["--ctty", env!("CARGO_BIN_EXE_adda")]).args(arguments);
+        let child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().expect("setsid");
+        let shown = Arc::new(Mutex::new(String::new()));
+        let ours = fs::File::from(ours);
+        let (mut reader, sink) = (ours.try_clone().expect("a descriptor"), Arc::clone(&shown));
+        thread::spawn(move || {
+            let mut bytes = [0; 1024];
+            while let Ok(count @ 1..) = reader.read(&mut bytes) {
+                sink.lock().expect("the text").push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        });
+        Self { ours, theirs, child, shown }
+    }
+
+    fn text(&self) -> String {
+        self.shown.lock().expect("the text").clone()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, text: &str) {
+        eventually(&format!("the terminal shows {text}"), DEADLINE, || self.text().contains(text));
+    }
+
+    fn write(&mut self, text: &str) {
+        self.ours.write_all(text.as_bytes()).expect("a terminal");
+    }
+
+    fn echoes(&self) -> bool {
+        use rustix::termios::{LocalModes, tcgetattr};
+        tcgetattr(&self.theirs).expect("its modes").local_modes.contains(LocalModes::ECHO | LocalModes::ICANON)
+    }
+
+    fn end(&mut self) -> Option<i32> {
+        self.child.wait().expect("its end").code()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn on_a_terminal_a_password_is_asked_for_twice_and_not_shown() {
+    let data = Data::new();
+    let mut terminal = Terminal::run(&["user", "add", "Rahim", "--data", &data.file()]);
+    terminal.wait_for("Password for Rahim: ");
+    assert!(!terminal.echoes());
+    terminal.write(&format!("{PASSWORD}\n"));
+    terminal.wait_for("The same again: ");
+    assert!(!terminal.echoes());
+    terminal.write(&format!("{PASSWORD}\n"));
+    assert_eq!(terminal.end(), Some(0), "{}", terminal.text());
+    terminal.wait_for("made “Rahim”");
+    assert!(terminal.echoes() && !terminal.text().contains("horse"), "{}", terminal.text());
+    let mut terminal = Terminal::run(&["user", "passwd", "Rahim", "--data", &data.file()]);
+    terminal.wait_for("Password for Rahim: ");
+    terminal.write("one good password\n");
+    terminal.wait_for("The same again: ");
+    terminal.write("one god password\n");
+    assert_eq!(terminal.end(), Some(1));
+    terminal.wait_for("are not the same");
+    assert!(terminal.echoes());
+}
+
+#[test]
+fn a_signal_while_a_password_is_typed_puts_the_terminal_back() {
+    for by_key in [true, false] {
+        let data = Data::new();
+        let mut terminal = Terminal::run(&["user", "add", "Rahim", "--data", &data.file()]);
+        terminal.wait_for("Password for Rahim: ");
+        assert!(!terminal.echoes());
+        if by_key {
+            terminal.write("half a pass\u{3}");
+        } else {
+            let process = rustix::process::Pid::from_child(&terminal.child);
+            rustix::process::kill_process(process, Signal::TERM).expect("a signal");
+        }
+        assert_eq!(terminal.end(), Some(if by_key { 130 } else { 143 }), "{}", terminal.text());
+        assert!(terminal.echoes() && !data.path().exists());
+    }
+}
+
+#[test]
+fn on_a_terminal_one_is_asked_before_an_account_goes() {
+    let data = Data::new();
+    data.add("Rahim", "user");
+    for (answer, code, left) in [("n\n", 1, 1), ("\n", 1, 1), ("yes\n", 0, 0)] {
+        let mut terminal = Terminal::run(&["user", "remove", "Rahim", "--data", &data.file()]);
+        terminal.wait_for("Remove “Rahim”, with all its sessions and tokens? [y/N] ");
+        terminal.write(answer);
+        assert_eq!(terminal.end(), Some(code), "{answer:?}");
+        assert_eq!(data.names().len(), left, "{answer:?}");
+    }
+}
