@@ -276,8 +276,8 @@ fn what_the_operator_demands_holds_on_every_road() {
         let mut people = People::new();
         let tokens: Vec<_> = Role::ALL.iter().map(|role| (*role, people.somebody(role.as_str(), *role).1)).collect();
         people.session(UserId(Uuid::new_v4()), SessionKind::Guest);
-        let running = people.serve_within(accounts, registration);
-        let address = running.address();
+        let server = people.serve(&["--accounts", accounts.as_str(), "--registration", registration.as_str()]);
+        let address = server.addr();
         for (role, token) in &tokens {
             let its = Circumstances { accounts, registration, ..Circumstances::default() };
             let status = |action, success| may(*role, action, &its).map_or_else(status_of, |()| success);
@@ -309,6 +309,5 @@ fn what_the_operator_demands_holds_on_every_road() {
         if accounts == Accounts::Required {
             assert_eq!(stranger.json()["error"], "one must be logged in here");
         }
-        running.stop();
     }
 }

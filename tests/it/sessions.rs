@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use adda::role::{Accounts, Registration, Role};
+use adda::role::{Registration, Role};
 use serde_json::{Value, json};
 
 use crate::support::Asked::{ByBearer, ByCookie, Plainly};
@@ -202,8 +202,8 @@ fn one_registers_as_the_operator_wants_it() {
     for registration in [Registration::Open, Registration::Invite, Registration::Closed] {
         let mut people = People::new();
         let (_, admin) = people.somebody("admin", Role::Admin);
-        let running = people.serve_within(Accounts::Required, registration);
-        let address = running.address();
+        let server = people.serve(&["--accounts", "required", "--registration", registration.as_str()]);
+        let address = server.addr();
         let register = |name: &str, password: &str, code: Option<&str>| {
             let mut asked = json!({"username": name, "password": password});
             if let Some(code) = code {
@@ -221,7 +221,6 @@ fn one_registers_as_the_operator_wants_it() {
             assert_eq!(register("rahim", PASSWORD, Some(&"0".repeat(64))).status, 403);
         }
         if registration == Registration::Closed {
-            running.stop();
             continue;
         }
         assert_eq!(register("Аdmin", PASSWORD, code.as_deref()).status, 409);
@@ -235,7 +234,6 @@ fn one_registers_as_the_operator_wants_it() {
             let left = request(address, ByBearer(&admin), "GET", "/api/invitations", None);
             assert_eq!(left.json(), json!({"data": []}));
         }
-        running.stop();
     }
 }
 

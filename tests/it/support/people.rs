@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use adda::auth::hasher::Hasher;
 use adda::auth::password::{Password, PasswordHash};
-use adda::config::{Config, Data, Durability};
+use adda::config::Durability;
 use adda::model::{Timestamp, UserId, Username};
-use adda::role::{Accounts, Registration, Role};
+use adda::role::Role;
 use adda::store::accounts::{self, Account, AccountError, NewSession, SessionKind};
 use adda::store::{Database, TokenHash};
 use rusqlite::Connection;
@@ -79,13 +79,6 @@ impl People {
         let data = self.data();
         let data = data.to_str().expect("a path in UTF-8");
         Server::with(&[&["--data", data, "--rate", "0"], flags].concat())
-    }
-
-    /// A server of these people within this process, for how one comes to an account and whether one must.
-    #[track_caller]
-    pub fn serve_within(&self, accounts: Accounts, registration: Registration) -> adda::Running {
-        let (listen, data) = (SocketAddr::from(([127, 0, 0, 1], 0)), Data::File(self.data()));
-        adda::start(Config { listen, data, accounts, registration, ..Config::default() }).expect("a server")
     }
 }
 
