@@ -10,13 +10,13 @@ use adda::config::Durability;
 use adda::model::{Timestamp, UserId, Username};
 use adda::role::Role;
 use adda::store::accounts::{self, Account, AccountError, NewSession, SessionKind};
-use adda::store::{Database, TokenHash};
+use adda::store::{Database, OpenError, TokenHash};
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{Response, Server, http};
+use super::{DEADLINE, Response, Server, eventually, http};
 
 /// See the head of this file. People are made before a server is started.
 pub struct People {
@@ -38,7 +38,16 @@ impl People {
     /// Changes the database as no road does.
     #[track_caller]
     pub fn change<T>(&self, change: impl FnOnce(&Connection) -> Result<T, AccountError>) -> T {
-        let (_database, connection) = Database::open(&self.data(), Durability::Normal).expect("a database");
+        // A process that another test is just starting may hold the lock until it is itself.
+        let mut opened = None;
+        eventually("the database is free", DEADLINE, || {
+            opened = match Database::open(&self.data(), Durability::Normal) {
+                Err(OpenError::InUse(_)) => None,
+                opened => Some(opened.expect("a database")),
+            };
+            opened.is_some()
+        });
+        let (_database, connection) = opened.expect("it was opened");
         change(&connection).expect("the change is made")
     }
 
