@@ -13,6 +13,7 @@ mod gate;
 mod history;
 mod hostile_heads;
 mod house;
+mod lease;
 mod limits;
 mod moderation;
 mod origin;

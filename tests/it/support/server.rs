@@ -211,8 +211,9 @@ pub fn clean(command: &mut Command) -> &mut Command {
             command.env_remove(name);
         }
     }
-    // A test that wants a file says so with `--data`.
-    command.env("ADDA_DATA", ":memory:")
+    // A test that wants a file says so with `--data`, and one that wants lost connections to keep their place, with
+    // `--lease`.
+    command.env("ADDA_DATA", ":memory:").env("ADDA_LEASE", "0")
 }
 
 /// The binary, where a user that owns nothing can run it, too.

@@ -1,0 +1,124 @@
+//! A connection that is lost keeps its place for a while, and somebody who is here twice is one person.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Server, Ws};
+
+fn coming_and_going(frames: &[Value]) -> Vec<(&str, &str)> {
+    let seen = frames.iter().filter(|frame| frame["type"] == "join" || frame["type"] == "leave");
+    seen.map(|frame| (frame["type"].as_str().expect("a type"), frame["username"].as_str().expect("a name"))).collect()
+}
+
+/// All that came up to a text.
+fn until_text(ws: &mut Ws, content: &str) -> Vec<Value> {
+    let mut frames = Vec::new();
+    loop {
+        let frame = ws.next_frame();
+        let is_last = frame["content"] == content;
+        frames.push(frame);
+        if is_last {
+            return frames;
+        }
+    }
+}
+
+/// Somebody new: their connection, and the token to come back with.
+fn arrive(server: &Server, target: &str) -> (Ws, String) {
+    let mut ws = Ws::connect(server, target);
+    let welcome = ws.expect("welcome");
+    let token = welcome["token"].as_str().expect("a token").to_owned();
+    (ws, token)
+}
+
+#[test]
+fn a_phone_that_flaps_is_neither_seen_nor_misses_anything() {
+    let server = Server::with(&["--lease", "60s", "--rate", "0"]);
+    let mut ben = Ws::join(&server, "/ws/tea/Ben");
+    let (mut ana, token) = arrive(&server, "/ws/tea/Ana");
+    ana.say("here");
+    let mut last = ana.expect_text("here")["id"].as_str().expect("an id").to_owned();
+    ben.expect("join");
+    ben.expect_text("here");
+    for round in 0..10 {
+        // Gone without a word.
+        drop(ana);
+        let missed = format!("while away {round}");
+        ben.say(&missed);
+        assert_eq!(coming_and_going(&until_text(&mut ben, &missed)), []);
+        let listed = server.get("/api/rooms/tea").json();
+        assert_eq!(listed["data"]["client_count"], 2, "{listed}");
+        ana = Ws::connect(&server, &format!("/ws/tea/Ana?token={token}&after={last}"));
+        let welcome = ana.expect("welcome");
+        assert_eq!((&welcome["member_count"], &welcome["reset"]), (&Value::from(2), &Value::from(false)), "{welcome}");
+        ana.expect_text(&missed);
+        ana.say("back");
+        last = ana.expect_text("back")["id"].as_str().expect("an id").to_owned();
+        assert_eq!(coming_and_going(&until_text(&mut ben, "back")), []);
+    }
+    // One who says farewell has gone at once, however many connections were lost before.
+    ana.close(1000);
+    server.wait_for_metric("members", 1);
+}
+
+#[test]
+fn who_does_not_come_back_has_gone_when_the_time_is_over() {
+    let server = Server::with(&["--lease", "300ms"]);
+    let mut ben = Ws::join(&server, "/ws/tea/Ben");
+    let ana = Ws::join(&server, "/ws/tea/Ana");
+    ben.expect("join");
+    drop(ana);
+    assert_eq!(ben.expect("leave")["username"], "Ana");
+    assert_eq!(server.get("/api/rooms/tea").json()["data"]["client_count"], 1);
+}
+
+#[test]
+fn a_farewell_is_a_leave_at_once() {
+    let server = Server::with(&["--lease", "60s"]);
+    let mut ben = Ws::join(&server, "/ws/tea/Ben");
+    Ws::join(&server, "/ws/tea/Ana").close(1000);
+    ben.expect("join");
+    ben.expect("leave");
+    // A page that is left or loaded anew closes with 1001, and may be back.
+    Ws::join(&server, "/ws/tea/Eva").close(1001);
+    ben.expect("join");
+    ben.say("still here?");
+    assert_eq!(coming_and_going(&until_text(&mut ben, "still here?")), []);
+    assert_eq!(server.get("/api/rooms/tea").json()["data"]["client_count"], 2);
+}
+
+#[test]
+fn somebody_who_is_here_twice_is_one_person() {
+    let server = Server::with(&["--lease", "0"]);
+    let mut ben = Ws::join(&server, "/ws/tea/Ben");
+    let (mut first, token) = arrive(&server, "/ws/tea/Ana");
+    ben.expect("join");
+    let mut second = Ws::connect(&server, &format!("/ws/tea/Ana?token={token}"));
+    let welcome = second.expect("welcome");
+    assert_eq!(welcome["member_count"], 2, "{welcome}");
+    assert_eq!(welcome["members"].as_array().map(Vec::len), Some(2), "{welcome}");
+    first.say("one");
+    second.expect_text("one");
+    assert_eq!(coming_and_going(&until_text(&mut ben, "one")), []);
+    first.close(1000);
+    second.say("two");
+    assert_eq!(coming_and_going(&until_text(&mut ben, "two")), []);
+    second.close(1000);
+    assert_eq!(ben.expect("leave")["username"], "Ana");
+    // Two guests of one name are two.
+    let _one = Ws::join(&server, "/ws/tea/Eva");
+    let _other = Ws::join(&server, "/ws/tea/Eva");
+    ben.expect("join");
+    ben.expect("join");
+    assert_eq!(server.get("/api/rooms/tea").json()["data"]["client_count"], 3);
+}
+
+#[test]
+fn a_lease_is_no_reason_to_stop_late() {
+    let mut server = Server::with(&["--lease", "300s"]);
+    drop(Ws::join(&server, "/ws/tea/Ana"));
+    server.wait_for_metric("members", 0);
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.wait_exit(Duration::from_secs(5)).code(), Some(0));
+}
