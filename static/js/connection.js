@@ -16,9 +16,11 @@ const CLOSE_POLICY = 1008;
 const CLOSE_OVER_CAPACITY = 1013;
 
 export class Connection {
+  #prepare;
   #address;
   #onStatus;
   #onFrame;
+  #attempt = null;
   #socket = null;
   #status = "connecting";
   #attempts = 0;
@@ -30,9 +32,11 @@ export class Connection {
   #wentOffline = false;
   #ended = new AbortController();
 
-  // `address` gives the URL for each attempt; `onStatus` hears "connecting", "online" or "waiting", and the close
+  // `prepare` does what must be done before each attempt, or fails with the close code of an attempt that failed, if
+  // with any; it may also end all attempts by `stop`. `address` gives the URL for each attempt; `onStatus` hears "connecting", "online" or "waiting", and the close
   // code of what was lost; `onFrame` hears each frame.
-  constructor({ address, onStatus, onFrame }) {
+  constructor({ prepare, address, onStatus, onFrame }) {
+    this.#prepare = prepare;
     this.#address = address;
     this.#onStatus = onStatus;
     this.#onFrame = onFrame;
@@ -66,7 +70,6 @@ export class Connection {
 
   // Gives up a socket that may be dead without showing it. Resuming costs little, waiting on a dead one a minute.
   renew() {
-    this.#abandon();
     this.#open();
   }
 
@@ -77,12 +80,21 @@ export class Connection {
   }
 
   #open() {
-    clearTimeout(this.#retryTimer);
+    this.#abandon();
     this.#wentOffline = false;
-    const socket = new WebSocket(this.#address());
-    this.#socket = socket;
+    const attempt = new AbortController();
+    this.#attempt = attempt;
     this.#tell("connecting");
     this.#welcomeTimer = setTimeout(() => this.#lose(), WELCOME_WAIT_MS);
+    this.#prepare(attempt.signal).then(
+      () => this.#attempt === attempt && this.#connect(),
+      (error) => this.#attempt === attempt && this.#lose(error.code),
+    );
+  }
+
+  #connect() {
+    const socket = new WebSocket(this.#address());
+    this.#socket = socket;
     socket.onmessage = ({ data }) => this.#socket === socket && this.#hear(data);
     socket.onclose = ({ code }) => this.#socket === socket && this.#lose(code);
   }
@@ -121,6 +133,8 @@ export class Connection {
   #abandon() {
     clearTimeout(this.#welcomeTimer);
     clearTimeout(this.#retryTimer);
+    this.#attempt?.abort();
+    this.#attempt = null;
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();

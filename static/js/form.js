@@ -2,11 +2,19 @@
 
 import { checkName, checkRoom } from "./names.js";
 
+// Why the server does not let one in, by its code.
+const REFUSALS = new Map([
+  ["bad_name", "refused.name"],
+  ["login", "refused.login"],
+  ["forbidden", "refused.forbidden"],
+]);
+
 export class JoinForm {
   #form;
   #fields;
   #lang;
   #onJoin;
+  #refusal = null;
 
   // `onJoin` hears a name and a room that are fit to be sent.
   constructor({ form, lang, onJoin }) {
@@ -23,13 +31,22 @@ export class JoinForm {
     });
     // What was found wrong is checked again with every key, but nobody is corrected in the middle of a first try.
     for (const field of this.#fields.values()) {
-      field.input.addEventListener("input", () => field.told && this.#check(field));
+      field.input.addEventListener("input", () => this.#changed(field));
     }
   }
 
   fill({ name, room }) {
     this.#fields.get("name").input.value = name;
     this.#fields.get("room").input.value = room;
+  }
+
+  // Says beside the name why the server does not let its bearer in: in words of ours, or else in the server's.
+  refuse(code, sentence) {
+    this.#refusal = { code, sentence };
+    const name = this.#fields.get("name");
+    name.told = true;
+    this.#check(name);
+    name.input.focus();
   }
 
   setRoom(room) {
@@ -44,6 +61,7 @@ export class JoinForm {
   submit() {
     const values = new Map();
     let firstWrong = null;
+    this.#refusal = null;
     for (const [key, field] of this.#fields) {
       field.told = true;
       const value = this.#check(field);
@@ -58,12 +76,24 @@ export class JoinForm {
     for (const field of this.#fields.values()) if (field.told) this.#check(field);
   }
 
+  #changed(field) {
+    if (field.key === "name") this.#refusal = null;
+    if (field.told) this.#check(field);
+  }
+
+  #refusalText({ code, sentence }) {
+    const key = REFUSALS.get(code);
+    return key ? this.#lang.t(key) : this.#lang.t("refused.other", { sentence });
+  }
+
   // The value if it will do; otherwise says beside the field why not.
   #check(field) {
     const { value, problem, max } = field.check(field.input.value);
-    const sentence = problem ? this.#lang.t(`wrong.${field.key}.${problem}`, { max }) : "";
+    const refusal = field.key === "name" ? this.#refusal : null;
+    let sentence = problem ? this.#lang.t(`wrong.${field.key}.${problem}`, { max }) : "";
+    if (refusal && !problem) sentence = this.#refusalText(refusal);
     if (field.wrong.textContent !== sentence) field.wrong.textContent = sentence;
-    field.input.setAttribute("aria-invalid", String(Boolean(problem)));
+    field.input.setAttribute("aria-invalid", String(sentence !== ""));
     return value;
   }
 }

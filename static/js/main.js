@@ -146,6 +146,10 @@ class Page {
       store: choices,
       onStatus: (status, code) => this.#showStatus({ status, code }),
       onMessage: () => this.#count(),
+      onRefused: ({ code, message }) => {
+        this.#leave();
+        this.#form.refuse(code, message);
+      },
     });
     this.#visit.start();
     this.#views.composer.focus();

@@ -63,7 +63,7 @@ class Store {
   }
 }
 
-// Choices, who we are to the server, and messages on their way: shared by all tabs of this browser.
+// Choices, whom we have been to the server, and messages on their way: shared by all tabs of this browser.
 export const choices = new Store("localStorage");
 // What belongs to this tab and must outlive a reload: the room it is in, the draft.
 export const tab = new Store("sessionStorage");

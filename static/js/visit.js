@@ -3,6 +3,7 @@
 import { Connection } from "./connection.js";
 import { isMessage } from "./history.js";
 import { Outbox } from "./outbox.js";
+import { Refused, Session } from "./session.js";
 import { TypingNotice } from "./typing.js";
 import { Unsent, newNonce } from "./unsent.js";
 
@@ -10,25 +11,29 @@ import { Unsent, newNonce } from "./unsent.js";
 const HISTORY = 50;
 // `welcome` says how far the past goes, so its end is seen. If it never comes, we don't wait for it for ever.
 const REPLAY_WAIT_MS = 3_000;
-// A server that has forgotten our token makes us somebody new; so many of our former ids are kept.
+// A server that has forgotten our session makes us somebody new; so many of our former ids are kept.
 const SELVES_MAX = 50;
 // The server at this address; another one may be beside it, behind the same host.
 const SERVER = new URL(".", document.baseURI).pathname;
-// Who we are to it, and whom we have been.
+// A guest's token from before the session was a cookie, and whom we have been.
 const TOKEN_KEY = `token.${SERVER}`;
 const SELVES_KEY = `selves.${SERVER}`;
+const CLOSE_POLICY = 1008;
 
 export class Visit {
   #name;
+  #session;
   #room;
   #views;
   #store;
   #onStatus;
   #onMessage;
+  #onRefused;
   #connection;
   #unsent;
   #outbox;
   #notice;
+  #isOnline = false;
   #self = null;
   #selves;
   // The last stored frame seen, to resume after.
@@ -38,16 +43,20 @@ export class Visit {
   #replayTimer;
 
   // `views` are the timeline, its past, people, typing line and composer; `store` is the browser's, for all its tabs:
-  // who we are and what is unsent; `onStatus` hears the connection's; `onMessage` hears of each message of others.
-  constructor({ name, room, views, store, onStatus, onMessage }) {
+  // whom we have been and what is unsent; `onStatus` hears the connection's; `onMessage` hears of each message of
+  // others; `onRefused` hears why we are not let in, and that asking again would not help.
+  constructor({ name, room, views, store, onStatus, onMessage, onRefused }) {
     this.#name = name;
     this.#room = room;
     this.#views = views;
     this.#store = store;
     this.#onStatus = onStatus;
     this.#onMessage = onMessage;
+    this.#onRefused = onRefused;
+    this.#session = new Session({ name, store, tokenKey: TOKEN_KEY });
     this.#selves = new Set(store.get(SELVES_KEY) ?? []);
     this.#connection = new Connection({
+      prepare: (signal) => this.#ensureSession(signal),
       address: () => this.#address(),
       onStatus: (status, code) => this.#statusChanged(status, code),
       onFrame: (frame) => this.#hear(frame),
@@ -96,19 +105,31 @@ export class Visit {
     this.#views.typing.clear();
   }
 
+  async #ensureSession(signal) {
+    try {
+      await this.#session.ensure(signal);
+    } catch (error) {
+      if (error instanceof Refused && !signal.aborted) this.#onRefused(error);
+      throw error;
+    }
+  }
+
+  // No secret is in it: addresses end up in logs.
   #address() {
     const url = new URL("ws", document.baseURI);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.searchParams.set("room", this.#room);
     url.searchParams.set("username", this.#name);
     url.searchParams.set("history", HISTORY);
-    const token = this.#store.get(TOKEN_KEY);
-    if (typeof token === "string") url.searchParams.set("token", token);
     if (this.#last) url.searchParams.set("after", this.#last.id);
     return url;
   }
 
   #statusChanged(status, code) {
+    // What is lost before it was online, or by the server's will, may have been refused for want of a session: a page
+    // is not told why its WebSocket was not let in.
+    if (status === "waiting" && (!this.#isOnline || code === CLOSE_POLICY)) this.#session.doubt();
+    this.#isOnline = status === "online";
     if (status !== "online") {
       clearTimeout(this.#replayTimer);
       this.#outbox.close();
@@ -141,7 +162,7 @@ export class Visit {
   }
 
   #welcomed({ user_id: self, token, members, member_count: total, seq, reset, limits }) {
-    if (typeof token === "string") this.#store.set(TOKEN_KEY, token);
+    if (typeof token === "string") this.#session.adopt(token);
     this.#become(self);
     this.#views.people.reset(members, total, self);
     if (limits) this.#views.composer.limit(limits.content_bytes);

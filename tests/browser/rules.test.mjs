@@ -9,7 +9,7 @@ import { STATIC } from "./support.mjs";
 
 // A module imports only from lower layers.
 const LAYERS = [
-  ["storage.js", "names.js", "lang.js", "marks.js", "connection.js", "history.js", "unsent.js"],
+  ["storage.js", "names.js", "lang.js", "marks.js", "connection.js", "history.js", "session.js", "unsent.js"],
   ["people.js", "typing.js", "composer.js", "rooms.js", "form.js", "past.js", "outbox.js"],
   ["timeline.js", "search.js", "visit.js"],
   ["main.js"],

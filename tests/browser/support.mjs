@@ -49,6 +49,7 @@ after(async () => (await launched)?.close());
 // A test with a server, a browser and nobody there yet. When it is over everything it started is ended, and nothing
 // may have gone wrong in any page. `losesServer` lets the browser complain of what it could not get, and gives the
 // server a file for what it must remember, as does `keepsMuch`: without one it keeps the latest messages only.
+// `refuses` lets the browser complain of a request that the server refuses, as it does of any.
 export function scene(name, options, act) {
   test(name, { timeout: 90_000 }, async () => {
     const adda = new Adda(options);
@@ -98,16 +99,18 @@ class Adda {
   base = "";
   #flags;
   #losesServer;
+  #refuses;
   #hasFile;
   #directory = null;
   #process = null;
   #contexts = [];
   #bots = [];
 
-  constructor({ flags = [], losesServer = false, keepsMuch = false }) {
+  constructor({ flags = [], losesServer = false, keepsMuch = false, refuses = false }) {
     this.#hasFile = losesServer || keepsMuch;
     this.#flags = flags;
     this.#losesServer = losesServer;
+    this.#refuses = refuses;
   }
 
   // Starts the server; after a loss on the port that it had before, so that pages find it again.
@@ -171,7 +174,8 @@ class Adda {
     page.on("console", (message) => {
       const text = message.text();
       const lost = /WebSocket connection to .* failed|Failed to load resource/.test(text);
-      if (["error", "warning"].includes(message.type()) && !(lost && this.#losesServer)) this.complaints.push(text);
+      const refused = /Failed to load resource: .* status of 40[13]/.test(text);
+      if (["error", "warning"].includes(message.type()) && !(lost && this.#losesServer) && !(refused && this.#refuses)) this.complaints.push(text);
     });
     const person = new Person(page);
     await prepare?.(page);

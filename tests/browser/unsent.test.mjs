@@ -5,7 +5,6 @@ import assert from "node:assert/strict";
 
 import { enterWired, scene, wire } from "./support.mjs";
 
-const TOKEN = "adda.token./";
 const DAY_MS = 24 * 60 * 60 * 1000;
 
 // What the browser keeps of unsent messages.
@@ -214,8 +213,7 @@ scene("what was written under another name is shown, and goes out only if one sa
 });
 
 // Makes the server forget who we are, as far as this page can tell.
-const forgetUs = (person) =>
-  person.page.evaluate((key) => localStorage.setItem(key, JSON.stringify("A".repeat(43))), TOKEN);
+const forgetUs = (person) => person.page.context().clearCookies();
 
 scene("as somebody new one is asked about a message whose fate is unknown, and what never left goes out", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");

@@ -1,0 +1,130 @@
+// Who one is here: a session in a cookie, and nothing of it in an address.
+
+import assert from "node:assert/strict";
+
+import { enterWired, scene } from "./support.mjs";
+
+// Where pages kept a guest's token before there was a cookie.
+const TOKEN = "adda.token./";
+const OPEN = { flags: ["--registration", "open"], refuses: true };
+
+const register = async (adda, username) => {
+  const answer = await fetch(`${adda.base}/api/accounts`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ username, password: "tea with seven cardamoms" }),
+  });
+  assert.equal(answer.status, 201);
+};
+
+const stored = (person) => person.page.evaluate((key) => localStorage.getItem(key), TOKEN);
+
+const sessionCookie = async (person) => (await person.page.context().cookies()).find(({ name }) => name === "adda_session");
+
+scene("no address that the page makes bears a secret", {}, async (adda) => {
+  const addresses = [];
+  const note = (page) => {
+    page.on("websocket", (socket) => addresses.push(socket.url()));
+    page.on("request", (request) => addresses.push(request.url()));
+  };
+  const ana = await adda.enter("Ana", "tea", { prepare: note });
+  const cookie = await sessionCookie(ana);
+  assert.equal(cookie.httpOnly, true);
+  await ana.page.reload();
+  await ana.connected();
+  // The server forgets us, and makes us somebody new.
+  await ana.page.context().clearCookies();
+  await ana.page.reload();
+  await ana.connected();
+  const next = await sessionCookie(ana);
+  assert.notEqual(next.value, cookie.value);
+  assert.match(cookie.value, /^\S{20,}$/);
+  assert.equal(addresses.filter((address) => address.startsWith("ws:")).length, 3);
+  for (const address of addresses) {
+    assert.doesNotMatch(address, /token/);
+    for (const { value } of [cookie, next]) assert.equal(address.includes(value), false);
+  }
+  assert.equal(await stored(ana), null);
+});
+
+scene("a token that was kept before there was a cookie becomes one, of the same person", {}, async (adda) => {
+  const bot = await adda.bot("Ana", "tea");
+  const { token, user_id: former } = bot.frames[0];
+  const ana = await adda.open();
+  await ana.page.evaluate(([key, token]) => localStorage.setItem(key, JSON.stringify(token)), [TOKEN, token]);
+  await ana.join("Ana", "tea");
+  await ana.say("still me");
+  assert.equal((await bot.heardText("still me")).user_id, former);
+  assert.equal(await stored(ana), null);
+  assert.equal((await sessionCookie(ana)).value, token);
+});
+
+scene("one who is made somebody new by a connection stays that one", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  await ana.say("first");
+  const first = await bot.heardText("first");
+  await ana.page.context().clearCookies();
+  const adopted = ana.page.waitForResponse((answer) => answer.url().endsWith("/api/session"));
+  await between.cut();
+  assert.equal((await adopted).status(), 200);
+  await ana.connected();
+  await ana.say("second");
+  const second = await bot.heardText("second");
+  assert.notEqual(second.user_id, first.user_id);
+  await ana.page.reload();
+  await ana.connected();
+  await ana.say("third");
+  assert.equal((await bot.heardText("third")).user_id, second.user_id);
+});
+
+scene("a server that has no time for a session is asked again", { losesServer: true }, async (adda) => {
+  const ana = await adda.open();
+  const answers = [() => null, () => 503, () => 429];
+  await ana.page.route("**/api/session", (route) => {
+    const next = answers.shift();
+    if (!next) return route.continue();
+    return next() ? route.fulfill({ status: next(), json: { error: "not now", code: "busy" } }) : route.abort();
+  });
+  await ana.page.fill("#name", "Ana");
+  await ana.page.fill("#room", "tea");
+  await ana.page.click("#join .primary");
+  for (let left = 2; left >= 0; left -= 1) {
+    await ana.disconnected();
+    assert.equal(answers.length, left);
+    await ana.page.click("#lost-retry");
+  }
+  await ana.connected();
+});
+
+scene("a name that is an account's is refused at the door, in both languages", OPEN, async (adda) => {
+  await register(adda, "রহিম");
+  const ana = await adda.open();
+  const knock = async (name) => {
+    await ana.page.fill("#name", name);
+    await ana.page.fill("#room", "tea");
+    await ana.page.click("#join .primary");
+  };
+  const wrong = (text) => ana.page.locator("#door #name-wrong", { hasText: text }).waitFor();
+  await knock("রহিম");
+  await wrong("That name belongs to somebody here");
+  assert.equal(await ana.page.getAttribute("#name", "aria-invalid"), "true");
+  assert.equal(await ana.page.inputValue("#room"), "tea");
+  await ana.page.click("#door [data-lang=bn]");
+  await wrong("অন্য একটি নাম নিন");
+  await ana.page.fill("#name", "করিম");
+  assert.equal(await ana.page.textContent("#name-wrong"), "");
+  await knock("রহিম");
+  await wrong("অন্য একটি নাম নিন");
+  // A reload does not go where one was not let in.
+  await ana.page.reload();
+  await ana.page.locator("#door").waitFor();
+  await knock("করিম");
+  await ana.connected();
+});
+
+scene("where one must have an account, a guest is told so at the door", { losesServer: true }, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  await adda.restart(["--accounts", "required"]);
+  await ana.page.locator("#door #name-wrong", { hasText: "Only people with an account" }).waitFor();
+});
