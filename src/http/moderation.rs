@@ -11,7 +11,6 @@ use super::error::ApiError;
 use super::sessions::Data;
 use super::who::{Actor, body};
 use super::{Reply, Request};
-use crate::auth::attempts::network_of;
 use crate::auth::permission::{Action, Whose};
 use crate::auth::secret::{Secret, is_secret};
 use crate::head::unescape;
@@ -21,6 +20,7 @@ use crate::limits::{
 };
 use crate::model::{RoomId, Timestamp, UserId, Username, visible_line};
 use crate::protocol::checked_content;
+use crate::rate::network_of;
 use crate::role::{Posting, Registration, Role};
 use crate::store::TokenHash;
 use crate::store::accounts::{self as kept, Accepted, Ban, Banned, Invitation, NewInvitation, RoomSettings};
