@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use rusqlite::Connection;
 
-use crate::auth::attempts::network_of;
 use crate::auth::name::Looks;
 use crate::auth::permission::{Access, Action, Circumstances, Refusal, Standing, may};
 use crate::limits::{DOOR_ANSWER_WAIT, KNOCKS_WAITING_MAX, STORE_STACK_BYTES};
 use crate::model::{RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
+use crate::rate::network_of;
 use crate::role::{Accounts, Role};
 use crate::store::accounts::{self, Banned, Session, SessionKey, SessionKind};
 use crate::store::{Registry, RegistryError, TokenHash};

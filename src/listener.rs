@@ -21,7 +21,7 @@ use crate::head::{self, Head};
 use crate::limits::{REFUSED_MAX, STACK_BYTES};
 use crate::metrics::{Metrics, Refusal};
 use crate::model::ConnectionId;
-use crate::rate::subscriber_of;
+use crate::rate::network_of;
 use crate::relay::Relay;
 use crate::session::{self, Context};
 use crate::threads::yield_to_the_hub;
@@ -170,7 +170,7 @@ impl Place {
         if most == 0 {
             return true;
         }
-        let key = subscriber_of(address);
+        let key = network_of(address);
         let mut addresses = self.open.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let count = addresses.entry(key).or_default();
         if *count >= most {

@@ -19,10 +19,10 @@ const ADDRESS_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked which of too many buckets are full again.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
-/// Whose an address is, as far as can be told: an IPv6 subscriber has a whole /64 (RFC 6177), and an IPv4 address may
+/// What counts as one address, as far as can be told whose it is: an IPv6 subscriber has a whole /64 (RFC 6177), and an IPv4 address may
 /// come in IPv6's clothes.
 #[must_use]
-pub fn subscriber_of(address: IpAddr) -> IpAddr {
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 => v4,
@@ -216,7 +216,7 @@ impl Paces {
     /// # Errors
     /// How long until it may again.
     pub fn take_handshake(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).take(subscriber_of(address), now)
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).take(network_of(address), now)
     }
 
     /// The pace of a user at an address.
@@ -228,7 +228,7 @@ impl Paces {
     /// The pace of those at an address who don't say who they are.
     #[must_use]
     pub fn of_passers_by(&self, address: IpAddr, now: Instant) -> Pace {
-        self.pace(Payer::PassersBy(subscriber_of(address)), address, now)
+        self.pace(Payer::PassersBy(network_of(address)), address, now)
     }
 
     fn pace(&self, own: Payer, address: IpAddr, now: Instant) -> Pace {
@@ -237,7 +237,7 @@ impl Paces {
         let own = kept.allowance(own, self.per_s, self.burst, now);
         let (per_s, burst) =
             (self.per_s.saturating_mul(USERS_PER_ADDRESS), self.burst.saturating_mul(USERS_PER_ADDRESS));
-        let address = kept.allowance(Payer::Address(subscriber_of(address)), per_s, burst, now);
+        let address = kept.allowance(Payer::Address(network_of(address)), per_s, burst, now);
         Pace { own, address, is_unlimited: self.per_s == 0 }
     }
 }

@@ -17,7 +17,6 @@ use tungstenite::{Error, Message, error::ProtocolError};
 use uuid::Uuid;
 
 use crate::answer::{self, Problem};
-use crate::auth::attempts::network_of;
 use crate::auth::credential::Credential;
 use crate::auth::secret::Secret;
 use crate::client::Client;
@@ -29,7 +28,7 @@ use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MES
 use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, After, ErrorCode, Rejected, Replay};
-use crate::rate::{Pace, Paces, TokenBucket};
+use crate::rate::{Pace, Paces, TokenBucket, network_of};
 use crate::store::{NewGuest, TokenHash};
 use crate::ws::{self, CloseReason, Stream};
 

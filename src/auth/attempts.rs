@@ -15,12 +15,12 @@
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::limits::RATES_KEPT_MAX;
 use crate::model::Username;
-use crate::rate::TokenBuckets;
+use crate::rate::{TokenBuckets, network_of};
 
 use super::name::Looks;
 
@@ -41,15 +41,6 @@ pub const SESSIONS_BURST: u32 = 60;
 pub const SESSIONS_PER_S: u32 = 1;
 /// Addresses that are remembered for having let an account in.
 const KNOWN_MAX: usize = RATES_KEPT_MAX;
-
-/// What counts as one address: an IPv6 subscriber has a whole /64 (RFC 6177); an IPv4 address may come in IPv6's clothes.
-#[must_use]
-pub fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-    }
-}
 
 /// Who tries to log in, as which account.
 #[derive(Debug, Clone, Copy)]

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use std::net::IpAddr;
 use uuid::Builder;
 
 use super::error::ApiError;
@@ -57,6 +58,12 @@ pub trait Directory: Send + Sync + 'static {
     /// # Errors
     /// [`Busy`] where the hub has no time for it.
     fn order(&self, order: Order) -> Result<(), Busy>;
+
+    /// Where somebody's open connections come from, as addresses are counted.
+    ///
+    /// # Errors
+    /// [`Busy`] where there is no answer in time.
+    fn networks_of(&self, user: UserId) -> Result<Vec<IpAddr>, Busy>;
 }
 
 impl Directory for Handle {
@@ -84,6 +91,10 @@ impl Directory for Handle {
 
     fn order(&self, order: Order) -> Result<(), Busy> {
         Handle::order(self, order)
+    }
+
+    fn networks_of(&self, user: UserId) -> Result<Vec<IpAddr>, Busy> {
+        Handle::networks_of(self, user)
     }
 }
 

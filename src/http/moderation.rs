@@ -20,6 +20,7 @@ use crate::limits::{
 };
 use crate::model::{RoomId, Timestamp, UserId, Username, visible_line};
 use crate::protocol::checked_content;
+use crate::rate::network_of;
 use crate::role::{Posting, Registration, Role};
 use crate::store::TokenHash;
 use crate::store::accounts::{self as kept, Accepted, Ban, Banned, Invitation, NewInvitation, RoomSettings};
@@ -49,6 +50,11 @@ pub(super) fn restrain(request: &Request<'_>) -> Reply {
 /// `GET /api/bans`
 pub(super) fn bans(request: &Request<'_>) -> Reply {
     banned(request).unwrap_or_else(Reply::from)
+}
+
+/// `DELETE /api/bans/{address}`
+pub(super) fn readmit(request: &Request<'_>) -> Reply {
+    readmitted(request).unwrap_or_else(Reply::from)
 }
 
 /// `POST /api/announcements`
@@ -249,6 +255,8 @@ fn restrained(request: &Request<'_>) -> Result<Reply, ApiError> {
             until: Option<String>,
             #[serde(default)]
             reason: String,
+            #[serde(default)]
+            address: bool,
         },
     }
     #[derive(Deserialize)]
@@ -280,6 +288,14 @@ fn restrained(request: &Request<'_>) -> Result<Reply, ApiError> {
             Some(until.as_deref().map_or(Ok(0), moment)?)
         }
     };
+    let directory = request.context.directory;
+    let networks = match &banned {
+        Some(BanAsked::With { address: true, .. }) => match whose {
+            Whose::Others(Role::Guest) => directory.networks_of(user)?,
+            _ => return Err(ApiError::Field("only a guest is banned by address, too; an account is by itself")),
+        },
+        _ => Vec::new(),
+    };
     let ban = match banned {
         None => None,
         Some(asked) => {
@@ -289,7 +305,7 @@ fn restrained(request: &Request<'_>) -> Result<Reply, ApiError> {
                 BanAsked::Plain(true) => {
                     Some(Ban { banned: Banned::User(user), until_ms: None, reason: "".into(), by })
                 }
-                BanAsked::With { until, reason } => {
+                BanAsked::With { until, reason, .. } => {
                     let until_ms = until.as_deref().map(moment).transpose()?;
                     let reason = visible_line(&reason, LABEL_CHARS_MAX);
                     let reason = reason.map_err(|error| ApiError::Name("reason", error))?;
@@ -298,7 +314,7 @@ fn restrained(request: &Request<'_>) -> Result<Reply, ApiError> {
             })
         }
     };
-    let (new_ban, at) = (ban.clone(), now.clone());
+    let (new_ban, at, new_networks) = (ban.clone(), now.clone(), networks.clone());
     let _turn = request.context.turn();
     let (muted_until, is_banned) = request.context.door.registry().change(move |connection| {
         if let Some(until_ms) = mute {
@@ -307,12 +323,16 @@ fn restrained(request: &Request<'_>) -> Result<Reply, ApiError> {
         match &new_ban {
             None => {}
             Some(None) => drop(kept::unban(connection, Banned::User(user))?),
-            Some(Some(ban)) => kept::ban(connection, ban, &at)?,
+            Some(Some(ban)) => {
+                kept::ban(connection, ban, &at)?;
+                for network in new_networks {
+                    kept::ban(connection, &Ban { banned: Banned::Address(network), ..ban.clone() }, &at)?;
+                }
+            }
         }
         Ok((kept::muted_until(connection, user, &at)?, kept::is_banned(connection, Banned::User(user), &at)?))
     })?;
     let name = name.as_ref().map_or("", Username::as_str);
-    let directory = request.context.directory;
     if let Some(until_ms) = mute {
         match muted_until {
             Some(until_ms) => log::info!("{by} has muted {user} ({name}) until {}", Timestamp::at(until_ms)),
@@ -331,8 +351,30 @@ fn restrained(request: &Request<'_>) -> Result<Reply, ApiError> {
     if is_banned {
         directory.order(Order::EndUser(user))?;
     }
+    for network in networks {
+        log::info!("{by} has banned the guests of {network}");
+        directory.order(Order::EndGuests(network))?;
+    }
     let muted_until = muted_until.map(Timestamp::at);
     Ok(Reply::json(&Data { data: Restrained { id: user, muted_until, banned: is_banned } }))
+}
+
+fn readmitted(request: &Request<'_>) -> Result<Reply, ApiError> {
+    let mut actor = Actor::of(request, None)?;
+    may_to_others(&mut actor, Action::Ban)?;
+    let text = unescape(request.item()).map_err(|_| ApiError::NotFound)?;
+    let network = network_of(text.parse().map_err(|_| ApiError::NotFound)?);
+    let by = actor.user()?;
+    let was_banned = request
+        .context
+        .door
+        .registry()
+        .change(move |connection| Ok(kept::unban(connection, Banned::Address(network))?))?;
+    if !was_banned {
+        return Err(ApiError::NotFound);
+    }
+    log::info!("{by} lets the guests of {network} in again");
+    Ok(Reply::empty(204))
 }
 
 fn banned(request: &Request<'_>) -> Result<Reply, ApiError> {

@@ -99,6 +99,7 @@ const ROUTES: &[Route] = &[
     Route { paths: Paths::Item("/api/invitations/"), methods: &[("DELETE", moderation::uninvite)], is_public: false },
     Route { paths: Paths::Item("/api/users/"), methods: &[("PUT", moderation::restrain)], is_public: false },
     Route { paths: Paths::Exact("/api/bans"), methods: &[("GET", moderation::bans)], is_public: false },
+    Route { paths: Paths::Item("/api/bans/"), methods: &[("DELETE", moderation::readmit)], is_public: false },
     Route { paths: Paths::Exact("/api/announcements"), methods: &[("POST", moderation::announce)], is_public: false },
     Route { paths: Paths::Assets, methods: &[("GET", assets::get)], is_public: false },
 ];

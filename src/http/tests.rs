@@ -106,6 +106,10 @@ impl Directory for Rooms {
     fn order(&self, _: Order) -> Result<(), Busy> {
         self.ordered()
     }
+
+    fn networks_of(&self, _: UserId) -> Result<Vec<IpAddr>, Busy> {
+        self.ordered().map(|()| Vec::new())
+    }
 }
 
 impl Rooms {

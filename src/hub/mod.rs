@@ -29,7 +29,7 @@ use crate::limits::{
     HUB_ANSWER_WAIT, Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
-use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp};
+use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{ClientFrame, ErrorCode, FrameType, Rejected, Replay};
 use crate::role::Role;
 use crate::store::accounts::SessionKey;
@@ -93,6 +93,13 @@ pub enum Command {
     },
     /// Something is changed of people or rooms, and holds at once.
     Order(Order),
+    /// Where somebody's open connections come from.
+    NetworksOf {
+        /// Whose.
+        user: UserId,
+        /// Where the answer goes; it has room for it.
+        answer: Sender<Vec<IpAddr>>,
+    },
     /// The server stops: commit, close every connection with 1001, end.
     Stop,
 }
@@ -304,6 +311,14 @@ impl Handle {
     /// [`Busy`] where the hub has no time for it. Then it is not known whether the message is stored.
     pub fn post(&self, post: Post) -> Result<Outcome, Busy> {
         self.ask(|answer| Command::Post { post: Box::new(post), answer })
+    }
+
+    /// Where somebody's open connections come from, as addresses are counted.
+    ///
+    /// # Errors
+    /// [`Busy`] where the hub has no time for it.
+    pub fn networks_of(&self, user: UserId) -> Result<Vec<IpAddr>, Busy> {
+        self.ask(|answer| Command::NetworksOf { user, answer })
     }
 
     fn read<T>(&self, answer: Result<T, ReadError>) -> Result<T, Busy> {
@@ -605,6 +620,7 @@ impl Hub {
             Command::ListRooms { after, limit, answer } => {
                 drop(answer.try_send(self.state.list(after.as_ref(), limit)));
             }
+            Command::NetworksOf { user, answer } => drop(answer.try_send(self.state.networks_of(user))),
             Command::ShowRoom { id, answer } => drop(answer.try_send(self.state.show(&id))),
             Command::Post { post, answer } => self.post(*post, answer, now),
             Command::Order(order) => {

@@ -17,7 +17,7 @@ use crate::ids::FrameIds;
 use crate::limits::{
     Limits, MEMBERS_LISTED_MAX, MISSED_MAX, REPLAY_AT_ONCE_BYTES, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX,
 };
-use crate::model::{ConnectionId, Nonce, Person, RoomId, Seq, Timestamp};
+use crate::model::{ConnectionId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{ClientFrame, ErrorCode, Failure, Frame, FrameType, LimitsShown, Rejected, Replay, Welcome};
 use crate::role::Role;
 use crate::store::accounts::SessionKey;
@@ -228,6 +228,14 @@ impl State {
     pub fn show(&self, id: &RoomId) -> Option<RoomDetail> {
         let room = &self.rooms[self.by_id.get(id)?.0];
         (room.people > 0).then(|| RoomDetail { summary: self.summary(room), clients: self.people(room) })
+    }
+
+    /// Where somebody's connections come from, also those that only keep a place.
+    #[must_use]
+    pub fn networks_of(&self, user: UserId) -> Vec<IpAddr> {
+        let members = self.members.iter().filter(|(_, member)| member.person.id == user);
+        let networks: HashSet<_> = members.map(|(_, member)| member.network).collect();
+        networks.into_iter().collect()
     }
 
     /// A connection opens, in its first room.

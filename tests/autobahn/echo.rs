@@ -98,6 +98,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             | Command::ShowRoom { .. }
             | Command::Post { .. }
             | Command::Order(_)
+            | Command::NetworksOf { .. }
             | Command::Stop => {}
         }
     }

@@ -94,6 +94,31 @@ fn a_mute_a_kick_and_a_ban_hold_at_once_and_are_undone() {
 }
 
 #[test]
+fn a_guest_who_is_banned_by_address_does_not_come_back_as_another() {
+    let stage = Stage::set();
+    let server = stage.people.serve(&[]);
+    let (guest, user) = (format!("/api/users/{}", stage.guest.0), format!("/api/users/{}", stage.user.0));
+    let by_address = json!({"banned": {"until": null, "reason": "", "address": true}});
+    let of_account = request(server.addr(), ByBearer(&stage.admin), "PUT", &user, Some(&by_address));
+    assert_eq!(of_account.status, 400, "{}", of_account.text());
+    let mut ana = enters(&server, "tea", &stage.guest.1);
+    let mut another = Ws::join(&server, "/ws/tea/Another");
+    let _rahim = enters(&server, "tea", &stage.user.1);
+    stage.order(&server, "PUT", &guest, by_address);
+    assert_eq!((ana.close_code(), another.close_code()), (1008, 1008), "all guests of the address go");
+    assert_eq!(Ws::refused(&server, "/ws/tea/New", &[]).status, 403);
+    enters(&server, "tea", &stage.user.1);
+    let bans = stage.order(&server, "GET", "/api/bans", Value::Null).json();
+    let addresses: Vec<_> =
+        bans["data"].as_array().expect("bans").iter().filter_map(|ban| ban["address"].as_str()).collect();
+    assert_eq!(addresses, ["127.0.0.1"]);
+    stage.order(&server, "DELETE", "/api/bans/127.0.0.1", Value::Null);
+    Ws::join(&server, "/ws/tea/New");
+    let again = request(server.addr(), ByBearer(&stage.admin), "DELETE", "/api/bans/127.0.0.1", None);
+    assert_eq!(again.status, 404, "{}", again.text());
+}
+
+#[test]
 fn what_is_set_of_a_room_holds_at_once_and_after_a_restart() {
     let stage = Stage::set();
     let set = json!({"name": "Tea room", "topic": "চা", "posting": "admins", "slow_mode_s": 5});
