@@ -35,10 +35,11 @@ pub const LOGIN_SPAN: Duration = Duration::from_secs(30 * 60);
 pub const REGISTRATIONS_PER_ADDRESS: usize = 10;
 /// For how long a registration counts.
 pub const REGISTRATION_SPAN: Duration = Duration::from_secs(60 * 60);
-/// Guests' sessions that one address may begin at once after a pause: a class that opens the page together.
-pub const SESSIONS_BURST: u32 = 60;
+/// Guests' sessions that one address may begin at once after a pause: a school that opens the page together. As many as it
+/// may open WebSockets, each of which makes a guest, too.
+pub const SESSIONS_BURST: u32 = 300;
 /// And then so many a second.
-pub const SESSIONS_PER_S: u32 = 1;
+pub const SESSIONS_PER_S: u32 = 20;
 /// Addresses that are remembered for having let an account in.
 const KNOWN_MAX: usize = RATES_KEPT_MAX;
 
