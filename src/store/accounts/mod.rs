@@ -20,8 +20,10 @@ use uuid::Uuid;
 
 use crate::auth::name::Looks;
 use crate::auth::password::PasswordHash;
-use crate::model::{RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
+use crate::model::{Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::role::Role;
+
+use super::messages::{number, room_id};
 
 pub use invitations::{
     Accepted, Invitation, NewInvitation, accept_to_room, invitation, invitation_by_code, invitations, invite, register,
@@ -413,10 +415,6 @@ fn username(row: &Row<'_>, column: usize) -> rusqlite::Result<Username> {
     Username::parse(&row.get::<_, String>(column)?).map_err(|error| broken(column, error))
 }
 
-fn room_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RoomId> {
-    RoomId::parse(&row.get::<_, String>(column)?).map_err(|error| broken(column, error))
-}
-
 /// A word that stands for one of a few values.
 fn word<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
@@ -435,11 +433,6 @@ fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 
 fn moment_or_none(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     row.get::<_, Option<i64>>(column).map(|ms| ms.map(|ms| u64::try_from(ms).unwrap_or(0)))
-}
-
-/// SQLite's integers have a sign; ours are far from needing that bit.
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

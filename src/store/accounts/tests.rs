@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::model::RoomId;
 use crate::role::Posting;
 use crate::store::TokenHash;
 
