@@ -15,6 +15,7 @@ use crate::model::{Timestamp, UserId};
 
 use super::accounts::{self, AccountError, Session};
 use super::reader::{ReadError, Reader};
+use super::upkeep::{OVER_KEPT, People};
 use super::{TokenHash, exit_on_sync_failure, locked};
 
 /// A change, with the way back to whoever waits for it.
@@ -142,6 +143,16 @@ impl Registry {
     pub fn session(&self, token: &str) -> Result<Option<Session>, RegistryError> {
         let hash = TokenHash::of(token);
         self.read(|connection| accounts::session(connection, hash, &Timestamp::now()))
+    }
+
+    /// Forgets some of what is over, where nothing else does: a database has upkeep.
+    pub(super) fn forget_in_memory(&self, people: &mut People) -> rusqlite::Result<()> {
+        match &self.0 {
+            Place::Memory(connection) if people.is_due() => {
+                people.step(&locked(connection), OVER_KEPT, &Timestamp::now(), |_, _| Ok(())).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether it is gone with the process.

@@ -1,5 +1,6 @@
 //! Sessions: by which token somebody is known, since when and until when.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -237,18 +238,16 @@ pub fn end_other_sessions(
     ended.map(|key| key.map(SessionKey)).collect()
 }
 
-/// Removes sessions that ended or expired before a moment, so many at most. Gives how many; the same number means that
-/// there may be more.
+/// Removes those sessions among these keys that ended or expired before a moment. Gives how many.
 ///
 /// # Errors
 /// As SQLite says.
-pub fn forget_sessions(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite::Result<usize> {
+pub fn forget_sessions(connection: &Connection, keys: RangeInclusive<i64>, before_ms: u64) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(
-        "DELETE FROM sessions WHERE key IN
-            (SELECT key FROM sessions WHERE min(coalesce(ended_ms, expires_ms), coalesce(expires_ms, ended_ms)) < ?1
-             LIMIT ?2)",
+        "DELETE FROM sessions WHERE key BETWEEN ?1 AND ?2
+            AND min(coalesce(ended_ms, expires_ms), coalesce(expires_ms, ended_ms)) < ?3",
     )?;
-    statement.execute(params![number(before_ms), number(limit as u64)])
+    statement.execute(params![keys.start(), keys.end(), number(before_ms)])
 }
 
 /// Removes the guests that came so many sessions and more before one; looks for them only now and then.
