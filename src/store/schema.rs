@@ -32,6 +32,7 @@ const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
         connection.execute_batch(accounts::GUESTS_BECOME_SESSIONS)?;
         connection.execute_batch("ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'text'")
     },
+    |connection| connection.execute_batch(accounts::NOTION_OF_LOOKS),
 ];
 
 /// Step 1.
@@ -275,7 +276,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
         transaction.pragma_update(None, "user_version", index as i64 + 1).map_err(failed)?;
         transaction.commit().map_err(failed)?;
     }
-    Ok(())
+    accounts::renew_looks(connection).map_err(failed)
 }
 
 #[cfg(test)]
@@ -307,6 +308,8 @@ mod tests {
         drop(old);
 
         let (_database, connection) = Database::open(&path, Durability::Full).unwrap();
+        let made: String = connection.query_row("SELECT notion FROM looks_made", [], |row| row.get(0)).unwrap();
+        assert_eq!(made, crate::auth::name::notion());
         let version_found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         assert_eq!(version_found, version() as i64);
         for (text, count) in [("cafe", 1), ("বৃষ্টি", 1), ("tea", 0)] {

@@ -18,7 +18,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, params};
 use uuid::Uuid;
 
-use crate::auth::name::Looks;
+use crate::auth::name::{self, Looks};
 use crate::auth::password::PasswordHash;
 use crate::model::{Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::role::Role;
@@ -197,12 +197,16 @@ pub fn resembling(connection: &Connection, looks: &Looks) -> rusqlite::Result<Op
     Ok(None)
 }
 
-/// The account of a name, however it is written.
+/// The account of a name, however it is written. Where two look alike by a newer notion, each has its own name.
 ///
 /// # Errors
 /// As SQLite says.
 pub fn by_name(connection: &Connection, name: &Username) -> rusqlite::Result<Option<Account>> {
-    resembling(connection, &Looks::of(name))
+    let mut exact = connection.prepare_cached(&account_where("a.name = ?1"))?;
+    match exact.query_row([name.as_str()], account).optional()? {
+        Some(account) => Ok(Some(account)),
+        None => resembling(connection, &Looks::of(name)),
+    }
 }
 
 /// The account of a user id.
@@ -320,31 +324,36 @@ pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionKey>, Ac
     })
 }
 
+/// The step of the schema that adds by which notion of looks those of the accounts were made.
+pub const NOTION_OF_LOOKS: &str = "CREATE TABLE looks_made (notion TEXT NOT NULL)";
+
 /// Brings the looks of all accounts up to this adda's notion of them, as a newer Unicode finds more alike. To be done on
-/// opening. Where two accounts look alike by it, the older one has the look.
+/// opening; where the notion is the same, it reads one row. Where two accounts look alike by it, the older one has the
+/// look.
 ///
 /// # Errors
 /// As SQLite says.
-pub fn renew_looks(connection: &Connection) -> Result<(), AccountError> {
-    let mut stored = connection.prepare("SELECT look, account FROM looks ORDER BY look")?;
-    let stored = stored.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
-    let stored = stored.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut names = connection.prepare("SELECT key, name FROM accounts ORDER BY key DESC")?;
-    let names = names.query_map([], |row| Ok((row.get::<_, i64>(0)?, username(row, 1)?)))?;
-    let mut wanted = BTreeMap::new();
-    for name in names {
-        let (key, name) = name?;
-        wanted.extend(Looks::of(&name).iter().map(|look| (look.to_owned(), key)));
-    }
-    if stored.iter().map(|(look, key)| (look, key)).eq(wanted.iter()) {
+pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
+    let notion = name::notion();
+    let made = connection.query_row("SELECT notion FROM looks_made", [], |row| row.get::<_, String>(0)).optional()?;
+    if made.as_deref() == Some(&*notion) {
         return Ok(());
     }
     atomically(connection, || {
+        let mut names = connection.prepare("SELECT key, name FROM accounts ORDER BY key DESC")?;
+        let names = names.query_map([], |row| Ok((row.get::<_, i64>(0)?, username(row, 1)?)))?;
+        let mut wanted = BTreeMap::new();
+        for name in names {
+            let (key, name) = name?;
+            wanted.extend(Looks::of(&name).iter().map(|look| (look.to_owned(), key)));
+        }
         connection.execute("DELETE FROM looks", [])?;
         let mut statement = connection.prepare("INSERT INTO looks (look, account) VALUES (?1, ?2)")?;
         for (look, key) in &wanted {
             statement.execute(params![look, key])?;
         }
+        connection.execute("DELETE FROM looks_made", [])?;
+        connection.execute("INSERT INTO looks_made (notion) VALUES (?1)", [notion])?;
         Ok(())
     })
 }
