@@ -5,98 +5,19 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use std::net::IpAddr;
 use uuid::Builder;
 
 use super::error::ApiError;
 use super::who::{identity, pace, reader};
 use super::{Reply, Request};
 use crate::head::unescape;
-use crate::hub::{Busy, Handle, HistoryError, HistoryFrom, Order, Outcome, Post, RoomDetail, RoomSummary};
+use crate::hub::{Busy, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
 use crate::identity::Identity;
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
 use crate::model::{FrameId, NameError, Nonce, Person, RoomId, Seq, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, ClientFrame, ErrorCode, Rejected};
 use crate::role::Posting;
-use crate::store::Stored;
 use crate::store::accounts::{self, RoomSettings};
-
-/// What REST asks of the hub and the store.
-pub trait Directory: Send + Sync + 'static {
-    /// The rooms behind `after`, ordered by id, `limit` at most.
-    ///
-    /// # Errors
-    /// [`Busy`] where there is no answer in time.
-    fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy>;
-
-    /// One room, where it is.
-    ///
-    /// # Errors
-    /// [`Busy`] where there is no answer in time.
-    fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy>;
-
-    /// A page of a room's messages, and whether there are more; `None` where there is no such room.
-    ///
-    /// # Errors
-    /// [`HistoryError`].
-    fn messages(
-        &self,
-        id: &RoomId,
-        from: HistoryFrom,
-        limit: usize,
-        words: Option<&str>,
-    ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError>;
-
-    /// Says something in a room.
-    ///
-    /// # Errors
-    /// [`Busy`] where there is no answer in time.
-    fn post(&self, post: Post) -> Result<Outcome, Busy>;
-
-    /// Makes a change, which is stored already, hold at once for those who are here.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it.
-    fn order(&self, order: Order) -> Result<(), Busy>;
-
-    /// Where somebody's open connections come from, as addresses are counted.
-    ///
-    /// # Errors
-    /// [`Busy`] where there is no answer in time.
-    fn networks_of(&self, user: UserId) -> Result<Vec<IpAddr>, Busy>;
-}
-
-impl Directory for Handle {
-    fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy> {
-        Handle::rooms(self, after, limit)
-    }
-
-    fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy> {
-        Handle::room(self, id)
-    }
-
-    fn messages(
-        &self,
-        id: &RoomId,
-        from: HistoryFrom,
-        limit: usize,
-        words: Option<&str>,
-    ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError> {
-        Handle::messages(self, id, from, limit, words)
-    }
-
-    fn post(&self, post: Post) -> Result<Outcome, Busy> {
-        Handle::post(self, post)
-    }
-
-    fn order(&self, order: Order) -> Result<(), Busy> {
-        Handle::order(self, order)
-    }
-
-    fn networks_of(&self, user: UserId) -> Result<Vec<IpAddr>, Busy> {
-        Handle::networks_of(self, user)
-    }
-}
 
 /// `GET /api/rooms?limit=N&after=ID`
 pub fn rooms(request: &Request<'_>) -> Reply {

@@ -27,7 +27,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-pub use self::api::Directory;
 use self::reply::Reply;
 use self::routes::dispatch;
 use self::slow::{SlowLane, SlowRequest};
@@ -35,6 +34,7 @@ use self::socket::Listening;
 use crate::auth::attempts::Attempts;
 use crate::config::Origin;
 use crate::head::{BadEscape, query_value};
+use crate::hub::Directory;
 use crate::identity::Door;
 use crate::limits::{BODY_BYTES_MAX, Limits};
 use crate::metrics::Metrics;

@@ -4,6 +4,7 @@
 //! sends each touched room's batch with one `send` per member. It touches no disk, parses no JSON, and never
 //! waits for a socket, a session or the store.
 
+mod handle;
 mod order;
 mod outbox;
 mod pager;
@@ -21,22 +22,22 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
-use serde::Serialize;
 
 use crate::config::Keep;
 use crate::limits::{
     APPENDS_PENDING_MAX, BATCH_BYTES_KEPT, BATCH_BYTES_MAX, CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX,
-    HUB_ANSWER_WAIT, Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
+    Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
-use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
+use crate::model::{ConnectionId, Person, RoomId, Timestamp, UserId};
 use crate::protocol::{ClientFrame, ErrorCode, FrameType, Rejected, Replay};
 use crate::role::Role;
 use crate::store::accounts::SessionKey;
-use crate::store::{Append, NewGuest, NewMessage, ReadError, Reader, Side, Stored, Ticket, Writer};
+use crate::store::{Append, NewGuest, NewMessage, Reader, Ticket, Writer};
 use crate::threads::Vital;
 use crate::ws::{CloseReason, PING, encode_text};
 
+pub use handle::{Busy, Directory, Handle, HistoryError, HistoryFrom, Post, RoomDetail, RoomSummary};
 pub use order::Order;
 use outbox::{Batch, Outbox};
 use pager::Pager;
@@ -152,193 +153,6 @@ pub enum Inbound {
     Control(Vec<u8>),
     /// The end, by a rule that the peer broke.
     Close(CloseReason),
-}
-
-/// A line of the listing of rooms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RoomSummary {
-    /// The room's id.
-    pub id: RoomId,
-    /// What it is called.
-    pub name: String,
-    /// Members now.
-    pub client_count: usize,
-    /// The last place taken in its order.
-    pub seq: Seq,
-}
-
-/// One room, with who is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RoomDetail {
-    /// What the listing says of it.
-    #[serde(flatten)]
-    pub summary: RoomSummary,
-    /// Who is in it, [`MEMBERS_LISTED_MAX`](crate::limits::MEMBERS_LISTED_MAX) at most.
-    pub clients: Vec<Person>,
-}
-
-/// The hub did not answer within [`HUB_ANSWER_WAIT`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the server is busy")]
-pub struct Busy;
-
-/// A message that comes over HTTP.
-#[derive(Debug)]
-pub struct Post {
-    /// Where.
-    pub room: RoomId,
-    /// By whom.
-    pub author: Person,
-    /// What they may do.
-    pub role: Role,
-    /// What.
-    pub content: Box<str>,
-    /// The client's own mark on it.
-    pub nonce: Option<Nonce>,
-    /// The frame that it answers.
-    pub reply_to: Option<FrameId>,
-}
-
-/// Where a page of history begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HistoryFrom {
-    /// At the end, going back.
-    Latest,
-    /// Before a frame, going back.
-    Before(FrameId),
-    /// After a frame, going on.
-    After(FrameId),
-}
-
-/// Why there is no page of history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HistoryError {
-    /// The frame that it was to begin at is not kept.
-    #[error("there is no message by that id in this room")]
-    Unknown,
-    /// No time.
-    #[error(transparent)]
-    Busy(#[from] Busy),
-}
-
-/// A way to ask after rooms, for the handlers of REST: the hub knows who is there, the store what is kept.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    commands: Sender<Command>,
-    kept: Reader,
-}
-
-impl Handle {
-    /// A handle that sends to `commands` and reads from the store.
-    #[must_use]
-    pub fn new(commands: Sender<Command>, kept: Reader) -> Self {
-        Self { commands, kept }
-    }
-
-    /// The rooms that have members or kept messages, ordered by id, from behind `after`, `limit` at most.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it.
-    pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy> {
-        let mut rooms = self.ask(|answer| Command::ListRooms { after: after.cloned(), limit, answer })?;
-        let kept = self.read(self.kept.rooms(after, limit))?;
-        let live: std::collections::HashSet<_> = rooms.iter().map(|room| room.id.clone()).collect();
-        rooms.extend(kept.into_iter().filter(|room| !live.contains(&room.id)).map(|room| deserted(room.id, room.head)));
-        rooms.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        rooms.truncate(limit);
-        Ok(rooms)
-    }
-
-    /// One room, or `None` where there is none by that id.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it.
-    pub fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy> {
-        if let Some(room) = self.ask(|answer| Command::ShowRoom { id: id.clone(), answer })? {
-            return Ok(Some(room));
-        }
-        let kept = self.read(self.kept.room(id))?;
-        Ok(kept.map(|room| RoomDetail { summary: deserted(room.id, room.head), clients: Vec::new() }))
-    }
-
-    /// A page of a room's stored frames, oldest first, and whether there are more in that direction; `None` where there
-    /// is no such room. With words, only those frames that have them all.
-    ///
-    /// # Errors
-    /// [`HistoryError`].
-    pub fn messages(
-        &self,
-        id: &RoomId,
-        from: HistoryFrom,
-        limit: usize,
-        words: Option<&str>,
-    ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError> {
-        if self.room(id)?.is_none() {
-            return Ok(None);
-        }
-        let place = |frame| match self.read(self.kept.seq_of(id, frame))? {
-            Some(seq) => Ok(seq),
-            None => Err(HistoryError::Unknown),
-        };
-        let side = match from {
-            HistoryFrom::Latest => Side::Before(Seq(u64::MAX)),
-            HistoryFrom::Before(frame) => Side::Before(place(frame)?),
-            HistoryFrom::After(frame) => Side::After(place(frame)?),
-        };
-        // One more than is shown tells whether there is more.
-        let mut frames = self.read(self.kept.page(id, side, limit + 1, words))?;
-        let has_more = frames.len() > limit;
-        if has_more {
-            match side {
-                Side::Before(_) => drop(frames.remove(0)),
-                Side::After(_) => frames.truncate(limit),
-            }
-        }
-        Ok(Some((frames, has_more)))
-    }
-
-    /// Makes a change, which is stored already, hold at once for those who are here.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it: then it holds from their next coming on.
-    pub fn order(&self, order: Order) -> Result<(), Busy> {
-        self.commands.send_deadline(Command::Order(order), Instant::now() + HUB_ANSWER_WAIT).map_err(|_| Busy)
-    }
-
-    /// Says something in a room for somebody who is not in it.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it. Then it is not known whether the message is stored.
-    pub fn post(&self, post: Post) -> Result<Outcome, Busy> {
-        self.ask(|answer| Command::Post { post: Box::new(post), answer })
-    }
-
-    /// Where somebody's open connections come from, as addresses are counted.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it.
-    pub fn networks_of(&self, user: UserId) -> Result<Vec<IpAddr>, Busy> {
-        self.ask(|answer| Command::NetworksOf { user, answer })
-    }
-
-    fn read<T>(&self, answer: Result<T, ReadError>) -> Result<T, Busy> {
-        answer.map_err(|error| {
-            log::error!("{error}");
-            Busy
-        })
-    }
-
-    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Result<T, Busy> {
-        let (answer, answered) = bounded(1);
-        let deadline = Instant::now() + HUB_ANSWER_WAIT;
-        self.commands.send_deadline(question(answer), deadline).map_err(|_| Busy)?;
-        answered.recv_deadline(deadline).map_err(|_| Busy)
-    }
-}
-
-/// A room of which messages are kept, and nobody is in it.
-fn deserted(id: RoomId, seq: Seq) -> RoomSummary {
-    RoomSummary { name: id.to_string(), id, client_count: 0, seq }
 }
 
 /// The channel to the hub, bounded by [`COMMANDS_QUEUED_MAX`]: whoever finds it full waits.
