@@ -26,7 +26,7 @@ use crate::store::{Append, Appended, NewGuest, NewMessage, Stored, Ticket};
 use super::order::Order;
 use super::room::Room;
 use super::rules::{Rules, rejected};
-use super::{Newcomer, RoomDetail, RoomSummary};
+use super::{Known, Newcomer, Roll, RoomDetail, RoomSummary};
 
 /// A member's place in the hub's tables, its own until its last `leave` is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -238,6 +238,15 @@ impl State {
         networks.into_iter().collect()
     }
 
+    /// Who is here by a session, also those who only keep a place, and who is muted.
+    #[must_use]
+    pub fn roll(&self, now: &Timestamp) -> Roll {
+        let known = self.members.iter().filter_map(|(_, Member { person, role, session, .. })| {
+            session.map(|session| (session, Known { user: person.id, role: *role }))
+        });
+        Roll { sessions: known.collect(), muted: self.rules.muted(now) }
+    }
+
     /// A connection opens, in its first room.
     pub fn connect(&mut self, arrival: Arrival, effects: &mut Vec<Effect>) -> MemberKey {
         let Arrival { connection, person, role, session, network, home, replay, newcomer } = arrival;
@@ -425,6 +434,12 @@ impl State {
                 self.ended(effects, |member| member.session.is_some_and(|session| sessions.contains(&session)))
             }
             Order::EndUser(user) => self.ended(effects, |member| member.person.id == user),
+            Order::SetRole { user, role } => {
+                for (_, member) in self.members.iter_mut().filter(|(_, member)| member.person.id == user) {
+                    member.role = role;
+                }
+                Vec::new()
+            }
             Order::EndGuests(network) => {
                 self.ended(effects, |member| member.role == Role::Guest && member.network == network)
             }

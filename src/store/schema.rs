@@ -32,7 +32,7 @@ const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
         connection.execute_batch(accounts::GUESTS_BECOME_SESSIONS)?;
         connection.execute_batch("ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'text'")
     },
-    |connection| connection.execute_batch(accounts::NOTION_OF_LOOKS),
+    |connection| connection.execute_batch(accounts::MARKS),
 ];
 
 /// Step 1.
@@ -308,7 +308,7 @@ mod tests {
         drop(old);
 
         let (_database, connection) = Database::open(&path, Durability::Full).unwrap();
-        let made: String = connection.query_row("SELECT notion FROM looks_made", [], |row| row.get(0)).unwrap();
+        let made: String = connection.query_row("SELECT value FROM marks", [], |row| row.get(0)).unwrap();
         assert_eq!(made, crate::auth::name::notion());
         let version_found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         assert_eq!(version_found, version() as i64);

@@ -24,8 +24,7 @@ use crate::store::{Absent, Beside, Offline, TokenHash, ToolError};
 /// How long hashing a password may take on the slowest of machines.
 const HASH_WAIT: Duration = Duration::from_secs(60);
 /// What a server does of all this.
-const HEEDED: &str =
-    "a running server heeds it from the next request and connection on; WebSockets that are open stay open";
+const HEEDED: &str = "a running server heeds it within a second, on open connections too";
 
 /// How a list is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

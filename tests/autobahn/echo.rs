@@ -99,6 +99,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             | Command::Post { .. }
             | Command::Order(_)
             | Command::NetworksOf { .. }
+            | Command::CallRoll { .. }
             | Command::Stop => {}
         }
     }

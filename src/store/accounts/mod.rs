@@ -35,7 +35,8 @@ pub use rooms::{
 };
 pub use sessions::{
     NewSession, Session, SessionKey, SessionKind, begin_session, end_oldest_logins, end_other_sessions, end_session,
-    forget_guests_before, forget_sessions, rename_guest, renew_session, session, sessions, was_session_of,
+    forget_guests_before, forget_sessions, rename_guest, renew_session, session, session_of_key, sessions,
+    was_session_of,
 };
 
 /// The step of the schema that adds all this.
@@ -324,8 +325,27 @@ pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionKey>, Ac
     })
 }
 
-/// The step of the schema that adds by which notion of looks those of the accounts were made.
-pub const NOTION_OF_LOOKS: &str = "CREATE TABLE looks_made (notion TEXT NOT NULL)";
+/// The step of the schema that adds what one process leaves for another to see: by which notion of looks those of the
+/// accounts were made (`looks`), and how often people were changed beside the server (`beside`).
+pub const MARKS: &str = "CREATE TABLE marks (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID";
+
+/// Counts a change that another process than the server makes, within it.
+///
+/// # Errors
+/// As SQLite says.
+pub fn count_beside(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO marks (name, value) VALUES ('beside', 1) ON CONFLICT DO UPDATE SET value = value + 1";
+    connection.execute(sql, []).map(drop)
+}
+
+/// How many of them there were.
+///
+/// # Errors
+/// As SQLite says.
+pub fn changes_beside(connection: &Connection) -> rusqlite::Result<i64> {
+    let mut statement = connection.prepare_cached("SELECT value FROM marks WHERE name = 'beside'")?;
+    Ok(statement.query_row([], |row| row.get(0)).optional()?.unwrap_or(0))
+}
 
 /// Brings the looks of all accounts up to this adda's notion of them, as a newer Unicode finds more alike. To be done on
 /// opening; where the notion is the same, it reads one row. Where two accounts look alike by it, the older one has the
@@ -335,7 +355,8 @@ pub const NOTION_OF_LOOKS: &str = "CREATE TABLE looks_made (notion TEXT NOT NULL
 /// As SQLite says.
 pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
     let notion = name::notion();
-    let made = connection.query_row("SELECT notion FROM looks_made", [], |row| row.get::<_, String>(0)).optional()?;
+    let sql = "SELECT value FROM marks WHERE name = 'looks'";
+    let made = connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional()?;
     if made.as_deref() == Some(&*notion) {
         return Ok(());
     }
@@ -352,9 +373,8 @@ pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
         for (look, key) in &wanted {
             statement.execute(params![look, key])?;
         }
-        connection.execute("DELETE FROM looks_made", [])?;
-        connection.execute("INSERT INTO looks_made (notion) VALUES (?1)", [notion])?;
-        Ok(())
+        let sql = "INSERT OR REPLACE INTO marks (name, value) VALUES ('looks', ?1)";
+        connection.execute(sql, [notion]).map(drop)
     })
 }
 

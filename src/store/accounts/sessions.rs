@@ -128,6 +128,15 @@ pub fn session(connection: &Connection, token: TokenHash, now: &Timestamp) -> ru
     statement.query_row(params![token.0, number(now.unix_ms)], read).optional()
 }
 
+/// A session by its key, if it is not over.
+///
+/// # Errors
+/// As SQLite says.
+pub fn session_of_key(connection: &Connection, key: SessionKey, now: &Timestamp) -> rusqlite::Result<Option<Session>> {
+    let mut statement = connection.prepare_cached(&format!("{SESSION} AND s.key = ?1"))?;
+    statement.query_row(params![key.0, number(now.unix_ms)], read).optional()
+}
+
 /// Whether a token is or was of a session of this user: then whoever shows it is no stranger to the account.
 ///
 /// # Errors

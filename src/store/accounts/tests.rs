@@ -288,7 +288,7 @@ fn an_admin_is_neither_muted_nor_banned() {
 #[test]
 fn looks_are_brought_up_to_date_where_the_notion_of_them_is_another() {
     let db = in_memory().unwrap();
-    db.execute_batch(NOTION_OF_LOOKS).unwrap();
+    db.execute_batch(MARKS).unwrap();
     create(&db, &account(1, "admin")).unwrap();
     create(&db, &account(2, "rahim")).unwrap();
     let looks = || {
@@ -304,11 +304,11 @@ fn looks_are_brought_up_to_date_where_the_notion_of_them_is_another() {
     spoil();
     renew_looks(&db).unwrap();
     assert_ne!(looks(), made, "by the same notion nothing is read");
-    db.execute("UPDATE looks_made SET notion = 'an older one'", []).unwrap();
+    db.execute("UPDATE marks SET value = 'an older one'", []).unwrap();
     renew_looks(&db).unwrap();
     assert_eq!(looks(), made);
     // A newer notion may find two accounts alike that an older one did not.
-    db.execute_batch("UPDATE accounts SET name = 'Admin' WHERE key = 2; DELETE FROM looks_made").unwrap();
+    db.execute_batch("UPDATE accounts SET name = 'Admin' WHERE key = 2; DELETE FROM marks").unwrap();
     renew_looks(&db).unwrap();
     assert!(looks().iter().all(|(_, account)| *account == 1), "{:?}", looks());
     for (name, number) in [("Admin", 2), ("admin", 1), ("ADMIN", 1)] {
