@@ -240,8 +240,11 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 
 /// An error as of a damaged file, where the file is somebody else's database.
 pub fn check_application(connection: &Connection) -> rusqlite::Result<()> {
-    let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    // Of one moment: another process may be making it.
+    let moment = connection.unchecked_transaction()?;
+    let id: i32 = moment.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let tables: i64 = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    drop(moment);
     if id == APPLICATION_ID || (id == 0 && tables == 0) {
         return Ok(());
     }
