@@ -31,15 +31,15 @@ fn adda(arguments: &[&str]) -> Command {
 
 /// What a command said, and how it ended.
 #[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
 impl Said {
     #[track_caller]
-    fn done(self) -> String {
+    pub fn done(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.out
     }
@@ -74,10 +74,11 @@ fn given(command: &mut Command, input: &[u8]) -> Said {
     child.wait_with_output().expect("its end").into()
 }
 
-struct Data(TempDir);
+/// A directory with a database, and the command on it.
+pub struct Data(TempDir);
 
 impl Data {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
@@ -94,16 +95,16 @@ impl Data {
         self.0.path().join("adda.db")
     }
 
-    fn file(&self) -> String {
+    pub fn file(&self) -> String {
         self.path().to_str().expect("a plain path").to_owned()
     }
 
-    fn serve(&self, flags: &[&str]) -> Server {
+    pub fn serve(&self, flags: &[&str]) -> Server {
         Server::with(&[&["--data", &self.file()], flags].concat())
     }
 
     #[track_caller]
-    fn run(&self, arguments: &[&str], input: &str) -> Said {
+    pub fn run(&self, arguments: &[&str], input: &str) -> Said {
         given(adda(arguments).args(["--data", &self.file()]), input.as_bytes())
     }
 
@@ -132,7 +133,7 @@ impl Data {
     }
 
     /// All bytes of the database and what is beside it.
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let files = fs::read_dir(self.0.path()).expect("a directory").map_while(Result::ok);
         files.flat_map(|file| fs::read(file.path()).unwrap_or_default()).collect()
     }
@@ -215,6 +216,9 @@ fn a_new_password_ends_the_logins_and_no_token() {
 fn a_token_lets_a_bot_in_until_it_is_revoked() {
     let data = Data::new();
     let server = data.serve(&[]);
+    data.token("Herald", &["--label", &"ড".repeat(128)]);
+    let id = data.listed("token")[0]["id"].to_string();
+    data.run(&["token", "revoke", &id], "").done();
     let token = data.token("Herald", &["--label", "the hourly news", "--expires", "90d"]);
     let listed = data.listed("token");
     let [it] = &listed[..] else { panic!("{listed:?}") };
@@ -625,6 +629,7 @@ fn what_makes_no_sense_is_exit_2() {
         &["token", "create", "Bot", "--expires", "0d"],
         &["token", "create", "Bot", "--expires", "soon"],
         &["token", "create", "Bot", "--label", "a\nb"],
+        &["token", "create", "Bot", "--label", &"x".repeat(129)],
         &["token", "revoke", "x"],
     ] {
         let said = given(adda(arguments).current_dir(data.0.path()), b"");

@@ -441,7 +441,7 @@ fn user_id(row: &Row<'_>, column: usize) -> rusqlite::Result<UserId> {
 }
 
 fn username(row: &Row<'_>, column: usize) -> rusqlite::Result<Username> {
-    Username::parse(&row.get::<_, String>(column)?).map_err(|error| broken(column, error))
+    row.get(column).map(Username::stored)
 }
 
 /// A word that stands for one of a few values.
