@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::Connection;
 
 use crate::auth::name::Looks;
@@ -264,9 +264,17 @@ impl Doorkeeper {
         room: &RoomId,
     ) -> Result<Identity, Denied> {
         let (answer, answered) = bounded(1);
-        let deadline = Instant::now() + DOOR_ANSWER_WAIT;
         let (asked, room) = (asked.clone(), room.clone());
         let knock = Box::new(Knock { token: token.map(Into::into), asked, address, room, answer });
+        self.wait(knock, &answered, Instant::now() + DOOR_ANSWER_WAIT)
+    }
+
+    fn wait(
+        &self,
+        knock: Box<Knock>,
+        answered: &Receiver<Result<Identity, Denied>>,
+        deadline: Instant,
+    ) -> Result<Identity, Denied> {
         self.0.send_deadline(knock, deadline).map_err(|_| Denied::Busy)?;
         answered.recv_deadline(deadline).unwrap_or(Err(Denied::Busy))
     }
@@ -348,6 +356,41 @@ mod tests {
         assert_eq!(door.let_in(Some("good"), name("eve"), HERE), Err(Denied::Refused(Refusal::Banned)));
         assert_eq!(door.look_up(Some("good"), HERE).unwrap().standing, Standing::Banned);
         assert_eq!(door.registry().session("good").unwrap(), before);
+    }
+
+    #[test]
+    fn a_door_before_which_too_many_wait_is_busy_and_lets_the_others_in_all_the_same() {
+        let (door, _) = door(SessionKind::Guest, None);
+        let registry = door.registry().clone();
+        let keeper = Doorkeeper::start(door).unwrap();
+        let room = RoomId::parse("tea").unwrap();
+        let knock = || {
+            let (answer, answered) = bounded(1);
+            (Box::new(Knock { token: None, asked: name("eve"), address: HERE, room: room.clone(), answer }), answered)
+        };
+        let (mut waiting, mut refused) = (Vec::new(), 0);
+        // While this reads, whoever else reads must wait, as all people are in one place in memory.
+        let read = registry.read(|_| {
+            // One is with the thread, soon; the queue is full when it is not taken from any more.
+            let soon = Instant::now() + Duration::from_secs(20);
+            while waiting.len() <= KNOCKS_WAITING_MAX {
+                let (knock, answered) = knock();
+                keeper.0.send_deadline(knock, soon).unwrap();
+                waiting.push(answered);
+            }
+            for _ in 0..3 {
+                let (knock, answered) = knock();
+                let answer = keeper.wait(knock, &answered, Instant::now() + Duration::from_millis(20));
+                refused += usize::from(answer == Err(Denied::Busy));
+            }
+            Ok(())
+        });
+        read.unwrap();
+        assert_eq!((waiting.len(), refused), (KNOCKS_WAITING_MAX + 1, 3));
+        for answered in waiting {
+            assert!(answered.recv_timeout(Duration::from_secs(20)).unwrap().is_ok());
+        }
+        assert!(keeper.admit(None, &name("eve"), HERE, &room).is_ok());
     }
 
     #[test]
