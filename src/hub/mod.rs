@@ -13,6 +13,8 @@ mod rules;
 mod state;
 #[cfg(test)]
 mod state_model;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
