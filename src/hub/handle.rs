@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::limits::HUB_ANSWER_WAIT;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId};
+use crate::protocol::Body;
 use crate::role::Role;
 use crate::store::accounts::SessionKey;
 use crate::store::{ReadError, Reader, Side, Stored};
@@ -111,18 +112,16 @@ pub struct Busy;
 /// A message that comes over HTTP.
 #[derive(Debug)]
 pub struct Post {
-    /// Where.
+    /// Where; of no meaning to what is for all rooms.
     pub room: RoomId,
     /// By whom.
     pub author: Person,
     /// What they may do.
     pub role: Role,
     /// What.
-    pub content: Box<str>,
+    pub body: Body,
     /// The client's own mark on it.
     pub nonce: Option<Nonce>,
-    /// The frame that it answers.
-    pub reply_to: Option<FrameId>,
 }
 
 /// Where a page of history begins.

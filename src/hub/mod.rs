@@ -13,6 +13,8 @@ mod rules;
 mod state;
 #[cfg(test)]
 mod state_model;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -30,7 +32,7 @@ use crate::limits::{
 };
 use crate::metrics::{Drop as DropReason, Metrics};
 use crate::model::{ConnectionId, Person, RoomId, Timestamp, UserId};
-use crate::protocol::{ClientFrame, ErrorCode, FrameType, Rejected, Replay};
+use crate::protocol::{ClientFrame, ErrorCode, Rejected, Replay};
 use crate::role::Role;
 use crate::store::accounts::SessionKey;
 use crate::store::{Append, NewGuest, NewMessage, Reader, Ticket, Writer};
@@ -38,13 +40,15 @@ use crate::threads::Vital;
 use crate::ws::{CloseReason, PING, encode_text};
 
 pub use handle::{Busy, Directory, Handle, HistoryError, HistoryFrom, Known, Post, Roll, RoomDetail, RoomSummary};
-pub use order::Order;
+pub use order::{Order, Standpoint};
 use outbox::{Batch, Outbox};
 use pager::Pager;
-pub use rules::Rules;
-pub use state::Outcome;
+pub use rules::{Rules, rejected};
 use state::{Arrival, Effect, Fetch, MemberKey, Overtaken, RoomKey, State};
+pub use state::{Errand, Outcome};
 
+/// How long it takes at the most from looking somebody up to their being here.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(60);
 /// How soon full sockets are tried again, and what each of them adds to that, so that a crowd of stalled readers
 /// takes no more than a few hundredths of the hub's time.
 const RETRY_AFTER: Duration = Duration::from_millis(2);
@@ -99,6 +103,13 @@ pub enum Command {
         /// Where the answer goes; it has room for it.
         answer: Sender<Roll>,
     },
+    /// What became of an errand.
+    ErrandDone {
+        /// As it was given.
+        errand: Box<Errand>,
+        /// That it is done, in a sentence, or why not.
+        outcome: Result<String, Rejected>,
+    },
     /// Where somebody's open connections come from.
     NetworksOf {
         /// Whose.
@@ -131,6 +142,8 @@ pub struct Connect {
     pub replay: Replay,
     /// Set for a guest who was never here before.
     pub newcomer: Option<Newcomer>,
+    /// When it was begun to look up who it is: what was ordered since is not in that.
+    pub asked_at: Instant,
 }
 
 /// A guest who was never here before.
@@ -147,6 +160,8 @@ pub struct Newcomer {
 pub enum Inbound {
     /// A command.
     Frame(ClientFrame),
+    /// A command that came too fast, and that may have been stored before.
+    Limited(ClientFrame, Box<Rejected>),
     /// Something that its session did not take.
     Rejected(Rejected),
     /// The peer has closed and been answered, or has gone: nothing may be sent to it any more.
@@ -166,14 +181,24 @@ pub fn channel() -> (Sender<Command>, Receiver<Command>) {
     bounded(COMMANDS_QUEUED_MAX)
 }
 
+/// The hub's ends of its channels.
+#[derive(Debug)]
+pub struct Ends {
+    /// What it is told.
+    pub commands: Receiver<Command>,
+    /// To the store, and back.
+    pub store: Writer,
+    /// What it hands on to be carried out, if there is room.
+    pub errands: Sender<Errand>,
+}
+
 /// Starts the hub's thread and its pager's. They end after [`Command::Stop`], or when nobody is left who could tell
 /// the hub anything.
 ///
 /// # Errors
 /// Where the system gives no thread.
 pub fn start(
-    commands: Receiver<Command>,
-    store: Writer,
+    ends: Ends,
     reader: Reader,
     rules: Rules,
     keep: Keep,
@@ -184,7 +209,7 @@ pub fn start(
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
     let hub = builder.spawn(move || {
         let _vital = Vital("hub");
-        Hub::new(commands, store, pager, State::new(&limits, keep, rules), limits, metrics).run();
+        Hub::new(ends, pager, State::new(&limits, keep, rules), limits, metrics).run();
     })?;
     Ok(vec![hub, paging])
 }
@@ -193,6 +218,10 @@ struct Hub {
     commands: Receiver<Command>,
     store: Writer,
     pager: Pager,
+    /// Whoever runs them answers by a command.
+    errands: Sender<Errand>,
+    /// Orders by which somebody's connections ended, for those who were on the way in.
+    orders: VecDeque<(Instant, Order)>,
     limits: Limits,
     metrics: Arc<Metrics>,
     state: State,
@@ -274,18 +303,14 @@ enum Stopping {
 }
 
 impl Hub {
-    fn new(
-        commands: Receiver<Command>,
-        store: Writer,
-        pager: Pager,
-        state: State,
-        limits: Limits,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    fn new(ends: Ends, pager: Pager, state: State, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let Ends { commands, store, errands } = ends;
         Self {
             commands,
             store,
             pager,
+            errands,
+            orders: VecDeque::new(),
             limits,
             metrics,
             state,
@@ -444,14 +469,31 @@ impl Hub {
             Command::ShowRoom { id, answer } => drop(answer.try_send(self.state.show(&id))),
             Command::Post { post, answer } => self.post(*post, answer, now),
             Command::Order(order) => {
-                let ended = self.state.order(order, now, &mut self.effects);
+                let ended = self.state.order(&order, now, &mut self.effects);
                 self.carry_out();
+                self.remember(order);
                 for member in ended {
                     self.close(member, CloseReason::ENDED);
                     self.carry_out();
                 }
             }
+            Command::ErrandDone { errand, outcome } => {
+                if let Some((to, json)) = self.state.errand_done(&errand, outcome, now) {
+                    self.own(to, |own| encode_text(own, &json));
+                }
+            }
             Command::Stop => self.stopping = Stopping::Committing,
+        }
+    }
+
+    /// Keeps an order in mind for those who are on the way in: they were looked up before it was given.
+    fn remember(&mut self, order: Order) {
+        let now = Instant::now();
+        while self.orders.front().is_some_and(|(at, _)| now.duration_since(*at) > ARRIVAL_WAIT) {
+            self.orders.pop_front();
+        }
+        if order.ends_anybody() {
+            self.orders.push_back((now, order));
         }
     }
 
@@ -462,17 +504,20 @@ impl Hub {
         }
         self.next_request += 1;
         self.requests.insert(self.next_request, answer);
-        let Post { room, author, role, content, nonce, reply_to } = post;
-        let ticket = Ticket::Request(self.next_request);
-        let kind = FrameType::Text;
-        let message = NewMessage { room, author: Arc::new(author), kind, content, nonce, reply_to, ticket };
-        self.state.post(message, role, now, &mut self.effects);
+        let Post { room, author, role, body, nonce } = post;
+        let (author, ticket) = (Arc::new(author), Ticket::Request(self.next_request));
+        let message = NewMessage { room, author, role, body, nonce, refusal: None, ticket };
+        self.state.say(message, now, &mut self.effects);
         self.carry_out();
     }
 
     fn connect(&mut self, connect: Connect) {
-        let Connect { connection, socket, person, role, session, network, room, replay, newcomer } = connect;
+        let Connect { connection, socket, person, role, session, network, room, replay, newcomer, asked_at } = connect;
         let outbox = Outbox::new(socket);
+        let who = Standpoint { user: person.id, role, session, network };
+        if self.orders.iter().any(|(at, order)| *at >= asked_at && order.ends(&who)) {
+            return self.begin_close(connection, outbox, CloseReason::ENDED);
+        }
         if self.stopping != Stopping::No {
             return self.begin_close(connection, outbox, CloseReason::GOING_AWAY);
         }
@@ -494,7 +539,11 @@ impl Hub {
             return;
         }
         match frame {
-            Inbound::Frame(frame) => self.state.frame(member, frame, now, &mut self.effects),
+            Inbound::Frame(frame) => self.state.frame(member, frame, None, now, &mut self.effects),
+            Inbound::Limited(frame, rejected) => {
+                self.metrics.dropped(DropReason::RateLimited);
+                self.state.frame(member, frame, Some(rejected), now, &mut self.effects);
+            }
             Inbound::Rejected(rejected) => {
                 let limited = rejected.code == ErrorCode::RateLimited;
                 self.metrics.dropped(if limited { DropReason::RateLimited } else { DropReason::Rejected });
@@ -527,6 +576,16 @@ impl Hub {
                 }
                 Effect::Exit { room, member } => self.flush_last(room, member),
                 Effect::Fetch(fetch) => self.fetches.push(fetch),
+                Effect::Errand(errand) => {
+                    if let Err(refused) = self.errands.try_send(errand) {
+                        let busy = Rejected::new(ErrorCode::Busy, "too much is being asked for at once", None);
+                        let busy = Rejected { retry_ms: Some(1_000), ..busy };
+                        let answer = self.state.errand_done(&refused.into_inner(), Err(busy), &Timestamp::now());
+                        if let Some((to, json)) = answer {
+                            self.own(to, |own| encode_text(own, &json));
+                        }
+                    }
+                }
                 Effect::Answer { request, outcome } => {
                     if let Some(answer) = self.requests.remove(&request) {
                         // Whoever asked may have given up waiting.
