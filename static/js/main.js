@@ -1,15 +1,21 @@
 // The page: a door with a form, and behind it the room. Builds the views once and wires them to one visit at a time.
 
 import { Composer } from "./composer.js";
+import { DoorNote } from "./door-note.js";
 import { JoinForm } from "./form.js";
+import { House } from "./house.js";
 import { Lang } from "./lang.js";
+import { Moderation } from "./moderation.js";
 import { checkName, checkRoom } from "./names.js";
 import { Past } from "./past.js";
 import { People } from "./people.js";
+import { RoomSettings } from "./room-settings.js";
 import { Rooms } from "./rooms.js";
 import { Search } from "./search.js";
+import { Standing } from "./standing.js";
 import { choices, tab } from "./storage.js";
 import { Timeline } from "./timeline.js";
+import { Toasts } from "./toast.js";
 import { TypingLine } from "./typing.js";
 import { Visit } from "./visit.js";
 
@@ -28,6 +34,9 @@ class Page {
   #views;
   #search;
   #visit = null;
+  #doorNote;
+  // The invitation that the page was opened with: its code and room.
+  #invitation = null;
   #room = null;
   #status = { status: "connecting" };
   #unread = 0;
@@ -45,6 +54,7 @@ class Page {
         this.#form.submit();
       },
     });
+    const { standing, moderation } = this.#keepOrder();
     const timeline = new Timeline({
       scroller: find("scroller"),
       list: find("timeline"),
@@ -53,6 +63,7 @@ class Page {
       newer: find("newer"),
       templates: { message: find("message-template"), line: find("line-template"), pending: find("pending-template") },
       lang,
+      onMore: (about) => moderation.messageMenu(about),
     });
     this.#views = {
       timeline,
@@ -64,7 +75,9 @@ class Page {
         more: find("people-more"),
         template: find("person-template"),
         lang,
+        onMore: (about) => moderation.memberMenu(about),
       }),
+      standing,
       typing: new TypingLine({ line: find("typing"), text: find("typing-text"), lang }),
       composer: new Composer({
         form: find("compose"),
@@ -84,6 +97,7 @@ class Page {
       lang,
       onPick: (frame) => this.#goTo(frame),
     });
+    this.#views.search = this.#search;
     this.#listen();
     lang.onSwitch(() => this.#translate());
     this.#translate();
@@ -93,8 +107,36 @@ class Page {
   open() {
     const asked = askedFor(location);
     const stay = tab.get("stay");
-    if (stay && (!asked.room || asked.room === stay.room)) this.#join(stay.name, stay.room);
+    if (asked.invitation) {
+      this.#invitation = { code: asked.invitation, room: asked.room };
+      this.#showDoor(asked);
+      this.#doorNote.invited(asked.room);
+    } else if (stay && (!asked.room || asked.room === stay.room)) this.#join(stay.name, stay.room);
     else this.#showDoor(asked);
+  }
+
+  // What is there for keeping order, and for seeing that it is kept.
+  #keepOrder() {
+    const lang = this.#lang;
+    const toasts = new Toasts({ region: find("toasts"), lang });
+    const parts = {
+      chat: find("chat"),
+      name: find("room-name"),
+      topic: find("topic"),
+      lock: find("room-private"),
+      note: find("compose-note"),
+      form: find("compose"),
+      slow: find("slow"),
+    };
+    const standing = new Standing({ parts, lang, onChange: () => this.#showTitle() });
+    const settings = new RoomSettings({ lang, toasts, standing });
+    const house = new House({ lang });
+    this.#doorNote = new DoorNote({ element: find("door-note"), lang });
+    find("room-settings").addEventListener("click", () => settings.open());
+    find("house").addEventListener("click", () => house.open());
+    // A link with an invitation that is opened in a tab that has the page already does not load it anew.
+    window.addEventListener("hashchange", () => invitationIn(location) && location.reload());
+    return { standing, moderation: new Moderation({ lang, toasts, standing }) };
   }
 
   #listen() {
@@ -126,6 +168,9 @@ class Page {
   }
 
   #join(name, room) {
+    const invitation = this.#invitation?.room === room ? this.#invitation.code : undefined;
+    this.#invitation = null;
+    this.#doorNote.clear();
     this.#rooms.close();
     choices.set("name", name);
     choices.set("room", room);
@@ -135,20 +180,20 @@ class Page {
     link.searchParams.set("room", room);
     history.replaceState(null, "", link);
     this.#room = room;
-    find("room-name").textContent = room;
     find("door").hidden = true;
     find("chat").hidden = false;
     find("lost").hidden = true;
     this.#visit = new Visit({
       name,
       room,
+      invitation,
       views: this.#views,
       store: choices,
       onStatus: (status, code) => this.#showStatus({ status, code }),
       onMessage: () => this.#count(),
       onRefused: ({ code, message }) => {
         this.#leave();
-        this.#form.refuse(code, message);
+        if (!this.#doorNote.refused({ code, message }, room)) this.#form.refuse(code, message);
       },
     });
     this.#visit.start();
@@ -161,6 +206,7 @@ class Page {
     this.#visit = null;
     this.#toggleDrawer(false);
     this.#toggleSearch(false);
+    for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
     this.#search.forget();
     tab.remove("stay");
     history.replaceState(null, "", location.pathname);
@@ -189,7 +235,7 @@ class Page {
 
   #showTitle() {
     const app = this.#lang.t("app.name");
-    const title = this.#room === null ? app : `${this.#room} · ${app}`;
+    const title = this.#room === null ? app : `${this.#views.standing.name} · ${app}`;
     document.title = this.#unread > 0 ? `(${this.#lang.number(this.#unread)}) ${title}` : title;
   }
 
@@ -249,6 +295,8 @@ class Page {
       button.setAttribute("aria-pressed", String(button.dataset.lang === this.#lang.code));
     }
     this.#form.translate();
+    this.#doorNote.translate();
+    this.#views.standing.translate();
     this.#rooms.translate();
     this.#views.timeline.translate();
     this.#views.past.translate();
@@ -267,9 +315,19 @@ function isK({ key, code }) {
 }
 
 // A room and a name that a link asks for, as far as they can be.
-function askedFor({ search }) {
+function askedFor({ search, hash }) {
   const query = new URLSearchParams(search);
-  return { room: checkRoom(query.get("room") ?? "").value, name: checkName(query.get("name") ?? "").value };
+  const invited = invitationIn({ hash });
+  const room = invited?.room ?? checkRoom(query.get("room") ?? "").value;
+  return { room, name: checkName(query.get("name") ?? "").value, invitation: invited?.code };
+}
+
+// The invitation to a room that a link bears in its fragment, if it bears one.
+function invitationIn({ hash }) {
+  const said = new URLSearchParams(hash.slice(1));
+  const { value: room } = checkRoom(said.get("room") ?? "");
+  const code = said.get("invite");
+  return code && room !== undefined ? { code, room } : null;
 }
 
 new Page(await Lang.load(choices)).open();

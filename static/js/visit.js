@@ -2,6 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { isMessage } from "./history.js";
+import { NotDone, order, roomPath } from "./orders.js";
 import { Outbox } from "./outbox.js";
 import { Refused, Session } from "./session.js";
 import { TypingNotice } from "./typing.js";
@@ -19,6 +20,14 @@ const SERVER = new URL(".", document.baseURI).pathname;
 const TOKEN_KEY = `token.${SERVER}`;
 const SELVES_KEY = `selves.${SERVER}`;
 const CLOSE_POLICY = 1008;
+// What a browser says of a WebSocket that was not let in, or whose network is gone.
+const CLOSE_ABNORMAL = 1006;
+// So often in a row a room that seems not to be there is asked for.
+const KNOCKS_MAX = 3;
+const FORBIDDEN = 403;
+const NOT_FOUND = 404;
+// The server's word with which one is put out because the room is private now.
+const MADE_PRIVATE = "this room is private now";
 
 export class Visit {
   #name;
@@ -34,7 +43,14 @@ export class Visit {
   #outbox;
   #notice;
   #isOnline = false;
+  #isStopped = false;
+  // The code of an invitation to the room, until it is accepted.
+  #invitation;
+  #knocks = 0;
+  // Why the server is about to put us out, as it says.
+  #putOutFor = "";
   #self = null;
+  #called;
   #selves;
   // The last stored frame seen, to resume after.
   #last = null;
@@ -42,12 +58,15 @@ export class Visit {
   #replayEnd = null;
   #replayTimer;
 
-  // `views` are the timeline, its past, people, typing line and composer; `store` is the browser's, for all its tabs:
+  // `invitation` is the code of one to the room, if there is any.
+  // `views` are the timeline, its past, search, people, typing line, composer and how we stand; `store` is the browser's, for all its tabs:
   // whom we have been and what is unsent; `onStatus` hears the connection's; `onMessage` hears of each message of
   // others; `onRefused` hears why we are not let in, and that asking again would not help.
-  constructor({ name, room, views, store, onStatus, onMessage, onRefused }) {
+  constructor({ name, room, invitation, views, store, onStatus, onMessage, onRefused }) {
     this.#name = name;
+    this.#called = name;
     this.#room = room;
+    this.#invitation = invitation;
     this.#views = views;
     this.#store = store;
     this.#onStatus = onStatus;
@@ -65,7 +84,7 @@ export class Visit {
     this.#outbox = new Outbox({
       unsent: this.#unsent,
       send: ({ nonce, content }) => this.#connection.send({ type: "text", content, nonce }),
-      onChange: (items) => views.timeline.showPending(items),
+      onChange: (items, waits) => views.timeline.showPending(items, waits),
       onSilence: () => this.#connection.renew(),
     });
     // With a nonce, so that an error about it is known for what it is.
@@ -73,7 +92,8 @@ export class Visit {
   }
 
   start() {
-    const { timeline, past, people, typing, composer } = this.#views;
+    const { timeline, past, people, typing, composer, standing } = this.#views;
+    standing.reset(this.#room);
     timeline.reset({
       retry: (nonce) => this.#outbox.retry(nonce),
       discard: (nonce) => this.#outbox.discard(nonce),
@@ -97,6 +117,7 @@ export class Visit {
   }
 
   stop() {
+    this.#isStopped = true;
     clearTimeout(this.#replayTimer);
     this.#connection.stop();
     this.#outbox.close();
@@ -108,9 +129,34 @@ export class Visit {
   async #ensureSession(signal) {
     try {
       await this.#session.ensure(signal);
+      await this.#acceptInvitation();
     } catch (error) {
       if (error instanceof Refused && !signal.aborted) this.#onRefused(error);
       throw error;
+    }
+  }
+
+  async #acceptInvitation() {
+    if (this.#invitation === undefined) return;
+    try {
+      await order("POST", roomPath(this.#room, "members"), { invitation: this.#invitation });
+      this.#invitation = undefined;
+    } catch (error) {
+      if (error instanceof NotDone && error.status === NOT_FOUND) throw new Refused("invitation", error.message);
+      throw error;
+    }
+  }
+
+  // A page is not told why its WebSocket was not let in or was ended; over HTTP the server says it.
+  async #askWhy(attempt) {
+    try {
+      await order("GET", "api/session");
+      if (attempt < KNOCKS_MAX) return;
+      await order("GET", roomPath(this.#room));
+    } catch (error) {
+      if (this.#isStopped || !(error instanceof NotDone)) return;
+      if (error.status === FORBIDDEN) this.#onRefused(new Refused(error.code, error.message));
+      if (error.status === NOT_FOUND && this.#knocks >= KNOCKS_MAX) this.#onRefused(new Refused("no_room", error.message));
     }
   }
 
@@ -128,8 +174,13 @@ export class Visit {
   #statusChanged(status, code) {
     // What is lost before it was online, or by the server's will, may have been refused for want of a session: a page
     // is not told why its WebSocket was not let in.
-    if (status === "waiting" && (!this.#isOnline || code === CLOSE_POLICY)) this.#session.doubt();
+    if (status === "waiting" && (!this.#isOnline || code === CLOSE_POLICY)) {
+      this.#session.doubt();
+      if (code === CLOSE_ABNORMAL) this.#knocks += 1;
+      if (code === CLOSE_POLICY || code === CLOSE_ABNORMAL) this.#askWhy(this.#knocks);
+    }
     this.#isOnline = status === "online";
+    if (this.#isOnline) this.#knocks = 0;
     if (status !== "online") {
       clearTimeout(this.#replayTimer);
       this.#outbox.close();
@@ -146,6 +197,8 @@ export class Visit {
         if (this.#views.people.joined(frame.user_id, frame.username)) this.#views.timeline.addPresence(frame);
         return undefined;
       case "leave":
+        // It comes to ourselves only if it was not we who went.
+        if (frame.user_id === this.#self && frame.username === this.#called) return this.#putOut();
         if (!this.#views.people.left(frame.user_id)) return undefined;
         this.#views.typing.gone(frame.user_id);
         return this.#views.timeline.addPresence(frame);
@@ -153,15 +206,26 @@ export class Visit {
         if (!this.#selves.has(frame.user_id)) this.#views.typing.heard(frame.user_id, frame.username);
         return undefined;
       case "error":
-        this.#outbox.refused(frame);
-        return undefined;
+        return this.#refused(frame);
+      case "room":
+        this.#views.standing.set(frame.room);
+        return this.#outbox.resume();
+      case "mute":
+        return this.#views.standing.muted(frame);
+      case "delete":
+        this.#views.timeline.delete(frame);
+        this.#views.search.deleted(frame);
+        return this.#passed(frame);
       default:
         if (frame.duplicate) return this.#storedBefore(frame);
         return isMessage(frame) ? this.#message(frame) : this.#passed(frame);
     }
   }
 
-  #welcomed({ user_id: self, token, members, member_count: total, seq, reset, limits }) {
+  #welcomed(frame) {
+    const { user_id: self, username, token, members, member_count: total, seq, reset, limits } = frame;
+    this.#called = username;
+    this.#views.standing.welcomed(frame);
     if (typeof token === "string") this.#session.adopt(token);
     this.#become(self);
     this.#views.people.reset(members, total, self);
@@ -177,8 +241,20 @@ export class Visit {
   #message(frame) {
     const own = this.#recognise(frame);
     this.#views.typing.gone(frame.user_id);
+    if (own) this.#views.standing.said(frame);
     if (this.#views.timeline.addMessage(frame, own) && !own) this.#onMessage(frame);
     this.#passed(frame);
+  }
+
+  #refused(frame) {
+    const ours = this.#outbox.refused(frame);
+    if (ours && frame.code === "rate_limited") this.#views.standing.mustWait(frame.retry_ms);
+    if (frame.code === "forbidden" && !frame.nonce) this.#putOutFor = frame.content;
+  }
+
+  #putOut() {
+    const code = this.#putOutFor === MADE_PRIVATE ? "made_private" : "put_out";
+    this.#onRefused(new Refused(code, this.#putOutFor));
   }
 
   // What we sent again had arrived. It is acked, and not shown here: it stands in the past, where it belongs.
@@ -212,7 +288,7 @@ export class Visit {
     clearTimeout(this.#replayTimer);
     this.#replayEnd = null;
     this.#views.timeline.caughtUp();
-    this.#views.past.caughtUp();
+    this.#views.past.caughtUp(this.#last?.id);
     this.#outbox.open(this.#self);
   }
 }
