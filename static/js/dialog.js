@@ -35,7 +35,7 @@ export function openMenu(lang, { anchor, title, items }) {
 
 // Asks; `act` does what was agreed to, while the question stands, and what it fails with is said in the question.
 // Gives whether it was done.
-export function ask(lang, { title, says = [], yes, danger = false, act, whyNot }) {
+export function askFirst(lang, { title, says = [], yes, danger = false, act, whyNot }) {
   return new Promise((answered) => {
     const dialog = opened("ask", title);
     const wrong = make("p", { className: "wrong", role: "alert" });

@@ -1,11 +1,10 @@
-// What is to be said at the door to somebody who was put out, is not let in, or comes with an invitation.
+// What is to be said at the door to somebody who was put out, or is not let in.
 
 // Why one stands at the door, by the code of the refusal or the server's sentence.
 const PUT_OUT = new Map([
   ["put_out", "door.put_out"],
   ["made_private", "door.made_private"],
   ["no_room", "door.no_room"],
-  ["invitation", "door.invitation_over"],
   ["you are banned here", "door.banned"],
 ]);
 
@@ -25,10 +24,6 @@ export class DoorNote {
     const key = PUT_OUT.get(code) ?? PUT_OUT.get(message);
     if (key) this.#tell(key, { room });
     return key !== undefined;
-  }
-
-  invited(room) {
-    this.#tell("door.invited", { room });
   }
 
   clear() {

@@ -3,7 +3,8 @@
 import { openWindow } from "./dialog.js";
 import { button, make } from "./elements.js";
 import { Invitations } from "./invitations.js";
-import { order, whyNot } from "./orders.js";
+import { whyNot } from "./reasons.js";
+import { ask } from "./requests.js";
 import { momentWords } from "./spans.js";
 
 export class House {
@@ -39,7 +40,7 @@ export class House {
       if (content === "" || form.ariaBusy === "true") return;
       form.ariaBusy = "true";
       try {
-        await order("POST", "api/announcements", { content });
+        await ask("POST", "api/announcements", { body: { content } });
         words.value = "";
         state.textContent = t("announce.done");
       } catch (error) {
@@ -53,7 +54,7 @@ export class House {
 
   async #readBans(list, state) {
     try {
-      const bans = await order("GET", "api/bans");
+      const bans = await ask("GET", "api/bans");
       list.replaceChildren(...bans.map((ban) => this.#ban(ban, list, state)));
       state.textContent = bans.length === 0 ? this.#lang.t("bans.nobody") : "";
     } catch (error) {
@@ -69,8 +70,8 @@ export class House {
     const about = make("span", {}, make("b", { dir: "auto" }, who), make("small", { dir: "auto" }, reason === "" ? ends : `${ends} · ${reason}`));
     const readmit = async () => {
       try {
-        if (address === undefined) await order("PUT", `api/users/${encodeURIComponent(user)}`, { banned: false });
-        else await order("DELETE", `api/bans/${encodeURIComponent(address)}`);
+        if (address === undefined) await ask("PUT", `api/users/${encodeURIComponent(user)}`, { body: { banned: false } });
+        else await ask("DELETE", `api/bans/${encodeURIComponent(address)}`);
       } catch (error) {
         state.textContent = whyNot(this.#lang, error);
         return;

@@ -2,7 +2,8 @@
 // be used, and takes one back.
 
 import { button, make } from "./elements.js";
-import { order, whyNot } from "./orders.js";
+import { whyNot } from "./reasons.js";
+import { ask } from "./requests.js";
 import { momentWords, spanWords } from "./spans.js";
 
 const DAY_S = 86_400;
@@ -37,7 +38,7 @@ export class Invitations {
 
   async #read() {
     const query = this.#room === undefined ? "" : `?room=${encodeURIComponent(this.#room)}`;
-    const all = await order("GET", `api/invitations${query}`);
+    const all = await ask("GET", `api/invitations${query}`);
     this.#list.replaceChildren(...all.map((one) => this.#row(one)));
   }
 
@@ -47,7 +48,7 @@ export class Invitations {
     return make("li", {}, make("span", {}, words),
       button(this.#lang.t("invite.take_back"), "soft", () =>
         this.#orSay(async () => {
-          await order("DELETE", `api/invitations/${id}`);
+          await ask("DELETE", `api/invitations/${id}`);
           this.#link.hidden = true;
           await this.#read();
         }),
@@ -55,7 +56,7 @@ export class Invitations {
   }
 
   async #make(uses, days) {
-    const { code } = await order("POST", "api/invitations", { room: this.#room, uses, days });
+    const { code } = await ask("POST", "api/invitations", { body: { room: this.#room, uses, days } });
     this.#showLink(code);
     await this.#read();
   }

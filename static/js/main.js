@@ -35,8 +35,6 @@ class Page {
   #search;
   #visit = null;
   #doorNote;
-  // The invitation that the page was opened with: its code and room.
-  #invitation = null;
   #room = null;
   #status = { status: "connecting" };
   #unread = 0;
@@ -107,11 +105,7 @@ class Page {
   open() {
     const asked = askedFor(location);
     const stay = tab.get("stay");
-    if (asked.invitation) {
-      this.#invitation = { code: asked.invitation, room: asked.room };
-      this.#showDoor(asked);
-      this.#doorNote.invited(asked.room);
-    } else if (stay && (!asked.room || asked.room === stay.room)) this.#join(stay.name, stay.room);
+    if (stay && (!asked.room || asked.room === stay.room)) this.#join(stay.name, stay.room);
     else this.#showDoor(asked);
   }
 
@@ -134,8 +128,6 @@ class Page {
     this.#doorNote = new DoorNote({ element: find("door-note"), lang });
     find("room-settings").addEventListener("click", () => settings.open());
     find("house").addEventListener("click", () => house.open());
-    // A link with an invitation that is opened in a tab that has the page already does not load it anew.
-    window.addEventListener("hashchange", () => invitationIn(location) && location.reload());
     return { standing, moderation: new Moderation({ lang, toasts, standing }) };
   }
 
@@ -168,8 +160,6 @@ class Page {
   }
 
   #join(name, room) {
-    const invitation = this.#invitation?.room === room ? this.#invitation.code : undefined;
-    this.#invitation = null;
     this.#doorNote.clear();
     this.#rooms.close();
     choices.set("name", name);
@@ -186,7 +176,6 @@ class Page {
     this.#visit = new Visit({
       name,
       room,
-      invitation,
       views: this.#views,
       store: choices,
       onStatus: (status, code) => this.#showStatus({ status, code }),
@@ -315,19 +304,9 @@ function isK({ key, code }) {
 }
 
 // A room and a name that a link asks for, as far as they can be.
-function askedFor({ search, hash }) {
+function askedFor({ search }) {
   const query = new URLSearchParams(search);
-  const invited = invitationIn({ hash });
-  const room = invited?.room ?? checkRoom(query.get("room") ?? "").value;
-  return { room, name: checkName(query.get("name") ?? "").value, invitation: invited?.code };
-}
-
-// The invitation to a room that a link bears in its fragment, if it bears one.
-function invitationIn({ hash }) {
-  const said = new URLSearchParams(hash.slice(1));
-  const { value: room } = checkRoom(said.get("room") ?? "");
-  const code = said.get("invite");
-  return code && room !== undefined ? { code, room } : null;
+  return { room: checkRoom(query.get("room") ?? "").value, name: checkName(query.get("name") ?? "").value };
 }
 
 new Page(await Lang.load(choices)).open();

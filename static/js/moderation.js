@@ -2,9 +2,10 @@
 // hits hard, and undone where that is possible. Everybody is offered to delete their own messages, admins the rest; the
 // server decides anyway.
 
-import { ask, openMenu } from "./dialog.js";
+import { askFirst, openMenu } from "./dialog.js";
 import { make } from "./elements.js";
-import { NotDone, order, roomPath, whyNot } from "./orders.js";
+import { whyNot } from "./reasons.js";
+import { Refused, ask } from "./requests.js";
 import { FAR, momentWords, spanWords } from "./spans.js";
 
 const MUTES_S = [600, 3_600, 86_400];
@@ -58,7 +59,7 @@ export class Moderation {
 
   #delete(frame) {
     const { id: room } = this.#standing.settings;
-    return ask(this.#lang, {
+    return askFirst(this.#lang, {
       title: this.#lang.t("delete.ask"),
       says: [
         make("blockquote", { dir: "auto" }, quoted(frame.content)),
@@ -66,19 +67,19 @@ export class Moderation {
       ],
       yes: this.#lang.t("delete.yes"),
       danger: true,
-      act: () => order("DELETE", roomPath(room, "messages", frame.id)),
+      act: () => ask("DELETE", `api/rooms/${encodeURIComponent(room)}/messages/${frame.id}`),
       whyNot: this.#whyNot,
     });
   }
 
   async #kick(id, name) {
     const { id: room, private: isPrivate } = this.#standing.settings;
-    const done = await ask(this.#lang, {
+    const done = await askFirst(this.#lang, {
       title: this.#lang.t("kick.ask", { name, room: this.#standing.name }),
       says: [make("p", {}, this.#lang.t(isPrivate ? "kick.means_private" : "kick.means"))],
       yes: this.#lang.t("kick.yes"),
       danger: true,
-      act: () => order("DELETE", roomPath(room, "members", id)),
+      act: () => ask("DELETE", `api/rooms/${encodeURIComponent(room)}/members/${id}`),
       whyNot: this.#whyNot,
     });
     if (done) this.#toasts.tell(this.#lang.t("kick.done", { name }));
@@ -86,18 +87,18 @@ export class Moderation {
 
   async #mute(id, name, until) {
     await this.#orTell(async () => {
-      const { muted_until: mutedUntil } = await order("PUT", userPath(id), { muted_until: until });
+      const { muted_until: mutedUntil } = await ask("PUT", userPath(id), { body: { muted_until: until } });
       const words = until === FAR
         ? this.#lang.t("mute.done_far", { name })
         : this.#lang.t("mute.done", { name, moment: momentWords(this.#lang, new Date(mutedUntil)) });
-      const undo = () => order("PUT", userPath(id), { muted_until: null });
+      const undo = () => ask("PUT", userPath(id), { body: { muted_until: null } });
       this.#toasts.tell(words, { undo, whyNot: this.#whyNot });
     });
   }
 
   async #unmute(id, name) {
     await this.#orTell(async () => {
-      await order("PUT", userPath(id), { muted_until: null });
+      await ask("PUT", userPath(id), { body: { muted_until: null } });
       this.#toasts.tell(this.#lang.t("mute.ended", { name }));
     });
   }
@@ -109,7 +110,7 @@ export class Moderation {
     span.value = String(BANS_S[1]);
     const address = make("input", { type: "checkbox", id: "ban-address" });
     let addresses = [];
-    const done = await ask(this.#lang, {
+    const done = await askFirst(this.#lang, {
       title: this.#lang.t("ban.ask", { name }),
       says: [
         make("p", {}, this.#lang.t("ban.means")),
@@ -143,14 +144,14 @@ export class Moderation {
 // Gives the addresses that were banned with a guest. An account has none that it is banned by: then it is banned alone.
 async function ban(id, how, withAddress) {
   if (!withAddress) {
-    await order("PUT", userPath(id), { banned: how });
+    await ask("PUT", userPath(id), { body: { banned: how } });
     return [];
   }
   const before = await bannedAddresses();
   try {
-    await order("PUT", userPath(id), { banned: { ...how, address: true } });
+    await ask("PUT", userPath(id), { body: { banned: { ...how, address: true } } });
   } catch (error) {
-    if (!(error instanceof NotDone) || error.status !== BAD_REQUEST) throw error;
+    if (!(error instanceof Refused) || error.status !== BAD_REQUEST) throw error;
     return ban(id, how, false);
   }
   const after = await bannedAddresses();
@@ -158,12 +159,12 @@ async function ban(id, how, withAddress) {
 }
 
 async function unban(id, addresses) {
-  await order("PUT", userPath(id), { banned: false });
-  for (const address of addresses) await order("DELETE", `api/bans/${encodeURIComponent(address)}`);
+  await ask("PUT", userPath(id), { body: { banned: false } });
+  for (const address of addresses) await ask("DELETE", `api/bans/${encodeURIComponent(address)}`);
 }
 
 async function bannedAddresses() {
-  const bans = await order("GET", "api/bans");
+  const bans = await ask("GET", "api/bans");
   return new Set(bans.map(({ address }) => address).filter((address) => address !== undefined));
 }
 

@@ -1,9 +1,10 @@
 // What admins set of the room that they are in: its name and topic, who may post, slow mode, and who may come in.
 
-import { ask, openWindow } from "./dialog.js";
+import { askFirst, openWindow } from "./dialog.js";
 import { make } from "./elements.js";
 import { Invitations } from "./invitations.js";
-import { order, roomPath, whyNot } from "./orders.js";
+import { whyNot } from "./reasons.js";
+import { ask } from "./requests.js";
 import { spanWords } from "./spans.js";
 
 const SLOW_S = [5, 10, 30, 60, 300, 900, 3_600];
@@ -80,7 +81,7 @@ export class RoomSettings {
   // Says whether it is done.
   async #save(before, after) {
     if (Object.keys(after).length === 0) return true;
-    const set = (settings) => order("PATCH", roomPath(before.id), settings);
+    const set = (settings) => ask("PATCH", `api/rooms/${encodeURIComponent(before.id)}`, { body: settings });
     if (after.private === undefined) {
       this.#standing.set(await set(after));
       const former = Object.fromEntries(Object.keys(after).map((name) => [name, before[name]]));
@@ -89,7 +90,7 @@ export class RoomSettings {
       return true;
     }
     // Who is put out by it, and what becomes readable, can't be taken back.
-    const done = await ask(this.#lang, {
+    const done = await askFirst(this.#lang, {
       title: this.#lang.t(after.private ? "room.private_ask" : "room.public_ask"),
       says: [make("p", {}, this.#lang.t(after.private ? "room.private_ask_means" : "room.public_ask_means"))],
       yes: this.#lang.t(after.private ? "room.private_yes" : "room.public_yes"),

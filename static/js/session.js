@@ -1,19 +1,12 @@
 // Who we are to the server: a session, which the browser keeps as a cookie that no script sees. All tabs share it.
 
+import { Refused } from "./requests.js";
+
 // For a server that has had enough of us: asked again only after the longest pause, as after its close code 1013.
 const TOO_MANY = 429;
 const CLOSE_OVER_CAPACITY = 1013;
 const UNAUTHORIZED = 401;
 const CONFLICT = 409;
-
-// The server does not let us in as we are, and asking again would not help.
-export class Refused extends Error {
-  // `code` is the server's word for why, with 401 "login".
-  constructor(code, sentence) {
-    super(sentence);
-    this.code = code;
-  }
-}
 
 // No session for now; `code` is the close code that says the same of a WebSocket, where there is one.
 class NotNow extends Error {
@@ -88,5 +81,6 @@ async function whyNot(answer) {
   if (answer.status === TOO_MANY) return new NotNow(CLOSE_OVER_CAPACITY);
   if (answer.status >= 500) return new NotNow();
   const { code, error } = await answer.json().catch(() => ({}));
-  return new Refused(answer.status === UNAUTHORIZED ? "login" : String(code ?? ""), String(error ?? ""));
+  const sentence = String(error ?? "");
+  return new Refused({ status: answer.status, code: answer.status === UNAUTHORIZED ? "login" : String(code ?? ""), sentence });
 }

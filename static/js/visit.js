@@ -2,9 +2,9 @@
 
 import { Connection } from "./connection.js";
 import { isMessage } from "./history.js";
-import { NotDone, order, roomPath } from "./orders.js";
 import { Outbox } from "./outbox.js";
-import { Refused, Session } from "./session.js";
+import { Refused, ask } from "./requests.js";
+import { Session } from "./session.js";
 import { TypingNotice } from "./typing.js";
 import { Unsent, newNonce } from "./unsent.js";
 
@@ -44,8 +44,6 @@ export class Visit {
   #notice;
   #isOnline = false;
   #isStopped = false;
-  // The code of an invitation to the room, until it is accepted.
-  #invitation;
   #knocks = 0;
   // Why the server is about to put us out, as it says.
   #putOutFor = "";
@@ -58,15 +56,13 @@ export class Visit {
   #replayEnd = null;
   #replayTimer;
 
-  // `invitation` is the code of one to the room, if there is any.
   // `views` are the timeline, its past, search, people, typing line, composer and how we stand; `store` is the browser's, for all its tabs:
   // whom we have been and what is unsent; `onStatus` hears the connection's; `onMessage` hears of each message of
   // others; `onRefused` hears why we are not let in, and that asking again would not help.
-  constructor({ name, room, invitation, views, store, onStatus, onMessage, onRefused }) {
+  constructor({ name, room, views, store, onStatus, onMessage, onRefused }) {
     this.#name = name;
     this.#called = name;
     this.#room = room;
-    this.#invitation = invitation;
     this.#views = views;
     this.#store = store;
     this.#onStatus = onStatus;
@@ -129,34 +125,22 @@ export class Visit {
   async #ensureSession(signal) {
     try {
       await this.#session.ensure(signal);
-      await this.#acceptInvitation();
     } catch (error) {
       if (error instanceof Refused && !signal.aborted) this.#onRefused(error);
       throw error;
     }
   }
 
-  async #acceptInvitation() {
-    if (this.#invitation === undefined) return;
-    try {
-      await order("POST", roomPath(this.#room, "members"), { invitation: this.#invitation });
-      this.#invitation = undefined;
-    } catch (error) {
-      if (error instanceof NotDone && error.status === NOT_FOUND) throw new Refused("invitation", error.message);
-      throw error;
-    }
-  }
-
   // A page is not told why its WebSocket was not let in or was ended; over HTTP the server says it.
-  async #askWhy(attempt) {
+  async #askWhy() {
+    const knocks = this.#knocks;
     try {
-      await order("GET", "api/session");
-      if (attempt < KNOCKS_MAX) return;
-      await order("GET", roomPath(this.#room));
-    } catch (error) {
-      if (this.#isStopped || !(error instanceof NotDone)) return;
-      if (error.status === FORBIDDEN) this.#onRefused(new Refused(error.code, error.message));
-      if (error.status === NOT_FOUND && this.#knocks >= KNOCKS_MAX) this.#onRefused(new Refused("no_room", error.message));
+      await ask("GET", "api/session");
+      if (knocks >= KNOCKS_MAX) await ask("GET", `api/rooms/${encodeURIComponent(this.#room)}`);
+    } catch ({ status, code, message: sentence }) {
+      if (this.#isStopped) return;
+      if (status === FORBIDDEN) this.#onRefused(new Refused({ status, code, sentence }));
+      if (status === NOT_FOUND && this.#knocks >= KNOCKS_MAX) this.#onRefused(new Refused({ status, code: "no_room", sentence }));
     }
   }
 
@@ -177,7 +161,7 @@ export class Visit {
     if (status === "waiting" && (!this.#isOnline || code === CLOSE_POLICY)) {
       this.#session.doubt();
       if (code === CLOSE_ABNORMAL) this.#knocks += 1;
-      if (code === CLOSE_POLICY || code === CLOSE_ABNORMAL) this.#askWhy(this.#knocks);
+      if (code === CLOSE_POLICY || code === CLOSE_ABNORMAL) this.#askWhy();
     }
     this.#isOnline = status === "online";
     if (this.#isOnline) this.#knocks = 0;
@@ -254,7 +238,7 @@ export class Visit {
 
   #putOut() {
     const code = this.#putOutFor === MADE_PRIVATE ? "made_private" : "put_out";
-    this.#onRefused(new Refused(code, this.#putOutFor));
+    this.#onRefused(new Refused({ code, sentence: this.#putOutFor }));
   }
 
   // What we sent again had arrived. It is acked, and not shown here: it stands in the past, where it belongs.

@@ -9,7 +9,8 @@ import { STATIC } from "./support.mjs";
 
 // A module imports only from lower layers.
 const LAYERS = [
-  ["elements.js", "orders.js", "spans.js", "storage.js", "names.js", "lang.js", "marks.js", "connection.js", "history.js", "session.js", "unsent.js"],
+  ["elements.js", "requests.js", "spans.js", "storage.js", "names.js", "lang.js", "marks.js", "connection.js", "history.js", "unsent.js"],
+  ["reasons.js", "session.js"],
   ["dialog.js", "door-note.js", "invitations.js", "standing.js", "toast.js"],
   ["people.js", "typing.js", "composer.js", "rooms.js", "form.js", "past.js", "outbox.js"],
   ["house.js", "moderation.js", "room-settings.js"],

@@ -23,6 +23,8 @@ const CHROMIUM_FLAGS = [
   "--disable-sync",
 ];
 const DEADLINE_MS = 20_000;
+// Of every account that the tests make.
+export const PASSWORD = "tea with seven cardamoms";
 
 export const REPOSITORY = fileURLToPath(new URL("../../", import.meta.url));
 export const STATIC = path.join(REPOSITORY, "static");
@@ -119,8 +121,7 @@ class Adda {
     if (!bin || !existsSync(bin)) throw new Error(`set ADDA_BIN to the server's binary (it is ${bin ?? "not set"})`);
     const listen = this.base ? new URL(this.base).host : "127.0.0.1:0";
     if (this.#hasFile) this.#directory ??= await mkdtemp(path.join(tmpdir(), "adda-browser-"));
-    const data = this.#directory ? path.join(this.#directory, "adda.db") : ":memory:";
-    const env = { PATH: process.env.PATH, ADDA_DATA: data };
+    const env = { PATH: process.env.PATH, ADDA_DATA: this.#data };
     this.#process = spawn(bin, ["--listen", listen, ...this.#flags], { env, stdio: ["ignore", "pipe", "pipe"] });
     let log = "";
     this.#process.stderr.on("data", (data) => (log += data));
@@ -135,6 +136,19 @@ class Adda {
       this.#process.once("exit", (code) => failed(new Error(`the server ended (${code}) before it listened: ${log}`)));
       setTimeout(() => failed(new Error(`the server does not listen: ${log}`)), DEADLINE_MS).unref();
     });
+  }
+
+  // Makes an account as the operator would.
+  async account(name, role) {
+    const env = { PATH: process.env.PATH, ADDA_DATA: this.#data };
+    const tool = spawn(process.env.ADDA_BIN, ["user", "add", name, "--role", role], { env, stdio: ["pipe", "ignore", "inherit"] });
+    tool.stdin.end(`${PASSWORD}\n`);
+    const [code] = await once(tool, "exit");
+    assert.equal(code, 0);
+  }
+
+  get #data() {
+    return this.#directory ? path.join(this.#directory, "adda.db") : ":memory:";
   }
 
   // As a power cut would.
@@ -288,6 +302,17 @@ class Person {
     await this.page.fill("#room", room);
     await this.page.click("#join .primary");
     await this.connected();
+  }
+
+  // Logs this browser in, by the page's own cookie jar.
+  async logIn(username) {
+    const status = await this.page.evaluate(async (login) => {
+      const headers = { "Content-Type": "application/json" };
+      return (await fetch("api/session", { method: "POST", headers, body: JSON.stringify(login) })).status;
+    }, { username, password: PASSWORD });
+    assert.equal(status, 201);
+    await this.page.reload();
+    await this.page.locator("#door, #chat").filter({ visible: true }).waitFor();
   }
 
   connected() {
