@@ -7,11 +7,17 @@ import { whyNot } from "./reasons.js";
 import { ask } from "./requests.js";
 import { momentWords } from "./spans.js";
 
+// So much of an id tells two guests apart.
+const ID_CHARS = 8;
+
 export class House {
   #lang;
+  #nameOf;
 
-  constructor({ lang }) {
+  // `nameOf` knows somebody by their id, or not: the server keeps no name of guests who only came by.
+  constructor({ lang, nameOf }) {
     this.#lang = lang;
+    this.#nameOf = nameOf;
   }
 
   open() {
@@ -63,7 +69,8 @@ export class House {
   }
 
   #ban({ user, username, address, until, reason }, list, state) {
-    const who = address === undefined ? username ?? user : this.#lang.t("bans.address", { address });
+    const name = () => username ?? this.#nameOf(user) ?? this.#lang.t("bans.guest", { id: user.slice(0, ID_CHARS) });
+    const who = address === undefined ? name() : this.#lang.t("bans.address", { address });
     const ends = until === null
       ? this.#lang.t("bans.for_good")
       : this.#lang.t("bans.until", { moment: momentWords(this.#lang, new Date(until)) });

@@ -124,11 +124,12 @@ class Page {
     };
     const standing = new Standing({ parts, lang, onChange: () => this.#showTitle() });
     const settings = new RoomSettings({ lang, toasts, standing });
-    const house = new House({ lang });
+    const moderation = new Moderation({ lang, toasts, standing });
+    const house = new House({ lang, nameOf: (id) => moderation.nameOf(id) });
     this.#doorNote = new DoorNote({ element: find("door-note"), lang });
     find("room-settings").addEventListener("click", () => settings.open());
     find("house").addEventListener("click", () => house.open());
-    return { standing, moderation: new Moderation({ lang, toasts, standing }) };
+    return { standing, moderation };
   }
 
   #listen() {

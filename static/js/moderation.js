@@ -18,11 +18,17 @@ export class Moderation {
   #lang;
   #toasts;
   #standing;
+  // By id: the names of those who were banned from this page.
+  #banned = new Map();
 
   constructor({ lang, toasts, standing }) {
     this.#lang = lang;
     this.#toasts = toasts;
     this.#standing = standing;
+  }
+
+  nameOf(id) {
+    return this.#banned.get(id);
   }
 
   messageMenu({ frame, own, anchor }) {
@@ -127,6 +133,7 @@ export class Moderation {
       whyNot: this.#whyNot,
     });
     if (!done) return;
+    this.#banned.set(id, name);
     this.#toasts.tell(this.#lang.t("ban.done", { name }), { undo: () => unban(id, addresses), whyNot: this.#whyNot });
   }
 

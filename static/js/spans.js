@@ -30,6 +30,7 @@ export function countdownWords(lang, seconds) {
 
 // When something ends: the time alone if that is today.
 export function momentWords(lang, date, now = new Date()) {
-  const time = lang.time(date);
+  // "4:08 PM" does not stand on two lines.
+  const time = lang.time(date).replaceAll(" ", "\u00A0");
   return date.toDateString() === now.toDateString() ? time : `${lang.day(date, now)}, ${time}`;
 }

@@ -123,7 +123,8 @@ export class Standing {
     topic.textContent = this.#settings.topic;
     topic.title = this.#settings.topic;
     topic.hidden = this.#settings.topic === "";
-    lock.hidden = !this.#settings.private;
+    // What is no HTML has no `hidden` of its own.
+    lock.toggleAttribute("hidden", !this.#settings.private);
     this.#showNote();
     this.#tick();
     this.#onChange();
@@ -157,13 +158,12 @@ export class Standing {
       slow.hidden = true;
       return;
     }
-    const every = spanWords(this.#lang, this.#settings.slow_mode_s);
     const leftMs = this.#nextAt - Date.now();
     const left = Math.ceil(leftMs / 1000);
     slow.dataset.state = left > 0 ? "waiting" : "ready";
     slow.textContent = left > 0
-      ? this.#lang.t("note.slow_wait", { every, left: countdownWords(this.#lang, left) })
-      : this.#lang.t("note.slow", { every });
+      ? this.#lang.t("note.slow_wait", { left: countdownWords(this.#lang, left) })
+      : this.#lang.t("note.slow", { every: spanWords(this.#lang, this.#settings.slow_mode_s) });
     if (left > 0) this.#ticker = setTimeout(() => this.#tick(), leftMs % TICK_MS || TICK_MS);
   }
 }

@@ -188,7 +188,7 @@ class Adda {
     page.on("console", (message) => {
       const text = message.text();
       const lost = /WebSocket connection to .* failed|Failed to load resource/.test(text);
-      const refused = /Failed to load resource: .* status of 40[13]/.test(text);
+      const refused = /Failed to load resource: .* status of 40[139]/.test(text);
       if (["error", "warning"].includes(message.type()) && !(lost && this.#losesServer) && !(refused && this.#refuses)) this.complaints.push(text);
     });
     const person = new Person(page);
