@@ -36,7 +36,7 @@ export class Moderation {
     const items = [];
     const about = { id: frame.user_id, name: frame.username, anchor };
     if (own || this.#standing.isAdmin) {
-      items.push({ words: t("message.delete"), danger: true, run: () => this.#delete(frame) });
+      items.push({ words: t("message.delete"), danger: true, run: () => this.#delete(frame, anchor) });
     }
     if (!own && this.#standing.isAdmin) {
       items.push({ words: t("member.about", { name: frame.username }), run: () => this.memberMenu(about) });
@@ -63,9 +63,9 @@ export class Moderation {
     });
   }
 
-  #delete(frame) {
+  async #delete(frame, anchor) {
     const { id: room } = this.#standing.settings;
-    return askFirst(this.#lang, {
+    await askFirst(this.#lang, {
       title: this.#lang.t("delete.ask"),
       says: [
         make("blockquote", { dir: "auto" }, quoted(frame.content)),
@@ -76,6 +76,11 @@ export class Moderation {
       act: () => ask("DELETE", `api/rooms/${encodeURIComponent(room)}/messages/${frame.id}`),
       whyNot: this.#whyNot,
     });
+    // The button that the focus would go back to may have gone meanwhile.
+    const message = anchor.closest("li");
+    if (document.activeElement !== document.body || !message.isConnected) return;
+    message.tabIndex = -1;
+    message.focus({ preventScroll: true });
   }
 
   async #kick(id, name) {

@@ -17,8 +17,9 @@ export class Standing {
   #settings = UNSET;
   #role = "guest";
   #mutedUntil = null;
-  // When slow mode lets us say the next thing, by our clock.
-  #nextAt = 0;
+  // By our clock: when we said something last, and until when the server last told us to wait.
+  #saidAt = -Infinity;
+  #toldUntil = -Infinity;
   // How far the server's clock is ahead of ours.
   #aheadMs = 0;
   #muteTimer;
@@ -59,7 +60,8 @@ export class Standing {
     this.#settings = UNSET;
     this.#role = "guest";
     this.#mutedUntil = null;
-    this.#nextAt = 0;
+    this.#saidAt = -Infinity;
+    this.#toldUntil = -Infinity;
     this.#parts.topic.ariaExpanded = "false";
     this.#show();
   }
@@ -75,9 +77,8 @@ export class Standing {
   // The room's settings have changed.
   set(room) {
     if (room.id !== this.#room) return;
-    const wasSlow = this.#settings.slow_mode_s;
     this.#settings = { ...UNSET, ...room };
-    if (this.#settings.slow_mode_s < wasSlow) this.#nextAt = 0;
+    this.#toldUntil = -Infinity;
     this.#show();
   }
 
@@ -89,13 +90,14 @@ export class Standing {
 
   // We have said something at that moment of the server's clock.
   said({ timestamp }) {
-    const at = Date.parse(timestamp) - this.#aheadMs + this.#settings.slow_mode_s * 1000;
-    if (this.#isSlowed && at > Math.max(Date.now(), this.#nextAt)) this.#wait(at);
+    this.#saidAt = Math.max(this.#saidAt, Date.parse(timestamp) - this.#aheadMs);
+    this.#tick();
   }
 
   // The server says how long we have to wait.
   mustWait(ms) {
-    if (this.#isSlowed && ms > 0) this.#wait(Date.now() + ms);
+    this.#toldUntil = Date.now() + ms;
+    this.#tick();
   }
 
   translate() {
@@ -109,11 +111,6 @@ export class Standing {
   #setClock(timestamp) {
     const there = Date.parse(timestamp);
     if (!Number.isNaN(there)) this.#aheadMs = there - Date.now();
-  }
-
-  #wait(at) {
-    this.#nextAt = at;
-    this.#tick();
   }
 
   #show() {
@@ -158,7 +155,7 @@ export class Standing {
       slow.hidden = true;
       return;
     }
-    const leftMs = this.#nextAt - Date.now();
+    const leftMs = Math.max(this.#toldUntil, this.#saidAt + this.#settings.slow_mode_s * 1000) - Date.now();
     const left = Math.ceil(leftMs / 1000);
     slow.dataset.state = left > 0 ? "waiting" : "ready";
     slow.textContent = left > 0

@@ -225,7 +225,7 @@ export class Visit {
   #message(frame) {
     const own = this.#recognise(frame);
     this.#views.typing.gone(frame.user_id);
-    if (own) this.#views.standing.said(frame);
+    if (frame.user_id === this.#self) this.#views.standing.said(frame);
     if (this.#views.timeline.addMessage(frame, own) && !own) this.#onMessage(frame);
     this.#passed(frame);
   }
