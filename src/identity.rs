@@ -11,9 +11,9 @@ use crossbeam_channel::{Sender, bounded};
 use rusqlite::Connection;
 
 use crate::auth::name::Looks;
-use crate::auth::permission::{Access, Action, Circumstances, Refusal, Standing, may};
+use crate::auth::permission::{Access, Action, Circumstances, Refusal, Standing, Whose, may};
 use crate::limits::{DOOR_ANSWER_WAIT, KNOCKS_WAITING_MAX, STORE_STACK_BYTES};
-use crate::model::{RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
+use crate::model::{Person, RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::rate::network_of;
 use crate::role::{Accounts, Role};
 use crate::store::accounts::{self, Banned, Session, SessionKey, SessionKind};
@@ -169,6 +169,25 @@ impl Door {
         Ok(Identity { user, username, role, session })
     }
 
+    /// Somebody who is here by a connection, as they are now, about to do something in a room.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn member(&self, person: &Person, room: &RoomId) -> Result<Actor, Denied> {
+        let id = person.id;
+        let (known, is_banned) = self.registry.read(|connection| {
+            let is_banned = accounts::is_banned(connection, Banned::User(id), &Timestamp::now())?;
+            Ok((accounts::somebody(connection, id)?, is_banned))
+        })?;
+        let role = known.map_or(Role::Guest, |(role, _)| role);
+        let identity = Identity { user: Some(id), username: person.username.clone(), role, session: None };
+        let mut circumstances = self.circumstances(&identity, Some(room))?;
+        if is_banned {
+            circumstances.standing = Standing::Banned;
+        }
+        Ok(Actor { identity, circumstances })
+    }
+
     /// What counts when somebody is about to do something, in a room or in the house; whose it is that is acted on, the
     /// caller knows.
     ///
@@ -196,6 +215,34 @@ impl Door {
     pub fn enter(&self, identity: &Identity, room: &RoomId) -> Result<(), Denied> {
         let circumstances = self.circumstances(identity, Some(room))?;
         Ok(may(identity.role, Action::Enter, &circumstances)?)
+    }
+}
+
+/// Somebody who is about to do something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// Who.
+    pub identity: Identity,
+    /// What counts, but for whose it is that is acted on.
+    pub circumstances: Circumstances,
+}
+
+impl Actor {
+    /// Whether they may, in these circumstances.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn may(&self, action: Action) -> Result<(), Refusal> {
+        may(self.identity.role, action, &self.circumstances)
+    }
+
+    /// Whether they may do this to some guest: asked first, so that whoever may not learns nothing of who there is.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn may_to_others(&mut self, action: Action) -> Result<(), Refusal> {
+        self.circumstances.whose = Whose::Others(Role::Guest);
+        self.may(action)
     }
 }
 

@@ -20,6 +20,7 @@
 //! | connection (each) | one socket's reading side | its peer | hub: `Connect`, `Frames`, `Gone` | its peer has gone, or the hub shut its socket down |
 //! | door | — | a connection: who comes | the connection: whether they may | the last connection and the listener have ended |
 //! | http (each) | one request at a time | `tiny_http` | hub: questions, messages, orders; store: changes | the server is unblocked |
+//! | keeper | — | the hub: what admins ask for | hub: orders, what became of it; store: changes | the hub has ended |
 //! | login (each) | one request that waits for a password's hash | http: requests | hub: orders; store: changes; hash: passwords | the http threads have ended |
 //! | hash (each) | the memory of one hash | login: passwords | login: hashes | the login threads have ended |
 //! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: what to read; sockets: frames | `Stop` is carried out |
@@ -32,12 +33,13 @@
 //! No cycle of threads can block on full channels:
 //!
 //! ```text
-//! connections, http ══commands══▶ hub ──appends──▶ store ──appended──▶ hub
-//!                                 hub ──fetches──▶ pager ──pages──▶ hub        ══ may block, ── never does
+//! connections, http, keeper ══commands══▶ hub ──appends──▶ store ──appended──▶ hub
+//!                                         hub ──fetches──▶ pager ──pages──▶ hub      ══ may block, ── never does
+//!                                         hub ──errands──▶ keeper
 //! ```
 //!
 //! At most one batch is on its way between hub and store, and each channel between them holds one; between hub and pager
-//! there is at most one page for each joining that catches up. So none of them ever waits to send, and whoever waits for
+//! there is at most one page for each joining that catches up; and an errand for which there is no room is refused. So none of them ever waits to send, and whoever waits for
 //! the hub waits for a thread that goes on. Answers to questions go into a channel with room for them; what is kept is
 //! read by whoever wants it, through a connection of its own.
 //!
@@ -65,6 +67,7 @@ pub mod listener;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+pub mod moderation;
 pub mod protocol;
 pub mod rate;
 pub mod relay;
@@ -151,13 +154,18 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let house = registry.read(store::accounts::house).map_err(|_| StartError::House)?;
     let rules = hub::Rules::new(accounts, house);
     let door = identity::Door::new(registry, accounts);
-    let hub = hub::start(commanded, writer, reader.clone(), rules, keep, limits, Arc::clone(&metrics));
+    let (errands, errands_asked) = moderation::errands();
+    let ends = hub::Ends { commands: commanded, store: writer, errands };
+    let hub = hub::start(ends, reader.clone(), rules, keep, limits, Arc::clone(&metrics));
     inner.extend(hub.map_err(StartError::Thread)?);
     let handle = hub::Handle::new(commands.clone(), reader);
+    let turns = moderation::Turns::default();
+    moderation::start(errands_asked, door.clone(), handle.clone(), turns.clone(), commands.clone())
+        .map_err(StartError::Thread)?;
     let paces = Arc::new(Paces::new(&limits));
     let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), registration, limits };
     let http =
-        http::Server::start(handle.clone(), door.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
+        http::Server::start(handle, door.clone(), turns, policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
     let doorkeeper = identity::Doorkeeper::start(door).map_err(StartError::Thread)?;
     let sessions = session::Context {

@@ -126,6 +126,8 @@ pub const GUESTS_KEPT_MAX: usize = 50_000;
 pub const KNOCKS_WAITING_MAX: usize = 256;
 /// How long that may take in all.
 pub const DOOR_ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// Measures that are asked for over WebSockets and wait to be carried out.
+pub const ERRANDS_WAITING_MAX: usize = 64;
 /// Changes of accounts and the like that wait for the store's thread.
 pub const CHANGES_WAITING_MAX: usize = 64;
 /// How long one may take before whoever asked is told that the server is busy.

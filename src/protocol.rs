@@ -4,10 +4,12 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use uuid::Uuid;
 
 use crate::limits::{self, Limits};
 use crate::model::{FrameId, NameError, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
+use crate::role::{Posting, Role};
 
 /// What went wrong with a frame, as its `code`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -53,11 +55,22 @@ pub enum FrameType {
     Typing,
     /// A command was not carried out.
     Error,
+    /// A message was taken back.
+    Delete,
+    /// What is set of a room has changed, or was changed.
+    Room,
+    /// Whoever gets it is muted, or no longer; or has muted somebody.
+    Mute,
+    /// Whoever gets it has put somebody out of a room.
+    Kick,
+    /// Whoever gets it has banned somebody, or lets them in again.
+    Ban,
 }
 
 impl FrameType {
     /// The kinds of messages, by their words on the wire and in the database.
-    const MESSAGES: [(Self, &'static str); 2] = [(Self::Text, "text"), (Self::Announcement, "announcement")];
+    const MESSAGES: [(Self, &'static str); 3] =
+        [(Self::Text, "text"), (Self::Announcement, "announcement"), (Self::Delete, "delete")];
 
     /// The word for a kind of message; that of a text for what is none.
     #[must_use]
@@ -99,20 +112,68 @@ pub struct Frame<'a> {
     /// The stored frame that this one answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<FrameId>,
+    /// The stored frame that this one is about, where it is no message of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<FrameId>,
+    /// When the message was taken back; then its content is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<&'a Timestamp>,
     /// Set on the answer to a message that was sent again: it is stored already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<bool>,
-    /// What only a `welcome` has.
+    /// What only frames of its kind have.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub welcome: Option<Welcome<'a>>,
-    /// What only an `error` has.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Failure>,
+    pub own: Option<Own<'a>>,
+}
+
+/// The further fields of frames of one kind.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Own<'a> {
+    /// Of a `welcome`.
+    Welcome(Welcome<'a>),
+    /// Of an `error`.
+    Failure(Failure),
+    /// Of a `room`.
+    Room {
+        /// All that is set.
+        room: RoomShown<'a>,
+    },
+    /// Of a `mute`.
+    Mute {
+        /// Until when, if they are.
+        muted_until: Option<Timestamp>,
+    },
+}
+
+/// What is set of a room, as it is told everywhere.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct RoomShown<'a> {
+    /// Which.
+    pub id: &'a RoomId,
+    /// What it is called: by its id, where nothing else is set.
+    pub name: &'a str,
+    /// What it is about; may be empty.
+    pub topic: &'a str,
+    /// Who may post there.
+    pub posting: Posting,
+    /// How many seconds somebody waits from one message to their next; 0 is no slow mode.
+    pub slow_mode_s: u32,
+    /// Whether only its members see it.
+    pub private: bool,
 }
 
 /// The further fields of a `welcome`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Welcome<'a> {
+    /// What whoever gets it may do here.
+    pub role: Role,
+    /// What is set of the room, where anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room: Option<RoomShown<'a>>,
+    /// Until when whoever gets it may say nothing, if they may not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muted_until: Option<Timestamp>,
     /// Who is here, [`limits::MEMBERS_LISTED_MAX`] at most.
     pub members: Vec<Person>,
     /// How many are here.
@@ -166,7 +227,35 @@ pub struct Failure {
     pub retry_ms: Option<u64>,
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    /// A frame with no more than every frame has.
+    #[must_use]
+    pub fn new(
+        id: FrameId,
+        room_id: &'a RoomId,
+        person: &'a Person,
+        content: &'a str,
+        kind: FrameType,
+        timestamp: &'a Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            room_id,
+            user_id: person.id,
+            username: &person.username,
+            content,
+            kind,
+            timestamp,
+            seq: None,
+            nonce: None,
+            reply_to: None,
+            message_id: None,
+            deleted_at: None,
+            duplicate: None,
+            own: None,
+        }
+    }
+
     /// Appends the frame's JSON to `bytes`.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         // Writing to a Vec can't fail, and no field is of a kind that JSON lacks.
@@ -186,26 +275,81 @@ pub fn http_error(sentence: &str, code: &str) -> Vec<u8> {
     serde_json::to_vec(&Body { error: sentence, code }).unwrap_or_default()
 }
 
-/// A command of a client, checked. No room means the one of the connection's URL.
+/// What is to be stored, and seen by a room in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientFrame {
-    /// A message.
+pub enum Body {
+    /// Something said in a room.
     Text {
-        /// Where.
-        room: Option<RoomId>,
         /// What.
         content: Box<str>,
-        /// The client's own mark on it.
-        nonce: Option<Nonce>,
         /// What it answers.
         reply_to: Option<FrameId>,
     },
-    /// Something for every room.
+    /// Something said in every room.
     Announcement {
         /// What.
         content: Box<str>,
+    },
+    /// A message is taken back: its author's own, or by an admin.
+    Delete {
+        /// Which.
+        message_id: FrameId,
+    },
+}
+
+impl Body {
+    /// The type of its frame.
+    #[must_use]
+    pub fn kind(&self) -> FrameType {
+        match self {
+            Self::Text { .. } => FrameType::Text,
+            Self::Announcement { .. } => FrameType::Announcement,
+            Self::Delete { .. } => FrameType::Delete,
+        }
+    }
+
+    /// What it says; nothing where it says nothing.
+    #[must_use]
+    pub fn content(&self) -> &str {
+        match self {
+            Self::Text { content, .. } | Self::Announcement { content } => content,
+            Self::Delete { .. } => "",
+        }
+    }
+
+    /// What it answers.
+    #[must_use]
+    pub fn reply_to(&self) -> Option<FrameId> {
+        if let Self::Text { reply_to, .. } = self { *reply_to } else { None }
+    }
+
+    /// The message that it is about, where it is none of its own.
+    #[must_use]
+    pub fn message_id(&self) -> Option<FrameId> {
+        if let Self::Delete { message_id } = self { Some(*message_id) } else { None }
+    }
+}
+
+/// A command of a client, checked. No room means the one of the connection's URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientFrame {
+    /// Something to be stored.
+    Message {
+        /// Where.
+        room: Option<RoomId>,
         /// The client's own mark on it.
         nonce: Option<Nonce>,
+        /// What.
+        body: Body,
+    },
+    /// Something that admins do to keep order.
+    Measure {
+        /// Where.
+        room: Option<RoomId>,
+        /// The client's own mark on it.
+        nonce: Option<Nonce>,
+        /// What.
+        measure: Box<Measure>,
     },
     /// The sender is writing.
     Typing {
@@ -237,10 +381,92 @@ impl ClientFrame {
     #[must_use]
     pub fn into_nonce(self) -> Option<Nonce> {
         match self {
-            Self::Text { nonce, .. } | Self::Announcement { nonce, .. } | Self::Typing { nonce, .. } => nonce,
+            Self::Message { nonce, .. } | Self::Measure { nonce, .. } | Self::Typing { nonce, .. } => nonce,
             Self::Join { nonce, .. } | Self::Leave { nonce, .. } => nonce,
         }
     }
+
+    /// Whether it may be what was sent before and is stored, whatever speaks against it now.
+    #[must_use]
+    pub fn may_be_a_retry(&self) -> bool {
+        matches!(self, Self::Message { nonce: Some(_), .. })
+    }
+}
+
+/// Something that admins do to keep order, as it was said and not yet looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Measure {
+    /// Puts somebody out of the room.
+    Kick(UserId),
+    /// Keeps somebody from speaking, or out; or no longer.
+    Restrain(UserId, Restraint),
+    /// Sets what is said of the room.
+    SetRoom(RoomChange),
+}
+
+impl Measure {
+    /// The type of the frame that asks for it, and of the one that tells that it is done.
+    #[must_use]
+    pub fn kind(&self) -> FrameType {
+        match self {
+            Self::Kick(_) => FrameType::Kick,
+            Self::Restrain(_, restraint) if restraint.banned.is_some() => FrameType::Ban,
+            Self::Restrain(..) => FrameType::Mute,
+            Self::SetRoom(_) => FrameType::Room,
+        }
+    }
+}
+
+/// A change of what somebody is kept from: the body of `PUT /api/users/{id}`, and the fields of `mute` and `ban`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restraint {
+    /// A moment (RFC 3339), or `null` to let them speak again.
+    #[serde(default, deserialize_with = "said")]
+    pub muted_until: Option<Option<String>>,
+    /// Whether they are kept out.
+    pub banned: Option<BanSaid>,
+}
+
+/// A ban as it is said.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum BanSaid {
+    /// For good, or no longer.
+    Plain(bool),
+    /// With more.
+    With {
+        /// A moment (RFC 3339); for good where none is said.
+        until: Option<String>,
+        /// Why, for the other admins.
+        #[serde(default)]
+        reason: String,
+        /// Whether a guest's addresses are banned, too, for guests.
+        #[serde(default)]
+        address: bool,
+    },
+}
+
+/// A change of what is set of a room: the body of `PATCH /api/rooms/{id}`, and the fields of `room`. What is not said
+/// stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoomChange {
+    /// What it is called.
+    pub name: Option<String>,
+    /// What it is about.
+    pub topic: Option<String>,
+    /// Who may post there.
+    pub posting: Option<Posting>,
+    /// Seconds from somebody's message to their next.
+    pub slow_mode_s: Option<u32>,
+    /// Whether only members see it.
+    pub private: Option<bool>,
+}
+
+/// A field that may be said to be nothing, which is not the same as not being there.
+fn said<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// What a join wants of a room's past.
@@ -310,6 +536,10 @@ struct Fields<'a> {
     #[serde(borrow)]
     reply_to: Option<Text<'a>>,
     #[serde(borrow)]
+    message_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    user_id: Option<Text<'a>>,
+    #[serde(borrow)]
     after: Option<Text<'a>>,
     history: Option<u64>,
 }
@@ -329,7 +559,7 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
     if !text.starts_with('{') {
         let typed = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
         let content = checked_content(typed, limits, None)?;
-        return Ok(ClientFrame::Text { room: None, content, nonce: None, reply_to: None });
+        return Ok(ClientFrame::Message { room: None, nonce: None, body: Body::Text { content, reply_to: None } });
     }
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
         let nonce = serde_json::from_str::<NonceOnly<'_>>(text).ok().and_then(|fields| fields.nonce);
@@ -368,23 +598,30 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
             };
             let content = checked_content(&content.0, limits, nonce.as_ref())?;
             if kind == "announcement" {
-                return Ok(ClientFrame::Announcement { content, nonce });
+                return Ok(ClientFrame::Message { room, nonce, body: Body::Announcement { content } });
             }
             let reply_to = match &fields.reply_to {
                 None => None,
                 Some(text) => match FrameId::parse(&text.0) {
                     Some(id) => Some(id),
-                    None => {
-                        return Err(Rejected::new(
-                            ErrorCode::NotFound,
-                            "there is no message to reply to by that id",
-                            nonce,
-                        ));
-                    }
+                    None => return Err(Rejected::new(ErrorCode::NotFound, NO_SUCH_REPLY, nonce)),
                 },
             };
-            Ok(ClientFrame::Text { room, content, nonce, reply_to })
+            Ok(ClientFrame::Message { room, nonce, body: Body::Text { content, reply_to } })
         }
+        "delete" => {
+            let Some(id) = &fields.message_id else {
+                return Err(Rejected::new(ErrorCode::BadJson, "say by message_id which message", nonce));
+            };
+            match FrameId::parse(&id.0) {
+                Some(message_id) => Ok(ClientFrame::Message { room, nonce, body: Body::Delete { message_id } }),
+                None => Err(Rejected::new(ErrorCode::NotFound, NO_SUCH_MESSAGE, nonce)),
+            }
+        }
+        kind @ ("kick" | "mute" | "ban" | "room") => match measure(kind, text, fields.user_id.as_ref()) {
+            Ok(measure) => Ok(ClientFrame::Measure { room, nonce, measure: Box::new(measure) }),
+            Err(rejected) => Err(Rejected { nonce, ..rejected }),
+        },
         "typing" => Ok(ClientFrame::Typing { room, nonce }),
         "leave" => Ok(ClientFrame::Leave { room, nonce }),
         "join" => {
@@ -396,6 +633,44 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
         kind => {
             let shown: String = kind.chars().take(32).collect();
             Err(Rejected::new(ErrorCode::BadType, format!("“{shown}” is not a type that is taken here"), nonce))
+        }
+    }
+}
+
+/// Said where a message answers one that is not kept.
+pub const NO_SUCH_REPLY: &str = "there is no message to reply to by that id";
+/// Said where something is to be done to a message that is not kept, or was taken back.
+pub const NO_SUCH_MESSAGE: &str = "there is no message by that id in this room";
+/// Said where something is to be done to somebody whom nobody knows.
+pub const NO_SUCH_USER: &str = "there is nobody by that id";
+
+/// Reads a command that keeps order. Its fields are those of the same thing over HTTP.
+fn measure(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<Measure, Rejected> {
+    let bad = |sentence: String| Rejected::new(ErrorCode::BadJson, sentence, None);
+    let user = || match user.map(|id| Uuid::try_parse(&id.0)) {
+        None => Err(bad("say by user_id whom".into())),
+        Some(Err(_)) => Err(Rejected::new(ErrorCode::NotFound, NO_SUCH_USER, None)),
+        Some(Ok(id)) => Ok(UserId(id)),
+    };
+    let mut fields: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| bad(format!("this is not JSON: {error}")))?;
+    fields.retain(|name, _| !["type", "room_id", "nonce", "user_id"].contains(&name.as_str()));
+    let fields = serde_json::Value::Object(fields);
+    let not_so = |error: serde_json::Error| bad(format!("a field is not what it should be: {error}"));
+    match kind {
+        "kick" => Ok(Measure::Kick(user()?)),
+        "room" => Ok(Measure::SetRoom(RoomChange::deserialize(fields).map_err(not_so)?)),
+        kind => {
+            let restraint = Restraint::deserialize(fields).map_err(not_so)?;
+            let is_said = match kind {
+                "mute" => restraint.muted_until.is_some() && restraint.banned.is_none(),
+                _ => restraint.banned.is_some() && restraint.muted_until.is_none(),
+            };
+            if !is_said {
+                let field = if kind == "mute" { "muted_until" } else { "banned" };
+                return Err(bad(format!("say {field}, and nothing else")));
+            }
+            Ok(Measure::Restrain(user()?, restraint))
         }
     }
 }
@@ -430,7 +705,8 @@ mod tests {
     }
 
     fn text(content: &str) -> ClientFrame {
-        ClientFrame::Text { room: None, content: content.into(), nonce: None, reply_to: None }
+        let body = Body::Text { content: content.into(), reply_to: None };
+        ClientFrame::Message { room: None, nonce: None, body }
     }
 
     #[test]
@@ -457,11 +733,10 @@ mod tests {
         let id = "0192f7a0-0000-7000-8000-000000000001";
         assert_eq!(
             decode(&format!(r#"{{"content":"x","room_id":" tea ","nonce":"n1","reply_to":"{id}"}}"#), &limits()),
-            Ok(ClientFrame::Text {
+            Ok(ClientFrame::Message {
                 room: Some(room.clone()),
-                content: "x".into(),
                 nonce: nonce.clone(),
-                reply_to: FrameId::parse(id)
+                body: Body::Text { content: "x".into(), reply_to: FrameId::parse(id) },
             })
         );
         assert_eq!(
@@ -482,6 +757,31 @@ mod tests {
         );
     }
 
+    const USER: &str = "0192f7a0-0000-7000-8000-000000000002";
+
+    #[test]
+    fn order_is_kept_by_commands_too() {
+        let user = UserId(Uuid::try_parse(USER).unwrap());
+        let until = Some(Some("2026-01-31T12:00:00Z".to_owned()));
+        let mute = |muted_until| Measure::Restrain(user, Restraint { muted_until, banned: None });
+        let ban = |banned| Measure::Restrain(user, Restraint { muted_until: None, banned: Some(banned) });
+        let with = BanSaid::With { until: None, reason: "loud".into(), address: true };
+        let topic = RoomChange { topic: Some("tea".into()), slow_mode_s: Some(5), ..RoomChange::default() };
+        for (fields, expected) in [
+            (format!(r#""type":"kick","user_id":"{USER}""#), Measure::Kick(user)),
+            (format!(r#""type":"mute","user_id":"{USER}","muted_until":"2026-01-31T12:00:00Z""#), mute(until)),
+            (format!(r#""type":"mute","user_id":"{USER}","muted_until":null"#), mute(Some(None))),
+            (format!(r#""type":"ban","user_id":"{USER}","banned":false"#), ban(BanSaid::Plain(false))),
+            (format!(r#""type":"ban","user_id":"{USER}","banned":{{"reason":"loud","address":true}}"#), ban(with)),
+            (r#""type":"room","topic":"tea","slow_mode_s":5"#.to_owned(), Measure::SetRoom(topic)),
+        ] {
+            let (room, nonce) = (RoomId::parse("tea").ok(), Nonce::parse("n").ok());
+            let decoded = decode(&format!(r#"{{{fields},"room_id":"tea","nonce":"n"}}"#), &limits());
+            let measure = Box::new(expected);
+            assert_eq!(decoded, Ok(ClientFrame::Measure { room, nonce, measure }), "{fields}");
+        }
+    }
+
     #[test]
     fn what_is_wrong_has_its_code_and_its_nonce() {
         use ErrorCode::*;
@@ -498,6 +798,16 @@ mod tests {
             (r#"{"content":"x","nonce":""}"#.to_string(), BadName, false),
             (format!(r#"{{"content":"{long}","nonce":"n"}}"#), TooLong, true),
             (r#"{"content":"x","reply_to":"42","nonce":"n"}"#.to_string(), NotFound, true),
+            (r#"{"type":"delete","nonce":"n"}"#.to_string(), BadJson, true),
+            (r#"{"type":"delete","message_id":"42","nonce":"n"}"#.to_string(), NotFound, true),
+            (r#"{"type":"kick","nonce":"n"}"#.to_string(), BadJson, true),
+            (r#"{"type":"kick","user_id":"ana","nonce":"n"}"#.to_string(), NotFound, true),
+            (format!(r#"{{"type":"mute","user_id":"{USER}","nonce":"n"}}"#), BadJson, true),
+            (format!(r#"{{"type":"mute","user_id":"{USER}","banned":true,"nonce":"n"}}"#), BadJson, true),
+            (format!(r#"{{"type":"ban","user_id":"{USER}","banned":7,"nonce":"n"}}"#), BadJson, true),
+            (format!(r#"{{"type":"ban","user_id":"{USER}","muted_until":null,"nonce":"n"}}"#), BadJson, true),
+            (r#"{"type":"room","slow_mode":5,"nonce":"n"}"#.to_string(), BadJson, true),
+            (r#"{"type":"room","posting":"nobody","nonce":"n"}"#.to_string(), BadJson, true),
             (long.clone(), TooLong, false),
             (" ".to_string(), BadJson, false),
         ] {
@@ -510,22 +820,10 @@ mod tests {
     #[test]
     fn a_frame_has_its_seven_fields_and_no_empty_ones() {
         let mut bytes = Vec::new();
-        Frame {
-            id: FrameId(uuid::Uuid::nil()),
-            room_id: &RoomId::parse("tea").unwrap(),
-            user_id: UserId(uuid::Uuid::nil()),
-            username: &Username::parse("রহিম").unwrap(),
-            content: "\"হ্যালো\"\n",
-            kind: FrameType::Text,
-            timestamp: &Timestamp::at(1_700_000_000_123),
-            seq: Some(Seq(7)),
-            nonce: None,
-            reply_to: None,
-            duplicate: None,
-            welcome: None,
-            error: None,
-        }
-        .encode(&mut bytes);
+        let person = Person { id: UserId(Uuid::nil()), username: Username::parse("রহিম").unwrap() };
+        let (id, room, now) = (FrameId(Uuid::nil()), RoomId::parse("tea").unwrap(), Timestamp::at(1_700_000_000_123));
+        let frame = Frame::new(id, &room, &person, "\"হ্যালো\"\n", FrameType::Text, &now);
+        Frame { seq: Some(Seq(7)), ..frame }.encode(&mut bytes);
         assert_eq!(
             String::from_utf8(bytes).unwrap(),
             concat!(

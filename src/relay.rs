@@ -510,6 +510,7 @@ mod tests {
             let server = Server::start(
                 Rooms::of(&["tea"]),
                 crate::http::tests::DOOR.clone(),
+                crate::moderation::Turns::default(),
                 crate::http::Policy::default(),
                 Arc::clone(&metrics),
             )

@@ -135,13 +135,14 @@ fn ask(
     context: &Context,
 ) -> Result<(Box<Connect>, String), Box<Refused>> {
     let way_in = way_in(head, client, &context.origins, &context.limits)?;
+    let asked_at = Instant::now();
     // Before anything is looked up. At 20 a second or more, a second is long enough to wait.
     context.paces.take_handshake(client.address, Instant::now()).map_err(|_| Refused {
         headers: &[("Retry-After", "1")],
         ..Refused::new(429, TOO_MANY_HANDSHAKES, "rate_limited", Refusal::Handshakes)
     })?;
     let identity = identify(head, &way_in, client, &context.door)?;
-    Ok(connect(socket, connection, client, *way_in, *identity))
+    Ok(connect(socket, connection, client, *way_in, *identity, asked_at))
 }
 
 /// Who comes, with a token to come back by where they are somebody new.
@@ -152,6 +153,7 @@ fn connect(
     client: Client,
     way_in: WayIn,
     identity: Identity,
+    asked_at: Instant,
 ) -> (Box<Connect>, String) {
     let Identity { user, username, role, session } = identity;
     let (id, newcomer) = match user {
@@ -166,7 +168,8 @@ fn connect(
     let WayIn { room, replay, accept_key, .. } = way_in;
     let (socket, network) = (Arc::clone(socket), network_of(client.address));
     let person = Person { id, username };
-    (Box::new(Connect { connection, socket, person, role, session, network, room, replay, newcomer }), accept_key)
+    let connect = Connect { connection, socket, person, role, session, network, room, replay, newcomer, asked_at };
+    (Box::new(connect), accept_key)
 }
 
 #[inline(never)]
@@ -364,13 +367,18 @@ impl Chat {
         if !self.pace.is_unlimited()
             && let Err(wait) = self.pace.take(Instant::now())
         {
+            let sentence = format!("not so fast: {} messages a second at most", self.limits.rate_per_s);
+            let retry_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) + 1);
+            let limited = Rejected { retry_ms, ..Rejected::new(ErrorCode::RateLimited, sentence, None) };
             let nonce = match decoded {
+                // What was stored before is not refused: its author would think that it is not.
+                Ok(frame) if frame.may_be_a_retry() && !self.pace.is_abuse(Instant::now()) => {
+                    return Inbound::Limited(frame, Box::new(limited));
+                }
                 Ok(frame) => frame.into_nonce(),
                 Err(rejected) => rejected.nonce,
             };
-            let sentence = format!("not so fast: {} messages a second at most", self.limits.rate_per_s);
-            let retry_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) + 1);
-            return self.refuse(Rejected { retry_ms, ..Rejected::new(ErrorCode::RateLimited, sentence, nonce) });
+            return self.refuse(Rejected { nonce, ..limited });
         }
         match decoded {
             Ok(frame) => Inbound::Frame(frame),
@@ -641,12 +649,15 @@ mod tests {
         let mut chat = Chat::new(limits, pace);
         assert!(matches!(chat.text("one"), Inbound::Frame(_)));
         assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
-        let Inbound::Rejected(limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else { panic!("not limited") };
+        let Inbound::Rejected(limited) = chat.text(r#"{"type":"typing","nonce":"n"}"#) else { panic!("not limited") };
         assert_eq!((limited.code, limited.nonce.is_some()), (ErrorCode::RateLimited, true));
         assert!(limited.retry_ms.is_some_and(|ms| ms > 0 && ms <= 1_001));
+        // It may be stored already; what it is told the store must say.
+        let Inbound::Limited(_, limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else { panic!("not limited") };
+        assert_eq!(limited.code, ErrorCode::RateLimited);
         let ends = (0..2 * STRIKES_MAX).position(|_| matches!(chat.text("more"), Inbound::Close(CloseReason::ABUSE)));
         // One strike is forgiven each second that this takes.
-        let expected = STRIKES_MAX as usize - 2..STRIKES_MAX as usize + 20;
+        let expected = STRIKES_MAX as usize - 3..STRIKES_MAX as usize + 20;
         assert!(ends.is_some_and(|ends| expected.contains(&ends)), "{ends:?}");
     }
 }

@@ -2,101 +2,24 @@
 //!
 //! Runs on the HTTP workers and asks the hub, which answers in time or is busy. No request here makes a room.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use std::net::IpAddr;
 use uuid::Builder;
 
 use super::error::ApiError;
-use super::who::{identity, pace, reader};
+use super::who::{actor, identity, pace, person, reader, room_at};
 use super::{Reply, Request};
-use crate::head::unescape;
-use crate::hub::{Busy, Handle, HistoryError, HistoryFrom, Order, Outcome, Post, RoomDetail, RoomSummary};
+use crate::auth::permission::Action;
+use crate::hub::{Busy, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
 use crate::identity::Identity;
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
-use crate::model::{FrameId, NameError, Nonce, Person, RoomId, Seq, USERNAME_DEFAULT, UserId, Username};
-use crate::protocol::{self, ClientFrame, ErrorCode, Rejected};
+use crate::model::{FrameId, Nonce, Person, RoomId, Seq, USERNAME_DEFAULT, UserId, Username};
+use crate::protocol::{self, Body, ClientFrame, ErrorCode, Rejected};
 use crate::role::Posting;
-use crate::store::Stored;
 use crate::store::accounts::{self, RoomSettings};
-
-/// What REST asks of the hub and the store.
-pub trait Directory: Send + Sync + 'static {
-    /// The rooms behind `after`, ordered by id, `limit` at most.
-    ///
-    /// # Errors
-    /// [`Busy`] where there is no answer in time.
-    fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy>;
-
-    /// One room, where it is.
-    ///
-    /// # Errors
-    /// [`Busy`] where there is no answer in time.
-    fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy>;
-
-    /// A page of a room's messages, and whether there are more; `None` where there is no such room.
-    ///
-    /// # Errors
-    /// [`HistoryError`].
-    fn messages(
-        &self,
-        id: &RoomId,
-        from: HistoryFrom,
-        limit: usize,
-        words: Option<&str>,
-    ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError>;
-
-    /// Says something in a room.
-    ///
-    /// # Errors
-    /// [`Busy`] where there is no answer in time.
-    fn post(&self, post: Post) -> Result<Outcome, Busy>;
-
-    /// Makes a change, which is stored already, hold at once for those who are here.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it.
-    fn order(&self, order: Order) -> Result<(), Busy>;
-
-    /// Where somebody's open connections come from, as addresses are counted.
-    ///
-    /// # Errors
-    /// [`Busy`] where there is no answer in time.
-    fn networks_of(&self, user: UserId) -> Result<Vec<IpAddr>, Busy>;
-}
-
-impl Directory for Handle {
-    fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy> {
-        Handle::rooms(self, after, limit)
-    }
-
-    fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy> {
-        Handle::room(self, id)
-    }
-
-    fn messages(
-        &self,
-        id: &RoomId,
-        from: HistoryFrom,
-        limit: usize,
-        words: Option<&str>,
-    ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError> {
-        Handle::messages(self, id, from, limit, words)
-    }
-
-    fn post(&self, post: Post) -> Result<Outcome, Busy> {
-        Handle::post(self, post)
-    }
-
-    fn order(&self, order: Order) -> Result<(), Busy> {
-        Handle::order(self, order)
-    }
-
-    fn networks_of(&self, user: UserId) -> Result<Vec<IpAddr>, Busy> {
-        Handle::networks_of(self, user)
-    }
-}
 
 /// `GET /api/rooms?limit=N&after=ID`
 pub fn rooms(request: &Request<'_>) -> Reply {
@@ -118,10 +41,9 @@ pub fn post(request: &Request<'_>) -> Reply {
     posted(request).unwrap_or_else(Reply::from)
 }
 
-/// The room that stands in the path before `/messages`. What no room can be called is a room that is not there.
-fn room_of(request: &Request<'_>) -> Result<RoomId, ApiError> {
-    let id = request.path.rsplit('/').nth(1).unwrap_or_default();
-    RoomId::parse(&unescape(id).map_err(|_| ApiError::NoRoom)?).map_err(|_| ApiError::NoRoom)
+/// `DELETE /api/rooms/{id}/messages/{message}`
+pub fn take_back(request: &Request<'_>) -> Reply {
+    taken_back(request).unwrap_or_else(Reply::from)
 }
 
 fn history(request: &Request<'_>) -> Result<Reply, ApiError> {
@@ -131,7 +53,7 @@ fn history(request: &Request<'_>) -> Result<Reply, ApiError> {
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<FrameId>,
     }
-    let id = room_of(request)?;
+    let id = room_at(request, 1)?;
     let settings = settings_for(request, &reader(request)?, &id)?;
     let limit = match request.query_value("limit").transpose()? {
         None => MESSAGES_LISTED,
@@ -171,49 +93,71 @@ fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
         data: Option<&'a RawValue>,
     }
     pace(request)?;
-    let room = room_of(request)?;
+    let room = room_at(request, 1)?;
     let text = std::str::from_utf8(request.body).map_err(|_| ApiError::Utf8)?;
     let limits = &request.context.policy.limits;
-    let (content, nonce, reply_to, named) = match request.media_type().as_str() {
+    let (body, nonce, named) = match request.media_type().as_str() {
         "application/json" => {
             // A message as typed has no JSON around it; a body that says that it is JSON is held to it.
             let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
-            let ClientFrame::Text { content, nonce, reply_to, .. } =
-                protocol::decode(frame, limits).map_err(ApiError::Rejected)?
-            else {
+            let decoded = protocol::decode(frame, limits).map_err(ApiError::Rejected)?;
+            let ClientFrame::Message { nonce, body: body @ Body::Text { .. }, .. } = decoded else {
                 let rejected = Rejected::new(ErrorCode::BadType, "only messages can be posted here", None);
                 return Err(ApiError::Rejected(rejected));
             };
             let named = serde_json::from_str::<Named>(frame).ok().and_then(|named| named.username);
-            (content, nonce, reply_to, named)
+            (body, nonce, named)
         }
-        "text/plain" => (protocol::checked_content(text, limits, None).map_err(ApiError::Rejected)?, None, None, None),
+        "text/plain" => {
+            let content = protocol::checked_content(text, limits, None).map_err(ApiError::Rejected)?;
+            (Body::Text { content, reply_to: None }, None, None)
+        }
         _ => return Err(ApiError::ContentType),
     };
-    let bad_name = |what, error: NameError| {
-        ApiError::Rejected(Rejected::new(ErrorCode::BadName, format!("the {what} can't be taken: {error}"), None))
-    };
-    let nonce = match request.header("Idempotency-Key") {
-        None => nonce,
-        Some(key) => Some(Nonce::parse(key).map_err(|error| bad_name("Idempotency-Key", error))?),
-    };
+    let nonce = idempotency_key(request)?.or(nonce);
     let named = match named {
         Some(name) => Some(name),
         None => request.query_value("username").transpose()?,
     };
     let named = named.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| USERNAME_DEFAULT.into());
-    let username = Username::parse(&named).map_err(|error| bad_name("username", error))?;
+    let username = Username::parse(&named).map_err(|error| ApiError::Name("username", error))?;
     let identity = identity(request, username)?;
     request.context.door.enter(&identity, &room)?;
     let Identity { user, username, role, .. } = identity;
     let id = user.unwrap_or_else(|| passer_by(&username));
-    let post = Post { room, author: Person { id, username }, role, content, nonce, reply_to };
-    let (status, json) = match request.context.directory.post(post).map_err(|Busy| ApiError::Unknown)? {
-        Outcome::Stored(json) => (201, json),
-        Outcome::Duplicate(json) => (200, json),
-        Outcome::Refused(rejected) => return Err(ApiError::Rejected(rejected)),
-    };
-    Ok(Reply { status, ..Reply::json(&Posted { data: raw(&json) }) })
+    let post = Post { room, author: Person { id, username }, role, body, nonce };
+    let (status, json) = stored(request, post)?;
+    Ok(Reply { status, ..Reply::json(&Posted { data: json.as_deref().and_then(raw) }) })
+}
+
+/// A status, and a stored frame.
+type Placed = (u16, Option<Arc<[u8]>>);
+
+/// Has something stored: 201 and its frame, 200 where it was sent before, 202 where it was for everybody and nobody is
+/// there.
+pub(super) fn stored(request: &Request<'_>, post: Post) -> Result<Placed, ApiError> {
+    match request.context.directory.post(post).map_err(|Busy| ApiError::Unknown)? {
+        Outcome::Stored(json) => Ok((201, Some(json))),
+        Outcome::Duplicate(json) => Ok((200, Some(json))),
+        Outcome::Unheard => Ok((202, None)),
+        Outcome::Refused(rejected) => Err(ApiError::Rejected(rejected)),
+    }
+}
+
+/// The client's own mark on what it sends, as HTTP has it.
+pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Nonce>, ApiError> {
+    let key = request.header("Idempotency-Key").map(Nonce::parse).transpose();
+    key.map_err(|error| ApiError::Name("Idempotency-Key", error))
+}
+
+fn taken_back(request: &Request<'_>) -> Result<Reply, ApiError> {
+    let room = room_at(request, 2)?;
+    let actor = actor(request, Some(&room))?;
+    actor.may(Action::Enter)?;
+    let message_id = FrameId::parse(request.item()).ok_or(ApiError::NotFound)?;
+    let (author, role, nonce) = (person(&actor)?, actor.identity.role, idempotency_key(request)?);
+    stored(request, Post { room, author, role, body: Body::Delete { message_id }, nonce })?;
+    Ok(Reply::empty(204))
 }
 
 /// Who posts without a token: nobody who could be known again, but the same for the same name, so that trying again
@@ -340,9 +284,7 @@ fn detail(request: &Request<'_>) -> Result<Reply, ApiError> {
         #[serde(skip_serializing_if = "Option::is_none")]
         private: Option<bool>,
     }
-    // What can't be a room's id is the id of no room.
-    let text = unescape(request.item()).map_err(|_| ApiError::NoRoom)?;
-    let id = RoomId::parse(&text).map_err(|_| ApiError::NoRoom)?;
+    let id = room_at(request, 0)?;
     let settings = settings_for(request, &reader(request)?, &id)?;
     let room = found(request, id, &settings)?;
     let data = Room {

@@ -10,6 +10,7 @@ use crate::head::BadEscape;
 use crate::hub::{Busy, HistoryError};
 use crate::identity::Denied;
 use crate::model::NameError;
+use crate::moderation::Failure;
 use crate::protocol::{ErrorCode, Rejected};
 use crate::store::RegistryError;
 use crate::store::accounts::AccountError;
@@ -83,6 +84,18 @@ impl From<HistoryError> for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         Self::Denied(refusal.into())
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Denied(denied) => Self::Denied(denied),
+            Failure::Nobody => Self::NotFound,
+            Failure::Field(sentence) => Self::Field(sentence),
+            Failure::Line(what, error) => Self::Name(what, error),
+            Failure::Busy => Self::Busy(Busy),
+        }
     }
 }
 

@@ -27,7 +27,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-pub use self::api::Directory;
 use self::reply::Reply;
 use self::routes::dispatch;
 use self::slow::{SlowLane, SlowRequest};
@@ -35,9 +34,11 @@ use self::socket::Listening;
 use crate::auth::attempts::Attempts;
 use crate::config::Origin;
 use crate::head::{BadEscape, query_value};
+use crate::hub::Directory;
 use crate::identity::Door;
 use crate::limits::{BODY_BYTES_MAX, Limits};
 use crate::metrics::Metrics;
+use crate::moderation::{Keeper, Turns};
 use crate::rate::Paces;
 use crate::role::Registration;
 
@@ -86,14 +87,14 @@ struct Shared {
     door: Door,
     policy: Policy,
     attempts: Arc<Mutex<Attempts>>,
-    in_turn: Mutex<()>,
+    turns: Turns,
     metrics: Arc<Metrics>,
 }
 
-impl Context<'_> {
-    /// Waits for other changes of rooms and people to be ordered.
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.in_turn.lock().unwrap_or_else(PoisonError::into_inner)
+impl<'a> Context<'a> {
+    /// Whoever keeps order for an admin.
+    fn keeper(&self) -> Keeper<'a> {
+        Keeper { door: self.door, directory: self.directory, turns: self.turns }
     }
 }
 
@@ -104,8 +105,7 @@ pub(crate) struct Context<'a> {
     door: &'a Door,
     policy: &'a Policy,
     attempts: &'a Arc<Mutex<Attempts>>,
-    /// Held from storing a change to ordering it, so that the hub hears of changes as they were stored.
-    in_turn: &'a Mutex<()>,
+    turns: &'a Turns,
     metrics: &'a Metrics,
 }
 
@@ -130,6 +130,7 @@ impl Server {
     pub fn start(
         directory: impl Directory,
         door: Door,
+        turns: Turns,
         policy: Policy,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
@@ -140,7 +141,7 @@ impl Server {
             door,
             policy,
             attempts: Arc::default(),
-            in_turn: Mutex::default(),
+            turns,
             metrics,
         });
         let slow = Arc::new(SlowLane::start(&shared).map_err(StartError::Worker)?);
@@ -242,8 +243,8 @@ impl Shared {
     }
 
     fn context(&self) -> Context<'_> {
-        let Self { directory, door, policy, attempts, in_turn, metrics, .. } = self;
-        Context { directory: &**directory, door, policy, attempts, in_turn, metrics }
+        let Self { directory, door, policy, attempts, turns, metrics, .. } = self;
+        Context { directory: &**directory, door, policy, attempts, turns, metrics }
     }
 
     fn answer(&self, mut request: tiny_http::Request, slow: &SlowLane) {

@@ -69,6 +69,11 @@ const ROUTES: &[Route] = &[
         is_public: true,
     },
     Route {
+        paths: Paths::WithinItem("/api/rooms/", "/messages/"),
+        methods: &[("DELETE", api::take_back)],
+        is_public: false,
+    },
+    Route {
         paths: Paths::Within("/api/rooms/", "/members"),
         methods: &[("POST", moderation::become_member)],
         is_public: false,

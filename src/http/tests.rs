@@ -94,7 +94,7 @@ impl Directory for Rooms {
             return Err(Busy);
         }
         let nonce = post.nonce.as_ref().map_or("-", Nonce::as_str);
-        let json = format!(r#"{{"by":"{}","says":"{}","nonce":"{nonce}"}}"#, post.author.username, post.content);
+        let json = format!(r#"{{"by":"{}","says":"{}","nonce":"{nonce}"}}"#, post.author.username, post.body.content());
         let json: Arc<[u8]> = json.into_bytes().into();
         Ok(match nonce {
             "again" => Outcome::Duplicate(json),
@@ -140,14 +140,14 @@ pub(crate) fn request<'a>(target: &'a str, headers: &'a [tiny_http::Header], roo
         Policy { origins, paces: Arc::new(Paces::new(&limits)), limits, ..Policy::default() }
     });
     static ATTEMPTS: LazyLock<Arc<Mutex<Attempts>>> = LazyLock::new(Arc::default);
-    static IN_TURN: Mutex<()> = Mutex::new(());
+    static TURNS: LazyLock<Turns> = LazyLock::new(Turns::default);
     let (policy, attempts, metrics) = (&*POLICY, &*ATTEMPTS, &*METRICS);
     Request {
         path,
         query,
         headers,
         body: &[],
-        context: Context { directory: rooms, door: &DOOR, policy, attempts, in_turn: &IN_TURN, metrics },
+        context: Context { directory: rooms, door: &DOOR, policy, attempts, turns: &TURNS, metrics },
     }
 }
 
@@ -321,7 +321,8 @@ fn exchange(endpoint: &Endpoint, target: &str) -> String {
 
 #[test]
 fn a_panic_costs_its_own_request_only() {
-    let http = Server::start(Rooms::default(), DOOR.clone(), Policy::default(), Arc::default()).unwrap();
+    let http =
+        Server::start(Rooms::default(), DOOR.clone(), Turns::default(), Policy::default(), Arc::default()).unwrap();
     for _ in 0..2 * WORKERS {
         let answer = exchange(&http.endpoint(), "/api/rooms/panic");
         assert!(answer.starts_with("HTTP/1.0 500 "), "{answer}");
@@ -333,7 +334,8 @@ fn a_panic_costs_its_own_request_only() {
 #[test]
 fn the_socket_is_private_and_goes_with_its_server() {
     use std::os::unix::fs::PermissionsExt;
-    let http = Server::start(Rooms::default(), DOOR.clone(), Policy::default(), Arc::default()).unwrap();
+    let http =
+        Server::start(Rooms::default(), DOOR.clone(), Turns::default(), Policy::default(), Arc::default()).unwrap();
     let endpoint = http.endpoint();
     let path = endpoint.0.listening().as_ref().unwrap().path.clone();
     let directory = path.parent().unwrap();
@@ -345,7 +347,8 @@ fn the_socket_is_private_and_goes_with_its_server() {
 
 #[test]
 fn a_lost_socket_is_made_anew() {
-    let http = Server::start(Rooms::default(), DOOR.clone(), Policy::default(), Arc::default()).unwrap();
+    let http =
+        Server::start(Rooms::default(), DOOR.clone(), Turns::default(), Policy::default(), Arc::default()).unwrap();
     let endpoint = http.endpoint();
     for loss in ["file", "listener", "file"] {
         let listening = endpoint.0.listening().clone().unwrap();

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::Request;
 use super::error::ApiError;
 use crate::auth::credential::Credential;
-use crate::auth::permission::{Action, Circumstances, may};
-use crate::identity::{Denied, Identity};
+use crate::head::unescape;
+use crate::identity::{Actor, Denied, Identity};
 use crate::model::{Person, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::store::accounts::Session;
 
@@ -60,36 +60,24 @@ pub(super) fn pace(request: &Request<'_>) -> Result<(), ApiError> {
     pace.take(now).map_err(ApiError::Rate)
 }
 
-/// Somebody who is about to do something.
-pub(super) struct Actor {
-    pub(super) identity: Identity,
-    /// What counts, but for whose it is that is acted on.
-    pub(super) circumstances: Circumstances,
+/// Who asks to do something in a room, or in the house.
+pub(super) fn actor(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, ApiError> {
+    pace(request)?;
+    let identity = reader(request)?;
+    let circumstances = request.context.door.circumstances(&identity, room)?;
+    Ok(Actor { identity, circumstances })
 }
 
-impl Actor {
-    /// Who asks to do something in a room, or in the house.
-    pub(super) fn of(request: &Request<'_>, room: Option<&RoomId>) -> Result<Self, ApiError> {
-        pace(request)?;
-        let identity = reader(request)?;
-        let circumstances = request.context.door.circumstances(&identity, room)?;
-        Ok(Self { identity, circumstances })
-    }
+/// Who somebody is, as others see them; only strangers have no id.
+pub(super) fn person(actor: &Actor) -> Result<Person, ApiError> {
+    let id = actor.identity.user.ok_or(ApiError::NoSession)?;
+    Ok(Person { id, username: actor.identity.username.clone() })
+}
 
-    /// Whether they may, in these circumstances.
-    pub(super) fn may(&self, action: Action) -> Result<(), ApiError> {
-        Ok(may(self.identity.role, action, &self.circumstances)?)
-    }
-
-    /// Who they are; only strangers have no id.
-    pub(super) fn user(&self) -> Result<UserId, ApiError> {
-        self.identity.user.ok_or(ApiError::NoSession)
-    }
-
-    /// Who they are, as others see them.
-    pub(super) fn person(&self) -> Result<Person, ApiError> {
-        Ok(Person { id: self.user()?, username: self.identity.username.clone() })
-    }
+/// The room of a part of the path, counted from the right. What no room can be called is a room that is not there.
+pub(super) fn room_at(request: &Request<'_>, part: usize) -> Result<RoomId, ApiError> {
+    let part = request.path.rsplit('/').nth(part).unwrap_or_default();
+    RoomId::parse(&unescape(part).map_err(|_| ApiError::NoRoom)?).map_err(|_| ApiError::NoRoom)
 }
 
 /// The body, which must be JSON and say that it is.

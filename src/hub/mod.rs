@@ -4,6 +4,7 @@
 //! sends each touched room's batch with one `send` per member. It touches no disk, parses no JSON, and never
 //! waits for a socket, a session or the store.
 
+mod handle;
 mod order;
 mod outbox;
 mod pager;
@@ -12,6 +13,8 @@ mod rules;
 mod state;
 #[cfg(test)]
 mod state_model;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -21,29 +24,31 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
-use serde::Serialize;
 
 use crate::config::Keep;
 use crate::limits::{
     APPENDS_PENDING_MAX, BATCH_BYTES_KEPT, BATCH_BYTES_MAX, CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX,
-    HUB_ANSWER_WAIT, Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
+    Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
-use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
-use crate::protocol::{ClientFrame, ErrorCode, FrameType, Rejected, Replay};
+use crate::model::{ConnectionId, Person, RoomId, Timestamp, UserId};
+use crate::protocol::{ClientFrame, ErrorCode, Rejected, Replay};
 use crate::role::Role;
 use crate::store::accounts::SessionKey;
-use crate::store::{Append, NewGuest, NewMessage, ReadError, Reader, Side, Stored, Ticket, Writer};
+use crate::store::{Append, NewGuest, NewMessage, Reader, Ticket, Writer};
 use crate::threads::Vital;
 use crate::ws::{CloseReason, PING, encode_text};
 
-pub use order::Order;
+pub use handle::{Busy, Directory, Handle, HistoryError, HistoryFrom, Post, RoomDetail, RoomSummary};
+pub use order::{Order, Standpoint};
 use outbox::{Batch, Outbox};
 use pager::Pager;
-pub use rules::Rules;
-pub use state::Outcome;
+pub use rules::{Rules, rejected};
 use state::{Arrival, Effect, Fetch, MemberKey, Overtaken, RoomKey, State};
+pub use state::{Errand, Outcome};
 
+/// How long it takes at the most from looking somebody up to their being here.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(60);
 /// How soon full sockets are tried again, and what each of them adds to that, so that a crowd of stalled readers
 /// takes no more than a few hundredths of the hub's time.
 const RETRY_AFTER: Duration = Duration::from_millis(2);
@@ -93,6 +98,13 @@ pub enum Command {
     },
     /// Something is changed of people or rooms, and holds at once.
     Order(Order),
+    /// What became of an errand.
+    ErrandDone {
+        /// As it was given.
+        errand: Box<Errand>,
+        /// That it is done, in a sentence, or why not.
+        outcome: Result<String, Rejected>,
+    },
     /// Where somebody's open connections come from.
     NetworksOf {
         /// Whose.
@@ -125,6 +137,8 @@ pub struct Connect {
     pub replay: Replay,
     /// Set for a guest who was never here before.
     pub newcomer: Option<Newcomer>,
+    /// When it was begun to look up who it is: what was ordered since is not in that.
+    pub asked_at: Instant,
 }
 
 /// A guest who was never here before.
@@ -141,6 +155,8 @@ pub struct Newcomer {
 pub enum Inbound {
     /// A command.
     Frame(ClientFrame),
+    /// A command that came too fast, and that may have been stored before.
+    Limited(ClientFrame, Box<Rejected>),
     /// Something that its session did not take.
     Rejected(Rejected),
     /// The peer has closed and been answered, or has gone: nothing may be sent to it any more.
@@ -154,197 +170,21 @@ pub enum Inbound {
     Close(CloseReason),
 }
 
-/// A line of the listing of rooms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RoomSummary {
-    /// The room's id.
-    pub id: RoomId,
-    /// What it is called.
-    pub name: String,
-    /// Members now.
-    pub client_count: usize,
-    /// The last place taken in its order.
-    pub seq: Seq,
-}
-
-/// One room, with who is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RoomDetail {
-    /// What the listing says of it.
-    #[serde(flatten)]
-    pub summary: RoomSummary,
-    /// Who is in it, [`MEMBERS_LISTED_MAX`](crate::limits::MEMBERS_LISTED_MAX) at most.
-    pub clients: Vec<Person>,
-}
-
-/// The hub did not answer within [`HUB_ANSWER_WAIT`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the server is busy")]
-pub struct Busy;
-
-/// A message that comes over HTTP.
-#[derive(Debug)]
-pub struct Post {
-    /// Where.
-    pub room: RoomId,
-    /// By whom.
-    pub author: Person,
-    /// What they may do.
-    pub role: Role,
-    /// What.
-    pub content: Box<str>,
-    /// The client's own mark on it.
-    pub nonce: Option<Nonce>,
-    /// The frame that it answers.
-    pub reply_to: Option<FrameId>,
-}
-
-/// Where a page of history begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HistoryFrom {
-    /// At the end, going back.
-    Latest,
-    /// Before a frame, going back.
-    Before(FrameId),
-    /// After a frame, going on.
-    After(FrameId),
-}
-
-/// Why there is no page of history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HistoryError {
-    /// The frame that it was to begin at is not kept.
-    #[error("there is no message by that id in this room")]
-    Unknown,
-    /// No time.
-    #[error(transparent)]
-    Busy(#[from] Busy),
-}
-
-/// A way to ask after rooms, for the handlers of REST: the hub knows who is there, the store what is kept.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    commands: Sender<Command>,
-    kept: Reader,
-}
-
-impl Handle {
-    /// A handle that sends to `commands` and reads from the store.
-    #[must_use]
-    pub fn new(commands: Sender<Command>, kept: Reader) -> Self {
-        Self { commands, kept }
-    }
-
-    /// The rooms that have members or kept messages, ordered by id, from behind `after`, `limit` at most.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it.
-    pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy> {
-        let mut rooms = self.ask(|answer| Command::ListRooms { after: after.cloned(), limit, answer })?;
-        let kept = self.read(self.kept.rooms(after, limit))?;
-        let live: std::collections::HashSet<_> = rooms.iter().map(|room| room.id.clone()).collect();
-        rooms.extend(kept.into_iter().filter(|room| !live.contains(&room.id)).map(|room| deserted(room.id, room.head)));
-        rooms.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        rooms.truncate(limit);
-        Ok(rooms)
-    }
-
-    /// One room, or `None` where there is none by that id.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it.
-    pub fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy> {
-        if let Some(room) = self.ask(|answer| Command::ShowRoom { id: id.clone(), answer })? {
-            return Ok(Some(room));
-        }
-        let kept = self.read(self.kept.room(id))?;
-        Ok(kept.map(|room| RoomDetail { summary: deserted(room.id, room.head), clients: Vec::new() }))
-    }
-
-    /// A page of a room's stored frames, oldest first, and whether there are more in that direction; `None` where there
-    /// is no such room. With words, only those frames that have them all.
-    ///
-    /// # Errors
-    /// [`HistoryError`].
-    pub fn messages(
-        &self,
-        id: &RoomId,
-        from: HistoryFrom,
-        limit: usize,
-        words: Option<&str>,
-    ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError> {
-        if self.room(id)?.is_none() {
-            return Ok(None);
-        }
-        let place = |frame| match self.read(self.kept.seq_of(id, frame))? {
-            Some(seq) => Ok(seq),
-            None => Err(HistoryError::Unknown),
-        };
-        let side = match from {
-            HistoryFrom::Latest => Side::Before(Seq(u64::MAX)),
-            HistoryFrom::Before(frame) => Side::Before(place(frame)?),
-            HistoryFrom::After(frame) => Side::After(place(frame)?),
-        };
-        // One more than is shown tells whether there is more.
-        let mut frames = self.read(self.kept.page(id, side, limit + 1, words))?;
-        let has_more = frames.len() > limit;
-        if has_more {
-            match side {
-                Side::Before(_) => drop(frames.remove(0)),
-                Side::After(_) => frames.truncate(limit),
-            }
-        }
-        Ok(Some((frames, has_more)))
-    }
-
-    /// Makes a change, which is stored already, hold at once for those who are here.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it: then it holds from their next coming on.
-    pub fn order(&self, order: Order) -> Result<(), Busy> {
-        self.commands.send_deadline(Command::Order(order), Instant::now() + HUB_ANSWER_WAIT).map_err(|_| Busy)
-    }
-
-    /// Says something in a room for somebody who is not in it.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it. Then it is not known whether the message is stored.
-    pub fn post(&self, post: Post) -> Result<Outcome, Busy> {
-        self.ask(|answer| Command::Post { post: Box::new(post), answer })
-    }
-
-    /// Where somebody's open connections come from, as addresses are counted.
-    ///
-    /// # Errors
-    /// [`Busy`] where the hub has no time for it.
-    pub fn networks_of(&self, user: UserId) -> Result<Vec<IpAddr>, Busy> {
-        self.ask(|answer| Command::NetworksOf { user, answer })
-    }
-
-    fn read<T>(&self, answer: Result<T, ReadError>) -> Result<T, Busy> {
-        answer.map_err(|error| {
-            log::error!("{error}");
-            Busy
-        })
-    }
-
-    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Result<T, Busy> {
-        let (answer, answered) = bounded(1);
-        let deadline = Instant::now() + HUB_ANSWER_WAIT;
-        self.commands.send_deadline(question(answer), deadline).map_err(|_| Busy)?;
-        answered.recv_deadline(deadline).map_err(|_| Busy)
-    }
-}
-
-/// A room of which messages are kept, and nobody is in it.
-fn deserted(id: RoomId, seq: Seq) -> RoomSummary {
-    RoomSummary { name: id.to_string(), id, client_count: 0, seq }
-}
-
 /// The channel to the hub, bounded by [`COMMANDS_QUEUED_MAX`]: whoever finds it full waits.
 #[must_use]
 pub fn channel() -> (Sender<Command>, Receiver<Command>) {
     bounded(COMMANDS_QUEUED_MAX)
+}
+
+/// The hub's ends of its channels.
+#[derive(Debug)]
+pub struct Ends {
+    /// What it is told.
+    pub commands: Receiver<Command>,
+    /// To the store, and back.
+    pub store: Writer,
+    /// What it hands on to be carried out, if there is room.
+    pub errands: Sender<Errand>,
 }
 
 /// Starts the hub's thread and its pager's. They end after [`Command::Stop`], or when nobody is left who could tell
@@ -353,8 +193,7 @@ pub fn channel() -> (Sender<Command>, Receiver<Command>) {
 /// # Errors
 /// Where the system gives no thread.
 pub fn start(
-    commands: Receiver<Command>,
-    store: Writer,
+    ends: Ends,
     reader: Reader,
     rules: Rules,
     keep: Keep,
@@ -365,7 +204,7 @@ pub fn start(
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
     let hub = builder.spawn(move || {
         let _vital = Vital("hub");
-        Hub::new(commands, store, pager, State::new(&limits, keep, rules), limits, metrics).run();
+        Hub::new(ends, pager, State::new(&limits, keep, rules), limits, metrics).run();
     })?;
     Ok(vec![hub, paging])
 }
@@ -374,6 +213,10 @@ struct Hub {
     commands: Receiver<Command>,
     store: Writer,
     pager: Pager,
+    /// Whoever runs them answers by a command.
+    errands: Sender<Errand>,
+    /// Orders by which somebody's connections ended, for those who were on the way in.
+    orders: VecDeque<(Instant, Order)>,
     limits: Limits,
     metrics: Arc<Metrics>,
     state: State,
@@ -455,18 +298,14 @@ enum Stopping {
 }
 
 impl Hub {
-    fn new(
-        commands: Receiver<Command>,
-        store: Writer,
-        pager: Pager,
-        state: State,
-        limits: Limits,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    fn new(ends: Ends, pager: Pager, state: State, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let Ends { commands, store, errands } = ends;
         Self {
             commands,
             store,
             pager,
+            errands,
+            orders: VecDeque::new(),
             limits,
             metrics,
             state,
@@ -624,14 +463,31 @@ impl Hub {
             Command::ShowRoom { id, answer } => drop(answer.try_send(self.state.show(&id))),
             Command::Post { post, answer } => self.post(*post, answer, now),
             Command::Order(order) => {
-                let ended = self.state.order(order, now, &mut self.effects);
+                let ended = self.state.order(&order, now, &mut self.effects);
                 self.carry_out();
+                self.remember(order);
                 for member in ended {
                     self.close(member, CloseReason::ENDED);
                     self.carry_out();
                 }
             }
+            Command::ErrandDone { errand, outcome } => {
+                if let Some((to, json)) = self.state.errand_done(&errand, outcome, now) {
+                    self.own(to, |own| encode_text(own, &json));
+                }
+            }
             Command::Stop => self.stopping = Stopping::Committing,
+        }
+    }
+
+    /// Keeps an order in mind for those who are on the way in: they were looked up before it was given.
+    fn remember(&mut self, order: Order) {
+        let now = Instant::now();
+        while self.orders.front().is_some_and(|(at, _)| now.duration_since(*at) > ARRIVAL_WAIT) {
+            self.orders.pop_front();
+        }
+        if order.ends_anybody() {
+            self.orders.push_back((now, order));
         }
     }
 
@@ -642,17 +498,20 @@ impl Hub {
         }
         self.next_request += 1;
         self.requests.insert(self.next_request, answer);
-        let Post { room, author, role, content, nonce, reply_to } = post;
-        let ticket = Ticket::Request(self.next_request);
-        let kind = FrameType::Text;
-        let message = NewMessage { room, author: Arc::new(author), kind, content, nonce, reply_to, ticket };
-        self.state.post(message, role, now, &mut self.effects);
+        let Post { room, author, role, body, nonce } = post;
+        let (author, ticket) = (Arc::new(author), Ticket::Request(self.next_request));
+        let message = NewMessage { room, author, role, body, nonce, refusal: None, ticket };
+        self.state.say(message, now, &mut self.effects);
         self.carry_out();
     }
 
     fn connect(&mut self, connect: Connect) {
-        let Connect { connection, socket, person, role, session, network, room, replay, newcomer } = connect;
+        let Connect { connection, socket, person, role, session, network, room, replay, newcomer, asked_at } = connect;
         let outbox = Outbox::new(socket);
+        let who = Standpoint { user: person.id, role, session, network };
+        if self.orders.iter().any(|(at, order)| *at >= asked_at && order.ends(&who)) {
+            return self.begin_close(connection, outbox, CloseReason::ENDED);
+        }
         if self.stopping != Stopping::No {
             return self.begin_close(connection, outbox, CloseReason::GOING_AWAY);
         }
@@ -674,7 +533,11 @@ impl Hub {
             return;
         }
         match frame {
-            Inbound::Frame(frame) => self.state.frame(member, frame, now, &mut self.effects),
+            Inbound::Frame(frame) => self.state.frame(member, frame, None, now, &mut self.effects),
+            Inbound::Limited(frame, rejected) => {
+                self.metrics.dropped(DropReason::RateLimited);
+                self.state.frame(member, frame, Some(rejected), now, &mut self.effects);
+            }
             Inbound::Rejected(rejected) => {
                 let limited = rejected.code == ErrorCode::RateLimited;
                 self.metrics.dropped(if limited { DropReason::RateLimited } else { DropReason::Rejected });
@@ -707,6 +570,16 @@ impl Hub {
                 }
                 Effect::Exit { room, member } => self.flush_last(room, member),
                 Effect::Fetch(fetch) => self.fetches.push(fetch),
+                Effect::Errand(errand) => {
+                    if let Err(refused) = self.errands.try_send(errand) {
+                        let busy = Rejected::new(ErrorCode::Busy, "too much is being asked for at once", None);
+                        let busy = Rejected { retry_ms: Some(1_000), ..busy };
+                        let answer = self.state.errand_done(&refused.into_inner(), Err(busy), &Timestamp::now());
+                        if let Some((to, json)) = answer {
+                            self.own(to, |own| encode_text(own, &json));
+                        }
+                    }
+                }
                 Effect::Answer { request, outcome } => {
                     if let Some(answer) = self.requests.remove(&request) {
                         // Whoever asked may have given up waiting.

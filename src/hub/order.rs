@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use crate::model::{Person, RoomId, UserId};
+use crate::role::Role;
 use crate::store::accounts::{RoomSettings, SessionKey};
 
 /// A change that is stored already.
@@ -36,6 +37,8 @@ pub enum Order {
         room: RoomId,
         /// All of it.
         settings: RoomSettings,
+        /// Who has set it.
+        by: Person,
     },
     /// Somebody is a member of a private room, or is one no longer and is put out.
     SetMember {
@@ -46,11 +49,36 @@ pub enum Order {
         /// Whether they are one.
         is_member: bool,
     },
-    /// Something is said in every room that has members.
-    Announce {
-        /// By whom.
-        author: Person,
-        /// What.
-        content: Box<str>,
-    },
+}
+
+impl Order {
+    /// Whether it is one by which connections are closed.
+    #[must_use]
+    pub fn ends_anybody(&self) -> bool {
+        matches!(self, Self::EndSessions(_) | Self::EndUser(_) | Self::EndGuests(_))
+    }
+
+    /// Whether somebody's connections are closed by it.
+    #[must_use]
+    pub fn ends(&self, who: &Standpoint) -> bool {
+        match self {
+            Self::EndSessions(sessions) => who.session.is_some_and(|session| sessions.contains(&session)),
+            Self::EndUser(user) => who.user == *user,
+            Self::EndGuests(network) => who.role == Role::Guest && who.network == *network,
+            _ => false,
+        }
+    }
+}
+
+/// By what somebody can be ended who is here, or is on the way in.
+#[derive(Debug, Clone, Copy)]
+pub struct Standpoint {
+    /// Who.
+    pub user: UserId,
+    /// What they may do.
+    pub role: Role,
+    /// By which session they are known.
+    pub session: Option<SessionKey>,
+    /// Where they come from, as addresses are counted.
+    pub network: IpAddr,
 }

@@ -115,6 +115,16 @@ impl Room {
         }
     }
 
+    /// Puts a frame in the place of what it was, where that is at hand.
+    pub fn replace(&mut self, stored: Stored) {
+        if let Some(ring) = &mut self.past
+            && let Some(frame) = ring.frames.iter_mut().find(|frame| frame.id == stored.id)
+        {
+            ring.bytes = ring.bytes + stored.json.len() - frame.json.len();
+            *frame = stored;
+        }
+    }
+
     /// From behind which place somebody who joins now is sent what was said, and whether that begins behind a gap.
     /// `seen` is the place of the frame that they saw last, as the store knows it.
     pub fn replay_from(&self, wanted: Replay, seen: Option<Seq>) -> (Seq, bool) {

@@ -3,11 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::auth::permission::{Access, Action, Circumstances, Refusal, Standing, is_slowed, may};
+use crate::auth::permission::{Access, Action, Circumstances, Refusal, Standing, Whose, is_slowed, may};
 use crate::limits::SLOW_MODE_KEPT_MAX;
-use crate::model::{Nonce, RoomId, Timestamp, UserId};
-use crate::protocol::{ErrorCode, Rejected};
+use crate::model::{RoomId, Timestamp, UserId};
+use crate::protocol::{Body, ErrorCode, Rejected};
 use crate::role::{Accounts, Role};
+use crate::store::NewMessage;
 use crate::store::accounts::{House, RoomSettings};
 
 /// See the head of this file.
@@ -77,12 +78,6 @@ impl Rules {
         named.map_or_else(|| room.to_string(), |settings| settings.name.to_string())
     }
 
-    /// Whether somebody may say something in every room.
-    pub fn may_announce(&self, role: Role, user: UserId, now: &Timestamp) -> Result<(), Refusal> {
-        let standing = self.standing(user, now.unix_ms);
-        may(role, Action::Announce, &Circumstances { standing, ..Circumstances::default() })
-    }
-
     /// Whether somebody may say something in a room, or be seen typing there.
     pub fn may_say(&self, role: Role, user: UserId, room: &RoomId, now: &Timestamp) -> Result<(), Refusal> {
         // Nearly always nothing is set of anybody.
@@ -92,17 +87,27 @@ impl Rules {
         may(role, Action::Say, &self.circumstances(user, room, now.unix_ms))
     }
 
-    /// The same for a message, which slow mode counts.
-    pub fn say(
-        &mut self,
-        role: Role,
-        user: UserId,
-        room: &RoomId,
-        nonce: Option<&Nonce>,
-        now: &Timestamp,
-    ) -> Result<(), Rejected> {
-        self.may_say(role, user, room, now).map_err(|refusal| rejected(refusal, nonce.cloned()))?;
-        let wait_ms = self.rooms.get(room).map_or(0, |settings| u64::from(settings.slow_mode_s) * 1_000);
+    /// Whether a message may be stored: where it is said, by whom, and by the clock, as slow mode counts what is said.
+    /// Whose message it is that is taken back, the store knows.
+    pub fn take(&mut self, message: &NewMessage, now: &Timestamp) -> Result<(), Rejected> {
+        let NewMessage { room, author, role, body, .. } = message;
+        let (user, role) = (author.id, *role);
+        let wait_ms = match body {
+            Body::Text { .. } => {
+                self.may_say(role, user, room, now).map_err(rejected)?;
+                self.rooms.get(room).map_or(0, |settings| u64::from(settings.slow_mode_s) * 1_000)
+            }
+            Body::Announcement { .. } => {
+                let standing = self.standing(user, now.unix_ms);
+                may(role, Action::Announce, &Circumstances { standing, ..Circumstances::default() })
+                    .map_err(rejected)?;
+                0
+            }
+            Body::Delete { .. } => {
+                may(role, Action::Delete, &self.circumstances(user, room, now.unix_ms)).map_err(rejected)?;
+                0
+            }
+        };
         if wait_ms == 0 || !is_slowed(role) {
             return Ok(());
         }
@@ -117,11 +122,29 @@ impl Rules {
         let left_ms = (*last + wait_ms).saturating_sub(now.unix_ms);
         if *last > 0 && left_ms > 0 {
             let sentence = format!("slow mode: one message in {} s here", wait_ms / 1_000);
-            let limited = Rejected::new(ErrorCode::RateLimited, sentence, nonce.cloned());
+            let limited = Rejected::new(ErrorCode::RateLimited, sentence, None);
             return Err(Rejected { retry_ms: Some(left_ms), ..limited });
         }
         *last = now.unix_ms;
         Ok(())
+    }
+
+    /// Until when somebody may say nothing, if they may not.
+    pub fn muted_until(&self, user: UserId, now: &Timestamp) -> Option<Timestamp> {
+        self.muted.get(&user).filter(|until_ms| **until_ms > now.unix_ms).map(|until_ms| Timestamp::at(*until_ms))
+    }
+
+    /// Whether somebody may do something to some other guest or user of a room, before it is known to whom.
+    pub fn may_keep_order(
+        &self,
+        role: Role,
+        user: UserId,
+        room: &RoomId,
+        action: Action,
+        now: &Timestamp,
+    ) -> Result<(), Refusal> {
+        let whose = Whose::Others(Role::Guest);
+        may(role, action, &Circumstances { whose, ..self.circumstances(user, room, now.unix_ms) })
     }
 
     fn standing(&self, user: UserId, now_ms: u64) -> Standing {
@@ -149,15 +172,19 @@ impl Rules {
 }
 
 /// A refusal as it is told over a WebSocket and over HTTP.
-pub fn rejected(refusal: Refusal, nonce: Option<Nonce>) -> Rejected {
+pub fn rejected(refusal: Refusal) -> Rejected {
     let code = if refusal.is_hidden() { ErrorCode::NotFound } else { ErrorCode::Forbidden };
-    Rejected::new(code, refusal.to_string(), nonce)
+    Rejected::new(code, refusal.to_string(), None)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::model::{Person, Username};
     use crate::role::Posting;
+    use crate::store::Ticket;
 
     fn tea() -> RoomId {
         RoomId::parse("tea").unwrap()
@@ -186,6 +213,13 @@ mod tests {
         assert_eq!(rules.may_enter(Role::Guest, ana, &tea()), Ok(()));
     }
 
+    fn take(rules: &mut Rules, role: Role, id: UserId, now: &Timestamp) -> Result<(), Rejected> {
+        let author = Arc::new(Person { id, username: Username::parse("ana").unwrap() });
+        let body = Body::Text { content: "hi".into(), reply_to: None };
+        let (room, nonce, refusal, ticket) = (tea(), None, None, Ticket::Nobody);
+        rules.take(&NewMessage { room, author, role, body, nonce, refusal, ticket }, now)
+    }
+
     #[test]
     fn a_mute_ends_by_itself_and_slow_mode_lets_wait() {
         let mut rules = Rules::default();
@@ -194,12 +228,12 @@ mod tests {
         assert_eq!(rules.may_say(Role::Guest, ana, &tea(), &at(0)), Err(Refusal::Muted));
         assert_eq!(rules.may_say(Role::Guest, ana, &tea(), &at(5_000)), Ok(()));
         rules.set_room(tea(), RoomSettings { slow_mode_s: 10, ..RoomSettings::default() });
-        assert_eq!(rules.say(Role::Guest, ana, &tea(), None, &at(6_000)), Ok(()));
-        let early = rules.say(Role::Guest, ana, &tea(), None, &at(7_000)).unwrap_err();
+        assert_eq!(take(&mut rules, Role::Guest, ana, &at(6_000)), Ok(()));
+        let early = take(&mut rules, Role::Guest, ana, &at(7_000)).unwrap_err();
         assert_eq!((early.code, early.retry_ms), (ErrorCode::RateLimited, Some(9_000)));
-        assert_eq!(rules.say(Role::Guest, user(2), &tea(), None, &at(7_000)), Ok(()));
-        assert_eq!(rules.say(Role::Admin, user(3), &tea(), None, &at(7_000)), Ok(()));
-        assert_eq!(rules.say(Role::Admin, user(3), &tea(), None, &at(7_001)), Ok(()));
-        assert_eq!(rules.say(Role::Guest, ana, &tea(), None, &at(16_000)), Ok(()));
+        assert_eq!(take(&mut rules, Role::Guest, user(2), &at(7_000)), Ok(()));
+        assert_eq!(take(&mut rules, Role::Admin, user(3), &at(7_000)), Ok(()));
+        assert_eq!(take(&mut rules, Role::Admin, user(3), &at(7_001)), Ok(()));
+        assert_eq!(take(&mut rules, Role::Guest, ana, &at(16_000)), Ok(()));
     }
 }

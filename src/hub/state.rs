@@ -4,6 +4,8 @@
 //! order of effects is the order in which they must be seen: a member gets what is broadcast to a room
 //! between its `Enter` and its `Exit`.
 
+mod orders;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::ops::Bound;
@@ -12,18 +14,21 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use crate::auth::permission::Action;
 use crate::config::Keep;
 use crate::ids::FrameIds;
 use crate::limits::{
     Limits, MEMBERS_LISTED_MAX, MISSED_MAX, REPLAY_AT_ONCE_BYTES, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX,
 };
 use crate::model::{ConnectionId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
-use crate::protocol::{ClientFrame, ErrorCode, Failure, Frame, FrameType, LimitsShown, Rejected, Replay, Welcome};
+use crate::protocol::{
+    Body, ClientFrame, ErrorCode, Failure, Frame, FrameType, LimitsShown, Measure, Own, Rejected, Replay, Welcome,
+};
 use crate::role::Role;
 use crate::store::accounts::SessionKey;
 use crate::store::{Append, Appended, NewGuest, NewMessage, Stored, Ticket};
 
-use super::order::Order;
+use super::order::Standpoint;
 use super::room::Room;
 use super::rules::{Rules, rejected};
 use super::{Newcomer, RoomDetail, RoomSummary};
@@ -53,8 +58,25 @@ pub enum Effect {
     RoomGone { room: RoomKey },
     /// Read what was said behind a place, for a member that is catching up, when it has taken what it was sent.
     Fetch(Fetch),
+    /// Have a measure carried out, elsewhere.
+    Errand(Errand),
     /// Answer a request over HTTP.
     Answer { request: u64, outcome: Outcome },
+}
+
+/// Something that an admin wants done to keep order, with whom to tell what became of it.
+#[derive(Debug, Clone)]
+pub struct Errand {
+    /// By which connection.
+    pub connection: ConnectionId,
+    /// Who asks.
+    pub by: Arc<Person>,
+    /// In which room.
+    pub room: RoomId,
+    /// The client's own mark on it.
+    pub nonce: Option<Nonce>,
+    /// What.
+    pub measure: Box<Measure>,
 }
 
 /// A page that a member needs to catch up.
@@ -82,10 +104,9 @@ pub enum Outcome {
     Duplicate(Arc<[u8]>),
     /// It is not stored.
     Refused(Rejected),
+    /// It was for everybody, and nobody is there.
+    Unheard,
 }
-
-/// The number of no request: requests count from 1.
-const NOBODY: u64 = 0;
 
 /// Rooms, members, and who is where.
 #[derive(Debug)]
@@ -259,16 +280,76 @@ impl State {
         key
     }
 
-    /// A message comes over HTTP.
-    pub fn post(&mut self, message: NewMessage, role: Role, now: &Timestamp, effects: &mut Vec<Effect>) {
-        let NewMessage { room, author, nonce, ticket, .. } = &message;
-        let said = self.rules.say(role, author.id, room, nonce.as_ref(), now);
-        effects.push(match (said, ticket) {
-            (Err(rejected), Ticket::Request(request)) => {
-                Effect::Answer { request: *request, outcome: Outcome::Refused(rejected) }
+    /// A message is to be stored, if the rules let it. What they refuse may yet be a retry of what was stored: with a
+    /// nonce it goes to the store with the refusal, which is its answer where it is new.
+    pub fn say(&mut self, message: NewMessage, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let refusal = match message.refusal {
+            Some(refusal) => Some(refusal),
+            None => self.rules.take(&message, now).err().map(Box::new),
+        };
+        let mut message = NewMessage { refusal, ..message };
+        if message.nonce.is_none()
+            && let Some(refusal) = message.refusal
+        {
+            return self.refuse(message.ticket, &message.room, *refusal, now, effects);
+        }
+        if matches!(message.body, Body::Announcement { .. }) {
+            let present = self.by_id.values().map(|key| &self.rooms[key.0]).filter(|room| room.people > 0);
+            let mut rooms: Vec<RoomId> = present.map(|room| room.id.clone()).collect();
+            if rooms.is_empty() {
+                return self.unheard(message, now, effects);
             }
-            _ => Effect::Append(Append::Message(message)),
-        });
+            // It has its nonce in the first room, so that is to be one where its author sees it.
+            if let Ticket::Connection(connection) = message.ticket {
+                let is_own = |room: &RoomId| {
+                    let member = self.member(connection).map(|key| &self.members[key.0]);
+                    member.is_some_and(|member| member.speaks_in(Some(room)).is_some())
+                };
+                match rooms.iter().position(is_own) {
+                    Some(own) => rooms.swap(0, own),
+                    None => message.ticket = Ticket::Outsider(connection),
+                }
+            }
+            message.room = rooms[0].clone();
+            effects.push(Effect::Append(Append::Announcement { rooms, message }));
+        } else {
+            effects.push(Effect::Append(Append::Message(message)));
+        }
+    }
+
+    /// An announcement is made and nobody is in any room.
+    fn unheard(&mut self, message: NewMessage, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let NewMessage { refusal, ticket, room, nonce, .. } = message;
+        match (refusal, ticket) {
+            (None, Ticket::Request(request)) => effects.push(Effect::Answer { request, outcome: Outcome::Unheard }),
+            (refusal, ticket) => {
+                let nobody = || Rejected::new(ErrorCode::NotFound, "nobody is in any room", None);
+                let rejected = Rejected { nonce, ..refusal.map_or_else(nobody, |refusal| *refusal) };
+                self.refuse(ticket, &room, rejected, now, effects);
+            }
+        }
+    }
+
+    /// Tells whoever waits for it that something is not stored.
+    fn refuse(
+        &mut self,
+        ticket: Ticket,
+        room: &RoomId,
+        rejected: Rejected,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        match ticket {
+            Ticket::Connection(connection) | Ticket::Outsider(connection) => {
+                if let Some(member) = self.member(connection) {
+                    self.reject_in(member, room, rejected, now, effects);
+                }
+            }
+            Ticket::Request(request) => {
+                effects.push(Effect::Answer { request, outcome: Outcome::Refused(rejected) });
+            }
+            Ticket::Member(_) | Ticket::Nobody => {}
+        }
     }
 
     /// A connection is no more, or is about to be. Its member leaves every room, unless it may be back in a moment: then it
@@ -327,34 +408,38 @@ impl State {
         self.free_if_done(key);
     }
 
-    /// A member says something.
-    pub fn frame(&mut self, from: MemberKey, frame: ClientFrame, now: &Timestamp, effects: &mut Vec<Effect>) {
+    /// A member says something; `limited` where it came too fast, and is not to be taken if it is new.
+    pub fn frame(
+        &mut self,
+        from: MemberKey,
+        frame: ClientFrame,
+        limited: Option<Box<Rejected>>,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
         match frame {
-            ClientFrame::Text { room, content, nonce, reply_to } => {
+            ClientFrame::Message { room, nonce, body } => {
                 let member = &self.members[from.0];
-                let Some(subscription) = member.speaks_in(room.as_ref()) else {
-                    return self.reject_outsider(from, room, nonce, now, effects);
-                };
-                let room = subscription.room.clone();
-                if let Err(rejected) = self.rules.say(member.role, member.person.id, &room, nonce.as_ref(), now) {
-                    return self.reject_in(from, &room, rejected, now, effects);
-                }
-                effects.push(Effect::Append(Append::Message(NewMessage {
-                    room,
-                    author: Arc::clone(&member.person),
-                    kind: FrameType::Text,
-                    content,
-                    nonce,
-                    reply_to,
-                    ticket: Ticket::Member(from.0),
-                })));
+                let is_in = member.speaks_in(room.as_ref()).is_some() || matches!(body, Body::Announcement { .. });
+                let room = room.unwrap_or_else(|| member.home.clone());
+                let refusal = limited.or_else(|| (!is_in).then(|| Box::new(outsider(&room))));
+                let (author, role) = (Arc::clone(&member.person), member.role);
+                let ticket = Ticket::Connection(member.connection);
+                self.say(NewMessage { room, author, role, body, nonce, refusal, ticket }, now, effects);
             }
-            ClientFrame::Announcement { content, nonce } => {
+            ClientFrame::Measure { room, nonce, measure } => {
                 let member = &self.members[from.0];
-                let author = Arc::clone(&member.person);
-                match self.rules.may_announce(member.role, author.id, now) {
-                    Ok(()) => self.announce_everywhere(&author, &content, nonce, effects),
-                    Err(refusal) => self.reject(from, rejected(refusal, nonce), now, effects),
+                let room = room.unwrap_or_else(|| member.home.clone());
+                let (connection, by) = (member.connection, Arc::clone(&member.person));
+                // Whoever may do it to nobody is told at once; to whom it is done is asked where it is looked up.
+                let action = match *measure {
+                    Measure::Kick(_) => Action::Kick,
+                    Measure::Restrain(..) => Action::Mute,
+                    Measure::SetRoom(_) => Action::SetRoom,
+                };
+                match self.rules.may_keep_order(member.role, by.id, &room, action, now) {
+                    Ok(()) => effects.push(Effect::Errand(Errand { connection, room, by, nonce, measure })),
+                    Err(refusal) => self.reject_in(from, &room, Rejected { nonce, ..rejected(refusal) }, now, effects),
                 }
             }
             ClientFrame::Typing { room, nonce } => {
@@ -365,7 +450,8 @@ impl State {
                         let said = self.rules.may_say(member.role, person.id, &subscription.room, now);
                         if let Err(refusal) = said {
                             let room = subscription.room.clone();
-                            return self.reject_in(from, &room, rejected(refusal, nonce), now, effects);
+                            let rejected = Rejected { nonce, ..rejected(refusal) };
+                            return self.reject_in(from, &room, rejected, now, effects);
                         }
                         // Whose `join` nobody has seen is not seen writing.
                         if subscription.phase == Phase::In
@@ -374,7 +460,11 @@ impl State {
                             self.announce(key, &person, FrameType::Typing, now, effects);
                         }
                     }
-                    None => self.reject_outsider(from, room, nonce, now, effects),
+                    None => {
+                        let room = room.unwrap_or_else(|| member.home.clone());
+                        let rejected = Rejected { nonce, ..outsider(&room) };
+                        self.reject_in(from, &room, rejected, now, effects);
+                    }
                 }
             }
             ClientFrame::Join { room, replay, nonce } => {
@@ -385,7 +475,7 @@ impl State {
                 let refusal = if subscriptions.iter().any(|one| one.room == room && one.phase != Phase::Leaving) {
                     Some((ErrorCode::Conflict, format!("you are in {room} already")))
                 } else if let Err(refusal) = entered {
-                    let Rejected { code, sentence, .. } = rejected(refusal, None);
+                    let Rejected { code, sentence, .. } = rejected(refusal);
                     Some((code, sentence.into_owned()))
                 } else if subscriptions.len() >= ROOMS_PER_CONNECTION_MAX {
                     let sentence =
@@ -418,107 +508,6 @@ impl State {
         }
     }
 
-    /// Makes a change hold that is stored already. Gives the members whose connection is to be closed for it.
-    pub fn order(&mut self, order: Order, now: &Timestamp, effects: &mut Vec<Effect>) -> Vec<MemberKey> {
-        match order {
-            Order::EndSessions(sessions) => {
-                self.ended(effects, |member| member.session.is_some_and(|session| sessions.contains(&session)))
-            }
-            Order::EndUser(user) => self.ended(effects, |member| member.person.id == user),
-            Order::EndGuests(network) => {
-                self.ended(effects, |member| member.role == Role::Guest && member.network == network)
-            }
-            Order::Kick { room, user } => {
-                self.put_out(&room, "an admin has put you out of this room", now, effects, |member, _| {
-                    member.person.id == user
-                });
-                Vec::new()
-            }
-            Order::Mute { user, until_ms } => {
-                self.rules.mute(user, until_ms);
-                Vec::new()
-            }
-            Order::SetRoom { room, settings } => {
-                self.rules.set_room(room.clone(), settings);
-                self.put_out_strangers(&room, now, effects);
-                Vec::new()
-            }
-            Order::SetMember { room, user, is_member } => {
-                self.rules.set_member(room.clone(), user, is_member);
-                self.put_out_strangers(&room, now, effects);
-                Vec::new()
-            }
-            Order::Announce { author, content } => {
-                self.announce_everywhere(&Arc::new(author), &content, None, effects);
-                Vec::new()
-            }
-        }
-    }
-
-    /// Members that match and have a connection; those that only keep a place lose it.
-    fn ended(&mut self, effects: &mut Vec<Effect>, matches: impl Fn(&Member) -> bool) -> Vec<MemberKey> {
-        let keys = self.members.iter().filter(|(_, member)| matches(member)).map(|(key, _)| MemberKey(key));
-        let (gone, here): (Vec<_>, Vec<_>) = keys.partition(|key| self.members[key.0].gone);
-        for key in gone {
-            self.depart(key, effects);
-        }
-        here
-    }
-
-    fn put_out_strangers(&mut self, room: &RoomId, now: &Timestamp, effects: &mut Vec<Effect>) {
-        self.put_out(room, "this room is private now", now, effects, |member, rules| {
-            rules.may_enter(member.role, member.person.id, room).is_err()
-        });
-    }
-
-    /// Those who match leave a room, and are told why.
-    fn put_out(
-        &mut self,
-        room: &RoomId,
-        sentence: &'static str,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-        matches: impl Fn(&Member, &Rules) -> bool,
-    ) {
-        let rules = &self.rules;
-        let is_in =
-            |member: &Member| member.subscriptions.iter().any(|one| one.room == *room && one.phase != Phase::Leaving);
-        let out = self.members.iter().filter(|(_, member)| is_in(member) && matches(member, rules));
-        let out: Vec<_> = out.map(|(key, _)| MemberKey(key)).collect();
-        for key in out {
-            self.reject_in(key, room, Rejected::new(ErrorCode::Forbidden, sentence, None), now, effects);
-            for subscription in &mut self.members[key.0].subscriptions {
-                if subscription.room == *room && subscription.phase != Phase::Leaving {
-                    subscription.phase = Phase::Leaving;
-                    let ticket = Ticket::Member(key.0);
-                    effects.push(Effect::Append(Append::Leave { room: room.clone(), ticket }));
-                }
-            }
-        }
-    }
-
-    /// A message in every room that has members. One nonce is one message: the first room's.
-    fn announce_everywhere(
-        &mut self,
-        author: &Arc<Person>,
-        content: &str,
-        nonce: Option<Nonce>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let mut nonce = nonce;
-        for room in self.by_id.values().map(|key| &self.rooms[key.0]).filter(|room| room.people > 0) {
-            effects.push(Effect::Append(Append::Message(NewMessage {
-                room: room.id.clone(),
-                author: Arc::clone(author),
-                kind: FrameType::Announcement,
-                content: content.into(),
-                nonce: nonce.take(),
-                reply_to: None,
-                ticket: Ticket::Request(NOBODY),
-            })));
-        }
-    }
-
     /// Something that a member sent is not taken.
     pub fn reject(&mut self, from: MemberKey, rejected: Rejected, now: &Timestamp, effects: &mut Vec<Effect>) {
         let home = self.members[from.0].home.clone();
@@ -528,9 +517,16 @@ impl State {
     /// The store gave something its place, or did not.
     pub fn appended(&mut self, appended: Appended, now: &Timestamp, effects: &mut Vec<Effect>) {
         match appended {
-            Appended::Message { room, stored, ticket } => {
-                if let Ticket::Request(request) = ticket {
-                    effects.push(Effect::Answer { request, outcome: Outcome::Stored(Arc::clone(&stored.json)) });
+            Appended::Message { room, stored, erased, ticket } => {
+                match ticket {
+                    Ticket::Request(request) => {
+                        effects.push(Effect::Answer { request, outcome: Outcome::Stored(Arc::clone(&stored.json)) });
+                    }
+                    Ticket::Outsider(connection) => {
+                        let json = Arc::clone(&stored.json);
+                        effects.extend(self.member(connection).map(|to| Effect::Send { to, json }));
+                    }
+                    _ => {}
                 }
                 // Without a room its last member went before the message had its place: nobody is there to see it.
                 if let Some(key) = self.by_id.get(&room).copied() {
@@ -538,23 +534,22 @@ impl State {
                     let room = &mut self.rooms[key.0];
                     let before = room.ring_bytes();
                     room.push(stored);
+                    erased.into_iter().for_each(|erased| room.replace(erased));
                     self.ring_bytes = self.ring_bytes + room.ring_bytes() - before;
                     self.bound_rings();
                 }
             }
             Appended::Duplicate { stored, ticket } => match ticket {
-                Ticket::Member(member) => effects.push(Effect::Send { to: MemberKey(member), json: stored.json }),
+                Ticket::Connection(connection) | Ticket::Outsider(connection) => {
+                    let json = stored.json;
+                    effects.extend(self.member(connection).map(|to| Effect::Send { to, json }));
+                }
                 Ticket::Request(request) => {
                     effects.push(Effect::Answer { request, outcome: Outcome::Duplicate(stored.json) });
                 }
+                Ticket::Member(_) | Ticket::Nobody => {}
             },
-            Appended::Refused { room, rejected, ticket } => match ticket {
-                // Its member is there: the key is its own until the `leave` behind this has come back.
-                Ticket::Member(member) => self.reject_in(MemberKey(member), &room, rejected, now, effects),
-                Ticket::Request(request) => {
-                    effects.push(Effect::Answer { request, outcome: Outcome::Refused(rejected) });
-                }
-            },
+            Appended::Refused { room, rejected, ticket } => self.refuse(ticket, &room, rejected, now, effects),
             Appended::Join { room, ticket: Ticket::Member(member), past, seen, is_known } => {
                 // A token that would not be known is not told: who comes back without one is a new guest.
                 if !is_known && let Some(member) = self.members.get_mut(member) {
@@ -694,7 +689,11 @@ impl State {
         }
         let token = member.token.take();
         let room = &self.rooms[room_key.0];
+        let settings = self.rules.room(&room.id);
         let welcome = Welcome {
+            role: member.role,
+            room: settings.map(|settings| settings.shown(&room.id)),
+            muted_until: self.rules.muted_until(person.id, now),
             members: self.people(room),
             member_count: room.people,
             token: token.as_deref(),
@@ -704,8 +703,8 @@ impl State {
         let content = format!("welcome to {}", room.id);
         let frame = Frame {
             seq: Some(room.head()),
-            welcome: Some(welcome),
-            ..plain(self.ids.next(now), &room.id, &person, &content, FrameType::Welcome, now)
+            own: Some(Own::Welcome(welcome)),
+            ..Frame::new(self.ids.next(now), &room.id, &person, &content, FrameType::Welcome, now)
         };
         effects.push(Effect::Send { to: key, json: encoded(&frame) });
         match at_once {
@@ -805,7 +804,7 @@ impl State {
             FrameType::Leave => format!("{} left", person.username),
             _ => String::new(),
         };
-        encoded(&plain(self.ids.next(now), &self.rooms[room_key.0].id, person, &content, kind, now))
+        encoded(&Frame::new(self.ids.next(now), &self.rooms[room_key.0].id, person, &content, kind, now))
     }
 
     /// Whether nobody else in a room is the same person under the same name.
@@ -813,19 +812,6 @@ impl State {
         let person = &self.members[key.0].person;
         let mut others = self.rooms[room.0].everybody().filter(|other| *other != key);
         !others.any(|other| self.members[other.0].person == *person)
-    }
-
-    fn reject_outsider(
-        &mut self,
-        from: MemberKey,
-        room: Option<RoomId>,
-        nonce: Option<Nonce>,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
-        let room = room.unwrap_or_else(|| self.members[from.0].home.clone());
-        let sentence = format!("you are not in {room}; join it first");
-        self.reject_in(from, &room, Rejected::new(ErrorCode::Forbidden, sentence, nonce), now, effects);
     }
 
     fn reject_in(
@@ -836,13 +822,17 @@ impl State {
         now: &Timestamp,
         effects: &mut Vec<Effect>,
     ) {
-        let person = &self.members[from.0].person;
-        let frame = Frame {
+        let person = Arc::clone(&self.members[from.0].person);
+        let json = self.rejection(&person, room, &rejected, now);
+        effects.push(Effect::Send { to: from, json });
+    }
+
+    fn rejection(&mut self, person: &Person, room: &RoomId, rejected: &Rejected, now: &Timestamp) -> Arc<[u8]> {
+        encoded(&Frame {
             nonce: rejected.nonce.as_ref(),
-            error: Some(Failure { code: rejected.code, retry_ms: rejected.retry_ms }),
-            ..plain(self.ids.next(now), room, person, &rejected.sentence, FrameType::Error, now)
-        };
-        effects.push(Effect::Send { to: from, json: encoded(&frame) });
+            own: Some(Own::Failure(Failure { code: rejected.code, retry_ms: rejected.retry_ms })),
+            ..Frame::new(self.ids.next(now), room, person, &rejected.sentence, FrameType::Error, now)
+        })
     }
 
     fn is_private(&self, room: &RoomId) -> bool {
@@ -866,6 +856,10 @@ impl State {
 }
 
 impl Member {
+    fn standpoint(&self) -> Standpoint {
+        Standpoint { user: self.person.id, role: self.role, session: self.session, network: self.network }
+    }
+
     /// This member's being in the room that a frame is meant for, if it may speak there: from the asking to join on.
     fn speaks_in(&self, room: Option<&RoomId>) -> Option<&Subscription> {
         let room = room.unwrap_or(&self.home);
@@ -873,29 +867,9 @@ impl Member {
     }
 }
 
-fn plain<'a>(
-    id: crate::model::FrameId,
-    room: &'a RoomId,
-    person: &'a Person,
-    content: &'a str,
-    kind: FrameType,
-    timestamp: &'a Timestamp,
-) -> Frame<'a> {
-    Frame {
-        id,
-        room_id: room,
-        user_id: person.id,
-        username: &person.username,
-        content,
-        kind,
-        timestamp,
-        seq: None,
-        nonce: None,
-        reply_to: None,
-        duplicate: None,
-        welcome: None,
-        error: None,
-    }
+/// What somebody is told who says something in a room that they are not in.
+fn outsider(room: &RoomId) -> Rejected {
+    Rejected::new(ErrorCode::Forbidden, format!("you are not in {room}; join it first"), None)
 }
 
 fn encoded(frame: &Frame<'_>) -> Arc<[u8]> {

@@ -15,7 +15,7 @@ use crate::config::Keep;
 use crate::ids::FrameIds;
 use crate::limits::Limits;
 use crate::model::{ConnectionId, FrameId, Person, RoomId, Seq, Timestamp, UserId, Username};
-use crate::protocol::{After, ClientFrame, Replay};
+use crate::protocol::{After, Body, ClientFrame, Replay};
 use crate::role::Role;
 use crate::store::{Append, Appended, Past, Stored};
 
@@ -180,6 +180,7 @@ impl Rig {
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Append(append) => self.with_store.push_back(append),
+                Effect::Errand(_) => unreachable!("nobody keeps order here"),
                 Effect::Send { to, json } => self.deliver(to.0, &json),
                 Effect::Broadcast { room, json } => {
                     for member in self.entered.get(&room).cloned().unwrap_or_default() {
@@ -271,11 +272,10 @@ impl Rig {
                 let content = format!("text {}", self.texts);
                 let named = room.map(room_id);
                 let home = self.current.get(&who).map_or(0, |connection| self.model.home[connection]);
-                self.command(who, room.unwrap_or(home), |_| ClientFrame::Text {
+                self.command(who, room.unwrap_or(home), |_| ClientFrame::Message {
                     room: named,
-                    content: content.into(),
                     nonce: None,
-                    reply_to: None,
+                    body: Body::Text { content: content.into(), reply_to: None },
                 });
             }
         }
@@ -291,23 +291,23 @@ impl Rig {
         let error = match &frame {
             ClientFrame::Join { .. } if is_in => Some("conflict"),
             ClientFrame::Leave { .. } if !is_in => Some("not_found"),
-            ClientFrame::Text { .. } | ClientFrame::Typing { .. } if !is_in => Some("forbidden"),
+            ClientFrame::Message { .. } | ClientFrame::Typing { .. } if !is_in => Some("forbidden"),
             _ => None,
         };
         match (&frame, error) {
             (_, Some(code)) => self.model.errors.entry(connection).or_default().push(code),
             (ClientFrame::Join { .. }, None) => self.model.join(connection, room),
             (ClientFrame::Leave { .. }, None) => self.model.leave(connection, room, true),
-            (ClientFrame::Text { content, .. }, None) => {
+            (ClientFrame::Message { body, .. }, None) => {
                 let texts = &mut self.model.rooms.get_mut(&room).unwrap().1;
-                texts.push(content.to_string());
-                let seen = Seen::Text { seq: texts.len() as u64, content: content.to_string() };
+                texts.push(body.content().to_string());
+                let seen = Seen::Text { seq: texts.len() as u64, content: body.content().to_string() };
                 self.model.tell(room, &seen);
             }
-            (ClientFrame::Typing { .. } | ClientFrame::Announcement { .. }, None) => {}
+            (ClientFrame::Typing { .. } | ClientFrame::Measure { .. }, None) => {}
         }
         let member = self.state.member(ConnectionId(connection)).unwrap();
-        self.state.frame(member, frame, &self.now, &mut self.effects);
+        self.state.frame(member, frame, None, &self.now, &mut self.effects);
     }
 
     /// What the store does, in the fewest words.
@@ -317,11 +317,11 @@ impl Rig {
                 let kept = self.kept.entry(message.room.clone()).or_default();
                 let (id, seq) = (self.ids.next(&self.now), Seq(kept.len() as u64 + 1));
                 let json = serde_json::json!({
-                    "type": "text", "room_id": message.room.as_str(), "content": message.content, "seq": seq,
+                    "type": "text", "room_id": message.room.as_str(), "content": message.body.content(), "seq": seq,
                 });
                 let stored = Stored { id, seq, json: json.to_string().into_bytes().into() };
                 kept.push(stored.clone());
-                Appended::Message { room: message.room, stored, ticket: message.ticket }
+                Appended::Message { room: message.room, stored, erased: None, ticket: message.ticket }
             }
             Append::Join { room, ticket, known, .. } => {
                 let frames = self.kept.get(&room).cloned().unwrap_or_default();
@@ -329,6 +329,7 @@ impl Rig {
                 Appended::Join { room, ticket, past, seen: None, is_known: true }
             }
             Append::Leave { room, ticket } => Appended::Leave { room, ticket },
+            Append::Announcement { .. } => unreachable!("nobody announces anything here"),
         }
     }
 

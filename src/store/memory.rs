@@ -11,11 +11,12 @@ use crate::config::Keep;
 use crate::ids::FrameIds;
 use crate::limits::{GUESTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX};
 use crate::model::{FrameId, Nonce, RoomId, Seq, Timestamp, UserId};
-use crate::protocol::{After, ErrorCode, Rejected};
+use crate::protocol::{After, ErrorCode, NO_SUCH_REPLY, Rejected};
 
-use super::messages::encode_new;
+use super::messages::{Message, encode_new};
 use super::search::Wanted;
-use super::{Append, Appended, KeptRoom, NewGuest, NewMessage, Past, Registry, Side, Stored, accounts};
+use super::{Append, Appended, KeptRoom, NewGuest, NewMessage, Past, Registry, Side, Stored, Ticket, accounts};
+use super::{log_taken_back, may_take_back, refused, sent_before};
 
 /// What a frame takes beside its JSON, about, with its share of the room's own bookkeeping.
 const FRAME_OVERHEAD_BYTES: usize = 768;
@@ -59,24 +60,8 @@ impl Kept {
         self.stored.json.len() + FRAME_OVERHEAD_BYTES
     }
 
-    fn field(&self, name: &str) -> Option<String> {
-        let frame: serde_json::Value = serde_json::from_slice(&self.stored.json).ok()?;
-        frame.get(name)?.as_str().map(str::to_owned)
-    }
-
-    /// Whether sending `new` again would only say the same.
-    fn says_the_same(&self, room: &RoomId, new: &NewMessage) -> bool {
-        let reply_to = self.field("reply_to").as_deref().and_then(FrameId::parse);
-        *room == new.room && self.field("content").as_deref() == Some(&*new.content) && reply_to == new.reply_to
-    }
-
-    /// The frame, marked as one that was there before.
-    fn duplicate(&self) -> Stored {
-        let mut json = self.stored.json.to_vec();
-        // A frame is an object, and has fields.
-        json.pop();
-        json.extend_from_slice(br#","duplicate":true}"#);
-        Stored { json: json.into(), ..self.stored.clone() }
+    fn message(&self) -> Option<Message> {
+        Message::of_frame(&self.stored.json)
     }
 }
 
@@ -101,35 +86,38 @@ impl Memory {
     /// Gives everything in a batch its place, with one reading of the clock for all of it.
     pub fn commit(&mut self, batch: Vec<Append>) -> Vec<Appended> {
         let now = Timestamp::now();
-        let answer = batch.into_iter().map(|append| match append {
-            Append::Message(new) => self.append(&new, &now),
-            Append::Join { room: id, ticket, known, after, guest } => {
-                let is_known = guest.is_none_or(|guest| keep_guest(guest, &now, &self.people));
-                let room = self.rooms.entry(id.clone()).or_default();
-                room.members += 1;
-                // What was forgotten goes on where it was, as those who are there have seen it.
-                room.head = room.head.max(known.unwrap_or_default());
-                let past = known.is_none().then(|| Past {
-                    head: room.head,
-                    frames: room.frames.iter().map(|kept| kept.stored.clone()).collect(),
-                });
-                let seen = match after {
-                    Some(After::Id(seen)) => self.seq_of(&id, seen),
-                    _ => None,
-                };
-                Appended::Join { room: id, ticket, past, seen, is_known }
-            }
-            Append::Leave { room, ticket } => {
-                if let Some(left) = self.rooms.get_mut(&room) {
-                    left.members = left.members.saturating_sub(1);
-                    if left.members == 0 && left.frames.is_empty() {
-                        self.rooms.remove(&room);
-                    }
+        let mut answer = Vec::with_capacity(batch.len());
+        for append in batch {
+            match append {
+                Append::Message(new) => answer.push(self.append(&new, &now)),
+                Append::Announcement { rooms, message } => self.announce(&rooms, &message, &now, &mut answer),
+                Append::Join { room: id, ticket, known, after, guest } => {
+                    let is_known = guest.is_none_or(|guest| keep_guest(guest, &now, &self.people));
+                    let room = self.rooms.entry(id.clone()).or_default();
+                    room.members += 1;
+                    // What was forgotten goes on where it was, as those who are there have seen it.
+                    room.head = room.head.max(known.unwrap_or_default());
+                    let past = known.is_none().then(|| Past {
+                        head: room.head,
+                        frames: room.frames.iter().map(|kept| kept.stored.clone()).collect(),
+                    });
+                    let seen = match after {
+                        Some(After::Id(seen)) => self.seq_of(&id, seen),
+                        _ => None,
+                    };
+                    answer.push(Appended::Join { room: id, ticket, past, seen, is_known });
                 }
-                Appended::Leave { room, ticket }
+                Append::Leave { room, ticket } => {
+                    if let Some(left) = self.rooms.get_mut(&room) {
+                        left.members = left.members.saturating_sub(1);
+                        if left.members == 0 && left.frames.is_empty() {
+                            self.rooms.remove(&room);
+                        }
+                    }
+                    answer.push(Appended::Leave { room, ticket });
+                }
             }
-        });
-        let answer = answer.collect();
+        }
         self.forget_oldest();
         self.forget_expired(now.unix_ms);
         answer
@@ -156,21 +144,35 @@ impl Memory {
         self.rooms.retain(|_, room| room.members > 0 || !room.frames.is_empty());
     }
 
+    /// A message in several rooms, of which only the first bears its nonce.
+    fn announce(&mut self, rooms: &[RoomId], message: &NewMessage, now: &Timestamp, answer: &mut Vec<Appended>) {
+        let first = self.append(message, now);
+        let is_new = matches!(first, Appended::Message { .. });
+        answer.push(first);
+        for room in rooms.iter().skip(1).filter(|_| is_new) {
+            let copy = NewMessage { room: room.clone(), nonce: None, ticket: Ticket::Nobody, ..message.clone() };
+            answer.push(self.append(&copy, now));
+        }
+    }
+
     fn append(&mut self, new: &NewMessage, now: &Timestamp) -> Appended {
         let ticket = new.ticket;
         let nonce = new.nonce.clone().map(|nonce| (new.author.id, nonce));
         if let Some((id, seq)) = nonce.as_ref().and_then(|nonce| self.nonces.get(nonce))
-            && let Some(before) = self.rooms.get(id).and_then(|room| room.at(*seq))
+            && let Some(before) = self.rooms.get(id).and_then(|room| room.at(*seq)).and_then(Kept::message)
         {
-            if before.says_the_same(id, new) {
-                return Appended::Duplicate { stored: before.duplicate(), ticket };
-            }
-            return Appended::Refused { room: new.room.clone(), rejected: super::nonce_conflict(new), ticket };
+            return sent_before(new, &before, &mut self.json);
         }
-        if new.reply_to.is_some_and(|answered| self.seq_of(&new.room, answered).is_none()) {
-            let rejected = Rejected::new(ErrorCode::NotFound, super::NO_SUCH_REPLY, new.nonce.clone());
-            return Appended::Refused { room: new.room.clone(), rejected, ticket };
-        }
+        let target = match new.refusal.as_deref().map_or_else(|| self.check(new), |why| Err(why.clone())) {
+            Ok(target) => target,
+            Err(rejected) => return refused(new, rejected),
+        };
+        let erased = target.map(|message| {
+            let erased = message.erased(now).stored(false, &mut self.json);
+            self.replace(&new.room, &erased);
+            log_taken_back(new, &erased);
+            erased
+        });
         let room = self.rooms.entry(new.room.clone()).or_default();
         room.head = room.head.next();
         self.clock += 1;
@@ -192,7 +194,29 @@ impl Memory {
         if let Some(nonce) = nonce {
             self.nonces.insert(nonce, (new.room.clone(), stored.seq));
         }
-        Appended::Message { room: new.room.clone(), stored, ticket }
+        Appended::Message { room: new.room.clone(), stored, erased, ticket }
+    }
+
+    /// Whether a message may be stored that is new, as far as what it is about goes: what it answers must be there,
+    /// and so must what it takes back, which is given.
+    fn check(&self, new: &NewMessage) -> Result<Option<Message>, Rejected> {
+        if new.body.reply_to().is_some_and(|answered| self.seq_of(&new.room, answered).is_none()) {
+            return Err(Rejected::new(ErrorCode::NotFound, NO_SUCH_REPLY, None));
+        }
+        let Some(message_id) = new.body.message_id() else { return Ok(None) };
+        let frames = self.rooms.get(&new.room).into_iter().flat_map(|room| &room.frames);
+        let message = frames.rev().find(|kept| kept.stored.id == message_id).and_then(Kept::message);
+        may_take_back(new, message.as_ref()).map(|()| message)
+    }
+
+    /// Puts a frame in the place of what it was.
+    fn replace(&mut self, id: &RoomId, stored: &Stored) {
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        let Some(kept) = room.frames.iter_mut().find(|kept| kept.stored.id == stored.id) else { return };
+        let before = kept.cost();
+        kept.stored = stored.clone();
+        room.bytes = room.bytes + kept.cost() - before;
+        self.bytes = self.bytes + kept.cost() - before;
     }
 
     /// Past the bound, forgets the rooms that were silent longest, with an eighth to spare, so that the search
@@ -241,7 +265,7 @@ impl Memory {
         let Some(room) = self.rooms.get(id) else { return Vec::new() };
         let fits = |kept: &&Kept| match wanted {
             None => true,
-            Some(wanted) => kept.field("content").is_some_and(|content| wanted.are_in(&content)),
+            Some(wanted) => kept.message().is_some_and(|message| wanted.are_in(message.content())),
         };
         let frames = room.frames.iter();
         match side {
@@ -284,8 +308,8 @@ mod tests {
 
     use super::*;
     use crate::model::{Person, Username};
-    use crate::protocol::FrameType;
-    use crate::store::Ticket;
+    use crate::protocol::Body;
+    use crate::role::Role;
 
     fn memory(keep: Keep) -> Memory {
         Memory::new(keep, Registry::in_memory().unwrap())
@@ -299,10 +323,10 @@ mod tests {
         Append::Message(NewMessage {
             room: room(number),
             author: Arc::new(Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() }),
-            kind: FrameType::Text,
-            content: "x".repeat(200).into(),
+            role: Role::Guest,
+            body: Body::Text { content: "x".repeat(200).into(), reply_to: None },
             nonce: None,
-            reply_to: None,
+            refusal: None,
             ticket: Ticket::Member(0),
         })
     }

@@ -1,9 +1,12 @@
 //! Messages in the database: written once by the store's thread, read by whoever has a connection.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use chrono::DateTime;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
@@ -12,7 +15,8 @@ use crate::protocol::{Frame, FrameType};
 use super::{KeptRoom, NewMessage, Stored, search};
 
 /// What a message's row has, in the order in which [`message`] reads it.
-pub const COLUMNS: &str = "m.id, r.id, m.seq, m.user_id, m.username, m.nonce, m.content, m.reply_to, m.at_ms, m.kind";
+pub const COLUMNS: &str = "m.id, r.id, m.seq, m.user_id, m.username, m.nonce, m.content, m.reply_to, m.at_ms, m.kind,
+    m.message_id, m.deleted_ms";
 
 /// Where they come from.
 pub const FROM: &str = "FROM messages m JOIN rooms r ON r.key = m.room";
@@ -38,31 +42,67 @@ pub struct Message {
     content: Box<str>,
     reply_to: Option<FrameId>,
     at_ms: u64,
+    message_id: Option<FrameId>,
+    deleted_ms: Option<u64>,
 }
 
 /// The frame of a new message at its place, made once for everybody.
 pub fn encode_new(new: &NewMessage, id: FrameId, seq: Seq, now: &Timestamp, json: &mut Vec<u8>) -> Stored {
     json.clear();
+    let NewMessage { room, author, body, nonce, .. } = new;
     Frame {
-        id,
-        room_id: &new.room,
-        user_id: new.author.id,
-        username: &new.author.username,
-        content: &new.content,
-        kind: new.kind,
-        timestamp: now,
         seq: Some(seq),
-        nonce: new.nonce.as_ref(),
-        reply_to: new.reply_to,
-        duplicate: None,
-        welcome: None,
-        error: None,
+        nonce: nonce.as_ref(),
+        reply_to: body.reply_to(),
+        message_id: body.message_id(),
+        ..Frame::new(id, room, author, body.content(), body.kind(), now)
     }
     .encode(json);
     Stored { id, seq, json: Arc::from(json.as_slice()) }
 }
 
 impl Message {
+    /// The message of a stored frame, as [`stored`](Self::stored) made it; nothing where it is none.
+    #[must_use]
+    pub fn of_frame(json: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Fields<'a> {
+            id: &'a str,
+            #[serde(borrow)]
+            room_id: Cow<'a, str>,
+            user_id: &'a str,
+            #[serde(borrow)]
+            username: Cow<'a, str>,
+            content: Box<str>,
+            #[serde(rename = "type")]
+            kind: &'a str,
+            timestamp: &'a str,
+            seq: u64,
+            nonce: Option<String>,
+            reply_to: Option<&'a str>,
+            message_id: Option<&'a str>,
+            deleted_at: Option<&'a str>,
+        }
+        let fields: Fields<'_> = serde_json::from_slice(json).ok()?;
+        let moment = |text| DateTime::parse_from_rfc3339(text).ok().map(|at| at.timestamp_millis().unsigned_abs());
+        Some(Self {
+            id: FrameId::parse(fields.id)?,
+            room: RoomId::parse(&fields.room_id).ok()?,
+            seq: Seq(fields.seq),
+            author: Person {
+                id: UserId(Uuid::try_parse(fields.user_id).ok()?),
+                username: Username::parse(&fields.username).ok()?,
+            },
+            nonce: fields.nonce.and_then(|nonce| Nonce::parse(&nonce).ok()),
+            kind: FrameType::parse(fields.kind)?,
+            content: fields.content,
+            reply_to: fields.reply_to.and_then(FrameId::parse),
+            at_ms: moment(fields.timestamp)?,
+            message_id: fields.message_id.and_then(FrameId::parse),
+            deleted_ms: fields.deleted_at.and_then(moment),
+        })
+    }
+
     /// Where it was said.
     #[must_use]
     pub fn room(&self) -> &RoomId {
@@ -87,28 +127,41 @@ impl Message {
         Timestamp::at(self.at_ms)
     }
 
-    /// Whether sending `new` again would only say the same.
+    /// Whether it is something said that has not been taken back.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.kind != FrameType::Delete && self.deleted_ms.is_none()
+    }
+
+    /// Whether sending `new` again would only say the same. What was taken back is not known any more, and an
+    /// announcement is one message, whichever room it is in.
     pub fn says_the_same(&self, new: &NewMessage) -> bool {
-        self.room == new.room && self.kind == new.kind && self.content == new.content && self.reply_to == new.reply_to
+        let NewMessage { room, body, .. } = new;
+        (self.room == *room || self.kind == FrameType::Announcement)
+            && self.kind == body.kind()
+            && (self.deleted_ms.is_some() || *self.content == *body.content())
+            && self.reply_to == body.reply_to()
+            && self.message_id == body.message_id()
+    }
+
+    /// What is left of it when it is taken back.
+    #[must_use]
+    pub fn erased(self, now: &Timestamp) -> Self {
+        Self { content: Box::default(), deleted_ms: Some(now.unix_ms), ..self }
     }
 
     /// The frame that members get; for a retry's author, marked as one.
     pub fn stored(&self, duplicate: bool, json: &mut Vec<u8>) -> Stored {
         json.clear();
+        let (at, deleted_at) = (Timestamp::at(self.at_ms), self.deleted_ms.map(Timestamp::at));
         Frame {
-            id: self.id,
-            room_id: &self.room,
-            user_id: self.author.id,
-            username: &self.author.username,
-            content: &self.content,
-            kind: self.kind,
-            timestamp: &Timestamp::at(self.at_ms),
             seq: Some(self.seq),
             nonce: self.nonce.as_ref(),
             reply_to: self.reply_to,
+            message_id: self.message_id,
+            deleted_at: deleted_at.as_ref(),
             duplicate: duplicate.then_some(true),
-            welcome: None,
-            error: None,
+            ..Frame::new(self.id, &self.room, &self.author, &self.content, self.kind, &at)
         }
         .encode(json);
         Stored { id: self.id, seq: self.seq, json: Arc::from(json.as_slice()) }
@@ -144,8 +197,8 @@ pub fn insert(
     now: &Timestamp,
 ) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (user_id, nonce) DO NOTHING",
+        "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind, message_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (user_id, nonce) DO NOTHING",
     )?;
     let inserted = statement.execute(params![
         stored.id.0.as_bytes(),
@@ -154,15 +207,16 @@ pub fn insert(
         new.author.id.0.as_bytes(),
         new.author.username.as_str(),
         new.nonce.as_ref().map(Nonce::as_str),
-        &*new.content,
-        new.reply_to.as_ref().map(|id| id.0.as_bytes()),
+        new.body.content(),
+        new.body.reply_to().as_ref().map(|id| id.0.as_bytes()),
         number(now.unix_ms),
-        new.kind.as_str(),
+        new.body.kind().as_str(),
+        new.body.message_id().as_ref().map(|id| id.0.as_bytes()),
     ])?;
     if inserted == 0 {
         return Ok(false);
     }
-    search::insert(connection, connection.last_insert_rowid(), room.key, &new.content)?;
+    search::insert(connection, connection.last_insert_rowid(), room.key, new.body.content())?;
     Ok(true)
 }
 
@@ -193,6 +247,27 @@ pub fn delete_oldest(connection: &Connection, before_ms: u64, limit: usize) -> r
 pub fn by_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rusqlite::Result<Option<Message>> {
     let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.user_id = ?1 AND m.nonce = ?2");
     connection.prepare_cached(&sql)?.query_row(params![author.0.as_bytes(), nonce.as_str()], message).optional()
+}
+
+/// A message by its id, if it is kept in a room.
+pub fn by_id(connection: &Connection, room_key: i64, id: FrameId) -> rusqlite::Result<Option<Message>> {
+    let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.id = ?1 AND m.room = ?2");
+    connection.prepare_cached(&sql)?.query_row(params![id.0.as_bytes(), room_key], message).optional()
+}
+
+/// Takes a message's text and words away for good: SQLite overwrites what it frees meanwhile, so that nothing of them
+/// is left in the file.
+pub fn erase(connection: &Connection, room_key: i64, erased: &Message) -> rusqlite::Result<()> {
+    let mut find = connection.prepare_cached("SELECT key, content FROM messages WHERE id = ?1")?;
+    let (key, content): (i64, String) =
+        find.query_row([erased.id.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let overwrites = |is_on: &str| connection.query_row(&format!("PRAGMA secure_delete = {is_on}"), [], |_| Ok(()));
+    overwrites("ON")?;
+    let mut update = connection.prepare_cached("UPDATE messages SET content = ?2, deleted_ms = ?3 WHERE key = ?1")?;
+    let updated = update.execute(params![key, &*erased.content, erased.deleted_ms.map(number)]);
+    let erased = updated.and_then(|_| search::erase(connection, key, room_key, &content, &erased.content));
+    overwrites("OFF")?;
+    erased
 }
 
 /// Where in a room's order a message is, if it is kept.
@@ -293,7 +368,7 @@ pub fn content<'a>(row: &'a Row<'_>) -> rusqlite::Result<&'a str> {
 
 /// The key of a row, where it stands behind [`COLUMNS`].
 pub fn key(row: &Row<'_>) -> rusqlite::Result<i64> {
-    row.get(10)
+    row.get(12)
 }
 
 /// A row of [`COLUMNS`].
@@ -310,9 +385,15 @@ pub fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
         nonce: nonce.and_then(|nonce| Nonce::parse(&nonce).ok()),
         kind: FrameType::parse(row.get_ref(9)?.as_str()?).unwrap_or(FrameType::Text),
         content: row.get::<_, String>(6)?.into(),
-        reply_to: row.get::<_, Option<[u8; 16]>>(7)?.map(|bytes| FrameId(Uuid::from_bytes(bytes))),
+        reply_to: frame_id(row, 7)?,
         at_ms: u64::try_from(row.get::<_, i64>(8)?).unwrap_or(0),
+        message_id: frame_id(row, 10)?,
+        deleted_ms: row.get::<_, Option<i64>>(11)?.map(|ms| u64::try_from(ms).unwrap_or(0)),
     })
+}
+
+fn frame_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<FrameId>> {
+    Ok(row.get::<_, Option<[u8; 16]>>(column)?.map(|bytes| FrameId(Uuid::from_bytes(bytes))))
 }
 
 fn uuid(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {

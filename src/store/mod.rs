@@ -30,11 +30,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, sele
 use rusqlite::{Connection, ffi};
 use sha2::{Digest, Sha256};
 
+use crate::auth::permission::{Action, Circumstances, Whose, may};
 use crate::config::{Data, Durability, Keep};
 use crate::limits::STORE_STACK_BYTES;
 use crate::metrics::Metrics;
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
-use crate::protocol::{After, ErrorCode as Code, FrameType, Rejected};
+use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
+use crate::protocol::{After, Body, ErrorCode as Code, NO_SUCH_MESSAGE, Rejected};
+use crate::role::Role;
 use crate::threads::Vital;
 
 use accounts::{NewSession, SessionKind};
@@ -53,6 +55,13 @@ use writer::Store;
 pub enum Append {
     /// A message, to be stored.
     Message(NewMessage),
+    /// A message for several rooms, to be stored in all of them or in none.
+    Announcement {
+        /// Which, the first one first: there it has its nonce.
+        rooms: Vec<RoomId>,
+        /// What; its room is the first.
+        message: NewMessage,
+    },
     /// Somebody comes; not stored, but in order. Bears whatever the hub wants back.
     Join {
         /// Which room.
@@ -78,10 +87,16 @@ pub enum Append {
 /// The hub's own mark on what it sends: whom the answer is for. The store only gives it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ticket {
-    /// A member, by its key.
+    /// A member, by its key, that comes or goes.
     Member(usize),
+    /// A connection, which may have gone meanwhile.
+    Connection(ConnectionId),
+    /// A connection that is not in the room, and so is told by itself what is stored there.
+    Outsider(ConnectionId),
     /// A request over HTTP, by its number.
     Request(u64),
+    /// Nobody waits for it.
+    Nobody,
 }
 
 /// A guest's identity that is to outlive the connection.
@@ -120,20 +135,20 @@ impl TokenHash {
 }
 
 /// A message that has no place yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct NewMessage {
     /// Where.
     pub room: RoomId,
     /// By whom.
     pub author: Arc<Person>,
-    /// A text, or an announcement.
-    pub kind: FrameType,
+    /// What they may do.
+    pub role: Role,
     /// What.
-    pub content: Box<str>,
+    pub body: Body,
     /// The client's own mark on it.
     pub nonce: Option<Nonce>,
-    /// The frame that it answers.
-    pub reply_to: Option<FrameId>,
+    /// Why it is not to be stored, if it was not stored before.
+    pub refusal: Option<Box<Rejected>>,
     /// The hub's own mark.
     pub ticket: Ticket,
 }
@@ -147,6 +162,8 @@ pub enum Appended {
         room: RoomId,
         /// The frame, with its place.
         stored: Stored,
+        /// The frame of the message that it took back, as it is from now on.
+        erased: Option<Stored>,
         /// As it was given.
         ticket: Ticket,
     },
@@ -375,13 +392,34 @@ fn checkpoint(connection: &Connection, closed: &Receiver<()>) {
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
-/// Said where a message answers one that is not kept.
-const NO_SUCH_REPLY: &str = "there is no message to reply to by that id";
+/// The answer to a message that is not stored.
+fn refused(new: &NewMessage, rejected: Rejected) -> Appended {
+    let (room, nonce) = (new.room.clone(), new.nonce.clone());
+    Appended::Refused { room, rejected: Rejected { nonce, ..rejected }, ticket: new.ticket }
+}
 
-/// Why a message is not stored whose nonce was another's.
-fn nonce_conflict(new: &NewMessage) -> Rejected {
-    let sentence = "that nonce was another message's; what is new needs a new one";
-    Rejected::new(Code::Conflict, sentence, new.nonce.clone())
+/// What a message's author is told who has used its nonce before.
+fn sent_before(new: &NewMessage, before: &Message, json: &mut Vec<u8>) -> Appended {
+    if before.says_the_same(new) {
+        return Appended::Duplicate { stored: before.stored(true, json), ticket: new.ticket };
+    }
+    refused(new, Rejected::new(Code::Conflict, "that nonce was another message's; what is new needs a new one", None))
+}
+
+/// Says in the log who has taken back what another said. Not what that was.
+fn log_taken_back(new: &NewMessage, erased: &Stored) {
+    log::info!("{} has taken back message {} in {}", new.author.id, erased.id, new.room);
+}
+
+/// Whether a message may be taken back by whoever wants it; the hub has asked about the room.
+fn may_take_back(new: &NewMessage, message: Option<&Message>) -> Result<(), Rejected> {
+    // What is no message, or was taken back, can't be taken back.
+    let message = message.filter(|message| message.is_there());
+    let message = message.ok_or_else(|| Rejected::new(Code::NotFound, NO_SUCH_MESSAGE, None))?;
+    let whose = if message.author().id == new.author.id { Whose::Own } else { Whose::Others(Role::Guest) };
+    let circumstances = Circumstances { whose, ..Circumstances::default() };
+    may(new.role, Action::Delete, &circumstances)
+        .map_err(|refusal| Rejected::new(Code::Forbidden, refusal.to_string(), None))
 }
 
 /// Ends the process where a sync failed: nothing may be acked any more.

@@ -35,7 +35,7 @@ impl Rooms {
                         }
                     }
                 }
-                Append::Message(_) => {}
+                Append::Message(_) | Append::Announcement { .. } => {}
             }
         }
     }

@@ -32,6 +32,7 @@ const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
         connection.execute_batch(accounts::GUESTS_BECOME_SESSIONS)?;
         connection.execute_batch("ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'text'")
     },
+    |connection| connection.execute_batch(MESSAGES_ARE_TAKEN_BACK),
 ];
 
 /// Step 1.
@@ -65,6 +66,12 @@ const MESSAGES: &str = "
         content, content = '', detail = none, columnsize = 0,
         tokenize = \"unicode61 remove_diacritics 2 categories 'L* N* M* Co'\"
     );
+";
+
+/// Step 4: the message that another is about, and when it was taken back.
+const MESSAGES_ARE_TAKEN_BACK: &str = "
+    ALTER TABLE messages ADD COLUMN message_id BLOB;
+    ALTER TABLE messages ADD COLUMN deleted_ms INTEGER;
 ";
 
 /// Why a database can't be used. The file is as it was.

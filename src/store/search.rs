@@ -117,6 +117,19 @@ pub fn delete(connection: &Connection, key: i64, room_key: i64, content: &str) -
     Ok(())
 }
 
+/// Takes a message's words out so that nothing of them is left, which costs more: the index is read and written where
+/// they stand. Another text may stand in their place.
+pub fn erase(connection: &Connection, key: i64, room_key: i64, was: &str, is: &str) -> rusqlite::Result<()> {
+    let command = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
+    // What the index has not written yet is written in its usual way.
+    command("INSERT INTO words (words) VALUES ('flush')")?;
+    command("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)")?;
+    delete(connection, key, room_key, was)?;
+    command("INSERT INTO words (words) VALUES ('flush')")?;
+    command("INSERT INTO words (words, rank) VALUES ('secure-delete', 0)")?;
+    insert(connection, key, room_key, is)
+}
+
 /// Makes the index anew from the messages.
 pub fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!("DROP TABLE IF EXISTS words; {SCHEMA}"))?;

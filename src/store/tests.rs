@@ -15,11 +15,11 @@ fn message(room_name: &str, content: &str, nonce: Option<&str>) -> Append {
     Append::Message(NewMessage {
         room: room(room_name),
         author: author(1),
-        kind: FrameType::Text,
-        content: content.into(),
+        role: Role::Guest,
+        body: Body::Text { content: content.into(), reply_to: None },
         nonce: nonce.map(|nonce| Nonce::parse(nonce).unwrap()),
-        reply_to: None,
-        ticket: Ticket::Member(7),
+        refusal: None,
+        ticket: Ticket::Nobody,
     })
 }
 
@@ -132,7 +132,7 @@ fn a_retry_is_known_when_what_it_answers_has_gone() {
     let reply = |to: FrameId, nonce: &str, room: &str| {
         let mut append = message(room, "so it is", Some(nonce));
         if let Append::Message(message) = &mut append {
-            message.reply_to = Some(to);
+            message.body = Body::Text { content: "so it is".into(), reply_to: Some(to) };
         }
         append
     };

@@ -370,7 +370,8 @@ impl<'a> Unsynced<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::FrameType;
+    use crate::protocol::Body;
+    use crate::role::Role;
     use std::path::Path;
 
     use crate::ids::FrameIds;
@@ -407,11 +408,11 @@ mod tests {
                     let new = NewMessage {
                         room: tea.clone(),
                         author: Arc::new(author),
-                        kind: FrameType::Text,
-                        content: text.as_str().into(),
+                        role: Role::Guest,
+                        body: Body::Text { content: text.as_str().into(), reply_to: None },
                         nonce: Some(Nonce::parse(&format!("{}", self.written)).unwrap()),
-                        reply_to: None,
-                        ticket: Ticket::Member(0),
+                        refusal: None,
+                        ticket: Ticket::Nobody,
                     };
                     row.head = row.head.next();
                     let now = Timestamp::at(at_ms);

@@ -97,6 +97,8 @@ pub fn export(export: &Export) -> Result<(), Error> {
                 let frame = message.stored(false, &mut json);
                 output.write_all(&frame.json).and_then(|()| output.write_all(b"\n"))
             }
+            // What was taken back says nothing.
+            Format::Text if !message.is_there() => Ok(()),
             Format::Text => {
                 text_line(&mut line, message, export.room.is_none());
                 output.write_all(line.as_bytes())

@@ -15,6 +15,7 @@ use adda::limits::Limits;
 use adda::listener::{self, Caps, Front, Listening};
 use adda::metrics::Metrics;
 use adda::model::ConnectionId;
+use adda::moderation::Turns;
 use adda::rate::Paces;
 use adda::relay::Relay;
 use adda::role::Accounts;
@@ -53,7 +54,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = store::start(&Data::Memory, Durability::Normal, Keep::default(), Arc::clone(&metrics))?;
     let directory = Handle::new(commands.clone(), started.reader.clone());
     let door = Door::new(started.registry.clone(), Accounts::Optional);
-    let http = http::Server::start(directory, door.clone(), http::Policy::default(), Arc::clone(&metrics))?;
+    let http =
+        http::Server::start(directory, door.clone(), Turns::default(), http::Policy::default(), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
     // The suite opens its connections one upon the other.
     let limits = Limits { handshakes_per_s: 0, ..Limits::default() };
@@ -89,7 +91,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                         }
                         // Its close frame is answered by the protocol.
                         Inbound::Closed { .. } => {}
-                        Inbound::Frame(_) | Inbound::Rejected(_) => unreachable!("the echo decodes no commands"),
+                        Inbound::Frame(_) | Inbound::Limited(..) | Inbound::Rejected(_) => {
+                            unreachable!("the echo decodes no commands")
+                        }
                     }
                 }
             }
@@ -98,6 +102,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             | Command::ShowRoom { .. }
             | Command::Post { .. }
             | Command::Order(_)
+            | Command::ErrandDone { .. }
             | Command::NetworksOf { .. }
             | Command::Stop => {}
         }

@@ -443,7 +443,9 @@ fn what_is_no_database_of_ours_is_left_as_it_is() {
 fn an_older_database_is_brought_up_to_date_where_no_server_has_it() {
     let data = Data::of_a_server();
     let spoil = "DROP TABLE accounts; DROP TABLE looks; DROP TABLE sessions; DROP TABLE invitations; DROP TABLE mutes;
-        DROP TABLE bans; DROP TABLE room_settings; DROP TABLE room_members; PRAGMA user_version = 2; ALTER TABLE messages DROP COLUMN kind;
+        DROP TABLE bans; DROP TABLE room_settings; DROP TABLE room_members; PRAGMA user_version = 2;
+        ALTER TABLE messages DROP COLUMN kind; ALTER TABLE messages DROP COLUMN message_id;
+        ALTER TABLE messages DROP COLUMN deleted_ms;
         CREATE TABLE users (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, token_hash BLOB NOT NULL UNIQUE,
             seen_ms INTEGER NOT NULL);
         INSERT INTO users VALUES (1, randomblob(16), randomblob(32), 1);";

@@ -171,6 +171,85 @@ fn an_announcement_is_heard_in_every_room() {
     }
 }
 
+#[test]
+fn order_is_kept_by_commands_too_and_those_whom_it_is_for_are_told() {
+    let stage = Stage::set();
+    let server = stage.people.serve(&[]);
+    let mut admin = enters(&server, "tea", &stage.admin);
+    let mut rahim = enters(&server, "tea", &stage.user.1);
+    assert_eq!((&admin.welcome["role"], &rahim.welcome["role"]), (&"admin".into(), &"user".into()));
+    assert_eq!((&rahim.welcome["room"], &rahim.welcome["muted_until"]), (&Value::Null, &Value::Null));
+    let id = stage.user.0.to_string();
+    let command = |ws: &mut Ws, mut command: Value, nonce: &str| {
+        command["nonce"] = nonce.into();
+        ws.command(&command);
+        at_once(ws, |frame| frame["nonce"] == nonce)
+    };
+    let until = "2099-01-01T00:00:00.000Z";
+    let done = command(&mut admin, json!({"type": "mute", "user_id": id, "muted_until": until}), "1");
+    assert_eq!((&done["type"], &done["content"]), (&"mute".into(), &format!("rahim is muted until {until}").into()));
+    let told = at_once(&mut rahim, |frame| frame["type"] == "mute");
+    assert_eq!((&told["muted_until"], &told["username"]), (&until.into(), &"rahim".into()));
+    assert_eq!(enters(&server, "tea", &stage.user.1).welcome["muted_until"], until);
+    assert_eq!(command(&mut rahim, json!({"content": "hi"}), "r1")["content"], "you are muted");
+    command(&mut admin, json!({"type": "mute", "user_id": id, "muted_until": null}), "2");
+    assert_eq!(at_once(&mut rahim, |frame| frame["type"] == "mute")["muted_until"], Value::Null);
+
+    let set = json!({"type": "room", "topic": "চা", "slow_mode_s": 60});
+    assert_eq!(command(&mut admin, set, "3")["type"], "room");
+    let whole =
+        json!({"id": "tea", "name": "tea", "topic": "চা", "posting": "everyone", "slow_mode_s": 60, "private": false});
+    let told = at_once(&mut rahim, |frame| frame["type"] == "room");
+    assert_eq!((&told["room"], &told["username"]), (&whole, &"admin".into()));
+    assert_eq!(enters(&server, "tea", &stage.user.1).welcome["room"], whole);
+
+    // Whoever is put out when a room becomes private is not told what it is about from then on.
+    let mut fay = enters(&server, "plans", &stage.guest.1);
+    let private = json!({"type": "room", "room_id": "plans", "private": true, "topic": "hush"});
+    assert_eq!(command(&mut admin, private, "4")["type"], "room");
+    let mut before = Vec::new();
+    fay.until(|frame| {
+        before.push(frame.to_string());
+        frame["type"] == "leave"
+    });
+    assert!(!before.iter().any(|frame| frame.contains("hush")), "{before:?}");
+
+    assert_eq!(command(&mut admin, json!({"type": "kick", "user_id": id}), "5")["type"], "kick");
+    at_once(&mut rahim, |frame| frame["type"] == "leave" && frame["user_id"] == id);
+    let mut rahim = enters(&server, "tea", &stage.user.1);
+    assert_eq!(
+        command(&mut admin, json!({"type": "ban", "user_id": id, "banned": {"reason": "spam"}}), "6")["type"],
+        "ban"
+    );
+    assert_eq!(rahim.close_code(), 1008);
+    assert_eq!(Ws::refused(&server, &format!("/ws?token={}", stage.user.1), &[]).status, 403);
+    assert_eq!(command(&mut admin, json!({"type": "ban", "user_id": id, "banned": false}), "7")["type"], "ban");
+    let mut rahim = enters(&server, "tea", &stage.user.1);
+
+    let nobody = "0192f7a0-0000-7000-8000-00000000000a";
+    for (by_admin, asked, code) in [
+        (true, json!({"type": "kick", "user_id": nobody}), "not_found"),
+        (true, json!({"type": "kick"}), "bad_json"),
+        (true, json!({"type": "mute", "user_id": id, "muted_until": "tomorrow"}), "bad_json"),
+        (true, json!({"type": "mute", "user_id": id}), "bad_json"),
+        (true, json!({"type": "ban", "user_id": id, "banned": {"address": true}}), "bad_json"),
+        (true, json!({"type": "room", "name": "x".repeat(65)}), "too_long"),
+        (true, json!({"type": "room", "slow_mode_s": 3_601}), "bad_json"),
+        (true, json!({"type": "room", "colour": "red"}), "bad_json"),
+        (false, json!({"type": "kick", "user_id": nobody}), "forbidden"),
+        (false, json!({"type": "ban", "user_id": id, "banned": true}), "forbidden"),
+        (false, json!({"type": "room", "topic": "mine"}), "forbidden"),
+        (false, json!({"type": "room", "topic": "mine", "room_id": "plans"}), "not_found"),
+    ] {
+        let by = if by_admin { &mut admin } else { &mut rahim };
+        assert_eq!(command(by, asked.clone(), "bad")["code"], code, "{asked}");
+    }
+    let log = server.log();
+    for said in ["has muted", "speak again", "out of tea", "has banned", "in again"] {
+        assert!(log.lines().any(|line| line.contains(said) && line.contains(&id)), "{said} in\n{log}");
+    }
+}
+
 /// Every road on which somebody could learn of a room: none of them may tell the one who asks.
 #[track_caller]
 fn learns_nothing(server: &Server, room: &str, said: &str, token: Option<&str>) {

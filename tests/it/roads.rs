@@ -94,7 +94,8 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
     }
     for (its, id) in [(plain, "tea"), (banned, "tea"), (member, "secret"), (stranger, "closed")] {
         let set = |body: Value, id: &str| ("PATCH", format!("/api/rooms/{id}"), Some(body), 200);
-        row(Action::SetRoom, its, None, Box::new(move || set(json!({"topic": "t"}), id)));
+        let says = Some(Spoken { room: id, says: Some(json!({"type": "room", "topic": "t"})) });
+        row(Action::SetRoom, its, says, Box::new(move || set(json!({"topic": "t"}), id)));
         row(Action::SetRoom, its, None, Box::new(move || set(json!({"posting": "everyone", "slow_mode_s": 0}), id)));
     }
     // A room of its own for each, as it is private afterwards.
@@ -113,31 +114,34 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
     for (role, user) in [(Role::Guest, victim), (Role::Admin, other_admin)] {
         let its = others(role);
         let put = move |body: Value| ("PUT", format!("/api/users/{user}"), Some(body), 200);
-        row(Action::Kick, its, None, Box::new(move || ("DELETE", format!("/api/rooms/tea/members/{user}"), None, 204)));
-        row(Action::Mute, its, None, Box::new(move || put(json!({"muted_until": "2099-01-01T00:00:00Z"}))));
-        row(Action::Mute, its, None, Box::new(move || put(json!({"muted_until": null}))));
-        row(Action::Ban, its, None, Box::new(move || put(json!({"banned": true}))));
+        let says = move |mut says: Value| {
+            says["user_id"] = user.to_string().into();
+            Some(Spoken { room: "tea", says: Some(says) })
+        };
+        let kick = move || ("DELETE", format!("/api/rooms/tea/members/{user}"), None, 204);
+        row(Action::Kick, its, says(json!({"type": "kick"})), Box::new(kick));
+        for until in [json!("2099-01-01T00:00:00Z"), Value::Null] {
+            let said = says(json!({"type": "mute", "muted_until": until}));
+            row(Action::Mute, its, said, Box::new(move || put(json!({"muted_until": until}))));
+        }
+        let said = says(json!({"type": "ban", "banned": true}));
+        row(Action::Ban, its, said, Box::new(move || put(json!({"banned": true}))));
         row(
             Action::Ban,
             its,
             None,
             Box::new(move || put(json!({"banned": {"until": "2099-01-01T00:00:00Z", "reason": "r"}}))),
         );
-        row(Action::Ban, its, None, Box::new(move || put(json!({"banned": false}))));
+        let said = says(json!({"type": "ban", "banned": false}));
+        row(Action::Ban, its, said, Box::new(move || put(json!({"banned": false}))));
     }
-    let kick = move |id: &str| ("DELETE", format!("/api/rooms/{id}/members/{victim}"), None, 204);
-    row(
-        Action::Kick,
-        Circumstances { access: Access::Member, ..others(Role::Guest) },
-        None,
-        Box::new(move || kick("secret")),
-    );
-    row(
-        Action::Kick,
-        Circumstances { access: Access::Stranger, ..others(Role::Guest) },
-        None,
-        Box::new(move || kick("closed")),
-    );
+    for (access, id) in [(Access::Member, "secret"), (Access::Stranger, "closed")] {
+        let says = json!({"type": "kick", "user_id": victim.to_string(), "room_id": id});
+        // Said from another room, as nobody gets into one that is closed to them.
+        let says = Some(Spoken { room: "tea", says: Some(says) });
+        let kick = move || ("DELETE", format!("/api/rooms/{id}/members/{victim}"), None, 204);
+        row(Action::Kick, Circumstances { access, ..others(Role::Guest) }, says, Box::new(kick));
+    }
     row(Action::Ban, others(Role::Guest), None, Box::new(|| ("GET", "/api/bans".into(), None, 200)));
     for its in [plain, banned] {
         row(Action::ListSessions, its, None, Box::new(|| ("GET", "/api/sessions".into(), None, 200)));
@@ -163,15 +167,17 @@ fn spoken(address: SocketAddr, asked: Asked<'_>, spoken: &Spoken) -> Result<(), 
     let mut says = says.clone();
     says["nonce"] = nonce.as_str().into();
     ws.command(&says);
-    let is_announcement = says["type"] == "announcement";
     loop {
         let Event::Frame(frame) = ws.event() else { panic!("the connection ended") };
         match frame["type"].as_str() {
             Some("error") if frame["nonce"] == nonce.as_str() => {
                 return Err(frame["code"].as_str().expect("a code").to_owned());
             }
-            Some("announcement") if is_announcement => return Ok(()),
-            Some("text") if frame["nonce"] == nonce.as_str() => return Ok(()),
+            // What is carried out is answered by a frame of its type.
+            Some(kind) if frame["nonce"] == nonce.as_str() => {
+                assert_eq!(kind, says["type"].as_str().unwrap_or("text"));
+                return Ok(());
+            }
             _ => {}
         }
     }
@@ -244,10 +250,12 @@ fn every_road_answers_as_the_table_says() {
                 assert_eq!(shared, (is_reading && is_public).then_some("*"), "{method} {target}");
                 assert_eq!(response.header("Cache-Control"), Some("no-store"), "{method} {target}");
                 let Some(ws) = &row.ws else { continue };
-                let enters = may(role, Action::Enter, &its);
+                let access = if ws.room == "tea" { Access::Public } else { its.access };
+                let enters = may(role, Action::Enter, &Circumstances { access, ..its });
                 let expected = match (asked, enters, answer) {
                     (Asked::FromElsewhere(_), ..) => Err("403".to_owned()),
                     (_, Err(refusal), _) => Err(status_of(refusal).to_string()),
+                    (.., Err(refusal)) if refusal.is_hidden() => Err("not_found".to_owned()),
                     (.., Err(_)) => Err("forbidden".to_owned()),
                     (.., Ok(())) => Ok(()),
                 };
@@ -264,6 +272,51 @@ fn every_road_answers_as_the_table_says() {
     }
     assert!(wrong.is_empty(), "{} of {cells} cells:\n{}", wrong.len(), wrong.join("\n"));
     assert!(cells > 500, "{cells}");
+}
+
+#[test]
+fn a_message_is_taken_back_on_every_road_as_the_table_says() {
+    let mut people = People::new();
+    let (_, stranger) = people.somebody("stranger", Role::Guest);
+    let everybody: Vec<_> =
+        Role::ALL.iter().map(|role| (*role, people.somebody(&format!("a-{role}"), *role).1)).collect();
+    let server = people.serve(&[]);
+    let address = server.addr();
+    let _host = Ws::join(&server, "/ws/tea/host");
+    for (role, token) in &everybody {
+        for (author, whose) in [(token, Whose::Own), (&stranger, Whose::Others(Role::Guest))] {
+            for asked in [Asked::Plainly, Asked::ByCookie(token), Asked::ByBearer(token), Asked::FromElsewhere(token)] {
+                let its = match asked {
+                    Asked::Plainly => Circumstances { whose: Whose::Others(Role::Guest), ..Circumstances::default() },
+                    _ => Circumstances { whose, ..Circumstances::default() },
+                };
+                let answer = may(if asked == Asked::Plainly { Role::Guest } else { *role }, Action::Delete, &its);
+                let posted = || {
+                    let body = json!({"content": "x"});
+                    let by = Asked::ByBearer(author);
+                    let posted = request(address, by, "POST", "/api/rooms/tea/messages", Some(&body)).json();
+                    posted["data"]["id"].as_str().expect("an id").to_owned()
+                };
+                let target = format!("/api/rooms/tea/messages/{}", posted());
+                let status = request(address, asked, "DELETE", &target, None).status;
+                let expected = match (asked, answer) {
+                    (Asked::FromElsewhere(_), _) => 403,
+                    // Somebody without a session is nobody whose message it could be.
+                    (Asked::Plainly, _) => 401,
+                    (_, Ok(())) => 204,
+                    (_, Err(_)) => 403,
+                };
+                assert_eq!(status, expected, "{role} {whose:?} {asked:?}");
+                let says = json!({"type": "delete", "message_id": posted()});
+                let found = spoken(address, asked, &Spoken { room: "tea", says: Some(says) });
+                let expected = match (asked, answer) {
+                    (Asked::FromElsewhere(_), _) => Err("403".to_owned()),
+                    (_, answer) => answer.map_err(|_| "forbidden".to_owned()),
+                };
+                assert_eq!(found, expected, "{role} {whose:?} {asked:?}");
+            }
+        }
+    }
 }
 
 #[test]

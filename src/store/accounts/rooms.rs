@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{atomically, moment, number, room_id, user_id, word};
 use crate::model::{RoomId, Timestamp, UserId};
+use crate::protocol::RoomShown;
 use crate::role::Posting;
 
 /// What is set of a room. The default is what every room has until an admin says otherwise.
@@ -20,6 +21,16 @@ pub struct RoomSettings {
     pub slow_mode_s: u32,
     /// Whether only members may enter.
     pub is_private: bool,
+}
+
+impl RoomSettings {
+    /// As it is told.
+    #[must_use]
+    pub fn shown<'a>(&'a self, id: &'a RoomId) -> RoomShown<'a> {
+        let Self { name, topic, posting, slow_mode_s, is_private } = self;
+        let name = if name.is_empty() { id.as_str() } else { name };
+        RoomShown { id, name, topic, posting: *posting, slow_mode_s: *slow_mode_s, private: *is_private }
+    }
 }
 
 /// All that the hub must know of people and rooms.

@@ -297,7 +297,7 @@ fn checked(text: &str) -> Value {
         let id = uuid::Uuid::try_parse(text_of(&frame, name));
         assert!(id.is_ok(), "no id in {text}");
     }
-    let stored = ["text", "announcement", "welcome"].iter().any(|kind| frame["type"] == *kind);
+    let stored = ["text", "announcement", "delete", "welcome"].iter().any(|kind| frame["type"] == *kind);
     assert_eq!(frame["seq"].is_u64(), stored, "seq is for what is stored: {text}");
     frame
 }

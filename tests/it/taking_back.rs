@@ -1,0 +1,106 @@
+//! A message that is taken back is gone for everybody, on every road, and from the file.
+
+use adda::role::Role;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::Asked::ByBearer;
+use crate::support::{DEADLINE, People, Server, Ws, request};
+
+fn said(ws: &mut Ws, content: &str, nonce: &str) -> Value {
+    ws.command(&json!({"content": content, "nonce": nonce}));
+    ws.until(|frame| frame["nonce"] == nonce)
+}
+
+fn taken_back(ws: &mut Ws, id: &Value, nonce: &str) -> Value {
+    ws.command(&json!({"type": "delete", "message_id": id, "nonce": nonce}));
+    ws.until(|frame| frame["nonce"] == nonce)
+}
+
+fn history(server: &Server, query: &str) -> Vec<Value> {
+    let page = server.get(&format!("/api/rooms/tea/messages{query}")).json();
+    page["data"].as_array().expect("a page").clone()
+}
+
+/// In both stores the same.
+fn is_gone_for_everybody(server: &Server) {
+    let mut ana = Ws::join(server, "/ws/tea/Ana");
+    let mut ben = Ws::join(server, "/ws/tea/Ben");
+    let regretted = said(&mut ana, "regrettable words", "1");
+    let kept = said(&mut ana, "kind words", "2");
+    assert_eq!(taken_back(&mut ben, &regretted["id"], "b")["code"], "forbidden", "another's");
+
+    let ack = taken_back(&mut ana, &regretted["id"], "3");
+    assert_eq!((&ack["type"], &ack["seq"], &ack["content"]), (&"delete".into(), &3.into(), &"".into()));
+    assert_eq!(ack["message_id"], regretted["id"]);
+    assert_eq!(ben.until(|frame| frame["type"] == "delete"), ack, "everybody gets the same frame");
+
+    let erased = history(server, "").remove(0);
+    assert_eq!((&erased["id"], &erased["seq"], &erased["content"]), (&regretted["id"], &1.into(), &"".into()));
+    assert!(erased["deleted_at"].is_string(), "{erased}");
+    assert_eq!(history(server, "").len(), 3);
+    assert_eq!(history(server, "?q=regrettable"), Vec::<Value>::new());
+    assert_eq!(history(server, "?q=words"), vec![kept.clone()]);
+
+    // Whoever comes later, from the hub's frames or from the store's.
+    let mut late = Ws::join(server, "/ws/tea/Late?history=9");
+    assert_eq!([late.next_frame(), late.next_frame(), late.next_frame()], [erased, kept, ack.clone()]);
+
+    // A retry of what was taken back is known, and does not bring it back.
+    let again = said(&mut ana, "regrettable words", "1");
+    assert_eq!((&again["duplicate"], &again["content"]), (&true.into(), &"".into()));
+    let twice = taken_back(&mut ana, &regretted["id"], "3");
+    assert_eq!((&twice["duplicate"], &twice["id"]), (&true.into(), &ack["id"]));
+    for (id, nonce) in [(&regretted["id"], "4"), (&ack["id"], "5")] {
+        assert_eq!(taken_back(&mut ana, id, nonce)["code"], "not_found", "nothing is there to take back");
+    }
+    ana.command(&json!({"content": "so?", "reply_to": regretted["id"], "nonce": "6"}));
+    assert_eq!(ana.until(|frame| frame["nonce"] == "6")["type"], "text", "its place is kept");
+}
+
+#[test]
+fn what_is_taken_back_in_memory_is_gone_for_everybody() {
+    is_gone_for_everybody(&Server::with(&["--rate", "0"]));
+}
+
+#[test]
+fn what_is_taken_back_is_gone_from_the_file_too() {
+    let people = People::new();
+    let secret = "unsayable".repeat(600);
+    {
+        let mut server = people.serve(&[]);
+        is_gone_for_everybody(&server);
+        let mut ana = Ws::join(&server, "/ws/tea/Ana");
+        // Larger than a page, and in one.
+        for (content, nonce) in [(secret.as_str(), "7"), ("unsayable", "8")] {
+            let id = said(&mut ana, content, nonce)["id"].take();
+            taken_back(&mut ana, &id, &format!("{nonce}!"));
+        }
+        // What was in the WAL goes with it.
+        server.signal(Signal::TERM);
+        server.wait_exit(DEADLINE);
+    }
+    let file = std::fs::read(people.data()).expect("the database");
+    assert!(file.windows(10).any(|part| part == b"kind words"), "texts stand in it as they are");
+    for gone in ["regrettable words", &secret[..30]] {
+        assert!(!file.windows(gone.len()).any(|part| part == gone.as_bytes()), "{gone}");
+    }
+}
+
+#[test]
+fn an_admin_takes_back_what_anybody_said_and_it_is_in_the_log() {
+    let mut people = People::new();
+    let (_, admin) = people.somebody("admin", Role::Admin);
+    let server = people.serve(&[]);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    let id = said(&mut ana, "rude", "1")["id"].as_str().expect("an id").to_owned();
+    let target = format!("/api/rooms/tea/messages/{id}");
+    let ask = |target: &str| request(server.addr(), ByBearer(&admin), "DELETE", target, None).status;
+    assert_eq!(ask(&format!("/api/rooms/coffee/messages/{id}")), 404, "it is in another room");
+    assert_eq!(ask("/api/rooms/tea/messages/42"), 404);
+    assert_eq!(ask(&target), 204);
+    let told = ana.until(|frame| frame["type"] == "delete");
+    assert_eq!((&told["username"], &told["message_id"]), (&"admin".into(), &id.as_str().into()));
+    assert_eq!(ask(&target), 404, "it is gone already");
+    assert!(server.log().contains(&format!("has taken back message {id} in tea")), "{}", server.log());
+}
