@@ -32,16 +32,6 @@ use crate::store::accounts::{
 /// How long a password's hash may take, with the wait for its turn.
 const HASH_WAIT: Duration = Duration::from_secs(10);
 
-/// `POST /api/accounts`
-pub(super) fn register(request: &Request<'_>) -> Reply {
-    registering(request).unwrap_or_else(Reply::from)
-}
-
-/// `PUT /api/account/password`
-pub(super) fn change_password(request: &Request<'_>) -> Reply {
-    changing_password(request).unwrap_or_else(Reply::from)
-}
-
 /// The tries that are remembered, for a moment.
 pub(super) fn locked(attempts: &Mutex<Attempts>) -> MutexGuard<'_, Attempts> {
     attempts.lock().unwrap_or_else(PoisonError::into_inner)
@@ -205,7 +195,8 @@ fn logged_in(
     welcome(context, &account, &begun, place)
 }
 
-fn registering(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `POST /api/accounts`
+pub(super) fn register(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -265,7 +256,8 @@ fn registered(
     welcome(context, &account, &begun, place)
 }
 
-fn changing_password(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `PUT /api/account/password`
+pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
