@@ -3,7 +3,8 @@
 import { Connection } from "./connection.js";
 import { isMessage } from "./history.js";
 import { Outbox } from "./outbox.js";
-import { Refused, Session } from "./session.js";
+import { Refused } from "./requests.js";
+import { SERVER } from "./storage.js";
 import { TypingNotice } from "./typing.js";
 import { Unsent, newNonce } from "./unsent.js";
 
@@ -13,15 +14,14 @@ const HISTORY = 50;
 const REPLAY_WAIT_MS = 3_000;
 // A server that has forgotten our session makes us somebody new; so many of our former ids are kept.
 const SELVES_MAX = 50;
-// The server at this address; another one may be beside it, behind the same host.
-const SERVER = new URL(".", document.baseURI).pathname;
-// A guest's token from before the session was a cookie, and whom we have been.
-const TOKEN_KEY = `token.${SERVER}`;
 const SELVES_KEY = `selves.${SERVER}`;
+const TOO_MANY = 429;
 const CLOSE_POLICY = 1008;
+const CLOSE_OVER_CAPACITY = 1013;
 
 export class Visit {
   #name;
+  #account;
   #session;
   #room;
   #views;
@@ -41,19 +41,21 @@ export class Visit {
   // The place in the room's order at which the replay ends; null once it has.
   #replayEnd = null;
   #replayTimer;
+  #ended = new AbortController();
 
-  // `views` are the timeline, its past, people, typing line and composer; `store` is the browser's, for all its tabs:
+  // As a guest by this name, or with the session's account. `views` are the timeline, its past, people, typing line and composer; `store` is the browser's, for all its tabs:
   // whom we have been and what is unsent; `onStatus` hears the connection's; `onMessage` hears of each message of
-  // others; `onRefused` hears why we are not let in, and that asking again would not help.
-  constructor({ name, room, views, store, onStatus, onMessage, onRefused }) {
+  // others; `onRefused` hears why we are not let in (any more), and that asking again would not help.
+  constructor({ name, session, room, views, store, onStatus, onMessage, onRefused }) {
     this.#name = name;
+    this.#account = session.account?.id ?? null;
+    this.#session = session;
     this.#room = room;
     this.#views = views;
     this.#store = store;
     this.#onStatus = onStatus;
     this.#onMessage = onMessage;
     this.#onRefused = onRefused;
-    this.#session = new Session({ name, store, tokenKey: TOKEN_KEY });
     this.#selves = new Set(store.get(SELVES_KEY) ?? []);
     this.#connection = new Connection({
       prepare: (signal) => this.#ensureSession(signal),
@@ -89,7 +91,18 @@ export class Visit {
       },
       onTyping: () => this.#notice.touched(),
     });
+    this.#session.watch(() => this.#askWhoWeAre(), this.#ended.signal);
     this.#connection.start();
+  }
+
+  // Whether the room was ever reached.
+  get wasThere() {
+    return this.#self !== null;
+  }
+
+  // How many messages are not known to be stored.
+  get unsent() {
+    return this.#outbox.size;
   }
 
   retry() {
@@ -97,6 +110,7 @@ export class Visit {
   }
 
   stop() {
+    this.#ended.abort();
     clearTimeout(this.#replayTimer);
     this.#connection.stop();
     this.#outbox.close();
@@ -107,11 +121,20 @@ export class Visit {
 
   async #ensureSession(signal) {
     try {
-      await this.#session.ensure(signal);
+      await this.#session.ensure({ name: this.#name, account: this.#account }, signal);
     } catch (error) {
-      if (error instanceof Refused && !signal.aborted) this.#onRefused(error);
-      throw error;
+      if (error instanceof Refused && !error.isPassing && !signal.aborted) this.#onRefused(error);
+      // One that has had enough of us is asked again only after the longest pause, as after its close code.
+      throw Object.assign(new Error("no session"), { code: error.status === TOO_MANY ? CLOSE_OVER_CAPACITY : undefined });
     }
+  }
+
+  // Asks at once, as whoever was logged in is to hear soon that they are not any more.
+  #askWhoWeAre() {
+    this.#session.doubt();
+    this.#ensureSession(this.#ended.signal).catch(() => {
+      // It is asked again before the next connection.
+    });
   }
 
   // No secret is in it: addresses end up in logs.
@@ -129,6 +152,7 @@ export class Visit {
     // What is lost before it was online, or by the server's will, may have been refused for want of a session: a page
     // is not told why its WebSocket was not let in.
     if (status === "waiting" && (!this.#isOnline || code === CLOSE_POLICY)) this.#session.doubt();
+    if (status === "waiting" && code === CLOSE_POLICY && this.#session.isLogin) this.#askWhoWeAre();
     this.#isOnline = status === "online";
     if (status !== "online") {
       clearTimeout(this.#replayTimer);
@@ -162,7 +186,11 @@ export class Visit {
   }
 
   #welcomed({ user_id: self, token, members, member_count: total, seq, reset, limits }) {
-    if (typeof token === "string") this.#session.adopt(token);
+    if (typeof token === "string") {
+      // The server knew us no more. A guest is somebody new then; whoever was logged in is to be told.
+      if (this.#account !== null) return this.#onRefused(new Refused({ code: "ended" }));
+      this.#session.adopt(token, this.#name);
+    }
     this.#become(self);
     this.#views.people.reset(members, total, self);
     if (limits) this.#views.composer.limit(limits.content_bytes);
@@ -172,6 +200,7 @@ export class Visit {
     this.#replayEnd = seq;
     this.#replayTimer = setTimeout(() => this.#caughtUp(), REPLAY_WAIT_MS);
     if (known >= seq) this.#caughtUp();
+    return undefined;
   }
 
   #message(frame) {
