@@ -367,7 +367,7 @@ scene("a new password ends the logins elsewhere, where that is told and leads ba
   assert.equal(await here.page.getAttribute("#you-old", "autocomplete"), "current-password");
   assert.equal(await here.page.getAttribute("#you-next", "autocomplete"), "new-password");
   await change("wrong", NEXT);
-  await says(here, "#you-old-wrong", "is another");
+  await says(here, "#you-old-wrong", "not your current password");
   await change(PASSWORD, "short");
   await says(here, "#you-next-wrong", "too short");
   await change(PASSWORD, "password123");
@@ -401,7 +401,7 @@ scene("one sees where one is logged in, and ends it there", refusing(), async (a
   const lines = here.page.locator("#you-sessions .session");
   const count = (n) => here.until((n) => document.querySelectorAll("#you-sessions .session").length === n, n);
   await count(4);
-  assert.match(await lines.first().textContent(), /Chrome, Linux\s+this one\s+Logged in Today, .*Last here Today, /);
+  assert.match(await lines.first().textContent(), /Chrome, Linux\s+this one\s+Logged in: Today, .*Last here: Today, /);
   await lines.filter({ hasText: "Firefox, Android" }).getByRole("button", { name: "End: Firefox, Android" }).click();
   await says(here, "#you-status", "1 login has ended.");
   await count(3);
@@ -467,6 +467,23 @@ scene("a login that is over before the page is opened again is told, and nobody 
   assert.deepEqual([...new Set(bot.frames.map(({ username }) => username))], ["Tomas", "রহিম"]);
 });
 
+for (const [how, said, ...words] of [
+  ["by another password", NEXT, "user", "passwd", "রহিম"],
+  ["with the account", "", "user", "remove", "রহিম", "--yes"],
+]) {
+  scene(`a login that the operator has ended ${how} is told when the connection comes back`, refusing(), async (adda) => {
+    await adda.account("রহিম", PASSWORD);
+    let between;
+    const rahim = await member(adda, "রহিম", "tea", { prepare: async (page) => (between = await wire(page)) });
+    const self = await sessionCookie(rahim);
+    await adda.operator(said, ...words);
+    await between.cut();
+    await says(rahim, "#door-notice", "You have been logged out");
+    assert.equal(await rahim.page.inputValue("#account-name"), "রহিম");
+    assert.notEqual((await sessionCookie(rahim))?.value, self.value);
+  });
+}
+
 scene("a login in another tab of the browser is told in this one", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const ana = await adda.enter("Ana", "tea");
@@ -500,7 +517,8 @@ scene("a page that opens its connection anew keeps its place, and one that leave
 
 scene("the dialog is reached and left by the keyboard, and says everything in Bengali", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD, "admin");
-  const rahim = await member(adda, "রহিম", "tea");
+  const rahim = await member(adda, "রহিম", "tea", { viewport: { width: 360, height: 640 } });
+  assert.equal(await rahim.page.isVisible(".bar .lang-switch"), false);
   await rahim.page.focus("#you-open");
   await rahim.page.keyboard.press("Enter");
   const dialog = rahim.page.getByRole("dialog", { name: "Who you are" });

@@ -151,13 +151,17 @@ class Adda {
     await this.start();
   }
 
-  // Makes an account, as the operator does; it needs a server that has a file.
-  async account(name, password, role = "user") {
+  // A tool of the operator's, beside the server; it needs one that has a file. `said` goes to its standard input.
+  async operator(said, ...words) {
     const env = { PATH: process.env.PATH, ADDA_DATA: path.join(this.#directory, "adda.db") };
-    const made = spawn(process.env.ADDA_BIN, ["user", "add", name, "--role", role], { env, stdio: ["pipe", "ignore", "inherit"] });
-    made.stdin.end(`${password}\n`);
-    const [code] = await once(made, "exit");
-    assert.equal(code, 0);
+    const tool = spawn(process.env.ADDA_BIN, words, { env, stdio: ["pipe", "ignore", "inherit"] });
+    tool.stdin.end(`${said}\n`);
+    const [code] = await once(tool, "exit");
+    assert.equal(code, 0, words.join(" "));
+  }
+
+  account(name, password, role = "user") {
+    return this.operator(password, "user", "add", name, "--role", role);
   }
 
   // What REST answers to a program; `token` says who asks.
