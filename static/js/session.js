@@ -95,6 +95,11 @@ export class Session {
     }
   }
 
+  // The server has taken us for somebody new where we were logged in.
+  over() {
+    this.#know(null);
+  }
+
   async logIn({ username, password }) {
     this.#know(await ask("POST", "api/session", { body: { username, password } }));
   }

@@ -188,7 +188,10 @@ export class Visit {
   #welcomed({ user_id: self, token, members, member_count: total, seq, reset, limits }) {
     if (typeof token === "string") {
       // The server knew us no more. A guest is somebody new then; whoever was logged in is to be told.
-      if (this.#account !== null) return this.#onRefused(new Refused({ code: "ended" }));
+      if (this.#account !== null) {
+        this.#session.over();
+        return this.#onRefused(new Refused({ code: "ended" }));
+      }
       this.#session.adopt(token, this.#name);
     }
     this.#become(self);
