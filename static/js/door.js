@@ -111,7 +111,8 @@ export class Door {
     const { account, about, invitation } = this.#session;
     if (invitation === null) return () => "";
     const { room } = invitation;
-    if (room !== null) return () => this.#lang.t("invited.room", { room });
+    const canBeGuest = !account && about.accounts === "optional";
+    if (room !== null) return () => this.#lang.t(canBeGuest ? "invited.room_guest" : "invited.room", { room });
     if (!account) return () => this.#lang.t(about.registration === "closed" ? "invited.closed" : "invited.register");
     this.#session.invitation = null;
     return () => this.#lang.t("invited.have_one");
