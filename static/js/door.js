@@ -28,6 +28,7 @@ export class Door {
   #notice = () => "";
   // The room to go to as soon as one has logged in.
   #straightTo = null;
+  #isBusy = false;
 
   // `account` is the form to log in by; `onEnter` hears the name and the room, `onLogOut` that somebody wants to.
   constructor({ door, session, lang, account, roomTemplate, onEnter, onLogOut }) {
@@ -37,7 +38,7 @@ export class Door {
     this.#lang = lang;
     this.#account = account;
     this.#onEnter = onEnter;
-    this.#join = new JoinForm({ form: this.#find("join"), lang, onJoin: onEnter });
+    this.#join = new JoinForm({ form: this.#find("join"), lang, onJoin: (chosen) => this.#isBusy || onEnter(chosen) });
     this.#rooms = new Rooms({
       section: this.#find("rooms"),
       list: this.#find("rooms").querySelector("ul"),
@@ -95,6 +96,7 @@ export class Door {
   }
 
   setBusy(isBusy) {
+    this.#isBusy = isBusy;
     this.#find("join").ariaBusy = String(isBusy);
     this.#find("join").querySelector(".primary").setAttribute("aria-disabled", String(isBusy));
   }
