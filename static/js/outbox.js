@@ -34,6 +34,11 @@ export class Outbox {
     this.#onSilence = onSilence;
   }
 
+  // How many messages are on their way.
+  get size() {
+    return this.#items.length;
+  }
+
   // Shows what is there, and what gone tabs have left.
   start() {
     this.changed();

@@ -4,7 +4,7 @@ import { Connection } from "./connection.js";
 import { isMessage } from "./history.js";
 import { Outbox } from "./outbox.js";
 import { Refused, ask } from "./requests.js";
-import { Session } from "./session.js";
+import { SERVER } from "./storage.js";
 import { TypingNotice } from "./typing.js";
 import { Unsent, newNonce } from "./unsent.js";
 
@@ -14,12 +14,10 @@ const HISTORY = 50;
 const REPLAY_WAIT_MS = 3_000;
 // A server that has forgotten our session makes us somebody new; so many of our former ids are kept.
 const SELVES_MAX = 50;
-// The server at this address; another one may be beside it, behind the same host.
-const SERVER = new URL(".", document.baseURI).pathname;
-// A guest's token from before the session was a cookie, and whom we have been.
-const TOKEN_KEY = `token.${SERVER}`;
 const SELVES_KEY = `selves.${SERVER}`;
+const TOO_MANY = 429;
 const CLOSE_POLICY = 1008;
+const CLOSE_OVER_CAPACITY = 1013;
 // What a browser says of a WebSocket that was not let in, or whose network is gone.
 const CLOSE_ABNORMAL = 1006;
 // So often in a row a room that seems not to be there is asked for.
@@ -31,6 +29,7 @@ const MADE_PRIVATE = "this room is private now";
 
 export class Visit {
   #name;
+  #account;
   #session;
   #room;
   #views;
@@ -43,7 +42,6 @@ export class Visit {
   #outbox;
   #notice;
   #isOnline = false;
-  #isStopped = false;
   #knocks = 0;
   // Why the server is about to put us out, as it says.
   #putOutFor = "";
@@ -55,20 +53,23 @@ export class Visit {
   // The place in the room's order at which the replay ends; null once it has.
   #replayEnd = null;
   #replayTimer;
+  #ended = new AbortController();
 
-  // `views` are the timeline, its past, search, people, typing line, composer and how we stand; `store` is the browser's, for all its tabs:
+  // As a guest by this name, or with the session's account. `views` are the timeline, its past, search, people, typing
+  // line, composer and how we stand; `store` is the browser's, for all its tabs:
   // whom we have been and what is unsent; `onStatus` hears the connection's; `onMessage` hears of each message of
-  // others; `onRefused` hears why we are not let in, and that asking again would not help.
-  constructor({ name, room, views, store, onStatus, onMessage, onRefused }) {
+  // others; `onRefused` hears why we are not let in (any more), and that asking again would not help.
+  constructor({ name, session, room, views, store, onStatus, onMessage, onRefused }) {
     this.#name = name;
     this.#called = name;
+    this.#account = session.account?.id ?? null;
+    this.#session = session;
     this.#room = room;
     this.#views = views;
     this.#store = store;
     this.#onStatus = onStatus;
     this.#onMessage = onMessage;
     this.#onRefused = onRefused;
-    this.#session = new Session({ name, store, tokenKey: TOKEN_KEY });
     this.#selves = new Set(store.get(SELVES_KEY) ?? []);
     this.#connection = new Connection({
       prepare: (signal) => this.#ensureSession(signal),
@@ -105,7 +106,18 @@ export class Visit {
       },
       onTyping: () => this.#notice.touched(),
     });
+    this.#session.watch(() => this.#askWhoWeAre(), this.#ended.signal);
     this.#connection.start();
+  }
+
+  // Whether the room was ever reached.
+  get wasThere() {
+    return this.#self !== null;
+  }
+
+  // How many messages are not known to be stored.
+  get unsent() {
+    return this.#outbox.size;
   }
 
   retry() {
@@ -113,7 +125,7 @@ export class Visit {
   }
 
   stop() {
-    this.#isStopped = true;
+    this.#ended.abort();
     clearTimeout(this.#replayTimer);
     this.#connection.stop();
     this.#outbox.close();
@@ -124,11 +136,20 @@ export class Visit {
 
   async #ensureSession(signal) {
     try {
-      await this.#session.ensure(signal);
+      await this.#session.ensure({ name: this.#name, account: this.#account }, signal);
     } catch (error) {
-      if (error instanceof Refused && !signal.aborted) this.#onRefused(error);
-      throw error;
+      if (error instanceof Refused && !error.isPassing && !signal.aborted) this.#onRefused(error);
+      // One that has had enough of us is asked again only after the longest pause, as after its close code.
+      throw Object.assign(new Error("no session"), { code: error.status === TOO_MANY ? CLOSE_OVER_CAPACITY : undefined });
     }
+  }
+
+  // Asks at once, as whoever was logged in is to hear soon that they are not any more.
+  #askWhoWeAre() {
+    this.#session.doubt();
+    this.#ensureSession(this.#ended.signal).catch(() => {
+      // It is asked again before the next connection.
+    });
   }
 
   // A page is not told why its WebSocket was not let in or was ended; over HTTP the server says it.
@@ -138,7 +159,7 @@ export class Visit {
       await ask("GET", "api/session");
       if (knocks >= KNOCKS_MAX) await ask("GET", `api/rooms/${encodeURIComponent(this.#room)}`);
     } catch ({ status, code, message: sentence }) {
-      if (this.#isStopped) return;
+      if (this.#ended.signal.aborted) return;
       if (status === FORBIDDEN) this.#onRefused(new Refused({ status, code, sentence }));
       if (status === NOT_FOUND && this.#knocks >= KNOCKS_MAX) this.#onRefused(new Refused({ status, code: "no_room", sentence }));
     }
@@ -161,7 +182,8 @@ export class Visit {
     if (status === "waiting" && (!this.#isOnline || code === CLOSE_POLICY)) {
       this.#session.doubt();
       if (code === CLOSE_ABNORMAL) this.#knocks += 1;
-      if (code === CLOSE_POLICY || code === CLOSE_ABNORMAL) this.#askWhy();
+      if (code === CLOSE_POLICY && this.#session.isLogin) this.#askWhoWeAre();
+      else if (code === CLOSE_POLICY || code === CLOSE_ABNORMAL) this.#askWhy();
     }
     this.#isOnline = status === "online";
     if (this.#isOnline) this.#knocks = 0;
@@ -208,9 +230,16 @@ export class Visit {
 
   #welcomed(frame) {
     const { user_id: self, username, token, members, member_count: total, seq, reset, limits } = frame;
+    if (typeof token === "string") {
+      // The server knew us no more. A guest is somebody new then; whoever was logged in is to be told.
+      if (this.#account !== null) {
+        this.#session.over();
+        return this.#onRefused(new Refused({ code: "ended" }));
+      }
+      this.#session.adopt(token, this.#name);
+    }
     this.#called = username;
     this.#views.standing.welcomed(frame);
-    if (typeof token === "string") this.#session.adopt(token);
     this.#become(self);
     this.#views.people.reset(members, total, self);
     if (limits) this.#views.composer.limit(limits.content_bytes);
@@ -220,6 +249,7 @@ export class Visit {
     this.#replayEnd = seq;
     this.#replayTimer = setTimeout(() => this.#caughtUp(), REPLAY_WAIT_MS);
     if (known >= seq) this.#caughtUp();
+    return undefined;
   }
 
   #message(frame) {
