@@ -1,4 +1,4 @@
-//! REST: logging in, registering, and changing one's password.
+//! REST: which ways in there are, logging in, registering, and changing one's password.
 //!
 //! What is cheap is decided first, limits on tries before all; the password is looked at behind that, in the slow lane.
 
@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::sessions::{Me, close_connections, label_of};
+use super::sessions::{Data, Me, close_connections, label_of};
 use super::who::{body, shown};
 use super::{Context, Reply, Request};
 use crate::auth::attempts::{Attempts, Login, Ticket};
@@ -31,6 +31,18 @@ use crate::store::accounts::{
 
 /// How long a password's hash may take, with the wait for its turn.
 const HASH_WAIT: Duration = Duration::from_secs(10);
+
+/// `GET /api/about`: what a page must know to show the ways in, and says of nobody anything.
+pub(super) fn about(request: &Request<'_>) -> Result<Reply, ApiError> {
+    #[derive(Serialize)]
+    struct About {
+        accounts: &'static str,
+        registration: &'static str,
+    }
+    let Context { door, policy, .. } = request.context;
+    let (accounts, registration) = (door.accounts().as_str(), policy.registration.as_str());
+    Ok(Reply::json(&Data { data: About { accounts, registration } }))
+}
 
 /// The tries that are remembered, for a moment.
 pub(super) fn locked(attempts: &Mutex<Attempts>) -> MutexGuard<'_, Attempts> {

@@ -58,6 +58,7 @@ struct Route {
 const ROUTES: &[Route] = &[
     Route { paths: Paths::Exact("/healthz"), methods: &[("GET", healthz)], is_public: true },
     Route { paths: Paths::Exact("/metrics"), methods: &[("GET", metrics)], is_public: false },
+    Route { paths: Paths::Exact("/api/about"), methods: &[("GET", accounts::about)], is_public: true },
     Route { paths: Paths::Exact("/api/rooms"), methods: &[("GET", api::rooms)], is_public: true },
     Route {
         paths: Paths::Item("/api/rooms/"),

@@ -224,9 +224,14 @@ fn history_says_how_to_go_on() {
 
 #[test]
 fn each_path_has_its_methods() {
-    for (target, public) in
-        [("/", false), ("/metrics", false), ("/healthz", true), ("/api/rooms", true), ("/api/rooms/tea", true)]
-    {
+    for (target, public) in [
+        ("/", false),
+        ("/metrics", false),
+        ("/healthz", true),
+        ("/api/about", true),
+        ("/api/rooms", true),
+        ("/api/rooms/tea", true),
+    ] {
         for (method, status) in
             [("GET", 200), ("HEAD", 200), ("OPTIONS", 204), ("POST", 405), ("get", 405), ("TRACE", 405)]
         {

@@ -12,8 +12,11 @@ const STEADY_MS = 5_000;
 const TICK_MS = 10_000;
 const SLEEP_MS = 75_000;
 
+const CLOSE_NORMAL = 1000;
 const CLOSE_POLICY = 1008;
 const CLOSE_OVER_CAPACITY = 1013;
+// Tells the server that we mean to come back, so that it keeps our place; what is closed as normal has left.
+const CLOSE_RENEWED = 4000;
 
 export class Connection {
   #prepare;
@@ -33,8 +36,8 @@ export class Connection {
   #ended = new AbortController();
 
   // `prepare` does what must be done before each attempt, or fails with the close code of an attempt that failed, if
-  // with any; it may also end all attempts by `stop`. `address` gives the URL for each attempt; `onStatus` hears "connecting", "online" or "waiting", and the close
-  // code of what was lost; `onFrame` hears each frame.
+  // with any; it may also end all attempts by `stop`. `address` gives the URL for each attempt; `onStatus` hears
+  // "connecting", "online" or "waiting", and the close code of what was lost; `onFrame` hears each frame.
   constructor({ prepare, address, onStatus, onFrame }) {
     this.#prepare = prepare;
     this.#address = address;
@@ -76,7 +79,7 @@ export class Connection {
   stop() {
     this.#ended.abort();
     clearInterval(this.#ticker);
-    this.#abandon();
+    this.#abandon(CLOSE_NORMAL);
   }
 
   #open() {
@@ -130,14 +133,14 @@ export class Connection {
     this.#tell("waiting", code);
   }
 
-  #abandon() {
+  #abandon(code = CLOSE_RENEWED) {
     clearTimeout(this.#welcomeTimer);
     clearTimeout(this.#retryTimer);
     this.#attempt?.abort();
     this.#attempt = null;
     const socket = this.#socket;
     this.#socket = null;
-    socket?.close();
+    socket?.close(code);
   }
 
   #tick() {

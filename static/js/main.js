@@ -1,17 +1,26 @@
 // The page: a door with a form, and behind it the room. Builds the views once and wires them to one visit at a time.
 
+import { AccountForm } from "./account-form.js";
 import { Composer } from "./composer.js";
-import { JoinForm } from "./form.js";
+import { Door } from "./door.js";
+import { House } from "./house.js";
+import { takeInvitation } from "./invitation.js";
 import { Lang } from "./lang.js";
+import { Moderation } from "./moderation.js";
 import { checkName, checkRoom } from "./names.js";
 import { Past } from "./past.js";
-import { People } from "./people.js";
-import { Rooms } from "./rooms.js";
+import { People, dressFace } from "./people.js";
+import { Refused } from "./requests.js";
+import { RoomSettings } from "./room-settings.js";
 import { Search } from "./search.js";
+import { Session } from "./session.js";
+import { Standing } from "./standing.js";
 import { choices, tab } from "./storage.js";
 import { Timeline } from "./timeline.js";
+import { Toasts } from "./toast.js";
 import { TypingLine } from "./typing.js";
 import { Visit } from "./visit.js";
+import { You } from "./you.js";
 
 const ROOM_DEFAULT = "general";
 const CLOSE_POLICY = 1008;
@@ -23,28 +32,45 @@ const find = (id) => document.getElementById(id);
 
 class Page {
   #lang;
-  #form;
-  #rooms;
+  #session;
+  #account;
+  #door;
+  #you;
   #views;
   #search;
   #visit = null;
   #room = null;
+  #name = "";
   #status = { status: "connecting" };
   #unread = 0;
 
-  constructor(lang) {
+  constructor({ lang, session }) {
     this.#lang = lang;
-    this.#form = new JoinForm({ form: find("join"), lang, onJoin: ({ name, room }) => this.#join(name, room) });
-    this.#rooms = new Rooms({
-      section: find("rooms"),
-      list: find("rooms").querySelector("ul"),
-      template: find("room-template"),
+    this.#session = session;
+    this.#account = new AccountForm({ form: find("account"), session, lang });
+    this.#door = new Door({
+      door: find("door"),
+      session,
       lang,
-      onPick: (room) => {
-        this.#form.setRoom(room);
-        this.#form.submit();
+      account: this.#account,
+      roomTemplate: find("room-template"),
+      onEnter: ({ name, room }) => this.#enter(name, room),
+      onLogOut: () => this.#logOut(),
+    });
+    this.#you = new You({
+      dialog: find("you"),
+      session,
+      lang,
+      account: this.#account,
+      template: find("session-template"),
+      on: {
+        loggedIn: () => this.#rejoin(),
+        logOut: () => this.#logOut(),
+        ended: () => this.#refused(new Refused({ code: "ended" })),
+        unsent: () => this.#visit?.unsent ?? 0,
       },
     });
+    const { standing, moderation } = this.#keepOrder();
     const timeline = new Timeline({
       scroller: find("scroller"),
       list: find("timeline"),
@@ -53,6 +79,7 @@ class Page {
       newer: find("newer"),
       templates: { message: find("message-template"), line: find("line-template"), pending: find("pending-template") },
       lang,
+      onMore: (about) => moderation.messageMenu(about),
     });
     this.#views = {
       timeline,
@@ -64,7 +91,9 @@ class Page {
         more: find("people-more"),
         template: find("person-template"),
         lang,
+        onMore: (about) => moderation.memberMenu(about),
       }),
+      standing,
       typing: new TypingLine({ line: find("typing"), text: find("typing-text"), lang }),
       composer: new Composer({
         form: find("compose"),
@@ -84,6 +113,7 @@ class Page {
       lang,
       onPick: (frame) => this.#goTo(frame),
     });
+    this.#views.search = this.#search;
     this.#listen();
     lang.onSwitch(() => this.#translate());
     this.#translate();
@@ -93,14 +123,41 @@ class Page {
   open() {
     const asked = askedFor(location);
     const stay = tab.get("stay");
-    if (stay && (!asked.room || asked.room === stay.room)) this.#join(stay.name, stay.room);
-    else this.#showDoor(asked);
+    const { account, lost, invitation } = this.#session;
+    const ended = new Refused({ code: "ended" });
+    if (!stay || invitation || (asked.room && asked.room !== stay.room)) this.#showDoor({ ...asked, why: lost && ended });
+    else if (account || !stay.isAccount) this.#join(account?.username ?? stay.name, stay.room);
+    else this.#leave({ room: stay.room, why: ended });
+  }
+
+  // What is there for keeping order, and for seeing that it is kept.
+  #keepOrder() {
+    const lang = this.#lang;
+    const toasts = new Toasts({ region: find("toasts"), lang });
+    const parts = {
+      chat: find("chat"),
+      name: find("room-name"),
+      topic: find("topic"),
+      lock: find("room-private"),
+      note: find("compose-note"),
+      form: find("compose"),
+      slow: find("slow"),
+    };
+    const standing = new Standing({ parts, lang, onChange: () => this.#showTitle() });
+    const settings = new RoomSettings({ lang, toasts, standing });
+    const moderation = new Moderation({ lang, toasts, standing });
+    const house = new House({ lang, nameOf: (id) => moderation.nameOf(id) });
+    find("room-settings").addEventListener("click", () => settings.open());
+    find("house").addEventListener("click", () => house.open());
+    return { standing, moderation };
   }
 
   #listen() {
     for (const button of document.querySelectorAll("[data-lang]")) {
       button.addEventListener("click", () => this.#lang.choose(button.dataset.lang));
     }
+    find("you-open").addEventListener("click", () => this.#you.open(this.#name));
+    window.addEventListener("hashchange", () => this.#invited(takeInvitation()));
     find("leave").addEventListener("click", () => this.#leave());
     find("lost-retry").addEventListener("click", () => this.#visit?.retry());
     find("people-open").addEventListener("click", () => this.#toggleDrawer(true));
@@ -116,57 +173,106 @@ class Page {
     });
   }
 
-  #showDoor({ name, room }) {
+  #showDoor({ name, room, why, straightTo }) {
     find("chat").hidden = true;
-    find("door").hidden = false;
-    this.#form.fill({ name: name ?? choices.get("name") ?? "", room: room ?? choices.get("room") ?? ROOM_DEFAULT });
-    this.#form.focus();
-    this.#rooms.open();
+    const filled = { name: name ?? choices.get("name") ?? "", room: room ?? choices.get("room") ?? ROOM_DEFAULT };
+    this.#door.show({ ...filled, why, straightTo });
     this.#showTitle();
   }
 
+  // A link was followed while the page was open.
+  #invited(invitation) {
+    if (!invitation) return;
+    this.#session.invitation = invitation;
+    this.#leave();
+  }
+
+  // Goes from the door into a room; where one is invited to it, as its member.
+  async #enter(name, room) {
+    if (this.#session.invitation?.room === room) {
+      this.#door.setBusy(true);
+      try {
+        await this.#session.ensure({ name, account: this.#session.account?.id });
+        await this.#session.accept();
+      } catch (error) {
+        this.#door.refuse(error, room);
+        return;
+      } finally {
+        this.#door.setBusy(false);
+      }
+    }
+    this.#join(name, room);
+  }
+
   #join(name, room) {
-    this.#rooms.close();
-    choices.set("name", name);
+    const { account } = this.#session;
+    this.#door.close();
+    if (!account) choices.set("name", name);
     choices.set("room", room);
-    tab.set("stay", { name, room });
+    tab.set("stay", { name, room, isAccount: account !== null });
     // The link in the address bar leads others to the room, and does not bear our name.
     const link = new URL(location.pathname, location.href);
     link.searchParams.set("room", room);
     history.replaceState(null, "", link);
     this.#room = room;
-    find("room-name").textContent = room;
-    find("door").hidden = true;
+    this.#name = name;
+    dressFace(find("you-open").querySelector(".face"), name);
     find("chat").hidden = false;
     find("lost").hidden = true;
     this.#visit = new Visit({
       name,
+      session: this.#session,
       room,
       views: this.#views,
       store: choices,
       onStatus: (status, code) => this.#showStatus({ status, code }),
       onMessage: () => this.#count(),
-      onRefused: ({ code, message }) => {
-        this.#leave();
-        this.#form.refuse(code, message);
-      },
+      onRefused: (error) => this.#refused(error),
     });
     this.#visit.start();
     this.#views.composer.focus();
     this.#showTitle();
   }
 
-  #leave() {
+  // As whoever we are now; what is unsent in the name of whom we were is kept, and not sent.
+  #rejoin() {
+    const room = this.#room;
     this.#visit.stop();
+    this.#join(this.#session.account.username, room);
+  }
+
+  // The server does not let us in, or not any more, as who we were. Whoever was not in the room yet goes there as
+  // whoever they are.
+  #refused(error) {
+    if (error.code === "changed" && this.#session.account && !this.#visit.wasThere) this.#rejoin();
+    else this.#leave({ room: this.#room, why: error });
+  }
+
+  async #logOut() {
+    if (!this.#session.account) choices.remove("name");
+    try {
+      await this.#session.logOut();
+    } catch (error) {
+      if (this.#you.isOpen) this.#you.tell(error);
+      else this.#door.refuse(error);
+      return;
+    }
+    this.#leave();
+  }
+
+  #leave({ room, why } = {}) {
+    this.#visit?.stop();
     this.#visit = null;
+    this.#you.close();
     this.#toggleDrawer(false);
     this.#toggleSearch(false);
+    for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
     this.#search.forget();
     tab.remove("stay");
     history.replaceState(null, "", location.pathname);
     this.#room = null;
     this.#unread = 0;
-    this.#showDoor({});
+    this.#showDoor({ room, why, straightTo: room });
   }
 
   #showStatus(status) {
@@ -189,12 +295,12 @@ class Page {
 
   #showTitle() {
     const app = this.#lang.t("app.name");
-    const title = this.#room === null ? app : `${this.#room} · ${app}`;
+    const title = this.#room === null ? app : `${this.#views.standing.name} · ${app}`;
     document.title = this.#unread > 0 ? `(${this.#lang.number(this.#unread)}) ${title}` : title;
   }
 
   #pressed(event) {
-    if (event.isComposing || this.#room === null) return;
+    if (event.isComposing || this.#room === null || document.querySelector("dialog[open]")) return;
     if (event.key === "Escape") {
       if (find("chat").classList.contains("drawer")) this.#toggleDrawer(false);
       else if (!find("search").hidden) {
@@ -248,8 +354,10 @@ class Page {
     for (const button of document.querySelectorAll("[data-lang]")) {
       button.setAttribute("aria-pressed", String(button.dataset.lang === this.#lang.code));
     }
-    this.#form.translate();
-    this.#rooms.translate();
+    this.#door.translate();
+    this.#account.translate();
+    this.#you.translate();
+    this.#views.standing.translate();
     this.#views.timeline.translate();
     this.#views.past.translate();
     this.#views.people.translate();
@@ -272,4 +380,7 @@ function askedFor({ search }) {
   return { room: checkRoom(query.get("room") ?? "").value, name: checkName(query.get("name") ?? "").value };
 }
 
-new Page(await Lang.load(choices)).open();
+const invitation = takeInvitation();
+const [lang, session] = await Promise.all([Lang.load(choices), Session.load(choices)]);
+session.invitation = invitation;
+new Page({ lang, session }).open();

@@ -26,12 +26,17 @@ export class Outbox {
   #pauseTimer = null;
 
   // `unsent` keeps the messages; `send` gives one to the connection and says whether it took it; `onChange` hears of
-  // every change; `onSilence` hears when no answer came in time.
+  // every change, and whether the server wants us to wait; `onSilence` hears when no answer came in time.
   constructor({ unsent, send, onChange, onSilence }) {
     this.#unsent = unsent;
     this.#send = send;
     this.#onChange = onChange;
     this.#onSilence = onSilence;
+  }
+
+  // How many messages are on their way.
+  get size() {
+    return this.#items.length;
   }
 
   // Shows what is there, and what gone tabs have left.
@@ -84,6 +89,13 @@ export class Outbox {
     return true;
   }
 
+  // The server may want us to wait no longer.
+  resume() {
+    if (this.#pauseTimer === null) return;
+    this.#endPause();
+    this.changed();
+  }
+
   // Sends a failed one again, behind what was written since. If it had arrived after all, its nonce tells.
   retry(nonce) {
     const item = this.#find(nonce);
@@ -103,7 +115,7 @@ export class Outbox {
     this.#pump();
     this.#items = this.#unsent.list();
     if (!this.#items.some(isSent)) clearTimeout(this.#answerTimer);
-    this.#onChange(this.#items);
+    this.#onChange(this.#items, this.#pauseTimer !== null);
   }
 
   #pump() {

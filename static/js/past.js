@@ -22,6 +22,8 @@ export class Past {
   #reached = null;
   // Not before the room's latest messages are on the page.
   #ready = false;
+  // The id of a stored frame that was seen: where to look for messages if none is on the page.
+  #seen;
   #ended = new AbortController();
 
   // `older` and `later` are the elements for what is to be said above and below the messages.
@@ -45,6 +47,7 @@ export class Past {
     this.#room = room;
     this.#isOwn = isOwn;
     this.#reached = null;
+    this.#seen = undefined;
     for (const direction of this.#edges.keys()) this.#tell(direction, "idle");
   }
 
@@ -53,9 +56,12 @@ export class Past {
     this.#stop();
   }
 
-  // The room is reached (again), and its latest messages are on the page. What failed is tried once more.
-  caughtUp() {
+  // The room is reached (again), and its latest messages are on the page. What failed is tried once more. `seen` is the
+  // id of the last stored frame: the latest may all be of another kind than messages.
+  caughtUp(seen) {
     this.#ready = true;
+    this.#seen = seen;
+    if (seen !== undefined && !this.#timeline.first && this.#edges.get("older").state === "idle") this.#load("older");
     this.#timeline.tellEdges();
     for (const [direction, { state }] of this.#edges) if (state === "failed") this.#load(direction);
     this.#fillGap(this.#ended.signal);
@@ -98,13 +104,14 @@ export class Past {
   // The id that older messages are to be asked for with, if there are any.
   #olderThan() {
     const { first } = this.#timeline;
-    if (this.#reached?.first === first.id) return this.#reached.next;
+    if (this.#reached && this.#reached.first === first?.id) return this.#reached.next;
+    if (!first) return this.#seen;
     return first.seq === 1 ? undefined : first.id;
   }
 
   // Where there is nothing older: the room began with the first message, or what was before it is not kept.
   #end() {
-    return this.#timeline.first.seq === 1 ? "beginning" : "oldest";
+    return this.#timeline.first?.seq === 1 ? "beginning" : "oldest";
   }
 
   async #load(direction) {
@@ -127,7 +134,7 @@ export class Past {
       ({ next } = page);
       found = shown.length > 0;
       this.#timeline.prepend(shown);
-      this.#reached = { first: this.#timeline.first.id, next };
+      this.#reached = { first: this.#timeline.first?.id, next };
     }
     this.#tell("older", next === undefined ? this.#end() : "idle");
   }
@@ -161,6 +168,7 @@ export class Past {
   }
 
   #shown(frames) {
+    for (const frame of frames) if (frame.type === "delete") this.#timeline.delete(frame);
     return frames.filter(isMessage).map((frame) => ({ frame, own: this.#isOwn(frame) }));
   }
 

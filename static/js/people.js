@@ -9,19 +9,22 @@ export class People {
   #more;
   #template;
   #lang;
+  #onMore;
   #self = null;
   // By user id: the name, the element, and by how many connections they are here.
   #people = new Map();
   // Connections of whom the server gave only the number; it names some hundreds at most.
   #unnamed = 0;
 
-  constructor({ list, count, badge, more, template, lang }) {
+  // `onMore` hears about whom more is wanted, and by which button.
+  constructor({ list, count, badge, more, template, lang, onMore }) {
     this.#list = list;
     this.#count = count;
     this.#badge = badge;
     this.#more = more;
     this.#template = template;
     this.#lang = lang;
+    this.#onMore = onMore;
     this.reset([], 0, null);
   }
 
@@ -67,8 +70,8 @@ export class People {
 
   translate() {
     const sorted = [...this.#people.values()].sort((a, b) => this.#compare(a.id, a.name, b.id, b.name));
-    for (const { element } of sorted) {
-      element.querySelector(".you").textContent = this.#lang.t("people.you");
+    for (const { name, element } of sorted) {
+      this.#word(name, element);
       this.#list.append(element);
     }
     this.#tell();
@@ -84,11 +87,19 @@ export class People {
     const element = this.#template.content.firstElementChild.cloneNode(true);
     element.querySelector(".who").textContent = name;
     dressFace(element.querySelector(".face"), name);
-    const you = element.querySelector(".you");
-    you.textContent = this.#lang.t("people.you");
-    you.hidden = id !== this.#self;
+    element.querySelector(".you").hidden = id !== this.#self;
+    const more = element.querySelector(".more");
+    more.addEventListener("click", () => this.#onMore({ id, name, anchor: more }));
+    more.hidden = id === this.#self;
+    this.#word(name, element);
     this.#people.set(id, { id, name, element, connections: 1 });
     return element;
+  }
+
+  // Writes what depends on the language.
+  #word(name, element) {
+    element.querySelector(".you").textContent = this.#lang.t("people.you");
+    element.querySelector(".more").setAttribute("aria-label", this.#lang.t("member.about", { name }));
   }
 
   #compare(idA, nameA, idB, nameB) {

@@ -32,6 +32,8 @@ export class Rooms {
   close() {
     clearInterval(this.#timer);
     this.#timer = null;
+    this.#rooms = [];
+    this.#show();
   }
 
   translate() {
@@ -42,7 +44,9 @@ export class Rooms {
     try {
       const answer = await fetch(`api/rooms?limit=${LISTED_MAX}`);
       if (!answer.ok) return;
-      this.#rooms = (await answer.json()).data;
+      const { data } = await answer.json();
+      if (this.#timer === null) return;
+      this.#rooms = data;
       this.#rooms.sort((a, b) => b.client_count - a.client_count || this.#lang.compare(a.name, b.name));
       this.#show();
     } catch {

@@ -66,6 +66,15 @@ export class Search {
     this.#begin("");
   }
 
+  // A message is deleted: what was found of it goes.
+  deleted({ message_id: id }) {
+    const at = this.#found.findIndex(({ frame }) => frame.id === id);
+    if (at < 0) return;
+    const [{ element }] = this.#found.splice(at, 1);
+    element.remove();
+    if (this.#found.length === 0 && this.#status === "found" && this.#next === undefined) this.#tell("nothing");
+  }
+
   translate() {
     for (const result of this.#found) this.#word(result);
     this.#tell(this.#status);

@@ -3,6 +3,9 @@
 
 const PREFIX = "adda.";
 
+// The server at this address; another one may be beside it, behind the same host.
+export const SERVER = new URL(".", document.baseURI).pathname;
+
 class Store {
   #area;
   #memory = new Map();

@@ -15,6 +15,8 @@ const TAIL_MAX = 200;
 const NEAR_PX = 80;
 // So near to an edge of what the page holds, more is wanted.
 const EDGE_PX = 600;
+// Deletions that are remembered, to say of each who did it and to keep a copy found elsewhere from being shown.
+const DELETIONS_MAX = 5_000;
 // Messages of one person that follow one another stand together, if not too far apart in time.
 const GROUP_MS = 5 * 60 * 1000;
 
@@ -29,20 +31,25 @@ export class Timeline {
   #retry = () => {};
   #discard = () => {};
   #onEdge = () => {};
+  #onMore;
   // Lines as shown: `{ kind, frame, own, date, element }`; the kind is "message", "join", "leave", "gap" or "day".
   #lines = [];
   // While detached: the room's last lines, without elements. Otherwise null.
   #tail = null;
   // The ids of the messages among them.
   #ids = new Set();
+  // By the message's id: the frame that deleted it.
+  #deletions = new Map();
   #pendingByNonce = new Map();
   #items = [];
+  #waits = false;
   #sticks = true;
   #unseen = 0;
   #gapComes = false;
   #found = null;
 
-  constructor({ scroller, list, pending, empty, newer, templates, lang }) {
+  // `onMore` hears of which message more is wanted, and by which button.
+  constructor({ scroller, list, pending, empty, newer, templates, lang, onMore }) {
     this.#scroller = scroller;
     this.#list = list;
     this.#pending = pending;
@@ -50,6 +57,8 @@ export class Timeline {
     this.#newer = newer;
     this.#templates = templates;
     this.#lang = lang;
+    this.#onMore = onMore;
+    list.addEventListener("click", ({ target }) => this.#wantMore(target.closest(".more")));
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     newer.addEventListener("click", () => {
       this.toNewest();
@@ -75,6 +84,7 @@ export class Timeline {
     this.#clear();
     this.#tail = null;
     this.#gapComes = false;
+    this.#deletions.clear();
     // The past is not read aloud.
     this.#list.ariaBusy = "true";
     this.showPending([]);
@@ -111,6 +121,19 @@ export class Timeline {
     if (!this.#sticks && !own) this.#unseen += 1;
     this.#showNewer();
     return true;
+  }
+
+  // A message was deleted: its text goes, wherever it stands and whenever it comes again.
+  delete(deletion) {
+    const { message_id: id } = deletion;
+    if (this.#deletions.has(id)) return;
+    this.#deletions.set(id, deletion);
+    if (this.#deletions.size > DELETIONS_MAX) this.#deletions.delete(this.#deletions.keys().next().value);
+    for (const line of [...this.#lines, ...(this.#tail ?? [])]) {
+      if (!isMessage(line) || line.frame.id !== id) continue;
+      line.frame = erased(line.frame);
+      if (line.element?.isConnected) this.#keepPlace(() => this.#erase(line));
+    }
   }
 
   // Adds a line about somebody who came or went.
@@ -186,8 +209,10 @@ export class Timeline {
     this.#list.ariaBusy = "false";
   }
 
-  showPending(items) {
+  // `waits` says whether the server wants us to wait before the next one.
+  showPending(items, waits = false) {
     this.#items = items;
+    this.#waits = waits;
     const gone = new Set(this.#pendingByNonce.keys());
     for (const item of items) {
       gone.delete(item.nonce);
@@ -222,7 +247,7 @@ export class Timeline {
 
   translate() {
     for (const line of this.#lines) this.#word(line);
-    this.showPending(this.#items);
+    this.showPending(this.#items, this.#waits);
     this.#showNewer();
   }
 
@@ -263,6 +288,7 @@ export class Timeline {
     }
     const elements = document.createDocumentFragment();
     for (const [i, line] of block.entries()) {
+      if (isMessage(line) && this.#deletions.has(line.frame.id)) line.frame = erased(line.frame);
       line.element = isMessage(line) ? this.#messageElement(line) : this.#lineElement(line);
       this.#word(line);
       this.#group(block[i - 1] ?? this.#lines[index - 1], line);
@@ -306,6 +332,8 @@ export class Timeline {
     const follows =
       before !== undefined &&
       isMessage(before) &&
+      !isAnnouncement(before.frame) &&
+      !isAnnouncement(line.frame) &&
       before.frame.user_id === line.frame.user_id &&
       line.date - before.date < GROUP_MS;
     line.element.classList.toggle("follows", follows);
@@ -320,7 +348,33 @@ export class Timeline {
     who.textContent = frame.username;
     who.dataset.hue = hueOf(frame.username);
     element.querySelector(".said").textContent = frame.content;
+    element.classList.toggle("deleted", isDeleted(frame));
+    if (isAnnouncement(frame)) element.classList.add("announcement");
+    else element.querySelector(".kind").remove();
     return element;
+  }
+
+  #erase(line) {
+    const { element } = line;
+    // Who stood on its button goes on from the message.
+    const stood = element.contains(document.activeElement);
+    element.classList.add("deleted");
+    this.#word(line);
+    if (!stood) return;
+    element.tabIndex = -1;
+    element.focus({ preventScroll: true });
+  }
+
+  #wantMore(anchor) {
+    const line = anchor && this.#lines.find(({ element }) => element.contains(anchor));
+    if (line) this.#onMore({ frame: line.frame, own: line.own, anchor });
+  }
+
+  // "Deleted", and by whom if not by its author.
+  #deletedWords({ id, user_id: author }) {
+    const by = this.#deletions.get(id);
+    if (!by || by.user_id === author) return this.#lang.t("message.deleted");
+    return this.#lang.t("message.deleted_by", { name: by.username });
   }
 
   #lineElement({ kind }) {
@@ -336,6 +390,10 @@ export class Timeline {
       time.dateTime = date.toISOString();
       time.textContent = this.#lang.time(date);
       time.title = this.#lang.moment(date);
+      const more = this.#lang.t("message.more", { name: frame.username });
+      element.querySelector(".more").setAttribute("aria-label", more);
+      if (isDeleted(frame)) element.querySelector(".said").textContent = this.#deletedWords(frame);
+      if (isAnnouncement(frame)) element.querySelector(".kind").textContent = this.#lang.t("message.announcement");
       return;
     }
     const words = element.querySelector("span");
@@ -358,7 +416,7 @@ export class Timeline {
     const known = this.#lang.t(key, { name });
     const reason = known === key ? sentence || this.#lang.t("error.unknown") : known;
     // What may have arrived is not said to be unsent.
-    const fate = code === "unsure" ? code : state;
+    const fate = code === "unsure" ? code : this.#waits && state === "queued" ? "waits" : state;
     element.querySelector(".state").textContent = this.#lang.t(`outbox.${fate}`, { reason });
     for (const way of ["retry", "discard"]) {
       const button = element.querySelector(`.${way}`);
@@ -456,6 +514,19 @@ export class Timeline {
 
 function isMessage({ kind }) {
   return kind === "message";
+}
+
+function isAnnouncement({ type }) {
+  return type === "announcement";
+}
+
+function isDeleted({ deleted_at: at }) {
+  return at !== undefined && at !== null;
+}
+
+// A message as it is once it was deleted.
+function erased(frame) {
+  return { ...frame, content: "", deleted_at: frame.deleted_at ?? new Date().toISOString() };
 }
 
 // A line with the time that it stands at.

@@ -3,7 +3,8 @@
 import { Connection } from "./connection.js";
 import { isMessage } from "./history.js";
 import { Outbox } from "./outbox.js";
-import { Refused, Session } from "./session.js";
+import { Refused, ask } from "./requests.js";
+import { SERVER } from "./storage.js";
 import { TypingNotice } from "./typing.js";
 import { Unsent, newNonce } from "./unsent.js";
 
@@ -13,15 +14,22 @@ const HISTORY = 50;
 const REPLAY_WAIT_MS = 3_000;
 // A server that has forgotten our session makes us somebody new; so many of our former ids are kept.
 const SELVES_MAX = 50;
-// The server at this address; another one may be beside it, behind the same host.
-const SERVER = new URL(".", document.baseURI).pathname;
-// A guest's token from before the session was a cookie, and whom we have been.
-const TOKEN_KEY = `token.${SERVER}`;
 const SELVES_KEY = `selves.${SERVER}`;
+const TOO_MANY = 429;
 const CLOSE_POLICY = 1008;
+const CLOSE_OVER_CAPACITY = 1013;
+// What a browser says of a WebSocket that was not let in, or whose network is gone.
+const CLOSE_ABNORMAL = 1006;
+// So often in a row a room that seems not to be there is asked for.
+const KNOCKS_MAX = 3;
+const FORBIDDEN = 403;
+const NOT_FOUND = 404;
+// The server's word with which one is put out because the room is private now.
+const MADE_PRIVATE = "this room is private now";
 
 export class Visit {
   #name;
+  #account;
   #session;
   #room;
   #views;
@@ -34,26 +42,34 @@ export class Visit {
   #outbox;
   #notice;
   #isOnline = false;
+  #knocks = 0;
+  // Why the server is about to put us out, as it says.
+  #putOutFor = "";
   #self = null;
+  #called;
   #selves;
   // The last stored frame seen, to resume after.
   #last = null;
   // The place in the room's order at which the replay ends; null once it has.
   #replayEnd = null;
   #replayTimer;
+  #ended = new AbortController();
 
-  // `views` are the timeline, its past, people, typing line and composer; `store` is the browser's, for all its tabs:
+  // As a guest by this name, or with the session's account. `views` are the timeline, its past, search, people, typing
+  // line, composer and how we stand; `store` is the browser's, for all its tabs:
   // whom we have been and what is unsent; `onStatus` hears the connection's; `onMessage` hears of each message of
-  // others; `onRefused` hears why we are not let in, and that asking again would not help.
-  constructor({ name, room, views, store, onStatus, onMessage, onRefused }) {
+  // others; `onRefused` hears why we are not let in (any more), and that asking again would not help.
+  constructor({ name, session, room, views, store, onStatus, onMessage, onRefused }) {
     this.#name = name;
+    this.#called = name;
+    this.#account = session.account?.id ?? null;
+    this.#session = session;
     this.#room = room;
     this.#views = views;
     this.#store = store;
     this.#onStatus = onStatus;
     this.#onMessage = onMessage;
     this.#onRefused = onRefused;
-    this.#session = new Session({ name, store, tokenKey: TOKEN_KEY });
     this.#selves = new Set(store.get(SELVES_KEY) ?? []);
     this.#connection = new Connection({
       prepare: (signal) => this.#ensureSession(signal),
@@ -65,7 +81,7 @@ export class Visit {
     this.#outbox = new Outbox({
       unsent: this.#unsent,
       send: ({ nonce, content }) => this.#connection.send({ type: "text", content, nonce }),
-      onChange: (items) => views.timeline.showPending(items),
+      onChange: (items, waits) => views.timeline.showPending(items, waits),
       onSilence: () => this.#connection.renew(),
     });
     // With a nonce, so that an error about it is known for what it is.
@@ -73,7 +89,8 @@ export class Visit {
   }
 
   start() {
-    const { timeline, past, people, typing, composer } = this.#views;
+    const { timeline, past, people, typing, composer, standing } = this.#views;
+    standing.reset(this.#room);
     timeline.reset({
       retry: (nonce) => this.#outbox.retry(nonce),
       discard: (nonce) => this.#outbox.discard(nonce),
@@ -89,7 +106,18 @@ export class Visit {
       },
       onTyping: () => this.#notice.touched(),
     });
+    this.#session.watch(() => this.#askWhoWeAre(), this.#ended.signal);
     this.#connection.start();
+  }
+
+  // Whether the room was ever reached.
+  get wasThere() {
+    return this.#self !== null;
+  }
+
+  // How many messages are not known to be stored.
+  get unsent() {
+    return this.#outbox.size;
   }
 
   retry() {
@@ -97,6 +125,7 @@ export class Visit {
   }
 
   stop() {
+    this.#ended.abort();
     clearTimeout(this.#replayTimer);
     this.#connection.stop();
     this.#outbox.close();
@@ -107,10 +136,32 @@ export class Visit {
 
   async #ensureSession(signal) {
     try {
-      await this.#session.ensure(signal);
+      await this.#session.ensure({ name: this.#name, account: this.#account }, signal);
     } catch (error) {
-      if (error instanceof Refused && !signal.aborted) this.#onRefused(error);
-      throw error;
+      if (error instanceof Refused && !error.isPassing && !signal.aborted) this.#onRefused(error);
+      // One that has had enough of us is asked again only after the longest pause, as after its close code.
+      throw Object.assign(new Error("no session"), { code: error.status === TOO_MANY ? CLOSE_OVER_CAPACITY : undefined });
+    }
+  }
+
+  // Asks at once, as whoever was logged in is to hear soon that they are not any more.
+  #askWhoWeAre() {
+    this.#session.doubt();
+    this.#ensureSession(this.#ended.signal).catch(() => {
+      // It is asked again before the next connection.
+    });
+  }
+
+  // A page is not told why its WebSocket was not let in or was ended; over HTTP the server says it.
+  async #askWhy() {
+    const knocks = this.#knocks;
+    try {
+      await ask("GET", "api/session");
+      if (knocks >= KNOCKS_MAX) await ask("GET", `api/rooms/${encodeURIComponent(this.#room)}`);
+    } catch ({ status, code, message: sentence }) {
+      if (this.#ended.signal.aborted) return;
+      if (status === FORBIDDEN) this.#onRefused(new Refused({ status, code, sentence }));
+      if (status === NOT_FOUND && this.#knocks >= KNOCKS_MAX) this.#onRefused(new Refused({ status, code: "no_room", sentence }));
     }
   }
 
@@ -128,8 +179,14 @@ export class Visit {
   #statusChanged(status, code) {
     // What is lost before it was online, or by the server's will, may have been refused for want of a session: a page
     // is not told why its WebSocket was not let in.
-    if (status === "waiting" && (!this.#isOnline || code === CLOSE_POLICY)) this.#session.doubt();
+    if (status === "waiting" && (!this.#isOnline || code === CLOSE_POLICY)) {
+      this.#session.doubt();
+      if (code === CLOSE_ABNORMAL) this.#knocks += 1;
+      if (code === CLOSE_POLICY && this.#session.isLogin) this.#askWhoWeAre();
+      else if (code === CLOSE_POLICY || code === CLOSE_ABNORMAL) this.#askWhy();
+    }
     this.#isOnline = status === "online";
+    if (this.#isOnline) this.#knocks = 0;
     if (status !== "online") {
       clearTimeout(this.#replayTimer);
       this.#outbox.close();
@@ -146,6 +203,8 @@ export class Visit {
         if (this.#views.people.joined(frame.user_id, frame.username)) this.#views.timeline.addPresence(frame);
         return undefined;
       case "leave":
+        // It comes to ourselves only if it was not we who went.
+        if (frame.user_id === this.#self && frame.username === this.#called) return this.#putOut();
         if (!this.#views.people.left(frame.user_id)) return undefined;
         this.#views.typing.gone(frame.user_id);
         return this.#views.timeline.addPresence(frame);
@@ -153,16 +212,34 @@ export class Visit {
         if (!this.#selves.has(frame.user_id)) this.#views.typing.heard(frame.user_id, frame.username);
         return undefined;
       case "error":
-        this.#outbox.refused(frame);
-        return undefined;
+        return this.#refused(frame);
+      case "room":
+        this.#views.standing.set(frame.room);
+        return this.#outbox.resume();
+      case "mute":
+        return this.#views.standing.muted(frame);
+      case "delete":
+        this.#views.timeline.delete(frame);
+        this.#views.search.deleted(frame);
+        return this.#passed(frame);
       default:
         if (frame.duplicate) return this.#storedBefore(frame);
         return isMessage(frame) ? this.#message(frame) : this.#passed(frame);
     }
   }
 
-  #welcomed({ user_id: self, token, members, member_count: total, seq, reset, limits }) {
-    if (typeof token === "string") this.#session.adopt(token);
+  #welcomed(frame) {
+    const { user_id: self, username, token, members, member_count: total, seq, reset, limits } = frame;
+    if (typeof token === "string") {
+      // The server knew us no more. A guest is somebody new then; whoever was logged in is to be told.
+      if (this.#account !== null) {
+        this.#session.over();
+        return this.#onRefused(new Refused({ code: "ended" }));
+      }
+      this.#session.adopt(token, this.#name);
+    }
+    this.#called = username;
+    this.#views.standing.welcomed(frame);
     this.#become(self);
     this.#views.people.reset(members, total, self);
     if (limits) this.#views.composer.limit(limits.content_bytes);
@@ -172,13 +249,26 @@ export class Visit {
     this.#replayEnd = seq;
     this.#replayTimer = setTimeout(() => this.#caughtUp(), REPLAY_WAIT_MS);
     if (known >= seq) this.#caughtUp();
+    return undefined;
   }
 
   #message(frame) {
     const own = this.#recognise(frame);
     this.#views.typing.gone(frame.user_id);
+    if (frame.user_id === this.#self) this.#views.standing.said(frame);
     if (this.#views.timeline.addMessage(frame, own) && !own) this.#onMessage(frame);
     this.#passed(frame);
+  }
+
+  #refused(frame) {
+    const ours = this.#outbox.refused(frame);
+    if (ours && frame.code === "rate_limited") this.#views.standing.mustWait(frame.retry_ms);
+    if (frame.code === "forbidden" && !frame.nonce) this.#putOutFor = frame.content;
+  }
+
+  #putOut() {
+    const code = this.#putOutFor === MADE_PRIVATE ? "made_private" : "put_out";
+    this.#onRefused(new Refused({ code, sentence: this.#putOutFor }));
   }
 
   // What we sent again had arrived. It is acked, and not shown here: it stands in the past, where it belongs.
@@ -212,7 +302,7 @@ export class Visit {
     clearTimeout(this.#replayTimer);
     this.#replayEnd = null;
     this.#views.timeline.caughtUp();
-    this.#views.past.caughtUp();
+    this.#views.past.caughtUp(this.#last?.id);
     this.#outbox.open(this.#self);
   }
 }

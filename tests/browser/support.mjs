@@ -23,6 +23,8 @@ const CHROMIUM_FLAGS = [
   "--disable-sync",
 ];
 const DEADLINE_MS = 20_000;
+// Of every account that the tests make.
+export const PASSWORD = "tea with seven cardamoms";
 
 export const REPOSITORY = fileURLToPath(new URL("../../", import.meta.url));
 export const STATIC = path.join(REPOSITORY, "static");
@@ -119,8 +121,7 @@ class Adda {
     if (!bin || !existsSync(bin)) throw new Error(`set ADDA_BIN to the server's binary (it is ${bin ?? "not set"})`);
     const listen = this.base ? new URL(this.base).host : "127.0.0.1:0";
     if (this.#hasFile) this.#directory ??= await mkdtemp(path.join(tmpdir(), "adda-browser-"));
-    const data = this.#directory ? path.join(this.#directory, "adda.db") : ":memory:";
-    const env = { PATH: process.env.PATH, ADDA_DATA: data };
+    const env = { PATH: process.env.PATH, ADDA_DATA: this.#data };
     this.#process = spawn(bin, ["--listen", listen, ...this.#flags], { env, stdio: ["ignore", "pipe", "pipe"] });
     let log = "";
     this.#process.stderr.on("data", (data) => (log += data));
@@ -137,6 +138,10 @@ class Adda {
     });
   }
 
+  get #data() {
+    return this.#directory ? path.join(this.#directory, "adda.db") : ":memory:";
+  }
+
   // As a power cut would.
   async lose() {
     const ended = once(this.#process, "exit");
@@ -149,6 +154,34 @@ class Adda {
     await this.lose();
     this.#flags = flags;
     await this.start();
+  }
+
+  // A tool of the operator's, beside the server; it needs one that has a file. `said` goes to its standard input.
+  async operator(said, ...words) {
+    const env = { PATH: process.env.PATH, ADDA_DATA: path.join(this.#directory, "adda.db") };
+    const tool = spawn(process.env.ADDA_BIN, words, { env, stdio: ["pipe", "ignore", "inherit"] });
+    tool.stdin.end(`${said}\n`);
+    const [code] = await once(tool, "exit");
+    assert.equal(code, 0, words.join(" "));
+  }
+
+  account(name, password, role = "user") {
+    return this.operator(password, "user", "add", name, "--role", role);
+  }
+
+  // What REST answers to a program; `token` says who asks.
+  async rest(method, target, { body, token } = {}) {
+    const headers = { "Content-Type": "application/json" };
+    if (token) headers.Authorization = `Bearer ${token}`;
+    const answer = await fetch(`${this.base}${target}`, { method, headers, body: body && JSON.stringify(body) });
+    return { status: answer.status, data: answer.status === 204 ? null : (await answer.json()).data };
+  }
+
+  // A login from elsewhere: its token.
+  async logIn(username, password) {
+    const { status, data } = await this.rest("POST", "/api/session", { body: { username, password } });
+    assert.equal(status, 201);
+    return data.token;
   }
 
   // A browser context with a page at the door.
@@ -174,7 +207,7 @@ class Adda {
     page.on("console", (message) => {
       const text = message.text();
       const lost = /WebSocket connection to .* failed|Failed to load resource/.test(text);
-      const refused = /Failed to load resource: .* status of 40[13]/.test(text);
+      const refused = /Failed to load resource: .* status of 4\d\d/.test(text);
       if (["error", "warning"].includes(message.type()) && !(lost && this.#losesServer) && !(refused && this.#refuses)) this.complaints.push(text);
     });
     const person = new Person(page);
@@ -288,6 +321,17 @@ class Person {
     await this.page.fill("#room", room);
     await this.page.click("#join .primary");
     await this.connected();
+  }
+
+  // Logs this browser in, by the page's own cookie jar.
+  async logIn(username) {
+    const status = await this.page.evaluate(async (login) => {
+      const headers = { "Content-Type": "application/json" };
+      return (await fetch("api/session", { method: "POST", headers, body: JSON.stringify(login) })).status;
+    }, { username, password: PASSWORD });
+    assert.equal(status, 201);
+    await this.page.reload();
+    await this.page.locator("#door, #chat").filter({ visible: true }).waitFor();
   }
 
   connected() {

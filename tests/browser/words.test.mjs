@@ -13,7 +13,7 @@ const html = read("index.html");
 const scripts = readdirSync(path.join(STATIC, "js")).map((file) => read("js", file)).join("\n");
 const keysInHtml = [...html.matchAll(/data-i18n(?:-[a-z-]+)?="([^"]+)"/g)].map(([, key]) => key);
 // Keys that the scripts put together: a literal beginning, an end that depends.
-const KEYS_MADE = /^(?:wrong\.(?:name|room)|error|status|line|outbox|past|search)\./;
+const KEYS_MADE = /^(?:wrong\.(?:name|room|password)|you\.role|error|status|line|outbox|past|search)\./;
 
 test("both languages have the same keys, and the same places in each", () => {
   const [en, bn] = [words("en"), words("bn")];

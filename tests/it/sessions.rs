@@ -204,6 +204,9 @@ fn one_registers_as_the_operator_wants_it() {
         let (_, admin) = people.somebody("admin", Role::Admin);
         let server = people.serve(&["--accounts", "required", "--registration", registration.as_str()]);
         let address = server.addr();
+        let about = request(address, Plainly, "GET", "/api/about", None);
+        let ways = json!({"data": {"accounts": "required", "registration": registration.as_str()}});
+        assert_eq!((about.status, about.json()), (200, ways));
         let register = |name: &str, password: &str, code: Option<&str>| {
             let mut asked = json!({"username": name, "password": password});
             if let Some(code) = code {

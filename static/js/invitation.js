@@ -1,0 +1,17 @@
+// An invitation as a link bears it: `#invite=CODE` to register, `#invite=CODE&room=R` to come into a private room. What
+// stands behind the `#` reaches no server, no log and no other page; here it is taken out of the address before anything
+// else is done, and kept in memory alone.
+
+import { checkRoom } from "./names.js";
+
+const CODE = /^[\w-]{16,128}$/;
+
+// `{ code, room }` without a room where it is one to register, or null.
+export function takeInvitation() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  const code = asked.get("invite");
+  if (code === null) return null;
+  history.replaceState(null, "", location.pathname + location.search);
+  const room = asked.has("room") ? checkRoom(asked.get("room")).value : null;
+  return CODE.test(code) && room !== undefined ? { code, room } : null;
+}

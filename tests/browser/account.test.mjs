@@ -1,0 +1,610 @@
+// Oneself: logging in, an account, its password, where one is logged in, and what others may not learn of it.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+
+import { REPOSITORY, enterWired, scene, wire } from "./support.mjs";
+
+const PASSWORD = "tea with seven cardamoms";
+const NEXT = "বৃষ্টি নামল আজ";
+const kept = (...flags) => ({ keepsMuch: true, flags });
+// The browser complains of each request that is refused.
+const refusing = (...flags) => ({ ...kept(...flags), refuses: true });
+
+const visible = (person, selector) => person.page.locator(selector).filter({ visible: true }).waitFor();
+const hidden = (person, selector) => person.page.locator(selector).waitFor({ state: "hidden" });
+const says = (person, selector, text) => person.page.locator(selector, { hasText: text }).filter({ visible: true }).waitFor();
+const sessionCookie = async (person) => (await person.page.context().cookies()).find(({ name }) => name === "adda_session");
+
+// Fills in the form that stands there, at the door or in the dialog.
+async function sendAccount(person, name, password) {
+  await person.page.fill("#account-name", name);
+  await person.page.fill("#account-password", password);
+  await person.page.click("#account-submit");
+}
+
+async function logInAtTheDoor(person, name, password = PASSWORD) {
+  if (await person.page.isVisible("#join-account")) await person.page.click("#join-account");
+  await sendAccount(person, name, password);
+  await says(person, "#join-as", name);
+}
+
+// Goes into a room as whoever one is logged in as.
+async function enterAs(person, room) {
+  await person.page.fill("#room", room);
+  await person.page.click("#join .primary");
+  await person.connected();
+}
+
+async function backOnline(person, between) {
+  await person.disconnected();
+  between.closed = false;
+  await person.page.click("#lost-retry");
+  await person.connected();
+}
+
+const openYou = async (person) => {
+  await person.page.click("#you-open");
+  await visible(person, "#you");
+};
+
+async function member(adda, name, room, context) {
+  const person = await adda.open(context);
+  await logInAtTheDoor(person, name);
+  await enterAs(person, room);
+  return person;
+}
+
+scene("a guest goes in at once, and sees no way in that the server has not", {}, async (adda) => {
+  const ana = await adda.open();
+  assert.equal(await ana.page.isVisible("#join-register"), false);
+  await ana.page.click("#join-account");
+  await hidden(ana, "#join");
+  assert.equal(await ana.page.isVisible("#account-other"), false);
+  await ana.page.click("#account-back");
+  await ana.join("Ana", "tea");
+  await openYou(ana);
+  assert.equal(await ana.page.textContent("#you-role"), "Guest");
+  assert.equal(await ana.page.isVisible("#you-register"), false);
+  assert.equal(await ana.page.isVisible("#you-account"), false);
+});
+
+// Nothing is refused in it, so the browser has nothing to complain of either.
+scene("whoever has an account logs in at the door, is called by its name, and stays logged in", kept(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const bot = await adda.bot("Tomas", "tea");
+  const rahim = await adda.open();
+  await rahim.page.fill("#name", "Ana");
+  await rahim.page.click("#join-account");
+  for (const [selector, attribute, value] of [
+    ["#account-name", "autocomplete", "username"],
+    ["#account-password", "autocomplete", "current-password"],
+    ["#account-password", "type", "password"],
+  ]) {
+    assert.equal(await rahim.page.getAttribute(selector, attribute), value);
+  }
+  await sendAccount(rahim, "রহিম", PASSWORD);
+  await says(rahim, "#join-as", "রহিম");
+  assert.equal(await rahim.page.isVisible("#name"), false);
+  await enterAs(rahim, "tea");
+  await rahim.say("as myself");
+  const { user_id: self, username } = await bot.heardText("as myself");
+  assert.equal(username, "রহিম");
+  await rahim.page.reload();
+  await rahim.connected();
+  await rahim.say("still");
+  assert.equal((await bot.heardText("still")).user_id, self);
+  // Another tab, at the door.
+  const tab = await adda.tab(rahim);
+  await says(tab, "#join-as", "রহিম");
+  await enterAs(tab, "tea");
+  await tab.say("from there");
+  assert.equal((await bot.heardText("from there")).user_id, self);
+});
+
+scene("whoever is logged in and not known to be is called by the account's name, whatever was typed", refusing(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const bot = await adda.bot("Tomas", "tea");
+  const rahim = await adda.open();
+  await logInAtTheDoor(rahim, "রহিম");
+  await rahim.page.evaluate(() => localStorage.clear());
+  await rahim.page.reload();
+  await rahim.join("Ana", "tea");
+  await rahim.say("who is it?");
+  assert.equal((await bot.heardText("who is it?")).username, "রহিম");
+  assert.equal(bot.frames.some(({ username }) => username === "Ana"), false);
+});
+
+scene("a wrong password is told in words, and one who tries too often is told until when", refusing(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const ana = await adda.open();
+  await ana.page.click("#join-account");
+  await ana.page.click("#account-submit");
+  await says(ana, "#account-name-wrong", "Please say what you are called.");
+  await says(ana, "#account-password-wrong", "Please type the password.");
+  for (let tries = 0; tries < 5; tries += 1) {
+    const answer = ana.page.waitForResponse("**/api/session");
+    await sendAccount(ana, "রহিম", `guess ${tries}`);
+    assert.equal((await answer).status(), 401);
+    await says(ana, "#account-wrong", "don’t belong together");
+  }
+  await sendAccount(ana, "রহিম", PASSWORD);
+  await says(ana, "#account-wrong", /You can try again at \d{1,2}:\d{2}\s[AP]M\./u);
+  await ana.page.click("#door [data-lang=bn]");
+  await says(ana, "#account-wrong", /আবার চেষ্টা করতে পারবেন \p{Script=Bengali}+ [০-৯]{1,2}:[০-৯]{2}-এ।/u);
+  await ana.page.click("#account-back");
+  await ana.join("Ana", "tea");
+});
+
+scene("a server that is busy or away is told from a wrong password", { ...refusing(), losesServer: true }, async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const rahim = await adda.open();
+  await rahim.page.click("#join-account");
+  const answers = [(route) => route.fulfill({ status: 503, json: { error: "busy", code: "busy" } }), (route) => route.abort()];
+  await rahim.page.route("**/api/session", (route) => (answers.shift() ?? ((it) => it.continue()))(route));
+  await sendAccount(rahim, "রহিম", PASSWORD);
+  await says(rahim, "#account-wrong", "The server is busy.");
+  await rahim.page.click("#account-submit");
+  await says(rahim, "#account-wrong", "The server can’t be reached.");
+  await rahim.page.click("#account-submit");
+  await says(rahim, "#join-as", "রহিম");
+});
+
+scene("a password is looked at only while one wants to, and not sent as a text", kept(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const rahim = await adda.open();
+  await rahim.page.click("#join-account");
+  await rahim.page.fill("#account-password", PASSWORD);
+  const type = () => rahim.page.getAttribute("#account-password", "type");
+  await rahim.page.click("#account-reveal");
+  assert.equal(await type(), "text");
+  assert.equal(await rahim.page.getAttribute("#account-reveal", "aria-pressed"), "true");
+  assert.equal(await rahim.page.textContent("#account-reveal"), "Hide the password");
+  await sendAccount(rahim, "রহিম", PASSWORD);
+  await says(rahim, "#join-as", "রহিম");
+  assert.equal(await type(), "password");
+  assert.equal(await rahim.page.inputValue("#account-password"), "");
+});
+
+// No request is refused: the page does not ask what only members may know.
+scene("where one must have an account the log-in comes first, and nothing else is offered", kept("--accounts", "required"), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const rahim = await adda.open({ query: "?room=tea" });
+  await visible(rahim, "#account");
+  for (const selector of ["#join", "#account-back", "#account-other", "#rooms"]) {
+    assert.equal(await rahim.page.isVisible(selector), false, selector);
+  }
+  assert.equal(await rahim.page.evaluate(() => document.activeElement.id), "account-name");
+  await sendAccount(rahim, "রহিম", PASSWORD);
+  await says(rahim, "#join-as", "রহিম");
+  assert.equal(await rahim.page.inputValue("#room"), "tea");
+  await rahim.page.press("#room", "Enter");
+  await rahim.connected();
+});
+
+scene("a guest whose name is an account's is offered the log-in, and goes where they wanted", refusing(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const rahim = await adda.open();
+  await rahim.page.fill("#name", "রহিম");
+  await rahim.page.fill("#room", "tea");
+  await rahim.page.click("#join .primary");
+  await rahim.page.click("#join-mine");
+  assert.equal(await rahim.page.inputValue("#account-name"), "রহিম");
+  assert.equal(await rahim.page.evaluate(() => document.activeElement.id), "account-password");
+  await sendAccount(rahim, "রহিম", PASSWORD);
+  await rahim.connected();
+  assert.equal(await rahim.page.textContent("#room-name"), "tea");
+  assert.deepEqual(await rahim.people(), ["রহিম"]);
+});
+
+scene("where registration is open one makes an account, by the server's rules", refusing("--registration", "open"), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const ana = await adda.open();
+  await ana.page.fill("#name", "Mitali");
+  await ana.page.click("#join-register");
+  assert.equal(await ana.page.inputValue("#account-name"), "Mitali");
+  assert.equal(await ana.page.getAttribute("#account-password", "autocomplete"), "new-password");
+  await visible(ana, "#account-password-hint");
+  for (const [name, password, where, sentence] of [
+    ["Mitali", "short", "#account-password-wrong", "too short: 8 characters at least"],
+    ["Mitali", "password", "#account-password-wrong", "guessed soon"],
+    ["Mitali", "mitali123", "#account-password-wrong", "guessed soon"],
+    ["রহিম", PASSWORD, "#account-name-wrong", "That name is taken"],
+  ]) {
+    await sendAccount(ana, name, password);
+    await says(ana, where, sentence);
+  }
+  await ana.page.click("#door [data-lang=bn]");
+  await says(ana, "#account-name-wrong", "অন্য একটি নাম বেছে নিন");
+  await ana.page.fill("#account-password", "ছোট");
+  await says(ana, "#account-password-wrong", "অন্তত ৮টি অক্ষর চাই");
+  await sendAccount(ana, "Mitali", PASSWORD);
+  await says(ana, "#join-as", "Mitali");
+  await enterAs(ana, "tea");
+  await openYou(ana);
+  assert.equal(await ana.page.textContent("#you-role"), "সদস্য");
+});
+
+scene("what the page counts of a password the server counts alike", {}, async (adda) => {
+  const ana = await adda.open();
+  const source = readFileSync(path.join(REPOSITORY, "src/auth/password.rs"), "utf8");
+  const limit = (name) => Number(source.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
+  const { PASSWORD_CHARS_MIN: min, PASSWORD_BYTES_MAX: max, problems } = await ana.page.evaluate(async () => {
+    const { checkNew, checkShown, ...limits } = await import("/js/passwords.js");
+    const problems = ["", "১২৩৪৫৬৭", "য়".repeat(4), "é".repeat(512), "é".repeat(513)].map((text) => checkNew(text).problem);
+    return { ...limits, problems };
+  });
+  assert.deepEqual([min, max], [limit("PASSWORD_CHARS_MIN"), limit("PASSWORD_BYTES_MAX")]);
+  assert.deepEqual(problems, ["empty", "too_short", undefined, undefined, "too_long"]);
+});
+
+scene("an invitation makes an account once, and is in the address no longer than it takes to read it", refusing("--registration", "invite"), async (adda) => {
+  await adda.account("admin", PASSWORD, "admin");
+  const token = await adda.logIn("admin", PASSWORD);
+  const { code } = (await adda.rest("POST", "/api/invitations", { body: {}, token })).data;
+  const plain = await adda.open();
+  assert.equal(await plain.page.isVisible("#join-register"), false);
+
+  const ana = await adda.open({ query: `?room=tea#invite=${code}` });
+  await says(ana, "#door-notice", "You are invited to make an account");
+  assert.equal(await ana.page.evaluate(() => location.href), `${adda.base}/?room=tea`);
+  await sendAccount(ana, "Mitali", PASSWORD);
+  await says(ana, "#join-as", "Mitali");
+  await enterAs(ana, "tea");
+
+  // The page is open already when the link is followed, and it is for one.
+  await plain.join("Ana", "tea");
+  await plain.page.evaluate((code) => (location.hash = `#invite=${code}`), code);
+  await says(plain, "#account-title", "Make an account");
+  assert.equal(await plain.page.evaluate(() => location.hash), "");
+  await sendAccount(plain, "Karim", PASSWORD);
+  await says(plain, "#account-wrong", "the invitation is used up or over");
+  await plain.page.click("#account-back");
+  await plain.join("Ana", "tea");
+  // Whoever has an account needs none.
+  const tab = await adda.tab(ana, { query: `#invite=${code}` });
+  await says(tab, "#door-notice", "and you have one");
+  await enterAs(tab, "tea");
+});
+
+scene("an invitation to a private room lets in a guest and whoever logs in", refusing(), async (adda) => {
+  await adda.account("admin", PASSWORD, "admin");
+  await adda.account("রহিম", PASSWORD);
+  const token = await adda.logIn("admin", PASSWORD);
+  assert.equal((await adda.rest("PATCH", "/api/rooms/বারান্দা", { body: { private: true }, token })).status, 200);
+  const { code } = (await adda.rest("POST", "/api/invitations", { body: { room: "বারান্দা", uses: 2 }, token })).data;
+  const link = `#${new URLSearchParams({ invite: code, room: "বারান্দা" })}`;
+
+  const ana = await adda.open({ query: link });
+  await says(ana, "#door-notice", "You are invited to “বারান্দা”.");
+  assert.equal(await ana.page.inputValue("#room"), "বারান্দা");
+  await ana.page.fill("#name", "Ana");
+  await ana.page.click("#join .primary");
+  await ana.connected();
+
+  const rahim = await adda.open({ query: link });
+  await logInAtTheDoor(rahim, "রহিম");
+  await rahim.page.click("#join .primary");
+  await rahim.connected();
+  await rahim.say("so here we are");
+  await ana.sees("so here we are");
+
+  const late = await adda.open({ query: link });
+  await late.page.fill("#name", "Karim");
+  await late.page.click("#join .primary");
+  await says(late, "#door-notice", "not valid any more");
+  // What is no invitation is not shown as one.
+  const odd = await adda.open({ query: "#invite=<b>&room=tea" });
+  assert.equal(await odd.page.textContent("#door-notice"), "");
+  assert.equal(await odd.page.evaluate(() => location.hash), "");
+});
+
+scene("a guest who logs in goes on in the room as that person, and what is unsent is neither lost nor sent as theirs", kept(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  await ana.say("as a guest");
+  const { user_id: guest } = await bot.heardText("as a guest");
+  between.closed = true;
+  await between.cut();
+  await ana.disconnected();
+  await ana.say("unsent");
+  await ana.page.locator("#words").pressSequentially("half a thou");
+  await openYou(ana);
+  await ana.page.click("#you-log-in");
+  await ana.page.click("#account-back");
+  await ana.page.click("#you-log-in");
+  await sendAccount(ana, "রহিম", PASSWORD);
+  await hidden(ana, "#you");
+  await backOnline(ana, between);
+  await says(ana, "#pending .state", "it was written as Ana");
+  assert.equal(await ana.page.inputValue("#words"), "half a thou");
+  await ana.say("as myself");
+  const mine = await bot.heardText("as myself");
+  assert.equal(mine.username, "রহিম");
+  assert.notEqual(mine.user_id, guest);
+  assert.deepEqual(bot.texts, ["as a guest", "as myself"]);
+  assert.equal(await ana.page.textContent("#you-open .face"), "র");
+  await openYou(ana);
+  assert.equal(await ana.page.textContent("#you-role"), "Member");
+});
+
+scene("a guest who makes an account of their name takes along what is unsent", kept("--registration", "open"), async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  await ana.say("as a guest");
+  const { user_id: guest } = await bot.heardText("as a guest");
+  between.closed = true;
+  await between.cut();
+  await ana.disconnected();
+  await ana.say("unsent");
+  await openYou(ana);
+  await ana.page.click("#you-register");
+  assert.equal(await ana.page.inputValue("#account-name"), "Ana");
+  await ana.page.fill("#account-password", PASSWORD);
+  await ana.page.press("#account-password", "Enter");
+  await hidden(ana, "#you");
+  await backOnline(ana, between);
+  const sent = await bot.heardText("unsent");
+  assert.equal(sent.username, "Ana");
+  assert.notEqual(sent.user_id, guest);
+  await ana.sees("unsent");
+  assert.equal(await ana.page.locator("#pending .message").count(), 0);
+});
+
+scene("a new password ends the logins elsewhere, where that is told and leads back", refusing(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const bot = await adda.bot("Tomas", "tea");
+  const [here, there] = [await member(adda, "রহিম", "tea"), await member(adda, "রহিম", "tea")];
+  await openYou(here);
+  await here.page.click("#you-change summary");
+  const change = async (old, next) => {
+    await here.page.fill("#you-old", old);
+    await here.page.fill("#you-next", next);
+    await here.page.click("#you-password .primary");
+  };
+  assert.equal(await here.page.getAttribute("#you-old", "autocomplete"), "current-password");
+  assert.equal(await here.page.getAttribute("#you-next", "autocomplete"), "new-password");
+  await change("wrong", NEXT);
+  await says(here, "#you-old-wrong", "not your current password");
+  await change(PASSWORD, "short");
+  await says(here, "#you-next-wrong", "too short");
+  await change(PASSWORD, "password123");
+  await says(here, "#you-next-wrong", "guessed soon");
+  await change(PASSWORD, NEXT);
+  await says(here, "#you-status", "The password is changed.");
+  assert.equal(await here.page.inputValue("#you-next"), "");
+
+  await says(there, "#door-notice", "You have been logged out");
+  assert.equal(await there.page.inputValue("#account-name"), "রহিম");
+  await sendAccount(there, "রহিম", PASSWORD);
+  await says(there, "#account-wrong", "don’t belong together");
+  await sendAccount(there, "রহিম", NEXT);
+  await there.connected();
+  assert.equal(await there.page.textContent("#room-name"), "tea");
+  await there.say("back");
+  await bot.heardText("back");
+  await here.page.keyboard.press("Escape");
+  await here.say("never away");
+  await bot.heardText("never away");
+  assert.deepEqual([...new Set(bot.frames.map(({ username }) => username))], ["Tomas", "রহিম"]);
+});
+
+scene("one sees where one is logged in, and ends it there", refusing(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const phone = "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 Chrome/130.0.0.0 Mobile Safari/537.36 Firefox/130.0";
+  const here = await member(adda, "রহিম", "tea");
+  const there = await member(adda, "রহিম", "tea", { userAgent: phone });
+  for (let i = 0; i < 2; i += 1) await adda.logIn("রহিম", PASSWORD);
+  await adda.operator("", "token", "create", "রহিম", "--label", "tea clock");
+  await openYou(here);
+  const lines = here.page.locator("#you-sessions .session");
+  const count = (n) => here.until((n) => document.querySelectorAll("#you-sessions .session").length === n, n);
+  await count(5);
+  assert.match(await lines.first().textContent(), /Chrome, Linux\s+this one\s+Logged in: Today, .*Last here: Today, /);
+  await lines.filter({ hasText: "Firefox, Android" }).getByRole("button", { name: "End: Firefox, Android" }).click();
+  await says(here, "#you-status", "1 login has ended.");
+  await count(4);
+  await says(there, "#door-notice", "You have been logged out");
+  // Guests are welcome here; whoever was logged in becomes one only by saying so.
+  await there.page.click("#account-back");
+  assert.equal(await there.page.isVisible("#join-as"), false);
+
+  await here.page.click("#you-others");
+  await says(here, "#you-status", "2 logins have ended.");
+  await count(2);
+  await hidden(here, "#you-others");
+  // A program's token is no login of one's own, and is ended for itself.
+  await lines.filter({ hasText: "a program" }).getByRole("button", { name: "End: tea clock" }).click();
+  await count(1);
+
+  await lines.first().getByRole("button").click();
+  await says(here, "#you-sure", "You will be logged out here.");
+  await here.page.click("#you-no");
+  await hidden(here, "#you-sure");
+  await lines.first().getByRole("button").click();
+  await here.page.click("#you-yes");
+  await visible(here, "#join");
+  assert.equal(await sessionCookie(here), undefined);
+  await here.join("Ana", "tea");
+});
+
+scene("more logins are ended than the server takes at once", refusing("--rate", "2/s", "--burst", "2"), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const rahim = await member(adda, "রহিম", "tea");
+  for (let i = 0; i < 5; i += 1) await adda.logIn("রহিম", PASSWORD);
+  await openYou(rahim);
+  await rahim.page.click("#you-others");
+  await says(rahim, "#you-status", "5 logins have ended.");
+  assert.equal(await rahim.page.locator("#you-sessions .session").count(), 1);
+});
+
+scene("whoever logs out is at the door, in every tab, and somebody else can come in", refusing(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const bot = await adda.bot("Tomas", "tea");
+  let between;
+  const rahim = await member(adda, "রহিম", "tea", { prepare: async (page) => (between = await wire(page)) });
+  const tab = await adda.tab(rahim);
+  await enterAs(tab, "tea");
+  between.closed = true;
+  await between.cut();
+  await rahim.disconnected();
+  await rahim.say("unsent");
+  await openYou(rahim);
+  await rahim.page.click("#you-log-out");
+  await says(rahim, "#you-sure", "1 message has not been sent. It stays in this browser until রহিম comes back.");
+  between.closed = false;
+  await rahim.page.click("#you-yes");
+  await visible(rahim, "#join");
+  await says(tab, "#door-notice", "You have been logged out");
+  await rahim.join("Karim", "tea");
+  await says(rahim, "#pending .state", "it was written as রহিম");
+  await rahim.say("a guest");
+  assert.equal((await bot.heardText("a guest")).username, "Karim");
+  await rahim.page.click("#leave");
+  await logInAtTheDoor(rahim, "রহিম");
+  await enterAs(rahim, "tea");
+  assert.equal((await bot.heardText("unsent")).username, "রহিম");
+});
+
+scene("a login that is over before the page is opened again is told, and nobody becomes a guest unasked", refusing(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const bot = await adda.bot("Tomas", "tea");
+  const rahim = await member(adda, "রহিম", "tea");
+  await rahim.page.context().clearCookies();
+  await rahim.page.reload();
+  await says(rahim, "#door-notice", "You have been logged out");
+  assert.equal(await sessionCookie(rahim), undefined);
+  await sendAccount(rahim, "রহিম", PASSWORD);
+  await rahim.connected();
+  assert.deepEqual([...new Set(bot.frames.map(({ username }) => username))], ["Tomas", "রহিম"]);
+});
+
+for (const [how, said, ...words] of [
+  ["by another password", NEXT, "user", "passwd", "রহিম"],
+  ["with the account", "", "user", "remove", "রহিম", "--yes"],
+]) {
+  scene(`a login that the operator has ended ${how} is told when the connection comes back`, { ...refusing(), losesServer: true }, async (adda) => {
+    await adda.account("রহিম", PASSWORD);
+    let between;
+    const rahim = await member(adda, "রহিম", "tea", { prepare: async (page) => (between = await wire(page)) });
+    const { value: former } = await sessionCookie(rahim);
+    await adda.operator(said, ...words);
+    await between.cut();
+    await says(rahim, "#door-notice", "You have been logged out");
+    assert.equal(await rahim.page.inputValue("#account-name"), "রহিম");
+    // A cookie that is over may be left; that of a guest would be a new one.
+    assert.ok([undefined, former].includes((await sessionCookie(rahim))?.value));
+  });
+}
+
+scene("a login in another tab of the browser is told in this one", refusing(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const ana = await adda.enter("Ana", "tea");
+  const tab = await adda.tab(ana);
+  await logInAtTheDoor(tab, "রহিম");
+  await says(ana, "#door-notice", "In this browser you are logged in as রহিম now.");
+  await ana.page.click("#join .primary");
+  await ana.connected();
+  assert.deepEqual(await ana.people(), ["রহিম"]);
+});
+
+scene("a page that opens its connection anew keeps its place, and one that leaves has left", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const ana = await adda.enter("Ana", "tea");
+  await bot.heard(({ type, username }) => type === "join" && username === "Ana");
+  const renewed = ana.page.waitForEvent("websocket");
+  await ana.page.evaluate(() => {
+    window.dispatchEvent(new Event("offline"));
+    window.dispatchEvent(new Event("online"));
+  });
+  await renewed;
+  await ana.connected();
+  await ana.say("here");
+  await bot.heardText("here");
+  const comings = () => bot.frames.filter(({ type }) => type === "join" || type === "leave").map(({ type }) => type);
+  assert.deepEqual(comings(), ["join"]);
+  await ana.page.click("#leave");
+  await bot.heard(({ type }) => type === "leave");
+  assert.deepEqual(comings(), ["join", "leave"]);
+});
+
+scene("the dialog is reached and left by the keyboard, and says everything in Bengali", kept(), async (adda) => {
+  await adda.account("রহিম", PASSWORD, "admin");
+  const rahim = await member(adda, "রহিম", "tea", { viewport: { width: 360, height: 640 } });
+  assert.equal(await rahim.page.isVisible(".bar .lang-switch"), false);
+  await rahim.page.focus("#you-open");
+  await rahim.page.keyboard.press("Enter");
+  const dialog = rahim.page.getByRole("dialog", { name: "Who you are" });
+  await dialog.waitFor();
+  assert.equal(await rahim.page.textContent("#you-role"), "Admin");
+  await rahim.page.locator("#you-sessions .session").waitFor();
+  await rahim.page.keyboard.press("Control+k");
+  assert.equal(await rahim.page.isVisible("#search"), false);
+  await rahim.page.click("#you [data-lang=bn]");
+  await says(rahim, "#you-role", "অ্যাডমিন");
+  await rahim.page.click("#you-change summary");
+  const latin = await rahim.page.evaluate(() =>
+    [...document.querySelectorAll("#you [data-i18n], #you .session .about, #you .session .badge, #you .session button, #you-role")]
+      .filter((element) => element.checkVisibility() && element.lang !== "en")
+      .map((element) => element.textContent)
+      .filter((text) => /[a-z]{2}/i.test(text)),
+  );
+  assert.deepEqual(latin, []);
+  await rahim.page.keyboard.press("Escape");
+  await hidden(rahim, "#you");
+  assert.equal(await rahim.page.evaluate(() => document.activeElement.id), "you-open");
+});
+
+scene("no password, token or invitation is in an address, in the browser's store or in the console", refusing("--registration", "invite"), async (adda) => {
+  await adda.account("admin", PASSWORD, "admin");
+  const token = await adda.logIn("admin", PASSWORD);
+  const { code } = (await adda.rest("POST", "/api/invitations", { body: {}, token })).data;
+  assert.equal((await adda.rest("PATCH", "/api/rooms/attic", { body: { private: true }, token })).status, 200);
+  const attic = (await adda.rest("POST", "/api/invitations", { body: { room: "attic" }, token })).data;
+  const seen = [];
+  const secrets = [PASSWORD, NEXT, code, attic.code];
+  const store = (person) => person.page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, location.href, history.state]));
+  const note = (page) => {
+    page.on("request", (request) => seen.push(request.url(), request.headers().referer ?? ""));
+    page.on("websocket", (socket) => seen.push(socket.url()));
+    page.on("console", (message) => seen.push(message.text()));
+    page.on("response", async (answer) => {
+      const { token } = await answer.json().then(({ data }) => data ?? {}, () => ({}));
+      if (token) secrets.push(token);
+    });
+  };
+  const ana = await adda.open({ query: `#invite=${code}`, prepare: note });
+  await sendAccount(ana, "Mitali", PASSWORD);
+  await says(ana, "#join-as", "Mitali");
+  seen.push(await store(ana));
+  secrets.push((await sessionCookie(ana)).value);
+  await ana.page.evaluate((hash) => (location.hash = hash), `#invite=${attic.code}&room=attic`);
+  await says(ana, "#door-notice", "You are invited to “attic”.");
+  await ana.page.click("#join .primary");
+  await ana.connected();
+  await ana.say("up here");
+  await ana.sees("up here");
+  await openYou(ana);
+  await ana.page.click("#you-change summary");
+  await ana.page.fill("#you-old", PASSWORD);
+  await ana.page.fill("#you-next", NEXT);
+  await ana.page.click("#you-password .primary");
+  await says(ana, "#you-status", "The password is changed.");
+  seen.push(await store(ana));
+  await ana.page.click("#you-log-out");
+  await visible(ana, "#join");
+  await ana.page.click("#join-account");
+  await sendAccount(ana, "Mitali", "not it at all");
+  await says(ana, "#account-wrong", "don’t belong together");
+  await sendAccount(ana, "Mitali", NEXT);
+  await says(ana, "#join-as", "Mitali");
+  secrets.push((await sessionCookie(ana)).value);
+  seen.push(await store(ana));
+  assert.ok(seen.length > 40 && secrets.length >= 6);
+  // The first address is that of the link, whose end no request bears.
+  for (const text of seen) {
+    for (const secret of secrets) assert.ok(!text.includes(secret) && !text.includes(encodeURIComponent(secret)), text);
+  }
+});

@@ -1,0 +1,362 @@
+// Keeping order: what admins can do on the page, and what everybody sees of it.
+
+import assert from "node:assert/strict";
+
+import { PASSWORD, enterWired, scene } from "./support.mjs";
+
+// With a file, since accounts are in it; and whoever asks to be a guest while logged in is refused that.
+const HOUSE = { keepsMuch: true, refuses: true };
+
+// An admin at a page.
+async function host(adda, room, context) {
+  await adda.account("Host", PASSWORD, "admin");
+  const admin = await adda.open(context);
+  await admin.logIn("Host");
+  await admin.join("Host", room);
+  return admin;
+}
+
+const messageWith = (person, text) => person.page.locator("#timeline .message", { hasText: text });
+const memberNamed = (person, name) => person.page.locator("#people .person", { hasText: name });
+const item = (person, words) => person.page.locator(".menu .item", { hasText: words });
+const isVisible = (person, selector) => person.page.locator(selector).isVisible();
+
+// Does something by the menu of a member.
+async function toMember(admin, name, words) {
+  await memberNamed(admin, name).locator(".more").click();
+  await item(admin, words).click();
+}
+
+const answer = (person, words) => person.page.locator(".ask .answers button", { hasText: words }).click();
+const toast = (person, words) => person.page.locator(".toast", { hasText: words });
+const seesNote = (person, words) => person.page.locator("#compose-note", { hasText: words }).waitFor();
+const seesAtDoor = (person, words) => person.page.locator("#door-notice", { hasText: words }).waitFor();
+
+// As the page itself asks.
+const asks = (person, method, path, body) =>
+  person.page.evaluate(async ([method, path, body]) => {
+    const headers = { "Content-Type": "application/json" };
+    const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+    return { status: answer.status, ...(answer.status === 204 ? {} : await answer.json()) };
+  }, [method, path, body]);
+
+scene("only admins are shown what only they may do", HOUSE, async (adda) => {
+  const bot = await adda.bot("Rahim", "tea");
+  bot.say("anybody here?");
+  const ana = await adda.enter("Ana", "tea");
+  await ana.sees("anybody here?");
+  await ana.say("me");
+  await ana.sees("me");
+  const admin = await host(adda, "tea");
+  await admin.sees("anybody here?");
+  for (const [person, isAdmin] of [[ana, false], [admin, true]]) {
+    assert.equal(await isVisible(person, "#order"), isAdmin);
+    assert.equal(await messageWith(person, "anybody here?").locator(".more").isVisible(), isAdmin);
+    assert.equal(await memberNamed(person, "Rahim").locator(".more").isVisible(), isAdmin);
+  }
+  assert.equal(await messageWith(ana, "me").last().locator(".more").isVisible(), true);
+  assert.equal(await memberNamed(admin, "Host").locator(".more").isVisible(), false, "nothing is done to oneself");
+});
+
+scene("a message is deleted for everybody, after one question, and stays deleted", HOUSE, async (adda) => {
+  const bot = await adda.bot("Rahim", "tea");
+  bot.say("buy cheap tea");
+  const ana = await adda.enter("Ana", "tea");
+  await ana.say("what I regret");
+  await ana.sees("what I regret");
+  const admin = await host(adda, "tea");
+  await ana.page.click("#search-open");
+  await ana.page.fill("#search-form input", "tea");
+  await ana.page.locator("#search-found .result", { hasText: "cheap" }).waitFor();
+  await ana.page.keyboard.press("Escape");
+
+  await messageWith(ana, "what I regret").locator(".more").click();
+  await item(ana, "Delete this message").click();
+  assert.match(await ana.page.textContent(".ask"), /for everybody\?.*what I regret/s);
+  await answer(ana, "Cancel");
+  await ana.say("still there");
+  await admin.sees("still there");
+  assert.ok((await admin.messages()).includes("what I regret"));
+
+  await messageWith(ana, "what I regret").locator(".more").click();
+  await item(ana, "Delete this message").click();
+  await answer(ana, "Delete");
+  for (const person of [ana, admin]) await person.sees("This message was deleted.");
+  await messageWith(admin, "buy cheap tea").locator(".more").click();
+  await item(admin, "Delete this message").click();
+  await answer(admin, "Delete");
+  for (const person of [ana, admin]) await person.sees("This message was deleted by Host.");
+  assert.equal(await ana.page.locator("#search-found .result").count(), 0, "it is no more among what was found");
+
+  const late = await adda.enter("Late", "tea", { locale: "bn-BD" });
+  await late.sees("বার্তাটি Host মুছে দিয়েছেন।");
+  await late.sees("বার্তাটি মুছে ফেলা হয়েছে।");
+  await ana.page.reload();
+  await ana.connected();
+  await ana.sees("This message was deleted by Host.");
+  for (const person of [ana, admin, late]) {
+    const text = (await person.messages()).join("\n");
+    assert.doesNotMatch(text, /cheap|regret/);
+    assert.equal(await person.page.locator(".message.deleted .more:visible").count(), 0);
+  }
+});
+
+scene("a deletion moves the mark to resume from, and is no message", HOUSE, async (adda) => {
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  await ana.say("first");
+  await ana.sees("first");
+  const bot = await adda.bot("Rahim", "tea");
+  await messageWith(ana, "first").locator(".more").click();
+  await item(ana, "Delete this message").click();
+  await answer(ana, "Delete");
+  const { id } = await bot.heard(({ type }) => type === "delete");
+  await ana.sees("This message was deleted.");
+  between.cut();
+  await ana.disconnected();
+  await ana.connected();
+  assert.equal(between.addresses.at(-1).searchParams.get("after"), id);
+  assert.equal((await ana.messages()).length, 1);
+});
+
+scene("where the latest is nothing but deletions, what was said before is found", { ...HOUSE, flags: ["--rate", "0"] }, async (adda) => {
+  const bot = await adda.bot("Rahim", "tea");
+  bot.say("the good old days");
+  for (let i = 0; i < 60; i += 1) bot.say(`spam ${i}`);
+  await bot.heardText("spam 59");
+  const admin = await host(adda, "tea");
+  const ids = bot.frames.filter(({ content }) => content.startsWith("spam")).map(({ id }) => id);
+  for (const id of ids) assert.equal((await asks(admin, "DELETE", `api/rooms/tea/messages/${id}`)).status, 204);
+  const ana = await adda.enter("Ana", "tea");
+  await ana.sees("This message was deleted by Host.");
+  await ana.page.locator("#scroller").evaluate((scroller) => scroller.scrollTo(0, 0));
+  await ana.sees("the good old days");
+});
+
+scene("a mute is seen where one writes, is undone at once, and ends by itself", HOUSE, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  const admin = await host(adda, "tea");
+  await ana.page.fill("#words", "what I was about to say");
+  await toMember(admin, "Ana", "1 hour");
+  await seesNote(ana, "You are muted until");
+  assert.equal(await isVisible(ana, "#compose"), false);
+  await ana.page.click(".bar [data-lang=bn]");
+  await seesNote(ana, "পর্যন্ত আপনার লেখা বন্ধ");
+  await ana.page.reload();
+  await ana.connected();
+  await seesNote(ana, "আপনার লেখা বন্ধ");
+  await toast(admin, "Ana is muted until").locator(".undo").click();
+  await toast(admin, "Undone.").waitFor();
+  await ana.page.locator("#compose").waitFor();
+  assert.equal(await ana.page.inputValue("#words"), "what I was about to say");
+  await ana.page.press("#words", "Enter");
+  await admin.sees("what I was about to say");
+
+  const { data } = await asks(ana, "GET", "api/session");
+  await asks(admin, "PUT", `api/users/${data.id}`, { muted_until: new Date(Date.now() + 3_000).toISOString() });
+  await seesNote(ana, "আপনার লেখা বন্ধ");
+  await ana.page.locator("#compose").waitFor();
+  await ana.say("free again");
+  await admin.sees("free again");
+  await toMember(admin, "Ana", "until unmuted");
+  await seesNote(ana, "কোনো অ্যাডমিন আবার লিখতে না দেওয়া পর্যন্ত");
+  await toMember(admin, "Ana", "Let write again");
+  await ana.page.locator("#compose").waitFor();
+});
+
+scene("who is kicked is told at the door, and does not come back by themselves", HOUSE, async (adda) => {
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const admin = await host(adda, "tea");
+  await toMember(admin, "Ana", "Kick out of this room");
+  await answer(admin, "Kick out");
+  await seesAtDoor(ana, "An admin has put you out of “tea”.");
+  await toast(admin, "Ana was kicked out").waitFor();
+  await ana.page.click("#door [data-lang=bn]");
+  await seesAtDoor(ana, "বের করে দিয়েছেন");
+  await ana.page.reload();
+  await ana.page.locator("#door").waitFor();
+  assert.equal(between.attempts, 1);
+  await ana.join("Ana", "tea");
+  assert.equal(await isVisible(ana, "#door"), false);
+});
+
+scene("who is banned is told so and stays out until let in again, a guest's address too", HOUSE, async (adda) => {
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const admin = await host(adda, "tea");
+  await toMember(admin, "Ana", "Ban from the whole house");
+  await admin.page.fill("#ban-reason", "sells tea");
+  await admin.page.check("#ban-address");
+  await answer(admin, "Ban");
+  await seesAtDoor(ana, "You are banned here.");
+  assert.equal(between.attempts, 1);
+  await ana.page.click("#join .primary");
+  await seesAtDoor(ana, "You are banned here.");
+  const other = await adda.open();
+  await other.page.fill("#name", "Ana 2");
+  await other.page.click("#join .primary");
+  await seesAtDoor(other, "You are banned here.");
+  await toast(admin, "Ana is banned.").locator(".undo").click();
+  await toast(admin, "Undone.").waitFor();
+  await other.page.click("#join .primary");
+  await other.connected();
+  await ana.join("Ana", "tea");
+
+  await memberNamed(admin, "Ana").filter({ hasNotText: "2" }).locator(".more").click();
+  await item(admin, "Ban from the whole house").click();
+  await answer(admin, "Ban");
+  await seesAtDoor(ana, "You are banned here.");
+  await admin.page.click("#house");
+  const row = admin.page.locator(".window .rows li", { hasText: "Ana" });
+  await row.locator("button", { hasText: "Let in again" }).click();
+  await admin.page.locator(".window", { hasText: "Nobody is banned." }).waitFor();
+  await ana.join("Ana", "tea");
+});
+
+scene("what the server does not allow is said in words", HOUSE, async (adda) => {
+  await adda.account("Owner", PASSWORD, "admin");
+  const owner = await adda.open({ locale: "bn-BD" });
+  await owner.logIn("Owner");
+  await owner.join("Owner", "tea");
+  const admin = await host(adda, "tea");
+  await toMember(admin, "Owner", "1 hour");
+  await toast(admin, "That can’t be done to an admin.").waitFor();
+  await memberNamed(owner, "Host").locator(".more").click();
+  await item(owner, "নিষিদ্ধ করুন").click();
+  await answer(owner, "নিষিদ্ধ করুন");
+  await owner.page.locator(".ask .wrong", { hasText: "কোনো অ্যাডমিনের বেলায় এটা করা যায় না।" }).waitFor();
+});
+
+scene("a room's name, topic and who may post are seen by everybody at once, and undone", HOUSE, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  const admin = await host(adda, "tea");
+  await admin.page.click("#room-settings");
+  assert.equal(await admin.page.inputValue("#set-name"), "tea");
+  await admin.page.fill("#set-name", "চা-ঘর");
+  await admin.page.fill("#set-topic", "<b>tea</b> and rain");
+  await admin.page.check("[name=set-posting][value=admins]");
+  await admin.page.click(".settings .primary");
+  await seesNote(ana, "Only admins post here.");
+  assert.equal(await isVisible(ana, "#compose"), false);
+  assert.equal(await isVisible(admin, "#compose"), true);
+  for (const person of [ana, admin]) {
+    assert.equal(await person.page.textContent("#room-name"), "চা-ঘর");
+    assert.equal(await person.page.textContent("#topic"), "<b>tea</b> and rain");
+    assert.equal(await person.page.title(), "চা-ঘর · adda");
+  }
+  await ana.page.reload();
+  await ana.connected();
+  await seesNote(ana, "Only admins post here.");
+  assert.equal(await ana.page.textContent("#room-name"), "চা-ঘর");
+  await toast(admin, "settings are saved").locator(".undo").click();
+  await ana.page.locator("#compose").waitFor();
+  assert.equal(await ana.page.textContent("#room-name"), "tea");
+  assert.equal(await isVisible(ana, "#topic"), false);
+});
+
+scene("slow mode is a wait that is counted down, and no error", HOUSE, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  const admin = await host(adda, "tea");
+  await admin.page.click("#room-settings");
+  await admin.page.selectOption("#set-slow", "5");
+  await admin.page.click(".settings .primary");
+  const slow = (words) => ana.page.locator("#slow", { hasText: words }).waitFor();
+  await slow("one message every 5 seconds");
+  await ana.say("one");
+  await slow(/the next message can go out in [345] seconds/);
+  await ana.say("two");
+  await ana.page.locator("#pending .message", { hasText: "Goes out as soon as it may" }).waitFor();
+  await slow(/can go out in 2 seconds/);
+  await admin.sees("two");
+  assert.equal(await ana.page.locator("#pending .message").count(), 0);
+  assert.equal(await isVisible(admin, "#slow"), false);
+  // What is no more to wait for goes at once.
+  await admin.page.click("#room-settings");
+  await admin.page.selectOption("#set-slow", "3600");
+  await admin.page.click(".settings .primary");
+  await slow("59:");
+  await ana.say("three");
+  await ana.page.locator("#pending .message", { hasText: "Goes out as soon as it may" }).waitFor();
+  await toast(admin, "settings are saved").last().locator(".undo").click();
+  await admin.page.click("#room-settings");
+  await admin.page.selectOption("#set-slow", "0");
+  await admin.page.click(".settings .primary");
+  await admin.sees("three");
+});
+
+scene("a private room is entered by invitation alone, and those who are put out are told why", { ...HOUSE, losesServer: true }, async (adda) => {
+  const ana = await adda.enter("Ana", "cellar");
+  const admin = await host(adda, "cellar");
+  await admin.page.click("#room-settings");
+  await admin.page.check("[name=set-access][value=private]");
+  await admin.page.click(".settings .primary");
+  assert.match(await admin.page.textContent(".ask"), /Everybody but you is put out/);
+  await answer(admin, "Make it private");
+  await seesAtDoor(ana, "“cellar” is a private room now.");
+  await admin.page.locator("#room-private").waitFor();
+  await ana.page.click("#join .primary");
+  await seesAtDoor(ana, "You can’t come into “cellar”.");
+
+  await admin.page.click("#room-settings");
+  await admin.page.click(".invitations > .soft");
+  const link = new URL(await admin.page.inputValue(".copy input"));
+  const { invite, room } = Object.fromEntries(new URLSearchParams(link.hash.slice(1)));
+  assert.deepEqual([link.pathname, link.search, room], ["/", "", "cellar"]);
+  await admin.page.click(".copy .soft");
+  await admin.page.locator(".made", { hasText: "Copied." }).waitFor();
+  assert.equal(await admin.page.evaluate(() => String(getSelection()) || document.activeElement.value), link.href);
+  await admin.page.locator(".rows li", { hasText: "for 1 more person" }).waitFor();
+  assert.match(invite, /^\w{64}$/);
+  await ana.page.goto(link.href);
+  await seesAtDoor(ana, "You are invited to “cellar”.");
+  await ana.join("Ana", "cellar");
+  await ana.page.locator("#room-private").waitFor();
+
+  await admin.page.click(".invitations > .soft");
+  await admin.page.locator(".rows li button", { hasText: "Take back" }).click();
+  await admin.page.waitForFunction(() => document.querySelectorAll(".rows li").length === 0);
+});
+
+scene("an announcement is seen in every room for what it is", HOUSE, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  const mitali = await adda.enter("Mitali", "cards", { locale: "bn-BD" });
+  const admin = await host(adda, "tea");
+  await admin.page.click("#house");
+  await admin.page.fill(".announce textarea", "the kitchen closes at ten");
+  await admin.page.click(".announce .primary");
+  await admin.page.locator(".announce", { hasText: "Said in all rooms." }).waitFor();
+  await admin.page.click(".cross");
+  for (const [person, words] of [[ana, "Announcement to all rooms"], [mitali, "সব আসরের জন্য ঘোষণা"], [admin, "Announcement to all rooms"]]) {
+    const said = person.page.locator("#timeline .announcement", { hasText: "the kitchen closes at ten" });
+    await said.locator(".kind", { hasText: words }).waitFor();
+    assert.equal(await said.locator(".who").isVisible(), true);
+    assert.equal(await said.locator(".who").textContent(), "Host");
+  }
+});
+
+scene("all of it can be done by the keyboard, and by touch", HOUSE, async (adda) => {
+  const bot = await adda.bot("Rahim", "tea");
+  bot.say("buy cheap tea");
+  const admin = await host(adda, "tea", { viewport: { width: 360, height: 720 }, hasTouch: true });
+  const more = messageWith(admin, "buy cheap tea").locator(".more");
+  await more.focus();
+  await admin.page.keyboard.press("Enter");
+  await item(admin, "Delete this message").waitFor();
+  await admin.page.keyboard.press("ArrowDown");
+  assert.match(await admin.page.evaluate(() => document.activeElement.textContent), /Mute, kick or ban Rahim/);
+  await admin.page.keyboard.press("Escape");
+  assert.equal(await more.evaluate((button) => button === document.activeElement), true);
+  await admin.page.keyboard.press("Enter");
+  await admin.page.keyboard.press("Enter");
+  // A second Enter does not delete: the question begins with the way out.
+  await admin.page.locator(".ask").waitFor();
+  assert.equal(await admin.page.evaluate(() => document.activeElement.textContent), "Cancel");
+  await admin.page.keyboard.press("Tab");
+  await admin.page.keyboard.press("Enter");
+  await admin.sees("This message was deleted by Host.");
+  await admin.until(() => document.activeElement.matches(".message.deleted"));
+  await admin.page.tap("#people-open");
+  await memberNamed(admin, "Rahim").locator(".more").tap();
+  await item(admin, "Kick out of this room").tap();
+  await admin.page.locator(".ask .primary").tap();
+  await bot.heard(({ type, user_id: id }) => type === "leave" && id === bot.frames[0].user_id);
+  assert.equal(await admin.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true);
+});
