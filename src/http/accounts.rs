@@ -33,7 +33,7 @@ use crate::store::accounts::{
 const HASH_WAIT: Duration = Duration::from_secs(10);
 
 /// `GET /api/about`: what a page must know to show the ways in, and says of nobody anything.
-pub(super) fn about(request: &Request<'_>) -> Reply {
+pub(super) fn about(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
     struct About {
         accounts: &'static str,
@@ -41,17 +41,7 @@ pub(super) fn about(request: &Request<'_>) -> Reply {
     }
     let Context { door, policy, .. } = request.context;
     let (accounts, registration) = (door.accounts().as_str(), policy.registration.as_str());
-    Reply::json(&Data { data: About { accounts, registration } })
-}
-
-/// `POST /api/accounts`
-pub(super) fn register(request: &Request<'_>) -> Reply {
-    registering(request).unwrap_or_else(Reply::from)
-}
-
-/// `PUT /api/account/password`
-pub(super) fn change_password(request: &Request<'_>) -> Reply {
-    changing_password(request).unwrap_or_else(Reply::from)
+    Ok(Reply::json(&Data { data: About { accounts, registration } }))
 }
 
 /// The tries that are remembered, for a moment.
@@ -217,7 +207,8 @@ fn logged_in(
     welcome(context, &account, &begun, place)
 }
 
-fn registering(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `POST /api/accounts`
+pub(super) fn register(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -277,7 +268,8 @@ fn registered(
     welcome(context, &account, &begun, place)
 }
 
-fn changing_password(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `PUT /api/account/password`
+pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {

@@ -21,32 +21,8 @@ use crate::protocol::{self, Body, ClientFrame, ErrorCode, Rejected};
 use crate::role::Posting;
 use crate::store::accounts::{self, RoomSettings};
 
-/// `GET /api/rooms?limit=N&after=ID`
-pub fn rooms(request: &Request<'_>) -> Reply {
-    listing(request).unwrap_or_else(Reply::from)
-}
-
-/// `GET /api/rooms/{id}`
-pub fn room(request: &Request<'_>) -> Reply {
-    detail(request).unwrap_or_else(Reply::from)
-}
-
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
-pub fn messages(request: &Request<'_>) -> Reply {
-    history(request).unwrap_or_else(Reply::from)
-}
-
-/// `POST /api/rooms/{id}/messages`
-pub fn post(request: &Request<'_>) -> Reply {
-    posted(request).unwrap_or_else(Reply::from)
-}
-
-/// `DELETE /api/rooms/{id}/messages/{message}`
-pub fn take_back(request: &Request<'_>) -> Reply {
-    taken_back(request).unwrap_or_else(Reply::from)
-}
-
-fn history(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn messages(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
     struct Page<'a> {
         data: Vec<&'a RawValue>,
@@ -83,7 +59,8 @@ fn history(request: &Request<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(&Page { data, next }))
 }
 
-fn posted(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `POST /api/rooms/{id}/messages`
+pub(super) fn post(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Deserialize)]
     struct Named {
         username: Option<String>,
@@ -150,7 +127,8 @@ pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Nonce>, Ap
     key.map_err(|error| ApiError::Name("Idempotency-Key", error))
 }
 
-fn taken_back(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `DELETE /api/rooms/{id}/messages/{message}`
+pub(super) fn take_back(request: &Request<'_>) -> Result<Reply, ApiError> {
     let room = room_at(request, 2)?;
     let actor = actor(request, Some(&room))?;
     actor.may(Action::Enter)?;
@@ -174,7 +152,8 @@ fn raw(json: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(json).ok()
 }
 
-fn listing(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `GET /api/rooms?limit=N&after=ID`
+pub(super) fn rooms(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
     struct Page {
         data: Vec<RoomSummary>,
@@ -265,7 +244,8 @@ fn found(request: &Request<'_>, id: RoomId, settings: &RoomSettings) -> Result<R
     Ok(room)
 }
 
-fn detail(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `GET /api/rooms/{id}`
+pub(super) fn room(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
     struct Found<'a> {
         data: Room<'a>,

@@ -12,6 +12,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 
+use super::error::ApiError;
 use super::{Reply, Request};
 use crate::config::split_host;
 
@@ -97,11 +98,8 @@ fn find(path: &str) -> Option<&'static Asset> {
 }
 
 /// Answers with the file of a path, or that the client has it already.
-pub fn get(request: &Request<'_>) -> Reply {
-    match find(request.path) {
-        Some(asset) => asset.reply(request),
-        None => Reply::not_found(),
-    }
+pub(super) fn get(request: &Request<'_>) -> Result<Reply, ApiError> {
+    Ok(find(request.path).map_or_else(Reply::not_found, |asset| asset.reply(request)))
 }
 
 impl Asset {
@@ -173,7 +171,7 @@ mod tests {
 
     fn get_with(path: &str, headers: &[(&str, &str)]) -> Reply {
         let headers = crate::http::tests::headers(headers);
-        get(&request(path, &headers, &Rooms::default()))
+        get(&request(path, &headers, &Rooms::default())).unwrap()
     }
 
     #[test]

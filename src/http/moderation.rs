@@ -27,56 +27,7 @@ use crate::store::accounts::{self as kept, Accepted, Ban, Banned, Invitation, Ne
 const DAY_MS: u64 = 86_400_000;
 
 /// `PATCH /api/rooms/{id}`
-pub(super) fn set_room(request: &Request<'_>) -> Reply {
-    room_set(request).unwrap_or_else(Reply::from)
-}
-
-/// `POST /api/rooms/{id}/members`
-pub(super) fn become_member(request: &Request<'_>) -> Reply {
-    became_member(request).unwrap_or_else(Reply::from)
-}
-
-/// `DELETE /api/rooms/{id}/members/{user}`
-pub(super) fn kick(request: &Request<'_>) -> Reply {
-    kicked(request).unwrap_or_else(Reply::from)
-}
-
-/// `PUT /api/users/{id}`
-pub(super) fn restrain(request: &Request<'_>) -> Reply {
-    restrained(request).unwrap_or_else(Reply::from)
-}
-
-/// `GET /api/bans`
-pub(super) fn bans(request: &Request<'_>) -> Reply {
-    banned(request).unwrap_or_else(Reply::from)
-}
-
-/// `DELETE /api/bans/{address}`
-pub(super) fn readmit(request: &Request<'_>) -> Reply {
-    readmitted(request).unwrap_or_else(Reply::from)
-}
-
-/// `POST /api/announcements`
-pub(super) fn announce(request: &Request<'_>) -> Reply {
-    announced(request).unwrap_or_else(Reply::from)
-}
-
-/// `POST /api/invitations`
-pub(super) fn invite(request: &Request<'_>) -> Reply {
-    invited(request).unwrap_or_else(Reply::from)
-}
-
-/// `GET /api/invitations?room=R`
-pub(super) fn invitations(request: &Request<'_>) -> Reply {
-    invitations_listed(request).unwrap_or_else(Reply::from)
-}
-
-/// `DELETE /api/invitations/{id}`
-pub(super) fn uninvite(request: &Request<'_>) -> Reply {
-    uninvited(request).unwrap_or_else(Reply::from)
-}
-
-fn room_set(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn set_room(request: &Request<'_>) -> Result<Reply, ApiError> {
     let room = room_at(request, 0)?;
     let mut actor = actor(request, Some(&room))?;
     actor.may(Action::SetRoom)?;
@@ -84,7 +35,8 @@ fn room_set(request: &Request<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(&Data { data: settings.shown(&room) }))
 }
 
-fn became_member(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `POST /api/rooms/{id}/members`
+pub(super) fn become_member(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -122,7 +74,8 @@ fn became_member(request: &Request<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(&Data { data: settings.shown(&room) }))
 }
 
-fn kicked(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `DELETE /api/rooms/{id}/members/{user}`
+pub(super) fn kick(request: &Request<'_>) -> Result<Reply, ApiError> {
     let room = room_at(request, 2)?;
     let mut actor = actor(request, Some(&room))?;
     actor.may_to_others(Action::Kick)?;
@@ -135,7 +88,8 @@ fn user_at(request: &Request<'_>) -> Result<UserId, ApiError> {
     Uuid::try_parse(request.item()).map(UserId).map_err(|_| ApiError::NotFound)
 }
 
-fn restrained(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `PUT /api/users/{id}`
+pub(super) fn restrain(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
     struct Shown {
         id: UserId,
@@ -150,7 +104,8 @@ fn restrained(request: &Request<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(&Data { data: Shown { id, muted_until, banned } }))
 }
 
-fn readmitted(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `DELETE /api/bans/{address}`
+pub(super) fn readmit(request: &Request<'_>) -> Result<Reply, ApiError> {
     let mut actor = actor(request, None)?;
     actor.may_to_others(Action::Ban)?;
     let text = unescape(request.item()).map_err(|_| ApiError::NotFound)?;
@@ -168,7 +123,8 @@ fn readmitted(request: &Request<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::empty(204))
 }
 
-fn banned(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `GET /api/bans`
+pub(super) fn bans(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
     struct Line {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -198,7 +154,8 @@ fn banned(request: &Request<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(&Data { data: lines }))
 }
 
-fn announced(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `POST /api/announcements`
+pub(super) fn announce(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -235,7 +192,8 @@ fn may_invite(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, Api
     Ok(actor)
 }
 
-fn invited(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `POST /api/invitations`
+pub(super) fn invite(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -275,7 +233,8 @@ fn invited(request: &Request<'_>) -> Result<Reply, ApiError> {
     Ok(Reply { status: 201, ..Reply::json(&Data { data }) })
 }
 
-fn invitations_listed(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `GET /api/invitations?room=R`
+pub(super) fn invitations(request: &Request<'_>) -> Result<Reply, ApiError> {
     let room = request.query_value("room").transpose()?.map(|room| RoomId::parse(&room));
     let room = room.transpose().map_err(|_| ApiError::NoRoom)?;
     may_invite(request, room.as_ref())?;
@@ -292,7 +251,8 @@ fn invitations_listed(request: &Request<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(&Data { data: shown.collect::<Vec<_>>() }))
 }
 
-fn uninvited(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `DELETE /api/invitations/{id}`
+pub(super) fn uninvite(request: &Request<'_>) -> Result<Reply, ApiError> {
     let key = request.item().parse().map_err(|_| ApiError::NotFound)?;
     let registry = request.context.door.registry();
     let found = registry.read(|connection| kept::invitation(connection, key, &Timestamp::now()))?;

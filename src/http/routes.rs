@@ -1,5 +1,6 @@
 //! Which handler a request is for, and which pages may have its answer.
 
+use super::error::ApiError;
 use super::reply::Reply;
 use super::{Request, accounts, api, assets, moderation, sessions};
 
@@ -44,7 +45,7 @@ impl Paths {
     }
 }
 
-type Handler = fn(&Request<'_>) -> Reply;
+type Handler = fn(&Request<'_>) -> Result<Reply, ApiError>;
 
 /// What can be done at some paths. HEAD goes with GET, OPTIONS with everything.
 struct Route {
@@ -142,7 +143,7 @@ pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
     };
     let handled_as = if method == "HEAD" { "GET" } else { method };
     let reply = if let Some((_, handler)) = route.methods.iter().find(|(name, _)| *name == handled_as) {
-        handler(request)
+        handler(request).unwrap_or_else(Reply::from)
     } else {
         let allowed = Route::allowed([route]);
         if method == "OPTIONS" {
@@ -184,14 +185,12 @@ fn shared(reply: Reply, method: &str, route: &Route, request: &Request<'_>) -> R
 }
 
 /// Says that it is well only if the hub and the store say anything at all.
-fn healthz(request: &Request<'_>) -> Reply {
-    if request.context.directory.rooms(None, 1).is_err() {
-        return Reply::problem(503, "the server is busy", "busy").with("Retry-After", "1");
-    }
-    Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..])
+fn healthz(request: &Request<'_>) -> Result<Reply, ApiError> {
+    request.context.directory.rooms(None, 1)?;
+    Ok(Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..]))
 }
 
-fn metrics(request: &Request<'_>) -> Reply {
+fn metrics(request: &Request<'_>) -> Result<Reply, ApiError> {
     let text = request.context.metrics.render().into_bytes();
-    Reply::new(200, "text/plain; version=0.0.4", text)
+    Ok(Reply::new(200, "text/plain; version=0.0.4", text))
 }

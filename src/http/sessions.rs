@@ -19,30 +19,20 @@ use crate::role::Role;
 use crate::store::TokenHash;
 use crate::store::accounts::{self as kept, NewSession, Session, SessionKey, SessionKind};
 
-/// `POST /api/session`
-pub(super) fn begin(request: &Request<'_>) -> Reply {
-    begun(request).unwrap_or_else(Reply::from)
-}
-
 /// `GET /api/session`
-pub(super) fn who(request: &Request<'_>) -> Reply {
-    found(request).unwrap_or_else(|error| without_cookie(request, error))
+pub(super) fn who(request: &Request<'_>) -> Result<Reply, ApiError> {
+    Ok(found(request).unwrap_or_else(|error| without_cookie(request, error)))
 }
 
 /// `DELETE /api/session`
-pub(super) fn end(request: &Request<'_>) -> Reply {
-    ended(request, None).unwrap_or_else(|error| without_cookie(request, error))
-}
-
-/// `GET /api/sessions`
-pub(super) fn list(request: &Request<'_>) -> Reply {
-    listed(request).unwrap_or_else(Reply::from)
+pub(super) fn end(request: &Request<'_>) -> Result<Reply, ApiError> {
+    Ok(ended(request, None).unwrap_or_else(|error| without_cookie(request, error)))
 }
 
 /// `DELETE /api/sessions/{id}`
-pub(super) fn end_one(request: &Request<'_>) -> Reply {
-    let key = request.item().parse().map(SessionKey).map_err(|_| ApiError::NotFound);
-    key.and_then(|key| ended(request, Some(key))).unwrap_or_else(Reply::from)
+pub(super) fn end_one(request: &Request<'_>) -> Result<Reply, ApiError> {
+    let key = request.item().parse().map(SessionKey).map_err(|_| ApiError::NotFound)?;
+    ended(request, Some(key))
 }
 
 /// A session as its owner is told of it.
@@ -76,7 +66,8 @@ pub(super) struct Data<T> {
     pub(super) data: T,
 }
 
-fn begun(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `POST /api/session`
+pub(super) fn begin(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -200,7 +191,8 @@ pub(super) fn close_connections(context: &Context<'_>, key: SessionKey, guest: O
     Ok(())
 }
 
-fn listed(request: &Request<'_>) -> Result<Reply, ApiError> {
+/// `GET /api/sessions`
+pub(super) fn list(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
     struct Line<'a> {
         id: i64,
