@@ -378,7 +378,7 @@ mod tests {
         let (mut stream, mut far) = pair();
         far.write_all(&vec![0; READ_AHEAD_BYTES + 20]).unwrap();
         let mut buffer = [0; 10];
-        stream.read(&mut buffer).unwrap();
+        assert_eq!(stream.read(&mut buffer).unwrap(), 10);
         stream.message_came();
         stream.set_in_hand(true);
         let taken: usize = std::iter::from_fn(|| stream.read(&mut buffer).ok()).sum();
