@@ -80,7 +80,8 @@ pub struct Head {
     version: Version,
     host: Option<Box<str>>,
     framing: Framing,
-    bytes: Box<[u8]>,
+    /// Allocated for [`BUFFER_BYTES_MIN`] at least.
+    bytes: Vec<u8>,
     fields: Box<[Field]>,
 }
 
@@ -230,13 +231,17 @@ pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
         };
         fields.push(Field { name: span(name), value: span(value) });
     }
+    // A small piece of memory that a thread frees stays the thread's (glibc keeps up to seven of each size), so all that a
+    // head has of those lies unused while the connection lives. A large one is anybody's again.
+    let mut bytes = Vec::with_capacity(lines.at.max(BUFFER_BYTES_MIN));
+    bytes.extend_from_slice(&input[..lines.at]);
     let mut head = Head {
         method: method.into(),
         target: target.into(),
         version,
         host: None,
         framing: Framing::None,
-        bytes: input[..lines.at].into(),
+        bytes,
         fields: fields.into(),
     };
     head.framing = framing(&head)?;

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -265,16 +266,24 @@ fn known(connection: &Connection, token: Option<&str>, address: IpAddr, now: &Ti
 /// The door of connections that stay: a thread that looks up who comes, so that the stack that a search takes is not
 /// kept by each connection's thread for as long as it lives. Cloning gives another handle of the same.
 #[derive(Debug, Clone)]
-pub struct Doorkeeper(Sender<Box<Knock>>);
+pub struct Doorkeeper(Sender<Arc<Knock>>);
 
+/// Somebody at the door, and what they are told. One piece of memory, as whoever knocks keeps what is freed of it for
+/// as long as their connection lives.
 #[derive(Debug)]
 struct Knock {
     token: Option<Box<str>>,
     asked: Username,
     address: IpAddr,
     room: RoomId,
-    /// Has room for the answer.
-    answer: Sender<Result<Identity, Denied>>,
+    answer: Mutex<Option<Result<Identity, Denied>>>,
+    answered: Condvar,
+}
+
+impl Knock {
+    fn answer(&self) -> MutexGuard<'_, Option<Result<Identity, Denied>>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Doorkeeper {
@@ -283,16 +292,16 @@ impl Doorkeeper {
     /// # Errors
     /// Where the system gives no thread.
     pub fn start(door: Door) -> io::Result<Self> {
-        let (knocks, knocked) = bounded::<Box<Knock>>(KNOCKS_WAITING_MAX);
+        let (knocks, knocked) = bounded::<Arc<Knock>>(KNOCKS_WAITING_MAX);
         let builder = thread::Builder::new().name("door".into()).stack_size(STORE_STACK_BYTES);
         builder.spawn(move || {
             let _vital = Vital("door");
             for knock in knocked {
-                let Knock { token, asked, address, room, answer } = *knock;
-                let admitted = door.let_in(token.as_deref(), asked, address);
-                let admitted = admitted.and_then(|identity| door.enter(&identity, &room).map(|()| identity));
+                let admitted = door.let_in(knock.token.as_deref(), knock.asked.clone(), knock.address);
+                let admitted = admitted.and_then(|identity| door.enter(&identity, &knock.room).map(|()| identity));
+                *knock.answer() = Some(admitted);
                 // Whoever knocked waits for it, or has gone.
-                drop(answer.try_send(admitted));
+                knock.answered.notify_one();
             }
         })?;
         Ok(Self(knocks))
@@ -310,12 +319,20 @@ impl Doorkeeper {
         address: IpAddr,
         room: &RoomId,
     ) -> Result<Identity, Denied> {
-        let (answer, answered) = bounded(1);
+        let knock = Arc::new(Knock {
+            token: token.map(Into::into),
+            asked: asked.clone(),
+            address,
+            room: room.clone(),
+            answer: Mutex::default(),
+            answered: Condvar::new(),
+        });
         let deadline = Instant::now() + DOOR_ANSWER_WAIT;
-        let (asked, room) = (asked.clone(), room.clone());
-        let knock = Box::new(Knock { token: token.map(Into::into), asked, address, room, answer });
-        self.0.send_deadline(knock, deadline).map_err(|_| Denied::Busy)?;
-        answered.recv_deadline(deadline).unwrap_or(Err(Denied::Busy))
+        self.0.send_deadline(Arc::clone(&knock), deadline).map_err(|_| Denied::Busy)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waited = knock.answered.wait_timeout_while(knock.answer(), left, |answer| answer.is_none());
+        let (mut answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        answer.take().unwrap_or(Err(Denied::Busy))
     }
 }
 

@@ -13,8 +13,10 @@ pub const HEADERS_MAX: usize = 100;
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a WebSocket frame's payload, and of a whole message however it is cut up.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// What a session reads from its socket at once.
-pub const READ_BUFFER_BYTES: usize = 2 * 1024;
+/// What a session reads into when it has waited, and keeps for as long as it lives.
+pub const READ_BUFFER_BYTES: usize = 512;
+/// What it reads at once where there is more than that.
+pub const READ_AHEAD_BYTES: usize = 4 * 1024;
 
 /// Characters of a room's id.
 pub const ROOM_CHARS_MAX: usize = 64;
@@ -96,7 +98,7 @@ pub const MAPS_PER_THREAD: u64 = 5;
 
 const _: () = assert!((3 * RELAYS_MAX + REFUSED_MAX) as u64 + 16 <= DESCRIPTORS_RESERVED);
 const _: () = assert!(HEAD_BYTES_MAX <= STACK_BYTES / 4);
-const _: () = assert!(READ_BUFFER_BYTES <= MESSAGE_BYTES_MAX);
+const _: () = assert!(READ_BUFFER_BYTES <= READ_AHEAD_BYTES && READ_AHEAD_BYTES <= MESSAGE_BYTES_MAX);
 
 /// Commands that wait for the hub. Each carries at most `FRAMES_PER_COMMAND_MAX` frames and about
 /// `MESSAGE_BYTES_MAX` of text, twice that at the worst, so this queue holds 32 MiB; a session that finds it full waits,

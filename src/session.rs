@@ -4,7 +4,7 @@
 //! goes to the hub as a command, the protocol's own pongs and close replies too.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, Cursor, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,6 +34,9 @@ use crate::ws::{self, CloseReason, Stream};
 
 /// What an address hears that opens more WebSockets than it may.
 const TOO_MANY_HANDSHAKES: &str = "this address opens too many connections at once; try again in a moment";
+
+/// The answer to a handshake, whose key has 28 characters.
+const ACCEPTED_BYTES_MAX: usize = 160;
 
 /// Whether a request's path is one of the ways in to a WebSocket.
 #[must_use]
@@ -73,7 +76,7 @@ pub struct Context {
     /// The way to the hub.
     pub commands: Sender<Command>,
     /// Makes a session's decoder; [`chat`] but where the protocol itself is tested.
-    pub decoder: fn(Limits, Pace) -> Box<dyn Decoder>,
+    pub decoder: fn(&Limits, Pace) -> Box<dyn Decoder + '_>,
     /// Who is let in.
     pub door: Doorkeeper,
     /// Pages that may connect besides our own.
@@ -106,18 +109,18 @@ pub fn serve(
 /// The handshake, in frames of its own: what it needs of the stack is not kept while the session lives, and no step of it
 /// stands upon another's.
 #[inline(never)]
-fn open(
+fn open<'a>(
     socket: &Arc<TcpStream>,
     head: Head,
     connection: ConnectionId,
     client: Client,
-    context: &Context,
-) -> Option<(Box<Connect>, Box<dyn Decoder>)> {
+    context: &'a Context,
+) -> Option<(Box<Connect>, Box<dyn Decoder + 'a>)> {
     match ask(socket, &head, connection, client, context) {
         Ok((connect, accept_key)) => {
             accept(socket, &accept_key)?;
             let pace = context.paces.of_user(connect.person.id, client.address, Instant::now());
-            Some((connect, (context.decoder)(context.limits, pace)))
+            Some((connect, (context.decoder)(&context.limits, pace)))
         }
         Err(refused) => {
             refuse(socket, &head, &refused, context);
@@ -174,11 +177,15 @@ fn connect(
 
 #[inline(never)]
 fn accept(mut socket: &TcpStream, accept_key: &str) -> Option<()> {
-    let response = format!(
+    let mut response = Cursor::new([0; ACCEPTED_BYTES_MAX]);
+    write!(
+        response,
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept_key}\r\n\r\n"
-    );
-    socket.write_all(response.as_bytes()).ok()
+    )
+    .ok()?;
+    let length = usize::try_from(response.position()).ok()?;
+    socket.write_all(&response.get_ref()[..length]).ok()
 }
 
 #[inline(never)]
@@ -336,21 +343,21 @@ pub trait Decoder {
 
 /// The chat's own decoder.
 #[must_use]
-pub fn chat(limits: Limits, pace: Pace) -> Box<dyn Decoder> {
+pub fn chat(limits: &Limits, pace: Pace) -> Box<dyn Decoder + '_> {
     Box::new(Chat::new(limits, pace))
 }
 
 /// JSON or plain text, at a bounded rate.
-struct Chat {
-    limits: Limits,
+struct Chat<'a> {
+    limits: &'a Limits,
     /// Shared with the user's other connections.
     pace: Pace,
     /// Pings and pongs are this connection's own.
     controls: TokenBucket,
 }
 
-impl Chat {
-    fn new(limits: Limits, pace: Pace) -> Self {
+impl<'a> Chat<'a> {
+    fn new(limits: &'a Limits, pace: Pace) -> Self {
         let controls = TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now());
         Self { limits, pace, controls }
     }
@@ -387,9 +394,9 @@ impl Chat {
     }
 }
 
-impl Decoder for Chat {
+impl Decoder for Chat<'_> {
     fn text(&mut self, text: &str) -> Inbound {
-        let decoded = protocol::decode(text, &self.limits);
+        let decoded = protocol::decode(text, self.limits);
         self.checked(decoded)
     }
 
@@ -422,7 +429,7 @@ fn run(
     socket: Arc<TcpStream>,
     early: Vec<u8>,
     connection: ConnectionId,
-    mut decoder: Box<dyn Decoder>,
+    mut decoder: Box<dyn Decoder + '_>,
     context: &Context,
 ) {
     let Context { commands, limits, metrics, .. } = context;
@@ -443,7 +450,7 @@ fn converse(
     early: Vec<u8>,
     connection: ConnectionId,
     commands: &Sender<Command>,
-    decoder: &mut dyn Decoder,
+    decoder: &mut (dyn Decoder + '_),
 ) -> Option<DropReason> {
     let mut socket = ws::accept(stream, early);
     let mut in_hand = InHand::default();
@@ -646,7 +653,7 @@ mod tests {
     fn going_on_after_refusals_is_abuse() {
         let limits = Limits { rate_per_s: 1, rate_burst: 2, ..Limits::default() };
         let pace = Paces::new(&limits).of_user(UserId(Uuid::nil()), CLIENT.address, Instant::now());
-        let mut chat = Chat::new(limits, pace);
+        let mut chat = Chat::new(&limits, pace);
         assert!(matches!(chat.text("one"), Inbound::Frame(_)));
         assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
         let Inbound::Rejected(limited) = chat.text(r#"{"type":"typing","nonce":"n"}"#) else { panic!("not limited") };

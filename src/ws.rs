@@ -2,16 +2,18 @@
 //!
 //! Frames from a server bear no mask (section 5.1), so the same bytes serve every member of a room.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tungstenite::protocol::{Role, WebSocketConfig};
 
-use crate::limits::{MESSAGE_BYTES_MAX, READ_BUFFER_BYTES};
+use crate::limits::{MESSAGE_BYTES_MAX, READ_AHEAD_BYTES, READ_BUFFER_BYTES};
 
 /// A whole text frame begins with this, FIN and opcode 1 (section 5.2).
 const TEXT: u8 = 0x81;
@@ -118,15 +120,20 @@ pub fn frame_end(bytes: &[u8], sent: usize) -> usize {
 /// Reading has one deadline for a whole message, however it trickles in, and never blocks while messages are
 /// in hand that the hub should get first. Writing goes into a buffer: the hub alone writes to sockets, and gets
 /// the pongs and close replies that `read` makes from [`take_written`](Self::take_written).
+///
+/// What a quiet connection keeps to read into is small. One that has more to say than fits there is read ahead, into memory
+/// that is given back before anything is waited for.
 #[derive(Debug)]
 pub struct Stream {
     socket: Arc<TcpStream>,
+    /// What was read and is not taken yet.
+    ahead: VecDeque<u8>,
     written: Vec<u8>,
     /// How long a message may take.
     deadline: Duration,
     /// Whether a read must return at once rather than wait.
     in_hand: bool,
-    /// Whether the last read took all there was.
+    /// Whether the last look at the socket took all there was.
     drained: bool,
     /// Bytes and reads since the last whole message, and when the first wait for the rest began.
     bytes_of_message: usize,
@@ -147,10 +154,11 @@ impl Stream {
         socket.set_read_timeout(Some(deadline))?;
         Ok(Self {
             socket,
+            ahead: VecDeque::new(),
             written: Vec::new(),
             deadline,
             in_hand: false,
-            drained: false,
+            drained: true,
             bytes_of_message: 0,
             waiting_since: None,
             timeout_short: false,
@@ -182,12 +190,34 @@ impl Stream {
         self.in_hand = in_hand;
     }
 
-    /// Sees to the bound on what a message takes around its payload, then waits no longer than it may.
-    fn prepare_read(&mut self) -> io::Result<()> {
-        if self.bytes_of_message > RAW_BYTES_PER_MESSAGE_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
+    /// Takes what the socket has beyond a full buffer, without waiting for it.
+    fn read_ahead(&mut self) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(READ_AHEAD_BYTES);
+        match recv(&*self.socket, spare_capacity(&mut bytes), RecvFlags::DONTWAIT) {
+            // The end is seen again by the read that waits.
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
-        if self.in_hand { Ok(()) } else { self.prepare_wait() }
+        self.drained = bytes.len() < READ_AHEAD_BYTES;
+        self.ahead = bytes.into();
+        Ok(())
+    }
+
+    /// Waits for what comes next.
+    fn wait(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.ahead = VecDeque::new();
+        self.prepare_wait()?;
+        loop {
+            match recv(&*self.socket, &mut *buffer, RecvFlags::empty()) {
+                Ok((count, _)) => {
+                    self.drained = count < buffer.len();
+                    return Ok(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Sets the socket's time-out to what is left for a message that has begun, or back to the full time.
@@ -213,26 +243,25 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // What was written goes out before anything is waited for. With messages in hand one more look at the
-        // socket is enough: what it has may be part of a long message, or of none at all.
-        if !self.written.is_empty() || (self.in_hand && (self.drained || self.bytes_of_message > 0)) {
+        // What was written goes out before anything is waited for.
+        if !self.written.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let flags = if self.in_hand { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-        self.prepare_read()?;
-        loop {
-            match recv(&*self.socket, &mut *buffer, flags) {
-                Ok((count, _)) => {
-                    self.drained = count < buffer.len();
-                    self.bytes_of_message += count;
-                    return Ok(count);
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if self.in_hand => return Err(io::ErrorKind::WouldBlock.into()),
-                Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
-                Err(error) => return Err(error.into()),
-            }
+        if self.bytes_of_message > RAW_BYTES_PER_MESSAGE_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
         }
+        // With messages in hand one more look at the socket is enough: what it has may be part of a long message, or of
+        // none at all.
+        if self.ahead.is_empty() && !self.drained && !(self.in_hand && self.bytes_of_message > 0) {
+            self.read_ahead()?;
+        }
+        let count = match (self.ahead.is_empty(), self.in_hand) {
+            (false, _) => self.ahead.read(buffer)?,
+            (true, true) => return Err(io::ErrorKind::WouldBlock.into()),
+            (true, false) => self.wait(buffer)?,
+        };
+        self.bytes_of_message += count;
+        Ok(count)
     }
 }
 
@@ -262,6 +291,8 @@ pub fn accept(stream: Stream, early: Vec<u8>) -> tungstenite::WebSocket<Stream> 
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -298,6 +329,60 @@ mod tests {
             assert!(bytes.len() <= 127);
             assert_eq!(bytes[2..4], reason.code.to_be_bytes());
         }
+    }
+
+    fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        (Stream::new(Arc::new(near), Duration::from_secs(10)).unwrap(), far)
+    }
+
+    #[test]
+    fn what_a_small_buffer_does_not_hold_is_read_ahead_and_nothing_is_kept_of_it() {
+        let (mut stream, mut far) = pair();
+        let sent: Vec<u8> = (0..3 * READ_AHEAD_BYTES).map(|n| n as u8).collect();
+        far.write_all(&sent).unwrap();
+        let mut buffer = [0; 10];
+        let mut got = Vec::new();
+        while got.len() < sent.len() {
+            let count = stream.read(&mut buffer).unwrap();
+            got.extend_from_slice(&buffer[..count]);
+            stream.message_came();
+        }
+        assert!(got == sent, "the bytes differ");
+        stream.set_in_hand(true);
+        assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        stream.set_in_hand(false);
+        far.write_all(b"more").unwrap();
+        assert_eq!(stream.read(&mut buffer).unwrap(), 4);
+        assert_eq!(stream.ahead.capacity(), 0);
+    }
+
+    #[test]
+    fn the_end_is_seen_behind_a_full_buffer() {
+        let (mut stream, mut far) = pair();
+        far.write_all(b"0123456789").unwrap();
+        drop(far);
+        let mut buffer = [0; 10];
+        assert_eq!(stream.read(&mut buffer).unwrap(), 10);
+        stream.message_came();
+        stream.set_in_hand(true);
+        assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        stream.set_in_hand(false);
+        assert_eq!(stream.read(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn messages_in_hand_do_not_wait_for_a_long_one() {
+        let (mut stream, mut far) = pair();
+        far.write_all(&vec![0; READ_AHEAD_BYTES + 20]).unwrap();
+        let mut buffer = [0; 10];
+        assert_eq!(stream.read(&mut buffer).unwrap(), 10);
+        stream.message_came();
+        stream.set_in_hand(true);
+        let taken: usize = std::iter::from_fn(|| stream.read(&mut buffer).ok()).sum();
+        assert_eq!(taken, READ_AHEAD_BYTES);
     }
 
     #[test]

@@ -270,7 +270,8 @@ impl State {
             session,
             network,
             home: home.clone(),
-            subscriptions: Vec::new(),
+            // Most are in no other room.
+            subscriptions: Vec::with_capacity(1),
             token,
             gone: false,
         };

@@ -108,7 +108,8 @@ impl Crowd {
     }
 
     /// Joins everybody, and waits until each room is settled: its first member says a marker when all are in, and
-    /// what follows the marker is the same for everyone.
+    /// what follows the marker is the same for everyone. A handshake that is done is not enough for that: whoever is in
+    /// has been welcomed.
     ///
     /// # Errors
     /// Where somebody is not let in, or the marker does not come to all of its room.
@@ -121,11 +122,15 @@ impl Crowd {
             self.add(member)?;
             self.keep_up(at)?;
         }
+        let all = self.members.len();
+        if !self.turn_until(PATIENCE, |crowd| crowd.sightings.welcomed == all)? {
+            let welcomed = self.sightings.welcomed;
+            return Err(io::Error::other(format!("{welcomed} of {all} members were welcomed")));
+        }
         for at in self.layout.room_starts() {
             self.members[at].send_marker(self.layout.sender(at, 0));
             self.keep_up(at)?;
         }
-        let all = self.members.len();
         if self.turn_until(PATIENCE, |crowd| crowd.sightings.settled == all)? {
             return Ok(());
         }

@@ -62,6 +62,8 @@ pub struct Member {
     unsent: Vec<u8>,
     pub witness: Option<Witness>,
     pub sender: Option<Sender>,
+    /// The server's first word came: it knows of us.
+    pub welcomed: bool,
     /// The room's marker came: all of the room have joined, and what follows is live.
     pub settled: bool,
     /// Only counted from now on.
@@ -81,6 +83,7 @@ pub struct Sightings {
     /// The part of it that watched members read, and the messages that it was.
     pub watched_bytes: u64,
     pub watched_messages: u64,
+    pub welcomed: usize,
     pub settled: usize,
     pub pongs: usize,
     /// The first `error` frame, and how many there were.
@@ -99,6 +102,7 @@ impl Sightings {
             live_bytes: 0,
             watched_bytes: 0,
             watched_messages: 0,
+            welcomed: 0,
             settled: 0,
             pongs: 0,
             refusal: None,
@@ -120,6 +124,7 @@ impl Member {
             unsent: Vec::new(),
             witness: None,
             sender: None,
+            welcomed: false,
             settled: false,
             counted: false,
             live_bytes: 0,
@@ -239,6 +244,10 @@ impl Member {
         if self.settled {
             self.live_bytes += frame.wire_bytes as u64;
             sightings.live_bytes += frame.wire_bytes as u64;
+        }
+        if !self.welcomed {
+            self.welcomed = true;
+            sightings.welcomed += 1;
         }
         let Some(stamp) = sightings.content.find(frame.payload).and_then(Stamp::read) else {
             if sightings.kind_error.find(frame.payload).is_some() {
