@@ -10,7 +10,7 @@ use log::LevelFilter;
 
 use crate::config::{Cidr, Config, Data, Durability, Keep, Origin};
 use crate::limits::{
-    DATA_BYTES_MIN, HISTORY_MAX, LEASE_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX, TOKEN_LABEL_CHARS_MAX,
+    DATA_BYTES_MIN, HISTORY_MAX, LABEL_CHARS_MAX, LEASE_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX,
 };
 use crate::model::{RoomId, Timestamp, Username};
 use crate::role::{Accounts, Registration, Role};
@@ -302,7 +302,7 @@ impl Serve {
     /// to listen.
     ///
     /// # Errors
-    /// A sentence about a `PORT` that is none.
+    /// A sentence about a `PORT` that is none, or about flags that together let nobody in.
     pub fn config(&self, port: Option<&str>) -> Result<Config, String> {
         let mut config = Config::default();
         match (self.listen, port) {
@@ -325,6 +325,15 @@ impl Serve {
         config.connections_per_address_max = self.max_per_ip;
         config.accounts = self.accounts;
         config.registration = self.registration;
+        // In memory there is nobody at the start, and no command makes anybody.
+        let lets_nobody_in = config.data == Data::Memory
+            && config.accounts == Accounts::Required
+            && config.registration != Registration::Open;
+        if lets_nobody_in {
+            let sentence = "--accounts required lets nobody in with --data :memory:, as no account is made there \
+                but by --registration open; say that, or name a file";
+            return Err(sentence.to_owned());
+        }
         // A rate without a burst has none to bound, and the other way round.
         let is_limited = self.rate > 0 && self.burst > 0;
         config.limits = Limits {
@@ -503,8 +512,8 @@ fn list_format(text: &str) -> Result<ListFormat, String> {
 }
 
 fn label(text: &str) -> Result<String, String> {
-    let fits = text.chars().count() <= TOKEN_LABEL_CHARS_MAX && !text.chars().any(char::is_control);
-    let sentence = || format!("a label has {TOKEN_LABEL_CHARS_MAX} characters at most, and no controls");
+    let fits = text.chars().count() <= LABEL_CHARS_MAX && !text.chars().any(char::is_control);
+    let sentence = || format!("a label has {LABEL_CHARS_MAX} characters at most, and no controls");
     fits.then(|| text.trim().to_owned()).ok_or_else(sentence)
 }
 
@@ -549,7 +558,7 @@ mod tests {
                 "--retention=12h",
                 "--max-data=0",
                 "--accounts=required",
-                "--registration=invite",
+                "--registration=open",
                 "--lease=0",
             ],
             Some("80"),
@@ -565,7 +574,9 @@ mod tests {
         assert_eq!((plain.data, given.data), (Config::default().data, Data::Memory));
         assert_eq!(config(&["--retention=0"], None).unwrap().keep.retention, None);
         assert_eq!((plain.accounts, plain.registration), (Accounts::Optional, Registration::Closed));
-        assert_eq!((given.accounts, given.registration), (Accounts::Required, Registration::Invite));
+        assert_eq!((given.accounts, given.registration), (Accounts::Required, Registration::Open));
+        let invites = config(&["--accounts=required", "--registration=invite"], None).unwrap();
+        assert_eq!((invites.accounts, invites.registration), (Accounts::Required, Registration::Invite));
         assert_eq!((plain.limits.lease, given.limits.lease), (Duration::from_secs(10), Duration::ZERO));
         assert_eq!(config(&["--lease=5m"], None).unwrap().limits.lease, Duration::from_secs(300));
         assert_eq!(given.limits.ping_interval, Duration::from_millis(500));
@@ -626,5 +637,10 @@ mod tests {
             assert!(config(&args, None).is_err(), "{args:?}");
         }
         assert!(config(&[], Some("http")).unwrap_err().contains("PORT"));
+        for registration in ["--registration=closed", "--registration=invite"] {
+            let refused = config(&["--data=:memory:", "--accounts=required", registration], None).unwrap_err();
+            assert!(refused.contains("lets nobody in"), "{refused}");
+            assert!(config(&["--data=:memory:", registration], None).is_ok());
+        }
     }
 }

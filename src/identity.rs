@@ -327,8 +327,11 @@ impl Doorkeeper {
             answer: Mutex::default(),
             answered: Condvar::new(),
         });
-        let deadline = Instant::now() + DOOR_ANSWER_WAIT;
-        self.0.send_deadline(Arc::clone(&knock), deadline).map_err(|_| Denied::Busy)?;
+        self.wait(&knock, Instant::now() + DOOR_ANSWER_WAIT)
+    }
+
+    fn wait(&self, knock: &Arc<Knock>, deadline: Instant) -> Result<Identity, Denied> {
+        self.0.send_deadline(Arc::clone(knock), deadline).map_err(|_| Denied::Busy)?;
         let left = deadline.saturating_duration_since(Instant::now());
         let waited = knock.answered.wait_timeout_while(knock.answer(), left, |answer| answer.is_none());
         let (mut answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -412,6 +415,43 @@ mod tests {
         assert_eq!(door.let_in(Some("good"), name("eve"), HERE), Err(Denied::Refused(Refusal::Banned)));
         assert_eq!(door.look_up(Some("good"), HERE).unwrap().standing, Standing::Banned);
         assert_eq!(door.registry().session("good").unwrap(), before);
+    }
+
+    #[test]
+    fn a_door_before_which_too_many_wait_is_busy_and_lets_the_others_in_all_the_same() {
+        let (door, _) = door(SessionKind::Guest, None);
+        let registry = door.registry().clone();
+        let keeper = Doorkeeper::start(door).unwrap();
+        let room = RoomId::parse("tea").unwrap();
+        let knock = || {
+            let (asked, room) = (name("eve"), room.clone());
+            let (answer, answered) = (Mutex::default(), Condvar::new());
+            Arc::new(Knock { token: None, asked, address: HERE, room, answer, answered })
+        };
+        let (mut waiting, mut refused) = (Vec::new(), 0);
+        let soon = Instant::now() + Duration::from_secs(20);
+        // While this reads, whoever else reads must wait, as all people are in one place in memory.
+        let read = registry.read(|_| {
+            // One is with the thread, soon; the queue is full when it is not taken from any more.
+            while waiting.len() <= KNOCKS_WAITING_MAX {
+                let knock = knock();
+                keeper.0.send_deadline(Arc::clone(&knock), soon).unwrap();
+                waiting.push(knock);
+            }
+            for _ in 0..3 {
+                let answer = keeper.wait(&knock(), Instant::now() + Duration::from_millis(20));
+                refused += usize::from(answer == Err(Denied::Busy));
+            }
+            Ok(())
+        });
+        read.unwrap();
+        assert_eq!((waiting.len(), refused), (KNOCKS_WAITING_MAX + 1, 3));
+        for knock in waiting {
+            let left = soon.saturating_duration_since(Instant::now());
+            let waited = knock.answered.wait_timeout_while(knock.answer(), left, |answer| answer.is_none());
+            assert!(matches!(*waited.unwrap().0, Some(Ok(_))));
+        }
+        assert!(keeper.admit(None, &name("eve"), HERE, &room).is_ok());
     }
 
     #[test]

@@ -26,6 +26,7 @@
 //! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: what to read; sockets: frames | `Stop` is carried out |
 //! | pager | a page of what is kept | the hub | hub: the page | the hub has ended |
 //! | store | the database's writer, each room's order | a batch; changes of people | hub: the batch, in its places | the hub has ended |
+//! | watch | — | the database: that another process has changed people | hub: who is here?, orders | the server stops |
 //! | checkpoint | the WAL's way into the database's file | — | — | the store has ended |
 //!
 //! # Channels
@@ -49,7 +50,7 @@
 //! - A session writes to no socket after the handshake.
 //! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`.
 //! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over
-//!   `head client answer` over `hub` over `store` over `protocol ws` over `model limits rate metrics config ids threads`.
+//!   `head client answer watch` over `hub` over `store` over `protocol ws` over `model limits rate metrics config ids threads`.
 
 pub mod answer;
 pub mod auth;
@@ -76,7 +77,7 @@ pub mod session;
 pub mod store;
 pub mod threads;
 pub mod tools;
-
+pub mod watch;
 pub mod ws;
 
 use std::net::SocketAddr;
@@ -120,6 +121,7 @@ pub struct Running {
     listening: Listening,
     commands: Sender<Command>,
     http: http::Server,
+    watch: watch::Watch,
     /// The hub's and the store's threads.
     inner: Vec<JoinHandle<()>>,
 }
@@ -153,7 +155,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         store::start(&data, durability, keep, Arc::clone(&metrics))?;
     let house = registry.read(store::accounts::house).map_err(|_| StartError::House)?;
     let rules = hub::Rules::new(accounts, house);
-    let door = identity::Door::new(registry, accounts);
+    let door = identity::Door::new(registry.clone(), accounts);
     let (errands, errands_asked) = moderation::errands();
     let ends = hub::Ends { commands: commanded, store: writer, errands };
     let hub = hub::start(ends, reader.clone(), rules, keep, limits, Arc::clone(&metrics));
@@ -162,6 +164,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let turns = moderation::Turns::default();
     moderation::start(errands_asked, door.clone(), handle.clone(), turns.clone(), commands.clone())
         .map_err(StartError::Thread)?;
+    let watch = watch::Watch::start(registry, handle.clone()).map_err(StartError::Thread)?;
     let paces = Arc::new(Paces::new(&limits));
     let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), registration, limits };
     let http =
@@ -179,7 +182,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     };
     let caps = Caps { connections_max, per_address_max: connections_per_address_max };
     let listening = Listening::start(socket, Front { sessions, relay, proxies }, caps).map_err(StartError::Thread)?;
-    Ok(Running { address, listening, commands, http, inner })
+    Ok(Running { address, listening, commands, http, watch, inner })
 }
 
 impl Running {
@@ -192,9 +195,11 @@ impl Running {
     /// Stops accepting, commits, closes every connection with 1001, and waits for the threads, for
     /// [`STOP_WAIT`] at the most.
     pub fn stop(self) {
-        let Self { mut listening, commands, http, mut inner, .. } = self;
+        let Self { mut listening, commands, http, watch, mut inner, .. } = self;
         let deadline = Instant::now() + STOP_WAIT;
         listening.stop();
+        // Before the store closes the database: whoever has it open last leaves no WAL behind if it can write.
+        watch.stop(Instant::now() + REQUESTS_STOP_WAIT);
         // Fails only where the hub has ended.
         let _ = commands.send_deadline(Command::Stop, deadline);
         drop(commands);

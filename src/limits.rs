@@ -146,8 +146,6 @@ pub const STOP_WAIT: Duration = Duration::from_secs(4);
 pub const REQUESTS_STOP_WAIT: Duration = Duration::from_millis(500);
 const _: () = assert!(CLOSE_WAIT.as_millis() < STOP_WAIT.as_millis());
 
-/// Characters of what the operator calls a token.
-pub const TOKEN_LABEL_CHARS_MAX: usize = 64;
 /// The most that `--lease` may say: a place that is kept is one more member to count.
 pub const LEASE_MAX: Duration = Duration::from_secs(300);
 /// Addresses and users whose rate is remembered though nobody of them is here.

@@ -1,7 +1,8 @@
 //! The nouns of the chat: ids, names and sequence numbers, each its own type.
 //!
 //! A value of one of these types is valid: text from outside becomes one only through `parse`, which
-//! normalises it (NFC, trimmed) and refuses what must not be in a name. Nothing here does I/O.
+//! normalises it (NFC, trimmed) and refuses what must not be in a name; what is stored was let in by the rules of its day,
+//! and is taken as it is. Nothing here does I/O.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +36,9 @@ pub enum NameError {
     /// A control, a bidi control, or a character that nobody can see.
     #[error("it has an invisible or control character")]
     Invisible,
+    /// Nothing but characters that show as nothing.
+    #[error("there is nothing to see in it")]
+    Blank,
     /// A prefix that the server keeps for itself.
     #[error("names that begin with “dm:” are kept for private conversations")]
     Reserved,
@@ -57,6 +61,12 @@ impl RoomId {
         Ok(Self(name.into()))
     }
 
+    /// An id as it is stored.
+    #[must_use]
+    pub fn stored(text: String) -> Self {
+        Self(text.into())
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -75,6 +85,12 @@ impl Username {
     /// [`NameError`] where it is empty, over [`USERNAME_CHARS_MAX`] or has invisible characters.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         Ok(Self(visible_name(text, USERNAME_CHARS_MAX)?.into()))
+    }
+
+    /// A name as it is stored.
+    #[must_use]
+    pub fn stored(text: String) -> Self {
+        Self(text.into())
     }
 
     /// The name as text.
@@ -260,7 +276,19 @@ fn visible_name(text: &str, chars_max: usize) -> Result<String, NameError> {
         }
         before = c;
     }
+    if name.chars().all(is_blank) {
+        return Err(NameError::Blank);
+    }
     Ok(name)
+}
+
+/// What may stand in a name, and is nothing by itself: spaces and what shows as one, joiners, and variation selectors,
+/// which only change what stands before them.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace()
+        || is_joiner(c)
+        || matches!(c,
+            '\u{2800}' | '\u{FE00}'..='\u{FE0F}' | '\u{FFFC}' | '\u{16FE4}' | '\u{1D159}' | '\u{E0100}'..='\u{E01EF}')
 }
 
 fn is_joiner(c: char) -> bool {
@@ -274,7 +302,7 @@ fn is_invisible(c: char) -> bool {
             '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
             | '\u{180B}'..='\u{180F}' | '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}'
             | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}'
-            | '\u{E0000}'..='\u{E007F}')
+            | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E00FF}' | '\u{E01F0}'..='\u{E0FFF}')
 }
 
 #[cfg(test)]
@@ -283,9 +311,33 @@ mod tests {
 
     #[test]
     fn names_that_people_have_are_kept_as_they_are() {
-        for name in
-            ["Ana", "রহিম", "ক্ষমা", "র\u{200D}্যাব", "عمر", "小明", "José", "👩\u{200D}💻 dev", "O'Neil-Smith", "a  b"]
-        {
+        for name in [
+            "Ana",
+            "রহিম",
+            "ক্ষমা",
+            "র\u{200D}্যাব",
+            "ক\u{09CD}\u{200C}ষ",
+            "عمر",
+            "می\u{200C}خواهم",
+            "小明",
+            "辻\u{E0100}",
+            "José",
+            "O'Neil-Smith",
+            "a  b",
+            "👩\u{200D}💻 dev",
+            "☁\u{FE0F}",
+            "👍🏽",
+            "🇧🇩",
+            "1\u{FE0F}\u{20E3}",
+            "❤\u{FE0F}\u{200D}🔥",
+            "👨\u{200D}👩\u{200D}👧\u{200D}👦",
+            "🏳\u{FE0F}\u{200D}🌈",
+            "⠃⠗⠇",
+            "a\u{2800}b",
+            "।",
+            ".",
+            "\u{09BE}",
+        ] {
             assert_eq!(Username::parse(name).unwrap().as_str(), name);
         }
     }
@@ -318,6 +370,26 @@ mod tests {
             "a\u{200F}",
         ] {
             assert_eq!(Username::parse(name), Err(NameError::Invisible), "{name:?}");
+        }
+        for name in ["\u{115F}", "\u{1160}", "\u{FFA0}", "\u{17B4}", "\u{180E}", "\u{1D173}", "\u{E0080}", "\u{E0FFF}"]
+        {
+            assert_eq!(Username::parse(name), Err(NameError::Invisible), "{name:?}");
+        }
+        for name in [
+            "\u{2800}",
+            "\u{2800} \u{2800}",
+            "\u{FE0F}",
+            "\u{FE00}\u{FE0F}",
+            "\u{E0100}",
+            "\u{FE0F}\u{200D}\u{FE0F}",
+            "\u{2800}\u{FE0F}",
+            "\u{FE0E} \u{FE0E}",
+            "\u{16FE4}",
+            "\u{1D159}",
+            "\u{FFFC}",
+        ] {
+            assert_eq!(Username::parse(name), Err(NameError::Blank), "{name:?}");
+            assert_eq!(RoomId::parse(name), Err(NameError::Blank), "{name:?}");
         }
         for name in ["", "   ", "\t\n", "\u{3000}"] {
             assert_eq!(Username::parse(name), Err(NameError::Empty), "{name:?}");

@@ -629,6 +629,13 @@ mod tests {
     }
 
     #[test]
+    fn a_door_that_is_busy_is_tried_again() {
+        let refused = denied(Denied::Busy);
+        assert_eq!((refused.status, refused.code, refused.reason), (503, "busy", Refusal::Busy));
+        assert_eq!(refused.headers, [("Retry-After", "1")]);
+    }
+
+    #[test]
     fn pages_of_others_stay_out() {
         for (origin, welcome) in [
             ("http://chat.example", true),

@@ -17,6 +17,18 @@ const DOT_BELOW: char = '\u{0323}';
 /// Looks like a space, and is none to Unicode.
 const BRAILLE_BLANK: char = '\u{2800}';
 
+/// Counted up with each change below that gives any name other looks.
+const NOTION: u32 = 1;
+
+/// By which notion looks are made here: ours, and that of the tables of Unicode that it rests on. What was made by
+/// another is to be made anew.
+#[must_use]
+pub fn notion() -> String {
+    let (std, nfkd, skeleton) =
+        (char::UNICODE_VERSION, unicode_normalization::UNICODE_VERSION, unicode_security::UNICODE_VERSION);
+    format!("{NOTION} {std:?} {nfkd:?} {skeleton:?}")
+}
+
 /// What a name looks like: one look, or a few. What is stored of an account to keep its name from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Looks(Vec<Box<str>>);
@@ -473,6 +485,21 @@ mod tests {
                 assert!(Looks::of_text(look).resemble(&looks), "the look of {name:?} looks like it");
             }
         }
+    }
+
+    #[test]
+    fn whoever_changes_what_names_look_like_counts_the_notion_up() {
+        use sha2::{Digest, Sha256};
+        let mut digest = Sha256::new();
+        for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
+            for look in Looks::of_text(name).iter() {
+                digest.update(look.as_bytes());
+                digest.update([0]);
+            }
+        }
+        let begin = digest.finalize()[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        // After a change: another number, and what is found here.
+        assert_eq!((NOTION, &*begin), (1, "d03deb7e"), "{}", notion());
     }
 
     proptest::proptest! {

@@ -1,6 +1,6 @@
 //! The way to the hub and to what is kept for whoever has no connection: questions, messages, orders.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use crate::limits::HUB_ANSWER_WAIT;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId};
 use crate::protocol::Body;
 use crate::role::Role;
+use crate::store::accounts::SessionKey;
 use crate::store::{ReadError, Reader, Side, Stored};
 
 use super::{Command, Order, Outcome};
@@ -85,6 +86,24 @@ pub struct RoomDetail {
     pub clients: Vec<Person>,
 }
 
+/// Who is here by a session, and who is muted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roll {
+    /// By which sessions, and what they may do.
+    pub sessions: HashMap<SessionKey, Known>,
+    /// Who is muted, here or not.
+    pub muted: Vec<UserId>,
+}
+
+/// Somebody who is here by a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Who.
+    pub user: UserId,
+    /// What they may do.
+    pub role: Role,
+}
+
 /// The hub did not answer within [`HUB_ANSWER_WAIT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the server is busy")]
@@ -139,6 +158,14 @@ impl Handle {
     #[must_use]
     pub fn new(commands: Sender<Command>, kept: Reader) -> Self {
         Self { commands, kept }
+    }
+
+    /// Who is here.
+    ///
+    /// # Errors
+    /// [`Busy`] where the hub has no time for it.
+    pub fn roll(&self) -> Result<Roll, Busy> {
+        self.ask(|answer| Command::CallRoll { answer })
     }
 
     fn read<T>(&self, answer: Result<T, ReadError>) -> Result<T, Busy> {

@@ -39,7 +39,7 @@ use crate::store::{Append, NewGuest, NewMessage, Reader, Ticket, Writer};
 use crate::threads::Vital;
 use crate::ws::{CloseReason, PING, encode_text};
 
-pub use handle::{Busy, Directory, Handle, HistoryError, HistoryFrom, Post, RoomDetail, RoomSummary};
+pub use handle::{Busy, Directory, Handle, HistoryError, HistoryFrom, Known, Post, Roll, RoomDetail, RoomSummary};
 pub use order::{Order, Standpoint};
 use outbox::{Batch, Outbox};
 use pager::Pager;
@@ -98,6 +98,11 @@ pub enum Command {
     },
     /// Something is changed of people or rooms, and holds at once.
     Order(Order),
+    /// Who is here by a session.
+    CallRoll {
+        /// Where the answer goes; it has room for it.
+        answer: Sender<Roll>,
+    },
     /// What became of an errand.
     ErrandDone {
         /// As it was given.
@@ -459,6 +464,7 @@ impl Hub {
             Command::ListRooms { after, limit, answer } => {
                 drop(answer.try_send(self.state.list(after.as_ref(), limit)));
             }
+            Command::CallRoll { answer } => drop(answer.try_send(self.state.roll(now))),
             Command::NetworksOf { user, answer } => drop(answer.try_send(self.state.networks_of(user))),
             Command::ShowRoom { id, answer } => drop(answer.try_send(self.state.show(&id))),
             Command::Post { post, answer } => self.post(*post, answer, now),

@@ -15,6 +15,13 @@ pub enum Order {
     EndSessions(Vec<SessionKey>),
     /// Somebody is banned, or has no account any more: all their connections are closed.
     EndUser(UserId),
+    /// An account has another role: their connections do, too.
+    SetRole {
+        /// Whose.
+        user: UserId,
+        /// What they are from now on.
+        role: Role,
+    },
     /// The guests of an address (or an IPv6 network, as addresses are counted) are banned.
     EndGuests(IpAddr),
     /// Somebody is put out of a room.

@@ -67,6 +67,12 @@ impl Rules {
         self.muted.insert(user, until_ms);
     }
 
+    /// Who is muted.
+    pub fn muted(&self, now: &Timestamp) -> Vec<UserId> {
+        let muted = self.muted.iter().filter(|(_, until_ms)| **until_ms > now.unix_ms);
+        muted.map(|(user, _)| *user).collect()
+    }
+
     /// Whether somebody may come into a room, or stay there.
     pub fn may_enter(&self, role: Role, user: UserId, room: &RoomId) -> Result<(), Refusal> {
         may(role, Action::Enter, &self.circumstances(user, room, 0))

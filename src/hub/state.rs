@@ -31,7 +31,7 @@ use crate::store::{Append, Appended, NewGuest, NewMessage, Stored, Ticket};
 use super::order::Standpoint;
 use super::room::Room;
 use super::rules::{Rules, rejected};
-use super::{Newcomer, RoomDetail, RoomSummary};
+use super::{Known, Newcomer, Roll, RoomDetail, RoomSummary};
 
 /// A member's place in the hub's tables, its own until its last `leave` is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -257,6 +257,15 @@ impl State {
         let members = self.members.iter().filter(|(_, member)| member.person.id == user);
         let networks: HashSet<_> = members.map(|(_, member)| member.network).collect();
         networks.into_iter().collect()
+    }
+
+    /// Who is here by a session, also those who only keep a place, and who is muted.
+    #[must_use]
+    pub fn roll(&self, now: &Timestamp) -> Roll {
+        let known = self.members.iter().filter_map(|(_, Member { person, role, session, .. })| {
+            session.map(|session| (session, Known { user: person.id, role: *role }))
+        });
+        Roll { sessions: known.collect(), muted: self.rules.muted(now) }
     }
 
     /// A connection opens, in its first room.

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use crate::config::Durability;
 
-use super::accounts::AccountError;
+use super::accounts::{self, AccountError};
 use super::offline::{Offline, ToolError};
 use super::registry::in_transaction;
 use super::schema::{self, Database, OpenError};
@@ -58,12 +58,17 @@ impl Beside {
         Ok(Self { path: path.to_owned(), connection: schema::connect_beside(path)? })
     }
 
-    /// Changes something: all of it, synced to the disk, or nothing.
+    /// Changes something: all of it, synced to the disk, or nothing. A server that has the file sees that there is a change.
     ///
     /// # Errors
     /// [`ToolError`].
     pub fn change<T>(&self, change: impl FnOnce(&Connection) -> Result<T, AccountError>) -> Result<T, ToolError> {
-        in_transaction(&self.connection, change).map_err(|error| match error {
+        let counted = |connection: &Connection| {
+            let done = change(connection)?;
+            accounts::count_beside(connection)?;
+            Ok(done)
+        };
+        in_transaction(&self.connection, counted).map_err(|error| match error {
             AccountError::Sqlite(error) => ToolError::Write { path: self.path.clone(), source: error.into() },
             error => ToolError::Account(error),
         })

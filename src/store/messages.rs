@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::DateTime;
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 use uuid::Uuid;
@@ -378,10 +377,7 @@ pub fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
         id: FrameId(uuid(row, 0)?),
         room: room_id(row, 1)?,
         seq: seq(row, 2)?,
-        author: Person {
-            id: UserId(uuid(row, 3)?),
-            username: Username::parse(&row.get::<_, String>(4)?).map_err(|error| broken(4, error))?,
-        },
+        author: Person { id: UserId(uuid(row, 3)?), username: Username::stored(row.get(4)?) },
         nonce: nonce.and_then(|nonce| Nonce::parse(&nonce).ok()),
         kind: FrameType::parse(row.get_ref(9)?.as_str()?).unwrap_or(FrameType::Text),
         content: row.get::<_, String>(6)?.into(),
@@ -406,11 +402,7 @@ fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
 
 /// A room's id in a column.
 pub fn room_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RoomId> {
-    RoomId::parse(&row.get::<_, String>(column)?).map_err(|error| broken(column, error))
-}
-
-fn broken(column: usize, error: crate::model::NameError) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+    row.get(column).map(RoomId::stored)
 }
 
 /// SQLite's integers have a sign; ours are far from needing that bit.

@@ -47,7 +47,7 @@ pub use offline::{Inspection, Offline, Progress, ToolError};
 pub use reader::{ReadError, Reader};
 pub use registry::{Registry, RegistryError};
 pub use schema::{Database, OpenError};
-use upkeep::{Seen, Upkeep};
+use upkeep::{People, Seen, Upkeep};
 use writer::Store;
 
 /// What the hub wants to have a place in a room's order.
@@ -281,9 +281,10 @@ pub fn start(data: &Data, durability: Durability, keep: Keep, metrics: Arc<Metri
         Data::Memory => {
             let registry = Registry::in_memory().map_err(StartError::Memory)?;
             let memory = Arc::new(Mutex::new(Memory::new(keep, registry.clone())));
-            let kept = Arc::clone(&memory);
+            let (kept, known) = (Arc::clone(&memory), registry.clone());
             let store = spawn("store").spawn(move || {
                 let _vital = Vital("store");
+                let mut people = People::new();
                 loop {
                     match append_batches.recv_timeout(MEMORY_LOOK_EVERY) {
                         Ok(batch) => {
@@ -294,6 +295,9 @@ pub fn start(data: &Data, durability: Durability, keep: Keep, metrics: Arc<Metri
                         }
                         Err(RecvTimeoutError::Timeout) => locked(&kept).forget_expired(Timestamp::now().unix_ms),
                         Err(RecvTimeoutError::Disconnected) => return,
+                    }
+                    if let Err(error) = known.forget_in_memory(&mut people) {
+                        log::warn!("failed to forget who is long gone: {error}");
                     }
                 }
             })?;

@@ -118,8 +118,11 @@ impl Offline {
         if this.schema()? == 0 { Err(OpenError::Foreign(path.to_owned()).into()) } else { Ok(this) }
     }
 
-    /// The same, of one too that nothing is in yet, with schema 0.
-    pub(super) fn open_even_empty(path: &Path) -> Result<Self, ToolError> {
+    /// The same, of one too that nothing is in yet, with schema 0: another process may be making it.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the file as it was.
+    pub fn open_even_empty(path: &Path) -> Result<Self, ToolError> {
         // Asked first, as SQLite has one sentence for all reasons.
         let failed = |source| OpenError::File { path: path.to_owned(), source };
         if !fs::metadata(path).map_err(failed)?.is_file() {

@@ -15,6 +15,7 @@ use crate::model::{Timestamp, UserId};
 
 use super::accounts::{self, AccountError, Session};
 use super::reader::{ReadError, Reader};
+use super::upkeep::{OVER_KEPT, People};
 use super::{TokenHash, exit_on_sync_failure, locked};
 
 /// A change, with the way back to whoever waits for it.
@@ -100,10 +101,17 @@ impl Registry {
         &self,
         change: impl FnOnce(&Connection) -> Result<T, AccountError> + Send + 'static,
     ) -> Result<T, RegistryError> {
+        self.change_by(Instant::now() + STORE_ANSWER_WAIT, change)
+    }
+
+    fn change_by<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        change: impl FnOnce(&Connection) -> Result<T, AccountError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
         match &self.0 {
             Place::Memory(connection) => Ok(in_transaction(&locked(connection), change)?),
             Place::Database { changes, .. } => {
-                let deadline = Instant::now() + STORE_ANSWER_WAIT;
                 let (answer, answered) = bounded(1);
                 let change: Change = Box::new(move |connection| {
                     let done = in_transaction(connection, change);
@@ -144,6 +152,16 @@ impl Registry {
         self.read(|connection| accounts::session(connection, hash, &Timestamp::now()))
     }
 
+    /// Forgets some of what is over, where nothing else does: a database has upkeep.
+    pub(super) fn forget_in_memory(&self, people: &mut People) -> rusqlite::Result<()> {
+        match &self.0 {
+            Place::Memory(connection) if people.is_due() => {
+                people.step(&locked(connection), OVER_KEPT, &Timestamp::now(), |_, _| Ok(())).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it is gone with the process.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
@@ -168,4 +186,36 @@ pub(super) fn in_transaction<T>(
     let done = change(connection)?;
     transaction.commit()?;
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Durability;
+    use crate::store::schema::Database;
+
+    #[test]
+    fn a_store_before_which_too_many_changes_wait_is_busy_and_makes_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (database, connection) = Database::open(&directory.path().join("adda.db"), Durability::Normal).unwrap();
+        let (registry, asked) = Registry::of_database(Reader::of_database(Arc::new(database), Arc::default()));
+        let count = |connection: &Connection| Ok(accounts::count_beside(connection)?);
+        let soon = || Instant::now() + Duration::from_millis(20);
+        // Nobody makes them yet: whoever waited no longer does not know what becomes of theirs.
+        assert!(matches!(registry.change_by(soon(), count), Err(RegistryError::Busy)));
+        let taken = (0..10_000).take_while(|_| registry.change_soon(count)).count();
+        assert_eq!(taken, CHANGES_WAITING_MAX - 1);
+        for _ in 0..3 {
+            assert!(matches!(registry.change_by(soon(), count), Err(RegistryError::Busy)));
+        }
+        let store = thread::spawn(move || asked.iter().for_each(|change| change(&connection)));
+        registry.change(count).unwrap();
+        let made = registry.read(accounts::changes_beside).unwrap();
+        assert_eq!(made, CHANGES_WAITING_MAX as i64 + 1, "what was refused is not made, and all the rest is");
+        drop(registry);
+        store.join().unwrap();
+    }
 }

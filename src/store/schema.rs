@@ -33,6 +33,7 @@ const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
         connection.execute_batch("ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'text'")
     },
     |connection| connection.execute_batch(MESSAGES_ARE_TAKEN_BACK),
+    |connection| connection.execute_batch(accounts::MARKS),
 ];
 
 /// Step 1.
@@ -246,8 +247,11 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 
 /// An error as of a damaged file, where the file is somebody else's database.
 pub fn check_application(connection: &Connection) -> rusqlite::Result<()> {
-    let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    // Of one moment: another process may be making it.
+    let moment = connection.unchecked_transaction()?;
+    let id: i32 = moment.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let tables: i64 = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    drop(moment);
     if id == APPLICATION_ID || (id == 0 && tables == 0) {
         return Ok(());
     }
@@ -282,7 +286,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
         transaction.pragma_update(None, "user_version", index as i64 + 1).map_err(failed)?;
         transaction.commit().map_err(failed)?;
     }
-    Ok(())
+    accounts::renew_looks(connection).map_err(failed)
 }
 
 #[cfg(test)]
@@ -314,6 +318,8 @@ mod tests {
         drop(old);
 
         let (_database, connection) = Database::open(&path, Durability::Full).unwrap();
+        let made: String = connection.query_row("SELECT value FROM marks", [], |row| row.get(0)).unwrap();
+        assert_eq!(made, crate::auth::name::notion());
         let version_found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         assert_eq!(version_found, version() as i64);
         for (text, count) in [("cafe", 1), ("বৃষ্টি", 1), ("tea", 0)] {

@@ -1,5 +1,6 @@
 //! Upkeep: what keeps the database within its bounds. The oldest messages go first, with their words; space goes back
-//! to the file system; guests who are long gone and rooms without messages and members are forgotten; the WAL stays short.
+//! to the file system; guests who are long gone, sessions that are long over, invitations, mutes and bans that are over, and
+//! rooms without messages and members are forgotten; the WAL stays short.
 //!
 //! All of it runs on the store's thread and connection, in slices between batches: a slice while nothing waits takes a
 //! few milliseconds; under constant load, as long as the batches since the last one, and longer where a bound is passed,
@@ -19,7 +20,7 @@ use crate::model::{Timestamp, UserId};
 
 use super::rooms::Rooms;
 use super::schema::Database;
-use super::{messages, search};
+use super::{accounts, messages, search};
 
 /// How long a slice may take while nothing waits.
 const SLICE: Duration = Duration::from_millis(3);
@@ -34,13 +35,16 @@ const MESSAGES_AT_ONCE: usize = 100;
 const MESSAGES_AT_ONCE_BUSY: usize = 500;
 /// Under load, with the bound itself passed, a slice may take so many times as long as the batches did.
 const SHARE_MAX: u32 = 4;
-/// Guests, and rooms, that are looked at in a slice.
+/// Sessions, and rooms, that are looked at in a slice.
 const ROWS_AT_ONCE: usize = 200;
 /// From one look at all of them to the next.
-const GUESTS_EVERY: Duration = Duration::from_secs(3600);
+const PEOPLE_EVERY: Duration = Duration::from_secs(3600);
 const ROOMS_EVERY: Duration = Duration::from_secs(60);
-/// How long a guest without messages is known, where there is no room for all.
-const GUEST_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How long a session that is over is remembered: whoever shows its token logs in from a device that is no stranger. As
+/// long as a guest is known who does not come back.
+pub const OVER_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long a guest without messages is known, and a session that is over, where there is no room for all.
+const KEPT_WITHOUT_ROOM: Duration = Duration::from_secs(24 * 3600);
 /// Pages that go back to the file system between two looks at the clock.
 const PAGES_AT_ONCE: u64 = 64;
 /// Pages of the index of words that are merged between two looks at the clock.
@@ -90,8 +94,49 @@ pub struct Upkeep {
     is_merging: bool,
     /// When the last slice ended.
     ended: Instant,
-    guests: Walk,
+    people: People,
     rooms: Walk,
+}
+
+/// A look at what is kept of people, some of it at a time.
+#[derive(Debug)]
+pub struct People {
+    sessions: Walk,
+    /// When invitations, mutes and bans were looked at last: they are few, as admins make them.
+    looked: Option<Instant>,
+}
+
+impl People {
+    /// Before the first look.
+    pub fn new() -> Self {
+        Self { sessions: Walk::new("sessions", PEOPLE_EVERY), looked: None }
+    }
+
+    /// Whether it is time to look at something.
+    pub fn is_due(&self) -> bool {
+        self.sessions.is_due()
+    }
+
+    /// Looks at some sessions, if it is time to, and forgets those that have been over for so long; the rest of it goes at
+    /// once when it is over. `also` is done with the same sessions: those behind one key and up to another. Whether
+    /// there are more to look at.
+    pub fn step(
+        &mut self,
+        connection: &Connection,
+        kept: Duration,
+        now: &Timestamp,
+        also: impl FnOnce(i64, i64) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<bool> {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= PEOPLE_EVERY) {
+            self.looked = Some(Instant::now());
+            in_transaction(connection, || accounts::forget_what_is_over(connection, now))?;
+        }
+        let before_ms = Keep { retention: Some(kept), bytes_max: None }.since_ms(now.unix_ms);
+        self.sessions.step(connection, |after, to| {
+            accounts::forget_sessions(connection, after + 1..=to, before_ms)?;
+            also(after, to)
+        })
+    }
 }
 
 /// A look at all rows of a table, in the order of their keys, some at a time.
@@ -111,6 +156,11 @@ impl Walk {
         Self { table, every, at: None, begun: None }
     }
 
+    /// Whether it goes on, or it is time to begin again.
+    fn is_due(&self) -> bool {
+        self.at.is_some() || self.begun.is_none_or(|begun| begun.elapsed() >= self.every)
+    }
+
     /// Gives `visit` the next rows, if there are some or it is time to begin again: those behind one key and up to
     /// another. Whether there are more.
     fn step(
@@ -118,7 +168,7 @@ impl Walk {
         connection: &Connection,
         visit: impl FnOnce(i64, i64) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<bool> {
-        if self.at.is_none() && self.begun.is_some_and(|begun| begun.elapsed() < self.every) {
+        if !self.is_due() {
             return Ok(false);
         }
         let from = self.at.unwrap_or_else(|| {
@@ -173,7 +223,7 @@ impl Upkeep {
             is_behind: true,
             is_merging: false,
             ended,
-            guests: Walk::new("sessions", GUESTS_EVERY),
+            people: People::new(),
             rooms: Walk::new("rooms", ROOMS_EVERY),
         }
     }
@@ -232,7 +282,7 @@ impl Upkeep {
             let over = |part: u64| self.keep.bytes_max.is_some_and(|most| size.bytes(most) > most - most / part);
             // What was deleted is in the index until it is merged: that goes before deleting more, while it can.
             let is_large = over(if self.is_merging { ROOM_PART_MERGING } else { ROOM_PART });
-            let forgets = self.forget_guests(connection, is_large, &now)?
+            let forgets = self.forget_people(connection, is_large, &now)?
                 | self.rooms.step(connection, |after, to| rooms.delete_empty(connection, after, to))?;
             // All of them where there is no room; where they are too old, those.
             let before_ms = if is_large { u64::MAX } else { self.keep.since_ms(now.unix_ms) };
@@ -275,19 +325,17 @@ impl Upkeep {
         Ok(Size { pages, free, page_bytes: pragma("page_size")?, wal_bytes })
     }
 
-    /// Looks at some guests, if it is time to, and deletes those who have no messages and were not seen for long. Whether
-    /// there are more to look at.
-    fn forget_guests(&mut self, connection: &Connection, is_large: bool, now: &Timestamp) -> rusqlite::Result<bool> {
+    /// Looks at some sessions, if it is time to: forgets those that are long over, and guests who have no messages and were
+    /// not seen for long. Whether there are more to look at.
+    fn forget_people(&mut self, connection: &Connection, is_large: bool, now: &Timestamp) -> rusqlite::Result<bool> {
+        let kept = if is_large { KEPT_WITHOUT_ROOM } else { OVER_KEPT };
         let retention = if is_large {
-            Some(self.keep.retention.map_or(GUEST_KEPT, |retention| retention.min(GUEST_KEPT)))
+            Some(self.keep.retention.map_or(KEPT_WITHOUT_ROOM, |retention| retention.min(KEPT_WITHOUT_ROOM)))
         } else {
             self.keep.retention
         };
-        if retention.is_none() {
-            return Ok(false);
-        }
         let before_ms = Keep { retention, ..self.keep }.since_ms(now.unix_ms);
-        self.guests.step(connection, |after, to| {
+        self.people.step(connection, kept, now, |after, to| {
             let mut delete = connection.prepare_cached(
                 "DELETE FROM sessions WHERE key > ?1 AND key <= ?2 AND kind = 'guest' AND seen_ms < ?3
                  AND NOT EXISTS (SELECT 1 FROM messages WHERE user_id = sessions.user_id)",
@@ -532,6 +580,66 @@ mod tests {
             upkeep.seen.note(UserId(uuid::Uuid::from_u128(1_000)));
             rig.finish(&mut upkeep);
             assert_eq!(rig.number("SELECT count(*) FROM sessions"), 3);
+        });
+    }
+
+    #[test]
+    fn what_is_over_of_people_is_forgotten_in_its_time() {
+        everywhere(|rig| {
+            let now = Timestamp::now().unix_ms;
+            let long_ago = now - 91 * 86_400_000;
+            let lately = now - 89 * 86_400_000;
+            let session = |number: u128, kind: &str, expires_ms: Option<u64>, ended_ms: Option<u64>| {
+                let id = uuid::Uuid::from_u128(number);
+                let sql =
+                    "INSERT INTO sessions (user_id, token_hash, kind, label, created_ms, seen_ms, expires_ms, ended_ms)
+                           VALUES (?1, ?1, ?2, '', 1, ?3, ?4, ?5)";
+                let values =
+                    (id.as_bytes(), kind, now as i64, expires_ms.map(|ms| ms as i64), ended_ms.map(|ms| ms as i64));
+                rig.connection.execute(sql, values).unwrap();
+            };
+            session(1, "bot", None, None);
+            session(2, "login", Some(now + 1_000_000), None);
+            session(3, "login", Some(lately), None);
+            session(4, "login", Some(now + 1_000_000), Some(lately));
+            for number in 10..600 {
+                let (expires_ms, ended_ms) =
+                    if number % 2 == 0 { (Some(long_ago), None) } else { (None, Some(long_ago)) };
+                session(number, ["login", "bot", "guest"][number as usize % 3], expires_ms, ended_ms);
+            }
+            rig.connection
+                .execute_batch(
+                    "INSERT INTO mutes VALUES (x'01', 1, x'00'), (x'02', 9e15, x'00');
+                     INSERT INTO bans VALUES ('user', x'01', 1, '', x'00', 0), ('user', x'02', NULL, '', x'00', 0);
+                     INSERT INTO invitations (code_hash, uses_left, expires_ms, created_by, created_ms)
+                        VALUES (x'01', 1, 1, x'00', 0), (x'02', 0, 9e15, x'00', 0), (x'03', 1, 9e15, x'00', 0);",
+                )
+                .unwrap();
+            let mut upkeep = rig.upkeep(Keep::default());
+            rig.finish(&mut upkeep);
+            let keys = rig
+                .number("SELECT CAST(group_concat(key, '') AS INTEGER) FROM (SELECT key FROM sessions ORDER BY key)");
+            assert_eq!(keys, 1234);
+            for table in ["mutes", "bans", "invitations"] {
+                assert_eq!(rig.number(&format!("SELECT count(*) FROM {table}")), 1, "{table}");
+            }
+            session(700, "login", Some(long_ago), None);
+            rig.finish(&mut upkeep);
+            assert_eq!(rig.number("SELECT count(*) FROM sessions"), 5, "not before it is time again");
+            for walked in [&mut upkeep.people.sessions.begun, &mut upkeep.people.looked] {
+                *walked = walked.and_then(|at| at.checked_sub(PEOPLE_EVERY));
+            }
+            rig.connection.execute("UPDATE mutes SET until_ms = 1", []).unwrap();
+            rig.finish(&mut upkeep);
+            assert_eq!(rig.number("SELECT count(*) FROM sessions"), 4);
+            assert_eq!(rig.number("SELECT count(*) FROM mutes"), 0);
+            let mut is_full = rig.upkeep(Keep { retention: None, bytes_max: Some(1) });
+            rig.finish(&mut is_full);
+            assert_eq!(
+                rig.number("SELECT CAST(group_concat(key, '') AS INTEGER) FROM sessions"),
+                12,
+                "there is no room for more"
+            );
         });
     }
 

@@ -24,8 +24,7 @@ use crate::store::{Absent, Beside, Offline, TokenHash, ToolError};
 /// How long hashing a password may take on the slowest of machines.
 const HASH_WAIT: Duration = Duration::from_secs(60);
 /// What a server does of all this.
-const HEEDED: &str =
-    "a running server heeds it from the next request and connection on; WebSockets that are open stay open";
+const HEEDED: &str = "a running server heeds it within a second, on open connections too";
 
 /// How a list is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub enum ListFormat {
 /// [`Error`].
 pub fn add(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
     // Nobody should think of a password for a name that can't be had.
-    if has_database(data) && Offline::open(data)?.account(name)?.is_some() {
+    if has_database(data) && Offline::open_even_empty(data)?.account(name)?.is_some() {
         return Err(taken(name));
     }
     let password = ask_and_hash(name)?;
@@ -151,7 +150,7 @@ pub fn list(data: &Path, format: ListFormat) -> Result<(), Error> {
 /// [`Error`].
 pub fn create_token(data: &Path, name: &Username, label: &str, expires: Option<Duration>) -> Result<(), Error> {
     if has_database(data)
-        && let Some(account) = Offline::open(data)?.account(name)?
+        && let Some(account) = Offline::open_even_empty(data)?.account(name)?
         && account.name != *name
     {
         return Err(taken(name));

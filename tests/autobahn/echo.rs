@@ -104,6 +104,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             | Command::Order(_)
             | Command::ErrandDone { .. }
             | Command::NetworksOf { .. }
+            | Command::CallRoll { .. }
             | Command::Stop => {}
         }
     }

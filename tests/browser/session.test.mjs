@@ -125,6 +125,6 @@ scene("a name that is an account's is refused at the door, in both languages", O
 
 scene("where one must have an account, a guest is told so at the door", { losesServer: true }, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
-  await adda.restart(["--accounts", "required"]);
+  await adda.restart(["--accounts", "required", "--registration", "open"]);
   await ana.page.locator("#door #name-wrong", { hasText: "Only people with an account" }).waitFor();
 });

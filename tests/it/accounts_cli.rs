@@ -6,16 +6,21 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{DEADLINE, Server, Ws, clean, eventually};
+use crate::support::Asked::{ByBearer, Plainly};
+use crate::support::{DEADLINE, Server, Ws, clean, eventually, request};
 
+/// How soon what is changed holds for whoever is here.
+const AT_ONCE: Duration = Duration::from_secs(1);
 const PASSWORD: &str = "correct horse battery";
 
 fn adda(arguments: &[&str]) -> Command {
@@ -26,15 +31,15 @@ fn adda(arguments: &[&str]) -> Command {
 
 /// What a command said, and how it ended.
 #[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
 impl Said {
     #[track_caller]
-    fn done(self) -> String {
+    pub fn done(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.out
     }
@@ -69,10 +74,11 @@ fn given(command: &mut Command, input: &[u8]) -> Said {
     child.wait_with_output().expect("its end").into()
 }
 
-struct Data(TempDir);
+/// A directory with a database, and the command on it.
+pub struct Data(TempDir);
 
 impl Data {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
@@ -89,16 +95,16 @@ impl Data {
         self.0.path().join("adda.db")
     }
 
-    fn file(&self) -> String {
+    pub fn file(&self) -> String {
         self.path().to_str().expect("a plain path").to_owned()
     }
 
-    fn serve(&self, flags: &[&str]) -> Server {
+    pub fn serve(&self, flags: &[&str]) -> Server {
         Server::with(&[&["--data", &self.file()], flags].concat())
     }
 
     #[track_caller]
-    fn run(&self, arguments: &[&str], input: &str) -> Said {
+    pub fn run(&self, arguments: &[&str], input: &str) -> Said {
         given(adda(arguments).args(["--data", &self.file()]), input.as_bytes())
     }
 
@@ -127,7 +133,7 @@ impl Data {
     }
 
     /// All bytes of the database and what is beside it.
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let files = fs::read_dir(self.0.path()).expect("a directory").map_while(Result::ok);
         files.flat_map(|file| fs::read(file.path()).unwrap_or_default()).collect()
     }
@@ -210,6 +216,9 @@ fn a_new_password_ends_the_logins_and_no_token() {
 fn a_token_lets_a_bot_in_until_it_is_revoked() {
     let data = Data::new();
     let server = data.serve(&[]);
+    data.token("Herald", &["--label", &"ড".repeat(128)]);
+    let id = data.listed("token")[0]["id"].to_string();
+    data.run(&["token", "revoke", &id], "").done();
     let token = data.token("Herald", &["--label", "the hourly news", "--expires", "90d"]);
     let listed = data.listed("token");
     let [it] = &listed[..] else { panic!("{listed:?}") };
@@ -234,7 +243,118 @@ fn a_token_lets_a_bot_in_until_it_is_revoked() {
          Content-Type: text/plain\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
         ),
     );
-    assert!((400..500).contains(&stale.status), "{}", stale.status);
+    assert_eq!((stale.status, stale.header("WWW-Authenticate")), (401, Some("Bearer")), "{}", stale.text());
+    assert_eq!(stale.json()["code"], "forbidden");
+}
+
+/// Logs in, and gives the token and who it is.
+#[track_caller]
+fn log_in(server: &Server, name: &str, password: &str) -> (String, String) {
+    let login = json!({"username": name, "password": password});
+    let response = request(server.addr(), Plainly, "POST", "/api/session", Some(&login));
+    assert_eq!(response.status, 201, "{}", response.text());
+    let data = &response.json()["data"];
+    let text = |name: &str| data[name].as_str().expect("a text").to_owned();
+    (text("token"), text("id"))
+}
+
+/// Says something until it is taken, or until it is refused, which must come at once.
+#[track_caller]
+fn comes_to(ws: &mut Ws, command: &Value, kind: &str) {
+    let begun = Instant::now();
+    for nonce in 0.. {
+        let nonce = format!("{begun:?} {nonce}").replace(|c: char| !c.is_ascii_digit(), "");
+        let mut command = command.clone();
+        (command["nonce"], command["content"]) = (json!(nonce), json!(nonce));
+        ws.command(&command);
+        // An announcement may bear its nonce in another room.
+        let answer = ws.until(|frame| frame["nonce"] == nonce || frame["content"] == nonce);
+        assert!(begun.elapsed() < AT_ONCE, "{:?}: {answer}", begun.elapsed());
+        if answer["type"] == kind {
+            return;
+        }
+    }
+}
+
+#[track_caller]
+fn closes_at_once(ws: &mut Ws) {
+    let begun = Instant::now();
+    assert_eq!(ws.close_code(), 1008);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn what_is_changed_beside_a_server_holds_at_once_for_those_who_are_here() {
+    for is_busy in [false, true] {
+        let data = Data::new();
+        let server = data.serve(&["--rate", "0"]);
+        data.add("Rahim", "user");
+        data.add("Boss", "admin");
+        let bot = data.token("Rahim", &[]);
+        let (token, id) = log_in(&server, "Rahim", PASSWORD);
+        let (boss, _) = log_in(&server, "Boss", PASSWORD);
+        let joins = |token: &str| Ws::join(&server, &format!("/ws?room=tea&history=0&token={token}"));
+        let (mut rahim, mut herald) = (joins(&token), joins(&bot));
+        let mut others = [joins(&boss), Ws::join(&server, "/ws/tea/Ana")];
+        let is_over = &AtomicBool::new(false);
+        thread::scope(|scope| {
+            let mut talker = Ws::join(&server, "/ws/jam/Karim?history=0");
+            scope.spawn(move || {
+                while is_busy && !is_over.load(Ordering::Relaxed) {
+                    talker.say("jam");
+                    talker.until(|frame| frame["content"] == "jam");
+                }
+            });
+            // Also where a check fails.
+            let _over = Over(is_over);
+            let (announce, say) = (json!({"type": "announcement"}), json!({"type": "text"}));
+            comes_to(&mut rahim, &announce, "error");
+            data.run(&["user", "role", "Rahim", "admin"], "").done();
+            comes_to(&mut rahim, &announce, "announcement");
+            data.run(&["user", "role", "Rahim", "user"], "").done();
+            comes_to(&mut rahim, &announce, "error");
+
+            let muted = json!({"muted_until": "2099-01-01T00:00:00.000Z"});
+            let user = format!("/api/users/{id}");
+            assert_eq!(request(server.addr(), ByBearer(&boss), "PUT", &user, Some(&muted)).status, 200);
+            comes_to(&mut rahim, &say, "error");
+            data.run(&["user", "role", "Rahim", "admin"], "").done();
+            comes_to(&mut rahim, &say, "text");
+            data.run(&["user", "role", "Rahim", "user"], "").done();
+            comes_to(&mut rahim, &announce, "error");
+            comes_to(&mut rahim, &say, "text");
+
+            let another = "another one altogether";
+            data.run(&["user", "passwd", "Rahim"], &format!("{another}\n")).done();
+            closes_at_once(&mut rahim);
+            comes_to(&mut herald, &say, "text");
+            let id = data.listed("token")[0]["id"].to_string();
+            data.run(&["token", "revoke", &id], "").done();
+            closes_at_once(&mut herald);
+
+            let mut rahim = joins(&log_in(&server, "Rahim", another).0);
+            let mut herald = joins(&data.token("Rahim", &[]));
+            data.run(&["user", "remove", "Rahim", "--yes"], "").done();
+            closes_at_once(&mut rahim);
+            closes_at_once(&mut herald);
+            for ws in &mut others {
+                comes_to(ws, &say, "text");
+            }
+        });
+        let log = server.log();
+        for said in ["is of role admin now", "is of role user now", "is over, by another process"] {
+            assert!(log.contains(said), "{said} in\n{log}");
+        }
+    }
+}
+
+/// Says that something is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -443,7 +563,7 @@ fn what_is_no_database_of_ours_is_left_as_it_is() {
 fn an_older_database_is_brought_up_to_date_where_no_server_has_it() {
     let data = Data::of_a_server();
     let spoil = "DROP TABLE accounts; DROP TABLE looks; DROP TABLE sessions; DROP TABLE invitations; DROP TABLE mutes;
-        DROP TABLE bans; DROP TABLE room_settings; DROP TABLE room_members; PRAGMA user_version = 2;
+        DROP TABLE bans; DROP TABLE room_settings; DROP TABLE room_members; DROP TABLE marks; PRAGMA user_version = 2;
         ALTER TABLE messages DROP COLUMN kind; ALTER TABLE messages DROP COLUMN message_id;
         ALTER TABLE messages DROP COLUMN deleted_ms;
         CREATE TABLE users (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, token_hash BLOB NOT NULL UNIQUE,
@@ -511,6 +631,7 @@ fn what_makes_no_sense_is_exit_2() {
         &["token", "create", "Bot", "--expires", "0d"],
         &["token", "create", "Bot", "--expires", "soon"],
         &["token", "create", "Bot", "--label", "a\nb"],
+        &["token", "create", "Bot", "--label", &"x".repeat(129)],
         &["token", "revoke", "x"],
     ] {
         let said = given(adda(arguments).current_dir(data.0.path()), b"");

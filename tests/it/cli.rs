@@ -46,6 +46,8 @@ fn a_flag_that_is_none_is_exit_2_and_a_sentence() {
         &["--ping-interval", "soon"],
         &["--origin", "not an origin"],
         &["--log", "shout"],
+        &["--accounts", "required", "--data", ":memory:"],
+        &["--accounts", "required", "--data", ":memory:", "--registration", "invite"],
         &["no-such-command"],
     ] {
         let (code, said) = refusal(adda().args(flags));

@@ -12,7 +12,7 @@ use crate::support::repository;
 const LAYERS: [(u8, &[&str]); 7] = [
     (6, &["main", "cli", "tools", "lib"]),
     (5, &["listener", "capacity", "relay"]),
-    (4, &["head", "client", "answer", "identity", "moderation", "session", "http"]),
+    (4, &["head", "client", "answer", "identity", "moderation", "session", "http", "watch"]),
     (3, &["hub"]),
     (2, &["store"]),
     (1, &["protocol", "ws", "sse", "auth", "logging"]),

@@ -16,6 +16,11 @@ impl State {
     pub fn order(&mut self, order: &Order, now: &Timestamp, effects: &mut Vec<Effect>) -> Vec<MemberKey> {
         match order {
             Order::EndSessions(_) | Order::EndUser(_) | Order::EndGuests(_) => return self.ended(order, effects),
+            Order::SetRole { user, role } => {
+                for (_, member) in self.members.iter_mut().filter(|(_, member)| member.person.id == *user) {
+                    member.role = *role;
+                }
+            }
             Order::Kick { room, user } => {
                 self.put_out(room, "an admin has put you out of this room", now, effects, |member, _| {
                     member.person.id == *user

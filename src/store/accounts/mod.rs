@@ -18,7 +18,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, params};
 use uuid::Uuid;
 
-use crate::auth::name::Looks;
+use crate::auth::name::{self, Looks};
 use crate::auth::password::PasswordHash;
 use crate::model::{Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::role::Role;
@@ -35,7 +35,8 @@ pub use rooms::{
 };
 pub use sessions::{
     NewSession, Session, SessionKey, SessionKind, begin_session, end_oldest_logins, end_other_sessions, end_session,
-    forget_guests_before, forget_sessions, rename_guest, renew_session, session, sessions, was_session_of,
+    forget_guests_before, forget_sessions, rename_guest, renew_session, session, session_of_key, sessions,
+    was_session_of,
 };
 
 /// The step of the schema that adds all this.
@@ -197,12 +198,16 @@ pub fn resembling(connection: &Connection, looks: &Looks) -> rusqlite::Result<Op
     Ok(None)
 }
 
-/// The account of a name, however it is written.
+/// The account of a name, however it is written. Where two look alike by a newer notion, each has its own name.
 ///
 /// # Errors
 /// As SQLite says.
 pub fn by_name(connection: &Connection, name: &Username) -> rusqlite::Result<Option<Account>> {
-    resembling(connection, &Looks::of(name))
+    let mut exact = connection.prepare_cached(&account_where("a.name = ?1"))?;
+    match exact.query_row([name.as_str()], account).optional()? {
+        Some(account) => Ok(Some(account)),
+        None => resembling(connection, &Looks::of(name)),
+    }
 }
 
 /// The account of a user id.
@@ -320,32 +325,56 @@ pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionKey>, Ac
     })
 }
 
-/// Brings the looks of all accounts up to this adda's notion of them, as a newer Unicode finds more alike. To be done on
-/// opening. Where two accounts look alike by it, the older one has the look.
+/// The step of the schema that adds what one process leaves for another to see: by which notion of looks those of the
+/// accounts were made (`looks`), and how often people were changed beside the server (`beside`).
+pub const MARKS: &str = "CREATE TABLE marks (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID";
+
+/// Counts a change that another process than the server makes, within it.
 ///
 /// # Errors
 /// As SQLite says.
-pub fn renew_looks(connection: &Connection) -> Result<(), AccountError> {
-    let mut stored = connection.prepare("SELECT look, account FROM looks ORDER BY look")?;
-    let stored = stored.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
-    let stored = stored.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut names = connection.prepare("SELECT key, name FROM accounts ORDER BY key DESC")?;
-    let names = names.query_map([], |row| Ok((row.get::<_, i64>(0)?, username(row, 1)?)))?;
-    let mut wanted = BTreeMap::new();
-    for name in names {
-        let (key, name) = name?;
-        wanted.extend(Looks::of(&name).iter().map(|look| (look.to_owned(), key)));
-    }
-    if stored.iter().map(|(look, key)| (look, key)).eq(wanted.iter()) {
+pub fn count_beside(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO marks (name, value) VALUES ('beside', 1) ON CONFLICT DO UPDATE SET value = value + 1";
+    connection.execute(sql, []).map(drop)
+}
+
+/// How many of them there were.
+///
+/// # Errors
+/// As SQLite says.
+pub fn changes_beside(connection: &Connection) -> rusqlite::Result<i64> {
+    let mut statement = connection.prepare_cached("SELECT value FROM marks WHERE name = 'beside'")?;
+    Ok(statement.query_row([], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+/// Brings the looks of all accounts up to this adda's notion of them, as a newer Unicode finds more alike. To be done on
+/// opening; where the notion is the same, it reads one row. Where two accounts look alike by it, the older one has the
+/// look.
+///
+/// # Errors
+/// As SQLite says.
+pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
+    let notion = name::notion();
+    let sql = "SELECT value FROM marks WHERE name = 'looks'";
+    let made = connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional()?;
+    if made.as_deref() == Some(&*notion) {
         return Ok(());
     }
     atomically(connection, || {
+        let mut names = connection.prepare("SELECT key, name FROM accounts ORDER BY key DESC")?;
+        let names = names.query_map([], |row| Ok((row.get::<_, i64>(0)?, username(row, 1)?)))?;
+        let mut wanted = BTreeMap::new();
+        for name in names {
+            let (key, name) = name?;
+            wanted.extend(Looks::of(&name).iter().map(|look| (look.to_owned(), key)));
+        }
         connection.execute("DELETE FROM looks", [])?;
         let mut statement = connection.prepare("INSERT INTO looks (look, account) VALUES (?1, ?2)")?;
         for (look, key) in &wanted {
             statement.execute(params![look, key])?;
         }
-        Ok(())
+        let sql = "INSERT OR REPLACE INTO marks (name, value) VALUES ('looks', ?1)";
+        connection.execute(sql, [notion]).map(drop)
     })
 }
 
@@ -412,7 +441,7 @@ fn user_id(row: &Row<'_>, column: usize) -> rusqlite::Result<UserId> {
 }
 
 fn username(row: &Row<'_>, column: usize) -> rusqlite::Result<Username> {
-    Username::parse(&row.get::<_, String>(column)?).map_err(|error| broken(column, error))
+    row.get(column).map(Username::stored)
 }
 
 /// A word that stands for one of a few values.

@@ -1,5 +1,6 @@
 //! Sessions: by which token somebody is known, since when and until when.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -127,6 +128,15 @@ pub fn session(connection: &Connection, token: TokenHash, now: &Timestamp) -> ru
     statement.query_row(params![token.0, number(now.unix_ms)], read).optional()
 }
 
+/// A session by its key, if it is not over.
+///
+/// # Errors
+/// As SQLite says.
+pub fn session_of_key(connection: &Connection, key: SessionKey, now: &Timestamp) -> rusqlite::Result<Option<Session>> {
+    let mut statement = connection.prepare_cached(&format!("{SESSION} AND s.key = ?1"))?;
+    statement.query_row(params![key.0, number(now.unix_ms)], read).optional()
+}
+
 /// Whether a token is or was of a session of this user: then whoever shows it is no stranger to the account.
 ///
 /// # Errors
@@ -237,18 +247,16 @@ pub fn end_other_sessions(
     ended.map(|key| key.map(SessionKey)).collect()
 }
 
-/// Removes sessions that ended or expired before a moment, so many at most. Gives how many; the same number means that
-/// there may be more.
+/// Removes those sessions among these keys that ended or expired before a moment. Gives how many.
 ///
 /// # Errors
 /// As SQLite says.
-pub fn forget_sessions(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite::Result<usize> {
+pub fn forget_sessions(connection: &Connection, keys: RangeInclusive<i64>, before_ms: u64) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(
-        "DELETE FROM sessions WHERE key IN
-            (SELECT key FROM sessions WHERE min(coalesce(ended_ms, expires_ms), coalesce(expires_ms, ended_ms)) < ?1
-             LIMIT ?2)",
+        "DELETE FROM sessions WHERE key BETWEEN ?1 AND ?2
+            AND min(coalesce(ended_ms, expires_ms), coalesce(expires_ms, ended_ms)) < ?3",
     )?;
-    statement.execute(params![number(before_ms), number(limit as u64)])
+    statement.execute(params![keys.start(), keys.end(), number(before_ms)])
 }
 
 /// Removes the guests that came so many sessions and more before one; looks for them only now and then.

@@ -142,9 +142,11 @@ fn sessions_are_listed_and_the_old_ones_forgotten() {
     renew_session(&db, first, None, &at(60)).unwrap();
     let keys: Vec<_> = sessions(&db, id(1), &at(50)).unwrap().iter().map(|session| session.key).collect();
     assert_eq!(keys, [first, second], "the latest used first");
-    assert_eq!(forget_sessions(&db, 35, 9).unwrap(), 1);
-    assert_eq!(forget_sessions(&db, 1_000, 1).unwrap(), 1);
-    assert_eq!(forget_sessions(&db, 1_000, 9).unwrap(), 0);
+    let all = 1..=i64::MAX;
+    assert_eq!(forget_sessions(&db, all.clone(), 35).unwrap(), 1);
+    assert_eq!(forget_sessions(&db, 1..=ended.0 - 1, 1_000).unwrap(), 0);
+    assert_eq!(forget_sessions(&db, ended.0..=ended.0, 1_000).unwrap(), 1);
+    assert_eq!(forget_sessions(&db, all, 1_000).unwrap(), 0);
     assert!(is_live(&db, "1", 999) && is_live(&db, "2", 999));
 }
 
@@ -284,8 +286,9 @@ fn an_admin_is_neither_muted_nor_banned() {
 }
 
 #[test]
-fn looks_are_brought_up_to_date() {
+fn looks_are_brought_up_to_date_where_the_notion_of_them_is_another() {
     let db = in_memory().unwrap();
+    db.execute_batch(MARKS).unwrap();
     create(&db, &account(1, "admin")).unwrap();
     create(&db, &account(2, "rahim")).unwrap();
     let looks = || {
@@ -294,13 +297,24 @@ fn looks_are_brought_up_to_date() {
         rows.collect::<rusqlite::Result<Vec<(String, i64)>>>().unwrap()
     };
     let made = looks();
-    db.execute("UPDATE looks SET look = 'as an older adda saw it' WHERE account = 1", []).unwrap();
+    let spoil = || db.execute("UPDATE looks SET look = 'as an older adda saw it' WHERE account = 1", []).unwrap();
+    spoil();
+    renew_looks(&db).unwrap();
+    assert_eq!(looks(), made);
+    spoil();
+    renew_looks(&db).unwrap();
+    assert_ne!(looks(), made, "by the same notion nothing is read");
+    db.execute("UPDATE marks SET value = 'an older one'", []).unwrap();
     renew_looks(&db).unwrap();
     assert_eq!(looks(), made);
     // A newer notion may find two accounts alike that an older one did not.
-    db.execute("UPDATE accounts SET name = 'Admin' WHERE key = 2", []).unwrap();
+    db.execute_batch("UPDATE accounts SET name = 'Admin' WHERE key = 2; DELETE FROM marks").unwrap();
     renew_looks(&db).unwrap();
     assert!(looks().iter().all(|(_, account)| *account == 1), "{:?}", looks());
+    for (name, number) in [("Admin", 2), ("admin", 1), ("ADMIN", 1)] {
+        let found = by_name(&db, &Username::parse(name).unwrap()).unwrap();
+        assert_eq!(found.map(|account| account.id), Some(id(number)), "{name}");
+    }
 }
 
 #[test]
