@@ -3,10 +3,11 @@
 //! Every connection is opened here, so that each has the settings that the promises rest on: WAL, and `synchronous`
 //! as the operator chose. A file that can't be ours is left as it is.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -17,6 +18,8 @@ use super::{accounts, search};
 
 /// How long a connection waits for another's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// How long another process's lock on the whole database is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// With what every database begins that is not empty.
 const HEADER_BYTES: u64 = 100;
 /// "adda" in ASCII: marks the file as ours (`PRAGMA application_id`).
@@ -234,14 +237,22 @@ pub fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
 fn lock(path: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-    match file.try_lock() {
+    // A process that is just ending, or beginning, may have it for a moment.
+    let until = Instant::now() + LOCK_WAIT;
+    let locked = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_WAIT / 50),
+            locked => break locked,
+        }
+    };
+    match locked {
         // SQLite would begin anew in a file of one byte.
         Ok(()) if (1..HEADER_BYTES).contains(&file.metadata().map_err(failed)?.len()) => {
             Err(OpenError::Foreign(path.to_owned()))
         }
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

@@ -11,9 +11,13 @@ const EDGES = /^\p{White_Space}+|\p{White_Space}+$/gu;
 // Controls, bidi controls (UAX #9), separators of lines, zero-width and filler characters, and tags.
 const INVISIBLE = new RegExp(
   "[\\p{Cc}\\u00AD\\u034F\\u061C\\u115F\\u1160\\u17B4\\u17B5\\u180B-\\u180F\\u200B\\u200E\\u200F\\u2028-\\u202E" +
-    "\\u2060-\\u206F\\u3164\\uFEFF\\uFFA0\\uFFF0-\\uFFFB\\u{E0000}-\\u{E007F}]",
+    "\\u2060-\\u206F\\u3164\\uFEFF\\uFFA0\\uFFF0-\\uFFFB\\u{1BCA0}-\\u{1BCA3}\\u{1D173}-\\u{1D17A}" +
+    "\\u{E0000}-\\u{E00FF}\\u{E01F0}-\\u{E0FFF}]",
   "u",
 );
+// What may stand in a name and is nothing by itself: spaces and what shows as one, joiners, variation selectors.
+const BLANK =
+  /^[\p{White_Space}\u200C\u200D\u2800\uFE00-\uFE0F\uFFFC\u{16FE4}\u{1D159}\u{E0100}-\u{E01EF}]*$/u;
 // A joiner (ZWJ, ZWNJ) belongs to Bengali spelling and to emoji, but only between two visible characters.
 const STRAY_JOINER = /(^|[\p{White_Space}\u200C\u200D])[\u200C\u200D]|[\u200C\u200D](\p{White_Space}|$)/u;
 // Half of a surrogate pair: no character at all, and nothing that could be sent.
@@ -34,6 +38,6 @@ function checkVisible(text, max) {
   const value = text.replace(EDGES, "").normalize("NFC");
   if (value === "") return { problem: "empty" };
   if ([...value].length > max) return { problem: "too_long", max };
-  if (INVISIBLE.test(value) || STRAY_JOINER.test(value) || HALF.test(value)) return { problem: "invisible" };
+  if ([INVISIBLE, STRAY_JOINER, BLANK, HALF].some((bad) => bad.test(value))) return { problem: "invisible" };
   return { value };
 }

@@ -76,7 +76,7 @@ scene("what the page lets through the server takes, and the other way round", {}
   const names = [
     "Ana", "রহিম", "ক্ষমা", "র\u200D্যাব", "عمر", "小明", "Jose\u0301", "👩\u200D💻 dev", "O'Neil-Smith", "a  b", "য়", "dm:x",
     "a\u0000b", "a\nb", "a\u007F", "\u202Eabc", "a\u200Bb", "\u200Da", "a\u200C", "a\u200D\u200Cb", "a\u200D b", "a \u200Db",
-    "\uFEFFa", "a\uFEFF", "a\u2028b", "\u3164", "a\u{E0041}", "\u0085a", "\u3000a\u3000", "ক".repeat(32), "ক".repeat(33),
+    "\u2800", "\uFE0F", "\u2800 \uFE0F", "\u2800a", "\uFFFC", "\u{1D159}", "\uFEFFa", "a\uFEFF", "a\u2028b", "\u3164", "a\u{E0041}", "\u0085a", "\u3000a\u3000", "ক".repeat(32), "ক".repeat(33),
     "য়".repeat(16), "য়".repeat(17), "👩\u200D💻".repeat(11),
   ];
   const told = await ana.page.evaluate(async (all) => {

@@ -160,7 +160,9 @@ impl Ws {
                 Ok(Message::Close(frame)) => return Some(Event::Close(frame.map(|frame| frame.code.into()))),
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(other) => panic!("the server sent {other:?}"),
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A wait with a time-out is interrupted by the end of any process of another test.
+                Err(Error::Io(error))
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed) => return Some(Event::End),
                 Err(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => {
                     return Some(Event::End);
