@@ -170,18 +170,22 @@ impl Door {
         Ok(Identity { user, username, role, session })
     }
 
-    /// Somebody who is here by a connection, as they are now, about to do something in a room.
+    /// Somebody who is here by a connection, as they are now, about to do something in a room. Whose session is over may do
+    /// no more than a guest.
     ///
     /// # Errors
     /// [`Denied`].
-    pub fn member(&self, person: &Person, room: &RoomId) -> Result<Actor, Denied> {
+    pub fn member(&self, person: &Person, session: Option<SessionKey>, room: &RoomId) -> Result<Actor, Denied> {
         let id = person.id;
-        let (known, is_banned) = self.registry.read(|connection| {
-            let is_banned = accounts::is_banned(connection, Banned::User(id), &Timestamp::now())?;
-            Ok((accounts::somebody(connection, id)?, is_banned))
+        let now = Timestamp::now();
+        let (session, is_banned) = self.registry.read(|connection| {
+            let known = session.map_or(Ok(None), |key| accounts::session_of_key(connection, key, &now))?;
+            Ok((known, accounts::is_banned(connection, Banned::User(id), &now)?))
         })?;
-        let role = known.map_or(Role::Guest, |(role, _)| role);
-        let identity = Identity { user: Some(id), username: person.username.clone(), role, session: None };
+        let session = session.filter(|session| session.user == id);
+        let role = session.as_ref().map_or(Role::Guest, |session| session.role);
+        let session = session.map(|session| session.key);
+        let identity = Identity { user: Some(id), username: person.username.clone(), role, session };
         let mut circumstances = self.circumstances(&identity, Some(room))?;
         if is_banned {
             circumstances.standing = Standing::Banned;
@@ -297,6 +301,10 @@ impl Doorkeeper {
         builder.spawn(move || {
             let _vital = Vital("door");
             for knock in knocked {
+                // Who has given up waiting is not looked up for nobody.
+                if Arc::strong_count(&knock) == 1 {
+                    continue;
+                }
                 let admitted = door.let_in(knock.token.as_deref(), knock.asked.clone(), knock.address);
                 let admitted = admitted.and_then(|identity| door.enter(&identity, &knock.room).map(|()| identity));
                 *knock.answer() = Some(admitted);

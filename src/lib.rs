@@ -164,7 +164,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let turns = moderation::Turns::default();
     moderation::start(errands_asked, door.clone(), handle.clone(), turns.clone(), commands.clone())
         .map_err(StartError::Thread)?;
-    let watch = watch::Watch::start(registry, handle.clone()).map_err(StartError::Thread)?;
+    let watch = watch::Watch::start(registry, handle.clone(), turns.clone()).map_err(StartError::Thread)?;
     let paces = Arc::new(Paces::new(&limits));
     let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), registration, limits };
     let http =

@@ -11,14 +11,14 @@ use std::thread;
 use chrono::DateTime;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::auth::permission::{Action, Refusal, Whose};
+use crate::auth::permission::{Access, Action, Refusal, Whose};
 use crate::hub::{Busy, Command, Directory, Errand, Handle, Order, rejected};
 use crate::identity::{Actor, Denied, Door};
 use crate::limits::{
     ERRANDS_WAITING_MAX, LABEL_CHARS_MAX, ROOM_NAME_CHARS_MAX, SLOW_MODE_S_MAX, STORE_STACK_BYTES, TOPIC_CHARS_MAX,
 };
 use crate::model::{NameError, Person, RoomId, Timestamp, UserId, Username, visible_line};
-use crate::protocol::{BanSaid, ErrorCode, Measure, NO_SUCH_USER, Rejected, Restraint, RoomChange};
+use crate::protocol::{BanSaid, BanTerms, ErrorCode, Measure, NO_SUCH_USER, Rejected, Restraint, RoomChange};
 use crate::role::Role;
 use crate::store::RegistryError;
 use crate::store::accounts::{self as kept, Ban, Banned, RoomSettings};
@@ -85,6 +85,13 @@ impl From<Failure> for Rejected {
 #[derive(Debug, Clone, Default)]
 pub struct Turns(Arc<Mutex<()>>);
 
+impl Turns {
+    /// Waits for other changes to be ordered.
+    pub fn take(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Whoever keeps order works with this.
 #[derive(Clone, Copy)]
 pub struct Keeper<'a> {
@@ -110,7 +117,7 @@ pub struct Restrained {
 impl<'a> Keeper<'a> {
     /// Waits for other changes to be ordered.
     pub fn turn(&self) -> MutexGuard<'a, ()> {
-        self.turns.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turns.take()
     }
 
     /// Puts somebody out of a room; out of a private one for good. Gives what they are called.
@@ -123,12 +130,13 @@ impl<'a> Keeper<'a> {
         actor.may(Action::Kick)?;
         let id = room.clone();
         let _turn = self.turn();
-        let was_member = self.door.registry().change(move |c| Ok(kept::remove_member(c, &id, user)?))?;
+        self.door.registry().change(move |c| Ok(kept::remove_member(c, &id, user)?))?;
         log::info!("{} has put {user} ({}) out of {room}", by.id, shown(username.as_ref()));
-        self.directory.order(Order::Kick { room: room.clone(), user })?;
-        if was_member {
+        // Also for who was none any more: the hub may have been busy when they ceased to be one.
+        if actor.circumstances.access == Access::Member {
             self.directory.order(Order::SetMember { room: room.clone(), user, is_member: false })?;
         }
+        self.directory.order(Order::Kick { room: room.clone(), user })?;
         Ok(username)
     }
 
@@ -155,8 +163,13 @@ impl<'a> Keeper<'a> {
             actor.may(Action::Ban)?;
         }
         let networks = match &banned {
-            Some(BanSaid::With { address: true, .. }) => match actor.circumstances.whose {
-                Whose::Others(Role::Guest) => self.directory.networks_of(user)?,
+            Some(BanSaid::With(BanTerms { address: true, .. })) => match actor.circumstances.whose {
+                Whose::Others(Role::Guest) => match self.directory.networks_of(user)? {
+                    networks if networks.is_empty() => {
+                        return Err(Failure::Field("they are not here now, so it is not known from which address"));
+                    }
+                    networks => networks,
+                },
                 _ => return Err(Failure::Field("only a guest is banned by address, too; an account is by itself")),
             },
             _ => Vec::new(),
@@ -228,7 +241,7 @@ impl<'a> Keeper<'a> {
         let (name, topic) = (line("name", name, ROOM_NAME_CHARS_MAX)?, line("topic", topic, TOPIC_CHARS_MAX)?);
         let (id, user, now) = (room.clone(), by.id, Timestamp::now());
         let _turn = self.turn();
-        let (before, settings) = self.door.registry().change(move |connection| {
+        let (settings, is_member) = self.door.registry().change(move |connection| {
             let before = kept::room_settings(connection, &id)?;
             let settings = RoomSettings {
                 name: name.unwrap_or_else(|| before.name.clone()),
@@ -241,7 +254,8 @@ impl<'a> Keeper<'a> {
             if settings.is_private && !before.is_private {
                 kept::add_member(connection, &id, user, &now)?;
             }
-            Ok((before, settings))
+            let is_member = kept::is_member(connection, &id, user)?;
+            Ok((settings, is_member))
         })?;
         log::info!(
             "{user} has set room {room}: posting by {}, slow mode of {} s, {}",
@@ -249,7 +263,7 @@ impl<'a> Keeper<'a> {
             settings.slow_mode_s,
             if settings.is_private { "private" } else { "public" },
         );
-        if settings.is_private && !before.is_private {
+        if is_member {
             // The member comes first, or they would be put out with the others. The hub keeps members of private rooms only,
             // and takes this one as it is.
             self.directory.order(Order::SetMember { room: room.clone(), user, is_member: true })?;
@@ -289,7 +303,7 @@ fn ban_of(said: BanSaid, user: UserId, by: UserId) -> Result<Option<Ban>, Failur
     let (until, reason) = match said {
         BanSaid::Plain(false) => return Ok(None),
         BanSaid::Plain(true) => (None, String::new()),
-        BanSaid::With { until, reason, .. } => (until, reason),
+        BanSaid::With(BanTerms { until, reason, .. }) => (until, reason),
     };
     let until_ms = until.as_deref().map(moment).transpose()?;
     let reason = visible_line(&reason, LABEL_CHARS_MAX).map_err(|error| Failure::Line("reason", error))?;
@@ -328,8 +342,8 @@ pub fn start(
 
 /// Carries out an errand; says in a sentence what was done.
 fn run(keeper: &Keeper<'_>, errand: &Errand) -> Result<String, Failure> {
-    let Errand { by, room, measure, .. } = errand;
-    let mut actor = keeper.door.member(by, room)?;
+    let Errand { by, session, room, measure, .. } = errand;
+    let mut actor = keeper.door.member(by, *session, room)?;
     match &**measure {
         Measure::Kick(user) => {
             let username = keeper.kick(&mut actor, room, *user)?;

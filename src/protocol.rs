@@ -3,8 +3,13 @@
 //! Pure: text in, values out, and the other way round. Nothing here knows of sockets, rooms or rates.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::limits::{self, Limits};
@@ -429,22 +434,49 @@ pub struct Restraint {
 }
 
 /// A ban as it is said.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BanSaid {
     /// For good, or no longer.
     Plain(bool),
     /// With more.
-    With {
-        /// A moment (RFC 3339); for good where none is said.
-        until: Option<String>,
-        /// Why, for the other admins.
-        #[serde(default)]
-        reason: String,
-        /// Whether a guest's addresses are banned, too, for guests.
-        #[serde(default)]
-        address: bool,
-    },
+    With(BanTerms),
+}
+
+/// For how long, why, and how far somebody is banned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BanTerms {
+    /// A moment (RFC 3339); for good where none is said.
+    pub until: Option<String>,
+    /// Why, for the other admins.
+    #[serde(default)]
+    pub reason: String,
+    /// Whether a guest's addresses are banned, too, for guests.
+    #[serde(default)]
+    pub address: bool,
+}
+
+/// By its shape, and without a copy of what comes, however deep that is.
+impl<'de> Deserialize<'de> for BanSaid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl<'de> Visitor<'de> for Shape {
+            type Value = BanSaid;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(r#"true, false or {"until","reason","address"}"#)
+            }
+
+            fn visit_bool<E>(self, is_banned: bool) -> Result<BanSaid, E> {
+                Ok(BanSaid::Plain(is_banned))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BanSaid, A::Error> {
+                BanTerms::deserialize(MapAccessDeserializer::new(map)).map(BanSaid::With)
+            }
+        }
+        deserializer.deserialize_any(Shape)
+    }
 }
 
 /// A change of what is set of a room: the body of `PATCH /api/rooms/{id}`, and the fields of `room`. What is not said
@@ -652,16 +684,16 @@ fn measure(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<Measure, R
         Some(Err(_)) => Err(Rejected::new(ErrorCode::NotFound, NO_SUCH_USER, None)),
         Some(Ok(id)) => Ok(UserId(id)),
     };
-    let mut fields: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(text).map_err(|error| bad(format!("this is not JSON: {error}")))?;
-    fields.retain(|name, _| !["type", "room_id", "nonce", "user_id"].contains(&name.as_str()));
-    let fields = serde_json::Value::Object(fields);
     let not_so = |error: serde_json::Error| bad(format!("a field is not what it should be: {error}"));
+    // Values are left as they stand: a deep one is never walked, as nothing here is.
+    let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).map_err(not_so)?;
+    fields.retain(|name, _| !["type", "room_id", "nonce", "user_id"].contains(&&**name));
+    let fields = serde_json::to_string(&fields).map_err(not_so)?;
     match kind {
         "kick" => Ok(Measure::Kick(user()?)),
-        "room" => Ok(Measure::SetRoom(RoomChange::deserialize(fields).map_err(not_so)?)),
+        "room" => Ok(Measure::SetRoom(serde_json::from_str(&fields).map_err(not_so)?)),
         kind => {
-            let restraint = Restraint::deserialize(fields).map_err(not_so)?;
+            let restraint: Restraint = serde_json::from_str(&fields).map_err(not_so)?;
             let is_said = match kind {
                 "mute" => restraint.muted_until.is_some() && restraint.banned.is_none(),
                 _ => restraint.banned.is_some() && restraint.muted_until.is_none(),
@@ -765,7 +797,7 @@ mod tests {
         let until = Some(Some("2026-01-31T12:00:00Z".to_owned()));
         let mute = |muted_until| Measure::Restrain(user, Restraint { muted_until, banned: None });
         let ban = |banned| Measure::Restrain(user, Restraint { muted_until: None, banned: Some(banned) });
-        let with = BanSaid::With { until: None, reason: "loud".into(), address: true };
+        let with = BanSaid::With(BanTerms { until: None, reason: "loud".into(), address: true });
         let topic = RoomChange { topic: Some("tea".into()), slow_mode_s: Some(5), ..RoomChange::default() };
         for (fields, expected) in [
             (format!(r#""type":"kick","user_id":"{USER}""#), Measure::Kick(user)),
@@ -786,6 +818,7 @@ mod tests {
     fn what_is_wrong_has_its_code_and_its_nonce() {
         use ErrorCode::*;
         let long = "x".repeat(101);
+        let deep = format!("{}1{}", r#"{"a":"#.repeat(120), "}".repeat(120));
         for (frame, code, with_nonce) in [
             (r#"{"content":"#.to_string(), BadJson, false),
             (r#"{"content":5,"nonce":"n"}"#.to_string(), BadJson, true),
@@ -806,6 +839,8 @@ mod tests {
             (format!(r#"{{"type":"mute","user_id":"{USER}","banned":true,"nonce":"n"}}"#), BadJson, true),
             (format!(r#"{{"type":"ban","user_id":"{USER}","banned":7,"nonce":"n"}}"#), BadJson, true),
             (format!(r#"{{"type":"ban","user_id":"{USER}","muted_until":null,"nonce":"n"}}"#), BadJson, true),
+            (format!(r#"{{"type":"ban","user_id":"{USER}","banned":{deep},"nonce":"n"}}"#), BadJson, true),
+            (format!(r#"{{"type":"room","topic":{deep},"nonce":"n"}}"#), BadJson, true),
             (r#"{"type":"room","slow_mode":5,"nonce":"n"}"#.to_string(), BadJson, true),
             (r#"{"type":"room","posting":"nobody","nonce":"n"}"#.to_string(), BadJson, true),
             (long.clone(), TooLong, false),

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::hub::{Busy, Directory, Handle, Order, Roll};
 use crate::limits::{DOOR_ANSWER_WAIT, STORE_STACK_BYTES};
 use crate::model::Timestamp;
+use crate::moderation::Turns;
 use crate::store::accounts;
 use crate::store::{Registry, RegistryError};
 use crate::threads::{Vital, yield_to_the_hub};
@@ -38,14 +39,14 @@ impl Watch {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn start(registry: Registry, hub: Handle) -> io::Result<Self> {
+    pub fn start(registry: Registry, hub: Handle, turns: Turns) -> io::Result<Self> {
         let (open, closed) = bounded(0);
         let builder = thread::Builder::new().name("watch".into()).stack_size(STORE_STACK_BYTES);
         let thread = builder.spawn(move || {
             let _vital = Vital("watch");
             yield_to_the_hub(NICE);
             if !registry.is_in_memory() {
-                run(&closed, &registry, &hub);
+                run(&closed, &registry, &hub, &turns);
             }
         })?;
         Ok(Self { open, thread })
@@ -60,7 +61,7 @@ impl Watch {
     }
 }
 
-fn run(closed: &Receiver<()>, registry: &Registry, hub: &Handle) {
+fn run(closed: &Receiver<()>, registry: &Registry, hub: &Handle, turns: &Turns) {
     // Nothing, so that what is changed while the server starts is not missed.
     let mut seen = None;
     let mut late_at: Option<Instant> = None;
@@ -69,7 +70,7 @@ fn run(closed: &Receiver<()>, registry: &Registry, hub: &Handle) {
         let Ok(changes) = registry.read(accounts::changes_beside) else { continue };
         let is_new = seen != Some(changes);
         let is_late = late_at.is_some_and(|at| at <= Instant::now());
-        if (is_new || is_late) && reconcile(registry, hub).is_ok() {
+        if (is_new || is_late) && reconcile(registry, hub, turns).is_ok() {
             seen = Some(changes);
             late_at = is_new.then(|| Instant::now() + LATE_AFTER);
         }
@@ -92,7 +93,9 @@ impl From<RegistryError> for TooBusy {
 }
 
 /// Compares those who are here with what is kept, and orders what differs.
-fn reconcile(registry: &Registry, hub: &Handle) -> Result<(), TooBusy> {
+fn reconcile(registry: &Registry, hub: &Handle, turns: &Turns) -> Result<(), TooBusy> {
+    // What is read here must not be older than what another orders meanwhile.
+    let _turn = turns.take();
     for order in differences(registry, &hub.roll()?)? {
         hub.order(order)?;
     }
@@ -109,6 +112,8 @@ fn differences(registry: &Registry, roll: &Roll) -> Result<Vec<Order>, RegistryE
                     log::info!("session {} of {} is over, by another process", key.0, known.user);
                     over.push(*key);
                 }
+                // A key may be another's by now.
+                Some(session) if session.user != known.user => over.push(*key),
                 Some(session) if session.role != known.role => drop(roles.insert(known.user, session.role)),
                 Some(_) => {}
             }

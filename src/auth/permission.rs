@@ -220,6 +220,11 @@ pub fn may(role: Role, action: Action, circumstances: &Circumstances) -> Result<
     if role == Role::Guest && accounts == Accounts::Required && action != Register {
         return Err(Refusal::LogIn);
     }
+    let admins = || if role == Role::Admin { Ok(()) } else { Err(Refusal::NotAdmin) };
+    // The same of any room, or it would tell that one is there.
+    if matches!(action, SetRoom | SetPrivate | InviteToRoom | Kick) {
+        admins()?;
+    }
     // Before anything that would tell that the room is there.
     if action.is_in_room() && access == Access::Stranger {
         return Err(Refusal::NoSuchRoom);
@@ -227,7 +232,6 @@ pub fn may(role: Role, action: Action, circumstances: &Circumstances) -> Result<
     if standing == Standing::Muted && action.is_speech() {
         return Err(Refusal::Muted);
     }
-    let admins = || if role == Role::Admin { Ok(()) } else { Err(Refusal::NotAdmin) };
     let own = || if whose == Whose::Own { Ok(()) } else { Err(Refusal::NotYours) };
     let posts = || if posting == Posting::Admins && role != Role::Admin { Err(Refusal::ReadOnly) } else { Ok(()) };
     match action {
@@ -421,7 +425,13 @@ mod tests {
         for its in everything().into_iter().filter(|its| its.standing != Standing::Banned) {
             for role in Role::ALL.iter().filter(|role| **role != Role::Guest || its.accounts == Accounts::Optional) {
                 for action in Action::ALL.into_iter().filter(|action| action.is_in_room()) {
-                    let hidden = may(*role, action, &its) == Err(Refusal::NoSuchRoom);
+                    let answer = may(*role, action, &its);
+                    if answer == Err(Refusal::NotAdmin) && action != Action::Delete {
+                        let elsewhere = may(*role, action, &Circumstances { access: Access::Public, ..its });
+                        assert_eq!(answer, elsewhere, "{role} {action:?} {its:?}: the same of any room");
+                        continue;
+                    }
+                    let hidden = answer == Err(Refusal::NoSuchRoom);
                     assert_eq!(hidden, its.access == Access::Stranger, "{role} {action:?} {its:?}");
                 }
             }

@@ -104,19 +104,17 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, ApiError> {
     let id = user.unwrap_or_else(|| passer_by(&username));
     let post = Post { room, author: Person { id, username }, role, body, nonce };
     let (status, json) = stored(request, post)?;
-    Ok(Reply { status, ..Reply::json(&Posted { data: json.as_deref().and_then(raw) }) })
+    Ok(Reply { status, ..Reply::json(&Posted { data: raw(&json) }) })
 }
 
 /// A status, and a stored frame.
-type Placed = (u16, Option<Arc<[u8]>>);
+type Placed = (u16, Arc<[u8]>);
 
-/// Has something stored: 201 and its frame, 200 where it was sent before, 202 where it was for everybody and nobody is
-/// there.
+/// Has something stored: 201 and its frame, or 200 where it was sent before.
 pub(super) fn stored(request: &Request<'_>, post: Post) -> Result<Placed, ApiError> {
     match request.context.directory.post(post).map_err(|Busy| ApiError::Unknown)? {
-        Outcome::Stored(json) => Ok((201, Some(json))),
-        Outcome::Duplicate(json) => Ok((200, Some(json))),
-        Outcome::Unheard => Ok((202, None)),
+        Outcome::Stored(json) => Ok((201, json)),
+        Outcome::Duplicate(json) => Ok((200, json)),
         Outcome::Refused(rejected) => Err(ApiError::Rejected(rejected)),
     }
 }
@@ -131,11 +129,15 @@ pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Nonce>, Ap
 pub(super) fn take_back(request: &Request<'_>) -> Result<Reply, ApiError> {
     let room = room_at(request, 2)?;
     let actor = actor(request, Some(&room))?;
-    actor.may(Action::Enter)?;
+    let author = person(&actor)?;
+    // One answer to whatever is not there for whoever asks: a room, or a message in it.
+    actor.may(Action::Enter).map_err(|why| if why.is_hidden() { ApiError::NotFound } else { why.into() })?;
     let message_id = FrameId::parse(request.item()).ok_or(ApiError::NotFound)?;
-    let (author, role, nonce) = (person(&actor)?, actor.identity.role, idempotency_key(request)?);
-    stored(request, Post { room, author, role, body: Body::Delete { message_id }, nonce })?;
-    Ok(Reply::empty(204))
+    let (role, nonce) = (actor.identity.role, idempotency_key(request)?);
+    match stored(request, Post { room, author, role, body: Body::Delete { message_id }, nonce }) {
+        Err(ApiError::Rejected(Rejected { code: ErrorCode::NotFound, .. })) => Err(ApiError::NotFound),
+        stored => stored.map(|_| Reply::empty(204)),
+    }
 }
 
 /// Who posts without a token: nobody who could be known again, but the same for the same name, so that trying again

@@ -14,7 +14,7 @@ use crate::auth::permission::Action;
 use crate::auth::secret::{Secret, is_secret};
 use crate::head::unescape;
 use crate::hub::{Order, Post};
-use crate::identity::Actor;
+use crate::identity::{Actor, Denied};
 use crate::limits::{INVITATION_DAYS_MAX, INVITATION_USES_MAX};
 use crate::model::{ROOM_DEFAULT, RoomId, Timestamp, UserId, Username};
 use crate::moderation::Restrained;
@@ -261,7 +261,11 @@ pub(super) fn uninvite(request: &Request<'_>) -> Result<Reply, ApiError> {
         may_invite(request, None)?;
         return Err(ApiError::NotFound);
     };
-    let actor = may_invite(request, room.as_ref())?;
+    // One answer to whatever is no invitation for whoever asks.
+    let actor = may_invite(request, room.as_ref()).map_err(|error| match error {
+        ApiError::Denied(Denied::Refused(why)) if why.is_hidden() => ApiError::NotFound,
+        error => error,
+    })?;
     registry.change(move |connection| kept::uninvite(connection, key, room.as_ref()))?;
     log::info!("{} has taken back invitation {key}", person(&actor)?.id);
     Ok(Reply::empty(204))

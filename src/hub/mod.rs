@@ -515,7 +515,9 @@ impl Hub {
         let Connect { connection, socket, person, role, session, network, room, replay, newcomer, asked_at } = connect;
         let outbox = Outbox::new(socket);
         let who = Standpoint { user: person.id, role, session, network };
-        if self.orders.iter().any(|(at, order)| *at >= asked_at && order.ends(&who)) {
+        // What was ordered since they were looked up holds for them, too.
+        let is_ended = self.orders.iter().any(|(at, order)| *at >= asked_at && order.ends(&who));
+        if is_ended || !self.state.admits(role, person.id, &room) {
             return self.begin_close(connection, outbox, CloseReason::ENDED);
         }
         if self.stopping != Stopping::No {

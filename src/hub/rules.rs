@@ -22,6 +22,8 @@ pub struct Rules {
     muted: HashMap<UserId, u64>,
     /// When somebody said something last in a room with slow mode.
     spoke: HashMap<(RoomId, UserId), u64>,
+    /// How many of them there are when it is looked again who need not wait any more.
+    sweep_at: usize,
 }
 
 impl Rules {
@@ -32,7 +34,7 @@ impl Rules {
             members.entry(room).or_default().insert(user);
         }
         let (rooms, muted) = (house.rooms.into_iter().collect(), house.muted.into_iter().collect());
-        Self { accounts, rooms, members, muted, spoke: HashMap::new() }
+        Self { accounts, rooms, members, muted, spoke: HashMap::new(), sweep_at: 0 }
     }
 
     /// What is set of a room, where anything is.
@@ -117,12 +119,17 @@ impl Rules {
         if wait_ms == 0 || !is_slowed(role) {
             return Ok(());
         }
-        if self.spoke.len() >= SLOW_MODE_KEPT_MAX {
+        if self.spoke.len() >= self.sweep_at.max(SLOW_MODE_KEPT_MAX) {
             let rooms = &self.rooms;
             let is_waiting = |room: &RoomId, at: u64| {
                 rooms.get(room).is_some_and(|set| at + u64::from(set.slow_mode_s) * 1_000 > now.unix_ms)
             };
             self.spoke.retain(|(room, _), at| is_waiting(room, *at));
+            // So that a crowd that all waits is not walked for each message.
+            self.sweep_at = 2 * self.spoke.len();
+        }
+        if self.spoke.len() >= 16 * SLOW_MODE_KEPT_MAX && !self.spoke.contains_key(&(room.clone(), user)) {
+            return Ok(());
         }
         let last = self.spoke.entry((room.clone(), user)).or_default();
         let left_ms = (*last + wait_ms).saturating_sub(now.unix_ms);

@@ -71,6 +71,8 @@ pub struct Errand {
     pub connection: ConnectionId,
     /// Who asks.
     pub by: Arc<Person>,
+    /// By which session they are known.
+    pub session: Option<SessionKey>,
     /// In which room.
     pub room: RoomId,
     /// The client's own mark on it.
@@ -104,8 +106,6 @@ pub enum Outcome {
     Duplicate(Arc<[u8]>),
     /// It is not stored.
     Refused(Rejected),
-    /// It was for everybody, and nobody is there.
-    Unheard,
 }
 
 /// Rooms, members, and who is where.
@@ -268,6 +268,12 @@ impl State {
         Roll { sessions: known.collect(), muted: self.rules.muted(now) }
     }
 
+    /// Whether somebody may be in a room as the rules stand now.
+    #[must_use]
+    pub fn admits(&self, role: Role, user: UserId, room: &RoomId) -> bool {
+        self.rules.may_enter(role, user, room).is_ok()
+    }
+
     /// A connection opens, in its first room.
     pub fn connect(&mut self, arrival: Arrival, effects: &mut Vec<Effect>) -> MemberKey {
         let Arrival { connection, person, role, session, network, home, replay, newcomer } = arrival;
@@ -297,47 +303,46 @@ impl State {
             Some(refusal) => Some(refusal),
             None => self.rules.take(&message, now).err().map(Box::new),
         };
-        let mut message = NewMessage { refusal, ..message };
+        let message = NewMessage { refusal, ..message };
         if message.nonce.is_none()
             && let Some(refusal) = message.refusal
         {
             return self.refuse(message.ticket, &message.room, *refusal, now, effects);
         }
-        if matches!(message.body, Body::Announcement { .. }) {
-            let present = self.by_id.values().map(|key| &self.rooms[key.0]).filter(|room| room.people > 0);
-            let mut rooms: Vec<RoomId> = present.map(|room| room.id.clone()).collect();
-            if rooms.is_empty() {
-                return self.unheard(message, now, effects);
-            }
-            // It has its nonce in the first room, so that is to be one where its author sees it.
-            if let Ticket::Connection(connection) = message.ticket {
-                let is_own = |room: &RoomId| {
-                    let member = self.member(connection).map(|key| &self.members[key.0]);
-                    member.is_some_and(|member| member.speaks_in(Some(room)).is_some())
-                };
-                match rooms.iter().position(is_own) {
-                    Some(own) => rooms.swap(0, own),
-                    None => message.ticket = Ticket::Outsider(connection),
-                }
-            }
-            message.room = rooms[0].clone();
-            effects.push(Effect::Append(Append::Announcement { rooms, message }));
+        if matches!(message.body, Body::Announcement { .. }) && message.refusal.is_none() {
+            self.announce_everywhere(message, now, effects);
         } else {
             effects.push(Effect::Append(Append::Message(message)));
         }
     }
 
-    /// An announcement is made and nobody is in any room.
-    fn unheard(&mut self, message: NewMessage, now: &Timestamp, effects: &mut Vec<Effect>) {
-        let NewMessage { refusal, ticket, room, nonce, .. } = message;
-        match (refusal, ticket) {
-            (None, Ticket::Request(request)) => effects.push(Effect::Answer { request, outcome: Outcome::Unheard }),
-            (refusal, ticket) => {
-                let nobody = || Rejected::new(ErrorCode::NotFound, "nobody is in any room", None);
-                let rejected = Rejected { nonce, ..refusal.map_or_else(nobody, |refusal| *refusal) };
-                self.refuse(ticket, &room, rejected, now, effects);
+    /// Has an announcement stored in every room with members. It has its nonce in the first of them, and its author is told
+    /// by that one: so that is one where they are, or one that is public, or else the one that they name.
+    fn announce_everywhere(&mut self, mut message: NewMessage, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let present = self.by_id.values().map(|key| &self.rooms[key.0]);
+        let present = present.filter(|room| room.people > 0 || room.joining > 0);
+        let mut rooms: Vec<RoomId> = present.map(|room| room.id.clone()).collect();
+        let author = match message.ticket {
+            Ticket::Connection(connection) => self.member(connection).map(|key| &self.members[key.0]),
+            _ => None,
+        };
+        let own = author.and_then(|member| rooms.iter().position(|room| member.speaks_in(Some(room)).is_some()));
+        if let (None, Ticket::Connection(connection)) = (own, message.ticket) {
+            message.ticket = Ticket::Outsider(connection);
+        }
+        match own.or_else(|| rooms.iter().position(|room| !self.is_private(room))) {
+            Some(first) => rooms.swap(0, first),
+            None => {
+                let NewMessage { role, author, room, .. } = &message;
+                if let Err(refusal) = self.rules.may_enter(*role, author.id, room) {
+                    let rejected = Rejected { nonce: message.nonce, ..rejected(refusal) };
+                    return self.refuse(message.ticket, &message.room, rejected, now, effects);
+                }
+                rooms.insert(0, room.clone());
             }
         }
+        message.room = rooms[0].clone();
+        effects.push(Effect::Append(Append::Announcement { rooms, message }));
     }
 
     /// Tells whoever waits for it that something is not stored.
@@ -440,7 +445,7 @@ impl State {
             ClientFrame::Measure { room, nonce, measure } => {
                 let member = &self.members[from.0];
                 let room = room.unwrap_or_else(|| member.home.clone());
-                let (connection, by) = (member.connection, Arc::clone(&member.person));
+                let (connection, session, by) = (member.connection, member.session, Arc::clone(&member.person));
                 // Whoever may do it to nobody is told at once; to whom it is done is asked where it is looked up.
                 let action = match *measure {
                     Measure::Kick(_) => Action::Kick,
@@ -448,7 +453,7 @@ impl State {
                     Measure::SetRoom(_) => Action::SetRoom,
                 };
                 match self.rules.may_keep_order(member.role, by.id, &room, action, now) {
-                    Ok(()) => effects.push(Effect::Errand(Errand { connection, room, by, nonce, measure })),
+                    Ok(()) => effects.push(Effect::Errand(Errand { connection, room, by, session, nonce, measure })),
                     Err(refusal) => self.reject_in(from, &room, Rejected { nonce, ..rejected(refusal) }, now, effects),
                 }
             }

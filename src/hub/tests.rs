@@ -7,7 +7,7 @@ use super::*;
 use crate::config::{Data, Durability};
 use crate::model::{ROOM_DEFAULT, Username};
 use crate::protocol::Replay;
-use crate::store::accounts::SessionKey;
+use crate::store::accounts::{RoomSettings, SessionKey};
 
 /// A connection's far end, and how it comes.
 fn arrival(connection: u64, asked_at: Instant) -> (TcpStream, Connect) {
@@ -61,6 +61,16 @@ fn who_was_looked_up_before_an_order_came_meets_it_all_the_same() {
         assert_eq!(first[0], 0x81, "whoever was looked up since is welcome");
         commands.send(Command::Gone { from: ConnectionId(2 * number + 1) }).unwrap();
     }
+
+    // A room that has become private lets in nobody who was looked up when it was not.
+    let (room, by) = (RoomId::parse(ROOM_DEFAULT).unwrap(), arrival(100, Instant::now()).1.person);
+    let settings = RoomSettings { is_private: true, ..RoomSettings::default() };
+    commands.send(Command::Order(Order::SetRoom { room, settings, by })).unwrap();
+    let (mut far, connect) = arrival(101, Instant::now());
+    commands.send(Command::Connect(Box::new(connect))).unwrap();
+    let mut got = Vec::new();
+    far.read_to_end(&mut got).unwrap();
+    assert_eq!(got, crate::ws::close_frame(CloseReason::ENDED));
     commands.send(Command::Stop).unwrap();
     hub.into_iter().for_each(|thread| thread.join().unwrap());
 }

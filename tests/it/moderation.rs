@@ -239,7 +239,7 @@ fn order_is_kept_by_commands_too_and_those_whom_it_is_for_are_told() {
         (false, json!({"type": "kick", "user_id": nobody}), "forbidden"),
         (false, json!({"type": "ban", "user_id": id, "banned": true}), "forbidden"),
         (false, json!({"type": "room", "topic": "mine"}), "forbidden"),
-        (false, json!({"type": "room", "topic": "mine", "room_id": "plans"}), "not_found"),
+        (false, json!({"type": "room", "topic": "mine", "room_id": "plans"}), "forbidden"),
     ] {
         let by = if by_admin { &mut admin } else { &mut rahim };
         assert_eq!(command(by, asked.clone(), "bad")["code"], code, "{asked}");
@@ -268,6 +268,18 @@ fn learns_nothing(server: &Server, room: &str, said: &str, token: Option<&str>) 
         let response = request(server.addr(), asked, method, &target, body.as_ref());
         assert_eq!((response.status, response.text()), (404, none.text()), "{method} {target}");
     }
+    let nowhere = "no-such-room";
+    for (method, tail, body) in [
+        ("DELETE", "/messages/0192f7a0-0000-7000-8000-00000000000a", None),
+        ("DELETE", "/members/0192f7a0-0000-7000-8000-00000000000a", None),
+        ("PATCH", "", Some(json!({"topic": "x"}))),
+    ] {
+        let [found, none] = [room, nowhere].map(|room| {
+            let answer = request(server.addr(), asked, method, &format!("/api/rooms/{room}{tail}"), body.as_ref());
+            (answer.status, answer.text().to_owned())
+        });
+        assert_eq!(found, none, "{method} {tail}");
+    }
     for limit in ["", "?limit=1"] {
         let listing = request(server.addr(), asked, "GET", &format!("/api/rooms{limit}"), None);
         assert!(listing.status == 200 && !listing.text().contains(room), "{}", listing.text());
@@ -277,7 +289,16 @@ fn learns_nothing(server: &Server, room: &str, said: &str, token: Option<&str>) 
     let mut ws = Ws::join(server, &format!("/ws?room=apples{query}"));
     ws.command(&json!({"type": "join", "room_id": room, "nonce": "n"}));
     assert_eq!(ws.until(|frame| frame["nonce"] == "n")["code"], "not_found");
-    for command in [json!({"content": "hi"}), json!({"type": "typing"}), json!({"type": "leave"})] {
+    let anybody = "0192f7a0-0000-7000-8000-00000000000a";
+    for command in [
+        json!({"content": "hi"}),
+        json!({"type": "typing"}),
+        json!({"type": "leave"}),
+        json!({"type": "delete", "message_id": anybody}),
+        json!({"type": "kick", "user_id": anybody}),
+        json!({"type": "room", "topic": "x"}),
+        json!({"type": "announcement", "content": "x"}),
+    ] {
         // The answer is the one of a room that is not there.
         let answers = [room, "no-such-room"].map(|id| {
             let mut command = command.clone();
@@ -353,6 +374,24 @@ fn a_private_room_is_for_its_members_on_every_road() {
         assert!(!files.windows(secret.len()).any(|part| part == secret.as_bytes()), "a secret is in the database");
     }
     assert!(!log.contains("pssst"));
+}
+
+#[test]
+fn an_announcement_tells_nobody_of_a_private_room() {
+    let mut stage = Stage::set();
+    let (_, boss) = stage.people.somebody("boss", Role::Admin);
+    let server = stage.people.serve(&[]);
+    let _first = enters(&server, "admins", &stage.admin);
+    stage.order(&server, "PATCH", "/api/rooms/admins", json!({"private": true}));
+    let mut eve = Ws::join(&server, "/ws/tea/eve");
+    let mut boss = enters(&server, "tea", &boss);
+    for ws in [&mut eve, &mut boss] {
+        ws.command(&json!({"type": "leave", "room_id": "tea"}));
+        ws.until(|frame| frame["type"] == "leave");
+        ws.command(&json!({"type": "announcement", "content": "x", "nonce": "n"}));
+        let answer = ws.until(|frame| frame["nonce"] == "n");
+        assert_eq!(answer["room_id"], "tea", "{answer}");
+    }
 }
 
 #[test]
