@@ -254,8 +254,8 @@ pub fn by_id(connection: &Connection, room_key: i64, id: FrameId) -> rusqlite::R
     connection.prepare_cached(&sql)?.query_row(params![id.0.as_bytes(), room_key], message).optional()
 }
 
-/// Takes a message's text and words away for good: SQLite overwrites what it frees meanwhile. Words that an earlier merge
-/// of the index has left in pages that are free since stay there until those are used again.
+/// Takes a message's text away for good, and its words: SQLite overwrites what it frees meanwhile. Words that an earlier
+/// merge of the index has left in pages that are free since stay there until those are used again.
 pub fn erase(connection: &Connection, room_key: i64, erased: &Message) -> rusqlite::Result<()> {
     let mut find = connection.prepare_cached("SELECT key, content FROM messages WHERE id = ?1")?;
     let (key, content): (i64, String) =
