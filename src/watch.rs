@@ -14,6 +14,7 @@ use crate::hub::{Busy, Directory, Handle, Order, Roll};
 use crate::limits::{DOOR_ANSWER_WAIT, STORE_STACK_BYTES};
 use crate::model::Timestamp;
 use crate::moderation::Turns;
+use crate::role::Role;
 use crate::store::accounts;
 use crate::store::{Registry, RegistryError};
 use crate::threads::{Vital, yield_to_the_hub};
@@ -108,6 +109,8 @@ fn differences(registry: &Registry, roll: &Roll) -> Result<Vec<Order>, RegistryE
         let (mut over, mut roles) = (Vec::new(), HashMap::new());
         for (key, known) in &roll.sessions {
             match accounts::session_of_key(connection, *key, &now)? {
+                // No command ends a guest's session: it was forgotten while they were here, and they may stay.
+                None if known.role == Role::Guest => {}
                 None => {
                     log::info!("session {} of {} is over, by another process", key.0, known.user);
                     over.push(*key);
@@ -143,7 +146,6 @@ mod tests {
     use super::*;
     use crate::hub::Known;
     use crate::model::{UserId, Username};
-    use crate::role::Role;
     use crate::store::TokenHash;
     use crate::store::accounts::{Account, NewSession, SessionKey, SessionKind};
 
