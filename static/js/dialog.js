@@ -48,26 +48,33 @@ export function askFirst(lang, { title, says = [], yes, danger = false, act, why
         button(lang.t("dialog.cancel"), "soft", () => dialog.close()),
         make("button", { className: danger ? "primary danger" : "primary" }, yes)),
     );
-    form.addEventListener("submit", async (event) => {
-      event.preventDefault();
-      if (form.ariaBusy === "true") return;
-      form.ariaBusy = "true";
-      wrong.textContent = "";
-      try {
-        await act();
-        done = true;
-        dialog.close();
-      } catch (error) {
-        wrong.textContent = whyNot(error);
-      } finally {
-        form.ariaBusy = null;
-      }
+    onSubmit(form, wrong, whyNot, async () => {
+      await act();
+      done = true;
+      dialog.close();
     });
     dialog.append(form);
     dialog.addEventListener("close", () => answered(done));
     show(dialog);
     // What can't be undone is not agreed to by an Enter too many.
     (form.querySelector("input, select, textarea") ?? form.querySelector(danger ? ".soft" : ".primary")).focus();
+  });
+}
+
+// Does `act` when a form is sent, once at a time; what it fails with is said in `wrong`, in the words of `whyNot`.
+export function onSubmit(form, wrong, whyNot, act) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (form.ariaBusy === "true") return;
+    form.ariaBusy = "true";
+    wrong.textContent = "";
+    try {
+      await act();
+    } catch (error) {
+      wrong.textContent = whyNot(error);
+    } finally {
+      form.ariaBusy = null;
+    }
   });
 }
 

@@ -1,6 +1,6 @@
 // What admins set of the room that they are in: its name and topic, who may post, slow mode, and who may come in.
 
-import { askFirst, openWindow } from "./dialog.js";
+import { askFirst, onSubmit, openWindow } from "./dialog.js";
 import { make } from "./elements.js";
 import { Invitations } from "./invitations.js";
 import { whyNot } from "./reasons.js";
@@ -43,18 +43,8 @@ export class RoomSettings {
       invitations.open();
     }
     const dialog = openWindow(this.#lang, t("room.settings"), ...parts);
-    form.addEventListener("submit", async (event) => {
-      event.preventDefault();
-      if (form.ariaBusy === "true") return;
-      form.ariaBusy = "true";
-      wrong.textContent = "";
-      try {
-        if (await this.#save(before, asked(before, fields))) dialog.close();
-      } catch (error) {
-        wrong.textContent = whyNot(this.#lang, error);
-      } finally {
-        form.ariaBusy = null;
-      }
+    onSubmit(form, wrong, (error) => whyNot(this.#lang, error), async () => {
+      if (await this.#save(before, asked(before, fields))) dialog.close();
     });
   }
 
