@@ -157,6 +157,8 @@ pub const USERS_PER_ADDRESS: u32 = 20;
 
 /// People whose last word in a room with slow mode is remembered, before those who may speak again are forgotten.
 pub const SLOW_MODE_KEPT_MAX: usize = 10_000;
+/// The same while all of them have to wait; past it, whoever is new need not.
+pub const SLOW_MODE_WAITING_MAX: usize = 16 * SLOW_MODE_KEPT_MAX;
 /// Refused frames, one forgiven each second, after which a connection is closed for abuse (1008).
 pub const STRIKES_MAX: u32 = 200;
 

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::auth::permission::{Access, Action, Circumstances, Refusal, Standing, Whose, is_slowed, may};
-use crate::limits::SLOW_MODE_KEPT_MAX;
+use crate::limits::{SLOW_MODE_KEPT_MAX, SLOW_MODE_WAITING_MAX};
 use crate::model::{RoomId, Timestamp, UserId};
 use crate::protocol::{Body, ErrorCode, Rejected};
 use crate::role::{Accounts, Role};
@@ -128,7 +128,7 @@ impl Rules {
             // So that a crowd that all waits is not walked for each message.
             self.sweep_at = 2 * self.spoke.len();
         }
-        if self.spoke.len() >= 16 * SLOW_MODE_KEPT_MAX && !self.spoke.contains_key(&(room.clone(), user)) {
+        if self.spoke.len() >= SLOW_MODE_WAITING_MAX && !self.spoke.contains_key(&(room.clone(), user)) {
             return Ok(());
         }
         let last = self.spoke.entry((room.clone(), user)).or_default();
@@ -231,6 +231,19 @@ mod tests {
         let body = Body::Text { content: "hi".into(), reply_to: None };
         let (room, nonce, refusal, ticket) = (tea(), None, None, Ticket::Nobody);
         rules.take(&NewMessage { room, author, role, body, nonce, refusal, ticket }, now)
+    }
+
+    #[test]
+    fn who_waits_is_remembered_within_a_bound() {
+        let mut rules = Rules::default();
+        rules.set_room(tea(), RoomSettings { slow_mode_s: 3_600, ..RoomSettings::default() });
+        let at = |ms: u64| Timestamp::at(1_000_000 + ms);
+        for number in 0..SLOW_MODE_WAITING_MAX as u128 + 100 {
+            assert_eq!(take(&mut rules, Role::Guest, user(number), &at(0)), Ok(()));
+        }
+        assert_eq!(rules.spoke.len(), SLOW_MODE_WAITING_MAX);
+        assert!(take(&mut rules, Role::Guest, user(0), &at(1)).is_err(), "who is remembered waits");
+        assert_eq!(take(&mut rules, Role::Guest, user(0), &at(3_600_000)), Ok(()));
     }
 
     #[test]
