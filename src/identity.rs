@@ -233,6 +233,12 @@ pub struct Actor {
 }
 
 impl Actor {
+    /// Who they are, as others see them; only strangers have no id.
+    #[must_use]
+    pub fn person(&self) -> Option<Person> {
+        Some(Person { id: self.identity.user?, username: self.identity.username.clone() })
+    }
+
     /// Whether they may, in these circumstances.
     ///
     /// # Errors

@@ -283,8 +283,7 @@ impl<'a> Keeper<'a> {
 
 /// Who acts. A stranger has no role in which they could.
 fn doer(actor: &Actor) -> Result<Person, Refusal> {
-    let id = actor.identity.user.ok_or(Refusal::NotAdmin)?;
-    Ok(Person { id, username: actor.identity.username.clone() })
+    actor.person().ok_or(Refusal::NotAdmin)
 }
 
 fn shown(username: Option<&Username>) -> &str {

@@ -70,8 +70,7 @@ pub(super) fn actor(request: &Request<'_>, room: Option<&RoomId>) -> Result<Acto
 
 /// Who somebody is, as others see them; only strangers have no id.
 pub(super) fn person(actor: &Actor) -> Result<Person, ApiError> {
-    let id = actor.identity.user.ok_or(ApiError::NoSession)?;
-    Ok(Person { id, username: actor.identity.username.clone() })
+    actor.person().ok_or(ApiError::NoSession)
 }
 
 /// The room of a part of the path, counted from the right. What no room can be called is a room that is not there.

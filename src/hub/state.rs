@@ -310,7 +310,7 @@ impl State {
             return self.refuse(message.ticket, &message.room, *refusal, now, effects);
         }
         if matches!(message.body, Body::Announcement { .. }) && message.refusal.is_none() {
-            self.announce_everywhere(message, now, effects);
+            self.announce_everywhere(message, effects);
         } else {
             effects.push(Effect::Append(Append::Message(message)));
         }
@@ -318,7 +318,7 @@ impl State {
 
     /// Has an announcement stored in every room with members. It has its nonce in the first of them, and its author is told
     /// by that one: so that is one where they are, or one that is public, or else the one that they name.
-    fn announce_everywhere(&mut self, mut message: NewMessage, now: &Timestamp, effects: &mut Vec<Effect>) {
+    fn announce_everywhere(&self, mut message: NewMessage, effects: &mut Vec<Effect>) {
         let present = self.by_id.values().map(|key| &self.rooms[key.0]);
         let present = present.filter(|room| room.people > 0 || room.joining > 0);
         let mut rooms: Vec<RoomId> = present.map(|room| room.id.clone()).collect();
@@ -335,8 +335,8 @@ impl State {
             None => {
                 let NewMessage { role, author, room, .. } = &message;
                 if let Err(refusal) = self.rules.may_enter(*role, author.id, room) {
-                    let rejected = Rejected { nonce: message.nonce, ..rejected(refusal) };
-                    return self.refuse(message.ticket, &message.room, rejected, now, effects);
+                    message.refusal = Some(Box::new(rejected(refusal)));
+                    return effects.push(Effect::Append(Append::Message(message)));
                 }
                 rooms.insert(0, room.clone());
             }

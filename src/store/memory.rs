@@ -15,7 +15,7 @@ use crate::protocol::{After, ErrorCode, NO_SUCH_REPLY, Rejected};
 
 use super::messages::{Message, encode_new};
 use super::search::Wanted;
-use super::{Append, Appended, KeptRoom, NewGuest, NewMessage, Past, Registry, Side, Stored, Ticket, accounts};
+use super::{Append, Appended, KeptRoom, NewGuest, NewMessage, Past, Registry, Side, Stored, accounts};
 use super::{log_taken_back, may_take_back, refused, sent_before};
 
 /// What a frame takes beside its JSON, about, with its share of the room's own bookkeeping.
@@ -150,8 +150,7 @@ impl Memory {
         let is_new = matches!(first, Appended::Message { .. });
         answer.push(first);
         for room in rooms.iter().skip(1).filter(|_| is_new) {
-            let copy = NewMessage { room: room.clone(), nonce: None, ticket: Ticket::Nobody, ..message.clone() };
-            answer.push(self.append(&copy, now));
+            answer.push(self.append(&message.copy_in(room), now));
         }
     }
 
@@ -310,6 +309,7 @@ mod tests {
     use crate::model::{Person, Username};
     use crate::protocol::Body;
     use crate::role::Role;
+    use crate::store::Ticket;
 
     fn memory(keep: Keep) -> Memory {
         Memory::new(keep, Registry::in_memory().unwrap())

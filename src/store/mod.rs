@@ -153,6 +153,13 @@ pub struct NewMessage {
     pub ticket: Ticket,
 }
 
+impl NewMessage {
+    /// The same for one more room. One nonce is one message, and one answer is enough.
+    fn copy_in(&self, room: &RoomId) -> Self {
+        Self { room: room.clone(), nonce: None, ticket: Ticket::Nobody, ..self.clone() }
+    }
+}
+
 /// What has its place now.
 #[derive(Debug)]
 pub enum Appended {

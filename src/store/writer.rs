@@ -13,8 +13,7 @@ use super::accounts;
 use super::messages::{self, Message, RoomRow, Side};
 use super::rooms::Rooms;
 use super::{
-    Append, Appended, NewMessage, Past, Ticket, exit_on_sync_failure, log_taken_back, may_take_back, refused,
-    sent_before,
+    Append, Appended, NewMessage, Past, exit_on_sync_failure, log_taken_back, may_take_back, refused, sent_before,
 };
 
 /// The writer: its connection, and where each room's order stands.
@@ -161,8 +160,7 @@ impl Store {
         let is_new = matches!(first, Appended::Message { .. });
         answer.push(first);
         for room in rooms.iter().skip(1).filter(|_| is_new) {
-            let copy = NewMessage { room: room.clone(), nonce: None, ticket: Ticket::Nobody, ..message.clone() };
-            answer.push(self.append_message(&copy, now, touched)?);
+            answer.push(self.append_message(&message.copy_in(room), now, touched)?);
         }
         Ok(())
     }
