@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::model::reason::{Reason, Rejection};
 use crate::protocol::http_error;
 
 /// How long a client that was answered may take to read it and go.
@@ -47,12 +48,12 @@ fn push_field(head: &mut String, name: &str, value: &str) {
 /// A refusal as HTTP shows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Problem<'a> {
-    /// The status code.
+    /// The status code, which is not the reason's where the answer is no error.
     pub status: u16,
-    /// What a person reads of it.
+    /// What a program reads.
+    pub reason: Reason,
+    /// What a person reads.
     pub sentence: &'a str,
-    /// What a program reads of it.
-    pub code: &'a str,
     /// Further header fields, such as `Retry-After`, `Allow` or `Upgrade`.
     pub headers: &'a [(&'a str, &'a str)],
     /// Whether the request was a HEAD, whose answer has no body (RFC 9110, section 9.3.2).
@@ -62,16 +63,22 @@ pub struct Problem<'a> {
 impl<'a> Problem<'a> {
     /// A refusal without further header fields, of a request that was not a HEAD.
     #[must_use]
-    pub const fn new(status: u16, sentence: &'a str, code: &'a str) -> Self {
-        Self { status, sentence, code, headers: &[], head_only: false }
+    pub const fn new(reason: Reason, sentence: &'a str) -> Self {
+        Self { status: reason.status(), reason, sentence, headers: &[], head_only: false }
+    }
+
+    /// A rejection as HTTP shows it.
+    #[must_use]
+    pub fn of(rejection: &'a Rejection) -> Self {
+        Self::new(rejection.reason, &rejection.sentence)
     }
 
     /// The answer's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
         // 204 has no body, and says nothing of one (RFC 9110, section 8.6).
-        let body = if self.status == 204 { Vec::new() } else { http_error(self.sentence, self.code) };
+        let body = if self.status == 204 { Vec::new() } else { http_error(self.reason, self.sentence) };
         if !body.is_empty() {
             push_field(&mut head, "Content-Type", "application/json");
             push_field(&mut head, "Content-Length", &body.len().to_string());
@@ -139,10 +146,11 @@ pub fn drain(stream: &TcpStream, deadline: Instant) {
 }
 
 /// The phrase behind a status that the front gives.
-fn reason(status: u16) -> &'static str {
+fn phrase(status: u16) -> &'static str {
     match status {
         204 => "No Content",
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
@@ -171,7 +179,7 @@ mod tests {
     fn a_refusal_is_a_whole_answer() {
         let problem = Problem {
             headers: &[("Upgrade", "websocket")],
-            ..Problem::new(426, "speak \"WebSocket\"", "upgrade_required")
+            ..Problem::new(Reason::UpgradeRequired, "speak \"WebSocket\"")
         };
         let text = String::from_utf8(problem.encode()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -182,7 +190,7 @@ mod tests {
             assert_eq!(head.matches(&format!("\r\n{name}: {value}")).count(), 1, "{name}");
         }
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
-        assert_eq!(body, r#"{"error":"speak \"WebSocket\"","code":"upgrade_required"}"#);
+        assert_eq!(body, r#"{"error":"speak \"WebSocket\"","code":"upgrade_required","reason":"upgrade_required"}"#);
         let without = Problem { head_only: true, ..problem };
         assert!(without.encode().ends_with(b"\r\n\r\n"));
     }
@@ -193,7 +201,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
         client.write_all(&[b'x'; 100_000]).unwrap();
-        let refusing = std::thread::spawn(move || refuse(&server, &Problem::new(413, "too much", "body_too_large")));
+        let refusing = std::thread::spawn(move || refuse(&server, &Problem::new(Reason::BodyTooLarge, "too much")));
         client.write_all(&[b'x'; 100_000]).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();

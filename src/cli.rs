@@ -14,7 +14,7 @@ use crate::limits::{
 };
 use crate::model::{RoomId, Timestamp, Username};
 use crate::role::{Accounts, Registration, Role};
-use crate::store::accounts::SessionKey;
+use crate::store::accounts::SessionId;
 use crate::tools::people::ListFormat;
 use crate::tools::{Export, Format};
 
@@ -146,11 +146,17 @@ pub enum TokenCommand {
         #[command(flatten)]
         database: DataFlag,
     },
+    /// Make the tokens of all guests invalid, by another key; they come in as new guests
+    RotateGuests {
+        /// Where the database is
+        #[command(flatten)]
+        database: DataFlag,
+    },
     /// End a token
     Revoke {
         /// Its number in the list
         #[arg(value_name = "ID", value_parser = session_key)]
-        id: SessionKey,
+        id: SessionId,
         /// Where the database is
         #[command(flatten)]
         database: DataFlag,
@@ -517,8 +523,8 @@ fn label(text: &str) -> Result<String, String> {
     fits.then(|| text.trim().to_owned()).ok_or_else(sentence)
 }
 
-fn session_key(text: &str) -> Result<SessionKey, String> {
-    text.parse().map(SessionKey).map_err(|_| "a token is named by its number in `adda token list`".to_owned())
+fn session_key(text: &str) -> Result<SessionId, String> {
+    text.parse().map(SessionId).map_err(|_| "a token is named by its number in `adda token list`".to_owned())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::answer::Problem;
 use crate::config::split_host;
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::metrics::Refusal;
+use crate::model::reason::Reason;
 
 /// What a head is read into at first; an idle connection holds no more.
 const BUFFER_BYTES_MIN: usize = 2048;
@@ -42,11 +43,11 @@ impl HeadError {
     #[must_use]
     pub fn problem(&self) -> Option<(Problem<'static>, Refusal)> {
         match *self {
-            Self::Malformed(sentence) => Some((Problem::new(400, sentence, "bad_request"), Refusal::BadHead)),
+            Self::Malformed(sentence) => Some((Problem::new(Reason::MalformedRequest, sentence), Refusal::BadHead)),
             Self::TooLarge => {
-                Some((Problem::new(431, "the request's head is too large", "head_too_large"), Refusal::LargeHead))
+                Some((Problem::new(Reason::HeadTooLarge, Reason::HeadTooLarge.sentence()), Refusal::LargeHead))
             }
-            Self::TooSlow => Some((Problem::new(408, "the request's head took too long", "too_slow"), Refusal::Slow)),
+            Self::TooSlow => Some((Problem::new(Reason::TooSlow, "the request's head took too long"), Refusal::Slow)),
             Self::Closed => None,
         }
     }

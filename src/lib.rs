@@ -1,14 +1,25 @@
 //! adda: a real-time chat server in one small binary, blocking on purpose.
 //!
 //! One public port; every accepted connection gets an OS thread. WebSocket upgrades stay on their thread, and
-//! everything else is relayed to `tiny_http` behind a private socket. One thread, the hub, owns rooms, members
-//! and everything that is on its way to a member; another, the store, gives messages their place and keeps them.
+//! everything else is relayed to `tiny_http` behind a private socket. Whatever changes something is an entry of one log: a
+//! message, a join, a leave, or a change of accounts, sessions, rooms and restrictions. One thread, the hub, owns rooms, members
+//! and everything that is on its way to a member, and proposes entries. Another, the store, gives each batch of them its moment,
+//! applies it in one transaction, and returns what became of each.
 //!
 //! ```text
-//! socket ─ listener ─ head ─┬─ WebSocket ─ session ──Command──▶ hub ──Append──▶ store
+//! socket ─ listener ─ head ─┬─ WebSocket ─ session ──Command──▶ hub ──Proposal──▶ store: log, ledger
 //!                           └─ anything else ─ relay ─ tiny_http ──Command──▶ │       │ commit
-//! sockets ◀────────────── one non-blocking send per member per batch ──────── hub ◀───┘ Appended
+//! sinks ◀──────────────── one non-blocking send per member per batch ──────── hub ◀───┘ Applied
 //! ```
+//!
+//! The ledger (`store::ledger`) decides what every entry does, once for a file and for memory. It reads the entry, its moment and
+//! what is stored, never a clock, a random source or the environment: the same log gives the same contents. It publishes a
+//! `PolicySnapshot` (settings, restrictions, roles) with each batch. Reads ask neither the hub nor the store: an answer is read in
+//! one transaction of its own, by the policy and by the people of rooms as the hub's last round published them.
+//!
+//! A member has an encoding and a sink. An encoding (`wire`) says how a JSON frame becomes bytes: a WebSocket message, or a
+//! line. The hub encodes a frame once per encoding in use in the room. A sink is the connection's socket, or a channel whose
+//! reader is a thread of its own; both have the same bounds, and the same rule for slow consumers.
 //!
 //! # Threads
 //!
@@ -18,15 +29,15 @@
 //! | listener | the public port, the caps | accept | refuser: sockets | the port is shut down |
 //! | refuser | refused sockets | listener | — | the listener has ended |
 //! | connection (each) | one socket's reading side | its peer | hub: `Connect`, `Frames`, `Gone` | its peer has gone, or the hub shut its socket down |
-//! | door | — | a connection: who comes | the connection: whether they may | the last connection and the listener have ended |
-//! | http (each) | one request at a time | `tiny_http` | hub: questions, messages, orders; store: changes | the server is unblocked |
-//! | keeper | — | the hub: what admins ask for | hub: orders, what became of it; store: changes | the hub has ended |
-//! | login (each) | one request that waits for a password's hash | http: requests | hub: orders; store: changes; hash: passwords | the http threads have ended |
+//! | authenticator | — | connections: tokens | connections: who they are | the last connection and the listener have ended |
+//! | http (each) | one request at a time | `tiny_http` | hub: messages, changes | the server is unblocked |
+//! | login (each) | one request that waits for a password's hash | http: requests | hub: changes; hash: passwords | the http threads have ended |
 //! | hash (each) | the memory of one hash | login: passwords | login: hashes | the login threads have ended |
-//! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: what to read; sockets: frames | `Stop` is carried out |
+//! | control | the control socket | tools that connect | — | the server stops |
+//! | control-client (each) | one tool's requests | the tool | hub: changes | the tool has gone, or the server stops |
+//! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: what to read; sinks: frames | `Stop` is carried out |
 //! | pager | a page of what is kept | the hub | hub: the page | the hub has ended |
-//! | store | the database's writer, each room's order | a batch; changes of people | hub: the batch, in its places | the hub has ended |
-//! | watch | — | the database: that another process has changed people | hub: who is here?, orders | the server stops |
+//! | store | the log, the ledger, the database's writer | a batch | hub: what became of it | the hub has ended |
 //! | checkpoint | the WAL's way into the database's file | — | — | the store has ended |
 //!
 //! # Channels
@@ -34,26 +45,30 @@
 //! No cycle of threads can block on full channels:
 //!
 //! ```text
-//! connections, http, keeper ══commands══▶ hub ──appends──▶ store ──appended──▶ hub
-//!                                         hub ──fetches──▶ pager ──pages──▶ hub      ══ may block, ── never does
-//!                                         hub ──errands──▶ keeper
+//! connections, http, control ══commands══▶ hub ──proposals──▶ store ──applied──▶ hub
+//!                                          hub ──fetches────▶ pager ──pages────▶ hub      ══ may block, ── never does
 //! ```
 //!
 //! At most one batch is on its way between hub and store, and each channel between them holds one; between hub and pager
-//! there is at most one page for each joining that catches up; and an errand for which there is no room is refused. So none of them ever waits to send, and whoever waits for
-//! the hub waits for a thread that goes on. Answers to questions go into a channel with room for them; what is kept is
-//! read by whoever wants it, through a connection of its own.
+//! there is at most one page for each joining that catches up; what the channel of a member has no room for waits in the
+//! outbox, bounded. So none of them ever waits to send, and whoever waits for the hub waits for a thread that goes on. The
+//! answer to a request goes into a channel with room for it.
 //!
 //! # What never happens
 //!
-//! - The hub touches no disk, parses no JSON from clients and never blocks on a socket.
+//! - The hub touches no disk, parses no JSON from clients and never blocks on a sink. It names no bytes of a protocol.
 //! - A session writes to no socket after the handshake.
-//! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`.
-//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay session http` over
-//!   `head client answer watch` over `hub` over `store` over `protocol ws` over `model limits rate metrics config ids threads`.
+//! - A database has one process that writes it. A tool that changes something asks the server by the control socket.
+//! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`; nothing outside
+//!   `store` names `rusqlite`.
+//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay` over `head client answer authenticator
+//!   session http agents` over `hub` over `store` over `protocol wire ws auth logging` over
+//!   `model ids limits rate metrics config threads published role`.
 
+pub mod agents;
 pub mod answer;
 pub mod auth;
+pub mod authenticator;
 pub mod capacity;
 pub mod cli;
 pub mod client;
@@ -61,15 +76,14 @@ pub mod config;
 pub mod head;
 pub mod http;
 pub mod hub;
-pub mod identity;
 pub mod ids;
 pub mod limits;
 pub mod listener;
 pub mod logging;
 pub mod metrics;
 pub mod model;
-pub mod moderation;
 pub mod protocol;
+pub mod published;
 pub mod rate;
 pub mod relay;
 pub mod role;
@@ -77,7 +91,7 @@ pub mod session;
 pub mod store;
 pub mod threads;
 pub mod tools;
-pub mod watch;
+pub mod wire;
 pub mod ws;
 
 use std::net::SocketAddr;
@@ -87,7 +101,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use config::Config;
+use agents::control::{Control, ControlLimits, Refusal};
+use config::{Config, Data};
 use hub::Command;
 use limits::{REQUESTS_STOP_WAIT, STOP_WAIT};
 use listener::{Caps, Front, Listening};
@@ -103,12 +118,12 @@ pub enum StartError {
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] store::StartError),
+    /// The socket for the command line can't be had.
+    #[error("failed to open the control socket: {0}")]
+    Control(#[source] std::io::Error),
     /// The handlers of HTTP can't be started.
     #[error("failed to start the web server: {0}")]
     Http(#[source] http::StartError),
-    /// What is set of rooms and people can't be read; the log says why.
-    #[error("failed to read what is set of rooms and people")]
-    House,
     /// The system gives no thread.
     #[error("failed to start a thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -121,7 +136,8 @@ pub struct Running {
     listening: Listening,
     commands: Sender<Command>,
     http: http::Server,
-    watch: watch::Watch,
+    /// Nothing where nothing outlives the process.
+    control: Option<Control>,
     /// The hub's and the store's threads.
     inner: Vec<JoinHandle<()>>,
 }
@@ -151,38 +167,45 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = hub::channel();
-    let store::Started { writer, reader, registry, threads: mut inner } =
-        store::start(&data, durability, keep, Arc::clone(&metrics))?;
-    let house = registry.read(store::accounts::house).map_err(|_| StartError::House)?;
-    let rules = hub::Rules::new(accounts, house);
-    let door = identity::Door::new(registry.clone(), accounts);
-    let (errands, errands_asked) = moderation::errands();
-    let ends = hub::Ends { commands: commanded, store: writer, errands };
-    let hub = hub::start(ends, reader.clone(), rules, keep, limits, Arc::clone(&metrics));
-    inner.extend(hub.map_err(StartError::Thread)?);
-    let handle = hub::Handle::new(commands.clone(), reader);
-    let turns = moderation::Turns::default();
-    moderation::start(errands_asked, door.clone(), handle.clone(), turns.clone(), commands.clone())
-        .map_err(StartError::Thread)?;
-    let watch = watch::Watch::start(registry, handle.clone(), turns.clone()).map_err(StartError::Thread)?;
+    let policy = store::change::Policy { accounts, registration };
+    let store::Started { writer, reader, threads: mut inner } =
+        store::start(&data, durability, keep, policy, Arc::clone(&metrics))?;
+    let presence = hub::new_presence();
+    let ends = hub::Ends { commands: commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
+    inner.extend(hub::start(ends, limits, Arc::clone(&metrics)).map_err(StartError::Thread)?);
+    let api = hub::HubApi::new(commands.clone(), presence);
     let paces = Arc::new(Paces::new(&limits));
     let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), registration, limits };
     let http =
-        http::Server::start(handle, door.clone(), turns, policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
+        http::Server::start(api.clone(), reader.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
-    let doorkeeper = identity::Doorkeeper::start(door).map_err(StartError::Thread)?;
     let sessions = session::Context {
         commands: commands.clone(),
         decoder: session::chat,
-        door: doorkeeper,
+        authenticator: authenticator::Authenticator::start(reader).map_err(StartError::Thread)?,
         origins,
         paces,
         limits,
         metrics,
     };
+    let control = match &data {
+        Data::File(path) => Some(control(path, api.clone()).map_err(StartError::Control)?),
+        Data::Memory => None,
+    };
     let caps = Caps { connections_max, per_address_max: connections_per_address_max };
     let listening = Listening::start(socket, Front { sessions, relay, proxies }, caps).map_err(StartError::Thread)?;
-    Ok(Running { address, listening, commands, http, watch, inner })
+    Ok(Running { address, listening, commands, http, control, inner })
+}
+
+/// Serves the command line: what it asks for is proposed as the operator's.
+fn control(database: &std::path::Path, api: hub::HubApi) -> std::io::Result<Control> {
+    let handler = move |change: store::change::Change| {
+        api.change(store::entry::By::Operator, change).map_err(|rejection| {
+            let (code, reason) = (rejection.reason.code().as_str(), rejection.reason.word());
+            Refusal::new(code, reason, rejection.sentence)
+        })
+    };
+    Control::start(database, ControlLimits::default(), handler)
 }
 
 impl Running {
@@ -195,11 +218,13 @@ impl Running {
     /// Stops accepting, commits, closes every connection with 1001, and waits for the threads, for
     /// [`STOP_WAIT`] at the most.
     pub fn stop(self) {
-        let Self { mut listening, commands, http, watch, mut inner, .. } = self;
+        let Self { mut listening, commands, http, control, mut inner, .. } = self;
         let deadline = Instant::now() + STOP_WAIT;
         listening.stop();
-        // Before the store closes the database: whoever has it open last leaves no WAL behind if it can write.
-        watch.stop(Instant::now() + REQUESTS_STOP_WAIT);
+        // Before the database's lock is given up, which allows another process to bind the socket.
+        if let Some(control) = control {
+            control.stop(Instant::now() + REQUESTS_STOP_WAIT);
+        }
         // Fails only where the hub has ended.
         let _ = commands.send_deadline(Command::Stop, deadline);
         drop(commands);

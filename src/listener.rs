@@ -21,10 +21,11 @@ use crate::head::{self, Head};
 use crate::limits::{REFUSED_MAX, STACK_BYTES};
 use crate::metrics::{Metrics, Refusal};
 use crate::model::ConnectionId;
+use crate::model::reason::Reason;
 use crate::rate::network_of;
 use crate::relay::Relay;
 use crate::session::{self, Context};
-use crate::threads::yield_to_the_hub;
+use crate::threads::lower_priority;
 
 /// Connections that the system holds for us while all threads are busy starting.
 const BACKLOG: i32 = 4_096;
@@ -39,14 +40,10 @@ const REFUSED_WAIT: Duration = Duration::from_secs(1);
 const REFUSED_LOOK: Duration = Duration::from_millis(20);
 
 /// Why a connection is turned away.
-const FULL: Problem<'_> = Problem {
-    headers: &[("Retry-After", "5")],
-    ..Problem::new(503, "the server has as many connections as it can carry", "busy")
-};
-const SHARE_TAKEN: Problem<'_> = Problem {
-    headers: &[("Retry-After", "5")],
-    ..Problem::new(503, "there are as many connections from this address as it may have", "busy")
-};
+const FULL: Problem<'_> =
+    Problem { headers: &[("Retry-After", "5")], ..Problem::new(Reason::ServerFull, Reason::ServerFull.sentence()) };
+const SHARE_TAKEN: Problem<'_> =
+    Problem { headers: &[("Retry-After", "5")], ..Problem::new(Reason::AddressFull, Reason::AddressFull.sentence()) };
 
 /// What every connection's thread needs; shared by all of them.
 #[derive(Debug)]
@@ -207,7 +204,7 @@ struct Accepting {
 
 impl Accepting {
     fn run(self) {
-        yield_to_the_hub(NICE);
+        lower_priority(NICE);
         let mut back_off = BACK_OFF_MIN;
         let mut next = 1;
         loop {

@@ -45,6 +45,7 @@ fn token(command: TokenCommand) -> Result<(), tools::Error> {
             people::create_token(&database.data, &name, &label, expires)
         }
         TokenCommand::List { name, format, database } => people::list_tokens(&database.data, name.as_ref(), format),
+        TokenCommand::RotateGuests { database } => people::rotate_guest_key(&database.data),
         TokenCommand::Revoke { id, database } => people::revoke_token(&database.data, id),
     }
 }

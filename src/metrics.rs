@@ -148,7 +148,7 @@ pub struct Metrics {
     /// Commands that wait for the hub now.
     pub commands_queued: Gauge,
     /// Frames that wait for the store now.
-    pub appends_pending: Gauge,
+    pub proposals_pending: Gauge,
     /// Requests that were answered over HTTP.
     pub http_requests: Counter,
     /// Errors of accept since the start.
@@ -182,7 +182,7 @@ impl Metrics {
             ("outbox_bytes", "gauge", "Bytes that wait in outboxes now.", self.outbox_bytes.get()),
             ("outboxes_waiting", "gauge", "Outboxes with bytes in them now.", self.outboxes_waiting.get()),
             ("commands_queued", "gauge", "Commands that wait for the hub now.", self.commands_queued.get()),
-            ("appends_pending", "gauge", "Frames that wait for the store now.", self.appends_pending.get()),
+            ("appends_pending", "gauge", "Frames that wait for the store now.", self.proposals_pending.get()),
             ("http_requests_total", "counter", "Requests answered over HTTP.", self.http_requests.get()),
             ("accept_errors_total", "counter", "Errors of accept.", self.accept_errors.get()),
         ];

@@ -5,42 +5,19 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use chrono::DateTime;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::limits::{self, Limits};
-use crate::model::{FrameId, NameError, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
+use crate::limits::{self, LABEL_CHARS_MAX, Limits, ROOM_NAME_CHARS_MAX, SLOW_MODE_S_MAX, TOPIC_CHARS_MAX};
+use crate::model::reason::{Reason, Rejection};
+use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username, visible_line};
 use crate::role::{Posting, Role};
-
-/// What went wrong with a frame, as its `code`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorCode {
-    /// Not JSON, or not with the fields that its type needs.
-    BadJson,
-    /// A type that the server does not take.
-    BadType,
-    /// A room id that can't be.
-    BadRoom,
-    /// A username or nonce that can't be.
-    BadName,
-    /// A text over its bound.
-    TooLong,
-    /// Too many frames; `retry_ms` says when to try again.
-    RateLimited,
-    /// Something named that is not there.
-    NotFound,
-    /// Something that this connection may not do.
-    Forbidden,
-    /// Something that contradicts what is so already.
-    Conflict,
-    /// The server can't now; try again.
-    Busy,
-}
 
 /// The `type` of a frame that the server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -56,6 +33,8 @@ pub enum FrameType {
     Join,
     /// Somebody went.
     Leave,
+    /// People came to a room with many people, or left it.
+    Presence,
     /// Somebody is writing.
     Typing,
     /// A command was not carried out.
@@ -81,6 +60,12 @@ impl FrameType {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         Self::MESSAGES.iter().find(|(kind, _)| *kind == self).map_or("text", |(_, word)| word)
+    }
+
+    /// Whether a stored frame of this kind is an event: something that has happened to a message, and no message itself.
+    #[must_use]
+    pub fn is_event(self) -> bool {
+        self == Self::Delete
     }
 
     /// The kind of message that a word is for.
@@ -144,6 +129,8 @@ pub enum Own<'a> {
         /// All that is set.
         room: RoomShown<'a>,
     },
+    /// Of a `presence`.
+    Presence(Presence<'a>),
     /// Of a `mute`.
     Mute {
         /// Until when, if they are.
@@ -180,7 +167,7 @@ pub struct Welcome<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub muted_until: Option<Timestamp>,
     /// Who is here, [`limits::MEMBERS_LISTED_MAX`] at most.
-    pub members: Vec<Person>,
+    pub members: Vec<Arc<Person>>,
     /// How many are here.
     pub member_count: usize,
     /// For a new guest, once: what brings the same `user_id` back. A secret.
@@ -190,6 +177,17 @@ pub struct Welcome<'a> {
     pub reset: bool,
     /// What the server takes.
     pub limits: &'a LimitsShown,
+}
+
+/// The further fields of a `presence`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Presence<'a> {
+    /// How many people are in the room.
+    pub member_count: usize,
+    /// People who came, [`limits::PRESENCE_NAMES_MAX`] at most.
+    pub joined: Vec<&'a Person>,
+    /// People who left, as many at most.
+    pub left: Vec<&'a Person>,
 }
 
 /// The bounds that a client wants to know.
@@ -225,8 +223,8 @@ impl From<&Limits> for LimitsShown {
 /// The further fields of an `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// What went wrong.
-    pub code: ErrorCode,
+    pub code: &'static str,
+    pub reason: Reason,
     /// After how many milliseconds it may be tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_ms: Option<u64>,
@@ -269,19 +267,20 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The JSON body of an error over HTTP: `{"error":"…","code":"…"}`.
+/// The JSON body of an error over HTTP: `{"error":"…","code":"…","reason":"…"}`.
 #[must_use]
-pub fn http_error(sentence: &str, code: &str) -> Vec<u8> {
+pub fn http_error(reason: Reason, sentence: &str) -> Vec<u8> {
     #[derive(Serialize)]
     struct Body<'a> {
         error: &'a str,
         code: &'a str,
+        reason: Reason,
     }
-    serde_json::to_vec(&Body { error: sentence, code }).unwrap_or_default()
+    serde_json::to_vec(&Body { error: sentence, code: reason.code().as_str(), reason }).unwrap_or_default()
 }
 
 /// What is to be stored, and seen by a room in its order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// Something said in a room.
     Text {
@@ -347,14 +346,13 @@ pub enum ClientFrame {
         /// What.
         body: Body,
     },
-    /// Something that admins do to keep order.
-    Measure {
+    /// A command of admins.
+    Admin {
         /// Where.
         room: Option<RoomId>,
         /// The client's own mark on it.
         nonce: Option<Nonce>,
-        /// What.
-        measure: Box<Measure>,
+        action: Box<AdminAction>,
     },
     /// The sender is writing.
     Typing {
@@ -386,7 +384,7 @@ impl ClientFrame {
     #[must_use]
     pub fn into_nonce(self) -> Option<Nonce> {
         match self {
-            Self::Message { nonce, .. } | Self::Measure { nonce, .. } | Self::Typing { nonce, .. } => nonce,
+            Self::Message { nonce, .. } | Self::Admin { nonce, .. } | Self::Typing { nonce, .. } => nonce,
             Self::Join { nonce, .. } | Self::Leave { nonce, .. } => nonce,
         }
     }
@@ -398,62 +396,162 @@ impl ClientFrame {
     }
 }
 
-/// Something that admins do to keep order, as it was said and not yet looked at.
+/// What admins do to people and rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Measure {
-    /// Puts somebody out of the room.
+pub enum AdminAction {
     Kick(UserId),
-    /// Keeps somebody from speaking, or out; or no longer.
-    Restrain(UserId, Restraint),
-    /// Sets what is said of the room.
-    SetRoom(RoomChange),
+    /// Mutes, bans, or ends that.
+    Restrict(UserId, Restrictions),
+    SetRoom(RoomPatch),
 }
 
-impl Measure {
+impl AdminAction {
     /// The type of the frame that asks for it, and of the one that tells that it is done.
     #[must_use]
     pub fn kind(&self) -> FrameType {
         match self {
             Self::Kick(_) => FrameType::Kick,
-            Self::Restrain(_, restraint) if restraint.banned.is_some() => FrameType::Ban,
-            Self::Restrain(..) => FrameType::Mute,
+            Self::Restrict(_, restrictions) if restrictions.ban.is_some() => FrameType::Ban,
+            Self::Restrict(..) => FrameType::Mute,
             Self::SetRoom(_) => FrameType::Room,
         }
     }
 }
 
-/// A change of what somebody is kept from: the body of `PUT /api/users/{id}`, and the fields of `mute` and `ban`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Restraint {
-    /// A moment (RFC 3339), or `null` to let them speak again.
-    #[serde(default, deserialize_with = "said")]
-    pub muted_until: Option<Option<String>>,
-    /// Whether they are kept out.
-    pub banned: Option<BanSaid>,
+/// What a user is to be restricted to. What is not given stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restrictions {
+    /// Muted until a wall time, in milliseconds since 1970; 0 ends a mute.
+    pub mute_until_ms: Option<u64>,
+    pub ban: Option<BanChange>,
 }
 
-/// A ban as it is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BanChange {
+    Lift,
+    Ban {
+        /// A wall time; nothing for good.
+        until_ms: Option<u64>,
+        reason: Box<str>,
+        /// Whether a guest's addresses are banned, too, for guests.
+        by_address: bool,
+    },
+}
+
+/// What of a room's settings is set. What is not given stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomPatch {
+    pub name: Option<Box<str>>,
+    pub topic: Option<Box<str>>,
+    pub posting: Option<Posting>,
+    pub slow_mode_s: Option<u32>,
+    pub is_private: Option<bool>,
+}
+
+/// The body of `PUT /api/users/{id}`, and the fields of `mute` and `ban`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestrictionFields {
+    /// A moment (RFC 3339), or `null` to end a mute.
+    #[serde(default, deserialize_with = "said")]
+    muted_until: Option<Option<String>>,
+    banned: Option<BanSaid>,
+}
+
+/// Reads restrictions, as JSON gives them.
+///
+/// # Errors
+/// What a field is not.
+pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
+    let RestrictionFields { muted_until, banned } = serde_json::from_str(json).map_err(bad_field)?;
+    let mute_until_ms = muted_until.map(|until| until.as_deref().map_or(Ok(0), moment)).transpose()?;
+    let ban = match banned {
+        None => None,
+        Some(BanSaid::Plain(false)) => Some(BanChange::Lift),
+        Some(BanSaid::Plain(true)) => {
+            Some(BanChange::Ban { until_ms: None, reason: Box::default(), by_address: false })
+        }
+        Some(BanSaid::With(BanTerms { until, reason, address })) => {
+            let until_ms = until.as_deref().map(moment).transpose()?;
+            let reason = line("reason", &reason, LABEL_CHARS_MAX)?;
+            Some(BanChange::Ban { until_ms, reason, by_address: address })
+        }
+    };
+    if mute_until_ms.is_none() && ban.is_none() {
+        return Err(Reason::BadField.because("say muted_until, or banned, or both"));
+    }
+    Ok(Restrictions { mute_until_ms, ban })
+}
+
+/// Reads what of a room's settings is to be set, as JSON gives it.
+///
+/// # Errors
+/// What a field is not.
+pub fn room_patch(json: &str) -> Result<RoomPatch, Rejection> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Fields {
+        name: Option<String>,
+        topic: Option<String>,
+        posting: Option<Posting>,
+        slow_mode_s: Option<u32>,
+        private: Option<bool>,
+    }
+    let Fields { name, topic, posting, slow_mode_s, private } = serde_json::from_str(json).map_err(bad_field)?;
+    if slow_mode_s.is_some_and(|s| s > SLOW_MODE_S_MAX) {
+        return Err(Reason::BadField.because("slow_mode_s is a number of seconds, an hour at most"));
+    }
+    let line = |what, text: Option<String>, chars_max| text.map(|text| line(what, &text, chars_max)).transpose();
+    Ok(RoomPatch {
+        name: line("name", name, ROOM_NAME_CHARS_MAX)?,
+        topic: line("topic", topic, TOPIC_CHARS_MAX)?,
+        posting,
+        slow_mode_s,
+        is_private: private,
+    })
+}
+
+fn bad_field(error: serde_json::Error) -> Rejection {
+    if error.is_data() {
+        Reason::MalformedField.because(format!("a field is not what it should be: {error}"))
+    } else {
+        Reason::BadJson.because(format!("this is not JSON: {error}"))
+    }
+}
+
+/// A moment (RFC 3339), in milliseconds since 1970.
+fn moment(text: &str) -> Result<u64, Rejection> {
+    let moment = DateTime::parse_from_rfc3339(text);
+    let moment = moment.map_err(|_| Reason::BadField.because("a moment looks like 2026-01-31T12:00:00Z"))?;
+    Ok(u64::try_from(moment.timestamp_millis()).unwrap_or(0))
+}
+
+/// A line of text that people see.
+fn line(what: &str, text: &str, chars_max: usize) -> Result<Box<str>, Rejection> {
+    visible_line(text, chars_max)
+        .map_err(|error| Reason::of_name(error, Reason::BadName).because(format!("the {what} can't be taken: {error}")))
+}
+
+/// A ban as JSON gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BanSaid {
+enum BanSaid {
     /// For good, or no longer.
     Plain(bool),
-    /// With more.
     With(BanTerms),
 }
 
 /// For how long, why, and how far somebody is banned.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BanTerms {
-    /// A moment (RFC 3339); for good where none is said.
-    pub until: Option<String>,
+struct BanTerms {
+    /// A moment (RFC 3339); for good where none is given.
+    until: Option<String>,
     /// Why, for the other admins.
     #[serde(default)]
-    pub reason: String,
+    reason: String,
     /// Whether a guest's addresses are banned, too, for guests.
     #[serde(default)]
-    pub address: bool,
+    address: bool,
 }
 
 /// By its shape, and without a copy of what comes, however deep that is.
@@ -479,23 +577,6 @@ impl<'de> Deserialize<'de> for BanSaid {
     }
 }
 
-/// A change of what is set of a room: the body of `PATCH /api/rooms/{id}`, and the fields of `room`. What is not said
-/// stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RoomChange {
-    /// What it is called.
-    pub name: Option<String>,
-    /// What it is about.
-    pub topic: Option<String>,
-    /// Who may post there.
-    pub posting: Option<Posting>,
-    /// Seconds from somebody's message to their next.
-    pub slow_mode_s: Option<u32>,
-    /// Whether only members see it.
-    pub private: Option<bool>,
-}
-
 /// A field that may be said to be nothing, which is not the same as not being there.
 fn said<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
@@ -511,7 +592,7 @@ pub struct Replay {
 }
 
 /// The `after` of a join: the id of the last stored frame that the client saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum After {
     /// An id of ours, perhaps of a frame that is no longer kept.
     Id(FrameId),
@@ -530,21 +611,15 @@ impl After {
 /// Why a client's frame was not taken, for its `error`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// What went wrong.
-    pub code: ErrorCode,
-    /// In a sentence.
-    pub sentence: Cow<'static, str>,
+    pub rejection: Rejection,
     /// The nonce, where it could be read.
     pub nonce: Option<Nonce>,
-    /// When it may be tried again.
-    pub retry_ms: Option<u64>,
 }
 
 impl Rejected {
-    /// A rejection that trying again won't change.
     #[must_use]
-    pub fn new(code: ErrorCode, sentence: impl Into<Cow<'static, str>>, nonce: Option<Nonce>) -> Self {
-        Self { code, sentence: sentence.into(), nonce, retry_ms: None }
+    pub fn new(rejection: impl Into<Rejection>, nonce: Option<Nonce>) -> Self {
+        Self { rejection: rejection.into(), nonce }
     }
 }
 
@@ -590,27 +665,19 @@ struct NonceOnly<'a> {
 pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
     if !text.starts_with('{') {
         let typed = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-        let content = checked_content(typed, limits, None)?;
+        let content = checked_content(typed, limits).map_err(|rejection| Rejected { rejection, nonce: None })?;
         return Ok(ClientFrame::Message { room: None, nonce: None, body: Body::Text { content, reply_to: None } });
     }
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
         let nonce = serde_json::from_str::<NonceOnly<'_>>(text).ok().and_then(|fields| fields.nonce);
         let nonce = nonce.and_then(|nonce| Nonce::parse(&nonce.0).ok());
-        let sentence = if error.is_data() {
-            format!("a field is not what it should be: {error}")
-        } else {
-            format!("this is not JSON: {error}")
-        };
-        Rejected::new(ErrorCode::BadJson, sentence, nonce)
+        Rejected::new(bad_field(error), nonce)
     })?;
     let nonce = match &fields.nonce {
         None => None,
         Some(text) => Some(Nonce::parse(&text.0).map_err(|error| {
-            Rejected::new(
-                name_error_code(error, ErrorCode::BadName),
-                format!("the nonce can't be taken: {error}"),
-                None,
-            )
+            let sentence = format!("the nonce can't be taken: {error}");
+            Rejected::new(Reason::of_name(error, Reason::BadName).because(sentence), None)
         })?),
     };
     let room = match &fields.room_id {
@@ -619,16 +686,19 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
             Ok(room) => Some(room),
             Err(error) => {
                 let sentence = format!("the room's name can't be taken: {error}");
-                return Err(Rejected::new(name_error_code(error, ErrorCode::BadRoom), sentence, nonce));
+                return Err(Rejected::new(Reason::of_name(error, Reason::BadRoom).because(sentence), nonce));
             }
         },
     };
     match fields.kind.as_ref().map_or("text", |kind| &*kind.0) {
         kind @ ("text" | "announcement") => {
             let Some(content) = fields.content.as_ref().or(fields.message.as_ref()) else {
-                return Err(Rejected::new(ErrorCode::BadJson, "a message needs its content", nonce));
+                return Err(Rejected::new(Reason::MalformedField.because("a message needs its content"), nonce));
             };
-            let content = checked_content(&content.0, limits, nonce.as_ref())?;
+            let content = match checked_content(&content.0, limits) {
+                Ok(content) => content,
+                Err(rejection) => return Err(Rejected { rejection, nonce }),
+            };
             if kind == "announcement" {
                 return Ok(ClientFrame::Message { room, nonce, body: Body::Announcement { content } });
             }
@@ -636,23 +706,23 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
                 None => None,
                 Some(text) => match FrameId::parse(&text.0) {
                     Some(id) => Some(id),
-                    None => return Err(Rejected::new(ErrorCode::NotFound, NO_SUCH_REPLY, nonce)),
+                    None => return Err(Rejected::new(Reason::NoSuchReply, nonce)),
                 },
             };
             Ok(ClientFrame::Message { room, nonce, body: Body::Text { content, reply_to } })
         }
         "delete" => {
             let Some(id) = &fields.message_id else {
-                return Err(Rejected::new(ErrorCode::BadJson, "say by message_id which message", nonce));
+                return Err(Rejected::new(Reason::MalformedField.because("say by message_id which message"), nonce));
             };
             match FrameId::parse(&id.0) {
                 Some(message_id) => Ok(ClientFrame::Message { room, nonce, body: Body::Delete { message_id } }),
-                None => Err(Rejected::new(ErrorCode::NotFound, NO_SUCH_MESSAGE, nonce)),
+                None => Err(Rejected::new(Reason::NoSuchMessage, nonce)),
             }
         }
-        kind @ ("kick" | "mute" | "ban" | "room") => match measure(kind, text, fields.user_id.as_ref()) {
-            Ok(measure) => Ok(ClientFrame::Measure { room, nonce, measure: Box::new(measure) }),
-            Err(rejected) => Err(Rejected { nonce, ..rejected }),
+        kind @ ("kick" | "mute" | "ban" | "room") => match admin_action(kind, text, fields.user_id.as_ref()) {
+            Ok(action) => Ok(ClientFrame::Admin { room, nonce, action: Box::new(action) }),
+            Err(rejection) => Err(Rejected { rejection, nonce }),
         },
         "typing" => Ok(ClientFrame::Typing { room, nonce }),
         "leave" => Ok(ClientFrame::Leave { room, nonce }),
@@ -664,45 +734,33 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
         }
         kind => {
             let shown: String = kind.chars().take(32).collect();
-            Err(Rejected::new(ErrorCode::BadType, format!("“{shown}” is not a type that is taken here"), nonce))
+            let rejection = Reason::UnknownType.because(format!("“{shown}” is not a type that is taken here"));
+            Err(Rejected::new(rejection, nonce))
         }
     }
 }
 
-/// Said where a message answers one that is not kept.
-pub const NO_SUCH_REPLY: &str = "there is no message to reply to by that id";
-/// Said where something is to be done to a message that is not kept, or was taken back.
-pub const NO_SUCH_MESSAGE: &str = "there is no message by that id in this room";
-/// Said where something is to be done to somebody whom nobody knows.
-pub const NO_SUCH_USER: &str = "there is nobody by that id";
-
-/// Reads a command that keeps order. Its fields are those of the same thing over HTTP.
-fn measure(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<Measure, Rejected> {
-    let bad = |sentence: String| Rejected::new(ErrorCode::BadJson, sentence, None);
+/// Reads a command of admins. Its fields are those of the same thing over HTTP.
+fn admin_action(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<AdminAction, Rejection> {
     let user = || match user.map(|id| Uuid::try_parse(&id.0)) {
-        None => Err(bad("say by user_id whom".into())),
-        Some(Err(_)) => Err(Rejected::new(ErrorCode::NotFound, NO_SUCH_USER, None)),
+        None => Err(Reason::MalformedField.because("say by user_id whom")),
+        Some(Err(_)) => Err(Reason::NoSuchUser.into()),
         Some(Ok(id)) => Ok(UserId(id)),
     };
-    let not_so = |error: serde_json::Error| bad(format!("a field is not what it should be: {error}"));
     // Values are left as they stand: a deep one is never walked, as nothing here is.
-    let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).map_err(not_so)?;
+    let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).map_err(bad_field)?;
     fields.retain(|name, _| !["type", "room_id", "nonce", "user_id"].contains(&&**name));
-    let fields = serde_json::to_string(&fields).map_err(not_so)?;
+    let json = serde_json::to_string(&fields).map_err(bad_field)?;
     match kind {
-        "kick" => Ok(Measure::Kick(user()?)),
-        "room" => Ok(Measure::SetRoom(serde_json::from_str(&fields).map_err(not_so)?)),
+        "kick" => Ok(AdminAction::Kick(user()?)),
+        "room" => Ok(AdminAction::SetRoom(room_patch(&json)?)),
         kind => {
-            let restraint: Restraint = serde_json::from_str(&fields).map_err(not_so)?;
-            let is_said = match kind {
-                "mute" => restraint.muted_until.is_some() && restraint.banned.is_none(),
-                _ => restraint.banned.is_some() && restraint.muted_until.is_none(),
-            };
-            if !is_said {
-                let field = if kind == "mute" { "muted_until" } else { "banned" };
-                return Err(bad(format!("say {field}, and nothing else")));
+            let field = if kind == "mute" { "muted_until" } else { "banned" };
+            if fields.len() != 1 || !fields.contains_key(field) {
+                return Err(Reason::MalformedField.because(format!("say {field}, and nothing else")));
             }
-            Ok(Measure::Restrain(user()?, restraint))
+            let user = user()?;
+            Ok(AdminAction::Restrict(user, restrictions(&json)?))
         }
     }
 }
@@ -710,22 +768,17 @@ fn measure(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<Measure, R
 /// A message's text, if it can be one.
 ///
 /// # Errors
-/// [`Rejected`], for an empty text or one over its bound.
-pub fn checked_content(content: &str, limits: &Limits, nonce: Option<&Nonce>) -> Result<Box<str>, Rejected> {
+/// For an empty text or one over its bound.
+pub fn checked_content(content: &str, limits: &Limits) -> Result<Box<str>, Rejection> {
     if content.len() > limits.content_bytes_max {
         let sentence =
             format!("a message is {} bytes at most; this one has {}", limits.content_bytes_max, content.len());
-        return Err(Rejected::new(ErrorCode::TooLong, sentence, nonce.cloned()));
+        return Err(Reason::MessageTooLong.because(sentence));
     }
     if content.trim().is_empty() {
-        return Err(Rejected::new(ErrorCode::BadJson, "the message is empty", nonce.cloned()));
+        return Err(Reason::EmptyMessage.into());
     }
     Ok(content.into())
-}
-
-/// A name that is too long is that first of all; otherwise it is bad in its own way.
-fn name_error_code(error: NameError, otherwise: ErrorCode) -> ErrorCode {
-    if matches!(error, NameError::TooLong(_)) { ErrorCode::TooLong } else { otherwise }
 }
 
 #[cfg(test)]
@@ -792,64 +845,127 @@ mod tests {
     const USER: &str = "0192f7a0-0000-7000-8000-000000000002";
 
     #[test]
-    fn order_is_kept_by_commands_too() {
+    fn admin_commands_carry_their_fields() {
         let user = UserId(Uuid::try_parse(USER).unwrap());
-        let until = Some(Some("2026-01-31T12:00:00Z".to_owned()));
-        let mute = |muted_until| Measure::Restrain(user, Restraint { muted_until, banned: None });
-        let ban = |banned| Measure::Restrain(user, Restraint { muted_until: None, banned: Some(banned) });
-        let with = BanSaid::With(BanTerms { until: None, reason: "loud".into(), address: true });
-        let topic = RoomChange { topic: Some("tea".into()), slow_mode_s: Some(5), ..RoomChange::default() };
+        let until_ms = 1_769_860_800_000;
+        let restrict = |mute_until_ms, ban| AdminAction::Restrict(user, Restrictions { mute_until_ms, ban });
+        let ban = |until_ms, reason: &str, by_address| {
+            restrict(None, Some(BanChange::Ban { until_ms, reason: reason.into(), by_address }))
+        };
+        let topic = RoomPatch { topic: Some("tea".into()), slow_mode_s: Some(5), ..RoomPatch::default() };
         for (fields, expected) in [
-            (format!(r#""type":"kick","user_id":"{USER}""#), Measure::Kick(user)),
-            (format!(r#""type":"mute","user_id":"{USER}","muted_until":"2026-01-31T12:00:00Z""#), mute(until)),
-            (format!(r#""type":"mute","user_id":"{USER}","muted_until":null"#), mute(Some(None))),
-            (format!(r#""type":"ban","user_id":"{USER}","banned":false"#), ban(BanSaid::Plain(false))),
-            (format!(r#""type":"ban","user_id":"{USER}","banned":{{"reason":"loud","address":true}}"#), ban(with)),
-            (r#""type":"room","topic":"tea","slow_mode_s":5"#.to_owned(), Measure::SetRoom(topic)),
+            (format!(r#""type":"kick","user_id":"{USER}""#), AdminAction::Kick(user)),
+            (
+                format!(r#""type":"mute","user_id":"{USER}","muted_until":"2026-01-31T12:00:00Z""#),
+                restrict(Some(until_ms), None),
+            ),
+            (format!(r#""type":"mute","user_id":"{USER}","muted_until":null"#), restrict(Some(0), None)),
+            (format!(r#""type":"ban","user_id":"{USER}","banned":false"#), restrict(None, Some(BanChange::Lift))),
+            (format!(r#""type":"ban","user_id":"{USER}","banned":true"#), ban(None, "", false)),
+            (
+                format!(r#""type":"ban","user_id":"{USER}","banned":{{"reason":"loud","address":true}}"#),
+                ban(None, "loud", true),
+            ),
+            (
+                format!(r#""type":"ban","user_id":"{USER}","banned":{{"until":"2026-01-31T12:00:00Z"}}"#),
+                ban(Some(until_ms), "", false),
+            ),
+            (r#""type":"room","topic":"tea","slow_mode_s":5"#.to_owned(), AdminAction::SetRoom(topic)),
         ] {
             let (room, nonce) = (RoomId::parse("tea").ok(), Nonce::parse("n").ok());
             let decoded = decode(&format!(r#"{{{fields},"room_id":"tea","nonce":"n"}}"#), &limits());
-            let measure = Box::new(expected);
-            assert_eq!(decoded, Ok(ClientFrame::Measure { room, nonce, measure }), "{fields}");
+            let action = Box::new(expected);
+            assert_eq!(decoded, Ok(ClientFrame::Admin { room, nonce, action }), "{fields}");
         }
     }
 
     #[test]
-    fn what_is_wrong_has_its_code_and_its_nonce() {
-        use ErrorCode::*;
+    fn a_frame_that_is_refused_has_its_reason_and_its_nonce() {
+        use Reason::*;
         let long = "x".repeat(101);
         let deep = format!("{}1{}", r#"{"a":"#.repeat(120), "}".repeat(120));
-        for (frame, code, with_nonce) in [
-            (r#"{"content":"#.to_string(), BadJson, false),
-            (r#"{"content":5,"nonce":"n"}"#.to_string(), BadJson, true),
-            (r#"{"nonce":"n"}"#.to_string(), BadJson, true),
-            (r#"{"content":"  \n","nonce":"n"}"#.to_string(), BadJson, true),
-            (r#"{"type":"dance","nonce":"n"}"#.to_string(), BadType, true),
-            (r#"{"content":"x","room_id":"a\u0000","nonce":"n"}"#.to_string(), BadRoom, true),
-            (r#"{"content":"x","room_id":"dm:a:b","nonce":"n"}"#.to_string(), BadRoom, true),
-            (format!(r#"{{"content":"x","nonce":"{long}"}}"#), TooLong, false),
-            (r#"{"content":"x","nonce":""}"#.to_string(), BadName, false),
-            (format!(r#"{{"content":"{long}","nonce":"n"}}"#), TooLong, true),
-            (r#"{"content":"x","reply_to":"42","nonce":"n"}"#.to_string(), NotFound, true),
-            (r#"{"type":"delete","nonce":"n"}"#.to_string(), BadJson, true),
-            (r#"{"type":"delete","message_id":"42","nonce":"n"}"#.to_string(), NotFound, true),
-            (r#"{"type":"kick","nonce":"n"}"#.to_string(), BadJson, true),
-            (r#"{"type":"kick","user_id":"ana","nonce":"n"}"#.to_string(), NotFound, true),
-            (format!(r#"{{"type":"mute","user_id":"{USER}","nonce":"n"}}"#), BadJson, true),
-            (format!(r#"{{"type":"mute","user_id":"{USER}","banned":true,"nonce":"n"}}"#), BadJson, true),
-            (format!(r#"{{"type":"ban","user_id":"{USER}","banned":7,"nonce":"n"}}"#), BadJson, true),
-            (format!(r#"{{"type":"ban","user_id":"{USER}","muted_until":null,"nonce":"n"}}"#), BadJson, true),
-            (format!(r#"{{"type":"ban","user_id":"{USER}","banned":{deep},"nonce":"n"}}"#), BadJson, true),
-            (format!(r#"{{"type":"room","topic":{deep},"nonce":"n"}}"#), BadJson, true),
-            (r#"{"type":"room","slow_mode":5,"nonce":"n"}"#.to_string(), BadJson, true),
-            (r#"{"type":"room","posting":"nobody","nonce":"n"}"#.to_string(), BadJson, true),
-            (long.clone(), TooLong, false),
-            (" ".to_string(), BadJson, false),
+        let long_name = "x".repeat(limits::ROOM_NAME_CHARS_MAX + 1);
+        for (frame, reason, code, with_nonce) in [
+            (r#"{"content":"#.to_string(), BadJson, "bad_json", false),
+            (r#"{"content":5,"nonce":"n"}"#.to_string(), MalformedField, "bad_json", true),
+            (r#"{"nonce":"n"}"#.to_string(), MalformedField, "bad_json", true),
+            (r#"{"content":"  \n","nonce":"n"}"#.to_string(), EmptyMessage, "bad_json", true),
+            (r#"{"type":"dance","nonce":"n"}"#.to_string(), UnknownType, "bad_type", true),
+            (r#"{"content":"x","room_id":"a\u0000","nonce":"n"}"#.to_string(), BadRoom, "bad_room", true),
+            (r#"{"content":"x","room_id":"dm:a:b","nonce":"n"}"#.to_string(), BadRoom, "bad_room", true),
+            (format!(r#"{{"content":"x","nonce":"{long}"}}"#), NameTooLong, "too_long", false),
+            (r#"{"content":"x","nonce":""}"#.to_string(), BadName, "bad_name", false),
+            (format!(r#"{{"content":"{long}","nonce":"n"}}"#), MessageTooLong, "too_long", true),
+            (r#"{"content":"x","reply_to":"42","nonce":"n"}"#.to_string(), NoSuchReply, "not_found", true),
+            (r#"{"type":"delete","nonce":"n"}"#.to_string(), MalformedField, "bad_json", true),
+            (r#"{"type":"delete","message_id":"42","nonce":"n"}"#.to_string(), NoSuchMessage, "not_found", true),
+            (r#"{"type":"kick","nonce":"n"}"#.to_string(), MalformedField, "bad_json", true),
+            (r#"{"type":"kick","user_id":"ana","nonce":"n"}"#.to_string(), NoSuchUser, "not_found", true),
+            (format!(r#"{{"type":"mute","user_id":"{USER}","nonce":"n"}}"#), MalformedField, "bad_json", true),
+            (
+                format!(r#"{{"type":"mute","user_id":"{USER}","banned":true,"nonce":"n"}}"#),
+                MalformedField,
+                "bad_json",
+                true,
+            ),
+            (
+                format!(r#"{{"type":"ban","user_id":"{USER}","banned":7,"nonce":"n"}}"#),
+                MalformedField,
+                "bad_json",
+                true,
+            ),
+            (
+                format!(r#"{{"type":"ban","user_id":"{USER}","muted_until":null,"nonce":"n"}}"#),
+                MalformedField,
+                "bad_json",
+                true,
+            ),
+            (
+                format!(r#"{{"type":"ban","user_id":"{USER}","banned":{deep},"nonce":"n"}}"#),
+                MalformedField,
+                "bad_json",
+                true,
+            ),
+            (format!(r#"{{"type":"room","topic":{deep},"nonce":"n"}}"#), MalformedField, "bad_json", true),
+            (r#"{"type":"room","slow_mode":5,"nonce":"n"}"#.to_string(), MalformedField, "bad_json", true),
+            (r#"{"type":"room","posting":"nobody","nonce":"n"}"#.to_string(), MalformedField, "bad_json", true),
+            (
+                format!(r#"{{"type":"mute","user_id":"{USER}","muted_until":"soon","nonce":"n"}}"#),
+                BadField,
+                "bad_json",
+                true,
+            ),
+            (r#"{"type":"room","slow_mode_s":3601,"nonce":"n"}"#.to_string(), BadField, "bad_json", true),
+            (format!(r#"{{"type":"room","name":"{long_name}","nonce":"n"}}"#), NameTooLong, "too_long", true),
+            (long.clone(), MessageTooLong, "too_long", false),
+            (" ".to_string(), EmptyMessage, "bad_json", false),
         ] {
             let rejected = decode(&frame, &limits()).unwrap_err();
-            assert_eq!((rejected.code, rejected.nonce.is_some()), (code, with_nonce), "{frame}");
-            assert!(!rejected.sentence.is_empty());
+            let Rejected { rejection, nonce } = rejected;
+            assert_eq!((rejection.reason, nonce.is_some()), (reason, with_nonce), "{frame}");
+            assert_eq!(rejection.reason.code().in_frame(), code, "{frame}");
+            assert!(!rejection.sentence.is_empty());
         }
+    }
+
+    #[test]
+    fn fields_of_a_body_are_refused_as_those_of_a_frame() {
+        use Reason::*;
+        for (json, reason) in [
+            ("{", BadJson),
+            ("", BadJson),
+            ("7", MalformedField),
+            ("{}", BadField),
+            (r#"{"muted":null}"#, MalformedField),
+            (r#"{"muted_until":"soon"}"#, BadField),
+            (r#"{"banned":{"until":"soon"}}"#, BadField),
+            (r#"{"banned":{"reason":"\u0000"}}"#, BadName),
+        ] {
+            let rejection = restrictions(json).unwrap_err();
+            assert_eq!((rejection.reason, rejection.reason.status()), (reason, 400), "{json}");
+        }
+        assert_eq!(room_patch("{").unwrap_err().reason, BadJson);
+        assert_eq!(room_patch(r#"{"slow_mode_s":-1}"#).unwrap_err().reason, MalformedField);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::head::{Framing, Head, HeadError, Version, field_line};
 use crate::http::{CLIENT_HEADER, Endpoint, SECURE_HEADER, WORKERS};
 use crate::limits::{BODIES_MAX, BODY_BYTES_MAX, HUB_ANSWER_WAIT, Limits, RELAY_WAIT, RELAYS_MAX};
 use crate::metrics::{Metrics, Refusal};
+use crate::model::reason::Reason;
 
 /// An answer up to this size is read whole, so that its turn is over before a slow client has it.
 const ANSWER_BYTES_KEPT: u64 = 256 * 1024;
@@ -74,14 +75,15 @@ enum RelayError {
 }
 
 impl RelayError {
-    fn status_and_code(self) -> Option<(u16, &'static str, Refusal)> {
+    /// The reason that the client is told, and what it is counted as.
+    fn reason(self) -> Option<(Reason, Refusal)> {
         match self {
-            Self::BodyTooLarge => Some((413, "body_too_large", Refusal::LargeBody)),
-            Self::BodyTooSlow => Some((408, "too_slow", Refusal::Slow)),
-            Self::BodyMalformed(_) => Some((400, "bad_request", Refusal::BadHead)),
-            Self::Expectation => Some((417, "bad_request", Refusal::BadHead)),
-            Self::Busy => Some((503, "busy", Refusal::Busy)),
-            Self::Unanswered => Some((502, "unavailable", Refusal::Busy)),
+            Self::BodyTooLarge => Some((Reason::BodyTooLarge, Refusal::LargeBody)),
+            Self::BodyTooSlow => Some((Reason::TooSlow, Refusal::Slow)),
+            Self::BodyMalformed(_) => Some((Reason::MalformedRequest, Refusal::BadHead)),
+            Self::Expectation => Some((Reason::UnknownExpectation, Refusal::BadHead)),
+            Self::Busy => Some((Reason::Busy, Refusal::Busy)),
+            Self::Unanswered => Some((Reason::Unavailable, Refusal::Busy)),
             Self::Gone => None,
         }
     }
@@ -114,12 +116,11 @@ impl Relay {
             Err(error) => error,
         };
         log::debug!("no answer for {client}: {error}");
-        if let Some((status, code, reason)) = error.status_and_code() {
-            self.metrics.refused(reason);
+        if let Some((reason, counted)) = error.reason() {
+            self.metrics.refused(counted);
             let sentence = error.to_string();
-            let headers: &[_] = if status == 503 { &[("Retry-After", "1")] } else { &[] };
-            let problem =
-                Problem { headers, head_only: head.method() == "HEAD", ..Problem::new(status, &sentence, code) };
+            let headers: &[_] = if reason.status() == 503 { &[("Retry-After", "1")] } else { &[] };
+            let problem = Problem { headers, head_only: head.method() == "HEAD", ..Problem::new(reason, &sentence) };
             answer::refuse(stream, &problem);
         }
     }
@@ -493,7 +494,7 @@ mod tests {
     use super::*;
     use crate::head;
     use crate::http::Server;
-    use crate::http::tests::Rooms;
+    use crate::http::tests::Backend;
 
     /// All but the listener: clients connect to it one by one.
     struct Rig {
@@ -502,25 +503,21 @@ mod tests {
         metrics: Arc<Metrics>,
         limits: Limits,
         _server: Server,
+        _backend: Backend,
     }
 
     impl Rig {
         fn new() -> Self {
             let metrics = Arc::new(Metrics::default());
-            let server = Server::start(
-                Rooms::of(&["tea"]),
-                crate::http::tests::DOOR.clone(),
-                crate::moderation::Turns::default(),
-                crate::http::Policy::default(),
-                Arc::clone(&metrics),
-            )
-            .unwrap();
+            let backend = Backend::start();
+            let server = backend.serve(&metrics);
             Self {
                 listener: TcpListener::bind("127.0.0.1:0").unwrap(),
                 relay: Arc::new(Relay::new(server.endpoint(), Arc::clone(&metrics))),
                 metrics,
                 limits: Limits::default(),
                 _server: server,
+                _backend: backend,
             }
         }
 
@@ -568,7 +565,7 @@ mod tests {
         let rig = Rig::new();
         for (request, status, length) in [
             ("HEAD /healthz", 200, Some("Content-Length: 3")),
-            ("HEAD /none", 404, Some("Content-Length: 40")),
+            ("HEAD /none", 404, Some("Content-Length: 64")),
             ("OPTIONS *", 204, None),
             ("GET /", 304, None),
         ] {
@@ -751,7 +748,7 @@ mod tests {
         client.write_all(&vec![b'x'; 300_000]).unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("\"body_too_large\"}"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("\"reason\":\"body_too_large\"}"), "{answer}");
         assert_eq!(rig.metrics.http_requests.get(), 0);
     }
 
@@ -766,7 +763,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gets_no_turn_is_told_to_come_again() {
+    fn a_request_without_a_turn_is_told_to_come_again() {
         let mut rig = Rig::new();
         let relay = Arc::get_mut(&mut rig.relay).unwrap();
         relay.turns = Turns::new(1);
@@ -809,7 +806,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_nothing_of_an_answer_is_given_up() {
+    fn a_client_that_reads_nothing_of_an_answer_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();

@@ -29,7 +29,8 @@ pub enum Posting {
 }
 
 /// Whether one must have an account to come in (`--accounts`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Accounts {
     /// Guests are welcome.
     #[default]
@@ -39,7 +40,8 @@ pub enum Accounts {
 }
 
 /// How one comes to an account (`--registration`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Registration {
     /// By asking for one.
     Open,

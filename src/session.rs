@@ -18,22 +18,22 @@ use uuid::Uuid;
 
 use crate::answer::{self, Problem};
 use crate::auth::credential::Credential;
-use crate::auth::secret::Secret;
+use crate::auth::guest_token::GuestToken;
+use crate::authenticator::{Authenticator, Identity};
 use crate::client::Client;
 use crate::config::Origin;
 use crate::head::{Framing, Head, Version, query_value, unescape};
-use crate::hub::{Command, Connect, Inbound, Newcomer};
-use crate::identity::{Denied, Doorkeeper, Identity};
+use crate::hub::{Command, Connect, Inbound, Sink};
 use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX};
 use crate::metrics::{Drop as DropReason, Metrics, Refusal};
-use crate::model::{ConnectionId, Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
-use crate::protocol::{self, After, ErrorCode, Rejected, Replay};
-use crate::rate::{Pace, Paces, TokenBucket, network_of};
-use crate::store::{NewGuest, TokenHash};
-use crate::ws::{self, CloseReason, Stream};
-
-/// What an address hears that opens more WebSockets than it may.
-const TOO_MANY_HANDSHAKES: &str = "this address opens too many connections at once; try again in a moment";
+use crate::model::reason::{Reason, Rejection};
+use crate::model::{ConnectionId, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
+use crate::protocol::{self, After, Rejected, Replay};
+use crate::rate::{Pace, Paces, TokenBucket};
+use crate::store::Reader;
+use crate::store::entry::Proof;
+use crate::wire::{CloseReason, Encoding};
+use crate::ws::{self, Stream};
 
 /// The answer to a handshake, whose key has 28 characters.
 const ACCEPTED_BYTES_MAX: usize = 160;
@@ -57,16 +57,15 @@ struct WayIn {
 /// Why a request does not become a WebSocket.
 #[derive(Debug, PartialEq, Eq)]
 struct Refused {
-    status: u16,
-    sentence: Cow<'static, str>,
-    code: &'static str,
+    rejection: Rejection,
     headers: &'static [(&'static str, &'static str)],
-    reason: Refusal,
+    /// What it is counted as.
+    counted: Refusal,
 }
 
 impl Refused {
-    fn new(status: u16, sentence: impl Into<Cow<'static, str>>, code: &'static str, reason: Refusal) -> Self {
-        Self { status, sentence: sentence.into(), code, headers: &[], reason }
+    fn new(rejection: impl Into<Rejection>, counted: Refusal) -> Self {
+        Self { rejection: rejection.into(), headers: &[], counted }
     }
 }
 
@@ -77,8 +76,7 @@ pub struct Context {
     pub commands: Sender<Command>,
     /// Makes a session's decoder; [`chat`] but where the protocol itself is tested.
     pub decoder: fn(&Limits, Pace) -> Box<dyn Decoder + '_>,
-    /// Who is let in.
-    pub door: Doorkeeper,
+    pub authenticator: Authenticator,
     /// Pages that may connect besides our own.
     pub origins: Vec<Origin>,
     /// How fast everybody may talk.
@@ -119,7 +117,7 @@ fn open<'a>(
     match ask(socket, &head, connection, client, context) {
         Ok((connect, accept_key)) => {
             accept(socket, &accept_key)?;
-            let pace = context.paces.of_user(connect.person.id, client.address, Instant::now());
+            let pace = context.paces.of_user(connect.principal.user(), client.address, Instant::now());
             Some((connect, (context.decoder)(&context.limits, pace)))
         }
         Err(refused) => {
@@ -138,41 +136,37 @@ fn ask(
     context: &Context,
 ) -> Result<(Box<Connect>, String), Box<Refused>> {
     let way_in = way_in(head, client, &context.origins, &context.limits)?;
-    let asked_at = Instant::now();
     // Before anything is looked up. At 20 a second or more, a second is long enough to wait.
     context.paces.take_handshake(client.address, Instant::now()).map_err(|_| Refused {
         headers: &[("Retry-After", "1")],
-        ..Refused::new(429, TOO_MANY_HANDSHAKES, "rate_limited", Refusal::Handshakes)
+        ..Refused::new(Reason::TooManyConnections, Refusal::Handshakes)
     })?;
-    let identity = identify(head, &way_in, client, &context.door)?;
-    Ok(connect(socket, connection, client, *way_in, *identity, asked_at))
+    let identity = identify(head, &way_in, client, &context.authenticator)?;
+    Ok(connect(socket, connection, *way_in, *identity, context.authenticator.reader()))
 }
 
-/// Who comes, with a token to come back by where they are somebody new.
+/// The client as a new member, with a token to come back by where it is a new guest.
 #[inline(never)]
 fn connect(
     socket: &Arc<TcpStream>,
     connection: ConnectionId,
-    client: Client,
     way_in: WayIn,
-    identity: Identity,
-    asked_at: Instant,
+    mut identity: Identity,
+    reader: &Reader,
 ) -> (Box<Connect>, String) {
-    let Identity { user, username, role, session } = identity;
-    let (id, newcomer) = match user {
-        Some(id) => (id, None),
+    let WayIn { room, replay, accept_key, .. } = way_in;
+    let (stranger, token) = match identity.user {
+        Some(user) => (user, None),
         None => {
-            let id = UserId(Uuid::new_v4());
-            let token = Secret::random();
-            let guest = NewGuest { id, token_hash: TokenHash::of(token.expose()) };
-            (id, Some(Newcomer { guest, token: token.into_text() }))
+            let (user, issued_ms) = (UserId(Uuid::new_v4()), reader.moment().clock_ms);
+            identity.proof = Proof::SignedGuest { issued_ms };
+            let token = reader.policy().guest_key.sign(&GuestToken { user, issued_ms });
+            (user, Some(token.into_text()))
         }
     };
-    let WayIn { room, replay, accept_key, .. } = way_in;
-    let (socket, network) = (Arc::clone(socket), network_of(client.address));
-    let person = Person { id, username };
-    let connect = Connect { connection, socket, person, role, session, network, room, replay, newcomer, asked_at };
-    (Box::new(connect), accept_key)
+    let (principal, looks) = (identity.principal(stranger), identity.looks);
+    let (sink, encoding) = (Sink::Socket(Arc::clone(socket)), Encoding::Json);
+    (Box::new(Connect { connection, encoding, sink, principal, looks, room, replay, token }), accept_key)
 }
 
 #[inline(never)]
@@ -190,48 +184,47 @@ fn accept(mut socket: &TcpStream, accept_key: &str) -> Option<()> {
 
 #[inline(never)]
 fn refuse(socket: &TcpStream, head: &Head, refused: &Refused, context: &Context) {
-    context.metrics.refused(refused.reason);
+    context.metrics.refused(refused.counted);
+    let problem = Problem::of(&refused.rejection);
     // To be told what may be asked here (RFC 9110, section 9.3.7) is no refusal.
-    let is_question = head.method() == "OPTIONS" && refused.status == 405;
-    let problem = Problem {
-        headers: refused.headers,
-        head_only: head.method() == "HEAD",
-        ..Problem::new(if is_question { 204 } else { refused.status }, &refused.sentence, refused.code)
-    };
+    let is_question = head.method() == "OPTIONS" && problem.status == 405;
+    let status = if is_question { 204 } else { problem.status };
+    let problem = Problem { status, headers: refused.headers, head_only: head.method() == "HEAD", ..problem };
     answer::refuse(socket, &problem);
 }
 
-/// Lets whoever asks in.
+/// Authenticates the client.
 #[inline(never)]
-fn identify(head: &Head, way_in: &WayIn, client: Client, door: &Doorkeeper) -> Result<Box<Identity>, Box<Refused>> {
+fn identify(
+    head: &Head,
+    way_in: &WayIn,
+    client: Client,
+    authenticator: &Authenticator,
+) -> Result<Box<Identity>, Box<Refused>> {
     let shown = Credential::of(head.header("Authorization"), head.headers_named("Cookie"), way_in.token.as_deref())
-        .map_err(|error| Box::new(Refused::new(400, error.to_string(), "bad_request", Refusal::Upgrade)))?;
-    let admitted = door.admit(shown.token(), &way_in.username, client.address, &way_in.room);
-    admitted.map(Box::new).map_err(|why| Box::new(denied(why)))
+        .map_err(|error| Box::new(Refused::new(Reason::BadQuery.because(error.to_string()), Refusal::Upgrade)))?;
+    let admitted = authenticator.admit(shown.token(), &way_in.username, client.address, &way_in.room);
+    admitted.map(Box::new).map_err(|reason| Box::new(denied(reason)))
 }
 
 #[inline(never)]
-fn denied(denied: Denied) -> Refused {
-    let (status, code, reason, headers): (_, _, _, &[_]) = match denied {
-        Denied::Busy => (503, "busy", Refusal::Busy, &[("Retry-After", "1")]),
-        Denied::Name => (403, "bad_name", Refusal::Door, &[]),
-        Denied::Refused(why) if why.is_hidden() => (404, "not_found", Refusal::Door, &[]),
-        Denied::Refused(why) if why.wants_login() => {
-            (401, "forbidden", Refusal::Door, &[("WWW-Authenticate", "Bearer")])
-        }
-        Denied::Refused(_) => (403, "forbidden", Refusal::Door, &[]),
+fn denied(reason: Reason) -> Refused {
+    let (counted, headers): (_, &[_]) = match reason.status() {
+        503 => (Refusal::Busy, &[("Retry-After", "1")]),
+        401 => (Refusal::Door, &[("WWW-Authenticate", "Bearer")]),
+        _ => (Refusal::Door, &[]),
     };
-    Refused { headers, ..Refused::new(status, denied.to_string(), code, reason) }
+    Refused { headers, ..Refused::new(reason, counted) }
 }
 
 /// Reads what a request wants, in the order in which a client would mend it.
 #[inline(never)]
 fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> Result<Box<WayIn>, Box<Refused>> {
-    let refused = |status, sentence, code| Refused::new(status, sentence, code, Refusal::Upgrade);
+    let refused = |reason: Reason, sentence: &'static str| Refused::new(reason.because(sentence), Refusal::Upgrade);
     if head.method() != "GET" && head.method() != "HEAD" {
         return Err(Box::new(Refused {
             headers: &[("Allow", "GET, HEAD, OPTIONS")],
-            ..refused(405, "a WebSocket is opened by GET", "method_not_allowed")
+            ..refused(Reason::MethodNotAllowed, "a WebSocket is opened by GET")
         }));
     }
     let has_token = |name: &str, token: &str| {
@@ -242,31 +235,29 @@ fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> R
     if !asks || !has_token("Connection", "upgrade") || !has_token("Upgrade", "websocket") {
         return Err(Box::new(Refused {
             headers: &[("Upgrade", "websocket")],
-            ..refused(426, "this is where a WebSocket is opened; ask for the upgrade", "upgrade_required")
+            ..Refused::new(Reason::UpgradeRequired, Refusal::Upgrade)
         }));
     }
     if head.header("Sec-WebSocket-Version").map(<[u8]>::trim_ascii) != Some(b"13") {
         return Err(Box::new(Refused {
             headers: &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
-            ..refused(426, "only version 13 of the WebSocket protocol is spoken here", "upgrade_required")
+            ..refused(Reason::UpgradeRequired, "only version 13 of the WebSocket protocol is spoken here")
         }));
     }
     let (room, username) = names(head)?;
     let mut keys = head.headers_named("Sec-WebSocket-Key");
     let (Some(key), None) = (keys.next(), keys.next()) else {
-        return Err(Box::new(refused(400, "a WebSocket needs one Sec-WebSocket-Key", "bad_request")));
+        return Err(Box::new(refused(Reason::MalformedRequest, "a WebSocket needs one Sec-WebSocket-Key")));
     };
     if !is_key(key) {
-        return Err(Box::new(refused(400, "the Sec-WebSocket-Key is not 16 bytes in base64", "bad_request")));
+        return Err(Box::new(refused(Reason::MalformedRequest, "the Sec-WebSocket-Key is not 16 bytes in base64")));
     }
     if !matches!(head.framing(), Framing::None | Framing::Length(0)) {
-        return Err(Box::new(refused(400, "a request for a WebSocket has no body", "bad_request")));
+        return Err(Box::new(refused(Reason::MalformedRequest, "a request for a WebSocket has no body")));
     }
     if !origin_is_welcome(head, client, origins) {
         return Err(Box::new(Refused::new(
-            403,
-            "pages of that origin may not connect here",
-            "forbidden",
+            Reason::ForeignOrigin.because("pages of that origin may not connect here"),
             Refusal::Origin,
         )));
     }
@@ -276,7 +267,7 @@ fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> R
         None => limits.history_default,
         // A number that does not fit is a large one.
         Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(HISTORY_MAX).min(HISTORY_MAX),
-        Some(_) => return Err(Box::new(refused(400, "history is a number", "bad_request"))),
+        Some(_) => return Err(Box::new(refused(Reason::BadQuery, "history is a number"))),
     };
     let after = query("after").filter(|text| !text.is_empty()).map(|text| After::parse(&text));
     let token = query("token").filter(|text| !text.is_empty());
@@ -285,7 +276,7 @@ fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> R
 
 /// Room and username from the path, and from the query what the path does not say.
 fn names(head: &Head) -> Result<(RoomId, Username), Refused> {
-    let refused = |status, sentence: String, code| Err(Refused::new(status, sentence, code, Refusal::Upgrade));
+    let refused = |reason: Reason, sentence: String| Err(Refused::new(reason.because(sentence), Refusal::Upgrade));
     let parts: Vec<&str> = head.path().split('/').skip(2).collect();
     let (room, username) = match parts[..] {
         [] | [""] => (None, None),
@@ -294,7 +285,7 @@ fn names(head: &Head) -> Result<(RoomId, Username), Refused> {
         [room, username] if !username.is_empty() => (Some(room), Some(username)),
         _ => {
             let sentence = "there is no way in here; use /ws, /ws/NAME, /ws/ROOM/NAME or /ws/chat/ROOM/";
-            return refused(404, sentence.into(), "not_found");
+            return refused(Reason::NoSuchPath, sentence.into());
         }
     };
     let given = |part: Option<&str>, name: &str, default: &str| {
@@ -307,14 +298,14 @@ fn names(head: &Head) -> Result<(RoomId, Username), Refused> {
     let parsed = given(room, "room", ROOM_DEFAULT).map(|text| RoomId::parse(&text));
     let room = match parsed {
         Ok(Ok(room)) => room,
-        Ok(Err(error)) => return refused(400, format!("the room's name can't be taken: {error}"), "bad_room"),
-        Err(error) => return refused(400, format!("the room's name can't be read: {error}"), "bad_room"),
+        Ok(Err(error)) => return refused(Reason::BadRoom, format!("the room's name can't be taken: {error}")),
+        Err(error) => return refused(Reason::BadRoom, format!("the room's name can't be read: {error}")),
     };
     let parsed = given(username, "username", USERNAME_DEFAULT).map(|text| Username::parse(&text));
     match parsed {
         Ok(Ok(username)) => Ok((room, username)),
-        Ok(Err(error)) => refused(400, format!("the username can't be taken: {error}"), "bad_name"),
-        Err(error) => refused(400, format!("the username can't be read: {error}"), "bad_name"),
+        Ok(Err(error)) => refused(Reason::BadName, format!("the username can't be taken: {error}")),
+        Err(error) => refused(Reason::BadName, format!("the username can't be read: {error}")),
     }
 }
 
@@ -364,7 +355,7 @@ impl<'a> Chat<'a> {
 
     fn refuse(&mut self, rejected: Rejected) -> Inbound {
         if self.pace.is_abuse(Instant::now()) {
-            Inbound::Close(CloseReason::ABUSE)
+            Inbound::Close(CloseReason::Abuse)
         } else {
             Inbound::Rejected(rejected)
         }
@@ -375,8 +366,8 @@ impl<'a> Chat<'a> {
             && let Err(wait) = self.pace.take(Instant::now())
         {
             let sentence = format!("not so fast: {} messages a second at most", self.limits.rate_per_s);
-            let retry_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) + 1);
-            let limited = Rejected { retry_ms, ..Rejected::new(ErrorCode::RateLimited, sentence, None) };
+            let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+            let limited = Reason::RateLimited.because(sentence).retry_after(retry_ms);
             let nonce = match decoded {
                 // What was stored before is not refused: its author would think that it is not.
                 Ok(frame) if frame.may_be_a_retry() && !self.pace.is_abuse(Instant::now()) => {
@@ -385,7 +376,7 @@ impl<'a> Chat<'a> {
                 Ok(frame) => frame.into_nonce(),
                 Err(rejected) => rejected.nonce,
             };
-            return self.refuse(Rejected { nonce, ..limited });
+            return self.refuse(Rejected::new(limited, nonce));
         }
         match decoded {
             Ok(frame) => Inbound::Frame(frame),
@@ -401,7 +392,7 @@ impl Decoder for Chat<'_> {
     }
 
     fn binary(&mut self, _: &[u8]) -> Inbound {
-        self.checked(Err(Rejected::new(ErrorCode::BadType, "binary frames are not taken here; send text", None)))
+        self.checked(Err(Rejected::new(Reason::BinaryFrame, None)))
     }
 
     fn control(&mut self) -> Option<Inbound> {
@@ -410,7 +401,7 @@ impl Decoder for Chat<'_> {
         }
         let now = Instant::now();
         let over = self.controls.take(now).is_err() && self.pace.is_abuse(now);
-        over.then_some(Inbound::Close(CloseReason::ABUSE))
+        over.then_some(Inbound::Close(CloseReason::Abuse))
     }
 }
 
@@ -525,17 +516,17 @@ fn is_farewell(close: Option<&CloseFrame>) -> bool {
 /// Which rule an error means, and how the connection ends for it; nothing where the peer simply went.
 fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
     match error {
-        Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Some((CloseReason::IDLE, DropReason::Idle)),
+        Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Some((CloseReason::Idle, DropReason::Idle)),
         Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Some((CloseReason::PIECES, DropReason::Abuse))
+            Some((CloseReason::Pieces, DropReason::Abuse))
         }
         Error::ConnectionClosed
         | Error::AlreadyClosed
         | Error::Io(_)
         | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Utf8(_) => Some((CloseReason::UTF8, DropReason::Utf8)),
-        Error::Capacity(_) => Some((CloseReason::TOO_LARGE, DropReason::TooLarge)),
-        _ => Some((CloseReason::PROTOCOL, DropReason::Protocol)),
+        Error::Utf8(_) => Some((CloseReason::Utf8, DropReason::Utf8)),
+        Error::Capacity(_) => Some((CloseReason::TooLarge, DropReason::TooLarge)),
+        _ => Some((CloseReason::Protocol, DropReason::Protocol)),
     }
 }
 
@@ -556,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_in_says_who_and_where() {
+    fn every_websocket_url_names_a_room_and_a_user() {
         for (target, room, username) in [
             ("/ws", "general", "Anonymous"),
             ("/ws/", "general", "Anonymous"),
@@ -597,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_way_in_has_its_status() {
+    fn a_request_for_no_websocket_has_its_status() {
         let without = |field: &str| {
             let fields = UPGRADE.split_inclusive("\r\n").filter(|line| !line.starts_with(field));
             fields.collect::<String>()
@@ -624,19 +615,30 @@ mod tests {
             ("GET /ws/%2/ana", UPGRADE.into(), 400, "bad_room"),
         ] {
             let refused = asked(line, &fields, &[]).unwrap_err();
-            assert_eq!((refused.status, refused.code), (status, code), "{line} {fields}");
+            let reason = refused.rejection.reason;
+            assert_eq!((reason.status(), reason.code().as_str()), (status, code), "{line} {fields}");
         }
     }
 
     #[test]
-    fn a_door_that_is_busy_is_tried_again() {
-        let refused = denied(Denied::Busy);
-        assert_eq!((refused.status, refused.code, refused.reason), (503, "busy", Refusal::Busy));
-        assert_eq!(refused.headers, [("Retry-After", "1")]);
+    fn a_refused_client_is_told_what_to_do() {
+        for (reason, status, code, counted, headers) in [
+            (Reason::Busy, 503, "busy", Refusal::Busy, &[("Retry-After", "1")][..]),
+            (Reason::LoginRequired, 401, "forbidden", Refusal::Door, &[("WWW-Authenticate", "Bearer")]),
+            (Reason::NameReserved, 403, "bad_name", Refusal::Door, &[]),
+            (Reason::Banned, 403, "forbidden", Refusal::Door, &[]),
+            (Reason::NoSuchRoom, 404, "not_found", Refusal::Door, &[]),
+        ] {
+            let refused = denied(reason);
+            let problem = Problem::of(&refused.rejection);
+            assert_eq!((problem.status, problem.reason.code().as_str()), (status, code), "{reason:?}");
+            assert_eq!((problem.reason, problem.sentence), (reason, reason.sentence()));
+            assert_eq!((refused.counted, refused.headers), (counted, headers), "{reason:?}");
+        }
     }
 
     #[test]
-    fn pages_of_others_stay_out() {
+    fn pages_of_foreign_origins_are_refused() {
         for (origin, welcome) in [
             ("http://chat.example", true),
             ("https://chat.example", true),
@@ -650,26 +652,27 @@ mod tests {
             let fields = format!("{UPGRADE}Origin: {origin}\r\n");
             let asked = asked("GET /ws", &fields, &["https://friend.example"]);
             assert_eq!(asked.is_ok(), welcome, "{origin}");
-            assert!(welcome || asked.unwrap_err().status == 403, "{origin}");
+            assert!(welcome || asked.unwrap_err().rejection.reason == Reason::ForeignOrigin, "{origin}");
         }
         let twice = format!("{UPGRADE}Origin: http://chat.example\r\nOrigin: http://chat.example\r\n");
-        assert_eq!(asked("GET /ws", &twice, &[]).unwrap_err().status, 403);
+        let refused = asked("GET /ws", &twice, &[]).unwrap_err();
+        assert_eq!((refused.rejection.reason, refused.rejection.reason.status()), (Reason::ForeignOrigin, 403));
     }
 
     #[test]
-    fn going_on_after_refusals_is_abuse() {
+    fn many_refused_messages_are_abuse() {
         let limits = Limits { rate_per_s: 1, rate_burst: 2, ..Limits::default() };
         let pace = Paces::new(&limits).of_user(UserId(Uuid::nil()), CLIENT.address, Instant::now());
         let mut chat = Chat::new(&limits, pace);
         assert!(matches!(chat.text("one"), Inbound::Frame(_)));
         assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
         let Inbound::Rejected(limited) = chat.text(r#"{"type":"typing","nonce":"n"}"#) else { panic!("not limited") };
-        assert_eq!((limited.code, limited.nonce.is_some()), (ErrorCode::RateLimited, true));
-        assert!(limited.retry_ms.is_some_and(|ms| ms > 0 && ms <= 1_001));
-        // It may be stored already; what it is told the store must say.
+        assert_eq!((limited.rejection.reason, limited.nonce.is_some()), (Reason::RateLimited, true));
+        assert!(limited.rejection.retry_ms.is_some_and(|ms| ms > 0 && ms <= 1_001));
+        // It may be stored already, so only the store can answer it.
         let Inbound::Limited(_, limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else { panic!("not limited") };
-        assert_eq!(limited.code, ErrorCode::RateLimited);
-        let ends = (0..2 * STRIKES_MAX).position(|_| matches!(chat.text("more"), Inbound::Close(CloseReason::ABUSE)));
+        assert_eq!(limited.reason, Reason::RateLimited);
+        let ends = (0..2 * STRIKES_MAX).position(|_| matches!(chat.text("more"), Inbound::Close(CloseReason::Abuse)));
         // One strike is forgiven each second that this takes.
         let expected = STRIKES_MAX as usize - 3..STRIKES_MAX as usize + 20;
         assert!(ends.is_some_and(|ends| expected.contains(&ends)), "{ends:?}");

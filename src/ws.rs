@@ -1,6 +1,5 @@
-//! WebSocket bytes (RFC 6455): the frames that the server sends, and the stream that `tungstenite` reads from.
-//!
-//! Frames from a server bear no mask (section 5.1), so the same bytes serve every member of a room.
+//! The reading side of a WebSocket: the stream that `tungstenite` reads from. The frames that the server sends stand in
+//! [`wire`](crate::wire).
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -14,106 +13,6 @@ use rustix::net::{RecvFlags, recv};
 use tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::limits::{MESSAGE_BYTES_MAX, READ_AHEAD_BYTES, READ_BUFFER_BYTES};
-
-/// A whole text frame begins with this, FIN and opcode 1 (section 5.2).
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-const CLOSE: u8 = 0x88;
-/// An empty ping.
-pub const PING: &[u8] = &[0x89, 0];
-
-/// Why the server ends a connection: a code of section 7.4.1 and a word about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CloseReason {
-    /// The code.
-    pub code: u16,
-    /// The word, at most 123 bytes.
-    pub text: &'static str,
-}
-
-impl CloseReason {
-    /// The server stops.
-    pub const GOING_AWAY: Self = Self { code: 1001, text: "the server is stopping" };
-    /// The peer broke the protocol.
-    pub const PROTOCOL: Self = Self { code: 1002, text: "not the WebSocket protocol" };
-    /// The peer sent a text that is not UTF-8.
-    pub const UTF8: Self = Self { code: 1007, text: "text that is not UTF-8" };
-    /// The peer was silent, or took too long over one message.
-    pub const IDLE: Self = Self { code: 1008, text: "nothing heard for too long" };
-    /// The peer cut a message into more pieces than anybody needs.
-    pub const PIECES: Self = Self { code: 1008, text: "a message in too many pieces" };
-    /// The peer went on after being refused.
-    pub const ABUSE: Self = Self { code: 1008, text: "too much was refused" };
-    /// The peer sent too large a message.
-    pub const TOO_LARGE: Self = Self { code: 1009, text: "a message is at most 64 KiB" };
-    /// The peer took what it was sent too slowly.
-    pub const SLOW_CONSUMER: Self = Self { code: 1013, text: "too slow; come back and resume" };
-    /// The peer's session is over, or it is banned.
-    pub const ENDED: Self = Self { code: 1008, text: "your session here has ended" };
-    /// What the peer was catching up with is not kept any more, or can't be read now.
-    pub const OVERTAKEN: Self = Self { code: 1013, text: "what you had missed is gone; come back and resume" };
-}
-
-/// Appends a whole text frame.
-pub fn encode_text(bytes: &mut Vec<u8>, payload: &[u8]) {
-    encode(bytes, TEXT, payload);
-}
-
-/// Appends a whole binary frame.
-pub fn encode_binary(bytes: &mut Vec<u8>, payload: &[u8]) {
-    encode(bytes, BINARY, payload);
-}
-
-/// A close frame with its code and word (section 5.5.1).
-#[must_use]
-pub fn close_frame(reason: CloseReason) -> Vec<u8> {
-    let mut payload = reason.code.to_be_bytes().to_vec();
-    payload.extend_from_slice(reason.text.as_bytes());
-    let mut bytes = Vec::with_capacity(payload.len() + 2);
-    encode(&mut bytes, CLOSE, &payload);
-    bytes
-}
-
-fn encode(bytes: &mut Vec<u8>, first: u8, payload: &[u8]) {
-    bytes.push(first);
-    match payload.len() {
-        length @ 0..=125 => bytes.push(length as u8),
-        length @ 126..=0xFFFF => {
-            bytes.push(126);
-            bytes.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        length => {
-            bytes.push(127);
-            bytes.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    bytes.extend_from_slice(payload);
-}
-
-/// Where the frame that `sent` bytes have begun ends, in bytes that begin with a frame and hold whole ones of
-/// ours. A member that is cut off gets the rest of the frame that it has half of, or its close frame
-/// would be read as a part of that one.
-#[must_use]
-pub fn frame_end(bytes: &[u8], sent: usize) -> usize {
-    let mut end = 0;
-    while end < sent {
-        let length = match bytes.get(end + 1) {
-            Some(126) => bytes.get(end + 2..end + 4).map(|n| 4 + usize::from(u16::from_be_bytes([n[0], n[1]]))),
-            Some(127) => bytes
-                .get(end + 2..end + 10)
-                .and_then(|n| n.try_into().ok())
-                .and_then(|n| usize::try_from(u64::from_be_bytes(n)).ok())
-                .map(|n| 10 + n),
-            Some(short) => Some(2 + usize::from(*short)),
-            None => None,
-        };
-        match length {
-            Some(length) => end += length,
-            None => return bytes.len(),
-        }
-    }
-    end.min(bytes.len())
-}
 
 /// A socket as `tungstenite` sees it.
 ///
@@ -295,42 +194,6 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_frame_has_the_shortest_length_that_fits() {
-        for (payload, header) in [
-            (0, vec![0x81, 0]),
-            (125, vec![0x81, 125]),
-            (126, vec![0x81, 126, 0, 126]),
-            (65_535, vec![0x81, 126, 255, 255]),
-            (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
-        ] {
-            let mut bytes = Vec::new();
-            encode_text(&mut bytes, &vec![b'x'; payload]);
-            assert_eq!(bytes.len(), header.len() + payload);
-            assert_eq!(bytes[..header.len()], header);
-        }
-    }
-
-    #[test]
-    fn every_close_frame_fits_a_control_frame() {
-        for reason in [
-            CloseReason::GOING_AWAY,
-            CloseReason::PROTOCOL,
-            CloseReason::UTF8,
-            CloseReason::IDLE,
-            CloseReason::PIECES,
-            CloseReason::ABUSE,
-            CloseReason::TOO_LARGE,
-            CloseReason::SLOW_CONSUMER,
-        ] {
-            let bytes = close_frame(reason);
-            assert_eq!(bytes[0], 0x88);
-            assert_eq!(usize::from(bytes[1]), bytes.len() - 2);
-            assert!(bytes.len() <= 127);
-            assert_eq!(bytes[2..4], reason.code.to_be_bytes());
-        }
-    }
-
     fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -383,20 +246,5 @@ mod tests {
         stream.set_in_hand(true);
         let taken: usize = std::iter::from_fn(|| stream.read(&mut buffer).ok()).sum();
         assert_eq!(taken, READ_AHEAD_BYTES);
-    }
-
-    #[test]
-    fn a_cut_is_made_between_frames() {
-        let mut bytes = Vec::new();
-        let mut ends = vec![0];
-        for length in [0, 3, 125, 126, 300, 70_000] {
-            encode_text(&mut bytes, &vec![b'x'; length]);
-            ends.push(bytes.len());
-        }
-        for sent in 0..=bytes.len() {
-            let end = frame_end(&bytes, sent);
-            assert!(ends.contains(&end) && end >= sent);
-            assert!(!ends.iter().any(|&earlier| earlier >= sent && earlier < end), "{sent}");
-        }
     }
 }

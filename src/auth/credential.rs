@@ -6,12 +6,17 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::guest_token::is_guest_token;
 use super::secret::{Secret, is_secret};
 
 /// The cookie that bears a session's token.
 ///
 /// No `__Host-` before it: that asks for `Secure`, and the page must work without TLS on a LAN.
 pub const COOKIE_NAME: &str = "adda_session";
+/// How long a guest's session lasts from its last use, and a login's, in milliseconds.
+pub const GUEST_SPAN_MS: u64 = 90 * DAY_MS;
+pub const LOGIN_SPAN_MS: u64 = 30 * DAY_MS;
+const DAY_MS: u64 = 86_400_000;
 /// Bytes of a Cookie field that are read; browsers keep 4 KiB of each cookie, and other pages of the host have theirs.
 pub const COOKIES_BYTES_MAX: usize = 8 * 1024;
 
@@ -41,7 +46,7 @@ pub fn set_cookie(token: &Secret, kept: Duration, over_tls: bool) -> String {
 /// The same for a token that a client has shown; nothing where it is no secret of ours, and so may be anything.
 #[must_use]
 pub fn set_cookie_again(token: &str, kept: Duration, over_tls: bool) -> Option<String> {
-    is_secret(token).then(|| cookie(token, kept.as_secs(), over_tls))
+    is_session_token(token).then(|| cookie(token, kept.as_secs(), over_tls))
 }
 
 /// The value of a `Set-Cookie` field that takes the session's cookie from a browser.
@@ -78,7 +83,12 @@ pub fn token_of_cookies<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Resul
             }
         }
     }
-    Ok(found.and_then(|value| std::str::from_utf8(value).ok()).filter(|value| is_secret(value)))
+    Ok(found.and_then(|value| std::str::from_utf8(value).ok()).filter(|value| is_session_token(value)))
+}
+
+/// Whether a text has the shape of a session's token: a random secret, or a guest's signed token.
+fn is_session_token(text: &str) -> bool {
+    is_secret(text) || is_guest_token(text)
 }
 
 /// The token of an `Authorization` field: `Bearer`, spaces, and a token (RFC 6750, section 2.1). The scheme is known in
@@ -187,6 +197,21 @@ mod tests {
             assert_eq!(of_cookies(&["z=y", &field, ""]), Ok(Some(&*token)), "{field}, in a field of its own");
         }
         assert_eq!(token_of_cookies([&b"a=\xFF\xFE; b=\x80"[..]]), Ok(None));
+    }
+
+    #[test]
+    fn a_signed_token_of_a_guest_is_taken_from_a_cookie_and_set_again() {
+        let guest = "0a".repeat(39);
+        let cookie = format!("adda_session={guest}");
+        assert_eq!(of_cookies(&[&cookie]), Ok(Some(&*guest)));
+        assert_eq!(
+            set_cookie_again(&guest, Duration::from_secs(60), false).unwrap(),
+            format!("{cookie}; HttpOnly; SameSite=Lax; Path=/; Max-Age=60")
+        );
+        for text in [&guest[1..], &format!("{guest}0"), &guest.to_uppercase(), "x; Path=/evil"] {
+            assert_eq!(set_cookie_again(text, Duration::from_secs(60), false), None, "{text}");
+            assert_eq!(of_cookies(&[&format!("adda_session={text}")]), Ok(None), "{text}");
+        }
     }
 
     #[test]

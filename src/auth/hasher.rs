@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::threads::{Vital, yield_to_the_hub};
+use crate::threads::{AbortOnPanic, lower_priority};
 
 use super::password::{self, Cost, HashError, Memory, Password, PasswordHash};
 
@@ -98,8 +98,8 @@ impl Hasher {
             let thread = thread::Builder::new().name(format!("hash-{number}")).stack_size(STACK_BYTES);
             let nobodys = PasswordHash::nobodys(cost).map_err(io::Error::other)?;
             hasher.threads.push(thread.spawn(move || {
-                let _vital = Vital("hasher");
-                yield_to_the_hub(NICE);
+                let _abort = AbortOnPanic("hasher");
+                lower_priority(NICE);
                 work(&waiting, &nobodys, cost);
             })?);
         }

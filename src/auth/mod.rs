@@ -5,6 +5,7 @@
 
 pub mod attempts;
 pub mod credential;
+pub mod guest_token;
 pub mod hasher;
 pub mod name;
 pub mod password;

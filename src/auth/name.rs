@@ -7,6 +7,7 @@
 //! A name may have several looks, as case and shape don't commute: Greek `Ν` is `N` to the eye, and to whoever knows that
 //! it is the capital of `ν`, it is `v`. One common look for all three would make `van` and `nan` the same name.
 
+use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::confusable_detection::skeleton;
@@ -30,7 +31,7 @@ pub fn notion() -> String {
 }
 
 /// What a name looks like: one look, or a few. What is stored of an account to keep its name from others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looks(Vec<Box<str>>);
 
 impl Looks {

@@ -132,7 +132,7 @@ impl fmt::Debug for Password {
 }
 
 /// A password's hash, as a PHC string with its salt and parameters. Shown by no `Debug`, as it can be tried at leisure.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PasswordHash(Box<str>);
 
 impl PasswordHash {

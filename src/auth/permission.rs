@@ -1,56 +1,57 @@
-//! Who may do what: one table, and every road asks it.
+//! Permissions: one table for all protocols.
 //!
-//! [`may`] decides from a role, an action and its circumstances, which whoever asks has looked up. It knows of no road: a
-//! WebSocket, a request with a cookie and one with a bearer's token get the same answer. The README shows the table, and
+//! [`may`] decides from a role, an action and a context, which the caller has looked up. It knows no protocol: a
+//! WebSocket, a request with a cookie and one with a bearer token get the same answer. The README shows the table, and
 //! a test keeps the two the same.
 //!
-//! What goes by the clock (slow mode, rates) is not decided here; [`is_slowed`] says whom it is for.
+//! Slow mode and rates depend on the time and are not decided here; [`is_slowed`] says which roles slow mode is for.
 
+use crate::model::reason::Reason;
 use crate::role::{Accounts, Posting, Registration, Role};
 
-/// Something that one may or may not do.
+/// Something that a user may or may not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Come into a room, and read what is its own: members, messages, search, files, events.
+    /// Enter a room, and read its members, messages, search results, files and events.
     Enter,
-    /// Say something in a room, send a file there, be seen typing.
+    /// Send a message or a file to a room, or be seen typing there.
     Say,
-    /// Write to one person.
+    /// Send a private message.
     SayPrivately,
     /// React to a message.
     React,
-    /// Change a message's text.
+    /// Edit a message.
     Edit,
-    /// Take a message back.
+    /// Delete a message.
     Delete,
-    /// Say something in every room.
+    /// Send a message to every room.
     Announce,
-    /// Set a room's name, topic, who may post, and slow mode.
+    /// Set a room's name, topic, posting rule and slow mode.
     SetRoom,
     /// Make a room private, or public again.
     SetPrivate,
-    /// Make an invitation to a private room, or take it back.
+    /// Create or revoke an invitation to a private room.
     InviteToRoom,
-    /// Put somebody out of a room.
+    /// Remove a user from a room.
     Kick,
-    /// Keep somebody from saying anything until a time; or no longer.
+    /// Stop a user from sending until a time, or end that.
     Mute,
-    /// Keep somebody out; or no longer.
+    /// Stop a user from entering any room, or end that.
     Ban,
-    /// Make an invitation to register, or take it back.
+    /// Create or revoke an invitation to register.
     InviteToRegister,
-    /// Make an account for oneself.
+    /// Create one's own account.
     Register,
     /// Change the password of one's account.
     ChangePassword,
-    /// See where somebody is logged in.
+    /// List the sessions of a user.
     ListSessions,
     /// End a session.
     EndSession,
 }
 
 impl Action {
-    /// Every one, in the order of the table.
+    /// All actions, in the order of the table.
     pub const ALL: [Self; 18] = [
         Self::Enter,
         Self::Say,
@@ -72,79 +73,79 @@ impl Action {
         Self::EndSession,
     ];
 
-    /// Whether it is done in a room, so that the room's circumstances count.
+    /// Whether the action concerns one room, so that the room's settings decide.
     #[must_use]
     pub fn is_in_room(self) -> bool {
         use Action::{Delete, Edit, Enter, InviteToRoom, Kick, React, Say, SayPrivately, SetPrivate, SetRoom};
         matches!(self, Enter | Say | SayPrivately | React | Edit | Delete | SetRoom | SetPrivate | InviteToRoom | Kick)
     }
 
-    /// Whether others get to hear or see something new of it, which is what a mute keeps from them.
+    /// Whether other users see something new from the action. A mute forbids these actions.
     #[must_use]
     pub fn is_speech(self) -> bool {
         matches!(self, Self::Say | Self::SayPrivately | Self::React | Self::Edit | Self::Announce)
     }
 }
 
-/// How somebody stands with the house at this moment.
+/// Whether the user is muted or banned at this moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Standing {
-    /// Well.
+pub enum Restriction {
+    /// Neither muted nor banned.
     #[default]
-    Good,
-    /// Muted, and the time is not over.
+    None,
+    /// Muted until a time that is not over.
     Muted,
-    /// Banned: the account, the session, or for a guest the address.
+    /// Banned by user id, or for a guest by address.
     Banned,
 }
 
-/// What a room is to who acts. A conversation of two is private, with two members.
+/// How a room is open to the user. A conversation of two is private, with two members.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// Anybody may come in.
+    /// Every user may enter.
     #[default]
     Public,
-    /// It is private, and they are a member.
+    /// The room is private, and the user is a member.
     Member,
-    /// It is private, and they are none.
+    /// The room is private, and the user is not a member.
     Stranger,
 }
 
-/// Whose the message or session is that is acted on, or who the person is.
+/// The owner of the message or session that the action is about, or the user that it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Whose {
-    /// That of who acts.
+pub enum Target {
+    /// The user that acts.
     Own,
-    /// Another's, of this role.
+    /// Another user, of this role.
     Others(Role),
 }
 
-/// What else counts. The default is a guest's first step into a public room.
+/// What decides beside the role and the action. The default is that of a guest who enters a public room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Circumstances {
-    /// How who acts stands with the house.
-    pub standing: Standing,
-    /// What the room is to them, where there is a room.
+pub struct PermissionContext {
+    /// Of the user that acts.
+    pub restriction: Restriction,
+    /// Public for an action that concerns no room.
     pub access: Access,
-    /// Who may post in it.
+    /// The posting rule of the room.
     pub posting: Posting,
-    /// Whose it is that is acted on, where that is something of somebody's.
-    pub whose: Whose,
-    /// Whether one must have an account.
+    /// [`Target::Own`] for an action that is about no user.
+    pub target: Target,
+    /// Whether guests are admitted.
     pub accounts: Accounts,
-    /// How one comes to an account.
+    /// How registration is open.
     pub registration: Registration,
-    /// Whether an invitation to register was shown that is good.
+    /// Whether the user has shown a valid invitation to register.
     pub invited: bool,
 }
 
-impl Default for Circumstances {
+impl Default for PermissionContext {
     fn default() -> Self {
         Self {
-            standing: Standing::default(),
+            restriction: Restriction::default(),
             access: Access::default(),
             posting: Posting::default(),
-            whose: Whose::Own,
+            target: Target::Own,
             accounts: Accounts::default(),
             registration: Registration::default(),
             invited: false,
@@ -152,123 +153,69 @@ impl Default for Circumstances {
     }
 }
 
-/// Why not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refusal {
-    /// Kept out.
-    #[error("you are banned here")]
-    Banned,
-    /// Nobody is told of a private room, nor that there is one: the same as where there is none.
-    #[error("there is no such room")]
-    NoSuchRoom,
-    /// Guests are not let in.
-    #[error("one must be logged in here")]
-    LogIn,
-    /// Nothing that a guest has.
-    #[error("that is for those who have an account")]
-    NoAccount,
-    /// Kept from speaking.
-    #[error("you are muted")]
-    Muted,
-    /// The room is for reading.
-    #[error("only admins post in this room")]
-    ReadOnly,
-    /// For admins.
-    #[error("that is for admins")]
-    NotAdmin,
-    /// Another's own affair.
-    #[error("that is not yours")]
-    NotYours,
-    /// Not to oneself.
-    #[error("that can't be done to oneself")]
-    Oneself,
-    /// Admins keep no order among themselves: the operator takes the role away first.
-    #[error("that can't be done to an admin")]
-    Admin,
-    /// There is no way to register, or not without an invitation.
-    #[error("registration is closed, or by invitation")]
-    Closed,
-    /// Whoever is logged in has an account.
-    #[error("you have an account")]
-    Registered,
-}
-
-impl Refusal {
-    /// Whether it is to be told as if what was asked for were not there.
-    #[must_use]
-    pub fn is_hidden(self) -> bool {
-        self == Self::NoSuchRoom
-    }
-
-    /// Whether logging in could help.
-    #[must_use]
-    pub fn wants_login(self) -> bool {
-        matches!(self, Self::LogIn | Self::NoAccount)
-    }
-}
-
-/// Whether somebody of a role may do something in these circumstances.
+/// Whether a user of a role may do something in this context.
 ///
 /// # Errors
-/// [`Refusal`]: the first reason, of those that may be told.
-pub fn may(role: Role, action: Action, circumstances: &Circumstances) -> Result<(), Refusal> {
+/// The first [`Reason`] against it that the user may know.
+pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<(), Reason> {
     use Action::*;
-    let Circumstances { standing, access, posting, whose, accounts, registration, invited } = *circumstances;
-    if standing == Standing::Banned {
-        return Err(Refusal::Banned);
+    let PermissionContext { restriction, access, posting, target, accounts, registration, invited } = *context;
+    if restriction == Restriction::Banned {
+        return Err(Reason::Banned);
     }
     if role == Role::Guest && accounts == Accounts::Required && action != Register {
-        return Err(Refusal::LogIn);
+        return Err(Reason::LoginRequired);
     }
-    let admins = || if role == Role::Admin { Ok(()) } else { Err(Refusal::NotAdmin) };
-    // The same of any room, or it would tell that one is there.
+    let admins = || if role == Role::Admin { Ok(()) } else { Err(Reason::NotAdmin) };
+    // The same answer for every room, so that it does not tell whether the room exists.
     if matches!(action, SetRoom | SetPrivate | InviteToRoom | Kick) {
         admins()?;
     }
-    // Before anything that would tell that the room is there.
+    // Before every check whose answer would tell that the room exists.
     if action.is_in_room() && access == Access::Stranger {
-        return Err(Refusal::NoSuchRoom);
+        return Err(Reason::NoSuchRoom);
     }
-    if standing == Standing::Muted && action.is_speech() {
-        return Err(Refusal::Muted);
+    if restriction == Restriction::Muted && action.is_speech() {
+        return Err(Reason::Muted);
     }
-    let own = || if whose == Whose::Own { Ok(()) } else { Err(Refusal::NotYours) };
-    let posts = || if posting == Posting::Admins && role != Role::Admin { Err(Refusal::ReadOnly) } else { Ok(()) };
+    let own = || if target == Target::Own { Ok(()) } else { Err(Reason::NotYours) };
+    let posts = || if posting == Posting::Admins && role != Role::Admin { Err(Reason::ReadOnly) } else { Ok(()) };
     match action {
         Enter | SayPrivately | React => Ok(()),
         Say => posts(),
-        // What was said stays what it was where one may not say anything.
+        // An edit is a way to post, so a room that takes no posts takes no edcontext.
         Edit => own().and_then(|()| posts()),
         Delete => own().or_else(|refusal| admins().map_err(|_| refusal)),
         Announce | SetRoom | SetPrivate | InviteToRoom | InviteToRegister => admins(),
-        Kick | Mute | Ban => admins().and(match whose {
-            Whose::Own => Err(Refusal::Oneself),
-            Whose::Others(Role::Admin) => Err(Refusal::Admin),
-            Whose::Others(_) => Ok(()),
+        Kick | Mute | Ban => admins().and(match target {
+            Target::Own => Err(Reason::TargetIsSelf),
+            Target::Others(Role::Admin) => Err(Reason::TargetIsAdmin),
+            Target::Others(_) => Ok(()),
         }),
         Register => match (role, registration) {
-            (Role::User | Role::Admin, _) => Err(Refusal::Registered),
+            (Role::User | Role::Admin, _) => Err(Reason::AlreadyRegistered),
             (Role::Guest, Registration::Open) => Ok(()),
             (Role::Guest, Registration::Invite) if invited => Ok(()),
-            (Role::Guest, _) => Err(Refusal::Closed),
+            (Role::Guest, _) => Err(Reason::RegistrationClosed),
         },
-        ChangePassword if role == Role::Guest => Err(Refusal::NoAccount),
+        ChangePassword if role == Role::Guest => Err(Reason::AccountRequired),
         ChangePassword | ListSessions | EndSession => own(),
     }
 }
 
-/// Whether slow mode is for somebody of this role.
+/// Whether slow mode is for users of this role.
 #[must_use]
 pub fn is_slowed(role: Role) -> bool {
     role != Role::Admin
 }
 
-/// The table as the README shows it: what can be done by now, in which circumstances, and for each role whether.
+/// The table as the README shows it: each action in its contexts, and whether each role may do it. Actions that no
+/// protocol offers yet are left out.
 #[must_use]
 pub fn table() -> String {
     let mut text = String::from("| what | guest | user | admin |\n| --- | --- | --- | --- |\n");
-    for (what, action, circumstances) in rows() {
-        let cells = Role::ALL.iter().map(|role| match may(*role, action, &circumstances) {
+    for (what, action, context) in rows() {
+        let cells = Role::ALL.iter().map(|role| match may(*role, action, &context) {
             Ok(()) => "yes",
             Err(refusal) if refusal.is_hidden() => "no such room",
             Err(refusal) if refusal.wants_login() => "log in",
@@ -280,21 +227,21 @@ pub fn table() -> String {
     text
 }
 
-fn rows() -> Vec<(&'static str, Action, Circumstances)> {
+fn rows() -> Vec<(&'static str, Action, PermissionContext)> {
     use Action::*;
-    let plain = Circumstances::default();
-    let others = |role| Circumstances { whose: Whose::Others(role), ..plain };
-    let read_only = Circumstances { posting: Posting::Admins, ..plain };
-    let muted = Circumstances { standing: Standing::Muted, ..plain };
-    let member = Circumstances { access: Access::Member, ..plain };
-    let stranger = Circumstances { access: Access::Stranger, ..plain };
-    let registration = |registration, invited| Circumstances { registration, invited, ..plain };
+    let plain = PermissionContext::default();
+    let others = |role| PermissionContext { target: Target::Others(role), ..plain };
+    let read_only = PermissionContext { posting: Posting::Admins, ..plain };
+    let muted = PermissionContext { restriction: Restriction::Muted, ..plain };
+    let member = PermissionContext { access: Access::Member, ..plain };
+    let stranger = PermissionContext { access: Access::Stranger, ..plain };
+    let registration = |registration, invited| PermissionContext { registration, invited, ..plain };
     vec![
         ("enter a room, read it, follow it, search it", Enter, plain),
-        ("… where accounts are required", Enter, Circumstances { accounts: Accounts::Required, ..plain }),
+        ("… where accounts are required", Enter, PermissionContext { accounts: Accounts::Required, ..plain }),
         ("… that is private, as its member", Enter, member),
         ("… that is private, as anybody else", Enter, stranger),
-        ("… while banned", Enter, Circumstances { standing: Standing::Banned, ..plain }),
+        ("… while banned", Enter, PermissionContext { restriction: Restriction::Banned, ..plain }),
         ("say something in a room", Say, plain),
         ("… where only admins post", Say, read_only),
         ("… while muted", Say, muted),
@@ -326,22 +273,22 @@ mod tests {
 
     use super::*;
 
-    /// Every circumstance there is.
-    fn everything() -> Vec<Circumstances> {
+    /// All contexts.
+    fn contexts() -> Vec<PermissionContext> {
         let mut all = Vec::new();
-        let whose = Role::ALL.iter().map(|role| Whose::Others(*role)).chain([Whose::Own]);
-        for whose in whose {
-            for standing in [Standing::Good, Standing::Muted, Standing::Banned] {
+        let target = Role::ALL.iter().map(|role| Target::Others(*role)).chain([Target::Own]);
+        for target in target {
+            for restriction in [Restriction::None, Restriction::Muted, Restriction::Banned] {
                 for access in [Access::Public, Access::Member, Access::Stranger] {
                     for posting in Posting::ALL {
                         for accounts in Accounts::ALL {
                             for registration in Registration::ALL {
                                 for invited in [false, true] {
-                                    all.push(Circumstances {
-                                        standing,
+                                    all.push(PermissionContext {
+                                        restriction,
                                         access,
                                         posting: *posting,
-                                        whose,
+                                        target,
                                         accounts: *accounts,
                                         registration: *registration,
                                         invited,
@@ -356,9 +303,9 @@ mod tests {
         all
     }
 
-    /// What each role may do to begin with: in good standing, to what the letter says (own, a user's, an admin's), where
-    /// everything is open. A hand-written copy of the table, in which `gua` are the roles that may.
-    const WHO: [(Action, &str, &str, &str); 18] = [
+    /// What each role may do without restrictions, in a public room, with open registration. The columns are the roles
+    /// that may do it to their own, to a guest's or user's, and to an admin's. A copy of the table, written by hand.
+    const ROLES: [(Action, &str, &str, &str); 18] = [
         (Action::Enter, "gua", "gua", "gua"),
         (Action::Say, "gua", "gua", "gua"),
         (Action::SayPrivately, "gua", "gua", "gua"),
@@ -379,40 +326,44 @@ mod tests {
         (Action::EndSession, "gua", "", ""),
     ];
 
-    /// What takes it away again, as a list of exceptions; written apart from [`may`] so that a slip in one is seen.
-    fn expected(role: Role, action: Action, its: &Circumstances) -> bool {
+    /// The same with all exceptions. It is not derived from [`may`], so that a mistake in one of them is found.
+    fn expected(role: Role, action: Action, context: &PermissionContext) -> bool {
         let letter = role.as_str().chars().next().unwrap();
-        let (_, own, users, admins) = WHO.iter().find(|(of, ..)| *of == action).unwrap();
-        let list = match its.whose {
-            Whose::Own => own,
-            Whose::Others(Role::Admin) => admins,
-            Whose::Others(_) => users,
+        let (_, own, users, admins) = ROLES.iter().find(|(of, ..)| *of == action).unwrap();
+        let list = match context.target {
+            Target::Own => own,
+            Target::Others(Role::Admin) => admins,
+            Target::Others(_) => users,
         };
         let name = format!("{action:?}");
         let in_room = "Enter Say SayPrivately React Edit Delete SetRoom SetPrivate InviteToRoom Kick";
         let is_of = |list: &str| list.split(' ').any(|one| one == name);
         let mut may = list.contains(letter);
-        may &= its.standing != Standing::Banned;
-        may &= !(its.standing == Standing::Muted && is_of("Say SayPrivately React Edit Announce"));
-        may &= !(its.access == Access::Stranger && is_of(in_room));
-        may &= !(its.posting == Posting::Admins && role != Role::Admin && is_of("Say Edit"));
-        may &= !(its.accounts == Accounts::Required && role == Role::Guest && !is_of("Register"));
-        let is_let_in = match its.registration {
+        may &= context.restriction != Restriction::Banned;
+        may &= !(context.restriction == Restriction::Muted && is_of("Say SayPrivately React Edit Announce"));
+        may &= !(context.access == Access::Stranger && is_of(in_room));
+        may &= !(context.posting == Posting::Admins && role != Role::Admin && is_of("Say Edit"));
+        may &= !(context.accounts == Accounts::Required && role == Role::Guest && !is_of("Register"));
+        let is_let_in = match context.registration {
             Registration::Open => true,
-            Registration::Invite => its.invited,
+            Registration::Invite => context.invited,
             Registration::Closed => false,
         };
         may && (is_let_in || !is_of("Register"))
     }
 
     #[test]
-    fn every_cell_is_as_it_is_meant() {
+    fn every_cell_is_as_written_by_hand() {
         let mut cells = 0;
-        for its in everything() {
+        for context in contexts() {
             for role in Role::ALL {
                 for action in Action::ALL {
-                    let answer = may(*role, action, &its);
-                    assert_eq!(answer.is_ok(), expected(*role, action, &its), "{role} {action:?} {its:?}: {answer:?}");
+                    let answer = may(*role, action, &context);
+                    assert_eq!(
+                        answer.is_ok(),
+                        expected(*role, action, &context),
+                        "{role} {action:?} {context:?}: {answer:?}"
+                    );
                     cells += 1;
                 }
             }
@@ -421,43 +372,44 @@ mod tests {
     }
 
     #[test]
-    fn nobody_learns_of_a_private_room_from_a_refusal() {
-        for its in everything().into_iter().filter(|its| its.standing != Standing::Banned) {
-            for role in Role::ALL.iter().filter(|role| **role != Role::Guest || its.accounts == Accounts::Optional) {
+    fn no_refusal_tells_that_a_private_room_exists() {
+        for context in contexts().into_iter().filter(|context| context.restriction != Restriction::Banned) {
+            for role in Role::ALL.iter().filter(|role| **role != Role::Guest || context.accounts == Accounts::Optional)
+            {
                 for action in Action::ALL.into_iter().filter(|action| action.is_in_room()) {
-                    let answer = may(*role, action, &its);
-                    if answer == Err(Refusal::NotAdmin) && action != Action::Delete {
-                        let elsewhere = may(*role, action, &Circumstances { access: Access::Public, ..its });
-                        assert_eq!(answer, elsewhere, "{role} {action:?} {its:?}: the same of any room");
+                    let answer = may(*role, action, &context);
+                    if answer == Err(Reason::NotAdmin) && action != Action::Delete {
+                        let elsewhere = may(*role, action, &PermissionContext { access: Access::Public, ..context });
+                        assert_eq!(answer, elsewhere, "{role} {action:?} {context:?}: it differs by room");
                         continue;
                     }
-                    let hidden = answer == Err(Refusal::NoSuchRoom);
-                    assert_eq!(hidden, its.access == Access::Stranger, "{role} {action:?} {its:?}");
+                    let hidden = answer == Err(Reason::NoSuchRoom);
+                    assert_eq!(hidden, context.access == Access::Stranger, "{role} {action:?} {context:?}");
                 }
             }
         }
     }
 
     #[test]
-    fn the_reason_is_the_one_that_helps() {
-        use Refusal::*;
-        let plain = Circumstances::default();
-        let others = |role| Circumstances { whose: Whose::Others(role), ..plain };
-        for (role, action, its, reason) in [
-            (Role::Guest, Action::Enter, Circumstances { accounts: Accounts::Required, ..plain }, LogIn),
-            (Role::Guest, Action::Say, Circumstances { standing: Standing::Banned, ..plain }, Banned),
-            (Role::User, Action::Say, Circumstances { standing: Standing::Muted, ..plain }, Muted),
-            (Role::User, Action::Say, Circumstances { posting: Posting::Admins, ..plain }, ReadOnly),
+    fn the_first_reason_is_the_most_useful_one() {
+        use Reason::*;
+        let plain = PermissionContext::default();
+        let others = |role| PermissionContext { target: Target::Others(role), ..plain };
+        for (role, action, context, reason) in [
+            (Role::Guest, Action::Enter, PermissionContext { accounts: Accounts::Required, ..plain }, LoginRequired),
+            (Role::Guest, Action::Say, PermissionContext { restriction: Restriction::Banned, ..plain }, Banned),
+            (Role::User, Action::Say, PermissionContext { restriction: Restriction::Muted, ..plain }, Muted),
+            (Role::User, Action::Say, PermissionContext { posting: Posting::Admins, ..plain }, ReadOnly),
             (Role::User, Action::Edit, others(Role::Guest), NotYours),
             (Role::User, Action::Delete, others(Role::Guest), NotYours),
             (Role::User, Action::Kick, others(Role::Guest), NotAdmin),
-            (Role::Admin, Action::Kick, plain, Oneself),
-            (Role::Admin, Action::Ban, others(Role::Admin), Admin),
-            (Role::Guest, Action::ChangePassword, plain, NoAccount),
-            (Role::Guest, Action::Register, plain, Closed),
-            (Role::User, Action::Register, plain, Registered),
+            (Role::Admin, Action::Kick, plain, TargetIsSelf),
+            (Role::Admin, Action::Ban, others(Role::Admin), TargetIsAdmin),
+            (Role::Guest, Action::ChangePassword, plain, AccountRequired),
+            (Role::Guest, Action::Register, plain, RegistrationClosed),
+            (Role::User, Action::Register, plain, AlreadyRegistered),
         ] {
-            assert_eq!(may(role, action, &its), Err(reason), "{role} {action:?}");
+            assert_eq!(may(role, action, &context), Err(reason), "{role} {action:?}");
         }
     }
 
@@ -480,33 +432,33 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_a_row_for_every_action_and_every_circumstance() {
+    fn the_table_has_a_row_for_every_action_and_context() {
         let rows = rows();
         let twin = |action| match action {
             Action::ListSessions => Action::EndSession,
             action => action,
         };
-        // What nobody can do yet on any road is decided, and not shown.
+        // What no protocol offers yet is decided, and not shown.
         let not_yet = [Action::SayPrivately, Action::React, Action::Edit];
         assert!(!rows.iter().any(|(_, of, _)| not_yet.contains(of)));
         for action in Action::ALL.into_iter().filter(|action| !not_yet.contains(action)) {
             assert!(rows.iter().any(|(_, of, _)| *of == twin(action)), "{action:?}");
         }
-        // What stands together in one row is the same for all that it names.
-        for its in everything() {
+        // A row that names several actions or roles is the same for all of them.
+        for context in contexts() {
             for role in Role::ALL {
-                assert_eq!(may(*role, Action::ListSessions, &its), may(*role, Action::EndSession, &its));
-                assert_eq!(may(*role, Action::Mute, &its), may(*role, Action::Ban, &its));
-                let guests = Circumstances { whose: Whose::Others(Role::Guest), ..its };
-                let users = Circumstances { whose: Whose::Others(Role::User), ..its };
+                assert_eq!(may(*role, Action::ListSessions, &context), may(*role, Action::EndSession, &context));
+                assert_eq!(may(*role, Action::Mute, &context), may(*role, Action::Ban, &context));
+                let guests = PermissionContext { target: Target::Others(Role::Guest), ..context };
+                let users = PermissionContext { target: Target::Others(Role::User), ..context };
                 for action in Action::ALL {
                     assert_eq!(may(*role, action, &guests), may(*role, action, &users), "{action:?}");
                 }
             }
         }
         let mut said = HashMap::new();
-        for (what, action, its) in rows {
-            assert_eq!(said.insert((action, its), what), None, "{what} stands twice");
+        for (what, action, context) in rows {
+            assert_eq!(said.insert((action, context), what), None, "two rows for {what}");
         }
     }
 

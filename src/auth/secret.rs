@@ -22,6 +22,11 @@ impl Secret {
         Self(random_bytes::<SECRET_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
     }
 
+    /// A secret that was made otherwise than by [`random`](Self::random).
+    pub(super) fn of_text(text: String) -> Self {
+        Self(text.into())
+    }
+
     /// The secret itself, to be told to its bearer and to be hashed.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -45,6 +50,13 @@ impl fmt::Debug for Secret {
 #[must_use]
 pub fn is_secret(text: &str) -> bool {
     text.len() == SECRET_CHARS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A random id, 1 to 2^53 − 1, which every JSON reader holds exactly (RFC 8259, section 6). It is no secret.
+#[must_use]
+pub fn random_id() -> i64 {
+    let bits = u64::from_le_bytes(random_bytes()) >> 11;
+    i64::try_from(bits).unwrap_or(1).max(1)
 }
 
 /// Random bytes from the system.

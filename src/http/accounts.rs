@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::sessions::{Data, Me, close_connections, label_of};
-use super::who::{body, shown};
+use super::sessions::{Data, Me, label_of};
+use super::who::{STRANGER, body, shown};
 use super::{Context, Reply, Request};
 use crate::auth::attempts::{Attempts, Login, Ticket};
-use crate::auth::credential::{Credential, set_cookie};
+use crate::auth::credential::{Credential, LOGIN_SPAN_MS, set_cookie};
 use crate::auth::hasher::{Hasher, Verdict};
+use crate::auth::name::Looks;
 use crate::auth::password::{Password, PasswordHash};
-use crate::auth::permission::{Action, Circumstances, Refusal, may};
-use crate::auth::secret::{Secret, is_secret};
-use crate::hub::Order;
-use crate::identity::{LOGIN_SPAN, expires_ms};
-use crate::limits::LOGINS_PER_USER_MAX;
+use crate::auth::permission::{Action, PermissionContext, may};
+use crate::auth::secret::{Secret, is_secret, random_id};
+use crate::authenticator::{Authenticated, authenticate};
+use crate::model::reason::Reason;
 use crate::model::{Timestamp, UserId, Username};
-use crate::role::{Registration, Role};
-use crate::store::TokenHash;
-use crate::store::accounts::{
-    self as kept, Account, AccountError, Banned, NewSession, Session, SessionKey, SessionKind,
-};
+use crate::role::Role;
+use crate::store::accounts::{Account, Session, SessionId, SessionKind};
+use crate::store::change::{AccountRef, Change, Done, NewAccount, NewSession};
+use crate::store::entry::By;
+use crate::store::{TokenHash, View};
 
 /// How long a password's hash may take, with the wait for its turn.
 const HASH_WAIT: Duration = Duration::from_secs(10);
@@ -39,8 +39,8 @@ pub(super) fn about(request: &Request<'_>) -> Result<Reply, ApiError> {
         accounts: &'static str,
         registration: &'static str,
     }
-    let Context { door, policy, .. } = request.context;
-    let (accounts, registration) = (door.accounts().as_str(), policy.registration.as_str());
+    let flags = request.context.reader.policy().flags;
+    let (accounts, registration) = (flags.accounts.as_str(), flags.registration.as_str());
     Ok(Reply::json(&Data { data: About { accounts, registration } }))
 }
 
@@ -59,7 +59,7 @@ impl Try {
     /// Lets somebody try, unless they or others have tried too often.
     fn begin(context: &Context<'_>, login: Login<'_>) -> Result<Self, ApiError> {
         let attempts = Arc::clone(context.attempts);
-        let ticket = locked(&attempts).login(login, Instant::now()).map_err(ApiError::Tries)?;
+        let ticket = locked(&attempts).login(login, Instant::now()).map_err(ApiError::attempts)?;
         Ok(Self { attempts, ticket: Some(ticket) })
     }
 
@@ -82,95 +82,74 @@ impl Drop for Try {
     }
 }
 
-/// From where somebody logs in, and what that takes the place of.
-struct Place {
+/// From where a client logs in, and which session the new one replaces.
+struct Origin {
+    client: Authenticated,
     address: IpAddr,
     label: String,
     is_secure: bool,
-    /// The session of the cookie that the new one takes the place of.
-    replaced: Option<Session>,
 }
 
-impl Place {
-    fn of(request: &Request<'_>) -> Result<Self, ApiError> {
-        let replaced = match shown(request)? {
-            Credential::Cookie(token) => request.context.door.registry().session(token)?,
-            _ => None,
-        };
+impl Origin {
+    fn of(request: &Request<'_>, view: &View<'_>) -> Result<Self, ApiError> {
+        let client = authenticate(view, shown(request)?.token(), request.address())?;
         let (address, is_secure) = (request.address(), request.is_secure());
-        Ok(Self { address, label: label_of(request.user_agent()), is_secure, replaced })
+        Ok(Self { client, address, label: label_of(request.user_agent()), is_secure })
+    }
+
+    /// The session of the cookie, which the new one replaces.
+    fn replaced(&self, request: &Request<'_>) -> Result<Option<SessionId>, ApiError> {
+        let is_cookie = matches!(shown(request)?, Credential::Cookie(_));
+        Ok(self.client.session.as_ref().filter(|_| is_cookie).map(|session| session.key))
+    }
+
+    fn by(&self) -> By {
+        By::Client(self.client.principal(STRANGER))
     }
 }
 
-/// A login that has begun.
-struct Begun {
-    token: Secret,
-    expires_ms: Option<u64>,
-    /// Logins that are one too many now.
-    ended: Vec<SessionKey>,
+/// A new login's session, and its token.
+fn new_login(label: &str) -> (NewSession, Secret) {
+    let token = Secret::random();
+    let session = NewSession {
+        id: SessionId(random_id()),
+        kind: SessionKind::Login,
+        token_hash: Some(TokenHash::of(token.expose())),
+        label: label.into(),
+        span_ms: Some(LOGIN_SPAN_MS),
+    };
+    (session, token)
 }
 
-/// Begins a login and ends the session that it takes the place of, within a change.
-fn begin(
-    connection: &rusqlite::Connection,
-    user: UserId,
-    label: &str,
-    replaced: Option<(UserId, SessionKey)>,
-) -> Result<Begun, AccountError> {
-    let (token, now) = (Secret::random(), Timestamp::now());
-    let (kind, expires_ms) = (SessionKind::Login, expires_ms(SessionKind::Login, &now));
-    let token_hash = TokenHash::of(token.expose());
-    let new = NewSession { token_hash, user, kind, username: None, label, expires_ms };
-    kept::begin_session(connection, &new, &now)?;
-    let ended = kept::end_oldest_logins(connection, user, LOGINS_PER_USER_MAX, &now)?;
-    if let Some((owner, key)) = replaced {
-        match kept::end_session(connection, owner, key, &now) {
-            // It has ended meanwhile.
-            Ok(()) | Err(AccountError::NotFound) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Begun { token, expires_ms, ended })
-}
-
-/// Closes what has ended, and tells of what has begun.
-fn welcome(context: &Context<'_>, account: &Account, begun: &Begun, place: &Place) -> Result<Reply, ApiError> {
-    if let Some(replaced) = &place.replaced {
-        let guest = (replaced.kind == SessionKind::Guest).then_some(replaced.user);
-        close_connections(context, replaced.key, guest)?;
-    }
-    if !begun.ended.is_empty() {
-        context.directory.order(Order::EndSessions(begun.ended.clone()))?;
-    }
-    let Account { id, name, role, .. } = account;
-    let (kind, token) = (SessionKind::Login.as_str(), Some(begun.token.expose()));
-    let expires = begun.expires_ms.map(Timestamp::at);
-    let me = Me { id: *id, username: Some(name), role: *role, kind, token, expires };
-    Ok(me.reply(201).with("Set-Cookie", set_cookie(&begun.token, LOGIN_SPAN, place.is_secure)))
+/// What a client is told whose login has begun.
+fn begun(done: Done, token: &Secret, is_secure: bool) -> Result<Reply, ApiError> {
+    let Done::Session { user, username, role, expires_ms, .. } = done else { return Err(Reason::Internal.into()) };
+    let (kind, expires) = (SessionKind::Login.as_str(), expires_ms.map(Timestamp::at));
+    let me = Me { id: user, username: Some(&username), role, kind, token: Some(token.expose()), expires };
+    let cookie = set_cookie(token, Duration::from_millis(LOGIN_SPAN_MS), is_secure);
+    Ok(me.reply(201).with("Set-Cookie", cookie))
 }
 
 /// `POST /api/session` with a password.
 pub(super) fn log_in(request: &Request<'_>, username: Username, password: &str) -> Result<Reply, ApiError> {
     let password = Password::shown(password)?;
-    let place = Place::of(request)?;
     let shown = shown(request)?;
-    let registry = request.context.door.registry();
-    let (account, device) = registry.read(|connection| {
-        let account = kept::by_name(connection, &username)?;
-        let is_of = |token: &&str| match &account {
-            Some(account) => kept::was_session_of(connection, TokenHash::of(token), account.id),
-            None => Ok(false),
+    let (origin, account, device) = request.context.reader.view(|view| {
+        let account = view.account_of_name(&username)?;
+        let device = match (&account, shown.token()) {
+            (Some(account), Some(token)) if view.was_session_of(TokenHash::of(token), account.id)? => Some(token),
+            _ => None,
         };
-        let device =
-            shown.token().map(|token| Ok::<_, rusqlite::Error>(is_of(&token)?.then_some(token))).transpose()?;
-        Ok((account, device.flatten()))
+        Ok::<_, ApiError>((Origin::of(request, view)?, account, device))
     })?;
-    let attempt = Try::begin(&request.context, Login { name: &username, address: place.address, device })?;
+    let replaces = origin.replaced(request)?;
+    let attempt = Try::begin(&request.context, Login { name: &username, address: origin.address, device })?;
     Ok(Reply::later(move |context, hasher| {
-        logged_in(context, hasher, &username, password, account, attempt, &place).unwrap_or_else(Reply::from)
+        logged_in(context, hasher, &username, password, account, attempt, &origin, replaces).unwrap_or_else(Reply::from)
     }))
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is used once, at the end of a login")]
 fn logged_in(
     context: &Context<'_>,
     hasher: &Hasher,
@@ -178,33 +157,20 @@ fn logged_in(
     password: Password,
     account: Option<Account>,
     attempt: Try,
-    place: &Place,
+    origin: &Origin,
+    replaces: Option<SessionId>,
 ) -> Result<Reply, ApiError> {
     let stored = account.as_ref().and_then(|account| account.password.clone());
     let verdict = hasher.verify(password, stored.clone(), Instant::now() + HASH_WAIT)?;
     let (Verdict::Right { renewed }, Some(account), Some(stored)) = (verdict, account, stored) else {
         attempt.failed();
-        log::info!("a login as {username} from {} has failed", place.address);
-        return Err(ApiError::WrongLogin);
+        log::info!("a login as {username} from {} has failed", origin.address);
+        return Err(Reason::WrongLogin.into());
     };
     attempt.succeeded();
-    let (id, label) = (account.id, place.label.clone());
-    let replaced = place.replaced.as_ref().map(|session| (session.user, session.key));
-    let begun = context.door.registry().change(move |connection| {
-        if kept::is_banned(connection, Banned::User(id), &Timestamp::now())? {
-            return Ok(Err(Refusal::Banned.into()));
-        }
-        // The password may have been changed, or the account removed, while it was hashed.
-        if kept::by_id(connection, id)?.and_then(|account| account.password).as_ref() != Some(&stored) {
-            return Ok(Err(ApiError::WrongLogin));
-        }
-        if let Some(renewed) = renewed {
-            kept::renew_hash(connection, id, &stored, &renewed)?;
-        }
-        Ok(Ok(begin(connection, id, &label, replaced)?))
-    })??;
-    log::info!("{id} ({}) has logged in from {}", account.name, place.address);
-    welcome(context, &account, &begun, place)
+    let (session, token) = new_login(&origin.label);
+    let change = Change::LogIn { user: account.id, password: stored, renewed, session, replaces };
+    begun(context.hub.change(origin.by(), change)?, &token, origin.is_secure)
 }
 
 /// `POST /api/accounts`
@@ -217,25 +183,25 @@ pub(super) fn register(request: &Request<'_>) -> Result<Reply, ApiError> {
         invitation: Option<String>,
     }
     let Asked { username, password, invitation } = body(request)?;
-    let name = Username::parse(&username).map_err(|error| ApiError::Name("username", error))?;
-    let Context { door, policy, attempts, .. } = request.context;
-    let place = Place::of(request)?;
-    let known = door.look_up(shown(request)?.token(), place.address)?;
+    let name = Username::parse(&username).map_err(|error| ApiError::name("username", error))?;
+    let Context { reader, attempts, .. } = request.context;
     let code = invitation.filter(|code| is_secret(code)).map(|code| TokenHash::of(&code));
-    let now = Timestamp::now();
-    let invited = code.map(|code| door.registry().read(|c| kept::invitation_by_code(c, code, &now))).transpose()?;
-    let invited = invited.flatten().is_some_and(|invitation| invitation.room.is_none());
-    let (standing, accounts, registration) = (known.standing, door.accounts(), policy.registration);
-    let circumstances = Circumstances { standing, accounts, registration, invited, ..Circumstances::default() };
-    may(known.role(), Action::Register, &circumstances)?;
+    let (origin, is_taken) = reader.view(|view| {
+        let invited = code.map_or(Ok(None), |code| view.invitation_of_code(code))?;
+        let invited = invited.is_some_and(|invitation| invitation.room.is_none());
+        let origin = Origin::of(request, view)?;
+        let context = PermissionContext { invited, ..origin.client.context(view) };
+        may(origin.client.role(), Action::Register, &context)?;
+        Ok::<_, ApiError>((origin, view.account_of_name(&name)?.is_some()))
+    })?;
     let password = Password::new(&password, &name)?;
-    locked(attempts).register(place.address, Instant::now()).map_err(ApiError::Tries)?;
-    if door.registry().read(|connection| kept::by_name(connection, &name))?.is_some() {
-        return Err(ApiError::Taken);
+    locked(attempts).register(origin.address, Instant::now()).map_err(ApiError::attempts)?;
+    if is_taken {
+        return Err(Reason::NameTaken.into());
     }
-    let code = code.filter(|_| registration == Registration::Invite);
+    let replaces = origin.replaced(request)?;
     Ok(Reply::later(move |context, hasher| {
-        registered(context, hasher, name, password, code, &place).unwrap_or_else(Reply::from)
+        registered(context, hasher, name, password, code, &origin, replaces).unwrap_or_else(Reply::from)
     }))
 }
 
@@ -244,28 +210,16 @@ fn registered(
     hasher: &Hasher,
     name: Username,
     password: Password,
-    code: Option<TokenHash>,
-    place: &Place,
+    invitation: Option<TokenHash>,
+    origin: &Origin,
+    replaces: Option<SessionId>,
 ) -> Result<Reply, ApiError> {
     let hash = hasher.hash(password, Instant::now() + HASH_WAIT)?;
-    let (id, now) = (UserId(Uuid::new_v4()), Timestamp::now());
-    let account = Account { id, name, role: Role::User, password: Some(hash), created_ms: now.unix_ms };
-    let (new, label) = (account.clone(), place.label.clone());
-    let replaced = place.replaced.as_ref().map(|session| (session.user, session.key));
-    let begun = context.door.registry().change(move |connection| {
-        let made = match code {
-            Some(code) => kept::register(connection, code, &new, &now),
-            None => kept::create(connection, &new),
-        };
-        match made {
-            Ok(()) => Ok(Ok(begin(connection, new.id, &label, replaced)?)),
-            // The invitation was used up, or taken back, a moment ago.
-            Err(AccountError::NotFound) => Ok(Err(Refusal::Closed)),
-            Err(error) => Err(error),
-        }
-    })??;
-    log::info!("{id} ({}) has registered from {}", account.name, place.address);
-    welcome(context, &account, &begun, place)
+    let (id, looks) = (UserId(Uuid::new_v4()), Looks::of(&name));
+    let account = NewAccount { id, name, looks, role: Role::User, password: Some(hash) };
+    let (session, token) = new_login(&origin.label);
+    let change = Change::Register { account, invitation, session, replaces };
+    begun(context.hub.change(origin.by(), change)?, &token, origin.is_secure)
 }
 
 /// `PUT /api/account/password`
@@ -278,24 +232,22 @@ pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, ApiError> 
     }
     let Asked { old, new } = body(request)?;
     let shown = shown(request)?;
-    let door = request.context.door;
     let address = request.address();
-    let known = door.look_up(shown.token(), address)?;
-    let (standing, accounts) = (known.standing, door.accounts());
-    let circumstances = Circumstances { standing, accounts, ..Circumstances::default() };
-    may(known.role(), Action::ChangePassword, &circumstances)?;
-    let session = known.session.ok_or(ApiError::NoSession)?;
-    let account = door.registry().read(|connection| kept::by_id(connection, session.user))?;
-    let account = account.ok_or(ApiError::NoSession)?;
-    let Some(stored) = account.password.clone() else {
-        return Err(ApiError::Conflict("this account has no password; the operator can give it one"));
-    };
+    let (client, session, account) = request.context.reader.view(|view| {
+        let client = authenticate(view, shown.token(), address)?;
+        may(client.role(), Action::ChangePassword, &client.context(view))?;
+        let session = client.session.clone().ok_or(Reason::NoSession)?;
+        let account = view.account(session.user)?.ok_or(Reason::NoSession)?;
+        Ok::<_, ApiError>((client, session, account))
+    })?;
+    let stored = account.password.clone().ok_or(Reason::NoPassword)?;
     let (old, new) = (Password::shown(&old)?, Password::new(&new, &account.name)?);
-    // Who has somebody's token has not their password yet, and is not to find it by trying.
+    // A client with a stolen token has not the password yet, and is not to find it by trying.
     let login = Login { name: &account.name, address, device: shown.token() };
     let attempt = Try::begin(&request.context, login)?;
+    let by = By::Client(client.principal(session.user));
     Ok(Reply::later(move |context, hasher| {
-        changed_password(context, hasher, &session, stored, (old, new), attempt).unwrap_or_else(Reply::from)
+        changed_password(context, hasher, &session, by, stored, (old, new), attempt).unwrap_or_else(Reply::from)
     }))
 }
 
@@ -303,26 +255,20 @@ fn changed_password(
     context: &Context<'_>,
     hasher: &Hasher,
     session: &Session,
+    by: By,
     stored: PasswordHash,
     (old, new): (Password, Password),
     attempt: Try,
 ) -> Result<Reply, ApiError> {
-    let (id, keep) = (session.user, session.key);
     let verdict = hasher.verify(old, Some(stored.clone()), Instant::now() + HASH_WAIT)?;
     if verdict == Verdict::Wrong {
         attempt.failed();
-        log::info!("{id} has shown a wrong password for a new one");
-        return Err(ApiError::WrongPassword);
+        log::info!("{} has shown a wrong password for a new one", session.user);
+        return Err(Reason::WrongPassword.into());
     }
     attempt.succeeded();
-    let hash = hasher.hash(new, Instant::now() + HASH_WAIT)?;
-    let ended = context.door.registry().change(move |connection| {
-        if kept::by_id(connection, id)?.and_then(|account| account.password).as_ref() != Some(&stored) {
-            return Ok(Err(ApiError::WrongPassword));
-        }
-        Ok(Ok(kept::set_password(connection, id, &hash, Some(keep), &Timestamp::now())?))
-    })??;
-    log::info!("{id} has changed their password, which ends {} other sessions", ended.len());
-    context.directory.order(Order::EndSessions(ended))?;
+    let password = hasher.hash(new, Instant::now() + HASH_WAIT)?;
+    let (account, old, keep) = (AccountRef::Id(session.user), Some(stored), Some(session.key));
+    context.hub.change(by, Change::SetPassword { account, password, old, keep })?;
     Ok(Reply::empty(204))
 }

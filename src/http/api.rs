@@ -1,6 +1,7 @@
-//! REST: what the rooms are and who is in them.
+//! REST: rooms and messages.
 //!
-//! Runs on the HTTP workers and asks the hub, which answers in time or is busy. No request here makes a room.
+//! Reads pass neither the hub nor the writer: what is stored is read in one transaction, and who is in a room from what
+//! the hub publishes. No request here makes a room.
 
 use std::sync::Arc;
 
@@ -10,16 +11,19 @@ use sha2::{Digest, Sha256};
 use uuid::Builder;
 
 use super::error::ApiError;
-use super::who::{actor, identity, pace, person, reader, room_at};
+use super::who::{actor, client, identity, pace, reader, room_at};
 use super::{Reply, Request};
 use crate::auth::permission::Action;
-use crate::hub::{Busy, HistoryFrom, Outcome, Post, RoomDetail, RoomSummary};
-use crate::identity::Identity;
+use crate::authenticator::Identity;
+use crate::hub::{Said, Say};
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, USERNAME_DEFAULT, UserId, Username};
-use crate::protocol::{self, Body, ClientFrame, ErrorCode, Rejected};
+use crate::model::reason::Reason;
+use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
+use crate::protocol::{self, Body, ClientFrame};
 use crate::role::Posting;
-use crate::store::accounts::{self, RoomSettings};
+use crate::store::accounts::RoomSettings;
+use crate::store::entry::Principal;
+use crate::store::{Kinds, Side, View};
 
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
 pub(super) fn messages(request: &Request<'_>) -> Result<Reply, ApiError> {
@@ -30,33 +34,58 @@ pub(super) fn messages(request: &Request<'_>) -> Result<Reply, ApiError> {
         next: Option<FrameId>,
     }
     let id = room_at(request, 1)?;
-    let settings = settings_for(request, &reader(request)?, &id)?;
-    let limit = match request.query_value("limit").transpose()? {
-        None => MESSAGES_LISTED,
-        Some(text) => match text.parse::<usize>() {
-            Ok(limit) if limit > 0 => limit.min(MESSAGES_LISTED_MAX),
-            _ => return Err(ApiError::Limit(MESSAGES_LISTED_MAX)),
-        },
-    };
+    let limit = limit_of(request, MESSAGES_LISTED, MESSAGES_LISTED_MAX)?;
     let cursor = |name| match request.query_value(name).transpose()? {
         None => Ok(None),
-        Some(text) => FrameId::parse(&text).map(Some).ok_or(ApiError::Cursor),
+        Some(text) => FrameId::parse(&text).map(Some).ok_or_else(ApiError::cursor),
     };
-    let from = match (cursor("before")?, cursor("after")?) {
-        (None, None) => HistoryFrom::Latest,
-        (Some(before), None) => HistoryFrom::Before(before),
-        (None, Some(after)) => HistoryFrom::After(after),
-        (Some(_), Some(_)) => return Err(ApiError::Cursor),
-    };
+    let (before, after) = (cursor("before")?, cursor("after")?);
+    if before.is_some() && after.is_some() {
+        return Err(ApiError::cursor());
+    }
     let words = request.query_value("q").transpose()?;
-    let page = request.context.directory.messages(&id, from, limit, words.as_deref())?;
-    // A room of which something is set is there, though nobody has said anything yet.
-    let page = page.or_else(|| (settings != RoomSettings::default()).then(Default::default));
-    let (frames, has_more) = page.ok_or(ApiError::NoRoom)?;
-    let onward = if matches!(from, HistoryFrom::After(_)) { frames.last() } else { frames.first() };
+    let frames = request.context.reader.view(|view| -> Result<_, ApiError> {
+        reader(request, view)?.may_enter(view, &id)?;
+        if !is_there(request, view, &id)? {
+            return Err(Reason::NoSuchRoom.into());
+        }
+        let place = |frame| view.seq_of(&id, frame)?.ok_or_else(ApiError::cursor);
+        let side = match (before, after) {
+            (_, Some(after)) => Side::After(place(after)?),
+            (Some(before), None) => Side::Before(place(before)?),
+            (None, None) => Side::Before(Seq(u64::MAX)),
+        };
+        // One more than is shown tells whether there is more.
+        let kinds = if after.is_some() { Kinds::All } else { Kinds::Messages };
+        Ok(view.page(&id, side, kinds, limit + 1, words.as_deref())?)
+    })?;
+    let has_more = frames.len() > limit;
+    let frames = match (has_more, after) {
+        (false, _) => &frames[..],
+        (true, Some(_)) => &frames[..limit],
+        (true, None) => &frames[1..],
+    };
+    let onward = if after.is_some() { frames.last() } else { frames.first() };
     let next = onward.filter(|_| has_more).map(|stored| stored.id);
     let data = frames.iter().filter_map(|stored| raw(&stored.json)).collect();
     Ok(Reply::json(&Page { data, next }))
+}
+
+/// How many are asked for, `most` at most.
+fn limit_of(request: &Request<'_>, default: usize, most: usize) -> Result<usize, ApiError> {
+    match request.query_value("limit").transpose()? {
+        None => Ok(default),
+        Some(text) => match text.parse::<usize>() {
+            Ok(limit) if limit > 0 => Ok(limit.min(most)),
+            _ => Err(ApiError::limit(most)),
+        },
+    }
+}
+
+/// Whether a room is there: by its members, its messages, or its settings.
+fn is_there(request: &Request<'_>, view: &View<'_>, room: &RoomId) -> Result<bool, ApiError> {
+    let is_known = view.policy().room(room).is_some() || request.context.hub.presence(room).is_some();
+    Ok(is_known || view.room(room)?.is_some())
 }
 
 /// `POST /api/rooms/{id}/messages`
@@ -69,75 +98,79 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, ApiError> {
     struct Posted<'a> {
         data: Option<&'a RawValue>,
     }
-    pace(request)?;
+    pace(request, request.context.reader.view(|view| client(request, view))?.user())?;
     let room = room_at(request, 1)?;
-    let text = std::str::from_utf8(request.body).map_err(|_| ApiError::Utf8)?;
+    let text =
+        std::str::from_utf8(request.body).map_err(|_| Reason::BadJson.because("the body is not text in UTF-8"))?;
     let limits = &request.context.policy.limits;
     let (body, nonce, named) = match request.media_type().as_str() {
         "application/json" => {
             // A message as typed has no JSON around it; a body that says that it is JSON is held to it.
             let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
-            let decoded = protocol::decode(frame, limits).map_err(ApiError::Rejected)?;
+            let decoded = protocol::decode(frame, limits).map_err(|rejected| ApiError(rejected.rejection))?;
             let ClientFrame::Message { nonce, body: body @ Body::Text { .. }, .. } = decoded else {
-                let rejected = Rejected::new(ErrorCode::BadType, "only messages can be posted here", None);
-                return Err(ApiError::Rejected(rejected));
+                return Err(Reason::UnknownType.because("only messages can be posted here").into());
             };
             let named = serde_json::from_str::<Named>(frame).ok().and_then(|named| named.username);
             (body, nonce, named)
         }
         "text/plain" => {
-            let content = protocol::checked_content(text, limits, None).map_err(ApiError::Rejected)?;
+            let content = protocol::checked_content(text, limits)?;
             (Body::Text { content, reply_to: None }, None, None)
         }
-        _ => return Err(ApiError::ContentType),
+        _ => {
+            let sentence = "send JSON as application/json, or the text of a message as text/plain";
+            return Err(Reason::UnknownMediaType.because(sentence).into());
+        }
     };
     let nonce = idempotency_key(request)?.or(nonce);
     let named = match named {
         Some(name) => Some(name),
         None => request.query_value("username").transpose()?,
     };
-    let named = named.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| USERNAME_DEFAULT.into());
-    let username = Username::parse(&named).map_err(|error| ApiError::Name("username", error))?;
-    let identity = identity(request, username)?;
-    request.context.door.enter(&identity, &room)?;
-    let Identity { user, username, role, .. } = identity;
-    let id = user.unwrap_or_else(|| passer_by(&username));
-    let post = Post { room, author: Person { id, username }, role, body, nonce };
-    let (status, json) = stored(request, post)?;
+    let username = match named.filter(|name| !name.trim().is_empty()) {
+        Some(name) => Username::parse(&name).map_err(|error| ApiError::name("username", error))?,
+        None => Username::anonymous(),
+    };
+    let author = request.context.reader.view(|view| {
+        let identity = identity(request, view, username)?;
+        identity.may_enter(view, &room)?;
+        Ok::<_, ApiError>(identity.principal(passer_by(&identity.username)))
+    })?;
+    let (status, json) = stored(request, room, author, body, nonce)?;
     Ok(Reply { status, ..Reply::json(&Posted { data: raw(&json) }) })
 }
 
-/// A status, and a stored frame.
-type Placed = (u16, Arc<[u8]>);
-
 /// Has something stored: 201 and its frame, or 200 where it was sent before.
-pub(super) fn stored(request: &Request<'_>, post: Post) -> Result<Placed, ApiError> {
-    match request.context.directory.post(post).map_err(|Busy| ApiError::Unknown)? {
-        Outcome::Stored(json) => Ok((201, json)),
-        Outcome::Duplicate(json) => Ok((200, json)),
-        Outcome::Refused(rejected) => Err(ApiError::Rejected(rejected)),
+pub(super) fn stored(
+    request: &Request<'_>,
+    room: RoomId,
+    author: Arc<Principal>,
+    body: Body,
+    nonce: Option<Nonce>,
+) -> Result<(u16, Arc<[u8]>), ApiError> {
+    match request.context.hub.say(Say { room, author, body, nonce })? {
+        Said::Stored(json) => Ok((201, json)),
+        Said::Duplicate(json) => Ok((200, json)),
     }
 }
 
-/// The client's own mark on what it sends, as HTTP has it.
+/// The nonce, as HTTP has it.
 pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Nonce>, ApiError> {
     let key = request.header("Idempotency-Key").map(Nonce::parse).transpose();
-    key.map_err(|error| ApiError::Name("Idempotency-Key", error))
+    key.map_err(|error| ApiError::name("Idempotency-Key", error))
 }
 
 /// `DELETE /api/rooms/{id}/messages/{message}`
-pub(super) fn take_back(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn delete(request: &Request<'_>) -> Result<Reply, ApiError> {
     let room = room_at(request, 2)?;
     let actor = actor(request, Some(&room))?;
-    let author = person(&actor)?;
-    // One answer to whatever is not there for whoever asks: a room, or a message in it.
-    actor.may(Action::Enter).map_err(|why| if why.is_hidden() { ApiError::NotFound } else { why.into() })?;
-    let message_id = FrameId::parse(request.item()).ok_or(ApiError::NotFound)?;
-    let (role, nonce) = (actor.identity.role, idempotency_key(request)?);
-    match stored(request, Post { room, author, role, body: Body::Delete { message_id }, nonce }) {
-        Err(ApiError::Rejected(Rejected { code: ErrorCode::NotFound, .. })) => Err(ApiError::NotFound),
-        stored => stored.map(|_| Reply::empty(204)),
-    }
+    let author = actor.known()?;
+    // One answer to whatever is not there for this client: a room, or a message in it.
+    actor.may(Action::Enter).map_err(|reason| if reason.is_hidden() { Reason::NoSuchMessage } else { reason })?;
+    let message_id = FrameId::parse(request.item()).ok_or(Reason::NoSuchMessage)?;
+    stored(request, room, author, Body::Delete { message_id }, idempotency_key(request)?)?;
+    Ok(Reply::empty(204))
 }
 
 /// Who posts without a token: nobody who could be known again, but the same for the same name, so that trying again
@@ -154,6 +187,28 @@ fn raw(json: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(json).ok()
 }
 
+/// A line of the listing of rooms.
+#[derive(Serialize)]
+struct RoomSummary {
+    id: RoomId,
+    name: String,
+    client_count: usize,
+    seq: Seq,
+}
+
+impl RoomSummary {
+    fn of(request: &Request<'_>, view: &View<'_>, id: RoomId, seq: Option<Seq>) -> Result<Self, ApiError> {
+        let named = view.policy().room(&id).map(|settings| &*settings.name).filter(|name| !name.is_empty());
+        let name = named.unwrap_or(id.as_str()).to_owned();
+        let client_count = request.context.hub.presence(&id).map_or(0, |presence| presence.count);
+        let seq = match seq {
+            Some(seq) => seq,
+            None => view.head(&id)?,
+        };
+        Ok(Self { id, name, client_count, seq })
+    }
+}
+
 /// `GET /api/rooms?limit=N&after=ID`
 pub(super) fn rooms(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
@@ -162,88 +217,60 @@ pub(super) fn rooms(request: &Request<'_>) -> Result<Reply, ApiError> {
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<RoomId>,
     }
-    let reader = reader(request)?;
-    let limit = match request.query_value("limit").transpose()? {
-        None => ROOMS_LISTED_MAX,
-        Some(text) => match text.parse::<usize>() {
-            Ok(limit) if limit > 0 => limit.min(ROOMS_LISTED_MAX),
-            _ => return Err(ApiError::Limit(ROOMS_LISTED_MAX)),
-        },
-    };
+    let limit = limit_of(request, ROOMS_LISTED_MAX, ROOMS_LISTED_MAX)?;
     let after = match request.query_value("after").transpose()? {
         None => None,
         Some(text) => Some(RoomId::parse(&text)?),
     };
-    // One more than is shown tells whether there is more. Private rooms are left out before anything is counted, so that
-    // not even `next` tells of one.
-    let mut data = public_rooms(request, after.clone(), limit + 1)?;
-    if let Some(user) = reader.user {
-        let own = request.context.door.registry().read(|connection| accounts::rooms_of(connection, user))?;
-        for room in own.into_iter().filter(|room| after.as_ref().is_none_or(|after| room > after)) {
-            // Asked as a page is: what is no room of theirs any more is not shown.
-            let Ok(settings) = settings_for(request, &reader, &room) else { continue };
-            data.push(found(request, room, &settings)?.summary);
-        }
-        data.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    }
-    let has_more = data.len() > limit;
-    data.truncate(limit);
-    let next = data.last().filter(|_| has_more).map(|room| room.id.clone());
-    Ok(Reply::json(&Page { data, next }))
+    request.context.reader.view(|view| {
+        let identity = reader(request, view)?;
+        // One more than is shown tells whether there is more. Private rooms are left out before anything is counted, so
+        // that not even `next` tells of one.
+        let mut data = listed(request, view, &identity, after, limit + 1)?;
+        let has_more = data.len() > limit;
+        data.truncate(limit);
+        let next = data.last().filter(|_| has_more).map(|room| room.id.clone());
+        Ok(Reply::json(&Page { data, next }))
+    })
 }
 
-/// The public rooms behind one, by their names, `count` at most.
-fn public_rooms(request: &Request<'_>, after: Option<RoomId>, count: usize) -> Result<Vec<RoomSummary>, ApiError> {
-    let mut after = after;
-    let mut rooms = Vec::new();
-    loop {
-        let page = request.context.directory.rooms(after.as_ref(), count)?;
-        let is_last = page.len() < count;
-        after = page.last().map(|room| room.id.clone());
-        let public = request.context.door.registry().read(|connection| {
-            let mut public = Vec::with_capacity(page.len());
-            for mut room in page {
-                let settings = accounts::room_settings(connection, &room.id)?;
-                if !settings.is_private {
-                    rename(&mut room, &settings);
-                    public.push(room);
-                }
-            }
-            Ok(public)
-        })?;
-        rooms.extend(public);
-        if is_last || rooms.len() >= count {
-            rooms.truncate(count);
-            return Ok(rooms);
-        }
-    }
-}
-
-fn rename(room: &mut RoomSummary, settings: &RoomSettings) {
-    if !settings.name.is_empty() {
-        room.name = settings.name.to_string();
-    }
-}
-
-/// What is set of a room that somebody may enter.
-fn settings_for(request: &Request<'_>, reader: &Identity, room: &RoomId) -> Result<RoomSettings, ApiError> {
-    let door = request.context.door;
-    door.enter(reader, room)?;
-    Ok(door.registry().read(|connection| accounts::room_settings(connection, room))?)
-}
-
-/// A room that is there, by its members, its messages, or what is set of it.
-fn found(request: &Request<'_>, id: RoomId, settings: &RoomSettings) -> Result<RoomDetail, ApiError> {
-    let mut room = match request.context.directory.room(&id)? {
-        Some(room) => room,
-        None if *settings == RoomSettings::default() => return Err(ApiError::NoRoom),
-        None => {
-            let summary = RoomSummary { name: id.to_string(), id, client_count: 0, seq: Seq(0) };
-            RoomDetail { summary, clients: Vec::new() }
-        }
+/// The rooms behind one that a client may see, by their ids, `count` at most.
+fn listed(
+    request: &Request<'_>,
+    view: &View<'_>,
+    identity: &Identity,
+    after: Option<RoomId>,
+    count: usize,
+) -> Result<Vec<RoomSummary>, ApiError> {
+    let is_listed = |room: &RoomId| {
+        let is_hidden =
+            view.policy().is_private(room) && !identity.user.is_some_and(|user| view.policy().is_member(room, user));
+        !is_hidden
     };
-    rename(&mut room.summary, settings);
-    Ok(room)
+    let mut rooms: Vec<(RoomId, Option<Seq>)> = Vec::new();
+    // Rooms with messages, page by page, until enough of them are listed.
+    let mut behind = after.clone();
+    loop {
+        let page = view.rooms(behind.as_ref(), count)?;
+        let is_last = page.len() < count;
+        behind = page.last().map(|room| room.id.clone());
+        rooms.extend(page.into_iter().filter(|room| is_listed(&room.id)).map(|room| (room.id, Some(room.head))));
+        if is_last || rooms.len() >= count {
+            break;
+        }
+    }
+    // Rooms with members, and a member's private rooms.
+    let present = request.context.hub.present_rooms(after.as_ref(), count, is_listed);
+    let own = identity.user.map_or_else(|| Ok(Vec::new()), |user| view.rooms_of(user))?;
+    let own = own.into_iter().filter(|room| after.as_ref().is_none_or(|after| room > after));
+    for room in present.into_iter().chain(own) {
+        if !rooms.iter().any(|(known, _)| *known == room) {
+            rooms.push((room, None));
+        }
+    }
+    rooms.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    rooms.truncate(count);
+    rooms.into_iter().map(|(id, seq)| RoomSummary::of(request, view, id, seq)).collect()
 }
 
 /// `GET /api/rooms/{id}`
@@ -252,11 +279,12 @@ pub(super) fn room(request: &Request<'_>) -> Result<Reply, ApiError> {
     struct Found<'a> {
         data: Room<'a>,
     }
-    /// What nobody has set is not told.
+    /// A setting that has its default is left out.
     #[derive(Serialize)]
     struct Room<'a> {
         #[serde(flatten)]
-        room: RoomDetail,
+        summary: RoomSummary,
+        clients: &'a [Arc<Person>],
         #[serde(skip_serializing_if = "str::is_empty")]
         topic: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -267,35 +295,59 @@ pub(super) fn room(request: &Request<'_>) -> Result<Reply, ApiError> {
         private: Option<bool>,
     }
     let id = room_at(request, 0)?;
-    let settings = settings_for(request, &reader(request)?, &id)?;
-    let room = found(request, id, &settings)?;
-    let data = Room {
-        room,
-        topic: &settings.topic,
-        posting: Some(settings.posting).filter(|posting| *posting != Posting::default()),
-        slow_mode_s: Some(settings.slow_mode_s).filter(|s| *s > 0),
-        private: settings.is_private.then_some(true),
-    };
-    Ok(Reply::json(&Found { data }))
+    request.context.reader.view(|view| {
+        reader(request, view)?.may_enter(view, &id)?;
+        if !is_there(request, view, &id)? {
+            return Err(Reason::NoSuchRoom.into());
+        }
+        let settings = view.policy().room(&id).cloned().unwrap_or_default();
+        let presence = request.context.hub.presence(&id);
+        let RoomSettings { topic, posting, slow_mode_s, is_private, .. } = &settings;
+        let data = Room {
+            summary: RoomSummary::of(request, view, id, None)?,
+            clients: presence.as_deref().map_or(&[], |presence| &presence.people),
+            topic,
+            posting: Some(*posting).filter(|posting| *posting != Posting::default()),
+            slow_mode_s: Some(*slow_mode_s).filter(|s| *s > 0),
+            private: is_private.then_some(true),
+        };
+        Ok(Reply::json(&Found { data }))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::http::dispatch;
-    use crate::http::tests::{Rooms, request};
+    use uuid::Uuid;
 
-    fn ask(target: &str) -> (u16, String) {
-        let rooms = Rooms::of(&["a b", "general", "tea", "আড্ডা"]);
-        let reply = dispatch("GET", &request(target, &[], &rooms));
+    use crate::http::tests::{Backend, Member};
+    use crate::model::UserId;
+
+    /// Four rooms with a message and two members each. The members come first, as they are dropped first.
+    fn four_rooms() -> (Vec<Member>, Backend) {
+        let backend = Backend::start();
+        let mut members = Vec::new();
+        for room in ["a b", "general", "tea", "আড্ডা"] {
+            backend.post(room, "hi");
+            for number in [1, 2] {
+                members.push(backend.join(room, UserId(Uuid::from_u128(number)), "ana"));
+            }
+        }
+        (members, backend)
+    }
+
+    fn ask(backend: &Backend, target: &str) -> (u16, String) {
+        let reply = backend.get(target);
         assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"), "{target}");
-        (reply.status, String::from_utf8(reply.body.into_owned()).unwrap())
+        (reply.status, reply.text().to_owned())
     }
 
     #[test]
     fn the_listing_is_paged() {
+        let (_members, backend) = four_rooms();
+        let ask = |target: &str| ask(&backend, target);
         let (status, body) = ask("/api/rooms");
         assert_eq!(status, 200);
-        assert!(body.starts_with(r#"{"data":[{"id":"a b","name":"a b","client_count":2,"seq":7}"#), "{body}");
+        assert!(body.starts_with(r#"{"data":[{"id":"a b","name":"a b","client_count":2,"seq":1}"#), "{body}");
         assert!(!body.contains("next"));
         assert!(ask("/api/rooms?limit=4").1.ends_with("]}"));
         let (_, body) = ask("/api/rooms?limit=2");
@@ -310,26 +362,30 @@ mod tests {
     }
 
     #[test]
+    fn a_room_without_messages_is_listed_while_it_has_members() {
+        let backend = Backend::start();
+        backend.post("general", "hi");
+        let member = backend.join("empty", UserId(Uuid::from_u128(1)), "ana");
+        let page = r#"{"data":[{"id":"empty","name":"empty","client_count":1,"seq":0},{"id":"general","name":"general","client_count":0,"seq":1}]}"#;
+        assert_eq!(ask(&backend, "/api/rooms").1, page);
+        assert_eq!(ask(&backend, "/api/rooms/empty").0, 200);
+        drop(member);
+    }
+
+    #[test]
     fn a_room_is_found_by_its_escaped_id() {
+        let (_members, backend) = four_rooms();
         for path in
             ["/api/rooms/general", "/api/rooms/a%20b", "/api/rooms/%E0%A6%86%E0%A6%A1%E0%A7%8D%E0%A6%A1%E0%A6%BE"]
         {
-            let (status, body) = ask(path);
+            let (status, body) = ask(&backend, path);
             assert_eq!(status, 200, "{path}");
             assert!(body.contains(r#""clients":[{"id":""#), "{body}");
         }
         for id in ["none", "%zz", "%ff", "%00", "%20", "dm:a:b"] {
-            let (status, body) = ask(&format!("/api/rooms/{id}"));
-            assert_eq!((status, &*body), (404, r#"{"error":"Room not found","code":"not_found"}"#), "{id}");
-        }
-    }
-
-    #[test]
-    fn a_busy_hub_is_a_503() {
-        for target in ["/api/rooms", "/api/rooms/general"] {
-            let reply = dispatch("GET", &request(target, &[], &Rooms::busy()));
-            assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
-            assert!(reply.body.ends_with(br#""code":"busy"}"#));
+            let (status, body) = ask(&backend, &format!("/api/rooms/{id}"));
+            let expected = r#"{"error":"Room not found","code":"not_found","reason":"no_such_room"}"#;
+            assert_eq!((status, &*body), (404, expected), "{id}");
         }
     }
 }

@@ -15,6 +15,7 @@ use rust_embed::RustEmbed;
 use super::error::ApiError;
 use super::{Reply, Request};
 use crate::config::split_host;
+use crate::model::reason::Reason;
 
 /// What `/` is.
 const INDEX: &str = "index.html";
@@ -99,7 +100,7 @@ fn find(path: &str) -> Option<&'static Asset> {
 
 /// Answers with the file of a path, or that the client has it already.
 pub(super) fn get(request: &Request<'_>) -> Result<Reply, ApiError> {
-    Ok(find(request.path).map_or_else(Reply::not_found, |asset| asset.reply(request)))
+    Ok(find(request.path).map_or_else(|| Reply::rejected(&Reason::NoSuchPath.into()), |asset| asset.reply(request)))
 }
 
 impl Asset {
@@ -167,11 +168,13 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::http::tests::{Rooms, request};
+    use crate::http::tests::Backend;
+
+    static BACKEND: LazyLock<Backend> = LazyLock::new(Backend::start);
 
     fn get_with(path: &str, headers: &[(&str, &str)]) -> Reply {
         let headers = crate::http::tests::headers(headers);
-        get(&request(path, &headers, &Rooms::default())).unwrap()
+        get(&BACKEND.request(path, &headers)).unwrap()
     }
 
     #[test]
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_it_is_told_so() {
+    fn a_client_that_has_a_file_is_told_so() {
         let etag = get_with("/", &[]).header("ETag").unwrap().to_string();
         for tags in [etag.clone(), format!("\"x\", W/{etag}"), "*".to_string()] {
             let reply = get_with("/", &[("If-None-Match", &tags)]);
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_compressed_once_for_those_who_take_it() {
+    fn text_is_compressed_once_for_clients_that_take_it() {
         let text = b"adda ".repeat(1000);
         let asset: &'static Asset = Box::leak(Box::new(Asset {
             kind: Kind::of("a.css"),
@@ -230,7 +233,7 @@ mod tests {
         }));
         let reply_to = |accepted: &str| {
             let headers = crate::http::tests::headers(&[("Accept-Encoding", accepted)]);
-            asset.reply(&request("/a.css", &headers, &Rooms::default()))
+            asset.reply(&BACKEND.request("/a.css", &headers))
         };
         let reply = reply_to("br, gzip");
         assert_eq!(reply.header("Content-Encoding"), Some("gzip"));

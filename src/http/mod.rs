@@ -34,13 +34,13 @@ use self::socket::Listening;
 use crate::auth::attempts::Attempts;
 use crate::config::Origin;
 use crate::head::{BadEscape, query_value};
-use crate::hub::Directory;
-use crate::identity::Door;
+use crate::hub::HubApi;
 use crate::limits::{BODY_BYTES_MAX, Limits};
 use crate::metrics::Metrics;
-use crate::moderation::{Keeper, Turns};
+use crate::model::reason::Reason;
 use crate::rate::Paces;
 use crate::role::Registration;
+use crate::store::Reader;
 
 /// Threads that answer requests. They wait for the hub and the store at most, never for a client or a password's hash.
 pub const WORKERS: usize = 2;
@@ -49,6 +49,10 @@ pub const WORKERS: usize = 2;
 pub const CLIENT_HEADER: &str = "Adda-Client";
 /// There where the client came by TLS, by the word of a trusted proxy.
 pub const SECURE_HEADER: &str = "Adda-Secure";
+
+/// A path whose handler panics, for tests.
+#[cfg(test)]
+const PANIC_PATH: &str = "/panic";
 
 /// The private socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -83,29 +87,20 @@ struct Shared {
     /// Nothing once it has stopped.
     listening: Mutex<Option<Arc<Listening>>>,
     is_stopping: AtomicBool,
-    directory: Box<dyn Directory>,
-    door: Door,
+    hub: HubApi,
+    reader: Reader,
     policy: Policy,
     attempts: Arc<Mutex<Attempts>>,
-    turns: Turns,
     metrics: Arc<Metrics>,
-}
-
-impl<'a> Context<'a> {
-    /// Whoever keeps order for an admin.
-    fn keeper(&self) -> Keeper<'a> {
-        Keeper { door: self.door, directory: self.directory, turns: self.turns }
-    }
 }
 
 /// What handlers work with.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
-    directory: &'a dyn Directory,
-    door: &'a Door,
+    hub: &'a HubApi,
+    reader: &'a Reader,
     policy: &'a Policy,
     attempts: &'a Arc<Mutex<Attempts>>,
-    turns: &'a Turns,
     metrics: &'a Metrics,
 }
 
@@ -127,21 +122,14 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(
-        directory: impl Directory,
-        door: Door,
-        turns: Turns,
-        policy: Policy,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, StartError> {
+    pub fn start(hub: HubApi, reader: Reader, policy: Policy, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let shared = Arc::new(Shared {
             listening: Mutex::new(Some(Arc::new(Listening::start()?))),
             is_stopping: AtomicBool::new(false),
-            directory: Box::new(directory),
-            door,
+            hub,
+            reader,
             policy,
             attempts: Arc::default(),
-            turns,
             metrics,
         });
         let slow = Arc::new(SlowLane::start(&shared).map_err(StartError::Worker)?);
@@ -243,8 +231,8 @@ impl Shared {
     }
 
     fn context(&self) -> Context<'_> {
-        let Self { directory, door, policy, attempts, turns, metrics, .. } = self;
-        Context { directory: &**directory, door, policy, attempts, turns, metrics }
+        let Self { hub, reader, policy, attempts, metrics, .. } = self;
+        Context { hub, reader, policy, attempts, metrics }
     }
 
     fn answer(&self, mut request: tiny_http::Request, slow: &SlowLane) {
@@ -271,7 +259,7 @@ impl Shared {
 fn caught(method: &str, handler: impl FnOnce() -> Reply) -> Reply {
     catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
         log::error!("a handler of {method} requests has panicked");
-        Reply::problem(500, "this should not have happened", "internal")
+        Reply::rejected(&Reason::Internal.into())
     })
 }
 

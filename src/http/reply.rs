@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::auth::hasher::Hasher;
+use crate::model::reason::{Reason, Rejection};
 use crate::protocol::http_error;
 
 /// What is left to do of a request that waits for a password's hash.
@@ -36,16 +37,13 @@ impl Reply {
     pub(super) fn json(value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => Self::new(200, "application/json", body),
-            Err(_) => Self::problem(500, "this should not have happened", "internal"),
+            Err(_) => Self::rejected(&Reason::Internal.into()),
         }
     }
 
-    pub(super) fn problem(status: u16, sentence: &str, code: &str) -> Self {
-        Self::new(status, "application/json", http_error(sentence, code))
-    }
-
-    pub(super) fn not_found() -> Self {
-        Self::problem(404, "Not found", "not_found")
+    pub(super) fn rejected(rejection: &Rejection) -> Self {
+        let Rejection { reason, sentence, .. } = rejection;
+        Self::new(reason.status(), "application/json", http_error(*reason, sentence))
     }
 
     /// Adds a header field. A value comes from this program, never from a request: tiny_http would write a line

@@ -3,6 +3,7 @@
 use super::error::ApiError;
 use super::reply::Reply;
 use super::{Request, accounts, api, assets, moderation, sessions};
+use crate::model::reason::Reason;
 
 /// What any page may do, and send along, where something is public: read it.
 const READING: [&str; 2] = ["GET", "HEAD"];
@@ -72,7 +73,7 @@ const ROUTES: &[Route] = &[
     },
     Route {
         paths: Paths::WithinItem("/api/rooms/", "/messages/"),
-        methods: &[("DELETE", api::take_back)],
+        methods: &[("DELETE", api::delete)],
         is_public: false,
     },
     Route {
@@ -104,10 +105,12 @@ const ROUTES: &[Route] = &[
         is_public: false,
     },
     Route { paths: Paths::Item("/api/invitations/"), methods: &[("DELETE", moderation::uninvite)], is_public: false },
-    Route { paths: Paths::Item("/api/users/"), methods: &[("PUT", moderation::restrain)], is_public: false },
+    Route { paths: Paths::Item("/api/users/"), methods: &[("PUT", moderation::restrict)], is_public: false },
     Route { paths: Paths::Exact("/api/bans"), methods: &[("GET", moderation::bans)], is_public: false },
-    Route { paths: Paths::Item("/api/bans/"), methods: &[("DELETE", moderation::readmit)], is_public: false },
+    Route { paths: Paths::Item("/api/bans/"), methods: &[("DELETE", moderation::unban_address)], is_public: false },
     Route { paths: Paths::Exact("/api/announcements"), methods: &[("POST", moderation::announce)], is_public: false },
+    #[cfg(test)]
+    Route { paths: Paths::Exact(super::PANIC_PATH), methods: &[("GET", |_| panic!("for a test"))], is_public: false },
     Route { paths: Paths::Assets, methods: &[("GET", assets::get)], is_public: false },
 ];
 
@@ -133,13 +136,13 @@ impl Route {
 pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
     let is_writing = !READING.contains(&method) && method != "OPTIONS";
     if is_writing && !request.may_write() {
-        return Reply::problem(403, "a page of another origin may not write here", "forbidden");
+        return Reply::rejected(&Reason::ForeignOrigin.into());
     }
     if request.path == "*" {
         return Reply::empty(204).with("Allow", Route::allowed(ROUTES));
     }
     let Some(route) = ROUTES.iter().find(|route| route.paths.has(request.path)) else {
-        return Reply::not_found();
+        return Reply::rejected(&Reason::NoSuchPath.into());
     };
     let handled_as = if method == "HEAD" { "GET" } else { method };
     let reply = if let Some((_, handler)) = route.methods.iter().find(|(name, _)| *name == handled_as) {
@@ -149,7 +152,7 @@ pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
         if method == "OPTIONS" {
             Reply::empty(204).with("Allow", allowed)
         } else {
-            Reply::problem(405, "this method is not for here", "method_not_allowed").with("Allow", allowed)
+            Reply::rejected(&Reason::MethodNotAllowed.into()).with("Allow", allowed)
         }
     };
     shared(reply, method, route, request)
@@ -186,7 +189,8 @@ fn shared(reply: Reply, method: &str, route: &Route, request: &Request<'_>) -> R
 
 /// Says that it is well only if the hub and the store say anything at all.
 fn healthz(request: &Request<'_>) -> Result<Reply, ApiError> {
-    request.context.directory.rooms(None, 1)?;
+    request.context.hub.ping()?;
+    request.context.reader.view(|view| view.rooms(None, 1).map_err(ApiError::from))?;
     Ok(Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..]))
 }
 

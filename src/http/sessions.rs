@@ -6,18 +6,24 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::who::{body, pace, session, shown};
+use super::who::{body, client, pace, shown};
 use super::{Context, Reply, Request, accounts};
-use crate::auth::credential::{Credential, clear_cookie, set_cookie, set_cookie_again};
-use crate::auth::permission::{Action, Circumstances, may};
-use crate::auth::secret::Secret;
-use crate::hub::Order;
-use crate::identity::{GUEST_SPAN, expires_ms};
-use crate::limits::{GUESTS_KEPT_MAX, LABEL_CHARS_MAX};
-use crate::model::{Timestamp, UserId, Username};
+use crate::auth::credential::{Credential, GUEST_SPAN_MS, clear_cookie, set_cookie, set_cookie_again};
+use crate::auth::guest_token::GuestToken;
+use crate::auth::name::Looks;
+use crate::auth::permission::{Action, may};
+use crate::authenticator::{Authenticated, authenticate, note_use};
+use crate::limits::LABEL_CHARS_MAX;
+use crate::model::reason::Reason;
+use crate::model::{Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::role::Role;
-use crate::store::TokenHash;
-use crate::store::accounts::{self as kept, NewSession, Session, SessionKey, SessionKind};
+use crate::store::View;
+use crate::store::accounts::{Session, SessionId, SessionKind};
+use crate::store::change::{Change, Done, NewSession};
+use crate::store::entry::By;
+use crate::store::log::clock::Moment;
+
+const GUEST_SPAN: Duration = Duration::from_millis(GUEST_SPAN_MS);
 
 /// `GET /api/session`
 pub(super) fn who(request: &Request<'_>) -> Result<Reply, ApiError> {
@@ -31,7 +37,7 @@ pub(super) fn end(request: &Request<'_>) -> Result<Reply, ApiError> {
 
 /// `DELETE /api/sessions/{id}`
 pub(super) fn end_one(request: &Request<'_>) -> Result<Reply, ApiError> {
-    let key = request.item().parse().map(SessionKey).map_err(|_| ApiError::NotFound)?;
+    let key = request.item().parse().map(SessionId).map_err(|_| Reason::NotFound)?;
     ended(request, Some(key))
 }
 
@@ -49,9 +55,9 @@ pub(super) struct Me<'a> {
 }
 
 impl<'a> Me<'a> {
-    fn of(session: &'a Session) -> Self {
+    fn of(session: &'a Session, moment: &Moment) -> Self {
         let Session { user, role, kind, username, expires_ms, .. } = session;
-        let expires = expires_ms.map(Timestamp::at);
+        let expires = expires_ms.map(|expires_ms| Timestamp::at(moment.shown(expires_ms)));
         Self { id: *user, username: username.as_ref(), role: *role, kind: kind.as_str(), token: None, expires }
     }
 
@@ -75,127 +81,117 @@ pub(super) fn begin(request: &Request<'_>) -> Result<Reply, ApiError> {
         password: Option<String>,
     }
     let Asked { username, password } = body(request)?;
-    let username = Username::parse(&username).map_err(|error| ApiError::Name("username", error))?;
+    let username = Username::parse(&username).map_err(|error| ApiError::name("username", error))?;
     match password {
         Some(password) => accounts::log_in(request, username, &password),
-        None => match session(request)? {
-            Some(session) => renamed(request, session, username),
-            None => guest(request, username),
-        },
+        None => name_guest(request, username),
     }
 }
 
-/// A guest by another name.
-fn renamed(request: &Request<'_>, session: Session, username: Username) -> Result<Reply, ApiError> {
-    if session.kind != SessionKind::Guest {
-        return Err(ApiError::Conflict("you are logged in; log out to be a guest"));
-    }
-    pace(request)?;
+/// A new guest, or a guest by another name.
+fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, ApiError> {
+    let Context { reader, hub, attempts, .. } = request.context;
+    let client = reader.view(|view| client(request, view))?;
     let shown = shown(request)?;
-    let door = request.context.door;
-    door.let_in(shown.token(), username.clone(), request.address())?;
-    let (key, now) = (session.key, Timestamp::now());
-    let expires_ms = expires_ms(SessionKind::Guest, &now);
-    let name = username.clone();
-    door.registry().change(move |connection| kept::rename_guest(connection, key, &name, expires_ms, &now))?;
-    log::info!("{} is called {username} now", session.user);
-    let session = Session { username: Some(username), expires_ms, ..session };
-    let cookie = shown.token().and_then(|token| set_cookie_again(token, GUEST_SPAN, request.is_secure()));
-    let reply = Me::of(&session).reply(200);
-    Ok(match cookie {
-        Some(cookie) => reply.with("Set-Cookie", cookie),
-        None => reply,
-    })
-}
-
-/// A guest who was nobody before.
-fn guest(request: &Request<'_>, username: Username) -> Result<Reply, ApiError> {
-    let door = request.context.door;
-    let address = request.address();
-    accounts::locked(request.context.attempts).begin_session(address, Instant::now()).map_err(ApiError::Rate)?;
-    door.let_in(None, username.clone(), address)?;
-    let (user, token, now) = (UserId(Uuid::new_v4()), Secret::random(), Timestamp::now());
-    let (hash, kind, expires_ms) =
-        (TokenHash::of(token.expose()), SessionKind::Guest, expires_ms(SessionKind::Guest, &now));
-    let (label, name) = (label_of(request.user_agent()), username.clone());
-    let is_in_memory = door.registry().is_in_memory();
-    door.registry().change(move |connection| {
-        let new = NewSession { token_hash: hash, user, kind, username: Some(&name), label: &label, expires_ms };
-        let key = kept::begin_session(connection, &new, &now)?;
-        if is_in_memory {
-            kept::forget_guests_before(connection, key, GUESTS_KEPT_MAX)?;
+    let user = match &client.session {
+        Some(session) if session.kind != SessionKind::Guest => return Err(Reason::LoggedIn.into()),
+        Some(session) => {
+            pace(request, Some(session.user))?;
+            session.user
+        }
+        None => {
+            let address = request.address();
+            accounts::locked(attempts).begin_session(address, Instant::now()).map_err(ApiError::rate)?;
+            UserId(Uuid::new_v4())
+        }
+    };
+    let looks = Looks::of(&username);
+    reader.view(|view| {
+        may(Role::Guest, Action::Enter, &client.context(view))?;
+        if username.as_str() != USERNAME_DEFAULT && view.is_reserved(&looks)? {
+            return Err(ApiError::from(Reason::NameReserved));
         }
         Ok(())
     })?;
-    log::info!("{user} ({username}) is a guest, from {address}");
-    let expires = expires_ms.map(Timestamp::at);
-    let (role, kind, token_shown) = (Role::Guest, kind.as_str(), Some(token.expose()));
-    let me = Me { id: user, username: Some(&username), role, kind, token: token_shown, expires };
-    Ok(me.reply(201).with("Set-Cookie", set_cookie(&token, GUEST_SPAN, request.is_secure())))
+    let is_new = client.session.is_none();
+    let session = NewSession {
+        id: client.session.as_ref().map_or_else(|| SessionId::of_guest(user), |session| session.key),
+        kind: SessionKind::Guest,
+        token_hash: None,
+        label: label_of(request.user_agent()).into(),
+        span_ms: Some(GUEST_SPAN_MS),
+    };
+    let by = By::Client(client.principal(user));
+    let change = Change::NameGuest { user, username, looks, session };
+    let Done::Session { username, expires_ms, .. } = hub.change(by, change)? else {
+        return Err(Reason::Internal.into());
+    };
+    let (role, kind, expires) = (Role::Guest, SessionKind::Guest.as_str(), expires_ms.map(Timestamp::at));
+    let me = |token| Me { id: user, username: Some(&username), role, kind, token, expires: expires.clone() };
+    if !is_new {
+        let cookie = shown.token().and_then(|token| set_cookie_again(token, GUEST_SPAN, request.is_secure()));
+        return Ok(with_cookie(me(None).reply(200), cookie));
+    }
+    let token = reader.policy().guest_key.sign(&GuestToken { user, issued_ms: reader.moment().clock_ms });
+    Ok(me(Some(token.expose())).reply(201).with("Set-Cookie", set_cookie(&token, GUEST_SPAN, request.is_secure())))
 }
 
-/// The session of whoever asks, where they may do something with it.
-fn own(request: &Request<'_>, action: Action) -> Result<Session, ApiError> {
+fn with_cookie(reply: Reply, cookie: Option<String>) -> Reply {
+    match cookie {
+        Some(cookie) => reply.with("Set-Cookie", cookie),
+        None => reply,
+    }
+}
+
+/// The client that a request shows, where it may do something with its session, and the session.
+fn own(request: &Request<'_>, view: &View<'_>, action: Action) -> Result<(Authenticated, Session), ApiError> {
     let shown = shown(request)?;
-    let door = request.context.door;
-    let known = door.look_up(shown.token(), request.address())?;
-    let (role, standing, accounts) = (known.role(), known.standing, door.accounts());
-    may(role, action, &Circumstances { standing, accounts, ..Circumstances::default() })?;
-    known.session.ok_or(match shown {
-        Credential::Bearer(_) => ApiError::Token,
-        _ => ApiError::NoSession,
-    })
+    let client = authenticate(view, shown.token(), request.address())?;
+    may(client.role(), action, &client.context(view))?;
+    let session = client.session.clone().ok_or(match shown {
+        Credential::Bearer(_) => Reason::InvalidToken,
+        _ => Reason::NoSession,
+    })?;
+    note_use(request.context.reader, &session, client.proof);
+    Ok((client, session))
 }
 
 /// An error that tells a browser to forget a cookie that is over.
 fn without_cookie(request: &Request<'_>, error: ApiError) -> Reply {
-    let is_over = matches!(error, ApiError::NoSession) && matches!(shown(request), Ok(Credential::Cookie(_)));
+    let is_over = error.reason() == Reason::NoSession && matches!(shown(request), Ok(Credential::Cookie(_)));
     let reply = Reply::from(error);
     if is_over { reply.with("Set-Cookie", clear_cookie(request.is_secure())) } else { reply }
 }
 
 fn found(request: &Request<'_>) -> Result<Reply, ApiError> {
-    let session = own(request, Action::Enter)?;
-    let reply = Me::of(&session).reply(200);
-    let Credential::Cookie(token) = shown(request)? else { return Ok(reply) };
-    // The browser keeps its cookie as long as the session lasts.
-    let left_ms = session.expires_ms.map(|expires_ms| expires_ms.saturating_sub(Timestamp::now().unix_ms));
-    let cookie = left_ms.and_then(|ms| set_cookie_again(token, Duration::from_millis(ms), request.is_secure()));
-    Ok(match cookie {
-        Some(cookie) => reply.with("Set-Cookie", cookie),
-        None => reply,
+    request.context.reader.view(|view| {
+        let (_, session) = own(request, view, Action::Enter)?;
+        let reply = Me::of(&session, view.moment()).reply(200);
+        let Credential::Cookie(token) = shown(request)? else { return Ok(reply) };
+        // The browser keeps its cookie as long as the session lasts.
+        let left_ms = session.expires_ms.map(|expires_ms| expires_ms.saturating_sub(view.moment().clock_ms));
+        let cookie = left_ms.and_then(|ms| set_cookie_again(token, Duration::from_millis(ms), request.is_secure()));
+        Ok(with_cookie(reply, cookie))
     })
 }
 
 /// Ends the session that is shown, or another of its owner's.
-fn ended(request: &Request<'_>, key: Option<SessionKey>) -> Result<Reply, ApiError> {
-    let session = own(request, Action::EndSession)?;
-    pace(request)?;
-    let (user, key, now) = (session.user, key.unwrap_or(session.key), Timestamp::now());
-    let registry = request.context.door.registry();
-    registry.change(move |connection| kept::end_session(connection, user, key, &now))?;
-    log::info!("{user} has ended their session {}", key.0);
-    close_connections(&request.context, key, (session.kind == SessionKind::Guest).then_some(user))?;
+fn ended(request: &Request<'_>, key: Option<SessionId>) -> Result<Reply, ApiError> {
+    let (client, session) = request.context.reader.view(|view| own(request, view, Action::EndSession))?;
+    pace(request, Some(session.user))?;
+    let ended = key.unwrap_or(session.key);
+    let by = By::Client(client.principal(session.user));
+    request.context.hub.change(by, Change::EndSession { session: ended })?;
     let reply = Reply::empty(204);
-    let is_this = key == session.key && matches!(shown(request)?, Credential::Cookie(_));
+    let is_this = ended == session.key && matches!(shown(request)?, Credential::Cookie(_));
     Ok(if is_this { reply.with("Set-Cookie", clear_cookie(request.is_secure())) } else { reply })
-}
-
-/// Closes the connections of a session that is over, and of the guest whose it was: a guest who was nobody before is known
-/// by no session until they come back.
-pub(super) fn close_connections(context: &Context<'_>, key: SessionKey, guest: Option<UserId>) -> Result<(), ApiError> {
-    context.directory.order(Order::EndSessions(vec![key]))?;
-    if let Some(guest) = guest {
-        context.directory.order(Order::EndUser(guest))?;
-    }
-    Ok(())
 }
 
 /// `GET /api/sessions`
 pub(super) fn list(request: &Request<'_>) -> Result<Reply, ApiError> {
     #[derive(Serialize)]
     struct Line<'a> {
-        id: i64,
+        id: SessionId,
         kind: &'static str,
         label: &'a str,
         created: Timestamp,
@@ -203,19 +199,25 @@ pub(super) fn list(request: &Request<'_>) -> Result<Reply, ApiError> {
         expires: Option<Timestamp>,
         current: bool,
     }
-    let own = own(request, Action::ListSessions)?;
-    let registry = request.context.door.registry();
-    let sessions = registry.read(|connection| kept::sessions(connection, own.user, &Timestamp::now()))?;
-    let lines = sessions.iter().map(|session| Line {
-        id: session.key.0,
-        kind: session.kind.as_str(),
-        label: &session.label,
-        created: Timestamp::at(session.created_ms),
-        seen: Timestamp::at(session.seen_ms),
-        expires: session.expires_ms.map(Timestamp::at),
-        current: session.key == own.key,
-    });
-    Ok(Reply::json(&Data { data: lines.collect::<Vec<_>>() }))
+    request.context.reader.view(|view| {
+        let (_, own) = own(request, view, Action::ListSessions)?;
+        let mut sessions = view.sessions(own.user)?;
+        if !sessions.iter().any(|session| session.key == own.key) {
+            // A guest's, which is not stored.
+            sessions.push(own.clone());
+        }
+        let at = |clock_ms| Timestamp::at(view.moment().shown(clock_ms));
+        let lines = sessions.iter().map(|session| Line {
+            id: session.key,
+            kind: session.kind.as_str(),
+            label: &session.label,
+            created: Timestamp::at(session.created_ms),
+            seen: at(session.seen_ms),
+            expires: session.expires_ms.map(at),
+            current: session.key == own.key,
+        });
+        Ok(Reply::json(&Data { data: lines.collect::<Vec<_>>() }))
+    })
 }
 
 /// What a person would call a browser by what it says of itself; of another program its own first words.

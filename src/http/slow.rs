@@ -15,6 +15,7 @@ use super::reply::{Reply, Rest};
 use super::{Shared, caught, respond};
 use crate::auth::hasher::{HASHERS, Hasher};
 use crate::limits::RELAYS_MAX;
+use crate::model::reason::Reason;
 
 /// Requests that wait for a thread. With those that are worked on they leave half of the relay's places to others.
 const WAITING_MAX: usize = 10;
@@ -63,7 +64,7 @@ impl SlowLane {
         let Some(requests) = &self.requests else { return };
         if let Err(TrySendError::Full(slow) | TrySendError::Disconnected(slow)) = requests.try_send(slow) {
             let SlowRequest { request, reply, .. } = slow;
-            let busy = Reply::problem(503, "too many logins at once; try again in a moment", "busy");
+            let busy = Reply::rejected(&Reason::Busy.because("too many logins at once; try again in a moment"));
             respond(request, busy.with("Retry-After", "1").under(reply));
         }
     }

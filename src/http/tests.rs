@@ -1,121 +1,212 @@
-//! The routes and the workers, without a hub and without a network.
+//! The routes and the workers, with a hub and a store in memory, and without a network.
 
-use std::sync::LazyLock;
-
+use std::collections::VecDeque;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::socket::{DIRECTORY_PREFIX, SOCKET_NAME};
 use super::*;
-use crate::hub::{Busy, HistoryError, HistoryFrom, Order, Outcome, Post, RoomDetail, RoomSummary};
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
-use crate::protocol::{ErrorCode, Rejected};
-use crate::role::Accounts;
-use crate::store::accounts::{NewSession, SessionKind, begin_session};
-use crate::store::{Registry, Stored, TokenHash};
+use crate::auth::name::Looks;
+use crate::config::{Data, Durability, Keep};
+use crate::hub::{self, Chunk, Command, Connect, Ends, Inbound, PublishedPresence, Sink};
+use crate::limits::CHANGE_WAIT;
+use crate::model::{ConnectionId, Nonce, Person, RoomId, UserId, Username};
+use crate::protocol::{Rejected, Replay, decode};
+use crate::role::Role;
+use crate::store::accounts::{SessionId, SessionKind};
+use crate::store::change::{self, Change, NewAccount, NewSession};
+use crate::store::entry::{By, Principal, Proof};
+use crate::store::{self, TokenHash};
+use crate::wire::Encoding;
 
-pub(crate) static DOOR: LazyLock<Door> = LazyLock::new(|| {
-    let registry = Registry::in_memory().unwrap();
-    let session = NewSession {
-        token_hash: TokenHash::of("good"),
-        user: UserId(Uuid::from_u128(7)),
-        kind: SessionKind::Guest,
-        username: None,
-        label: "",
-        expires_ms: None,
-    };
-    let begin = move |connection: &_| Ok(begin_session(connection, &session, &Timestamp::now())?);
-    registry.change(begin).unwrap();
-    Door::new(registry, Accounts::Optional)
-});
+/// How long a test waits for a frame.
+const FRAME_WAIT: Duration = Duration::from_secs(20);
+const MESSAGES: &str = "/api/rooms/tea/messages";
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
 
-/// Rooms without a hub.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Rooms {
-    names: Vec<RoomId>,
-    is_busy: bool,
+/// A hub and a store in memory, and what a handler works with.
+pub(crate) struct Backend {
+    hub: HubApi,
+    reader: Reader,
+    policy: Policy,
+    attempts: Arc<Mutex<Attempts>>,
+    metrics: Arc<Metrics>,
+    commands: Sender<Command>,
+    presence: PublishedPresence,
+    threads: Vec<JoinHandle<()>>,
 }
 
-impl Rooms {
-    pub(crate) fn of(names: &[&str]) -> Self {
-        let names = names.iter().map(|name| RoomId::parse(name).unwrap()).collect();
-        Self { names, is_busy: false }
+impl Backend {
+    pub(crate) fn start() -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let (commands, commanded) = hub::channel();
+        let policy = change::Policy::default();
+        let store =
+            store::start(&Data::Memory, Durability::Normal, Keep::default(), policy, Arc::clone(&metrics)).unwrap();
+        let store::Started { writer, reader, mut threads } = store;
+        let presence = hub::new_presence();
+        let limits = Limits { rate_per_s: 0, ..Limits::default() };
+        let ends = Ends { commands: commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
+        threads.extend(hub::start(ends, limits, Arc::clone(&metrics)).unwrap());
+        let origins = vec!["https://friend.example".parse().unwrap()];
+        let policy = Policy { origins, paces: Arc::new(Paces::new(&limits)), limits, ..Policy::default() };
+        let hub = HubApi::new(commands.clone(), presence.clone());
+        Self { hub, reader, policy, attempts: Arc::default(), metrics, commands, presence, threads }
     }
 
-    pub(crate) fn busy() -> Self {
-        Self { is_busy: true, ..Self::default() }
+    /// One with a message in the room `tea`.
+    fn with_tea() -> Self {
+        let backend = Self::start();
+        backend.post("tea", "first");
+        backend
     }
 
-    fn summary(id: &RoomId) -> RoomSummary {
-        RoomSummary { id: id.clone(), name: id.to_string(), client_count: 2, seq: Seq(7) }
-    }
-}
-
-impl Directory for Rooms {
-    fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Result<Vec<RoomSummary>, Busy> {
-        if self.is_busy {
-            return Err(Busy);
-        }
-        let behind = self.names.iter().filter(|id| after.is_none_or(|after| *id > after));
-        Ok(behind.take(limit).map(Self::summary).collect())
+    /// A server of HTTP in front of it.
+    pub(crate) fn serve(&self, metrics: &Arc<Metrics>) -> Server {
+        Server::start(self.hub.clone(), self.reader.clone(), Policy::default(), Arc::clone(metrics)).unwrap()
     }
 
-    fn room(&self, id: &RoomId) -> Result<Option<RoomDetail>, Busy> {
-        assert_ne!(id.as_str(), "panic", "as the test wants it");
-        if self.is_busy {
-            return Err(Busy);
-        }
-        Ok(self.names.contains(id).then(|| RoomDetail {
-            summary: Self::summary(id),
-            clients: vec![Person { id: UserId(Uuid::nil()), username: Username::parse("Ana").unwrap() }],
-        }))
+    /// Gives requests another way to the hub, which leads to the receiver.
+    pub(crate) fn divert(&mut self) -> Receiver<Command> {
+        let (commands, diverted) = hub::channel();
+        self.hub = HubApi::new(commands, self.presence.clone());
+        diverted
     }
 
-    fn messages(
-        &self,
-        id: &RoomId,
-        _: HistoryFrom,
-        limit: usize,
-        words: Option<&str>,
-    ) -> Result<Option<(Vec<Stored>, bool)>, HistoryError> {
-        let frame = |seq: u64| Stored {
-            id: FrameId(Uuid::from_u128(u128::from(seq))),
-            seq: Seq(seq),
-            json: format!(r#"{{"seq":{seq},"q":"{}"}}"#, words.unwrap_or("-")).into_bytes().into(),
+    pub(crate) fn request<'a>(&'a self, target: &'a str, headers: &'a [tiny_http::Header]) -> Request<'a> {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let Self { hub, reader, policy, attempts, metrics, .. } = self;
+        Request { path, query, headers, body: &[], context: Context { hub, reader, policy, attempts, metrics } }
+    }
+
+    fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Reply {
+        let headers = headers(fields);
+        dispatch(method, &Request { body: body.as_bytes(), ..self.request(target, &headers) })
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Reply {
+        self.ask("GET", target, &[], "")
+    }
+
+    /// Stores a message, which makes its room.
+    pub(crate) fn post(&self, room: &str, content: &str) {
+        let room: String = room.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let reply = self.ask("POST", &format!("/api/rooms/{room}/messages"), &[TEXT], content);
+        assert_eq!(reply.status, 201, "{}", reply.text());
+    }
+
+    /// A request by a client with a token, whose body is JSON.
+    fn ask_as(&self, token: &str, method: &str, target: &str, body: &str) -> Reply {
+        self.ask(method, target, &[JSON, ("Authorization", &format!("Bearer {token}"))], body)
+    }
+
+    /// A guest with a session: its id and its token.
+    fn guest(&self, name: &str) -> (UserId, String) {
+        let reply = self.ask("POST", "/api/session", &[JSON], &format!(r#"{{"username":"{name}"}}"#));
+        assert_eq!(reply.status, 201, "{}", reply.text());
+        let session = &reply.parsed()["data"];
+        let id = Uuid::try_parse(session["id"].as_str().unwrap()).unwrap();
+        (UserId(id), session["token"].as_str().unwrap().to_owned())
+    }
+
+    /// The token of a new admin.
+    fn admin(&self, name: &str) -> String {
+        let (token, name) = (format!("token-of-{name}"), Username::parse(name).unwrap());
+        let (id, looks) = (UserId(Uuid::new_v4()), Looks::of(&name));
+        let account = NewAccount { id, name, looks, role: Role::Admin, password: None };
+        let session = NewSession {
+            id: SessionId(1),
+            kind: SessionKind::Bot,
+            token_hash: Some(TokenHash::of(&token)),
+            label: "".into(),
+            span_ms: None,
         };
-        Ok(self.room(id)?.map(|_| ((1..=limit.min(3) as u64).map(frame).collect(), limit < 3)))
+        self.hub.change(By::Operator, Change::CreateToken { account, session }).unwrap();
+        token
     }
 
-    fn post(&self, post: Post) -> Result<Outcome, Busy> {
-        if self.is_busy {
-            return Err(Busy);
-        }
-        let nonce = post.nonce.as_ref().map_or("-", Nonce::as_str);
-        let json = format!(r#"{{"by":"{}","says":"{}","nonce":"{nonce}"}}"#, post.author.username, post.body.content());
-        let json: Arc<[u8]> = json.into_bytes().into();
-        Ok(match nonce {
-            "again" => Outcome::Duplicate(json),
-            "taken" => Outcome::Refused(Rejected::new(ErrorCode::Conflict, "taken", post.nonce)),
-            _ => Outcome::Stored(json),
-        })
-    }
-
-    fn order(&self, _: Order) -> Result<(), Busy> {
-        self.ordered()
-    }
-
-    fn networks_of(&self, _: UserId) -> Result<Vec<IpAddr>, Busy> {
-        self.ordered().map(|()| Vec::new())
+    /// A guest's connection in a room.
+    pub(crate) fn join(&self, room: &str, user: UserId, name: &str) -> Member {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let connection = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let person = Arc::new(Person { id: user, username: Username::parse(name).unwrap() });
+        let proof = Proof::SignedGuest { issued_ms: self.reader.moment().clock_ms };
+        let network = Ipv4Addr::UNSPECIFIED.into();
+        let (sink, chunks) = Sink::channel();
+        let connect = Connect {
+            connection,
+            encoding: Encoding::Ndjson,
+            sink,
+            principal: Arc::new(Principal { person, proof, network }),
+            looks: None,
+            room: RoomId::parse(room).unwrap(),
+            replay: Replay { history: 0, after: None },
+            token: None,
+        };
+        self.commands.send(Command::Connect(Box::new(connect))).unwrap();
+        let mut member = Member { connection, commands: self.commands.clone(), chunks, lines: VecDeque::new() };
+        member.frame("welcome");
+        member
     }
 }
 
-impl Rooms {
-    /// Nobody is there whom an order could reach.
-    fn ordered(&self) -> Result<(), Busy> {
-        if self.is_busy { Err(Busy) } else { Ok(()) }
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Stop);
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// A connection in a room, which ends when it is dropped.
+pub(crate) struct Member {
+    connection: ConnectionId,
+    commands: Sender<Command>,
+    chunks: Receiver<Chunk>,
+    lines: VecDeque<String>,
+}
+
+impl Member {
+    /// The next frame of a type.
+    fn frame(&mut self, kind: &str) -> Value {
+        let deadline = Instant::now() + FRAME_WAIT;
+        loop {
+            while let Some(line) = self.lines.pop_front() {
+                let frame: Value = serde_json::from_str(&line).unwrap();
+                if frame["type"] == kind {
+                    return frame;
+                }
+            }
+            let chunk = self.chunks.recv_deadline(deadline).unwrap_or_else(|_| panic!("no {kind} frame came"));
+            let lines = std::str::from_utf8(&chunk).unwrap().lines();
+            self.lines.extend(lines.filter(|line| !line.is_empty()).map(str::to_owned));
+        }
+    }
+
+    fn send(&self, inbound: Inbound) {
+        let command = Command::Frames { from: self.connection, frames: vec![inbound] };
+        self.commands.send(command).unwrap();
+    }
+
+    /// The `error` frame that answers a frame.
+    fn refused(&mut self, text: &str) -> Value {
+        self.send(Inbound::Frame(decode(text, &Limits::default()).unwrap()));
+        self.frame("error")
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Gone { from: self.connection });
     }
 }
 
@@ -124,6 +215,19 @@ impl Reply {
         let header = self.headers.iter().find(|(field, _)| *field == name)?;
         Some(&header.1)
     }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    fn parsed(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The word of an error.
+    fn reason(&self) -> String {
+        self.parsed()["reason"].as_str().unwrap_or_default().to_owned()
+    }
 }
 
 pub(crate) fn headers(fields: &[(&str, &str)]) -> Vec<tiny_http::Header> {
@@ -131,99 +235,301 @@ pub(crate) fn headers(fields: &[(&str, &str)]) -> Vec<tiny_http::Header> {
     fields.iter().map(header).collect()
 }
 
-pub(crate) fn request<'a>(target: &'a str, headers: &'a [tiny_http::Header], rooms: &'a Rooms) -> Request<'a> {
-    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    static POLICY: LazyLock<Policy> = LazyLock::new(|| {
-        let limits = Limits { rate_per_s: 0, ..Limits::default() };
-        let origins = vec!["https://friend.example".parse().unwrap()];
-        Policy { origins, paces: Arc::new(Paces::new(&limits)), limits, ..Policy::default() }
-    });
-    static ATTEMPTS: LazyLock<Arc<Mutex<Attempts>>> = LazyLock::new(Arc::default);
-    static TURNS: LazyLock<Turns> = LazyLock::new(Turns::default);
-    let (policy, attempts, metrics) = (&*POLICY, &*ATTEMPTS, &*METRICS);
-    Request {
-        path,
-        query,
-        headers,
-        body: &[],
-        context: Context { directory: rooms, door: &DOOR, policy, attempts, turns: &TURNS, metrics },
-    }
-}
-
-fn ask(method: &str, target: &str) -> Reply {
-    dispatch(method, &request(target, &[], &Rooms::of(&["tea"])))
-}
-
-fn posted(target: &str, fields: &[(&str, &str)], body: &str) -> (u16, String) {
-    let (rooms, headers) = (Rooms::of(&["tea"]), headers(fields));
-    let reply = dispatch("POST", &Request { body: body.as_bytes(), ..request(target, &headers, &rooms) });
-    (reply.status, String::from_utf8(reply.body.into_owned()).unwrap())
-}
-
 #[test]
 fn a_message_is_posted_as_json_or_as_text() {
-    const PATH: &str = "/api/rooms/tea/messages";
-    const JSON: (&str, &str) = ("Content-Type", "application/json");
-    const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
+    let backend = Backend::start();
+    let (_, good) = backend.guest("eva");
+    let good = format!("Bearer {good}");
     for (target, fields, body, status, part) in [
         (
-            PATH,
+            MESSAGES,
             &[JSON][..],
             r#"{"content":"hi","username":"ana"}"#,
             201,
-            r#"{"data":{"by":"ana","says":"hi","nonce":"-"}}"#,
+            r#""username":"ana","content":"hi","type":"text""#,
         ),
-        (PATH, &[TEXT], "{as typed", 201, r#""by":"Anonymous","says":"{as typed""#),
-        (PATH, &[TEXT, ("Idempotency-Key", "k1")], "hi", 201, r#""nonce":"k1""#),
-        ("/api/rooms/tea/messages?username=bob+b", &[TEXT], "hi", 201, r#""by":"bob b""#),
-        (PATH, &[JSON], r#"{"content":"hi","nonce":"again"}"#, 200, r#""nonce":"again""#),
-        (PATH, &[JSON], r#"{"content":"hi","nonce":"taken"}"#, 409, "conflict"),
-        (PATH, &[TEXT, ("Authorization", "Bearer good")], "hi", 201, "says"),
-        (PATH, &[TEXT, ("Authorization", "Bearer bad")], "hi", 401, "nobody's"),
-        (PATH, &[TEXT, ("Authorization", "Basic x")], "hi", 401, "nobody's"),
-        (PATH, &[], "hi", 415, "application/json"),
-        (PATH, &[JSON], "hi", 400, "bad_json"),
-        (PATH, &[JSON], r#"{"content":""}"#, 400, "bad_json"),
-        (PATH, &[JSON], r#"{"type":"join","room_id":"x"}"#, 400, "bad_type"),
-        (PATH, &[TEXT, ("Host", "a"), ("Origin", "http://b")], "hi", 403, "forbidden"),
-        (PATH, &[TEXT, ("Host", "a"), ("Origin", "http://a")], "hi", 201, "says"),
-        ("/api/rooms/dm:x/messages", &[TEXT], "hi", 404, "not_found"),
-        ("/api/rooms/tea/messages?username=%E2%80%AEx", &[TEXT], "hi", 400, "bad_name"),
+        (MESSAGES, &[TEXT], "{as typed", 201, r#""username":"Anonymous","content":"{as typed""#),
+        (MESSAGES, &[TEXT, ("Idempotency-Key", "k1")], "hi", 201, r#""nonce":"k1""#),
+        ("/api/rooms/tea/messages?username=bob+b", &[TEXT], "hi", 201, r#""username":"bob b""#),
+        (MESSAGES, &[JSON], r#"{"content":"hi","nonce":"again"}"#, 201, r#""nonce":"again""#),
+        (MESSAGES, &[JSON], r#"{"content":"hi","nonce":"again"}"#, 200, r#""nonce":"again""#),
+        (
+            MESSAGES,
+            &[JSON],
+            r#"{"content":"other","nonce":"again"}"#,
+            409,
+            r#""code":"conflict","reason":"nonce_used""#,
+        ),
+        (MESSAGES, &[TEXT, ("Authorization", &good)], "hi", 201, r#""username":"eva","content":"hi""#),
+        (MESSAGES, &[TEXT, ("Authorization", "Bearer bad")], "hi", 401, "nobody's"),
+        (MESSAGES, &[TEXT, ("Authorization", "Basic x")], "hi", 401, "nobody's"),
+        (MESSAGES, &[], "hi", 415, "application/json"),
+        (MESSAGES, &[JSON], "hi", 400, r#""code":"bad_json","reason":"bad_json""#),
+        (MESSAGES, &[JSON], r#"{"content":""}"#, 400, r#""code":"bad_json","reason":"empty_message""#),
+        (MESSAGES, &[JSON], r#"{"type":"join","room_id":"x"}"#, 400, r#""code":"bad_type","reason":"unknown_type""#),
+        (
+            MESSAGES,
+            &[TEXT, ("Host", "a"), ("Origin", "http://b")],
+            "hi",
+            403,
+            r#""code":"forbidden","reason":"foreign_origin""#,
+        ),
+        (MESSAGES, &[TEXT, ("Host", "a"), ("Origin", "http://a")], "hi", 201, r#""content":"hi""#),
+        ("/api/rooms/dm:x/messages", &[TEXT], "hi", 404, r#""code":"not_found","reason":"no_such_room""#),
+        ("/api/rooms/tea/messages?username=%E2%80%AEx", &[TEXT], "hi", 400, r#""code":"bad_name","reason":"bad_name""#),
     ] {
-        let (found, text) = posted(target, fields, body);
-        assert_eq!(found, status, "{target} {fields:?} {body}: {text}");
-        assert!(text.contains(part), "{text} has no {part}");
+        let reply = backend.ask("POST", target, fields, body);
+        assert_eq!(reply.status, status, "{target} {fields:?} {body}: {}", reply.text());
+        assert!(reply.text().contains(part), "{} has no {part}", reply.text());
+        let has_nonce = reply.text().contains(r#""nonce""#);
+        assert_eq!(has_nonce, part.contains(r#""nonce":"#), "{}", reply.text());
     }
-    let long = "x".repeat(9_000);
-    assert_eq!(posted(PATH, &[TEXT], &long).0, 413);
+    let long = backend.ask("POST", MESSAGES, &[TEXT], &"x".repeat(9_000));
+    assert_eq!((long.status, &*long.reason()), (413, "message_too_long"));
 }
 
 #[test]
 fn history_says_how_to_go_on() {
-    let body = |target: &str| String::from_utf8(ask("GET", target).body.into_owned()).unwrap();
-    let page = body("/api/rooms/tea/messages?limit=2&q=a%20b");
-    assert!(
-        page.starts_with(
-            r#"{"data":[{"seq":1,"q":"a b"},{"seq":2,"q":"a b"}],"next":"00000000-0000-0000-0000-000000000001"}"#
-        ),
-        "{page}"
-    );
-    let on = body("/api/rooms/tea/messages?limit=2&after=00000000-0000-0000-0000-000000000001");
-    assert!(on.ends_with(r#""next":"00000000-0000-0000-0000-000000000002"}"#), "{on}");
-    assert!(!body("/api/rooms/tea/messages?limit=200").contains("next"));
+    let backend = Backend::start();
+    for content in ["a b 1", "a", "b a 2", "b", "b, A! 3"] {
+        backend.post("tea", content);
+    }
+    let page = |query: &str| {
+        let reply = backend.get(&format!("{MESSAGES}?{query}"));
+        assert_eq!(reply.status, 200, "{query}: {}", reply.text());
+        let page = reply.parsed();
+        let frames = page["data"].as_array().unwrap();
+        let text = |field: &str| -> Vec<String> {
+            frames.iter().map(|frame| frame[field].as_str().unwrap().to_owned()).collect()
+        };
+        (text("content"), text("id"), page["next"].as_str().map(str::to_owned))
+    };
+    let (contents, ids, next) = page("limit=2&q=a%20b");
+    assert_eq!((contents, next.as_ref()), (vec!["b a 2".into(), "b, A! 3".into()], Some(&ids[0])));
+    let (contents, _, next) = page(&format!("limit=2&q=a%20b&before={}", next.unwrap()));
+    assert_eq!((contents, next), (vec!["a b 1".to_owned()], None));
+    let (contents, all, next) = page("limit=200");
+    assert_eq!((contents.len(), next), (5, None));
+    let (contents, ids, next) = page(&format!("limit=2&after={}", all[0]));
+    assert_eq!((contents, next.as_ref()), (vec!["a".into(), "b a 2".into()], Some(&ids[1])));
+    let (contents, _, next) = page(&format!("limit=2&after={}", next.unwrap()));
+    assert_eq!((contents, next), (vec!["b".to_owned(), "b, A! 3".to_owned()], None));
     for bad in [
         "limit=0",
         "before=x",
+        "before=00000000-0000-0000-0000-000000000001",
         "before=00000000-0000-0000-0000-000000000001&after=00000000-0000-0000-0000-000000000001",
     ] {
-        assert_eq!(ask("GET", &format!("/api/rooms/tea/messages?{bad}")).status, 400, "{bad}");
+        let reply = backend.get(&format!("{MESSAGES}?{bad}"));
+        assert_eq!((reply.status, &*reply.reason()), (400, "bad_query"), "{bad}");
     }
-    assert_eq!(ask("GET", "/api/rooms/none/messages").status, 404);
+    assert_eq!(backend.get("/api/rooms/none/messages").status, 404);
+}
+
+#[test]
+fn every_reason_has_its_status_code_word_and_headers() {
+    for reason in Reason::ALL {
+        for retry_ms in [None, Some(0), Some(1_500), Some(60_000)] {
+            let rejection = retry_ms.map_or_else(|| (*reason).into(), |ms| reason.because("why").retry_after(ms));
+            let sentence = rejection.sentence.clone();
+            let reply = Reply::from(super::error::ApiError::from(rejection));
+            assert_eq!(reply.status, reason.status(), "{reason:?}");
+            let (code, word) = (reason.code().as_str(), reason.word());
+            let body = serde_json::json!({ "error": sentence, "code": code, "reason": word });
+            assert_eq!(reply.parsed(), body, "{reason:?}");
+            let (retry_after, authenticate) = match (reason.status(), retry_ms) {
+                (401, _) => (None, Some("Bearer")),
+                (503, _) | (429, Some(0)) => (Some("1"), None),
+                (429, Some(1_500)) => (Some("2"), None),
+                (429, Some(60_000)) => (Some("61"), None),
+                _ => (None, None),
+            };
+            assert_eq!(reply.header("Retry-After"), retry_after, "{reason:?} {retry_ms:?}");
+            assert_eq!(reply.header("WWW-Authenticate"), authenticate, "{reason:?}");
+        }
+    }
+}
+
+#[test]
+fn every_reason_has_the_same_word_in_an_error_frame() {
+    let backend = Backend::start();
+    let mut member = backend.join("tea", UserId(Uuid::from_u128(1)), "ana");
+    for (number, reason) in Reason::ALL.iter().enumerate() {
+        let nonce = format!("n{number}");
+        let retry_ms = (number % 2 == 0).then_some(1_500);
+        let rejection = crate::model::reason::Rejection { retry_ms, ..(*reason).into() };
+        member.send(Inbound::Rejected(Rejected::new(rejection, Nonce::parse(&nonce).ok())));
+        let frame = member.frame("error");
+        assert_eq!(frame["reason"], reason.word());
+        assert_eq!(frame["code"], reason.code().in_frame(), "{reason:?}");
+        assert_eq!(frame["content"], reason.sentence(), "{reason:?}");
+        assert_eq!(frame["nonce"], nonce, "{reason:?}");
+        assert_eq!(frame["retry_ms"].as_u64(), retry_ms, "{reason:?}");
+    }
+}
+
+#[test]
+fn a_message_is_refused_for_the_same_reason_over_http_and_over_a_websocket() {
+    let backend = Backend::with_tea();
+    let (admin, (eva, token)) = (backend.admin("ada"), backend.guest("eva"));
+    let mut member = backend.join("tea", eva, "eva");
+    let text = r#"{"type":"text","content":"hi","nonce":"n"}"#;
+    let restrict = |restrictions: &str| {
+        let reply = backend.ask_as(&admin, "PUT", &format!("/api/users/{eva}"), restrictions);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    };
+    let set_room = |patch: &str| {
+        let reply = backend.ask_as(&admin, "PATCH", "/api/rooms/tea", patch);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    };
+    let post = || backend.ask_as(&token, "POST", MESSAGES, r#"{"content":"hi"}"#);
+    let mut both = |status, code: &str, reason: &str| {
+        let (reply, frame) = (post(), member.refused(text));
+        assert_eq!((reply.status, &*reply.reason()), (status, reason), "{}", reply.text());
+        assert_eq!((reply.parsed()["code"].as_str(), frame["code"].as_str()), (Some(code), Some(code)));
+        assert_eq!((&frame["reason"], &frame["content"]), (&reply.parsed()["reason"], &reply.parsed()["error"]));
+        (reply, frame)
+    };
+
+    set_room(r#"{"posting":"admins"}"#);
+    both(403, "forbidden", "read_only");
+    set_room(r#"{"posting":"everyone","slow_mode_s":60}"#);
+    assert_eq!(post().status, 201);
+    let (reply, frame) = both(429, "rate_limited", "slow_mode");
+    let after_s: u64 = reply.header("Retry-After").unwrap().parse().unwrap();
+    assert!((40..=61).contains(&after_s), "{after_s}");
+    let retry_ms = frame["retry_ms"].as_u64().unwrap();
+    assert!((40_000..=60_000).contains(&retry_ms), "{retry_ms}");
+    restrict(r#"{"muted_until":"2999-01-01T00:00:00Z"}"#);
+    both(403, "forbidden", "muted");
+    restrict(r#"{"muted_until":null}"#);
+
+    for (method, target, body) in [
+        ("PATCH", "/api/rooms/tea", r#"{"topic":"x"}"#),
+        ("PUT", "/api/users/00000000-0000-0000-0000-000000000001", r#"{"banned":true}"#),
+        ("POST", "/api/announcements", r#"{"content":"x"}"#),
+        ("GET", "/api/bans", ""),
+    ] {
+        let reply = backend.ask_as(&token, method, target, body);
+        assert_eq!((reply.status, &*reply.reason()), (403, "not_admin"), "{method} {target}");
+    }
+    for (action, reason) in [
+        (r#"{"type":"room","topic":"x"}"#, "not_admin"),
+        (r#"{"type":"delete","message_id":"00000000-0000-0000-0000-000000000001"}"#, "no_such_message"),
+    ] {
+        assert_eq!(member.refused(action)["reason"], reason, "{action}");
+    }
+    set_room(r#"{"private":true}"#);
+    let hidden = post();
+    assert_eq!((hidden.status, &*hidden.reason()), (404, "no_such_room"));
+    assert_eq!(hidden.body, backend.get("/api/rooms/none").body, "it does not tell that the room exists");
+    restrict(r#"{"banned":true}"#);
+    let banned = post();
+    assert_eq!((banned.status, &*banned.reason()), (403, "banned"));
+}
+
+#[test]
+fn a_body_that_is_not_json_is_told_from_a_wrong_field() {
+    let backend = Backend::start();
+    let admin = backend.admin("ada");
+    for (method, target) in [("POST", "/api/session"), ("PATCH", "/api/rooms/tea"), ("POST", "/api/invitations")] {
+        for (body, reason) in [("{", "bad_json"), (r#"{"no_such_field":1}"#, "malformed_field")] {
+            let reply = backend.ask_as(&admin, method, target, body);
+            assert_eq!((reply.status, &*reply.reason()), (400, reason), "{method} {target} {body}");
+            assert_eq!(reply.parsed()["code"], "bad_json");
+        }
+    }
+}
+
+#[test]
+fn reads_do_not_ask_the_hub() {
+    let mut backend = Backend::with_tea();
+    let (admin, (eva, token)) = (backend.admin("ada"), backend.guest("eva"));
+    let _member = backend.join("tea", eva, "eva");
+    let commands = backend.divert();
+    let id = eva.to_string();
+    for (target, part) in [
+        (MESSAGES, r#""content":"first""#),
+        ("/api/rooms", r#"{"data":[{"id":"tea","name":"tea","client_count":1,"seq":1}]}"#),
+        ("/api/rooms/tea", &*format!(r#""client_count":1,"seq":1,"clients":[{{"id":"{id}","username":"eva"}}]"#)),
+        ("/api/session", &*format!(r#""id":"{id}""#)),
+        ("/api/sessions", r#""current":true"#),
+        ("/api/about", r#""accounts":"optional""#),
+        ("/metrics", "adda_"),
+        ("/", "<!doctype html>"),
+    ] {
+        let reply = backend.ask_as(&token, "GET", target, "");
+        assert_eq!(reply.status, 200, "{target}");
+        assert!(reply.text().contains(part), "{target}: {}", reply.text());
+    }
+    for target in ["/api/bans", "/api/invitations"] {
+        assert_eq!(backend.ask_as(&admin, "GET", target, "").status, 200, "{target}");
+    }
+    assert!(commands.is_empty());
+}
+
+#[test]
+fn a_view_of_memory_does_not_block_the_store_for_good() {
+    let backend = Arc::new(Backend::with_tea());
+    let (done, finished) = crossbeam_channel::bounded(1);
+    let reading = Arc::clone(&backend);
+    // On a thread of its own, as it would never end with a deadlock.
+    thread::spawn(move || {
+        let proposing = reading.reader.view(|view| {
+            let backend = Arc::clone(&reading);
+            let key = change::GuestKeyBytes([7; 32]);
+            let proposing = thread::spawn(move || backend.hub.change(By::Operator, Change::RotateGuestKey { key }));
+            // The store comes to wait for the end of the view meanwhile.
+            let until = Instant::now() + Duration::from_millis(100);
+            while Instant::now() < until {
+                assert_eq!(view.head(&RoomId::parse("tea").unwrap())?.0, 1);
+                thread::yield_now();
+            }
+            Ok::<_, store::ReadError>(proposing)
+        });
+        proposing.unwrap().join().unwrap().unwrap();
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(FRAME_WAIT).expect("the view and the store wait for each other");
+}
+
+#[test]
+fn what_needs_the_hub_is_refused_where_the_hub_takes_nothing() {
+    let mut backend = Backend::with_tea();
+    let admin = backend.admin("ada");
+    drop(backend.divert());
+    for (method, target, body) in [
+        ("GET", "/healthz", ""),
+        ("POST", MESSAGES, r#"{"content":"hi"}"#),
+        ("PATCH", "/api/rooms/tea", r#"{"topic":"x"}"#),
+        ("POST", "/api/announcements", r#"{"content":"hi"}"#),
+        ("DELETE", "/api/session", ""),
+    ] {
+        let reply = backend.ask_as(&admin, method, target, body);
+        assert_eq!((reply.status, &*reply.reason()), (503, "busy"), "{method} {target}");
+        assert_eq!(reply.header("Retry-After"), Some("1"), "{method} {target}");
+        assert_eq!(reply.parsed()["code"], "busy");
+    }
+}
+
+#[test]
+fn a_lost_answer_leaves_the_outcome_unknown() {
+    let mut backend = Backend::with_tea();
+    let commands = backend.divert();
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| backend.ask("POST", MESSAGES, &[TEXT], "hi"));
+        // With the command its answer's sender goes.
+        drop(commands.recv_timeout(CHANGE_WAIT).unwrap());
+        let reply = asking.join().unwrap();
+        assert_eq!((reply.status, &*reply.reason()), (504, "outcome_unknown"));
+        assert_eq!((reply.parsed()["code"].as_str(), reply.header("Retry-After")), (Some("busy"), None));
+    });
 }
 
 #[test]
 fn each_path_has_its_methods() {
+    let backend = Backend::with_tea();
+    let ask = |method: &str, target: &str| backend.ask(method, target, &[], "");
     for (target, public) in [
         ("/", false),
         ("/metrics", false),
@@ -251,13 +557,12 @@ fn each_path_has_its_methods() {
 
 #[test]
 fn a_foreign_page_may_read_what_is_public_and_write_nothing() {
-    const MESSAGES: &str = "/api/rooms/tea/messages";
+    let backend = Backend::with_tea();
     let own = [("Host", "chat.example"), ("Origin", "https://chat.example")];
     let foreign = [("Host", "chat.example"), ("Origin", "https://evil.example")];
     let friend = [("Host", "chat.example"), ("Origin", "https://friend.example")];
     let ask = |method, target, fields: &[(&str, &str)]| {
-        let (rooms, headers) = (Rooms::of(&["tea"]), headers(fields));
-        let reply = dispatch(method, &request(target, &headers, &rooms));
+        let reply = backend.ask(method, target, fields, "");
         let shared_with = reply.header("Access-Control-Allow-Origin").map(str::to_owned);
         let methods = reply.header("Access-Control-Allow-Methods").map(str::to_owned);
         (reply.status, shared_with, methods)
@@ -296,23 +601,26 @@ fn a_foreign_page_may_read_what_is_public_and_write_nothing() {
 
 #[test]
 fn other_paths_are_not_found() {
+    let backend = Backend::with_tea();
     for target in
         ["/none", "/api", "/api/rooms/", "/api/rooms/a/b", "/api/rooms/tea/", "/healthz/", "//", "/static/index.html"]
     {
         for method in ["GET", "POST", "OPTIONS"] {
-            let reply = ask(method, target);
+            let reply = backend.ask(method, target, &[], "");
             assert_eq!(reply.status, 404, "{target}");
-            assert_eq!(reply.body, &br#"{"error":"Not found","code":"not_found"}"#[..]);
+            let body = r#"{"error":"Not found","code":"not_found","reason":"no_such_path"}"#;
+            assert_eq!(reply.text(), body, "{target}");
         }
     }
 }
 
 #[test]
 fn metrics_are_in_the_text_format() {
-    let reply = ask("GET", "/metrics");
+    let backend = Backend::start();
+    let reply = backend.get("/metrics");
     assert_eq!(reply.header("Content-Type"), Some("text/plain; version=0.0.4"));
     assert!(reply.body.starts_with(b"# HELP adda_"));
-    assert_eq!(ask("GET", "/healthz").body, &b"ok\n"[..]);
+    assert_eq!(backend.get("/healthz").body, &b"ok\n"[..]);
 }
 
 fn exchange(endpoint: &Endpoint, target: &str) -> String {
@@ -326,12 +634,12 @@ fn exchange(endpoint: &Endpoint, target: &str) -> String {
 
 #[test]
 fn a_panic_costs_its_own_request_only() {
-    let http =
-        Server::start(Rooms::default(), DOOR.clone(), Turns::default(), Policy::default(), Arc::default()).unwrap();
+    let backend = Backend::start();
+    let http = backend.serve(&backend.metrics);
     for _ in 0..2 * WORKERS {
-        let answer = exchange(&http.endpoint(), "/api/rooms/panic");
+        let answer = exchange(&http.endpoint(), PANIC_PATH);
         assert!(answer.starts_with("HTTP/1.0 500 "), "{answer}");
-        assert!(answer.ends_with(r#""code":"internal"}"#), "{answer}");
+        assert!(answer.ends_with(r#""code":"internal","reason":"internal"}"#), "{answer}");
     }
     assert!(exchange(&http.endpoint(), "/healthz").ends_with("\r\n\r\nok\n"));
 }
@@ -339,8 +647,8 @@ fn a_panic_costs_its_own_request_only() {
 #[test]
 fn the_socket_is_private_and_goes_with_its_server() {
     use std::os::unix::fs::PermissionsExt;
-    let http =
-        Server::start(Rooms::default(), DOOR.clone(), Turns::default(), Policy::default(), Arc::default()).unwrap();
+    let backend = Backend::start();
+    let http = backend.serve(&backend.metrics);
     let endpoint = http.endpoint();
     let path = endpoint.0.listening().as_ref().unwrap().path.clone();
     let directory = path.parent().unwrap();
@@ -352,8 +660,8 @@ fn the_socket_is_private_and_goes_with_its_server() {
 
 #[test]
 fn a_lost_socket_is_made_anew() {
-    let http =
-        Server::start(Rooms::default(), DOOR.clone(), Turns::default(), Policy::default(), Arc::default()).unwrap();
+    let backend = Backend::start();
+    let http = backend.serve(&backend.metrics);
     let endpoint = http.endpoint();
     for loss in ["file", "listener", "file"] {
         let listening = endpoint.0.listening().clone().unwrap();
@@ -369,7 +677,7 @@ fn a_lost_socket_is_made_anew() {
 }
 
 #[test]
-fn what_a_killed_server_left_is_swept_away() {
+fn the_socket_of_a_killed_server_is_removed() {
     let base = tempfile::tempdir().unwrap();
     let running = Listening::start_in(base.path()).unwrap();
     let killed = base.path().join(format!("{DIRECTORY_PREFIX}killed"));
@@ -386,7 +694,7 @@ fn what_a_killed_server_left_is_swept_away() {
 }
 
 #[test]
-fn a_place_that_cannot_be_is_named() {
+fn a_directory_that_takes_no_socket_is_named() {
     let error = Listening::start_in(Path::new("/nonexistent")).err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     let base = std::env::temp_dir().join("x".repeat(120));

@@ -2,14 +2,18 @@
 //!
 //! It takes what is queued, up to a count, lets [`state`] decide, hands what is to be stored to the store, and then
 //! sends each touched room's batch with one `send` per member. It touches no disk, parses no JSON, and never
-//! waits for a socket, a session or the store.
+//! waits for a sink, a session or the store. It knows encodings, not the bytes of any protocol.
 
+mod batch;
+#[cfg(test)]
+mod fixtures;
 mod handle;
-mod order;
 mod outbox;
 mod pager;
+mod presence;
 mod room;
-mod rules;
+mod roster;
+mod sink;
 mod state;
 #[cfg(test)]
 mod state_model;
@@ -18,48 +22,45 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 
-use crate::config::Keep;
+use crate::auth::name::Looks;
 use crate::limits::{
-    APPENDS_PENDING_MAX, BATCH_BYTES_KEPT, BATCH_BYTES_MAX, CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX,
-    Limits, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT, STACK_BYTES,
+    CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX, Limits, OUTBOXES_BYTES_MAX, PROPOSALS_PENDING_MAX,
+    SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
-use crate::model::{ConnectionId, Person, RoomId, Timestamp, UserId};
-use crate::protocol::{ClientFrame, ErrorCode, Rejected, Replay};
-use crate::role::Role;
-use crate::store::accounts::SessionKey;
-use crate::store::{Append, NewGuest, NewMessage, Reader, Ticket, Writer};
-use crate::threads::Vital;
-use crate::ws::{CloseReason, PING, encode_text};
+use crate::model::reason::{Code, Rejection};
+use crate::model::{ConnectionId, RoomId, Timestamp};
+use crate::protocol::{ClientFrame, Rejected, Replay};
+use crate::store::change::Change;
+use crate::store::entry::{By, Entry, NewMessage, Principal, Proposal, ReplyTo};
+use crate::store::{Reader, Writer};
+use crate::threads::AbortOnPanic;
+use crate::wire::{CloseReason, Encoding, EncodingSet};
 
-pub use handle::{Busy, Directory, Handle, HistoryError, HistoryFrom, Known, Post, Roll, RoomDetail, RoomSummary};
-pub use order::{Order, Standpoint};
-use outbox::{Batch, Outbox};
+use batch::{Batch, RoomBatch};
+pub use handle::{Answer, HubApi, PublishedPresence, RoomPresence, Said, Say, presence as new_presence};
+use outbox::Outbox;
 use pager::Pager;
-pub use rules::{Rules, rejected};
+pub use sink::{Chunk, ChunkSender, Sink};
 use state::{Arrival, Effect, Fetch, MemberKey, Overtaken, RoomKey, State};
-pub use state::{Errand, Outcome};
 
-/// How long it takes at the most from looking somebody up to their being here.
-const ARRIVAL_WAIT: Duration = Duration::from_secs(60);
-/// How soon full sockets are tried again, and what each of them adds to that, so that a crowd of stalled readers
+/// How soon full sinks are tried again, and what each of them adds to that, so that a crowd of stalled readers
 /// takes no more than a few hundredths of the hub's time.
 const RETRY_AFTER: Duration = Duration::from_millis(2);
 const RETRY_AFTER_EACH: Duration = Duration::from_micros(20);
-/// How soon a socket is tried again that only has its close frame to take.
+/// How soon a sink is tried again that only has the reason for its end to take.
 const RETRY_CLOSE_AFTER: Duration = Duration::from_millis(50);
 
 /// What the hub is told or asked.
 #[derive(Debug)]
 pub enum Command {
-    /// A connection's handshake is done; from here on the hub alone writes to its socket.
+    /// A connection's handshake is done; from here on the hub alone writes to its sink.
     Connect(Box<Connect>),
     /// What a connection sent, in order.
     Frames {
@@ -73,49 +74,23 @@ pub enum Command {
         /// Which connection.
         from: ConnectionId,
     },
-    /// Which rooms have members.
-    ListRooms {
-        /// Only those behind this id.
-        after: Option<RoomId>,
-        /// So many at most.
-        limit: usize,
+    /// A message is proposed by a request.
+    Say {
+        say: Box<Say>,
         /// Where the answer goes; it has room for it.
-        answer: Sender<Vec<RoomSummary>>,
+        answer: Sender<Answer>,
     },
-    /// Who is in a room.
-    ShowRoom {
-        /// Which.
-        id: RoomId,
+    /// A change is proposed by a request or a tool.
+    Change {
+        by: By,
+        change: Box<Change>,
         /// Where the answer goes; it has room for it.
-        answer: Sender<Option<RoomDetail>>,
+        answer: Sender<Answer>,
     },
-    /// A message comes over HTTP.
-    Post {
-        /// What.
-        post: Box<Post>,
+    /// Whether the hub answers at all.
+    Ping {
         /// Where the answer goes; it has room for it.
-        answer: Sender<Outcome>,
-    },
-    /// Something is changed of people or rooms, and holds at once.
-    Order(Order),
-    /// Who is here by a session.
-    CallRoll {
-        /// Where the answer goes; it has room for it.
-        answer: Sender<Roll>,
-    },
-    /// What became of an errand.
-    ErrandDone {
-        /// As it was given.
-        errand: Box<Errand>,
-        /// That it is done, in a sentence, or why not.
-        outcome: Result<String, Rejected>,
-    },
-    /// Where somebody's open connections come from.
-    NetworksOf {
-        /// Whose.
-        user: UserId,
-        /// Where the answer goes; it has room for it.
-        answer: Sender<Vec<IpAddr>>,
+        answer: Sender<()>,
     },
     /// The server stops: commit, close every connection with 1001, end.
     Stop,
@@ -126,33 +101,19 @@ pub enum Command {
 pub struct Connect {
     /// Its connection.
     pub connection: ConnectionId,
-    /// Its socket.
-    pub socket: Arc<TcpStream>,
-    /// Who it is.
-    pub person: Person,
-    /// What they may do.
-    pub role: Role,
-    /// By which session they are known, where they are.
-    pub session: Option<SessionKey>,
-    /// Where they come from, as addresses are counted.
-    pub network: IpAddr,
+    /// How its frames are encoded.
+    pub encoding: Encoding,
+    /// Where they go.
+    pub sink: Sink,
+    pub principal: Arc<Principal>,
+    /// What a guest's name looks like, where accounts have names to protect.
+    pub looks: Option<Looks>,
     /// The room of its URL.
     pub room: RoomId,
     /// What it wants of that room's past.
     pub replay: Replay,
-    /// Set for a guest who was never here before.
-    pub newcomer: Option<Newcomer>,
-    /// When it was begun to look up who it is: what was ordered since is not in that.
-    pub asked_at: Instant,
-}
-
-/// A guest who was never here before.
-#[derive(Debug)]
-pub struct Newcomer {
-    /// The identity to keep.
-    pub guest: NewGuest,
-    /// The token to tell, once.
-    pub token: Box<str>,
+    /// A new guest's, to be told once.
+    pub token: Option<Box<str>>,
 }
 
 /// One thing that a connection sent.
@@ -161,7 +122,7 @@ pub enum Inbound {
     /// A command.
     Frame(ClientFrame),
     /// A command that came too fast, and that may have been stored before.
-    Limited(ClientFrame, Box<Rejected>),
+    Limited(ClientFrame, Box<Rejection>),
     /// Something that its session did not take.
     Rejected(Rejected),
     /// The peer has closed and been answered, or has gone: nothing may be sent to it any more.
@@ -188,8 +149,10 @@ pub struct Ends {
     pub commands: Receiver<Command>,
     /// To the store, and back.
     pub store: Writer,
-    /// What it hands on to be carried out, if there is room.
-    pub errands: Sender<Errand>,
+    /// The policy and the log time.
+    pub reader: Reader,
+    /// Where it publishes who is in which room.
+    pub presence: PublishedPresence,
 }
 
 /// Starts the hub's thread and its pager's. They end after [`Command::Stop`], or when nobody is left who could tell
@@ -197,19 +160,13 @@ pub struct Ends {
 ///
 /// # Errors
 /// Where the system gives no thread.
-pub fn start(
-    ends: Ends,
-    reader: Reader,
-    rules: Rules,
-    keep: Keep,
-    limits: Limits,
-    metrics: Arc<Metrics>,
-) -> io::Result<Vec<JoinHandle<()>>> {
-    let (pager, paging) = Pager::start(reader)?;
+pub fn start(ends: Ends, limits: Limits, metrics: Arc<Metrics>) -> io::Result<Vec<JoinHandle<()>>> {
+    let (pager, paging) = Pager::start(ends.reader.clone())?;
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
     let hub = builder.spawn(move || {
-        let _vital = Vital("hub");
-        Hub::new(ends, pager, State::new(&limits, keep, rules), limits, metrics).run();
+        let _abort = AbortOnPanic("hub");
+        let state = State::new(&limits, ends.reader.policy(), ends.reader.moment());
+        Hub::new(ends, pager, state, limits, metrics).run();
     })?;
     Ok(vec![hub, paging])
 }
@@ -218,21 +175,19 @@ struct Hub {
     commands: Receiver<Command>,
     store: Writer,
     pager: Pager,
-    /// Whoever runs them answers by a command.
-    errands: Sender<Errand>,
-    /// Orders by which somebody's connections ended, for those who were on the way in.
-    orders: VecDeque<(Instant, Order)>,
+    reader: Reader,
+    presence: PublishedPresence,
     limits: Limits,
     metrics: Arc<Metrics>,
     state: State,
     effects: Vec<Effect>,
     /// What the store will be sent when it has given back what it has.
-    pending: Vec<Append>,
+    pending: Vec<Proposal>,
     with_store: bool,
     /// By member key: nothing where the connection has gone and its `leave` has not come back.
     peers: Vec<Option<Peer>>,
     peer_count: usize,
-    /// By room key: frames that the room's members have not been sent.
+    /// By room key: frames that the room's members have not been sent, and the encodings of the members.
     batches: Vec<RoomBatch>,
     touched_rooms: Vec<RoomKey>,
     touched_peers: Vec<MemberKey>,
@@ -244,11 +199,12 @@ struct Hub {
     closing: HashMap<ConnectionId, Closing>,
     /// Members that catch up and have not taken what they were sent.
     fetches: Vec<Fetch>,
-    /// Who waits for an answer over HTTP, by the number of the request.
-    requests: HashMap<u64, Sender<Outcome>>,
+    /// Requests that wait for an answer, by their number.
+    requests: HashMap<u64, Sender<Answer>>,
     next_request: u64,
-    /// When whom to ping. Every interval is the same, so what is pushed behind is due last.
-    pings: VecDeque<(Instant, MemberKey, ConnectionId)>,
+    /// By encoding: when to send which member its next keep-alive. Within one encoding every interval is the same, so what
+    /// is pushed behind is due last.
+    keep_alives: [VecDeque<(Instant, MemberKey, ConnectionId)>; Encoding::COUNT],
     retry_at: Option<Instant>,
     stopping: Stopping,
 }
@@ -271,21 +227,6 @@ impl Peer {
     }
 }
 
-#[derive(Default)]
-struct RoomBatch {
-    bytes: Vec<u8>,
-    frames: u64,
-    /// Members that came after the batch was begun, and the frame's beginning that is their first.
-    late: Vec<(MemberKey, usize)>,
-}
-
-impl RoomBatch {
-    fn begin_of(&self, member: MemberKey) -> usize {
-        // The last entry counts: a member may have left and come again.
-        self.late.iter().rev().find(|(late, _)| *late == member).map_or(0, |(_, begin)| *begin)
-    }
-}
-
 struct Closing {
     outbox: Outbox,
     until: Instant,
@@ -304,13 +245,13 @@ enum Stopping {
 
 impl Hub {
     fn new(ends: Ends, pager: Pager, state: State, limits: Limits, metrics: Arc<Metrics>) -> Self {
-        let Ends { commands, store, errands } = ends;
+        let Ends { commands, store, reader, presence } = ends;
         Self {
             commands,
             store,
             pager,
-            errands,
-            orders: VecDeque::new(),
+            reader,
+            presence,
             limits,
             metrics,
             state,
@@ -328,7 +269,7 @@ impl Hub {
             fetches: Vec::new(),
             requests: HashMap::new(),
             next_request: 0,
-            pings: VecDeque::new(),
+            keep_alives: Default::default(),
             retry_at: None,
             stopping: Stopping::No,
         }
@@ -340,15 +281,16 @@ impl Hub {
         while connected || self.has_work() {
             self.wait(connected);
             let now = Timestamp::now();
-            self.take_appended(&now);
+            self.take_applied(&now);
             self.take_pages(&now);
             connected &= self.take_commands(&now);
-            self.state.end_leases(&now, &mut self.effects);
+            self.state.end_leases(Instant::now(), &mut self.effects);
+            self.state.tell_presence(Instant::now(), &now, &mut self.effects);
             self.carry_out();
             self.feed_store();
             self.flush();
             let moment = Instant::now();
-            self.ping(moment);
+            self.keep_alive(moment);
             if self.stopping == Stopping::Committing && self.pending.is_empty() && !self.with_store {
                 self.close_all();
             }
@@ -368,14 +310,14 @@ impl Hub {
 
     /// Whether commands are taken: not while the store is so far behind that its queue is full.
     fn takes_commands(&self) -> bool {
-        self.pending.len() < APPENDS_PENDING_MAX
+        self.pending.len() < PROPOSALS_PENDING_MAX
     }
 
     /// Waits until a command or the store's answer is there, or something is due.
     fn wait(&self, connected: bool) {
         let commands = connected && self.takes_commands();
         if (commands && !self.commands.is_empty())
-            || (self.with_store && !self.store.appended.is_empty())
+            || (self.with_store && !self.store.applied.is_empty())
             || !self.pager.pages.is_empty()
         {
             return;
@@ -385,31 +327,30 @@ impl Hub {
             select.recv(&self.commands);
         }
         if self.with_store {
-            select.recv(&self.store.appended);
+            select.recv(&self.store.applied);
         }
         select.recv(&self.pager.pages);
-        let ping_at = self.pings.front().map(|(at, ..)| *at);
-        let lease_at = self
-            .state
-            .lease_due()
-            .map(|due_ms| Instant::now() + Duration::from_millis(due_ms.saturating_sub(Timestamp::now().unix_ms)));
-        match [self.retry_at, ping_at, lease_at].into_iter().flatten().min() {
+        let keep_alive_at = self.keep_alives.iter().filter_map(VecDeque::front).map(|(at, ..)| *at).min();
+        match [self.retry_at, keep_alive_at, self.state.lease_due(), self.state.presence_due()]
+            .into_iter()
+            .flatten()
+            .min()
+        {
             // Which of them it is does not matter: the round looks at both. A time-out is a round, too.
             Some(due) => drop(select.ready_deadline(due)),
             None => drop(select.ready()),
         }
     }
 
-    fn take_appended(&mut self, now: &Timestamp) {
-        if !self.with_store {
-            return;
-        }
-        if let Ok(batch) = self.store.appended.try_recv() {
-            self.with_store = false;
-            for appended in batch {
-                self.state.appended(appended, now, &mut self.effects);
-                self.carry_out();
-            }
+    fn take_applied(&mut self, now: &Timestamp) {
+        let batch = if self.with_store { self.store.applied.try_recv().ok() } else { None };
+        // Behind the batch, so that the policy has what the batch has changed.
+        self.state.begin_round(self.reader.policy(), self.reader.moment());
+        let Some(batch) = batch else { return };
+        self.with_store = false;
+        for applied in batch {
+            self.state.applied(applied, now, &mut self.effects);
+            self.carry_out();
         }
     }
 
@@ -419,7 +360,7 @@ impl Hub {
             let paged = self.state.page(&fetch, frames, now, &mut self.effects);
             self.carry_out();
             if paged == Err(Overtaken) {
-                self.close(fetch.member, CloseReason::OVERTAKEN);
+                self.close(fetch.member, CloseReason::Overtaken);
                 self.carry_out();
             }
         }
@@ -454,84 +395,60 @@ impl Hub {
                 match self.state.member(from) {
                     Some(member) => {
                         self.flush_own(member);
-                        self.remove_peer(member, from, true, now);
+                        self.remove_peer(member, from, true);
                     }
                     None => drop(self.closing.remove(&from)),
                 }
                 self.carry_out();
             }
+            Command::Say { say, answer } => self.say(*say, answer, now),
+            Command::Change { by, change, answer } => self.change(by, change, answer),
             // Whoever asked may have given up waiting.
-            Command::ListRooms { after, limit, answer } => {
-                drop(answer.try_send(self.state.list(after.as_ref(), limit)));
-            }
-            Command::CallRoll { answer } => drop(answer.try_send(self.state.roll(now))),
-            Command::NetworksOf { user, answer } => drop(answer.try_send(self.state.networks_of(user))),
-            Command::ShowRoom { id, answer } => drop(answer.try_send(self.state.show(&id))),
-            Command::Post { post, answer } => self.post(*post, answer, now),
-            Command::Order(order) => {
-                let ended = self.state.order(&order, now, &mut self.effects);
-                self.carry_out();
-                self.remember(order);
-                for member in ended {
-                    self.close(member, CloseReason::ENDED);
-                    self.carry_out();
-                }
-            }
-            Command::ErrandDone { errand, outcome } => {
-                if let Some((to, json)) = self.state.errand_done(&errand, outcome, now) {
-                    self.own(to, |own| encode_text(own, &json));
-                }
-            }
+            Command::Ping { answer } => drop(answer.try_send(())),
             Command::Stop => self.stopping = Stopping::Committing,
         }
     }
 
-    /// Keeps an order in mind for those who are on the way in: they were looked up before it was given.
-    fn remember(&mut self, order: Order) {
-        let now = Instant::now();
-        while self.orders.front().is_some_and(|(at, _)| now.duration_since(*at) > ARRIVAL_WAIT) {
-            self.orders.pop_front();
-        }
-        if order.ends_anybody() {
-            self.orders.push_back((now, order));
-        }
-    }
-
-    fn post(&mut self, post: Post, answer: Sender<Outcome>, now: &Timestamp) {
+    /// The number by which a request's answer is found; nothing where the server stops: the request sees that there is
+    /// no answer.
+    fn request(&mut self, answer: Sender<Answer>) -> Option<ReplyTo> {
         if self.stopping != Stopping::No {
-            // Whoever asked sees that there is no answer.
-            return;
+            return None;
         }
         self.next_request += 1;
         self.requests.insert(self.next_request, answer);
-        let Post { room, author, role, body, nonce } = post;
-        let (author, ticket) = (Arc::new(author), Ticket::Request(self.next_request));
-        let message = NewMessage { room, author, role, body, nonce, refusal: None, ticket };
-        self.state.say(message, now, &mut self.effects);
+        Some(ReplyTo::Request(self.next_request))
+    }
+
+    fn say(&mut self, say: Say, answer: Sender<Answer>, now: &Timestamp) {
+        let Some(reply_to) = self.request(answer) else { return };
+        let Say { room, author, body, nonce } = say;
+        let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
+        self.state.say(message, reply_to, now, &mut self.effects);
         self.carry_out();
     }
 
+    fn change(&mut self, by: By, mut change: Box<Change>, answer: Sender<Answer>) {
+        let Some(reply_to) = self.request(answer) else { return };
+        self.state.complete(&mut change);
+        self.pending.push(Proposal { entry: Entry::Change { by, change }, reply_to });
+    }
+
     fn connect(&mut self, connect: Connect) {
-        let Connect { connection, socket, person, role, session, network, room, replay, newcomer, asked_at } = connect;
-        let outbox = Outbox::new(socket);
-        let who = Standpoint { user: person.id, role, session, network };
-        // What was ordered since they were looked up holds for them, too.
-        let is_ended = self.orders.iter().any(|(at, order)| *at >= asked_at && order.ends(&who));
-        if is_ended || !self.state.admits(role, person.id, &room) {
-            return self.begin_close(connection, outbox, CloseReason::ENDED);
-        }
+        let Connect { connection, encoding, sink, principal, looks, room, replay, token } = connect;
+        let outbox = Outbox::new(sink, encoding);
         if self.stopping != Stopping::No {
-            return self.begin_close(connection, outbox, CloseReason::GOING_AWAY);
+            return self.begin_close(connection, outbox, CloseReason::GoingAway);
         }
-        let person = Arc::new(person);
-        let arrival = Arrival { connection, person, role, session, network, home: room, replay, newcomer };
+        let arrival = Arrival { connection, principal, looks, home: room, replay, token };
         let member = self.state.connect(arrival, &mut self.effects);
         if self.peers.len() <= member.0 {
             self.peers.resize_with(member.0 + 1, || None);
         }
         self.peers[member.0] = Some(Peer { connection, outbox, own: Vec::new() });
         self.peer_count += 1;
-        self.pings.push_back((Instant::now() + self.limits.ping_interval, member, connection));
+        let keep_alive_at = Instant::now() + encoding.keep_alive_interval(self.limits.ping_interval);
+        self.keep_alives[encoding.index()].push_back((keep_alive_at, member, connection));
         self.carry_out();
     }
 
@@ -547,14 +464,14 @@ impl Hub {
                 self.state.frame(member, frame, Some(rejected), now, &mut self.effects);
             }
             Inbound::Rejected(rejected) => {
-                let limited = rejected.code == ErrorCode::RateLimited;
+                let limited = rejected.rejection.reason.code() == Code::RateLimited;
                 self.metrics.dropped(if limited { DropReason::RateLimited } else { DropReason::Rejected });
                 self.state.reject(member, rejected, now, &mut self.effects);
             }
-            Inbound::Control(bytes) => self.own(member, |own| own.extend_from_slice(&bytes)),
+            Inbound::Control(bytes) => self.own(member, |_, own| own.extend_from_slice(&bytes)),
             Inbound::Closed { is_farewell } => {
                 self.flush_own(member);
-                self.remove_peer(member, from, !is_farewell, now);
+                self.remove_peer(member, from, !is_farewell);
             }
             Inbound::Close(reason) => self.close(member, reason),
         }
@@ -564,36 +481,22 @@ impl Hub {
     /// Does what the state decided, but for sending: that waits for the end of the round.
     fn carry_out(&mut self) {
         let mut effects = std::mem::take(&mut self.effects);
+        let mut closes = Vec::new();
         for effect in effects.drain(..) {
             match effect {
-                Effect::Append(append) => self.pending.push(append),
-                Effect::Send { to, json } => self.own(to, |own| encode_text(own, &json)),
+                Effect::Propose(proposal) => self.pending.push(proposal),
+                Effect::Send { to, json } => self.send_own(to, &json),
                 Effect::Broadcast { room, json } => self.broadcast(room, &json),
-                Effect::Enter { room, member } => {
-                    if let Some(batch) = self.batches.get_mut(room.0)
-                        && !batch.bytes.is_empty()
-                    {
-                        batch.late.push((member, batch.bytes.len()));
-                    }
-                }
+                Effect::Enter { room, member } => self.enter(room, member),
                 Effect::Exit { room, member } => self.flush_last(room, member),
                 Effect::Fetch(fetch) => self.fetches.push(fetch),
-                Effect::Errand(errand) => {
-                    if let Err(refused) = self.errands.try_send(errand) {
-                        let busy = Rejected::new(ErrorCode::Busy, "too much is being asked for at once", None);
-                        let busy = Rejected { retry_ms: Some(1_000), ..busy };
-                        let answer = self.state.errand_done(&refused.into_inner(), Err(busy), &Timestamp::now());
-                        if let Some((to, json)) = answer {
-                            self.own(to, |own| encode_text(own, &json));
-                        }
+                Effect::Answer { request, answer } => {
+                    if let Some(requester) = self.requests.remove(&request) {
+                        // The requester may have given up waiting.
+                        drop(requester.try_send(answer));
                     }
                 }
-                Effect::Answer { request, outcome } => {
-                    if let Some(answer) = self.requests.remove(&request) {
-                        // Whoever asked may have given up waiting.
-                        drop(answer.try_send(outcome));
-                    }
-                }
+                Effect::Close { member, reason } => closes.push((member, reason)),
                 Effect::RoomGone { room } => {
                     if let Some(batch) = self.batches.get_mut(room.0) {
                         *batch = RoomBatch::default();
@@ -602,32 +505,52 @@ impl Hub {
             }
         }
         self.effects = effects;
+        for (member, reason) in closes {
+            self.close(member, reason);
+            self.carry_out();
+        }
         // Only here, where the members that the state knows are those that the effects have made.
         if self.flush_due {
             self.flush();
         }
     }
 
-    fn broadcast(&mut self, room: RoomKey, json: &[u8]) {
+    fn batch(&mut self, room: RoomKey) -> &mut RoomBatch {
         if self.batches.len() <= room.0 {
             self.batches.resize_with(room.0 + 1, RoomBatch::default);
         }
-        let batch = &mut self.batches[room.0];
-        if batch.bytes.is_empty() {
-            self.touched_rooms.push(room);
-        }
-        encode_text(&mut batch.bytes, json);
-        batch.frames += 1;
-        self.flush_due |= batch.bytes.len() >= BATCH_BYTES_MAX;
+        &mut self.batches[room.0]
     }
 
-    /// Adds frames for one member alone.
-    fn own(&mut self, member: MemberKey, add: impl FnOnce(&mut Vec<u8>)) {
+    fn enter(&mut self, room: RoomKey, member: MemberKey) {
+        if let Some(Some(peer)) = self.peers.get(member.0) {
+            let encoding = peer.outbox.encoding();
+            self.batch(room).enter(member, encoding);
+        }
+    }
+
+    fn broadcast(&mut self, room: RoomKey, json: &[u8]) {
+        let batch = self.batch(room);
+        let is_first = batch.frames() == 0;
+        let is_large = batch.push(json);
+        self.flush_due |= is_large;
+        if is_first {
+            self.touched_rooms.push(room);
+        }
+    }
+
+    /// Adds a frame for one member alone.
+    fn send_own(&mut self, member: MemberKey, json: &[u8]) {
+        self.own(member, |encoding, own| encoding.append_frame(own, json));
+    }
+
+    /// Adds bytes for one member alone.
+    fn own(&mut self, member: MemberKey, add: impl FnOnce(Encoding, &mut Vec<u8>)) {
         if let Some(Some(peer)) = self.peers.get_mut(member.0) {
             if peer.own.is_empty() {
                 self.touched_peers.push(member);
             }
-            add(&mut peer.own);
+            add(peer.outbox.encoding(), &mut peer.own);
         }
     }
 
@@ -646,12 +569,17 @@ impl Hub {
     fn flush_last(&mut self, room: RoomKey, member: MemberKey) {
         self.flush_own(member);
         if let (Some(batch), Some(Some(peer))) = (self.batches.get(room.0), self.peers.get_mut(member.0)) {
-            peer.send(&mut Batch::new(&batch.bytes), batch.begin_of(member), member, &mut self.waiting);
+            let begin = batch.begin_of(member);
+            peer.send(&mut batch.batch(peer.outbox.encoding()), begin, member, &mut self.waiting);
         }
     }
 
-    /// The heart: every touched room's batch to every member, one `send` each.
+    /// The heart: every touched room's batch to every member, one `send` each. Before a frame tells of it, presence is
+    /// published.
     fn flush(&mut self) {
+        if let Some(presence) = self.state.take_presence() {
+            self.presence.set(presence);
+        }
         let mut touched = std::mem::take(&mut self.touched_peers);
         for member in touched.drain(..) {
             self.flush_own(member);
@@ -662,23 +590,22 @@ impl Hub {
         let mut deliveries = 0;
         for room in self.touched_rooms.drain(..) {
             let room_batch = &mut self.batches[room.0];
-            let mut batch = Batch::new(&room_batch.bytes);
+            let mut batches = room_batch.batches();
+            let mut in_use = EncodingSet::default();
             for &member in self.state.members(room) {
                 let Some(Some(peer)) = self.peers.get_mut(member.0) else {
                     continue;
                 };
-                let begin = if room_batch.late.is_empty() { 0 } else { room_batch.begin_of(member) };
-                peer.send(&mut batch, begin, member, &mut self.waiting);
+                let encoding = peer.outbox.encoding();
+                in_use.insert(encoding);
+                let begin = room_batch.begin_of(member);
+                peer.send(&mut batches[encoding.index()], begin, member, &mut self.waiting);
                 if peer.outbox.weight() > self.limits.outbox_bytes_max {
                     self.retry_at = None;
                 }
-                deliveries += room_batch.frames;
+                deliveries += room_batch.frames();
             }
-            room_batch.bytes.clear();
-            // A burst's memory is not kept for every room.
-            room_batch.bytes.shrink_to(BATCH_BYTES_KEPT);
-            room_batch.frames = 0;
-            room_batch.late.clear();
+            room_batch.clear(in_use);
         }
         self.metrics.deliveries.add(deliveries);
     }
@@ -702,26 +629,29 @@ impl Hub {
         if !self.with_store && !self.pending.is_empty() {
             let batch = std::mem::take(&mut self.pending);
             // There is room: the channel holds one batch, and the last has come back.
-            self.with_store = self.store.appends.try_send(batch).is_ok();
+            self.with_store = self.store.proposals.try_send(batch).is_ok();
         }
     }
 
-    fn ping(&mut self, now: Instant) {
-        while let Some(&(at, member, connection)) = self.pings.front()
-            && at <= now
-        {
-            self.pings.pop_front();
-            // The key may be another connection's by now.
-            if self.state.member(connection) == Some(member) {
-                self.own(member, |own| own.extend_from_slice(PING));
-                self.flush_own(member);
-                self.pings.push_back((now + self.limits.ping_interval, member, connection));
+    fn keep_alive(&mut self, now: Instant) {
+        for encoding in Encoding::ALL {
+            let interval = encoding.keep_alive_interval(self.limits.ping_interval);
+            while let Some(&(at, member, connection)) = self.keep_alives[encoding.index()].front()
+                && at <= now
+            {
+                self.keep_alives[encoding.index()].pop_front();
+                // The key may be another connection's by now.
+                if self.state.member(connection) == Some(member) {
+                    self.own(member, |encoding, own| encoding.append_keep_alive(own));
+                    self.flush_own(member);
+                    self.keep_alives[encoding.index()].push_back((now + interval, member, connection));
+                }
             }
         }
         self.touched_peers.clear();
     }
 
-    /// Tries full sockets again, and ends slow consumers and those that were told to go and did not.
+    /// Tries full sinks again, and ends slow consumers and those that were told to go and did not.
     fn retry(&mut self, now: Instant) {
         if self.waiting.is_empty() && self.closing.is_empty() {
             self.retry_at = None;
@@ -762,7 +692,7 @@ impl Hub {
                 peer.outbox.cut();
             }
             self.metrics.dropped(DropReason::SlowConsumer);
-            self.close(member, CloseReason::SLOW_CONSUMER);
+            self.close(member, CloseReason::SlowConsumer);
         }
         self.carry_out();
 
@@ -787,14 +717,14 @@ impl Hub {
         self.metrics.outbox_bytes.set(bytes);
     }
 
-    /// Ends a connection from this side: its member leaves, and its socket gets a close frame behind what waits.
+    /// Ends a connection from this side: its member leaves, and its sink gets the reason behind what waits.
     fn close(&mut self, member: MemberKey, reason: CloseReason) {
         self.flush_own(member);
         if let Some(peer) = self.peers.get_mut(member.0).and_then(Option::take) {
             self.peer_count -= 1;
             // Who was too slow, or was lost, may be back in a moment.
-            let keeps_place = [CloseReason::SLOW_CONSUMER, CloseReason::OVERTAKEN, CloseReason::IDLE].contains(&reason);
-            self.state.disconnect(peer.connection, keeps_place, &Timestamp::now(), &mut self.effects);
+            let keeps_place = [CloseReason::SlowConsumer, CloseReason::Overtaken, CloseReason::Idle].contains(&reason);
+            self.state.disconnect(peer.connection, keeps_place, Instant::now(), &mut self.effects);
             self.begin_close(peer.connection, peer.outbox, reason);
         }
     }
@@ -802,24 +732,24 @@ impl Hub {
     fn begin_close(&mut self, connection: ConnectionId, mut outbox: Outbox, reason: CloseReason) {
         outbox.send_close(reason);
         // Who was too slow is given time to come to the end of what the system holds for it, and read why.
-        let wait = if reason == CloseReason::SLOW_CONSUMER { SLOW_CLOSE_WAIT } else { CLOSE_WAIT };
+        let wait = if reason == CloseReason::SlowConsumer { SLOW_CLOSE_WAIT } else { CLOSE_WAIT };
         self.closing.insert(connection, Closing { outbox, until: Instant::now() + wait, ended: false });
         self.retry_at = None;
     }
 
-    fn remove_peer(&mut self, member: MemberKey, connection: ConnectionId, keeps_place: bool, now: &Timestamp) {
+    fn remove_peer(&mut self, member: MemberKey, connection: ConnectionId, keeps_place: bool) {
         if let Some(peer) = self.peers.get_mut(member.0)
             && peer.take().is_some()
         {
             self.peer_count -= 1;
         }
-        self.state.disconnect(connection, keeps_place, now, &mut self.effects);
+        self.state.disconnect(connection, keeps_place, Instant::now(), &mut self.effects);
     }
 
     fn close_all(&mut self) {
         self.stopping = Stopping::Closing;
         for index in 0..self.peers.len() {
-            self.close(MemberKey(index), CloseReason::GOING_AWAY);
+            self.close(MemberKey(index), CloseReason::GoingAway);
         }
         let until = Instant::now() + CLOSE_WAIT;
         for closing in self.closing.values_mut() {
@@ -835,6 +765,6 @@ impl Hub {
         self.metrics.rooms.set(self.state.room_count());
         self.metrics.outboxes_waiting.set(self.waiting.len());
         self.metrics.commands_queued.set(self.commands.len());
-        self.metrics.appends_pending.set(self.pending.len());
+        self.metrics.proposals_pending.set(self.pending.len());
     }
 }

@@ -1,71 +1,51 @@
-//! The way to one member's socket: what it took at once is gone, what it did not take waits here, bounded.
+//! The way to one member's sink: what the sink took at once is gone, what it did not take waits here, bounded.
 //!
 //! Whoever sends MUST:
-//! 1. be the hub's thread, the only one that writes to a socket after its handshake;
+//! 1. be the hub's thread, the only one that writes to a sink after the handshake;
 //! 2. hand over whole frames, so that between two calls the stream stands at the end of a frame of ours, or
 //!    inside one whose rest is the first thing that waits;
-//! 3. never wait: a full socket is a full outbox, and a full outbox is a slow consumer.
+//! 3. never wait: a full sink is a full outbox, and a full outbox is a slow consumer.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
-use std::net::{Shutdown, TcpStream};
-use std::ops::Range;
-use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+use crate::wire::{CloseReason, Encoding};
 
-use crate::ws::{CloseReason, close_frame, frame_end};
+use super::batch::Batch;
+use super::sink::{Broken, Chunk, Sink};
 
-const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
-/// Pieces that are handed to the system at once.
-const PIECES_PER_SEND: usize = 16;
 /// What a piece takes beside its bytes: its place here, with the room that a growing queue has to spare, and what
 /// the allocation adds. Many small frames would otherwise weigh more than the bound says.
 const PIECE_OVERHEAD_BYTES: usize = 160;
 
-/// Frames on their way to one socket.
+/// Frames on their way to one sink.
 #[derive(Debug)]
 pub struct Outbox {
-    socket: Arc<TcpStream>,
+    sink: Sink,
     waiting: VecDeque<Piece>,
     bytes: usize,
-    /// When the socket last took something, while something waits.
+    /// When the sink last took something, while something waits.
     progress_at: Option<Instant>,
-    /// Whether the socket has failed; its session will see it too, and end.
+    encoding: Encoding,
+    /// Whether the sink has failed; the session that reads from its other side will see it too, and end.
     broken: bool,
 }
 
-/// Whole frames, some bytes of which may have been sent. Members of a room share the bytes.
+/// Whole frames, some bytes of which may have been sent.
 #[derive(Debug)]
 struct Piece {
-    bytes: Arc<[u8]>,
-    unsent: Range<usize>,
-    /// Where in `bytes` this member's first frame begins.
+    unsent: Chunk,
+    /// Where in the chunk's bytes this member's first frame begins.
     begin: usize,
 }
 
-/// A batch of frames that many members get: the bytes are shared among those who can't take them at once.
-#[derive(Debug)]
-pub struct Batch<'a> {
-    bytes: &'a [u8],
-    shared: Option<Arc<[u8]>>,
-}
-
-impl<'a> Batch<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, shared: None }
-    }
-
-    fn shared(&mut self) -> Arc<[u8]> {
-        Arc::clone(self.shared.get_or_insert_with(|| Arc::from(self.bytes)))
-    }
-}
-
 impl Outbox {
-    pub fn new(socket: Arc<TcpStream>) -> Self {
-        Self { socket, waiting: VecDeque::new(), bytes: 0, progress_at: None, broken: false }
+    pub fn new(sink: Sink, encoding: Encoding) -> Self {
+        Self { sink, waiting: VecDeque::new(), bytes: 0, progress_at: None, encoding, broken: false }
+    }
+
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// The memory that what waits takes, in bytes.
@@ -77,44 +57,40 @@ impl Outbox {
         self.bytes == 0
     }
 
-    /// When the socket last took something, while something waits.
+    /// When the sink last took something, while something waits.
     pub fn progress_at(&self) -> Option<Instant> {
         self.progress_at
     }
 
-    /// Sends the batch from `begin`, the start of a frame; what the socket does not take waits.
+    /// Sends the batch from `begin`, the start of a frame; what the sink does not take waits.
     pub fn send(&mut self, batch: &mut Batch<'_>, begin: usize) {
-        if self.broken || begin >= batch.bytes.len() {
+        let end = batch.bytes().len();
+        if self.broken || begin >= end {
             return;
         }
         let mut sent = begin;
         if self.waiting.is_empty() {
-            match send(&*self.socket, &batch.bytes[begin..], FLAGS) {
-                Ok(count) if begin + count == batch.bytes.len() => return,
+            match self.sink.send(batch, begin) {
+                Ok(count) if begin + count == end => return,
                 Ok(count) => sent += count,
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_) => return self.fail(),
+                Err(Broken) => return self.fail(),
             }
             self.progress_at = Some(Instant::now());
         }
-        let bytes = batch.shared();
-        self.bytes += bytes.len() - sent;
-        self.waiting.push_back(Piece { unsent: sent..bytes.len(), bytes, begin });
+        self.bytes += end - sent;
+        self.waiting.push_back(Piece { unsent: Chunk::new(batch.shared(), sent..end), begin });
     }
 
-    /// Tries again with what waits, some pieces at a time, until the socket is full or nothing is left.
+    /// Tries again with what waits, some pieces at a time, until the sink is full or nothing is left.
     pub fn retry(&mut self) {
         while !self.waiting.is_empty() && !self.broken {
-            let pieces = self.waiting.iter().take(PIECES_PER_SEND);
-            let slices: Vec<_> = pieces.map(|piece| IoSlice::new(&piece.bytes[piece.unsent.clone()])).collect();
-            match sendmsg(&*self.socket, &slices, &mut SendAncillaryBuffer::default(), FLAGS) {
+            match self.sink.send_chunks(self.waiting.iter().map(|piece| &piece.unsent)) {
+                Ok(0) => return,
                 Ok(count) => {
                     self.progress_at = Some(Instant::now());
                     self.take(count);
                 }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                Err(_) => self.fail(),
+                Err(Broken) => self.fail(),
             }
         }
         self.progress_at = None;
@@ -126,7 +102,7 @@ impl Outbox {
             && let Some(piece) = self.waiting.front_mut()
         {
             let taken = count.min(piece.unsent.len());
-            piece.unsent.start += taken;
+            piece.unsent.advance(taken);
             count -= taken;
             if piece.unsent.is_empty() {
                 self.waiting.pop_front();
@@ -137,30 +113,30 @@ impl Outbox {
     /// Forgets all that waits but the rest of a frame that has begun.
     pub fn cut(&mut self) {
         self.waiting.truncate(1);
-        if let Some(piece) = self.waiting.front_mut() {
-            let begun = &piece.bytes[piece.begin..];
-            piece.unsent.end = piece.begin + frame_end(begun, piece.unsent.start - piece.begin);
-            self.bytes = piece.unsent.len();
-            if piece.unsent.is_empty() {
+        if let Some(Piece { unsent, begin }) = self.waiting.front_mut() {
+            unsent.cut(*begin, |bytes, position| self.encoding.frame_end(bytes, position));
+            self.bytes = unsent.len();
+            if unsent.is_empty() {
                 self.waiting.clear();
             }
         }
     }
 
-    /// Sends a close frame behind what waits.
+    /// Sends the reason behind what waits, if the encoding has words for it.
     pub fn send_close(&mut self, reason: CloseReason) {
-        self.send(&mut Batch::new(&close_frame(reason)), 0);
+        let mut bytes = Vec::new();
+        self.encoding.append_close(&mut bytes, reason);
+        self.send(&mut Batch::new(&bytes), 0);
     }
 
     /// Tells the peer that nothing more comes; it can still be heard.
-    pub fn end(&self) {
-        // Fails only where the peer has gone already.
-        let _ = self.socket.shutdown(Shutdown::Write);
+    pub fn end(&mut self) {
+        self.sink.end();
     }
 
     /// Ends both ways at once; the session that reads from this socket sees its end.
-    pub fn abandon(&self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
+    pub fn abandon(&mut self) {
+        self.sink.abandon();
     }
 
     fn fail(&mut self) {
@@ -174,30 +150,63 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::thread::{self, JoinHandle};
+
+    use crossbeam_channel::Receiver;
 
     use super::*;
-    use crate::ws::encode_text;
+    use crate::limits::CHANNEL_BYTES_MAX;
+    use crate::wire::websocket::close_frame;
 
-    fn pair() -> (Outbox, TcpStream) {
+    /// The other side of a sink.
+    enum Far {
+        Socket(TcpStream),
+        Channel(Receiver<Chunk>),
+    }
+
+    impl Far {
+        /// Reads to the end, in a thread of its own.
+        fn read(self) -> JoinHandle<Vec<u8>> {
+            thread::spawn(move || {
+                let mut got = Vec::new();
+                match self {
+                    Self::Socket(mut socket) => drop(socket.read_to_end(&mut got).unwrap()),
+                    Self::Channel(chunks) => chunks.iter().for_each(|chunk| got.extend_from_slice(&chunk)),
+                }
+                got
+            })
+        }
+    }
+
+    fn pair() -> (Sink, Far) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (near, _) = listener.accept().unwrap();
-        (Outbox::new(Arc::new(near)), far)
+        (Sink::Socket(Arc::new(near)), Far::Socket(far))
     }
 
-    /// Some frames of many sizes, numbered by their first byte.
-    fn frames(count: usize) -> Vec<u8> {
+    /// An outbox for each kind of sink and each encoding.
+    fn outboxes() -> impl Iterator<Item = (Outbox, Far)> {
+        Encoding::ALL.into_iter().flat_map(|encoding| {
+            let (channel, chunks) = Sink::channel();
+            [pair(), (channel, Far::Channel(chunks))].map(|(sink, far)| (Outbox::new(sink, encoding), far))
+        })
+    }
+
+    /// Some frames of many sizes, which differ by their first bytes.
+    fn frames(encoding: Encoding, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         for number in 0..count {
-            encode_text(&mut bytes, &vec![number as u8; 20_000 + 7 * number]);
+            encoding.append_frame(&mut bytes, format!("{number:0>0$}", 20_000 + 7 * number).as_bytes());
         }
         bytes
     }
 
-    /// Fills the socket until something waits; gives all that was handed over.
+    /// Fills the sink until something waits; gives all that was handed over.
     fn fill(outbox: &mut Outbox) -> Vec<u8> {
-        let bytes = frames(50);
+        let bytes = frames(outbox.encoding(), 50);
         let mut all = Vec::new();
         // With more than the rest of a frame.
         while outbox.weight() < bytes.len() {
@@ -207,73 +216,109 @@ mod tests {
         all
     }
 
-    #[test]
-    fn a_late_member_gets_a_batch_from_its_own_beginning() {
-        let (mut outbox, mut far) = pair();
-        outbox.send(&mut Batch::new(b"oldnew"), 3);
-        outbox.send(&mut Batch::new(b"old"), 3);
-        outbox.end();
-        let mut got = Vec::new();
-        far.read_to_end(&mut got).unwrap();
-        assert_eq!(got, b"new");
+    fn empty(outbox: &mut Outbox) {
+        while !outbox.is_empty() {
+            outbox.retry();
+            thread::yield_now();
+        }
     }
 
     #[test]
-    fn what_a_full_socket_does_not_take_comes_later_and_whole() {
-        let (mut outbox, mut far) = pair();
-        let mut all = fill(&mut outbox);
-        let more = frames(3);
-        outbox.send(&mut Batch::new(&more), 0);
-        all.extend_from_slice(&more);
-        assert!(outbox.weight() >= more.len() && outbox.progress_at().is_some());
-        let reader = std::thread::spawn(move || {
-            let mut got = Vec::new();
-            far.read_to_end(&mut got).unwrap();
-            got
-        });
-        while !outbox.is_empty() {
-            outbox.retry();
-            std::thread::yield_now();
+    fn a_late_member_gets_a_batch_from_its_own_beginning() {
+        for (mut outbox, far) in outboxes() {
+            outbox.send(&mut Batch::new(b"oldnew"), 3);
+            outbox.send(&mut Batch::new(b"old"), 3);
+            outbox.end();
+            assert_eq!(far.read().join().unwrap(), b"new");
         }
-        assert_eq!(outbox.progress_at(), None);
-        outbox.end();
-        assert!(reader.join().unwrap() == all, "the bytes differ");
+    }
+
+    #[test]
+    fn what_a_full_sink_does_not_take_comes_later_and_whole() {
+        for (mut outbox, far) in outboxes() {
+            let mut all = fill(&mut outbox);
+            let more = frames(outbox.encoding(), 3);
+            outbox.send(&mut Batch::new(&more), 0);
+            all.extend_from_slice(&more);
+            assert!(outbox.weight() >= more.len() && outbox.progress_at().is_some());
+            let reader = far.read();
+            empty(&mut outbox);
+            outbox.retry();
+            assert_eq!(outbox.progress_at(), None);
+            outbox.end();
+            assert!(reader.join().unwrap() == all, "the bytes differ");
+        }
     }
 
     #[test]
     fn a_cut_leaves_whole_frames_and_then_the_close() {
-        let (mut outbox, mut far) = pair();
-        let all = fill(&mut outbox);
-        let waited = outbox.weight();
-        outbox.cut();
-        assert!(outbox.weight() < waited && outbox.weight() <= 21_000);
-        outbox.send_close(CloseReason::SLOW_CONSUMER);
-        let reader = std::thread::spawn(move || {
-            let mut got = Vec::new();
-            far.read_to_end(&mut got).unwrap();
-            got
-        });
-        while !outbox.is_empty() {
-            outbox.retry();
-            std::thread::yield_now();
+        for (mut outbox, far) in outboxes() {
+            let encoding = outbox.encoding();
+            let all = fill(&mut outbox);
+            let waited = outbox.weight();
+            outbox.cut();
+            assert!(outbox.weight() < waited && outbox.weight() <= 21_000);
+            outbox.send_close(CloseReason::SlowConsumer);
+            let reader = far.read();
+            empty(&mut outbox);
+            outbox.end();
+            let got = reader.join().unwrap();
+            let close = match encoding {
+                Encoding::Json => close_frame(CloseReason::SlowConsumer),
+                Encoding::Ndjson => Vec::new(),
+            };
+            let frames = got.strip_suffix(close.as_slice()).expect("the close frame is last");
+            assert!(all.starts_with(frames));
+            assert_eq!(encoding.frame_end(&all, frames.len()), frames.len(), "cut inside a frame");
         }
-        outbox.end();
-        let got = reader.join().unwrap();
-        let close = close_frame(CloseReason::SLOW_CONSUMER);
-        let frames = got.strip_suffix(close.as_slice()).expect("the close frame is last");
-        assert!(all.starts_with(frames));
-        assert_eq!(frame_end(&all, frames.len()), frames.len(), "cut inside a frame");
+    }
+
+    #[test]
+    fn a_cut_of_a_late_member_counts_from_its_first_frame() {
+        for (mut outbox, far) in outboxes() {
+            let encoding = outbox.encoding();
+            let bytes = frames(encoding, 500);
+            // What is before it would be read as another length.
+            let late = [b"no frame at all", &bytes[..]].concat();
+            outbox.send(&mut Batch::new(&late), 15);
+            // A channel takes all of the first batch, or nothing.
+            outbox.send(&mut Batch::new(&late), 15);
+            assert!(!outbox.is_empty());
+            outbox.cut();
+            assert!(outbox.weight() <= 24_000);
+            let reader = far.read();
+            empty(&mut outbox);
+            outbox.end();
+            let got = reader.join().unwrap();
+            let all = [&bytes[..], &bytes[..]].concat();
+            assert!(all.starts_with(&got));
+            assert_eq!(encoding.frame_end(&all, got.len()), got.len(), "cut inside a frame");
+        }
+    }
+
+    #[test]
+    fn what_a_channel_holds_is_bounded() {
+        let (sink, received) = Sink::channel();
+        let mut outbox = Outbox::new(sink, Encoding::Ndjson);
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        for _ in 0..100 {
+            outbox.send(&mut Batch::new(&line), 0);
+        }
+        assert_eq!(received.len(), CHANNEL_BYTES_MAX / line.len());
+        assert_eq!(outbox.bytes, 100 * line.len() - received.len() * line.len());
+        assert_eq!(outbox.weight(), outbox.bytes + (100 - received.len()) * PIECE_OVERHEAD_BYTES);
     }
 
     #[test]
     fn a_peer_that_is_gone_costs_nothing() {
-        let (mut outbox, far) = pair();
-        drop(far);
-        let bytes = frames(50);
-        for _ in 0..100 {
-            outbox.send(&mut Batch::new(&bytes), 0);
-            outbox.retry();
+        for (mut outbox, far) in outboxes() {
+            drop(far);
+            let bytes = frames(outbox.encoding(), 50);
+            for _ in 0..100 {
+                outbox.send(&mut Batch::new(&bytes), 0);
+                outbox.retry();
+            }
+            assert!(outbox.is_empty() && outbox.progress_at().is_none());
         }
-        assert!(outbox.is_empty() && outbox.progress_at().is_none());
     }
 }

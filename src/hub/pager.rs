@@ -7,10 +7,11 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::limits::{PAGE_BYTES_MAX, PAGE_FRAMES_MAX, STORE_STACK_BYTES};
-use crate::store::{Reader, Side, Stored};
-use crate::threads::{Vital, yield_to_the_hub};
+use crate::store::entry::Stored;
+use crate::store::{Kinds, Reader, Side};
+use crate::threads::{AbortOnPanic, lower_priority};
 
-use super::state::Fetch;
+use super::state::{Fetch, Span};
 
 /// How much less urgent this thread is than the hub: who was away waits for those who are there.
 const NICE: i32 = 15;
@@ -32,8 +33,8 @@ impl Pager {
         let (answers, pages) = unbounded();
         let builder = thread::Builder::new().name("pager".into()).stack_size(STORE_STACK_BYTES);
         let thread = builder.spawn(move || {
-            let _vital = Vital("pager");
-            yield_to_the_hub(NICE);
+            let _abort = AbortOnPanic("pager");
+            lower_priority(NICE);
             run(&reader, &asked, &answers);
         })?;
         Ok((Self { fetches, pages }, thread))
@@ -48,7 +49,12 @@ impl Pager {
 
 fn run(reader: &Reader, asked: &Receiver<Fetch>, answers: &Sender<(Fetch, Option<Vec<Stored>>)>) {
     for fetch in asked {
-        let page = reader.page(&fetch.room, Side::After(fetch.after), PAGE_FRAMES_MAX, None);
+        let (side, kinds, limit) = match fetch.span {
+            Span::Latest { count, until } => (Side::Before(until.next()), Kinds::Messages, count),
+            Span::Messages { after, .. } => (Side::After(after), Kinds::Messages, PAGE_FRAMES_MAX),
+            Span::All { after } => (Side::After(after), Kinds::All, PAGE_FRAMES_MAX),
+        };
+        let page = reader.view(|view| view.page(&fetch.room, side, kinds, limit, None));
         let page = page.map(fitting).inspect_err(|error| log::error!("{error}")).ok();
         if answers.send((fetch, page)).is_err() {
             return;

@@ -1,59 +1,175 @@
 //! A room as the hub knows it: who is in it, who is on the way in, and its latest frames.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::limits::{HISTORY_MAX, RING_BYTES_MAX};
-use crate::model::{RoomId, Seq};
-use crate::protocol::Replay;
-use crate::store::{Past, Stored};
+use crate::limits::{HISTORY_MAX, MISSED_MAX, RING_BYTES_MAX};
+use crate::model::{Person, RoomId, Seq};
+use crate::store::entry::{Past, Stored};
 
-use super::state::MemberKey;
+use super::presence::Changes;
+use super::roster::{MemberSet, Roster};
+use super::state::{MemberKey, PresenceTimer};
 
 /// A room with members, or with somebody on the way in.
 #[derive(Debug)]
 pub struct Room {
     pub id: RoomId,
-    pub members: Vec<MemberKey>,
+    pub members: MemberSet,
     /// Members that are still being sent what was said before, and do not get what is said yet.
-    pub catching_up: Vec<MemberKey>,
-    /// How many people are here, each counted once however many connections they have.
-    pub people: usize,
+    pub catching_up: MemberSet,
+    /// The users of both.
+    pub people: Roster,
+    /// People of whom a room with many people has not been told yet.
+    pub changes: Changes,
+    /// When it is told of them.
+    pub presence: PresenceTimer,
+    /// What the members in `catching_up` have not been sent of comings and goings.
+    pub missed: Missed,
     /// Joins that are with the store. While there is one the room stays, as it is what they come back to.
     pub joining: usize,
     /// Known once the first join has come back from the store.
     past: Option<Ring>,
 }
 
-/// The latest frames, so that a join asks nobody. Shares its bytes with the store.
+/// The latest messages, and the latest events, so that a join asks nobody. Shares its bytes with the store.
 #[derive(Debug)]
 struct Ring {
     head: Seq,
-    frames: VecDeque<Stored>,
+    /// Texts and announcements, oldest first.
+    messages: VecDeque<Stored>,
+    /// What has happened to messages, oldest first.
+    events: VecDeque<Stored>,
+    /// All messages from this place on are in the ring.
+    messages_from: Seq,
+    /// All frames from this place on are in the ring; not below `messages_from`.
+    frames_from: Seq,
     bytes: usize,
+    event_bytes: usize,
 }
 
 /// What a frame takes beside its JSON, about.
 const FRAME_OVERHEAD_BYTES: usize = 128;
 
+fn cost(stored: &Stored) -> usize {
+    stored.json.len() + FRAME_OVERHEAD_BYTES
+}
+
 impl Ring {
     fn push(&mut self, stored: Stored) {
-        self.bytes += stored.json.len() + FRAME_OVERHEAD_BYTES;
-        self.frames.push_back(stored);
-        while self.frames.len() > HISTORY_MAX || (self.bytes > RING_BYTES_MAX && self.frames.len() > 1) {
-            self.pop();
+        self.bytes += cost(&stored);
+        if stored.is_event {
+            self.event_bytes += cost(&stored);
+            self.events.push_back(stored);
+        } else {
+            self.messages.push_back(stored);
+            if self.messages.len() > HISTORY_MAX {
+                self.pop_message();
+            }
+        }
+        while self.bytes > RING_BYTES_MAX && self.messages.len() + self.events.len() > 1 {
+            let event_first = match (self.messages.front(), self.events.front()) {
+                (Some(message), Some(event)) => event.seq < message.seq,
+                (message, _) => message.is_none(),
+            };
+            // Many events are no reason to forget the messages.
+            if event_first || self.event_bytes > RING_BYTES_MAX / 2 {
+                self.pop_event();
+            } else {
+                self.pop_message();
+            }
         }
     }
 
-    fn pop(&mut self) {
-        if let Some(oldest) = self.frames.pop_front() {
-            self.bytes -= oldest.json.len() + FRAME_OVERHEAD_BYTES;
+    fn pop_message(&mut self) {
+        if let Some(oldest) = self.messages.pop_front() {
+            self.bytes -= cost(&oldest);
+            self.messages_from = oldest.seq.next();
+            self.frames_from = self.frames_from.max(oldest.seq.next());
         }
+        // An event is of use only where all behind it is at hand.
+        while self.events.front().is_some_and(|oldest| oldest.seq < self.frames_from) {
+            self.pop_event();
+        }
+    }
+
+    fn pop_event(&mut self) {
+        if let Some(oldest) = self.events.pop_front() {
+            self.bytes -= cost(&oldest);
+            self.event_bytes -= cost(&oldest);
+            self.frames_from = self.frames_from.max(oldest.seq.next());
+        }
+    }
+}
+
+/// The comings and goings that members have missed that are catching up, each with its place.
+#[derive(Debug, Default)]
+pub struct Missed {
+    frames: VecDeque<MissedFrame>,
+    /// The number of the first of them. Numbers are never used again.
+    first: u64,
+}
+
+/// A frame that is not stored.
+#[derive(Debug)]
+pub struct MissedFrame {
+    /// The last place that was taken when it was sent.
+    pub after: Seq,
+    pub json: Arc<[u8]>,
+    pub change: MissedChange,
+}
+
+/// What such a frame says.
+#[derive(Debug)]
+pub enum MissedChange {
+    Joined(Arc<Person>),
+    Left(Arc<Person>),
+    /// A `presence`.
+    Crowd,
+}
+
+impl Missed {
+    /// The number of the first that is remembered.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The number of the next that comes.
+    pub fn end(&self) -> u64 {
+        self.first + self.frames.len() as u64
+    }
+
+    pub fn get(&self, number: u64) -> Option<&MissedFrame> {
+        self.frames.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    fn push(&mut self, frame: MissedFrame) {
+        self.frames.push_back(frame);
+        if self.frames.len() > MISSED_MAX {
+            self.frames.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.first = self.end();
+        self.frames = VecDeque::new();
     }
 }
 
 impl Room {
     pub fn new(id: RoomId) -> Self {
-        Self { id, members: Vec::new(), catching_up: Vec::new(), people: 0, joining: 0, past: None }
+        Self {
+            id,
+            members: MemberSet::default(),
+            catching_up: MemberSet::default(),
+            people: Roster::default(),
+            changes: Changes::default(),
+            presence: PresenceTimer::default(),
+            missed: Missed::default(),
+            joining: 0,
+            past: None,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -62,7 +178,7 @@ impl Room {
 
     /// Who is here.
     pub fn everybody(&self) -> impl Iterator<Item = MemberKey> {
-        self.members.iter().chain(&self.catching_up).copied()
+        self.members.as_slice().iter().chain(self.catching_up.as_slice()).copied()
     }
 
     pub fn knows_its_past(&self) -> bool {
@@ -72,9 +188,35 @@ impl Room {
     /// Takes what the store says, unless it is known already: then this room has seen more than that.
     pub fn learn(&mut self, past: Past) {
         if self.past.is_none() {
-            let mut ring = Ring { head: past.head, frames: VecDeque::new(), bytes: 0 };
-            past.frames.into_iter().for_each(|stored| ring.push(stored));
+            let Past { head, frames, is_whole } = past;
+            let frames_from = frames.first().map_or(head.next(), |first| first.seq);
+            let mut ring = Ring {
+                head,
+                messages: VecDeque::new(),
+                events: VecDeque::new(),
+                messages_from: if is_whole { Seq(1) } else { frames_from },
+                frames_from,
+                bytes: 0,
+                event_bytes: 0,
+            };
+            frames.into_iter().for_each(|stored| ring.push(stored));
             self.past = Some(ring);
+        }
+    }
+
+    /// A member has caught up, or gone.
+    pub fn end_catching_up(&mut self, member: MemberKey) {
+        self.catching_up.remove(member);
+        if self.catching_up.is_empty() {
+            self.missed.clear();
+        }
+    }
+
+    /// Remembers a frame that is not stored for the members that are catching up.
+    pub fn note_missed(&mut self, json: &Arc<[u8]>, change: MissedChange) {
+        if !self.catching_up.is_empty() {
+            let after = self.head();
+            self.missed.push(MissedFrame { after, json: Arc::clone(json), change });
         }
     }
 
@@ -83,21 +225,26 @@ impl Room {
         self.past.as_ref().map_or(0, |ring| ring.bytes)
     }
 
-    /// Forgets the frames from before a moment (milliseconds since 1970): they are kept no longer.
-    pub fn forget_before(&mut self, since_ms: u64) {
-        if let Some(ring) = &mut self.past {
-            while ring.frames.front().is_some_and(|oldest| oldest.id.unix_ms() < since_ms) {
-                ring.pop();
-            }
+    /// Forgets the frames up to a place: they are kept no longer.
+    pub fn forget(&mut self, up_to: Seq) {
+        let Some(ring) = &mut self.past else { return };
+        let is_forgotten = |oldest: Option<&Stored>| oldest.is_some_and(|oldest| oldest.seq <= up_to);
+        // The store has them no longer, so that the messages that are left are still all there are.
+        let messages_from = ring.messages_from;
+        while is_forgotten(ring.messages.front()) {
+            ring.pop_message();
+        }
+        ring.messages_from = messages_from;
+        while is_forgotten(ring.events.front()) {
+            ring.pop_event();
         }
     }
 
     /// Forgets the older half of the frames that are at hand; the store has them.
     pub fn halve_ring(&mut self) {
         if let Some(ring) = &mut self.past {
-            for _ in 0..ring.frames.len().div_ceil(2) {
-                ring.pop();
-            }
+            (0..ring.messages.len().div_ceil(2)).for_each(|_| ring.pop_message());
+            (0..ring.events.len().div_ceil(2)).for_each(|_| ring.pop_event());
         }
     }
 
@@ -115,38 +262,46 @@ impl Room {
         }
     }
 
-    /// Puts a frame in the place of what it was, where that is at hand.
+    /// Puts a message in the place of what it was, where that is at hand.
     pub fn replace(&mut self, stored: Stored) {
         if let Some(ring) = &mut self.past
-            && let Some(frame) = ring.frames.iter_mut().find(|frame| frame.id == stored.id)
+            && let Some(message) = ring.messages.iter_mut().find(|message| message.id == stored.id)
         {
-            ring.bytes = ring.bytes + stored.json.len() - frame.json.len();
-            *frame = stored;
+            ring.bytes = ring.bytes + stored.json.len() - message.json.len();
+            *message = stored;
         }
     }
 
-    /// From behind which place somebody who joins now is sent what was said, and whether that begins behind a gap.
-    /// `seen` is the place of the frame that they saw last, as the store knows it.
-    pub fn replay_from(&self, wanted: Replay, seen: Option<Seq>) -> (Seq, bool) {
-        let latest = Seq(self.head().0.saturating_sub(wanted.history as u64));
-        match (wanted.after, seen) {
-            (None, _) => (latest, false),
-            (Some(_), Some(seen)) => (seen, false),
-            (Some(_), None) => (latest, true),
-        }
+    /// The latest messages, so many of them or all that are kept, if they are at hand.
+    pub fn latest(&self, count: usize) -> Option<impl Iterator<Item = &Stored>> {
+        let has_all = self.has(|ring| ring.messages.len() >= count || ring.messages_from <= Seq(1));
+        has_all.then(|| {
+            let rings = self.past.iter();
+            rings.flat_map(move |ring| ring.messages.range(ring.messages.len().saturating_sub(count)..))
+        })
+    }
+
+    /// The messages behind a place, if all of them are at hand.
+    pub fn messages_after(&self, place: Seq) -> Option<impl Iterator<Item = &Stored>> {
+        let messages = self.past.iter().flat_map(|ring| &ring.messages);
+        let has_all = self.has(|ring| ring.messages_from <= place.next());
+        has_all.then(|| messages.skip_while(move |message| message.seq <= place))
     }
 
     /// The frames behind a place, if all of them are at hand.
-    pub fn frames_after(&self, place: Seq) -> Option<impl Iterator<Item = &Stored>> {
-        let missing = match self.frames().next() {
-            Some(first) => place.next() < first.seq,
-            None => place < self.head(),
-        };
-        (!missing).then(|| self.frames().skip_while(move |frame| frame.seq <= place))
+    pub fn frames_after(&self, place: Seq) -> Option<Vec<&Stored>> {
+        if !self.has(|ring| ring.frames_from <= place.next()) {
+            return None;
+        }
+        let frames = self.past.iter().flat_map(|ring| ring.messages.iter().chain(&ring.events));
+        let mut frames: Vec<_> = frames.filter(|frame| frame.seq > place).collect();
+        frames.sort_by_key(|frame| frame.seq);
+        Some(frames)
     }
 
-    fn frames(&self) -> impl Iterator<Item = &Stored> {
-        self.past.iter().flat_map(|ring| &ring.frames)
+    /// Whether the ring has something. A room whose past could not be read goes on from where it is.
+    fn has(&self, is_at_hand: impl FnOnce(&Ring) -> bool) -> bool {
+        self.past.as_ref().is_none_or(is_at_hand)
     }
 }
 
@@ -154,88 +309,134 @@ impl Room {
 mod tests {
     use super::*;
     use crate::model::FrameId;
-    use crate::protocol::After;
 
     fn stored(seq: u64) -> Stored {
-        Stored { id: FrameId(uuid::Uuid::from_u128(u128::from(seq))), seq: Seq(seq), json: Vec::new().into() }
+        let id = FrameId(uuid::Uuid::from_u128(u128::from(seq)));
+        Stored { id, seq: Seq(seq), is_event: false, json: Vec::new().into() }
     }
 
-    fn replayed(room: &Room, history: usize, after: Option<After>, seen: Option<u64>) -> (Option<Vec<u64>>, bool) {
-        let (from, reset) = room.replay_from(Replay { history, after }, seen.map(Seq));
-        (room.frames_after(from).map(|frames| frames.map(|frame| frame.seq.0).collect()), reset)
+    fn event(seq: u64) -> Stored {
+        Stored { is_event: true, ..stored(seq) }
+    }
+
+    fn room(head: u64, frames: Vec<Stored>, is_whole: bool) -> Room {
+        let mut room = Room::new(RoomId::parse("tea").unwrap());
+        room.learn(Past { head: Seq(head), frames, is_whole });
+        room
+    }
+
+    fn latest(room: &Room, count: usize) -> Option<Vec<u64>> {
+        room.latest(count).map(|frames| frames.map(|frame| frame.seq.0).collect())
+    }
+
+    fn behind(room: &Room, seq: u64) -> Option<Vec<u64>> {
+        room.frames_after(Seq(seq)).map(|frames| frames.iter().map(|frame| frame.seq.0).collect())
     }
 
     #[test]
     fn a_join_gets_the_latest_or_all_since_what_it_saw() {
-        let mut room = Room::new(RoomId::parse("tea").unwrap());
-        room.learn(Past { head: Seq(7), frames: vec![stored(6), stored(7)] });
+        let mut room = room(7, vec![stored(6), stored(7)], false);
         room.push(stored(8));
-        room.learn(Past { head: Seq(7), frames: Vec::new() });
+        room.learn(Past { head: Seq(7), frames: Vec::new(), is_whole: true });
         assert_eq!(room.head(), Seq(8));
-        let id = Some(After::Id(stored(1).id));
-        for (history, after, seen, replay, reset) in [
-            (2, None, None, Some(vec![7, 8]), false),
-            (0, None, None, Some(vec![]), false),
-            (9, None, None, None, false),
-            (1, id, Some(6), Some(vec![7, 8]), false),
-            (1, id, Some(8), Some(vec![]), false),
-            (1, id, Some(5), Some(vec![6, 7, 8]), false),
-            (1, id, Some(4), None, false),
-            (1, id, None, Some(vec![8]), true),
-            (3, Some(After::Unknown), None, Some(vec![6, 7, 8]), true),
-        ] {
-            assert_eq!(replayed(&room, history, after, seen), (replay, reset), "{history} {after:?} {seen:?}");
+        for (count, replay) in
+            [(2, Some(vec![7, 8])), (0, Some(vec![])), (3, Some(vec![6, 7, 8])), (4, None), (200, None)]
+        {
+            assert_eq!(latest(&room, count), replay, "{count}");
         }
+        for (seen, replay) in [(8, Some(vec![])), (6, Some(vec![7, 8])), (5, Some(vec![6, 7, 8])), (4, None)] {
+            assert_eq!(behind(&room, seen), replay, "{seen}");
+        }
+    }
+
+    #[test]
+    fn the_latest_are_messages_and_what_follows_is_everything() {
+        let frames = vec![stored(4), event(5), event(6), stored(7), event(8)];
+        let mut room = room(8, frames, false);
+        room.push(event(9));
+        assert_eq!(latest(&room, 2), Some(vec![4, 7]));
+        assert_eq!(latest(&room, 3), None);
+        assert_eq!(behind(&room, 3), Some(vec![4, 5, 6, 7, 8, 9]));
+        assert_eq!(behind(&room, 8), Some(vec![9]));
+        let after =
+            |seq| room.messages_after(Seq(seq)).map(|frames| frames.map(|frame| frame.seq.0).collect::<Vec<_>>());
+        assert_eq!((after(2), after(3), after(4)), (None, Some(vec![4, 7]), Some(vec![7])));
+    }
+
+    #[test]
+    fn all_that_is_kept_is_as_good_as_what_was_asked_for() {
+        let mut room = room(7, vec![event(5), stored(6), event(7)], true);
+        assert_eq!(latest(&room, 200), Some(vec![6]));
+        assert_eq!((behind(&room, 4), behind(&room, 3)), (Some(vec![5, 6, 7]), None));
+        (8..=8 + HISTORY_MAX as u64).for_each(|seq| room.push(stored(seq)));
+        assert_eq!(latest(&room, HISTORY_MAX).map(|frames| frames.len()), Some(HISTORY_MAX));
+        assert_eq!((behind(&room, 7), behind(&room, 8).map(|frames| frames.len())), (None, Some(HISTORY_MAX)));
+    }
+
+    #[test]
+    fn many_events_leave_the_messages_at_hand() {
+        let mut room = room(0, Vec::new(), true);
+        (1..=50).for_each(|seq| room.push(Stored { json: vec![b'x'; 1_000].into(), ..stored(seq) }));
+        (51..=5_000).for_each(|seq| room.push(Stored { json: vec![b'x'; 300].into(), ..event(seq) }));
+        assert!(room.ring_bytes() <= RING_BYTES_MAX);
+        assert_eq!(latest(&room, 50).map(|frames| frames.len()), Some(50));
+        assert_eq!(behind(&room, 4_900), Some((4_901..=5_000).collect()));
+        assert_eq!(behind(&room, 60), None);
+        while room.ring_bytes() > 0 {
+            room.halve_ring();
+        }
+        assert_eq!((latest(&room, 1), behind(&room, 4_999), behind(&room, 5_000)), (None, None, Some(vec![])));
+    }
+
+    #[test]
+    fn a_room_whose_past_could_not_be_read_goes_on() {
+        let room = Room::new(RoomId::parse("tea").unwrap());
+        assert_eq!((latest(&room, 5), behind(&room, 7), room.head()), (Some(vec![]), Some(vec![]), Seq(0)));
+        assert!(room.messages_after(Seq(0)).is_some());
     }
 
     #[test]
     fn what_is_not_at_hand_is_asked_of_the_store() {
-        let mut room = Room::new(RoomId::parse("tea").unwrap());
-        room.learn(Past { head: Seq(7), frames: Vec::new() });
-        assert_eq!(replayed(&room, 5, None, None), (None, false));
-        assert_eq!(replayed(&room, 0, None, None), (Some(vec![]), false));
+        let room = room(7, Vec::new(), false);
+        assert_eq!((latest(&room, 5), latest(&room, 0)), (None, Some(vec![])));
+        assert_eq!((behind(&room, 6), behind(&room, 7)), (None, Some(vec![])));
     }
 
     #[test]
     fn large_frames_are_fewer() {
-        let mut room = Room::new(RoomId::parse("tea").unwrap());
-        room.learn(Past::default());
+        let mut room = room(0, Vec::new(), true);
         for seq in 1..=20 {
             room.push(Stored { json: vec![b'x'; 50_000].into(), ..stored(seq) });
         }
         assert!(room.ring_bytes() <= RING_BYTES_MAX && room.ring_bytes() > RING_BYTES_MAX / 2);
-        assert_eq!(replayed(&room, 3, None, None), (Some(vec![18, 19, 20]), false));
-        assert_eq!(replayed(&room, 20, None, None).0.map(|frames| frames.len()), None, "the store has the others");
+        assert_eq!(latest(&room, 3), Some(vec![18, 19, 20]));
+        assert_eq!(latest(&room, 20), None, "the store has the others");
         while room.ring_bytes() > 0 {
             room.halve_ring();
         }
         assert_eq!(room.head(), Seq(20));
-        assert_eq!(replayed(&room, 1, None, None), (None, false));
+        assert_eq!(latest(&room, 1), None);
     }
 
     #[test]
-    fn what_is_too_old_is_not_at_hand() {
-        let mut room = Room::new(RoomId::parse("tea").unwrap());
-        room.learn(Past::default());
-        for seq in 1..=4 {
-            let id = FrameId(uuid::Uuid::from_u128(u128::from(seq * 1_000) << 80));
-            room.push(Stored { id, ..stored(seq) });
-        }
-        room.forget_before(3_000);
-        assert_eq!(replayed(&room, 2, None, None), (Some(vec![3, 4]), false));
-        assert_eq!(replayed(&room, 3, None, None), (None, false));
-        room.forget_before(9_000);
+    fn forgotten_frames_are_not_at_hand() {
+        let mut room = room(0, Vec::new(), true);
+        (1..=4).for_each(|seq| room.push(stored(seq)));
+        room.forget(Seq(2));
+        assert_eq!((latest(&room, 2), latest(&room, 3)), (Some(vec![3, 4]), Some(vec![3, 4])));
+        assert_eq!((behind(&room, 2), behind(&room, 1)), (Some(vec![3, 4]), None));
+        room.forget(Seq(9));
         assert_eq!((room.head(), room.ring_bytes()), (Seq(4), 0));
+        assert_eq!((latest(&room, 9), behind(&room, 3)), (Some(vec![]), None));
     }
 
     #[test]
     fn the_ring_is_bounded() {
-        let mut room = Room::new(RoomId::parse("tea").unwrap());
-        room.learn(Past::default());
+        let mut room = room(0, Vec::new(), true);
         for seq in 1..=HISTORY_MAX as u64 + 10 {
             room.push(stored(seq));
         }
-        let frames = replayed(&room, HISTORY_MAX, None, None).0.unwrap();
+        let frames = latest(&room, HISTORY_MAX).unwrap();
         assert_eq!((frames.len(), frames[0]), (HISTORY_MAX, 11));
     }
 }

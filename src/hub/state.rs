@@ -4,37 +4,44 @@
 //! order of effects is the order in which they must be seen: a member gets what is broadcast to a room
 //! between its `Enter` and its `Exit`.
 
-mod orders;
+mod catch_up;
+mod events;
+mod presence;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
+use uuid::Uuid;
 
-use crate::auth::permission::Action;
-use crate::config::Keep;
+use crate::auth::name::Looks;
+use crate::auth::permission::{Action, Target};
 use crate::ids::FrameIds;
-use crate::limits::{
-    Limits, MEMBERS_LISTED_MAX, MISSED_MAX, REPLAY_AT_ONCE_BYTES, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX,
-};
-use crate::model::{ConnectionId, Nonce, Person, RoomId, Seq, Timestamp, UserId};
+use crate::limits::{Limits, MEMBERS_LISTED_MAX, REPLAY_AT_ONCE_BYTES, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX};
+use crate::model::reason::{Reason, Rejection};
+use crate::model::{ConnectionId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{
-    Body, ClientFrame, ErrorCode, Failure, Frame, FrameType, LimitsShown, Measure, Own, Rejected, Replay, Welcome,
+    AdminAction, Body, ClientFrame, Failure, Frame, FrameType, LimitsShown, Own, Rejected, Replay, Welcome,
 };
 use crate::role::Role;
-use crate::store::accounts::SessionKey;
-use crate::store::{Append, Appended, NewGuest, NewMessage, Stored, Ticket};
+use crate::store::PolicySnapshot;
+use crate::store::change::{Change, Restrict};
+use crate::store::entry::{
+    Applied, By, CommandReply, Entry, Join, NewMessage, Outcome, Principal, Proposal, ReplyTo, Stored,
+};
+use crate::store::log::clock::Moment;
+use crate::wire::CloseReason;
 
-use super::order::Standpoint;
+use super::handle::{Answer, Presence, RoomPresence, Said};
 use super::room::Room;
-use super::rules::{Rules, rejected};
-use super::{Known, Newcomer, Roll, RoomDetail, RoomSummary};
+
+use catch_up::CatchUp;
+pub use catch_up::{Fetch, Overtaken, Span};
+pub use presence::PresenceTimer;
 
 /// A member's place in the hub's tables, its own until its last `leave` is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberKey(pub usize);
 
 /// A room's place in the hub's tables, its own while it has members.
@@ -44,8 +51,8 @@ pub struct RoomKey(pub usize);
 /// What is to be done. Frames are JSON, encoded once for whoever gets them.
 #[derive(Debug)]
 pub enum Effect {
-    /// Ask the store for a place.
-    Append(Append),
+    /// Have an entry applied.
+    Propose(Proposal),
     /// A frame for one member alone.
     Send { to: MemberKey, json: Arc<[u8]> },
     /// A frame for everybody in a room.
@@ -58,54 +65,10 @@ pub enum Effect {
     RoomGone { room: RoomKey },
     /// Read what was said behind a place, for a member that is catching up, when it has taken what it was sent.
     Fetch(Fetch),
-    /// Have a measure carried out, elsewhere.
-    Errand(Errand),
-    /// Answer a request over HTTP.
-    Answer { request: u64, outcome: Outcome },
-}
-
-/// Something that an admin wants done to keep order, with whom to tell what became of it.
-#[derive(Debug, Clone)]
-pub struct Errand {
-    /// By which connection.
-    pub connection: ConnectionId,
-    /// Who asks.
-    pub by: Arc<Person>,
-    /// By which session they are known.
-    pub session: Option<SessionKey>,
-    /// In which room.
-    pub room: RoomId,
-    /// The client's own mark on it.
-    pub nonce: Option<Nonce>,
-    /// What.
-    pub measure: Box<Measure>,
-}
-
-/// A page that a member needs to catch up.
-#[derive(Debug, Clone)]
-pub struct Fetch {
-    /// For whom.
-    pub member: MemberKey,
-    /// Of which room.
-    pub room: RoomId,
-    /// From behind which place.
-    pub after: Seq,
-}
-
-/// What a member was catching up with is not kept any more, or can't be read: it would miss some of it without being
-/// told, so it is sent away, to come back and be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overtaken;
-
-/// What became of a message that came over HTTP.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It is stored; its frame.
-    Stored(Arc<[u8]>),
-    /// It was stored before; its frame.
-    Duplicate(Arc<[u8]>),
-    /// It is not stored.
-    Refused(Rejected),
+    /// Answer a request.
+    Answer { request: u64, answer: Answer },
+    /// End a connection.
+    Close { member: MemberKey, reason: CloseReason },
 }
 
 /// Rooms, members, and who is where.
@@ -115,16 +78,30 @@ pub struct State {
     rooms: Slab<Room>,
     /// Members that have not gone, by their connection.
     by_connection: HashMap<ConnectionId, MemberKey>,
+    /// All members of each user, also those that only keep a place.
+    by_user: BTreeSet<(UserId, MemberKey)>,
     /// Rooms by their id, in the order of the listing.
     by_id: BTreeMap<RoomId, RoomKey>,
     /// Bytes of the frames that all rooms have at hand.
     ring_bytes: usize,
-    keep: Keep,
-    rules: Rules,
+    /// The policy and the times of this round.
+    policy: Arc<PolicySnapshot>,
+    moment: Moment,
+    /// Who is in which room, as it is published, and the rooms that have changed since.
+    presence: Presence,
+    presence_changed: Vec<RoomId>,
+    /// Up to so many people a room is told of each one that comes or goes.
+    presence_people_max: usize,
+    /// When rooms with many people are told of changes, the next first.
+    presence_due: VecDeque<(Instant, RoomKey)>,
+    /// Rooms where changes have begun since the clock was read.
+    presence_begun: Vec<RoomKey>,
+    /// The author of `presence` frames.
+    server: Person,
     lease: Duration,
-    /// Members whose connection was lost, and when they lose their place (milliseconds since 1970). All leases are as
-    /// long, so what is pushed behind ends last.
-    leases: VecDeque<(u64, MemberKey, ConnectionId)>,
+    /// Members whose connection was lost, and when they lose their place. All leases are as long, so what is pushed behind
+    /// ends last.
+    leases: VecDeque<(Instant, MemberKey, ConnectionId)>,
     ids: FrameIds,
     limits_shown: LimitsShown,
 }
@@ -133,24 +110,21 @@ pub struct State {
 #[derive(Debug)]
 pub struct Arrival {
     pub connection: ConnectionId,
-    pub person: Arc<Person>,
-    pub role: Role,
-    pub session: Option<SessionKey>,
-    pub network: IpAddr,
+    pub principal: Arc<Principal>,
+    pub looks: Option<Looks>,
     pub home: RoomId,
     pub replay: Replay,
-    /// For a guest who was never here before: an identity to keep, and the token that it is kept under.
-    pub newcomer: Option<Newcomer>,
+    /// A new guest's, to be told once.
+    pub token: Option<Box<str>>,
 }
 
 #[derive(Debug)]
 struct Member {
     connection: ConnectionId,
+    principal: Arc<Principal>,
     person: Arc<Person>,
-    role: Role,
-    session: Option<SessionKey>,
-    /// Where they come from, as addresses are counted.
-    network: IpAddr,
+    /// What a guest's name looks like, where accounts have names to protect.
+    looks: Option<Looks>,
     /// The room of frames that name none.
     home: RoomId,
     /// In the order of their joins. A room that was left and joined again while both were with the store stands
@@ -166,20 +140,19 @@ struct Member {
 #[derive(Debug)]
 struct Subscription {
     room: RoomId,
-    replay: Replay,
     phase: Phase,
-    catch_up: Option<CatchUp>,
+    /// How it joins, until that is done or refused.
+    joining: Option<Box<Joining>>,
+    catch_up: Option<Box<CatchUp>>,
 }
 
-/// What a member has of a room's past so far, while it is paged.
 #[derive(Debug)]
-struct CatchUp {
-    /// The last place that it was sent.
-    at: Seq,
-    /// Whether the next place must follow it: not while nothing was sent to somebody who wants no more than the latest.
-    is_exact: bool,
-    /// Who came and went meanwhile; nobody stores that.
-    missed: Vec<Arc<[u8]>>,
+struct Joining {
+    replay: Replay,
+    /// Of the command that asked for it, for a refusal.
+    nonce: Option<Nonce>,
+    /// Whether the connection began in this room.
+    is_first: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,20 +163,35 @@ enum Phase {
     In,
     /// Its `leave` is with the store (and before it, perhaps, its `join`).
     Leaving,
+    /// Its `join` was refused, and its `leave` is with the store.
+    Refused,
+}
+
+impl Phase {
+    fn is_leaving(self) -> bool {
+        matches!(self, Self::Leaving | Self::Refused)
+    }
 }
 
 impl State {
     /// No rooms and nobody in them.
     #[must_use]
-    pub fn new(limits: &Limits, keep: Keep, rules: Rules) -> Self {
+    pub fn new(limits: &Limits, policy: Arc<PolicySnapshot>, moment: Moment) -> Self {
         Self {
             members: Slab::new(),
             rooms: Slab::new(),
             by_connection: HashMap::new(),
+            by_user: BTreeSet::new(),
             by_id: BTreeMap::new(),
             ring_bytes: 0,
-            keep,
-            rules,
+            policy,
+            moment,
+            presence: Presence::new_sync(),
+            presence_changed: Vec::new(),
+            presence_people_max: limits.presence_people_max,
+            presence_due: VecDeque::new(),
+            presence_begun: Vec::new(),
+            server: Person { id: UserId(Uuid::nil()), username: Username::stored("adda".into()) },
             lease: limits.lease,
             leases: VecDeque::new(),
             ids: FrameIds::new(),
@@ -220,7 +208,7 @@ impl State {
     /// Who gets what is broadcast to a room.
     #[must_use]
     pub fn members(&self, room: RoomKey) -> &[MemberKey] {
-        self.rooms.get(room.0).map_or(&[], |room| &room.members)
+        self.rooms.get(room.0).map_or(&[], |room| room.members.as_slice())
     }
 
     /// How many rooms have members.
@@ -235,55 +223,62 @@ impl State {
         self.members.len()
     }
 
-    /// The rooms with members, ordered by id, from behind `after`, `limit` at most.
-    #[must_use]
-    pub fn list(&self, after: Option<&RoomId>, limit: usize) -> Vec<RoomSummary> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rooms = self.by_id.range((from, Bound::Unbounded)).map(|(_, key)| &self.rooms[key.0]);
-        let listed = rooms.filter(|room| room.people > 0 && !self.is_private(&room.id));
-        listed.take(limit).map(|room| self.summary(room)).collect()
+    /// A round begins: its policy and its times.
+    pub fn begin_round(&mut self, policy: Arc<PolicySnapshot>, moment: Moment) {
+        self.policy = policy;
+        self.moment = moment;
     }
 
-    /// One room with members.
-    #[must_use]
-    pub fn show(&self, id: &RoomId) -> Option<RoomDetail> {
-        let room = &self.rooms[self.by_id.get(id)?.0];
-        (room.people > 0).then(|| RoomDetail { summary: self.summary(room), clients: self.people(room) })
+    /// Who is in which room, where that has changed since the last call.
+    pub fn take_presence(&mut self) -> Option<Presence> {
+        if self.presence_changed.is_empty() {
+            return None;
+        }
+        for id in std::mem::take(&mut self.presence_changed) {
+            match self.by_id.get(&id).map(|key| &self.rooms[key.0]).filter(|room| !room.people.is_empty()) {
+                Some(room) => {
+                    let presence = RoomPresence { count: room.people.len(), people: self.people(room) };
+                    self.presence.insert_mut(id, Arc::new(presence));
+                }
+                None => drop(self.presence.remove_mut(&id)),
+            }
+        }
+        Some(self.presence.clone())
     }
 
-    /// Where somebody's connections come from, also those that only keep a place.
-    #[must_use]
-    pub fn networks_of(&self, user: UserId) -> Vec<IpAddr> {
-        let members = self.members.iter().filter(|(_, member)| member.person.id == user);
-        let networks: HashSet<_> = members.map(|(_, member)| member.network).collect();
-        networks.into_iter().collect()
+    fn note_presence(&mut self, room: &RoomId) {
+        if self.presence_changed.last() != Some(room) {
+            self.presence_changed.push(room.clone());
+        }
     }
 
-    /// Who is here by a session, also those who only keep a place, and who is muted.
-    #[must_use]
-    pub fn roll(&self, now: &Timestamp) -> Roll {
-        let known = self.members.iter().filter_map(|(_, Member { person, role, session, .. })| {
-            session.map(|session| (session, Known { user: person.id, role: *role }))
-        });
-        Roll { sessions: known.collect(), muted: self.rules.muted(now) }
+    /// The members of a user, also those that only keep a place.
+    fn members_of(&self, user: UserId) -> impl Iterator<Item = (MemberKey, &Member)> {
+        let keys = self.by_user.range((user, MemberKey(0))..=(user, MemberKey(usize::MAX)));
+        keys.map(|&(_, key)| (key, &self.members[key.0]))
     }
 
-    /// Whether somebody may be in a room as the rules stand now.
-    #[must_use]
-    pub fn admits(&self, role: Role, user: UserId, room: &RoomId) -> bool {
-        self.rules.may_enter(role, user, room).is_ok()
+    /// Whether a client may be in a room, as the policy stands now.
+    fn may_enter(&self, principal: &Principal, room: &RoomId) -> Result<Role, Reason> {
+        self.policy.may(principal, Action::Enter, Some(room), Target::Own, self.moment.clock_ms)
+    }
+
+    /// Until when a user is muted, as it is shown.
+    fn muted_until(&self, user: UserId) -> Option<Timestamp> {
+        let until_ms = self.policy.muted_until(user, self.moment.clock_ms)?;
+        Some(Timestamp::at(self.moment.shown(until_ms)))
     }
 
     /// A connection opens, in its first room.
     pub fn connect(&mut self, arrival: Arrival, effects: &mut Vec<Effect>) -> MemberKey {
-        let Arrival { connection, person, role, session, network, home, replay, newcomer } = arrival;
-        let (guest, token) = newcomer.map(|newcomer| (newcomer.guest, newcomer.token)).unzip();
+        let Arrival { connection, principal, looks, home, replay, token } = arrival;
+        let person = Arc::clone(&principal.person);
+        let user = person.id;
         let member = Member {
             connection,
+            principal,
             person,
-            role,
-            session,
-            network,
+            looks,
             home: home.clone(),
             // Most are in no other room.
             subscriptions: Vec::with_capacity(1),
@@ -292,113 +287,110 @@ impl State {
         };
         let key = MemberKey(self.members.insert(member));
         self.by_connection.insert(connection, key);
-        self.begin_join(key, home, replay, guest, effects);
+        self.by_user.insert((user, key));
+        self.begin_join(key, home, replay, None, true, effects);
         key
     }
 
-    /// A message is to be stored, if the rules let it. What they refuse may yet be a retry of what was stored: with a
-    /// nonce it goes to the store with the refusal, which is its answer where it is new.
-    pub fn say(&mut self, message: NewMessage, now: &Timestamp, effects: &mut Vec<Effect>) {
-        let refusal = match message.refusal {
-            Some(refusal) => Some(refusal),
-            None => self.rules.take(&message, now).err().map(Box::new),
-        };
-        let message = NewMessage { refusal, ..message };
+    /// A message is to be stored. What the hub itself refuses may yet be a retry of what was stored: with a nonce it goes
+    /// to the store with the reason, which is its answer where it is new.
+    pub fn say(&mut self, message: NewMessage, reply_to: ReplyTo, now: &Timestamp, effects: &mut Vec<Effect>) {
         if message.nonce.is_none()
-            && let Some(refusal) = message.refusal
+            && let Some(rejection) = message.unless_stored
         {
-            return self.refuse(message.ticket, &message.room, *refusal, now, effects);
+            return self.refuse(reply_to, Some(&message.room), Rejected::new(*rejection, None), now, effects);
         }
-        if matches!(message.body, Body::Announcement { .. }) && message.refusal.is_none() {
-            self.announce_everywhere(message, effects);
+        let is_announcement = matches!(message.body, Body::Announcement { .. });
+        let (entry, reply_to) = if is_announcement && message.unless_stored.is_none() {
+            self.announcement(message, reply_to)
         } else {
-            effects.push(Effect::Append(Append::Message(message)));
-        }
+            (Entry::Message(message), reply_to)
+        };
+        effects.push(Effect::Propose(Proposal { entry, reply_to }));
     }
 
-    /// Has an announcement stored in every room with members. It has its nonce in the first of them, and its author is told
-    /// by that one: so that is one where they are, or one that is public, or else the one that they name.
-    fn announce_everywhere(&self, mut message: NewMessage, effects: &mut Vec<Effect>) {
+    /// An announcement for every room with members. It has its nonce in the first of them, and its author is told by that
+    /// one: so that is one where the author is, or one that is public, or else the one that the author names.
+    fn announcement(&self, mut message: NewMessage, mut reply_to: ReplyTo) -> (Entry, ReplyTo) {
         let present = self.by_id.values().map(|key| &self.rooms[key.0]);
-        let present = present.filter(|room| room.people > 0 || room.joining > 0);
+        let present = present.filter(|room| !room.people.is_empty() || room.joining > 0);
         let mut rooms: Vec<RoomId> = present.map(|room| room.id.clone()).collect();
-        let author = match message.ticket {
-            Ticket::Connection(connection) => self.member(connection).map(|key| &self.members[key.0]),
+        let author = match reply_to {
+            ReplyTo::Connection(connection) => self.member(connection).map(|key| &self.members[key.0]),
             _ => None,
         };
         let own = author.and_then(|member| rooms.iter().position(|room| member.speaks_in(Some(room)).is_some()));
-        if let (None, Ticket::Connection(connection)) = (own, message.ticket) {
-            message.ticket = Ticket::Outsider(connection);
+        if let (None, ReplyTo::Connection(connection)) = (own, &reply_to) {
+            reply_to = ReplyTo::Outsider(*connection);
         }
-        match own.or_else(|| rooms.iter().position(|room| !self.is_private(room))) {
+        match own.or_else(|| rooms.iter().position(|room| !self.policy.is_private(room))) {
             Some(first) => rooms.swap(0, first),
             None => {
-                let NewMessage { role, author, room, .. } = &message;
-                if let Err(refusal) = self.rules.may_enter(*role, author.id, room) {
-                    message.refusal = Some(Box::new(rejected(refusal)));
-                    return effects.push(Effect::Append(Append::Message(message)));
+                if let Err(reason) = self.may_enter(&message.author, &message.room) {
+                    message.unless_stored = Some(Box::new(reason.into()));
+                    return (Entry::Message(message), reply_to);
                 }
-                rooms.insert(0, room.clone());
+                rooms.insert(0, message.room.clone());
             }
         }
         message.room = rooms[0].clone();
-        effects.push(Effect::Append(Append::Announcement { rooms, message }));
+        (Entry::Announcement { rooms, message }, reply_to)
     }
 
-    /// Tells whoever waits for it that something is not stored.
+    /// Tells the proposer that nothing is stored or changed.
     fn refuse(
         &mut self,
-        ticket: Ticket,
-        room: &RoomId,
+        reply_to: ReplyTo,
+        room: Option<&RoomId>,
         rejected: Rejected,
         now: &Timestamp,
         effects: &mut Vec<Effect>,
     ) {
-        match ticket {
-            Ticket::Connection(connection) | Ticket::Outsider(connection) => {
+        match reply_to {
+            ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => {
                 if let Some(member) = self.member(connection) {
-                    self.reject_in(member, room, rejected, now, effects);
+                    let room = room.unwrap_or(&self.members[member.0].home).clone();
+                    self.reject_in(member, &room, rejected, now, effects);
                 }
             }
-            Ticket::Request(request) => {
-                effects.push(Effect::Answer { request, outcome: Outcome::Refused(rejected) });
+            ReplyTo::Command(reply) => {
+                if let Some(member) = self.member(reply.connection) {
+                    let rejected = Rejected { nonce: reply.nonce, ..rejected };
+                    self.reject_in(member, &reply.room, rejected, now, effects);
+                }
             }
-            Ticket::Member(_) | Ticket::Nobody => {}
+            ReplyTo::Request(request) => {
+                effects.push(Effect::Answer { request, answer: Answer::Refused(rejected.rejection) });
+            }
+            ReplyTo::Member(_) | ReplyTo::Nobody => {}
         }
     }
 
     /// A connection is no more, or is about to be. Its member leaves every room, unless it may be back in a moment: then it
     /// keeps its place for a while.
-    pub fn disconnect(
-        &mut self,
-        connection: ConnectionId,
-        keeps_place: bool,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub fn disconnect(&mut self, connection: ConnectionId, keeps_place: bool, at: Instant, effects: &mut Vec<Effect>) {
         let Some(key) = self.by_connection.remove(&connection) else {
             return;
         };
         let member = &mut self.members[key.0];
         member.gone = true;
         if keeps_place && !self.lease.is_zero() {
-            let until_ms = now.unix_ms + u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX / 2);
-            self.leases.push_back((until_ms, key, connection));
+            self.leases.push_back((at + self.lease, key, connection));
         } else {
             self.depart(key, effects);
         }
     }
 
-    /// When the next lease ends, in milliseconds since 1970.
+    /// When the next lease ends.
     #[must_use]
-    pub fn lease_due(&self) -> Option<u64> {
-        self.leases.front().map(|(until_ms, ..)| *until_ms)
+    pub fn lease_due(&self) -> Option<Instant> {
+        self.leases.front().map(|(until, ..)| *until)
     }
 
-    /// Those whose connection was lost and whose time is over leave every room.
-    pub fn end_leases(&mut self, now: &Timestamp, effects: &mut Vec<Effect>) {
-        while let Some(&(until_ms, key, connection)) = self.leases.front()
-            && until_ms <= now.unix_ms
+    /// Members whose connection was lost and whose time is over leave every room.
+    pub fn end_leases(&mut self, at: Instant, effects: &mut Vec<Effect>) {
+        while let Some(&(until, key, connection)) = self.leases.front()
+            && until <= at
         {
             self.leases.pop_front();
             // The key may be another's by now.
@@ -412,111 +404,100 @@ impl State {
     fn depart(&mut self, key: MemberKey, effects: &mut Vec<Effect>) {
         let Some(member) = self.members.get_mut(key.0) else { return };
         for subscription in &mut member.subscriptions {
-            if subscription.phase != Phase::Leaving {
+            if !subscription.phase.is_leaving() {
                 subscription.phase = Phase::Leaving;
-                effects.push(Effect::Append(Append::Leave {
-                    room: subscription.room.clone(),
-                    ticket: Ticket::Member(key.0),
-                }));
+                let entry = Entry::Leave { room: subscription.room.clone(), user: member.person.id };
+                effects.push(Effect::Propose(Proposal { entry, reply_to: ReplyTo::Member(key.0) }));
             }
         }
         self.free_if_done(key);
     }
 
-    /// A member says something; `limited` where it came too fast, and is not to be taken if it is new.
+    /// A member sends a command; `limited` where it came too fast, and is not to be taken if it is new.
     pub fn frame(
         &mut self,
         from: MemberKey,
         frame: ClientFrame,
-        limited: Option<Box<Rejected>>,
+        limited: Option<Box<Rejection>>,
         now: &Timestamp,
         effects: &mut Vec<Effect>,
     ) {
+        let member = &self.members[from.0];
+        let room_of = |room: Option<RoomId>| room.unwrap_or_else(|| member.home.clone());
         match frame {
             ClientFrame::Message { room, nonce, body } => {
-                let member = &self.members[from.0];
                 let is_in = member.speaks_in(room.as_ref()).is_some() || matches!(body, Body::Announcement { .. });
-                let room = room.unwrap_or_else(|| member.home.clone());
-                let refusal = limited.or_else(|| (!is_in).then(|| Box::new(outsider(&room))));
-                let (author, role) = (Arc::clone(&member.person), member.role);
-                let ticket = Ticket::Connection(member.connection);
-                self.say(NewMessage { room, author, role, body, nonce, refusal, ticket }, now, effects);
+                let room = room_of(room);
+                let unless_stored = limited.or_else(|| (!is_in).then(|| Box::new(outsider(&room))));
+                let author = Arc::clone(&member.principal);
+                let reply_to = ReplyTo::Connection(member.connection);
+                let message = NewMessage { room, author, body, nonce, is_member: true, unless_stored };
+                self.say(message, reply_to, now, effects);
             }
-            ClientFrame::Measure { room, nonce, measure } => {
-                let member = &self.members[from.0];
-                let room = room.unwrap_or_else(|| member.home.clone());
-                let (connection, session, by) = (member.connection, member.session, Arc::clone(&member.person));
-                // Whoever may do it to nobody is told at once; to whom it is done is asked where it is looked up.
-                let action = match *measure {
-                    Measure::Kick(_) => Action::Kick,
-                    Measure::Restrain(..) => Action::Mute,
-                    Measure::SetRoom(_) => Action::SetRoom,
+            ClientFrame::Admin { room, nonce, action } => {
+                let (room, kind) = (room_of(room), action.kind());
+                let (by, connection) = (By::Client(Arc::clone(&member.principal)), member.connection);
+                let mut change = match *action {
+                    AdminAction::Kick(user) => Change::Kick { room: room.clone(), user, target: None },
+                    AdminAction::Restrict(user, restrictions) => {
+                        Change::Restrict(Restrict { user, restrictions, target: None, networks: Vec::new() })
+                    }
+                    AdminAction::SetRoom(patch) => Change::SetRoom { room: room.clone(), patch },
                 };
-                match self.rules.may_keep_order(member.role, by.id, &room, action, now) {
-                    Ok(()) => effects.push(Effect::Errand(Errand { connection, room, by, session, nonce, measure })),
-                    Err(refusal) => self.reject_in(from, &room, Rejected { nonce, ..rejected(refusal) }, now, effects),
-                }
+                self.complete(&mut change);
+                let reply_to = ReplyTo::Command(Box::new(CommandReply { connection, room, nonce, kind }));
+                let entry = Entry::Change { by, change: Box::new(change) };
+                effects.push(Effect::Propose(Proposal { entry, reply_to }));
             }
-            ClientFrame::Typing { room, nonce } => {
-                let member = &self.members[from.0];
-                match member.speaks_in(room.as_ref()) {
-                    Some(subscription) => {
-                        let person = Arc::clone(&member.person);
-                        let said = self.rules.may_say(member.role, person.id, &subscription.room, now);
-                        if let Err(refusal) = said {
-                            let room = subscription.room.clone();
-                            let rejected = Rejected { nonce, ..rejected(refusal) };
-                            return self.reject_in(from, &room, rejected, now, effects);
-                        }
-                        // Whose `join` nobody has seen is not seen writing.
-                        if subscription.phase == Phase::In
-                            && let Some(key) = self.by_id.get(&subscription.room).copied()
-                        {
-                            self.announce(key, &person, FrameType::Typing, now, effects);
-                        }
+            ClientFrame::Typing { room, nonce } => match member.speaks_in(room.as_ref()) {
+                Some(subscription) => {
+                    let (principal, person) = (&member.principal, Arc::clone(&member.person));
+                    let (room, clock_ms) = (&subscription.room, self.moment.clock_ms);
+                    if let Err(reason) = self.policy.may(principal, Action::Say, Some(room), Target::Own, clock_ms) {
+                        let room = room.clone();
+                        return self.reject_in(from, &room, Rejected::new(reason, nonce), now, effects);
                     }
-                    None => {
-                        let room = room.unwrap_or_else(|| member.home.clone());
-                        let rejected = Rejected { nonce, ..outsider(&room) };
-                        self.reject_in(from, &room, rejected, now, effects);
+                    // A member whose `join` nobody has seen is not seen typing.
+                    if subscription.phase == Phase::In
+                        && let Some(key) = self.by_id.get(room).copied()
+                    {
+                        self.show_typing(key, &person, now, effects);
                     }
                 }
-            }
+                None => {
+                    let room = room_of(room);
+                    let rejected = Rejected::new(outsider(&room), nonce);
+                    self.reject_in(from, &room, rejected, now, effects);
+                }
+            },
             ClientFrame::Join { room, replay, nonce } => {
-                let room = room.unwrap_or_else(|| self.members[from.0].home.clone());
-                let member = &self.members[from.0];
-                let subscriptions = &member.subscriptions;
-                let entered = self.rules.may_enter(member.role, member.person.id, &room);
-                let refusal = if subscriptions.iter().any(|one| one.room == room && one.phase != Phase::Leaving) {
-                    Some((ErrorCode::Conflict, format!("you are in {room} already")))
-                } else if let Err(refusal) = entered {
-                    let Rejected { code, sentence, .. } = rejected(refusal);
-                    Some((code, sentence.into_owned()))
-                } else if subscriptions.len() >= ROOMS_PER_CONNECTION_MAX {
+                let room = room_of(room);
+                let refusal = if member.is_in(&room) {
+                    Some(Reason::AlreadyInRoom.because(format!("you are in {room} already")))
+                } else if member.subscriptions.len() >= ROOMS_PER_CONNECTION_MAX {
                     let sentence =
                         format!("one connection is in {ROOMS_PER_CONNECTION_MAX} rooms at most; leave one first");
-                    Some((ErrorCode::Forbidden, sentence))
+                    Some(Reason::TooManyRooms.because(sentence))
                 } else {
                     None
                 };
                 match refusal {
-                    Some((code, sentence)) => {
-                        self.reject_in(from, &room, Rejected::new(code, sentence, nonce), now, effects);
-                    }
-                    None => self.begin_join(from, room, replay, None, effects),
+                    Some(refusal) => self.reject_in(from, &room, Rejected::new(refusal, nonce), now, effects),
+                    None => self.begin_join(from, room, replay, nonce, false, effects),
                 }
             }
             ClientFrame::Leave { room, nonce } => {
-                let room = room.unwrap_or_else(|| self.members[from.0].home.clone());
+                let (room, user) = (room_of(room), member.person.id);
                 let subscriptions = &mut self.members[from.0].subscriptions;
-                match subscriptions.iter_mut().find(|one| one.room == room && one.phase != Phase::Leaving) {
+                match subscriptions.iter_mut().find(|one| one.room == room && !one.phase.is_leaving()) {
                     Some(subscription) => {
                         subscription.phase = Phase::Leaving;
-                        effects.push(Effect::Append(Append::Leave { room, ticket: Ticket::Member(from.0) }));
+                        let (entry, reply_to) = (Entry::Leave { room, user }, ReplyTo::Member(from.0));
+                        effects.push(Effect::Propose(Proposal { entry, reply_to }));
                     }
                     None => {
-                        let rejected = Rejected::new(ErrorCode::NotFound, format!("you are not in {room}"), nonce);
-                        self.reject_in(from, &room, rejected, now, effects);
+                        let rejection = Reason::NotJoined.because(format!("you are not in {room}"));
+                        self.reject_in(from, &room, Rejected::new(rejection, nonce), now, effects);
                     }
                 }
             }
@@ -529,15 +510,17 @@ impl State {
         self.reject_in(from, &home, rejected, now, effects);
     }
 
-    /// The store gave something its place, or did not.
-    pub fn appended(&mut self, appended: Appended, now: &Timestamp, effects: &mut Vec<Effect>) {
-        match appended {
-            Appended::Message { room, stored, erased, ticket } => {
-                match ticket {
-                    Ticket::Request(request) => {
-                        effects.push(Effect::Answer { request, outcome: Outcome::Stored(Arc::clone(&stored.json)) });
+    /// An entry was applied.
+    pub fn applied(&mut self, applied: Applied, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let Applied { result, reply_to } = applied;
+        match result {
+            Outcome::Stored { room, stored, changed } => {
+                match reply_to {
+                    ReplyTo::Request(request) => {
+                        let answer = Answer::Said(Said::Stored(Arc::clone(&stored.json)));
+                        effects.push(Effect::Answer { request, answer });
                     }
-                    Ticket::Outsider(connection) => {
+                    ReplyTo::Outsider(connection) => {
                         let json = Arc::clone(&stored.json);
                         effects.extend(self.member(connection).map(|to| Effect::Send { to, json }));
                     }
@@ -549,29 +532,28 @@ impl State {
                     let room = &mut self.rooms[key.0];
                     let before = room.ring_bytes();
                     room.push(stored);
-                    erased.into_iter().for_each(|erased| room.replace(erased));
+                    changed.into_iter().for_each(|changed| room.replace(changed));
                     self.ring_bytes = self.ring_bytes + room.ring_bytes() - before;
                     self.bound_rings();
                 }
             }
-            Appended::Duplicate { stored, ticket } => match ticket {
-                Ticket::Connection(connection) | Ticket::Outsider(connection) => {
+            Outcome::Duplicate(stored) => match reply_to {
+                ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => {
                     let json = stored.json;
                     effects.extend(self.member(connection).map(|to| Effect::Send { to, json }));
                 }
-                Ticket::Request(request) => {
-                    effects.push(Effect::Answer { request, outcome: Outcome::Duplicate(stored.json) });
+                ReplyTo::Request(request) => {
+                    effects.push(Effect::Answer { request, answer: Answer::Said(Said::Duplicate(stored.json)) });
                 }
-                Ticket::Member(_) | Ticket::Nobody => {}
+                ReplyTo::Member(_) | ReplyTo::Command(_) | ReplyTo::Nobody => {}
             },
-            Appended::Refused { room, rejected, ticket } => self.refuse(ticket, &room, rejected, now, effects),
-            Appended::Join { room, ticket: Ticket::Member(member), past, seen, is_known } => {
-                // A token that would not be known is not told: who comes back without one is a new guest.
-                if !is_known && let Some(member) = self.members.get_mut(member) {
-                    member.token = None;
-                }
+            Outcome::Refused { room, rejection, nonce } => {
+                self.refuse(reply_to, room.as_ref(), Rejected { rejection, nonce }, now, effects);
+            }
+            Outcome::Changed { done, events } => self.changed(done, events, reply_to, now, effects),
+            Outcome::Joined { room, past, seen } => {
                 // The room is there, as it counts this join.
-                if let Some(key) = self.by_id.get(&room).copied() {
+                if let (Some(key), ReplyTo::Member(member)) = (self.by_id.get(&room).copied(), reply_to) {
                     if let Some(past) = past {
                         let room = &mut self.rooms[key.0];
                         let before = room.ring_bytes();
@@ -583,63 +565,58 @@ impl State {
                     self.end_join(MemberKey(member), key, seen, now, effects);
                 }
             }
-            Appended::Leave { room, ticket: Ticket::Member(member) } => {
-                if let Some(key) = self.by_id.get(&room).copied() {
+            Outcome::JoinRefused { room, rejection } => {
+                if let (Some(key), ReplyTo::Member(member)) = (self.by_id.get(&room).copied(), reply_to) {
+                    self.refuse_join(MemberKey(member), key, rejection, now, effects);
+                }
+            }
+            Outcome::Left { room } => {
+                if let (Some(key), ReplyTo::Member(member)) = (self.by_id.get(&room).copied(), reply_to) {
                     self.end_leave(MemberKey(member), key, now, effects);
                 }
             }
-            Appended::Join { .. } | Appended::Leave { .. } => unreachable!("only members come and go"),
         }
     }
 
-    /// A page was read for a member that is catching up; an empty one where there are no more, none where it can't be
-    /// read.
-    ///
-    /// # Errors
-    /// [`Overtaken`].
-    pub fn page(
+    /// A member may not enter a room. A connection that may not enter the room of its URL ends.
+    fn refuse_join(
         &mut self,
-        fetch: &Fetch,
-        frames: Option<Vec<Stored>>,
+        key: MemberKey,
+        room_key: RoomKey,
+        rejection: Rejection,
         now: &Timestamp,
         effects: &mut Vec<Effect>,
-    ) -> Result<(), Overtaken> {
-        let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return Ok(()) };
-        self.forget_expired(room_key, now);
-        let room = &mut self.rooms[room_key.0];
-        // Gone, or in the room anew: then this page is nobody's.
-        let Some(member) = self.members.get_mut(fetch.member.0) else { return Ok(()) };
-        let Some(index) = room.catching_up.iter().position(|&one| one == fetch.member) else { return Ok(()) };
-        let subscriptions = member.subscriptions.iter_mut();
-        let caught = subscriptions.filter(|one| one.room == fetch.room).find_map(|one| one.catch_up.as_mut());
-        let Some(catch_up) = caught.filter(|catch_up| catch_up.at == fetch.after) else { return Ok(()) };
-        let frames = frames.ok_or(Overtaken)?;
-        let is_last = frames.is_empty();
-        // What the hub has not seen yet will be broadcast.
-        for stored in frames.into_iter().filter(|stored| stored.seq <= room.head()) {
-            if catch_up.is_exact && stored.seq != catch_up.at.next() {
-                return Err(Overtaken);
-            }
-            (catch_up.at, catch_up.is_exact) = (stored.seq, true);
-            effects.push(Effect::Send { to: fetch.member, json: stored.json });
+    ) {
+        let room = self.rooms[room_key.0].id.clone();
+        let member = &mut self.members[key.0];
+        let Some(index) = member.subscriptions.iter().position(|one| one.room == room) else { return };
+        let gone = member.gone;
+        let subscription = &mut member.subscriptions[index];
+        let (nonce, is_first) = subscription.joining.take().map_or((None, false), |one| (one.nonce, one.is_first));
+        if subscription.phase == Phase::Leaving {
+            // Its `leave` is with the store, and ends it.
+            subscription.phase = Phase::Refused;
+        } else {
+            member.subscriptions.remove(index);
+            self.rooms[room_key.0].joining -= 1;
         }
-        match room.frames_after(catch_up.at) {
-            None if !is_last => effects.push(Effect::Fetch(Fetch { after: catch_up.at, ..fetch.clone() })),
-            None if catch_up.is_exact => return Err(Overtaken),
-            rest => {
-                let at_hand = rest.into_iter().flatten();
-                effects.extend(at_hand.map(|stored| Effect::Send { to: fetch.member, json: Arc::clone(&stored.json) }));
-                let missed = std::mem::take(&mut catch_up.missed).into_iter();
-                effects.extend(missed.map(|json| Effect::Send { to: fetch.member, json }));
-                for subscription in member.subscriptions.iter_mut().filter(|one| one.room == fetch.room) {
-                    subscription.catch_up = None;
-                }
-                room.catching_up.swap_remove(index);
-                room.members.push(fetch.member);
-                effects.push(Effect::Enter { room: room_key, member: fetch.member });
+        if !gone {
+            self.reject_in(key, &room, Rejected::new(rejection, nonce), now, effects);
+            if is_first {
+                effects.push(Effect::Close { member: key, reason: CloseReason::SessionEnded });
             }
         }
-        Ok(())
+        self.free_room_if_empty(room_key, effects);
+        self.free_if_done(key);
+    }
+
+    fn free_room_if_empty(&mut self, key: RoomKey, effects: &mut Vec<Effect>) {
+        if self.rooms[key.0].is_empty() {
+            let room = self.rooms.remove(key.0);
+            self.ring_bytes -= room.ring_bytes();
+            self.by_id.remove(&room.id);
+            effects.push(Effect::RoomGone { room: key });
+        }
     }
 
     fn begin_join(
@@ -647,21 +624,21 @@ impl State {
         member: MemberKey,
         id: RoomId,
         replay: Replay,
-        guest: Option<NewGuest>,
+        nonce: Option<Nonce>,
+        is_first: bool,
         effects: &mut Vec<Effect>,
     ) {
         let rooms = &mut self.rooms;
         let key = *self.by_id.entry(id.clone()).or_insert_with_key(|id| RoomKey(rooms.insert(Room::new(id.clone()))));
         let room = &mut self.rooms[key.0];
         room.joining += 1;
-        effects.push(Effect::Append(Append::Join {
-            room: id.clone(),
-            ticket: Ticket::Member(member.0),
-            known: room.knows_its_past().then(|| room.head()),
-            after: replay.after,
-            guest,
-        }));
-        let subscription = Subscription { room: id, replay, phase: Phase::Joining, catch_up: None };
+        let known = room.knows_its_past().then(|| room.head());
+        let Member { principal, looks, .. } = &self.members[member.0];
+        let (principal, looks) = (Arc::clone(principal), looks.clone());
+        let entry = Entry::Join(Join { room: id.clone(), principal, looks, known, after: replay.after });
+        effects.push(Effect::Propose(Proposal { entry, reply_to: ReplyTo::Member(member.0) }));
+        let joining = Some(Box::new(Joining { replay, nonce, is_first }));
+        let subscription = Subscription { room: id, phase: Phase::Joining, joining, catch_up: None };
         self.members[member.0].subscriptions.push(subscription);
     }
 
@@ -674,43 +651,63 @@ impl State {
         effects: &mut Vec<Effect>,
     ) {
         let person = Arc::clone(&self.members[key.0].person);
-        // Who is here by another connection, or keeps a place, has not gone.
-        if self.is_alone(room_key, key) {
-            self.announce(room_key, &person, FrameType::Join, now, effects);
-            self.rooms[room_key.0].people += 1;
+        // A user who is here by another connection, or keeps a place, has not gone.
+        let id = self.rooms[room_key.0].id.clone();
+        self.note_presence(&id);
+        if self.rooms[room_key.0].people.enter(person.id, key) {
+            self.person_joined(room_key, &person, now, effects);
         }
-        self.forget_expired(room_key, now);
         let room = &mut self.rooms[room_key.0];
+        room.changes.note_welcome(&person);
         let member = &mut self.members[key.0];
         let gone = member.gone;
         let Some(subscription) = member.subscriptions.iter_mut().find(|one| one.room == room.id) else { return };
         if subscription.phase == Phase::Joining {
             subscription.phase = Phase::In;
         }
-        let (from, reset) = room.replay_from(subscription.replay, seen);
-        let at_hand: Option<Vec<Arc<[u8]>>> =
-            room.frames_after(from).map(|frames| frames.map(|stored| Arc::clone(&stored.json)).collect());
+        let Some(Joining { replay: Replay { history: count, after }, .. }) =
+            subscription.joining.take().map(|joining| *joining)
+        else {
+            return;
+        };
+        let until = room.head();
+        // Without a known place to go on from, the latest messages are replayed.
+        let (span, at_hand) = match seen.filter(|_| after.is_some()) {
+            Some(after) => (Span::All { after }, room.frames_after(after)),
+            None => (Span::Latest { count, until }, room.latest(count).map(Iterator::collect)),
+        };
+        let reset = after.is_some() && seen.is_none();
         // More than a socket takes at once is paged, so that nobody is a slow consumer for having been away.
-        let at_once =
-            at_hand.filter(|frames| frames.iter().map(|json| json.len()).sum::<usize>() <= REPLAY_AT_ONCE_BYTES);
+        let bytes = |frames: &Vec<&Stored>| frames.iter().map(|stored| stored.json.len()).sum::<usize>();
+        let at_once = at_hand.filter(|frames| bytes(frames) <= REPLAY_AT_ONCE_BYTES);
+        let at_once: Option<Vec<Arc<[u8]>>> =
+            at_once.map(|frames| frames.into_iter().map(|stored| Arc::clone(&stored.json)).collect());
         if at_once.is_some() || gone {
-            room.members.push(key);
+            room.members.insert(key);
         } else {
-            subscription.catch_up = Some(CatchUp { at: from, is_exact: seen.is_some(), missed: Vec::new() });
-            room.catching_up.push(key);
+            room.catching_up.insert(key);
+            let is_whole = room.people.len() <= self.presence_people_max;
+            let people = room.people.firsts().map(|first| &self.members[first.0].person);
+            let told = is_whole.then(|| people.map(|person| (person.id, Arc::clone(person))).collect());
+            let catch_up = Some(Box::new(CatchUp::new(span, &room.missed, told)));
+            let mut subscriptions = self.members[key.0].subscriptions.iter_mut();
+            if let Some(subscription) = subscriptions.find(|one| one.room == room.id) {
+                subscription.catch_up = catch_up;
+            }
         }
         if gone {
             return;
         }
+        let member = &mut self.members[key.0];
         let token = member.token.take();
         let room = &self.rooms[room_key.0];
-        let settings = self.rules.room(&room.id);
+        let settings = self.policy.room(&room.id);
         let welcome = Welcome {
-            role: member.role,
+            role: self.policy.role(&self.members[key.0].principal).unwrap_or(Role::Guest),
             room: settings.map(|settings| settings.shown(&room.id)),
-            muted_until: self.rules.muted_until(person.id, now),
+            muted_until: self.muted_until(person.id),
             members: self.people(room),
-            member_count: room.people,
+            member_count: room.people.len(),
             token: token.as_deref(),
             reset,
             limits: &self.limits_shown,
@@ -727,7 +724,7 @@ impl State {
                 effects.extend(frames.into_iter().map(|json| Effect::Send { to: key, json }));
                 effects.push(Effect::Enter { room: room_key, member: key });
             }
-            None => effects.push(Effect::Fetch(Fetch { member: key, room: room.id.clone(), after: from })),
+            None => effects.push(Effect::Fetch(Fetch { member: key, room: room.id.clone(), span })),
         }
     }
 
@@ -735,39 +732,34 @@ impl State {
         let member = &mut self.members[key.0];
         let room = &mut self.rooms[room_key.0];
         if let Some(index) = member.subscriptions.iter().position(|one| one.room == room.id) {
-            member.subscriptions.remove(index);
-        }
-        for list in [&mut room.members, &mut room.catching_up] {
-            if let Some(index) = list.iter().position(|&one| one == key) {
-                list.swap_remove(index);
+            let left = member.subscriptions.remove(index);
+            if left.phase == Phase::Refused {
+                // It never was in the room.
+                room.joining -= 1;
+                self.free_room_if_empty(room_key, effects);
+                return self.free_if_done(key);
             }
         }
-        effects.push(Effect::Exit { room: room_key, member: key });
-        let (person, gone) = (Arc::clone(&member.person), member.gone);
-        let json = if self.is_alone(room_key, key) {
-            self.rooms[room_key.0].people -= 1;
-            self.announce(room_key, &person, FrameType::Leave, now, effects)
+        if room.members.remove(key) {
+            effects.push(Effect::Exit { room: room_key, member: key });
         } else {
-            self.presence(room_key, &person, FrameType::Leave, now)
+            room.end_catching_up(key);
+        }
+        let (person, gone) = (Arc::clone(&member.person), member.gone);
+        let told = if self.rooms[room_key.0].people.leave(person.id, key) {
+            self.person_left(room_key, &person, now, effects)
+        } else {
+            None
         };
         if !gone {
+            // Who leaves by a command is told so, whatever the room is told.
+            let json = told.unwrap_or_else(|| self.person_frame(room_key, &person, FrameType::Leave, now));
             effects.push(Effect::Send { to: key, json });
         }
-        if self.rooms[room_key.0].is_empty() {
-            let room = self.rooms.remove(room_key.0);
-            self.ring_bytes -= room.ring_bytes();
-            self.by_id.remove(&room.id);
-            effects.push(Effect::RoomGone { room: room_key });
-        }
+        let id = self.rooms[room_key.0].id.clone();
+        self.note_presence(&id);
+        self.free_room_if_empty(room_key, effects);
         self.free_if_done(key);
-    }
-
-    /// Nothing is shown that is kept no longer.
-    fn forget_expired(&mut self, room: RoomKey, now: &Timestamp) {
-        let room = &mut self.rooms[room.0];
-        let before = room.ring_bytes();
-        room.forget_before(self.keep.since_ms(now.unix_ms));
-        self.ring_bytes = self.ring_bytes + room.ring_bytes() - before;
     }
 
     /// Keeps what all rooms have at hand within its bound; what goes is in the store.
@@ -780,53 +772,11 @@ impl State {
 
     fn free_if_done(&mut self, key: MemberKey) {
         let member = &self.members[key.0];
-        if member.gone && member.subscriptions.is_empty() {
-            self.members.remove(key.0);
+        if !member.gone || !member.subscriptions.is_empty() {
+            return;
         }
-    }
-
-    /// Tells a room what somebody does there; nothing of it is stored.
-    fn announce(
-        &mut self,
-        room_key: RoomKey,
-        person: &Person,
-        kind: FrameType,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) -> Arc<[u8]> {
-        let json = self.presence(room_key, person, kind, now);
-        let room = &self.rooms[room_key.0];
-        if !room.members.is_empty() {
-            effects.push(Effect::Broadcast { room: room_key, json: Arc::clone(&json) });
-        }
-        if kind != FrameType::Typing {
-            for key in &room.catching_up {
-                let subscriptions = self.members[key.0].subscriptions.iter_mut();
-                let mut catching =
-                    subscriptions.filter(|one| one.room == room.id).filter_map(|one| one.catch_up.as_mut());
-                if let Some(catch_up) = catching.next().filter(|catch_up| catch_up.missed.len() < MISSED_MAX) {
-                    catch_up.missed.push(Arc::clone(&json));
-                }
-            }
-        }
-        json
-    }
-
-    /// The frame that says what somebody does in a room.
-    fn presence(&mut self, room_key: RoomKey, person: &Person, kind: FrameType, now: &Timestamp) -> Arc<[u8]> {
-        let content = match kind {
-            FrameType::Join => format!("{} joined", person.username),
-            FrameType::Leave => format!("{} left", person.username),
-            _ => String::new(),
-        };
-        encoded(&Frame::new(self.ids.next(now), &self.rooms[room_key.0].id, person, &content, kind, now))
-    }
-
-    /// Whether nobody else in a room is the same person under the same name.
-    fn is_alone(&self, room: RoomKey, key: MemberKey) -> bool {
-        let person = &self.members[key.0].person;
-        let mut others = self.rooms[room.0].everybody().filter(|other| *other != key);
-        !others.any(|other| self.members[other.0].person == *person)
+        let user = self.members.remove(key.0).person.id;
+        self.by_user.remove(&(user, key));
     }
 
     fn reject_in(
@@ -843,48 +793,38 @@ impl State {
     }
 
     fn rejection(&mut self, person: &Person, room: &RoomId, rejected: &Rejected, now: &Timestamp) -> Arc<[u8]> {
+        let Rejection { reason, sentence, retry_ms } = &rejected.rejection;
         encoded(&Frame {
             nonce: rejected.nonce.as_ref(),
-            own: Some(Own::Failure(Failure { code: rejected.code, retry_ms: rejected.retry_ms })),
-            ..Frame::new(self.ids.next(now), room, person, &rejected.sentence, FrameType::Error, now)
+            own: Some(Own::Failure(Failure { code: reason.code().in_frame(), reason: *reason, retry_ms: *retry_ms })),
+            ..Frame::new(self.ids.next(now), room, person, sentence, FrameType::Error, now)
         })
     }
 
-    fn is_private(&self, room: &RoomId) -> bool {
-        self.rules.room(room).is_some_and(|settings| settings.is_private)
-    }
-
-    fn summary(&self, room: &Room) -> RoomSummary {
-        RoomSummary {
-            id: room.id.clone(),
-            name: self.rules.name_of(&room.id),
-            client_count: room.people,
-            seq: room.head(),
-        }
-    }
-
-    fn people(&self, room: &Room) -> Vec<Person> {
-        let mut seen = HashSet::new();
-        let people = room.everybody().map(|key| &self.members[key.0].person).filter(|person| seen.insert(*person));
-        people.take(MEMBERS_LISTED_MAX).map(|person| Person::clone(person)).collect()
+    fn people(&self, room: &Room) -> Vec<Arc<Person>> {
+        let listed = room.people.firsts().take(MEMBERS_LISTED_MAX);
+        let mut people = Vec::with_capacity(room.people.len().min(MEMBERS_LISTED_MAX));
+        people.extend(listed.map(|key| Arc::clone(&self.members[key.0].person)));
+        people
     }
 }
 
 impl Member {
-    fn standpoint(&self) -> Standpoint {
-        Standpoint { user: self.person.id, role: self.role, session: self.session, network: self.network }
+    /// Whether it has joined a room, or has asked to, and has not asked to leave.
+    fn is_in(&self, room: &RoomId) -> bool {
+        self.subscriptions.iter().any(|one| one.room == *room && !one.phase.is_leaving())
     }
 
     /// This member's being in the room that a frame is meant for, if it may speak there: from the asking to join on.
     fn speaks_in(&self, room: Option<&RoomId>) -> Option<&Subscription> {
         let room = room.unwrap_or(&self.home);
-        self.subscriptions.iter().find(|one| one.room == *room && one.phase != Phase::Leaving)
+        self.subscriptions.iter().find(|one| one.room == *room && !one.phase.is_leaving())
     }
 }
 
-/// What somebody is told who says something in a room that they are not in.
-fn outsider(room: &RoomId) -> Rejected {
-    Rejected::new(ErrorCode::Forbidden, format!("you are not in {room}; join it first"), None)
+/// What a client is told that sends something to a room that it is not in.
+fn outsider(room: &RoomId) -> Rejection {
+    Reason::NotInRoom.because(format!("you are not in {room}; join it first"))
 }
 
 fn encoded(frame: &Frame<'_>) -> Arc<[u8]> {
@@ -892,3 +832,6 @@ fn encoded(frame: &Frame<'_>) -> Arc<[u8]> {
     frame.encode(&mut json);
     json.into()
 }
+
+#[cfg(test)]
+mod tests;

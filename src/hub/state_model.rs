@@ -1,51 +1,64 @@
 //! The hub's decisions against a model so simple that it can be seen to be right: one list of what was done, read
 //! in order, with nothing in flight. Commands and the store's answers are mixed at random.
+//!
+//! What the store refuses, and a kick, take effect when the hub is told of it. The model takes them at that time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::rules::Rules;
-use super::state::{Arrival, Effect, MemberKey, RoomKey, State};
-use crate::config::Keep;
+use super::fixtures::{self, NOW_MS, arrival, guest, history, policy, without_lease};
+use super::handle::Presence;
+use super::state::{Effect, MemberKey, RoomKey, State};
 use crate::ids::FrameIds;
-use crate::limits::Limits;
-use crate::model::{ConnectionId, FrameId, Person, RoomId, Seq, Timestamp, UserId, Username};
-use crate::protocol::{After, Body, ClientFrame, Replay};
-use crate::role::Role;
-use crate::store::{Append, Appended, Past, Stored};
+use crate::limits::{Limits, PRESENCE_INTERVAL};
+use crate::model::reason::Reason;
+use crate::model::{ConnectionId, Nonce, RoomId, Seq, Timestamp, UserId};
+use crate::protocol::{AdminAction, After, Body, ClientFrame, Replay};
+use crate::store::change::{Change, Done};
+use crate::store::entry::{Applied, Entry, Event, Join, NewMessage, Outcome, Past, Proposal, ReplyTo, Stored};
+use crate::wire::CloseReason;
 
 const HISTORY: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
+    /// The store refuses the join where `is_refused`.
     Connect {
-        who: u64,
+        client: u64,
         room: usize,
+        is_refused: bool,
     },
     Join {
-        who: u64,
+        client: u64,
         room: usize,
+        is_refused: bool,
     },
     Leave {
-        who: u64,
+        client: u64,
         room: usize,
     },
     Text {
-        who: u64,
+        client: u64,
         room: Option<usize>,
     },
     Typing {
-        who: u64,
+        client: u64,
         room: usize,
     },
     Disconnect {
-        who: u64,
+        client: u64,
     },
+    /// A connection kicks a user. The store refuses a kick of oneself.
+    Kick {
+        client: u64,
+        user: u64,
+        room: usize,
+    },
+    /// The store gives back all that it has, and a `presence` interval passes.
+    Second,
     /// The store gives back this many of what it has.
     Store {
         count: usize,
@@ -53,39 +66,78 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let (who, room) = (0..5u64, 0..3usize);
+    let (client, room) = (0..8u64, 0..3usize);
+    let is_refused = || proptest::bool::weighted(0.15);
+    let connect = (client.clone(), room.clone(), is_refused());
+    let join = (client.clone(), room.clone(), is_refused());
     let step = prop_oneof![
-        3 => (who.clone(), room.clone()).prop_map(|(who, room)| Step::Connect { who, room }),
-        2 => (who.clone(), room.clone()).prop_map(|(who, room)| Step::Join { who, room }),
-        2 => (who.clone(), room.clone()).prop_map(|(who, room)| Step::Leave { who, room }),
-        5 => (who.clone(), proptest::option::of(room.clone())).prop_map(|(who, room)| Step::Text { who, room }),
-        1 => (who.clone(), room).prop_map(|(who, room)| Step::Typing { who, room }),
-        1 => who.prop_map(|who| Step::Disconnect { who }),
+        4 => connect.prop_map(|(client, room, is_refused)| Step::Connect { client, room, is_refused }),
+        3 => join.prop_map(|(client, room, is_refused)| Step::Join { client, room, is_refused }),
+        2 => (client.clone(), room.clone()).prop_map(|(client, room)| Step::Leave { client, room }),
+        5 => (client.clone(), proptest::option::of(room.clone())).prop_map(|(client, room)| Step::Text { client, room }),
+        1 => (client.clone(), room.clone()).prop_map(|(client, room)| Step::Typing { client, room }),
+        1 => client.clone().prop_map(|client| Step::Disconnect { client }),
+        1 => (client, 0..4u64, room).prop_map(|(client, user, room)| Step::Kick { client, user, room }),
+        1 => Just(Step::Second),
         6 => (1..6usize).prop_map(|count| Step::Store { count }),
     ];
     proptest::collection::vec(step, 0..120)
 }
 
 fn room_id(number: usize) -> RoomId {
-    RoomId::parse(&format!("room {number}")).unwrap()
+    fixtures::room(&format!("room {number}"))
 }
 
 /// What a connection is shown of one room, in few words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
-    Welcome { head: u64, members: BTreeSet<String> },
-    Text { seq: u64, content: String },
+    /// The members in the order in which they came.
+    Welcome {
+        head: u64,
+        members: Vec<String>,
+    },
+    Text {
+        seq: u64,
+        content: String,
+    },
     Joined(String),
     Left(String),
+    Presence {
+        count: usize,
+        joined: Vec<String>,
+        left: Vec<String>,
+    },
+}
+
+#[derive(Default)]
+struct Room {
+    /// Oldest first.
+    connections: Vec<u64>,
+    /// The users of the connections, in the order in which they came.
+    people: Vec<u64>,
+    texts: Vec<String>,
+    /// Users and names of which a crowded room has not been told.
+    joined: Vec<(u64, String)>,
+    left: Vec<(u64, String)>,
+    /// Whether a `welcome` had a count that such a change has made.
+    are_known: bool,
 }
 
 /// The model: what each connection should see of each room, had every command been carried out at once.
 #[derive(Default)]
 struct Model {
     home: HashMap<u64, usize>,
-    rooms: BTreeMap<usize, (BTreeSet<u64>, Vec<String>)>,
+    /// The user of each connection.
+    user: HashMap<u64, u64>,
+    rooms: BTreeMap<usize, Room>,
+    /// A room with more people is crowded.
+    presence_people_max: usize,
     seen: HashMap<(u64, usize), Vec<Seen>>,
+    /// The reasons of errors, in order: those that the hub finds, and those that come back from the store.
     errors: HashMap<u64, Vec<&'static str>>,
+    refusals: HashMap<u64, Vec<&'static str>>,
+    /// The nonces of kicks that were made.
+    kicks: HashMap<u64, Vec<String>>,
 }
 
 /// A connection's name. Numbers are never used again, so a name is one connection's.
@@ -94,93 +146,182 @@ fn name(connection: u64) -> String {
 }
 
 impl Model {
-    fn is_in(&self, who: u64, room: usize) -> bool {
-        self.rooms.get(&room).is_some_and(|(members, _)| members.contains(&who))
-    }
-
-    fn tell(&mut self, room: usize, seen: &Seen) {
-        for who in self.rooms[&room].0.clone() {
-            self.seen.entry((who, room)).or_default().push(seen.clone());
+    /// One `presence` frame for what a room has not been told.
+    fn tell_changes(&mut self, room: usize, count: usize) {
+        let Room { joined, left, are_known, .. } = self.rooms.get_mut(&room).unwrap();
+        let are_known = std::mem::take(are_known);
+        let names = |people: &mut Vec<(u64, String)>| people.drain(..).map(|(_, name)| name).collect::<Vec<_>>();
+        let (joined, left) = (names(joined), names(left));
+        if are_known || !joined.is_empty() || !left.is_empty() {
+            self.tell(room, &Seen::Presence { count, joined, left });
         }
     }
 
-    fn join(&mut self, who: u64, room: usize) {
-        self.rooms.entry(room).or_default();
-        self.tell(room, &Seen::Joined(name(who)));
-        let (members, texts) = self.rooms.get_mut(&room).unwrap();
-        members.insert(who);
+    fn is_in(&self, connection: u64, room: usize) -> bool {
+        self.rooms.get(&room).is_some_and(|room| room.connections.contains(&connection))
+    }
+
+    fn tell(&mut self, room: usize, seen: &Seen) {
+        for connection in self.rooms[&room].connections.clone() {
+            self.seen.entry((connection, room)).or_default().push(seen.clone());
+        }
+    }
+
+    fn join(&mut self, connection: u64, room: usize) {
+        let user = self.user[&connection];
+        let Room { people, joined, left, .. } = self.rooms.entry(room).or_default();
+        if !people.contains(&user) {
+            people.push(user);
+            if people.len() <= self.presence_people_max {
+                self.tell(room, &Seen::Joined(name(connection)));
+            } else if !forget(left, user) {
+                joined.push((user, name(connection)));
+            }
+        }
+        let Room { connections, people, texts, joined, left, are_known } = self.rooms.get_mut(&room).unwrap();
+        *are_known |= joined.iter().chain(&*left).any(|(one, _)| *one != user);
+        connections.push(connection);
         let head = texts.len() as u64;
-        let seen = self.seen.entry((who, room)).or_default();
-        seen.push(Seen::Welcome { head, members: members.iter().map(|one| name(*one)).collect() });
+        let seen = self.seen.entry((connection, room)).or_default();
+        let first = |user: &u64| connections.iter().find(|one| self.user[one] == *user).unwrap();
+        seen.push(Seen::Welcome { head, members: people.iter().map(|user| name(*first(user))).collect() });
         let latest = texts.len().saturating_sub(HISTORY);
         let replayed = texts.iter().enumerate().skip(latest);
         seen.extend(replayed.map(|(index, text)| Seen::Text { seq: index as u64 + 1, content: text.clone() }));
     }
 
-    fn leave(&mut self, who: u64, room: usize, told: bool) {
-        self.rooms.get_mut(&room).unwrap().0.remove(&who);
-        self.tell(room, &Seen::Left(name(who)));
+    fn leave(&mut self, connection: u64, room: usize, told: bool) {
+        let user = self.user[&connection];
+        let Room { connections, people, joined, left, .. } = self.rooms.get_mut(&room).unwrap();
+        connections.retain(|one| *one != connection);
+        if !connections.iter().any(|one| self.user[one] == user) {
+            people.retain(|one| *one != user);
+            if people.len() > self.presence_people_max {
+                if !forget(joined, user) {
+                    left.push((user, name(connection)));
+                }
+            } else {
+                let count = people.len() + 1;
+                self.tell_changes(room, count);
+                self.tell(room, &Seen::Left(name(connection)));
+            }
+        }
         if told {
-            self.seen.entry((who, room)).or_default().push(Seen::Left(name(who)));
+            self.seen.entry((connection, room)).or_default().push(Seen::Left(name(connection)));
         }
     }
 }
 
-/// Whoever goes has gone.
-fn without_lease() -> Limits {
-    Limits { lease: Duration::ZERO, ..Limits::default() }
+fn forget(people: &mut Vec<(u64, String)>, user: u64) -> bool {
+    let before = people.len();
+    people.retain(|(one, _)| *one != user);
+    people.len() < before
 }
 
-fn arrival(connection: u64, person: Person, home: RoomId, replay: Replay) -> Arrival {
-    let (connection, network) = (ConnectionId(connection), IpAddr::from([127, 0, 0, 1]));
-    let (person, role) = (Arc::new(person), Role::Guest);
-    Arrival { connection, person, role, session: None, network, home, replay, newcomer: None }
+/// An entry that the store has decided and has not given back.
+struct Decided {
+    applied: Applied,
+    /// The number of a join.
+    join: u64,
+}
+
+/// The store in a few words: it gives places, and knows which joins it refused and which users were kicked.
+#[derive(Default)]
+struct Places {
+    kept: HashMap<RoomId, Vec<Stored>>,
+    /// Connections whose last join of a room was refused.
+    refused: BTreeSet<(u64, RoomId)>,
+    kicked: BTreeSet<(RoomId, UserId)>,
+}
+
+impl Places {
+    /// Why a message of a connection is refused.
+    fn refusal(&self, connection: u64, room: &RoomId, user: UserId) -> Option<Reason> {
+        if self.refused.contains(&(connection, room.clone())) {
+            Some(REFUSAL)
+        } else {
+            self.kicked.contains(&(room.clone(), user)).then_some(Reason::Kicked)
+        }
+    }
+}
+
+/// Why the store refuses a join.
+const REFUSAL: Reason = Reason::NameReserved;
+
+/// The people in a room as a client knows them from its frames.
+struct Known {
+    people: BTreeSet<String>,
+    count: usize,
+    /// Whether the room was not crowded when the client entered. A client that enters a crowded room is not told of every
+    /// person, but of their number.
+    is_whole: bool,
 }
 
 /// The state with everything around it that the hub's thread and the store would do.
 struct Rig {
     state: State,
     effects: Vec<Effect>,
-    with_store: VecDeque<Append>,
-    kept: HashMap<RoomId, Vec<Stored>>,
+    with_store: VecDeque<Decided>,
+    places: Places,
     ids: FrameIds,
     now: Timestamp,
+    moment: Instant,
     entered: HashMap<RoomKey, BTreeSet<usize>>,
     connection_of: HashMap<usize, u64>,
     inboxes: HashMap<u64, Vec<Value>>,
+    published: Presence,
+    known: HashMap<(u64, RoomId), Known>,
     model: Model,
     next_connection: u64,
-    /// Which connection a step's number means now.
+    /// The connection that each client has now.
     current: HashMap<u64, u64>,
     gone: BTreeSet<u64>,
     texts: usize,
+    next_join: u64,
+    /// The joins of rooms in which connections began.
+    first_joins: BTreeSet<u64>,
+    /// Rooms that a connection has asked to join and not to leave, each with the number of that join. One whose refusal
+    /// has come back is not here.
+    asked: BTreeMap<(u64, usize), u64>,
+    /// Whether the store refuses the join of this step.
+    is_refused: bool,
+    kicks: usize,
 }
 
 impl Rig {
-    fn new() -> Self {
+    fn new(presence_people_max: usize) -> Self {
+        let limits = Limits { presence_people_max, ..without_lease() };
         Self {
-            state: State::new(&without_lease(), Keep::default(), Rules::default()),
+            state: fixtures::state(&limits, policy()),
+            moment: Instant::now(),
             effects: Vec::new(),
             with_store: VecDeque::new(),
-            kept: HashMap::new(),
+            places: Places::default(),
             ids: FrameIds::new(),
-            now: Timestamp::at(1_000),
+            now: Timestamp::at(NOW_MS),
             entered: HashMap::new(),
             connection_of: HashMap::new(),
             inboxes: HashMap::new(),
-            model: Model::default(),
+            published: Presence::new_sync(),
+            known: HashMap::new(),
+            model: Model { presence_people_max, ..Model::default() },
             next_connection: 0,
             current: HashMap::new(),
             gone: BTreeSet::new(),
             texts: 0,
+            next_join: 0,
+            first_joins: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            is_refused: false,
+            kicks: 0,
         }
     }
 
     fn carry_out(&mut self) {
+        let mut closes = Vec::new();
         for effect in std::mem::take(&mut self.effects) {
             match effect {
-                Effect::Append(append) => self.with_store.push_back(append),
-                Effect::Errand(_) => unreachable!("nobody keeps order here"),
+                Effect::Propose(proposal) => self.propose(proposal),
                 Effect::Send { to, json } => self.deliver(to.0, &json),
                 Effect::Broadcast { room, json } => {
                     for member in self.entered.get(&room).cloned().unwrap_or_default() {
@@ -194,8 +335,9 @@ impl Rig {
                     self.entered.entry(room).or_default().remove(&member.0);
                 }
                 Effect::Fetch(_) | Effect::Answer { .. } => {
-                    unreachable!("nobody resumes here, and nothing comes over HTTP")
+                    unreachable!("no connection resumes here, and nothing comes over HTTP")
                 }
+                Effect::Close { member, .. } => closes.push(self.connection_of[&member.0]),
                 Effect::RoomGone { room } => {
                     assert!(
                         self.entered.remove(&room).unwrap_or_default().is_empty(),
@@ -204,132 +346,362 @@ impl Rig {
                 }
             }
         }
+        for connection in closes {
+            let last = self.inboxes[&connection].last().unwrap();
+            assert_eq!(last["reason"], REFUSAL.word(), "a connection is told why it is closed");
+            self.end(connection);
+        }
     }
 
     fn deliver(&mut self, member: usize, json: &[u8]) {
         let connection = self.connection_of[&member];
         if !self.gone.contains(&connection) {
             let frame = serde_json::from_slice(json).unwrap();
+            self.learn(connection, &frame);
             self.inboxes.entry(connection).or_default().push(frame);
         }
     }
 
+    /// A client takes note of the people in a room.
+    fn learn(&mut self, connection: u64, frame: &Value) {
+        let key = (connection, fixtures::room(frame["room_id"].as_str().unwrap()));
+        let id = |person: &Value, field: &str| person[field].as_str().unwrap().to_owned();
+        let ids = |list: &str| frame[list].as_array().unwrap().iter().map(|one| id(one, "id")).collect::<Vec<_>>();
+        let user = id(frame, "user_id");
+        match frame["type"].as_str().unwrap() {
+            "welcome" => {
+                let count = frame["member_count"].as_u64().unwrap() as usize;
+                let is_whole = count <= self.model.presence_people_max;
+                self.known.insert(key, Known { people: ids("members").into_iter().collect(), count, is_whole });
+            }
+            "leave" if user == self.user_of(connection).0.to_string() => drop(self.known.remove(&key)),
+            kind @ ("join" | "leave" | "presence") => {
+                let known = self.known.get_mut(&key).expect("a welcome comes first");
+                match kind {
+                    "join" => known.count += usize::from(known.people.insert(user)),
+                    "leave" => {
+                        known.people.remove(&user);
+                        known.count -= 1;
+                    }
+                    _ => {
+                        known.people.extend(ids("joined"));
+                        let left = ids("left");
+                        known.people.retain(|user| !left.contains(user));
+                        known.count = frame["member_count"].as_u64().unwrap() as usize;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Publishes presence as the hub does, and compares it with what the clients know. A crowded room is told later,
+    /// unless `is_told`.
+    fn publish(&mut self, is_told: bool) {
+        if let Some(presence) = self.state.take_presence() {
+            self.published = presence;
+        }
+        for (room, presence) in &self.published {
+            assert!(presence.count > 0 && presence.count == presence.people.len(), "{room}: {presence:?}");
+        }
+        for ((connection, room), known) in &self.known {
+            let published = self.published.get(room).expect("a room with members is published");
+            if is_told || published.count <= self.model.presence_people_max {
+                let ids: BTreeSet<_> = published.people.iter().map(|person| person.id.0.to_string()).collect();
+                assert_eq!(published.count, known.count, "{connection} in {room}");
+                assert!(!known.is_whole || ids == known.people, "{connection} in {room}: {ids:?}, {:?}", known.people);
+            }
+        }
+    }
+
+    /// With nothing in flight, what is published is what the model says.
+    fn assert_published(&self) {
+        let mut rooms = 0;
+        for (number, room) in self.model.rooms.iter().filter(|(_, room)| !room.people.is_empty()) {
+            let published = self.published.get(&room_id(*number)).expect("a room with people is published");
+            let first = |user: &u64| room.connections.iter().find(|one| self.model.user[one] == *user).unwrap();
+            let names: Vec<_> = room.people.iter().map(|user| name(*first(user))).collect();
+            let listed: Vec<_> = published.people.iter().map(|person| person.username.as_str().to_owned()).collect();
+            assert_eq!((published.count, listed), (names.len(), names));
+            rooms += 1;
+        }
+        assert_eq!(self.published.size(), rooms, "rooms without people are published");
+    }
+
+    fn user_of(&self, connection: u64) -> UserId {
+        fixtures::user(self.model.user[&connection])
+    }
+
     fn step(&mut self, step: Step) {
         match step {
-            Step::Connect { who, room } => {
-                if self.current.contains_key(&who) {
+            Step::Connect { client, room, is_refused } => {
+                if self.current.contains_key(&client) {
                     return;
                 }
                 self.next_connection += 1;
                 let connection = self.next_connection;
-                self.current.insert(who, connection);
-                let person = Person {
-                    id: UserId(uuid::Uuid::from_u128(u128::from(connection))),
-                    username: Username::parse(&name(connection)).unwrap(),
-                };
-                let replay = Replay { history: HISTORY, after: None };
-                let arrival = arrival(connection, person, room_id(room), replay);
+                self.current.insert(client, connection);
+                let user = client / 2;
+                self.model.home.insert(connection, room);
+                self.model.user.insert(connection, user);
+                let guest = guest(user, &name(connection));
+                let arrival = arrival(connection, guest, room_id(room).as_str(), history(HISTORY));
                 let key = self.state.connect(arrival, &mut self.effects);
                 self.connection_of.insert(key.0, connection);
-                self.model.home.insert(connection, room);
-                self.model.join(connection, room);
+                self.first_joins.insert(self.next_join);
+                self.ask_to_join(connection, room, is_refused);
             }
-            Step::Disconnect { who } => {
-                let Some(connection) = self.current.remove(&who) else {
-                    return;
-                };
-                self.gone.insert(connection);
-                self.state.disconnect(ConnectionId(connection), true, &self.now, &mut self.effects);
-                for room in 0..3 {
-                    if self.model.is_in(connection, room) {
-                        self.model.leave(connection, room, false);
-                    }
+            Step::Disconnect { client } => {
+                if let Some(connection) = self.current.get(&client) {
+                    self.end(*connection);
                 }
             }
             Step::Store { count } => {
                 for _ in 0..count {
-                    let Some(append) = self.with_store.pop_front() else {
+                    let Some(decided) = self.with_store.pop_front() else {
                         return;
                     };
-                    let appended = self.place(append);
-                    self.state.appended(appended, &self.now, &mut self.effects);
+                    self.give_back(decided);
                     self.carry_out();
+                    self.publish(false);
                 }
             }
-            Step::Join { who, room } => self.command(who, room, |room| ClientFrame::Join {
-                room: Some(room),
-                replay: Replay { history: HISTORY, after: None },
-                nonce: None,
-            }),
-            Step::Leave { who, room } => {
-                self.command(who, room, |room| ClientFrame::Leave { room: Some(room), nonce: None })
+            Step::Second => {
+                self.step(Step::Store { count: usize::MAX });
+                for _ in 0..2 {
+                    self.moment += PRESENCE_INTERVAL;
+                    self.state.tell_presence(self.moment, &self.now, &mut self.effects);
+                }
+                for room in 0..3 {
+                    if let Some(count) = self.model.rooms.get(&room).map(|room| room.people.len()) {
+                        self.model.tell_changes(room, count);
+                    }
+                }
+                self.carry_out();
+                self.publish(true);
+                self.assert_published();
             }
-            Step::Typing { who, room } => {
-                self.command(who, room, |room| ClientFrame::Typing { room: Some(room), nonce: None });
+            Step::Join { client, room, is_refused } => {
+                let frame = ClientFrame::Join { room: Some(room_id(room)), replay: history(HISTORY), nonce: None };
+                if let Some(connection) = self.command(client, room, frame, Reason::AlreadyInRoom, false) {
+                    self.ask_to_join(connection, room, is_refused);
+                }
             }
-            Step::Text { who, room } => {
+            Step::Leave { client, room } => {
+                let frame = ClientFrame::Leave { room: Some(room_id(room)), nonce: None };
+                if let Some(connection) = self.command(client, room, frame, Reason::NotJoined, true) {
+                    self.asked.remove(&(connection, room));
+                    if self.model.is_in(connection, room) {
+                        self.model.leave(connection, room, true);
+                    }
+                }
+            }
+            Step::Typing { client, room } => {
+                let frame = ClientFrame::Typing { room: Some(room_id(room)), nonce: None };
+                self.command(client, room, frame, Reason::NotInRoom, true);
+            }
+            Step::Text { client, room } => {
                 self.texts += 1;
                 let content = format!("text {}", self.texts);
-                let named = room.map(room_id);
-                let home = self.current.get(&who).map_or(0, |connection| self.model.home[connection]);
-                self.command(who, room.unwrap_or(home), |_| ClientFrame::Message {
-                    room: named,
-                    nonce: None,
-                    body: Body::Text { content: content.into(), reply_to: None },
-                });
+                let home = self.current.get(&client).map_or(0, |connection| self.model.home[connection]);
+                let body = Body::Text { content: content.as_str().into(), reply_to: None };
+                let frame = ClientFrame::Message { room: room.map(room_id), nonce: None, body };
+                let room = room.unwrap_or(home);
+                if let Some(connection) = self.command(client, room, frame, Reason::NotInRoom, true)
+                    && self.places.refusal(connection, &room_id(room), self.user_of(connection)).is_none()
+                {
+                    let texts = &mut self.model.rooms.get_mut(&room).unwrap().texts;
+                    texts.push(content.clone());
+                    let seq = texts.len() as u64;
+                    self.model.tell(room, &Seen::Text { seq, content });
+                }
+            }
+            Step::Kick { client, user, room } => {
+                if let Some(&connection) = self.current.get(&client) {
+                    self.kicks += 1;
+                    let nonce = Nonce::parse(&format!("kick {}", self.kicks)).ok();
+                    let action = Box::new(AdminAction::Kick(fixtures::user(user)));
+                    self.send(connection, ClientFrame::Admin { room: Some(room_id(room)), nonce, action });
+                }
             }
         }
         self.carry_out();
     }
 
-    fn command(&mut self, who: u64, room: usize, frame: impl FnOnce(RoomId) -> ClientFrame) {
-        let Some(&connection) = self.current.get(&who) else {
-            return;
-        };
-        let frame = frame(room_id(room));
-        let is_in = self.model.is_in(connection, room);
-        let error = match &frame {
-            ClientFrame::Join { .. } if is_in => Some("conflict"),
-            ClientFrame::Leave { .. } if !is_in => Some("not_found"),
-            ClientFrame::Message { .. } | ClientFrame::Typing { .. } if !is_in => Some("forbidden"),
-            _ => None,
-        };
-        match (&frame, error) {
-            (_, Some(code)) => self.model.errors.entry(connection).or_default().push(code),
-            (ClientFrame::Join { .. }, None) => self.model.join(connection, room),
-            (ClientFrame::Leave { .. }, None) => self.model.leave(connection, room, true),
-            (ClientFrame::Message { body, .. }, None) => {
-                let texts = &mut self.model.rooms.get_mut(&room).unwrap().1;
-                texts.push(body.content().to_string());
-                let seen = Seen::Text { seq: texts.len() as u64, content: body.content().to_string() };
-                self.model.tell(room, &seen);
-            }
-            (ClientFrame::Typing { .. } | ClientFrame::Measure { .. }, None) => {}
+    fn ask_to_join(&mut self, connection: u64, room: usize, is_refused: bool) {
+        self.is_refused = is_refused;
+        self.asked.insert((connection, room), self.next_join);
+        if !is_refused {
+            self.model.join(connection, room);
         }
+    }
+
+    /// A connection sends a command that the hub takes only from connections that are in the room, or only from those
+    /// that are not. Gives the connection where it is taken.
+    fn command(
+        &mut self,
+        client: u64,
+        room: usize,
+        frame: ClientFrame,
+        otherwise: Reason,
+        is_for_members: bool,
+    ) -> Option<u64> {
+        let &connection = self.current.get(&client)?;
+        self.send(connection, frame);
+        if self.asked.contains_key(&(connection, room)) == is_for_members {
+            return Some(connection);
+        }
+        self.model.errors.entry(connection).or_default().push(otherwise.word());
+        None
+    }
+
+    fn send(&mut self, connection: u64, frame: ClientFrame) {
         let member = self.state.member(ConnectionId(connection)).unwrap();
         self.state.frame(member, frame, None, &self.now, &mut self.effects);
     }
 
-    /// What the store does, in the fewest words.
-    fn place(&mut self, append: Append) -> Appended {
-        match append {
-            Append::Message(message) => {
-                let kept = self.kept.entry(message.room.clone()).or_default();
-                let (id, seq) = (self.ids.next(&self.now), Seq(kept.len() as u64 + 1));
-                let json = serde_json::json!({
-                    "type": "text", "room_id": message.room.as_str(), "content": message.body.content(), "seq": seq,
-                });
-                let stored = Stored { id, seq, json: json.to_string().into_bytes().into() };
-                kept.push(stored.clone());
-                Appended::Message { room: message.room, stored, erased: None, ticket: message.ticket }
+    /// A connection ends, by itself or because it was refused.
+    fn end(&mut self, connection: u64) {
+        self.current.retain(|_, one| *one != connection);
+        self.gone.insert(connection);
+        self.known.retain(|(one, _), _| *one != connection);
+        self.asked.retain(|(one, _), _| *one != connection);
+        for room in 0..3 {
+            if self.model.is_in(connection, room) {
+                self.model.leave(connection, room, false);
             }
-            Append::Join { room, ticket, known, .. } => {
-                let frames = self.kept.get(&room).cloned().unwrap_or_default();
-                let past = known.is_none().then_some(Past { head: Seq(frames.len() as u64), frames });
-                Appended::Join { room, ticket, past, seen: None, is_known: true }
+        }
+        self.state.disconnect(ConnectionId(connection), true, self.moment, &mut self.effects);
+        self.carry_out();
+    }
+
+    /// The store decides on an entry, in the order in which they come.
+    fn propose(&mut self, Proposal { entry, reply_to }: Proposal) {
+        let join = self.next_join;
+        let result = match entry {
+            Entry::Message(message) => {
+                let ReplyTo::Connection(connection) = reply_to else { panic!("{reply_to:?}") };
+                let NewMessage { room, author, body, nonce, .. } = message;
+                match self.places.refusal(connection.0, &room, author.user()) {
+                    Some(reason) => Outcome::Refused { room: Some(room), rejection: reason.into(), nonce },
+                    None => {
+                        let kept = self.places.kept.entry(room.clone()).or_default();
+                        let (id, seq) = (self.ids.next(&self.now), Seq(kept.len() as u64 + 1));
+                        let json = serde_json::json!({
+                            "type": "text", "room_id": room.as_str(), "user_id": author.user().0.to_string(),
+                            "content": body.content(), "seq": seq,
+                        });
+                        let stored = Stored { id, seq, is_event: false, json: json.to_string().into_bytes().into() };
+                        kept.push(stored.clone());
+                        Outcome::Stored { room, stored, changed: None }
+                    }
+                }
             }
-            Append::Leave { room, ticket } => Appended::Leave { room, ticket },
-            Append::Announcement { .. } => unreachable!("nobody announces anything here"),
+            Entry::Join(Join { room, principal, known, .. }) => {
+                self.next_join += 1;
+                let ReplyTo::Member(member) = reply_to else { panic!("{reply_to:?}") };
+                let key = (self.connection_of[&member], room.clone());
+                if std::mem::take(&mut self.is_refused) {
+                    self.places.refused.insert(key);
+                    Outcome::JoinRefused { room, rejection: REFUSAL.into() }
+                } else {
+                    self.places.refused.remove(&key);
+                    self.places.kicked.remove(&(room.clone(), principal.user()));
+                    let frames = self.places.kept.get(&room).cloned().unwrap_or_default();
+                    let head = Seq(frames.len() as u64);
+                    let past = known.is_none().then_some(Past { head, frames, is_whole: true });
+                    Outcome::Joined { room, past, seen: None }
+                }
+            }
+            Entry::Leave { room, user } => {
+                self.places.kicked.remove(&(room.clone(), user));
+                Outcome::Left { room }
+            }
+            Entry::Change { change, .. } => {
+                let Change::Kick { room, user, .. } = *change else { panic!("{change:?}") };
+                let ReplyTo::Command(reply) = &reply_to else { panic!("{reply_to:?}") };
+                if self.user_of(reply.connection.0) == user {
+                    Outcome::Refused { room: None, rejection: Reason::TargetIsSelf.into(), nonce: None }
+                } else {
+                    self.places.kicked.insert((room.clone(), user));
+                    Outcome::Changed {
+                        done: Done::Kicked { username: None },
+                        events: vec![Event::Kicked { room, user }],
+                    }
+                }
+            }
+            Entry::Announcement { .. } => unreachable!("nothing is announced here"),
+        };
+        self.with_store.push_back(Decided { applied: Applied { result, reply_to }, join });
+    }
+
+    /// The hub is told what became of an entry.
+    fn give_back(&mut self, Decided { applied, join }: Decided) {
+        let mut kicked = None;
+        let mut refused = None;
+        let mut closed = None;
+        match (&applied.result, &applied.reply_to) {
+            (Outcome::JoinRefused { room, rejection }, ReplyTo::Member(member)) => {
+                let connection = self.connection_of[member];
+                refused = Some((connection, rejection.reason));
+                let number = (0..3).find(|number| room_id(*number) == *room).unwrap();
+                if self.first_joins.contains(&join) && !self.gone.contains(&connection) {
+                    closed = Some(*member);
+                }
+                if self.asked.get(&(connection, number)) == Some(&join) {
+                    self.asked.remove(&(connection, number));
+                }
+            }
+            (Outcome::Refused { rejection, .. }, ReplyTo::Connection(connection)) => {
+                refused = Some((connection.0, rejection.reason));
+            }
+            (Outcome::Refused { rejection, .. }, ReplyTo::Command(reply)) => {
+                refused = Some((reply.connection.0, rejection.reason));
+            }
+            (Outcome::Changed { events, .. }, ReplyTo::Command(reply)) => {
+                let [Event::Kicked { room, user }] = events.as_slice() else { panic!("{events:?}") };
+                let number = (0..3).find(|number| room_id(*number) == *room).unwrap();
+                kicked = Some((number, *user));
+                let nonce = reply.nonce.as_ref().unwrap().as_str().to_owned();
+                self.model.kicks.entry(reply.connection.0).or_default().push(nonce);
+            }
+            _ => {}
+        }
+        if let Some((connection, reason)) = refused {
+            self.model.refusals.entry(connection).or_default().push(reason.word());
+        }
+        self.state.applied(applied, &self.now, &mut self.effects);
+        let closes = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Close { member, reason } => Some((member.0, *reason)),
+            _ => None,
+        });
+        let closed = closed.map(|member| (member, CloseReason::SessionEnded));
+        assert!(closes.eq(closed), "only a connection that may not enter its first room is closed");
+        if let Some((room, user)) = kicked {
+            self.kick(room, user);
+        }
+    }
+
+    /// The connections of a user that are in a room, or ask to join it, are told that the user is kicked and leave, in
+    /// the order of their leaves.
+    fn kick(&mut self, room: usize, user: UserId) {
+        let proposed = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Propose(Proposal { entry: Entry::Leave { .. }, reply_to: ReplyTo::Member(member) }) => {
+                Some(*member)
+            }
+            _ => None,
+        });
+        let leaves: Vec<u64> = proposed.map(|member| self.connection_of[&member]).collect();
+        let asked = self.asked.keys().filter(|(one, of)| *of == room && self.user_of(*one) == user);
+        let asked: BTreeSet<u64> = asked.map(|(one, _)| *one).collect();
+        assert_eq!(leaves.iter().copied().collect::<BTreeSet<_>>(), asked, "a kick is for all of a user's connections");
+        assert_eq!(leaves.len(), asked.len(), "each leaves once");
+        for connection in leaves {
+            self.model.refusals.entry(connection).or_default().push(Reason::Kicked.word());
+            self.asked.remove(&(connection, room));
+            if self.model.is_in(connection, room) {
+                self.model.leave(connection, room, true);
+            }
         }
     }
 
@@ -345,15 +717,27 @@ impl Rig {
             "text" => Some(Seen::Text { seq: frame["seq"].as_u64().unwrap(), content: text(&frame["content"]) }),
             "join" => Some(Seen::Joined(text(&frame["username"]))),
             "leave" => Some(Seen::Left(text(&frame["username"]))),
+            "presence" => Some(Seen::Presence {
+                count: frame["member_count"].as_u64().unwrap() as usize,
+                joined: frame["joined"].as_array().unwrap().iter().map(|one| text(&one["username"])).collect(),
+                left: frame["left"].as_array().unwrap().iter().map(|one| text(&one["username"])).collect(),
+            }),
             _ => None,
         });
         seen.collect()
     }
 
-    fn errors(&self, connection: u64) -> Vec<String> {
+    /// A field of the frames of a type that a connection was sent.
+    fn field(&self, connection: u64, kind: &str, field: &str) -> Vec<String> {
         let frames = self.inboxes.get(&connection).map_or(&[][..], Vec::as_slice);
-        let errors = frames.iter().filter(|frame| frame["type"] == "error");
-        errors.map(|frame| frame["code"].as_str().unwrap().to_owned()).collect()
+        let of_kind = frames.iter().filter(|frame| frame["type"] == kind);
+        of_kind.map(|frame| frame[field].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The reasons of the errors that the hub found, and of those that came back from the store.
+    fn errors(&self, connection: u64) -> (Vec<String>, Vec<String>) {
+        let by_hub = [Reason::AlreadyInRoom, Reason::NotJoined, Reason::NotInRoom].map(Reason::word);
+        self.field(connection, "error", "reason").into_iter().partition(|reason| by_hub.contains(&reason.as_str()))
     }
 }
 
@@ -361,8 +745,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn everybody_sees_what_the_model_says(steps in steps()) {
-        let mut rig = Rig::new();
+    fn everybody_sees_what_the_model_says(presence_people_max in 1..5usize, steps in steps()) {
+        let mut rig = Rig::new(presence_people_max);
         for step in steps {
             rig.step(step);
         }
@@ -377,25 +761,36 @@ proptest! {
                     prop_assert_eq!(seen, should, "{} in {}", connection, room);
                 }
             }
-            if !rig.gone.contains(&connection) {
-                let should = rig.model.errors.get(&connection).cloned().unwrap_or_default();
-                prop_assert_eq!(rig.errors(connection), should);
+            let owned = |reasons: &HashMap<u64, Vec<&str>>| -> Vec<String> {
+                reasons.get(&connection).into_iter().flatten().map(|reason| (*reason).to_owned()).collect()
+            };
+            let (errors, refusals) = rig.errors(connection);
+            let (errors_due, refusals_due) = (owned(&rig.model.errors), owned(&rig.model.refusals));
+            let kicks = rig.field(connection, "kick", "nonce");
+            let kicks_due = rig.model.kicks.get(&connection).cloned().unwrap_or_default();
+            if rig.gone.contains(&connection) {
+                prop_assert!(errors_due.starts_with(&errors) && refusals_due.starts_with(&refusals));
+                prop_assert!(kicks_due.starts_with(&kicks));
+            } else {
+                prop_assert_eq!((errors, refusals, kicks), (errors_due, refusals_due, kicks_due), "{}", connection);
             }
         }
-        for who in 0..5 {
-            rig.step(Step::Disconnect { who });
+        rig.step(Step::Second);
+        for client in 0..8 {
+            rig.step(Step::Disconnect { client });
         }
         rig.step(Step::Store { count: usize::MAX });
         prop_assert_eq!(rig.state.room_count(), 0);
         prop_assert!(rig.state.member_count() == 0, "members are left behind");
+        prop_assert!(rig.published.is_empty(), "rooms are left behind");
     }
 }
 
 #[test]
 fn the_checker_sees_a_frame_that_is_lost() {
-    let mut rig = Rig::new();
-    rig.step(Step::Connect { who: 0, room: 0 });
-    rig.step(Step::Text { who: 0, room: None });
+    let mut rig = Rig::new(2);
+    rig.step(Step::Connect { client: 0, room: 0, is_refused: false });
+    rig.step(Step::Text { client: 0, room: None });
     rig.step(Step::Store { count: 9 });
     let should = rig.model.seen[&(1, 0)].clone();
     assert_eq!(rig.seen(1, 0), should);
@@ -405,15 +800,8 @@ fn the_checker_sees_a_frame_that_is_lost() {
 
 #[test]
 fn a_gap_is_never_silent() {
-    let kept = |places: std::ops::Range<u64>| -> Vec<Stored> {
-        let frame = |seq: u64| Stored {
-            id: FrameId(uuid::Uuid::from_u128(u128::from(seq))),
-            seq: Seq(seq),
-            json: format!("{{\"type\":\"text\",\"seq\":{seq}}}").into_bytes().into(),
-        };
-        places.map(frame).collect()
-    };
-    let (room, now) = (room_id(0), Timestamp::at(1_000));
+    let kept = |seqs: std::ops::Range<u64>| seqs.map(|seq| fixtures::stored(seq, false)).collect::<Vec<_>>();
+    let now = Timestamp::at(NOW_MS);
     // What was seen last, the pages as they come, and whether each can be the next.
     for (seen, pages) in [
         (Some(10), &[(Some(11..21), true), (Some(21..301), true)][..]),
@@ -422,23 +810,18 @@ fn a_gap_is_never_silent() {
         (Some(10), &[(Some(11..21), true), (Some(0..0), false)]),
         (Some(10), &[(None, false)]),
         (None, &[(Some(250..301), true)]),
-        (None, &[(Some(250..260), true), (Some(261..301), false)]),
+        // The latest messages may have gaps where events are; what follows them has none.
+        (None, &[(Some(250..260), true), (Some(261..301), true)]),
         (None, &[(Some(0..0), true)]),
     ] {
-        let mut state = State::new(&without_lease(), Keep::default(), Rules::default());
+        let mut state = fixtures::state(&without_lease(), policy());
         let mut effects = Vec::new();
-        let person = Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() };
-        let after = seen.map(|seq| After::Id(FrameId(uuid::Uuid::from_u128(u128::from(seq)))));
+        let after = seen.map(|seq| After::Id(fixtures::stored(seq, false).id));
         let replay = Replay { history: 200, after };
-        let member = state.connect(arrival(1, person, room.clone(), replay), &mut effects);
-        let joined = Appended::Join {
-            room: room.clone(),
-            ticket: crate::store::Ticket::Member(member.0),
-            past: Some(Past { head: Seq(400), frames: kept(301..401) }),
-            seen: seen.map(Seq),
-            is_known: true,
-        };
-        state.appended(joined, &now, &mut effects);
+        let member = state.connect(arrival(1, guest(1, "ana"), "tea", replay), &mut effects);
+        let past = Some(Past { head: Seq(400), frames: kept(301..401), is_whole: false });
+        let joined = Outcome::Joined { room: fixtures::room("tea"), past, seen: seen.map(Seq) };
+        state.applied(Applied { result: joined, reply_to: ReplyTo::Member(member.0) }, &now, &mut effects);
         for (number, (page, fits)) in pages.iter().enumerate() {
             let fetch = effects.iter().rev().find_map(|effect| match effect {
                 Effect::Fetch(fetch) => Some(fetch.clone()),
@@ -456,10 +839,10 @@ fn a_gap_is_never_silent() {
 
 #[test]
 fn a_key_is_its_own_until_its_leave_is_done() {
-    let mut rig = Rig::new();
-    rig.step(Step::Connect { who: 0, room: 0 });
-    rig.step(Step::Disconnect { who: 0 });
-    rig.step(Step::Connect { who: 1, room: 0 });
+    let mut rig = Rig::new(2);
+    rig.step(Step::Connect { client: 0, room: 0, is_refused: false });
+    rig.step(Step::Disconnect { client: 0 });
+    rig.step(Step::Connect { client: 1, room: 0, is_refused: false });
     assert_eq!(rig.state.member(ConnectionId(1)), None);
     assert_eq!(rig.state.member(ConnectionId(2)), Some(MemberKey(1)));
 }

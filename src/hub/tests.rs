@@ -1,76 +1,555 @@
-//! The hub's thread, with a store in memory and sockets of our own.
+//! The hub's thread, with a store in memory, and sockets or channels of our own.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
+use super::fixtures::{account, from_network, guest, history, room, user};
 use super::*;
-use crate::config::{Data, Durability};
+use crate::config::{Data, Durability, Keep};
+use crate::limits::BATCH_BYTES_MAX;
 use crate::model::{ROOM_DEFAULT, Username};
-use crate::protocol::Replay;
-use crate::store::accounts::{RoomSettings, SessionKey};
+use crate::protocol::{BanChange, Restrictions, RoomPatch};
+use crate::role::Role;
+use crate::store::accounts::{InvitationId, SessionId, SessionKind};
+use crate::store::change::{AccountRef, NewAccount, NewInvitation, NewSession, Policy, Restrict};
+use crate::store::{Started, TokenHash};
 
-/// A connection's far end, and how it comes.
-fn arrival(connection: u64, asked_at: Instant) -> (TcpStream, Connect) {
+/// Both ends of a connection.
+fn socket() -> (TcpStream, Sink) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    far.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let connect = Connect {
-        connection: ConnectionId(connection),
-        socket: Arc::new(listener.accept().unwrap().0),
-        person: Person { id: UserId(uuid::Uuid::from_u128(1)), username: Username::parse("ana").unwrap() },
-        role: Role::Guest,
-        session: Some(SessionKey(7)),
-        network: Ipv4Addr::LOCALHOST.into(),
-        room: RoomId::parse(ROOM_DEFAULT).unwrap(),
-        replay: Replay { history: 0, after: None },
-        newcomer: None,
-        asked_at,
+    far.set_read_timeout(Some(FRAME_WAIT)).unwrap();
+    (far, Sink::Socket(Arc::new(listener.accept().unwrap().0)))
+}
+
+/// An account as the operator makes it, with a program's token.
+fn new_token(number: u64, name: &str, session: i64, role: Role) -> Change {
+    let name = Username::parse(name).unwrap();
+    let account = NewAccount { id: user(number), looks: Looks::of(&name), name, role, password: None };
+    let token_hash = Some(TokenHash::of(&format!("token {session}")));
+    let (id, kind) = (SessionId(session), SessionKind::Bot);
+    Change::CreateToken { account, session: NewSession { id, kind, token_hash, label: "".into(), span_ms: None } }
+}
+
+fn restrict(number: u64, ban: BanChange) -> Change {
+    let restrictions = Restrictions { mute_until_ms: None, ban: Some(ban) };
+    Change::Restrict(Restrict { user: user(number), restrictions, target: None, networks: Vec::new() })
+}
+
+fn ban(number: u64, by_address: bool) -> Change {
+    restrict(number, BanChange::Ban { until_ms: None, reason: "".into(), by_address })
+}
+
+/// The client was authenticated before a change; its connection reaches the hub after it.
+#[test]
+fn a_client_is_checked_again_when_it_enters() {
+    let mut server = Server::prepare();
+    server.run(calm());
+    let api = server.api.clone();
+    let operator = |change| api.change(By::Operator, change).unwrap();
+    operator(new_token(1, "ada", 1, Role::Admin));
+    operator(new_token(2, "ben", 2, Role::User));
+    operator(new_token(3, "eva", 3, Role::User));
+    let ada = account(1, "ada", 1);
+    let elsewhere = |principal: &Principal| from_network(principal, [192, 0, 2, 7]);
+
+    // An ended session, a removed account, a banned user, a banned network.
+    operator(Change::EndSession { session: SessionId(2) });
+    server.assert_refused(&account(2, "ben", 2), "session_ended");
+    let welcome = |server: &mut Server, principal: &Arc<Principal>| {
+        let mut client = server.enter(principal, Encoding::Json, 0);
+        assert_eq!(client.said(1), ["welcome: welcome to general"]);
+        client
     };
-    (far, connect)
+    operator(new_token(2, "ben", 4, Role::User));
+    let ben = welcome(&mut server, &account(2, "ben", 4));
+    server.gone(ben);
+    operator(Change::RemoveAccount { account: AccountRef::Name(Username::parse("ben").unwrap()) });
+    server.assert_refused(&account(2, "ben", 4), "session_ended");
+    operator(ban(3, false));
+    server.assert_refused(&account(3, "eva", 3), "banned");
+    operator(restrict(3, BanChange::Lift));
+    let eva = welcome(&mut server, &account(3, "eva", 3));
+    server.gone(eva);
+    let guest_5 = elsewhere(&guest(5, "dan"));
+    let mut dan = welcome(&mut server, &guest_5);
+    operator(ban(5, true));
+    dan.assert_ends(1008);
+    server.gone(dan);
+    server.assert_refused(&elsewhere(&guest(6, "kim")), "banned");
+    let kim = welcome(&mut server, &guest(6, "kim"));
+    let eva = welcome(&mut server, &elsewhere(&account(3, "eva", 3)));
+    server.gone(eva);
+    server.gone(kim);
+
+    // A name that is reserved since.
+    operator(new_token(7, "lena", 7, Role::User));
+    server.assert_refused(&guest(8, "LENA"), "name_reserved");
+
+    // A room that became private.
+    let patch = RoomPatch { is_private: Some(true), ..RoomPatch::default() };
+    api.change(By::Client(ada.clone()), Change::SetRoom { room: room(ROOM_DEFAULT), patch }).unwrap();
+    server.assert_refused(&guest(6, "kim"), "no_such_room");
+    let mut ada = server.enter(&ada, Encoding::Json, 0);
+    assert_eq!(ada.said(1), ["welcome: welcome to general"]);
+    server.stop([ada]);
+}
+
+/// How long a test waits for a frame.
+const FRAME_WAIT: Duration = Duration::from_secs(20);
+
+/// A hub that may have been sent commands before it runs, so that it takes them in one round.
+struct Server {
+    commands: Sender<Command>,
+    commanded: Option<Receiver<Command>>,
+    threads: Vec<JoinHandle<()>>,
+    metrics: Arc<Metrics>,
+    presence: PublishedPresence,
+    api: HubApi,
+    connections: u64,
+}
+
+impl Server {
+    fn prepare() -> Self {
+        let (commands, commanded) = channel();
+        let presence = new_presence();
+        Self {
+            api: HubApi::new(commands.clone(), presence.clone()),
+            commands,
+            commanded: Some(commanded),
+            threads: Vec::new(),
+            metrics: Arc::default(),
+            presence,
+            connections: 0,
+        }
+    }
+
+    fn run(&mut self, limits: Limits) {
+        let (ends, threads) = self.ends();
+        self.threads = start(ends, limits, Arc::clone(&self.metrics)).unwrap();
+        self.threads.extend(threads);
+    }
+
+    /// What the hub needs, with a store's threads.
+    fn ends(&mut self) -> (Ends, Vec<JoinHandle<()>>) {
+        let (data, metrics) = (Data::Memory, Arc::clone(&self.metrics));
+        let started = crate::store::start(&data, Durability::Normal, Keep::default(), Policy::default(), metrics);
+        let Started { writer, reader, threads } = started.unwrap();
+        let (commands, presence) = (self.commanded.take().unwrap(), self.presence.clone());
+        (Ends { commands, store: writer, reader, presence }, threads)
+    }
+
+    /// A guest connects, whose user has the number of the connection.
+    fn connect(&mut self, name: &str, encoding: Encoding, count: usize) -> Client {
+        let guest = guest(self.connections + 1, name);
+        self.enter(&guest, encoding, count)
+    }
+
+    fn enter(&mut self, principal: &Arc<Principal>, encoding: Encoding, count: usize) -> Client {
+        let (sink, chunks) = Sink::channel();
+        let connection = self.send_connect(principal, encoding, sink, count);
+        Client { connection, principal: Arc::clone(principal), encoding, chunks, got: VecDeque::new() }
+    }
+
+    fn send_connect(
+        &mut self,
+        principal: &Arc<Principal>,
+        encoding: Encoding,
+        sink: Sink,
+        count: usize,
+    ) -> ConnectionId {
+        self.connections += 1;
+        let connection = ConnectionId(self.connections);
+        let connect = Connect {
+            connection,
+            encoding,
+            sink,
+            looks: Some(Looks::of(&principal.person.username)),
+            principal: Arc::clone(principal),
+            room: room(ROOM_DEFAULT),
+            replay: history(count),
+            token: None,
+        };
+        self.commands.send(Command::Connect(Box::new(connect))).unwrap();
+        connection
+    }
+
+    /// A client on a socket is told why it may not enter, and is closed.
+    fn assert_refused(&mut self, principal: &Arc<Principal>, reason: &str) {
+        let (mut far, sink) = socket();
+        let connection = self.send_connect(principal, Encoding::Json, sink, 0);
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).unwrap();
+        let parts = parts(&got, Encoding::Json);
+        let [Got::Frame(error), Got::Close(1008)] = &parts[..] else { panic!("{reason}: {parts:?}") };
+        let error: serde_json::Value = serde_json::from_str(error).unwrap();
+        assert_eq!((&error["type"], &error["reason"]), (&"error".into(), &reason.into()));
+        self.commands.send(Command::Gone { from: connection }).unwrap();
+    }
+
+    fn say(&self, client: &Client, text: &str) {
+        let frame = crate::protocol::decode(text, &Limits::default()).unwrap();
+        let frames = vec![Inbound::Frame(frame)];
+        self.commands.send(Command::Frames { from: client.connection, frames }).unwrap();
+    }
+
+    fn gone(&self, client: Client) {
+        self.commands.send(Command::Gone { from: client.connection }).unwrap();
+    }
+
+    fn stop(self, clients: impl IntoIterator<Item = Client>) {
+        self.commands.send(Command::Stop).unwrap();
+        for mut client in clients {
+            client.assert_ends(1001);
+            self.gone(client);
+        }
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// The other end of a channel.
+struct Client {
+    connection: ConnectionId,
+    principal: Arc<Principal>,
+    encoding: Encoding,
+    chunks: Receiver<Chunk>,
+    got: VecDeque<Got>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Got {
+    Frame(String),
+    KeepAlive,
+    Close(u16),
+    End,
+}
+
+impl Client {
+    fn next(&mut self) -> Got {
+        if self.got.is_empty() {
+            match self.chunks.recv_timeout(FRAME_WAIT) {
+                Ok(chunk) => self.got.extend(parts(&chunk, self.encoding)),
+                Err(error) if error.is_disconnected() => return Got::End,
+                Err(_) => panic!("connection {} got nothing", self.connection.0),
+            }
+        }
+        self.got.pop_front().unwrap()
+    }
+
+    /// The next frames, each as its JSON.
+    fn frames(&mut self, count: usize) -> Vec<String> {
+        let frame = |got| match got {
+            Got::Frame(json) => json,
+            other => panic!("{other:?} is no frame"),
+        };
+        (0..count).map(|_| frame(self.next())).collect()
+    }
+
+    /// The next frames, each as its type and content.
+    fn said(&mut self, count: usize) -> Vec<String> {
+        self.frames(count).iter().map(|json| said(json)).collect()
+    }
+
+    /// Nothing more comes but the reason, with its code where the encoding has one.
+    #[track_caller]
+    fn assert_ends(&mut self, code: u16) {
+        if self.encoding == Encoding::Json {
+            assert_eq!(self.next(), Got::Close(code));
+        }
+        assert_eq!(self.next(), Got::End);
+    }
+}
+
+fn said(json: &str) -> String {
+    let frame: serde_json::Value = serde_json::from_str(json).unwrap();
+    format!("{}: {}", frame["type"].as_str().unwrap(), frame["content"].as_str().unwrap())
+}
+
+/// What a chunk holds: whole frames, read without the code that wrote them.
+fn parts(chunk: &[u8], encoding: Encoding) -> Vec<Got> {
+    let mut rest = chunk;
+    let mut parts = Vec::new();
+    while !rest.is_empty() {
+        let (header, length, trailer) = match (encoding, rest) {
+            (Encoding::Json, [_, 127, length @ ..]) => {
+                (10, u64::from_be_bytes(length[..8].try_into().unwrap()) as usize, 0)
+            }
+            (Encoding::Json, [_, 126, length @ ..]) => {
+                (4, usize::from(u16::from_be_bytes(length[..2].try_into().unwrap())), 0)
+            }
+            (Encoding::Json, _) => (2, usize::from(rest[1]), 0),
+            (Encoding::Ndjson, _) => (0, rest.iter().position(|byte| *byte == b'\n').expect("a whole line"), 1),
+        };
+        let payload = &rest[header..header + length];
+        let text = || String::from_utf8(payload.to_vec()).unwrap();
+        parts.push(match (encoding, rest[0]) {
+            (Encoding::Json, 0x81) => Got::Frame(text()),
+            (Encoding::Json, 0x88) => Got::Close(u16::from_be_bytes([payload[0], payload[1]])),
+            (Encoding::Json, 0x89) => Got::KeepAlive,
+            (Encoding::Json, other) => panic!("a frame that begins with {other:#x}"),
+            (Encoding::Ndjson, b'\n') => Got::KeepAlive,
+            (Encoding::Ndjson, _) => Got::Frame(text()),
+        });
+        rest = &rest[header + length + trailer..];
+    }
+    parts
+}
+
+/// Limits by which no lost connection keeps its place, and no keep-alive comes between frames.
+fn calm() -> Limits {
+    Limits { lease: Duration::ZERO, ping_interval: Duration::from_secs(300), ..Limits::default() }
 }
 
 #[test]
-fn who_was_looked_up_before_an_order_came_meets_it_all_the_same() {
-    let (commands, commanded) = channel();
-    let store = crate::store::start(&Data::Memory, Durability::Normal, Keep::default(), Arc::default()).unwrap();
-    let (errands, _unrun) = bounded(1);
-    let ends = Ends { commands: commanded, store: store.writer, errands };
-    let hub = start(ends, store.reader, Rules::default(), Keep::default(), Limits::default(), Arc::default()).unwrap();
+fn members_of_each_encoding_get_the_same_frames() {
+    let mut server = Server::prepare();
+    let mut ana = server.connect("ana", Encoding::Json, 0);
+    let mut bob = server.connect("bob", Encoding::Ndjson, 0);
+    server.say(&ana, "one");
+    // These two enter in the middle of the batch.
+    let mut cai = server.connect("cai", Encoding::Ndjson, 0);
+    let mut dan = server.connect("dan", Encoding::Json, 0);
+    server.say(&bob, "two");
+    server.run(calm());
 
-    let user = UserId(uuid::Uuid::from_u128(1));
-    let orders =
-        [Order::EndUser(user), Order::EndSessions(vec![SessionKey(7)]), Order::EndGuests(Ipv4Addr::LOCALHOST.into())];
-    for (number, order) in orders.into_iter().enumerate() {
-        let number = number as u64;
-        let looked_up_before = Instant::now();
-        commands.send(Command::Order(order)).unwrap();
-        let (mut far, connect) = arrival(2 * number, looked_up_before);
-        commands.send(Command::Connect(Box::new(connect))).unwrap();
-        let mut got = Vec::new();
-        far.read_to_end(&mut got).unwrap();
-        assert_eq!(got, crate::ws::close_frame(CloseReason::ENDED), "{number}");
-
-        // The hub has carried out the order when it answers this.
-        let (answer, answered) = bounded(1);
-        commands.send(Command::NetworksOf { user, answer }).unwrap();
-        answered.recv().unwrap();
-        let (mut far, connect) = arrival(2 * number + 1, Instant::now());
-        commands.send(Command::Connect(Box::new(connect))).unwrap();
-        let mut first = [0; 2];
-        far.read_exact(&mut first).unwrap();
-        assert_eq!(first[0], 0x81, "whoever was looked up since is welcome");
-        commands.send(Command::Gone { from: ConnectionId(2 * number + 1) }).unwrap();
+    let rounds = ["welcome: welcome to general", "join: bob joined", "text: one", "join: cai joined"];
+    let rounds: Vec<&str> = rounds.into_iter().chain(["join: dan joined", "text: two"]).collect();
+    let of_ana = ana.frames(6);
+    assert_eq!(of_ana.iter().map(|json| said(json)).collect::<Vec<_>>(), rounds);
+    for (client, first) in [(&mut bob, 2), (&mut cai, 4), (&mut dan, 5)] {
+        assert_eq!(client.said(1), rounds[..1]);
+        assert_eq!(client.frames(6 - first), of_ana[first..], "connection {}", client.connection.0);
     }
 
-    // A room that has become private lets in nobody who was looked up when it was not.
-    let (room, by) = (RoomId::parse(ROOM_DEFAULT).unwrap(), arrival(100, Instant::now()).1.person);
-    let settings = RoomSettings { is_private: true, ..RoomSettings::default() };
-    commands.send(Command::Order(Order::SetRoom { room, settings, by })).unwrap();
-    let (mut far, connect) = arrival(101, Instant::now());
-    commands.send(Command::Connect(Box::new(connect))).unwrap();
-    let mut got = Vec::new();
-    far.read_to_end(&mut got).unwrap();
-    assert_eq!(got, crate::ws::close_frame(CloseReason::ENDED));
-    commands.send(Command::Stop).unwrap();
-    hub.into_iter().for_each(|thread| thread.join().unwrap());
+    // A replay has the same frames, too.
+    let mut eva = server.connect("eva", Encoding::Ndjson, 2);
+    assert_eq!(eva.said(1), rounds[..1]);
+    assert_eq!(eva.frames(2), [of_ana[2].clone(), of_ana[5].clone()]);
+    for client in [&mut ana, &mut bob, &mut cai, &mut dan] {
+        assert_eq!(client.said(1), ["join: eva joined"]);
+    }
+    server.stop([ana, bob, cai, dan, eva]);
+}
+
+#[test]
+fn an_encoding_may_leave_a_room_and_come_back() {
+    let mut server = Server::prepare();
+    server.run(calm());
+    let mut ana = server.connect("ana", Encoding::Json, 0);
+    assert_eq!(ana.said(1), ["welcome: welcome to general"]);
+    for (round, encoding) in
+        [Encoding::Ndjson, Encoding::Ndjson, Encoding::Json, Encoding::Ndjson].into_iter().enumerate()
+    {
+        let mut bob = server.connect("bob", encoding, 0);
+        assert_eq!(bob.said(1), ["welcome: welcome to general"]);
+        server.say(&ana, &format!("round {round}"));
+        let frame = bob.frames(1);
+        assert_eq!(said(&frame[0]), format!("text: round {round}"));
+        assert_eq!(ana.said(1), ["join: bob joined"]);
+        assert_eq!(ana.frames(1), frame);
+        server.gone(bob);
+        assert_eq!(ana.said(1), ["leave: bob left"]);
+        server.say(&ana, "alone");
+        assert_eq!(ana.said(1), ["text: alone"]);
+    }
+    // The first of an encoding may be the only one left.
+    let mut bob = server.connect("bob", Encoding::Ndjson, 0);
+    assert_eq!(bob.said(1), ["welcome: welcome to general"]);
+    server.gone(ana);
+    assert_eq!(bob.said(1), ["leave: ana left"]);
+    server.say(&bob, "alone");
+    assert_eq!(bob.said(1), ["text: alone"]);
+    server.stop([bob]);
+}
+
+#[test]
+fn a_slow_reader_is_cut_at_the_end_of_a_frame_and_the_others_go_on() {
+    let mut server = Server::prepare();
+    server.run(Limits { outbox_bytes_max: 64 * 1024, ..calm() });
+    let mut ana = server.connect("ana", Encoding::Json, 0);
+    let slow = [("bob", Encoding::Json), ("cai", Encoding::Ndjson)];
+    let slow = slow.map(|(name, encoding)| server.connect(name, encoding, 0));
+    assert_eq!(ana.said(3), ["welcome: welcome to general", "join: bob joined", "join: cai joined"]);
+
+    let (mut texts, mut left) = (Vec::new(), Vec::new());
+    while left.len() < slow.len() {
+        assert!(texts.len() < 1_000, "a channel of 32 KiB and an outbox of 64 hold no more than that");
+        server.say(&ana, &format!("{} {}", texts.len(), "x".repeat(7_000)));
+        // Some messages later than it is decided.
+        loop {
+            let json = ana.frames(1).remove(0);
+            if said(&json).starts_with("text: ") {
+                break texts.push(json);
+            }
+            left.push(said(&json));
+        }
+    }
+    left.sort_unstable();
+    assert_eq!(left, ["leave: bob left", "leave: cai left"]);
+
+    for mut client in slow {
+        // `cai joined` is seen by the one that came before.
+        let mut frames: Vec<String> = std::iter::from_fn(|| match client.next() {
+            Got::Frame(json) => Some(json),
+            Got::Close(code) => {
+                assert_eq!((client.encoding, code), (Encoding::Json, 1013));
+                assert_eq!(client.next(), Got::End);
+                None
+            }
+            Got::End => {
+                assert_eq!(client.encoding, Encoding::Ndjson);
+                None
+            }
+            Got::KeepAlive => panic!("no keep-alive is due"),
+        })
+        .collect();
+        frames.retain(|json| said(json).starts_with("text: "));
+        assert!(!frames.is_empty() && texts.starts_with(&frames), "a prefix of what was said");
+        server.gone(client);
+    }
+    assert!(server.metrics.render().contains("\nadda_drops_total{reason=\"slow_consumer\"} 2\n"));
+    server.stop([ana]);
+}
+
+#[test]
+fn a_session_that_ends_closes_members_of_each_encoding() {
+    let mut server = Server::prepare();
+    server.run(calm());
+    for encoding in Encoding::ALL {
+        let mut client = server.connect("ana", encoding, 0);
+        assert_eq!(client.said(1), ["welcome: welcome to general"]);
+        // A guest logs out.
+        let session = SessionId::of_guest(client.principal.user());
+        server.api.change(By::Client(Arc::clone(&client.principal)), Change::EndSession { session }).unwrap();
+        client.assert_ends(1008);
+        server.gone(client);
+    }
+    server.stop([]);
+}
+
+#[test]
+fn an_idle_member_is_kept_alive_in_its_encoding() {
+    let mut server = Server::prepare();
+    server.run(Limits { ping_interval: Duration::from_millis(20), ..calm() });
+    let mut clients = Encoding::ALL.map(|encoding| server.connect("ana", encoding, 0));
+    for client in &mut clients {
+        // Twice, as each is due after the one before.
+        for _ in 0..2 {
+            while client.next() != Got::KeepAlive {}
+        }
+    }
+    server.commands.send(Command::Stop).unwrap();
+    for mut client in clients {
+        while client.next() != Got::End {}
+        server.gone(client);
+    }
+    server.threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn presence_is_published_before_it_is_told() {
+    let mut server = Server::prepare();
+    server.run(calm());
+    let names = |server: &Server| {
+        let people = server.api.presence(&room(ROOM_DEFAULT)).map(|room| room.people.clone()).unwrap_or_default();
+        people.iter().map(|person| person.username.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    let mut ana = server.connect("ana", Encoding::Json, 0);
+    assert_eq!(ana.said(1), ["welcome: welcome to general"]);
+    assert_eq!(names(&server), ["ana"]);
+    let bob = server.connect("bob", Encoding::Ndjson, 0);
+    assert_eq!(ana.said(1), ["join: bob joined"]);
+    assert_eq!(names(&server), ["ana", "bob"]);
+    assert_eq!(server.api.present_rooms(None, 9, |_| true), [room(ROOM_DEFAULT)]);
+    assert!(server.api.present_rooms(Some(&room(ROOM_DEFAULT)), 9, |_| true).is_empty());
+    server.gone(bob);
+    assert_eq!(ana.said(1), ["leave: bob left"]);
+    assert_eq!(names(&server), ["ana"]);
+    server.gone(ana);
+    let deadline = Instant::now() + FRAME_WAIT;
+    while server.api.presence(&room(ROOM_DEFAULT)).is_some() {
+        assert!(Instant::now() < deadline, "an empty room is still published");
+        server.api.ping().unwrap();
+    }
+    server.stop([]);
+}
+
+#[test]
+fn presence_is_published_before_a_batch_that_does_not_wait_for_the_end_of_its_round() {
+    let mut server = Server::prepare();
+    let mut ana = server.connect("ana", Encoding::Json, 0);
+    let mut bob = server.connect("bob", Encoding::Json, 0);
+    let text = "x".repeat(8_000);
+    let texts = 2 * BATCH_BYTES_MAX / text.len();
+    (0..texts).for_each(|_| server.say(&ana, &text));
+    // The hub, a step at a time.
+    let (ends, _threads) = server.ends();
+    let (pager, _paging) = Pager::start(ends.reader.clone()).unwrap();
+    let state = State::new(&calm(), ends.reader.policy(), ends.reader.moment());
+    let mut hub = Hub::new(ends, pager, state, calm(), Arc::default());
+    let now = Timestamp::now();
+    assert!(hub.take_commands(&now));
+    hub.feed_store();
+    while hub.with_store {
+        hub.wait(true);
+        hub.take_applied(&now);
+    }
+    assert_eq!(ana.said(1), ["welcome: welcome to general"]);
+    assert_eq!(bob.said(1), ["welcome: welcome to general"]);
+    assert_eq!(server.api.presence(&room(ROOM_DEFAULT)).map(|room| room.count), Some(2));
+}
+
+#[test]
+fn a_request_is_answered_through_the_log() {
+    let mut server = Server::prepare();
+    server.run(calm());
+    let mut ana = server.connect("ana", Encoding::Json, 0);
+    assert_eq!(ana.said(1), ["welcome: welcome to general"]);
+    let say = |content: &str| {
+        let body = crate::protocol::Body::Text { content: content.into(), reply_to: None };
+        let nonce = crate::model::Nonce::parse("n1").ok();
+        server.api.say(Say { room: room(ROOM_DEFAULT), author: guest(9, "bob"), body, nonce })
+    };
+    let Ok(Said::Stored(json)) = say("hi") else { panic!() };
+    assert_eq!(ana.frames(1), [String::from_utf8(json.to_vec()).unwrap()]);
+    let Ok(Said::Duplicate(json)) = say("hi") else { panic!() };
+    assert!(String::from_utf8(json.to_vec()).unwrap().contains(r#""duplicate":true"#));
+    assert_eq!(say("ho").unwrap_err().reason, crate::model::reason::Reason::NonceUsed);
+
+    // A user that is connected and not stored is known to the hub.
+    let kick = |user| Change::Kick { room: room(ROOM_DEFAULT), user, target: None };
+    let refused = server.api.change(By::Operator, kick(user(77))).unwrap_err();
+    assert_eq!(refused.reason, crate::model::reason::Reason::NoSuchUser);
+    let done = server.api.change(By::Operator, kick(ana.principal.user())).unwrap();
+    assert_eq!(done, crate::store::change::Done::Kicked { username: Username::parse("ana").ok() });
+    assert_eq!(ana.said(2), ["error: an admin has put you out of this room", "leave: ana left"]);
+    // It is connected, in no room; and may join again.
+    server.say(&ana, r#"{"type":"join"}"#);
+    assert_eq!(ana.said(2), ["welcome: welcome to general", "text: hi"]);
+    server.stop([ana]);
+}
+
+#[test]
+fn a_user_kicked_out_of_a_private_room_is_told_so() {
+    let mut server = Server::prepare();
+    server.run(calm());
+    server.api.change(By::Operator, new_token(1, "ada", 1, Role::Admin)).unwrap();
+    let ada = By::Client(account(1, "ada", 1));
+    let patch = RoomPatch { is_private: Some(true), ..RoomPatch::default() };
+    server.api.change(ada.clone(), Change::SetRoom { room: room(ROOM_DEFAULT), patch }).unwrap();
+    let code_hash = TokenHash::of("code");
+    let (id, of) = (InvitationId(7), Some(room(ROOM_DEFAULT)));
+    let invitation = NewInvitation { id, code_hash, room: of, uses: 1, span_ms: 60_000 };
+    server.api.change(ada.clone(), Change::Invite(invitation)).unwrap();
+    let ben = guest(2, "ben");
+    let accept = Change::UseInvitation { room: room(ROOM_DEFAULT), code_hash };
+    server.api.change(By::Client(Arc::clone(&ben)), accept).unwrap();
+    let mut client = server.enter(&ben, Encoding::Json, 0);
+    assert_eq!(client.said(1), ["welcome: welcome to general"]);
+    let kick = Change::Kick { room: room(ROOM_DEFAULT), user: user(2), target: None };
+    server.api.change(ada, kick).unwrap();
+    assert_eq!(client.said(2), ["error: an admin has put you out of this room", "leave: ben left"]);
+    server.say(&client, r#"{"type":"join"}"#);
+    assert_eq!(client.said(1), ["error: Room not found"]);
+    server.stop([client]);
 }

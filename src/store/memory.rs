@@ -6,23 +6,21 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard};
 
 use crate::config::Keep;
-use crate::ids::FrameIds;
-use crate::limits::{GUESTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX};
-use crate::model::{FrameId, Nonce, RoomId, Seq, Timestamp, UserId};
-use crate::protocol::{After, ErrorCode, NO_SUCH_REPLY, Rejected};
+use crate::limits::{EVENTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX};
+use crate::model::{FrameId, Nonce, RoomId, Seq, UserId};
 
-use super::messages::{Message, encode_new};
-use super::search::Wanted;
-use super::{Append, Appended, KeptRoom, NewGuest, NewMessage, Past, Registry, Side, Stored, accounts};
-use super::{log_taken_back, may_take_back, refused, sent_before};
+use super::entry::{NewMessage, Past, Stored};
+use super::ledger::{RoomRow, Storage};
+use super::message::Message;
+use super::sqlite::search::Wanted;
+use super::sqlite::{Connection, Fault};
+use super::{KeptRoom, Kinds, Side, locked};
 
 /// What a frame takes beside its JSON, about, with its share of the room's own bookkeeping.
 const FRAME_OVERHEAD_BYTES: usize = 768;
-
-/// From one look for what is too old to the next, in milliseconds.
-const SWEEP_EVERY_MS: u64 = 1_000;
 
 /// All that is kept.
 pub struct Memory {
@@ -31,21 +29,18 @@ pub struct Memory {
     nonces: HashMap<(UserId, Nonce), (RoomId, Seq)>,
     bytes: usize,
     bytes_max: usize,
-    keep: Keep,
-    people: Registry,
-    /// When it was last looked for what is too old.
-    swept_ms: u64,
     /// Counts messages, to know which room spoke last.
-    clock: u64,
-    ids: FrameIds,
-    json: Vec<u8>,
+    spoken: u64,
 }
 
 #[derive(Default)]
 struct Room {
     head: Seq,
-    members: usize,
+    /// The last place that is forgotten.
+    floor: Seq,
     frames: VecDeque<Kept>,
+    /// How many of them are messages.
+    messages: usize,
     bytes: usize,
     spoke_at: u64,
 }
@@ -66,182 +61,57 @@ impl Kept {
 }
 
 impl Memory {
-    pub fn new(keep: Keep, people: Registry) -> Self {
+    pub fn new(keep: Keep) -> Self {
         let bytes_max = keep.bytes_max.and_then(|most| usize::try_from(most).ok());
         let bytes_max = bytes_max.map_or(KEPT_BYTES_MAX, |most| most.min(KEPT_BYTES_MAX));
-        Self {
-            rooms: BTreeMap::new(),
-            nonces: HashMap::new(),
-            bytes: 0,
-            bytes_max,
-            keep,
-            people,
-            swept_ms: 0,
-            clock: 0,
-            ids: FrameIds::new(),
-            json: Vec::new(),
-        }
+        Self { rooms: BTreeMap::new(), nonces: HashMap::new(), bytes: 0, bytes_max, spoken: 0 }
     }
 
-    /// Gives everything in a batch its place, with one reading of the clock for all of it.
-    pub fn commit(&mut self, batch: Vec<Append>) -> Vec<Appended> {
-        let now = Timestamp::now();
-        let mut answer = Vec::with_capacity(batch.len());
-        for append in batch {
-            match append {
-                Append::Message(new) => answer.push(self.append(&new, &now)),
-                Append::Announcement { rooms, message } => self.announce(&rooms, &message, &now, &mut answer),
-                Append::Join { room: id, ticket, known, after, guest } => {
-                    let is_known = guest.is_none_or(|guest| keep_guest(guest, &now, &self.people));
-                    let room = self.rooms.entry(id.clone()).or_default();
-                    room.members += 1;
-                    // What was forgotten goes on where it was, as those who are there have seen it.
-                    room.head = room.head.max(known.unwrap_or_default());
-                    let past = known.is_none().then(|| Past {
-                        head: room.head,
-                        frames: room.frames.iter().map(|kept| kept.stored.clone()).collect(),
-                    });
-                    let seen = match after {
-                        Some(After::Id(seen)) => self.seq_of(&id, seen),
-                        _ => None,
-                    };
-                    answer.push(Appended::Join { room: id, ticket, past, seen, is_known });
-                }
-                Append::Leave { room, ticket } => {
-                    if let Some(left) = self.rooms.get_mut(&room) {
-                        left.members = left.members.saturating_sub(1);
-                        if left.members == 0 && left.frames.is_empty() {
-                            self.rooms.remove(&room);
-                        }
-                    }
-                    answer.push(Appended::Leave { room, ticket });
-                }
-            }
-        }
-        self.forget_oldest();
-        self.forget_expired(now.unix_ms);
-        answer
-    }
-
-    /// Forgets what is too old, a while after it is: all rooms are looked at for it, so it is done now and then.
-    pub fn forget_expired(&mut self, now_ms: u64) {
-        let since_ms = self.keep.since_ms(now_ms);
-        if since_ms == 0 || now_ms < self.swept_ms + SWEEP_EVERY_MS {
-            return;
-        }
-        self.swept_ms = now_ms;
-        for room in self.rooms.values_mut() {
-            while room.frames.front().is_some_and(|oldest| oldest.stored.id.unix_ms() < since_ms)
-                && let Some(oldest) = room.frames.pop_front()
-            {
-                room.bytes -= oldest.cost();
-                self.bytes -= oldest.cost();
-                if let Some(nonce) = oldest.nonce {
-                    self.nonces.remove(&nonce);
-                }
-            }
-        }
-        self.rooms.retain(|_, room| room.members > 0 || !room.frames.is_empty());
-    }
-
-    /// A message in several rooms, of which only the first bears its nonce.
-    fn announce(&mut self, rooms: &[RoomId], message: &NewMessage, now: &Timestamp, answer: &mut Vec<Appended>) {
-        let first = self.append(message, now);
-        let is_new = matches!(first, Appended::Message { .. });
-        answer.push(first);
-        for room in rooms.iter().skip(1).filter(|_| is_new) {
-            answer.push(self.append(&message.copy_in(room), now));
-        }
-    }
-
-    fn append(&mut self, new: &NewMessage, now: &Timestamp) -> Appended {
-        let ticket = new.ticket;
-        let nonce = new.nonce.clone().map(|nonce| (new.author.id, nonce));
-        if let Some((id, seq)) = nonce.as_ref().and_then(|nonce| self.nonces.get(nonce))
-            && let Some(before) = self.rooms.get(id).and_then(|room| room.at(*seq)).and_then(Kept::message)
-        {
-            return sent_before(new, &before, &mut self.json);
-        }
-        let target = match new.refusal.as_deref().map_or_else(|| self.check(new), |why| Err(why.clone())) {
-            Ok(target) => target,
-            Err(rejected) => return refused(new, rejected),
+    /// How far rooms are to be forgotten because of their age: what is from before a log time. All rooms are looked at
+    /// for it, so it is done now and then.
+    pub fn expired(&self, before_ms: u64) -> Vec<(RoomId, Seq)> {
+        let expired = |(id, room): (&RoomId, &Room)| {
+            let is_old = |kept: &&Kept| kept.stored.id.unix_ms() < before_ms;
+            let last = room.frames.iter().take_while(is_old).last()?;
+            Some((id.clone(), last.stored.seq))
         };
-        let erased = target.map(|message| {
-            let erased = message.erased(now).stored(false, &mut self.json);
-            self.replace(&new.room, &erased);
-            log_taken_back(new, &erased);
-            erased
-        });
-        let room = self.rooms.entry(new.room.clone()).or_default();
-        room.head = room.head.next();
-        self.clock += 1;
-        room.spoke_at = self.clock;
-        let stored = encode_new(new, self.ids.next(now), room.head, now, &mut self.json);
-        let kept = Kept { stored: stored.clone(), nonce: nonce.clone() };
-        room.bytes += kept.cost();
-        self.bytes += kept.cost();
-        room.frames.push_back(kept);
-        if room.frames.len() > HISTORY_MAX
-            && let Some(oldest) = room.frames.pop_front()
-        {
-            room.bytes -= oldest.cost();
-            self.bytes -= oldest.cost();
-            if let Some(nonce) = oldest.nonce {
-                self.nonces.remove(&nonce);
-            }
-        }
-        if let Some(nonce) = nonce {
-            self.nonces.insert(nonce, (new.room.clone(), stored.seq));
-        }
-        Appended::Message { room: new.room.clone(), stored, erased, ticket }
+        self.rooms.iter().filter_map(expired).collect()
     }
 
-    /// Whether a message may be stored that is new, as far as what it is about goes: what it answers must be there,
-    /// and so must what it takes back, which is given.
-    fn check(&self, new: &NewMessage) -> Result<Option<Message>, Rejected> {
-        if new.body.reply_to().is_some_and(|answered| self.seq_of(&new.room, answered).is_none()) {
-            return Err(Rejected::new(ErrorCode::NotFound, NO_SUCH_REPLY, None));
-        }
-        let Some(message_id) = new.body.message_id() else { return Ok(None) };
-        let frames = self.rooms.get(&new.room).into_iter().flat_map(|room| &room.frames);
-        let message = frames.rev().find(|kept| kept.stored.id == message_id).and_then(Kept::message);
-        may_take_back(new, message.as_ref()).map(|()| message)
-    }
-
-    /// Puts a frame in the place of what it was.
-    fn replace(&mut self, id: &RoomId, stored: &Stored) {
-        let Some(room) = self.rooms.get_mut(id) else { return };
-        let Some(kept) = room.frames.iter_mut().find(|kept| kept.stored.id == stored.id) else { return };
-        let before = kept.cost();
-        kept.stored = stored.clone();
-        room.bytes = room.bytes + kept.cost() - before;
-        self.bytes = self.bytes + kept.cost() - before;
-    }
-
-    /// Past the bound, forgets the rooms that were silent longest, with an eighth to spare, so that the search
-    /// through all rooms is rare.
-    fn forget_oldest(&mut self) {
+    /// How far rooms are to be forgotten because all of them take too much memory: those that were silent longest, with
+    /// an eighth to spare, so that the search through all rooms is rare.
+    pub fn excess(&self) -> Vec<(RoomId, Seq)> {
         if self.bytes <= self.bytes_max {
-            return;
+            return Vec::new();
         }
-        let mut silent: Vec<_> = self.rooms.iter().map(|(id, room)| (room.spoke_at, id.clone())).collect();
-        silent.sort_unstable();
-        for (_, id) in silent {
-            if self.bytes <= self.bytes_max / 8 * 7 {
-                return;
+        let mut silent: Vec<_> = self.rooms.iter().filter(|(_, room)| !room.frames.is_empty()).collect();
+        silent.sort_unstable_by_key(|(_, room)| room.spoke_at);
+        let mut bytes = self.bytes;
+        let mut excess = Vec::new();
+        for (id, room) in silent {
+            if bytes <= self.bytes_max / 8 * 7 {
+                break;
             }
-            if let Some(room) = self.rooms.get_mut(&id) {
-                self.bytes -= std::mem::take(&mut room.bytes);
-                for kept in std::mem::take(&mut room.frames) {
-                    if let Some(nonce) = kept.nonce {
-                        self.nonces.remove(&nonce);
-                    }
-                }
-                if room.members == 0 {
-                    self.rooms.remove(&id);
-                }
-            }
+            bytes -= room.bytes;
+            excess.push((id.clone(), room.head));
         }
+        excess
+    }
+
+    fn forget_first(&mut self, id: &RoomId) {
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        let Some(oldest) = room.pop() else { return };
+        room.floor = oldest.stored.seq;
+        self.bytes -= oldest.cost();
+        if let Some(nonce) = oldest.nonce {
+            self.nonces.remove(&nonce);
+        }
+    }
+
+    /// The rooms of which nothing is kept.
+    pub fn empty_rooms(&self) -> Vec<RoomId> {
+        let empty = self.rooms.iter().filter(|(_, room)| room.frames.is_empty());
+        empty.map(|(id, _)| id.clone()).collect()
     }
 
     pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Vec<KeptRoom> {
@@ -255,14 +125,19 @@ impl Memory {
         Some(KeptRoom { id: id.clone(), head: room.head })
     }
 
+    pub fn head(&self, id: &RoomId) -> Seq {
+        self.rooms.get(id).map_or(Seq(0), |room| room.head)
+    }
+
     pub fn seq_of(&self, id: &RoomId, frame: FrameId) -> Option<Seq> {
         let frames = &self.rooms.get(id)?.frames;
         frames.iter().rev().map(|kept| &kept.stored).find(|stored| stored.id == frame).map(|stored| stored.seq)
     }
 
-    pub fn page(&self, id: &RoomId, side: Side, limit: usize, wanted: Option<&Wanted>) -> Vec<Stored> {
+    pub fn page(&self, id: &RoomId, side: Side, kinds: Kinds, limit: usize, wanted: Option<&Wanted>) -> Vec<Stored> {
         let Some(room) = self.rooms.get(id) else { return Vec::new() };
         let fits = |kept: &&Kept| match wanted {
+            _ if kept.stored.is_event => wanted.is_none() && kinds == Kinds::All,
             None => true,
             Some(wanted) => kept.message().is_some_and(|message| wanted.are_in(message.content())),
         };
@@ -282,112 +157,127 @@ impl Memory {
     }
 }
 
-/// Keeps who a guest is, and the latest of them only. Whether it could.
-fn keep_guest(guest: NewGuest, now: &Timestamp, people: &Registry) -> bool {
-    let now = now.clone();
-    let kept = people.change(move |connection| {
-        let key = accounts::begin_session(connection, &guest.session(), &now)?;
-        accounts::forget_guests_before(connection, key, GUESTS_KEPT_MAX)?;
+/// The messages and the people in memory, for as long as a batch is applied.
+pub struct MemoryStorage<'a> {
+    pub memory: MutexGuard<'a, Memory>,
+    pub people: MutexGuard<'a, Connection>,
+}
+
+impl<'a> MemoryStorage<'a> {
+    /// Locks both, the people first. A reader's view holds the people and locks the messages within, so the other order
+    /// would be a deadlock.
+    pub fn lock(messages: &'a Mutex<Memory>, people: &'a Mutex<Connection>) -> Self {
+        let people = locked(people);
+        Self { memory: locked(messages), people }
+    }
+}
+
+impl Storage for MemoryStorage<'_> {
+    fn people(&self) -> &Connection {
+        &self.people
+    }
+
+    fn room(&mut self, room: &RoomId) -> Result<Option<RoomRow>, Fault> {
+        Ok(self.memory.rooms.get(room).map(|room| RoomRow { key: 0, head: room.head, floor: room.floor }))
+    }
+
+    fn insert(&mut self, new: &NewMessage, _: Option<RoomRow>, stored: &Stored, _: u64) -> Result<bool, Fault> {
+        let memory = &mut *self.memory;
+        let nonce = new.nonce.clone().map(|nonce| (new.author.user(), nonce));
+        if nonce.as_ref().is_some_and(|nonce| memory.nonces.contains_key(nonce)) {
+            return Ok(false);
+        }
+        memory.spoken += 1;
+        let room = memory.rooms.entry(new.room.clone()).or_default();
+        room.head = stored.seq;
+        room.spoke_at = memory.spoken;
+        let kept = Kept { stored: stored.clone(), nonce: nonce.clone() };
+        room.bytes += kept.cost();
+        memory.bytes += kept.cost();
+        room.messages += usize::from(!stored.is_event);
+        room.frames.push_back(kept);
+        while memory.rooms.get(&new.room).is_some_and(Room::is_too_long) {
+            memory.forget_first(&new.room);
+        }
+        if let Some(nonce) = nonce {
+            memory.nonces.insert(nonce, (new.room.clone(), stored.seq));
+        }
+        Ok(true)
+    }
+
+    fn by_nonce(&mut self, author: UserId, nonce: &Nonce) -> Result<Option<Message>, Fault> {
+        let Some((id, seq)) = self.memory.nonces.get(&(author, nonce.clone())) else { return Ok(None) };
+        Ok(self.memory.rooms.get(id).and_then(|room| room.at(*seq)).and_then(Kept::message))
+    }
+
+    fn by_id(&mut self, room: &RoomId, _: RoomRow, id: FrameId) -> Result<Option<Message>, Fault> {
+        let frames = self.memory.rooms.get(room).into_iter().flat_map(|room| &room.frames);
+        Ok(frames.rev().find(|kept| kept.stored.id == id).and_then(Kept::message))
+    }
+
+    fn replace(&mut self, room: &RoomId, _: RoomRow, _: &Message, stored: &Stored) -> Result<(), Fault> {
+        let memory = &mut *self.memory;
+        let Some(room) = memory.rooms.get_mut(room) else { return Ok(()) };
+        let Some(kept) = room.frames.iter_mut().find(|kept| kept.stored.id == stored.id) else { return Ok(()) };
+        let before = kept.cost();
+        kept.stored = stored.clone();
+        room.bytes = room.bytes + kept.cost() - before;
+        memory.bytes = memory.bytes + kept.cost() - before;
         Ok(())
-    });
-    kept.is_ok()
+    }
+
+    fn seq_of(&mut self, room: &RoomId, _: RoomRow, id: FrameId) -> Result<Option<Seq>, Fault> {
+        Ok(self.memory.seq_of(room, id))
+    }
+
+    fn past(&mut self, room: &RoomId, _: Option<RoomRow>) -> Result<Past, Fault> {
+        let past = |room: &Room| {
+            let frames = room.frames.iter().map(|kept| kept.stored.clone()).collect();
+            Past { head: room.head, frames, is_whole: true }
+        };
+        Ok(self.memory.rooms.get(room).map_or(Past { is_whole: true, ..Past::default() }, past))
+    }
+
+    fn forget(&mut self, id: &RoomId, _: RoomRow, up_to: Seq) -> Result<(), Fault> {
+        let memory = &mut *self.memory;
+        let is_forgotten = |room: &Room| room.frames.front().is_some_and(|kept| kept.stored.seq <= up_to);
+        while memory.rooms.get(id).is_some_and(is_forgotten) {
+            memory.forget_first(id);
+        }
+        if let Some(room) = memory.rooms.get_mut(id) {
+            room.floor = up_to;
+        }
+        Ok(())
+    }
+
+    fn forget_room(&mut self, id: &RoomId) -> Result<(), Fault> {
+        if self.memory.rooms.get(id).is_some_and(|room| room.frames.is_empty()) {
+            self.memory.rooms.remove(id);
+        }
+        Ok(())
+    }
 }
 
 impl Room {
+    fn pop(&mut self) -> Option<Kept> {
+        let oldest = self.frames.pop_front()?;
+        self.bytes -= oldest.cost();
+        self.messages -= usize::from(!oldest.stored.is_event);
+        Some(oldest)
+    }
+
+    /// Whether the oldest frame has to go: too many messages or events, or an event that no message is before.
+    fn is_too_long(&self) -> bool {
+        self.messages > HISTORY_MAX
+            || self.frames.len() - self.messages > EVENTS_KEPT_MAX
+            || (self.messages == HISTORY_MAX && self.frames.front().is_some_and(|oldest| oldest.stored.is_event))
+    }
+
     fn at(&self, seq: Seq) -> Option<&Kept> {
-        let first = self.frames.front()?.stored.seq;
-        self.frames.get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)
+        let index = self.frames.binary_search_by_key(&seq, |kept| kept.stored.seq).ok()?;
+        self.frames.get(index)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::model::{Person, Username};
-    use crate::protocol::Body;
-    use crate::role::Role;
-    use crate::store::Ticket;
-
-    fn memory(keep: Keep) -> Memory {
-        Memory::new(keep, Registry::in_memory().unwrap())
-    }
-
-    fn room(number: usize) -> RoomId {
-        RoomId::parse(&format!("room {number}")).unwrap()
-    }
-
-    fn message(number: usize) -> Append {
-        Append::Message(NewMessage {
-            room: room(number),
-            author: Arc::new(Person { id: UserId(uuid::Uuid::nil()), username: Username::parse("ana").unwrap() }),
-            role: Role::Guest,
-            body: Body::Text { content: "x".repeat(200).into(), reply_to: None },
-            nonce: None,
-            refusal: None,
-            ticket: Ticket::Member(0),
-        })
-    }
-
-    fn join(number: usize, known: Option<Seq>) -> Append {
-        Append::Join { room: room(number), ticket: Ticket::Member(0), known, after: None, guest: None }
-    }
-
-    fn seq(appended: &[Appended]) -> u64 {
-        match appended.last() {
-            Some(Appended::Message { stored, .. }) => stored.seq.0,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_room_keeps_its_latest_frames() {
-        let mut memory = memory(Keep::default());
-        for _ in 0..HISTORY_MAX + 50 {
-            memory.commit(vec![message(1)]);
-        }
-        let page = memory.page(&room(1), Side::After(Seq(0)), 9_999, None);
-        assert_eq!((page.len(), page[0].seq), (HISTORY_MAX, Seq(51)));
-        assert_eq!(memory.bytes, page.iter().map(|stored| stored.json.len() + FRAME_OVERHEAD_BYTES).sum::<usize>());
-    }
-
-    #[test]
-    fn the_rooms_that_were_silent_longest_pay_for_the_bound() {
-        let mut memory = memory(Keep { bytes_max: Some(100_000), retention: None });
-        memory.commit(vec![join(0, None)]);
-        for number in 0..200 {
-            memory.commit(vec![message(number)]);
-            assert!(memory.bytes <= 100_000);
-        }
-        assert_eq!(memory.room(&room(1)), None, "gone");
-        assert!(memory.room(&room(199)).is_some(), "the last to speak stays");
-        let sum: usize = memory.rooms.values().map(|room| room.bytes).sum();
-        assert_eq!(sum, memory.bytes);
-        assert_eq!(seq(&memory.commit(vec![message(0)])), 2, "the order goes on while somebody is there");
-    }
-
-    #[test]
-    fn an_order_goes_on_for_whoever_the_hub_still_has() {
-        let mut memory = memory(Keep { bytes_max: Some(0), retention: None });
-        memory.commit(vec![join(1, None), message(1), message(1), message(1)]);
-        // Its only member goes and comes back before the hub has let the room go.
-        memory.commit(vec![Append::Leave { room: room(1), ticket: Ticket::Member(0) }]);
-        assert!(memory.rooms.is_empty());
-        assert_eq!(seq(&memory.commit(vec![join(1, Some(Seq(3))), message(1)])), 4);
-    }
-
-    #[test]
-    fn what_is_too_old_is_forgotten() {
-        let retention = Duration::from_secs(60);
-        let mut memory = memory(Keep { retention: Some(retention), bytes_max: None });
-        memory.commit(vec![message(1), join(2, None), message(2)]);
-        let now_ms = Timestamp::now().unix_ms;
-        memory.forget_expired(now_ms + 50_000);
-        assert!(memory.room(&room(1)).is_some());
-        memory.forget_expired(now_ms + 70_000);
-        assert_eq!((memory.room(&room(1)), memory.bytes, memory.nonces.len()), (None, 0, 0));
-        assert_eq!(memory.rooms.len(), 1, "somebody is in the other");
-    }
-}
+mod tests;

@@ -1,62 +1,76 @@
-//! The contract of the store: the same cases on a file and in memory.
+//! The contract of the store: the same cases on a file and in memory, with the threads that a server has.
 
+use super::testing::{
+    Rig as Bench, by, change, contents, join, join_after, leave, logged_in, message as said, mute, new_account,
+    new_session, proposals, room, set_room, signed_guest, stranger, user, word,
+};
 use super::*;
-use crate::model::Username;
+use crate::auth::guest_token::GuestToken;
+use crate::limits::HISTORY_MAX;
+use crate::model::FrameId;
+use crate::protocol::{Body, RoomPatch};
+use crate::role::{Accounts, Role};
+use accounts::{SessionId, SessionKind};
+use change::Change;
+use entry::{By, Entry, Past};
+use sqlite::{Connection, people};
 
-fn room(name: &str) -> RoomId {
-    RoomId::parse(name).unwrap()
-}
-
-fn author(number: u128) -> Arc<Person> {
-    Arc::new(Person { id: UserId(uuid::Uuid::from_u128(number)), username: Username::parse("ana").unwrap() })
-}
-
-fn message(room_name: &str, content: &str, nonce: Option<&str>) -> Append {
-    Append::Message(NewMessage {
-        room: room(room_name),
-        author: author(1),
-        role: Role::Guest,
-        body: Body::Text { content: content.into(), reply_to: None },
-        nonce: nonce.map(|nonce| Nonce::parse(nonce).unwrap()),
-        refusal: None,
-        ticket: Ticket::Nobody,
+fn message(room: &str, content: &str, nonce: Option<&str>) -> Entry {
+    let message = said(room, &stranger(1), content);
+    Entry::Message(match nonce {
+        Some(nonce) => message.with_nonce(nonce),
+        None => message,
     })
 }
 
-fn join(name: &str, after: Option<FrameId>) -> Append {
-    let ticket = Ticket::Member(8);
-    Append::Join { room: room(name), ticket, known: None, after: after.map(After::Id), guest: None }
+fn reply(room: &str, nonce: &str, to: FrameId) -> Entry {
+    let body = Body::Text { content: "so it is".into(), reply_to: Some(to) };
+    Entry::Message(said(room, &stranger(1), "").with_nonce(nonce).with_body(body))
 }
 
-/// What became of each, in a word.
-fn words(answer: &[Appended]) -> Vec<String> {
-    let word = |appended: &Appended| match appended {
-        Appended::Message { room, stored, .. } => format!("{room} {}", stored.seq.0),
-        Appended::Duplicate { stored, .. } => format!("duplicate {}", stored.seq.0),
-        Appended::Refused { rejected, .. } => format!("{:?}", rejected.code),
-        Appended::Join { past, seen, .. } => {
-            let past = past.as_ref().unwrap();
-            format!("join {} of {}, seen {:?}", past.frames.len(), past.head.0, seen.map(|seq| seq.0))
-        }
-        Appended::Leave { .. } => "leave".into(),
-    };
-    answer.iter().map(word).collect()
+fn words(applied: &[Applied]) -> Vec<String> {
+    applied.iter().map(|applied| word(&applied.result)).collect()
+}
+
+fn stored(applied: &[Applied]) -> Stored {
+    match &applied.last().unwrap().result {
+        Outcome::Stored { stored, .. } => stored.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The wish of who said something to delete it.
+fn delete(applied: &Applied) -> Entry {
+    let Outcome::Stored { stored, .. } = &applied.result else { panic!("{applied:?}") };
+    Entry::Message(said("tea", &stranger(1), "").with_body(Body::Delete { message_id: stored.id }))
+}
+
+/// What the last of these, a join, gave of the room's past.
+fn past(applied: &[Applied]) -> Past {
+    match applied.last().map(|applied| &applied.result) {
+        Some(Outcome::Joined { past: Some(past), .. }) => past.clone(),
+        other => panic!("{other:?}"),
+    }
 }
 
 struct Rig(Started);
 
 impl Rig {
     fn open(data: &Data) -> Self {
-        Self(start(data, Durability::Normal, Keep::default(), Arc::default()).unwrap())
+        Self(start(data, Durability::Normal, Keep::default(), Policy::default(), Arc::default()).unwrap())
     }
 
-    fn commit(&self, batch: Vec<Append>) -> Vec<Appended> {
-        self.0.writer.appends.send(batch).unwrap();
-        self.0.writer.appended.recv().unwrap()
+    fn commit(&self, entries: Vec<Entry>) -> Vec<Applied> {
+        self.0.writer.proposals.send(proposals(entries)).unwrap();
+        self.0.writer.applied.recv().unwrap()
+    }
+
+    fn page(&self, side: Side, limit: usize, words: Option<&str>) -> Vec<String> {
+        contents(&self.0.reader.view(|view| view.page(&room("tea"), side, Kinds::Messages, limit, words)).unwrap())
     }
 
     fn close(self) {
-        drop((self.0.writer, self.0.reader, self.0.registry));
+        drop((self.0.writer, self.0.reader));
         for thread in self.0.threads {
             thread.join().unwrap();
         }
@@ -70,15 +84,6 @@ fn everywhere(test: impl Fn(&Data)) {
     test(&Data::File(directory.path().join("adda.db")));
 }
 
-fn contents(frames: &[Stored]) -> Vec<String> {
-    let content = |stored: &Stored| {
-        let frame: serde_json::Value = serde_json::from_slice(&stored.json).unwrap();
-        assert_eq!(frame["seq"], stored.seq.0);
-        frame["content"].as_str().unwrap().to_owned()
-    };
-    frames.iter().map(content).collect()
-}
-
 #[test]
 fn each_room_counts_for_itself_and_order_is_kept() {
     everywhere(|data| {
@@ -86,16 +91,16 @@ fn each_room_counts_for_itself_and_order_is_kept() {
         let batch = vec![
             message("tea", "1", None),
             message("jam", "1", None),
-            join("tea", None),
+            join("tea", &stranger(2)),
             message("tea", "2", None),
-            Append::Leave { room: room("tea"), ticket: Ticket::Member(8) },
+            leave("tea", &stranger(2)),
         ];
         let answer = words(&rig.commit(batch));
         assert_eq!(answer, ["tea 1", "jam 1", "join 1 of 1, seen None", "tea 2", "leave"]);
-        let rooms = rig.0.reader.rooms(None, 10).unwrap();
+        let rooms = rig.0.reader.view(|view| view.rooms(None, 10)).unwrap();
         let rooms: Vec<_> = rooms.iter().map(|room| (room.id.as_str(), room.head.0)).collect();
         assert_eq!(rooms, [("jam", 1), ("tea", 2)]);
-        assert_eq!(rig.0.reader.room(&room("none")).unwrap(), None);
+        assert_eq!(rig.0.reader.view(|view| view.room(&room("none"))).unwrap(), None);
         rig.close();
     });
 }
@@ -106,8 +111,7 @@ fn a_nonce_is_one_message_for_good() {
         let rig = Rig::open(data);
         let first = rig.commit(vec![message("tea", "a", Some("n")), message("tea", "a", Some("n"))]);
         assert_eq!(words(&first), ["tea 1", "duplicate 1"]);
-        let (Appended::Message { stored, .. }, Appended::Duplicate { stored: again, .. }) = (&first[0], &first[1])
-        else {
+        let (Outcome::Stored { stored, .. }, Outcome::Duplicate(again)) = (&first[0].result, &first[1].result) else {
             panic!("{first:?}")
         };
         let first: serde_json::Value = serde_json::from_slice(&stored.json).unwrap();
@@ -120,7 +124,7 @@ fn a_nonce_is_one_message_for_good() {
             message("tea", "a", Some("m")),
             message("tea", "a", None),
         ];
-        assert_eq!(words(&rig.commit(later.into())), ["Conflict", "Conflict", "tea 2", "tea 3"]);
+        assert_eq!(words(&rig.commit(later.into())), ["nonce_used", "nonce_used", "tea 2", "tea 3"]);
         rig.close();
     });
 }
@@ -129,27 +133,20 @@ fn a_nonce_is_one_message_for_good() {
 fn a_retry_is_known_when_what_it_answers_has_gone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("adda.db");
-    let reply = |to: FrameId, nonce: &str, room: &str| {
-        let mut append = message(room, "so it is", Some(nonce));
-        if let Append::Message(message) = &mut append {
-            message.body = Body::Text { content: "so it is".into(), reply_to: Some(to) };
-        }
-        append
-    };
     let rig = Rig::open(&Data::File(path.clone()));
-    let Appended::Message { stored, .. } = &rig.commit(vec![message("tea", "one", None)])[0] else { panic!() };
-    assert_eq!(words(&rig.commit(vec![reply(stored.id, "n", "tea")])), ["tea 2"]);
+    let first = stored(&rig.commit(vec![message("tea", "one", None)])).id;
+    assert_eq!(words(&rig.commit(vec![reply("tea", "n", first)])), ["tea 2"]);
     rig.close();
     let connection = Connection::open(&path).unwrap();
     connection.execute_batch("DELETE FROM messages WHERE seq = 1").unwrap();
     drop(connection);
     let rig = Rig::open(&Data::File(path.clone()));
-    let late = [reply(stored.id, "n", "tea"), reply(stored.id, "m", "tea"), reply(stored.id, "k", "elsewhere")];
-    assert_eq!(words(&rig.commit(late.into())), ["duplicate 2", "NotFound", "NotFound"]);
+    let late = [reply("tea", "n", first), reply("tea", "m", first), reply("elsewhere", "k", first)];
+    assert_eq!(words(&rig.commit(late.into())), ["duplicate 2", "no_such_reply", "no_such_reply"]);
     rig.close();
     let connection = Connection::open(&path).unwrap();
     let rooms: i64 = connection.query_row("SELECT count(*) FROM rooms", [], |row| row.get(0)).unwrap();
-    assert_eq!(rooms, 1, "what is refused makes no room");
+    assert_eq!(rooms, 1, "a refused message makes no room");
 }
 
 #[test]
@@ -157,23 +154,155 @@ fn a_file_remembers() {
     let directory = tempfile::tempdir().unwrap();
     let data = Data::File(directory.path().join("adda.db"));
     let rig = Rig::open(&data);
-    let Appended::Message { stored, .. } = &rig.commit(vec![message("tea", "one", Some("n"))])[0] else { panic!() };
-    let guest = NewGuest { id: UserId(uuid::Uuid::from_u128(9)), token_hash: TokenHash::of("secret") };
-    let ticket = Ticket::Member(1);
-    let arrival =
-        Append::Join { room: room("tea"), ticket, known: Some(Seq(1)), after: None, guest: Some(guest.clone()) };
-    rig.commit(vec![message("tea", "two", None), arrival]);
+    let first = stored(&rig.commit(vec![message("tea", "one", Some("n"))]));
+    let issued_ms = rig.0.reader.moment().clock_ms;
+    let token = GuestToken { user: user(9), issued_ms };
+    let token = rig.0.reader.policy().guest_key.sign(&token);
+    let secret = Change::CreateToken {
+        account: new_account(3, Role::User),
+        session: new_session(77, SessionKind::Bot, Some("secret")),
+    };
+    let of_guest = Entry::Message(said("tea", &signed_guest(9, issued_ms), "two"));
+    assert_eq!(words(&rig.commit(vec![of_guest, change(By::Operator, secret)])), ["tea 2", "changed"]);
     rig.close();
 
     let rig = Rig::open(&data);
-    let session = rig.0.registry.session("secret").unwrap().unwrap();
-    assert_eq!((session.user, session.kind), (guest.id, SessionKind::Guest));
-    assert_eq!(rig.0.registry.session("guess").unwrap(), None);
-    let batch = vec![message("tea", "one", Some("n")), join("tea", Some(stored.id)), message("tea", "3", None)];
+    let session = |token: &str| rig.0.reader.view(|view| view.session(TokenHash::of(token))).unwrap();
+    let bot = session("secret").unwrap();
+    assert_eq!((bot.user, bot.kind, bot.key), (user(3), SessionKind::Bot, SessionId(77)));
+    assert_eq!(session("guess"), None);
+    let verified = rig.0.reader.policy().guest_key.verify(token.expose());
+    assert_eq!(verified, Some(GuestToken { user: user(9), issued_ms }), "the key is the same");
+    let guest = rig.0.reader.view(|view| view.stored_guest(user(9))).unwrap();
+    assert!(matches!(guest, people::StoredGuest::Live(session) if session.kind == SessionKind::Guest));
+    let batch =
+        vec![message("tea", "one", Some("n")), join_after("tea", &stranger(2), first.id), message("tea", "3", None)];
     assert_eq!(words(&rig.commit(batch)), ["duplicate 1", "join 2 of 2, seen Some(1)", "tea 3"]);
     rig.close();
     let file = std::fs::read(directory.path().join("adda.db")).unwrap();
     assert!(!file.windows(6).any(|bytes| bytes == b"secret"), "the token is in the file");
+}
+
+#[test]
+fn settings_and_restrictions_are_the_same_after_a_restart() {
+    let mut rig = Bench::in_file();
+    let admin = rig.account(1, Role::Admin);
+    rig.account(2, Role::User);
+    let (guest, muted, banned) = (stranger(3), signed_guest(4, 1), logged_in(2));
+    let until_ms = rig.moment.wall_ms + 60_000;
+    let private = RoomPatch { is_private: Some(true), topic: Some("tea".into()), ..RoomPatch::default() };
+    let slow = RoomPatch { slow_mode_s: Some(30), ..RoomPatch::default() };
+    for made in
+        [set_room("cellar", private), set_room("tea", slow), mute(&muted, until_ms), super::testing::ban(&banned)]
+    {
+        rig.change(by(&admin), made).unwrap();
+    }
+    let flags = Policy { accounts: Accounts::Optional, registration: crate::role::Registration::Invite };
+    rig.store.set_policy(flags).unwrap();
+    assert_eq!(rig.say(said("tea", &guest, "one")), "tea 1");
+
+    let facts = |rig: &Bench| {
+        let policy = rig.store.policy();
+        let clock_ms = rig.moment.clock_ms;
+        assert_eq!(policy.guest_key.as_bytes(), rig.reader.policy().guest_key.as_bytes());
+        (
+            policy.flags,
+            policy.room(&room("cellar")).cloned(),
+            policy.room(&room("tea")).cloned(),
+            policy.is_member(&room("cellar"), user(1)),
+            policy.muted_until(user(4), clock_ms),
+            policy.is_banned(accounts::Banned::User(user(2)), clock_ms),
+            [1, 2, 3].map(|number| policy.account_role(user(number))),
+            *policy.guest_key.as_bytes(),
+        )
+    };
+    let before = facts(&rig);
+    assert_eq!(before.4, Some(rig.moment.clock_ms + 60_000), "a mute is stored in log time");
+    let mut rig = rig.restarted();
+    assert_eq!(facts(&rig), before);
+    let entries = [
+        Entry::Message(said("tea", &banned, "hi")),
+        Entry::Message(said("jam", &muted, "hi")),
+        Entry::Message(said("tea", &guest, "two")),
+        join("cellar", &guest),
+        join("cellar", &admin),
+    ];
+    let expected = ["banned", "muted", "slow_mode", "no join: no_such_room", "join 0 of 0, seen None"];
+    assert_eq!(rig.words(entries), expected);
+    rig.pass(60_000);
+    assert_eq!(rig.say(said("jam", &muted, "hi")), "jam 1");
+    assert_eq!(rig.say(said("tea", &guest, "two")), "tea 2");
+}
+
+#[test]
+fn the_position_of_the_log_is_stored_with_its_batch() {
+    let mut rig = Bench::in_file();
+    let position = |rig: &Bench| rig.store.on_connection(|connection| sqlite::position(connection).unwrap());
+    assert_eq!(position(&rig), None);
+    let one = |entry| proposals([entry]);
+    assert_eq!(words(&rig.store.commit(one(message("tea", "one", None)))), ["tea 1"]);
+    let first = position(&rig).unwrap();
+    assert_eq!(words(&rig.store.commit(one(message("tea", "two", None)))), ["tea 2"]);
+    let second = position(&rig).unwrap();
+    assert_eq!((second.index, second.clock_ms >= first.clock_ms), (first.index + 1, true));
+    rig.store.commit(one(join("tea", &stranger(2))));
+    assert_eq!(position(&rig), Some(second), "presence writes nothing");
+    let refuse = "CREATE TEMP TRIGGER refuse BEFORE INSERT ON messages BEGIN SELECT RAISE(ABORT, 'no'); END";
+    rig.store.on_connection(|connection| connection.execute_batch(refuse).unwrap());
+    assert_eq!(words(&rig.store.commit(one(message("tea", "three", None)))), ["not_stored"]);
+    assert_eq!(position(&rig), Some(second), "a batch that is rolled back leaves no position");
+    let rig = rig.restarted();
+    let moment = rig.reader.moment();
+    assert!(moment.clock_ms >= second.clock_ms, "log time goes on");
+}
+
+#[test]
+fn the_policy_is_published_before_the_result_is_sent() {
+    everywhere(|data| {
+        let rig = Rig::open(data);
+        rig.commit(vec![change(By::Operator, Change::CreateAccount(new_account(1, Role::Admin)))]);
+        for slow_mode_s in 1..50 {
+            let patch = RoomPatch { slow_mode_s: Some(slow_mode_s), ..RoomPatch::default() };
+            let applied = rig.commit(vec![change(by(&logged_in(1)), set_room("tea", patch))]);
+            let published = rig.0.reader.policy();
+            assert_eq!(words(&applied), ["changed"]);
+            assert_eq!(published.room(&room("tea")).map(|settings| settings.slow_mode_s), Some(slow_mode_s));
+        }
+        rig.close();
+    });
+}
+
+#[test]
+fn flags_are_stored_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = Data::File(directory.path().join("adda.db"));
+    let flags = Policy { accounts: Accounts::Required, ..Policy::default() };
+    let started = || start(&data, Durability::Normal, Keep::default(), flags, Arc::default()).unwrap();
+    let rig = Rig(started());
+    assert_eq!(rig.0.reader.policy().flags, flags, "before the first batch");
+    assert_eq!(words(&rig.commit(vec![message("tea", "one", None)])), ["login_required"]);
+    rig.close();
+    let position = || sqlite::position(&Connection::open(directory.path().join("adda.db")).unwrap()).unwrap();
+    let before = position();
+    let rig = Rig(started());
+    assert_eq!(rig.0.reader.policy().flags, flags);
+    rig.close();
+    assert_eq!(position(), before, "the same flags are no entry");
+}
+
+#[test]
+fn the_operator_changes_a_database_that_no_server_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("adda.db");
+    let account = || Change::CreateAccount(new_account(1, Role::Admin));
+    let expected = change::Done::Account { sessions_ended: 0, has_admin: true };
+    assert_eq!(propose_alone(&path, account()).unwrap(), Ok(expected));
+    let rejection = propose_alone(&path, account()).unwrap().unwrap_err();
+    assert_eq!(rejection.reason.word(), "name_taken");
+    let rig = Rig::open(&Data::File(path.clone()));
+    assert_eq!(rig.0.reader.policy().account_role(user(1)), Some(Role::Admin));
+    assert!(matches!(propose_alone(&path, account()), Err(StartError::Open(OpenError::InUse(_)))));
+    rig.close();
 }
 
 #[test]
@@ -183,12 +312,10 @@ fn history_is_paged_both_ways_and_searched() {
         let texts = ["Hot tea", "বৃষ্টি নামলে চা", "Café crème", "tea again", "\u{09AF}\u{09BC} চায়ের কাপ"];
         rig.commit(texts.iter().map(|text| message("tea", text, None)).collect());
         rig.commit(vec![message("jam", "tea elsewhere", None)]);
-        let page =
-            |side, limit, words: Option<&str>| contents(&rig.0.reader.page(&room("tea"), side, limit, words).unwrap());
-        assert_eq!(page(Side::Before(Seq(u64::MAX)), 2, None), texts[3..]);
-        assert_eq!(page(Side::Before(Seq(3)), 9, None), texts[..2]);
-        assert_eq!(page(Side::After(Seq(3)), 1, None), [texts[3]]);
-        let found = |words| page(Side::Before(Seq(u64::MAX)), 9, Some(words));
+        assert_eq!(rig.page(Side::Before(Seq(u64::MAX)), 2, None), texts[3..]);
+        assert_eq!(rig.page(Side::Before(Seq(3)), 9, None), texts[..2]);
+        assert_eq!(rig.page(Side::After(Seq(3)), 1, None), [texts[3]]);
+        let found = |words| rig.page(Side::Before(Seq(u64::MAX)), 9, Some(words));
         assert_eq!(found("TEA"), [texts[0], texts[3]]);
         assert_eq!(found("tea ag"), [texts[3]]);
         assert_eq!(found("cafe CREM"), [texts[2]]);
@@ -204,6 +331,43 @@ fn history_is_paged_both_ways_and_searched() {
 }
 
 #[test]
+fn events_are_no_messages() {
+    everywhere(|data| {
+        let rig = Rig::open(data);
+        let said =
+            rig.commit(vec![message("tea", "one", None), message("tea", "two", None), message("tea", "three", None)]);
+        let deleted = rig.commit(said[..2].iter().map(delete).collect());
+        assert_eq!(words(&deleted), ["tea 4", "tea 5"]);
+        let page = |side, kinds, limit| {
+            let page = rig.0.reader.view(|view| view.page(&room("tea"), side, kinds, limit, None)).unwrap();
+            page.iter().map(|stored| (stored.seq.0, stored.is_event)).collect::<Vec<_>>()
+        };
+        let latest = Side::Before(Seq(u64::MAX));
+        assert_eq!(page(latest, Kinds::Messages, 2), [(2, false), (3, false)]);
+        assert_eq!(page(latest, Kinds::All, 2), [(4, true), (5, true)]);
+        assert_eq!(page(Side::After(Seq(2)), Kinds::All, 9), [(3, false), (4, true), (5, true)]);
+        assert_eq!(page(Side::After(Seq(2)), Kinds::Messages, 9), [(3, false)]);
+        let past = past(&rig.commit(vec![join("tea", &stranger(2))]));
+        let seqs: Vec<_> = past.frames.iter().map(|stored| stored.seq.0).collect();
+        assert_eq!((past.head, seqs, past.is_whole), (Seq(5), vec![1, 2, 3, 4, 5], true));
+        rig.close();
+    });
+}
+
+#[test]
+fn the_past_of_a_room_counts_its_messages() {
+    everywhere(|data| {
+        let rig = Rig::open(data);
+        let said = rig.commit((0..HISTORY_MAX + 2).map(|_| message("tea", "x", None)).collect());
+        rig.commit(said.iter().rev().take(10).map(delete).collect());
+        let past = past(&rig.commit(vec![join("tea", &stranger(2))]));
+        let messages = past.frames.iter().filter(|stored| !stored.is_event).count();
+        assert_eq!((messages, past.frames.len(), past.frames[0].seq), (HISTORY_MAX, HISTORY_MAX + 10, Seq(3)));
+        rig.close();
+    });
+}
+
+#[test]
 fn what_was_said_long_ago_is_found_too() {
     let directory = tempfile::tempdir().unwrap();
     let rig = Rig::open(&Data::File(directory.path().join("adda.db")));
@@ -213,7 +377,7 @@ fn what_was_said_long_ago_is_found_too() {
         rig.commit((0..1_000).map(|_| say("tea", "noise")).collect());
     }
     rig.commit(vec![say("tea", "rare 3"), say("tea", "noise, rare 4")]);
-    let found = |side, limit, words| contents(&rig.0.reader.page(&room("tea"), side, limit, Some(words)).unwrap());
+    let found = |side, limit, words| rig.page(side, limit, Some(words));
     let latest = Side::Before(Seq(u64::MAX));
     assert_eq!(found(latest, 9, "rare"), ["rare 1", "Rarely 2", "rare 3", "noise, rare 4"]);
     assert_eq!(found(latest, 3, "rare"), ["Rarely 2", "rare 3", "noise, rare 4"]);
@@ -232,7 +396,8 @@ fn what_is_not_ours_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("adda.db");
     let sentence = || {
-        start(&Data::File(path.clone()), Durability::Full, Keep::default(), Arc::default()).err().unwrap().to_string()
+        let data = Data::File(path.clone());
+        start(&data, Durability::Full, Keep::default(), Policy::default(), Arc::default()).err().unwrap().to_string()
     };
 
     std::fs::write(&path, b"this is a letter to my grandmother, and not a database of any kind at all").unwrap();
@@ -261,7 +426,8 @@ fn what_is_not_ours_is_left_alone() {
     assert!(sentence().contains("damaged"), "{}", sentence());
 
     let nowhere = Data::File(directory.path().join("no/such/folder/adda.db"));
-    let error = start(&nowhere, Durability::Full, Keep::default(), Arc::default()).err().unwrap().to_string();
+    let error = start(&nowhere, Durability::Full, Keep::default(), Policy::default(), Arc::default());
+    let error = error.err().unwrap().to_string();
     assert!(error.contains("failed to open") && error.contains("No such file"), "{error}");
 }
 
@@ -270,64 +436,74 @@ fn a_full_disk_refuses_and_recovers() {
     let directory = tempfile::tempdir().unwrap();
     let (database, connection) = Database::open(&directory.path().join("adda.db"), Durability::Normal).unwrap();
     connection.pragma_update_and_check(None, "max_page_count", 40, |_| Ok(())).unwrap();
-    let mut store = Store::new(connection);
-    let batch = |count: usize| {
-        let large = "x".repeat(4_000);
-        (0..count).map(|_| message("tea", &large, Some("n")).without_nonce()).collect::<Vec<_>>()
-    };
-    assert_eq!(words(&store.commit(vec![message("tea", "sent before", Some("n"))])), ["tea 1"]);
+    let database = Arc::new(database);
+    let (mut store, _reader) = Store::of_database(&database, connection, Durability::Normal, Keep::default()).unwrap();
+    let large = "x".repeat(4_000);
+    let batch = |count: usize| (0..count).map(|_| message("tea", &large, None)).collect::<Vec<_>>();
+    let first = store.commit(proposals([message("tea", "sent before", Some("n"))]));
+    assert_eq!(words(&first), ["tea 1"]);
     let mut stored = 1;
     let refused = loop {
-        let answer = store.commit(batch(4));
-        match &answer[0] {
-            Appended::Message { .. } => stored += answer.len(),
-            _ => break answer,
+        let applied = store.commit(proposals(batch(4)));
+        match &applied[0].result {
+            Outcome::Stored { .. } => stored += applied.len(),
+            _ => break applied,
         }
     };
     assert!(stored > 0);
-    assert_eq!(words(&refused), ["Busy"; 4]);
-    let large = "x".repeat(4_000);
-    let retry = || vec![message("tea", "sent before", Some("n")), message("tea", &large, Some("new"))];
-    assert_eq!(words(&store.commit(retry().into_iter().chain(batch(4)).collect()))[..2], ["duplicate 1", "Busy"]);
-    let Appended::Refused { rejected, .. } = &refused[0] else { panic!() };
-    assert!(rejected.sentence.contains("disk is full") && rejected.retry_ms.is_some());
-    store.connection.pragma_update_and_check(None, "max_page_count", 4_000, |_| Ok(())).unwrap();
-    assert_eq!(words(&store.commit(batch(1))), [format!("tea {}", stored + 1)], "no place is left out");
-    drop(database);
-}
-
-impl Append {
-    fn without_nonce(mut self) -> Self {
-        if let Self::Message(message) = &mut self {
-            message.nonce = None;
-        }
-        self
-    }
+    assert_eq!(words(&refused), ["disk_full"; 4]);
+    let retry = [message("tea", "sent before", Some("n")), message("tea", &large, Some("new"))];
+    let answer = words(&store.commit(proposals(retry.into_iter().chain(batch(4)))));
+    assert_eq!(answer[..2], ["duplicate 1", "disk_full"]);
+    let Outcome::Refused { rejection, .. } = &refused[0].result else { panic!() };
+    assert!(rejection.sentence.contains("disk is full") && rejection.retry_ms.is_some());
+    let grow = |connection: &Connection| {
+        connection.pragma_update_and_check(None, "max_page_count", 4_000, |_| Ok(())).unwrap();
+    };
+    store.on_connection(grow);
+    assert_eq!(words(&store.commit(proposals(batch(1)))), [format!("tea {}", stored + 1)], "no place is left out");
 }
 
 #[test]
-fn what_is_long_over_is_forgotten_in_memory_too() {
-    let forgets = || {
-        let rig = Rig::open(&Data::Memory);
-        let session = |token: &'static str, expires_ms: u64| {
-            let (token_hash, kind) = (TokenHash::of(token), SessionKind::Guest);
-            let expires_ms = Some(expires_ms);
-            let new = NewSession { token_hash, user: author(1).id, kind, username: None, label: "", expires_ms };
-            rig.0.registry.read(|connection| accounts::begin_session(connection, &new, &Timestamp::at(1))).unwrap();
+fn sessions_that_are_long_over_are_forgotten_in_memory_too() {
+    let mut rig = Bench::in_memory();
+    let begin = |number, token: &str, expires_ms| {
+        let new = new_session(number, SessionKind::Guest, Some(token));
+        let begun = |connection: &Connection| {
+            people::begin_session(connection, user(1), &new, None, Some(expires_ms), 1).unwrap();
         };
-        session("long ago", 1);
-        session("lately", Timestamp::now().unix_ms);
-        // The second is taken when all that comes with the first is done.
-        rig.commit(Vec::new());
-        rig.commit(Vec::new());
-        let is_known = |token: &str| {
-            let was = |connection: &_| accounts::was_session_of(connection, TokenHash::of(token), author(1).id);
-            rig.0.registry.read(was).unwrap()
-        };
-        let known = (is_known("long ago"), is_known("lately"));
-        rig.close();
-        known == (false, true)
+        rig.store.on_connection(begun);
     };
-    // The first look may have come before there was anything, as it does after a second.
-    assert!((0..5).any(|_| forgets()));
+    begin(1, "long ago", 1);
+    begin(2, "lately", rig.moment.clock_ms);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let is_known =
+        |rig: &Bench, token: &str| rig.reader.view(|view| view.was_session_of(TokenHash::of(token), user(1))).unwrap();
+    // The store looks once a second.
+    while is_known(&rig, "long ago") {
+        assert!(std::time::Instant::now() < deadline, "it is still known");
+        thread::sleep(Duration::from_millis(20));
+        rig.store.keep_between_batches();
+    }
+    assert!(is_known(&rig, "lately"));
+}
+
+#[test]
+fn an_announcement_is_stored_in_all_rooms_or_in_none() {
+    everywhere(|data| {
+        let rig = Rig::open(data);
+        rig.commit(vec![change(By::Operator, Change::CreateAccount(new_account(1, Role::Admin)))]);
+        let announce = |number, content: &str| {
+            let author = if number == 1 { logged_in(1) } else { stranger(number) };
+            let body = Body::Announcement { content: content.into() };
+            let message = said("tea", &author, "").with_body(body).with_nonce("n");
+            Entry::Announcement { rooms: ["tea", "jam"].map(room).into(), message }
+        };
+        assert_eq!(words(&rig.commit(vec![announce(1, "hi")])), ["tea 1", "jam 1"]);
+        assert_eq!(words(&rig.commit(vec![announce(1, "hi")])), ["duplicate 1"]);
+        assert_eq!(words(&rig.commit(vec![announce(1, "another")])), ["nonce_used"]);
+        assert_eq!(words(&rig.commit(vec![announce(2, "hi")])), ["not_admin"]);
+        assert_eq!(rig.page(Side::After(Seq(0)), 9, None), ["hi"]);
+        rig.close();
+    });
 }

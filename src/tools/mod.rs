@@ -2,7 +2,9 @@
 //! of its own that has the database, so the server may be running meanwhile.
 
 mod ask;
+pub mod control_client;
 pub mod people;
+mod propose;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -11,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::logging::push_harmless;
 use crate::model::RoomId;
-use crate::store::{Inspection, Message, Offline, Progress, ToolError};
+use crate::model::reason::{Reason, Rejection};
+use crate::store::{Inspection, Message, Offline, Progress, StartError, ToolError};
+use control_client::ControlError;
 
 /// From one look of the progress bar to the next.
 const BAR_EVERY: Duration = Duration::from_millis(100);
@@ -48,6 +52,15 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Database(#[from] ToolError),
+    /// The database, where the command itself has to open it.
+    #[error(transparent)]
+    Store(#[from] StartError),
+    /// The server that has the database.
+    #[error(transparent)]
+    Server(#[from] ControlError),
+    /// The change is refused.
+    #[error("{0}")]
+    Rejected(Rejection),
     /// A name, a password or a token: what the operator is told of it.
     #[error("{0}")]
     Refused(String),
@@ -62,6 +75,17 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// Why a change is refused, where that is it.
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Rejected(rejection) => Some(rejection.reason),
+            Self::Server(ControlError::Refused(refusal)) => Reason::parse(&refusal.reason),
+            _ => None,
+        }
+    }
 }
 
 /// Writes messages, oldest first, with memory for some of them only. A reader that has seen enough (`| head`) is no

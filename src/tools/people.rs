@@ -11,15 +11,20 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::propose::{Absent, propose};
 use super::{Error, ask};
+use crate::auth::guest_token::GuestKey;
 use crate::auth::hasher::Hasher;
+use crate::auth::name::Looks;
 use crate::auth::password::PasswordHash;
-use crate::auth::secret::Secret;
+use crate::auth::secret::{Secret, random_id};
 use crate::logging::push_harmless;
+use crate::model::reason::Reason;
 use crate::model::{Timestamp, UserId, Username};
 use crate::role::Role;
-use crate::store::accounts::{self, Account, AccountError, NewSession, Session, SessionKey, SessionKind};
-use crate::store::{Absent, Beside, Offline, TokenHash, ToolError};
+use crate::store::accounts::{Account, Session, SessionId, SessionKind};
+use crate::store::change::{AccountRef, Change, Done, GuestKeyBytes, NewAccount, NewSession};
+use crate::store::{Offline, TokenHash};
 
 /// How long hashing a password may take on the slowest of machines.
 const HASH_WAIT: Duration = Duration::from_secs(60);
@@ -44,17 +49,21 @@ pub fn add(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
     if has_database(data) && Offline::open_even_empty(data)?.account(name)?.is_some() {
         return Err(taken(name));
     }
-    let password = ask_and_hash(name)?;
-    let made = Account {
-        id: UserId(Uuid::new_v4()),
-        name: name.clone(),
-        role,
-        password: Some(password),
-        created_ms: Timestamp::now().unix_ms,
-    };
-    let done = Beside::open(data, Absent::Make)?.change(|connection| accounts::create(connection, &made));
-    done.map_err(|error| in_words(error, name))?;
+    let account = new_account(name, role, Some(ask_and_hash(name)?));
+    propose(data, Absent::Make, Change::CreateAccount(account)).map_err(|error| in_words(error, name))?;
     say(&format!("made “{name}”, {}; they log in with this name and password", a(role)))
+}
+
+fn new_account(name: &Username, role: Role, password: Option<PasswordHash>) -> NewAccount {
+    NewAccount { id: UserId(Uuid::new_v4()), name: name.clone(), looks: Looks::of(name), role, password }
+}
+
+/// Changes an account of exactly this name; gives how many sessions ended by it, and whether there is an admin left.
+fn change_account(data: &Path, name: &Username, change: Change) -> Result<(usize, bool), Error> {
+    match propose(data, Absent::Refuse, change).map_err(|error| in_words(error, name))? {
+        Done::Account { sessions_ended, has_admin } => Ok((sessions_ended, has_admin)),
+        done => Err(Error::Refused(format!("the server has answered {done:?}"))),
+    }
 }
 
 /// Sets another password, which is asked for. All logins by the old one end.
@@ -64,12 +73,8 @@ pub fn add(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
 pub fn set_password(data: &Path, name: &Username) -> Result<(), Error> {
     find(&Offline::open(data)?, name)?;
     let password = ask_and_hash(name)?;
-    let ended = Beside::open(data, Absent::Refuse)?;
-    let ended = ended.change(|connection| {
-        let account = exactly(connection, name)?;
-        accounts::set_password(connection, account.id, &password, None, &Timestamp::now())
-    });
-    let ended = ended.map_err(|error| in_words(error, name))?.len();
+    let account = AccountRef::Name(name.clone());
+    let (ended, _) = change_account(data, name, Change::SetPassword { account, password, old: None, keep: None })?;
     say(&format!("“{name}” has a new password, and {ended} logins ended: {HEEDED}"))
 }
 
@@ -79,11 +84,7 @@ pub fn set_password(data: &Path, name: &Username) -> Result<(), Error> {
 /// [`Error`].
 pub fn set_role(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
     find(&Offline::open(data)?, name)?;
-    let has_admin = Beside::open(data, Absent::Refuse)?.change(|connection| {
-        accounts::set_role(connection, exactly(connection, name)?.id, role)?;
-        Ok(accounts::has_admin(connection)?)
-    });
-    let has_admin = has_admin.map_err(|error| in_words(error, name))?;
+    let (_, has_admin) = change_account(data, name, Change::SetRole { account: AccountRef::Name(name.clone()), role })?;
     say(&format!("“{name}” is {}: {HEEDED}", a(role)))?;
     warn_without_admin(has_admin);
     Ok(())
@@ -98,11 +99,8 @@ pub fn remove(data: &Path, name: &Username, is_sure: bool) -> Result<(), Error> 
     if !is_sure && !ask::is_sure(&format!("Remove “{name}”, with all its sessions and tokens?"))? {
         return Err(Error::Refused("nothing was changed".to_owned()));
     }
-    let done = Beside::open(data, Absent::Refuse)?.change(|connection| {
-        let ended = accounts::remove(connection, exactly(connection, name)?.id)?;
-        Ok((ended.len(), accounts::has_admin(connection)?))
-    });
-    let (ended, has_admin) = done.map_err(|error| in_words(error, name))?;
+    let account = AccountRef::Name(name.clone());
+    let (ended, has_admin) = change_account(data, name, Change::RemoveAccount { account })?;
     say(&format!("removed “{name}”, and {ended} sessions ended; the messages stay: {HEEDED}"))?;
     warn_without_admin(has_admin);
     Ok(())
@@ -156,34 +154,38 @@ pub fn create_token(data: &Path, name: &Username, label: &str, expires: Option<D
         return Err(taken(name));
     }
     let token = Secret::random();
-    let now = Timestamp::now();
-    let expires_ms = expires.map(|expires| now.unix_ms + u64::try_from(expires.as_millis()).unwrap_or(u64::MAX / 4));
-    let database = Beside::open(data, Absent::Make)?;
-    let made = database.change(|connection| {
-        let (user, is_new) = match accounts::by_name(connection, name)? {
-            Some(account) if account.name == *name => (account.id, false),
-            Some(_) => return Err(AccountError::Taken),
-            None => {
-                let id = UserId(Uuid::new_v4());
-                let (name, created_ms) = (name.clone(), now.unix_ms);
-                accounts::create(connection, &Account { id, name, role: Role::User, password: None, created_ms })?;
-                (id, true)
-            }
-        };
-        let token_hash = TokenHash::of(token.expose());
-        let new = NewSession { token_hash, user, kind: SessionKind::Bot, username: None, label, expires_ms };
-        Ok((user, accounts::begin_session(connection, &new, &now)?, is_new))
-    });
-    let (user, key, is_new) = made.map_err(|error| in_words(error, name))?;
+    let session = NewSession {
+        id: SessionId(random_id()),
+        kind: SessionKind::Bot,
+        token_hash: Some(TokenHash::of(token.expose())),
+        label: label.into(),
+        span_ms: expires.map(|expires| u64::try_from(expires.as_millis()).unwrap_or(u64::MAX / 4)),
+    };
+    let key = session.id;
+    let change = Change::CreateToken { account: new_account(name, Role::User, None), session };
+    let done = propose(data, Absent::Make, change).map_err(|error| in_words(error, name))?;
+    let Done::Session { expires_ms, is_new_account, .. } = done else {
+        return Err(Error::Refused(format!("the server has answered {done:?}")));
+    };
     if let Err(error) = print(&format!("{}\n", token.expose())) {
         // Nobody has it, so it opens nothing.
-        database.change(|connection| accounts::end_session(connection, user, key, &Timestamp::now()))?;
+        propose(data, Absent::Refuse, Change::EndSession { session: key })?;
         return Err(error);
     }
-    let made = if is_new { " of a new account without a password" } else { "" };
+    let made = if is_new_account { " of a new account without a password" } else { "" };
     let until = expires_ms.map_or("for good".to_owned(), |ms| format!("until {}", second(ms)));
     tell(&format!("token {} for “{name}”{made}, {until}; it is shown this once", key.0));
     Ok(())
+}
+
+/// Makes all signed tokens of guests invalid, by another key.
+///
+/// # Errors
+/// [`Error`].
+pub fn rotate_guest_key(data: &Path) -> Result<(), Error> {
+    let key = GuestKeyBytes(*GuestKey::random().as_bytes());
+    propose(data, Absent::Refuse, Change::RotateGuestKey { key })?;
+    say(&format!("guests have to come in anew: {HEEDED}"))
 }
 
 /// Lists the tokens of bots: of one account or of all.
@@ -201,10 +203,12 @@ pub fn list_tokens(data: &Path, name: Option<&Username>, format: ListFormat) -> 
         .flat_map(|(account, sessions)| sessions.into_iter().map(move |session| (account.name.clone(), session)))
         .filter(|(_, session)| session.kind == SessionKind::Bot)
         .collect();
-    tokens.sort_by_key(|(_, session)| session.key);
+    tokens.sort_by_key(|(_, session)| (session.created_ms, session.key));
     let mut text = String::new();
     if format == ListFormat::Text && !tokens.is_empty() {
-        text.push_str("    id  created               used                  until                 name: label\n");
+        text.push_str(
+            "              id  created               used                  until                 name: label\n",
+        );
     }
     for (name, Session { key, label, created_ms, seen_ms, expires_ms, .. }) in &tokens {
         let used_ms = (seen_ms != created_ms).then_some(*seen_ms);
@@ -220,7 +224,7 @@ pub fn list_tokens(data: &Path, name: Option<&Username>, format: ListFormat) -> 
             ListFormat::Text => {
                 let moment = |ms: Option<u64>| ms.map_or("-".to_owned(), second);
                 let (created, used, until) = (second(*created_ms), moment(used_ms), moment(*expires_ms));
-                let _ = write!(text, "{:>6}  {created}  {used:<20}  {until:<20}  ", key.0);
+                let _ = write!(text, "{:>16}  {created}  {used:<20}  {until:<20}  ", key.0);
                 push_harmless(&mut text, name.as_str());
                 text.push_str(if label.is_empty() { "" } else { ": " });
                 push_harmless(&mut text, label);
@@ -235,18 +239,16 @@ pub fn list_tokens(data: &Path, name: Option<&Username>, format: ListFormat) -> 
 ///
 /// # Errors
 /// [`Error`].
-pub fn revoke_token(data: &Path, key: SessionKey) -> Result<(), Error> {
+pub fn revoke_token(data: &Path, key: SessionId) -> Result<(), Error> {
     let unknown = || Error::Refused(format!("there is no token {}; `adda token list` has them all", key.0));
     let has = |session: &Session| session.key == key && session.kind == SessionKind::Bot;
     let accounts = Offline::open(data)?.accounts()?;
     let Some((account, _)) = accounts.iter().find(|(_, sessions)| sessions.iter().any(has)) else {
         return Err(unknown());
     };
-    let done = Beside::open(data, Absent::Refuse)?
-        .change(|connection| accounts::end_session(connection, account.id, key, &Timestamp::now()));
-    done.map_err(|error| match error {
-        ToolError::Account(_) => unknown(),
-        error => error.into(),
+    propose(data, Absent::Refuse, Change::EndSession { session: key }).map_err(|error| match error.reason() {
+        Some(Reason::NotFound) => unknown(),
+        _ => error,
     })?;
     say(&format!("token {} of “{}” has ended: {HEEDED}", key.0, account.name))
 }
@@ -287,21 +289,17 @@ fn find(database: &Offline, name: &Username) -> Result<Account, Error> {
     }
 }
 
-fn exactly(connection: &rusqlite::Connection, name: &Username) -> Result<Account, AccountError> {
-    accounts::by_name(connection, name)?.filter(|account| account.name == *name).ok_or(AccountError::NotFound)
-}
-
 fn ask_and_hash(name: &Username) -> Result<PasswordHash, Error> {
     let password = ask::new_password(name)?;
     let hasher = Hasher::start().map_err(|error| Error::Refused(format!("failed to start a thread: {error}")))?;
     hasher.hash(password, Instant::now() + HASH_WAIT).map_err(|error| Error::Refused(error.to_string()))
 }
 
-fn in_words(error: ToolError, name: &Username) -> Error {
-    match error {
-        ToolError::Account(AccountError::Taken) => taken(name),
-        ToolError::Account(AccountError::NotFound) => Error::Refused(format!("there is no account “{name}”")),
-        error => error.into(),
+fn in_words(error: Error, name: &Username) -> Error {
+    match error.reason() {
+        Some(Reason::NameTaken) => taken(name),
+        Some(Reason::NotFound) => Error::Refused(format!("there is no account “{name}”")),
+        _ => error,
     }
 }
 

@@ -8,19 +8,18 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use adda::authenticator::Authenticator;
 use adda::config::{Data, Durability, Keep};
-use adda::hub::{Command, Handle, Inbound, channel};
-use adda::identity::{Door, Doorkeeper};
+use adda::hub::{Command, HubApi, Inbound, Sink, channel, new_presence};
 use adda::limits::Limits;
 use adda::listener::{self, Caps, Front, Listening};
 use adda::metrics::Metrics;
 use adda::model::ConnectionId;
-use adda::moderation::Turns;
 use adda::rate::Paces;
 use adda::relay::Relay;
-use adda::role::Accounts;
 use adda::session::{Context, Decoder};
-use adda::{http, store, ws};
+use adda::wire::websocket;
+use adda::{http, store};
 
 /// Gives every message back as the frame that it was.
 struct Echo;
@@ -28,13 +27,13 @@ struct Echo;
 impl Decoder for Echo {
     fn text(&mut self, text: &str) -> Inbound {
         let mut bytes = Vec::new();
-        ws::encode_text(&mut bytes, text.as_bytes());
+        websocket::append_text(&mut bytes, text.as_bytes());
         Inbound::Control(bytes)
     }
 
     fn binary(&mut self, message: &[u8]) -> Inbound {
         let mut bytes = Vec::new();
-        ws::encode_binary(&mut bytes, message);
+        websocket::append_binary(&mut bytes, message);
         Inbound::Control(bytes)
     }
 
@@ -51,18 +50,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = channel();
-    let started = store::start(&Data::Memory, Durability::Normal, Keep::default(), Arc::clone(&metrics))?;
-    let directory = Handle::new(commands.clone(), started.reader.clone());
-    let door = Door::new(started.registry.clone(), Accounts::Optional);
-    let http =
-        http::Server::start(directory, door.clone(), Turns::default(), http::Policy::default(), Arc::clone(&metrics))?;
+    let policy = store::change::Policy::default();
+    let started = store::start(&Data::Memory, Durability::Normal, Keep::default(), policy, Arc::clone(&metrics))?;
+    let api = HubApi::new(commands.clone(), new_presence());
+    let http = http::Server::start(api, started.reader.clone(), http::Policy::default(), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
     // The suite opens its connections one upon the other.
     let limits = Limits { handshakes_per_s: 0, ..Limits::default() };
     let sessions = Context {
         commands,
         decoder: |_, _| Box::new(Echo),
-        door: Doorkeeper::start(door)?,
+        authenticator: Authenticator::start(started.reader)?,
         origins: Vec::new(),
         paces: Arc::new(Paces::new(&limits)),
         limits,
@@ -76,7 +74,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut sockets: HashMap<ConnectionId, Arc<TcpStream>> = HashMap::new();
     for command in commanded {
         match command {
-            Command::Connect(connect) => drop(sockets.insert(connect.connection, connect.socket)),
+            Command::Connect(connect) => {
+                let Sink::Socket(socket) = connect.sink else { unreachable!("a session hands over its socket") };
+                sockets.insert(connect.connection, socket);
+            }
             Command::Frames { from, frames } => {
                 for frame in frames {
                     // A peer that is gone is gone from the table when its session has seen it.
@@ -86,7 +87,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     match frame {
                         Inbound::Control(bytes) => drop(socket.write_all(&bytes)),
                         Inbound::Close(reason) => {
-                            let _ = socket.write_all(&ws::close_frame(reason));
+                            let _ = socket.write_all(&websocket::close_frame(reason));
                             let _ = socket.shutdown(Shutdown::Write);
                         }
                         // Its close frame is answered by the protocol.
@@ -98,14 +99,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
             Command::Gone { from } => drop(sockets.remove(&from)),
-            Command::ListRooms { .. }
-            | Command::ShowRoom { .. }
-            | Command::Post { .. }
-            | Command::Order(_)
-            | Command::ErrandDone { .. }
-            | Command::NetworksOf { .. }
-            | Command::CallRoll { .. }
-            | Command::Stop => {}
+            Command::Say { .. } | Command::Change { .. } | Command::Ping { .. } | Command::Stop => {}
         }
     }
     Ok(())

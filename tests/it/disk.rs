@@ -43,12 +43,12 @@ fn library() -> &'static Path {
 }
 
 /// A directory of its own for a database, on a disk that can be told to fail.
-struct Disk {
+pub struct Disk {
     dir: TempDir,
 }
 
 impl Disk {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("a temporary directory") }
     }
 
@@ -68,7 +68,7 @@ impl Disk {
     }
 
     /// The database. The name is the one that the system has for it, by which the library knows it.
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         let place = self.place().join("data");
         fs::create_dir_all(&place).expect("a directory");
         place.join("adda.db")
@@ -88,11 +88,29 @@ impl Disk {
     }
 
     /// A server on this disk.
-    fn command(&self, address: SocketAddr) -> Command {
+    pub fn command(&self, address: SocketAddr) -> Command {
         let mut command = command(address, &self.data());
+        self.stand_under(&mut command);
+        command
+    }
+
+    /// Lets a program that is about to start have its files on this disk.
+    pub fn stand_under(&self, command: &mut Command) {
         command.env("LD_PRELOAD", library());
         command.env("FAULT_DATA", self.data()).env("FAULT_FILE", self.place().join("fault"));
-        command
+    }
+
+    /// The same, and kills it at an operation; the words are those of the library.
+    pub fn kill(&self, command: &mut Command, when: &str) {
+        self.stand_under(command);
+        command.env("FAULT_KILL", when).env("FAULT_COUNT", self.place().join("count"));
+    }
+
+    /// How many operations the last program has done that came to its end.
+    #[track_caller]
+    pub fn operations(&self) -> u64 {
+        let count = fs::read_to_string(self.place().join("count")).expect("a count");
+        count.trim().parse().expect("a number")
     }
 
     /// The files beside the database and itself, as they are.

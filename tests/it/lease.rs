@@ -115,6 +115,32 @@ fn somebody_who_is_here_twice_is_one_person() {
 }
 
 #[test]
+fn one_user_under_two_names_is_one_person() {
+    let server = Server::with(&["--lease", "0"]);
+    let mut ben = Ws::join(&server, "/ws/tea/Ben");
+    let (first, token) = arrive(&server, "/ws/tea/Ana");
+    ben.expect("join");
+    let mut second = Ws::connect(&server, &format!("/ws/tea/Anna?token={token}"));
+    let welcome = second.expect("welcome");
+    assert_eq!(welcome["member_count"], 2, "{welcome}");
+    let names = |server: &Server| {
+        let room = server.get("/api/rooms/tea").json();
+        assert_eq!(room["data"]["client_count"], 2, "{room}");
+        let clients = room["data"]["clients"].as_array().expect("a list").iter();
+        clients.map(|one| one["username"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&server), ["Ben", "Ana"]);
+    second.say("one");
+    assert_eq!(coming_and_going(&until_text(&mut ben, "one")), []);
+    first.close(1000);
+    second.say("two");
+    assert_eq!(coming_and_going(&until_text(&mut ben, "two")), []);
+    assert_eq!(names(&server), ["Ben", "Anna"]);
+    second.close(1000);
+    assert_eq!(ben.expect("leave")["username"], "Anna");
+}
+
+#[test]
 fn a_lease_is_no_reason_to_stop_late() {
     let mut server = Server::with(&["--lease", "300s"]);
     drop(Ws::join(&server, "/ws/tea/Ana"));

@@ -87,7 +87,7 @@ fn a_mute_a_kick_and_a_ban_hold_at_once_and_are_undone() {
         stage.order(&server, "PUT", &user, json!({"banned": false}));
         enters(&server, "tea", token);
         let log = server.log();
-        for said in ["has muted", "speak again", "out of tea", "has banned", "in again"] {
+        for said in ["has muted", "has unmuted", "out of tea", "has banned", "has unbanned"] {
             assert!(log.lines().any(|line| line.contains(said) && line.contains(&id.to_string())), "{said} in\n{log}");
         }
     }
@@ -245,7 +245,7 @@ fn order_is_kept_by_commands_too_and_those_whom_it_is_for_are_told() {
         assert_eq!(command(by, asked.clone(), "bad")["code"], code, "{asked}");
     }
     let log = server.log();
-    for said in ["has muted", "speak again", "out of tea", "has banned", "in again"] {
+    for said in ["has muted", "has unmuted", "out of tea", "has banned", "has unbanned"] {
         assert!(log.lines().any(|line| line.contains(said) && line.contains(&id)), "{said} in\n{log}");
     }
 }

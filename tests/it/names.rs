@@ -228,7 +228,8 @@ fn what_looks_like_an_accounts_name_is_refused_on_both_ways_in_and_honest_names_
 
 #[test]
 fn where_nobody_has_that_name_it_is_anybodys() {
-    let mut house = House::of(&People::new());
+    let people = People::new();
+    let mut house = House::of(&people);
     assert_eq!(house.others(&SPOOFS, 201, 101), "", "it is for the account that it is refused");
     assert_eq!(house.others(&NO_NAMES, 400, 400), "");
 }

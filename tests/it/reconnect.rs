@@ -70,6 +70,37 @@ fn who_was_away_for_long_hears_all_of_it_and_then_what_is_said() {
 }
 
 #[test]
+fn who_catches_up_sees_others_come_before_they_speak() {
+    const STORED: usize = 1_200;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("adda.db");
+    let server =
+        Server::with(&["--rate", "0", "--lease", "0", "--durability", "normal", "--data", file.to_str().unwrap()]);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    let first = said(&mut ana, 1..=1).remove(0);
+    let text = "words ".repeat(20);
+    (1..STORED).for_each(|_| ana.say(&text));
+    (1..STORED).for_each(|_| drop(ana.expect("text")));
+    for round in 0..5 {
+        let mut ben = Ws::join(&server, &format!("/ws/tea/Ben{round}?after={}", id(&first)));
+        let name = format!("Eve{round}");
+        let mut eve = Ws::join(&server, &format!("/ws/tea/{name}?history=0"));
+        eve.say("hello");
+        eve.expect_text("hello");
+        eve.close(1000);
+        let mut of_eve = Vec::new();
+        while of_eve.len() < 3 {
+            let frame = ben.next_frame();
+            if frame["username"] == name.as_str() {
+                of_eve.push(frame["type"].as_str().expect("a type").to_owned());
+            }
+        }
+        assert_eq!(of_eve, ["join", "text", "leave"], "round {round}");
+        ben.close(1000);
+    }
+}
+
+#[test]
 fn who_was_away_longer_than_memory_reaches_is_told_so() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
@@ -86,7 +117,7 @@ fn a_guest_is_known_again_by_the_token_and_a_nonce_is_one_message() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let token = ana.welcome["token"].as_str().expect("a token").to_owned();
-    assert_eq!(token.len(), 64);
+    assert_eq!(token.len(), 78);
     ana.send(serde_json::json!({"content": "once", "nonce": "n"}).to_string());
     let stored = ana.expect("text");
     let id = ana.user_id();
@@ -282,10 +313,16 @@ fn who_is_overtaken_by_the_retention_is_told() {
     // Most of it is past the retention soon, and not yet: Ben is to be in the midst of it by then.
     let connection = Connection::open(&file).unwrap();
     let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64 - 3_600_000 + 2_500;
-    connection.execute("UPDATE messages SET at_ms = ?1 WHERE seq <= ?2", (soon, OLD as i64)).unwrap();
+    // A message's age is in its id, as log time.
+    let soon = u64::try_from(soon).unwrap().to_be_bytes();
+    let sql = "UPDATE messages SET id = CAST(?1 || substr(id, 7) AS BLOB) WHERE seq <= ?2";
+    connection.execute(sql, (&soon[2..], OLD as i64)).unwrap();
+    let sql = "SELECT id FROM messages WHERE seq = ?1";
+    let first: [u8; 16] = connection.query_row(sql, [first["seq"].as_i64()], |row| row.get(0)).unwrap();
+    let first = uuid::Uuid::from_bytes(first).to_string();
     drop(connection);
     let server = Server::with(&[&flags[..], &["--retention", "1h"]].concat());
-    let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&first)));
+    let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", first));
     let mut seq = if ben.welcome["reset"] == true { OLD } else { ben.expect("text")["seq"].as_u64().unwrap() };
     let mut last_id = None;
     // He reads nothing while the oldest go.
@@ -305,7 +342,7 @@ fn who_is_overtaken_by_the_retention_is_told() {
             // He comes back for the rest, and is told that there is none, and where it goes on.
             Event::Close(code) => {
                 assert_eq!(code, Some(1013));
-                let after = last_id.take().unwrap_or_else(|| id(&first).to_owned());
+                let after = last_id.take().unwrap_or_else(|| first.clone());
                 ben = Ws::join(&server, &format!("/ws/tea/Ben?history=200&after={after}&token={token}"));
                 assert_eq!((&ben.welcome["reset"], ben.user_id().is_empty()), (&true.into(), false));
                 seq = ben.expect("text")["seq"].as_u64().unwrap();

@@ -84,7 +84,7 @@ fn a_room_that_is_not_there_is_404_and_stays_so() {
     let server = Server::start();
     for target in ["/api/rooms/none", "/api/rooms/%E0%A6%9A%E0%A6%BE", "/api/rooms/%00", "/api/rooms/a%E2%80%AEb"] {
         let none = curl(&server, target, &[]);
-        let wanted = json!({"error": "Room not found", "code": "not_found"});
+        let wanted = json!({"error": "Room not found", "code": "not_found", "reason": "no_such_room"});
         assert_eq!((none.status, api(&none)), (404, wanted), "{target}");
     }
     let unreadable = curl(&server, "/api/rooms/%FF", &[]);

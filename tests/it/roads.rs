@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
-use adda::auth::permission::{Access, Action, Circumstances, Refusal, Standing, Whose, may};
-use adda::model::{RoomId, Timestamp, UserId};
+use adda::auth::permission::{Access, Action, PermissionContext, Restriction, Target, may};
+use adda::model::reason::Reason;
+use adda::model::{Timestamp, UserId};
 use adda::role::{Accounts, Posting, Registration, Role};
-use adda::store::accounts::{self, Ban, Banned, RoomSettings, SessionKind};
+use adda::store::accounts::SessionKind;
+use rusqlite::params;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -17,7 +19,7 @@ type Call = (&'static str, String, Option<Value>, u16);
 /// One row: what is done in which circumstances, how over HTTP (with the status of success), and how over a WebSocket.
 struct Row {
     action: Action,
-    its: Circumstances,
+    its: PermissionContext,
     http: Box<dyn Fn() -> Call>,
     ws: Option<Spoken>,
 }
@@ -37,21 +39,17 @@ struct Somebody {
 }
 
 impl Somebody {
-    fn token(&self, standing: Standing) -> &str {
-        match standing {
-            Standing::Good => &self.good,
-            Standing::Muted => &self.muted,
-            Standing::Banned => &self.banned,
+    fn token(&self, restriction: Restriction) -> &str {
+        match restriction {
+            Restriction::None => &self.good,
+            Restriction::Muted => &self.muted,
+            Restriction::Banned => &self.banned,
         }
     }
 }
 
-fn room(id: &str) -> RoomId {
-    RoomId::parse(id).expect("a room")
-}
-
 /// What a refusal is over HTTP.
-fn status_of(refusal: Refusal) -> u16 {
+fn status_of(refusal: Reason) -> u16 {
     match refusal {
         refusal if refusal.is_hidden() => 404,
         refusal if refusal.wants_login() => 401,
@@ -60,13 +58,13 @@ fn status_of(refusal: Refusal) -> u16 {
 }
 
 fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
-    let plain = Circumstances::default();
-    let muted = Circumstances { standing: Standing::Muted, ..plain };
-    let banned = Circumstances { standing: Standing::Banned, ..plain };
-    let read_only = Circumstances { posting: Posting::Admins, ..plain };
-    let member = Circumstances { access: Access::Member, ..plain };
-    let stranger = Circumstances { access: Access::Stranger, ..plain };
-    let others = |role| Circumstances { whose: Whose::Others(role), ..plain };
+    let plain = PermissionContext::default();
+    let muted = PermissionContext { restriction: Restriction::Muted, ..plain };
+    let banned = PermissionContext { restriction: Restriction::Banned, ..plain };
+    let read_only = PermissionContext { posting: Posting::Admins, ..plain };
+    let member = PermissionContext { access: Access::Member, ..plain };
+    let stranger = PermissionContext { access: Access::Stranger, ..plain };
+    let others = |role| PermissionContext { target: Target::Others(role), ..plain };
     let mut rows = Vec::new();
     let mut row = |action, its, ws, http: Box<dyn Fn() -> Call>| rows.push(Row { action, its, http, ws });
     let enter = |room| Some(Spoken { room, says: None });
@@ -140,7 +138,7 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
         // Said from another room, as nobody gets into one that is closed to them.
         let says = Some(Spoken { room: "tea", says: Some(says) });
         let kick = move || ("DELETE", format!("/api/rooms/{id}/members/{victim}"), None, 204);
-        row(Action::Kick, Circumstances { access, ..others(Role::Guest) }, says, Box::new(kick));
+        row(Action::Kick, PermissionContext { access, ..others(Role::Guest) }, says, Box::new(kick));
     }
     row(Action::Ban, others(Role::Guest), None, Box::new(|| ("GET", "/api/bans".into(), None, 200)));
     for its in [plain, banned] {
@@ -191,24 +189,24 @@ fn every_road_answers_as_the_table_says() {
     let (other_admin, _) = people.somebody("boss", Role::Admin);
     let mut everybody = Vec::new();
     for role in Role::ALL {
-        let mut token = |standing: &str| people.somebody(&format!("{role}-{standing}"), *role);
+        let mut token = |restriction: &str| people.somebody(&format!("{role}-{restriction}"), *role);
         let ((good, good_token), (muted, muted_token), (banned, banned_token)) =
             (token("kind"), token("loud"), token("wild"));
         people.change(|connection| {
-            accounts::mute(connection, muted, now.unix_ms + 3_600_000, other_admin, &now)?;
-            let ban = Ban { banned: Banned::User(banned), until_ms: None, reason: "".into(), by: other_admin };
-            accounts::ban(connection, &ban, &now)?;
-            accounts::add_member(connection, &room("secret"), good, &now)?;
-            Ok(())
+            let until_ms = now.unix_ms as i64 + 3_600_000;
+            let by = other_admin.0.as_bytes();
+            connection.execute("INSERT INTO mutes VALUES (?1, ?2, ?3)", params![muted.0.as_bytes(), until_ms, by])?;
+            let sql = "INSERT INTO bans VALUES ('user', ?1, NULL, '', ?2, 0)";
+            connection.execute(sql, params![banned.0.as_bytes(), by])?;
+            connection.execute("INSERT INTO room_members VALUES ('secret', ?1, 0)", [good.0.as_bytes()])
         });
         everybody.push(Somebody { role: *role, good: good_token, muted: muted_token, banned: banned_token });
     }
     people.change(|connection| {
-        let private = RoomSettings { is_private: true, ..RoomSettings::default() };
-        accounts::set_room(connection, &room("secret"), &private)?;
-        accounts::set_room(connection, &room("closed"), &private)?;
-        let read_only = RoomSettings { posting: Posting::Admins, ..RoomSettings::default() };
-        Ok(accounts::set_room(connection, &room("board"), &read_only)?)
+        connection.execute_batch(
+            "INSERT INTO room_settings VALUES ('secret', '', '', 'everyone', 0, 1), ('closed', '', '', 'everyone', 0, 1),
+                ('board', '', '', 'admins', 0, 0)",
+        )
     });
     let server = people.serve(&[]);
     let address = server.addr();
@@ -218,12 +216,12 @@ fn every_road_answers_as_the_table_says() {
     let mut wrong = Vec::new();
     for row in rows(victim, other_admin) {
         for somebody in &everybody {
-            let token = somebody.token(row.its.standing);
+            let token = somebody.token(row.its.restriction);
             for asked in [Asked::Plainly, Asked::ByCookie(token), Asked::ByBearer(token), Asked::FromElsewhere(token)] {
                 let mut its = row.its;
                 let role = if asked == Asked::Plainly { Role::Guest } else { somebody.role };
                 if asked == Asked::Plainly {
-                    its.standing = Standing::Good;
+                    its.restriction = Restriction::None;
                     its.access = if its.access == Access::Public { Access::Public } else { Access::Stranger };
                 }
                 let answer = may(role, row.action, &its);
@@ -251,7 +249,7 @@ fn every_road_answers_as_the_table_says() {
                 assert_eq!(response.header("Cache-Control"), Some("no-store"), "{method} {target}");
                 let Some(ws) = &row.ws else { continue };
                 let access = if ws.room == "tea" { Access::Public } else { its.access };
-                let enters = may(role, Action::Enter, &Circumstances { access, ..its });
+                let enters = may(role, Action::Enter, &PermissionContext { access, ..its });
                 let expected = match (asked, enters, answer) {
                     (Asked::FromElsewhere(_), ..) => Err("403".to_owned()),
                     (_, Err(refusal), _) => Err(status_of(refusal).to_string()),
@@ -284,11 +282,13 @@ fn a_message_is_taken_back_on_every_road_as_the_table_says() {
     let address = server.addr();
     let _host = Ws::join(&server, "/ws/tea/host");
     for (role, token) in &everybody {
-        for (author, whose) in [(token, Whose::Own), (&stranger, Whose::Others(Role::Guest))] {
+        for (author, target) in [(token, Target::Own), (&stranger, Target::Others(Role::Guest))] {
             for asked in [Asked::Plainly, Asked::ByCookie(token), Asked::ByBearer(token), Asked::FromElsewhere(token)] {
                 let its = match asked {
-                    Asked::Plainly => Circumstances { whose: Whose::Others(Role::Guest), ..Circumstances::default() },
-                    _ => Circumstances { whose, ..Circumstances::default() },
+                    Asked::Plainly => {
+                        PermissionContext { target: Target::Others(Role::Guest), ..PermissionContext::default() }
+                    }
+                    _ => PermissionContext { target, ..PermissionContext::default() },
                 };
                 let answer = may(if asked == Asked::Plainly { Role::Guest } else { *role }, Action::Delete, &its);
                 let posted = || {
@@ -306,14 +306,14 @@ fn a_message_is_taken_back_on_every_road_as_the_table_says() {
                     (_, Ok(())) => 204,
                     (_, Err(_)) => 403,
                 };
-                assert_eq!(status, expected, "{role} {whose:?} {asked:?}");
+                assert_eq!(status, expected, "{role} {target:?} {asked:?}");
                 let says = json!({"type": "delete", "message_id": posted()});
                 let found = spoken(address, asked, &Spoken { room: "tea", says: Some(says) });
                 let expected = match (asked, answer) {
                     (Asked::FromElsewhere(_), _) => Err("403".to_owned()),
                     (_, answer) => answer.map_err(|_| "forbidden".to_owned()),
                 };
-                assert_eq!(found, expected, "{role} {whose:?} {asked:?}");
+                assert_eq!(found, expected, "{role} {target:?} {asked:?}");
             }
         }
     }
@@ -332,7 +332,7 @@ fn what_the_operator_demands_holds_on_every_road() {
         let server = people.serve(&["--accounts", accounts.as_str(), "--registration", registration.as_str()]);
         let address = server.addr();
         for (role, token) in &tokens {
-            let its = Circumstances { accounts, registration, ..Circumstances::default() };
+            let its = PermissionContext { accounts, registration, ..PermissionContext::default() };
             let status = |action, success| may(*role, action, &its).map_or_else(status_of, |()| success);
             for asked in [Asked::ByCookie(token), Asked::ByBearer(token)] {
                 let ask =

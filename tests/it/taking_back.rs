@@ -38,13 +38,20 @@ fn is_gone_for_everybody(server: &Server) {
     let erased = history(server, "").remove(0);
     assert_eq!((&erased["id"], &erased["seq"], &erased["content"]), (&regretted["id"], &1.into(), &"".into()));
     assert!(erased["deleted_at"].is_string(), "{erased}");
-    assert_eq!(history(server, "").len(), 3);
+    assert_eq!(history(server, ""), vec![erased.clone(), kept.clone()], "the event is no message");
+    let first = format!("?after={}", regretted["id"].as_str().expect("an id"));
+    assert_eq!(history(server, &first), vec![kept.clone(), ack.clone()], "all that came since");
     assert_eq!(history(server, "?q=regrettable"), Vec::<Value>::new());
     assert_eq!(history(server, "?q=words"), vec![kept.clone()]);
 
     // Whoever comes later, from the hub's frames or from the store's.
     let mut late = Ws::join(server, "/ws/tea/Late?history=9");
-    assert_eq!([late.next_frame(), late.next_frame(), late.next_frame()], [erased, kept, ack.clone()]);
+    assert_eq!([late.next_frame(), late.next_frame()], [erased, kept.clone()]);
+    late.expect_nothing_else();
+    let last = kept["id"].as_str().expect("an id");
+    let mut back = Ws::join(server, &format!("/ws/tea/Back?after={last}"));
+    assert_eq!(back.next_frame(), ack);
+    assert_eq!(back.expect_text("nothing else")["seq"], 4);
 
     // A retry of what was taken back is known, and does not bring it back.
     let again = said(&mut ana, "regrettable words", "1");
@@ -88,6 +95,44 @@ fn what_is_taken_back_is_gone_from_the_file_too() {
 }
 
 #[test]
+fn history_counts_messages_and_what_follows_is_everything() {
+    let people = People::new();
+    let mut server = people.serve(&["--durability", "normal"]);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    // More than is sent at once.
+    let text = "words ".repeat(60);
+    let mut ids = Vec::new();
+    for number in 1..=210 {
+        ids.push(said(&mut ana, &text, &number.to_string())["id"].take());
+    }
+    for (number, id) in ids.iter().rev().take(5).enumerate() {
+        taken_back(&mut ana, id, &format!("delete {number}"));
+    }
+    let replayed = |ws: &mut Ws| {
+        let frames: Vec<Value> = (0..200).map(|_| ws.expect("text")).collect();
+        let seqs: Vec<_> = frames.iter().map(|frame| frame["seq"].as_u64().expect("a place")).collect();
+        assert_eq!(seqs, (11..=210).collect::<Vec<_>>());
+        assert_eq!(frames.iter().filter(|frame| frame["deleted_at"].is_string()).count(), 5);
+    };
+    let mut late = Ws::join(&server, "/ws/tea/Late?history=200");
+    assert_eq!(late.welcome["seq"], 215);
+    replayed(&mut late);
+    taken_back(&mut ana, &ids[0], "the first");
+    assert_eq!(late.expect("delete")["seq"], 216);
+    // The same of what was read from the file.
+    server.signal(Signal::TERM);
+    server.wait_exit(DEADLINE);
+    let server = people.serve(&[]);
+    let mut late = Ws::join(&server, "/ws/tea/Late?history=200");
+    replayed(&mut late);
+    late.expect_nothing_else();
+    let last = ids[209].as_str().expect("an id");
+    let mut back = Ws::join(&server, &format!("/ws/tea/Back?after={last}"));
+    let seqs: Vec<_> = (0..7).map(|_| back.next_frame()["seq"].as_u64()).collect();
+    assert_eq!(seqs, (211..=217).map(Some).collect::<Vec<_>>());
+}
+
+#[test]
 fn an_admin_takes_back_what_anybody_said_and_it_is_in_the_log() {
     let mut people = People::new();
     let (_, admin) = people.somebody("admin", Role::Admin);
@@ -102,5 +147,5 @@ fn an_admin_takes_back_what_anybody_said_and_it_is_in_the_log() {
     let told = ana.until(|frame| frame["type"] == "delete");
     assert_eq!((&told["username"], &told["message_id"]), (&"admin".into(), &id.as_str().into()));
     assert_eq!(ask(&target), 404, "it is gone already");
-    assert!(server.log().contains(&format!("has taken back message {id} in tea")), "{}", server.log());
+    assert!(server.log().contains(&format!("has deleted message {id} in tea")), "{}", server.log());
 }

@@ -317,7 +317,9 @@ fn the_bound_on_size_holds_while_writing_goes_on() {
 #[test]
 fn what_is_past_the_retention_goes() {
     let data = Data::talked(&[("tea", "Ana", "long ago"), ("tea", "Ben", "long ago, too")]);
-    data.spoil("UPDATE messages SET at_ms = 1000; UPDATE sessions SET seen_ms = 1000;");
+    data.spoil(
+        "UPDATE messages SET id = CAST(x'0000000003E8' || substr(id, 7) AS BLOB); UPDATE sessions SET seen_ms = 1000;",
+    );
     let server = data.serve(&["--retention", "1d"]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana?history=0");
     ana.say("now");

@@ -58,15 +58,47 @@ impl Response {
 /// Sends `request` as it is and reads the one answer, to the end of the connection.
 #[track_caller]
 pub fn http(address: SocketAddr, request: impl AsRef<[u8]>) -> Response {
-    let exchange = || {
-        let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
-        // A server may refuse before it has read everything; what counts is its answer.
-        let _ = stream.write_all(request.as_ref());
-        read_response(&mut stream, DEADLINE)
-    };
-    match exchange() {
+    match try_http(address, request) {
         Ok(response) => response,
         Err(error) => panic!("no answer: {error}"),
+    }
+}
+
+/// The same with a server that may end meanwhile.
+///
+/// # Errors
+/// Where there is no answer.
+pub fn try_http(address: SocketAddr, request: impl AsRef<[u8]>) -> io::Result<Response> {
+    let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
+    // A server may refuse before it has read everything; what counts is its answer.
+    let _ = stream.write_all(request.as_ref());
+    read_response(&mut stream, DEADLINE)
+}
+
+/// Sends a request with these header fields, and JSON if there is any, to a server that may end meanwhile.
+///
+/// # Errors
+/// Where there is no answer, or not all of it.
+pub fn exchange(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    json: Option<&serde_json::Value>,
+) -> io::Result<Response> {
+    let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    let body = json.map(serde_json::Value::to_string).unwrap_or_default();
+    if json.is_some() {
+        request += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    }
+    let response = try_http(address, format!("{request}\r\n{body}"))?;
+    let length: Option<usize> = response.header("Content-Length").and_then(|length| length.parse().ok());
+    match length {
+        Some(length) if method != "HEAD" && response.body.len() != length => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(response),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every test stands on: a server of its own, clients that wait with a deadline, and no sleeps.
 
 mod http;
+mod operator;
 mod people;
 mod server;
 mod ws;
@@ -11,7 +12,8 @@ use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use http::{Response, http, read_response, upgrade_request};
+pub use http::{Response, exchange, http, read_response, upgrade_request};
+pub use operator::{adda, adda_given, user_token};
 pub use people::{Asked, People, request};
 pub use server::{Server, binary_for_anybody, clean};
 pub use ws::{Event, Ws, masked_frame};

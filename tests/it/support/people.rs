@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use adda::auth::hasher::Hasher;
+use adda::auth::name::Looks;
 use adda::auth::password::{Password, PasswordHash};
 use adda::config::Durability;
 use adda::model::{Timestamp, UserId, Username};
 use adda::role::Role;
-use adda::store::accounts::{self, Account, AccountError, NewSession, SessionKind};
-use adda::store::{Database, OpenError, TokenHash};
-use rusqlite::Connection;
+use adda::store::accounts::SessionKind;
+use adda::store::change::{Change, NewAccount};
+use adda::store::{Database, OpenError, StartError, propose_alone};
+use rusqlite::{Connection, params};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -35,9 +38,9 @@ impl People {
         self.dir.path().join("people.db")
     }
 
-    /// Changes the database as no road does.
+    /// Changes the database by SQL, as no client can.
     #[track_caller]
-    pub fn change<T>(&self, change: impl FnOnce(&Connection) -> Result<T, AccountError>) -> T {
+    pub fn change<T>(&self, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> T {
         // A process that another test is just starting may hold the lock until it is itself.
         let mut opened = None;
         eventually("the database is free", DEADLINE, || {
@@ -56,19 +59,30 @@ impl People {
     pub fn account(&self, name: &str, role: Role, password: Option<&str>) -> UserId {
         let id = UserId(Uuid::new_v4());
         let name = Username::parse(name).expect("a name");
-        let account = Account { id, name, role, password: password.map(hash), created_ms: Timestamp::now().unix_ms };
-        self.change(|connection| accounts::create(connection, &account));
+        let account = NewAccount { id, looks: Looks::of(&name), name, role, password: password.map(hash) };
+        let mut made = None;
+        eventually("the database is free", DEADLINE, || {
+            made = match propose_alone(&self.data(), Change::CreateAccount(account.clone())) {
+                Err(StartError::Open(OpenError::InUse(_))) => None,
+                made => Some(made.expect("a database")),
+            };
+            made.is_some()
+        });
+        made.expect("it was proposed").expect("the account is made");
         id
     }
 
-    /// A session of somebody's, as a token.
+    /// A session of a user, as a token.
     #[track_caller]
     pub fn session(&mut self, user: UserId, kind: SessionKind) -> String {
         self.tokens += 1;
         let token = format!("{:064x}", self.tokens);
-        let hash = TokenHash::of(&token);
-        let new = NewSession { token_hash: hash, user, kind, username: None, label: "", expires_ms: None };
-        self.change(|connection| Ok(accounts::begin_session(connection, &new, &Timestamp::now())?));
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let now_ms = Timestamp::now().unix_ms as i64;
+        self.change(|connection| {
+            let sql = "INSERT INTO sessions (token_hash, user_id, kind, label, created_ms, seen_ms) VALUES (?1, ?2, ?3, '', ?4, ?4)";
+            connection.execute(sql, params![hash, user.0.as_bytes(), kind.as_str(), now_ms])
+        });
         token
     }
 

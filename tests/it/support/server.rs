@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, unbounded};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -60,7 +60,28 @@ impl Server {
 
     /// Starts `command` and waits until it says where it listens.
     #[track_caller]
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        let shown = format!("{command:?}");
+        let (mut server, first) = Self::launch(command);
+        match server.learn_address(first.as_deref()) {
+            true => server,
+            false => panic!("{shown} said {first:?} and not where it listens"),
+        }
+    }
+
+    /// Starts `command`, which may end before it listens: then the error is how it ended.
+    #[track_caller]
+    pub fn try_spawn(command: Command) -> Result<Self, ExitStatus> {
+        let (mut server, first) = Self::launch(command);
+        match server.learn_address(first.as_deref()) {
+            true => Ok(server),
+            false => Err(server.wait_exit(DEADLINE)),
+        }
+    }
+
+    /// Starts `command` and reads the first line of its stdout, if there is one.
+    #[track_caller]
+    fn launch(mut command: Command) -> (Self, Option<String>) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let log = File::create(dir.path().join("log")).expect("a log file");
         let child = clean(&mut command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
@@ -69,7 +90,7 @@ impl Server {
             Err(error) => panic!("failed to start {command:?}: {error}"),
         };
         let stdout = child.stdout.take().expect("a piped stdout");
-        let (lines, output) = mpsc::channel();
+        let (lines, output) = unbounded();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if lines.send(line).is_err() {
@@ -77,14 +98,16 @@ impl Server {
                 }
             }
         });
-        let mut server = Self { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), output, dir, ended: None };
-        let first = server.output.recv_timeout(DEADLINE);
-        let address = first.as_ref().ok().and_then(|line| line.strip_prefix("listening on http://"));
-        match address.and_then(|address| address.parse().ok()) {
-            Some(address) => server.address = address,
-            None => panic!("{command:?} said {first:?} and not where it listens"),
-        }
-        server
+        let server = Self { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), output, dir, ended: None };
+        let first = server.output.recv_timeout(DEADLINE).ok();
+        (server, first)
+    }
+
+    fn learn_address(&mut self, first_line: Option<&str>) -> bool {
+        let address = first_line.and_then(|line| line.strip_prefix("listening on http://"));
+        let address = address.and_then(|address| address.parse().ok());
+        self.address = address.unwrap_or(self.address);
+        address.is_some()
     }
 
     /// Where it listens.

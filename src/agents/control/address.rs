@@ -1,0 +1,116 @@
+//! Where the control socket of a database is.
+//!
+//! It is a file beside the database, `DATABASE.control`. Where that path does not fit into a socket's address, or the
+//! file system takes no sockets, it is an abstract socket named by device and inode of the database. Both sides go by
+//! the database's real path, so a symbolic link to a database leads to the same socket.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+
+use crate::limits::CONTROL_BACKLOG;
+
+/// What is added to the database's name.
+const SUFFIX: &str = ".control";
+/// Only the owner may connect; root may anyway.
+const MODE: u32 = 0o600;
+
+/// Where the control socket of one database may be.
+#[derive(Debug)]
+pub struct Places {
+    /// The file, where its path fits into an address.
+    pub file: Option<(PathBuf, SocketAddrUnix)>,
+    /// The abstract socket.
+    pub hidden: SocketAddrUnix,
+    /// The uid that owns the database.
+    pub owner: u32,
+}
+
+impl Places {
+    /// The places for a database that is there.
+    ///
+    /// # Errors
+    /// Where the database can't be found.
+    pub fn of(database: &Path) -> io::Result<Self> {
+        let path = fs::canonicalize(database)?;
+        let database = fs::metadata(&path)?;
+        let hidden = format!("adda{SUFFIX}-{:x}-{:x}", database.dev(), database.ino());
+        let mut path = path.into_os_string();
+        path.push(SUFFIX);
+        let path = PathBuf::from(path);
+        let file = SocketAddrUnix::new(&path).ok().map(|address| (path, address));
+        let hidden = SocketAddrUnix::new_abstract_name(hidden.as_bytes())?;
+        Ok(Self { file, hidden, owner: database.uid() })
+    }
+}
+
+/// A control socket that listens. Its file is removed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) listener: UnixListener,
+    _file: Option<SocketFile>,
+}
+
+/// A file with its device and inode, so that nothing else is removed in its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Bound {
+    /// Binds the control socket of a database. The caller holds the database's lock, so a socket that is there is a
+    /// stale one.
+    ///
+    /// # Errors As the system says.
+    pub(super) fn bind(database: &Path) -> io::Result<Self> {
+        let places = Places::of(database)?;
+        if let Some((path, address)) = &places.file {
+            match Self::bind_file(path, address) {
+                Ok(bound) => return Ok(bound),
+                Err(error) => log::info!("no control socket at `{}`, so it has no file: {error}", path.display()),
+            }
+        }
+        let socket = new_socket()?;
+        bind(&socket, &places.hidden)?;
+        listen(&socket, CONTROL_BACKLOG)?;
+        Ok(Self { listener: socket.into(), _file: None })
+    }
+
+    fn bind_file(path: &Path, address: &SocketAddrUnix) -> io::Result<Self> {
+        match fs::symlink_metadata(path) {
+            Ok(file) if file.file_type().is_socket() => fs::remove_file(path)?,
+            Ok(_) => return Err(io::Error::new(ErrorKind::AlreadyExists, "there is another file of that name")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        // The file gets the mode that the socket has when it is bound (unix_bind_bsd in Linux), less the umask: there
+        // is no moment at which another user could connect.
+        let socket = File::from(new_socket()?);
+        socket.set_permissions(Permissions::from_mode(MODE))?;
+        bind(&socket, address)?;
+        let made = fs::symlink_metadata(path)?;
+        let file = Some(SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) });
+        listen(&socket, CONTROL_BACKLOG)?;
+        Ok(Self { listener: OwnedFd::from(socket).into(), _file: file })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::warn!("failed to remove `{}`: {error}", self.path.display());
+        }
+    }
+}
+
+fn new_socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}

@@ -1,0 +1,437 @@
+//! The server's side over real sockets, with clients that keep to nothing.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+
+use crossbeam_channel::Receiver;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::thread::set_thread_res_uid;
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use super::address::Places;
+use super::*;
+use crate::limits::CONTROL_ANSWER_BYTES_MAX;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+/// How long nothing must happen.
+const SHORT: Duration = Duration::from_millis(100);
+/// How long a client that stalls is waited for. A machine that is busy needs some of it.
+const IO_WAIT: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Request {
+    Echo(String),
+    /// As many characters.
+    Long(usize),
+    Refuse,
+    Panic,
+    /// Answered when the test lets it.
+    Wait,
+}
+
+/// A control socket for an empty file, in a directory of its own.
+struct Served {
+    control: Option<Control>,
+    database: PathBuf,
+    /// A request waits.
+    waiting: Receiver<()>,
+    /// Lets one go on.
+    go: Sender<()>,
+    _directory: TempDir,
+}
+
+impl Served {
+    fn start() -> Self {
+        Self::with(DEADLINE, "adda.db")
+    }
+
+    fn with(io_wait: Duration, name: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join(name);
+        fs::create_dir_all(database.parent().unwrap()).unwrap();
+        fs::write(&database, "").unwrap();
+        let mut served = Self {
+            control: None,
+            database,
+            waiting: crossbeam_channel::never(),
+            go: bounded(0).0,
+            _directory: directory,
+        };
+        served.serve(io_wait);
+        served
+    }
+
+    fn serve(&mut self, io_wait: Duration) {
+        let ((tell, waiting), (go, going)) = (bounded(16), bounded(16));
+        (self.waiting, self.go) = (waiting, go);
+        let limits = ControlLimits { io_wait, ..ControlLimits::default() };
+        let handler = move |request: Request| match request {
+            Request::Echo(text) => Ok(text),
+            Request::Long(chars) => Ok("x".repeat(chars)),
+            Request::Refuse => Err(Refusal::new("conflict", "name_taken", "that name is taken")),
+            Request::Panic => panic!("this test panics on purpose"),
+            Request::Wait => {
+                tell.send(()).unwrap();
+                going.recv_timeout(DEADLINE).map_err(|_| Refusal::new("busy", "busy", "no answer in time"))?;
+                Ok("waited".to_owned())
+            }
+        };
+        self.control = Some(Control::start(&self.database, limits, handler).unwrap());
+    }
+
+    fn file(&self) -> PathBuf {
+        let mut path = self.database.clone().into_os_string();
+        path.push(".control");
+        path.into()
+    }
+
+    fn connect(&self) -> UnixStream {
+        let places = Places::of(&self.database).unwrap();
+        let at_file = || Some(UnixStream::connect(&places.file.as_ref()?.0).unwrap());
+        let stream = at_file().unwrap_or_else(|| connect_to(&places.hidden).unwrap());
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+}
+
+fn connect_to(address: &SocketAddrUnix) -> rustix::io::Result<UnixStream> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    connect(&socket, address)?;
+    Ok(socket.into())
+}
+
+fn answer_of(stream: &UnixStream) -> String {
+    let mut lines = Lines::new(stream, CONTROL_ANSWER_BYTES_MAX);
+    let line = lines.next(DEADLINE).expect("an answer in time").expect("an answer before the end");
+    String::from_utf8(line.to_vec()).unwrap()
+}
+
+fn ask(mut stream: &UnixStream, request: &str) -> String {
+    stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+    answer_of(stream)
+}
+
+fn echo(stream: &UnixStream) -> String {
+    ask(stream, r#"{"version":1,"request":{"echo":"hello"}}"#)
+}
+
+const ECHOED: &str = r#"{"version":1,"answer":"hello"}"#;
+
+/// Waits for the server to close the connection.
+#[track_caller]
+fn assert_closed(mut stream: &UnixStream) {
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    match stream.read(&mut [0; 16]) {
+        Ok(0) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        other => panic!("the connection is open: {other:?}"),
+    }
+}
+
+#[test]
+fn many_requests_are_answered_on_one_connection() {
+    let served = Served::start();
+    let stream = served.connect();
+    for _ in 0..100 {
+        assert_eq!(echo(&stream), ECHOED);
+    }
+    let refused = r#"{"version":1,"error":{"code":"conflict","reason":"name_taken","sentence":"that name is taken"}}"#;
+    assert_eq!(ask(&stream, r#"{"version":1,"request":"refuse"}"#), refused);
+    assert_eq!(echo(&stream), ECHOED);
+}
+
+#[test]
+fn requests_that_come_at_once_or_in_pieces_are_answered_in_order() {
+    let served = Served::start();
+    let mut stream = served.connect();
+    let request = |number: usize| format!("{{\"version\":1,\"request\":{{\"echo\":\"{number}\"}}}}\n");
+    let all: String = (0..50).map(request).collect();
+    stream.write_all(all.as_bytes()).unwrap();
+    let mut lines = Lines::new(&stream, CONTROL_ANSWER_BYTES_MAX);
+    for number in 0..50 {
+        let line = lines.next(DEADLINE).unwrap().unwrap();
+        assert_eq!(line, format!("{{\"version\":1,\"answer\":\"{number}\"}}").as_bytes());
+    }
+    for byte in request(7).bytes() {
+        (&stream).write_all(&[byte]).unwrap();
+    }
+    assert_eq!(lines.next(DEADLINE).unwrap().unwrap(), b"{\"version\":1,\"answer\":\"7\"}");
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_goes_with_the_server() {
+    let mut served = Served::start();
+    let file = fs::symlink_metadata(served.file()).unwrap();
+    assert!(file.file_type().is_socket());
+    assert_eq!(file.mode() & 0o777, 0o600);
+    let stream = served.connect();
+    assert_eq!(echo(&stream), ECHOED);
+    served.control.take().unwrap().stop(Instant::now() + DEADLINE);
+    assert!(!served.file().exists());
+    assert_closed(&stream);
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_another_file_is_left_alone() {
+    let mut served = Served::start();
+    // As a killed process leaves it.
+    drop(served.control.take());
+    drop(std::os::unix::net::UnixListener::bind(served.file()).unwrap());
+    assert!(served.file().exists());
+    served.serve(DEADLINE);
+    assert_eq!(echo(&served.connect()), ECHOED);
+    drop(served.control.take());
+    fs::write(served.file(), "mine").unwrap();
+    served.serve(DEADLINE);
+    let hidden = connect_to(&Places::of(&served.database).unwrap().hidden).unwrap();
+    assert_eq!(echo(&hidden), ECHOED);
+    drop(served.control.take());
+    assert_eq!(fs::read_to_string(served.file()).unwrap(), "mine");
+}
+
+#[test]
+fn what_was_put_in_the_sockets_place_is_not_removed() {
+    let mut served = Served::start();
+    fs::remove_file(served.file()).unwrap();
+    fs::write(served.file(), "mine").unwrap();
+    drop(served.control.take());
+    assert_eq!(fs::read_to_string(served.file()).unwrap(), "mine");
+}
+
+#[test]
+fn a_database_with_a_long_path_has_a_socket_without_a_file() {
+    let long = format!("{}/{}/adda.db", "d".repeat(60), "e".repeat(60));
+    let mut served = Served::with(DEADLINE, &long);
+    assert!(Places::of(&served.database).unwrap().file.is_none());
+    assert!(!served.file().exists());
+    assert_eq!(echo(&served.connect()), ECHOED);
+    let again = Control::start(&served.database, ControlLimits::default(), |(): ()| Ok(()));
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::AddrInUse);
+    drop(served.control.take());
+    assert!(connect_to(&Places::of(&served.database).unwrap().hidden).is_err());
+    served.serve(DEADLINE);
+    assert_eq!(echo(&served.connect()), ECHOED);
+}
+
+#[test]
+fn a_link_to_a_database_leads_to_its_socket() {
+    let served = Served::start();
+    let link = served.database.with_file_name("link.db");
+    std::os::unix::fs::symlink(&served.database, &link).unwrap();
+    let places = Places::of(&link).unwrap();
+    assert_eq!(fs::canonicalize(served.file()).unwrap(), places.file.unwrap().0);
+}
+
+#[test]
+fn another_version_and_garbage_are_answered_and_the_next_request_too() {
+    let served = Served::start();
+    let stream = served.connect();
+    for (line, reason) in [
+        (r#"{"version":2,"ask":"list"}"#, "unknown_version"),
+        (r#"{"version":1,"request":"lost"}"#, "malformed"),
+        ("GET / HTTP/1.1\r", "malformed"),
+        ("", "malformed"),
+        ("{\"version\":1,\"request\":[[[[[[", "malformed"),
+        ("\u{0}\u{1}🙂", "malformed"),
+    ] {
+        let answer = ask(&stream, line);
+        assert!(answer.contains(&format!(r#""reason":"{reason}""#)), "{line}: {answer}");
+        assert_eq!(echo(&stream), ECHOED);
+    }
+    (&stream).write_all(b"\xff\xfe\x80\n").unwrap();
+    assert!(answer_of(&stream).contains("malformed"));
+}
+
+#[test]
+fn a_request_past_the_bound_is_refused_without_being_kept() {
+    let served = Served::start();
+    let within = |length: usize| {
+        let around = r#"{"version":1,"request":{"echo":""}}"#.len() + 1;
+        format!(r#"{{"version":1,"request":{{"echo":"{}"}}}}"#, "x".repeat(length - around))
+    };
+    let stream = served.connect();
+    let answer = ask(&stream, &within(CONTROL_REQUEST_BYTES_MAX));
+    assert!(answer.starts_with(r#"{"version":1,"answer":"xxx"#));
+    (&stream).write_all(within(CONTROL_REQUEST_BYTES_MAX + 1).as_bytes()).unwrap();
+    assert!(answer_of(&stream).contains("request_too_large"));
+    assert_closed(&stream);
+    // Without an end, too.
+    let stream = served.connect();
+    let endless = vec![b'x'; 16 * CONTROL_REQUEST_BYTES_MAX];
+    let error = (&stream).write_all(&endless).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    assert!(answer_of(&stream).contains("request_too_large"));
+}
+
+#[test]
+fn an_answer_past_the_bound_is_an_error_and_the_next_is_not() {
+    let served = Served::start();
+    let stream = served.connect();
+    let long = |chars: usize| ask(&stream, &format!(r#"{{"version":1,"request":{{"long":{chars}}}}}"#));
+    assert!(long(CONTROL_ANSWER_BYTES_MAX).contains("answer_too_large"));
+    let most = CONTROL_ANSWER_BYTES_MAX - r#"{"version":1,"answer":""}"#.len() - 1;
+    assert_eq!(long(most).len(), CONTROL_ANSWER_BYTES_MAX - 1);
+}
+
+#[test]
+fn a_client_that_stalls_is_cut_off() {
+    let served = Served::with(IO_WAIT, "adda.db");
+    // Says nothing, half a request, or a request whose answer it does not read.
+    let silent = served.connect();
+    let half = served.connect();
+    // On a busy machine it may be cut off before.
+    let _ = (&half).write_all(b"{\"version\":1,");
+    assert_closed(&silent);
+    assert_closed(&half);
+    let greedy = served.connect();
+    let request = format!("{{\"version\":1,\"request\":{{\"long\":{}}}}}\n", CONTROL_ANSWER_BYTES_MAX / 2);
+    let error = loop {
+        if let Err(error) = (&greedy).write_all(request.as_bytes()) {
+            break error;
+        }
+    };
+    assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
+}
+
+#[test]
+fn a_client_that_sends_byte_by_byte_has_no_more_time() {
+    let served = Served::with(IO_WAIT, "adda.db");
+    let stream = served.connect();
+    let began = Instant::now();
+    let pause = Duration::from_millis(10);
+    while (&stream).write_all(b" ").is_ok() {
+        assert!(began.elapsed() < DEADLINE, "each byte begins the time anew");
+        thread::sleep(pause);
+    }
+}
+
+#[test]
+fn a_fifth_client_waits_for_one_of_four_and_is_served_then() {
+    let served = Served::start();
+    let mut four: Vec<UnixStream> = (0..CONTROL_CLIENTS_MAX).map(|_| served.connect()).collect();
+    for stream in &four {
+        assert_eq!(echo(stream), ECHOED);
+    }
+    let fifth = served.connect();
+    (&fifth).write_all(b"{\"version\":1,\"request\":{\"echo\":\"hello\"}}\n").unwrap();
+    fifth.set_read_timeout(Some(SHORT)).unwrap();
+    assert!((&fifth).read(&mut [0; 1]).is_err(), "four are served");
+    // The others are not held up by it.
+    for stream in &four {
+        assert_eq!(echo(stream), ECHOED);
+    }
+    four.pop();
+    assert_eq!(answer_of(&fifth), ECHOED);
+}
+
+#[test]
+fn a_slow_request_holds_up_no_other_client() {
+    let served = Served::start();
+    let slow = served.connect();
+    (&slow).write_all(b"{\"version\":1,\"request\":\"wait\"}\n").unwrap();
+    served.waiting.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(echo(&served.connect()), ECHOED);
+    served.go.send(()).unwrap();
+    assert_eq!(answer_of(&slow), r#"{"version":1,"answer":"waited"}"#);
+}
+
+#[test]
+fn a_handler_that_panics_ends_one_connection() {
+    let served = Served::start();
+    for _ in 0..2 * CONTROL_CLIENTS_MAX {
+        let stream = served.connect();
+        (&stream).write_all(b"{\"version\":1,\"request\":\"panic\"}\n").unwrap();
+        assert_closed(&stream);
+    }
+    assert_eq!(echo(&served.connect()), ECHOED);
+}
+
+#[test]
+fn a_stop_waits_for_the_answer_to_a_request_that_came_whole() {
+    let mut served = Served::start();
+    let (busy, idle) = (served.connect(), served.connect());
+    assert_eq!(echo(&idle), ECHOED);
+    (&busy).write_all(b"{\"version\":1,\"request\":\"wait\"}\n").unwrap();
+    served.waiting.recv_timeout(DEADLINE).unwrap();
+    let control = served.control.take().unwrap();
+    let stopping = thread::spawn(move || control.stop(Instant::now() + DEADLINE));
+    assert_closed(&idle);
+    assert!(!stopping.is_finished());
+    served.go.send(()).unwrap();
+    assert_eq!(answer_of(&busy), r#"{"version":1,"answer":"waited"}"#);
+    stopping.join().unwrap();
+    assert_closed(&busy);
+}
+
+#[test]
+fn a_stop_has_its_deadline() {
+    let mut served = Served::start();
+    let busy = served.connect();
+    (&busy).write_all(b"{\"version\":1,\"request\":\"wait\"}\n").unwrap();
+    served.waiting.recv_timeout(DEADLINE).unwrap();
+    served.control.take().unwrap().stop(Instant::now() + SHORT);
+    assert_closed(&busy);
+    // All of them taken, so that none is being accepted.
+    served.go.send(()).unwrap();
+    served.serve(DEADLINE);
+    let _four: Vec<UnixStream> = (0..CONTROL_CLIENTS_MAX).map(|_| served.connect()).collect();
+    served.control.take().unwrap().stop(Instant::now() + DEADLINE);
+}
+
+#[test]
+fn only_the_servers_user_and_root_are_allowed() {
+    let uid = Uid::from_raw;
+    for (peer, server, allowed) in
+        [(0, 0, true), (0, 1_000, true), (1_000, 1_000, true), (1_000, 0, false), (1_000, 1_001, false)]
+    {
+        assert_eq!(is_allowed(uid(peer), uid(server)), allowed, "{peer} at {server}");
+    }
+}
+
+/// The ids are of one thread alone, so this one becomes another user. Where the tests do not run as root it can't, and
+/// the server is told another user of its own instead.
+#[test]
+fn another_user_is_refused_in_a_line_and_holds_no_permit() {
+    let other = Uid::from_raw(100_000 + std::process::id());
+    let served = Served::with(DEADLINE, &format!("{}/{}/adda.db", "d".repeat(60), "e".repeat(60)));
+    let hidden = Places::of(&served.database).unwrap().hidden;
+    if !geteuid().is_root() {
+        assert!(!is_allowed(geteuid(), other));
+        assert_eq!(echo(&served.connect()), ECHOED);
+        return;
+    }
+    let refused = thread::spawn(move || {
+        set_thread_res_uid(other, other, other).unwrap();
+        for _ in 0..3 * CONTROL_CLIENTS_MAX {
+            let stream = connect_to(&hidden).unwrap();
+            let answer = answer_of(&stream);
+            assert!(answer.contains(r#""code":"forbidden","reason":"not_owner""#), "{answer}");
+            assert!(answer.contains(&format!("user {} may not", other.as_raw())), "{answer}");
+            assert_closed(&stream);
+        }
+    });
+    refused.join().unwrap();
+    assert_eq!(echo(&served.connect()), ECHOED);
+}
+
+#[test]
+fn another_user_cannot_connect_to_the_file() {
+    if !geteuid().is_root() {
+        // Root alone can become another user; the mode is tested above.
+        return;
+    }
+    let served = Served::start();
+    let other = Uid::from_raw(100_000 + std::process::id());
+    fs::set_permissions(served.database.parent().unwrap(), PermissionsExt::from_mode(0o755)).unwrap();
+    let file = served.file();
+    let refused = thread::spawn(move || {
+        set_thread_res_uid(other, other, other).unwrap();
+        UnixStream::connect(file).unwrap_err()
+    });
+    assert_eq!(refused.join().unwrap().kind(), ErrorKind::PermissionDenied);
+}

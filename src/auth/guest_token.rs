@@ -1,0 +1,268 @@
+//! Guest tokens: a guest's identity, signed by a key of the database, and valid without a row in it.
+//!
+//! A token is the lower-case hex of 39 bytes:
+//!
+//! ```text
+//! version (1) | user id (16) | issue time, ms since 1970, big-endian (6) | MAC (16)
+//! ```
+//!
+//! The MAC is the first 16 bytes of HMAC-SHA256 (RFC 2104, section 5, allows this truncation) over all bytes before it.
+//! The 78 characters set a token apart from the 64 of a [`Secret`]. A token has one text only: upper-case digits are
+//! refused.
+//!
+//! Whether a token has expired, or its guest was logged out, is decided by the caller.
+
+use std::fmt;
+
+use hmac::digest::common::Key;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use crate::model::UserId;
+
+use super::secret::{Secret, random_bytes};
+
+const VERSION: u8 = 1;
+const USER_BYTES: usize = 16;
+const TIME_BYTES: usize = 6;
+const MAC_BYTES: usize = 16;
+const SIGNED_BYTES: usize = 1 + USER_BYTES + TIME_BYTES;
+const TOKEN_BYTES: usize = SIGNED_BYTES + MAC_BYTES;
+/// Characters of a token's text.
+pub const GUEST_TOKEN_CHARS: usize = 2 * TOKEN_BYTES;
+const _: () = assert!(GUEST_TOKEN_CHARS != super::secret::SECRET_CHARS);
+
+/// The latest issue time that a token can hold: the year 10889.
+const ISSUED_MS_MAX: u64 = (1 << (8 * TIME_BYTES)) - 1;
+/// The largest integer that every JSON reader holds exactly (RFC 8259, section 6).
+const SESSION_ID_MAX: u128 = (1 << 53) - 1;
+
+/// The key that signs guest tokens. A new key ends all tokens of the old one.
+#[derive(Clone)]
+pub struct GuestKey([u8; Self::BYTES]);
+
+/// What a guest token says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestToken {
+    /// The guest.
+    pub user: UserId,
+    /// The time of issue, in milliseconds since 1970; a later one than the year 10889 is signed as that.
+    pub issued_ms: u64,
+}
+
+impl GuestKey {
+    /// Bytes of a key.
+    pub const BYTES: usize = 32;
+
+    /// A new key, from the system's random source.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random_bytes())
+    }
+
+    /// A key that was stored.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key, to be stored.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+
+    /// The text of a token, for its guest alone.
+    #[must_use]
+    pub fn sign(&self, token: &GuestToken) -> Secret {
+        let mut bytes = [0; TOKEN_BYTES];
+        let (signed, mac) = bytes.split_at_mut(SIGNED_BYTES);
+        signed.copy_from_slice(&token.to_bytes());
+        mac.copy_from_slice(&self.mac(signed).finalize().into_bytes()[..MAC_BYTES]);
+        Secret::of_text(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Reads a token that a client presents; `None` unless this key has signed it. The MAC is compared in constant
+    /// time.
+    #[must_use]
+    pub fn verify(&self, text: &str) -> Option<GuestToken> {
+        let bytes = bytes_of(text)?;
+        let (signed, mac) = bytes.split_at(SIGNED_BYTES);
+        self.mac(signed).verify_truncated_left(mac).ok()?;
+        GuestToken::from_bytes(signed)
+    }
+
+    fn mac(&self, signed: &[u8]) -> Hmac<Sha256> {
+        // A key shorter than the hash's block is padded with zeros (RFC 2104, section 2).
+        let mut block = Key::<Hmac<Sha256>>::default();
+        block[..Self::BYTES].copy_from_slice(&self.0);
+        let mut mac = Hmac::new(&block);
+        mac.update(signed);
+        mac
+    }
+}
+
+impl fmt::Debug for GuestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GuestKey(…)")
+    }
+}
+
+impl GuestToken {
+    /// The id of this guest's session, 1 to 2^53 − 1: the last 53 bits of the user id, which are random in a UUID of
+    /// version 4. It is the same for every token of one guest, so renewing a token keeps the session.
+    #[must_use]
+    pub fn session_id(&self) -> i64 {
+        let bits = self.user.0.as_u128() & SESSION_ID_MAX;
+        // 53 bits fit; 0 stands for no session.
+        (bits as i64).max(1)
+    }
+
+    fn to_bytes(self) -> [u8; SIGNED_BYTES] {
+        let mut bytes = [VERSION; SIGNED_BYTES];
+        let (user, time) = bytes[1..].split_at_mut(USER_BYTES);
+        user.copy_from_slice(self.user.0.as_bytes());
+        time.copy_from_slice(&self.issued_ms.min(ISSUED_MS_MAX).to_be_bytes()[8 - TIME_BYTES..]);
+        bytes
+    }
+
+    /// `None` where the version is another.
+    fn from_bytes(signed: &[u8]) -> Option<Self> {
+        let (user, time) = signed.strip_prefix(&[VERSION])?.split_at_checked(USER_BYTES)?;
+        let issued_ms = time.iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte));
+        Some(Self { user: UserId(Uuid::from_slice(user).ok()?), issued_ms })
+    }
+}
+
+/// Whether a text has the shape of a guest token. Only [`GuestKey::verify`] says whether it is one.
+#[must_use]
+pub fn is_guest_token(text: &str) -> bool {
+    text.len() == GUEST_TOKEN_CHARS && text.bytes().all(|b| nibble(b).is_some())
+}
+
+fn bytes_of(text: &str) -> Option<[u8; TOKEN_BYTES]> {
+    if text.len() != GUEST_TOKEN_CHARS {
+        return None;
+    }
+    let mut bytes = [0; TOKEN_BYTES];
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = nibble(digits[0])? << 4 | nibble(digits[1])?;
+    }
+    Some(bytes)
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::auth::secret::is_secret;
+
+    fn token(user: u128, issued_ms: u64) -> GuestToken {
+        GuestToken { user: UserId(Uuid::from_u128(user)), issued_ms }
+    }
+
+    #[test]
+    fn the_text_of_a_token_does_not_change_between_versions() {
+        // Tokens in browsers outlive an update. The MAC was computed by Python's hmac module.
+        let key = GuestKey::from_bytes(std::array::from_fn(|at| at as u8));
+        let token = token(0x0102_0304_0506_4708_890a_0b0c_0d0e_0f10, 1_700_000_000_123);
+        let text = "010102030405064708890a0b0c0d0e0f10018bcfe5687b\
+                    7cdcb9ffc3f4282d5c2ae5fca99742ee";
+        assert_eq!(key.sign(&token).expose(), text);
+        assert_eq!(key.verify(text), Some(token));
+    }
+
+    #[test]
+    fn a_token_is_no_other_kind_of_secret() {
+        let signed = GuestKey::random().sign(&token(1, 1));
+        assert!(is_guest_token(signed.expose()) && !is_secret(signed.expose()));
+        let secret = Secret::random();
+        assert!(!is_guest_token(secret.expose()));
+        assert_eq!(GuestKey::random().verify(secret.expose()), None);
+        for text in ["", &signed.expose()[1..], &format!("{}0", signed.expose()), &"é".repeat(39), &"A".repeat(78)] {
+            assert!(!is_guest_token(text), "{text}");
+            assert_eq!(GuestKey::random().verify(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_not_known_is_refused_though_it_is_signed() {
+        let key = GuestKey::random();
+        let mut signed = token(1, 1).to_bytes();
+        signed[0] = VERSION + 1;
+        let mac = key.mac(&signed).finalize().into_bytes();
+        let text: String = signed.iter().chain(&mac[..MAC_BYTES]).map(|byte| format!("{byte:02x}")).collect();
+        assert!(is_guest_token(&text));
+        assert_eq!(key.verify(&text), None);
+    }
+
+    #[test]
+    fn neither_key_nor_token_is_in_what_is_printed() {
+        let key = GuestKey::from_bytes([0xab; 32]);
+        assert_eq!(format!("{key:?}"), "GuestKey(…)");
+        assert!(!format!("{:?}", key.sign(&token(1, 1))).contains(key.sign(&token(1, 1)).expose()));
+        let (one, other) = (GuestKey::random(), GuestKey::random());
+        assert_ne!(one.as_bytes(), other.as_bytes());
+    }
+
+    #[test]
+    fn session_ids_stay_within_their_bounds() {
+        for (user, id) in [(0, 1), (1, 1), (2, 2), (1 << 53, 1), (u128::MAX, (1 << 53) - 1)] {
+            assert_eq!(token(user, 5).session_id(), id);
+        }
+        assert_eq!(token(1 << 100 | 77, 5).session_id(), token(1 << 90 | 77, 9).session_id());
+    }
+
+    #[test]
+    fn a_time_past_the_bound_is_the_bound() {
+        let key = GuestKey::random();
+        let verified = key.verify(key.sign(&token(7, u64::MAX)).expose());
+        assert_eq!(verified, Some(token(7, ISSUED_MS_MAX)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_comes_back_as_it_was_signed(key: [u8; 32], user: u128, issued_ms in 0..=ISSUED_MS_MAX) {
+            let key = GuestKey::from_bytes(key);
+            let signed = key.sign(&token(user, issued_ms));
+            prop_assert_eq!(GuestKey::from_bytes(*key.as_bytes()).verify(signed.expose()), Some(token(user, issued_ms)));
+            prop_assert!((1..1 << 53).contains(&token(user, issued_ms).session_id()));
+        }
+
+        #[test]
+        fn no_character_can_be_changed(key: [u8; 32], user: u128, issued_ms in 0..=ISSUED_MS_MAX, digit in "[0-9a-fA-F]") {
+            let key = GuestKey::from_bytes(key);
+            let signed = key.sign(&token(user, issued_ms));
+            for at in 0..GUEST_TOKEN_CHARS {
+                let mut text = signed.expose().to_owned();
+                text.replace_range(at..=at, &digit);
+                prop_assert_eq!(key.verify(&text).is_some(), text == signed.expose(), "{} at {}", digit, at);
+            }
+        }
+
+        #[test]
+        fn another_key_knows_nothing_of_it(key: [u8; 32], bit in 0usize..256, user: u128, issued_ms: u64) {
+            let mut other = key;
+            other[bit / 8] ^= 1 << (bit % 8);
+            let signed = GuestKey::from_bytes(key).sign(&token(user, issued_ms));
+            prop_assert_eq!(GuestKey::from_bytes(other).verify(signed.expose()), None);
+        }
+
+        #[test]
+        fn any_text_is_refused(text in "\\PC{0,100}", hex in "[0-9a-f]{78}") {
+            let key = GuestKey::from_bytes([7; 32]);
+            prop_assert_eq!(key.verify(&text), None);
+            prop_assert_eq!(key.verify(&hex), None);
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Authentication: which client it is, by the token that it shows and the name that it asks for.
+//!
+//! WebSockets and requests are authenticated here alike. Everything is read from one [`View`].
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::auth::credential::GUEST_SPAN_MS;
+use crate::auth::guest_token::is_guest_token;
+use crate::auth::name::Looks;
+use crate::auth::permission::{Action, PermissionContext, may};
+use crate::limits::{AUTHENTICATION_WAIT, AUTHENTICATIONS_WAITING_MAX, STORE_STACK_BYTES};
+use crate::model::reason::Reason;
+use crate::model::{Person, RoomId, USERNAME_DEFAULT, UserId, Username};
+use crate::rate::network_of;
+use crate::role::Role;
+use crate::store::accounts::{Session, SessionId, SessionKind, StoredGuest};
+use crate::store::change::Use;
+use crate::store::entry::{Principal, Proof};
+use crate::store::{ReadError, Reader, TokenHash, View};
+use crate::threads::AbortOnPanic;
+
+/// How old the last noted use of a session is when a use is noted again: it costs a commit.
+const USE_NOTED_AFTER_MS: u64 = 10 * 60 * 1_000;
+
+/// A client as its token shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authenticated {
+    /// Its session, where it has a valid one; a guest's need not be stored.
+    pub session: Option<Session>,
+    pub proof: Proof,
+    pub network: IpAddr,
+}
+
+/// A client that may act here, under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Nothing for a client without a token.
+    pub user: Option<UserId>,
+    /// An account's own name, whatever was asked for.
+    pub username: Username,
+    pub role: Role,
+    pub proof: Proof,
+    pub network: IpAddr,
+    /// What a guest's name looks like, where accounts have names to protect.
+    pub looks: Option<Looks>,
+}
+
+impl Authenticated {
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.session.as_ref().map_or(Role::Guest, |session| session.role)
+    }
+
+    #[must_use]
+    pub fn user(&self) -> Option<UserId> {
+        self.session.as_ref().map(|session| session.user)
+    }
+
+    /// What decides whether the client may do something beside all rooms.
+    #[must_use]
+    pub fn context(&self, view: &View<'_>) -> PermissionContext {
+        let guest_of = (self.role() == Role::Guest).then_some(self.network);
+        view.policy().context(self.user(), guest_of, None, view.moment().clock_ms)
+    }
+
+    /// The client as a proposer, under its own name.
+    #[must_use]
+    pub fn principal(&self, stranger: UserId) -> Arc<Principal> {
+        let id = self.user().unwrap_or(stranger);
+        let username = self.session.as_ref().and_then(|session| session.username.clone());
+        let username = username.unwrap_or_else(Username::anonymous);
+        let person = Arc::new(Person { id, username });
+        Arc::new(Principal { person, proof: self.proof, network: self.network })
+    }
+}
+
+impl Identity {
+    /// What decides whether the client may do something in a room.
+    #[must_use]
+    pub fn context(&self, view: &View<'_>, room: Option<&RoomId>) -> PermissionContext {
+        let guest_of = (self.role == Role::Guest).then_some(self.network);
+        view.policy().context(self.user, guest_of, room, view.moment().clock_ms)
+    }
+
+    /// Whether the client may enter a room, and read what is in it.
+    ///
+    /// # Errors
+    /// The reason; of a private room, the same as of one that is not there.
+    pub fn may_enter(&self, view: &View<'_>, room: &RoomId) -> Result<(), Reason> {
+        may(self.role, Action::Enter, &self.context(view, Some(room)))
+    }
+
+    /// The client as a proposer; `stranger` is the id of a client without a token.
+    #[must_use]
+    pub fn principal(&self, stranger: UserId) -> Arc<Principal> {
+        let person = Arc::new(Person { id: self.user.unwrap_or(stranger), username: self.username.clone() });
+        Arc::new(Principal { person, proof: self.proof, network: self.network })
+    }
+}
+
+/// Reads the session of a token. One that is not valid any more is none.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn authenticate(view: &View<'_>, token: Option<&str>, address: IpAddr) -> Result<Authenticated, ReadError> {
+    let (session, proof) = match token {
+        None => (None, Proof::None),
+        Some(token) if is_guest_token(token) => match signed_guest(view, token)? {
+            Some((session, issued_ms)) => (Some(session), Proof::SignedGuest { issued_ms }),
+            None => (None, Proof::None),
+        },
+        Some(token) => match view.session(TokenHash::of(token))? {
+            Some(session) if session.kind == SessionKind::Guest => {
+                let key = session.key;
+                (Some(session), Proof::Guest(key))
+            }
+            Some(session) => {
+                let key = session.key;
+                (Some(session), Proof::Account(key))
+            }
+            None => (None, Proof::None),
+        },
+    };
+    Ok(Authenticated { session, proof, network: network_of(address) })
+}
+
+/// The session of a guest who has a signed token, stored or not, and when the token was issued.
+fn signed_guest(view: &View<'_>, text: &str) -> Result<Option<(Session, u64)>, ReadError> {
+    let Some(token) = view.policy().guest_key.verify(text) else { return Ok(None) };
+    let issued_ms = token.issued_ms;
+    Ok(match view.stored_guest(token.user)? {
+        StoredGuest::Live(session) => Some((session, issued_ms)),
+        StoredGuest::Over => None,
+        StoredGuest::Absent => {
+            let expires_ms = issued_ms.saturating_add(GUEST_SPAN_MS);
+            let session = Session {
+                key: SessionId::of_guest(token.user),
+                user: token.user,
+                role: Role::Guest,
+                kind: SessionKind::Guest,
+                username: None,
+                label: Box::default(),
+                created_ms: view.moment().shown(issued_ms),
+                seen_ms: issued_ms,
+                expires_ms: Some(expires_ms),
+            };
+            (expires_ms > view.moment().clock_ms).then_some((session, issued_ms))
+        }
+    })
+}
+
+/// Authenticates a client and gives it a name, or says why it may not act here.
+///
+/// # Errors
+/// [`Reason`].
+pub fn admit(view: &View<'_>, token: Option<&str>, asked: Username, address: IpAddr) -> Result<Identity, Reason> {
+    let client = authenticate(view, token, address)?;
+    let role = client.role();
+    may(role, Action::Enter, &client.context(view))?;
+    let own = client.session.as_ref().and_then(|session| session.username.clone());
+    let (username, looks) = match own {
+        Some(name) if role > Role::Guest => (name, None),
+        own => name_of_guest(view, own, asked)?,
+    };
+    let (user, proof, network) = (client.user(), client.proof, client.network);
+    Ok(Identity { user, username, role, proof, network, looks })
+}
+
+/// The name of a guest: the one that it asks for, or where it asks for none, its last one.
+fn name_of_guest(view: &View<'_>, own: Option<Username>, asked: Username) -> Result<(Username, Option<Looks>), Reason> {
+    let is_plain = |name: &Username| name.as_str() == USERNAME_DEFAULT;
+    if !view.policy().has_accounts() {
+        return Ok((own.filter(|_| is_plain(&asked)).unwrap_or(asked), None));
+    }
+    if let Some(own) = own.filter(|_| is_plain(&asked)) {
+        let looks = Looks::of(&own);
+        // An account may have taken the name since.
+        if !view.is_reserved(&looks)? {
+            return Ok((own, Some(looks)));
+        }
+    }
+    if is_plain(&asked) {
+        return Ok((asked, None));
+    }
+    let looks = Looks::of(&asked);
+    if view.is_reserved(&looks)? { Err(Reason::NameReserved) } else { Ok((asked, Some(looks))) }
+}
+
+/// Notes that a session is used, where that is worth a commit: a guest's is stored when half of its life has passed.
+pub fn note_use(reader: &Reader, session: &Session, proof: Proof) {
+    let age_ms = |since_ms: u64| reader.moment().clock_ms.saturating_sub(since_ms);
+    match proof {
+        Proof::None => {}
+        Proof::SignedGuest { issued_ms } if session.seen_ms == issued_ms => {
+            if age_ms(session.seen_ms) >= GUEST_SPAN_MS / 2 {
+                reader.note_use(Use::SignedGuest { user: session.user, issued_ms });
+            }
+        }
+        Proof::Guest(_) | Proof::Account(_) | Proof::SignedGuest { .. } => {
+            let is_first_of_token = session.kind == SessionKind::Bot && session.created_ms == session.seen_ms;
+            if is_first_of_token || age_ms(session.seen_ms) >= USE_NOTED_AFTER_MS {
+                reader.note_use(Use::Session(session.key));
+            }
+        }
+    }
+}
+
+/// Authenticates connections that stay, on a thread of its own, so that the stack that a look-up takes is not kept by
+/// each connection's thread. A client that needs no look-up is not handed to it. Cloning gives another handle.
+#[derive(Debug, Clone)]
+pub struct Authenticator {
+    reader: Reader,
+    requests: Sender<Arc<AdmissionRequest>>,
+}
+
+/// A connection to be authenticated, and the result. One piece of memory, as the connection's thread keeps what is freed
+/// of it for as long as it lives.
+#[derive(Debug)]
+struct AdmissionRequest {
+    token: Option<Box<str>>,
+    asked: Username,
+    address: IpAddr,
+    room: RoomId,
+    answer: Mutex<Option<Result<Identity, Reason>>>,
+    answered: Condvar,
+}
+
+impl AdmissionRequest {
+    fn answer(&self) -> MutexGuard<'_, Option<Result<Identity, Reason>>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Authenticator {
+    /// Starts the thread, which ends with the last handle.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(reader: Reader) -> io::Result<Self> {
+        let (requests, waiting) = bounded::<Arc<AdmissionRequest>>(AUTHENTICATIONS_WAITING_MAX);
+        let builder = thread::Builder::new().name("authenticator".into()).stack_size(STORE_STACK_BYTES);
+        let from = reader.clone();
+        builder.spawn(move || {
+            let _abort = AbortOnPanic("authenticator");
+            for request in waiting {
+                // One that has given up waiting is not looked up.
+                if Arc::strong_count(&request) == 1 {
+                    continue;
+                }
+                let admitted = from.view(|view| {
+                    let identity = admit(view, request.token.as_deref(), request.asked.clone(), request.address)?;
+                    identity.may_enter(view, &request.room)?;
+                    Ok(identity)
+                });
+                *request.answer() = Some(admitted);
+                // The connection waits for it, or is gone.
+                request.answered.notify_one();
+            }
+        })?;
+        Ok(Self { reader, requests })
+    }
+
+    /// Where everything is read.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Authenticates a client that wants to enter a room.
+    ///
+    /// # Errors
+    /// [`Reason`].
+    #[inline(never)]
+    pub fn admit(
+        &self,
+        token: Option<&str>,
+        asked: &Username,
+        address: IpAddr,
+        room: &RoomId,
+    ) -> Result<Identity, Reason> {
+        if token.is_none()
+            && let Some(admitted) = self.admit_stranger(asked, address, room)
+        {
+            return admitted;
+        }
+        let request = Arc::new(AdmissionRequest {
+            token: token.map(Into::into),
+            asked: asked.clone(),
+            address,
+            room: room.clone(),
+            answer: Mutex::default(),
+            answered: Condvar::new(),
+        });
+        self.wait(&request, Instant::now() + AUTHENTICATION_WAIT)
+    }
+
+    /// A client without a token is admitted by the policy alone, where no account's name has to be kept from it.
+    #[inline(never)]
+    fn admit_stranger(&self, asked: &Username, address: IpAddr, room: &RoomId) -> Option<Result<Identity, Reason>> {
+        let (policy, network) = (self.reader.policy(), network_of(address));
+        if policy.has_accounts() && asked.as_str() != USERNAME_DEFAULT {
+            return None;
+        }
+        let context = policy.context(None, Some(network), Some(room), self.reader.moment().clock_ms);
+        let (role, proof, username) = (Role::Guest, Proof::None, asked.clone());
+        let identity = Identity { user: None, username, role, proof, network, looks: None };
+        Some(may(role, Action::Enter, &context).map(|()| identity))
+    }
+
+    fn wait(&self, request: &Arc<AdmissionRequest>, deadline: Instant) -> Result<Identity, Reason> {
+        self.requests.send_deadline(Arc::clone(request), deadline).map_err(|_| Reason::Busy)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waited = request.answered.wait_timeout_while(request.answer(), left, |answer| answer.is_none());
+        let (mut answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        answer.take().unwrap_or(Err(Reason::Busy))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! What the members of a room are sent at the end of a round: one batch per encoding in use among them.
+//!
+//! Runs on the hub's thread. A frame is encoded once per encoding in use, however many members get it.
+
+use std::sync::Arc;
+
+use crate::limits::{BATCH_BYTES_KEPT, BATCH_BYTES_MAX};
+use crate::wire::{Encoding, EncodingSet};
+
+use super::state::MemberKey;
+
+/// Frames that many members get. Members whose sinks can't take them at once share one copy of the bytes.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    bytes: &'a [u8],
+    shared: Option<Arc<[u8]>>,
+}
+
+impl<'a> Batch<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, shared: None }
+    }
+
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The copy, made by the first call.
+    pub fn shared(&mut self) -> Arc<[u8]> {
+        Arc::clone(self.shared.get_or_insert_with(|| Arc::from(self.bytes)))
+    }
+}
+
+/// The frames of one room that its members have not been sent, in each encoding in use.
+#[derive(Debug, Default)]
+pub struct RoomBatch {
+    by_encoding: [Vec<u8>; Encoding::COUNT],
+    /// The encodings of the members. May have more: an encoding is removed by the first [`clear`](Self::clear) after
+    /// its last member has left.
+    in_use: EncodingSet,
+    frames: u64,
+    /// Members that came after the batch was begun, and where their first frame begins in the batch of their encoding.
+    late: Vec<(MemberKey, usize)>,
+}
+
+impl RoomBatch {
+    /// From here on a member gets what is pushed.
+    pub fn enter(&mut self, member: MemberKey, encoding: Encoding) {
+        self.in_use.insert(encoding);
+        if self.frames > 0 {
+            self.late.push((member, self.by_encoding[encoding.index()].len()));
+        }
+    }
+
+    /// Adds a frame, and says whether the batch is so large that it should not wait for the end of the round.
+    pub fn push(&mut self, json: &[u8]) -> bool {
+        self.frames += 1;
+        let mut is_large = false;
+        for encoding in self.in_use.iter() {
+            let bytes = &mut self.by_encoding[encoding.index()];
+            encoding.append_frame(bytes, json);
+            is_large |= bytes.len() >= BATCH_BYTES_MAX;
+        }
+        is_large
+    }
+
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Where a member's first frame begins in the batch of its encoding.
+    pub fn begin_of(&self, member: MemberKey) -> usize {
+        if self.late.is_empty() {
+            return 0;
+        }
+        // The last entry counts: a member may have left and come again.
+        self.late.iter().rev().find(|(late, _)| *late == member).map_or(0, |(_, begin)| *begin)
+    }
+
+    /// The batch of one encoding.
+    pub fn batch(&self, encoding: Encoding) -> Batch<'_> {
+        Batch::new(&self.by_encoding[encoding.index()])
+    }
+
+    /// The batches, each at the index of its encoding.
+    pub fn batches(&self) -> [Batch<'_>; Encoding::COUNT] {
+        self.by_encoding.each_ref().map(|bytes| Batch::new(bytes))
+    }
+
+    /// Forgets what has been sent. `in_use` are the encodings of all members.
+    pub fn clear(&mut self, in_use: EncodingSet) {
+        for bytes in &mut self.by_encoding {
+            bytes.clear();
+            // A burst's memory is not kept for every room.
+            bytes.shrink_to(BATCH_BYTES_KEPT);
+        }
+        self.in_use = in_use;
+        self.frames = 0;
+        self.late.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(encodings: &[Encoding]) -> EncodingSet {
+        let mut set = EncodingSet::default();
+        encodings.iter().for_each(|encoding| set.insert(*encoding));
+        set
+    }
+
+    fn text(batch: &RoomBatch, encoding: Encoding) -> &[u8] {
+        batch.batch(encoding).bytes()
+    }
+
+    #[test]
+    fn a_frame_is_encoded_for_the_encodings_in_use_alone() {
+        let mut batch = RoomBatch::default();
+        batch.push(b"{}");
+        assert_eq!((text(&batch, Encoding::Json), text(&batch, Encoding::Ndjson)), (&b""[..], &b""[..]));
+        batch.clear(EncodingSet::default());
+
+        batch.enter(MemberKey(0), Encoding::Json);
+        batch.push(b"{}");
+        assert_eq!((text(&batch, Encoding::Json), text(&batch, Encoding::Ndjson)), (&b"\x81\x02{}"[..], &b""[..]));
+        batch.enter(MemberKey(1), Encoding::Ndjson);
+        batch.push(b"[]");
+        assert_eq!(text(&batch, Encoding::Json), b"\x81\x02{}\x81\x02[]");
+        assert_eq!(text(&batch, Encoding::Ndjson), b"[]\n");
+        assert_eq!(batch.frames(), 2);
+
+        batch.clear(of(&[Encoding::Ndjson]));
+        batch.push(b"{}");
+        assert_eq!((text(&batch, Encoding::Json), text(&batch, Encoding::Ndjson)), (&b""[..], &b"{}\n"[..]));
+    }
+
+    #[test]
+    fn a_late_member_begins_in_the_batch_of_its_own_encoding() {
+        let mut batch = RoomBatch::default();
+        batch.enter(MemberKey(0), Encoding::Json);
+        batch.push(b"{}");
+        batch.enter(MemberKey(1), Encoding::Ndjson);
+        batch.enter(MemberKey(2), Encoding::Json);
+        batch.push(b"{}");
+        batch.enter(MemberKey(3), Encoding::Ndjson);
+        assert_eq!([0, 1, 2, 3].map(|key| batch.begin_of(MemberKey(key))), [0, 0, 4, 3]);
+    }
+
+    #[test]
+    fn the_last_entry_of_a_member_counts() {
+        let mut batch = RoomBatch::default();
+        batch.enter(MemberKey(0), Encoding::Json);
+        batch.push(b"{}");
+        batch.enter(MemberKey(1), Encoding::Json);
+        batch.push(b"{}");
+        // Again, and the second time the key is that of another connection.
+        batch.enter(MemberKey(1), Encoding::Json);
+        batch.enter(MemberKey(0), Encoding::Ndjson);
+        assert_eq!((batch.begin_of(MemberKey(1)), batch.begin_of(MemberKey(0))), (8, 0));
+        batch.clear(of(&[Encoding::Json]));
+        assert_eq!(batch.begin_of(MemberKey(1)), 0);
+    }
+
+    #[test]
+    fn a_large_batch_is_due_and_its_memory_is_not_kept() {
+        let mut batch = RoomBatch::default();
+        batch.enter(MemberKey(0), Encoding::Ndjson);
+        let json = vec![b'x'; 1_000];
+        let pushes = (1..).find(|_| batch.push(&json)).unwrap();
+        assert_eq!(pushes, BATCH_BYTES_MAX.div_ceil(1_001));
+        batch.clear(of(&[Encoding::Ndjson]));
+        assert!(batch.by_encoding.iter().all(|bytes| bytes.capacity() <= BATCH_BYTES_KEPT));
+    }
+}

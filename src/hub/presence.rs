@@ -1,0 +1,103 @@
+//! What a room with many people has not been told yet: the people who have come and gone since its last `presence`
+//! frame.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::{Person, UserId};
+
+/// The net changes: a person who came and went in between is in neither list.
+#[derive(Debug, Default)]
+pub struct Changes {
+    joined: People,
+    left: People,
+    next: u64,
+    /// Whether a member was welcomed behind a change. Where that change is undone, the member has a wrong count.
+    are_known: bool,
+}
+
+/// With a number that gives the order.
+type People = HashMap<UserId, (u64, Arc<Person>)>;
+
+impl Changes {
+    pub fn join(&mut self, person: &Arc<Person>) {
+        if self.left.remove(&person.id).is_none() {
+            self.next += 1;
+            self.joined.insert(person.id, (self.next, Arc::clone(person)));
+        }
+    }
+
+    pub fn leave(&mut self, person: &Arc<Person>) {
+        if self.joined.remove(&person.id).is_none() {
+            self.next += 1;
+            self.left.insert(person.id, (self.next, Arc::clone(person)));
+        }
+    }
+
+    /// A member of this person was told how many people are in the room.
+    pub fn note_welcome(&mut self, person: &Person) {
+        let own = usize::from(self.joined.contains_key(&person.id));
+        self.are_known |= self.joined.len() + self.left.len() > own;
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.joined.is_empty() && self.left.is_empty() && !self.are_known
+    }
+
+    /// The people who came and those who went, each in order.
+    pub fn into_lists(self) -> (Vec<Arc<Person>>, Vec<Arc<Person>>) {
+        (in_order(self.joined), in_order(self.left))
+    }
+}
+
+fn in_order(people: People) -> Vec<Arc<Person>> {
+    let mut people: Vec<_> = people.into_values().collect();
+    people.sort_unstable_by_key(|(number, _)| *number);
+    people.into_iter().map(|(_, person)| person).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Username;
+
+    #[test]
+    fn only_net_changes_are_told() {
+        let [ana, ben, eva] = ["ana", "ben", "eva"].map(|name| {
+            let id = UserId(uuid::Uuid::from_u128(u128::from(name.as_bytes()[0])));
+            Arc::new(Person { id, username: Username::parse(name).unwrap() })
+        });
+        let mut changes = Changes::default();
+        changes.join(&eva);
+        changes.join(&ana);
+        changes.leave(&ben);
+        assert!(!changes.is_empty());
+        changes.leave(&ana);
+        changes.join(&ana);
+        let (joined, left) = std::mem::take(&mut changes).into_lists();
+        assert_eq!((joined, left), (vec![Arc::clone(&eva), Arc::clone(&ana)], vec![Arc::clone(&ben)]));
+        // Who was there, went and is back has not changed anything.
+        changes.leave(&ben);
+        changes.join(&ben);
+        assert!(changes.is_empty());
+    }
+
+    #[test]
+    fn a_count_that_a_member_knows_is_told_again_when_it_was_wrong() {
+        let [ana, ben] = ["ana", "ben"].map(|name| {
+            let id = UserId(uuid::Uuid::from_u128(u128::from(name.as_bytes()[0])));
+            Arc::new(Person { id, username: Username::parse(name).unwrap() })
+        });
+        let mut changes = Changes::default();
+        changes.join(&ana);
+        changes.note_welcome(&ana);
+        changes.leave(&ana);
+        assert!(changes.is_empty(), "the member that knew of it has left");
+        changes.leave(&ben);
+        changes.note_welcome(&ana);
+        changes.join(&ben);
+        assert!(!changes.is_empty());
+        assert_eq!(changes.into_lists(), (Vec::new(), Vec::new()));
+    }
+}

@@ -1,0 +1,441 @@
+//! Members that are sent a room's past page by page, because the room does not have it at hand or it is too long to be
+//! sent at once. Until then they are not sent what is broadcast to the room.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::{Person, RoomId, Seq, Timestamp, UserId};
+use crate::store::entry::Stored;
+
+use super::super::room::{Missed, MissedChange, Room};
+use super::{Effect, MemberKey, RoomKey, State};
+
+/// A page that a member needs to catch up.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    /// For whom.
+    pub member: MemberKey,
+    /// Of which room.
+    pub room: RoomId,
+    /// The part of its past that comes next.
+    pub span: Span,
+}
+
+/// A part of a room's past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// The latest messages up to a place.
+    Latest { count: usize, until: Seq },
+    /// The messages behind a place, up to another.
+    Messages { after: Seq, until: Seq },
+    /// All frames behind a place.
+    All { after: Seq },
+}
+
+/// What a member was catching up with is not kept any more, or can't be read: it would miss some of it without being
+/// told, so it is sent away, to come back and be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overtaken;
+
+/// What a member has of a room's past so far, while it is paged.
+#[derive(Debug)]
+pub struct CatchUp {
+    /// What comes next.
+    span: Span,
+    /// The number of the next `join` or `leave` that it is to be sent.
+    next_missed: u64,
+    /// Whether the room has forgotten some of them before they were sent.
+    is_short: bool,
+    /// The people that the member takes to be in the room; nothing where its `welcome` did not name all.
+    told: Option<HashMap<UserId, Arc<Person>>>,
+}
+
+impl CatchUp {
+    /// Begins behind a `welcome` that named these people.
+    pub fn new(span: Span, missed: &Missed, told: Option<HashMap<UserId, Arc<Person>>>) -> Self {
+        Self { span, next_missed: missed.end(), is_short: false, told }
+    }
+
+    /// Sends what the member has missed of comings and goings before a place, or all of it.
+    fn send_missed(&mut self, missed: &Missed, before: Option<Seq>, to: MemberKey, effects: &mut Vec<Effect>) {
+        self.is_short |= self.next_missed < missed.first();
+        while !self.is_short
+            && let Some(frame) = missed.get(self.next_missed)
+            && before.is_none_or(|seq| frame.after < seq)
+        {
+            self.next_missed += 1;
+            match (&frame.change, &mut self.told) {
+                (MissedChange::Joined(person), Some(told)) => drop(told.insert(person.id, Arc::clone(person))),
+                (MissedChange::Left(person), Some(told)) => drop(told.remove(&person.id)),
+                (MissedChange::Crowd, told) => *told = None,
+                (_, None) => {}
+            }
+            effects.push(Effect::Send { to, json: Arc::clone(&frame.json) });
+        }
+    }
+
+    /// Sends stored frames with what happened between them.
+    fn send<'a>(
+        &mut self,
+        frames: impl IntoIterator<Item = &'a Stored>,
+        missed: &Missed,
+        to: MemberKey,
+        effects: &mut Vec<Effect>,
+    ) {
+        for stored in frames {
+            self.send_missed(missed, Some(stored.seq), to, effects);
+            effects.push(Effect::Send { to, json: Arc::clone(&stored.json) });
+        }
+    }
+
+    /// Sends what a page has. Gives the place from which on all frames are still to be sent; nothing where another part
+    /// comes before that.
+    ///
+    /// # Errors
+    /// [`Overtaken`].
+    fn take_page(
+        &mut self,
+        page: &[Stored],
+        room: &Room,
+        to: MemberKey,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<Seq>, Overtaken> {
+        let (sent, until) = match self.span {
+            Span::All { after } => {
+                // What the hub has not seen yet will be broadcast.
+                let seen = page.iter().take_while(|stored| stored.seq <= room.head());
+                let frames: Vec<_> = seen.collect();
+                if !frames.iter().zip(after.0 + 1..).all(|(stored, seq)| stored.seq.0 == seq) {
+                    return Err(Overtaken);
+                }
+                self.send(frames.iter().copied(), &room.missed, to, effects);
+                let at = frames.last().map_or(after, |last| last.seq);
+                if page.is_empty() && room.frames_after(at).is_none() {
+                    return Err(Overtaken);
+                }
+                return Ok(Some(at));
+            }
+            Span::Latest { until, .. } => (Seq(0), until),
+            Span::Messages { after, until } => (after, until),
+        };
+        let messages: Vec<_> = page.iter().take_while(|stored| stored.seq <= until).collect();
+        let is_end = messages.is_empty() || messages.len() < page.len();
+        let sent = messages.last().map_or(sent, |last| last.seq);
+        self.send(messages, &room.missed, to, effects);
+        if !is_end {
+            let Some(rest) = room.messages_after(sent) else {
+                self.span = Span::Messages { after: sent, until };
+                return Ok(None);
+            };
+            self.send(rest.take_while(|stored| stored.seq <= until), &room.missed, to, effects);
+        }
+        Ok(Some(until))
+    }
+}
+
+impl State {
+    /// A page was read for a member that is catching up; an empty one where there are no more, none where it can't be
+    /// read.
+    ///
+    /// # Errors
+    /// [`Overtaken`].
+    pub fn page(
+        &mut self,
+        fetch: &Fetch,
+        page: Option<Vec<Stored>>,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Overtaken> {
+        let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return Ok(()) };
+        let room = &self.rooms[room_key.0];
+        // Gone, or in the room anew: then this page is nobody's.
+        if !room.catching_up.contains(fetch.member) {
+            return Ok(());
+        }
+        let Some(member) = self.members.get_mut(fetch.member.0) else { return Ok(()) };
+        let mut catching = member.subscriptions.iter_mut().filter(|one| one.room == fetch.room);
+        let Some(subscription) = catching.find(|one| one.catch_up.is_some()) else { return Ok(()) };
+        let Some(catch_up) = subscription.catch_up.as_mut().filter(|one| one.span == fetch.span) else { return Ok(()) };
+        let page = page.ok_or(Overtaken)?;
+        let to = fetch.member;
+        if let Some(after) = catch_up.take_page(&page, room, to, effects)? {
+            if let Some(rest) = room.frames_after(after) {
+                catch_up.send(rest, &room.missed, to, effects);
+                catch_up.send_missed(&room.missed, None, to, effects);
+                let caught_up = subscription.catch_up.take();
+                self.end_catch_up(to, room_key, caught_up, now, effects);
+                return Ok(());
+            }
+            catch_up.span = Span::All { after };
+        }
+        effects.push(Effect::Fetch(Fetch { span: catch_up.span, ..fetch.clone() }));
+        Ok(())
+    }
+
+    /// A member that has caught up gets what is broadcast to the room from here on.
+    fn end_catch_up(
+        &mut self,
+        member: MemberKey,
+        room_key: RoomKey,
+        catch_up: Option<Box<CatchUp>>,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(CatchUp { is_short: true, told, .. }) = catch_up.map(|catch_up| *catch_up) {
+            for json in self.made_up_for(room_key, told, now) {
+                effects.push(Effect::Send { to: member, json });
+            }
+        }
+        let room = &mut self.rooms[room_key.0];
+        room.end_catching_up(member);
+        room.members.insert(member);
+        effects.push(Effect::Enter { room: room_key, member });
+    }
+
+    /// The frames for a member that was not sent all comings and goings: how those whom it knows of differ from those
+    /// who are here, or only how many they are.
+    fn made_up_for(
+        &mut self,
+        room_key: RoomKey,
+        told: Option<HashMap<UserId, Arc<Person>>>,
+        now: &Timestamp,
+    ) -> Vec<Arc<[u8]>> {
+        let people = &self.rooms[room_key.0].people;
+        let member_count = people.len();
+        let Some(told) = told.filter(|_| !self.is_crowded(room_key)) else {
+            return vec![self.presence_frame(room_key, member_count, &[], &[], now)];
+        };
+        let here: HashMap<_, _> =
+            people.firsts().map(|key| &self.members[key.0].person).map(|one| (one.id, one)).collect();
+        let mut left: Vec<_> = told.values().filter(|person| !here.contains_key(&person.id)).cloned().collect();
+        let joined = people.firsts().map(|key| &self.members[key.0].person);
+        let joined: Vec<_> = joined.filter(|person| !told.contains_key(&person.id)).cloned().collect();
+        left.sort_unstable_by(|a, b| a.username.as_str().cmp(b.username.as_str()));
+        self.presence_frames(room_key, member_count, &joined, &left, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::hub::fixtures::{NOW_MS, arrival, guest, policy, room, state, stored};
+    use crate::limits::{Limits, MISSED_MAX};
+    use crate::model::ConnectionId;
+    use crate::protocol::{After, Replay};
+    use crate::store::entry::{Applied, Entry, Outcome, Past, Proposal, ReplyTo};
+
+    /// A room with 400 stored frames, of which the last 100 are at hand.
+    struct Rig {
+        state: State,
+        effects: Vec<Effect>,
+        now: Timestamp,
+        head: u64,
+    }
+
+    impl Rig {
+        fn new(presence_people_max: usize) -> Self {
+            let limits = Limits { presence_people_max, ..Limits::default() };
+            let state = state(&limits, policy());
+            Self { state, effects: Vec::new(), now: Timestamp::at(NOW_MS), head: 400 }
+        }
+
+        /// A user connects by the connection of the same number.
+        fn come(&mut self, number: u64, history: usize, seen: Option<u64>) -> MemberKey {
+            let after = seen.map(|seq| After::Id(stored(seq, false).id));
+            let guest = guest(number, &format!("guest {number}"));
+            let arrival = arrival(number, guest, "tea", Replay { history, after });
+            let member = self.state.connect(arrival, &mut self.effects);
+            let Some(Effect::Propose(Proposal { entry: Entry::Join(join), reply_to })) = self.effects.pop() else {
+                panic!()
+            };
+            let frames = (301..=400).map(|seq| stored(seq, false)).collect();
+            let past = join.known.is_none().then_some(Past { head: Seq(400), frames, is_whole: false });
+            self.apply(Outcome::Joined { room: join.room, past, seen: seen.map(Seq) }, reply_to);
+            member
+        }
+
+        fn go(&mut self, number: u64) {
+            self.state.disconnect(ConnectionId(number), false, Instant::now(), &mut self.effects);
+            let Some(Effect::Propose(Proposal { entry: Entry::Leave { room, .. }, reply_to })) = self.effects.pop()
+            else {
+                panic!()
+            };
+            self.apply(Outcome::Left { room }, reply_to);
+        }
+
+        fn store(&mut self, is_event: bool) {
+            self.head += 1;
+            let stored = stored(self.head, is_event);
+            self.apply(Outcome::Stored { room: room("tea"), stored, changed: None }, ReplyTo::Nobody);
+        }
+
+        fn apply(&mut self, result: Outcome, reply_to: ReplyTo) {
+            self.state.applied(Applied { result, reply_to }, &self.now, &mut self.effects);
+        }
+
+        fn fetch(&mut self) -> Fetch {
+            let fetch = self.effects.iter().rev().find_map(|effect| match effect {
+                Effect::Fetch(fetch) => Some(fetch.clone()),
+                _ => None,
+            });
+            self.effects.clear();
+            fetch.expect("a page is asked for")
+        }
+
+        /// What a member is sent with a page: seqs, and in words what is not stored.
+        fn page(&mut self, fetch: &Fetch, page: Vec<Stored>) -> Vec<String> {
+            let paged = self.state.page(fetch, Some(page), &self.now, &mut self.effects);
+            assert_eq!(paged, Ok(()));
+            let sent = self.effects.iter().filter_map(|effect| match effect {
+                Effect::Send { to, json } => {
+                    assert_eq!(*to, fetch.member);
+                    let frame: Value = serde_json::from_slice(json).unwrap();
+                    let name = frame["username"].as_str().unwrap();
+                    Some(match frame["type"].as_str().unwrap() {
+                        "presence" => frame.to_string(),
+                        kind @ ("join" | "leave") => format!("{kind} {name}"),
+                        _ => frame["seq"].to_string(),
+                    })
+                }
+                Effect::Enter { .. } => Some("in".to_owned()),
+                _ => None,
+            });
+            sent.collect()
+        }
+    }
+
+    fn seqs(seqs: impl IntoIterator<Item = u64>) -> Vec<String> {
+        seqs.into_iter().map(|seq| seq.to_string()).collect()
+    }
+
+    #[test]
+    fn missed_joins_and_leaves_are_sent_in_their_place() {
+        let mut rig = Rig::new(200);
+        rig.come(1, 0, None);
+        rig.effects.clear();
+        rig.come(2, 0, Some(10));
+        let fetch = rig.fetch();
+        rig.come(3, 0, None);
+        rig.store(false);
+        rig.go(3);
+        rig.store(true);
+        rig.come(4, 0, None);
+        rig.effects.clear();
+        let sent = rig.page(&fetch, (11..=200).map(|seq| stored(seq, false)).collect());
+        assert_eq!(sent, seqs(11..=200), "nothing has happened there yet");
+        let fetch = rig.fetch();
+        let sent = rig.page(&fetch, (201..=350).map(|seq| stored(seq, false)).collect());
+        let mut expected = seqs(201..=400);
+        let behind = ["join guest 3", "401", "leave guest 3", "402", "join guest 4", "in"];
+        expected.extend(behind.map(str::to_owned));
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn the_latest_messages_are_followed_by_everything() {
+        let mut rig = Rig::new(200);
+        rig.come(1, 0, None);
+        rig.effects.clear();
+        rig.come(2, 150, None);
+        let fetch = rig.fetch();
+        assert_eq!(fetch.span, Span::Latest { count: 150, until: Seq(400) });
+        rig.store(true);
+        rig.come(3, 0, None);
+        rig.store(false);
+        rig.effects.clear();
+        // The page ends before what is at hand begins.
+        let sent = rig.page(&fetch, (101..=250).step_by(3).map(|seq| stored(seq, false)).collect());
+        assert_eq!(sent, seqs((101..=250).step_by(3)));
+        let fetch = rig.fetch();
+        assert_eq!(fetch.span, Span::Messages { after: Seq(248), until: Seq(400) });
+        let sent = rig.page(&fetch, [260, 301].map(|seq| stored(seq, false)).into());
+        let mut expected = seqs([260].into_iter().chain(301..=401));
+        expected.extend(["join guest 3", "402", "in"].map(str::to_owned));
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn a_replay_of_messages_goes_on_where_it_was_begun() {
+        let mut rig = Rig::new(200);
+        rig.come(1, 0, None);
+        rig.effects.clear();
+        rig.come(2, 200, None);
+        let fetch = rig.fetch();
+        rig.store(false);
+        rig.effects.clear();
+        // None of the messages is kept any more, and what was said since is.
+        assert_eq!(rig.page(&fetch, Vec::new()), ["401", "in"]);
+    }
+
+    #[test]
+    fn a_member_that_misses_too_much_is_told_the_difference() {
+        let mut rig = Rig::new(200);
+        rig.come(1, 0, None);
+        rig.come(9, 0, None);
+        rig.effects.clear();
+        rig.come(2, 0, Some(10));
+        let fetch = rig.fetch();
+        rig.go(1);
+        for _ in 0..=MISSED_MAX / 2 {
+            rig.come(3, 0, None);
+            rig.go(3);
+        }
+        for number in 20..50 {
+            rig.come(number, 0, None);
+        }
+        rig.effects.clear();
+        let sent = rig.page(&fetch, (11..=301).map(|seq| stored(seq, false)).collect());
+        assert_eq!(sent[..390], seqs(11..=400));
+        let told: Vec<Value> = sent[390..sent.len() - 1].iter().map(|one| serde_json::from_str(one).unwrap()).collect();
+        let names = |list: &str| {
+            let people = told.iter().flat_map(|frame| frame[list].as_array().unwrap());
+            people.map(|one| one["username"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("joined"), (20..50).map(|number| format!("guest {number}")).collect::<Vec<_>>());
+        assert_eq!(names("left"), ["guest 1"]);
+        assert_eq!((told.len(), &told[0]["member_count"], sent.last().unwrap().as_str()), (2, &32.into(), "in"));
+    }
+
+    #[test]
+    fn a_member_that_misses_too_much_in_a_crowded_room_is_told_the_count() {
+        let mut rig = Rig::new(2);
+        rig.come(1, 0, None);
+        rig.come(9, 0, None);
+        rig.effects.clear();
+        rig.come(2, 0, Some(10));
+        let fetch = rig.fetch();
+        rig.go(9);
+        for _ in 0..=MISSED_MAX / 2 {
+            rig.come(3, 0, None);
+            rig.go(3);
+        }
+        rig.effects.clear();
+        let sent = rig.page(&fetch, (11..=301).map(|seq| stored(seq, false)).collect());
+        assert_eq!((&sent[..390], sent.len(), sent[391].as_str()), (&seqs(11..=400)[..], 392, "in"));
+        let told: Value = serde_json::from_str(&sent[390]).unwrap();
+        assert_eq!(
+            (&told["member_count"], &told["joined"], &told["left"]),
+            (&2.into(), &[0; 0][..].into(), &[0; 0][..].into())
+        );
+    }
+
+    #[test]
+    fn joins_and_leaves_are_kept_only_while_a_member_catches_up() {
+        let mut rig = Rig::new(200);
+        rig.come(1, 0, None);
+        rig.effects.clear();
+        rig.come(2, 0, Some(10));
+        let key = rig.state.by_id[&room("tea")];
+        rig.come(3, 0, None);
+        assert_eq!(rig.state.rooms[key.0].missed.end() - rig.state.rooms[key.0].missed.first(), 1);
+        rig.effects.clear();
+        rig.go(2);
+        rig.come(4, 0, None);
+        let missed = &rig.state.rooms[key.0].missed;
+        assert_eq!((missed.first(), missed.end()), (1, 1));
+    }
+}

@@ -1,0 +1,209 @@
+//! What changes mean for open connections, and what their proposers are told.
+
+use std::sync::Arc;
+
+use crate::model::reason::{Reason, Rejection};
+use crate::model::{Person, RoomId, Timestamp, UserId};
+use crate::protocol::{Frame, FrameType, Own, Rejected};
+use crate::rate::network_of;
+use crate::store::accounts::RoomSettings;
+use crate::store::change::{Change, Done};
+use crate::store::entry::{CommandReply, Entry, Event, Proposal, ReplyTo};
+use crate::wire::CloseReason;
+
+use super::super::handle::Answer;
+use super::{Effect, Member, MemberKey, Phase, State, encoded};
+
+impl State {
+    /// Adds to a change what only the hub knows: who its target is, and from where it is connected.
+    pub fn complete(&self, change: &mut Change) {
+        let target = |user| self.members_of(user).next().map(|(_, member)| Arc::clone(&member.principal));
+        match change {
+            Change::Kick { user, target: known, .. } => *known = target(*user),
+            Change::Restrict(restrict) => {
+                restrict.target = target(restrict.user);
+                let mut networks: Vec<_> =
+                    self.members_of(restrict.user).map(|(_, member)| network_of(member.principal.network)).collect();
+                networks.sort_unstable();
+                networks.dedup();
+                restrict.networks = networks;
+            }
+            _ => {}
+        }
+    }
+
+    /// A change is made: it holds for open connections, and its proposer is told.
+    pub fn changed(
+        &mut self,
+        done: Done,
+        events: Vec<Event>,
+        reply_to: ReplyTo,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        for event in events {
+            self.event(event, now, effects);
+        }
+        match reply_to {
+            ReplyTo::Command(reply) => {
+                let sentence = sentence_of(&reply, &done);
+                self.tell_done(&reply, &sentence, now, effects);
+            }
+            ReplyTo::Request(request) => effects.push(Effect::Answer { request, answer: Answer::Done(done) }),
+            ReplyTo::Member(_) | ReplyTo::Connection(_) | ReplyTo::Outsider(_) | ReplyTo::Nobody => {}
+        }
+    }
+
+    fn event(&mut self, event: Event, now: &Timestamp, effects: &mut Vec<Effect>) {
+        match event {
+            Event::SessionsEnded { user, sessions } => {
+                let is_ended =
+                    |member: &Member| member.principal.session().is_some_and(|session| sessions.contains(&session));
+                let ended = self.members_of(user).filter(|(_, member)| is_ended(member)).map(|(key, _)| key).collect();
+                self.end(ended, effects);
+            }
+            Event::UserEnded(user) => {
+                let ended = self.members_of(user).map(|(key, _)| key).collect();
+                self.end(ended, effects);
+            }
+            Event::GuestsBanned(network) => {
+                let is_of = |member: &Member| member.principal.is_guest() && member.principal.network == network;
+                let ended = self.members.iter().filter(|(_, member)| is_of(member)).map(|(key, _)| MemberKey(key));
+                let ended = ended.collect();
+                self.end(ended, effects);
+            }
+            Event::Kicked { room, user } => {
+                let members = self.members_of(user).map(|(key, _)| key).collect();
+                self.remove_from(&room, members, Reason::Kicked, now, effects);
+            }
+            Event::Muted { user } => self.tell_muted(user, now, effects),
+            Event::MembersChanged { room } => self.remove_strangers(&room, now, effects),
+            Event::RoomChanged { room, settings, by } => self.tell_settings(&room, &settings, &by, now, effects),
+            Event::Forgotten { room, up_to } => {
+                if let Some(key) = self.by_id.get(&room) {
+                    let room = &mut self.rooms[key.0];
+                    let before = room.ring_bytes();
+                    room.forget(up_to);
+                    self.ring_bytes = self.ring_bytes + room.ring_bytes() - before;
+                }
+            }
+        }
+    }
+
+    /// Ends members: those that have a connection are closed, those that only keep a place lose it.
+    fn end(&mut self, members: Vec<MemberKey>, effects: &mut Vec<Effect>) {
+        for key in members {
+            if self.members[key.0].gone {
+                self.depart(key, effects);
+            } else {
+                effects.push(Effect::Close { member: key, reason: CloseReason::SessionEnded });
+            }
+        }
+    }
+
+    /// Tells a user by all its connections until when it is muted, or that it is not any more.
+    fn tell_muted(&mut self, user: UserId, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let muted_until = self.muted_until(user);
+        let content = match &muted_until {
+            Some(until) => format!("you are muted until {until}"),
+            None => "you may speak again".to_owned(),
+        };
+        let members: Vec<_> = self.members_of(user).filter(|(_, member)| !member.gone).map(|(key, _)| key).collect();
+        for key in members {
+            let id = self.ids.next(now);
+            let member = &self.members[key.0];
+            let own = Some(Own::Mute { muted_until: muted_until.clone() });
+            let frame = Frame { own, ..Frame::new(id, &member.home, &member.person, &content, FrameType::Mute, now) };
+            effects.push(Effect::Send { to: key, json: encoded(&frame) });
+        }
+    }
+
+    /// Tells the members of a room its settings.
+    fn tell_settings(
+        &mut self,
+        id: &RoomId,
+        settings: &RoomSettings,
+        by: &Person,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(room) = self.by_id.get(id).map(|key| &self.rooms[key.0]) else { return };
+        let content = format!("{} has changed what is set of this room", by.username);
+        let own = Some(Own::Room { room: settings.shown(id) });
+        let json = encoded(&Frame { own, ..Frame::new(self.ids.next(now), id, by, &content, FrameType::Room, now) });
+        for key in room.everybody() {
+            let member = &self.members[key.0];
+            if self.may_enter(&member.principal, id).is_ok() {
+                effects.push(Effect::Send { to: key, json: Arc::clone(&json) });
+            }
+        }
+    }
+
+    /// Answers a command with a frame of its own type.
+    fn tell_done(&mut self, reply: &CommandReply, sentence: &str, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let CommandReply { connection, room, nonce, kind } = reply;
+        let Some(to) = self.member(*connection) else { return };
+        let person = Arc::clone(&self.members[to.0].person);
+        let frame = Frame::new(self.ids.next(now), room, &person, sentence, *kind, now);
+        effects.push(Effect::Send { to, json: encoded(&Frame { nonce: nonce.as_ref(), ..frame }) });
+    }
+
+    /// The members that may not be in a room any more leave it.
+    fn remove_strangers(&mut self, room: &RoomId, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let strangers = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.is_in(room) && self.may_enter(&member.principal, room).is_err());
+        let strangers = strangers.map(|(key, _)| MemberKey(key)).collect();
+        self.remove_from(room, strangers, Reason::MadePrivate, now, effects);
+    }
+
+    /// Members leave a room, and are told why.
+    fn remove_from(
+        &mut self,
+        room: &RoomId,
+        members: Vec<MemberKey>,
+        reason: Reason,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        for key in members {
+            if !self.members[key.0].is_in(room) {
+                continue;
+            }
+            self.reject_in(key, room, Rejected::new(Rejection::from(reason), None), now, effects);
+            let member = &mut self.members[key.0];
+            let user = member.person.id;
+            for subscription in &mut member.subscriptions {
+                if subscription.room == *room && !subscription.phase.is_leaving() {
+                    subscription.phase = Phase::Leaving;
+                    let (entry, reply_to) = (Entry::Leave { room: room.clone(), user }, ReplyTo::Member(key.0));
+                    effects.push(Effect::Propose(Proposal { entry, reply_to }));
+                }
+            }
+        }
+    }
+}
+
+/// What a command has done, in a sentence.
+fn sentence_of(reply: &CommandReply, done: &Done) -> String {
+    let shown = |username: &Option<crate::model::Username>| {
+        username.as_ref().map_or_else(String::new, |name| name.as_str().to_owned())
+    };
+    match done {
+        Done::Kicked { username } => format!("{} is out of this room", shown(username)),
+        Done::Restricted { username, muted_until_ms, is_banned } => {
+            let name = shown(username);
+            match (reply.kind, is_banned, muted_until_ms) {
+                (FrameType::Ban, true, _) => format!("{name} is banned"),
+                (FrameType::Ban, false, _) => format!("{name} may come in again"),
+                (_, _, Some(until_ms)) => format!("{name} is muted until {}", Timestamp::at(*until_ms)),
+                (_, _, None) => format!("{name} may speak again"),
+            }
+        }
+        _ => "it is set".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

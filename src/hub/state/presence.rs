@@ -1,0 +1,431 @@
+//! How a room is told who comes and goes: by a `join` or `leave` frame each, and above
+//! [`PRESENCE_PEOPLE_MAX`](crate::limits::PRESENCE_PEOPLE_MAX) people by one `presence` frame a second.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::limits::{MEMBERS_LISTED_MAX, PRESENCE_INTERVAL, PRESENCE_NAMES_MAX, PRESENCE_NAMES_PER_INTERVAL_MAX};
+use crate::model::{Person, Timestamp};
+use crate::protocol::{Frame, FrameType, Own, Presence};
+
+use super::super::room::MissedChange;
+use super::{Effect, RoomKey, State, encoded};
+
+/// Whether a room waits to be told of changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PresenceTimer {
+    #[default]
+    Idle,
+    /// Changes have begun, and the clock has not been read since.
+    Begun,
+    /// They are told at this moment.
+    Due(Instant),
+}
+
+impl State {
+    /// When the next `presence` frame is due.
+    #[must_use]
+    pub fn presence_due(&self) -> Option<Instant> {
+        self.presence_due.front().map(|(due, _)| *due)
+    }
+
+    /// Tells the rooms whose `presence` frame is due, and sets the time for those where changes have begun.
+    pub fn tell_presence(&mut self, moment: Instant, now: &Timestamp, effects: &mut Vec<Effect>) {
+        while let Some(&(due, room_key)) = self.presence_due.front()
+            && due <= moment
+        {
+            self.presence_due.pop_front();
+            // The key may be another room's by now.
+            let room = self.rooms.get_mut(room_key.0).filter(|room| room.presence == PresenceTimer::Due(due));
+            if let Some(room) = room {
+                room.presence = PresenceTimer::Idle;
+                let (changes, member_count) = (std::mem::take(&mut room.changes), room.people.len());
+                if !changes.is_empty() {
+                    let (joined, left) = changes.into_lists();
+                    let json = self.presence_frame(room_key, member_count, &joined, &left, now);
+                    self.tell_room(room_key, json, MissedChange::Crowd, effects);
+                }
+            }
+        }
+        for room_key in std::mem::take(&mut self.presence_begun) {
+            let room = self.rooms.get_mut(room_key.0).filter(|room| room.presence == PresenceTimer::Begun);
+            if let Some(room) = room {
+                // All intervals are the same, so what is pushed behind is due last.
+                let due = moment + PRESENCE_INTERVAL;
+                room.presence = PresenceTimer::Due(due);
+                self.presence_due.push_back((due, room_key));
+            }
+        }
+    }
+
+    /// A person has come to a room, whose roster has them already.
+    pub(super) fn person_joined(
+        &mut self,
+        room_key: RoomKey,
+        person: &Arc<Person>,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.is_crowded(room_key) {
+            self.rooms[room_key.0].changes.join(person);
+            self.begin_changes(room_key);
+        } else {
+            let json = self.person_frame(room_key, person, FrameType::Join, now);
+            self.tell_room(room_key, json, MissedChange::Joined(Arc::clone(person)), effects);
+        }
+    }
+
+    /// A person has left a room, whose roster has them no more. Gives the frame that says so where one was made.
+    pub(super) fn person_left(
+        &mut self,
+        room_key: RoomKey,
+        person: &Arc<Person>,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Arc<[u8]>> {
+        if self.is_crowded(room_key) {
+            self.rooms[room_key.0].changes.leave(person);
+            self.begin_changes(room_key);
+            return None;
+        }
+        // They are from before this person left.
+        let count = self.rooms[room_key.0].people.len() + 1;
+        self.tell_changes(room_key, count, now, effects);
+        let json = self.person_frame(room_key, person, FrameType::Leave, now);
+        self.tell_room(room_key, Arc::clone(&json), MissedChange::Left(Arc::clone(person)), effects);
+        Some(json)
+    }
+
+    pub(super) fn is_crowded(&self, room: RoomKey) -> bool {
+        self.rooms[room.0].people.len() > self.presence_people_max
+    }
+
+    fn begin_changes(&mut self, room_key: RoomKey) {
+        let room = &mut self.rooms[room_key.0];
+        if room.presence == PresenceTimer::Idle {
+            room.presence = PresenceTimer::Begun;
+            self.presence_begun.push(room_key);
+        }
+    }
+
+    /// Tells a room that is crowded no longer what it has not been told yet: in as many frames as it takes to name
+    /// everybody, within the bound of a `welcome`.
+    fn tell_changes(&mut self, room_key: RoomKey, member_count: usize, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let changes = std::mem::take(&mut self.rooms[room_key.0].changes);
+        if changes.is_empty() {
+            return;
+        }
+        let (joined, left) = changes.into_lists();
+        let frames = if joined.is_empty() && left.is_empty() {
+            // The changes have cancelled out; the count is still to be told.
+            vec![self.presence_frame(room_key, member_count, &[], &[], now)]
+        } else {
+            self.presence_frames(room_key, member_count, &joined, &left, now)
+        };
+        for json in frames {
+            self.tell_room(room_key, json, MissedChange::Crowd, effects);
+        }
+    }
+
+    /// As many `presence` frames as it takes to name these people, within the bound of a `welcome`.
+    pub(super) fn presence_frames(
+        &mut self,
+        room_key: RoomKey,
+        member_count: usize,
+        joined: &[Arc<Person>],
+        left: &[Arc<Person>],
+        now: &Timestamp,
+    ) -> Vec<Arc<[u8]>> {
+        let listed = joined.len().max(left.len()).min(MEMBERS_LISTED_MAX);
+        let part = |people: &[Arc<Person>], from: usize| -> Vec<Arc<Person>> {
+            people.iter().skip(from).take(PRESENCE_NAMES_MAX).cloned().collect()
+        };
+        let parts = (0..listed).step_by(PRESENCE_NAMES_MAX);
+        parts
+            .map(|from| self.presence_frame(room_key, member_count, &part(joined, from), &part(left, from), now))
+            .collect()
+    }
+
+    /// A frame that names the first of these people.
+    pub(super) fn presence_frame(
+        &mut self,
+        room_key: RoomKey,
+        member_count: usize,
+        joined: &[Arc<Person>],
+        left: &[Arc<Person>],
+        now: &Timestamp,
+    ) -> Arc<[u8]> {
+        let names = (PRESENCE_NAMES_PER_INTERVAL_MAX / member_count.max(1)).clamp(1, PRESENCE_NAMES_MAX);
+        let (joined_count, left_count) = (joined.len(), left.len());
+        let joined = joined.iter().take(names).map(|person| &**person).collect();
+        let left = left.iter().take(names).map(|person| &**person).collect();
+        let content = format!("{joined_count} joined, {left_count} left");
+        let own = Some(Own::Presence(Presence { member_count, joined, left }));
+        let (id, room) = (self.ids.next(now), &self.rooms[room_key.0].id);
+        encoded(&Frame { own, ..Frame::new(id, room, &self.server, &content, FrameType::Presence, now) })
+    }
+
+    /// Shows a room that a person is writing.
+    pub(super) fn show_typing(
+        &mut self,
+        room_key: RoomKey,
+        person: &Person,
+        now: &Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        let json = self.person_frame(room_key, person, FrameType::Typing, now);
+        self.broadcast(room_key, json, effects);
+    }
+
+    /// The frame that says what a person does in a room.
+    pub(super) fn person_frame(
+        &mut self,
+        room_key: RoomKey,
+        person: &Person,
+        kind: FrameType,
+        now: &Timestamp,
+    ) -> Arc<[u8]> {
+        let content = match kind {
+            FrameType::Join => format!("{} joined", person.username),
+            FrameType::Leave => format!("{} left", person.username),
+            _ => String::new(),
+        };
+        encoded(&Frame::new(self.ids.next(now), &self.rooms[room_key.0].id, person, &content, kind, now))
+    }
+
+    fn broadcast(&self, room_key: RoomKey, json: Arc<[u8]>, effects: &mut Vec<Effect>) {
+        if !self.rooms[room_key.0].members.is_empty() {
+            effects.push(Effect::Broadcast { room: room_key, json });
+        }
+    }
+
+    /// Tells the members who has come or gone, and remembers it for those that are catching up.
+    fn tell_room(&mut self, room_key: RoomKey, json: Arc<[u8]>, change: MissedChange, effects: &mut Vec<Effect>) {
+        self.rooms[room_key.0].note_missed(&json, change);
+        self.broadcast(room_key, json, effects);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::hub::fixtures::{NOW_MS, arrival, guest, history, policy, room, state, without_lease};
+    use crate::limits::PRESENCE_PEOPLE_MAX;
+    use crate::model::{ConnectionId, Seq};
+    use crate::protocol::ClientFrame;
+    use crate::store::entry::{Applied, Entry, Outcome, Past, Proposal};
+
+    /// One room, a store that answers at once, and a count of the bytes that go out.
+    struct Rig {
+        state: State,
+        moment: Instant,
+        now: Timestamp,
+        members: usize,
+        bytes: usize,
+        welcomes: usize,
+        /// What the room was told, without typing.
+        told: Vec<Value>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let state = state(&without_lease(), policy());
+            let (moment, now) = (Instant::now(), Timestamp::at(NOW_MS));
+            Self { state, moment, now, members: 0, bytes: 0, welcomes: 0, told: Vec::new() }
+        }
+
+        fn carry_out(&mut self, mut effects: Vec<Effect>) {
+            while !effects.is_empty() {
+                let mut more = Vec::new();
+                for effect in effects {
+                    match effect {
+                        Effect::Propose(Proposal { entry, reply_to }) => {
+                            let result = match entry {
+                                Entry::Join(join) => {
+                                    let past = join.known.is_none().then(Past::default);
+                                    Outcome::Joined { room: join.room, past, seen: None }
+                                }
+                                Entry::Leave { room, .. } => Outcome::Left { room },
+                                other => panic!("{other:?}"),
+                            };
+                            self.state.applied(Applied { result, reply_to }, &self.now, &mut more);
+                        }
+                        Effect::Send { json, .. } => {
+                            self.welcomes += 1;
+                            self.bytes += json.len();
+                        }
+                        Effect::Broadcast { json, .. } => {
+                            self.bytes += json.len() * self.members;
+                            self.told.push(serde_json::from_slice(&json).unwrap());
+                        }
+                        Effect::Enter { .. } => self.members += 1,
+                        Effect::Exit { .. } => self.members -= 1,
+                        Effect::RoomGone { .. } => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+                effects = more;
+            }
+        }
+
+        fn come(&mut self, number: u64) {
+            self.come_by(number, number);
+        }
+
+        fn come_by(&mut self, connection: u64, number: u64) {
+            let guest = guest(number, &format!("guest {number}"));
+            let arrival = arrival(connection, guest, "tea", history(5));
+            let mut effects = Vec::new();
+            self.state.connect(arrival, &mut effects);
+            self.carry_out(effects);
+        }
+
+        fn go(&mut self, number: u64) {
+            let mut effects = Vec::new();
+            self.state.disconnect(ConnectionId(number), false, self.moment, &mut effects);
+            self.carry_out(effects);
+        }
+
+        /// What the room is told when so much time has passed.
+        fn pass(&mut self, time: Duration) -> Vec<Value> {
+            self.moment += time;
+            let mut effects = Vec::new();
+            self.state.tell_presence(self.moment, &self.now, &mut effects);
+            self.carry_out(effects);
+            std::mem::take(&mut self.told)
+        }
+    }
+
+    fn names(list: &Value) -> Vec<u64> {
+        let number = |one: &Value| one["username"].as_str().unwrap()["guest ".len()..].parse().unwrap();
+        list.as_array().unwrap().iter().map(number).collect()
+    }
+
+    fn kinds(told: &[Value]) -> Vec<&str> {
+        told.iter().map(|frame| frame["type"].as_str().unwrap()).collect()
+    }
+
+    const FULL: u64 = PRESENCE_PEOPLE_MAX as u64;
+
+    #[test]
+    fn a_crowded_room_is_told_once_a_second() {
+        let mut rig = Rig::new();
+        (1..=FULL).for_each(|number| rig.come(number));
+        assert_eq!(kinds(&rig.pass(Duration::ZERO)), ["join"; PRESENCE_PEOPLE_MAX - 1], "the first was alone");
+        assert_eq!(rig.state.presence_due(), None);
+        (FULL + 1..=FULL + 30).for_each(|number| rig.come(number));
+        rig.go(1);
+        rig.go(FULL + 2);
+        rig.come(FULL + 31);
+        rig.go(FULL + 31);
+        assert_eq!(rig.pass(Duration::ZERO), [Value::Null; 0]);
+        assert_eq!(rig.state.presence_due(), Some(rig.moment + PRESENCE_INTERVAL));
+        assert_eq!(rig.pass(PRESENCE_INTERVAL - Duration::from_millis(1)), [Value::Null; 0]);
+        let told = rig.pass(Duration::from_millis(1));
+        assert_eq!(kinds(&told), ["presence"]);
+        assert_eq!((&told[0]["member_count"], &told[0]["seq"]), (&(FULL + 28).into(), &Value::Null));
+        assert_eq!(told[0]["content"], "29 joined, 1 left");
+        let named: Vec<u64> = [FULL + 1].into_iter().chain(FULL + 3..=FULL + 21).collect();
+        assert_eq!((names(&told[0]["joined"]), names(&told[0]["left"])), (named, vec![1]));
+        // A person who came and left again has changed nothing.
+        rig.come(999);
+        rig.go(999);
+        rig.pass(Duration::ZERO);
+        assert_eq!(rig.pass(PRESENCE_INTERVAL), [Value::Null; 0]);
+        assert_eq!(rig.state.presence_due(), None);
+    }
+
+    #[test]
+    fn a_room_that_is_crowded_no_longer_is_told_everything_first() {
+        let mut rig = Rig::new();
+        (1..=FULL + 50).for_each(|number| rig.come(number));
+        rig.pass(Duration::ZERO);
+        (1..=50).for_each(|number| rig.go(number));
+        let told = rig.pass(Duration::ZERO);
+        // The leave that makes it 200 again has a frame of its own.
+        assert_eq!(kinds(&told), ["presence", "presence", "presence", "leave"]);
+        let counts: Vec<_> = told[..3].iter().map(|frame| frame["member_count"].as_u64().unwrap()).collect();
+        assert_eq!(counts, [FULL + 1; 3]);
+        let all = |list: &str| told[..3].iter().flat_map(|frame| names(&frame[list])).collect::<Vec<_>>();
+        assert_eq!(all("joined"), (FULL + 1..=FULL + 50).collect::<Vec<_>>());
+        assert_eq!(all("left"), (1..50).collect::<Vec<_>>());
+        rig.come(7);
+        rig.go(FULL);
+        assert_eq!(kinds(&rig.pass(PRESENCE_INTERVAL)), ["presence", "leave"], "over the bound for a moment");
+        rig.go(FULL + 1);
+        rig.come(8);
+        assert_eq!(kinds(&rig.pass(PRESENCE_INTERVAL)), ["leave", "join"]);
+        assert_eq!(rig.pass(PRESENCE_INTERVAL), [Value::Null; 0]);
+    }
+
+    #[test]
+    fn a_count_that_a_welcome_had_is_told_again_when_changes_cancel_out() {
+        for is_crowded_still in [true, false] {
+            let mut rig = Rig::new();
+            (1..=FULL + 2).for_each(|number| rig.come(number));
+            rig.pass(Duration::ZERO);
+            rig.pass(PRESENCE_INTERVAL);
+            rig.go(1);
+            // One more connection of a user: its `welcome` has a count of one less.
+            rig.come_by(1_000, 2);
+            rig.come(1);
+            rig.pass(Duration::ZERO);
+            let told = if is_crowded_still {
+                rig.pass(PRESENCE_INTERVAL)
+            } else {
+                rig.go(3);
+                rig.pass(Duration::ZERO);
+                rig.go(4);
+                rig.pass(Duration::ZERO)
+            };
+            let (count, left) = if is_crowded_still { (FULL + 2, vec![]) } else { (FULL + 1, vec![3]) };
+            assert_eq!((&told[0]["type"], &told[0]["member_count"]), (&"presence".into(), &count.into()));
+            assert_eq!((names(&told[0]["joined"]), names(&told[0]["left"])), (vec![], left));
+        }
+    }
+
+    #[test]
+    fn a_member_that_leaves_a_crowded_room_by_a_command_is_told_so() {
+        let mut rig = Rig::new();
+        (1..=FULL + 5).for_each(|number| rig.come(number));
+        let member = rig.state.member(ConnectionId(3)).unwrap();
+        let mut effects = Vec::new();
+        let leave = ClientFrame::Leave { room: None, nonce: None };
+        rig.state.frame(member, leave, None, &rig.now, &mut effects);
+        let Some(Effect::Propose(Proposal { entry: Entry::Leave { room, .. }, reply_to })) = effects.pop() else {
+            panic!("{effects:?}")
+        };
+        rig.state.applied(Applied { result: Outcome::Left { room }, reply_to }, &rig.now, &mut effects);
+        let sent = effects.iter().find_map(|effect| match effect {
+            Effect::Send { to, json } if *to == member => serde_json::from_slice::<Value>(json).ok(),
+            _ => None,
+        });
+        let sent = sent.expect("a frame of their own");
+        assert_eq!((&sent["type"], &sent["username"]), (&"leave".into(), &"guest 3".into()));
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Broadcast { .. })));
+    }
+
+    #[test]
+    fn a_crowd_of_thousands_comes_in_without_a_flood() {
+        const CROWD: u64 = 12_000;
+        const SECONDS: u64 = 20;
+        let mut rig = Rig::new();
+        let mut frames = 0;
+        for second in 0..SECONDS {
+            let (first, last) = (second * CROWD / SECONDS, (second + 1) * CROWD / SECONDS);
+            (first..last).for_each(|number| rig.come(number));
+            frames += rig.pass(PRESENCE_INTERVAL).len();
+        }
+        frames += rig.pass(PRESENCE_INTERVAL).len();
+        assert_eq!(rig.welcomes, CROWD as usize);
+        assert!(frames <= PRESENCE_PEOPLE_MAX + SECONDS as usize + 1, "{frames}");
+        assert!(rig.bytes < 300_000_000, "{} bytes", rig.bytes);
+        let presence = rig.state.take_presence().unwrap();
+        assert_eq!(presence.get(&room("tea")).unwrap().count, CROWD as usize);
+        assert_eq!(rig.state.rooms[rig.state.by_id[&room("tea")].0].head(), Seq(0));
+    }
+}

@@ -1,0 +1,46 @@
+//! A value that one thread sets now and then and all threads read.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Cloning gives another handle to the same value. The lock is held only while a pointer is copied. A thread that reads
+/// keeps nothing of its own here: there are as many as connections.
+#[derive(Debug, Default)]
+pub struct Published<T>(Arc<RwLock<Arc<T>>>);
+
+impl<T> Published<T> {
+    #[must_use]
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(value))))
+    }
+
+    #[must_use]
+    pub fn get(&self) -> Arc<T> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn set(&self, value: T) {
+        let value = Arc::new(value);
+        let before = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), value);
+        // It may be large, and is freed here when nobody has the lock.
+        drop(before);
+    }
+}
+
+impl<T> Clone for Published<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_stays_as_it_was() {
+        let published = Published::new(1);
+        let (other, before) = (published.clone(), published.get());
+        other.set(2);
+        assert_eq!((*before, *published.get()), (1, 2));
+    }
+}

@@ -1,0 +1,450 @@
+//! The store's own thread: it applies batches, publishes the policy and keeps the bounds.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::config::{Durability, Keep};
+use crate::limits::GUESTS_KEPT_MAX;
+use crate::model::RoomId;
+use crate::model::reason::{Reason, Rejection};
+use crate::published::Published;
+
+use super::change::{Change, Done, Policy};
+use super::entry::{Applied, By, Entry, Outcome, Proposal};
+use super::ledger::Ledger;
+use super::log::Log;
+use super::log::clock::{LogClock, Moment, Reading};
+use super::memory::{Memory, MemoryStorage};
+use super::policy::PublishedPolicy;
+use super::reader::Uses;
+use super::sqlite::schema::Database;
+use super::sqlite::upkeep::{OVER_KEPT, People, Upkeep, Upkept};
+use super::sqlite::{self, Connection, Fault, SqliteStorage, exit_on_sync_failure, people};
+use super::{Reader, StartError};
+
+/// From one entry of uses of sessions to the next.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
+/// How long the thread waits before it looks for what is too old in memory.
+const MEMORY_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// See the head of this file.
+pub struct Store {
+    core: Core,
+    backend: Backend,
+    uses: Arc<Uses>,
+    seen_at: Instant,
+}
+
+/// What every storage has.
+struct Core {
+    log: Log,
+    ledger: Ledger,
+    policy: PublishedPolicy,
+    /// What became of the store's own entries, for the hub's next batch.
+    own: Vec<Applied>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is never moved again")]
+enum Backend {
+    File { storage: SqliteStorage, upkeep: Upkeep },
+    Memory { messages: Arc<Mutex<Memory>>, people: Arc<Mutex<Connection>>, keep: Keep, upkeep: MemoryUpkeep },
+}
+
+struct MemoryUpkeep {
+    people: People,
+    looked: Instant,
+}
+
+impl Store {
+    /// A store of a database in a file.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn of_database(
+        database: &Arc<Database>,
+        connection: Connection,
+        durability: Durability,
+        keep: Keep,
+    ) -> Result<(Self, Reader), StartError> {
+        Self::of_database_at(database, connection, durability, keep, Reading::now())
+    }
+
+    fn of_database_at(
+        database: &Arc<Database>,
+        connection: Connection,
+        durability: Durability,
+        keep: Keep,
+        reading: Reading,
+    ) -> Result<(Self, Reader), StartError> {
+        let newest = sqlite::messages::newest_id(&connection)?.map(|id| id.unix_ms());
+        let clock = LogClock::resume(sqlite::position(&connection)?, newest, reading);
+        let (core, uses) = Core::new(clock, &connection)?;
+        let shared = core.shared();
+        let reader = Reader::of_database(Arc::clone(database), core.policy.clone(), shared, Arc::clone(&uses));
+        let upkeep = Upkeep::new(keep, database, durability);
+        let backend = Backend::File { storage: SqliteStorage::new(connection), upkeep };
+        Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))
+    }
+
+    /// A store that ends with the process.
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn in_memory(keep: Keep) -> Result<(Self, Reader), StartError> {
+        Self::in_memory_at(keep, Reading::now())
+    }
+
+    fn in_memory_at(keep: Keep, reading: Reading) -> Result<(Self, Reader), StartError> {
+        let people = people::in_memory()?;
+        let (core, uses) = Core::new(LogClock::resume(None, None, reading), &people)?;
+        let (messages, people) = (Arc::new(Mutex::new(Memory::new(keep))), Arc::new(Mutex::new(people)));
+        let (policy, shared) = (core.policy.clone(), core.shared());
+        let reader = Reader::of_memory(Arc::clone(&messages), Arc::clone(&people), policy, shared, Arc::clone(&uses));
+        let upkeep = MemoryUpkeep { people: People::new(), looked: Instant::now() };
+        let backend = Backend::Memory { messages, people, keep, upkeep };
+        Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))
+    }
+
+    /// Sets the flags that decide, where they are others than those that are stored.
+    ///
+    /// # Errors
+    /// Where they can't be stored.
+    pub fn set_policy(&mut self, policy: Policy) -> Result<(), StartError> {
+        if self.core.ledger.policy().flags != policy {
+            self.apply_own(vec![Change::SetPolicy(policy)])?;
+        }
+        Ok(())
+    }
+
+    /// Gives a batch its moment and applies it. What the store did by itself before comes first.
+    pub fn commit(&mut self, batch: Vec<Proposal>) -> Vec<Applied> {
+        let moment = self.core.log.next_moment();
+        let mut applied = std::mem::take(&mut self.core.own);
+        applied.extend(self.apply(vec![(moment, batch)]));
+        applied
+    }
+
+    /// Applies batches of the log, all in one transaction.
+    pub fn apply(&mut self, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
+        match &mut self.backend {
+            Backend::File { storage, .. } => match self.core.apply_to_file(storage, &batches) {
+                Ok(applied) => applied,
+                Err(fault) => {
+                    exit_on_sync_failure(&fault);
+                    let count: usize = batches.iter().map(|(_, batch)| batch.len()).sum();
+                    log::error!("failed to store {count} entries: {fault}");
+                    self.core.refuse(storage, batches, &fault)
+                }
+            },
+            Backend::Memory { messages, people, .. } => {
+                let mut storage = MemoryStorage::lock(messages, people);
+                match self.core.apply_to_memory(&mut storage, &batches) {
+                    Ok(applied) => applied,
+                    Err(fault) => {
+                        log::error!("failed to apply entries: {fault}");
+                        self.core.refuse(&mut storage, batches, &fault)
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long to wait for a batch before something is to be kept within its bounds.
+    pub fn wait(&self) -> Duration {
+        match &self.backend {
+            Backend::File { upkeep, .. } => upkeep.wait(),
+            Backend::Memory { .. } => MEMORY_LOOK_EVERY,
+        }
+    }
+
+    /// Keeps the bounds, now and then, behind a batch.
+    pub fn keep_behind_batch(&mut self) {
+        let kept = self.note_uses().and_then(|()| match &mut self.backend {
+            Backend::File { storage, upkeep } => upkeep.behind_batch(&mut FileUpkept { core: &mut self.core, storage }),
+            Backend::Memory { .. } => self.keep_memory(),
+        });
+        report(kept);
+    }
+
+    /// The same while no batch waits.
+    pub fn keep_between_batches(&mut self) {
+        self.core.log.observe();
+        let kept = self.note_uses().and_then(|()| match &mut self.backend {
+            Backend::File { storage, upkeep } => {
+                upkeep.between_batches(&mut FileUpkept { core: &mut self.core, storage })
+            }
+            Backend::Memory { .. } => self.keep_memory(),
+        });
+        report(kept);
+    }
+
+    /// Lets sessions that were used last longer.
+    fn note_uses(&mut self) -> Result<(), Fault> {
+        if self.seen_at.elapsed() < SEEN_EVERY {
+            return Ok(());
+        }
+        self.seen_at = Instant::now();
+        let sessions = self.uses.take();
+        if sessions.is_empty() { Ok(()) } else { self.apply_own(vec![Change::Seen { sessions }]) }
+    }
+
+    fn apply_own(&mut self, changes: Vec<Change>) -> Result<(), Fault> {
+        match &mut self.backend {
+            Backend::File { storage, .. } => FileUpkept { core: &mut self.core, storage }.apply(changes),
+            Backend::Memory { messages, people, .. } => {
+                let storage = MemoryStorage::lock(messages, people);
+                MemoryUpkept { core: &mut self.core, storage }.apply(changes)
+            }
+        }
+    }
+
+    fn keep_memory(&mut self) -> Result<(), Fault> {
+        let Backend::Memory { messages, people, keep, upkeep } = &mut self.backend else { return Ok(()) };
+        let storage = MemoryStorage::lock(messages, people);
+        let mut upkept = MemoryUpkept { core: &mut self.core, storage };
+        let mut forgotten = upkept.storage.memory.excess();
+        if upkeep.looked.elapsed() >= MEMORY_LOOK_EVERY {
+            upkeep.looked = Instant::now();
+            if keep.retention.is_some() {
+                let before_ms = keep.since_ms(upkept.clock_ms());
+                forgotten.extend(upkept.storage.memory.expired(before_ms));
+            }
+            upkeep.people.step(&mut upkept, OVER_KEPT, None)?;
+            let sessions = people::oldest_guests_beyond(&upkept.storage.people, GUESTS_KEPT_MAX)?;
+            if !sessions.is_empty() {
+                upkept.apply(vec![Change::ForgetSessions { sessions }])?;
+            }
+            let mut rooms = upkept.storage.memory.empty_rooms();
+            rooms.retain(|room| !upkept.has_connections(room));
+            if !rooms.is_empty() {
+                upkept.apply(vec![Change::ForgetRooms { rooms }])?;
+            }
+        }
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        upkept.apply(forgotten.into_iter().map(|(room, up_to)| Change::Forget { room, up_to }).collect())
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// For tests: reads or spoils what is stored.
+    pub fn on_connection<T>(&self, act: impl FnOnce(&Connection) -> T) -> T {
+        match &self.backend {
+            Backend::File { storage, .. } => act(&storage.connection),
+            Backend::Memory { people, .. } => act(&super::locked(people)),
+        }
+    }
+
+    /// For tests: how many connections are in a room.
+    pub fn present(&self, room: &RoomId) -> usize {
+        self.core.ledger.connections(room)
+    }
+
+    /// For tests: the policy that the next entry is checked by.
+    pub fn policy(&self) -> &super::PolicySnapshot {
+        self.core.ledger.policy()
+    }
+
+    /// For tests: notes the uses of sessions now.
+    pub fn note_uses_now(&mut self) {
+        if let Some(before) = Instant::now().checked_sub(SEEN_EVERY) {
+            self.seen_at = before;
+        }
+        report(self.note_uses());
+    }
+}
+
+fn report(kept: Result<(), Fault>) {
+    if let Err(fault) = kept {
+        exit_on_sync_failure(&fault);
+        log::warn!("failed to keep the database within its bounds: {fault}");
+    }
+}
+
+impl Core {
+    fn new(clock: LogClock, connection: &Connection) -> Result<(Self, Arc<Uses>), Fault> {
+        let policy = people::policy(connection, clock.shared().now().clock_ms)?;
+        let published = Published::new(policy.clone());
+        let core = Self { log: Log::Local(clock), ledger: Ledger::new(policy), policy: published, own: Vec::new() };
+        Ok((core, Arc::default()))
+    }
+
+    fn shared(&self) -> super::log::clock::SharedClock {
+        let Log::Local(clock) = &self.log;
+        clock.shared()
+    }
+
+    fn apply_to_file(
+        &mut self,
+        storage: &mut SqliteStorage,
+        batches: &[(Moment, Vec<Proposal>)],
+    ) -> Result<Vec<Applied>, Fault> {
+        let is_written = batches.iter().any(|(_, batch)| batch.iter().any(writes));
+        if is_written {
+            storage.begin()?;
+        }
+        let before = self.ledger.policy().clone();
+        let applied = self.apply_all(storage, batches).and_then(|applied| {
+            if is_written {
+                storage.commit(self.log.stored())?;
+            }
+            Ok(applied)
+        });
+        if applied.is_err() {
+            storage.roll_back();
+            self.ledger.restored(before);
+        } else {
+            self.publish(batches);
+        }
+        applied
+    }
+
+    fn apply_to_memory(
+        &mut self,
+        storage: &mut MemoryStorage<'_>,
+        batches: &[(Moment, Vec<Proposal>)],
+    ) -> Result<Vec<Applied>, Fault> {
+        let before = self.ledger.policy().clone();
+        let applied = self.apply_all(storage, batches);
+        if applied.is_err() {
+            // There is no transaction: what was made before the fault stands, and the tables say what.
+            let clock_ms = batches.last().map_or(0, |(moment, _)| moment.clock_ms);
+            let policy = people::policy(&storage.people, clock_ms).unwrap_or(before);
+            self.ledger.restored(policy);
+        }
+        self.publish(batches);
+        applied
+    }
+
+    fn apply_all<S: super::ledger::Storage>(
+        &mut self,
+        storage: &mut S,
+        batches: &[(Moment, Vec<Proposal>)],
+    ) -> Result<Vec<Applied>, Fault> {
+        self.ledger.begin();
+        let mut all = Vec::new();
+        for (moment, batch) in batches {
+            let applied = self.ledger.apply(storage, batch, moment)?;
+            if all.is_empty() {
+                all = applied;
+            } else {
+                all.extend(applied);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The results of batches that could not be applied.
+    fn refuse<S: super::ledger::Storage>(
+        &mut self,
+        storage: &mut S,
+        batches: Vec<(Moment, Vec<Proposal>)>,
+        fault: &Fault,
+    ) -> Vec<Applied> {
+        let reason = sqlite::reason_of(fault);
+        let refuse = |(moment, batch)| self.ledger.refuse(storage, batch, &moment, reason);
+        batches.into_iter().flat_map(refuse).collect()
+    }
+
+    /// Publishes the policy where it may have changed, and logs what was done.
+    fn publish(&mut self, batches: &[(Moment, Vec<Proposal>)]) {
+        let is_change = |proposal: &Proposal| matches!(proposal.entry, Entry::Change { .. });
+        if batches.iter().any(|(_, batch)| batch.iter().any(is_change)) {
+            self.policy.set(self.ledger.policy().clone());
+        }
+        for line in self.ledger.take_lines() {
+            log::info!("{line}");
+        }
+    }
+
+    /// Keeps what the store's own entries mean for open connections.
+    fn keep_own(&mut self, applied: Vec<Applied>) {
+        let says_something =
+            |applied: &Applied| matches!(&applied.result, Outcome::Changed { events, .. } if !events.is_empty());
+        self.own.extend(applied.into_iter().filter(says_something));
+    }
+}
+
+fn writes(proposal: &Proposal) -> bool {
+    !matches!(proposal.entry, Entry::Join(_) | Entry::Leave { .. })
+}
+
+fn own_batch(changes: Vec<Change>) -> Vec<Proposal> {
+    let entry = |change| Entry::Change { by: By::Server, change: Box::new(change) };
+    changes.into_iter().map(|change| Proposal::unanswered(entry(change))).collect()
+}
+
+struct FileUpkept<'a> {
+    core: &'a mut Core,
+    storage: &'a mut SqliteStorage,
+}
+
+impl Upkept for FileUpkept<'_> {
+    fn connection(&self) -> &Connection {
+        &self.storage.connection
+    }
+
+    fn has_connections(&self, room: &RoomId) -> bool {
+        self.core.ledger.connections(room) > 0
+    }
+
+    fn clock_ms(&mut self) -> u64 {
+        self.core.log.observe()
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> Result<(), Fault> {
+        let moment = self.core.log.next_moment();
+        let applied = self.core.apply_to_file(self.storage, &[(moment, own_batch(changes))])?;
+        self.core.keep_own(applied);
+        Ok(())
+    }
+}
+
+struct MemoryUpkept<'a> {
+    core: &'a mut Core,
+    storage: MemoryStorage<'a>,
+}
+
+impl Upkept for MemoryUpkept<'_> {
+    fn connection(&self) -> &Connection {
+        &self.storage.people
+    }
+
+    fn has_connections(&self, room: &RoomId) -> bool {
+        self.core.ledger.connections(room) > 0
+    }
+
+    fn clock_ms(&mut self) -> u64 {
+        self.core.log.observe()
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> Result<(), Fault> {
+        let moment = self.core.log.next_moment();
+        let applied = self.core.apply_to_memory(&mut self.storage, &[(moment, own_batch(changes))])?;
+        self.core.keep_own(applied);
+        Ok(())
+    }
+}
+
+/// Applies one change of the operator's to a database that no server has.
+///
+/// # Errors
+/// Where the database can't be used; within, why the change is refused.
+pub fn propose_alone(path: &Path, change: Change) -> Result<Result<Done, Rejection>, StartError> {
+    let (database, connection) = Database::open(path, Durability::Full)?;
+    let (mut store, reader) = Store::of_database(&Arc::new(database), connection, Durability::Full, Keep::default())?;
+    let entry = Entry::Change { by: By::Operator, change: Box::new(change) };
+    let applied = store.commit(vec![Proposal::unanswered(entry)]).pop().map(|applied| applied.result);
+    reader.close();
+    Ok(match applied {
+        Some(Outcome::Changed { done, .. }) => Ok(done),
+        Some(Outcome::Refused { rejection, .. }) => Err(rejection),
+        _ => Err(Reason::Internal.into()),
+    })
+}
+
+#[cfg(test)]
+pub(super) mod scripted;

@@ -1,0 +1,162 @@
+//! A store for tests: its moments are given, its clock stands still between them, and all that it keeps can be
+//! compared.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::limits::BATCH_NUMBERS_SKIPPED;
+use crate::model::{Seq, UserId};
+use crate::store::ledger::Storage;
+use crate::store::log::clock::Stored as Position;
+use crate::store::policy::PolicySnapshot;
+use crate::store::sqlite::people::Banned;
+
+/// See the head of this file.
+pub struct ScriptedStore {
+    store: Store,
+    reader: Reader,
+    file: Option<PathBuf>,
+    moment: Moment,
+}
+
+/// Longer than any test: the monotonic clock of a store that was started then stands still until then.
+const FAR: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+fn still(wall_ms: u64) -> Reading {
+    Reading { at: Instant::now() + FAR, wall_ms }
+}
+
+impl ScriptedStore {
+    /// A store of a file, which is made where there is none. Where there is one, its log goes on where it stood.
+    pub fn of_file(path: &Path, moment: Moment) -> Self {
+        let (store, reader) = Self::open(path, moment);
+        Self { store, reader, file: Some(path.to_owned()), moment }
+    }
+
+    pub fn in_memory(moment: Moment) -> Self {
+        let (store, reader) = Store::in_memory_at(Keep::default(), still(moment.clock_ms)).unwrap();
+        Self { store, reader, file: None, moment }
+    }
+
+    fn open(path: &Path, moment: Moment) -> (Store, Reader) {
+        let (database, connection) = Database::open(path, Durability::Normal).unwrap();
+        let (database, reading) = (Arc::new(database), still(moment.clock_ms));
+        Store::of_database_at(&database, connection, Durability::Normal, Keep::default(), reading).unwrap()
+    }
+
+    /// Closes the file and opens it again, as a new process does.
+    pub fn reopen(&mut self) {
+        let path = self.file.clone().expect("only a file can be opened again");
+        // What is in memory takes the place of the open file until that is closed.
+        *self = Self::in_memory(self.moment);
+        *self = Self::of_file(&path, self.moment);
+        // The file has the time of its last transaction. What did not write anything may have come after it.
+        self.set_clock();
+    }
+
+    /// Applies batches of the log in one transaction.
+    pub fn apply(&mut self, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
+        if let Some((moment, _)) = batches.last() {
+            self.moment = *moment;
+            self.set_clock();
+        }
+        self.store.apply(batches)
+    }
+
+    /// Sets the log to the moment, so that it is what the transaction stores.
+    fn set_clock(&mut self) {
+        let Moment { clock_ms, wall_ms, index, .. } = self.moment;
+        let position = Position { clock_ms, wall_ms, index: index.saturating_sub(BATCH_NUMBERS_SKIPPED) };
+        let clock = LogClock::resume(Some(position), None, still(wall_ms));
+        self.reader = self.reader.clone().with_clock(clock.shared());
+        self.store.core.log = Log::Local(clock);
+    }
+
+    /// Removes what counts for nothing any more, as upkeep does.
+    pub fn forget_what_is_over(&mut self) {
+        self.with_storage(|storage| people::forget_what_is_over(storage.people(), storage.clock_ms).unwrap());
+    }
+
+    /// The log time of the last batch.
+    pub fn clock_ms(&self) -> u64 {
+        self.moment.clock_ms
+    }
+
+    pub fn policy(&self) -> &PolicySnapshot {
+        self.store.core.ledger.policy()
+    }
+
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    pub fn connections(&self, room: &RoomId) -> usize {
+        self.store.core.ledger.connections(room)
+    }
+
+    /// The last place of a room's order that is taken, and the last that is forgotten.
+    pub fn order(&mut self, room: &RoomId) -> Option<(Seq, Seq)> {
+        self.with_storage(|storage| storage.room(room).map(|row| (row.head, row.floor)))
+    }
+
+    /// The rows of all tables of people that count.
+    pub fn people(&mut self) -> Vec<String> {
+        self.with_storage(|storage| people::dump(storage.people(), storage.clock_ms).unwrap())
+    }
+
+    fn with_storage<T>(&mut self, act: impl FnOnce(&mut AnyStorage<'_>) -> T) -> T {
+        let clock_ms = self.moment.clock_ms;
+        match &mut self.store.backend {
+            Backend::File { storage, .. } => act(&mut AnyStorage { messages: AnyMessages::File(storage), clock_ms }),
+            Backend::Memory { messages, people, .. } => {
+                let storage = MemoryStorage::lock(messages, people);
+                act(&mut AnyStorage { messages: AnyMessages::Memory(storage), clock_ms })
+            }
+        }
+    }
+}
+
+struct AnyStorage<'a> {
+    messages: AnyMessages<'a>,
+    clock_ms: u64,
+}
+
+enum AnyMessages<'a> {
+    File(&'a mut SqliteStorage),
+    Memory(MemoryStorage<'a>),
+}
+
+impl AnyStorage<'_> {
+    fn people(&self) -> &Connection {
+        match &self.messages {
+            AnyMessages::File(storage) => storage.people(),
+            AnyMessages::Memory(storage) => storage.people(),
+        }
+    }
+
+    fn room(&mut self, room: &RoomId) -> Option<crate::store::ledger::RoomRow> {
+        match &mut self.messages {
+            AnyMessages::File(storage) => storage.room(room).unwrap(),
+            AnyMessages::Memory(storage) => storage.room(room).unwrap(),
+        }
+    }
+}
+
+impl PolicySnapshot {
+    /// All of it that counts at a log time, as text in a fixed order.
+    pub fn shown_at(&self, clock_ms: u64) -> Vec<String> {
+        let mut lines = vec![format!("flags {:?}, key {:?}", self.flags, self.guest_key.as_bytes())];
+        lines.extend(self.rooms.iter().map(|(room, settings)| format!("room {room}: {settings:?}")));
+        lines.extend(self.members.keys().map(|(room, user)| format!("member of {room}: {user}")));
+        lines.extend(self.roles.iter().map(|(user, role)| format!("role of {user}: {role}")));
+        let muted = |user: &UserId| Some(format!("muted {user} until {}", self.muted_until(*user, clock_ms)?));
+        lines.extend(self.muted.keys().filter_map(muted));
+        let banned = |(banned, until_ms): (&Banned, &Option<u64>)| {
+            self.is_banned(*banned, clock_ms).then(|| format!("banned {banned:?} until {until_ms:?}"))
+        };
+        lines.extend(self.banned.iter().filter_map(banned));
+        lines.sort();
+        lines
+    }
+}

@@ -1,0 +1,277 @@
+//! What became of entries: counted by kind, and for refused ones by reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::super::super::change::Change;
+use super::super::super::entry::{Entry, Outcome};
+use crate::model::reason::Reason;
+use crate::protocol::Body;
+
+/// A kind of entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Text,
+    Announcement,
+    Delete,
+    Join,
+    Leave,
+    CreateAccount,
+    Register,
+    LogIn,
+    NameGuest,
+    CreateToken,
+    EndSession,
+    SetPassword,
+    SetRole,
+    RemoveAccount,
+    Restrict,
+    UnbanAddress,
+    SetRoom,
+    Kick,
+    Invite,
+    Uninvite,
+    UseInvitation,
+    Seen,
+    Forget,
+    ForgetRooms,
+    ForgetSessions,
+    SetPolicy,
+    RotateGuestKey,
+}
+
+impl Kind {
+    pub fn of(entry: &Entry) -> Self {
+        match entry {
+            Entry::Message(message) => match message.body {
+                Body::Text { .. } => Self::Text,
+                Body::Announcement { .. } => Self::Announcement,
+                Body::Delete { .. } => Self::Delete,
+            },
+            Entry::Announcement { .. } => Self::Announcement,
+            Entry::Join(_) => Self::Join,
+            Entry::Leave { .. } => Self::Leave,
+            Entry::Change { change, .. } => match **change {
+                Change::CreateAccount(_) => Self::CreateAccount,
+                Change::Register { .. } => Self::Register,
+                Change::LogIn { .. } => Self::LogIn,
+                Change::NameGuest { .. } => Self::NameGuest,
+                Change::CreateToken { .. } => Self::CreateToken,
+                Change::EndSession { .. } => Self::EndSession,
+                Change::SetPassword { .. } => Self::SetPassword,
+                Change::SetRole { .. } => Self::SetRole,
+                Change::RemoveAccount { .. } => Self::RemoveAccount,
+                Change::Restrict(_) => Self::Restrict,
+                Change::UnbanAddress { .. } => Self::UnbanAddress,
+                Change::SetRoom { .. } => Self::SetRoom,
+                Change::Kick { .. } => Self::Kick,
+                Change::Invite(_) => Self::Invite,
+                Change::Uninvite { .. } => Self::Uninvite,
+                Change::UseInvitation { .. } => Self::UseInvitation,
+                Change::Seen { .. } => Self::Seen,
+                Change::Forget { .. } => Self::Forget,
+                Change::ForgetRooms { .. } => Self::ForgetRooms,
+                Change::ForgetSessions { .. } => Self::ForgetSessions,
+                Change::SetPolicy(_) => Self::SetPolicy,
+                Change::RotateGuestKey { .. } => Self::RotateGuestKey,
+            },
+        }
+    }
+}
+
+/// Every kind with each reason for which `apply` refuses it. [`RateLimited`](Reason::RateLimited) and
+/// [`NotInRoom`](Reason::NotInRoom) stand for what only the proposer knows.
+pub const KINDS: &[(Kind, &[Reason])] = {
+    use Reason::*;
+    &[
+        (
+            Kind::Text,
+            &[
+                RateLimited,
+                NotInRoom,
+                SessionEnded,
+                Banned,
+                LoginRequired,
+                NoSuchRoom,
+                Muted,
+                ReadOnly,
+                Kicked,
+                SlowMode,
+                NoSuchReply,
+                NonceUsed,
+            ],
+        ),
+        (Kind::Announcement, &[RateLimited, SessionEnded, Banned, LoginRequired, Muted, NotAdmin, NonceUsed]),
+        (
+            Kind::Delete,
+            &[
+                RateLimited,
+                NotInRoom,
+                SessionEnded,
+                Banned,
+                LoginRequired,
+                NoSuchRoom,
+                Kicked,
+                NoSuchMessage,
+                NotYours,
+                NonceUsed,
+            ],
+        ),
+        (Kind::Join, &[SessionEnded, Banned, LoginRequired, NoSuchRoom, NameReserved]),
+        (Kind::Leave, &[]),
+        (Kind::CreateAccount, &[NotAdmin, NameTaken]),
+        (Kind::Register, &[NoSession, SessionEnded, Banned, AlreadyRegistered, RegistrationClosed, NameTaken]),
+        (Kind::LogIn, &[NoSession, Banned, WrongLogin]),
+        (Kind::NameGuest, &[NoSession, LoggedIn, SessionEnded, Banned, LoginRequired, NameReserved, NotFound]),
+        (Kind::CreateToken, &[NotAdmin, NameTaken]),
+        (Kind::EndSession, &[NotAdmin, SessionEnded, Banned, LoginRequired, NotFound]),
+        (Kind::SetPassword, &[NotFound, NotYours, SessionEnded, Banned, WrongPassword]),
+        (Kind::SetRole, &[NotAdmin, NotFound]),
+        (Kind::RemoveAccount, &[NotAdmin, NotFound]),
+        (
+            Kind::Restrict,
+            &[
+                SessionEnded,
+                Banned,
+                LoginRequired,
+                NotAdmin,
+                NoSuchUser,
+                TargetIsSelf,
+                TargetIsAdmin,
+                AddressUnknown,
+                TargetIsNoGuest,
+            ],
+        ),
+        (Kind::UnbanAddress, &[SessionEnded, Banned, LoginRequired, NotAdmin, NotFound]),
+        (Kind::SetRoom, &[NoSession, SessionEnded, Banned, LoginRequired, NotAdmin, NoSuchRoom]),
+        (
+            Kind::Kick,
+            &[SessionEnded, Banned, LoginRequired, NotAdmin, NoSuchRoom, NoSuchUser, TargetIsSelf, TargetIsAdmin],
+        ),
+        (Kind::Invite, &[SessionEnded, Banned, LoginRequired, NotAdmin, NoSuchRoom, RoomIsPublic, RegistrationOff]),
+        (Kind::Uninvite, &[SessionEnded, Banned, LoginRequired, NotAdmin, NotFound]),
+        (Kind::UseInvitation, &[NoSession, SessionEnded, Banned, LoginRequired, NoSuchRoom]),
+        (Kind::Seen, &[]),
+        (Kind::Forget, &[NotAdmin]),
+        (Kind::ForgetRooms, &[NotAdmin]),
+        (Kind::ForgetSessions, &[NotAdmin]),
+        (Kind::SetPolicy, &[NotAdmin]),
+        (Kind::RotateGuestKey, &[NotAdmin]),
+    ]
+};
+
+/// Reasons that stand in the code of `apply` or of `may`, and that no entry here is refused for; and why.
+const OTHERWISE: &[(Reason, &str)] = &[
+    (Reason::NotStored, "only where a nonce is used that can't be found"),
+    (Reason::Busy, "only where a whole batch can't be stored"),
+    (Reason::AccountRequired, "a guest's id is no account's, so `not_yours` comes first"),
+];
+
+/// How many times each kind must be accepted.
+const ACCEPTED_MIN: u32 = 100;
+/// How many times each kind must be refused for each of its reasons, and each kind of message be recognised as a retry.
+const REFUSED_MIN: u32 = 10;
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    Accepted,
+    Duplicate,
+    Refused(Reason),
+}
+
+impl Verdict {
+    pub fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Refused { rejection, .. } | Outcome::JoinRefused { rejection, .. } => {
+                Self::Refused(rejection.reason)
+            }
+            Outcome::Duplicate(_) => Self::Duplicate,
+            Outcome::Stored { .. } | Outcome::Joined { .. } | Outcome::Left { .. } | Outcome::Changed { .. } => {
+                Self::Accepted
+            }
+        }
+    }
+
+    fn least(self) -> u32 {
+        if self == Self::Accepted { ACCEPTED_MIN } else { REFUSED_MIN }
+    }
+}
+
+/// See the head of this file.
+pub struct Table(BTreeMap<(Kind, Verdict), u32>);
+
+impl Table {
+    /// A table with a row of zeros for all that must come to pass.
+    pub fn new() -> Self {
+        let mut cells = BTreeMap::new();
+        for (kind, reasons) in KINDS {
+            let is_message = matches!(kind, Kind::Text | Kind::Announcement | Kind::Delete);
+            let verdicts = [Verdict::Accepted].into_iter().chain(is_message.then_some(Verdict::Duplicate));
+            let verdicts = verdicts.chain(reasons.iter().map(|reason| Verdict::Refused(*reason)));
+            cells.extend(verdicts.map(|verdict| ((*kind, verdict), 0)));
+        }
+        Self(cells)
+    }
+
+    /// Counts; false where the table has no such row.
+    pub fn count(&mut self, kind: Kind, verdict: Verdict) -> bool {
+        let cell = self.0.get_mut(&(kind, verdict));
+        cell.map(|count| *count += 1).is_some()
+    }
+
+    /// What has not come to pass often enough.
+    pub fn missing(&self) -> Vec<(Kind, Verdict)> {
+        let few = self.0.iter().filter(|((_, verdict), count)| **count < verdict.least());
+        few.map(|(cell, _)| *cell).collect()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (Kind, Verdict)> {
+        self.0.keys().copied()
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (kind, _) in KINDS {
+            write!(f, "{:<15}", format!("{kind:?}"))?;
+            for ((_, verdict), count) in
+                self.0.range((*kind, Verdict::Accepted)..).take_while(|((of, _), _)| of == kind)
+            {
+                match verdict {
+                    Verdict::Accepted => write!(f, " accepted {count}")?,
+                    Verdict::Duplicate => write!(f, ", duplicate {count}")?,
+                    Verdict::Refused(reason) => write!(f, ", {} {count}", reason.word())?,
+                }
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Every reason that the code of `apply` names has a row in the table, or stands among those that have none, with why.
+#[test]
+fn each_reason_that_apply_names_has_a_row() {
+    let sources = [
+        include_str!("../../ledger.rs"),
+        include_str!("../changes.rs"),
+        include_str!("../../policy.rs"),
+        include_str!("../../../auth/permission.rs"),
+    ];
+    let mut named = BTreeSet::new();
+    for source in sources {
+        let code = source.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        for (at, _) in code.match_indices("Reason::") {
+            let word: String = code[at + "Reason::".len()..].chars().take_while(|c| c.is_alphanumeric()).collect();
+            named.extend(Reason::ALL.iter().find(|reason| format!("{reason:?}") == word));
+        }
+    }
+    let rows: BTreeSet<_> = KINDS.iter().flat_map(|(_, reasons)| *reasons).copied().collect();
+    let otherwise: BTreeSet<_> = OTHERWISE.iter().map(|(reason, _)| *reason).collect();
+    let without: Vec<_> = named.iter().filter(|reason| !rows.contains(reason) && !otherwise.contains(reason)).collect();
+    assert!(without.is_empty(), "no row for {without:?}");
+    let unnamed: Vec<_> = otherwise.iter().filter(|reason| rows.contains(reason)).collect();
+    assert!(unnamed.is_empty(), "both with a row and without: {unnamed:?}");
+    assert!(named.len() > 30, "{named:?}");
+}

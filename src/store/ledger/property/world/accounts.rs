@@ -1,0 +1,254 @@
+//! Changes of accounts, sessions and flags.
+
+use super::*;
+
+impl World {
+    pub(super) fn account_ref(&mut self) -> Option<AccountRef> {
+        let account = self.random.of(&self.accounts)?;
+        let (id, name) = (account.id, account.name.clone());
+        Some(if self.random.once_in(2) { AccountRef::Id(id) } else { AccountRef::Name(name) })
+    }
+
+    pub(super) fn password(&mut self) -> PasswordHash {
+        PasswordHash::stored(&format!("$argon2id${:016x}", self.random.next()))
+    }
+
+    /// An account with a name that is free, or that looks like one that is taken.
+    pub(super) fn new_account(&mut self, is_taken: bool) -> Result<NewAccount, Entry> {
+        let looks_taken = |text: &&str| {
+            let looks = Looks::of(&name(text));
+            self.accounts.iter().any(|account| Looks::of(&account.name).resemble(&looks))
+        };
+        let known = |text: &&str| self.accounts.iter().any(|account| account.name.as_str() == *text);
+        let (taken, free): (Vec<&str>, Vec<&str>) = NAMES.into_iter().partition(looks_taken);
+        // An account of exactly this name would be the one that a token is for.
+        let alike: Vec<String> = taken.iter().filter(|text| !known(text)).map(|text| (*text).to_owned()).collect();
+        let shouted = taken.iter().map(|text| text.to_uppercase()).filter(|text| !known(&&**text));
+        let alike: Vec<_> = alike.into_iter().chain(shouted).chain([USERNAME_DEFAULT.to_lowercase()]).collect();
+        let text = if is_taken {
+            self.random.of(&alike).cloned()
+        } else if self.accounts.len() < ACCOUNTS_MAX {
+            self.random.of(&free).map(|text| (*text).to_owned())
+        } else {
+            None
+        };
+        let Some(text) = text else {
+            let account = self.account_ref().unwrap_or(AccountRef::Name(name("nobody")));
+            return Err(change(By::Operator, Change::RemoveAccount { account }));
+        };
+        let name = name(&text);
+        let role = if self.random.once_in(3) { Role::Admin } else { Role::User };
+        let password = Some(self.password());
+        Ok(NewAccount { id: UserId(self.random.uuid()), looks: Looks::of(&name), name, role, password })
+    }
+
+    pub(super) fn create_account(&mut self, role: Role) -> Entry {
+        match self.new_account(false) {
+            Ok(account) => change(By::Operator, Change::CreateAccount(NewAccount { role, ..account })),
+            Err(step) => step,
+        }
+    }
+
+    pub(super) fn looks_of_account(&mut self) -> Result<Looks, Entry> {
+        match self.random.of(&self.accounts) {
+            Some(account) => Ok(Looks::of(&account.name)),
+            None => Err(self.create_account(Role::User)),
+        }
+    }
+
+    pub(super) fn login(&mut self) -> NewSession {
+        let id = SessionId(self.random.key());
+        let token_hash = Some(self.random.token_hash());
+        NewSession { id, kind: SessionKind::Login, token_hash, label: "Firefox".into(), span_ms: Some(LOGIN_SPAN_MS) }
+    }
+
+    pub(super) fn set_policy(&mut self, accounts: Accounts) -> Entry {
+        let registration = Registration::ALL[self.random.below(3)];
+        change(By::Server, Change::SetPolicy(Policy { accounts, registration }))
+    }
+
+    pub(super) fn register(&mut self, refused: Option<Reason>) -> Made {
+        let account = self.new_account(refused == Some(Reason::NameTaken))?;
+        let account = NewAccount { role: Role::User, ..account };
+        let session = self.login();
+        let invitation = self.invitations.iter().rev().find(|known| known.room.is_none());
+        let invitation = invitation.map(|known| known.code_hash).filter(|_| self.random.once_in(2));
+        if refused == Some(Reason::NoSession) {
+            let by = self.operator_or_server();
+            return Ok(change(by, Change::Register { account, invitation, session, replaces: None }));
+        }
+        let wanted = match refused {
+            Some(Reason::NameTaken) | None => Ok(()),
+            Some(reason) => Err(reason),
+        };
+        let fits = |client: &&Client| {
+            let Ok(role) = self.policy.role(client) else { return wanted == Err(Reason::SessionEnded) };
+            let guest_of = client.is_guest().then_some(client.network);
+            let context = self.policy.context(Some(client.user()), guest_of, None, self.moment.clock_ms);
+            may(role, Action::Register, &PermissionContext { invited: invitation.is_some(), ..context }) == wanted
+        };
+        let clients: Vec<_> = self.clients.iter().filter(fits).cloned().collect();
+        let Some(client) = self.random.of(&clients).cloned() else {
+            return Err(match wanted {
+                Err(reason @ (Reason::Banned | Reason::SessionEnded)) => self.step(Some(reason)),
+                Err(Reason::RegistrationClosed) | Ok(()) => self.set_policy(Accounts::Optional),
+                Err(_) => self.step(None),
+            });
+        };
+        let replaces = if self.random.once_in(2) { client.session() } else { None };
+        Ok(change(by(&client), Change::Register { account, invitation, session, replaces }))
+    }
+
+    pub(super) fn log_in(&mut self, wanted: Verdict) -> Made {
+        let clients: Vec<_> = self.clients.iter().filter(|client| self.policy.role(client).is_ok()).cloned().collect();
+        let client = self.random.of(&clients).cloned();
+        let by = match client.as_ref().filter(|_| wanted != Verdict::Refused(Reason::NoSession)) {
+            Some(client) => by(client),
+            None => self.operator_or_server(),
+        };
+        let is_banned = |account: &&KnownAccount| self.policy.is_banned(Banned::User(account.id), self.moment.clock_ms);
+        let wants_ban = wanted == Verdict::Refused(Reason::Banned);
+        let accounts: Vec<_> = self.accounts.iter().filter(|account| is_banned(account) == wants_ban).collect();
+        let Some(account) = self.random.of(&accounts) else {
+            let Some((id, name)) = self.random.of(&self.accounts).map(|account| (account.id, account.name.clone()))
+            else {
+                return Err(self.create_account(Role::User));
+            };
+            let until_ms = wants_ban.then(|| self.wall_soon());
+            let ban = match until_ms {
+                Some(_) => BanChange::Ban { until_ms, reason: "spam".into(), by_address: false },
+                None => BanChange::Lift,
+            };
+            let person = Arc::new(Person { id, username: name });
+            let target = Principal { person, proof: Proof::None, network: self.network() };
+            return Err(self.restrict(
+                By::Operator,
+                &Arc::new(target),
+                Restrictions { mute_until_ms: None, ban: Some(ban) },
+            ));
+        };
+        let (mut user, known) = (account.id, account.password.clone());
+        let mut password = known.unwrap_or_else(|| self.password());
+        if wanted == Verdict::Refused(Reason::WrongLogin) {
+            if self.random.once_in(3) {
+                user = UserId(self.random.uuid());
+            } else {
+                password = self.password();
+            }
+        }
+        let renewed = self.random.once_in(4).then(|| self.password());
+        let session = self.login();
+        let replaces = client.and_then(|client| client.session()).filter(|_| self.random.once_in(3));
+        Ok(change(by, Change::LogIn { user, password, renewed, session, replaces }))
+    }
+
+    pub(super) fn name_guest(&mut self, refused: Option<Reason>) -> Made {
+        let client = match refused {
+            Some(Reason::LoggedIn) => {
+                let accounts: Vec<_> = self.clients.iter().filter(|client| !client.is_guest()).cloned().collect();
+                self.random.of(&accounts).cloned().ok_or_else(|| self.step(None))?
+            }
+            Some(Reason::NotFound) => {
+                let over: Vec<_> = self
+                    .over
+                    .iter()
+                    .filter(|client| self.fits(client, Action::Enter, None, Target::Own, Ok(())))
+                    .cloned()
+                    .collect();
+                match self.random.of(&over).cloned() {
+                    Some(client) => client,
+                    None => {
+                        self.waits |= self
+                            .clients
+                            .iter()
+                            .any(|client| client.is_guest() && self.policy.role(client) == Err(Reason::SessionEnded));
+                        if self.policy.flags.accounts == Accounts::Required {
+                            return Err(self.set_policy(Accounts::Optional));
+                        }
+                        return Err(self.step(Some(Reason::SessionEnded)));
+                    }
+                }
+            }
+            reason => {
+                let wanted = reason.filter(|reason| is_of_permission(*reason)).map_or(Ok(()), Err);
+                let clients: Vec<_> = self.clients.iter().filter(|client| client.is_guest()).cloned().collect();
+                let fits = |client: &&Client| self.fits(client, Action::Enter, None, Target::Own, wanted);
+                let clients: Vec<_> = clients.iter().filter(fits).cloned().collect();
+                self.random.of(&clients).cloned().ok_or_else(|| match wanted {
+                    Err(reason) => self.step(Some(reason)),
+                    Ok(()) => self.set_policy(Accounts::Optional),
+                })?
+            }
+        };
+        let user = client.user();
+        let (id, token_hash) = match client.proof {
+            Proof::Guest(session) => (session, Some(self.random.token_hash())),
+            Proof::None if self.random.once_in(2) => (SessionId(self.random.key()), Some(self.random.token_hash())),
+            _ => (SessionId::of_guest(user), None),
+        };
+        let session =
+            NewSession { id, kind: SessionKind::Guest, token_hash, label: "".into(), span_ms: Some(GUEST_SPAN_MS) };
+        let (username, looks) = if refused == Some(Reason::NameReserved) {
+            (name("ana"), self.looks_of_account()?)
+        } else {
+            let username = name(GUEST_NAMES[self.random.below(GUEST_NAMES.len())]);
+            let looks = Looks::of(&username);
+            (username, looks)
+        };
+        if refused.is_none() && client.proof == Proof::None {
+            // The next poster is another.
+            self.clients.retain(|known| known.proof != Proof::None);
+        }
+        let by = if refused == Some(Reason::NoSession) { self.operator_or_server() } else { by(&client) };
+        Ok(change(by, Change::NameGuest { user, username, looks, session }))
+    }
+
+    pub(super) fn end_session(&mut self, refused: Option<Reason>) -> Made {
+        let (by, session) = match refused {
+            Some(Reason::NotAdmin) => (By::Server, self.random.of(self.sessions.make_contiguous()).copied()),
+            Some(Reason::NotFound) if self.random.once_in(2) => (By::Operator, Some(SessionId(self.random.key()))),
+            Some(Reason::NotFound) => {
+                let (client, _) = self.able(Action::EndSession, Target::Own, Verdict::Accepted)?;
+                (by(&client), Some(SessionId(self.random.key())))
+            }
+            None if self.random.once_in(4) => (By::Operator, self.random.of(self.sessions.make_contiguous()).copied()),
+            reason => {
+                let wanted = reason.map_or(Verdict::Accepted, Verdict::Refused);
+                let (client, _) = self.able(Action::EndSession, Target::Own, wanted)?;
+                (by(&client), client.session())
+            }
+        };
+        let session = session.unwrap_or(SessionId(1));
+        Ok(change(by, Change::EndSession { session }))
+    }
+
+    pub(super) fn set_password(&mut self, refused: Option<Reason>) -> Made {
+        let password = self.password();
+        if refused == Some(Reason::NotFound) || refused.is_none() && self.random.once_in(3) {
+            let account = self.account_ref().filter(|_| refused.is_none());
+            let account = account.unwrap_or(AccountRef::Id(UserId(self.random.uuid())));
+            return Ok(change(By::Operator, Change::SetPassword { account, password, old: None, keep: None }));
+        }
+        let wanted =
+            refused.filter(|reason| matches!(reason, Reason::SessionEnded | Reason::Banned)).map_or(Ok(()), Err);
+        let fits = |client: &&Client| {
+            !client.is_guest()
+                && self.accounts.iter().any(|account| account.id == client.user())
+                && self.fits(client, Action::ChangePassword, None, Target::Own, wanted)
+        };
+        let clients: Vec<_> = self.clients.iter().filter(fits).cloned().collect();
+        let client = self.random.of(&clients).cloned().ok_or_else(|| self.step(wanted.err()))?;
+        let mut account = client.user();
+        if refused == Some(Reason::NotYours) {
+            let others: Vec<_> = self.accounts.iter().map(|known| known.id).filter(|id| *id != account).collect();
+            account = *self.random.of(&others).ok_or_else(|| self.create_account(Role::User))?;
+        }
+        let known = self.accounts.iter().find(|known| known.id == account);
+        let mut old = known.and_then(|known| known.password.clone());
+        if refused == Some(Reason::WrongPassword) {
+            old = Some(self.password());
+        }
+        let keep = client.session().filter(|_| self.random.once_in(2));
+        Ok(change(by(&client), Change::SetPassword { account: AccountRef::Id(account), password, old, keep }))
+    }
+}

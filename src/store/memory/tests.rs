@@ -1,0 +1,140 @@
+//! The bounds of what is kept in memory.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::super::change::Change;
+use super::super::entry::{By, Entry, Join, Outcome};
+use super::super::ledger::Ledger;
+use super::super::log::clock::Moment;
+use super::super::sqlite::people;
+use super::super::testing::{change, message, nonce, proposals, room, stranger};
+use super::*;
+
+/// The storage and what applies entries to it.
+struct Rig {
+    memory: Mutex<Memory>,
+    people: Mutex<Connection>,
+    ledger: Ledger,
+    moment: Moment,
+}
+
+impl Rig {
+    fn new(keep: Keep) -> Self {
+        let people = people::in_memory().unwrap();
+        let ledger = Ledger::new(people::policy(&people, 0).unwrap());
+        let moment = Moment { clock_ms: 1_000_000, wall_ms: 5_000_000, index: 1, ahead_ms: 4_000_000 };
+        Self { memory: Mutex::new(Memory::new(keep)), people: Mutex::new(people), ledger, moment }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) -> Vec<Outcome> {
+        let mut storage = MemoryStorage { memory: self.memory.lock().unwrap(), people: self.people.lock().unwrap() };
+        self.moment.index += 1;
+        let applied = self.ledger.apply(&mut storage, &proposals(entries), &self.moment).unwrap();
+        applied.into_iter().map(|applied| applied.result).collect()
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap()
+    }
+
+    fn forget(&mut self, rooms: Vec<(RoomId, Seq)>) {
+        let forget = |(room, up_to)| change(By::Server, Change::Forget { room, up_to });
+        self.apply(rooms.into_iter().map(forget).collect());
+    }
+
+    fn forget_empty_rooms(&mut self) {
+        let rooms = self.memory().empty_rooms();
+        self.apply(vec![change(By::Server, Change::ForgetRooms { rooms })]);
+    }
+
+    /// What the store does behind a batch.
+    fn keep(&mut self) {
+        let excess = self.memory().excess();
+        self.forget(excess);
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("room {number}")
+}
+
+fn said(number: usize) -> Entry {
+    Entry::Message(message(&name(number), &stranger(1), &"x".repeat(200)))
+}
+
+fn join(number: usize, known: Option<Seq>) -> Entry {
+    Entry::Join(Join { room: room(&name(number)), principal: stranger(2), looks: None, known, after: None })
+}
+
+fn leave(number: usize) -> Entry {
+    Entry::Leave { room: room(&name(number)), user: stranger(2).user() }
+}
+
+fn seq(outcomes: &[Outcome]) -> u64 {
+    match outcomes.last() {
+        Some(Outcome::Stored { stored, .. }) => stored.seq.0,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_room_keeps_its_latest_frames() {
+    let mut rig = Rig::new(Keep::default());
+    for number in 0..HISTORY_MAX + 50 {
+        let message = message(&name(1), &stranger(1), "hi").with_nonce(&format!("{number}"));
+        rig.apply(vec![Entry::Message(message)]);
+    }
+    let memory = rig.memory();
+    let page = memory.page(&room(&name(1)), Side::After(Seq(0)), Kinds::All, 9_999, None);
+    assert_eq!((page.len(), page[0].seq), (HISTORY_MAX, Seq(51)));
+    assert_eq!(memory.bytes, page.iter().map(|stored| stored.json.len() + FRAME_OVERHEAD_BYTES).sum::<usize>());
+    assert_eq!(memory.nonces.len(), HISTORY_MAX, "a nonce goes with its frame");
+    assert!(!memory.nonces.contains_key(&(stranger(1).user(), nonce("49"))));
+}
+
+#[test]
+fn the_rooms_that_were_silent_longest_pay_for_the_bound() {
+    let mut rig = Rig::new(Keep { bytes_max: Some(100_000), retention: None });
+    rig.apply(vec![join(0, None)]);
+    for number in 0..200 {
+        rig.apply(vec![said(number)]);
+        rig.keep();
+        assert!(rig.memory().bytes <= 100_000);
+    }
+    assert_eq!(rig.memory().room(&room(&name(1))), None, "gone");
+    assert!(rig.memory().room(&room(&name(199))).is_some(), "the last to speak stays");
+    let sum: usize = rig.memory().rooms.values().map(|room| room.bytes).sum();
+    assert_eq!(sum, rig.memory().bytes);
+    assert_eq!(seq(&rig.apply(vec![said(0)])), 2, "the order goes on while a connection is there");
+}
+
+#[test]
+fn the_order_goes_on_where_the_hub_still_has_the_room() {
+    let mut rig = Rig::new(Keep { bytes_max: Some(0), retention: None });
+    rig.apply(vec![join(1, None), said(1), said(1), said(1)]);
+    rig.keep();
+    // Its only member goes and comes back before the hub has let the room go.
+    rig.apply(vec![leave(1)]);
+    assert_eq!(rig.memory().empty_rooms(), [room(&name(1))]);
+    rig.forget_empty_rooms();
+    assert!(rig.memory().rooms.is_empty());
+    assert_eq!(seq(&rig.apply(vec![join(1, Some(Seq(3))), said(1)])), 4);
+}
+
+#[test]
+fn what_is_too_old_is_forgotten() {
+    let keep = Keep { retention: Some(Duration::from_secs(60)), bytes_max: None };
+    let mut rig = Rig::new(keep);
+    rig.apply(vec![said(1), join(2, None), said(2)]);
+    let mut look = |after_ms: u64| {
+        rig.moment.clock_ms = 1_000_000 + after_ms;
+        let expired = rig.memory().expired(keep.since_ms(rig.moment.clock_ms));
+        rig.forget(expired);
+        rig.forget_empty_rooms();
+        let memory = rig.memory();
+        (memory.room(&room(&name(1))).is_some(), memory.bytes, memory.nonces.len(), memory.rooms.len())
+    };
+    assert!(look(50_000).0);
+    assert_eq!(look(70_000), (false, 0, 0, 1), "a connection is in the other room");
+}

@@ -1,0 +1,203 @@
+//! What decides about people and rooms, at hand in memory: settings, members of private rooms, roles, mutes, bans.
+//!
+//! The store's thread owns one and changes it with the database; what it publishes is a snapshot, which costs as much
+//! as a pointer. Handshakes and the hub read the snapshot of the last commit.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rpds::HashTrieMapSync;
+
+use crate::auth::guest_token::GuestKey;
+use crate::auth::permission::{Access, Action, PermissionContext, Restriction, Target, may};
+use crate::model::reason::Reason;
+use crate::model::{RoomId, UserId};
+use crate::published::Published;
+use crate::role::Role;
+
+use super::accounts::{Banned, RoomSettings, SessionId};
+use super::change::Policy;
+use super::entry::{Principal, Proof};
+
+/// How long an ended session is remembered here, in milliseconds of log time. Its connections are closed when its end
+/// is applied; this is for entries that were on their way.
+pub const ENDED_KEPT_MS: u64 = 60_000;
+
+/// See the head of this file.
+#[derive(Debug, Clone)]
+pub struct PolicySnapshot {
+    pub flags: Policy,
+    pub(super) rooms: HashTrieMapSync<RoomId, Arc<RoomSettings>>,
+    pub(super) members: HashTrieMapSync<(RoomId, UserId), ()>,
+    /// Until when, in log time.
+    pub(super) muted: HashTrieMapSync<UserId, u64>,
+    /// Until when, in log time; nothing for good.
+    pub(super) banned: HashTrieMapSync<Banned, Option<u64>>,
+    /// Of accounts.
+    pub(super) roles: HashTrieMapSync<UserId, Role>,
+    /// Sessions that ended lately, and when.
+    pub(super) ended: HashTrieMapSync<SessionId, u64>,
+    pub guest_key: Arc<GuestKey>,
+}
+
+/// The latest snapshot, for readers on other threads.
+pub type PublishedPolicy = Published<PolicySnapshot>;
+
+impl PolicySnapshot {
+    /// A policy without accounts, settings or restrictions.
+    #[must_use]
+    pub fn new(flags: Policy, guest_key: GuestKey) -> Self {
+        Self {
+            flags,
+            rooms: HashTrieMapSync::new_sync(),
+            members: HashTrieMapSync::new_sync(),
+            muted: HashTrieMapSync::new_sync(),
+            banned: HashTrieMapSync::new_sync(),
+            roles: HashTrieMapSync::new_sync(),
+            ended: HashTrieMapSync::new_sync(),
+            guest_key: Arc::new(guest_key),
+        }
+    }
+
+    /// A room's settings, where any are set.
+    #[must_use]
+    pub fn room(&self, room: &RoomId) -> Option<&RoomSettings> {
+        self.rooms.get(room).map(|settings| &**settings)
+    }
+
+    #[must_use]
+    pub fn is_private(&self, room: &RoomId) -> bool {
+        self.room(room).is_some_and(|settings| settings.is_private)
+    }
+
+    #[must_use]
+    pub fn is_member(&self, room: &RoomId, user: UserId) -> bool {
+        self.members.contains_key(&(room.clone(), user))
+    }
+
+    /// Whether names of accounts have to be kept from guests.
+    #[must_use]
+    pub fn has_accounts(&self) -> bool {
+        !self.roles.is_empty()
+    }
+
+    /// The role of an account; nothing where there is no such account.
+    #[must_use]
+    pub fn account_role(&self, user: UserId) -> Option<Role> {
+        self.roles.get(&user).copied()
+    }
+
+    /// The role of a client, as long as its session is valid.
+    ///
+    /// # Errors
+    /// [`Reason::SessionEnded`].
+    pub fn role(&self, principal: &Principal) -> Result<Role, Reason> {
+        if !self.ended.is_empty() && principal.session().is_some_and(|session| self.ended.contains_key(&session)) {
+            return Err(Reason::SessionEnded);
+        }
+        match principal.proof {
+            Proof::Account(_) => self.account_role(principal.user()).ok_or(Reason::SessionEnded),
+            Proof::None | Proof::Guest(_) | Proof::SignedGuest { .. } => Ok(Role::Guest),
+        }
+    }
+
+    /// Until when a user is muted, in log time.
+    #[must_use]
+    pub fn muted_until(&self, user: UserId, clock_ms: u64) -> Option<u64> {
+        self.muted.get(&user).copied().filter(|until_ms| *until_ms > clock_ms)
+    }
+
+    #[must_use]
+    pub fn is_banned(&self, banned: Banned, clock_ms: u64) -> bool {
+        self.banned.get(&banned).is_some_and(|until_ms| until_ms.is_none_or(|until_ms| until_ms > clock_ms))
+    }
+
+    fn restriction(&self, user: Option<UserId>, guest_of: Option<IpAddr>, clock_ms: u64) -> Restriction {
+        let is_banned = |banned| self.is_banned(banned, clock_ms);
+        if !self.banned.is_empty()
+            && (user.is_some_and(|user| is_banned(Banned::User(user)))
+                || guest_of.is_some_and(|network| is_banned(Banned::Address(network))))
+        {
+            Restriction::Banned
+        } else if user.is_some_and(|user| self.muted_until(user, clock_ms).is_some()) {
+            Restriction::Muted
+        } else {
+            Restriction::None
+        }
+    }
+
+    /// What decides whether a client may do something in a room, or beside all rooms; the one place that gathers it.
+    /// `guest_of` is the network of a guest.
+    #[must_use]
+    pub fn context(
+        &self,
+        user: Option<UserId>,
+        guest_of: Option<IpAddr>,
+        room: Option<&RoomId>,
+        clock_ms: u64,
+    ) -> PermissionContext {
+        let settings = room.and_then(|room| Some((room, self.room(room)?)));
+        let access =
+            match settings {
+                Some((room, settings)) if settings.is_private => {
+                    if user.is_some_and(|user| self.is_member(room, user)) { Access::Member } else { Access::Stranger }
+                }
+                _ => Access::Public,
+            };
+        PermissionContext {
+            restriction: self.restriction(user, guest_of, clock_ms),
+            access,
+            posting: settings.map(|(_, settings)| settings.posting).unwrap_or_default(),
+            accounts: self.flags.accounts,
+            registration: self.flags.registration,
+            ..PermissionContext::default()
+        }
+    }
+
+    /// Whether a client may do something, to their own or to what is another's.
+    ///
+    /// # Errors
+    /// The first reason why not that the client may know.
+    pub fn may(
+        &self,
+        principal: &Principal,
+        action: Action,
+        room: Option<&RoomId>,
+        target: Target,
+        clock_ms: u64,
+    ) -> Result<Role, Reason> {
+        let role = self.role(principal)?;
+        let guest_of = principal.is_guest().then_some(principal.network);
+        let context = self.context(Some(principal.user()), guest_of, room, clock_ms);
+        may(role, action, &PermissionContext { target, ..context })?;
+        Ok(role)
+    }
+}
+
+/// A policy as a test wants it. Everywhere else the ledger alone changes it.
+#[cfg(test)]
+impl PolicySnapshot {
+    #[must_use]
+    pub fn with_room(mut self, room: &RoomId, settings: RoomSettings) -> Self {
+        self.rooms.insert_mut(room.clone(), Arc::new(settings));
+        self
+    }
+
+    #[must_use]
+    pub fn with_member(mut self, room: &RoomId, user: UserId) -> Self {
+        self.members.insert_mut((room.clone(), user), ());
+        self
+    }
+
+    #[must_use]
+    pub fn with_account(mut self, user: UserId, role: Role) -> Self {
+        self.roles.insert_mut(user, role);
+        self
+    }
+
+    #[must_use]
+    pub fn with_mute(mut self, user: UserId, until_ms: u64) -> Self {
+        self.muted.insert_mut(user, until_ms);
+        self
+    }
+}

@@ -1,0 +1,228 @@
+//! What is kept in SQLite. Nothing outside this folder speaks SQL.
+
+pub mod messages;
+pub mod offline;
+pub mod people;
+pub mod schema;
+pub mod search;
+pub mod upkeep;
+
+use std::collections::HashMap;
+
+use rusqlite::{OptionalExtension, ffi, params};
+
+use crate::limits::{FORGOTTEN_AT_ONCE, ROOMS_CACHED_MAX};
+use crate::model::reason::Reason;
+use crate::model::{FrameId, Nonce, RoomId, Seq, UserId};
+
+use super::entry::{NewMessage, Past, Stored};
+use super::ledger::{RoomRow, Storage};
+use super::log::clock;
+use super::message::Message;
+
+pub use rusqlite::Connection;
+
+/// What SQLite says where it fails.
+pub type Fault = rusqlite::Error;
+
+/// Messages in a file: the writer's connection, and where each room's order stands.
+pub struct SqliteStorage {
+    pub connection: Connection,
+    rows: HashMap<RoomId, RoomRow>,
+    /// Rooms whose order has moved in this transaction.
+    touched: HashMap<i64, RoomRow>,
+    /// Rows that the connection had changed when this transaction began.
+    changes_before: u64,
+    json: Vec<u8>,
+}
+
+impl SqliteStorage {
+    #[must_use]
+    pub fn new(connection: Connection) -> Self {
+        Self { connection, rows: HashMap::new(), touched: HashMap::new(), changes_before: 0, json: Vec::new() }
+    }
+
+    /// Begins the transaction of a batch.
+    ///
+    /// # Errors
+    /// As SQLite says.
+    pub fn begin(&mut self) -> Result<(), Fault> {
+        self.touched.clear();
+        self.changes_before = self.connection.total_changes();
+        self.connection.execute_batch("BEGIN IMMEDIATE")
+    }
+
+    /// Commits it, with the position of the log; where nothing has changed, nothing is written.
+    ///
+    /// # Errors
+    /// As SQLite says; then it is to be rolled back.
+    pub fn commit(&mut self, position: clock::Stored) -> Result<(), Fault> {
+        let mut heads = self.connection.prepare_cached("UPDATE rooms SET head = ?2 WHERE key = ?1")?;
+        for (_, row) in self.touched.drain() {
+            heads.execute(params![row.key, messages::number(row.head.0)])?;
+        }
+        drop(heads);
+        if self.connection.total_changes() != self.changes_before {
+            set_position(&self.connection, position)?;
+        }
+        self.connection.execute_batch("COMMIT")
+    }
+
+    /// Rolls it back, and forgets what was read within it.
+    pub fn roll_back(&mut self) {
+        // Some errors have rolled it back already.
+        if !self.connection.is_autocommit() {
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        self.rows.clear();
+        self.touched.clear();
+    }
+
+    fn set(&mut self, room: &RoomId, row: RoomRow) {
+        if let Some(known) = self.rows.get_mut(room) {
+            *known = row;
+            return;
+        }
+        if self.rows.len() >= ROOMS_CACHED_MAX {
+            self.rows.clear();
+        }
+        self.rows.insert(room.clone(), row);
+    }
+}
+
+impl Storage for SqliteStorage {
+    fn people(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn room(&mut self, room: &RoomId) -> Result<Option<RoomRow>, Fault> {
+        if let Some(row) = self.rows.get(room) {
+            return Ok(Some(*row));
+        }
+        let row = messages::room(&self.connection, room)?;
+        // The database learns where an order stands at the end of the transaction.
+        let row = row.map(|row| self.touched.get(&row.key).copied().unwrap_or(row));
+        if let Some(row) = row {
+            self.set(room, row);
+        }
+        Ok(row)
+    }
+
+    fn insert(&mut self, new: &NewMessage, row: Option<RoomRow>, stored: &Stored, wall_ms: u64) -> Result<bool, Fault> {
+        let is_new_room = row.is_none();
+        let mut row = match row {
+            Some(row) => row,
+            None => messages::insert_room(&self.connection, &new.room)?,
+        };
+        if !messages::insert(&self.connection, row, new, stored, wall_ms)? {
+            let is_free = match &new.nonce {
+                Some(nonce) => messages::free_nonce(&self.connection, new.author.user(), nonce)?,
+                None => false,
+            };
+            if !is_free || !messages::insert(&self.connection, row, new, stored, wall_ms)? {
+                if is_new_room {
+                    messages::delete_room(&self.connection, row.key)?;
+                }
+                return Ok(false);
+            }
+        }
+        row.head = stored.seq;
+        self.set(&new.room, row);
+        self.touched.insert(row.key, row);
+        Ok(true)
+    }
+
+    fn by_nonce(&mut self, author: UserId, nonce: &Nonce) -> Result<Option<Message>, Fault> {
+        messages::by_nonce(&self.connection, author, nonce)
+    }
+
+    fn by_id(&mut self, _: &RoomId, row: RoomRow, id: FrameId) -> Result<Option<Message>, Fault> {
+        messages::by_id(&self.connection, row.key, id)
+    }
+
+    fn replace(&mut self, _: &RoomId, row: RoomRow, message: &Message, _: &Stored) -> Result<(), Fault> {
+        messages::erase(&self.connection, row.key, message)
+    }
+
+    fn seq_of(&mut self, _: &RoomId, row: RoomRow, id: FrameId) -> Result<Option<Seq>, Fault> {
+        messages::seq_of(&self.connection, row, id)
+    }
+
+    fn past(&mut self, _: &RoomId, row: Option<RoomRow>) -> Result<Past, Fault> {
+        let Some(row) = row else { return Ok(Past { is_whole: true, ..Past::default() }) };
+        let (latest, is_whole) = messages::latest(&self.connection, row)?;
+        let frames = latest.iter().map(|message| message.stored(false, &mut self.json)).collect();
+        Ok(Past { head: row.head, frames, is_whole })
+    }
+
+    fn forget(&mut self, room: &RoomId, row: RoomRow, up_to: Seq) -> Result<(), Fault> {
+        let row = RoomRow { floor: up_to, ..row };
+        messages::update_floor(&self.connection, row)?;
+        self.set(room, row);
+        if let Some(touched) = self.touched.get_mut(&row.key) {
+            *touched = row;
+        }
+        // What is left of a long order, upkeep deletes behind it.
+        messages::delete_forgotten(&self.connection, row, FORGOTTEN_AT_ONCE).map(drop)
+    }
+
+    fn forget_room(&mut self, room: &RoomId) -> Result<(), Fault> {
+        if let Some(row) = self.room(room)?
+            && messages::is_empty(&self.connection, row)?
+        {
+            messages::delete_room(&self.connection, row.key)?;
+            self.rows.remove(room);
+            self.touched.remove(&row.key);
+        }
+        Ok(())
+    }
+}
+
+/// Where the log stands, as of the last commit.
+///
+/// # Errors
+/// As SQLite says.
+pub fn position(connection: &Connection) -> Result<Option<clock::Stored>, Fault> {
+    let mut statement = connection.prepare_cached("SELECT number, clock_ms, wall_ms FROM position")?;
+    let number = |value: i64| u64::try_from(value).unwrap_or(0);
+    let position = statement.query_row([], |row| {
+        let (index, clock_ms, wall_ms) = (number(row.get(0)?), number(row.get(1)?), number(row.get(2)?));
+        Ok(clock::Stored { index, clock_ms, wall_ms })
+    });
+    position.optional()
+}
+
+/// Writes where the log stands.
+///
+/// # Errors
+/// As SQLite says.
+pub fn set_position(connection: &Connection, position: clock::Stored) -> Result<(), Fault> {
+    let sql = "INSERT OR REPLACE INTO position (key, number, clock_ms, wall_ms) VALUES (0, ?1, ?2, ?3)";
+    let clock::Stored { index, clock_ms, wall_ms } = position;
+    let values = [index, clock_ms, wall_ms].map(messages::number);
+    connection.prepare_cached(sql)?.execute(values).map(drop)
+}
+
+/// Why nothing is stored, where SQLite fails.
+#[must_use]
+pub fn reason_of(fault: &Fault) -> Reason {
+    match fault.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => Reason::DiskFull,
+        _ => Reason::NotStored,
+    }
+}
+
+/// Ends the process where a sync failed: nothing may be acked any more.
+pub fn exit_on_sync_failure(fault: &Fault) {
+    if is_sync_failure(fault) {
+        log::error!("a sync failed, so what the disk holds is not known; stopping: {fault}");
+        std::process::exit(1);
+    }
+}
+
+/// Whether the system failed to bring data to the disk: then the page cache may have forgotten it, and no later sync
+/// will tell.
+fn is_sync_failure(fault: &Fault) -> bool {
+    let rusqlite::Error::SqliteFailure(ffi::Error { extended_code, .. }, _) = fault else { return false };
+    matches!(*extended_code, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
+}

@@ -1,0 +1,437 @@
+//! The database as the tools have it: read by another process than the server's, which may be running. Connections
+//! here are read-only, take no lock that a server would mind, and hold up no checkpoint for longer than a page of
+//! messages, but for a copy and an inspection, which are of one moment.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+
+use crate::model::{RoomId, Timestamp, Username};
+
+use super::super::message::Message;
+use super::messages;
+use super::people::{self, Account, Session};
+use super::schema::{self, OpenError};
+
+/// Messages that are read at once.
+const MESSAGES_AT_ONCE: usize = 500;
+/// Pages that are copied between two signs of progress.
+const PAGES_AT_ONCE: i32 = 1_000;
+/// How long to wait where the database is locked for a moment, as by a server that starts.
+const LOCKED_WAIT: Duration = Duration::from_millis(20);
+/// The schema that accounts and sessions came with.
+const ACCOUNTS_SINCE: i64 = 3;
+/// The schema that signed tokens and the floors of rooms came with.
+const LOG_SINCE: i64 = 6;
+/// Findings of one kind that are told.
+const FINDINGS_MAX: i64 = 20;
+
+/// Why a tool could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// The database can't be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It can't be read.
+    #[error("failed to read `{}`: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What it says.
+        source: rusqlite::Error,
+    },
+    /// There is no such room in it.
+    #[error("there is no room “{room}” in `{}`", path.display())]
+    NoRoom {
+        /// In which.
+        path: PathBuf,
+        /// Which room.
+        room: RoomId,
+    },
+    /// The place of the copy is taken.
+    #[error("`{}` is there already, and nothing is ever overwritten", .0.display())]
+    Exists(PathBuf),
+    /// The copy can't be written.
+    #[error("failed to write `{}`: {source}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The copy is not sound, so it was taken away again.
+    #[error("the copy of `{}` would not be sound: {finding}", path.display())]
+    Unsound {
+        /// Of which.
+        path: PathBuf,
+        /// What is wrong.
+        finding: String,
+    },
+}
+
+/// How far a tool has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Of `whole`.
+    pub done: u64,
+    /// In whatever the tool counts.
+    pub whole: u64,
+}
+
+/// A database, read by a tool.
+#[derive(Debug)]
+pub struct Offline {
+    path: PathBuf,
+    connection: Connection,
+}
+
+/// What an inspection has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// What is wrong, in sentences; nothing where it is sound.
+    pub findings: Vec<String>,
+    /// The version of its schema.
+    pub schema: i64,
+    /// How much is in it.
+    pub rooms: i64,
+    /// As above.
+    pub messages: i64,
+    /// As above.
+    pub guests: i64,
+    /// As above.
+    pub accounts: i64,
+    /// Its size.
+    pub bytes: i64,
+}
+
+impl Offline {
+    /// Opens a database of adda that is there, for reading.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the file as it was.
+    pub fn open(path: &Path) -> Result<Self, ToolError> {
+        let this = Self::open_even_empty(path)?;
+        if this.schema()? == 0 { Err(OpenError::Foreign(path.to_owned()).into()) } else { Ok(this) }
+    }
+
+    /// The same, of one too that nothing is in yet, with schema 0: another process may be making it.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the file as it was.
+    pub fn open_even_empty(path: &Path) -> Result<Self, ToolError> {
+        // Asked first, as SQLite has one sentence for all reasons.
+        let failed = |source| OpenError::File { path: path.to_owned(), source };
+        if !fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(OpenError::Foreign(path.to_owned()).into());
+        }
+        let connect = || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            schema::check_application(&connection)?;
+            Ok(connection)
+        };
+        let connection = connect().map_err(|error| schema::open_error(path, error))?;
+        let this = Self { path: path.to_owned(), connection };
+        let known = schema::version();
+        let schema = this.schema()?;
+        match usize::try_from(schema).unwrap_or(usize::MAX) {
+            found if found > known => Err(OpenError::Newer { path: path.to_owned(), found, known }.into()),
+            _ => this.read(|connection| add_missing_columns(connection, schema)).map(|()| this),
+        }
+    }
+
+    /// The version of its schema.
+    pub(super) fn schema(&self) -> Result<i64, ToolError> {
+        self.read(|connection| number(connection, "PRAGMA user_version"))
+    }
+
+    /// All accounts by name, each with its sessions that are not over; none in a database from before there were any.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub fn accounts(&self) -> Result<Vec<(Account, Vec<Session>)>, ToolError> {
+        self.read(|connection| {
+            let moment = connection.unchecked_transaction()?;
+            if number(&moment, "PRAGMA user_version")? < ACCOUNTS_SINCE {
+                return Ok(Vec::new());
+            }
+            let now_ms = log_time(&moment)?;
+            let accounts = people::accounts(&moment)?.into_iter();
+            accounts
+                .map(|account| people::sessions(&moment, account.id, now_ms).map(|sessions| (account, sessions)))
+                .collect()
+        })
+    }
+
+    /// The account whose name is this one, or looks like it.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub fn account(&self, name: &Username) -> Result<Option<Account>, ToolError> {
+        self.read(|connection| {
+            if number(connection, "PRAGMA user_version")? < ACCOUNTS_SINCE {
+                return Ok(None);
+            }
+            people::by_name(connection, name)
+        })
+    }
+
+    /// Whether anybody is an admin.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub fn has_admin(&self) -> Result<bool, ToolError> {
+        self.read(|connection| {
+            Ok(number(connection, "PRAGMA user_version")? >= ACCOUNTS_SINCE && people::has_admin(connection)?)
+        })
+    }
+
+    /// Gives every message to `take`, oldest first: its moment in milliseconds, and the message. Of one room, or of
+    /// all; from a moment on, or from the beginning. Ends early where `take` says so.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub fn messages(
+        &self,
+        room: Option<&RoomId>,
+        since_ms: u64,
+        mut take: impl FnMut(&Message, Progress) -> bool,
+    ) -> Result<(), ToolError> {
+        let room_key = match room {
+            None => None,
+            Some(id) => match self.read(|connection| messages::room(connection, id))? {
+                Some(row) => Some(row.key),
+                None => return Err(ToolError::NoRoom { path: self.path.clone(), room: id.clone() }),
+            },
+        };
+        // New messages come while these are read; the end is where it was at the beginning.
+        let (first, last) = self.read(messages::keys)?;
+        let mut after = first - 1;
+        while after < last {
+            let page = self.read(|connection| {
+                messages::following(connection, after, last, room_key, since_ms, MESSAGES_AT_ONCE)
+            })?;
+            for (key, message) in &page {
+                let part = |key: i64| u64::try_from(key - first + 1).unwrap_or(0);
+                if !take(message, Progress { done: part(*key), whole: part(last) }) {
+                    return Ok(());
+                }
+            }
+            match page.last() {
+                Some((key, _)) => after = *key,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a sound copy of one moment to a new file, while a server may go on writing.
+    ///
+    /// # Errors
+    /// [`ToolError`]; then there is no copy, nor a part of one.
+    pub fn copy(&self, target: &Path, tell: impl FnMut(Progress)) -> Result<(), ToolError> {
+        let exists = || ToolError::Exists(target.to_owned());
+        if target.symlink_metadata().is_ok() {
+            return Err(exists());
+        }
+        let write = |source| ToolError::Write { path: target.to_owned(), source };
+        let mut name = target.as_os_str().to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        let part = Part(PathBuf::from(name));
+        // Made here, as nobody else's file may be taken for it.
+        let file = fs::File::options().write(true).create_new(true).open(&part.0);
+        drop(file.map_err(|error| write(error.into()))?);
+        self.copy_into(&part.0, tell).map_err(|error| match error {
+            CopyError::Sqlite(error) => write(error.into()),
+            CopyError::Unsound(finding) => ToolError::Unsound { path: self.path.clone(), finding },
+        })?;
+        // A link is made only where there is nothing; not every file system has them.
+        match fs::hard_link(&part.0, target) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists()),
+            Err(_) if target.symlink_metadata().is_ok() => return Err(exists()),
+            Err(_) => fs::rename(&part.0, target).map_err(|error| write(error.into()))?,
+        }
+        drop(part);
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| write(error.into()))
+    }
+
+    fn copy_into(&self, part: &Path, mut tell: impl FnMut(Progress)) -> Result<(), CopyError> {
+        let mut copy = Connection::open(part)?;
+        // One moment is read to its end: without this a copy of a busy database would begin again with every commit.
+        let moment = self.connection.unchecked_transaction()?;
+        number(&moment, "SELECT count(*) FROM sqlite_schema")?;
+        let backup = Backup::new(&moment, &mut copy)?;
+        loop {
+            let step = backup.step(PAGES_AT_ONCE)?;
+            let progress = backup.progress();
+            let pages = |count: i32| u64::try_from(count).unwrap_or(0);
+            let whole = pages(progress.pagecount);
+            tell(Progress { done: whole - pages(progress.remaining), whole });
+            match step {
+                StepResult::Done => break,
+                StepResult::Busy | StepResult::Locked => std::thread::sleep(LOCKED_WAIT),
+                _ => {}
+            }
+        }
+        drop(backup);
+        drop(moment);
+        // One file, with nothing beside it.
+        copy.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;
+        match integrity(&copy)?.into_iter().next() {
+            Some(finding) => Err(CopyError::Unsound(finding)),
+            None => Ok(copy.close().map_err(|(_, error)| error)?),
+        }
+    }
+
+    /// Looks whether everything is as it must be, at one moment; changes nothing.
+    ///
+    /// # Errors
+    /// [`ToolError`], where not even that can be found out.
+    pub fn inspect(&self) -> Result<Inspection, ToolError> {
+        self.read(|connection| {
+            let moment = connection.unchecked_transaction()?;
+            let mut findings = integrity(&moment)?;
+            if findings.is_empty() {
+                findings = disorder(&moment)?;
+            }
+            let count = |table: &str| number(&moment, &format!("SELECT count(*) FROM {table}"));
+            let schema = number(&moment, "PRAGMA user_version")?;
+            Ok(Inspection {
+                findings,
+                schema,
+                rooms: count("rooms")?,
+                messages: count("messages")?,
+                guests: count(if schema < ACCOUNTS_SINCE { "users" } else { "sessions WHERE kind = 'guest'" })?,
+                accounts: if schema < ACCOUNTS_SINCE { 0 } else { count("accounts")? },
+                bytes: number(&moment, "PRAGMA page_count")? * number(&moment, "PRAGMA page_size")?,
+            })
+        })
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ToolError> {
+        read(&self.connection).map_err(|source| ToolError::Read { path: self.path.clone(), source })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CopyError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("{0}")]
+    Unsound(String),
+}
+
+/// A file that is gone with this value, and what SQLite may have left beside it.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // It may have its name no more, and there is mostly nothing beside it.
+        let _ = fs::remove_file(&self.0);
+        for suffix in ["-journal", "-wal", "-shm"] {
+            let mut name = self.0.as_os_str().to_owned();
+            name.push(suffix);
+            let _ = fs::remove_file(name);
+        }
+    }
+}
+
+/// Lets a database of an earlier schema be read as one of this schema. What is added is this connection's alone.
+fn add_missing_columns(connection: &Connection, schema: i64) -> rusqlite::Result<()> {
+    if (1..LOG_SINCE).contains(&schema) {
+        connection.execute_batch("CREATE TEMP VIEW rooms AS SELECT *, 0 AS floor FROM main.rooms")?;
+    }
+    if (ACCOUNTS_SINCE..LOG_SINCE).contains(&schema) {
+        connection.execute_batch("CREATE TEMP VIEW sessions AS SELECT *, 0 AS is_signed FROM main.sessions")?;
+    }
+    Ok(())
+}
+
+/// The log time, as far as a tool can tell: that of the last commit, or the wall clock where there was none.
+fn log_time(connection: &Connection) -> rusqlite::Result<u64> {
+    if number(connection, "SELECT count(*) FROM sqlite_schema WHERE name = 'position'")? == 0 {
+        return Ok(Timestamp::now().unix_ms);
+    }
+    Ok(super::position(connection)?.map_or_else(|| Timestamp::now().unix_ms, |position| position.clock_ms))
+}
+
+fn number(connection: &Connection, sql: &str) -> rusqlite::Result<i64> {
+    connection.query_row(sql, [], |row| row.get(0))
+}
+
+/// What SQLite finds wrong with the file.
+fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare(&format!("PRAGMA integrity_check({FINDINGS_MAX})"))?;
+    let said = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    Ok(said.into_iter().filter(|line| line != "ok").map(|line| format!("SQLite says: {line}")).collect())
+}
+
+/// What must not be among people, and what it is.
+const OF_PEOPLE: [(&str, &str); 7] = [
+    (
+        "SELECT count(*) FROM sessions WHERE kind <> 'guest' AND user_id NOT IN (SELECT id FROM accounts)",
+        "sessions are of an account that is not there",
+    ),
+    (
+        "SELECT count(*) FROM sessions WHERE kind = 'guest' AND user_id IN (SELECT id FROM accounts)",
+        "sessions of guests are of an account",
+    ),
+    ("SELECT count(*) FROM sessions WHERE length(token_hash) <> 32", "sessions have no hash of a token"),
+    (
+        "SELECT count(*) FROM looks WHERE account NOT IN (SELECT key FROM accounts)",
+        "looks of names are of an account that is not there",
+    ),
+    (
+        "SELECT count(*) FROM accounts WHERE key NOT IN (SELECT account FROM looks)",
+        "accounts have a name that anybody can take",
+    ),
+    (
+        "SELECT count(*) FROM accounts WHERE password_hash NOT LIKE '$argon2id$%'",
+        "accounts have a password that nobody can show",
+    ),
+    ("SELECT count(*) FROM invitations WHERE length(code_hash) <> 32", "invitations have no hash of a code"),
+];
+
+/// What is not as our promises have it, in a file that is sound for SQLite.
+fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut findings = Vec::new();
+    let mut rooms = connection.prepare(
+        "SELECT r.id, r.head, count(m.key), coalesce(min(m.seq), 0), coalesce(max(m.seq), 0)
+         FROM rooms r LEFT JOIN messages m ON m.room = r.key GROUP BY r.key
+         HAVING count(m.key) > 0 AND (max(m.seq) <> r.head OR max(m.seq) - min(m.seq) + 1 <> count(m.key)) LIMIT ?1",
+    )?;
+    let mut rows = rooms.query([FINDINGS_MAX])?;
+    while let Some(row) = rows.next()? {
+        let (room, head): (String, i64) = (row.get(0)?, row.get(1)?);
+        let (count, first, last): (i64, i64, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        if last != head {
+            findings.push(format!("room “{room}”: its last place is said to be {head}, but is {last}"));
+        }
+        if last - first + 1 != count {
+            findings.push(format!("room “{room}”: {count} messages in the places from {first} to {last}"));
+        }
+    }
+    let of_messages = [
+        ("SELECT count(*) FROM messages WHERE room NOT IN (SELECT key FROM rooms)", "messages are in no room"),
+        (
+            "SELECT count(*) FROM (SELECT seq, lag(seq) OVER (PARTITION BY room ORDER BY key) AS before FROM messages)
+             WHERE seq <= before",
+            "messages are out of order",
+        ),
+    ];
+    let has_accounts = number(connection, "PRAGMA user_version")? >= ACCOUNTS_SINCE;
+    for (sql, sentence) in of_messages.into_iter().chain(OF_PEOPLE.into_iter().filter(|_| has_accounts)) {
+        match number(connection, sql)? {
+            0 => {}
+            count => findings.push(format!("{count} {sentence}")),
+        }
+    }
+    Ok(findings)
+}

@@ -1,0 +1,53 @@
+//! The rows of all tables, for tests that compare two databases.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, params};
+
+use super::number;
+
+/// Each table with the rows of it that count at a log time (`?1`), in an order that does not depend on when they were
+/// written. Rows that do not count, upkeep may have removed.
+const TABLES: &[(&str, &str)] = &[
+    ("accounts", "SELECT * FROM accounts WHERE ?1 > 0 ORDER BY key"),
+    ("looks", "SELECT * FROM looks WHERE ?1 > 0 ORDER BY look"),
+    ("sessions", "SELECT * FROM sessions WHERE ?1 > 0 ORDER BY key"),
+    ("invitations", "SELECT * FROM invitations WHERE uses_left > 0 AND expires_ms > ?1 ORDER BY key"),
+    ("mutes", "SELECT * FROM mutes WHERE until_ms > ?1 ORDER BY user_id"),
+    ("bans", "SELECT * FROM bans WHERE until_ms IS NULL OR until_ms > ?1 ORDER BY kind, subject"),
+    ("room_settings", "SELECT * FROM room_settings WHERE ?1 > 0 ORDER BY room"),
+    ("room_members", "SELECT * FROM room_members WHERE ?1 > 0 ORDER BY room, user_id"),
+    ("spoke", "SELECT * FROM spoke WHERE clock_ms > ?1 - 3600000 ORDER BY room, user_id"),
+    ("marks", "SELECT * FROM marks WHERE name IN ('policy', 'guest_key') AND ?1 > 0 ORDER BY name"),
+];
+
+/// A line for each row.
+///
+/// # Errors
+/// As SQLite says.
+pub fn dump(connection: &Connection, clock_ms: u64) -> rusqlite::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for (table, sql) in TABLES {
+        let mut statement = connection.prepare_cached(sql)?;
+        let columns = statement.column_count();
+        let rows = statement.query_map(params![number(clock_ms)], |row| line(table, columns, row))?;
+        for row in rows {
+            lines.push(row?);
+        }
+    }
+    Ok(lines)
+}
+
+fn line(table: &str, columns: usize, row: &Row<'_>) -> rusqlite::Result<String> {
+    let mut line = table.to_owned();
+    for column in 0..columns {
+        let value = match row.get_ref(column)? {
+            ValueRef::Null => "-".to_owned(),
+            ValueRef::Integer(number) => number.to_string(),
+            ValueRef::Real(number) => number.to_string(),
+            ValueRef::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
+            ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        line += &format!(" {value}");
+    }
+    Ok(line)
+}

@@ -1,0 +1,339 @@
+//! The database: how it is opened, brought up to date, and refused.
+//!
+//! Every connection is opened here, so that each has the settings that the promises rest on: WAL, and `synchronous`
+//! as the operator chose. A file that can't be ours is left as it is.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::config::Durability;
+use crate::limits::WAL_BYTES_MAX;
+
+use super::{people, search};
+
+/// How long a connection waits for another's lock. Only checkpoints and upkeep ever hold one.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// How long another process's lock on the whole database is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// With what every database begins that is not empty.
+const HEADER_BYTES: u64 = 100;
+/// "adda" in ASCII: marks the file as ours (`PRAGMA application_id`).
+const APPLICATION_ID: i32 = 0x6164_6461;
+
+/// Numbered steps from an empty file to the schema of this adda; `user_version` says how many are done.
+const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
+    |connection| connection.execute_batch(MESSAGES),
+    // What a word is, is no longer said by SQLite's tokenizer.
+    search::rebuild,
+    |connection| {
+        connection.execute_batch(people::TABLES)?;
+        connection.execute_batch(people::GUESTS_BECOME_SESSIONS)?;
+        connection.execute_batch("ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'text'")
+    },
+    |connection| connection.execute_batch(MESSAGES_ARE_TAKEN_BACK),
+    |connection| connection.execute_batch(people::MARKS),
+    |connection| connection.execute_batch(people::LOG),
+];
+
+/// Step 1.
+const MESSAGES: &str = "
+    CREATE TABLE rooms (
+        key INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        head INTEGER NOT NULL
+    );
+    CREATE TABLE users (
+        key INTEGER PRIMARY KEY,
+        id BLOB NOT NULL UNIQUE,
+        token_hash BLOB NOT NULL UNIQUE,
+        seen_ms INTEGER NOT NULL
+    );
+    CREATE TABLE messages (
+        key INTEGER PRIMARY KEY,
+        id BLOB NOT NULL UNIQUE,
+        room INTEGER NOT NULL REFERENCES rooms (key),
+        seq INTEGER NOT NULL,
+        user_id BLOB NOT NULL,
+        username TEXT NOT NULL,
+        nonce TEXT,
+        content TEXT NOT NULL,
+        reply_to BLOB,
+        at_ms INTEGER NOT NULL,
+        UNIQUE (room, seq),
+        UNIQUE (user_id, nonce)
+    );
+    CREATE VIRTUAL TABLE words USING fts5 (
+        content, content = '', detail = none, columnsize = 0,
+        tokenize = \"unicode61 remove_diacritics 2 categories 'L* N* M* Co'\"
+    );
+";
+
+/// Step 4: the message that another is about, and when it was taken back.
+const MESSAGES_ARE_TAKEN_BACK: &str = "
+    ALTER TABLE messages ADD COLUMN message_id BLOB;
+    ALTER TABLE messages ADD COLUMN deleted_ms INTEGER;
+";
+
+/// Why a database can't be used. The file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file can't be opened or made.
+    #[error("failed to open `{}`: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("`{}` is in use by another adda", .0.display())]
+    InUse(PathBuf),
+    /// Not a database, or not a whole one.
+    #[error("`{}` is not a database of adda, or is damaged", .0.display())]
+    Foreign(PathBuf),
+    /// Made by a newer adda.
+    #[error("`{}` was made by a newer adda (schema {found}; this one knows up to {known})", path.display())]
+    Newer {
+        /// Which.
+        path: PathBuf,
+        /// Its schema.
+        found: usize,
+        /// Ours.
+        known: usize,
+    },
+    /// Anything else that the database says.
+    #[error("failed to open `{}`: {source}", path.display())]
+    Sqlite {
+        /// Which.
+        path: PathBuf,
+        /// What it says.
+        source: rusqlite::Error,
+    },
+}
+
+/// An open database: where further connections go, and the lock that keeps other processes out.
+#[derive(Debug)]
+pub struct Database {
+    path: PathBuf,
+    durability: Durability,
+    /// Held as long as the process has connections. Closing any descriptor of the file would take away the locks
+    /// that SQLite has on it (POSIX), so this is opened before the first connection and dropped after the last.
+    _lock: File,
+}
+
+impl Database {
+    /// Opens or makes a database, brings it up to date, and gives its one writing connection.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the file as it was.
+    pub fn open(path: &Path, durability: Durability) -> Result<(Self, Connection), OpenError> {
+        let database = Self { path: path.to_owned(), durability, _lock: lock(path)? };
+        let mut writer = connect(path, durability, Access::Make)?;
+        migrate(&mut writer, &database.path)?;
+        Ok((database, writer))
+    }
+
+    /// Another connection, for reading.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn reader(&self) -> Result<Connection, OpenError> {
+        connect(&self.path, self.durability, Access::Read)
+    }
+
+    /// A connection that moves what is in the WAL into the file.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn checkpointer(&self) -> Result<Connection, OpenError> {
+        connect(&self.path, self.durability, Access::Write)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// What a connection may do to the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+    /// And make it where it is not.
+    Make,
+}
+
+fn connect(path: &Path, durability: Durability, access: Access) -> Result<Connection, OpenError> {
+    let writes = access != Access::Read;
+    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | match access {
+            Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            Access::Make => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        };
+    let connect = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_WAIT)?;
+        if writes {
+            check_application(&connection)?;
+        }
+        Ok(connection)
+    };
+    let connection = connect().map_err(|error| open_error(path, error))?;
+    if writes {
+        // Before anything below, as some of it writes.
+        known_version(&connection, path)?;
+    }
+    let set = || {
+        connection.set_prepared_statement_cache_capacity(32);
+        // A page is 4 KiB: 2 MiB for a writer, less for readers.
+        connection.pragma_update(None, "cache_size", if writes { -2048 } else { -512 })?;
+        if writes {
+            // Space goes back to the file system in slices. Said before WAL makes the first page; a file that
+            // has tables keeps what it has.
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+            let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
+            connection.pragma_update(None, "synchronous", synchronous)?;
+            // Another connection does that, off the writer's path.
+            connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+            // One that had to grow is cut when it begins anew.
+            connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))?;
+        }
+        Ok(())
+    };
+    set().map_err(|error| open_error(path, error))?;
+    Ok(connection)
+}
+
+/// What SQLite says of a file, as why it can't be used.
+pub fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Foreign(path),
+        _ => OpenError::Sqlite { path, source },
+    }
+}
+
+/// Takes the lock that says that a server has this file.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::File { path: path.to_owned(), source };
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+    // A process that is just ending, or beginning, may have it for a moment.
+    let until = Instant::now() + LOCK_WAIT;
+    let locked = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_WAIT / 50),
+            locked => break locked,
+        }
+    };
+    match locked {
+        // SQLite would begin anew in a file of one byte.
+        Ok(()) if (1..HEADER_BYTES).contains(&file.metadata().map_err(failed)?.len()) => {
+            Err(OpenError::Foreign(path.to_owned()))
+        }
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// An error as of a damaged file, where the file is somebody else's database.
+pub fn check_application(connection: &Connection) -> rusqlite::Result<()> {
+    // Of one moment: another process may be making it.
+    let moment = connection.unchecked_transaction()?;
+    let id: i32 = moment.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let tables: i64 = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    drop(moment);
+    if id == APPLICATION_ID || (id == 0 && tables == 0) {
+        return Ok(());
+    }
+    let foreign = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+    Err(rusqlite::Error::SqliteFailure(foreign, None))
+}
+
+/// The version of the schema of this adda.
+pub fn version() -> usize {
+    MIGRATIONS.len()
+}
+
+/// How many steps a database has done, if it is not of a newer adda.
+fn known_version(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+    let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
+    let found: i64 = found.map_err(|error| open_error(path, error))?;
+    let found = usize::try_from(found).unwrap_or(usize::MAX);
+    let known = MIGRATIONS.len();
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    Ok(found)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error| open_error(path, error);
+    let found = known_version(connection, path)?;
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(found) {
+        let transaction = connection.transaction().map_err(failed)?;
+        step(&transaction).map_err(failed)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", index as i64 + 1).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    people::renew_looks(connection).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+
+    use super::*;
+    use crate::model::{RoomId, Seq};
+    use crate::store::sqlite::messages;
+    use crate::store::sqlite::search::Wanted;
+    use crate::store::{Kinds, Side};
+
+    #[test]
+    fn a_database_of_the_first_schema_is_brought_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("adda.db");
+        let old = Connection::open(&path).unwrap();
+        MIGRATIONS[0](&old).unwrap();
+        old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        old.execute_batch("INSERT INTO rooms VALUES (1, 'tea', 2)").unwrap();
+        for (key, content) in [(1, "Café, hot"), (2, "বৃষ্টি নামলে")] {
+            old.execute(
+                "INSERT INTO messages VALUES (?1, ?3, 1, ?1, zeroblob(16), 'ana', ?1, ?2, NULL, 1)",
+                params![key, content, [key as u8; 16]],
+            )
+            .unwrap();
+            old.execute("INSERT INTO words (rowid, content) VALUES (?1, ?2)", params![key, content]).unwrap();
+        }
+        drop(old);
+
+        let (_database, connection) = Database::open(&path, Durability::Full).unwrap();
+        let sql = "SELECT value FROM marks WHERE name = 'looks'";
+        let made: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(made, crate::auth::name::notion());
+        let version_found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version_found, version() as i64);
+        let room = messages::room(&connection, &RoomId::parse("tea").unwrap()).unwrap().unwrap();
+        assert_eq!((room.key, room.head, room.floor), (1, Seq(2), Seq(0)));
+        for (text, count) in [("cafe", 1), ("বৃষ্টি", 1), ("tea", 0)] {
+            let wanted = Wanted::parse(text).unwrap();
+            let found = search::page(&connection, room, Side::After(Seq(0)), 9, &wanted).unwrap();
+            assert_eq!(found.len(), count, "{text}");
+            let sql = "SELECT count(*) FROM words WHERE words MATCH ?1";
+            let indexed: i64 = connection.query_row(sql, [format!("\"{text}\"")], |row| row.get(0)).unwrap();
+            assert_eq!(indexed, count as i64, "{text} in the index");
+        }
+        assert_eq!(messages::page(&connection, room, Side::After(Seq(0)), Kinds::All, 9).unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,383 @@
+//! Upkeep: what keeps the database within its bounds. The oldest messages go first, with their words; space goes back
+//! to the file system; guests who are long gone, sessions that are long over, invitations, mutes and bans that are over, and
+//! rooms without messages and members are forgotten; the WAL stays short.
+//!
+//! What clients can see of it goes through the log as entries. All of it runs on the store's thread and connection, in
+//! slices between batches: a slice while nothing waits takes a
+//! few milliseconds; under constant load, as long as the batches since the last one, and longer where a bound is passed,
+//! so that it holds while writing goes on. A slice is not synced for itself: nobody was promised that what it deletes is gone, and
+//! the sync of the next batch covers it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rusqlite::params;
+
+use crate::config::{Durability, Keep};
+use crate::limits::{FORGOTTEN_AT_ONCE, WAL_BYTES_MAX};
+use crate::model::RoomId;
+
+use super::super::change::Change;
+use super::schema::Database;
+use super::{Connection, Fault, messages, people, search};
+
+/// How long a slice may take while nothing waits.
+const SLICE: Duration = Duration::from_millis(3);
+/// The pause behind a slice that left something to do.
+const SLICE_PAUSE: Duration = Duration::from_millis(10);
+/// From one look at the bounds to the next, while they hold: without batches, and with them.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY_BUSY: Duration = Duration::from_millis(20);
+/// Messages that are deleted between two looks at the clock; a slice while nothing waits deletes no more than these.
+const MESSAGES_AT_ONCE: usize = 100;
+/// The same behind a batch under load, as the index of words makes a part of each transaction's words.
+const MESSAGES_AT_ONCE_BUSY: usize = 500;
+/// Under load, with the bound itself passed, a slice may take so many times as long as the batches did.
+const SHARE_MAX: u32 = 4;
+/// Sessions, and rooms, that are looked at in a slice.
+const ROWS_AT_ONCE: usize = 200;
+/// From one look at all of them to the next.
+const PEOPLE_EVERY: Duration = Duration::from_secs(3600);
+const ROOMS_EVERY: Duration = Duration::from_secs(60);
+/// How long a session that is over is remembered: whoever shows its token logs in from a device that is no stranger. As
+/// long as a guest is known who does not come back.
+pub const OVER_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long a guest without messages is known, and a session that is over, where there is no room for all.
+const KEPT_WITHOUT_ROOM: Duration = Duration::from_secs(24 * 3600);
+/// Pages that go back to the file system between two looks at the clock.
+const PAGES_AT_ONCE: u64 = 64;
+/// Pages of the index of words that are merged between two looks at the clock.
+const WORDS_PAGES_AT_ONCE: u64 = 64;
+/// Free pages that are left for what comes next: these, or this part of the file.
+const FREE_PAGES_MIN: u64 = 256;
+const FREE_PART: u64 = 32;
+/// Pages of the WAL that may be left to a checkpoint on this thread, which is meant to be short.
+const CHECKPOINT_PAGES_SHORT: u64 = 1_024;
+/// Work begins this part of the bound before it, so that it holds while a batch is written.
+const ROOM_PART: u64 = 16;
+/// The same while the index of words still holds what was deleted.
+const ROOM_PART_MERGING: u64 = 32;
+/// The WAL counts for no more than this part: one that a long reader holds up must not cost messages.
+const WAL_PART: u64 = 8;
+
+/// What upkeep works on: the database, and the log, which every change of what clients can see goes through.
+pub trait Upkept {
+    fn connection(&self) -> &Connection;
+
+    /// Whether anybody is in a room.
+    fn has_connections(&self, room: &RoomId) -> bool;
+
+    /// The log time.
+    fn clock_ms(&mut self) -> u64;
+
+    /// Applies changes as a batch of the log.
+    ///
+    /// # Errors
+    /// As the database says; then none is made.
+    fn apply(&mut self, changes: Vec<Change>) -> Result<(), Fault>;
+}
+
+/// Where upkeep stands.
+#[derive(Debug)]
+pub struct Upkeep {
+    keep: Keep,
+    /// The WAL's file, where the database is one.
+    wal: PathBuf,
+    /// Whether batches are synced, so that this must be set again behind a slice.
+    syncs: bool,
+    /// Whether the last slice left something to do.
+    is_behind: bool,
+    /// Whether the index of words still holds what is deleted: it marks it, and drops it when it merges its parts.
+    is_merging: bool,
+    /// When the last slice ended.
+    ended: Instant,
+    people: People,
+    rooms: Walk,
+}
+
+/// A look at what is kept of people, some of it at a time.
+#[derive(Debug)]
+pub struct People {
+    sessions: Walk,
+    /// When invitations, mutes and bans were looked at last: they are few, as admins make them.
+    looked: Option<Instant>,
+}
+
+impl People {
+    /// Before the first look.
+    pub fn new() -> Self {
+        Self { sessions: Walk::new("sessions", PEOPLE_EVERY), looked: None }
+    }
+
+    /// Looks at some sessions, if it is time to, and forgets those that have been over for `over_kept`, and guests without
+    /// messages who were not seen for `unseen_kept`. Whether there are more to look at.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub fn step(
+        &mut self,
+        upkept: &mut impl Upkept,
+        over_kept: Duration,
+        unseen_kept: Option<Duration>,
+    ) -> Result<bool, Fault> {
+        let clock_ms = upkept.clock_ms();
+        if self.looked.is_none_or(|looked| looked.elapsed() >= PEOPLE_EVERY) {
+            self.looked = Some(Instant::now());
+            in_transaction(upkept.connection(), |connection| people::forget_what_is_over(connection, clock_ms))?;
+        }
+        let before = |kept| Keep { retention: kept, bytes_max: None }.since_ms(clock_ms);
+        let Some((after, to)) = self.sessions.next(upkept.connection())? else { return Ok(false) };
+        let (over_ms, unseen_ms) = (before(Some(over_kept)), before(unseen_kept));
+        let sessions = people::forgettable_sessions(upkept.connection(), after, to, over_ms, unseen_ms, clock_ms)?;
+        if !sessions.is_empty() {
+            upkept.apply(vec![Change::ForgetSessions { sessions }])?;
+        }
+        Ok(true)
+    }
+}
+
+/// A look at all rows of a table, in the order of their keys, some at a time.
+#[derive(Debug)]
+struct Walk {
+    table: &'static str,
+    /// From one beginning to the next.
+    every: Duration,
+    /// The row that was looked at last, while it goes on.
+    at: Option<i64>,
+    /// When it began last.
+    begun: Option<Instant>,
+}
+
+impl Walk {
+    fn new(table: &'static str, every: Duration) -> Self {
+        Self { table, every, at: None, begun: None }
+    }
+
+    /// Whether it goes on, or it is time to begin again.
+    fn is_due(&self) -> bool {
+        self.at.is_some() || self.begun.is_none_or(|begun| begun.elapsed() >= self.every)
+    }
+
+    /// The next rows to look at, if there are some or it is time to begin again: those behind one key and up to another.
+    fn next(&mut self, connection: &Connection) -> Result<Option<(i64, i64)>, Fault> {
+        if !self.is_due() {
+            return Ok(None);
+        }
+        let from = self.at.unwrap_or_else(|| {
+            self.begun = Some(Instant::now());
+            0
+        });
+        let sql = format!("SELECT max(key) FROM (SELECT key FROM {} WHERE key > ?1 ORDER BY key LIMIT ?2)", self.table);
+        let mut keys = connection.prepare_cached(&sql)?;
+        self.at = keys.query_row(params![from, ROWS_AT_ONCE as i64], |row| row.get(0))?;
+        Ok(self.at.map(|to| (from, to)))
+    }
+}
+
+/// What a slice may do.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    /// How long it may take, and how long where a bound is passed.
+    time: Duration,
+    time_max: Duration,
+    /// Messages that it deletes between two looks at the clock, and in all.
+    at_once: usize,
+    messages: usize,
+}
+
+/// How large the database is.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    pages: u64,
+    free: u64,
+    page_bytes: u64,
+    wal_bytes: u64,
+}
+
+impl Upkeep {
+    /// Upkeep of a database within these bounds.
+    pub fn new(keep: Keep, database: &Database, durability: Durability) -> Self {
+        let mut wal = database.file().as_os_str().to_owned();
+        wal.push("-wal");
+        let wal = PathBuf::from(wal);
+        let syncs = durability == Durability::Full;
+        let ended = Instant::now();
+        Self {
+            keep,
+            wal,
+            syncs,
+            is_behind: true,
+            is_merging: false,
+            ended,
+            people: People::new(),
+            rooms: Walk::new("rooms", ROOMS_EVERY),
+        }
+    }
+
+    /// How long to wait for a batch before the next slice.
+    pub fn wait(&self) -> Duration {
+        if self.is_behind { SLICE_PAUSE } else { LOOK_EVERY }
+    }
+
+    /// A slice while no batch waits.
+    ///
+    /// # Errors
+    /// As the database says; what the slice did is rolled back.
+    pub fn between_batches(&mut self, upkept: &mut impl Upkept) -> Result<(), Fault> {
+        self.slice(
+            upkept,
+            Budget { time: SLICE, time_max: SLICE, at_once: MESSAGES_AT_ONCE, messages: MESSAGES_AT_ONCE },
+        )
+    }
+
+    /// A slice behind a batch, now and then: near a bound it may take as long as all that was done since the last one,
+    /// and past it some times as long, so it keeps up with whatever is written.
+    ///
+    /// # Errors
+    /// As the database says; what the slice did is rolled back.
+    pub fn behind_batch(&mut self, upkept: &mut impl Upkept) -> Result<(), Fault> {
+        let since = self.ended.elapsed();
+        if since < LOOK_EVERY_BUSY {
+            return Ok(());
+        }
+        let time = since.clamp(SLICE, LOOK_EVERY / SHARE_MAX);
+        let budget = Budget { time, time_max: time * SHARE_MAX, at_once: MESSAGES_AT_ONCE_BUSY, messages: usize::MAX };
+        self.slice(upkept, budget)
+    }
+
+    fn slice(&mut self, upkept: &mut impl Upkept, budget: Budget) -> Result<(), Fault> {
+        // What fails is tried again, but not at once.
+        self.is_behind = false;
+        set_synced(upkept.connection(), self.syncs, false)?;
+        let done = self.work(upkept, budget);
+        let synced = set_synced(upkept.connection(), self.syncs, true);
+        self.ended = Instant::now();
+        self.is_behind = done?;
+        synced
+    }
+
+    /// Does what there is to do within a budget; gives back whether something is left.
+    fn work(&mut self, upkept: &mut impl Upkept, budget: Budget) -> Result<bool, Fault> {
+        let begun = Instant::now();
+        let mut left = budget.messages;
+        loop {
+            let size = self.size(upkept.connection())?;
+            let over = |part: u64| self.keep.bytes_max.is_some_and(|most| size.bytes(most) > most - most / part);
+            // What was deleted is in the index until it is merged: that goes before deleting more, while it can.
+            let is_large = over(if self.is_merging { ROOM_PART_MERGING } else { ROOM_PART });
+            let forgets = self.forget_people(upkept, is_large)? | self.forget_rooms(upkept)?;
+            // All of them where there is no room; where they are too old, those.
+            let before_ms = if is_large { u64::MAX } else { self.keep.since_ms(upkept.clock_ms()) };
+            let (rooms, deleted) = messages::oldest(upkept.connection(), before_ms, left.min(budget.at_once))?;
+            if deleted > 0 {
+                let forget = |(room, up_to)| Change::Forget { room, up_to };
+                upkept.apply(rooms.into_iter().map(forget).collect())?;
+            }
+            if deleted > 0 || self.is_merging {
+                let was_merging = self.is_merging;
+                self.is_merging = in_transaction(upkept.connection(), |connection| {
+                    if !was_merging {
+                        search::merge_early(connection)?;
+                    }
+                    search::merge(connection, WORDS_PAGES_AT_ONCE)
+                })?;
+            }
+            left -= deleted;
+            let is_loose = size.free > FREE_PAGES_MIN.max(size.pages / FREE_PART);
+            if is_loose {
+                upkept.connection().execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
+            }
+            self.shorten_wal(upkept.connection())?;
+            if deleted == 0 && !self.is_merging && !is_loose && !forgets {
+                return Ok(false);
+            }
+            let is_past = self.keep.bytes_max.is_some_and(|most| size.bytes(most) > most);
+            if left == 0 || begun.elapsed() >= if is_past { budget.time_max } else { budget.time } {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn size(&self, connection: &Connection) -> Result<Size, Fault> {
+        let pragma = |name: &str| -> Result<u64, Fault> {
+            let mut statement = connection.prepare_cached(&format!("PRAGMA {name}"))?;
+            let value: i64 = statement.query_row([], |row| row.get(0))?;
+            Ok(u64::try_from(value).unwrap_or(0))
+        };
+        // Asked by name: closing a descriptor of our own would take SQLite's locks away.
+        let wal_bytes = self.wal.metadata().map_or(0, |file| file.len());
+        let (pages, free) = (pragma("page_count")?, pragma("freelist_count")?);
+        Ok(Size { pages, free, page_bytes: pragma("page_size")?, wal_bytes })
+    }
+
+    /// Looks at some sessions, if it is time to. Whether there are more to look at.
+    fn forget_people(&mut self, upkept: &mut impl Upkept, is_large: bool) -> Result<bool, Fault> {
+        if !is_large {
+            return self.people.step(upkept, OVER_KEPT, self.keep.retention);
+        }
+        let unseen_kept = self.keep.retention.map_or(KEPT_WITHOUT_ROOM, |retention| retention.min(KEPT_WITHOUT_ROOM));
+        self.people.step(upkept, KEPT_WITHOUT_ROOM, Some(unseen_kept))
+    }
+
+    /// Looks at some rooms, if it is time to: forgets those without messages and members. Whether there are more to look
+    /// at.
+    fn forget_rooms(&mut self, upkept: &mut impl Upkept) -> Result<bool, Fault> {
+        let Some((after, to)) = self.rooms.next(upkept.connection())? else { return Ok(false) };
+        // What is left of rooms whose order was forgotten further than could be deleted at once.
+        let forgotten = messages::forgotten_rooms(upkept.connection(), after, to)?;
+        for room in forgotten {
+            in_transaction(upkept.connection(), |connection| {
+                messages::delete_forgotten(connection, room, FORGOTTEN_AT_ONCE)
+            })?;
+        }
+        let mut rooms = messages::empty_rooms(upkept.connection(), after, to)?;
+        rooms.retain(|room| !upkept.has_connections(room));
+        if !rooms.is_empty() {
+            upkept.apply(vec![Change::ForgetRooms { rooms }])?;
+        }
+        Ok(true)
+    }
+
+    /// Begins the WAL anew, where it has grown long and the checkpoints of the other thread never see its end, as
+    /// under constant load. They have left little to do here; without them, when it is twice as long.
+    fn shorten_wal(&self, connection: &Connection) -> Result<(), Fault> {
+        let length = self.wal.metadata().map_or(0, |file| file.len());
+        if length < WAL_BYTES_MAX / 2 {
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
+        let (pages, moved): (i64, i64) = statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        let left = u64::try_from(pages - moved).unwrap_or(0);
+        if left > 0 && (left < CHECKPOINT_PAGES_SHORT || length >= WAL_BYTES_MAX) {
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Size {
+    /// What counts for a bound.
+    fn bytes(self, most: u64) -> u64 {
+        (self.pages - self.free) * self.page_bytes + self.wal_bytes.min(most / WAL_PART)
+    }
+}
+
+fn in_transaction<T>(connection: &Connection, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+    // Rolls back where it is dropped without a commit.
+    let transaction = connection.unchecked_transaction()?;
+    let done = work(connection)?;
+    transaction.commit()?;
+    Ok(done)
+}
+
+/// Whether commits are synced. Those of upkeep need not be: they can't break the database (WAL), and the next synced one
+/// covers them. Nothing may be acked unless syncing was set again.
+fn set_synced(connection: &Connection, syncs: bool, is_synced: bool) -> Result<(), Fault> {
+    if !syncs {
+        return Ok(());
+    }
+    connection.pragma_update(None, "synchronous", if is_synced { "FULL" } else { "NORMAL" })
+}
+
+#[cfg(test)]
+mod tests;

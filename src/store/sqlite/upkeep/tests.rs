@@ -1,0 +1,345 @@
+//! What upkeep forgets and what it keeps, on a database in a file without threads.
+
+use std::path::Path;
+
+use super::super::super::change::NewSession;
+use super::super::super::entry::{By, Entry, Principal};
+use super::super::super::ledger::Ledger;
+use super::super::super::log::clock::{Moment, Stored as Position};
+use super::super::super::testing::{change, join, leave, message, proposals, room, stranger, user};
+use super::super::SqliteStorage;
+use super::super::people::{SessionId, SessionKind};
+use super::*;
+use crate::auth::credential::GUEST_SPAN_MS;
+use crate::model::Seq;
+use crate::store::TokenHash;
+
+/// A log time: there is enough of it before.
+const NOW_MS: u64 = 1_780_272_000_000;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// A database with its writer, its ledger and a clock that the test sets.
+struct Rig {
+    database: Database,
+    storage: SqliteStorage,
+    ledger: Ledger,
+    moment: Moment,
+    written: u64,
+}
+
+fn at(clock_ms: u64) -> Moment {
+    Moment { clock_ms, wall_ms: clock_ms, index: 1, ahead_ms: 0 }
+}
+
+impl Rig {
+    fn open(path: &Path) -> Self {
+        let (database, connection) = Database::open(path, Durability::Full).unwrap();
+        let ledger = Ledger::new(people::policy(&connection, NOW_MS).unwrap());
+        let moment = at(NOW_MS);
+        Self { database, storage: SqliteStorage::new(connection), ledger, moment, written: 0 }
+    }
+
+    fn upkeep(&self, keep: Keep) -> Upkeep {
+        Upkeep::new(keep, &self.database, Durability::Full)
+    }
+
+    fn commit(&mut self, entries: Vec<Entry>, clock_ms: u64) {
+        self.moment.index += 1;
+        let moment = Moment { clock_ms, ..self.moment };
+        self.storage.begin().unwrap();
+        self.ledger.begin();
+        self.ledger.apply(&mut self.storage, &proposals(entries), &moment).unwrap();
+        self.storage.commit(Position { clock_ms, wall_ms: 1, index: moment.index }).unwrap();
+    }
+
+    /// A batch of messages at a log time.
+    fn write(&mut self, texts: &[String], clock_ms: u64) {
+        let said = |text: &String| {
+            let author = stranger(u128::from(self.written % 50));
+            self.written += 1;
+            Entry::Message(message("tea", &author, text).with_nonce(&format!("{}", self.written)))
+        };
+        let entries = texts.iter().map(said).collect();
+        self.commit(entries, clock_ms);
+    }
+
+    fn number(&self, sql: &str) -> u64 {
+        let number: i64 = self.storage.connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        u64::try_from(number).unwrap()
+    }
+
+    fn finish(&mut self, upkeep: &mut Upkeep) {
+        upkeep.is_behind = true;
+        let mut slices = 0;
+        while upkeep.is_behind {
+            upkeep.between_batches(self).unwrap();
+            slices += 1;
+            assert!(slices < 10_000, "upkeep comes to no end");
+        }
+    }
+
+    fn assert_sound(&self) {
+        let said: String = self.storage.connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(said, "ok");
+    }
+}
+
+impl Upkept for Rig {
+    fn connection(&self) -> &Connection {
+        &self.storage.connection
+    }
+
+    fn has_connections(&self, room: &RoomId) -> bool {
+        self.ledger.connections(room) > 0
+    }
+
+    fn clock_ms(&mut self) -> u64 {
+        self.moment.clock_ms
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> Result<(), Fault> {
+        let clock_ms = self.moment.clock_ms;
+        self.commit(changes.into_iter().map(|made| change(By::Server, made)).collect(), clock_ms);
+        Ok(())
+    }
+}
+
+fn everywhere(test: impl Fn(Rig)) {
+    let directory = tempfile::tempdir().unwrap();
+    test(Rig::open(&directory.path().join("adda.db")));
+}
+
+/// Texts of about a kilobyte with words that differ, as those of people do.
+fn texts(from: u64, count: u64) -> Vec<String> {
+    let text = |n: u64| {
+        let word = |k: u64| format!("w{:x} ", n.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(k as u32) >> 44);
+        (0..120).map(word).collect()
+    };
+    (from..from + count).map(text).collect()
+}
+
+#[test]
+fn what_is_too_old_goes_with_its_words_and_its_space() {
+    everywhere(|mut rig| {
+        assert_eq!(rig.number("PRAGMA auto_vacuum"), 2, "space can go back in slices");
+        rig.write(&["an old \u{09DF} word".to_owned()], NOW_MS - 5 * HOUR_MS);
+        rig.write(&texts(0, 3_000), NOW_MS - 3 * HOUR_MS);
+        rig.write(&["a new word".to_owned()], NOW_MS);
+        let pages = rig.number("PRAGMA page_count");
+        let retention = Some(Duration::from_secs(2 * 3600));
+        let mut upkeep = rig.upkeep(Keep { retention, bytes_max: None });
+        rig.finish(&mut upkeep);
+        assert_eq!(rig.number("SELECT count(*) FROM messages"), 1);
+        assert_eq!(rig.number("SELECT head FROM rooms"), 3_002, "places are never given twice");
+        assert_eq!(rig.number("SELECT floor FROM rooms"), 3_001);
+        let found = |query: &str| rig.number(&format!("SELECT count(*) FROM words WHERE words MATCH '{query}'"));
+        assert_eq!((found("old"), found("\u{09AF}\u{09BC}"), found("w*")), (0, 0, 1));
+        assert_eq!((found("new"), found("word")), (1, 1));
+        assert!(rig.number("PRAGMA page_count") < pages / 2, "of {pages}");
+        rig.assert_sound();
+    });
+}
+
+#[test]
+fn without_bounds_nothing_goes() {
+    everywhere(|mut rig| {
+        rig.write(&texts(0, 100), 1);
+        let mut upkeep = rig.upkeep(Keep::default());
+        rig.finish(&mut upkeep);
+        assert_eq!(rig.number("SELECT count(*) FROM messages"), 100);
+    });
+}
+
+#[test]
+fn the_size_is_kept_while_writing_goes_on() {
+    everywhere(|mut rig| {
+        let most = 8 << 20;
+        let mut upkeep = rig.upkeep(Keep { retention: None, bytes_max: Some(most) });
+        let mut least_kept = u64::MAX;
+        for batch in 0..400 {
+            rig.write(&texts(batch * 50, 50), NOW_MS);
+            // As if that had taken its time.
+            upkeep.ended -= LOOK_EVERY;
+            upkeep.behind_batch(&mut rig).unwrap();
+            let size = rig.number("PRAGMA page_count") * 4_096;
+            assert!(size < most * 11 / 10, "{size} after batch {batch}");
+            let kept = rig.number("SELECT count(*) FROM messages");
+            if batch >= 200 {
+                least_kept = least_kept.min(kept);
+            }
+        }
+        assert!(least_kept > 300, "no more goes than must: {least_kept} were left");
+        rig.assert_sound();
+    });
+}
+
+#[test]
+fn guests_who_are_long_gone_are_forgotten() {
+    everywhere(|mut rig| {
+        rig.write(&["hello".to_owned()], NOW_MS);
+        let guest = |rig: &Rig, number: u128, seen_ms: u64| {
+            people::store_guest(&rig.storage.connection, user(number), NOW_MS - DAY_MS, None, &at(seen_ms)).unwrap();
+        };
+        guest(&rig, 0, 1); // has written
+        guest(&rig, 1_000, 1); // was seen now
+        guest(&rig, 1_001, NOW_MS);
+        for number in 2_000..2_500 {
+            guest(&rig, number, 1);
+        }
+        people::note_use(&rig.storage.connection, SessionId::of_guest(user(1_000)), NOW_MS).unwrap();
+        let mut upkeep = rig.upkeep(Keep { retention: Some(Duration::from_secs(60)), bytes_max: None });
+        rig.finish(&mut upkeep);
+        assert_eq!(rig.number("SELECT count(*) FROM sessions"), 3);
+    });
+}
+
+#[test]
+fn a_guest_that_logged_out_is_kept_while_the_token_could_be_shown() {
+    everywhere(|mut rig| {
+        let issued_ms = NOW_MS - 2 * GUEST_SPAN_MS;
+        for (number, issued_ms) in [(1, issued_ms), (2, NOW_MS - DAY_MS)] {
+            let connection = &rig.storage.connection;
+            people::store_guest(connection, user(number), issued_ms, None, &at(issued_ms)).unwrap();
+            people::end_session(connection, user(number), SessionId::of_guest(user(number)), issued_ms).unwrap();
+        }
+        // The bound is passed, and so little as can be is kept.
+        let mut upkeep = rig.upkeep(Keep { retention: Some(Duration::from_secs(60)), bytes_max: Some(1) });
+        rig.finish(&mut upkeep);
+        assert_eq!(rig.number("SELECT key FROM sessions"), 2);
+    });
+}
+
+#[test]
+fn sessions_and_restrictions_that_are_over_are_forgotten_in_their_time() {
+    everywhere(|mut rig| {
+        let long_ago = NOW_MS - 91 * DAY_MS;
+        let lately = NOW_MS - 89 * DAY_MS;
+        let session = |rig: &Rig, number: i64, kind: &str, expires_ms: Option<u64>, ended_ms: Option<u64>| {
+            let (connection, token_hash) = (&rig.storage.connection, Some(TokenHash::of(&number.to_string())));
+            let kind: SessionKind = kind.parse().unwrap();
+            let new = NewSession { id: SessionId(number), kind, token_hash, label: "".into(), span_ms: None };
+            let owner = user(number.unsigned_abs().into());
+            people::begin_session(connection, owner, &new, None, expires_ms, NOW_MS).unwrap();
+            if let Some(ended_ms) = ended_ms {
+                people::end_session(connection, owner, SessionId(number), ended_ms).unwrap();
+            }
+        };
+        session(&rig, 1, "bot", None, None);
+        session(&rig, 2, "login", Some(NOW_MS + 1_000_000), None);
+        session(&rig, 3, "login", Some(lately), None);
+        session(&rig, 4, "login", Some(NOW_MS + 1_000_000), Some(lately));
+        for number in 10..600 {
+            let (expires_ms, ended_ms) = if number % 2 == 0 { (Some(long_ago), None) } else { (None, Some(long_ago)) };
+            session(&rig, number, ["login", "bot", "guest"][number as usize % 3], expires_ms, ended_ms);
+        }
+        rig.storage
+            .connection
+            .execute_batch(
+                "INSERT INTO mutes VALUES (x'01', 1, x'00'), (x'02', 9e15, x'00');
+                 INSERT INTO bans VALUES ('user', x'01', 1, '', x'00', 0), ('user', x'02', NULL, '', x'00', 0);
+                 INSERT INTO invitations (code_hash, uses_left, expires_ms, created_by, created_ms)
+                    VALUES (x'01', 1, 1, x'00', 0), (x'02', 0, 9e15, x'00', 0), (x'03', 1, 9e15, x'00', 0);",
+            )
+            .unwrap();
+        let mut upkeep = rig.upkeep(Keep::default());
+        rig.finish(&mut upkeep);
+        let keys =
+            rig.number("SELECT CAST(group_concat(key, '') AS INTEGER) FROM (SELECT key FROM sessions ORDER BY key)");
+        assert_eq!(keys, 1234);
+        for table in ["mutes", "bans", "invitations"] {
+            assert_eq!(rig.number(&format!("SELECT count(*) FROM {table}")), 1, "{table}");
+        }
+        session(&rig, 700, "login", Some(long_ago), None);
+        rig.finish(&mut upkeep);
+        assert_eq!(rig.number("SELECT count(*) FROM sessions"), 5, "not before it is time again");
+        for walked in [&mut upkeep.people.sessions.begun, &mut upkeep.people.looked] {
+            *walked = walked.and_then(|at| at.checked_sub(PEOPLE_EVERY));
+        }
+        rig.storage.connection.execute("UPDATE mutes SET until_ms = 1", []).unwrap();
+        rig.finish(&mut upkeep);
+        assert_eq!(rig.number("SELECT count(*) FROM sessions"), 4);
+        assert_eq!(rig.number("SELECT count(*) FROM mutes"), 0);
+        let mut is_full = rig.upkeep(Keep { retention: None, bytes_max: Some(1) });
+        rig.finish(&mut is_full);
+        assert_eq!(
+            rig.number("SELECT CAST(group_concat(key, '') AS INTEGER) FROM sessions"),
+            12,
+            "there is no room for more"
+        );
+    });
+}
+
+#[test]
+fn a_room_goes_with_its_last_message_unless_a_connection_is_there() {
+    everywhere(|mut rig| {
+        rig.write(&["an old word".to_owned()], 1);
+        for name in ["jam", "milk"] {
+            messages::insert_room(&rig.storage.connection, &room(name)).unwrap();
+        }
+        let guest: &Principal = &stranger(1);
+        rig.commit(vec![join("jam", &stranger(1))], NOW_MS);
+        let keep = Keep { retention: Some(Duration::from_secs(60)), bytes_max: None };
+        // Each with the first look at all rooms before it.
+        let finish = |rig: &mut Rig| {
+            let mut upkeep = rig.upkeep(keep);
+            rig.finish(&mut upkeep);
+        };
+        finish(&mut rig);
+        assert_eq!(rig.number("SELECT count(*) FROM messages"), 0);
+        finish(&mut rig);
+        let row = |rig: &Rig, name| messages::room(&rig.storage.connection, &room(name)).unwrap();
+        assert_eq!(row(&rig, "tea"), None);
+        assert!(row(&rig, "jam").is_some(), "a connection is there");
+        assert_eq!(rig.number("SELECT count(*) FROM rooms"), 1);
+        rig.commit(vec![leave("jam", guest)], NOW_MS);
+        finish(&mut rig);
+        assert_eq!(row(&rig, "jam"), None);
+        // A room that comes back begins anew, and not with a row that the writer remembers.
+        rig.write(&["a new word".to_owned()], NOW_MS);
+        assert_eq!(row(&rig, "tea").map(|row| (row.head, row.floor)), Some((Seq(1), Seq(0))));
+    });
+}
+
+#[test]
+fn the_rows_that_a_long_forgetting_left_are_deleted() {
+    everywhere(|mut rig| {
+        let count = 3 * FORGOTTEN_AT_ONCE as u64;
+        rig.write(&texts(0, count - 10), NOW_MS - 3 * HOUR_MS);
+        rig.write(&texts(count, 10), NOW_MS);
+        let forget = Change::Forget { room: room("tea"), up_to: Seq(count - 10) };
+        rig.apply(vec![forget]).unwrap();
+        assert_eq!(rig.number("SELECT count(*) FROM messages"), count - FORGOTTEN_AT_ONCE as u64);
+        // No look at all rooms is due.
+        let mut upkeep = rig.upkeep(Keep { retention: Some(Duration::from_secs(3_600)), bytes_max: None });
+        upkeep.rooms.begun = Some(Instant::now());
+        rig.finish(&mut upkeep);
+        assert_eq!(rig.number("SELECT count(*) FROM messages"), 10);
+        rig.assert_sound();
+    });
+}
+
+#[test]
+fn commits_are_synced_again_behind_a_slice() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(&directory.path().join("adda.db"));
+    let mut upkeep = rig.upkeep(Keep::default());
+    rig.finish(&mut upkeep);
+    assert_eq!(rig.number("PRAGMA synchronous"), 2);
+}
+
+#[test]
+fn the_wal_stays_short_without_any_other_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("adda.db");
+    let mut rig = Rig::open(&path);
+    let mut upkeep = rig.upkeep(Keep::default());
+    for batch in 0..200 {
+        rig.write(&texts(batch * 300, 300), NOW_MS);
+        upkeep.ended -= LOOK_EVERY_BUSY;
+        upkeep.behind_batch(&mut rig).unwrap();
+        let length = path.with_extension("db-wal").metadata().unwrap().len();
+        assert!(length < WAL_BYTES_MAX * 5 / 4, "{length}");
+    }
+    assert!(path.metadata().unwrap().len() > WAL_BYTES_MAX, "much was written");
+}

@@ -1,0 +1,281 @@
+//! What the tests of the store share: entries to propose, and a store without threads to propose them to.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::accounts::{SessionId, SessionKind};
+use super::change::{AccountRef, Change, Done, NewAccount, NewSession, Restrict};
+use super::engine::Store;
+use super::entry::{By, Entry, Event, Join, NewMessage, Outcome, Principal, Proof, Proposal, ReplyTo};
+use super::log::clock::Moment;
+use super::sqlite::schema::Database;
+use super::{Kinds, Reader, Side, Stored, TokenHash};
+use crate::auth::name::Looks;
+use crate::config::{Durability, Keep};
+use crate::model::reason::Reason;
+use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
+use crate::protocol::{After, BanChange, Body, Restrictions, RoomPatch};
+use crate::role::Role;
+
+pub const NETWORK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+pub fn room(name: &str) -> RoomId {
+    RoomId::parse(name).unwrap()
+}
+
+pub fn user(number: u128) -> UserId {
+    UserId(Uuid::from_u128(number))
+}
+
+pub fn username(name: &str) -> Username {
+    Username::parse(name).unwrap()
+}
+
+fn name_of(number: u128) -> Username {
+    username(&format!("user {number}"))
+}
+
+fn principal(number: u128, proof: Proof) -> Arc<Principal> {
+    let person = Arc::new(Person { id: user(number), username: name_of(number) });
+    Arc::new(Principal { person, proof, network: NETWORK })
+}
+
+/// A client without a token.
+pub fn stranger(number: u128) -> Arc<Principal> {
+    principal(number, Proof::None)
+}
+
+/// A guest who has a signed token.
+pub fn signed_guest(number: u128, issued_ms: u64) -> Arc<Principal> {
+    principal(number, Proof::SignedGuest { issued_ms })
+}
+
+/// A client that is logged in.
+pub fn logged_in(number: u128) -> Arc<Principal> {
+    principal(number, Proof::Account(SessionId(number as i64)))
+}
+
+pub fn new_account(number: u128, role: Role) -> NewAccount {
+    let name = name_of(number);
+    NewAccount { id: user(number), looks: Looks::of(&name), name, role, password: None }
+}
+
+pub fn new_session(number: i64, kind: SessionKind, token: Option<&str>) -> NewSession {
+    let (id, token_hash) = (SessionId(number), token.map(TokenHash::of));
+    NewSession { id, kind, token_hash, label: "a browser".into(), span_ms: None }
+}
+
+pub fn nonce(text: &str) -> Nonce {
+    Nonce::parse(text).unwrap()
+}
+
+pub fn text(content: &str) -> Body {
+    Body::Text { content: content.into(), reply_to: None }
+}
+
+/// A message of a connection in the room.
+pub fn message(name: &str, author: &Arc<Principal>, content: &str) -> NewMessage {
+    let (room, author, body) = (room(name), Arc::clone(author), text(content));
+    NewMessage { room, author, body, nonce: None, is_member: true, unless_stored: None }
+}
+
+impl NewMessage {
+    pub fn with_nonce(self, text: &str) -> Self {
+        Self { nonce: Some(nonce(text)), ..self }
+    }
+
+    pub fn with_body(self, body: Body) -> Self {
+        Self { body, ..self }
+    }
+}
+
+pub fn join(name: &str, principal: &Arc<Principal>) -> Entry {
+    let (room, principal) = (room(name), Arc::clone(principal));
+    Entry::Join(Join { room, principal, looks: None, known: None, after: None })
+}
+
+pub fn join_after(name: &str, principal: &Arc<Principal>, after: FrameId) -> Entry {
+    let (room, principal, after) = (room(name), Arc::clone(principal), Some(After::Id(after)));
+    Entry::Join(Join { room, principal, looks: None, known: None, after })
+}
+
+pub fn leave(name: &str, principal: &Principal) -> Entry {
+    Entry::Leave { room: room(name), user: principal.user() }
+}
+
+pub fn change(by: By, change: Change) -> Entry {
+    Entry::Change { by, change: Box::new(change) }
+}
+
+pub fn by(client: &Arc<Principal>) -> By {
+    By::Client(Arc::clone(client))
+}
+
+pub fn set_room(name: &str, patch: RoomPatch) -> Change {
+    Change::SetRoom { room: room(name), patch }
+}
+
+fn restrict(target: &Arc<Principal>, restrictions: Restrictions) -> Change {
+    let (user, target) = (target.user(), Some(Arc::clone(target)));
+    Change::Restrict(Restrict { user, restrictions, target, networks: vec![NETWORK] })
+}
+
+/// A mute until a wall time.
+pub fn mute(target: &Arc<Principal>, until_ms: u64) -> Change {
+    restrict(target, Restrictions { mute_until_ms: Some(until_ms), ban: None })
+}
+
+pub fn ban(target: &Arc<Principal>) -> Change {
+    let ban = BanChange::Ban { until_ms: None, reason: "spam".into(), by_address: false };
+    restrict(target, Restrictions { mute_until_ms: None, ban: Some(ban) })
+}
+
+pub fn kick(name: &str, target: &Arc<Principal>) -> Change {
+    Change::Kick { room: room(name), user: target.user(), target: Some(Arc::clone(target)) }
+}
+
+pub fn set_role(number: u128, role: Role) -> Change {
+    Change::SetRole { account: AccountRef::Id(user(number)), role }
+}
+
+pub fn proposals(entries: impl IntoIterator<Item = Entry>) -> Vec<Proposal> {
+    let proposal = |entry| Proposal { entry, reply_to: ReplyTo::Nobody };
+    entries.into_iter().map(proposal).collect()
+}
+
+/// An outcome in a few words.
+pub fn word(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Stored { room, stored, .. } => format!("{room} {}", stored.seq.0),
+        Outcome::Duplicate(stored) => format!("duplicate {}", stored.seq.0),
+        Outcome::Refused { rejection, .. } => rejection.reason.word().into(),
+        Outcome::Joined { past, seen, .. } => {
+            let past = past.as_ref().unwrap();
+            format!("join {} of {}, seen {:?}", past.frames.len(), past.head.0, seen.map(|seq| seq.0))
+        }
+        Outcome::JoinRefused { rejection, .. } => format!("no join: {}", rejection.reason.word()),
+        Outcome::Left { .. } => "leave".into(),
+        Outcome::Changed { .. } => "changed".into(),
+    }
+}
+
+pub fn contents(frames: &[Stored]) -> Vec<String> {
+    let content = |stored: &Stored| {
+        let frame: serde_json::Value = serde_json::from_slice(&stored.json).unwrap();
+        assert_eq!(frame["seq"], stored.seq.0);
+        frame["content"].as_str().unwrap().to_owned()
+    };
+    frames.iter().map(content).collect()
+}
+
+/// A store whose log time the test moves.
+pub struct Rig {
+    pub store: Store,
+    pub reader: Reader,
+    /// The moment of the next batch.
+    pub moment: Moment,
+    directory: Option<tempfile::TempDir>,
+}
+
+impl Rig {
+    pub fn in_memory() -> Self {
+        let (store, reader) = Store::in_memory(Keep::default()).unwrap();
+        Self::new(store, reader, None)
+    }
+
+    pub fn in_file() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, reader) = Self::open(&directory.path().join("adda.db"));
+        Self::new(store, reader, Some(directory))
+    }
+
+    fn open(path: &Path) -> (Store, Reader) {
+        let (database, connection) = Database::open(path, Durability::Normal).unwrap();
+        Store::of_database(&Arc::new(database), connection, Durability::Normal, Keep::default()).unwrap()
+    }
+
+    fn new(store: Store, reader: Reader, directory: Option<tempfile::TempDir>) -> Self {
+        // Wall time is an hour ahead, so that the two are not taken for each other.
+        let clock_ms = reader.moment().clock_ms;
+        let moment = Moment { clock_ms, wall_ms: clock_ms + 3_600_000, index: 1 << 30, ahead_ms: 3_600_000 };
+        Self { store, reader, moment, directory }
+    }
+
+    /// The same database with another process.
+    pub fn restarted(self) -> Self {
+        let Self { store, reader, moment, directory } = self;
+        drop((store, reader));
+        let directory = directory.unwrap();
+        let (store, reader) = Self::open(&directory.path().join("adda.db"));
+        Self { store, reader, moment, directory: Some(directory) }
+    }
+
+    /// Lets log time go on.
+    pub fn pass(&mut self, ms: u64) {
+        self.moment.clock_ms += ms;
+        self.moment.wall_ms += ms;
+    }
+
+    pub fn apply(&mut self, entries: impl IntoIterator<Item = Entry>) -> Vec<Outcome> {
+        self.moment.index += 1;
+        let applied = self.store.apply(vec![(self.moment, proposals(entries))]);
+        applied.into_iter().map(|applied| applied.result).collect()
+    }
+
+    pub fn words(&mut self, entries: impl IntoIterator<Item = Entry>) -> Vec<String> {
+        self.apply(entries).iter().map(word).collect()
+    }
+
+    /// What becomes of one entry, in a few words.
+    pub fn word(&mut self, entry: Entry) -> String {
+        word(&self.apply([entry])[0])
+    }
+
+    pub fn say(&mut self, message: NewMessage) -> String {
+        self.word(Entry::Message(message))
+    }
+
+    /// Stores a message.
+    pub fn stored(&mut self, message: NewMessage) -> Stored {
+        match self.apply([Entry::Message(message)]).pop() {
+            Some(Outcome::Stored { stored, .. }) => stored,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn change(&mut self, by: By, made: Change) -> Result<(Done, Vec<Event>), Reason> {
+        match self.apply([change(by, made)]).pop() {
+            Some(Outcome::Changed { done, events }) => Ok((done, events)),
+            Some(Outcome::Refused { rejection, .. }) => Err(rejection.reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Makes an account, and gives a client that is logged in to it.
+    pub fn account(&mut self, number: u128, role: Role) -> Arc<Principal> {
+        self.change(By::Operator, Change::CreateAccount(new_account(number, role))).unwrap();
+        logged_in(number)
+    }
+
+    pub fn number(&self, sql: &str) -> i64 {
+        self.store.on_connection(|connection| connection.query_row(sql, [], |row| row.get(0)).unwrap())
+    }
+
+    /// All that is kept of a room, or what of it has some words.
+    pub fn page(&self, name: &str, words: Option<&str>) -> Vec<String> {
+        let page = self
+            .reader
+            .view(|view| view.page(&room(name), Side::After(Seq(0)), Kinds::Messages, 9_999, words))
+            .unwrap();
+        contents(&page)
+    }
+}
+
+/// A test of what both storages do.
+pub fn in_both(test: impl Fn(Rig)) {
+    test(Rig::in_memory());
+    test(Rig::in_file());
+}

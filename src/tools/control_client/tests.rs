@@ -1,0 +1,248 @@
+//! The client against the server's side, and against processes that are none.
+
+use std::fs::Permissions;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::thread::{self, JoinHandle};
+
+use rustix::process::Uid;
+use rustix::thread::set_thread_res_uid;
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use super::*;
+use crate::agents::control::{Control, ControlLimits};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(100);
+const PATIENT: ClientWaits = ClientWaits { io: DEADLINE, answer: DEADLINE };
+const HASTY: ClientWaits = ClientWaits { io: SHORT, answer: SHORT };
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Request {
+    Add { first: u32, second: u32 },
+    Refuse,
+    Echo(String),
+}
+
+fn database() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("adda.db");
+    fs::write(&path, "").unwrap();
+    (directory, path)
+}
+
+fn serve(database: &Path) -> Control {
+    serve_within(database, DEADLINE)
+}
+
+fn serve_within(database: &Path, io_wait: Duration) -> Control {
+    let limits = ControlLimits { io_wait, ..ControlLimits::default() };
+    let handler = |request: Request| match request {
+        Request::Add { first, second } => Ok(first + second),
+        Request::Echo(text) => Ok(text.len() as u32),
+        Request::Refuse => Err(Refusal::new("conflict", "name_taken", "that name is taken")),
+    };
+    Control::start(database, limits, handler).unwrap()
+}
+
+fn add(client: &mut ControlClient) -> Result<u32, ControlError> {
+    client.request(&Request::Add { first: 2, second: 3 })
+}
+
+/// A process that has bound the socket, and does something with the first client.
+fn impostor(database: &Path, act: impl FnOnce(UnixStream) + Send + 'static) -> JoinHandle<()> {
+    let listener = UnixListener::bind(format!("{}.control", database.display())).unwrap();
+    thread::spawn(move || act(listener.accept().unwrap().0))
+}
+
+fn one_line(mut stream: &UnixStream, line: &str) {
+    let mut lines = Lines::new(stream, CONTROL_REQUEST_BYTES_MAX);
+    lines.next(DEADLINE).unwrap().unwrap();
+    stream.write_all(line.as_bytes()).unwrap();
+}
+
+#[test]
+fn requests_are_answered_and_refused() {
+    let (_directory, path) = database();
+    let control = serve(&path);
+    let mut client = ControlClient::connect(&path).unwrap();
+    for _ in 0..10 {
+        assert_eq!(add(&mut client).unwrap(), 5);
+    }
+    let refused = client.request::<_, u32>(&Request::Refuse).unwrap_err();
+    assert_eq!(refused.to_string(), "that name is taken");
+    assert!(matches!(refused, ControlError::Refused(refusal) if refusal.reason == "name_taken"));
+    assert_eq!(add(&mut client).unwrap(), 5, "the connection goes on");
+    drop(control);
+    assert!(matches!(add(&mut client), Err(ControlError::Unknown(_) | ControlError::NoAnswer(_))));
+    assert!(matches!(add(&mut client), Err(ControlError::NoServer(_))));
+}
+
+#[test]
+fn without_a_server_there_is_one_sentence() {
+    let (_directory, path) = database();
+    let error = ControlClient::connect(&path).unwrap_err();
+    assert_eq!(error.to_string(), format!("no server has `{}` open", path.display()));
+    // A killed server leaves its socket.
+    drop(UnixListener::bind(format!("{}.control", path.display())).unwrap());
+    assert!(matches!(ControlClient::connect(&path), Err(ControlError::NoServer(_))));
+    let error = ControlClient::connect(&path.with_file_name("lost.db")).unwrap_err();
+    assert!(error.to_string().ends_with("No such file or directory (os error 2)"), "{error}");
+}
+
+#[test]
+fn a_long_path_and_a_link_lead_to_the_server() {
+    let (directory, path) = database();
+    let long = directory.path().join("d".repeat(100)).join("adda.db");
+    fs::create_dir(long.parent().unwrap()).unwrap();
+    fs::rename(&path, &long).unwrap();
+    std::os::unix::fs::symlink(&long, &path).unwrap();
+    let _control = serve(&long);
+    for path in [&long, &path] {
+        assert_eq!(add(&mut ControlClient::connect(path).unwrap()).unwrap(), 5);
+    }
+}
+
+#[test]
+fn a_connection_that_was_idle_is_made_anew() {
+    let (_directory, path) = database();
+    let io = Duration::from_secs(1);
+    let _control = serve_within(&path, io);
+    let mut client = ControlClient::connect_within(&path, ClientWaits { io, answer: DEADLINE }).unwrap();
+    let (stream, _) = client.connection.as_ref().unwrap();
+    assert!(matches!(Lines::new(stream, 1).next(DEADLINE), Ok(None)), "the server ends it");
+    assert_eq!(add(&mut client).unwrap(), 5);
+}
+
+#[test]
+fn a_request_that_is_too_long_is_not_sent() {
+    let (_directory, path) = database();
+    let _control = serve(&path);
+    let mut client = ControlClient::connect(&path).unwrap();
+    let text = "x".repeat(CONTROL_REQUEST_BYTES_MAX);
+    assert!(matches!(client.request::<_, u32>(&Request::Echo(text)), Err(ControlError::TooLong)));
+    assert_eq!(add(&mut client).unwrap(), 5);
+    let odd = std::collections::BTreeMap::from([((1, 2), 3)]);
+    assert!(matches!(client.request::<_, u32>(&odd), Err(ControlError::Encode(_))));
+}
+
+#[test]
+fn another_version_is_told_with_both() {
+    let (_directory, path) = database();
+    let other = impostor(&path, |stream| one_line(&stream, "{\"version\":3,\"no\":true}\n"));
+    let error = add(&mut ControlClient::connect_within(&path, PATIENT).unwrap()).unwrap_err();
+    assert!(matches!(error, ControlError::Version(_)));
+    assert_eq!(
+        error.to_string(),
+        "this command speaks version 1 of the control protocol and the server version 3; \
+         use the `adda` that the server runs"
+    );
+    other.join().unwrap();
+}
+
+#[test]
+fn a_process_that_does_not_answer_is_one_error() {
+    let (_directory, path) = database();
+    // It listens and accepts no client: the request is in the system's buffer.
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&socket, &Places::of(&path).unwrap().file.unwrap().1).unwrap();
+    rustix::net::listen(&socket, 3).unwrap();
+    let waits = ClientWaits { io: DEADLINE, answer: SHORT };
+    let error = add(&mut ControlClient::connect_within(&path, waits).unwrap()).unwrap_err();
+    let sentence = format!("`{}` is in use by another process that does not answer", path.display());
+    assert_eq!(error.to_string(), format!("{sentence}; the change may have been made"));
+    // The buffer takes no whole request of this length.
+    let mut client = ControlClient::connect_within(&path, HASTY).unwrap();
+    let text = "x".repeat(CONTROL_REQUEST_BYTES_MAX - 100);
+    let error = client.request::<_, u32>(&Request::Echo(text)).unwrap_err();
+    assert_eq!(error.to_string(), sentence);
+    // Its queue is full.
+    let mut waiting = Vec::new();
+    let error = loop {
+        match ControlClient::connect_within(&path, HASTY) {
+            Ok(client) => waiting.push(client),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.to_string(), sentence);
+}
+
+#[test]
+fn answers_that_are_none_are_errors() {
+    let (_directory, path) = database();
+    let mut long = vec![b'x'; CONTROL_ANSWER_BYTES_MAX + 1];
+    long.push(b'\n');
+    let long = String::from_utf8(long).unwrap();
+    for line in ["HTTP/1.1 400 Bad Request\r\n", "\n", "{\"version\":1,\"answer\":\"x\"}\n", &long] {
+        let line = line.to_owned();
+        // The client may have gone before it has taken all of a long line.
+        let other = impostor(&path, move |stream| {
+            let mut lines = Lines::new(&stream, CONTROL_REQUEST_BYTES_MAX);
+            lines.next(DEADLINE).unwrap().unwrap();
+            let _ = (&stream).write_all(line.as_bytes());
+        });
+        let error = add(&mut ControlClient::connect_within(&path, PATIENT).unwrap()).unwrap_err();
+        assert!(matches!(error, ControlError::Malformed(_)), "{error}");
+        other.join().unwrap();
+        fs::remove_file(format!("{}.control", path.display())).unwrap();
+    }
+    for line in ["", "{\"version\":1,\"ans"] {
+        let other = impostor(&path, move |stream| one_line(&stream, line));
+        let error = add(&mut ControlClient::connect_within(&path, PATIENT).unwrap()).unwrap_err();
+        assert!(matches!(error, ControlError::Unknown(_)), "{error}");
+        other.join().unwrap();
+        fs::remove_file(format!("{}.control", path.display())).unwrap();
+    }
+}
+
+#[test]
+fn a_refusal_before_the_request_is_told() {
+    let (_directory, path) = database();
+    let other = impostor(&path, |mut stream| {
+        let line = r#"{"version":1,"error":{"code":"forbidden","reason":"not_owner","sentence":"user 7 may not"}}"#;
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Both).unwrap();
+    });
+    let mut client = ControlClient::connect_within(&path, PATIENT).unwrap();
+    other.join().unwrap();
+    let error = add(&mut client).unwrap_err();
+    assert_eq!(error.to_string(), "user 7 may not");
+}
+
+/// In `/tmp`, anyone can make a file of the socket's name before the server does. Root alone can become another user;
+/// else the rule is tested by what it says of users.
+#[test]
+fn nothing_is_sent_to_another_users_socket() {
+    let (directory, path) = database();
+    let socket = PathBuf::from(format!("{}.control", path.display()));
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).unwrap();
+    assert!(is_sticky_directory_of(&socket));
+    if !geteuid().is_root() {
+        let _control = serve(&path);
+        assert_eq!(add(&mut ControlClient::connect(&path).unwrap()).unwrap(), 5);
+        return;
+    }
+    let other = Uid::from_raw(100_000 + std::process::id());
+    let bound = socket.clone();
+    let listening = thread::spawn(move || {
+        set_thread_res_uid(other, other, other).unwrap();
+        UnixListener::bind(bound).unwrap()
+    });
+    let listener = listening.join().unwrap();
+    let error = ControlClient::connect(&path).unwrap_err();
+    let user = other.as_raw();
+    let sentence =
+        format!("the control socket of `{}` belongs to user {user}, not to the owner of the database", path.display());
+    assert_eq!(error.to_string(), sentence);
+    // A server at the abstract socket is found behind it.
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::remove_file(&socket).unwrap();
+    let _control = serve(&path);
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).unwrap();
+    assert_eq!(add(&mut ControlClient::connect(&path).unwrap()).unwrap(), 5);
+    drop(listener);
+}

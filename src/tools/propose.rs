@@ -1,0 +1,71 @@
+//! How a command makes a change: the server that has the database applies it, or where no server has it, the command
+//! itself does. Either way it is an entry of the log.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::control_client::{ControlClient, ControlError};
+use crate::store::change::{Change, Done};
+use crate::store::{Offline, OpenError, propose_alone};
+
+/// How long to wait for another process that is just beginning or ending with the database.
+const OTHERS_WAIT: Duration = Duration::from_secs(3);
+const OTHERS_POLL: Duration = Duration::from_millis(20);
+
+/// What to do where there is no database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    Make,
+    Refuse,
+}
+
+/// Makes a change, synced to the disk, or says why not.
+///
+/// # Errors
+/// [`Error`], with the file as it was.
+pub fn propose(data: &Path, absent: Absent, change: Change) -> Result<Done, Error> {
+    check(data, absent)?;
+    let deadline = Instant::now() + OTHERS_WAIT;
+    loop {
+        // Without a file there is no server that has it.
+        if data.exists() {
+            match ControlClient::connect(data) {
+                Ok(mut server) => return Ok(server.request(&change)?),
+                Err(ControlError::NoServer(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match propose_alone(data, change.clone()) {
+            Ok(done) => return done.map_err(Error::Rejected),
+            // Another process has it, and may be about to bind its control socket, or to end.
+            Err(crate::store::StartError::Open(OpenError::InUse(_))) if Instant::now() < deadline => {
+                thread::sleep(OTHERS_POLL);
+            }
+            Err(crate::store::StartError::Open(OpenError::InUse(path))) => {
+                return Err(ControlError::NoAnswer(path).into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether a file is a database of adda's, or may become one. It is looked at by reading alone, as a connection that may
+/// write would tidy up another program's database, too.
+fn check(data: &Path, absent: Absent) -> Result<(), Error> {
+    if absent == Absent::Make {
+        match fs::metadata(data) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            // A server takes an empty file, too.
+            Ok(file) if file.is_file() && file.len() == 0 => return Ok(()),
+            _ => {}
+        }
+        Offline::open_even_empty(data)?;
+    } else {
+        Offline::open(data)?;
+    }
+    Ok(())
+}
