@@ -1,16 +1,10 @@
 // Logging in and making an account: one form, which stands where it is opened, at the door or in the room.
 
+import { isAboutName, reasonOf } from "./codes.js";
 import { Field, takeAll } from "./field.js";
 import { checkName } from "./names.js";
 import { Reveal, checkNew, checkShown } from "./passwords.js";
 import { refusalText } from "./refusals.js";
-
-// What a refusal means, by its code or status.
-const MEANINGS = {
-  login: { 401: "account.no_such_login", 403: "account.banned" },
-  register: { 403: "account.closed", bad_password: "account.bad_password" },
-};
-const TAKEN = 409;
 
 export class AccountForm {
   #form;
@@ -119,9 +113,9 @@ export class AccountForm {
 
   #refused(error) {
     const { username, password } = this.#fields;
-    const words = refusalText(error, this.#lang, MEANINGS[this.#mode]);
-    if (error.status === TAKEN) username.refuse(() => this.#lang.t("account.taken"));
-    else if (error.code === "bad_password") password.refuse(words);
+    const words = () => refusalText(error, this.#lang);
+    if (isAboutName(error)) username.refuse(words);
+    else if (reasonOf(error) === "bad_password") password.refuse(words);
     else {
       this.#wrong = words;
       this.#showWrong();

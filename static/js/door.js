@@ -1,23 +1,14 @@
 // The door: who one is, where one wants to go, and the ways in. A guest is one step away from the room; beside it one can
 // log in or, where the server lets one, make an account. Whoever is logged in chooses a room only.
 
+import { isAboutName, needsLogin, reasonOf } from "./codes.js";
 import { JoinForm } from "./form.js";
 import { dressFace } from "./people.js";
 import { refusalText } from "./refusals.js";
 import { Rooms } from "./rooms.js";
 
-// What a refusal to let one in means, by its code or status.
-const MEANINGS = {
-  bad_name: "refused.name",
-  uninvited: "refused.invitation",
-  401: "refused.login",
-  403: "refused.forbidden",
-  "you are banned here": "door.banned",
-  put_out: "door.put_out",
-  made_private: "door.made_private",
-  no_room: "door.no_room",
-};
-const UNAUTHORIZED = 401;
+// The name belongs to an account, which may be the visitor's own.
+const ACCOUNT_NAME_REASONS = new Set(["name_taken", "name_reserved"]);
 
 export class Door {
   #door;
@@ -80,21 +71,18 @@ export class Door {
 
   // Says why one is not let in, and offers what may help.
   refuse(error, straightTo = null) {
-    const { code, status } = error;
-    const words = refusalText(error, this.#lang, MEANINGS, { room: this.#find("room").value });
+    const values = { room: this.#find("room").value, name: this.#session.account?.username ?? "" };
+    const words = () => refusalText(error, this.#lang, values);
     this.#straightTo = straightTo;
-    if (code === "ended" || status === UNAUTHORIZED) {
-      this.#tell(code === "ended" ? () => this.#lang.t("refused.ended") : words);
+    if (needsLogin(error)) {
+      this.#tell(words);
       this.#logIn(this.#session.lost?.username ?? "");
-    } else if (code === "changed") {
-      this.#tell(() => this.#lang.t("refused.changed", { name: this.#session.account?.username ?? "" }));
-      this.#choose();
-    } else if (this.#session.account || code !== "bad_name") {
+    } else if (this.#session.account || !isAboutName(error)) {
       this.#tell(words);
       this.#choose();
     } else {
       this.#choose();
-      this.#find("join-mine").hidden = false;
+      this.#find("join-mine").hidden = !ACCOUNT_NAME_REASONS.has(reasonOf(error));
       this.#join.refuse(words);
     }
   }

@@ -3,7 +3,7 @@
 import { openWindow } from "./dialog.js";
 import { button, make } from "./elements.js";
 import { Invitations } from "./invitations.js";
-import { whyNot } from "./reasons.js";
+import { refusalText } from "./refusals.js";
 import { ask } from "./requests.js";
 import { momentWords } from "./spans.js";
 
@@ -50,7 +50,7 @@ export class House {
         words.value = "";
         state.textContent = t("announce.done");
       } catch (error) {
-        state.textContent = whyNot(this.#lang, error);
+        state.textContent = refusalText(error, this.#lang);
       } finally {
         form.ariaBusy = null;
       }
@@ -64,7 +64,7 @@ export class House {
       list.replaceChildren(...bans.map((ban) => this.#ban(ban, list, state)));
       state.textContent = bans.length === 0 ? this.#lang.t("bans.nobody") : "";
     } catch (error) {
-      state.textContent = whyNot(this.#lang, error);
+      state.textContent = refusalText(error, this.#lang);
     }
   }
 
@@ -80,7 +80,7 @@ export class House {
         if (address === undefined) await ask("PUT", `api/users/${encodeURIComponent(user)}`, { body: { banned: false } });
         else await ask("DELETE", `api/bans/${encodeURIComponent(address)}`);
       } catch (error) {
-        state.textContent = whyNot(this.#lang, error);
+        state.textContent = refusalText(error, this.#lang);
         return;
       }
       await this.#readBans(list, state);

@@ -2,7 +2,7 @@
 // be used, and takes one back.
 
 import { button, make } from "./elements.js";
-import { whyNot } from "./reasons.js";
+import { refusalText } from "./refusals.js";
 import { ask } from "./requests.js";
 import { momentWords, spanWords } from "./spans.js";
 
@@ -81,7 +81,7 @@ export class Invitations {
     try {
       await act();
     } catch (error) {
-      this.#state.textContent = whyNot(this.#lang, error);
+      this.#state.textContent = refusalText(error, this.#lang);
     }
   }
 }

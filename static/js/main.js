@@ -1,6 +1,7 @@
 // The page: a door with a form, and behind it the room. Builds the views once and wires them to one visit at a time.
 
 import { AccountForm } from "./account-form.js";
+import { reasonOf } from "./codes.js";
 import { Composer } from "./composer.js";
 import { Door } from "./door.js";
 import { House } from "./house.js";
@@ -10,6 +11,7 @@ import { Moderation } from "./moderation.js";
 import { checkName, checkRoom } from "./names.js";
 import { Past } from "./past.js";
 import { People, dressFace } from "./people.js";
+import { refusalText } from "./refusals.js";
 import { Refused } from "./requests.js";
 import { RoomSettings } from "./room-settings.js";
 import { Search } from "./search.js";
@@ -66,7 +68,7 @@ class Page {
       on: {
         loggedIn: () => this.#rejoin(),
         logOut: () => this.#logOut(),
-        ended: () => this.#refused(new Refused({ code: "ended" })),
+        ended: () => this.#refused(new Refused({ reason: "session_ended" })),
         unsent: () => this.#visit?.unsent ?? 0,
       },
     });
@@ -124,7 +126,7 @@ class Page {
     const asked = askedFor(location);
     const stay = tab.get("stay");
     const { account, lost, invitation } = this.#session;
-    const ended = new Refused({ code: "ended" });
+    const ended = new Refused({ reason: "session_ended" });
     if (!stay || invitation || (asked.room && asked.room !== stay.room)) this.#showDoor({ ...asked, why: lost && ended });
     else if (account || !stay.isAccount) this.#join(account?.username ?? stay.name, stay.room);
     else this.#leave({ room: stay.room, why: ended });
@@ -225,7 +227,7 @@ class Page {
       room,
       views: this.#views,
       store: choices,
-      onStatus: (status, code) => this.#showStatus({ status, code }),
+      onStatus: (status, code, refused) => this.#showStatus({ status, code, refused }),
       onMessage: () => this.#count(),
       onRefused: (error) => this.#refused(error),
     });
@@ -244,7 +246,7 @@ class Page {
   // The server does not let us in, or not any more, as who we were. Whoever was not in the room yet goes there as
   // whoever they are.
   #refused(error) {
-    if (error.code === "changed" && this.#session.account && !this.#visit.wasThere) this.#rejoin();
+    if (reasonOf(error) === "account_changed" && this.#session.account && !this.#visit.wasThere) this.#rejoin();
     else this.#leave({ room: this.#room, why: error });
   }
 
@@ -282,9 +284,14 @@ class Page {
     const lost = status.status === "waiting" || (status.status === "connecting" && !find("lost").hidden);
     const state = this.#lang.t(`status.${lost ? "waiting" : status.status}`);
     if (find("status-text").textContent !== state) find("status-text").textContent = state;
-    const words = lost ? this.#lang.t(status.code === CLOSE_POLICY ? "lost.policy" : "lost.text") : "";
+    const words = lost ? this.#lostText(status) : "";
     if (find("lost-text").textContent !== words) find("lost-text").textContent = words;
     find("lost").hidden = !lost;
+  }
+
+  #lostText({ code, refused = null }) {
+    if (refused !== null) return refusalText(refused, this.#lang);
+    return this.#lang.t(code === CLOSE_POLICY ? "lost.policy" : "lost.text");
   }
 
   #count() {

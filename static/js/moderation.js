@@ -2,17 +2,17 @@
 // hits hard, and undone where that is possible. Everybody is offered to delete their own messages, admins the rest; the
 // server decides anyway.
 
+import { reasonOf } from "./codes.js";
 import { askFirst, openMenu } from "./dialog.js";
 import { make } from "./elements.js";
-import { whyNot } from "./reasons.js";
-import { Refused, ask } from "./requests.js";
+import { refusalText } from "./refusals.js";
+import { ask } from "./requests.js";
 import { FAR, momentWords, spanWords } from "./spans.js";
 
 const MUTES_S = [600, 3_600, 86_400];
 const BANS_S = [3_600, 86_400, 7 * 86_400];
 const REASON_CHARS_MAX = 128;
 const QUOTED_CHARS = 160;
-const BAD_REQUEST = 400;
 
 export class Moderation {
   #lang;
@@ -150,7 +150,7 @@ export class Moderation {
     }
   }
 
-  #whyNot = (error) => whyNot(this.#lang, error);
+  #whyNot = (error) => refusalText(error, this.#lang);
 }
 
 // Gives the addresses that were banned with a guest. An account has none that it is banned by: then it is banned alone.
@@ -163,7 +163,7 @@ async function ban(id, how, withAddress) {
   try {
     await ask("PUT", userPath(id), { body: { banned: { ...how, address: true } } });
   } catch (error) {
-    if (!(error instanceof Refused) || error.status !== BAD_REQUEST) throw error;
+    if (reasonOf(error) !== "target_is_no_guest") throw error;
     return ban(id, how, false);
   }
   const after = await bannedAddresses();

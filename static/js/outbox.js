@@ -6,12 +6,16 @@
 // The server knows a nonce together with its author. If it has forgotten who we are, what went out under the former
 // user id could be stored twice: unless the copy of it is seen, its writer is asked.
 
+import { reasonOf } from "./codes.js";
+
 // An answer takes a round trip and a commit; past this the connection is not believed any more.
 const ANSWER_WAIT_MS = 10_000;
 const RETRY_DEFAULT_MS = 1_000;
 const RETRY_MAX_MS = 60_000;
-// Refusals that pass by themselves.
-const PASSING = new Set(["rate_limited", "busy"]);
+// Refusals after which the same message is sent again by itself.
+const RETRIED_CODES = new Set(["rate_limited", "busy"]);
+// Refusals of the nonce itself: the message needs another one.
+const NONCE_USED = new Set(["nonce_used", "conflict"]);
 
 export class Outbox {
   #unsent;
@@ -24,9 +28,11 @@ export class Outbox {
   #opening = null;
   #answerTimer;
   #pauseTimer = null;
+  // The refusal that a pause follows.
+  #pauseReason = null;
 
   // `unsent` keeps the messages; `send` gives one to the connection and says whether it took it; `onChange` hears of
-  // every change, and whether the server wants us to wait; `onSilence` hears when no answer came in time.
+  // every change, and of the refusal that makes us wait, or null; `onSilence` hears when no answer came in time.
   constructor({ unsent, send, onChange, onSilence }) {
     this.#unsent = unsent;
     this.#send = send;
@@ -75,15 +81,18 @@ export class Outbox {
     if (this.#find(nonce)) this.changed();
   }
 
-  // An error came; says whether it was about one of ours.
-  refused({ nonce, code, content, retry_ms: retryMs }) {
+  // An error came, with the nonce of one of ours or with another; says whether it was one of ours.
+  refused(nonce, refused) {
     const item = this.#find(nonce);
     if (!item) return false;
-    if (PASSING.has(code)) {
-      this.#unsent.update({ ...item, state: "queued", by: undefined });
-      this.#pause(Math.min(retryMs ?? RETRY_DEFAULT_MS, RETRY_MAX_MS));
+    const { reason, code, message: sentence, until } = refused;
+    if (RETRIED_CODES.has(code)) {
+      // What may be stored must not go out under another user id.
+      const by = reason === "outcome_unknown" ? item.by : undefined;
+      this.#unsent.update({ ...item, state: "queued", by });
+      this.#pause(Math.min(until ? until - Date.now() : RETRY_DEFAULT_MS, RETRY_MAX_MS), refused);
     } else {
-      this.#unsent.update({ ...item, state: "failed", code, sentence: content });
+      this.#unsent.update({ ...item, state: "failed", reason, code, sentence, until: until?.getTime() ?? null });
     }
     this.changed();
     return true;
@@ -101,7 +110,8 @@ export class Outbox {
     const item = this.#find(nonce);
     if (!item) return;
     this.#unsent.remove(nonce);
-    this.#unsent.add({ nonce: item.code === "conflict" ? undefined : nonce, content: item.content });
+    const isUsed = NONCE_USED.has(reasonOf(item));
+    this.#unsent.add({ nonce: isUsed ? undefined : nonce, content: item.content });
     this.changed();
   }
 
@@ -115,7 +125,7 @@ export class Outbox {
     this.#pump();
     this.#items = this.#unsent.list();
     if (!this.#items.some(isSent)) clearTimeout(this.#answerTimer);
-    this.#onChange(this.#items, this.#pauseTimer !== null);
+    this.#onChange(this.#items, this.#pauseReason);
   }
 
   #pump() {
@@ -124,7 +134,7 @@ export class Outbox {
     if (items.some(isSent)) return;
     for (const item of items.filter(({ state }) => state === "queued")) {
       if (item.by !== undefined && item.by !== this.#self) {
-        this.#unsent.update({ ...item, state: "failed", code: "unsure" });
+        this.#unsent.update({ ...item, state: "failed", reason: "unsure" });
         continue;
       }
       // Noted before it is done: the page may end in between.
@@ -139,10 +149,11 @@ export class Outbox {
     }
   }
 
-  #pause(ms) {
+  #pause(ms, refused) {
     this.#endPause();
+    this.#pauseReason = refused;
     this.#pauseTimer = setTimeout(() => {
-      this.#pauseTimer = null;
+      this.#endPause();
       this.changed();
     }, ms);
   }
@@ -150,6 +161,7 @@ export class Outbox {
   #endPause() {
     clearTimeout(this.#pauseTimer);
     this.#pauseTimer = null;
+    this.#pauseReason = null;
   }
 
   #find(nonce) {

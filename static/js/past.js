@@ -109,7 +109,8 @@ export class Past {
     return first.seq === 1 ? undefined : first.id;
   }
 
-  // Where there is nothing older: the room began with the first message, or what was before it is not kept.
+  // What is said where there is nothing older. Only the first place in the room's order is surely its beginning: before
+  // a later one there were perhaps messages that are not kept, perhaps events that a history omits.
   #end() {
     return this.#timeline.first?.seq === 1 ? "beginning" : "oldest";
   }

@@ -1,6 +1,8 @@
 // Who is here: the list beside the room, by name, ourselves first. Who is here twice, as in two tabs, is one person.
 
 const HUES = 8;
+// People in the list; those beyond it are only counted. A list of thousands would slow down a phone.
+const LISTED_MAX = 1_000;
 
 export class People {
   #list;
@@ -13,8 +15,8 @@ export class People {
   #self = null;
   // By user id: the name, the element, and by how many connections they are here.
   #people = new Map();
-  // Connections of whom the server gave only the number; it names some hundreds at most.
-  #unnamed = 0;
+  // The number of people here, with those that the server did not name.
+  #total = 0;
 
   // `onMore` hears about whom more is wanted, and by which button.
   constructor({ list, count, badge, more, template, lang, onMore }) {
@@ -36,21 +38,41 @@ export class People {
     for (const { id, username } of sorted) {
       if (!this.#again(id)) this.#list.append(this.#enter(id, username));
     }
-    this.#unnamed = Math.max(0, total - members.length);
+    this.#total = this.#people.size + Math.max(0, total - members.length);
     this.#tell();
   }
 
   // Says whether this one was not here before.
   joined(id, name) {
     if (this.#again(id)) return false;
+    this.#place(id, name);
+    this.#total += 1;
+    this.#tell();
+    return true;
+  }
+
+  // The presence frame of a large room: how many people there are now, and the names of some that joined or left.
+  changed({ member_count: total, joined = [], left = [] }) {
+    for (const { id } of left) if (id !== this.#self) this.#remove(id);
+    for (const { id, username } of joined) if (!this.#people.has(id)) this.#place(id, username);
+    this.#total = total;
+    this.#tell();
+  }
+
+  // Adds a person to the list by name, if it is not full.
+  #place(id, name) {
+    if (this.#people.size >= LISTED_MAX) return;
     let next = null;
     for (const other of this.#people.values()) {
       const behind = this.#compare(id, name, other.id, other.name) < 0;
       if (behind && (!next || this.#compare(other.id, other.name, next.id, next.name) < 0)) next = other;
     }
     this.#list.insertBefore(this.#enter(id, name), next?.element ?? null);
-    this.#tell();
-    return true;
+  }
+
+  #remove(id) {
+    this.#people.get(id)?.element.remove();
+    this.#people.delete(id);
   }
 
   // Says whether this one is not here any more.
@@ -59,11 +81,9 @@ export class People {
     if (person) {
       person.connections -= 1;
       if (person.connections > 0) return false;
-      person.element.remove();
-      this.#people.delete(id);
-    } else {
-      this.#unnamed = Math.max(0, this.#unnamed - 1);
+      this.#remove(id);
     }
+    this.#total = Math.max(this.#people.size, this.#total - 1);
     this.#tell();
     return true;
   }
@@ -107,11 +127,12 @@ export class People {
   }
 
   #tell() {
-    const total = this.#people.size + this.#unnamed;
-    this.#count.textContent = this.#lang.plural("people.count", total);
-    this.#badge.textContent = this.#lang.number(total);
-    this.#more.hidden = this.#unnamed === 0;
-    this.#more.textContent = this.#lang.plural("people.more", this.#unnamed);
+    // The list may hold people that left a large room without being named, so it can be longer than the count.
+    const unnamed = Math.max(0, this.#total - this.#people.size);
+    this.#count.textContent = this.#lang.plural("people.count", this.#total);
+    this.#badge.textContent = this.#lang.number(this.#total);
+    this.#more.hidden = unnamed === 0;
+    this.#more.textContent = this.#lang.plural("people.more", unnamed);
   }
 }
 

@@ -3,7 +3,7 @@
 import { askFirst, onSubmit, openWindow } from "./dialog.js";
 import { make } from "./elements.js";
 import { Invitations } from "./invitations.js";
-import { whyNot } from "./reasons.js";
+import { refusalText } from "./refusals.js";
 import { ask } from "./requests.js";
 import { spanWords } from "./spans.js";
 
@@ -43,7 +43,7 @@ export class RoomSettings {
       invitations.open();
     }
     const dialog = openWindow(this.#lang, t("room.settings"), ...parts);
-    onSubmit(form, wrong, (error) => whyNot(this.#lang, error), async () => {
+    onSubmit(form, wrong, (error) => refusalText(error, this.#lang), async () => {
       if (await this.#save(before, asked(before, fields))) dialog.close();
     });
   }
@@ -76,7 +76,7 @@ export class RoomSettings {
       this.#standing.set(await set(after));
       const former = Object.fromEntries(Object.keys(after).map((name) => [name, before[name]]));
       const undo = async () => this.#standing.set(await set(former));
-      this.#toasts.tell(this.#lang.t("room.saved"), { undo, whyNot: (error) => whyNot(this.#lang, error) });
+      this.#toasts.tell(this.#lang.t("room.saved"), { undo, whyNot: (error) => refusalText(error, this.#lang) });
       return true;
     }
     // Who is put out by it, and what becomes readable, can't be taken back.
@@ -86,7 +86,7 @@ export class RoomSettings {
       yes: this.#lang.t(after.private ? "room.private_yes" : "room.public_yes"),
       danger: true,
       act: async () => this.#standing.set(await set(after)),
-      whyNot: (error) => whyNot(this.#lang, error),
+      whyNot: (error) => refusalText(error, this.#lang),
     });
     if (done) this.#toasts.tell(this.#lang.t(after.private ? "room.is_private" : "room.is_public"));
     return done;

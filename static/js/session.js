@@ -6,14 +6,13 @@
 // That somebody is logged in, and as whom, is noted in the browser's store. It lets nobody in, but saves everybody else a
 // question that the server would refuse.
 
+import { needsAccount, needsLogin, reasonOf } from "./codes.js";
 import { Refused, ask } from "./requests.js";
 import { SERVER } from "./storage.js";
 
 // A guest's token from before the session was a cookie.
 const TOKEN_KEY = `token.${SERVER}`;
 const ACCOUNT_KEY = `account.${SERVER}`;
-const UNAUTHORIZED = 401;
-const CONFLICT = 409;
 // What is asked one after another may be too much at once; the server says when to go on.
 const PAUSE_DEFAULT_MS = 1_000;
 
@@ -64,13 +63,13 @@ export class Session {
   }
 
   // Done when the browser has the cookie of the account of this id or, without one, of a guest of this name. Fails with
-  // `Refused`, with the code "ended" where we are not logged in any more and "changed" where we are somebody else.
+  // `Refused`: "session_ended" where we are not logged in any more, "account_changed" where another account is.
   async ensure({ name, account = null }, signal) {
     if (this.#sureOf === (account ?? name)) return;
     if (this.#account || noted(this.#store)) await this.#look(signal);
     if (!this.#account && !account) await this.#beGuest(name, signal);
     const now = this.#account?.id ?? null;
-    if (now !== account) throw new Refused({ code: now === null ? "ended" : "changed" });
+    if (now !== account) throw new Refused({ reason: now === null ? "session_ended" : "account_changed" });
     this.#sureOf = account ?? name;
   }
 
@@ -152,7 +151,7 @@ export class Session {
     } catch (error) {
       if (error.code !== "not_found") throw error;
       this.invitation = null;
-      throw new Refused({ code: "uninvited" });
+      throw new Refused({ reason: "no_such_invitation", code: "not_found" });
     }
     this.invitation = null;
   }
@@ -172,15 +171,15 @@ export class Session {
     const begin = () => ask("POST", "api/session", { body: { username: name }, token: this.#token, signal });
     try {
       await begin().catch((error) => {
-        if (error.status !== UNAUTHORIZED || this.#token === null) throw error;
+        if (!needsLogin(error) || this.#token === null) throw error;
         // It was nobody's any more, or is not enough here.
         this.#forgetToken();
         return begin();
       });
       this.#forgetToken();
     } catch (error) {
-      if (error.status === UNAUTHORIZED) this.about.accounts = "required";
-      if (error.status !== CONFLICT) throw error;
+      if (needsAccount(error)) this.about.accounts = "required";
+      if (reasonOf(error) !== "logged_in") throw error;
       // We are logged in, and did not know.
       this.#forgetToken();
       await this.#look(signal);
@@ -210,6 +209,6 @@ function noted(store) {
 
 // Nothing where the server knows nobody by what we show.
 function unlessUnknown(error) {
-  if (error.status === UNAUTHORIZED) return null;
+  if (needsLogin(error)) return null;
   throw error;
 }

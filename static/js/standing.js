@@ -49,6 +49,11 @@ export class Standing {
     return { ...this.#settings, id: this.#room };
   }
 
+  // The end of our mute by the page's clock; null without one.
+  get mutedUntil() {
+    return this.#mutedUntil && new Date(this.#mutedUntil.getTime() - this.#aheadMs);
+  }
+
   // What the room is called.
   get name() {
     return this.#settings.name || this.#room;
@@ -131,12 +136,13 @@ export class Standing {
   #showNote() {
     clearTimeout(this.#muteTimer);
     const { note, form } = this.#parts;
-    const leftMs = this.#mutedUntil ? this.#mutedUntil.getTime() - this.#aheadMs - Date.now() : 0;
+    const until = this.mutedUntil;
+    const leftMs = until ? until - Date.now() : 0;
     let words = "";
     if (leftMs > 0) {
       words = isFar(this.#mutedUntil)
         ? this.#lang.t("note.muted")
-        : this.#lang.t("note.muted_until", { moment: momentWords(this.#lang, new Date(Date.now() + leftMs)) });
+        : this.#lang.t("note.muted_until", { moment: momentWords(this.#lang, until) });
       this.#muteTimer = setTimeout(() => this.#showNote(), Math.min(leftMs, TIMER_MAX_MS));
     } else if (this.#settings.posting === "admins" && !this.isAdmin) {
       words = this.#lang.t("note.admins_post");

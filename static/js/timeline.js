@@ -4,7 +4,10 @@
 // The page holds a part of the room's messages. It is attached while that part ends with the newest; detached (the
 // reader went far back, or to a message that was found) what is said now waits in the tail.
 
+import { reasonOf } from "./codes.js";
 import { dressFace, hueOf } from "./people.js";
+import { refusalText } from "./refusals.js";
+import { Refused } from "./requests.js";
 
 // Lines on the page. Past it those go that are farthest from the reader, or a day in a busy room would fill a phone.
 const LINES_MAX = 2_000;
@@ -42,7 +45,7 @@ export class Timeline {
   #deletions = new Map();
   #pendingByNonce = new Map();
   #items = [];
-  #waits = false;
+  #pausedBy = null;
   #sticks = true;
   #unseen = 0;
   #gapComes = false;
@@ -209,10 +212,10 @@ export class Timeline {
     this.#list.ariaBusy = "false";
   }
 
-  // `waits` says whether the server wants us to wait before the next one.
-  showPending(items, waits = false) {
+  // `pausedBy` is the refusal after which the next one waits, if there is one.
+  showPending(items, pausedBy = null) {
     this.#items = items;
-    this.#waits = waits;
+    this.#pausedBy = pausedBy;
     const gone = new Set(this.#pendingByNonce.keys());
     for (const item of items) {
       gone.delete(item.nonce);
@@ -247,7 +250,7 @@ export class Timeline {
 
   translate() {
     for (const line of this.#lines) this.#word(line);
-    this.showPending(this.#items, this.#waits);
+    this.showPending(this.#items, this.#pausedBy);
     this.#showNewer();
   }
 
@@ -409,20 +412,28 @@ export class Timeline {
     return element;
   }
 
-  #dressPending(element, { state, code, sentence, name }) {
+  #dressPending(element, item) {
+    const { state } = item;
     const failed = state === "failed";
     element.dataset.state = state;
-    const key = `error.${code}`;
-    const known = this.#lang.t(key, { name });
-    const reason = known === key ? sentence || this.#lang.t("error.unknown") : known;
-    // What may have arrived is not said to be unsent.
-    const fate = code === "unsure" ? code : this.#waits && state === "queued" ? "waits" : state;
-    element.querySelector(".state").textContent = this.#lang.t(`outbox.${fate}`, { reason });
+    element.querySelector(".state").textContent = this.#pendingWords(item);
     for (const way of ["retry", "discard"]) {
       const button = element.querySelector(`.${way}`);
       button.textContent = this.#lang.t(`outbox.${way}`);
       button.hidden = !failed;
     }
+  }
+
+  #pendingWords({ state, name, ...refusal }) {
+    if (state === "failed") {
+      const reason = refusalText(new Refused(refusal), this.#lang, { name });
+      // What may have arrived is not said to be unsent.
+      return reasonOf(refusal) === "unsure" ? reason : this.#lang.t("outbox.failed", { reason });
+    }
+    if (state !== "queued" || this.#pausedBy === null) return this.#lang.t(`outbox.${state}`);
+    // A limit on how often is met every day; trouble of the server's is named.
+    if (this.#pausedBy.code === "rate_limited") return this.#lang.t("outbox.waits");
+    return this.#lang.t("outbox.retries", { reason: refusalText(this.#pausedBy, this.#lang) });
   }
 
   // Where the newest gap stands; behind all lines if there is none.

@@ -43,12 +43,12 @@ export class Unsent {
     this.#listen();
   }
 
-  // This tab's messages in their order, each `{ nonce, content, state, code, sentence, by, name }`: the state is
+  // This tab's messages in their order, each `{ nonce, content, state, reason, code, sentence, until, by, name }`: the state is
   // "queued", "sent" or "failed", `by` the user id that it was sent under, if it was, `name` whom it was written as.
   list() {
     this.#held = this.#all().filter(({ tab }) => tab === this.#tab);
     return this.#held.map((item) =>
-      item.name === this.#name || item.state === "failed" ? item : { ...item, state: "failed", code: "other_name" },
+      item.name === this.#name || item.state === "failed" ? item : { ...item, state: "failed", reason: "other_name" },
     );
   }
 

@@ -1,5 +1,6 @@
 // One stay in one room: what comes over the connection goes to the views, what is written goes through the outbox.
 
+import { needsAccount, needsLogin, reasonOf } from "./codes.js";
 import { Connection } from "./connection.js";
 import { isMessage } from "./history.js";
 import { Outbox } from "./outbox.js";
@@ -10,22 +11,23 @@ import { Unsent, newNonce } from "./unsent.js";
 
 // Messages shown on joining; older ones come as they are looked for.
 const HISTORY = 50;
-// `welcome` says how far the past goes, so its end is seen. If it never comes, we don't wait for it for ever.
+// `welcome` says how far the room's order goes, so the end of a replay of events is seen. If it never comes, we don't
+// wait for it for ever.
 const REPLAY_WAIT_MS = 3_000;
+// A replay of messages can end before that seq, since other events can follow the last message. The server sends it in
+// one piece, so a pause marks its end. A pause that comes too early does no harm: the server still knows each nonce.
+const HISTORY_PAUSE_MS = 300;
 // A server that has forgotten our session makes us somebody new; so many of our former ids are kept.
 const SELVES_MAX = 50;
 const SELVES_KEY = `selves.${SERVER}`;
-const TOO_MANY = 429;
 const CLOSE_POLICY = 1008;
 const CLOSE_OVER_CAPACITY = 1013;
 // What a browser says of a WebSocket that was not let in, or whose network is gone.
 const CLOSE_ABNORMAL = 1006;
 // So often in a row a room that seems not to be there is asked for.
 const KNOCKS_MAX = 3;
-const FORBIDDEN = 403;
-const NOT_FOUND = 404;
-// The server's word with which one is put out because the room is private now.
-const MADE_PRIVATE = "this room is private now";
+// Refusals that end the stay in a room, also behind `welcome`.
+const ENDING_REASONS = new Set(["banned", "kicked", "made_private"]);
 
 export class Visit {
   #name;
@@ -43,8 +45,8 @@ export class Visit {
   #notice;
   #isOnline = false;
   #knocks = 0;
-  // Why the server is about to put us out, as it says.
-  #putOutFor = "";
+  // The last refusal on this connection that answers no command: the server may close the connection for it.
+  #refusal = null;
   #self = null;
   #called;
   #selves;
@@ -52,13 +54,15 @@ export class Visit {
   #last = null;
   // The place in the room's order at which the replay ends; null once it has.
   #replayEnd = null;
+  // In a replay of messages: how many may still come; null in a replay of events.
+  #historyLeft = null;
   #replayTimer;
   #ended = new AbortController();
 
   // As a guest by this name, or with the session's account. `views` are the timeline, its past, search, people, typing
   // line, composer and how we stand; `store` is the browser's, for all its tabs:
-  // whom we have been and what is unsent; `onStatus` hears the connection's; `onMessage` hears of each message of
-  // others; `onRefused` hears why we are not let in (any more), and that asking again would not help.
+  // whom we have been and what is unsent; `onStatus` hears the connection's, and the refusal that it was lost by if
+  // there was one; `onMessage` hears of each message of others; `onRefused` hears of the refusal that ends the stay.
   constructor({ name, session, room, views, store, onStatus, onMessage, onRefused }) {
     this.#name = name;
     this.#called = name;
@@ -81,7 +85,7 @@ export class Visit {
     this.#outbox = new Outbox({
       unsent: this.#unsent,
       send: ({ nonce, content }) => this.#connection.send({ type: "text", content, nonce }),
-      onChange: (items, waits) => views.timeline.showPending(items, waits),
+      onChange: (items, pausedBy) => views.timeline.showPending(items, pausedBy),
       onSilence: () => this.#connection.renew(),
     });
     // With a nonce, so that an error about it is known for what it is.
@@ -140,7 +144,7 @@ export class Visit {
     } catch (error) {
       if (error instanceof Refused && !error.isPassing && !signal.aborted) this.#onRefused(error);
       // One that has had enough of us is asked again only after the longest pause, as after its close code.
-      throw Object.assign(new Error("no session"), { code: error.status === TOO_MANY ? CLOSE_OVER_CAPACITY : undefined });
+      throw Object.assign(new Error("no session"), { code: error.code === "rate_limited" ? CLOSE_OVER_CAPACITY : undefined });
     }
   }
 
@@ -158,10 +162,11 @@ export class Visit {
     try {
       await ask("GET", "api/session");
       if (knocks >= KNOCKS_MAX) await ask("GET", `api/rooms/${encodeURIComponent(this.#room)}`);
-    } catch ({ status, code, message: sentence }) {
-      if (this.#ended.signal.aborted) return;
-      if (status === FORBIDDEN) this.#onRefused(new Refused({ status, code, sentence }));
-      if (status === NOT_FOUND && this.#knocks >= KNOCKS_MAX) this.#onRefused(new Refused({ status, code: "no_room", sentence }));
+    } catch (error) {
+      if (this.#ended.signal.aborted || !(error instanceof Refused) || error.isPassing) return;
+      // The next attempt renews a session that is over. By now the room may have been reached after all.
+      if (needsLogin(error) || (error.code === "not_found" && this.#knocks < KNOCKS_MAX)) return;
+      this.#onRefused(error);
     }
   }
 
@@ -181,10 +186,13 @@ export class Visit {
     // is not told why its WebSocket was not let in.
     if (status === "waiting" && (!this.#isOnline || code === CLOSE_POLICY)) {
       this.#session.doubt();
-      if (code === CLOSE_ABNORMAL) this.#knocks += 1;
+      if (code === CLOSE_ABNORMAL || this.#refusal !== null) this.#knocks += 1;
+      if (this.#isFinal(this.#refusal)) return this.#onRefused(this.#refusal);
       if (code === CLOSE_POLICY && this.#session.isLogin) this.#askWhoWeAre();
-      else if (code === CLOSE_POLICY || code === CLOSE_ABNORMAL) this.#askWhy();
+      else if (this.#refusal === null && (code === CLOSE_POLICY || code === CLOSE_ABNORMAL)) this.#askWhy();
     }
+    const refusal = this.#refusal;
+    if (status !== "waiting") this.#refusal = null;
     this.#isOnline = status === "online";
     if (this.#isOnline) this.#knocks = 0;
     if (status !== "online") {
@@ -192,7 +200,19 @@ export class Visit {
       this.#outbox.close();
       this.#views.typing.clear();
     }
-    this.#onStatus(status, code);
+    return this.#onStatus(status, code, refusal);
+  }
+
+  // Whether a connection that was lost behind this refusal would be refused again.
+  #isFinal(refusal) {
+    if (refusal === null || refusal.isPassing) return false;
+    if (ENDING_REASONS.has(reasonOf(refusal))) return true;
+    // Behind `welcome` the connection has outlived the refusal, so it was lost for another reason.
+    if (this.#isOnline) return false;
+    // A login is looked at before the next attempt, and a guest gets a new session then; that may fail too.
+    const mayHelp = this.#session.isLogin || !needsAccount(refusal);
+    if (needsLogin(refusal) && mayHelp) return this.#knocks >= KNOCKS_MAX;
+    return true;
   }
 
   #hear(frame) {
@@ -204,10 +224,13 @@ export class Visit {
         return undefined;
       case "leave":
         // It comes to ourselves only if it was not we who went.
-        if (frame.user_id === this.#self && frame.username === this.#called) return this.#putOut();
+        if (frame.user_id === this.#self && frame.username === this.#called) return this.#onRefused(new Refused({ reason: "kicked" }));
         if (!this.#views.people.left(frame.user_id)) return undefined;
         this.#views.typing.gone(frame.user_id);
         return this.#views.timeline.addPresence(frame);
+      case "presence":
+        for (const { id } of frame.left ?? []) this.#views.typing.gone(id);
+        return this.#views.people.changed(frame);
       case "typing":
         if (!this.#selves.has(frame.user_id)) this.#views.typing.heard(frame.user_id, frame.username);
         return undefined;
@@ -234,19 +257,22 @@ export class Visit {
       // The server knew us no more. A guest is somebody new then; whoever was logged in is to be told.
       if (this.#account !== null) {
         this.#session.over();
-        return this.#onRefused(new Refused({ code: "ended" }));
+        return this.#onRefused(new Refused({ reason: "session_ended" }));
       }
       this.#session.adopt(token, this.#name);
     }
     this.#called = username;
     this.#views.standing.welcomed(frame);
     this.#become(self);
-    this.#views.people.reset(members, total, self);
+    // In a large room the server names only some people, and perhaps not us.
+    const named = members.some(({ id }) => id === self) ? members : [{ id: self, username }, ...members];
+    this.#views.people.reset(named, total, self);
     if (limits) this.#views.composer.limit(limits.content_bytes);
     if (reset) this.#last = null;
     if (!this.#last) this.#views.timeline.expectGap();
     const known = this.#last?.seq ?? 0;
     this.#replayEnd = seq;
+    this.#historyLeft = this.#last ? null : HISTORY;
     this.#replayTimer = setTimeout(() => this.#caughtUp(), REPLAY_WAIT_MS);
     if (known >= seq) this.#caughtUp();
     return undefined;
@@ -261,14 +287,16 @@ export class Visit {
   }
 
   #refused(frame) {
-    const ours = this.#outbox.refused(frame);
-    if (ours && frame.code === "rate_limited") this.#views.standing.mustWait(frame.retry_ms);
-    if (frame.code === "forbidden" && !frame.nonce) this.#putOutFor = frame.content;
-  }
-
-  #putOut() {
-    const code = this.#putOutFor === MADE_PRIVATE ? "made_private" : "put_out";
-    this.#onRefused(new Refused({ code, sentence: this.#putOutFor }));
+    const refusal = Refused.ofFrame(frame);
+    const word = reasonOf(refusal);
+    if (word === "muted") refusal.until ??= this.#views.standing.mutedUntil;
+    if (this.#outbox.refused(frame.nonce, refusal)) {
+      if (word === "slow_mode" && refusal.until) this.#views.standing.mustWait(refusal.until - Date.now());
+      return undefined;
+    }
+    if (frame.nonce) return undefined;
+    this.#refusal = refusal;
+    return ENDING_REASONS.has(word) ? this.#onRefused(refusal) : undefined;
   }
 
   // What we sent again had arrived. It is acked, and not shown here: it stands in the past, where it belongs.
@@ -295,7 +323,12 @@ export class Visit {
   // Takes note of how far the room's order has come; only a stored frame has a place in it.
   #passed({ id, seq }) {
     if (seq > (this.#last?.seq ?? 0)) this.#last = { id, seq };
-    if (this.#replayEnd !== null && seq >= this.#replayEnd) this.#caughtUp();
+    if (this.#replayEnd === null || seq === undefined) return;
+    if (this.#historyLeft !== null) this.#historyLeft -= 1;
+    if (seq >= this.#replayEnd || this.#historyLeft === 0) return this.#caughtUp();
+    if (this.#historyLeft === null) return;
+    clearTimeout(this.#replayTimer);
+    this.#replayTimer = setTimeout(() => this.#caughtUp(), HISTORY_PAUSE_MS);
   }
 
   #caughtUp() {

@@ -1,14 +1,10 @@
 // Who one is here: as a guest the ways to an account, with one its password and where one is logged in.
 
+import { needsLogin, reasonOf } from "./codes.js";
 import { Field, takeAll } from "./field.js";
 import { Reveal, checkNew, checkShown } from "./passwords.js";
 import { dressFace } from "./people.js";
 import { refusalText } from "./refusals.js";
-
-// What a refusal of a new password means, by its code or status.
-const MEANINGS = { 403: "you.wrong_old", 409: "you.no_password", bad_password: "account.bad_password" };
-const UNAUTHORIZED = 401;
-const FORBIDDEN = 403;
 
 export class You {
   #dialog;
@@ -147,10 +143,11 @@ export class You {
       try {
         await this.#session.changePassword(taken);
       } catch (error) {
-        if (error.status === UNAUTHORIZED) throw error;
-        const words = refusalText(error, this.#lang, MEANINGS);
-        if (error.status === FORBIDDEN) this.#password.old.refuse(words);
-        else if (error.code === "bad_password") this.#password.next.refuse(words);
+        if (needsLogin(error)) throw error;
+        const words = () => refusalText(error, this.#lang);
+        const word = reasonOf(error);
+        if (word === "wrong_password") this.#password.old.refuse(words);
+        else if (word === "bad_password") this.#password.next.refuse(words);
         else this.#tell(words);
         return;
       }
@@ -170,7 +167,7 @@ export class You {
       this.#sessions = sessions.sort((a, b) => b.current - a.current || Date.parse(b.seen) - Date.parse(a.seen));
     } catch (error) {
       if (this.#isEnded(error)) return;
-      this.#tell(refusalText(error, this.#lang));
+      this.#tell(() => refusalText(error, this.#lang));
       this.#find("retry").hidden = false;
     }
     this.#showSessions();
@@ -214,7 +211,7 @@ export class You {
         this.#tell(() => this.#lang.plural("you.ended", sessions.length));
       } catch (error) {
         if (this.#isEnded(error)) return;
-        this.#tell(refusalText(error, this.#lang));
+        this.#tell(() => refusalText(error, this.#lang));
       }
       await this.#load();
       // What was pressed may not be there any more.
@@ -262,7 +259,7 @@ export class You {
   }
 
   #isEnded(error) {
-    if (error.status !== UNAUTHORIZED) return false;
+    if (!needsLogin(error)) return false;
     this.close();
     this.#on.ended();
     return true;
@@ -270,7 +267,7 @@ export class You {
 
   // Says what came of something; also that logging out has failed.
   tell(error) {
-    this.#tell(refusalText(error, this.#lang));
+    this.#tell(() => refusalText(error, this.#lang));
   }
 
   #tell(words) {

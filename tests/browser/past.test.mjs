@@ -105,7 +105,7 @@ scene("where older messages are gone the room is not said to begin", { flags: FL
   const [ana] = await enterAfter(adda, 80);
   await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 200, json: { data: [] } }));
   await toTop(ana);
-  await ana.page.locator("#older", { hasText: "Older messages are not kept any more." }).waitFor();
+  await ana.page.locator("#older", { hasText: "There are no older messages here." }).waitFor();
   assert.deepEqual(await ana.messages(), upTo(80).slice(30));
 });
 

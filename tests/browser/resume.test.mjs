@@ -325,10 +325,10 @@ scene("a refused message says why, and can be sent again or discarded", {}, asyn
   };
   between.out = refuse("forbidden");
   await ana.say("first");
-  await ana.page.locator("#pending .state", { hasText: "Not sent: you may not write here." }).waitFor();
+  await ana.page.locator("#pending .state", { hasText: "Not sent. You may not do that here." }).waitFor();
   between.out = refuse("a_code_of_tomorrow");
   await ana.say("second");
-  await ana.page.locator("#pending .state", { hasText: "Not sent: a sentence from the server" }).waitFor();
+  await ana.page.locator("#pending .state", { hasText: "Not sent. The server refused it: a sentence from the server" }).waitFor();
 
   between.out = () => true;
   await ana.page.locator("#pending .message", { hasText: "second" }).locator(".discard").click();

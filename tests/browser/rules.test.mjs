@@ -5,12 +5,14 @@ import { readFileSync, readdirSync } from "node:fs";
 import path from "node:path";
 import test from "node:test";
 
-import { STATIC } from "./support.mjs";
+import { REPOSITORY, STATIC, importPure } from "./support.mjs";
 
 // A module imports only from lower layers.
 const LAYERS = [
-  ["elements.js", "requests.js", "spans.js", "storage.js", "names.js", "passwords.js", "lang.js", "marks.js", "connection.js", "history.js", "field.js", "unsent.js"],
-  ["people.js", "typing.js", "composer.js", "rooms.js", "form.js", "past.js", "outbox.js", "session.js", "invitation.js", "refusals.js", "reasons.js"],
+  ["codes.js", "elements.js", "spans.js", "storage.js", "names.js", "passwords.js", "lang.js", "marks.js", "connection.js", "field.js", "unsent.js"],
+  ["requests.js"],
+  ["history.js", "refusals.js"],
+  ["people.js", "typing.js", "composer.js", "rooms.js", "form.js", "past.js", "outbox.js", "session.js", "invitation.js"],
   ["dialog.js", "invitations.js", "standing.js", "toast.js"],
   ["house.js", "moderation.js", "room-settings.js"],
   ["timeline.js", "search.js", "visit.js", "account-form.js"],
@@ -61,4 +63,24 @@ test("all switches of languages are alike", () => {
   const switches = read("index.html").match(/<div class="lang-switch"[^]*?<\/div>/g).map((html) => html.replace(/\s+/g, " "));
   assert.equal(switches.length, 3);
   assert.equal(new Set(switches).size, 1);
+});
+
+test("each reason and code that the page knows is one of the server's", async () => {
+  const table = readFileSync(path.join(REPOSITORY, "src/model/reason.rs"), "utf8");
+  const reasons = new Set([...table.matchAll(/^ {4}[A-Z]\w+ "(\w+)" [A-Z]\w+ \d{3}\s/gm)].map(([, word]) => word));
+  const codes = new Set([...table.matchAll(/Self::[A-Z]\w+ => "(\w+)"/g)].map(([, word]) => word));
+  assert.ok(reasons.size > 50 && codes.size > 10);
+  const { REASONS, CODES, PAGE_REASONS } = await importPure("codes.js");
+  for (const word of REASONS) assert.ok(reasons.has(word), word);
+  for (const word of CODES) assert.ok(codes.has(word), word);
+  for (const word of PAGE_REASONS) assert.ok(!reasons.has(word) && !codes.has(word), word);
+});
+
+test("the page decides by words, never by the server's sentences", () => {
+  const table = readFileSync(path.join(REPOSITORY, "src/model/reason.rs"), "utf8");
+  const sentences = [...table.matchAll(/^ {4}[A-Z]\w+ "\w+" [A-Z]\w+ \d{3}\s+"([^"]+)";/gm)].map(([, sentence]) => sentence);
+  assert.ok(sentences.length > 50);
+  for (const file of files.filter((file) => file.endsWith(".js"))) {
+    for (const sentence of sentences) assert.ok(!read(file).includes(`"${sentence}"`), `${file}: ${sentence}`);
+  }
 });

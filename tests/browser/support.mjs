@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -31,6 +31,12 @@ export const STATIC = path.join(REPOSITORY, "static");
 
 const { chromium } = tool("playwright-core");
 const WebSocket = tool("ws");
+
+// A module of the page that imports nothing, for tests without a browser.
+export function importPure(file) {
+  const source = readFileSync(path.join(STATIC, "js", file));
+  return import(`data:text/javascript;base64,${source.toString("base64")}`);
+}
 
 function tool(name) {
   const directory = process.env.ADDA_TEST_TOOLS;
@@ -66,13 +72,18 @@ export function scene(name, options, act) {
 }
 
 // Stands between a page and the server. `out` and `in` see each frame and say whether it may pass; `cut` ends the
-// connection as a network would; while `closed` no new one is let through.
+// connection as a network would; while `closed` no new one is let through. While there is a `refusal`, each new one
+// gets it as an `error` frame and is closed with 1008, as the server does once the handshake is over.
 export async function wire(page) {
-  const between = { out: () => true, in: () => true, closed: false, attempts: 0, addresses: [], cut: () => {} };
+  const between = { out: () => true, in: () => true, closed: false, refusal: null, attempts: 0, addresses: [], cut: () => {} };
   await page.routeWebSocket(/\/ws\?/, (route) => {
     between.attempts += 1;
     between.addresses.push(new URL(route.url()));
     if (between.closed) return route.close({ code: 1013 });
+    if (between.refusal) {
+      route.send(JSON.stringify({ type: "error", content: "a sentence", ...between.refusal }));
+      return route.close({ code: 1008 });
+    }
     const server = route.connectToServer();
     between.cut = (code = 1011) => {
       server.close();
@@ -93,6 +104,29 @@ export async function enterWired(adda, name, room) {
       between = await wire(page);
     },
   });
+  return [person, between];
+}
+
+// Joins a room. `change` gets each frame from the server and returns the frames to deliver instead, or undefined.
+// With `frozen` the page's clock stands.
+export async function enterChanged(adda, name, room, change, { frozen = false } = {}) {
+  let between;
+  const person = await adda.open({
+    prepare: async (page) => {
+      if (frozen) {
+        await page.clock.install();
+        await page.clock.pauseAt(Date.now() + 1_000);
+      }
+      between = await wire(page);
+      between.in = (frame) => {
+        const frames = change(frame);
+        if (frames === undefined) return true;
+        for (const each of frames) between.tell(each);
+        return false;
+      };
+    },
+  });
+  await person.join(name, room);
   return [person, between];
 }
 

@@ -202,7 +202,7 @@ scene("what was written under another name is shown, and goes out only if one sa
   between.closed = false;
   await ana.join("রহিম", "tea");
   await pendingCount(ana, 2);
-  assert.deepEqual(await ana.page.locator("#pending .state").allTextContents(), Array(2).fill("Not sent: it was written as Ana."));
+  assert.deepEqual(await ana.page.locator("#pending .state").allTextContents(), Array(2).fill("Not sent. It was written as Ana."));
   await ana.say("as who I am");
   await bot.heardText("as who I am");
   await ana.page.locator("#pending .message", { hasText: "nobody's" }).locator(".discard").click();

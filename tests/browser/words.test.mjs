@@ -5,7 +5,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import path from "node:path";
 import test from "node:test";
 
-import { STATIC, scene } from "./support.mjs";
+import { STATIC, importPure, scene } from "./support.mjs";
 
 const read = (...parts) => readFileSync(path.join(STATIC, ...parts), "utf8");
 const words = (code) => new Map(Object.entries(JSON.parse(read("lang", `${code}.json`))));
@@ -13,7 +13,7 @@ const html = read("index.html");
 const scripts = readdirSync(path.join(STATIC, "js")).map((file) => read("js", file)).join("\n");
 const keysInHtml = [...html.matchAll(/data-i18n(?:-[a-z-]+)?="([^"]+)"/g)].map(([, key]) => key);
 // Keys that the scripts put together: a literal beginning, an end that depends.
-const KEYS_MADE = /^(?:wrong\.(?:name|room|password)|you\.role|error|status|line|outbox|past|search)\./;
+const KEYS_MADE = /^(?:wrong\.(?:name|room|password)|you\.role|reason|reason_until|status|line|outbox|past|search)\./;
 
 test("both languages have the same keys, and the same places in each", () => {
   const [en, bn] = [words("en"), words("bn")];
@@ -38,10 +38,14 @@ test("every key that is used exists, and every key that exists is used", () => {
   for (const key of en.keys()) assert.ok(used.has(key) || KEYS_MADE.test(key), `${key} is not used`);
 });
 
-test("each error code and each problem of a name has its sentence", () => {
+test("each reason and code that the page knows has its text, and each problem of a name", async () => {
   const en = words("en");
-  for (const code of "bad_json bad_type bad_room bad_name too_long rate_limited not_found forbidden conflict busy".split(" ")) {
-    assert.ok(en.has(`error.${code}`), code);
+  const { REASONS, CODES, PAGE_REASONS } = await importPure("codes.js");
+  const known = new Set([...REASONS, ...CODES, ...PAGE_REASONS, "other", "unknown"]);
+  for (const word of known) assert.ok(en.has(`reason.${word}`), word);
+  for (const key of en.keys()) {
+    const [, word] = key.match(/^reason(?:_until)?\.(.*)$/) ?? [];
+    if (word !== undefined) assert.ok(known.has(word), key);
   }
   for (const problem of ["empty", "too_long", "invisible"]) {
     for (const field of ["name", "room"]) assert.ok(en.has(`wrong.${field}.${problem}`), `${field} ${problem}`);

@@ -1,0 +1,214 @@
+// The page knows a refusal by its word, and shows it in the visitor's language. The test sends the refusals to the page
+// in place of the server, so that each word can be tested.
+
+import assert from "node:assert/strict";
+
+import { enterWired, scene, wire } from "./support.mjs";
+
+const says = (person, selector, text) => person.page.locator(selector, { hasText: text }).filter({ visible: true }).waitFor();
+
+// A page at the start screen, whose connections the test controls.
+async function openWired(adda, context = {}) {
+  let between;
+  const person = await adda.open({ ...context, prepare: async (page) => (between = await wire(page)) });
+  return [person, between];
+}
+
+async function tryToJoin(person, name, room) {
+  await person.page.fill("#name", name);
+  await person.page.fill("#room", room);
+  await person.page.click("#join .primary");
+}
+
+scene("a connection that is closed behind a refusal shows it, and is not opened again", { refuses: true }, async (adda) => {
+  const [ana, between] = await openWired(adda);
+  const cases = [
+    [{ reason: "banned", code: "forbidden" }, "#door-notice", "You are banned here.", "আপনি এখানে নিষিদ্ধ।"],
+    [{ reason: "no_such_room", code: "not_found" }, "#door-notice", "This room does not exist, or it is private", "আসরটি নেই, কিংবা এটি ঘরোয়া"],
+    [{ reason: "made_private", code: "forbidden" }, "#door-notice", "“tea” is a private room now.", "“tea” এখন ঘরোয়া আসর।"],
+    [{ reason: "name_reserved", code: "bad_name" }, "#name-wrong", "That name belongs to somebody here", "নামটি এখানে আরেকজনের"],
+    [{ reason: "bad_name", code: "bad_name" }, "#name-wrong", "The name is not allowed.", "নামটি চলবে না।"],
+    [{ reason: "a_word_of_tomorrow", code: "forbidden" }, "#door-notice", "You may not do that here.", "অনুমতি আপনার নেই"],
+    [{ reason: "a_word_of_tomorrow", code: "a_code_of_tomorrow" }, "#door-notice", "The server refused it: a sentence", "সার্ভার এটি নেয়নি: a sentence"],
+  ];
+  for (const [i, [refusal, where, en, bn]] of cases.entries()) {
+    between.refusal = refusal;
+    await tryToJoin(ana, "Ana", "tea");
+    await says(ana, where, en);
+    await ana.page.click("#door [data-lang=bn]");
+    await says(ana, where, bn);
+    await ana.page.click("#door [data-lang=en]");
+    assert.equal(await ana.page.isVisible("#join-mine"), refusal.reason === "name_reserved", "a log-in is offered for an account's name");
+    assert.equal(between.attempts, i + 1, refusal.reason);
+  }
+  between.refusal = { reason: "login_required", code: "forbidden" };
+  await tryToJoin(ana, "Ana", "tea");
+  await says(ana, "#door-notice", "Only people with an account can come in here.");
+  await ana.page.locator("#account-password").waitFor();
+  assert.equal(between.attempts, cases.length + 1);
+  await ana.page.click("#account-back");
+  between.refusal = null;
+  await ana.join("Ana", "tea");
+});
+
+scene("a refusal that passes is shown while it is tried again", {}, async (adda) => {
+  const [ana, between] = await openWired(adda);
+  between.refusal = { reason: "too_many_connections", code: "rate_limited" };
+  await tryToJoin(ana, "Ana", "tea");
+  await says(ana, "#lost-text", "Too many connections are open from your address.");
+  await ana.page.click(".bar [data-lang=bn]");
+  await says(ana, "#lost-text", "আপনার ঠিকানা থেকে একসঙ্গে বেশি সংযোগ খোলা হয়েছে।");
+  assert.equal(between.attempts, 1, "after this close code the pause is the longest");
+  between.refusal = null;
+  await ana.page.click("#lost-retry");
+  await ana.connected();
+  await ana.page.locator("#lost").waitFor({ state: "hidden" });
+});
+
+scene("a guest whose session ends gets another, but not for ever", {}, async (adda) => {
+  const [ana, between] = await openWired(adda);
+  between.refusal = { reason: "session_ended", code: "forbidden" };
+  await tryToJoin(ana, "Ana", "tea");
+  await ana.disconnected();
+  between.refusal = null;
+  await ana.page.click("#lost-retry");
+  await ana.connected();
+
+  between.refusal = { reason: "session_ended", code: "forbidden" };
+  const { attempts } = between;
+  await between.cut(1008);
+  for (let i = 1; i <= 3; i += 1) {
+    await ana.disconnected();
+    await ana.page.click("#lost-retry");
+    await ana.until(() => document.querySelector("#status").dataset.state !== "connecting" || document.querySelector("#chat").hidden);
+  }
+  await says(ana, "#door-notice", "You have been logged out");
+  assert.equal(between.attempts, attempts + 3);
+});
+
+scene("in a room a refusal that ends the stay says so at once, and which it was", {}, async (adda) => {
+  const [ana, between] = await openWired(adda);
+  const cases = [
+    ["kicked", "An admin removed you from “tea”.", "একজন অ্যাডমিন আপনাকে “tea” থেকে বের করে দিয়েছেন।"],
+    ["made_private", "“tea” is a private room now.", "“tea” এখন ঘরোয়া আসর।"],
+    ["banned", "You are banned here.", "আপনি এখানে নিষিদ্ধ।"],
+  ];
+  for (const [i, [reason, en, bn]] of cases.entries()) {
+    await ana.join("Ana", "tea");
+    // Other refusals, and refusals of a command, do not end the stay.
+    between.tell({ type: "error", reason: "bad_json", code: "bad_json", content: "a sentence" });
+    between.tell({ type: "error", reason, code: "forbidden", content: "a sentence", nonce: "of another command" });
+    await ana.say(`still here ${i}`);
+    await ana.sees(`still here ${i}`);
+    between.tell({ type: "error", reason, code: "forbidden", content: "a sentence" });
+    await says(ana, "#door-notice", en);
+    await ana.page.click("#door [data-lang=bn]");
+    await says(ana, "#door-notice", bn);
+    await ana.page.click("#door [data-lang=en]");
+    assert.equal(between.attempts, i + 1, reason);
+  }
+});
+
+scene("a refused message says why in words, and one that passes goes out later", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  let refusal;
+  between.out = (frame) => {
+    if (frame.type !== "text" || !refusal) return true;
+    between.tell({ type: "error", content: "a sentence", nonce: frame.nonce, ...refusal });
+    return false;
+  };
+  const pending = (text) => ana.page.locator("#pending .message", { hasText: text });
+  const isTold = (text, words) => pending(text).locator(".state", { hasText: words }).waitFor();
+  for (const [text, given, en, bn] of [
+    ["one", { reason: "muted", code: "forbidden" }, "Not sent. You are muted.", "যায়নি। আপনার লেখা এখন বন্ধ আছে।"],
+    ["two", { reason: "muted", code: "forbidden", retry_ms: 3_600_000 }, "Not sent. You are muted until ", " পর্যন্ত আপনার লেখা বন্ধ।"],
+    ["three", { reason: "read_only", code: "forbidden" }, "Not sent. Only admins post in this room.", "এই আসরে শুধু অ্যাডমিনরা লেখেন।"],
+    ["four", { reason: "message_too_long", code: "too_long" }, "Not sent. The message is too long.", "বার্তাটি বেশি বড়।"],
+    ["five", { reason: "a_word_of_tomorrow", code: "too_long" }, "Not sent. It is too long.", "এটি বেশি বড়।"],
+    ["six", { code: "a_code_of_tomorrow" }, "Not sent. The server refused it: a sentence", "সার্ভার এটি নেয়নি: a sentence"],
+  ]) {
+    refusal = given;
+    await ana.say(text);
+    await isTold(text, en);
+    await ana.page.click(".bar [data-lang=bn]");
+    await isTold(text, bn);
+    await ana.page.click(".bar [data-lang=en]");
+  }
+  // It is kept with its reason.
+  await ana.page.reload();
+  await ana.connected();
+  await isTold("one", "Not sent. You are muted.");
+  await isTold("two", "Not sent. You are muted until ");
+  await isTold("six", "Not sent. The server refused it: a sentence");
+
+  for (const [text, given, words] of [
+    ["slow", { reason: "slow_mode", code: "rate_limited", retry_ms: 1_500 }, "Goes out as soon as it may"],
+    ["full", { reason: "disk_full", code: "busy", retry_ms: 1_500 }, "Will be sent again. The server’s disk is full"],
+  ]) {
+    refusal = given;
+    await ana.say(text);
+    await isTold(text, words);
+    refusal = null;
+    await bot.heardText(text);
+    await ana.sees(text);
+  }
+
+  // A nonce that was another message's is not used again.
+  refusal = { reason: "nonce_used", code: "conflict" };
+  await ana.say("mistaken");
+  await isTold("mistaken", "Not sent. The server took it for another message.");
+  refusal = null;
+  const nonces = [];
+  const out = between.out;
+  between.out = (frame) => {
+    if (frame.content === "mistaken") nonces.push(frame.nonce);
+    return out(frame);
+  };
+  await pending("mistaken").locator(".retry").click();
+  await bot.heardText("mistaken");
+  assert.equal(nonces.length, 1);
+  assert.ok(bot.frames.some(({ content, nonce }) => content === "mistaken" && nonce === nonces[0]));
+});
+
+scene("a message that may be stored does not go out under another user id", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  between.out = (frame) => {
+    if (frame.type !== "text") return true;
+    between.tell({ type: "error", reason: "outcome_unknown", code: "busy", content: "a sentence", nonce: frame.nonce, retry_ms: 60_000 });
+    return false;
+  };
+  await ana.say("perhaps");
+  await says(ana, "#pending .state", "Will be sent again. The server did not answer in time.");
+  between.out = () => true;
+  await ana.page.context().clearCookies();
+  await between.cut();
+  await says(ana, "#pending .state", "It may have arrived: please look before you send it again.");
+  await ana.say("next");
+  await bot.heardText("next");
+  assert.deepEqual(bot.texts, ["next"]);
+});
+
+scene("too many attempts are told with their end, and a response without words by its status", { losesServer: true, refuses: true }, async (adda) => {
+  const ana = await adda.open();
+  await ana.page.click("#join-account");
+  await ana.page.fill("#account-name", "Ana");
+  await ana.page.fill("#account-password", "tea with seven cardamoms");
+  for (const [response, words] of [
+    [{ status: 429, json: { reason: "too_many_attempts", code: "rate_limited", error: "a sentence", retry_ms: 600_000 } }, /You can try again at (?:.+, )?\d{1,2}:\d{2}\s[AP]M\./u],
+    [{ status: 429, json: { reason: "too_many_attempts", code: "rate_limited", error: "a sentence" }, headers: { "Retry-After": "600" } }, /You can try again at (?:.+, )?\d{1,2}:\d{2}\s[AP]M\./u],
+    [{ status: 429, json: { reason: "too_many_attempts", code: "rate_limited", error: "a sentence" } }, "That was tried too often. Please try again in a moment."],
+    [{ status: 401, json: { reason: "wrong_login", code: "forbidden", error: "a sentence" } }, "That name and that password don’t belong together."],
+    [{ status: 403, json: { reason: "banned", code: "forbidden", error: "a sentence" } }, "You are banned here."],
+    [{ status: 502, contentType: "text/html", body: "<h1>Bad Gateway</h1>" }, "The server is busy."],
+    [{ status: 403, contentType: "text/html", body: "<h1>Forbidden</h1>" }, "You may not do that here."],
+    [{ status: 400, json: null }, "The server refused it."],
+  ]) {
+    await ana.page.route("**/api/session", (route) => route.fulfill(response), { times: 1 });
+    const answered = ana.page.waitForResponse("**/api/session");
+    await ana.page.click("#account-submit");
+    await answered;
+    await says(ana, "#account-wrong", words);
+  }
+});

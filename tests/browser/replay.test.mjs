@@ -1,0 +1,58 @@
+// Histories of messages only, whose `seq`s have gaps: such a gap is no loss, and their end is seen without a last `seq`.
+
+import assert from "node:assert/strict";
+
+import { enterChanged, scene } from "./support.mjs";
+
+scene("the end of a history is seen, although the room's order goes on behind its last message", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  for (const text of ["one", "two"]) bot.say(text);
+  await bot.heardText("two");
+  // As if each message were followed by events, which a history omits.
+  const spread = (seq) => seq * 10;
+  const change = (frame) => (frame.seq === undefined ? undefined : [{ ...frame, seq: frame.type === "welcome" ? spread(frame.seq) + 7 : spread(frame.seq) }]);
+  const [ana] = await enterChanged(adda, "Ana", "tea", change, { frozen: true });
+  await ana.sees("two");
+  await ana.say("three");
+  assert.deepEqual(await ana.pending(), ["three"]);
+  await ana.page.clock.runFor(300);
+  await bot.heardText("three");
+  await ana.sees("three");
+  assert.deepEqual(await ana.messages(), ["one", "two", "three"]);
+  assert.equal(await ana.page.locator(".line.gap").count(), 0);
+});
+
+scene("a full history ends with its last message", { flags: ["--rate", "0"] }, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  for (let i = 1; i <= 60; i += 1) bot.say(`message ${i}`);
+  await bot.heardText("message 60");
+  const change = (frame) => (frame.type === "welcome" ? [{ ...frame, seq: frame.seq + 7 }] : undefined);
+  const [ana] = await enterChanged(adda, "Ana", "tea", change, { frozen: true });
+  await ana.say("mine");
+  await bot.heardText("mine");
+  await ana.sees("mine");
+  const messages = await ana.messages();
+  assert.equal(messages.at(-2), "message 60");
+  assert.equal(await ana.page.locator(".line.gap").count(), 0);
+});
+
+scene("a server that begins anew with a history that has gaps leaves no gap where one message is known", {}, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  const spread = (frame) => (frame.seq === undefined ? undefined : [{ ...frame, seq: frame.seq * 10 }]);
+  const [ana, between] = await enterChanged(adda, "Ana", "tea", spread);
+  bot.say("one");
+  await ana.sees("one");
+  bot.say("two");
+  await ana.sees("two");
+  // What it knew last is gone, so that the server begins anew.
+  between.tell({ ...bot.frames.find(({ content }) => content === "two"), id: crypto.randomUUID(), seq: 90, content: "gone" });
+  await ana.sees("gone");
+  await between.cut();
+  await ana.disconnected();
+  await ana.page.click("#lost-retry");
+  await ana.connected();
+  bot.say("three");
+  await ana.sees("three");
+  assert.deepEqual(await ana.messages(), ["one", "two", "gone", "three"]);
+  assert.equal(await ana.page.locator(".line.gap").count(), 0);
+});
