@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod closes;
 mod crash;
+mod crash_points;
 mod crowds;
 mod disk;
 mod errors;
