@@ -17,6 +17,7 @@ mod hostile_heads;
 mod house;
 mod lease;
 mod limits;
+mod migration;
 mod moderation;
 mod names;
 mod origin;
