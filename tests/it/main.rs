@@ -24,6 +24,7 @@ mod origin;
 mod posters;
 mod proxy;
 mod random;
+mod reads;
 mod reconnect;
 mod rest;
 mod retries;
