@@ -23,6 +23,7 @@ mod names;
 mod origin;
 mod posters;
 mod proxy;
+mod race;
 mod random;
 mod reads;
 mod reconnect;

@@ -1,0 +1,491 @@
+//! Changes race over WebSocket, REST and the command line: the answers and what is stored are those of some one order.
+//!
+//! A change takes effect at one moment between its request and its answer. Whoever depends on it and is accepted began
+//! before that moment; whoever is refused because of it was answered behind it. A round fails if there is no such moment.
+//!
+//! `ADDA_SEED` chooses who starts when, `ADDA_RACE_ROUNDS` how often:
+//! `ADDA_RACE_ROUNDS=1000 cargo test --test it race -- --nocapture`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tungstenite::Message;
+
+use crate::crash::joined;
+use crate::random::Random;
+use crate::support::{DEADLINE, Event, Response, Server, Ws, adda, eventually, exchange, user_token};
+
+/// Rounds, where `ADDA_RACE_ROUNDS` does not say.
+const ROUNDS: u64 = 24;
+/// How much later than the first somebody begins, at most: about as long as a command runs.
+const DELAY_MAX: Duration = Duration::from_millis(60);
+/// What one client sends in a round, at most.
+const MESSAGES: usize = 400;
+const CHANGES: usize = 60;
+const UNTIL: &str = "2099-01-01T00:00:00.000Z";
+
+/// A request whose answer came.
+#[derive(Debug, Clone, Copy)]
+struct Op {
+    sent: Instant,
+    answered: Instant,
+    is_accepted: bool,
+}
+
+/// From when to when something may have taken effect.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: Instant,
+    to: Instant,
+}
+
+impl Span {
+    fn of(op: Op) -> Self {
+        Self { from: op.sent, to: op.answered }
+    }
+
+    /// The moments at which a change can have taken effect that ended what these operations need.
+    #[track_caller]
+    fn narrowed(self, what: &str, ops: &[Op]) -> Self {
+        let mut span = self;
+        for op in ops {
+            if op.is_accepted {
+                span.from = span.from.max(op.sent);
+            } else {
+                span.to = span.to.min(op.answered);
+            }
+        }
+        assert!(span.from <= span.to, "{what}: accepted {:?} behind a refusal, or the change", span.from - span.to);
+        span
+    }
+}
+
+/// The server of all rounds, and who acts.
+struct Stage {
+    _dir: TempDir,
+    data: PathBuf,
+    server: Server,
+    /// An admin from the beginning to the end, and one who is demoted.
+    steady: String,
+    demoted: String,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let data = dir.path().join("adda.db");
+        let steady = user_token(&data, "steady", "admin");
+        let demoted = user_token(&data, "demoted", "admin");
+        let server = Server::with(&["--data", data.to_str().expect("a plain path"), "--rate", "0"]);
+        Self { _dir: dir, data, server, steady, demoted }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.server.addr()
+    }
+
+    fn ask(&self, token: &str, method: &str, target: &str, json: Option<&Value>) -> Response {
+        let bearer = format!("Bearer {token}");
+        exchange(self.addr(), method, target, &[("Authorization", &bearer)], json).expect("an answer")
+    }
+
+    /// A request as an operation; it must be accepted, or refused with one of these.
+    #[track_caller]
+    fn op(&self, token: &str, method: &str, target: &str, json: &Value, refusals: &[u16]) -> Op {
+        let sent = Instant::now();
+        let answer = self.ask(token, method, target, Some(json));
+        let is_accepted = answer.status < 300;
+        let is_expected = is_accepted || refusals.contains(&answer.status);
+        assert!(is_expected, "{method} {target}: {} {}", answer.status, answer.text());
+        Op { sent, answered: Instant::now(), is_accepted }
+    }
+
+    /// A command of the operator's, which must succeed.
+    #[track_caller]
+    fn command(&self, arguments: &[&str]) -> Op {
+        let sent = Instant::now();
+        adda(&self.data, arguments);
+        Op { sent, answered: Instant::now(), is_accepted: true }
+    }
+
+    #[track_caller]
+    fn me(&self, token: &str) -> Value {
+        self.ask(token, "GET", "/api/session", None).json()["data"].take()
+    }
+
+    fn enters(&self, room: &str, token: &str) -> Ws {
+        Ws::join(&self.server, &format!("/ws?room={room}&history=0&token={token}"))
+    }
+
+    /// The whole log of a room by its nonces; its order must have no gap.
+    #[track_caller]
+    fn log(&self, room: &str) -> Vec<Value> {
+        let mut log: Vec<Value> = Vec::new();
+        let mut before = String::new();
+        loop {
+            let target = format!("/api/rooms/{room}/messages?limit=200{before}");
+            let answer = self.ask(&self.steady, "GET", &target, None);
+            if answer.status == 404 {
+                break;
+            }
+            let mut page = answer.json();
+            log.splice(0..0, page["data"].as_array_mut().expect("a page").drain(..));
+            match page["next"].as_str() {
+                Some(next) => before = format!("&before={next}"),
+                None => break,
+            }
+        }
+        let seqs: Vec<u64> = log.iter().filter_map(|frame| frame["seq"].as_u64()).collect();
+        assert_eq!(seqs, (1..=log.len() as u64).collect::<Vec<_>>(), "the order of {room}");
+        log
+    }
+}
+
+/// The nonces of what is stored.
+fn nonces(log: &[Value]) -> BTreeSet<String> {
+    log.iter().filter_map(|frame| Some(frame["nonce"].as_str()?.to_owned())).collect()
+}
+
+/// What a client has sent: the operation of each nonce, if it was answered.
+type Sent = BTreeMap<String, Option<Op>>;
+
+/// Writes over a WebSocket until the connection ends, a message is refused, or the others are done.
+fn chat(mut ws: Ws, prefix: &str, are_done: &AtomicBool) -> Sent {
+    let mut sent_at: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut ops = Sent::new();
+    let mut is_over = false;
+    while !is_over {
+        let is_last = are_done.load(Ordering::SeqCst) || sent_at.len() >= MESSAGES;
+        let nonce = format!("{prefix}-{}", sent_at.len());
+        let command = json!({"content": "hi", "nonce": nonce});
+        sent_at.insert(nonce.clone(), Instant::now());
+        ops.insert(nonce.clone(), None);
+        is_over = ws.try_send(Message::text(command.to_string())).is_err() || is_last;
+        // The answer to this one, or to one before it where several are on their way.
+        while ops[&nonce].is_none() {
+            match ws.event_within(DEADLINE) {
+                Some(Event::Frame(frame)) => {
+                    let Some(sent) = frame["nonce"].as_str().and_then(|nonce| sent_at.get_key_value(nonce)) else {
+                        continue;
+                    };
+                    let is_accepted = frame["type"] != "error";
+                    let op = Op { sent: *sent.1, answered: Instant::now(), is_accepted };
+                    ops.insert(sent.0.clone(), Some(op));
+                    is_over |= !is_accepted;
+                }
+                Some(Event::Close(_) | Event::End) => return ops,
+                None => panic!("no answer to {nonce}"),
+            }
+        }
+    }
+    ops
+}
+
+/// Posts until a message is refused, or the others are done.
+#[track_caller]
+fn post(stage: &Stage, room: &str, token: &str, prefix: &str, are_done: &AtomicBool) -> Sent {
+    let mut ops = Sent::new();
+    let target = format!("/api/rooms/{room}/messages");
+    for number in 0..MESSAGES {
+        let is_last = are_done.load(Ordering::SeqCst);
+        let nonce = format!("{prefix}-{number}");
+        let op = stage.op(token, "POST", &target, &json!({"content": "hi", "nonce": nonce}), &[401, 403]);
+        ops.insert(nonce, Some(op));
+        if is_last || !op.is_accepted {
+            break;
+        }
+    }
+    ops
+}
+
+/// Holds that what was accepted is stored and what was refused is not.
+#[track_caller]
+fn assert_stored(sent: &Sent, log: &[Value]) {
+    let stored = nonces(log);
+    for (nonce, op) in sent {
+        if let Some(op) = op {
+            assert_eq!(op.is_accepted, stored.contains(nonce), "{nonce}: accepted, and stored");
+        }
+    }
+}
+
+/// The answered operations; one without an answer is an accepted one where it is stored.
+fn answered(sent: &Sent) -> Vec<Op> {
+    sent.values().flatten().copied().collect()
+}
+
+/// A stream of room settings, each of which names itself twice.
+struct Changes {
+    names: Vec<String>,
+    ops: Vec<Op>,
+}
+
+impl Changes {
+    fn accepted(&self) -> Vec<&str> {
+        let pairs = self.names.iter().zip(&self.ops);
+        pairs.filter(|(_, op)| op.is_accepted).map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+/// Changes a room over REST until one change is refused, or the others are done; then once more.
+#[track_caller]
+fn change_by_rest(stage: &Stage, room: &str, token: &str, prefix: &str, are_done: &AtomicBool) -> Changes {
+    let mut changes = Changes { names: Vec::new(), ops: Vec::new() };
+    let mut is_last = false;
+    for number in 0..CHANGES {
+        let name = format!("{prefix}-{number}");
+        let settings = json!({"name": name, "topic": name});
+        let op = stage.op(token, "PATCH", &format!("/api/rooms/{room}"), &settings, &[403]);
+        changes.names.push(name);
+        changes.ops.push(op);
+        if is_last {
+            break;
+        }
+        is_last = are_done.load(Ordering::SeqCst) || !op.is_accepted;
+    }
+    changes
+}
+
+/// The same by commands over a WebSocket.
+#[track_caller]
+fn change_by_ws(mut ws: Ws, prefix: &str, are_done: &AtomicBool) -> Changes {
+    let mut changes = Changes { names: Vec::new(), ops: Vec::new() };
+    for number in 0..CHANGES {
+        let is_last = are_done.load(Ordering::SeqCst);
+        let name = format!("{prefix}-{number}");
+        changes.ops.push(command(&mut ws, json!({"type": "room", "name": name, "topic": name, "nonce": name})));
+        changes.names.push(name);
+        if is_last {
+            break;
+        }
+    }
+    changes
+}
+
+/// A command with a nonce over a WebSocket, which must be answered.
+#[track_caller]
+fn command(ws: &mut Ws, command: Value) -> Op {
+    let sent = Instant::now();
+    ws.command(&command);
+    let answer = ws.until(|frame| frame["nonce"] == command["nonce"]);
+    let is_accepted = answer["type"] != "error";
+    assert!(is_accepted || answer["code"] == "forbidden", "{answer}");
+    Op { sent, answered: Instant::now(), is_accepted }
+}
+
+/// The settings that a member was told of, one after another, until the room is called `last`.
+#[track_caller]
+fn told(mut ws: Ws, last: &str) -> Vec<String> {
+    let mut told = Vec::new();
+    while told.last().is_none_or(|name| name != last) {
+        let frame = ws.until(|frame| frame["type"] == "room");
+        let room = &frame["room"];
+        assert_eq!(room["name"], room["topic"], "half of a change: {frame}");
+        told.push(room["name"].as_str().expect("a name").to_owned());
+    }
+    told
+}
+
+/// Holds that what a room was set to is one order of the accepted changes, and how it ended.
+#[track_caller]
+fn assert_one_order(streams: &[&Changes], told: &[String], last: &str) {
+    let accepted: BTreeSet<&str> = streams.iter().flat_map(|changes| changes.accepted()).collect();
+    let heard: BTreeSet<&str> = told.iter().map(String::as_str).collect();
+    assert_eq!(told.len(), heard.len(), "a change was told twice: {told:?}");
+    assert_eq!(heard, accepted, "told, and accepted");
+    for changes in streams {
+        let own = changes.accepted();
+        let in_order: Vec<&str> = told.iter().map(String::as_str).filter(|name| own.contains(name)).collect();
+        assert_eq!(in_order, own, "one client's changes in another order");
+    }
+    assert_eq!(told.last().map(String::as_str), Some(last));
+}
+
+/// The command line demotes an admin, who bans a guest and sets a room meanwhile, as another admin does; the guest writes.
+fn demotion(stage: &Stage, round: u64, random: &mut Random) {
+    stage.command(&["user", "role", "demoted", "admin"]);
+    eventually("an admin again", DEADLINE, || stage.me(&stage.demoted)["role"] == "admin");
+    let room = format!("room-{round}");
+    let guest =
+        exchange(stage.addr(), "POST", "/api/session", &[], Some(&json!({"username": format!("guest-{round}")})));
+    let guest = guest.expect("an answer").json()["data"].take();
+    let (guest_id, guest) =
+        (guest["id"].as_str().expect("an id").to_owned(), guest["token"].as_str().expect("a token"));
+    let (chats, watches) = (stage.enters(&room, guest), stage.enters(&room, &stage.steady));
+    let (sets, mut bans) = (stage.enters(&room, &stage.steady), stage.enters(&room, &stage.demoted));
+    let bans_by_ws = random.once_in(2);
+    let [at_demotion, at_ban, at_changes] = [(); 3].map(|()| random.up_to(DELAY_MAX));
+    let are_done = AtomicBool::new(false);
+    let (room, guest_id, are_done) = (room.as_str(), guest_id.as_str(), &are_done);
+    let (demotion, (ban, behind_ban), by_demoted, by_steady, by_ws, chatted, posted) = thread::scope(|scope| {
+        let demotion = scope.spawn(move || {
+            thread::sleep(at_demotion);
+            stage.command(&["user", "role", "demoted", "user"])
+        });
+        let ban = scope.spawn(move || {
+            thread::sleep(at_ban);
+            let banned = json!({"until": UNTIL, "reason": "race"});
+            let op = if bans_by_ws {
+                command(&mut bans, json!({"type": "ban", "user_id": guest_id, "banned": banned, "nonce": room}))
+            } else {
+                let target = format!("/api/users/{guest_id}");
+                stage.op(&stage.demoted, "PUT", &target, &json!({"banned": banned}), &[403])
+            };
+            (op, stage.log(room))
+        });
+        let by_demoted = scope.spawn(move || {
+            thread::sleep(at_changes);
+            change_by_rest(stage, room, &stage.demoted, &format!("demoted-{round}"), are_done)
+        });
+        let by_steady =
+            scope.spawn(move || change_by_rest(stage, room, &stage.steady, &format!("steady-{round}"), are_done));
+        let by_ws = scope.spawn(move || change_by_ws(sets, &format!("ws-{round}"), are_done));
+        let chatted = scope.spawn(move || chat(chats, &format!("chat-{round}"), are_done));
+        let posted = scope.spawn(move || post(stage, room, guest, &format!("post-{round}"), are_done));
+        let (demotion, ban) = (joined(demotion), joined(ban));
+        are_done.store(true, Ordering::SeqCst);
+        let (chatted, posted) = (joined(chatted), joined(posted));
+        (demotion, ban, joined(by_demoted), joined(by_steady), joined(by_ws), chatted, posted)
+    });
+
+    // The demotion and the ban have their moments, and the ban's is the earlier one if it was accepted.
+    let of_admin: Vec<Op> = by_demoted.ops.iter().copied().chain([ban]).collect();
+    let demoted = Span::of(demotion).narrowed("the demotion", &of_admin);
+    let log = stage.log(room);
+    let sent: Sent = chatted.into_iter().chain(posted).collect();
+    assert_stored(&sent, &log);
+    let messages = answered(&sent);
+    if ban.is_accepted {
+        let banned = Span::of(ban).narrowed("the ban", &messages);
+        assert!(banned.from <= demoted.to, "the ban was accepted behind the demotion");
+        let late: Vec<String> = nonces(&log).difference(&nonces(&behind_ban)).cloned().collect();
+        assert!(late.is_empty(), "stored behind the answer to the ban: {late:?}");
+    } else {
+        assert!(messages.iter().all(|op| op.is_accepted), "nobody has banned the guest");
+    }
+    let bans = stage.ask(&stage.steady, "GET", "/api/bans", None).json()["data"].take();
+    let is_banned = bans.as_array().expect("bans").iter().any(|ban| ban["user"] == guest_id);
+    assert_eq!(is_banned, ban.is_accepted, "stored, and accepted");
+    assert_eq!(stage.ask(guest, "GET", "/api/session", None).status, if ban.is_accepted { 403 } else { 200 });
+
+    let settings = stage.ask(&stage.steady, "GET", &format!("/api/rooms/{room}"), None).json()["data"].take();
+    assert_eq!(settings["name"], settings["topic"], "half of a change: {settings}");
+    let last = settings["name"].as_str().expect("a name");
+    assert_one_order(&[&by_demoted, &by_steady, &by_ws], &told(watches, last), last);
+    stage.command(&["user", "role", "demoted", "user"]);
+}
+
+/// The command line makes somebody an admin while another admin mutes them: in either order they can speak in the end.
+fn promotion(stage: &Stage, round: u64, random: &mut Random) {
+    let name = format!("promoted-{round}");
+    let token = user_token(&stage.data, &name, "user");
+    let id = stage.me(&token)["id"].as_str().expect("an id").to_owned();
+    let [at_promotion, at_mute] = [(); 2].map(|()| random.up_to(DELAY_MAX));
+    let (promotion, mutes) = thread::scope(|scope| {
+        let promotion = scope.spawn(|| {
+            thread::sleep(at_promotion);
+            stage.command(&["user", "role", &name, "admin"])
+        });
+        let mutes = scope.spawn(|| {
+            thread::sleep(at_mute);
+            let mute = || {
+                let target = format!("/api/users/{id}");
+                stage.op(&stage.steady, "PUT", &target, &json!({"muted_until": UNTIL}), &[403])
+            };
+            let mut mutes: Vec<Op> = Vec::new();
+            while mutes.last().is_none_or(|op| op.is_accepted) && mutes.len() < CHANGES {
+                mutes.push(mute());
+            }
+            mutes
+        });
+        (joined(promotion), joined(mutes))
+    });
+    Span::of(promotion).narrowed("the promotion", &mutes);
+    let ws = stage.enters("tea", &token);
+    assert_eq!((&ws.welcome["muted_until"], &ws.welcome["role"]), (&Value::Null, &json!("admin")));
+    let said = stage.ask(&token, "POST", "/api/rooms/tea/messages", Some(&json!({"content": "hi"})));
+    assert_eq!(said.status, 201, "{}", said.text());
+}
+
+/// The command line revokes a token, or removes its account, while its user writes.
+fn revocation(stage: &Stage, round: u64, random: &mut Random) {
+    let (room, name) = (format!("revoked-{round}"), format!("revoked-{round}"));
+    let token = user_token(&stage.data, &name, "user");
+    let sessions = stage.ask(&token, "GET", "/api/sessions", None).json()["data"].take();
+    let id = sessions[0]["id"].to_string().trim_matches('"').to_owned();
+    let arguments = match random.once_in(2) {
+        true => vec!["token", "revoke", id.as_str()],
+        false => vec!["user", "remove", name.as_str(), "--yes"],
+    };
+    let ws = stage.enters(&room, &token);
+    let at_revocation = random.up_to(DELAY_MAX);
+    let are_done = AtomicBool::new(false);
+    let (revocation, behind, chatted, posted) = thread::scope(|scope| {
+        let chatted = scope.spawn(|| chat(ws, "chat", &are_done));
+        let posted = scope.spawn(|| post(stage, &room, &token, "post", &are_done));
+        thread::sleep(at_revocation);
+        let revocation = stage.command(&arguments);
+        let behind = stage.log(&room);
+        are_done.store(true, Ordering::SeqCst);
+        (revocation, behind, joined(chatted), joined(posted))
+    });
+    let log = stage.log(&room);
+    let sent: Sent = chatted.into_iter().chain(posted).collect();
+    assert_stored(&sent, &log);
+    Span::of(revocation).narrowed(&format!("{arguments:?}"), &answered(&sent));
+    let late: Vec<String> = nonces(&log).difference(&nonces(&behind)).cloned().collect();
+    assert!(late.is_empty(), "stored behind the end of {arguments:?}: {late:?}");
+    assert_eq!(stage.ask(&token, "GET", "/api/session", None).status, 401);
+}
+
+/// Runs rounds of one kind, and inspects the database.
+fn race(round: fn(&Stage, u64, &mut Random)) {
+    let rounds = match std::env::var("ADDA_RACE_ROUNDS") {
+        Ok(text) => text.parse().expect("ADDA_RACE_ROUNDS is a number"),
+        Err(_) => ROUNDS,
+    };
+    let mut random = Random::from_env();
+    let begun = Instant::now();
+    let stage = Stage::set();
+    for number in 0..rounds {
+        round(&stage, number, &mut random);
+    }
+    adda(Path::new(&stage.data), &["doctor"]);
+    println!("{rounds} rounds, {} s", begun.elapsed().as_secs());
+}
+
+#[test]
+fn a_demotion_a_ban_settings_and_messages_have_one_order() {
+    race(demotion);
+}
+
+#[test]
+fn a_promotion_and_a_mute_have_one_order() {
+    race(promotion);
+}
+
+#[test]
+fn the_end_of_a_token_and_messages_have_one_order() {
+    race(revocation);
+}
+
+/// What must be found is planted.
+#[test]
+fn answers_of_no_one_order_are_found() {
+    let begun = Instant::now();
+    let at = |ms: u64| begun + Duration::from_millis(ms);
+    let op = |sent, answered, is_accepted| Op { sent: at(sent), answered: at(answered), is_accepted };
+    let change = Span { from: at(10), to: at(20) };
+    let finds = |ops: &[Op]| std::panic::catch_unwind(|| change.narrowed("planted", ops)).is_err();
+    assert!(!finds(&[op(0, 1, true), op(19, 30, true)]));
+    assert!(!finds(&[op(0, 1, true), op(12, 18, true), op(11, 15, false), op(21, 25, false)]));
+    assert!(finds(&[op(21, 22, true)]), "accepted behind the change");
+    assert!(finds(&[op(1, 9, false)]), "refused before the change");
+    assert!(finds(&[op(11, 12, false), op(13, 14, true)]), "accepted behind a refusal");
+}
