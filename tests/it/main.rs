@@ -7,6 +7,7 @@ mod clients;
 mod closes;
 mod crash;
 mod crash_points;
+mod crowd;
 mod crowds;
 mod disk;
 mod errors;
