@@ -1,10 +1,11 @@
-//! The five loads: what each consists of, and one run of one of them.
+//! The loads: what each consists of, and one run of one of them.
 
 use std::io;
 use std::time::Duration;
 
 use rustix::process::Pid;
 
+use crate::connect::{self, Connects};
 use crate::crowd::{Crowd, Layout, PATIENCE};
 use crate::machine;
 use crate::member::Pace;
@@ -16,24 +17,51 @@ use crate::verdict::Verdict;
 pub struct Load {
     pub name: &'static str,
     pub layout: Layout,
-    /// Nothing for a load that only sits there.
-    pub pace: Option<Pace>,
+    pub work: Work,
+    /// Whether the server keeps messages in a file, synced to the disk, and not in memory.
+    pub is_on_disk: bool,
+}
+
+/// What the connections of a load do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Work {
+    /// The senders of each room send.
+    Talk(Pace),
+    /// All of them sit there.
+    Idle,
+    /// They come and go; the layout means nothing.
+    Connect,
 }
 
 /// All of them; `connections` is how many the idle one has.
-pub fn all(connections: usize) -> [Load; 5] {
-    let load = |name, rooms, members_per_room, senders_per_room, pace| Load {
+pub fn all(connections: usize) -> [Load; 9] {
+    let load = |name, rooms, members_per_room, senders_per_room, work| Load {
         name,
         layout: Layout { rooms, members_per_room, senders_per_room },
-        pace,
+        work,
+        is_on_disk: false,
     };
+    let on_disk = |load: Load| Load { is_on_disk: true, ..load };
     [
-        load("sat", 1, 100, 2, Some(Pace::Window(64))),
-        load("rate", 1, 100, 2, Some(Pace::PerSecond(100))),
-        load("rooms", 100, 10, 1, Some(Pace::Window(8))),
-        load("big", 1, 1000, 2, Some(Pace::PerSecond(10))),
-        load("idle", connections.div_ceil(10), 10, 0, None),
+        load("sat", 1, 100, 2, Work::Talk(Pace::Window(64))),
+        load("rate", 1, 100, 2, Work::Talk(Pace::PerSecond(100))),
+        load("rooms", 100, 10, 1, Work::Talk(Pace::Window(8))),
+        load("big", 1, 1000, 2, Work::Talk(Pace::PerSecond(10))),
+        load("idle", connections.div_ceil(10), 10, 0, Work::Idle),
+        load("echo", 1, 1, 1, Work::Talk(Pace::Window(1))),
+        on_disk(load("ack", 1, 1, 1, Work::Talk(Pace::PerSecond(100)))),
+        on_disk(load("file", 10, 1, 1, Work::Talk(Pace::Window(64)))),
+        load("connect", 0, 1, 0, Work::Connect),
     ]
+}
+
+impl Work {
+    pub fn pace(self) -> Option<Pace> {
+        match self {
+            Self::Talk(pace) => Some(pace),
+            Self::Idle | Self::Connect => None,
+        }
+    }
 }
 
 /// How long a load runs before it is measured, and then while it is.
@@ -51,6 +79,7 @@ pub struct Outcome {
     pub resident_kib_per_connection: Option<f64>,
     /// The same, after each connection has answered a ping, and how many have.
     pub pinged: Option<Pinged>,
+    pub connects: Option<Connects>,
     pub verdict: Verdict,
 }
 
@@ -94,22 +123,43 @@ impl Load {
     /// # Errors
     /// Where it can't be run at all; what went wrong with single messages is in the outcome.
     pub fn run(&self, server: &Server, spans: Spans) -> io::Result<Outcome> {
+        // Rooms of their own, for a server that runs already and keeps what was said.
+        let rooms_prefix = format!("{}-{:x}", self.name, std::process::id());
+        if self.work == Work::Connect {
+            return Ok(self.come_and_go(connect::run(server.address, &rooms_prefix, spans)));
+        }
         let resident_before = Resident::of(server.pid, self.layout.members())?;
         let mut crowd = Crowd::new(self.layout)?;
-        // Rooms of their own, for a server that runs already and keeps what was said.
-        crowd.join(server.address, &format!("{}-{:x}", self.name, std::process::id()))?;
-        let traffic = match self.pace {
+        crowd.join(server.address, &rooms_prefix)?;
+        let traffic = match self.work.pace() {
             Some(pace) => Some(talk(&mut crowd, pace, server, spans)?),
             None => None,
         };
         crowd.hush();
         let verdict = crowd.settle(PATIENCE)?;
         let resident_kib_per_connection = resident_before.grown()?;
-        let pinged = match self.pace {
-            Some(_) => None,
-            None => Some(Pinged { pongs: crowd.ping()?, resident_kib_per_connection: resident_before.grown()? }),
+        let pinged = match self.work {
+            Work::Idle => Some(Pinged { pongs: crowd.ping()?, resident_kib_per_connection: resident_before.grown()? }),
+            _ => None,
         };
-        Ok(Outcome { load: *self, traffic, resident_kib_per_connection, pinged, verdict })
+        Ok(Outcome { load: *self, traffic, resident_kib_per_connection, pinged, connects: None, verdict })
+    }
+
+    fn come_and_go(&self, connects: Connects) -> Outcome {
+        let verdict = Verdict {
+            refusals: connects.failed,
+            seq_checked: true,
+            example: connects.example.clone(),
+            ..Verdict::default()
+        };
+        Outcome {
+            load: *self,
+            traffic: None,
+            resident_kib_per_connection: None,
+            pinged: None,
+            connects: Some(connects),
+            verdict,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `cargo bench`: five loads on a server that has a core of its own, beside the floor that the kernel sets.
+//! `cargo bench`: loads on a server that has a core of its own, beside the floor that the kernel sets.
 //!
 //! Only ratios to the floor hold between machines: of deliveries per second to sends per second flat out (`hot`),
 //! and of the server's processor time per delivery to that of a send at a low rate (`paced`). Both are measured
@@ -11,14 +11,19 @@
 //! | `rooms` | 100 × 10 | 1, keeping 8 unechoed |
 //! | `big` | 1 × 1,000 | 2, 10 messages a second each |
 //! | `idle` | 800 × 10 | none; every member asks for a pong at the end |
+//! | `echo` | 1 × 1 | 1, keeping 1 unechoed |
+//! | `ack` | 1 × 1 | 1, 100 messages a second; the server keeps them in a file and syncs it |
+//! | `file` | 10 × 1 | 1, keeping 64 unechoed; in a file, as above |
+//! | `connect` | | none; two threads open connections, one after another each, and close them when they are welcomed |
 //!
 //! Sampled members (all senders, and three others in one room out of ten) read every frame: their `seq` and each
 //! sender's counter must be consecutive, and all that was sent must come. A frame reads the same for everybody in a
 //! room, so the others, who are only counted, must end up with as many bytes as the sampled ones. Exit code 1 where
 //! anything is missing, comes twice, or is refused.
 //!
-//! One thread does it all: `crowd` polls, `member` reads and writes, `witness` checks, `verdict` sums up.
+//! But for `connect`, one thread does it all: `crowd` polls, `member` reads and writes, `witness` checks, `verdict` sums up.
 
+mod connect;
 mod crowd;
 mod floor;
 mod frame;
@@ -35,7 +40,7 @@ mod witness;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,12 +53,12 @@ use crate::machine::Cores;
 use crate::report::Report;
 use crate::server::Server;
 
-/// Measures a chat server under five loads, and the floor that the kernel sets.
+/// Measures a chat server under several loads, and the floor that the kernel sets.
 #[derive(Parser)]
 #[command(name = "cargo bench --")]
 struct Flags {
     /// Only these loads.
-    #[arg(long, value_delimiter = ',', value_parser = ["sat", "rate", "rooms", "big", "idle"])]
+    #[arg(long, value_delimiter = ',', value_parser = ["sat", "rate", "rooms", "big", "idle", "echo", "ack", "file", "connect"])]
     only: Vec<String>,
     /// How long each load is measured, after a second of warm-up.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -128,9 +133,11 @@ fn run(flags: &Flags) -> io::Result<bool> {
 impl Flags {
     /// Each load gets a server of its own, so that none finds what another has left in memory.
     fn run_load(&self, load: &load::Load, cores: Cores) -> io::Result<Outcome> {
+        let directory = load.is_on_disk.then(tempfile::tempdir).transpose()?;
+        let data = directory.as_ref().map(|directory| directory.path().join("adda.db"));
         let server = match self.keep_server {
             Some(address) => Server::running(address, self.pid.and_then(Pid::from_raw)),
-            None => Server::start(&self.server, &self.arguments(), cores)?,
+            None => Server::start(&self.server, &self.arguments(data.as_deref()), cores)?,
         };
         let spans = Spans { warm_up: Duration::from_secs(1), measured: Duration::from_secs(self.seconds.into()) };
         let failed = |error| io::Error::other(format!("{}: {error}", load.name));
@@ -138,9 +145,12 @@ impl Flags {
     }
 
     /// A member that is only counted can't answer a ping, nor tell it from a message: there is none within a load.
-    fn arguments(&self) -> Vec<String> {
-        let ours = ["--ping-interval", "3600s"].into_iter();
-        ours.chain(self.server_args.split_whitespace()).map(str::to_owned).collect()
+    fn arguments(&self, data: Option<&Path>) -> Vec<String> {
+        let mut ours = vec!["--ping-interval".to_owned(), "3600s".to_owned()];
+        if let Some(data) = data {
+            ours.extend(["--data".into(), data.display().to_string(), "--durability".into(), "full".into()]);
+        }
+        ours.into_iter().chain(self.server_args.split_whitespace().map(str::to_owned)).collect()
     }
 
     fn describe(&self, cores: Cores) -> String {

@@ -16,7 +16,7 @@ use crate::witness::Witness;
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// The example of RFC 6455, section 1.3, with the answer that proves that the server knows the protocol.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// How a sender goes about it.
@@ -140,31 +140,8 @@ impl Member {
         let mut socket = TcpStream::connect_timeout(&address, HANDSHAKE_WAIT)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(HANDSHAKE_WAIT))?;
-        socket.write_all(
-            format!(
-                "GET /ws?room={room}&username={username}&history=0 HTTP/1.1\r\nHost: {address}\r\n\
-                 Upgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-            )
-            .as_bytes(),
-        )?;
-        let mut answer = Vec::new();
-        let mut chunk = [0; 4096];
-        let end = loop {
-            let count = socket.read(&mut chunk)?;
-            answer.extend(&chunk[..count]);
-            match answer.windows(4).position(|four| four == b"\r\n\r\n") {
-                Some(end) => break end + 4,
-                None if count == 0 || answer.len() > HEAD_BYTES_MAX => break answer.len(),
-                None => {}
-            }
-        };
-        let head = String::from_utf8_lossy(&answer[..end]);
-        if !head.starts_with("HTTP/1.1 101 ") || !head.contains(ACCEPT) {
-            let line = head.lines().next().unwrap_or("nothing");
-            return Err(io::Error::other(format!("a member was not let in: {line}")));
-        }
-        Self::over(socket, answer.split_off(end))
+        let partial = handshake(&mut socket, address, room, username)?;
+        Self::over(socket, partial)
     }
 
     pub fn socket(&self) -> &TcpStream {
@@ -324,6 +301,38 @@ impl Member {
             }
         }
     }
+}
+
+/// Asks a server to let a connection into a room; gives what was read past its answer.
+///
+/// # Errors
+/// Where the server does not take the connection; its answer's first line is in the text.
+pub fn handshake(socket: &mut TcpStream, address: SocketAddr, room: &str, username: &str) -> io::Result<Vec<u8>> {
+    socket.write_all(
+        format!(
+            "GET /ws?room={room}&username={username}&history=0 HTTP/1.1\r\nHost: {address}\r\n\
+             Upgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+        )
+        .as_bytes(),
+    )?;
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    let end = loop {
+        let count = socket.read(&mut chunk)?;
+        answer.extend(&chunk[..count]);
+        match answer.windows(4).position(|four| four == b"\r\n\r\n") {
+            Some(end) => break end + 4,
+            None if count == 0 || answer.len() > HEAD_BYTES_MAX => break answer.len(),
+            None => {}
+        }
+    };
+    let head = String::from_utf8_lossy(&answer[..end]);
+    if !head.starts_with("HTTP/1.1 101 ") || !head.contains(ACCEPT) {
+        let line = head.lines().next().unwrap_or("nothing");
+        return Err(io::Error::other(format!("a member was not let in: {line}")));
+    }
+    Ok(answer.split_off(end))
 }
 
 /// Receives once: how many bytes, or nothing where there are none now.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::floor::Floor;
-use crate::load::{Others, Outcome};
+use crate::load::{Others, Outcome, Work};
 use crate::machine::{self, Cores};
 use crate::member::Pace;
 
@@ -131,13 +131,14 @@ impl Row {
         let ms = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64() * 1e3);
         let deliveries_per_s = traffic.map(|traffic| traffic.deliveries_per_s);
         let cpu_us = traffic.and_then(|traffic| traffic.server_cpu_us_per_delivery);
-        let is_paced = matches!(outcome.load.pace, Some(Pace::PerSecond(_)));
+        let is_paced = matches!(outcome.load.work, Work::Talk(Pace::PerSecond(_)));
+        let connects = outcome.connects.as_ref();
         Self {
             deliveries_per_s,
             times_hot: deliveries_per_s.filter(|_| !is_paced).map(|rate| rate * floor.hot_us() / 1e6),
             times_hot_by_cpu: cpu_us.filter(|_| !is_paced).map(|cpu_us| floor.hot_cpu_us() / cpu_us),
-            p50_ms: ms(traffic.and_then(|traffic| traffic.p50)),
-            p99_ms: ms(traffic.and_then(|traffic| traffic.p99)),
+            p50_ms: ms(traffic.map_or_else(|| connects?.p50, |traffic| traffic.p50)),
+            p99_ms: ms(traffic.map_or_else(|| connects?.p99, |traffic| traffic.p99)),
             p999_ms: ms(traffic.and_then(|traffic| traffic.p999)),
             cpu_us,
             times_paced: cpu_us.filter(|_| is_paced).map(|cpu_us| cpu_us / floor.paced_us()),
@@ -180,6 +181,7 @@ impl Row {
         json!({
             "load": outcome.load.name,
             "connections": outcome.load.layout.members(),
+            "connections_per_s": outcome.connects.as_ref().map(|connects| connects.per_s),
             "deliveries_per_s": self.deliveries_per_s,
             "times_hot": self.times_hot,
             "times_hot_by_cpu": self.times_hot_by_cpu,
@@ -222,6 +224,10 @@ fn remarks(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
         if traffic.generator_busy > 0.95 {
             writeln!(out, "{name}: the generator was busy throughout: the server may be able to do more")?;
         }
+    }
+    if let Some(connects) = &outcome.connects {
+        let (per_s, failed) = (connects.per_s, connects.failed);
+        writeln!(out, "{name}: {per_s:.0} connections opened and closed a second, two at once; {failed} failed")?;
     }
     if let Some(pinged) = &outcome.pinged {
         let resident = shown(pinged.resident_kib_per_connection, 1);

@@ -5,10 +5,11 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use crate::connect::open_and_close;
 use crate::crowd::{Crowd, Layout};
 use crate::frame::{CLOSE, Stamp, TEXT};
 use crate::histogram::Histogram;
-use crate::member::{Member, Pace};
+use crate::member::{ACCEPT, Member, Pace};
 
 const LAYOUT: Layout = Layout { rooms: 1, members_per_room: 7, senders_per_room: 2 };
 /// A member that is watched and does not send; one that is only counted.
@@ -84,6 +85,7 @@ pub fn run() -> io::Result<()> {
     }
     errors_and_ends_are_found()?;
     quantiles_are_right()?;
+    connections_are_counted_if_they_were_welcomed()?;
     println!("self-test: {} streams, each judged rightly", FAULTS.len() + 1);
     Ok(())
 }
@@ -109,6 +111,38 @@ fn quantiles_are_right() -> io::Result<()> {
     for (share, ns) in [(0.5, 50_000_000_f64), (0.99, 99_000_000.0), (0.999, 99_900_000.0), (1.0, 100_000_000.0)] {
         let found = histogram.quantile(share).unwrap_or_default().as_nanos() as f64;
         expect("a quantile", (ns..=ns * (1.0 + 1.0 / 64.0)).contains(&found), true)?;
+    }
+    Ok(())
+}
+
+/// What a scripted server answers to a handshake, and whether that is a connection that counts.
+fn connections_are_counted_if_they_were_welcomed() -> io::Result<()> {
+    let taken = format!("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n").into_bytes();
+    let foreign = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: AAAA\r\n\r\n".to_vec();
+    let full = b"HTTP/1.1 503 Service Unavailable\r\n\r\n".to_vec();
+    let welcome = text(r#"{"content":"welcome","type":"welcome","seq":7}"#);
+    let error = text(r#"{"content":"not now","type":"error","code":"busy"}"#);
+    for (what, answer, counts) in [
+        ("a connection that is welcomed", [&taken[..], &welcome].concat(), true),
+        ("one that is refused", full, false),
+        ("one of another protocol", [&foreign[..], &welcome].concat(), false),
+        ("one that ends before its welcome", taken.clone(), false),
+        ("one that is told an error first", [&taken[..], &error].concat(), false),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let server = std::thread::spawn(move || -> io::Result<()> {
+            let (mut far_end, _) = listener.accept()?;
+            let mut head = [0; 4096];
+            let _ = far_end.read(&mut head)?;
+            far_end.write_all(&answer)?;
+            // Until the close frame comes, if it does; then the connection ends here first.
+            far_end.set_read_timeout(Some(PATIENCE))?;
+            let _ = far_end.read(&mut head);
+            Ok(())
+        });
+        expect(what, open_and_close(address, "room").is_ok(), counts)?;
+        server.join().map_err(|_| io::Error::other("the scripted server panicked"))??;
     }
     Ok(())
 }
