@@ -105,6 +105,11 @@ impl ScriptedStore {
         self.with_storage(|storage| people::dump(storage.people(), storage.clock_ms).unwrap())
     }
 
+    /// What SQLite finds wrong with the file; "ok" where nothing is.
+    pub fn integrity(&mut self) -> Vec<String> {
+        self.with_storage(|storage| people::integrity(storage.people()).unwrap())
+    }
+
     fn with_storage<T>(&mut self, act: impl FnOnce(&mut AnyStorage<'_>) -> T) -> T {
         let clock_ms = self.moment.clock_ms;
         match &mut self.store.backend {

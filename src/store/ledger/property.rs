@@ -84,6 +84,9 @@ impl Stores {
     /// Compares all that the stores have.
     fn compare(&mut self, world: &World, moment: Moment) {
         self.flush();
+        for store in [&mut self.plain, &mut self.grouped] {
+            assert_eq!(store.integrity(), ["ok"]);
+        }
         let plain = contents(&mut self.plain, world, moment);
         for (which, store) in [("grouped", &mut self.grouped), ("memory", &mut self.memory)] {
             let other = contents(store, world, moment);

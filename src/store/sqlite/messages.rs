@@ -36,17 +36,34 @@ pub fn insert_room(connection: &Connection, id: &RoomId) -> rusqlite::Result<Roo
     Ok(RoomRow { key: connection.last_insert_rowid(), ..RoomRow::default() })
 }
 
+/// The key of the next message. No key is given twice, not even when the newest messages are deleted: a row of the index of
+/// words that is deleted and made again can damage the index (FTS5, with its option `secure-delete`).
+pub fn next_key(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT 1 + max(coalesce((SELECT max(key) FROM messages), 0),
+        coalesce((SELECT value FROM marks WHERE name = 'message_key'), 0))";
+    connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}
+
+/// Notes the last key that was given, before messages are deleted.
+fn keep_key(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO marks (name, value)
+        SELECT 'message_key', max(key) FROM messages HAVING max(key) IS NOT NULL
+        ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)";
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
 /// Writes a message and its words. False where its author has used its nonce before; then nothing is written.
 pub fn insert(
     connection: &Connection,
+    key: i64,
     room: RoomRow,
     new: &NewMessage,
     stored: &Stored,
     wall_ms: u64,
 ) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind, message_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (user_id, nonce) DO NOTHING",
+        "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind, message_id, key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (user_id, nonce) DO NOTHING",
     )?;
     let inserted = statement.execute(params![
         stored.id.0.as_bytes(),
@@ -60,11 +77,12 @@ pub fn insert(
         number(wall_ms),
         new.body.kind().as_str(),
         new.body.message_id().as_ref().map(|id| id.0.as_bytes()),
+        key,
     ])?;
     if inserted == 0 {
         return Ok(false);
     }
-    search::insert(connection, connection.last_insert_rowid(), room.key, new.body.content())?;
+    search::insert(connection, key, room.key, new.body.content())?;
     Ok(true)
 }
 
@@ -80,6 +98,7 @@ pub fn free_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rus
     });
     let Some((key, room, content)) = found.optional()? else { return Ok(false) };
     search::delete(connection, key, room, &content)?;
+    keep_key(connection)?;
     connection.prepare_cached("DELETE FROM messages WHERE key = ?1")?.execute([key])?;
     Ok(true)
 }
@@ -156,6 +175,7 @@ pub fn delete_forgotten(connection: &Connection, room: RoomRow, limit: usize) ->
         deleted += 1;
     }
     if let Some(last) = last {
+        keep_key(connection)?;
         connection
             .prepare_cached("DELETE FROM messages WHERE room = ?1 AND seq <= ?2")?
             .execute(params![room.key, number(last.0)])?;

@@ -31,6 +31,8 @@ pub struct SqliteStorage {
     rows: HashMap<RoomId, RoomRow>,
     /// Rooms whose order has moved in this transaction.
     touched: HashMap<i64, RoomRow>,
+    /// The key of the next message, where it is known.
+    next_key: Option<i64>,
     /// Rows that the connection had changed when this transaction began.
     changes_before: u64,
     json: Vec<u8>,
@@ -39,7 +41,8 @@ pub struct SqliteStorage {
 impl SqliteStorage {
     #[must_use]
     pub fn new(connection: Connection) -> Self {
-        Self { connection, rows: HashMap::new(), touched: HashMap::new(), changes_before: 0, json: Vec::new() }
+        let (rows, touched) = (HashMap::new(), HashMap::new());
+        Self { connection, rows, touched, next_key: None, changes_before: 0, json: Vec::new() }
     }
 
     /// Begins the transaction of a batch.
@@ -76,6 +79,7 @@ impl SqliteStorage {
         }
         self.rows.clear();
         self.touched.clear();
+        self.next_key = None;
     }
 
     fn set(&mut self, room: &RoomId, row: RoomRow) {
@@ -114,18 +118,23 @@ impl Storage for SqliteStorage {
             Some(row) => row,
             None => messages::insert_room(&self.connection, &new.room)?,
         };
-        if !messages::insert(&self.connection, row, new, stored, wall_ms)? {
+        let key = match self.next_key {
+            Some(key) => key,
+            None => messages::next_key(&self.connection)?,
+        };
+        if !messages::insert(&self.connection, key, row, new, stored, wall_ms)? {
             let is_free = match &new.nonce {
                 Some(nonce) => messages::free_nonce(&self.connection, new.author.user(), nonce)?,
                 None => false,
             };
-            if !is_free || !messages::insert(&self.connection, row, new, stored, wall_ms)? {
+            if !is_free || !messages::insert(&self.connection, key, row, new, stored, wall_ms)? {
                 if is_new_room {
                     messages::delete_room(&self.connection, row.key)?;
                 }
                 return Ok(false);
             }
         }
+        self.next_key = Some(key + 1);
         row.head = stored.seq;
         self.set(&new.room, row);
         self.touched.insert(row.key, row);

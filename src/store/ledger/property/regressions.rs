@@ -176,3 +176,27 @@ fn an_order_goes_on_where_a_connection_has_seen_it() {
         assert_eq!(stored.seq.0, 3);
     }
 }
+
+/// The index of words was damaged where a message got the key of one that was forgotten.
+#[test]
+fn the_index_of_words_stays_whole_where_the_newest_messages_are_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let begin = Moment { clock_ms: BEGIN_MS, wall_ms: BEGIN_MS, index: BATCH_NUMBERS_SKIPPED, ahead_ms: 0 };
+    let mut script = Script(ScriptedStore::of_file(&directory.path().join("adda.db"), begin), begin);
+    let tea = room("tea");
+    for round in 0..60 {
+        let outcomes = script.apply([text(guest(), &tea), text(guest(), &tea)]);
+        let Outcome::Stored { stored, .. } = &outcomes[round % 2] else { panic!("{outcomes:?}") };
+        let delete = message(guest(), &tea, Body::Delete { message_id: stored.id });
+        let outcomes = script.apply([Entry::Message(delete)]);
+        let Outcome::Stored { stored, .. } = &outcomes[0] else { panic!("{outcomes:?}") };
+        let up_to = stored.seq;
+        if round % 3 > 0 {
+            script.apply([change(By::Server, Change::Forget { room: tea.clone(), up_to })]);
+        }
+        if round % 7 == 0 {
+            script.0.reopen();
+        }
+        assert_eq!(script.0.integrity(), ["ok"], "round {round}");
+    }
+}

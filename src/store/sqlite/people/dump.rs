@@ -51,3 +51,11 @@ fn line(table: &str, columns: usize, row: &Row<'_>) -> rusqlite::Result<String> 
     }
     Ok(line)
 }
+
+/// What SQLite finds wrong with a database in a file, its index of words included.
+///
+/// # Errors
+/// As SQLite says.
+pub fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    connection.prepare_cached("PRAGMA integrity_check")?.query_map([], |row| row.get(0))?.collect()
+}

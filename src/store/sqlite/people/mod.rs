@@ -29,7 +29,7 @@ use crate::role::Role;
 use super::messages::{number, room_id};
 
 #[cfg(test)]
-pub use dump::dump;
+pub use dump::{dump, integrity};
 pub use invitations::{
     Invitation, InvitationId, accept_to_room, invitation, invitation_by_code, invitations, invite, spend, uninvite,
 };
