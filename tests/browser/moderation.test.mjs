@@ -128,7 +128,7 @@ scene("where the latest is nothing but deletions, what was said before is found"
   const ids = bot.frames.filter(({ content }) => content.startsWith("spam")).map(({ id }) => id);
   for (const id of ids) assert.equal((await asks(admin, "DELETE", `api/rooms/tea/messages/${id}`)).status, 204);
   const ana = await adda.enter("Ana", "tea");
-  await ana.sees("This message was deleted by Host.");
+  await ana.sees("This message was deleted.");
   await ana.page.locator("#scroller").evaluate((scroller) => scroller.scrollTo(0, 0));
   await ana.sees("the good old days");
 });
