@@ -47,7 +47,7 @@ scene("page and server count and refuse alike", {}, async (adda) => {
   const ana = await adda.open();
   const limits = source("limits.rs");
   const limit = (name) => Number(limits.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
-  const body = source("model.rs").match(/fn is_invisible[^]*?\n}/)[0];
+  const body = source("model/mod.rs").match(/fn is_invisible[^]*?\n}/)[0];
   const ranges = [...body.matchAll(/'\\u\{(\w+)\}'(?:\.\.='\\u\{(\w+)\}')?/g)].map(([, from, to]) => [
     parseInt(from, 16),
     parseInt(to ?? from, 16),
