@@ -122,7 +122,6 @@ pub struct Arrival {
 struct Member {
     connection: ConnectionId,
     principal: Arc<Principal>,
-    person: Arc<Person>,
     /// What a guest's name looks like, where accounts have names to protect.
     looks: Option<Looks>,
     /// The room of frames that name none.
@@ -272,12 +271,10 @@ impl State {
     /// A connection opens, in its first room.
     pub fn connect(&mut self, arrival: Arrival, effects: &mut Vec<Effect>) -> MemberKey {
         let Arrival { connection, principal, looks, home, replay, token } = arrival;
-        let person = Arc::clone(&principal.person);
-        let user = person.id;
+        let user = principal.user();
         let member = Member {
             connection,
             principal,
-            person,
             looks,
             home: home.clone(),
             // Most are in no other room.
@@ -406,7 +403,7 @@ impl State {
         for subscription in &mut member.subscriptions {
             if !subscription.phase.is_leaving() {
                 subscription.phase = Phase::Leaving;
-                let entry = Entry::Leave { room: subscription.room.clone(), user: member.person.id };
+                let entry = Entry::Leave { room: subscription.room.clone(), user: member.principal.user() };
                 effects.push(Effect::Propose(Proposal { entry, reply_to: ReplyTo::Member(key.0) }));
             }
         }
@@ -451,7 +448,7 @@ impl State {
             }
             ClientFrame::Typing { room, nonce } => match member.speaks_in(room.as_ref()) {
                 Some(subscription) => {
-                    let (principal, person) = (&member.principal, Arc::clone(&member.person));
+                    let (principal, person) = (&member.principal, Arc::clone(&member.principal.person));
                     let (room, clock_ms) = (&subscription.room, self.moment.clock_ms);
                     if let Err(reason) = self.policy.may(principal, Action::Say, Some(room), Target::Own, clock_ms) {
                         let room = room.clone();
@@ -487,7 +484,7 @@ impl State {
                 }
             }
             ClientFrame::Leave { room, nonce } => {
-                let (room, user) = (room_of(room), member.person.id);
+                let (room, user) = (room_of(room), member.principal.user());
                 let subscriptions = &mut self.members[from.0].subscriptions;
                 match subscriptions.iter_mut().find(|one| one.room == room && !one.phase.is_leaving()) {
                     Some(subscription) => {
@@ -650,7 +647,7 @@ impl State {
         now: &Timestamp,
         effects: &mut Vec<Effect>,
     ) {
-        let person = Arc::clone(&self.members[key.0].person);
+        let person = Arc::clone(&self.members[key.0].principal.person);
         // A user who is here by another connection, or keeps a place, has not gone.
         let id = self.rooms[room_key.0].id.clone();
         self.note_presence(&id);
@@ -687,7 +684,7 @@ impl State {
         } else {
             room.catching_up.insert(key);
             let is_whole = room.people.len() <= self.presence_people_max;
-            let people = room.people.firsts().map(|first| &self.members[first.0].person);
+            let people = room.people.firsts().map(|first| &self.members[first.0].principal.person);
             let told = is_whole.then(|| people.map(|person| (person.id, Arc::clone(person))).collect());
             let catch_up = Some(Box::new(CatchUp::new(span, &room.missed, told)));
             let mut subscriptions = self.members[key.0].subscriptions.iter_mut();
@@ -745,7 +742,7 @@ impl State {
         } else {
             room.end_catching_up(key);
         }
-        let (person, gone) = (Arc::clone(&member.person), member.gone);
+        let (person, gone) = (Arc::clone(&member.principal.person), member.gone);
         let told = if self.rooms[room_key.0].people.leave(person.id, key) {
             self.person_left(room_key, &person, now, effects)
         } else {
@@ -775,7 +772,7 @@ impl State {
         if !member.gone || !member.subscriptions.is_empty() {
             return;
         }
-        let user = self.members.remove(key.0).person.id;
+        let user = self.members.remove(key.0).principal.user();
         self.by_user.remove(&(user, key));
     }
 
@@ -787,7 +784,7 @@ impl State {
         now: &Timestamp,
         effects: &mut Vec<Effect>,
     ) {
-        let person = Arc::clone(&self.members[from.0].person);
+        let person = Arc::clone(&self.members[from.0].principal.person);
         let json = self.rejection(&person, room, &rejected, now);
         effects.push(Effect::Send { to: from, json });
     }
@@ -804,7 +801,7 @@ impl State {
     fn people(&self, room: &Room) -> Vec<Arc<Person>> {
         let listed = room.people.firsts().take(MEMBERS_LISTED_MAX);
         let mut people = Vec::with_capacity(room.people.len().min(MEMBERS_LISTED_MAX));
-        people.extend(listed.map(|key| Arc::clone(&self.members[key.0].person)));
+        people.extend(listed.map(|key| Arc::clone(&self.members[key.0].principal.person)));
         people
     }
 }

@@ -206,9 +206,9 @@ impl State {
             return vec![self.presence_frame(room_key, member_count, &[], &[], now)];
         };
         let here: HashMap<_, _> =
-            people.firsts().map(|key| &self.members[key.0].person).map(|one| (one.id, one)).collect();
+            people.firsts().map(|key| &self.members[key.0].principal.person).map(|one| (one.id, one)).collect();
         let mut left: Vec<_> = told.values().filter(|person| !here.contains_key(&person.id)).cloned().collect();
-        let joined = people.firsts().map(|key| &self.members[key.0].person);
+        let joined = people.firsts().map(|key| &self.members[key.0].principal.person);
         let joined: Vec<_> = joined.filter(|person| !told.contains_key(&person.id)).cloned().collect();
         left.sort_unstable_by(|a, b| a.username.as_str().cmp(b.username.as_str()));
         self.presence_frames(room_key, member_count, &joined, &left, now)

@@ -113,7 +113,8 @@ impl State {
             let id = self.ids.next(now);
             let member = &self.members[key.0];
             let own = Some(Own::Mute { muted_until: muted_until.clone() });
-            let frame = Frame { own, ..Frame::new(id, &member.home, &member.person, &content, FrameType::Mute, now) };
+            let frame =
+                Frame { own, ..Frame::new(id, &member.home, &member.principal.person, &content, FrameType::Mute, now) };
             effects.push(Effect::Send { to: key, json: encoded(&frame) });
         }
     }
@@ -143,7 +144,7 @@ impl State {
     fn tell_done(&mut self, reply: &CommandReply, sentence: &str, now: &Timestamp, effects: &mut Vec<Effect>) {
         let CommandReply { connection, room, nonce, kind } = reply;
         let Some(to) = self.member(*connection) else { return };
-        let person = Arc::clone(&self.members[to.0].person);
+        let person = Arc::clone(&self.members[to.0].principal.person);
         let frame = Frame::new(self.ids.next(now), room, &person, sentence, *kind, now);
         effects.push(Effect::Send { to, json: encoded(&Frame { nonce: nonce.as_ref(), ..frame }) });
     }
@@ -173,7 +174,7 @@ impl State {
             }
             self.reject_in(key, room, Rejected::new(Rejection::from(reason), None), now, effects);
             let member = &mut self.members[key.0];
-            let user = member.person.id;
+            let user = member.principal.user();
             for subscription in &mut member.subscriptions {
                 if subscription.room == *room && !subscription.phase.is_leaving() {
                     subscription.phase = Phase::Leaving;
