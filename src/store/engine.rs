@@ -12,7 +12,7 @@ use crate::published::Published;
 
 use super::change::{Change, Done, Policy};
 use super::entry::{Applied, By, Entry, Outcome, Proposal};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Storage};
 use super::log::Log;
 use super::log::clock::{LogClock, Moment, Reading};
 use super::memory::{Memory, MemoryStorage};
@@ -128,24 +128,9 @@ impl Store {
     /// Applies batches of the log, all in one transaction.
     pub fn apply(&mut self, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
         match &mut self.backend {
-            Backend::File { storage, .. } => match self.core.apply_to_file(storage, &batches) {
-                Ok(applied) => applied,
-                Err(fault) => {
-                    exit_on_sync_failure(&fault);
-                    let count: usize = batches.iter().map(|(_, batch)| batch.len()).sum();
-                    log::error!("failed to store {count} entries: {fault}");
-                    self.core.refuse(storage, batches, &fault)
-                }
-            },
+            Backend::File { storage, .. } => self.core.apply_or_refuse(storage, batches),
             Backend::Memory { messages, people, .. } => {
-                let mut storage = MemoryStorage::lock(messages, people);
-                match self.core.apply_to_memory(&mut storage, &batches) {
-                    Ok(applied) => applied,
-                    Err(fault) => {
-                        log::error!("failed to apply entries: {fault}");
-                        self.core.refuse(&mut storage, batches, &fault)
-                    }
-                }
+                self.core.apply_or_refuse(&mut MemoryStorage::lock(messages, people), batches)
             }
         }
     }
@@ -161,7 +146,7 @@ impl Store {
     /// Keeps the bounds, now and then, behind a batch.
     pub fn keep_behind_batch(&mut self) {
         let kept = self.note_uses().and_then(|()| match &mut self.backend {
-            Backend::File { storage, upkeep } => upkeep.behind_batch(&mut FileUpkept { core: &mut self.core, storage }),
+            Backend::File { storage, upkeep } => upkeep.behind_batch(&mut Kept { core: &mut self.core, storage }),
             Backend::Memory { .. } => self.keep_memory(),
         });
         report(kept);
@@ -171,9 +156,7 @@ impl Store {
     pub fn keep_between_batches(&mut self) {
         self.core.log.observe();
         let kept = self.note_uses().and_then(|()| match &mut self.backend {
-            Backend::File { storage, upkeep } => {
-                upkeep.between_batches(&mut FileUpkept { core: &mut self.core, storage })
-            }
+            Backend::File { storage, upkeep } => upkeep.between_batches(&mut Kept { core: &mut self.core, storage }),
             Backend::Memory { .. } => self.keep_memory(),
         });
         report(kept);
@@ -191,18 +174,18 @@ impl Store {
 
     fn apply_own(&mut self, changes: Vec<Change>) -> Result<(), Fault> {
         match &mut self.backend {
-            Backend::File { storage, .. } => FileUpkept { core: &mut self.core, storage }.apply(changes),
+            Backend::File { storage, .. } => Kept { core: &mut self.core, storage }.apply(changes),
             Backend::Memory { messages, people, .. } => {
-                let storage = MemoryStorage::lock(messages, people);
-                MemoryUpkept { core: &mut self.core, storage }.apply(changes)
+                let mut storage = MemoryStorage::lock(messages, people);
+                Kept { core: &mut self.core, storage: &mut storage }.apply(changes)
             }
         }
     }
 
     fn keep_memory(&mut self) -> Result<(), Fault> {
         let Backend::Memory { messages, people, keep, upkeep } = &mut self.backend else { return Ok(()) };
-        let storage = MemoryStorage::lock(messages, people);
-        let mut upkept = MemoryUpkept { core: &mut self.core, storage };
+        let mut storage = MemoryStorage::lock(messages, people);
+        let mut upkept = Kept { core: &mut self.core, storage: &mut storage };
         let mut forgotten = upkept.storage.memory.excess();
         if upkeep.looked.elapsed() >= MEMORY_LOOK_EVERY {
             upkeep.looked = Instant::now();
@@ -319,7 +302,7 @@ impl Core {
         applied
     }
 
-    fn apply_all<S: super::ledger::Storage>(
+    fn apply_all<S: Storage>(
         &mut self,
         storage: &mut S,
         batches: &[(Moment, Vec<Proposal>)],
@@ -337,14 +320,16 @@ impl Core {
         Ok(all)
     }
 
-    /// The results of batches that could not be applied.
-    fn refuse<S: super::ledger::Storage>(
-        &mut self,
-        storage: &mut S,
-        batches: Vec<(Moment, Vec<Proposal>)>,
-        fault: &Fault,
-    ) -> Vec<Applied> {
-        let reason = sqlite::reason_of(fault);
+    /// Applies batches; where they can't be stored, all of them are refused.
+    fn apply_or_refuse(&mut self, storage: &mut impl Backed, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
+        let fault = match storage.apply_batches(self, &batches) {
+            Ok(applied) => return applied,
+            Err(fault) => fault,
+        };
+        exit_on_sync_failure(&fault);
+        let count: usize = batches.iter().map(|(_, batch)| batch.len()).sum();
+        log::error!("failed to store {count} entries: {fault}");
+        let reason = sqlite::reason_of(&fault);
         let refuse = |(moment, batch)| self.ledger.refuse(storage, batch, &moment, reason);
         batches.into_iter().flat_map(refuse).collect()
     }
@@ -377,14 +362,32 @@ fn own_batch(changes: Vec<Change>) -> Vec<Proposal> {
     changes.into_iter().map(|change| Proposal::unanswered(entry(change))).collect()
 }
 
-struct FileUpkept<'a> {
-    core: &'a mut Core,
-    storage: &'a mut SqliteStorage,
+/// A storage that batches are applied to, each call in one step of its own.
+trait Backed: Storage {
+    fn apply_batches(&mut self, core: &mut Core, batches: &[(Moment, Vec<Proposal>)]) -> Result<Vec<Applied>, Fault>;
 }
 
-impl Upkept for FileUpkept<'_> {
+impl Backed for SqliteStorage {
+    fn apply_batches(&mut self, core: &mut Core, batches: &[(Moment, Vec<Proposal>)]) -> Result<Vec<Applied>, Fault> {
+        core.apply_to_file(self, batches)
+    }
+}
+
+impl Backed for MemoryStorage<'_> {
+    fn apply_batches(&mut self, core: &mut Core, batches: &[(Moment, Vec<Proposal>)]) -> Result<Vec<Applied>, Fault> {
+        core.apply_to_memory(self, batches)
+    }
+}
+
+/// What upkeep has of a storage.
+struct Kept<'a, S> {
+    core: &'a mut Core,
+    storage: &'a mut S,
+}
+
+impl<S: Backed> Upkept for Kept<'_, S> {
     fn connection(&self) -> &Connection {
-        &self.storage.connection
+        self.storage.people()
     }
 
     fn has_connections(&self, room: &RoomId) -> bool {
@@ -397,33 +400,7 @@ impl Upkept for FileUpkept<'_> {
 
     fn apply(&mut self, changes: Vec<Change>) -> Result<(), Fault> {
         let moment = self.core.log.next_moment();
-        let applied = self.core.apply_to_file(self.storage, &[(moment, own_batch(changes))])?;
-        self.core.keep_own(applied);
-        Ok(())
-    }
-}
-
-struct MemoryUpkept<'a> {
-    core: &'a mut Core,
-    storage: MemoryStorage<'a>,
-}
-
-impl Upkept for MemoryUpkept<'_> {
-    fn connection(&self) -> &Connection {
-        &self.storage.people
-    }
-
-    fn has_connections(&self, room: &RoomId) -> bool {
-        self.core.ledger.connections(room) > 0
-    }
-
-    fn clock_ms(&mut self) -> u64 {
-        self.core.log.observe()
-    }
-
-    fn apply(&mut self, changes: Vec<Change>) -> Result<(), Fault> {
-        let moment = self.core.log.next_moment();
-        let applied = self.core.apply_to_memory(&mut self.storage, &[(moment, own_batch(changes))])?;
+        let applied = self.storage.apply_batches(self.core, &[(moment, own_batch(changes))])?;
         self.core.keep_own(applied);
         Ok(())
     }
