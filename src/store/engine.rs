@@ -162,6 +162,16 @@ impl Store {
         report(kept);
     }
 
+    /// Notes the log time at the end, so that the next run goes on from there and not from the last batch.
+    pub fn note_time(&mut self) {
+        self.core.log.observe();
+        if let Backend::File { storage, .. } = &self.backend
+            && let Err(fault) = storage.note_position(self.core.log.stored())
+        {
+            log::warn!("failed to store the log time: {fault}");
+        }
+    }
+
     /// Lets sessions that were used last longer.
     fn note_uses(&mut self) -> Result<(), Fault> {
         if self.seen_at.elapsed() < SEEN_EVERY {

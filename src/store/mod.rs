@@ -176,14 +176,15 @@ pub fn start(
             match batches.recv_timeout(store.wait()) {
                 Ok(batch) => {
                     if answer(&results, &metrics, store.commit(batch)).is_none() {
-                        return;
+                        break;
                     }
                     store.keep_behind_batch();
                 }
                 Err(RecvTimeoutError::Timeout) => store.keep_between_batches(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        store.note_time();
     })?;
     let threads = [thread].into_iter().chain(checkpoints).collect();
     Ok(Started { writer, reader, threads })

@@ -6,7 +6,7 @@ use super::testing::{
 };
 use super::*;
 use crate::auth::guest_token::GuestToken;
-use crate::limits::HISTORY_MAX;
+use crate::limits::{BATCH_NUMBERS_SKIPPED, HISTORY_MAX};
 use crate::model::FrameId;
 use crate::protocol::{Body, RoomPatch};
 use crate::role::{Accounts, Role};
@@ -283,11 +283,31 @@ fn flags_are_stored_once() {
     assert_eq!(words(&rig.commit(vec![message("tea", "one", None)])), ["login_required"]);
     rig.close();
     let position = || sqlite::position(&Connection::open(directory.path().join("adda.db")).unwrap()).unwrap();
-    let before = position();
+    let index = || position().unwrap().index;
+    let before = index();
     let rig = Rig(started());
     assert_eq!(rig.0.reader.policy().flags, flags);
     rig.close();
-    assert_eq!(position(), before, "the same flags are no entry");
+    assert_eq!(index(), before + BATCH_NUMBERS_SKIPPED, "the same flags are no entry");
+}
+
+#[test]
+fn time_that_ran_without_a_batch_counts_after_a_stop() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = Data::File(directory.path().join("adda.db"));
+    let rig = Rig::open(&data);
+    rig.commit(vec![message("tea", "one", None)]);
+    let clock_ms = || rig.0.reader.moment().clock_ms;
+    let begun_ms = clock_ms();
+    while clock_ms() < begun_ms + 50 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let before_ms = clock_ms();
+    rig.close();
+    let rig = Rig::open(&data);
+    let connection = Connection::open(directory.path().join("adda.db")).unwrap();
+    assert!(sqlite::position(&connection).unwrap().unwrap().clock_ms >= before_ms);
+    rig.close();
 }
 
 #[test]

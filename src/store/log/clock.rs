@@ -121,8 +121,8 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What the log was at when it was last written; to be persisted in the transaction of each batch, and once a minute where there
-/// is none. See [`LogClock::stored`].
+/// What the log was at when it was last written; to be persisted in the transaction of each batch that writes, and when the server
+/// stops. See [`LogClock::stored`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
     /// Log time.

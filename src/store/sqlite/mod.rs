@@ -71,6 +71,14 @@ impl SqliteStorage {
         self.connection.execute_batch("COMMIT")
     }
 
+    /// Stores the position of the log without a batch.
+    ///
+    /// # Errors
+    /// As SQLite says.
+    pub fn note_position(&self, position: clock::Stored) -> Result<(), Fault> {
+        set_position(&self.connection, position)
+    }
+
     /// Rolls it back, and forgets what was read within it.
     pub fn roll_back(&mut self) {
         // Some errors have rolled it back already.
