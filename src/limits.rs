@@ -135,6 +135,10 @@ const _: () = assert!(PROPOSALS_PENDING_MAX < PLACES_PER_BATCH_MAX as usize);
 /// Batch numbers that a log skips when it is opened again, so that a batch that a power cut took back shares no frame id
 /// with a later one. 42 bits of an id hold the number: enough for four million starts.
 pub const BATCH_NUMBERS_SKIPPED: u64 = 1 << 20;
+/// How often the position of the log is stored while messages tell the time. There are never as many batches in that time as
+/// [`BATCH_NUMBERS_SKIPPED`]: that would be one a microsecond.
+pub const POSITION_EVERY: Duration = Duration::from_secs(1);
+const _: () = assert!(POSITION_EVERY.as_micros() < BATCH_NUMBERS_SKIPPED as u128);
 /// How long the wall clock must go as the monotonic clock does before it is trusted.
 pub const CLOCK_STEADY_WAIT: Duration = Duration::from_secs(3_600);
 /// How far the two may drift apart within that time; more is a jump.

@@ -1,5 +1,7 @@
 //! The contract of the store: the same cases on a file and in memory, with the threads that a server has.
 
+use std::time::Instant;
+
 use super::testing::{
     Rig as Bench, by, change, contents, join, join_after, leave, logged_in, message as said, mute, new_account,
     new_session, proposals, room, set_room, signed_guest, stranger, user, word,
@@ -243,8 +245,29 @@ fn the_position_of_the_log_is_stored_with_its_batch() {
     assert_eq!(words(&rig.store.commit(one(message("tea", "one", None)))), ["tea 1"]);
     let first = position(&rig).unwrap();
     assert_eq!(words(&rig.store.commit(one(message("tea", "two", None)))), ["tea 2"]);
+    assert_eq!(position(&rig), Some(first), "the message tells the time");
+    let begun = Instant::now();
+    let mut commits = 2;
+    while position(&rig) == Some(first) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the position is never stored again");
+        thread::sleep(Duration::from_millis(20));
+        rig.store.commit(one(message("tea", "later", None)));
+        commits += 1;
+    }
+    let later = position(&rig).unwrap();
+    assert_eq!(later.index, first.index + commits - 1);
+    assert!(later.clock_ms >= first.clock_ms + 1_000);
+    assert_eq!(
+        words(&rig.store.commit(one(change(By::Operator, Change::CreateAccount(new_account(1, Role::User)))))),
+        ["changed"]
+    );
+    let changed = position(&rig).unwrap();
+    assert_eq!(changed.index, later.index + 1, "no message tells the time of a change");
+    let gone = change(By::Server, Change::Forget { room: room("tea"), up_to: Seq(commits + 1) });
+    let batch = proposals([message("tea", "gone", None), gone]);
+    assert_eq!(words(&rig.store.commit(batch)), [format!("tea {}", commits + 1), "changed".into()]);
     let second = position(&rig).unwrap();
-    assert_eq!((second.index, second.clock_ms >= first.clock_ms), (first.index + 1, true));
+    assert_eq!(second.index, changed.index + 1, "the message that told the time is gone");
     rig.store.commit(one(join("tea", &stranger(2))));
     assert_eq!(position(&rig), Some(second), "presence writes nothing");
     let refuse = "CREATE TEMP TRIGGER refuse BEFORE INSERT ON messages BEGIN SELECT RAISE(ABORT, 'no'); END";
@@ -496,12 +519,12 @@ fn sessions_that_are_long_over_are_forgotten_in_memory_too() {
     };
     begin(1, "long ago", 1);
     begin(2, "lately", rig.moment.clock_ms);
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     let is_known =
         |rig: &Bench, token: &str| rig.reader.view(|view| view.was_session_of(TokenHash::of(token), user(1))).unwrap();
     // The store looks once a second.
     while is_known(&rig, "long ago") {
-        assert!(std::time::Instant::now() < deadline, "it is still known");
+        assert!(Instant::now() < deadline, "it is still known");
         thread::sleep(Duration::from_millis(20));
         rig.store.keep_between_batches();
     }

@@ -121,7 +121,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What the log was at when it was last written; to be persisted in the transaction of each batch that writes, and when the server
+/// What the log was at when it was last written; to be persisted in the transactions of batches that write, and when the server
 /// stops. See [`LogClock::stored`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
@@ -131,6 +131,15 @@ pub struct Stored {
     pub wall_ms: u64,
     /// The number of the last batch.
     pub index: u64,
+}
+
+impl Stored {
+    /// Whether both clocks are at most this far from where they were when another was stored.
+    #[must_use]
+    pub fn is_within(&self, span: Duration, other: &Self) -> bool {
+        let apart_ms = self.clock_ms.abs_diff(other.clock_ms).max(self.wall_ms.abs_diff(other.wall_ms));
+        apart_ms <= ms(span)
+    }
 }
 
 /// What the clocks did; for the log of the server.

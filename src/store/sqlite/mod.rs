@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension, ffi, params};
 
-use crate::limits::{FORGOTTEN_AT_ONCE, ROOMS_CACHED_MAX};
+use crate::limits::{FORGOTTEN_AT_ONCE, POSITION_EVERY, ROOMS_CACHED_MAX};
 use crate::model::reason::Reason;
 use crate::model::{FrameId, Nonce, RoomId, Seq, UserId};
 
@@ -35,14 +35,26 @@ pub struct SqliteStorage {
     next_key: Option<i64>,
     /// Rows that the connection had changed when this transaction began.
     changes_before: u64,
+    /// Whether this transaction has a new message, whose id tells its moment.
+    has_message: bool,
+    /// The position that this process stored last.
+    position: Option<clock::Stored>,
     json: Vec<u8>,
 }
 
 impl SqliteStorage {
     #[must_use]
     pub fn new(connection: Connection) -> Self {
-        let (rows, touched) = (HashMap::new(), HashMap::new());
-        Self { connection, rows, touched, next_key: None, changes_before: 0, json: Vec::new() }
+        Self {
+            connection,
+            rows: HashMap::new(),
+            touched: HashMap::new(),
+            next_key: None,
+            changes_before: 0,
+            has_message: false,
+            position: None,
+            json: Vec::new(),
+        }
     }
 
     /// Begins the transaction of a batch.
@@ -51,11 +63,15 @@ impl SqliteStorage {
     /// As SQLite says.
     pub fn begin(&mut self) -> Result<(), Fault> {
         self.touched.clear();
+        self.has_message = false;
         self.changes_before = self.connection.total_changes();
         self.connection.execute_batch("BEGIN IMMEDIATE")
     }
 
     /// Commits it, with the position of the log; where nothing has changed, nothing is written.
+    ///
+    /// The position costs each commit a page. Where a new message tells the time, it is stored once in [`POSITION_EVERY`]:
+    /// log time begins behind the newest message, and the batch numbers of that time are skipped at a start.
     ///
     /// # Errors
     /// As SQLite says; then it is to be rolled back.
@@ -65,10 +81,16 @@ impl SqliteStorage {
             heads.execute(params![row.key, messages::number(row.head.0)])?;
         }
         drop(heads);
-        if self.connection.total_changes() != self.changes_before {
+        let is_changed = self.connection.total_changes() != self.changes_before;
+        let is_told =
+            self.has_message && self.position.is_some_and(|stored| position.is_within(POSITION_EVERY, &stored));
+        let position = (is_changed && !is_told).then_some(position);
+        if let Some(position) = position {
             set_position(&self.connection, position)?;
         }
-        self.connection.execute_batch("COMMIT")
+        self.connection.execute_batch("COMMIT")?;
+        self.position = position.or(self.position);
+        Ok(())
     }
 
     /// Stores the position of the log without a batch.
@@ -143,6 +165,7 @@ impl Storage for SqliteStorage {
             }
         }
         self.next_key = Some(key + 1);
+        self.has_message = true;
         row.head = stored.seq;
         self.set(&new.room, row);
         self.touched.insert(row.key, row);
@@ -173,6 +196,8 @@ impl Storage for SqliteStorage {
     }
 
     fn forget(&mut self, room: &RoomId, row: RoomRow, up_to: Seq) -> Result<(), Fault> {
+        // The message that tells the time may be among those that go.
+        self.has_message = false;
         let row = RoomRow { floor: up_to, ..row };
         messages::update_floor(&self.connection, row)?;
         self.set(room, row);
