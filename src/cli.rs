@@ -40,21 +40,37 @@ pub enum Command {
     /// Copy a database to a new file; the server may be running
     Backup(BackupFlags),
     /// Look whether a database is sound, and change nothing; exit code 1 where it is not
-    Doctor(DoctorFlags),
+    Doctor(DatabaseFlag),
     /// Make, change, list and remove accounts; the server may be running
-    #[command(subcommand)]
-    User(UserCommand),
+    User(UserFlags),
     /// Make, list and end tokens, by which programs come in; the server may be running
-    #[command(subcommand)]
-    Token(TokenCommand),
+    Token(TokenFlags),
 }
 
-/// Where the database is.
+/// Which database a tool works on.
 #[derive(Debug, Clone, Args)]
-pub struct DataFlag {
+pub struct DatabaseFlag {
     /// The database
-    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
+    #[arg(long, global = true, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
     pub data: PathBuf,
+}
+
+/// The flags of `user`.
+#[derive(Debug, Clone, Args)]
+pub struct UserFlags {
+    #[command(flatten)]
+    pub database: DatabaseFlag,
+    #[command(subcommand)]
+    pub command: UserCommand,
+}
+
+/// The flags of `token`.
+#[derive(Debug, Clone, Args)]
+pub struct TokenFlags {
+    #[command(flatten)]
+    pub database: DatabaseFlag,
+    #[command(subcommand)]
+    pub command: TokenCommand,
 }
 
 /// What `adda user` can do.
@@ -68,18 +84,12 @@ pub enum UserCommand {
         /// What they may do: user or admin
         #[arg(long, value_name = "ROLE", default_value = "user", value_parser = role)]
         role: Role,
-        /// Where the database is
-        #[command(flatten)]
-        database: DataFlag,
     },
     /// Set a password, which is asked for, or is a line of standard input; logins by the old one end
     Passwd {
         /// Whose
         #[arg(value_parser = username)]
         name: Username,
-        /// Where the database is
-        #[command(flatten)]
-        database: DataFlag,
     },
     /// Make somebody an admin, or a user again
     Role {
@@ -89,18 +99,12 @@ pub enum UserCommand {
         /// What they may do: user or admin
         #[arg(value_parser = role)]
         role: Role,
-        /// Where the database is
-        #[command(flatten)]
-        database: DataFlag,
     },
     /// List the accounts
     List {
         /// For people (text), or a JSON object a line (json)
-        #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = list_format)]
+        #[arg(long, value_name = "FORMAT", default_value = "text", value_enum)]
         format: ListFormat,
-        /// Where the database is
-        #[command(flatten)]
-        database: DataFlag,
     },
     /// Remove an account with its sessions and tokens; its messages stay
     Remove {
@@ -110,9 +114,6 @@ pub enum UserCommand {
         /// Don't ask
         #[arg(long)]
         yes: bool,
-        /// Where the database is
-        #[command(flatten)]
-        database: DataFlag,
     },
 }
 
@@ -130,9 +131,6 @@ pub enum TokenCommand {
         /// How long it is good, such as 90d; without this it is for good
         #[arg(long, value_name = "TIME", value_parser = expiry)]
         expires: Option<Duration>,
-        /// Where the database is
-        #[command(flatten)]
-        database: DataFlag,
     },
     /// List the tokens, never what they are
     List {
@@ -140,42 +138,31 @@ pub enum TokenCommand {
         #[arg(value_parser = username)]
         name: Option<Username>,
         /// For people (text), or a JSON object a line (json)
-        #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = list_format)]
+        #[arg(long, value_name = "FORMAT", default_value = "text", value_enum)]
         format: ListFormat,
-        /// Where the database is
-        #[command(flatten)]
-        database: DataFlag,
     },
     /// Make the tokens of all guests invalid, by another key; they come in as new guests
-    RotateGuests {
-        /// Where the database is
-        #[command(flatten)]
-        database: DataFlag,
-    },
+    RotateGuests,
     /// End a token
     Revoke {
         /// Its number in the list
         #[arg(value_name = "ID", value_parser = session_key)]
         id: SessionId,
-        /// Where the database is
-        #[command(flatten)]
-        database: DataFlag,
     },
 }
 
 /// The flags of `export`.
 #[derive(Debug, Clone, Args)]
 pub struct ExportFlags {
-    /// The database
-    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub database: DatabaseFlag,
 
     /// Only this room
     #[arg(long, value_name = "ROOM", value_parser = room)]
     pub room: Option<RoomId>,
 
     /// The frames as members got them (ndjson), or lines for people (text)
-    #[arg(long, value_name = "FORMAT", default_value = "ndjson", value_parser = format)]
+    #[arg(long, value_name = "FORMAT", default_value = "ndjson", value_enum)]
     pub format: Format,
 
     /// Only from this time on: 2026-01-31, 2026-01-31T18:00:00Z, or 7d for the last seven days
@@ -192,7 +179,7 @@ impl ExportFlags {
     #[must_use]
     pub fn export(&self) -> Export {
         Export {
-            data: self.data.clone(),
+            data: self.database.data.clone(),
             room: self.room.clone(),
             format: self.format,
             since_ms: self.since.as_ref().map_or(0, |since| since.unix_ms),
@@ -204,21 +191,12 @@ impl ExportFlags {
 /// The flags of `backup`.
 #[derive(Debug, Clone, Args)]
 pub struct BackupFlags {
-    /// The database
-    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub database: DatabaseFlag,
 
     /// Where the copy goes: a file that is not there yet
     #[arg(value_name = "TARGET")]
     pub target: PathBuf,
-}
-
-/// The flags of `doctor`.
-#[derive(Debug, Clone, Args)]
-pub struct DoctorFlags {
-    /// The database
-    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
-    pub data: PathBuf,
 }
 
 /// The flags of the server.
@@ -233,7 +211,7 @@ pub struct Serve {
     pub data: PathBuf,
 
     /// Whether an acked message survives a power cut (full) or a crash of the process only (normal)
-    #[arg(long, env = "ADDA_DURABILITY", value_name = "LEVEL", default_value = "full", value_parser = durability)]
+    #[arg(long, env = "ADDA_DURABILITY", value_name = "LEVEL", default_value = "full", value_enum)]
     pub durability: Durability,
 
     /// How long messages are kept, such as 90d or 12h; 0 is for good
@@ -287,11 +265,11 @@ pub struct Serve {
     pub ping_interval: Duration,
 
     /// Whether one must have an account to come in (required), or guests are welcome (optional)
-    #[arg(long, env = "ADDA_ACCOUNTS", value_name = "WHEN", default_value = "optional", value_parser = accounts)]
+    #[arg(long, env = "ADDA_ACCOUNTS", value_name = "WHEN", default_value = "optional", value_enum)]
     pub accounts: Accounts,
 
     /// How one comes to an account: by asking for one (open), by invitation (invite), or by `adda user add` alone (closed)
-    #[arg(long, env = "ADDA_REGISTRATION", value_name = "HOW", default_value = "closed", value_parser = registration)]
+    #[arg(long, env = "ADDA_REGISTRATION", value_name = "HOW", default_value = "closed", value_enum)]
     pub registration: Registration,
 
     /// How long a connection that was lost keeps its place, before the others see a leave; 0 is not at all
@@ -362,24 +340,29 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.to_socket_addrs().map_err(|_| sentence())?.next().ok_or_else(sentence)
 }
 
-fn durability(text: &str) -> Result<Durability, String> {
-    match text {
-        "full" => Ok(Durability::Full),
-        "normal" => Ok(Durability::Normal),
-        _ => Err("durability is full or normal".to_owned()),
-    }
+/// A number with a unit, in the smallest of these units. An empty unit stands for a bare number.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    units.iter().find_map(|(unit, scale)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*scale))
+}
+
+/// Bytes, with K, M or G for powers of 1024.
+fn bytes(text: &str) -> Option<u64> {
+    scaled(&text.to_ascii_uppercase(), &[("", 1), ("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30)])
+}
+
+/// Bytes of something in memory.
+fn size(text: &str) -> Option<usize> {
+    bytes(text).and_then(|count| usize::try_from(count).ok())
 }
 
 /// A time of seconds, minutes, hours or days.
 fn time(text: &str) -> Option<Duration> {
-    let unit_s = match text.chars().last()? {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        _ => return None,
-    };
-    text[..text.len() - 1].parse::<u64>().ok()?.checked_mul(unit_s).map(Duration::from_secs)
+    scaled(text, &[("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)]).map(Duration::from_secs)
+}
+
+/// A time of milliseconds, seconds or minutes; a bare number is seconds.
+fn short_time(text: &str) -> Option<Duration> {
+    scaled(text, &[("ms", 1), ("", 1_000), ("s", 1_000), ("m", 60_000)]).map(Duration::from_millis)
 }
 
 fn retention(text: &str) -> Result<Duration, String> {
@@ -394,7 +377,7 @@ fn data_bytes(text: &str) -> Result<u64, String> {
     if text == "0" {
         return Ok(0);
     }
-    let fits = bytes(text).map(|count| count as u64).filter(|count| (DATA_BYTES_MIN..=1 << 46).contains(count));
+    let fits = bytes(text).filter(|count| (DATA_BYTES_MIN..=1 << 46).contains(count));
     fits.ok_or_else(|| {
         format!("a database has from {}M to 65536G, such as 1G, or 0 for no bound", DATA_BYTES_MIN >> 20)
     })
@@ -409,14 +392,6 @@ fn data_file(text: &str) -> Result<PathBuf, String> {
 
 fn room(text: &str) -> Result<RoomId, String> {
     RoomId::parse(text).map_err(|error| error.to_string())
-}
-
-fn format(text: &str) -> Result<Format, String> {
-    match text {
-        "ndjson" => Ok(Format::Ndjson),
-        "text" => Ok(Format::Text),
-        _ => Err("a format is ndjson or text".to_owned()),
-    }
 }
 
 /// A date or a moment (RFC 3339), or a time before now.
@@ -440,41 +415,17 @@ fn rate(text: &str) -> Result<u32, String> {
     number.parse().map_err(|_| "a rate looks like 10/s; 0 is no limit".to_owned())
 }
 
-/// Bytes, with K, M or G for powers of 1024.
-fn bytes(text: &str) -> Option<usize> {
-    let (number, unit) = match text.strip_suffix(['K', 'k']) {
-        Some(number) => (number, 1 << 10),
-        None => match text.strip_suffix(['M', 'm']) {
-            Some(number) => (number, 1 << 20),
-            None => text.strip_suffix(['G', 'g']).map_or((text, 1), |number| (number, 1 << 30)),
-        },
-    };
-    number.parse::<usize>().ok()?.checked_mul(unit)
-}
-
 fn content_bytes(text: &str) -> Result<usize, String> {
     // Room for the JSON around it, and for escapes.
     let most = MESSAGE_BYTES_MAX / 2;
-    let fits = bytes(text).filter(|count| (1..=most).contains(count));
+    let fits = size(text).filter(|count| (1..=most).contains(count));
     fits.ok_or_else(|| format!("a message's text has from 1 to {most} bytes, such as 8192 or 8K"))
 }
 
 fn outbox_bytes(text: &str) -> Result<usize, String> {
     let range = MESSAGE_BYTES_MAX..=OUTBOXES_BYTES_MAX;
-    let fits = bytes(text).filter(|count| range.contains(count));
+    let fits = size(text).filter(|count| range.contains(count));
     fits.ok_or_else(|| "an outbox has from 64K to 256M, such as 1M".to_owned())
-}
-
-/// A short time: of milliseconds, seconds or minutes; a bare number is of seconds.
-fn short_time(text: &str) -> Option<Duration> {
-    let (number, unit_ms) = match text.strip_suffix("ms") {
-        Some(number) => (number, 1),
-        None => match text.strip_suffix('m') {
-            Some(number) => (number, 60_000),
-            None => (text.strip_suffix('s').unwrap_or(text), 1_000),
-        },
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit_ms).map(Duration::from_millis)
 }
 
 fn ping_interval(text: &str) -> Result<Duration, String> {
@@ -492,14 +443,6 @@ fn expiry(text: &str) -> Result<Duration, String> {
     fits.ok_or_else(|| "a token is good for 1s to 36500d, such as 90d, 12h or 30m".to_owned())
 }
 
-fn accounts(text: &str) -> Result<Accounts, String> {
-    text.parse().map_err(|_| "accounts are optional or required".to_owned())
-}
-
-fn registration(text: &str) -> Result<Registration, String> {
-    text.parse().map_err(|_| "registration is open, invite or closed".to_owned())
-}
-
 fn username(text: &str) -> Result<Username, String> {
     Username::parse(text).map_err(|error| error.to_string())
 }
@@ -507,14 +450,6 @@ fn username(text: &str) -> Result<Username, String> {
 fn role(text: &str) -> Result<Role, String> {
     let role = text.parse().ok().filter(|role| *role != Role::Guest);
     role.ok_or_else(|| "a role is user or admin".to_owned())
-}
-
-fn list_format(text: &str) -> Result<ListFormat, String> {
-    match text {
-        "text" => Ok(ListFormat::Text),
-        "json" => Ok(ListFormat::Json),
-        _ => Err("a format is text or json".to_owned()),
-    }
 }
 
 fn label(text: &str) -> Result<String, String> {

@@ -64,7 +64,7 @@ pub enum Data {
 }
 
 /// What a power cut may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Durability {
     /// Nothing that was acked: every commit is synced (`synchronous=FULL`).
     Full,

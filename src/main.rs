@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
-use adda::cli::{Cli, Command, Serve, TokenCommand, UserCommand};
+use adda::cli::{Cli, Command, Serve, TokenCommand, TokenFlags, UserCommand, UserFlags};
 use adda::config::Data;
 use adda::role::Accounts;
 use adda::tools::people;
@@ -21,32 +21,32 @@ fn main() -> ExitCode {
     match cli.command {
         Some(Command::Serve(flags)) => serve(&flags),
         Some(Command::Export(flags)) => tool(tools::export(&flags.export()).map(|()| true)),
-        Some(Command::Backup(flags)) => tool(tools::backup(&flags.data, &flags.target).map(|()| true)),
+        Some(Command::Backup(flags)) => tool(tools::backup(&flags.database.data, &flags.target).map(|()| true)),
         Some(Command::Doctor(flags)) => tool(tools::doctor(&flags.data)),
-        Some(Command::User(command)) => tool(user(command).map(|()| true)),
-        Some(Command::Token(command)) => tool(token(command).map(|()| true)),
+        Some(Command::User(flags)) => tool(user(&flags).map(|()| true)),
+        Some(Command::Token(flags)) => tool(token(&flags).map(|()| true)),
         None => serve(&cli.serve),
     }
 }
 
-fn user(command: UserCommand) -> Result<(), tools::Error> {
-    match command {
-        UserCommand::Add { name, role, database } => people::add(&database.data, &name, role),
-        UserCommand::Passwd { name, database } => people::set_password(&database.data, &name),
-        UserCommand::Role { name, role, database } => people::set_role(&database.data, &name, role),
-        UserCommand::List { format, database } => people::list(&database.data, format),
-        UserCommand::Remove { name, yes, database } => people::remove(&database.data, &name, yes),
+fn user(flags: &UserFlags) -> Result<(), tools::Error> {
+    let data = &flags.database.data;
+    match &flags.command {
+        UserCommand::Add { name, role } => people::add(data, name, *role),
+        UserCommand::Passwd { name } => people::set_password(data, name),
+        UserCommand::Role { name, role } => people::set_role(data, name, *role),
+        UserCommand::List { format } => people::list(data, *format),
+        UserCommand::Remove { name, yes } => people::remove(data, name, *yes),
     }
 }
 
-fn token(command: TokenCommand) -> Result<(), tools::Error> {
-    match command {
-        TokenCommand::Create { name, label, expires, database } => {
-            people::create_token(&database.data, &name, &label, expires)
-        }
-        TokenCommand::List { name, format, database } => people::list_tokens(&database.data, name.as_ref(), format),
-        TokenCommand::RotateGuests { database } => people::rotate_guest_key(&database.data),
-        TokenCommand::Revoke { id, database } => people::revoke_token(&database.data, id),
+fn token(flags: &TokenFlags) -> Result<(), tools::Error> {
+    let data = &flags.database.data;
+    match &flags.command {
+        TokenCommand::Create { name, label, expires } => people::create_token(data, name, label, *expires),
+        TokenCommand::List { name, format } => people::list_tokens(data, name.as_ref(), *format),
+        TokenCommand::RotateGuests => people::rotate_guest_key(data),
+        TokenCommand::Revoke { id } => people::revoke_token(data, *id),
     }
 }
 

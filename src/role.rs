@@ -29,7 +29,7 @@ pub enum Posting {
 }
 
 /// Whether one must have an account to come in (`--accounts`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Accounts {
     /// Guests are welcome.
@@ -40,7 +40,7 @@ pub enum Accounts {
 }
 
 /// How one comes to an account (`--registration`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Registration {
     /// By asking for one.

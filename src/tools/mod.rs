@@ -23,7 +23,7 @@ const BAR_EVERY: Duration = Duration::from_millis(100);
 const BAR_CHARS: u64 = 30;
 
 /// How messages are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// The frame of each, as members got it, one JSON object a line.
     Ndjson,

@@ -32,7 +32,7 @@ const HASH_WAIT: Duration = Duration::from_secs(60);
 const HEEDED: &str = "a running server heeds it within a second, on open connections too";
 
 /// How a list is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ListFormat {
     /// In columns, for people.
     Text,
