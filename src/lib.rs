@@ -33,8 +33,7 @@
 //! | http (each) | one request at a time | `tiny_http` | hub: messages, changes | the server is unblocked |
 //! | login (each) | one request that waits for a password's hash | http: requests | hub: changes; hash: passwords | the http threads have ended |
 //! | hash (each) | the memory of one hash | login: passwords | login: hashes | the login threads have ended |
-//! | control | the control socket | tools that connect | — | the server stops |
-//! | control-client (each) | one tool's requests | the tool | hub: changes | the tool has gone, or the server stops |
+//! | control-client (four) | one client of the control socket at a time | commands that connect | hub: changes | the server stops |
 //! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: what to read; sinks: frames | `Stop` is carried out |
 //! | pager | a page of what is kept | the hub | hub: the page | the hub has ended |
 //! | store | the log, the ledger, the database's writer | a batch | hub: what became of it | the hub has ended |
@@ -101,13 +100,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use agents::control::{Control, ControlLimits, Refusal};
+use agents::control::Control;
 use config::{Config, Data};
 use hub::Command;
 use limits::{REQUESTS_STOP_WAIT, STOP_WAIT};
 use listener::{Caps, Front, Listening};
 use metrics::Metrics;
 use rate::Paces;
+use store::change::{Change, Policy};
+use store::entry::By;
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +168,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = hub::channel();
-    let policy = store::change::Policy { accounts, registration };
+    let policy = Policy { accounts, registration };
     let store::Started { writer, reader, threads: mut inner } =
         store::start(&data, durability, keep, policy, Arc::clone(&metrics))?;
     let presence = hub::new_presence();
@@ -199,13 +200,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
 /// Serves the command line: what it asks for is proposed as the operator's.
 fn control(database: &std::path::Path, api: hub::HubApi) -> std::io::Result<Control> {
-    let handler = move |change: store::change::Change| {
-        api.change(store::entry::By::Operator, change).map_err(|rejection| {
-            let (code, reason) = (rejection.reason.code().as_str(), rejection.reason.word());
-            Refusal::new(code, reason, rejection.sentence)
-        })
-    };
-    Control::start(database, ControlLimits::default(), handler)
+    Control::start(database, move |change: Change| api.change(By::Operator, change))
 }
 
 impl Running {

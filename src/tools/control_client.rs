@@ -1,4 +1,4 @@
-//! The command's side of the control socket: asks the running server for a change or an answer.
+//! The client of the control socket: sends a request to the running server.
 //!
 //! Every step has a deadline. Requests hold hashes of passwords and tokens, so they are sent only to a process that may
 //! have the database anyway: of its owner, of root, or of the command's own user.
@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
@@ -17,11 +17,11 @@ use rustix::process::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::agents::control::Refusal;
 use crate::agents::control::address::Places;
 use crate::agents::control::line::{LineError, Lines, write_line};
-use crate::agents::control::message::{AnswerError, VERSION, VersionMismatch, decode_answer, encode_request};
-use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_ANSWER_WAIT, CONTROL_IO_WAIT, CONTROL_REQUEST_BYTES_MAX};
+use crate::agents::control::message::{AnswerError, decode_answer, encode_request};
+use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_ANSWER_WAIT, CONTROL_IO_WAIT};
+use crate::model::reason::Rejection;
 
 /// A directory in which others may make files, but not replace those of another user.
 const STICKY: u32 = 0o1000;
@@ -48,16 +48,13 @@ pub enum ControlError {
     },
     /// The server speaks another version of the protocol.
     #[error("{0}")]
-    Version(VersionMismatch),
+    Version(String),
     /// The server has refused the request.
     #[error(transparent)]
-    Refused(Refusal),
-    /// The request is too long to be sent.
-    #[error("the request is longer than {CONTROL_REQUEST_BYTES_MAX} bytes")]
-    TooLong,
-    /// The request can't be JSON.
+    Refused(Rejection),
+    /// The request is too long, or can't be JSON.
     #[error("the request can't be sent: {0}")]
-    Encode(String),
+    Encode(serde_json::Error),
     /// What came is no answer of this protocol.
     #[error("`{}` is in use by another process whose answer is malformed", .0.display())]
     Malformed(PathBuf),
@@ -71,13 +68,13 @@ pub enum ControlError {
     },
 }
 
-/// How long a client waits.
+/// How long a client waits; a test shrinks it.
 #[derive(Debug, Clone, Copy)]
-pub struct ClientWaits {
+struct ClientWaits {
     /// For the connection, and until the server has taken a request.
-    pub io: Duration,
+    io: Duration,
     /// For an answer.
-    pub answer: Duration,
+    answer: Duration,
 }
 
 impl Default for ClientWaits {
@@ -86,80 +83,47 @@ impl Default for ClientWaits {
     }
 }
 
-/// A connection to the server that has a database open. It is made anew where it has been idle, or an answer is
-/// missing.
-#[derive(Debug)]
-pub struct ControlClient {
-    database: PathBuf,
-    waits: ClientWaits,
-    connection: Option<(UnixStream, Instant)>,
+/// Sends a request to the server that has this database open, and waits for its answer.
+///
+/// # Errors
+/// [`ControlError`]. Only after [`Unknown`](ControlError::Unknown) and [`Malformed`](ControlError::Malformed) it is not known
+/// whether the request was carried out.
+pub fn request<R: Serialize, A: DeserializeOwned>(database: &Path, request: &R) -> Result<A, ControlError> {
+    request_within(database, ClientWaits::default(), request)
 }
 
-impl ControlClient {
-    /// Connects to the server that has this database open.
-    ///
-    /// # Errors
-    /// [`ControlError::NoServer`] where there is none; others as they say.
-    pub fn connect(database: &Path) -> Result<Self, ControlError> {
-        Self::connect_within(database, ClientWaits::default())
-    }
+fn request_within<R: Serialize, A: DeserializeOwned>(
+    database: &Path,
+    waits: ClientWaits,
+    request: &R,
+) -> Result<A, ControlError> {
+    let line = encode_request(request).map_err(ControlError::Encode)?;
+    let answer = exchange(database, waits, &line)?;
+    decode_answer(&answer).map_err(|error| match error {
+        AnswerError::Refused(rejection) => ControlError::Refused(rejection),
+        AnswerError::Version(sentence) => ControlError::Version(sentence),
+        AnswerError::Malformed => ControlError::Malformed(database.to_owned()),
+    })
+}
 
-    /// The same with other deadlines.
-    ///
-    /// # Errors
-    /// As [`connect`](Self::connect).
-    pub fn connect_within(database: &Path, waits: ClientWaits) -> Result<Self, ControlError> {
-        let stream = open(database, waits.io)?;
-        Ok(Self { database: database.to_owned(), waits, connection: Some((stream, Instant::now())) })
-    }
-
-    /// Sends a request and waits for its answer.
-    ///
-    /// # Errors [`ControlError`]. Only after [`Unknown`](ControlError::Unknown) and
-    /// [`Malformed`](ControlError::Malformed) it is not known whether the request was carried out.
-    pub fn request<R: Serialize, A: DeserializeOwned>(&mut self, request: &R) -> Result<A, ControlError> {
-        let line = encode_request(request).map_err(|error| {
-            if error.is_too_long() { ControlError::TooLong } else { ControlError::Encode(error.to_string()) }
-        })?;
-        // The server ends a connection that is idle for as long as it waits for a request, so one that is half as old
-        // is still open.
-        let reused = self.connection.take().filter(|(_, used)| used.elapsed() < self.waits.io / 2);
-        let stream = match reused {
-            Some((stream, _)) => stream,
-            None => open(&self.database, self.waits.io)?,
-        };
-        let answer = self.exchange(&stream, &line)?;
-        let answer = match decode_answer(&answer) {
-            Ok(answer) => Ok(answer),
-            Err(AnswerError::Refused(refusal)) => Err(ControlError::Refused(refusal)),
-            Err(AnswerError::Version(server)) => {
-                Err(ControlError::Version(VersionMismatch { client: VERSION, server }))
-            }
-            Err(AnswerError::Malformed) => return Err(ControlError::Malformed(self.database.clone())),
-        };
-        self.connection = Some((stream, Instant::now()));
-        answer
-    }
-
-    fn exchange(&self, stream: &UnixStream, line: &[u8]) -> Result<Vec<u8>, ControlError> {
-        let database = || self.database.clone();
-        match write_line(stream, line, self.waits.io) {
-            Ok(()) => {}
-            Err(LineError::Io(error)) if is_closed(&error) => {
-                // The server may have said why before it closed: a refusal of this user comes without a request.
-                let mut lines = Lines::new(stream, CONTROL_ANSWER_BYTES_MAX);
-                let said = lines.next(self.waits.io).ok().flatten().map(<[u8]>::to_vec);
-                return said.ok_or_else(|| ControlError::NoAnswer(database()));
-            }
-            // Without the end of its line no request is carried out.
-            Err(LineError::Io(source)) => return Err(ControlError::Io { path: database(), source }),
-            Err(LineError::TimedOut | LineError::TooLong) => return Err(ControlError::NoAnswer(database())),
+fn exchange(database: &Path, waits: ClientWaits, line: &[u8]) -> Result<Vec<u8>, ControlError> {
+    let stream = open(database, waits.io)?;
+    let mut lines = Lines::new(&stream, CONTROL_ANSWER_BYTES_MAX);
+    match write_line(&stream, line, waits.io) {
+        Ok(()) => {}
+        Err(LineError::Io(error)) if is_closed(&error) => {
+            // The server may have said why before it closed: a refusal of this user comes without a request.
+            let said = lines.next(waits.io).ok().flatten().map(<[u8]>::to_vec);
+            return said.ok_or_else(|| ControlError::NoAnswer(database.to_owned()));
         }
-        match Lines::new(stream, CONTROL_ANSWER_BYTES_MAX).next(self.waits.answer) {
-            Ok(Some(answer)) => Ok(answer.to_vec()),
-            Err(LineError::TooLong) => Err(ControlError::Malformed(database())),
-            Ok(None) | Err(LineError::TimedOut | LineError::Io(_)) => Err(ControlError::Unknown(database())),
-        }
+        // Without the end of its line no request is carried out.
+        Err(LineError::Io(source)) => return Err(ControlError::Io { path: database.to_owned(), source }),
+        Err(LineError::TimedOut | LineError::TooLong) => return Err(ControlError::NoAnswer(database.to_owned())),
+    }
+    match lines.next(waits.answer) {
+        Ok(Some(answer)) => Ok(answer.to_vec()),
+        Err(LineError::TooLong) => Err(ControlError::Malformed(database.to_owned())),
+        Ok(None) | Err(LineError::TimedOut | LineError::Io(_)) => Err(ControlError::Unknown(database.to_owned())),
     }
 }
 

@@ -81,8 +81,7 @@ impl Error {
     /// Why a change is refused, where that is it.
     fn reason(&self) -> Option<Reason> {
         match self {
-            Self::Rejected(rejection) => Some(rejection.reason),
-            Self::Server(ControlError::Refused(refusal)) => Reason::parse(&refusal.reason),
+            Self::Rejected(rejection) | Self::Server(ControlError::Refused(rejection)) => Some(rejection.reason),
             _ => None,
         }
     }

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Error;
-use super::control_client::{ControlClient, ControlError};
+use super::control_client::ControlError;
+use super::{Error, control_client};
 use crate::store::change::{Change, Done};
-use crate::store::{Offline, OpenError, propose_alone};
+use crate::store::{Offline, OpenError, StartError, propose_alone};
 
 /// How long to wait for another process that is just beginning or ending with the database.
 const OTHERS_WAIT: Duration = Duration::from_secs(3);
@@ -33,19 +33,18 @@ pub fn propose(data: &Path, absent: Absent, change: Change) -> Result<Done, Erro
     loop {
         // Without a file there is no server that has it.
         if data.exists() {
-            match ControlClient::connect(data) {
-                Ok(mut server) => return Ok(server.request(&change)?),
+            match control_client::request(data, &change) {
                 Err(ControlError::NoServer(_)) => {}
-                Err(error) => return Err(error.into()),
+                answer => return Ok(answer?),
             }
         }
         match propose_alone(data, change.clone()) {
             Ok(done) => return done.map_err(Error::Rejected),
             // Another process has it, and may be about to bind its control socket, or to end.
-            Err(crate::store::StartError::Open(OpenError::InUse(_))) if Instant::now() < deadline => {
+            Err(StartError::Open(OpenError::InUse(_))) if Instant::now() < deadline => {
                 thread::sleep(OTHERS_POLL);
             }
-            Err(crate::store::StartError::Open(OpenError::InUse(path))) => {
+            Err(StartError::Open(OpenError::InUse(path))) => {
                 return Err(ControlError::NoAnswer(path).into());
             }
             Err(error) => return Err(error.into()),

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
@@ -52,7 +53,7 @@ impl Places {
 /// A control socket that listens. Its file is removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Bound {
-    pub(super) listener: UnixListener,
+    pub(super) listener: Arc<UnixListener>,
     _file: Option<SocketFile>,
 }
 
@@ -67,7 +68,8 @@ impl Bound {
     /// Binds the control socket of a database. The caller holds the database's lock, so a socket that is there is a
     /// stale one.
     ///
-    /// # Errors As the system says.
+    /// # Errors
+    /// As the system says.
     pub(super) fn bind(database: &Path) -> io::Result<Self> {
         let places = Places::of(database)?;
         if let Some((path, address)) = &places.file {
@@ -79,7 +81,7 @@ impl Bound {
         let socket = new_socket()?;
         bind(&socket, &places.hidden)?;
         listen(&socket, CONTROL_BACKLOG)?;
-        Ok(Self { listener: socket.into(), _file: None })
+        Ok(Self { listener: Arc::new(socket.into()), _file: None })
     }
 
     fn bind_file(path: &Path, address: &SocketAddrUnix) -> io::Result<Self> {
@@ -97,7 +99,7 @@ impl Bound {
         let made = fs::symlink_metadata(path)?;
         let file = Some(SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) });
         listen(&socket, CONTROL_BACKLOG)?;
-        Ok(Self { listener: OwnedFd::from(socket).into(), _file: file })
+        Ok(Self { listener: Arc::new(OwnedFd::from(socket).into()), _file: file })
     }
 }
 

@@ -68,19 +68,18 @@ impl Served {
     fn serve(&mut self, io_wait: Duration) {
         let ((tell, waiting), (go, going)) = (bounded(16), bounded(16));
         (self.waiting, self.go) = (waiting, go);
-        let limits = ControlLimits { io_wait, ..ControlLimits::default() };
         let handler = move |request: Request| match request {
             Request::Echo(text) => Ok(text),
             Request::Long(chars) => Ok("x".repeat(chars)),
-            Request::Refuse => Err(Refusal::new("conflict", "name_taken", "that name is taken")),
+            Request::Refuse => Err(Reason::NameTaken.because("that name is taken")),
             Request::Panic => panic!("this test panics on purpose"),
             Request::Wait => {
                 tell.send(()).unwrap();
-                going.recv_timeout(DEADLINE).map_err(|_| Refusal::new("busy", "busy", "no answer in time"))?;
+                going.recv_timeout(DEADLINE).map_err(|_| Reason::Busy.because("no answer in time"))?;
                 Ok("waited".to_owned())
             }
         };
-        self.control = Some(Control::start(&self.database, limits, handler).unwrap());
+        self.control = Some(Control::start_within(&self.database, io_wait, handler).unwrap());
     }
 
     fn file(&self) -> PathBuf {
@@ -140,7 +139,7 @@ fn many_requests_are_answered_on_one_connection() {
     for _ in 0..100 {
         assert_eq!(echo(&stream), ECHOED);
     }
-    let refused = r#"{"version":1,"error":{"code":"conflict","reason":"name_taken","sentence":"that name is taken"}}"#;
+    let refused = r#"{"version":1,"error":{"reason":"name_taken","sentence":"that name is taken"}}"#;
     assert_eq!(ask(&stream, r#"{"version":1,"request":"refuse"}"#), refused);
     assert_eq!(echo(&stream), ECHOED);
 }
@@ -210,7 +209,7 @@ fn a_database_with_a_long_path_has_a_socket_without_a_file() {
     assert!(Places::of(&served.database).unwrap().file.is_none());
     assert!(!served.file().exists());
     assert_eq!(echo(&served.connect()), ECHOED);
-    let again = Control::start(&served.database, ControlLimits::default(), |(): ()| Ok(()));
+    let again = Control::start(&served.database, |(): ()| Ok(()));
     assert_eq!(again.unwrap_err().kind(), ErrorKind::AddrInUse);
     drop(served.control.take());
     assert!(connect_to(&Places::of(&served.database).unwrap().hidden).is_err());
@@ -232,19 +231,19 @@ fn another_version_and_garbage_are_answered_and_the_next_request_too() {
     let served = Served::start();
     let stream = served.connect();
     for (line, reason) in [
-        (r#"{"version":2,"ask":"list"}"#, "unknown_version"),
-        (r#"{"version":1,"request":"lost"}"#, "malformed"),
-        ("GET / HTTP/1.1\r", "malformed"),
-        ("", "malformed"),
-        ("{\"version\":1,\"request\":[[[[[[", "malformed"),
-        ("\u{0}\u{1}🙂", "malformed"),
+        (r#"{"version":2,"ask":"list"}"#, "malformed_request"),
+        (r#"{"version":1,"request":"lost"}"#, "malformed_request"),
+        ("GET / HTTP/1.1\r", "malformed_request"),
+        ("", "malformed_request"),
+        ("{\"version\":1,\"request\":[[[[[[", "malformed_request"),
+        ("\u{0}\u{1}🙂", "malformed_request"),
     ] {
         let answer = ask(&stream, line);
         assert!(answer.contains(&format!(r#""reason":"{reason}""#)), "{line}: {answer}");
         assert_eq!(echo(&stream), ECHOED);
     }
     (&stream).write_all(b"\xff\xfe\x80\n").unwrap();
-    assert!(answer_of(&stream).contains("malformed"));
+    assert!(answer_of(&stream).contains("malformed_request"));
 }
 
 #[test]
@@ -258,14 +257,14 @@ fn a_request_past_the_bound_is_refused_without_being_kept() {
     let answer = ask(&stream, &within(CONTROL_REQUEST_BYTES_MAX));
     assert!(answer.starts_with(r#"{"version":1,"answer":"xxx"#));
     (&stream).write_all(within(CONTROL_REQUEST_BYTES_MAX + 1).as_bytes()).unwrap();
-    assert!(answer_of(&stream).contains("request_too_large"));
+    assert!(answer_of(&stream).contains("body_too_large"));
     assert_closed(&stream);
     // Without an end, too.
     let stream = served.connect();
     let endless = vec![b'x'; 16 * CONTROL_REQUEST_BYTES_MAX];
     let error = (&stream).write_all(&endless).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
-    assert!(answer_of(&stream).contains("request_too_large"));
+    assert!(answer_of(&stream).contains("body_too_large"));
 }
 
 #[test]
@@ -273,7 +272,7 @@ fn an_answer_past_the_bound_is_an_error_and_the_next_is_not() {
     let served = Served::start();
     let stream = served.connect();
     let long = |chars: usize| ask(&stream, &format!(r#"{{"version":1,"request":{{"long":{chars}}}}}"#));
-    assert!(long(CONTROL_ANSWER_BYTES_MAX).contains("answer_too_large"));
+    assert!(long(CONTROL_ANSWER_BYTES_MAX).contains("its answer can't be sent"));
     let most = CONTROL_ANSWER_BYTES_MAX - r#"{"version":1,"answer":""}"#.len() - 1;
     assert_eq!(long(most).len(), CONTROL_ANSWER_BYTES_MAX - 1);
 }
@@ -410,7 +409,7 @@ fn another_user_is_refused_in_a_line_and_holds_no_permit() {
         for _ in 0..3 * CONTROL_CLIENTS_MAX {
             let stream = connect_to(&hidden).unwrap();
             let answer = answer_of(&stream);
-            assert!(answer.contains(r#""code":"forbidden","reason":"not_owner""#), "{answer}");
+            assert!(answer.contains(r#""reason":"not_yours""#), "{answer}");
             assert!(answer.contains(&format!("user {} may not", other.as_raw())), "{answer}");
             assert_closed(&stream);
         }

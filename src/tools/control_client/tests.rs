@@ -13,7 +13,9 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::*;
-use crate::agents::control::{Control, ControlLimits};
+use crate::agents::control::Control;
+use crate::limits::CONTROL_REQUEST_BYTES_MAX;
+use crate::model::reason::Reason;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(100);
@@ -36,21 +38,20 @@ fn database() -> (TempDir, PathBuf) {
 }
 
 fn serve(database: &Path) -> Control {
-    serve_within(database, DEADLINE)
-}
-
-fn serve_within(database: &Path, io_wait: Duration) -> Control {
-    let limits = ControlLimits { io_wait, ..ControlLimits::default() };
     let handler = |request: Request| match request {
         Request::Add { first, second } => Ok(first + second),
         Request::Echo(text) => Ok(text.len() as u32),
-        Request::Refuse => Err(Refusal::new("conflict", "name_taken", "that name is taken")),
+        Request::Refuse => Err(Reason::NameTaken.because("that name is taken")),
     };
-    Control::start(database, limits, handler).unwrap()
+    Control::start(database, handler).unwrap()
 }
 
-fn add(client: &mut ControlClient) -> Result<u32, ControlError> {
-    client.request(&Request::Add { first: 2, second: 3 })
+fn ask(database: &Path, waits: ClientWaits, asked: &Request) -> Result<u32, ControlError> {
+    request_within(database, waits, asked)
+}
+
+fn add(database: &Path) -> Result<u32, ControlError> {
+    ask(database, PATIENT, &Request::Add { first: 2, second: 3 })
 }
 
 /// A process that has bound the socket, and does something with the first client.
@@ -69,28 +70,25 @@ fn one_line(mut stream: &UnixStream, line: &str) {
 fn requests_are_answered_and_refused() {
     let (_directory, path) = database();
     let control = serve(&path);
-    let mut client = ControlClient::connect(&path).unwrap();
     for _ in 0..10 {
-        assert_eq!(add(&mut client).unwrap(), 5);
+        assert_eq!(add(&path).unwrap(), 5);
     }
-    let refused = client.request::<_, u32>(&Request::Refuse).unwrap_err();
+    let refused = request::<_, u32>(&path, &Request::Refuse).unwrap_err();
     assert_eq!(refused.to_string(), "that name is taken");
-    assert!(matches!(refused, ControlError::Refused(refusal) if refusal.reason == "name_taken"));
-    assert_eq!(add(&mut client).unwrap(), 5, "the connection goes on");
+    assert!(matches!(refused, ControlError::Refused(rejection) if rejection.reason == Reason::NameTaken));
     drop(control);
-    assert!(matches!(add(&mut client), Err(ControlError::Unknown(_) | ControlError::NoAnswer(_))));
-    assert!(matches!(add(&mut client), Err(ControlError::NoServer(_))));
+    assert!(matches!(add(&path), Err(ControlError::NoServer(_))));
 }
 
 #[test]
 fn without_a_server_there_is_one_sentence() {
     let (_directory, path) = database();
-    let error = ControlClient::connect(&path).unwrap_err();
+    let error = add(&path).unwrap_err();
     assert_eq!(error.to_string(), format!("no server has `{}` open", path.display()));
     // A killed server leaves its socket.
     drop(UnixListener::bind(format!("{}.control", path.display())).unwrap());
-    assert!(matches!(ControlClient::connect(&path), Err(ControlError::NoServer(_))));
-    let error = ControlClient::connect(&path.with_file_name("lost.db")).unwrap_err();
+    assert!(matches!(add(&path), Err(ControlError::NoServer(_))));
+    let error = add(&path.with_file_name("lost.db")).unwrap_err();
     assert!(error.to_string().ends_with("No such file or directory (os error 2)"), "{error}");
 }
 
@@ -103,38 +101,27 @@ fn a_long_path_and_a_link_lead_to_the_server() {
     std::os::unix::fs::symlink(&long, &path).unwrap();
     let _control = serve(&long);
     for path in [&long, &path] {
-        assert_eq!(add(&mut ControlClient::connect(path).unwrap()).unwrap(), 5);
+        assert_eq!(add(path).unwrap(), 5);
     }
-}
-
-#[test]
-fn a_connection_that_was_idle_is_made_anew() {
-    let (_directory, path) = database();
-    let io = Duration::from_secs(1);
-    let _control = serve_within(&path, io);
-    let mut client = ControlClient::connect_within(&path, ClientWaits { io, answer: DEADLINE }).unwrap();
-    let (stream, _) = client.connection.as_ref().unwrap();
-    assert!(matches!(Lines::new(stream, 1).next(DEADLINE), Ok(None)), "the server ends it");
-    assert_eq!(add(&mut client).unwrap(), 5);
 }
 
 #[test]
 fn a_request_that_is_too_long_is_not_sent() {
     let (_directory, path) = database();
     let _control = serve(&path);
-    let mut client = ControlClient::connect(&path).unwrap();
     let text = "x".repeat(CONTROL_REQUEST_BYTES_MAX);
-    assert!(matches!(client.request::<_, u32>(&Request::Echo(text)), Err(ControlError::TooLong)));
-    assert_eq!(add(&mut client).unwrap(), 5);
+    let error = ask(&path, PATIENT, &Request::Echo(text)).unwrap_err();
+    assert!(error.to_string().contains("longer than"), "{error}");
     let odd = std::collections::BTreeMap::from([((1, 2), 3)]);
-    assert!(matches!(client.request::<_, u32>(&odd), Err(ControlError::Encode(_))));
+    assert!(matches!(request::<_, u32>(&path, &odd), Err(ControlError::Encode(_))));
+    assert_eq!(add(&path).unwrap(), 5);
 }
 
 #[test]
 fn another_version_is_told_with_both() {
     let (_directory, path) = database();
     let other = impostor(&path, |stream| one_line(&stream, "{\"version\":3,\"no\":true}\n"));
-    let error = add(&mut ControlClient::connect_within(&path, PATIENT).unwrap()).unwrap_err();
+    let error = add(&path).unwrap_err();
     assert!(matches!(error, ControlError::Version(_)));
     assert_eq!(
         error.to_string(),
@@ -152,19 +139,18 @@ fn a_process_that_does_not_answer_is_one_error() {
     rustix::net::bind(&socket, &Places::of(&path).unwrap().file.unwrap().1).unwrap();
     rustix::net::listen(&socket, 3).unwrap();
     let waits = ClientWaits { io: DEADLINE, answer: SHORT };
-    let error = add(&mut ControlClient::connect_within(&path, waits).unwrap()).unwrap_err();
+    let error = ask(&path, waits, &Request::Add { first: 2, second: 3 }).unwrap_err();
     let sentence = format!("`{}` is in use by another process that does not answer", path.display());
     assert_eq!(error.to_string(), format!("{sentence}; the change may have been made"));
     // The buffer takes no whole request of this length.
-    let mut client = ControlClient::connect_within(&path, HASTY).unwrap();
     let text = "x".repeat(CONTROL_REQUEST_BYTES_MAX - 100);
-    let error = client.request::<_, u32>(&Request::Echo(text)).unwrap_err();
+    let error = ask(&path, HASTY, &Request::Echo(text)).unwrap_err();
     assert_eq!(error.to_string(), sentence);
     // Its queue is full.
     let mut waiting = Vec::new();
     let error = loop {
-        match ControlClient::connect_within(&path, HASTY) {
-            Ok(client) => waiting.push(client),
+        match open(&path, SHORT) {
+            Ok(stream) => waiting.push(stream),
             Err(error) => break error,
         }
     };
@@ -185,14 +171,14 @@ fn answers_that_are_none_are_errors() {
             lines.next(DEADLINE).unwrap().unwrap();
             let _ = (&stream).write_all(line.as_bytes());
         });
-        let error = add(&mut ControlClient::connect_within(&path, PATIENT).unwrap()).unwrap_err();
+        let error = add(&path).unwrap_err();
         assert!(matches!(error, ControlError::Malformed(_)), "{error}");
         other.join().unwrap();
         fs::remove_file(format!("{}.control", path.display())).unwrap();
     }
     for line in ["", "{\"version\":1,\"ans"] {
         let other = impostor(&path, move |stream| one_line(&stream, line));
-        let error = add(&mut ControlClient::connect_within(&path, PATIENT).unwrap()).unwrap_err();
+        let error = add(&path).unwrap_err();
         assert!(matches!(error, ControlError::Unknown(_)), "{error}");
         other.join().unwrap();
         fs::remove_file(format!("{}.control", path.display())).unwrap();
@@ -203,13 +189,12 @@ fn answers_that_are_none_are_errors() {
 fn a_refusal_before_the_request_is_told() {
     let (_directory, path) = database();
     let other = impostor(&path, |mut stream| {
-        let line = r#"{"version":1,"error":{"code":"forbidden","reason":"not_owner","sentence":"user 7 may not"}}"#;
+        let line = r#"{"version":1,"error":{"reason":"not_yours","sentence":"user 7 may not"}}"#;
         stream.write_all(format!("{line}\n").as_bytes()).unwrap();
         stream.shutdown(Shutdown::Both).unwrap();
     });
-    let mut client = ControlClient::connect_within(&path, PATIENT).unwrap();
+    let error = add(&path).unwrap_err();
     other.join().unwrap();
-    let error = add(&mut client).unwrap_err();
     assert_eq!(error.to_string(), "user 7 may not");
 }
 
@@ -223,7 +208,7 @@ fn nothing_is_sent_to_another_users_socket() {
     assert!(is_sticky_directory_of(&socket));
     if !geteuid().is_root() {
         let _control = serve(&path);
-        assert_eq!(add(&mut ControlClient::connect(&path).unwrap()).unwrap(), 5);
+        assert_eq!(add(&path).unwrap(), 5);
         return;
     }
     let other = Uid::from_raw(100_000 + std::process::id());
@@ -233,7 +218,7 @@ fn nothing_is_sent_to_another_users_socket() {
         UnixListener::bind(bound).unwrap()
     });
     let listener = listening.join().unwrap();
-    let error = ControlClient::connect(&path).unwrap_err();
+    let error = add(&path).unwrap_err();
     let user = other.as_raw();
     let sentence =
         format!("the control socket of `{}` belongs to user {user}, not to the owner of the database", path.display());
@@ -243,6 +228,6 @@ fn nothing_is_sent_to_another_users_socket() {
     fs::remove_file(&socket).unwrap();
     let _control = serve(&path);
     fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).unwrap();
-    assert_eq!(add(&mut ControlClient::connect(&path).unwrap()).unwrap(), 5);
+    assert_eq!(add(&path).unwrap(), 5);
     drop(listener);
 }
