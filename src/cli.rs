@@ -1,7 +1,7 @@
 //! The command line: flags, their environment, and what they mean as a [`Config`].
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -16,7 +16,7 @@ use crate::model::{RoomId, Timestamp, Username};
 use crate::role::{Accounts, Registration, Role};
 use crate::store::accounts::SessionId;
 use crate::tools::people::ListFormat;
-use crate::tools::{Export, Format};
+use crate::tools::{self, Export, Format};
 
 /// A chat server in one binary: browser chat, rooms, and room listings for curl.
 #[derive(Debug, Parser)]
@@ -51,8 +51,22 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseFlag {
     /// The database
-    #[arg(long, global = true, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", value_parser = data_file)]
+    #[arg(long, global = true, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db")]
     pub data: PathBuf,
+}
+
+impl DatabaseFlag {
+    /// The database's file.
+    ///
+    /// # Errors
+    /// Where the flag names no file.
+    pub fn file(&self) -> Result<&Path, tools::Error> {
+        if self.data.as_os_str() == ":memory:" {
+            let sentence = "--data is :memory:, which no command can read or change; name a file";
+            return Err(tools::Error::Usage(sentence.to_owned()));
+        }
+        Ok(&self.data)
+    }
 }
 
 /// The flags of `user`.
@@ -176,15 +190,17 @@ pub struct ExportFlags {
 
 impl ExportFlags {
     /// The flags as the tool takes them.
-    #[must_use]
-    pub fn export(&self) -> Export {
-        Export {
-            data: self.database.data.clone(),
+    ///
+    /// # Errors
+    /// Where `--data` names no file.
+    pub fn export(&self) -> Result<Export, tools::Error> {
+        Ok(Export {
+            data: self.database.file()?.to_owned(),
             room: self.room.clone(),
             format: self.format,
             since_ms: self.since.as_ref().map_or(0, |since| since.unix_ms),
             output: (self.output.as_os_str() != "-").then(|| self.output.clone()),
-        }
+        })
     }
 }
 
@@ -381,13 +397,6 @@ fn data_bytes(text: &str) -> Result<u64, String> {
     fits.ok_or_else(|| {
         format!("a database has from {}M to 65536G, such as 1G, or 0 for no bound", DATA_BYTES_MIN >> 20)
     })
-}
-
-fn data_file(text: &str) -> Result<PathBuf, String> {
-    if text == ":memory:" {
-        return Err("what is in a server's memory can't be read from outside; name a file".to_owned());
-    }
-    Ok(text.into())
 }
 
 fn room(text: &str) -> Result<RoomId, String> {

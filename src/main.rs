@@ -18,19 +18,18 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli.command {
-        Some(Command::Serve(flags)) => serve(&flags),
-        Some(Command::Export(flags)) => tool(tools::export(&flags.export()).map(|()| true)),
-        Some(Command::Backup(flags)) => tool(tools::backup(&flags.database.data, &flags.target).map(|()| true)),
-        Some(Command::Doctor(flags)) => tool(tools::doctor(&flags.data)),
-        Some(Command::User(flags)) => tool(user(&flags).map(|()| true)),
-        Some(Command::Token(flags)) => tool(token(&flags).map(|()| true)),
-        None => serve(&cli.serve),
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(flags) => serve(&flags),
+        Command::Export(flags) => tool(flags.export().and_then(|export| tools::export(&export))),
+        Command::Backup(flags) => tool(flags.database.file().and_then(|data| tools::backup(data, &flags.target))),
+        Command::Doctor(flags) => doctor(flags.file().and_then(tools::doctor)),
+        Command::User(flags) => tool(user(&flags)),
+        Command::Token(flags) => tool(token(&flags)),
     }
 }
 
 fn user(flags: &UserFlags) -> Result<(), tools::Error> {
-    let data = &flags.database.data;
+    let data = flags.database.file()?;
     match &flags.command {
         UserCommand::Add { name, role } => people::add(data, name, *role),
         UserCommand::Passwd { name } => people::set_password(data, name),
@@ -41,7 +40,7 @@ fn user(flags: &UserFlags) -> Result<(), tools::Error> {
 }
 
 fn token(flags: &TokenFlags) -> Result<(), tools::Error> {
-    let data = &flags.database.data;
+    let data = flags.database.file()?;
     match &flags.command {
         TokenCommand::Create { name, label, expires } => people::create_token(data, name, label, *expires),
         TokenCommand::List { name, format } => people::list_tokens(data, name.as_ref(), *format),
@@ -77,7 +76,12 @@ fn serve(flags: &Serve) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn tool(result: Result<bool, tools::Error>) -> ExitCode {
+fn tool(result: Result<(), tools::Error>) -> ExitCode {
+    doctor(result.map(|()| true))
+}
+
+/// The exit code also says whether the database is sound.
+fn doctor(result: Result<bool, tools::Error>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
