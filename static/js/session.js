@@ -13,6 +13,11 @@ import { SERVER } from "./storage.js";
 // A guest's token from before the session was a cookie.
 const TOKEN_KEY = `token.${SERVER}`;
 const ACCOUNT_KEY = `account.${SERVER}`;
+// When a tab began to log in, until it has the answer.
+const LOGIN_KEY = `login.${SERVER}`;
+// For so long another tab's login is waited for; a tab that is closed meanwhile leaves its note.
+const LOGIN_WAIT_MS = 10_000;
+const LOGIN_POLL_MS = 50;
 // What is asked one after another may be too much at once; the server says when to go on.
 const PAUSE_DEFAULT_MS = 1_000;
 
@@ -66,6 +71,7 @@ export class Session {
   // `Refused`: "session_ended" where we are not logged in any more, "account_changed" where another account is.
   async ensure({ name, account = null }, signal) {
     if (this.#sureOf === (account ?? name)) return;
+    await this.#loginDone(signal);
     if (this.#account || noted(this.#store)) await this.#look(signal);
     if (!this.#account && !account) await this.#beGuest(name, signal);
     const now = this.#account?.id ?? null;
@@ -100,12 +106,12 @@ export class Session {
   }
 
   async logIn({ username, password }) {
-    this.#know(await ask("POST", "api/session", { body: { username, password } }));
+    await this.#enter("api/session", { username, password });
   }
 
   async register({ username, password }) {
     const invitation = this.invitation?.room === null ? this.invitation.code : undefined;
-    this.#know(await ask("POST", "api/accounts", { body: { username, password, invitation } }));
+    await this.#enter("api/accounts", { username, password, invitation });
     if (invitation) this.invitation = null;
   }
 
@@ -154,6 +160,23 @@ export class Session {
       throw new Refused({ reason: "no_such_invitation", code: "not_found" });
     }
     this.invitation = null;
+  }
+
+  // Logs in by a request. A login ends the guest's session of all tabs before its answer has come. A tab that became a
+  // new guest in between could get its cookie last, and the login's would be lost: so the others are told to wait.
+  async #enter(path, body) {
+    this.#store.set(LOGIN_KEY, Date.now());
+    try {
+      this.#know(await ask("POST", path, { body }));
+    } finally {
+      this.#store.remove(LOGIN_KEY);
+    }
+  }
+
+  // Waits while a tab logs in.
+  async #loginDone(signal) {
+    const isUnderWay = () => Math.abs(Date.now() - (this.#store.get(LOGIN_KEY) ?? 0)) < LOGIN_WAIT_MS;
+    while (isUnderWay() && !signal?.aborted) await new Promise((waited) => setTimeout(waited, LOGIN_POLL_MS));
   }
 
   // Which ways in there are.

@@ -510,6 +510,26 @@ scene("a login in another tab of the browser is told in this one", refusing(), a
   assert.deepEqual(await ana.people(), ["রহিম"]);
 });
 
+scene("a guest's tab becomes nobody new while another tab logs in", refusing(), async (adda) => {
+  await adda.account("রহিম", PASSWORD);
+  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const tab = await adda.tab(ana);
+  const begins = [];
+  const isBegin = (request) => request.method() === "POST" && request.url().endsWith("api/session");
+  ana.page.on("request", (request) => isBegin(request) && begins.push(request.url()));
+  await tab.page.route("**/api/session", async (route) => {
+    // The login has begun; the guest's session ends before the answer is there.
+    between.cut(1008);
+    await ana.disconnected();
+    await ana.page.click("#lost-retry");
+    await ana.page.waitForRequest(isBegin, { timeout: 1_500 }).catch(() => null);
+    return route.continue();
+  });
+  await logInAtTheDoor(tab, "রহিম");
+  await says(ana, "#door-notice", "In this browser you are logged in as রহিম now.");
+  assert.deepEqual(begins, []);
+});
+
 scene("a page that opens its connection anew keeps its place, and one that leaves has left", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
