@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::limits::Limits;
 use crate::role::{Accounts, Registration};
 
@@ -90,12 +92,9 @@ impl Keep {
     }
 }
 
-/// Addresses that begin alike (RFC 4632), IPv4 ones always as such.
+/// A range of addresses (CIDR, RFC 4632). One of IPv4-mapped addresses is a range of IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cidr {
-    first: IpAddr,
-    length: u32,
-}
+pub struct Cidr(IpNet);
 
 /// Why a text is not a range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -104,8 +103,8 @@ pub enum CidrError {
     #[error("a range of addresses looks like 10.0.0.0/8, fd00::/8 or 127.0.0.1")]
     Malformed,
     /// Its address has bits beyond its length, so either of them may be meant otherwise.
-    #[error("that length takes more addresses than begin there; the range from its first address on is {0}/{1}")]
-    Bits(IpAddr, u32),
+    #[error("the address has more bits than the length; the range that it is in is {0}")]
+    Bits(IpNet),
 }
 
 impl FromStr for Cidr {
@@ -113,47 +112,24 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, CidrError> {
         let text = text.trim();
-        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
-        let given: IpAddr = address.parse().map_err(|_| CidrError::Malformed)?;
-        let bits = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
-        let length: u32 = match length {
-            None => bits(given),
-            Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
-                digits.parse().ok().filter(|length| *length <= bits(given)).ok_or(CidrError::Malformed)?
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        let given: IpNet = text.parse().or_else(|_| address()).map_err(|_| CidrError::Malformed)?;
+        let canonical = match given.addr().to_canonical() {
+            IpAddr::V4(address) => {
+                given.prefix_len().checked_sub(given.max_prefix_len() - 32).map(|length| (address, length))
             }
-            Some(_) => return Err(CidrError::Malformed),
+            IpAddr::V6(_) => None,
         };
-        // `::ffff:10.0.0.0/104` is `10.0.0.0/8`; what is wider than all of IPv4 stays what it is.
-        let canonical = given.to_canonical();
-        let (address, length) = match length.checked_sub(bits(given) - bits(canonical)) {
-            Some(length) => (canonical, length),
-            None => (given, length),
-        };
-        let range = Self { first: masked(address, length), length };
-        if range.first == address { Ok(range) } else { Err(CidrError::Bits(range.first, length)) }
+        let range = canonical.and_then(|(address, length)| IpNet::new(address.into(), length).ok()).unwrap_or(given);
+        if range.addr() == range.network() { Ok(Self(range)) } else { Err(CidrError::Bits(range.trunc())) }
     }
 }
 
 impl Cidr {
-    /// Whether an address is one of them.
+    /// Whether the range contains an address.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        address.is_ipv4() == self.first.is_ipv4() && masked(address, self.length) == self.first
-    }
-}
-
-/// The first `length` bits of an address, and no others.
-fn masked(address: IpAddr, length: u32) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - length.min(32)).unwrap_or(0);
-            IpAddr::V4((v4.to_bits() & mask).into())
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - length.min(128)).unwrap_or(0);
-            IpAddr::V6((v6.to_bits() & mask).into())
-        }
+        self.0.contains(&address.to_canonical())
     }
 }
 
