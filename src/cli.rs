@@ -302,7 +302,7 @@ impl Serve {
     /// to listen.
     ///
     /// # Errors
-    /// A sentence about a `PORT` that is none, or about flags that together let nobody in.
+    /// A sentence about a `PORT` that is not a port, or about flags that together refuse every user.
     pub fn config(&self, port: Option<&str>) -> Result<Config, String> {
         let mut config = Config::default();
         match (self.listen, port) {
@@ -325,11 +325,11 @@ impl Serve {
         config.connections_per_address_max = self.max_per_ip;
         config.accounts = self.accounts;
         config.registration = self.registration;
-        // In memory there is nobody at the start, and no command makes anybody.
-        let lets_nobody_in = config.data == Data::Memory
+        // In memory there is no account at the start, and no command creates one.
+        let refuses_all = config.data == Data::Memory
             && config.accounts == Accounts::Required
             && config.registration != Registration::Open;
-        if lets_nobody_in {
+        if refuses_all {
             let sentence = "--accounts required lets nobody in with --data :memory:, as no account is made there \
                 but by --registration open; say that, or name a file";
             return Err(sentence.to_owned());

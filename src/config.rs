@@ -24,15 +24,15 @@ pub struct Config {
     pub keep: Keep,
     /// Pages besides our own that may open a WebSocket here (`--origin`).
     pub origins: Vec<Origin>,
-    /// Proxies that are believed when they say whom they ask for (`--trusted-proxy`).
+    /// Proxies whose headers about the client's address are trusted (`--trusted-proxy`).
     pub proxies: Vec<Cidr>,
     /// Connections at once, where the operator wants fewer than the system allows (`--max-connections`).
     pub connections_max: Option<u64>,
     /// Connections at once from one address, IPv6 by /64; 0 for no limit (`--max-per-ip`).
     pub connections_per_address_max: u32,
-    /// Whether one must have an account to come in (`--accounts`).
+    /// Whether an account is required (`--accounts`).
     pub accounts: Accounts,
-    /// How one comes to one (`--registration`).
+    /// How an account is created (`--registration`).
     pub registration: Registration,
     /// The bounds.
     pub limits: Limits,
@@ -173,7 +173,7 @@ impl fmt::Display for Origin {
 impl Origin {
     /// Whether what a request says of its Origin lets it act here. Programs send none. A page's must be ours, of the host
     /// that the request is for, or one that the operator named. Where it is known that the request came by TLS, a page
-    /// that did not is not ours: whoever sits on its way could have written it.
+    /// that did not is not ours: an attacker on its way could have written it.
     #[must_use]
     pub fn is_welcome(given: Option<&str>, host: Option<&str>, is_secure: bool, named: &[Self]) -> bool {
         let Some(given) = given else { return true };

@@ -50,7 +50,7 @@
 //!
 //! At most one batch is on its way between hub and store, and each channel between them holds one; between hub and pager
 //! there is at most one page for each joining that catches up; what the channel of a member has no room for waits in the
-//! outbox, bounded. So none of them ever waits to send, and whoever waits for the hub waits for a thread that goes on. The
+//! outbox, bounded. So none of them ever waits to send, and a thread that waits for the hub waits for one that goes on. The
 //! answer to a request goes into a channel with room for it.
 //!
 //! # What never happens
@@ -227,7 +227,7 @@ impl Running {
             inner.extract_if(.., |thread| thread.is_finished()).for_each(|thread| drop(thread.join()));
             thread::sleep(Duration::from_millis(2));
         }
-        // Everybody in a room has been told. What is left are requests on their way, and heads that may never come.
+        // All members have been told. What is left are requests on their way, and heads that may never come.
         let soon = deadline.min(Instant::now() + REQUESTS_STOP_WAIT);
         while Instant::now() < soon && listening.connections() > 0 {
             thread::sleep(Duration::from_millis(2));

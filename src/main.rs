@@ -90,13 +90,13 @@ fn doctor(result: Result<bool, tools::Error>) -> ExitCode {
     }
 }
 
-/// Says what to do where accounts are required and there is nobody yet who could make one.
+/// Says what to do where accounts are required and there is no admin yet.
 fn say_first_steps(accounts: Accounts, data: &Data) {
     if let (Accounts::Required, Data::File(file)) = (accounts, data) {
         match people::first_steps(file) {
             Ok(Some(sentence)) => {
                 let mut stdout = io::stdout().lock();
-                // Whoever closed standard output does not want to know.
+                // Standard output may be closed.
                 let _ = writeln!(stdout, "\n{sentence}").and_then(|()| stdout.flush());
             }
             Ok(None) => {}
@@ -127,7 +127,7 @@ fn greet(address: SocketAddr) {
         text.push_str(&format!("\n{code}\n"));
     }
     let mut stdout = io::stdout().lock();
-    // Whoever closed standard output does not want to know.
+    // Standard output may be closed.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 

@@ -1,58 +1,58 @@
-//! Who somebody is to the house, and what the house has set: the nouns of permissions.
+//! Roles of users and settings of the server that permissions go by.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What somebody is to the house. The order is one of rank.
+/// The role of a user. The order is one of rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Anybody without an account.
+    /// Without an account.
     Guest,
-    /// Whoever has an account.
+    /// With an account.
     User,
-    /// Whoever keeps order.
+    /// Moderates, and manages rooms and users.
     Admin,
 }
 
-/// Who may post in a room.
+/// Which members may post in a room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Posting {
-    /// Everyone in it.
+    /// All of them.
     #[default]
     Everyone,
-    /// Admins; the others read.
+    /// Admins alone.
     Admins,
 }
 
-/// Whether one must have an account to come in (`--accounts`).
+/// Whether an account is required (`--accounts`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Accounts {
-    /// Guests are welcome.
+    /// No: guests are allowed.
     #[default]
     Optional,
-    /// They are not.
+    /// Yes: guests are refused.
     Required,
 }
 
-/// How one comes to an account (`--registration`).
+/// How an account is created (`--registration`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Registration {
-    /// By asking for one.
+    /// By any client.
     Open,
-    /// By an invitation.
+    /// With an invitation.
     Invite,
     /// By the operator's command line alone.
     #[default]
     Closed,
 }
 
-/// Why a word is none of the words that it could be.
+/// A word is not one of the allowed values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is one of: {0}")]
 pub struct NoSuchWord(&'static str);
@@ -60,7 +60,7 @@ pub struct NoSuchWord(&'static str);
 macro_rules! words {
     ($($noun:ident: $list:literal, $($word:literal = $value:ident),+;)*) => {$(
         impl $noun {
-            /// Every one, in order.
+            /// All values, in order.
             pub const ALL: &'static [Self] = &[$(Self::$value),+];
 
             /// The word for it, on the wire, in flags and in the database.

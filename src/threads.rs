@@ -21,7 +21,7 @@ impl Drop for AbortOnPanic {
 
 /// Makes this thread, and every one that it starts, less urgent than the hub and the store, by so many of the
 /// scheduler's steps of about a quarter (19 at most): when a thousand connections have something to do at once, or
-/// somebody reads a year of messages, what is said in the rooms goes out between them.
+/// a client reads a year of messages, the hub still sends new messages in between.
 pub fn lower_priority(steps: i32) {
     if let Err(error) = setpriority_process(Some(gettid()), steps) {
         // They work as well as equals, only less evenly under a flood.

@@ -21,7 +21,7 @@ use crate::limits::{NONCE_CHARS_MAX, ROOM_CHARS_MAX, USERNAME_CHARS_MAX};
 pub const ROOM_DEFAULT: &str = "general";
 /// The name of a person who gives none.
 pub const USERNAME_DEFAULT: &str = "Anonymous";
-/// Rooms of two people are called `dm:<id>:<id>`; nobody joins one by its name.
+/// Conversations of two are called `dm:<id>:<id>`. No client joins one by its name.
 const DIRECT_PREFIX: &str = "dm:";
 
 const ZERO_WIDTH_NON_JOINER: char = '\u{200C}';
@@ -36,7 +36,7 @@ pub enum NameError {
     /// More characters than the bound, which is given.
     #[error("it is longer than {0} characters")]
     TooLong(usize),
-    /// A control, a bidi control, or a character that nobody can see.
+    /// A control, a bidi control, or an invisible character.
     #[error("it has an invisible or control character")]
     Invisible,
     /// Nothing but characters that show as nothing.
@@ -147,7 +147,7 @@ impl Seq {
     }
 }
 
-/// Who somebody is, however often they connect.
+/// The id of a user, the same on all of the user's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(pub Uuid);
 

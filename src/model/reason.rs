@@ -200,7 +200,7 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether it must look as if the room were not there: nobody is told of a private room.
+    /// Whether the answer must be as for a room that does not exist: private rooms are hidden.
     #[must_use]
     pub fn is_hidden(self) -> bool {
         self == Self::NoSuchRoom

@@ -1,7 +1,7 @@
 //! What is asked of the operator: a password, without showing it, or whether to go on.
 //!
 //! While a password is typed the terminal shows nothing. A signal that ends the process meanwhile first puts the terminal
-//! back: nobody wants a shell that does not show what is typed.
+//! back, so that the shell shows again what is typed.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::process;

@@ -177,7 +177,7 @@ pub fn doctor(data: &Path) -> Result<bool, Error> {
         push_harmless(&mut text, &line);
         text.push('\n');
     }
-    // Whoever closed standard output has the exit code.
+    // Where standard output is closed, the exit code says it.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(inspection.findings.is_empty())
 }

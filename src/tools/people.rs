@@ -45,7 +45,7 @@ pub enum ListFormat {
 /// # Errors
 /// [`Error`].
 pub fn add(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
-    // Nobody should think of a password for a name that can't be had.
+    // Before a password is asked for.
     if has_database(data) && Offline::open_even_empty(data)?.account(name)?.is_some() {
         return Err(taken(name));
     }
@@ -78,7 +78,7 @@ pub fn set_password(data: &Path, name: &Username) -> Result<(), Error> {
     say(&format!("“{name}” has a new password, and {ended} logins ended: {HEEDED}"))
 }
 
-/// Makes somebody an admin or a user.
+/// Sets the role of an account.
 ///
 /// # Errors
 /// [`Error`].
@@ -168,7 +168,7 @@ pub fn create_token(data: &Path, name: &Username, label: &str, expires: Option<D
         return Err(Error::Refused(format!("the server has answered {done:?}")));
     };
     if let Err(error) = print(&format!("{}\n", token.expose())) {
-        // Nobody has it, so it opens nothing.
+        // Nothing printed the token, so it is ended.
         propose(data, Absent::Refuse, Change::EndSession { session: key })?;
         return Err(error);
     }
@@ -253,7 +253,7 @@ pub fn revoke_token(data: &Path, key: SessionId) -> Result<(), Error> {
     say(&format!("token {} of “{}” has ended: {HEEDED}", key.0, account.name))
 }
 
-/// What to do first, where accounts are required and nobody is an admin.
+/// What to do first, where accounts are required and there is no admin.
 ///
 /// # Errors
 /// [`Error`].
@@ -331,7 +331,7 @@ fn say(sentence: &str) -> Result<(), Error> {
     let mut line = String::new();
     push_harmless(&mut line, sentence);
     line.push('\n');
-    // What is done is done, whoever reads it.
+    // A closed standard output does not undo the change.
     let _ = print(&line);
     Ok(())
 }
