@@ -52,6 +52,18 @@ pub enum Registration {
     Closed,
 }
 
+/// How a session came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionKind {
+    /// A guest's.
+    Guest,
+    /// By a password.
+    Login,
+    /// A token that the operator has made for a program.
+    Bot,
+}
+
 /// A word is not one of the allowed values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is one of: {0}")]
@@ -92,6 +104,7 @@ words! {
     Posting: "everyone, admins", "everyone" = Everyone, "admins" = Admins;
     Accounts: "optional, required", "optional" = Optional, "required" = Required;
     Registration: "open, invite, closed", "open" = Open, "invite" = Invite, "closed" = Closed;
+    SessionKind: "guest, login, bot", "guest" = Guest, "login" = Login, "bot" = Bot;
 }
 
 #[cfg(test)]

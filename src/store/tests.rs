@@ -513,7 +513,7 @@ fn sessions_that_are_long_over_are_forgotten_in_memory_too() {
     let begin = |number, token: &str, expires_ms| {
         let new = new_session(number, SessionKind::Guest, Some(token));
         let begun = |connection: &Connection| {
-            people::begin_session(connection, user(1), &new, None, Some(expires_ms), 1).unwrap();
+            people::begin_session(connection, user(1), &new, Some(expires_ms), 1).unwrap();
         };
         rig.store.on_connection(begun);
     };

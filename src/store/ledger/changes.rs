@@ -206,7 +206,8 @@ impl Ledger {
                 if invitation.is_none_or(|invitation| invitation.room.as_ref() != Some(room)) {
                     return Err(Reason::NoSuchRoom.into());
                 }
-                people::accept_to_room(connection, *code_hash, user, moment.clock_ms)?;
+                people::spend(connection, *code_hash, moment.clock_ms)?;
+                people::add_member(connection, room, user, moment.clock_ms)?;
                 self.policy.members.insert_mut((room.clone(), user), ());
                 self.store_target(storage, by, moment)?;
                 self.lines.push(format!("{user} ({}) is a member of {room} by an invitation", by.person.username));
@@ -322,7 +323,7 @@ impl Ledger {
         };
         // A token lasts until its time, whether it is used or not.
         let expires_ms = session.span_ms.map(|span_ms| moment.clock_ms + span_ms);
-        people::begin_session(connection, user, session, None, expires_ms, moment.wall_ms)?;
+        people::begin_session(connection, user, session, expires_ms, moment.wall_ms)?;
         self.lines.push(format!("{user} ({}) has token {} now", account.name, session.id.0));
         let expires_ms = session.span_ms.map(|span_ms| moment.wall_ms + span_ms);
         let username = account.name.clone();
@@ -342,7 +343,7 @@ impl Ledger {
         let connection = storage.people();
         let account = people::by_id(connection, user)?.ok_or(Reason::WrongLogin)?;
         let (clock_ms, span_ms) = (moment.clock_ms, session.span_ms.unwrap_or(LOGIN_SPAN_MS));
-        people::begin_session(connection, user, session, None, Some(clock_ms + span_ms), moment.wall_ms)?;
+        people::begin_session(connection, user, session, Some(clock_ms + span_ms), moment.wall_ms)?;
         let ended = people::end_oldest_logins(connection, user, LOGINS_PER_USER_MAX, clock_ms)?;
         let mut events = Vec::new();
         // A signed token is valid without a row. Its session is stored to be ended.

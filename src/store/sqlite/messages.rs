@@ -1,38 +1,43 @@
-//! Messages in the database: written once by the store's thread, read by whoever has a connection.
+//! Messages in the database: written by the store's thread, read by any thread that has a connection.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use uuid::Uuid;
+use rusqlite::{Connection, Row};
 
 use crate::limits::{HISTORY_MAX, PAST_FRAMES_MAX, RING_BYTES_MAX};
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
+use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId};
 use crate::protocol::FrameType;
 
 use super::super::entry::{NewMessage, Stored};
 use super::super::ledger::RoomRow;
 use super::super::message::Message;
 use super::super::{KeptRoom, Kinds, Side};
+use super::row::{all, execute, first, signed, unsigned, value};
 use super::search;
 
-/// What a message's row has, in the order in which [`message`] reads it.
+/// The columns of a message, in the order in which [`message`] reads them.
 pub const COLUMNS: &str = "m.id, r.id, m.seq, m.user_id, m.username, m.nonce, m.content, m.reply_to, m.at_ms, m.kind,
     m.message_id, m.deleted_ms";
 
-/// What is a message, and no event.
+/// The condition for messages; other rows are events.
 pub const IS_MESSAGE: &str = "m.kind IN ('text', 'announcement')";
 
-/// Where they come from.
+/// The tables of [`COLUMNS`].
 pub const FROM: &str = "FROM messages m JOIN rooms r ON r.key = m.room";
+
+/// The condition for rooms of which something is kept.
+const IS_KEPT: &str = "EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq > r.floor)";
 
 /// A room's row, if there is one.
 pub fn room(connection: &Connection, id: &RoomId) -> rusqlite::Result<Option<RoomRow>> {
-    let mut statement = connection.prepare_cached("SELECT key, head, floor FROM rooms WHERE id = ?1")?;
-    let read = |row: &Row<'_>| Ok(RoomRow { key: row.get(0)?, head: seq(row, 1)?, floor: seq(row, 2)? });
-    statement.query_row([id.as_str()], read).optional()
+    first(connection, "SELECT key, head, floor FROM rooms WHERE id = ?1", [id], room_row)
+}
+
+fn room_row(row: &Row<'_>) -> rusqlite::Result<RoomRow> {
+    Ok(RoomRow { key: row.get(0)?, head: row.get(1)?, floor: row.get(2)? })
 }
 
 /// Makes a room's row.
 pub fn insert_room(connection: &Connection, id: &RoomId) -> rusqlite::Result<RoomRow> {
-    connection.prepare_cached("INSERT INTO rooms (id, head) VALUES (?1, 0)")?.execute([id.as_str()])?;
+    execute(connection, "INSERT INTO rooms (id, head) VALUES (?1, 0)", [id])?;
     Ok(RoomRow { key: connection.last_insert_rowid(), ..RoomRow::default() })
 }
 
@@ -41,15 +46,15 @@ pub fn insert_room(connection: &Connection, id: &RoomId) -> rusqlite::Result<Roo
 pub fn next_key(connection: &Connection) -> rusqlite::Result<i64> {
     let sql = "SELECT 1 + max(coalesce((SELECT max(key) FROM messages), 0),
         coalesce((SELECT value FROM marks WHERE name = 'message_key'), 0))";
-    connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
+    value(connection, sql, [])
 }
 
 /// Notes the last key that was given, before messages are deleted.
-fn keep_key(connection: &Connection) -> rusqlite::Result<()> {
+fn keep_key(connection: &Connection) -> rusqlite::Result<usize> {
     let sql = "INSERT INTO marks (name, value)
         SELECT 'message_key', max(key) FROM messages HAVING max(key) IS NOT NULL
         ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)";
-    connection.prepare_cached(sql)?.execute([]).map(drop)
+    execute(connection, sql, [])
 }
 
 /// Writes a message and its words. False where its author has used its nonce before; then nothing is written.
@@ -61,45 +66,41 @@ pub fn insert(
     stored: &Stored,
     wall_ms: u64,
 ) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached(
+    let NewMessage { author, body, nonce, .. } = new;
+    let sql =
         "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind, message_id, key)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (user_id, nonce) DO NOTHING",
-    )?;
-    let inserted = statement.execute(params![
-        stored.id.0.as_bytes(),
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (user_id, nonce) DO NOTHING";
+    let values = (
+        stored.id,
         room.key,
-        number(stored.seq.0),
-        new.author.person.id.0.as_bytes(),
-        new.author.person.username.as_str(),
-        new.nonce.as_ref().map(Nonce::as_str),
-        new.body.content(),
-        new.body.reply_to().as_ref().map(|id| id.0.as_bytes()),
-        number(wall_ms),
-        new.body.kind().as_str(),
-        new.body.message_id().as_ref().map(|id| id.0.as_bytes()),
+        stored.seq,
+        author.person.id,
+        &author.person.username,
+        nonce.as_ref().map(Nonce::as_str),
+        body.content(),
+        body.reply_to(),
+        signed(wall_ms),
+        body.kind().as_str(),
+        body.message_id(),
         key,
-    ])?;
-    if inserted == 0 {
+    );
+    if execute(connection, sql, values)? == 0 {
         return Ok(false);
     }
-    search::insert(connection, key, room.key, new.body.content())?;
+    search::insert(connection, key, room.key, body.content())?;
     Ok(true)
 }
 
-/// Removes the row of a forgotten message that still has a nonce, so that the nonce can be used again. Whether there was
-/// one.
+/// Deletes the row of a forgotten message that still has a nonce, so that the nonce can be used again. Gives whether there
+/// was one.
 pub fn free_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rusqlite::Result<bool> {
-    let mut find = connection.prepare_cached(
-        "SELECT m.key, m.room, m.content FROM messages m JOIN rooms r ON r.key = m.room
-         WHERE m.user_id = ?1 AND m.nonce = ?2 AND m.seq <= r.floor",
-    )?;
-    let found = find.query_row(params![author.0.as_bytes(), nonce.as_str()], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
-    });
-    let Some((key, room, content)) = found.optional()? else { return Ok(false) };
+    let sql = "SELECT m.key, m.room, m.content FROM messages m JOIN rooms r ON r.key = m.room
+         WHERE m.user_id = ?1 AND m.nonce = ?2 AND m.seq <= r.floor";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?));
+    let Some((key, room, content)) = first(connection, sql, (author, nonce.as_str()), read)? else { return Ok(false) };
     search::delete(connection, key, room, &content)?;
     keep_key(connection)?;
-    connection.prepare_cached("DELETE FROM messages WHERE key = ?1")?.execute([key])?;
+    execute(connection, "DELETE FROM messages WHERE key = ?1", [key])?;
     Ok(true)
 }
 
@@ -109,15 +110,15 @@ pub fn oldest(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite
     let mut oldest = connection.prepare_cached(
         "SELECT r.id, m.seq, m.id FROM messages m JOIN rooms r ON r.key = m.room ORDER BY m.key LIMIT ?1",
     )?;
-    let mut rows = oldest.query([number(limit as u64)])?;
+    let mut rows = oldest.query([signed(limit as u64)])?;
     let mut rooms: Vec<(RoomId, Seq)> = Vec::new();
     let mut count = 0;
     while let Some(row) = rows.next()? {
-        if FrameId(uuid(row, 2)?).unix_ms() >= before_ms {
+        if row.get::<_, FrameId>(2)?.unix_ms() >= before_ms {
             break;
         }
         count += 1;
-        let (room, seq) = (room_id(row, 0)?, seq(row, 1)?);
+        let (room, seq) = row.try_into()?;
         match rooms.iter_mut().find(|(known, _)| *known == room) {
             Some((_, up_to)) => *up_to = seq,
             None => rooms.push((room, seq)),
@@ -133,52 +134,43 @@ pub fn is_empty(connection: &Connection, room: RoomRow) -> rusqlite::Result<bool
 
 /// Deletes a room's row.
 pub fn delete_room(connection: &Connection, room_key: i64) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM rooms WHERE key = ?1")?.execute([room_key]).map(drop)
+    execute(connection, "DELETE FROM rooms WHERE key = ?1", [room_key]).map(drop)
 }
 
 /// The rooms without messages behind a key, up to another.
 pub fn empty_rooms(connection: &Connection, after: i64, up_to: i64) -> rusqlite::Result<Vec<RoomId>> {
-    let mut empty = connection.prepare_cached(
-        "SELECT id FROM rooms WHERE key > ?1 AND key <= ?2 AND NOT EXISTS (SELECT 1 FROM messages WHERE room = rooms.key)",
-    )?;
-    empty.query_map([after, up_to], |row| room_id(row, 0))?.collect()
+    let sql = "SELECT id FROM rooms WHERE key > ?1 AND key <= ?2
+        AND NOT EXISTS (SELECT 1 FROM messages WHERE room = rooms.key)";
+    all(connection, sql, [after, up_to], |row| row.get(0))
 }
 
 /// The rooms behind a key, up to another, of which forgotten messages are not deleted yet.
 pub fn forgotten_rooms(connection: &Connection, after: i64, up_to: i64) -> rusqlite::Result<Vec<RoomRow>> {
-    let mut rooms = connection.prepare_cached(
-        "SELECT key, head, floor FROM rooms r WHERE key > ?1 AND key <= ?2 AND floor > 0
-         AND EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq <= r.floor)",
-    )?;
-    let read = |row: &Row<'_>| Ok(RoomRow { key: row.get(0)?, head: seq(row, 1)?, floor: seq(row, 2)? });
-    rooms.query_map([after, up_to], read)?.collect()
+    let sql = "SELECT key, head, floor FROM rooms r WHERE key > ?1 AND key <= ?2 AND floor > 0
+         AND EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq <= r.floor)";
+    all(connection, sql, [after, up_to], room_row)
 }
 
 /// Writes how far a room's order is forgotten.
 pub fn update_floor(connection: &Connection, room: RoomRow) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("UPDATE rooms SET floor = ?2 WHERE key = ?1")?
-        .execute(params![room.key, number(room.floor.0)])?;
-    Ok(())
+    execute(connection, "UPDATE rooms SET floor = ?2 WHERE key = ?1", (room.key, room.floor)).map(drop)
 }
 
-/// Deletes forgotten messages of a room with their words, `limit` at most. How many they were.
+/// Deletes forgotten messages of a room with their words, `limit` at most. Gives how many they were.
 pub fn delete_forgotten(connection: &Connection, room: RoomRow, limit: usize) -> rusqlite::Result<usize> {
     let mut forgotten = connection
         .prepare_cached("SELECT key, seq, content FROM messages WHERE room = ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")?;
-    let mut last = None;
+    let mut last: Option<Seq> = None;
     let mut deleted = 0;
-    let mut rows = forgotten.query(params![room.key, number(room.floor.0), number(limit as u64)])?;
+    let mut rows = forgotten.query((room.key, room.floor, signed(limit as u64)))?;
     while let Some(row) = rows.next()? {
         search::delete(connection, row.get(0)?, room.key, row.get_ref(2)?.as_str()?)?;
-        last = Some(seq(row, 1)?);
+        last = Some(row.get(1)?);
         deleted += 1;
     }
     if let Some(last) = last {
         keep_key(connection)?;
-        connection
-            .prepare_cached("DELETE FROM messages WHERE room = ?1 AND seq <= ?2")?
-            .execute(params![room.key, number(last.0)])?;
+        execute(connection, "DELETE FROM messages WHERE room = ?1 AND seq <= ?2", (room.key, last))?;
     }
     Ok(deleted)
 }
@@ -186,35 +178,33 @@ pub fn delete_forgotten(connection: &Connection, room: RoomRow, limit: usize) ->
 /// The message that an author sent with a nonce, if it is kept.
 pub fn by_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rusqlite::Result<Option<Message>> {
     let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.user_id = ?1 AND m.nonce = ?2 AND m.seq > r.floor");
-    connection.prepare_cached(&sql)?.query_row(params![author.0.as_bytes(), nonce.as_str()], message).optional()
+    first(connection, &sql, (author, nonce.as_str()), message)
 }
 
 /// A message by its id, if it is kept in a room.
 pub fn by_id(connection: &Connection, room_key: i64, id: FrameId) -> rusqlite::Result<Option<Message>> {
     let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.id = ?1 AND m.room = ?2 AND m.seq > r.floor");
-    connection.prepare_cached(&sql)?.query_row(params![id.0.as_bytes(), room_key], message).optional()
+    first(connection, &sql, (id, room_key), message)
 }
 
-/// Takes a message's text away for good, and its words: SQLite overwrites what it frees meanwhile. Words that an earlier
-/// merge of the index has left in pages that are free since stay there until those are used again.
+/// Erases a message's text and its words: SQLite overwrites what it frees meanwhile. Words that an earlier merge of the
+/// index has left in pages that are free since stay there until those are used again.
 pub fn erase(connection: &Connection, room_key: i64, erased: &Message) -> rusqlite::Result<()> {
     let mut find = connection.prepare_cached("SELECT key, content FROM messages WHERE id = ?1")?;
-    let (key, content): (i64, String) =
-        find.query_row([erased.id.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let overwrites = |is_on: &str| connection.query_row(&format!("PRAGMA secure_delete = {is_on}"), [], |_| Ok(()));
-    overwrites("ON")?;
-    let mut update = connection.prepare_cached("UPDATE messages SET content = ?2, deleted_ms = ?3 WHERE key = ?1")?;
-    let updated = update.execute(params![key, &*erased.content, erased.deleted_ms.map(number)]);
+    let (key, content): (i64, String) = find.query_row([erased.id], |row| row.try_into())?;
+    let overwrite = |is_on: &str| connection.pragma_update_and_check(None, "secure_delete", is_on, |_| Ok(()));
+    overwrite("ON")?;
+    let sql = "UPDATE messages SET content = ?2, deleted_ms = ?3 WHERE key = ?1";
+    let updated = execute(connection, sql, (key, &*erased.content, erased.deleted_ms.map(signed)));
     let erased = updated.and_then(|_| search::erase(connection, key, room_key, &content, &erased.content));
-    overwrites("OFF")?;
+    overwrite("OFF")?;
     erased
 }
 
-/// Where in a room's order a message is, if it is kept.
+/// The place of a message in a room's order, if it is kept.
 pub fn seq_of(connection: &Connection, room: RoomRow, id: FrameId) -> rusqlite::Result<Option<Seq>> {
-    let mut statement = connection.prepare_cached("SELECT seq FROM messages WHERE id = ?1 AND room = ?2")?;
-    let seq = statement.query_row(params![id.0.as_bytes(), room.key], |row| seq(row, 0)).optional()?;
-    Ok(seq.filter(|seq| *seq > room.floor))
+    let sql = "SELECT seq FROM messages WHERE id = ?1 AND room = ?2 AND seq > ?3";
+    first(connection, sql, (id, room.key, room.floor), |row| row.get(0))
 }
 
 /// How a place is compared, the order in which rows are walked, and the place.
@@ -239,10 +229,7 @@ pub fn page(
         "SELECT {COLUMNS} {FROM} WHERE m.room = ?1 AND m.seq {comparison} ?2 AND m.seq > ?3 AND {wanted}
          ORDER BY m.seq {order} LIMIT ?4"
     );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let values = params![room.key, number(place.0), number(room.floor.0), number(limit as u64)];
-    let rows = statement.query_map(values, message)?;
-    let mut messages = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut messages = all(connection, &sql, (room.key, place, room.floor, signed(limit as u64)), message)?;
     side.sort(&mut messages);
     Ok(messages)
 }
@@ -252,7 +239,7 @@ pub fn page(
 pub fn latest(connection: &Connection, room: RoomRow) -> rusqlite::Result<(Vec<Message>, bool)> {
     let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.room = ?1 AND m.seq > ?2 ORDER BY m.seq DESC LIMIT ?3");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![room.key, number(room.floor.0), number(PAST_FRAMES_MAX as u64)])?;
+    let mut rows = statement.query((room.key, room.floor, signed(PAST_FRAMES_MAX as u64)))?;
     let (mut latest, mut messages, mut bytes) = (Vec::new(), 0, 0);
     let is_whole = loop {
         if messages == HISTORY_MAX || latest.len() == PAST_FRAMES_MAX || bytes >= RING_BYTES_MAX {
@@ -270,17 +257,16 @@ pub fn latest(connection: &Connection, room: RoomRow) -> rusqlite::Result<(Vec<M
 
 /// The id of the newest message.
 pub fn newest_id(connection: &Connection) -> rusqlite::Result<Option<FrameId>> {
-    let sql = "SELECT id FROM messages ORDER BY key DESC LIMIT 1";
-    connection.query_row(sql, [], |row| uuid(row, 0).map(FrameId)).optional()
+    first(connection, "SELECT id FROM messages ORDER BY key DESC LIMIT 1", [], |row| row.get(0))
 }
 
 /// The first and the last key of a message; where there is none, the last is before the first.
 pub fn keys(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     let sql = "SELECT coalesce((SELECT min(key) FROM messages), 1), coalesce((SELECT max(key) FROM messages), 0)";
-    connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+    connection.query_row(sql, [], |row| row.try_into())
 }
 
-/// The first messages behind a key, up to another, with their keys: of a room or of all, from a moment on.
+/// The first messages behind a key, up to another, with their keys: of a room or of all, from a wall time on.
 pub fn following(
     connection: &Connection,
     after: i64,
@@ -294,31 +280,23 @@ pub fn following(
         "SELECT {COLUMNS}, m.key FROM messages m CROSS JOIN rooms r ON r.key = m.room
          WHERE m.key > ?1 AND m.key <= ?2 AND m.seq > r.floor AND (?3 IS NULL OR m.room = ?3) AND m.at_ms >= ?4 ORDER BY m.key LIMIT ?5"
     );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let keyed = |row: &Row<'_>| Ok((key(row)?, message(row)?));
-    let rows = statement.query_map(params![after, last, room_key, number(since_ms), number(limit as u64)], keyed)?;
-    rows.collect()
+    let values = (after, last, room_key, signed(since_ms), signed(limit as u64));
+    all(connection, &sql, values, |row| Ok((key(row)?, message(row)?)))
 }
 
 /// The rooms with messages, ordered by id, from behind `after`.
 pub fn rooms(connection: &Connection, after: Option<&RoomId>, limit: usize) -> rusqlite::Result<Vec<KeptRoom>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, head FROM rooms r WHERE id > ?1 AND EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq > r.floor)
-         ORDER BY id LIMIT ?2",
-    )?;
-    let after = after.map_or("", RoomId::as_str);
-    let rows = statement.query_map(params![after, number(limit as u64)], |row| {
-        Ok(KeptRoom { id: room_id(row, 0)?, head: seq(row, 1)? })
-    })?;
-    rows.collect()
+    let sql = format!("SELECT id, head FROM rooms r WHERE id > ?1 AND {IS_KEPT} ORDER BY id LIMIT ?2");
+    all(connection, &sql, (after.map_or("", RoomId::as_str), signed(limit as u64)), kept_room_row)
 }
 
 /// One such room.
 pub fn kept_room(connection: &Connection, id: &RoomId) -> rusqlite::Result<Option<KeptRoom>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT head FROM rooms r WHERE id = ?1 AND EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq > r.floor)",
-    )?;
-    statement.query_row([id.as_str()], |row| Ok(KeptRoom { id: id.clone(), head: seq(row, 0)? })).optional()
+    first(connection, &format!("SELECT id, head FROM rooms r WHERE id = ?1 AND {IS_KEPT}"), [id], kept_room_row)
+}
+
+fn kept_room_row(row: &Row<'_>) -> rusqlite::Result<KeptRoom> {
+    Ok(KeptRoom { id: row.get(0)?, head: row.get(1)? })
 }
 
 /// The text of a row of [`COLUMNS`].
@@ -335,40 +313,18 @@ pub fn key(row: &Row<'_>) -> rusqlite::Result<i64> {
 pub fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     let nonce: Option<String> = row.get(5)?;
     Ok(Message {
-        id: FrameId(uuid(row, 0)?),
-        room: room_id(row, 1)?,
-        seq: seq(row, 2)?,
-        author: Person { id: UserId(uuid(row, 3)?), username: Username::stored(row.get(4)?) },
+        id: row.get(0)?,
+        room: row.get(1)?,
+        seq: row.get(2)?,
+        author: Person { id: row.get(3)?, username: row.get(4)? },
         nonce: nonce.and_then(|nonce| Nonce::parse(&nonce).ok()),
         kind: FrameType::parse(row.get_ref(9)?.as_str()?).unwrap_or(FrameType::Text),
-        content: row.get::<_, String>(6)?.into(),
-        reply_to: frame_id(row, 7)?,
-        at_ms: u64::try_from(row.get::<_, i64>(8)?).unwrap_or(0),
-        message_id: frame_id(row, 10)?,
-        deleted_ms: row.get::<_, Option<i64>>(11)?.map(|ms| u64::try_from(ms).unwrap_or(0)),
+        content: row.get(6)?,
+        reply_to: row.get(7)?,
+        at_ms: unsigned(row.get(8)?),
+        message_id: row.get(10)?,
+        deleted_ms: row.get::<_, Option<i64>>(11)?.map(unsigned),
     })
-}
-
-fn frame_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<FrameId>> {
-    Ok(row.get::<_, Option<[u8; 16]>>(column)?.map(|bytes| FrameId(Uuid::from_bytes(bytes))))
-}
-
-fn uuid(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
-    row.get::<_, [u8; 16]>(column).map(Uuid::from_bytes)
-}
-
-fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
-    row.get::<_, i64>(column).map(|seq| Seq(u64::try_from(seq).unwrap_or(0)))
-}
-
-/// A room's id in a column.
-pub fn room_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RoomId> {
-    row.get(column).map(RoomId::stored)
-}
-
-/// SQLite's integers have a sign; ours are far from needing that bit.
-pub fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

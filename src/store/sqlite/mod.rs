@@ -3,13 +3,14 @@
 pub mod messages;
 pub mod offline;
 pub mod people;
+mod row;
 pub mod schema;
 pub mod search;
 pub mod upkeep;
 
 use std::collections::HashMap;
 
-use rusqlite::{OptionalExtension, ffi, params};
+use rusqlite::{ErrorCode, ffi};
 
 use crate::limits::{FORGOTTEN_AT_ONCE, POSITION_EVERY, ROOMS_CACHED_MAX};
 use crate::model::reason::Reason;
@@ -19,6 +20,7 @@ use super::entry::{NewMessage, Past, Stored};
 use super::ledger::{RoomRow, Storage};
 use super::log::clock;
 use super::message::Message;
+use row::{execute, first, signed, unsigned};
 
 pub use rusqlite::Connection;
 
@@ -39,11 +41,9 @@ pub struct SqliteStorage {
     has_message: bool,
     /// The position that this process stored last.
     position: Option<clock::Stored>,
-    json: Vec<u8>,
 }
 
 impl SqliteStorage {
-    #[must_use]
     pub fn new(connection: Connection) -> Self {
         Self {
             connection,
@@ -53,14 +53,10 @@ impl SqliteStorage {
             changes_before: 0,
             has_message: false,
             position: None,
-            json: Vec::new(),
         }
     }
 
     /// Begins the transaction of a batch.
-    ///
-    /// # Errors
-    /// As SQLite says.
     pub fn begin(&mut self) -> Result<(), Fault> {
         self.touched.clear();
         self.has_message = false;
@@ -76,29 +72,28 @@ impl SqliteStorage {
     /// # Errors
     /// As SQLite says; then it is to be rolled back.
     pub fn commit(&mut self, position: clock::Stored) -> Result<(), Fault> {
-        let mut heads = self.connection.prepare_cached("UPDATE rooms SET head = ?2 WHERE key = ?1")?;
         for (_, row) in self.touched.drain() {
-            heads.execute(params![row.key, messages::number(row.head.0)])?;
+            execute(&self.connection, "UPDATE rooms SET head = ?2 WHERE key = ?1", (row.key, row.head))?;
         }
-        drop(heads);
         let is_changed = self.connection.total_changes() != self.changes_before;
         let is_told =
             self.has_message && self.position.is_some_and(|stored| position.is_within(POSITION_EVERY, &stored));
-        let position = (is_changed && !is_told).then_some(position);
-        if let Some(position) = position {
-            set_position(&self.connection, position)?;
+        let is_noted = is_changed && !is_told;
+        if is_noted {
+            self.note_position(position)?;
         }
         self.connection.execute_batch("COMMIT")?;
-        self.position = position.or(self.position);
+        if is_noted {
+            self.position = Some(position);
+        }
         Ok(())
     }
 
-    /// Stores the position of the log without a batch.
-    ///
-    /// # Errors
-    /// As SQLite says.
+    /// Stores the position of the log.
     pub fn note_position(&self, position: clock::Stored) -> Result<(), Fault> {
-        set_position(&self.connection, position)
+        let sql = "INSERT OR REPLACE INTO position (key, number, clock_ms, wall_ms) VALUES (0, ?1, ?2, ?3)";
+        let clock::Stored { index, clock_ms, wall_ms } = position;
+        execute(&self.connection, sql, [index, clock_ms, wall_ms].map(signed)).map(drop)
     }
 
     /// Rolls it back, and forgets what was read within it.
@@ -191,7 +186,8 @@ impl Storage for SqliteStorage {
     fn past(&mut self, _: &RoomId, row: Option<RoomRow>) -> Result<Past, Fault> {
         let Some(row) = row else { return Ok(Past { is_whole: true, ..Past::default() }) };
         let (latest, is_whole) = messages::latest(&self.connection, row)?;
-        let frames = latest.iter().map(|message| message.stored(false, &mut self.json)).collect();
+        let mut json = Vec::new();
+        let frames = latest.iter().map(|message| message.stored(false, &mut json)).collect();
         Ok(Past { head: row.head, frames, is_whole })
     }
 
@@ -221,50 +217,25 @@ impl Storage for SqliteStorage {
 }
 
 /// Where the log stands, as of the last commit.
-///
-/// # Errors
-/// As SQLite says.
 pub fn position(connection: &Connection) -> Result<Option<clock::Stored>, Fault> {
-    let mut statement = connection.prepare_cached("SELECT number, clock_ms, wall_ms FROM position")?;
-    let number = |value: i64| u64::try_from(value).unwrap_or(0);
-    let position = statement.query_row([], |row| {
-        let (index, clock_ms, wall_ms) = (number(row.get(0)?), number(row.get(1)?), number(row.get(2)?));
+    first(connection, "SELECT number, clock_ms, wall_ms FROM position", [], |row| {
+        let (index, clock_ms, wall_ms) = (unsigned(row.get(0)?), unsigned(row.get(1)?), unsigned(row.get(2)?));
         Ok(clock::Stored { index, clock_ms, wall_ms })
-    });
-    position.optional()
+    })
 }
 
-/// Writes where the log stands.
-///
-/// # Errors
-/// As SQLite says.
-pub fn set_position(connection: &Connection, position: clock::Stored) -> Result<(), Fault> {
-    let sql = "INSERT OR REPLACE INTO position (key, number, clock_ms, wall_ms) VALUES (0, ?1, ?2, ?3)";
-    let clock::Stored { index, clock_ms, wall_ms } = position;
-    let values = [index, clock_ms, wall_ms].map(messages::number);
-    connection.prepare_cached(sql)?.execute(values).map(drop)
-}
-
-/// Why nothing is stored, where SQLite fails.
-#[must_use]
+/// The reason to refuse what SQLite can't store.
 pub fn reason_of(fault: &Fault) -> Reason {
-    match fault.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DiskFull) => Reason::DiskFull,
-        _ => Reason::NotStored,
-    }
+    if fault.sqlite_error_code() == Some(ErrorCode::DiskFull) { Reason::DiskFull } else { Reason::NotStored }
 }
 
-/// Ends the process where a sync failed: nothing may be acked any more.
+/// Ends the process where a sync has failed. Then the page cache may have forgotten what it held, and no later sync
+/// tells: nothing may be acked any more.
 pub fn exit_on_sync_failure(fault: &Fault) {
-    if is_sync_failure(fault) {
+    if let rusqlite::Error::SqliteFailure(ffi::Error { extended_code, .. }, _) = fault
+        && matches!(*extended_code, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
+    {
         log::error!("a sync failed, so what the disk holds is not known; stopping: {fault}");
         std::process::exit(1);
     }
-}
-
-/// Whether the system failed to bring data to the disk: then the page cache may have forgotten it, and no later sync
-/// will tell.
-fn is_sync_failure(fault: &Fault) -> bool {
-    let rusqlite::Error::SqliteFailure(ffi::Error { extended_code, .. }, _) = fault else { return false };
-    matches!(*extended_code, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
 }

@@ -24,9 +24,9 @@ const PAGES_AT_ONCE: i32 = 1_000;
 /// How long to wait where the database is locked for a moment, as by a server that starts.
 const LOCKED_WAIT: Duration = Duration::from_millis(20);
 /// The schema that accounts and sessions came with.
-const ACCOUNTS_SINCE: i64 = 3;
+const ACCOUNTS_SINCE: usize = 3;
 /// The schema that signed tokens and the floors of rooms came with.
-const LOG_SINCE: i64 = 6;
+const LOG_SINCE: usize = 6;
 /// Findings of one kind that are told.
 const FINDINGS_MAX: i64 = 20;
 
@@ -95,7 +95,7 @@ pub struct Inspection {
     /// What is wrong, in sentences; nothing where it is sound.
     pub findings: Vec<String>,
     /// The version of its schema.
-    pub schema: i64,
+    pub schema: usize,
     /// How much is in it.
     pub rooms: i64,
     /// As above.
@@ -128,26 +128,15 @@ impl Offline {
         if !fs::metadata(path).map_err(failed)?.is_file() {
             return Err(OpenError::Foreign(path.to_owned()).into());
         }
-        let connect = || {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(path, flags)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
-            schema::check_application(&connection)?;
-            Ok(connection)
-        };
-        let connection = connect().map_err(|error| schema::open_error(path, error))?;
+        let connection = schema::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let this = Self { path: path.to_owned(), connection };
-        let known = schema::version();
-        let schema = this.schema()?;
-        match usize::try_from(schema).unwrap_or(usize::MAX) {
-            found if found > known => Err(OpenError::Newer { path: path.to_owned(), found, known }.into()),
-            _ => this.read(|connection| add_missing_columns(connection, schema)).map(|()| this),
-        }
+        this.read(add_missing_columns)?;
+        Ok(this)
     }
 
     /// The version of its schema.
-    pub(super) fn schema(&self) -> Result<i64, ToolError> {
-        self.read(|connection| number(connection, "PRAGMA user_version"))
+    pub(super) fn schema(&self) -> Result<usize, ToolError> {
+        self.read(schema::version)
     }
 
     /// All accounts by name, each with its sessions that are not over; none in a database from before there were any.
@@ -157,7 +146,7 @@ impl Offline {
     pub fn accounts(&self) -> Result<Vec<(Account, Vec<Session>)>, ToolError> {
         self.read(|connection| {
             let moment = connection.unchecked_transaction()?;
-            if number(&moment, "PRAGMA user_version")? < ACCOUNTS_SINCE {
+            if schema::version(&moment)? < ACCOUNTS_SINCE {
                 return Ok(Vec::new());
             }
             let now_ms = log_time(&moment)?;
@@ -174,7 +163,7 @@ impl Offline {
     /// [`ToolError`].
     pub fn account(&self, name: &Username) -> Result<Option<Account>, ToolError> {
         self.read(|connection| {
-            if number(connection, "PRAGMA user_version")? < ACCOUNTS_SINCE {
+            if schema::version(connection)? < ACCOUNTS_SINCE {
                 return Ok(None);
             }
             people::by_name(connection, name)
@@ -186,9 +175,7 @@ impl Offline {
     /// # Errors
     /// [`ToolError`].
     pub fn has_admin(&self) -> Result<bool, ToolError> {
-        self.read(|connection| {
-            Ok(number(connection, "PRAGMA user_version")? >= ACCOUNTS_SINCE && people::has_admin(connection)?)
-        })
+        self.read(|connection| Ok(schema::version(connection)? >= ACCOUNTS_SINCE && people::has_admin(connection)?))
     }
 
     /// Gives every message to `take`, oldest first: its moment in milliseconds, and the message. Of one room, or of
@@ -302,7 +289,7 @@ impl Offline {
                 findings = disorder(&moment)?;
             }
             let count = |table: &str| number(&moment, &format!("SELECT count(*) FROM {table}"));
-            let schema = number(&moment, "PRAGMA user_version")?;
+            let schema = schema::version(&moment)?;
             Ok(Inspection {
                 findings,
                 schema,
@@ -344,7 +331,8 @@ impl Drop for Part {
 }
 
 /// Lets a database of an earlier schema be read as one of this schema. What is added is this connection's alone.
-fn add_missing_columns(connection: &Connection, schema: i64) -> rusqlite::Result<()> {
+fn add_missing_columns(connection: &Connection) -> rusqlite::Result<()> {
+    let schema = schema::version(connection)?;
     if (1..LOG_SINCE).contains(&schema) {
         connection.execute_batch("CREATE TEMP VIEW rooms AS SELECT *, 0 AS floor FROM main.rooms")?;
     }
@@ -426,7 +414,7 @@ fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
             "messages are out of order",
         ),
     ];
-    let has_accounts = number(connection, "PRAGMA user_version")? >= ACCOUNTS_SINCE;
+    let has_accounts = schema::version(connection)? >= ACCOUNTS_SINCE;
     for (sql, sentence) in of_messages.into_iter().chain(OF_PEOPLE.into_iter().filter(|_| has_accounts)) {
         match number(connection, sql)? {
             0 => {}

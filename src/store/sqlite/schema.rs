@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::config::Durability;
 use crate::limits::WAL_BYTES_MAX;
 
+use super::row::value;
 use super::{people, search};
 
 /// How long a connection waits for another's lock. Only checkpoints and upkeep ever hold one.
@@ -26,18 +27,14 @@ const HEADER_BYTES: u64 = 100;
 const APPLICATION_ID: i32 = 0x6164_6461;
 
 /// Numbered steps from an empty file to the schema of this adda; `user_version` says how many are done.
-const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
+pub(super) const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     |connection| connection.execute_batch(MESSAGES),
-    // What a word is, is no longer said by SQLite's tokenizer.
+    // SQLite's tokenizer no longer says what a word is.
     search::rebuild,
-    |connection| {
-        connection.execute_batch(people::TABLES)?;
-        connection.execute_batch(people::GUESTS_BECOME_SESSIONS)?;
-        connection.execute_batch("ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'text'")
-    },
-    |connection| connection.execute_batch(MESSAGES_ARE_TAKEN_BACK),
-    |connection| connection.execute_batch(people::MARKS),
-    |connection| connection.execute_batch(people::LOG),
+    |connection| connection.execute_batch(PEOPLE),
+    |connection| connection.execute_batch(DELETED_MESSAGES),
+    |connection| connection.execute_batch(MARKS),
+    |connection| connection.execute_batch(LOG),
 ];
 
 /// Step 1.
@@ -73,10 +70,103 @@ const MESSAGES: &str = "
     );
 ";
 
-/// Step 4: the message that another is about, and when it was taken back.
-const MESSAGES_ARE_TAKEN_BACK: &str = "
+/// Step 3: accounts, sessions, invitations, restrictions and settings of rooms. Guests become sessions without an end.
+const PEOPLE: &str = "
+    CREATE TABLE accounts (
+        key INTEGER PRIMARY KEY,
+        id BLOB NOT NULL UNIQUE,
+        name TEXT NOT NULL UNIQUE,
+        role TEXT NOT NULL CHECK (role IN ('user', 'admin')),
+        password_hash TEXT,
+        created_ms INTEGER NOT NULL
+    );
+    CREATE TABLE looks (
+        look TEXT PRIMARY KEY,
+        account INTEGER NOT NULL REFERENCES accounts (key)
+    ) WITHOUT ROWID;
+    CREATE INDEX looks_of_account ON looks (account);
+    CREATE TABLE sessions (
+        key INTEGER PRIMARY KEY,
+        token_hash BLOB NOT NULL UNIQUE,
+        user_id BLOB NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('guest', 'login', 'bot')),
+        username TEXT,
+        label TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        seen_ms INTEGER NOT NULL,
+        expires_ms INTEGER,
+        ended_ms INTEGER
+    );
+    CREATE INDEX sessions_of_user ON sessions (user_id);
+    CREATE TABLE invitations (
+        key INTEGER PRIMARY KEY,
+        code_hash BLOB NOT NULL UNIQUE,
+        room TEXT,
+        uses_left INTEGER NOT NULL CHECK (uses_left >= 0),
+        expires_ms INTEGER NOT NULL,
+        created_by BLOB NOT NULL,
+        created_ms INTEGER NOT NULL
+    );
+    CREATE TABLE mutes (
+        user_id BLOB PRIMARY KEY,
+        until_ms INTEGER NOT NULL,
+        muted_by BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE bans (
+        kind TEXT NOT NULL CHECK (kind IN ('user', 'address')),
+        subject BLOB NOT NULL,
+        until_ms INTEGER,
+        reason TEXT NOT NULL,
+        banned_by BLOB NOT NULL,
+        created_ms INTEGER NOT NULL,
+        PRIMARY KEY (kind, subject)
+    ) WITHOUT ROWID;
+    CREATE TABLE room_settings (
+        room TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        posting TEXT NOT NULL CHECK (posting IN ('everyone', 'admins')),
+        slow_mode_s INTEGER NOT NULL,
+        is_private INTEGER NOT NULL CHECK (is_private IN (0, 1))
+    ) WITHOUT ROWID;
+    CREATE TABLE room_members (
+        room TEXT NOT NULL,
+        user_id BLOB NOT NULL,
+        since_ms INTEGER NOT NULL,
+        PRIMARY KEY (room, user_id)
+    ) WITHOUT ROWID;
+    INSERT INTO sessions (token_hash, user_id, kind, label, created_ms, seen_ms)
+        SELECT token_hash, id, 'guest', '', seen_ms, seen_ms FROM users ORDER BY key;
+    DROP TABLE users;
+    ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'text';
+";
+
+/// Step 4: the message that another is about, and when it was deleted.
+const DELETED_MESSAGES: &str = "
     ALTER TABLE messages ADD COLUMN message_id BLOB;
     ALTER TABLE messages ADD COLUMN deleted_ms INTEGER;
+";
+
+/// Step 5: values of which there is one each.
+const MARKS: &str = "CREATE TABLE marks (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID";
+
+/// Step 6: signed tokens, slow mode and the position of the log.
+const LOG: &str = "
+    ALTER TABLE sessions ADD COLUMN is_signed INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE rooms ADD COLUMN floor INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE spoke (
+        room TEXT NOT NULL,
+        user_id BLOB NOT NULL,
+        clock_ms INTEGER NOT NULL,
+        PRIMARY KEY (room, user_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE position (
+        key INTEGER PRIMARY KEY CHECK (key = 0),
+        number INTEGER NOT NULL,
+        clock_ms INTEGER NOT NULL,
+        wall_ms INTEGER NOT NULL
+    );
+    DELETE FROM marks WHERE name = 'beside';
 ";
 
 /// Why a database can't be used. The file is as it was.
@@ -133,88 +223,67 @@ impl Database {
     /// [`OpenError`], with the file as it was.
     pub fn open(path: &Path, durability: Durability) -> Result<(Self, Connection), OpenError> {
         let database = Self { path: path.to_owned(), durability, _lock: lock(path)? };
-        let mut writer = connect(path, durability, Access::Make)?;
-        migrate(&mut writer, &database.path)?;
+        let writer = database.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        migrate(&writer).map_err(|error| open_error(path, error))?;
         Ok((database, writer))
     }
 
     /// Another connection, for reading.
-    ///
-    /// # Errors
-    /// As the system says.
     pub fn reader(&self) -> Result<Connection, OpenError> {
-        connect(&self.path, self.durability, Access::Read)
+        self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)
     }
 
     /// A connection that moves what is in the WAL into the file.
-    ///
-    /// # Errors
-    /// As the system says.
     pub fn checkpointer(&self) -> Result<Connection, OpenError> {
-        connect(&self.path, self.durability, Access::Write)
+        self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)
     }
 
-    /// The file.
-    #[must_use]
     pub fn file(&self) -> &Path {
         &self.path
     }
-}
 
-/// What a connection may do to the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
-    Read,
-    Write,
-    /// And make it where it is not.
-    Make,
-}
-
-fn connect(path: &Path, durability: Durability, access: Access) -> Result<Connection, OpenError> {
-    let writes = access != Access::Read;
-    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | match access {
-            Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
-            Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
-            Access::Make => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-        };
-    let connect = || {
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_WAIT)?;
-        if writes {
-            check_application(&connection)?;
-        }
+    fn connect(&self, access: OpenFlags) -> Result<Connection, OpenError> {
+        let connection = open(&self.path, access)?;
+        self.set_up(&connection, access).map_err(|error| open_error(&self.path, error))?;
         Ok(connection)
-    };
-    let connection = connect().map_err(|error| open_error(path, error))?;
-    if writes {
-        // Before anything below, as some of it writes.
-        known_version(&connection, path)?;
     }
-    let set = || {
+
+    fn set_up(&self, connection: &Connection, access: OpenFlags) -> rusqlite::Result<()> {
         connection.set_prepared_statement_cache_capacity(32);
-        // A page is 4 KiB: 2 MiB for a writer, less for readers.
-        connection.pragma_update(None, "cache_size", if writes { -2048 } else { -512 })?;
-        if writes {
-            // Space goes back to the file system in slices. Said before WAL makes the first page; a file that
-            // has tables keeps what it has.
-            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-            connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-            let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
-            connection.pragma_update(None, "synchronous", synchronous)?;
-            // Another connection does that, off the writer's path.
-            connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
-            // One that had to grow is cut when it begins anew.
-            connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))?;
+        // In KiB, as they are negative. Readers need less.
+        if access.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+            return connection.pragma_update(None, "cache_size", -512);
         }
-        Ok(())
+        connection.pragma_update(None, "cache_size", -2048)?;
+        // Space goes back to the file system in slices. This comes before WAL makes the first page; a file that has
+        // tables keeps what it has.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        let synchronous = if self.durability == Durability::Full { "FULL" } else { "NORMAL" };
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        // Another connection does that, off the writer's path.
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+        // A WAL that had to grow is cut when it begins anew.
+        connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))
+    }
+}
+
+/// Opens a connection to a file that is empty or a database of adda that this adda knows, and writes nothing.
+pub fn open(path: &Path, access: OpenFlags) -> Result<Connection, OpenError> {
+    let open = || {
+        let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY_WAIT)?;
+        check_application(&connection)?;
+        let found = version(&connection)?;
+        Ok((connection, found))
     };
-    set().map_err(|error| open_error(path, error))?;
-    Ok(connection)
+    let (connection, found) = open().map_err(|error| open_error(path, error))?;
+    let known = MIGRATIONS.len();
+    if found > known { Err(OpenError::Newer { path: path.to_owned(), found, known }) } else { Ok(connection) }
 }
 
 /// What SQLite says of a file, as why it can't be used.
-pub fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
+fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Foreign(path),
@@ -245,13 +314,12 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// An error as of a damaged file, where the file is somebody else's database.
-pub fn check_application(connection: &Connection) -> rusqlite::Result<()> {
+/// An error as of a damaged file, where the file is another program's database.
+fn check_application(connection: &Connection) -> rusqlite::Result<()> {
     // Of one moment: another process may be making it.
     let moment = connection.unchecked_transaction()?;
-    let id: i32 = moment.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let tables: i64 = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    drop(moment);
+    let id: i32 = value(&moment, "PRAGMA application_id", [])?;
+    let tables: i64 = value(&moment, "SELECT count(*) FROM sqlite_schema", [])?;
     if id == APPLICATION_ID || (id == 0 && tables == 0) {
         return Ok(());
     }
@@ -259,34 +327,22 @@ pub fn check_application(connection: &Connection) -> rusqlite::Result<()> {
     Err(rusqlite::Error::SqliteFailure(foreign, None))
 }
 
-/// The version of the schema of this adda.
-pub fn version() -> usize {
-    MIGRATIONS.len()
+/// How many steps a database has done.
+pub fn version(connection: &Connection) -> rusqlite::Result<usize> {
+    let found: i64 = value(connection, "PRAGMA user_version", [])?;
+    Ok(usize::try_from(found).unwrap_or(usize::MAX))
 }
 
-/// How many steps a database has done, if it is not of a newer adda.
-fn known_version(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
-    let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
-    let found: i64 = found.map_err(|error| open_error(path, error))?;
-    let found = usize::try_from(found).unwrap_or(usize::MAX);
-    let known = MIGRATIONS.len();
-    if found > known {
-        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+/// Does the steps that a database has not done, each in a transaction.
+pub fn migrate(connection: &Connection) -> rusqlite::Result<()> {
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(version(connection)?) {
+        let transaction = connection.unchecked_transaction()?;
+        step(&transaction)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", index as i64 + 1)?;
+        transaction.commit()?;
     }
-    Ok(found)
-}
-
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let failed = |error| open_error(path, error);
-    let found = known_version(connection, path)?;
-    for (index, step) in MIGRATIONS.iter().enumerate().skip(found) {
-        let transaction = connection.transaction().map_err(failed)?;
-        step(&transaction).map_err(failed)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
-        transaction.pragma_update(None, "user_version", index as i64 + 1).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-    }
-    people::renew_looks(connection).map_err(failed)
+    people::renew_looks(connection)
 }
 
 #[cfg(test)]
@@ -323,7 +379,7 @@ mod tests {
         let made: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
         assert_eq!(made, crate::auth::name::notion());
         let version_found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-        assert_eq!(version_found, version() as i64);
+        assert_eq!(version_found, MIGRATIONS.len() as i64);
         let room = messages::room(&connection, &RoomId::parse("tea").unwrap()).unwrap().unwrap();
         assert_eq!((room.key, room.head, room.floor), (1, Seq(2), Seq(0)));
         for (text, count) in [("cafe", 1), ("বৃষ্টি", 1), ("tea", 0)] {

@@ -6,14 +6,15 @@
 
 use std::borrow::Cow;
 
-use rusqlite::{Connection, Rows, params};
+use rusqlite::{Connection, Rows};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
 use super::super::Side;
 use super::super::ledger::RoomRow;
 use super::super::message::Message;
-use super::messages::{self, COLUMNS, FROM, IS_MESSAGE, number, sql_of};
+use super::messages::{self, COLUMNS, FROM, IS_MESSAGE, sql_of};
+use super::row::{execute, signed};
 
 /// The index: words of no other meaning than their bytes. What is begun is found at once with two or three characters
 /// and by walking the words that begin so with others. It keeps no text, no places within a text and no lengths.
@@ -109,17 +110,14 @@ fn indexed(room_key: i64, content: &str) -> String {
 
 /// Writes a message's words.
 pub fn insert(connection: &Connection, key: i64, room_key: i64, content: &str) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("INSERT INTO words (rowid, content) VALUES (?1, ?2)")?;
-    statement.execute(params![key, indexed(room_key, content)])?;
-    Ok(())
+    let sql = "INSERT INTO words (rowid, content) VALUES (?1, ?2)";
+    execute(connection, sql, (key, indexed(room_key, content))).map(drop)
 }
 
 /// Takes a message's words out. The index has no text of its own: it is told what it had.
 pub fn delete(connection: &Connection, key: i64, room_key: i64, content: &str) -> rusqlite::Result<()> {
-    let mut statement =
-        connection.prepare_cached("INSERT INTO words (words, rowid, content) VALUES ('delete', ?1, ?2)")?;
-    statement.execute(params![key, indexed(room_key, content)])?;
-    Ok(())
+    let sql = "INSERT INTO words (words, rowid, content) VALUES ('delete', ?1, ?2)";
+    execute(connection, sql, (key, indexed(room_key, content))).map(drop)
 }
 
 /// Takes a message's words out so that nothing of them is left, and puts another text in their place. That reads and
@@ -130,13 +128,12 @@ pub fn erase(connection: &Connection, key: i64, room_key: i64, was: &str, is: &s
         delete(connection, key, room_key, was)?;
         return insert(connection, key, room_key, is);
     }
-    let command = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
     // What the index has not written yet is written in its usual way.
-    command("INSERT INTO words (words) VALUES ('flush')")?;
-    command("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)")?;
+    execute(connection, "INSERT INTO words (words) VALUES ('flush')", [])?;
+    execute(connection, "INSERT INTO words (words, rank) VALUES ('secure-delete', 1)", [])?;
     delete(connection, key, room_key, was)?;
-    command("INSERT INTO words (words) VALUES ('flush')")?;
-    command("INSERT INTO words (words, rank) VALUES ('secure-delete', 0)")?;
+    execute(connection, "INSERT INTO words (words) VALUES ('flush')", [])?;
+    execute(connection, "INSERT INTO words (words, rank) VALUES ('secure-delete', 0)", [])?;
     insert(connection, key, room_key, is)
 }
 
@@ -153,15 +150,13 @@ pub fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Tells the index that two of its parts are enough to be merged.
 pub fn merge_early(connection: &Connection) -> rusqlite::Result<()> {
-    connection.prepare_cached("INSERT INTO words (words, rank) VALUES ('usermerge', 2)")?.execute([])?;
-    Ok(())
+    execute(connection, "INSERT INTO words (words, rank) VALUES ('usermerge', 2)", []).map(drop)
 }
 
 /// Merges some pages of the index, so that what was deleted leaves it. Whether there was something to merge.
 pub fn merge(connection: &Connection, pages: u64) -> rusqlite::Result<bool> {
     let before = connection.total_changes();
-    let mut statement = connection.prepare_cached("INSERT INTO words (words, rank) VALUES ('merge', ?1)")?;
-    statement.execute([number(pages)])?;
+    execute(connection, "INSERT INTO words (words, rank) VALUES ('merge', ?1)", [signed(pages)])?;
     // The command itself counts as one (FTS5, section 6.8).
     Ok(connection.total_changes() - before >= 2)
 }
@@ -179,14 +174,13 @@ pub fn page(
     wanted: &Wanted,
 ) -> rusqlite::Result<Vec<Message>> {
     let RoomRow { key: room_key, floor, .. } = room;
-    let floor = number(floor.0);
     let (comparison, order, place) = sql_of(side);
     let mut found = Vec::new();
     let sql = format!(
         "SELECT {COLUMNS}, m.key {FROM} WHERE m.room = ?1 AND m.seq {comparison} ?2 AND m.seq > ?3 AND {IS_MESSAGE} ORDER BY m.seq {order}"
     );
     let mut nearest = connection.prepare_cached(&sql)?;
-    let mut read_up_to = read(nearest.query(params![room_key, number(place.0), floor])?, limit, wanted, &mut found)?;
+    let mut read_up_to = read(nearest.query((room_key, place, floor))?, limit, wanted, &mut found)?;
     // Keys are given in the order of the places. CROSS: the index leads, in that order, and only as far as needed.
     let sql = format!(
         "SELECT {COLUMNS}, m.key
@@ -198,14 +192,13 @@ pub fn page(
     if let Some(key) = read_up_to
         && !wanted.whole.is_empty()
     {
-        let rows = matching.query(params![wanted.whole_query(room_key), key, room_key, -1, floor])?;
+        let rows = matching.query((wanted.whole_query(room_key), key, room_key, -1, floor))?;
         read_up_to = read(rows, limit, wanted, &mut found)?;
     }
     if let Some(key) = read_up_to {
-        let left = number((limit - found.len()) as u64);
-        let rows =
-            matching.query_map(params![wanted.query(room_key), key, room_key, left, floor], messages::message)?;
-        for message in rows {
+        let left = signed((limit - found.len()) as u64);
+        let values = (wanted.query(room_key), key, room_key, left, floor);
+        for message in matching.query_map(values, messages::message)? {
             found.push(message?);
         }
     }

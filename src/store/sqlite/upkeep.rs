@@ -11,13 +11,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rusqlite::params;
-
 use crate::config::{Durability, Keep};
 use crate::limits::{FORGOTTEN_AT_ONCE, WAL_BYTES_MAX};
 use crate::model::RoomId;
 
 use super::super::change::Change;
+use super::row::{unsigned, value};
 use super::schema::Database;
 use super::{Connection, Fault, messages, people, search};
 
@@ -168,8 +167,7 @@ impl Walk {
             0
         });
         let sql = format!("SELECT max(key) FROM (SELECT key FROM {} WHERE key > ?1 ORDER BY key LIMIT ?2)", self.table);
-        let mut keys = connection.prepare_cached(&sql)?;
-        self.at = keys.query_row(params![from, ROWS_AT_ONCE as i64], |row| row.get(0))?;
+        self.at = value(connection, &sql, (from, ROWS_AT_ONCE as i64))?;
         Ok(self.at.map(|to| (from, to)))
     }
 }
@@ -299,15 +297,15 @@ impl Upkeep {
     }
 
     fn size(&self, connection: &Connection) -> Result<Size, Fault> {
-        let pragma = |name: &str| -> Result<u64, Fault> {
-            let mut statement = connection.prepare_cached(&format!("PRAGMA {name}"))?;
-            let value: i64 = statement.query_row([], |row| row.get(0))?;
-            Ok(u64::try_from(value).unwrap_or(0))
-        };
+        let pragma = |sql: &str| value(connection, sql, []).map(unsigned);
         // Asked by name: closing a descriptor of our own would take SQLite's locks away.
         let wal_bytes = self.wal.metadata().map_or(0, |file| file.len());
-        let (pages, free) = (pragma("page_count")?, pragma("freelist_count")?);
-        Ok(Size { pages, free, page_bytes: pragma("page_size")?, wal_bytes })
+        Ok(Size {
+            pages: pragma("PRAGMA page_count")?,
+            free: pragma("PRAGMA freelist_count")?,
+            page_bytes: pragma("PRAGMA page_size")?,
+            wal_bytes,
+        })
     }
 
     /// Looks at some sessions, if it is time to. Whether there are more to look at.
@@ -347,7 +345,7 @@ impl Upkeep {
         }
         let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
         let (pages, moved): (i64, i64) = statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
-        let left = u64::try_from(pages - moved).unwrap_or(0);
+        let left = unsigned(pages - moved);
         if left > 0 && (left < CHECKPOINT_PAGES_SHORT || length >= WAL_BYTES_MAX) {
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         }

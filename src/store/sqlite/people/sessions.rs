@@ -1,81 +1,38 @@
-//! Sessions: by which token somebody is known, since when and until when.
+//! Sessions: which token is whose, since when and until when.
 
-use std::str::FromStr;
-
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
+use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 
 use super::super::super::TokenHash;
 use super::super::super::change::NewSession;
 use super::super::super::log::clock::Moment;
-use super::{AccountError, moment, moment_or_none, number, user_id, username, word};
+use super::super::row::{all, execute, first, signed, unsigned};
+use super::{AccountError, found};
 use crate::auth::credential::{GUEST_SPAN_MS, LOGIN_SPAN_MS};
 use crate::auth::guest_token::GuestToken;
 use crate::model::{UserId, Username};
-use crate::role::Role;
+use crate::role::{Role, SessionKind};
 
-/// Which session, to its owner; no secret. The proposer chooses it, at random.
+/// Names a session to its owner; no secret. The proposer chooses it, at random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub i64);
 
 impl SessionId {
     /// The session of a guest who has a signed token.
-    #[must_use]
     pub fn of_guest(user: UserId) -> Self {
         Self(GuestToken { user, issued_ms: 0 }.session_id())
-    }
-}
-
-/// How a session came to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SessionKind {
-    /// A guest's: all that there is of them.
-    Guest,
-    /// By a password.
-    Login,
-    /// A token that the operator has made for a program.
-    Bot,
-}
-
-impl SessionKind {
-    /// The word for it, on the wire and in the database.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Guest => "guest",
-            Self::Login => "login",
-            Self::Bot => "bot",
-        }
-    }
-}
-
-/// Why a word is no kind of session.
-#[derive(Debug, thiserror::Error)]
-#[error("it is one of: guest, login, bot")]
-pub struct NoSuchKind;
-
-impl FromStr for SessionKind {
-    type Err = NoSuchKind;
-
-    fn from_str(text: &str) -> Result<Self, NoSuchKind> {
-        [Self::Guest, Self::Login, Self::Bot].into_iter().find(|kind| kind.as_str() == text).ok_or(NoSuchKind)
     }
 }
 
 /// A session that is not over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Which.
     pub key: SessionId,
-    /// Whose.
     pub user: UserId,
-    /// What they may do: the account's role as it is now.
+    /// The account's role as it is now.
     pub role: Role,
-    /// How it came to be.
     pub kind: SessionKind,
-    /// What they are called: the account's name, or what the guest said; nothing for a guest who never did.
+    /// The account's name, or the guest's; nothing for a guest who gave none.
     pub username: Option<Username>,
     /// What its owner knows it by.
     pub label: Box<str>,
@@ -87,7 +44,7 @@ pub struct Session {
     pub expires_ms: Option<u64>,
 }
 
-/// A session's columns, and the one whose account is gone left out: it would be nobody's.
+/// The columns of sessions that are not over. One whose account is gone is left out.
 const SESSION: &str = "
     SELECT s.key, s.user_id, coalesce(a.role, 'guest'), s.kind, coalesce(a.name, s.username), s.label, s.created_ms,
         s.seen_ms, s.expires_ms
@@ -95,46 +52,49 @@ const SESSION: &str = "
     WHERE s.ended_ms IS NULL AND (s.expires_ms IS NULL OR s.expires_ms > ?2)
         AND (s.kind = 'guest') = (a.key IS NULL)";
 
-/// Begins a session.
-///
-/// # Errors
-/// As SQLite says.
-pub fn begin_session(
+/// The times of a new session.
+struct Times {
+    created_ms: u64,
+    seen_ms: u64,
+    expires_ms: Option<u64>,
+}
+
+/// Inserts a session. `on_conflict` says what is done where there is one of its key. Gives the number of rows changed.
+fn insert(
     connection: &Connection,
     user: UserId,
     new: &NewSession,
     username: Option<&Username>,
+    times: Times,
+    on_conflict: &str,
+) -> rusqlite::Result<usize> {
+    let sql = format!(
+        "INSERT INTO sessions (key, user_id, kind, username, label, created_ms, seen_ms, expires_ms, is_signed, token_hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) {on_conflict}"
+    );
+    // The column must have a value that no token hashes to, and that no other session has.
+    let token_hash = new.token_hash.unwrap_or_else(|| TokenHash::of_bytes(user.0.as_bytes()));
+    let NewSession { id, kind, label, .. } = new;
+    let Times { created_ms, seen_ms, expires_ms } = times;
+    let (created_ms, seen_ms, expires_ms) = (signed(created_ms), signed(seen_ms), expires_ms.map(signed));
+    let is_signed = new.token_hash.is_none();
+    let values = (id, user, kind, username, label, created_ms, seen_ms, expires_ms, is_signed, token_hash.0);
+    execute(connection, &sql, values)
+}
+
+/// Begins a session.
+pub fn begin_session(
+    connection: &Connection,
+    user: UserId,
+    new: &NewSession,
     expires_ms: Option<u64>,
     wall_ms: u64,
 ) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO sessions (key, token_hash, user_id, kind, username, label, created_ms, seen_ms, expires_ms, is_signed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9)",
-    )?;
-    statement.execute(params![
-        new.id.0,
-        stored_hash(user, new.token_hash).0,
-        user.0.as_bytes(),
-        new.kind.as_str(),
-        username.map(Username::as_str),
-        &*new.label,
-        number(wall_ms),
-        expires_ms.map(number),
-        new.token_hash.is_none(),
-    ])?;
-    Ok(())
-}
-
-/// What stands in the place of a token's hash. A signed token needs none; its column must have a value that no token
-/// hashes to, and that no other session has.
-fn stored_hash(user: UserId, token_hash: Option<TokenHash>) -> TokenHash {
-    token_hash.unwrap_or_else(|| TokenHash::of_bytes(user.0.as_bytes()))
+    let times = Times { created_ms: wall_ms, seen_ms: wall_ms, expires_ms };
+    insert(connection, user, new, None, times, "").map(drop)
 }
 
 /// Stores the session of a guest who has a signed token, unless it is stored.
-///
-/// # Errors
-/// As SQLite says.
 pub fn store_guest(
     connection: &Connection,
     user: UserId,
@@ -142,21 +102,15 @@ pub fn store_guest(
     username: Option<&Username>,
     moment: &Moment,
 ) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO sessions (key, token_hash, user_id, kind, username, label, created_ms, seen_ms, expires_ms, is_signed)
-         VALUES (?1, ?2, ?3, 'guest', ?4, '', ?5, ?6, ?7, 1)
-         ON CONFLICT (key) DO UPDATE SET username = coalesce(username, excluded.username)",
-    )?;
-    statement.execute(params![
-        SessionId::of_guest(user).0,
-        stored_hash(user, None).0,
-        user.0.as_bytes(),
-        username.map(Username::as_str),
-        number(moment.shown(issued_ms)),
-        number(moment.clock_ms),
-        number(issued_ms + GUEST_SPAN_MS),
-    ])?;
-    Ok(())
+    let (id, label) = (SessionId::of_guest(user), Box::default());
+    let new = NewSession { id, kind: SessionKind::Guest, token_hash: None, label, span_ms: None };
+    let times = Times {
+        created_ms: moment.shown(issued_ms),
+        seen_ms: moment.clock_ms,
+        expires_ms: Some(issued_ms + GUEST_SPAN_MS),
+    };
+    let on_conflict = "ON CONFLICT (key) DO UPDATE SET username = coalesce(username, excluded.username)";
+    insert(connection, user, &new, username, times, on_conflict).map(drop)
 }
 
 /// Stores a guest's session under a name, or gives the session another name, and lets it last longer.
@@ -171,54 +125,30 @@ pub fn name_guest(
     expires_ms: u64,
     moment: &Moment,
 ) -> Result<(), AccountError> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO sessions (key, token_hash, user_id, kind, username, label, created_ms, seen_ms, expires_ms, is_signed)
-         VALUES (?1, ?2, ?3, 'guest', ?4, ?5, ?9, ?6, ?7, ?8)
-         ON CONFLICT (key) DO UPDATE SET username = ?4, seen_ms = ?6, expires_ms = ?7
-            WHERE kind = 'guest' AND user_id = ?3 AND ended_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?6)",
-    )?;
-    super::found(statement.execute(params![
-        session.id.0,
-        stored_hash(user, session.token_hash).0,
-        user.0.as_bytes(),
-        username.as_str(),
-        &*session.label,
-        number(moment.clock_ms),
-        number(expires_ms),
-        session.token_hash.is_none(),
-        number(moment.wall_ms),
-    ])?)
+    let times = Times { created_ms: moment.wall_ms, seen_ms: moment.clock_ms, expires_ms: Some(expires_ms) };
+    let on_conflict = "
+        ON CONFLICT (key) DO UPDATE SET username = ?4, seen_ms = ?7, expires_ms = ?8
+        WHERE kind = 'guest' AND user_id = ?2 AND ended_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?7)";
+    found(insert(connection, user, session, Some(username), times, on_conflict)?)
 }
 
 /// Notes that a session is used, and lets it last longer. One that is over stays over.
-///
-/// # Errors
-/// As SQLite says.
 pub fn note_use(connection: &Connection, session: SessionId, now_ms: u64) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
+    let sql =
         "UPDATE sessions SET seen_ms = ?2, expires_ms = CASE kind WHEN 'guest' THEN ?3 WHEN 'login' THEN ?4 ELSE expires_ms END
-         WHERE key = ?1 AND ended_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?2)",
-    )?;
-    statement.execute(params![
-        session.0,
-        number(now_ms),
-        number(now_ms + GUEST_SPAN_MS),
-        number(now_ms + LOGIN_SPAN_MS),
-    ])?;
-    Ok(())
+         WHERE key = ?1 AND ended_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?2)";
+    let (guest_ms, login_ms) = (signed(now_ms + GUEST_SPAN_MS), signed(now_ms + LOGIN_SPAN_MS));
+    execute(connection, sql, (session, signed(now_ms), guest_ms, login_ms)).map(drop)
 }
 
 /// The state of the session of a guest who has a signed token, where it is stored.
-///
-/// # Errors
-/// As SQLite says.
 pub fn stored_guest(connection: &Connection, user: UserId, now_ms: u64) -> rusqlite::Result<StoredGuest> {
     let key = SessionId::of_guest(user);
     if let Some(session) = session_of_key(connection, key, now_ms)? {
         return Ok(StoredGuest::Live(session));
     }
-    let mut statement = connection.prepare_cached("SELECT 1 FROM sessions WHERE key = ?1")?;
-    Ok(if statement.exists([key.0])? { StoredGuest::Over } else { StoredGuest::Absent })
+    let is_stored = connection.prepare_cached("SELECT 1 FROM sessions WHERE key = ?1")?.exists([key])?;
+    Ok(if is_stored { StoredGuest::Over } else { StoredGuest::Absent })
 }
 
 /// See [`stored_guest`].
@@ -231,98 +161,65 @@ pub enum StoredGuest {
 }
 
 /// The session of a token, if it is not over.
-///
-/// # Errors
-/// As SQLite says.
 pub fn session(connection: &Connection, token: TokenHash, now_ms: u64) -> rusqlite::Result<Option<Session>> {
-    let mut statement = connection.prepare_cached(&format!("{SESSION} AND s.token_hash = ?1"))?;
-    statement.query_row(params![token.0, number(now_ms)], read).optional()
+    first(connection, &format!("{SESSION} AND s.token_hash = ?1"), (token.0, signed(now_ms)), read)
 }
 
 /// A session by its key, if it is not over.
-///
-/// # Errors
-/// As SQLite says.
 pub fn session_of_key(connection: &Connection, key: SessionId, now_ms: u64) -> rusqlite::Result<Option<Session>> {
-    let mut statement = connection.prepare_cached(&format!("{SESSION} AND s.key = ?1"))?;
-    statement.query_row(params![key.0, number(now_ms)], read).optional()
+    first(connection, &format!("{SESSION} AND s.key = ?1"), (key, signed(now_ms)), read)
 }
 
-/// Whether a token is or was of a session of this user: then whoever shows it is no stranger to the account.
-///
-/// # Errors
-/// As SQLite says.
+/// Whether a token is or was of a session of this user: a client that shows it is no stranger to the account.
 pub fn was_session_of(connection: &Connection, token: TokenHash, user: UserId) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM sessions WHERE token_hash = ?1 AND user_id = ?2")?;
-    statement.exists(params![token.0, user.0.as_bytes()])
+    statement.exists((token.0, user))
 }
 
 /// The sessions of a user, the latest used first.
-///
-/// # Errors
-/// As SQLite says.
 pub fn sessions(connection: &Connection, user: UserId, now_ms: u64) -> rusqlite::Result<Vec<Session>> {
     let sql = format!("{SESSION} AND s.user_id = ?1 ORDER BY s.seen_ms DESC, s.created_ms DESC, s.key");
-    let mut statement = connection.prepare_cached(&sql)?;
-    statement.query_map(params![user.0.as_bytes(), number(now_ms)], read)?.collect()
+    all(connection, &sql, (user, signed(now_ms)), read)
 }
 
-/// Ends a user's logins beyond so many, those first that were used longest ago. Gives those that ended.
-///
-/// # Errors
-/// As SQLite says.
+/// Ends a user's logins beyond a number, those first that were used longest ago. Gives those that ended.
 pub fn end_oldest_logins(
     connection: &Connection,
     user: UserId,
     kept: usize,
     now_ms: u64,
 ) -> rusqlite::Result<Vec<SessionId>> {
-    let mut statement = connection.prepare_cached(
-        "UPDATE sessions SET ended_ms = ?2 WHERE key IN
+    let sql = "UPDATE sessions SET ended_ms = ?2 WHERE key IN
             (SELECT key FROM sessions WHERE user_id = ?1 AND kind = 'login' AND ended_ms IS NULL
              ORDER BY seen_ms DESC, created_ms DESC, key DESC LIMIT -1 OFFSET ?3)
-         RETURNING key",
-    )?;
-    let ended =
-        statement.query_map(params![user.0.as_bytes(), number(now_ms), number(kept as u64)], |row| row.get(0))?;
-    ended.map(|key| key.map(SessionId)).collect()
+         RETURNING key";
+    all(connection, sql, (user, signed(now_ms), signed(kept as u64)), |row| row.get(0))
 }
 
-/// Ends a session of a user's. Its row stays until `forget_sessions`, so that its device is known again.
+/// Ends a session of a user. Its row stays until upkeep forgets it, so that its device is known again.
 ///
 /// # Errors
-/// [`AccountError::NotFound`] where it is over, or another's.
+/// [`AccountError::NotFound`] where it is over, or another user's.
 pub fn end_session(connection: &Connection, user: UserId, key: SessionId, now_ms: u64) -> Result<(), AccountError> {
-    let mut statement = connection
-        .prepare_cached("UPDATE sessions SET ended_ms = ?3 WHERE key = ?1 AND user_id = ?2 AND ended_ms IS NULL")?;
-    super::found(statement.execute(params![key.0, user.0.as_bytes(), number(now_ms)])?)
+    let sql = "UPDATE sessions SET ended_ms = ?3 WHERE key = ?1 AND user_id = ?2 AND ended_ms IS NULL";
+    found(execute(connection, sql, (key, user, signed(now_ms)))?)
 }
 
 /// Ends a user's sessions, except `keep` and a bot's. Gives those that ended.
-///
-/// # Errors
-/// As SQLite says.
 pub fn end_other_sessions(
     connection: &Connection,
     user: UserId,
     keep: Option<SessionId>,
     now_ms: u64,
 ) -> rusqlite::Result<Vec<SessionId>> {
-    let mut statement = connection.prepare_cached(
-        "UPDATE sessions SET ended_ms = ?3
-         WHERE user_id = ?1 AND key IS NOT ?2 AND kind <> 'bot' AND ended_ms IS NULL RETURNING key",
-    )?;
-    let keep = keep.map(|keep| keep.0);
-    let ended = statement.query_map(params![user.0.as_bytes(), keep, number(now_ms)], |row| row.get(0))?;
-    ended.map(|key| key.map(SessionId)).collect()
+    let sql = "UPDATE sessions SET ended_ms = ?3
+         WHERE user_id = ?1 AND key IS NOT ?2 AND kind <> 'bot' AND ended_ms IS NULL RETURNING key";
+    all(connection, sql, (user, keep, signed(now_ms)), |row| row.get(0))
 }
 
 /// The sessions behind a key, up to another, that may be forgotten: those that ended or expired before `over_ms`, and guests
 /// without messages who were not seen since `unseen_ms`. A guest's signed token would be valid again without its session,
 /// so one that has ended is kept as long as the token could last.
-///
-/// # Errors
-/// As SQLite says.
 pub fn forgettable_sessions(
     connection: &Connection,
     after: i64,
@@ -331,50 +228,37 @@ pub fn forgettable_sessions(
     unseen_ms: u64,
     now_ms: u64,
 ) -> rusqlite::Result<Vec<SessionId>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT key FROM sessions WHERE key > ?1 AND key <= ?2 AND (
+    let sql = "SELECT key FROM sessions WHERE key > ?1 AND key <= ?2 AND (
             (min(coalesce(ended_ms, expires_ms), coalesce(expires_ms, ended_ms)) < ?3
                 AND (is_signed = 0 OR expires_ms < ?5))
             OR (kind = 'guest' AND ended_ms IS NULL AND seen_ms < ?4
-                AND NOT EXISTS (SELECT 1 FROM messages WHERE user_id = sessions.user_id)))",
-    )?;
-    let values = params![after, to, number(over_ms), number(unseen_ms), number(now_ms)];
-    statement.query_map(values, |row| row.get(0).map(SessionId))?.collect()
+                AND NOT EXISTS (SELECT 1 FROM messages WHERE user_id = sessions.user_id)))";
+    all(connection, sql, (after, to, signed(over_ms), signed(unseen_ms), signed(now_ms)), |row| row.get(0))
 }
 
-/// The guests' sessions that are one too many, those first that were used longest ago. A signed token would be valid again
+/// The guests' sessions beyond a number, those first that were used longest ago. A signed token would be valid again
 /// without its session, so one that has ended goes after all that have not.
-///
-/// # Errors
-/// As SQLite says.
 pub fn oldest_guests_beyond(connection: &Connection, kept: usize) -> rusqlite::Result<Vec<SessionId>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT key FROM sessions WHERE kind = 'guest'
-         ORDER BY is_signed AND ended_ms IS NOT NULL DESC, seen_ms DESC, created_ms DESC, key DESC LIMIT -1 OFFSET ?1",
-    )?;
-    statement.query_map([number(kept as u64)], |row| row.get(0).map(SessionId))?.collect()
+    let sql = "SELECT key FROM sessions WHERE kind = 'guest'
+         ORDER BY is_signed AND ended_ms IS NOT NULL DESC, seen_ms DESC, created_ms DESC, key DESC LIMIT -1 OFFSET ?1";
+    all(connection, sql, [signed(kept as u64)], |row| row.get(0))
 }
 
 /// Removes a session.
-///
-/// # Errors
-/// As SQLite says.
 pub fn forget_session(connection: &Connection, session: SessionId) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM sessions WHERE key = ?1")?.execute([session.0])?;
-    Ok(())
+    execute(connection, "DELETE FROM sessions WHERE key = ?1", [session]).map(drop)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Session> {
-    let has_name = row.get_ref(4)? != rusqlite::types::ValueRef::Null;
     Ok(Session {
-        key: SessionId(row.get(0)?),
-        user: user_id(row, 1)?,
-        role: word(row, 2)?,
-        kind: word(row, 3)?,
-        username: has_name.then(|| username(row, 4)).transpose()?,
-        label: row.get::<_, String>(5)?.into(),
-        created_ms: moment(row, 6)?,
-        seen_ms: moment(row, 7)?,
-        expires_ms: moment_or_none(row, 8)?,
+        key: row.get(0)?,
+        user: row.get(1)?,
+        role: row.get(2)?,
+        kind: row.get(3)?,
+        username: row.get(4)?,
+        label: row.get(5)?,
+        created_ms: unsigned(row.get(6)?),
+        seen_ms: unsigned(row.get(7)?),
+        expires_ms: row.get::<_, Option<i64>>(8)?.map(unsigned),
     })
 }

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use super::super::super::change::{NewInvitation, NewSession};
-use super::rooms::room_settings;
 use super::*;
 use crate::auth::credential::{GUEST_SPAN_MS, LOGIN_SPAN_MS};
+use crate::config::Durability;
 use crate::model::RoomId;
 use crate::role::Posting;
 use crate::store::TokenHash;
 use crate::store::log::clock::Moment;
+use uuid::Uuid;
 
 const BY: UserId = UserId(Uuid::from_u128(99));
 
@@ -44,7 +45,7 @@ fn new_session(key: SessionId, kind: SessionKind, token: Option<&str>) -> NewSes
 fn begin(connection: &Connection, user: UserId, kind: SessionKind, token: &str, expires_ms: Option<u64>) -> SessionId {
     let next = "SELECT coalesce(max(key), 0) + 1 FROM sessions";
     let key = SessionId(connection.query_row(next, [], |row| row.get(0)).unwrap());
-    begin_session(connection, user, &new_session(key, kind, Some(token)), None, expires_ms, 10).unwrap();
+    begin_session(connection, user, &new_session(key, kind, Some(token)), expires_ms, 10).unwrap();
     key
 }
 
@@ -54,8 +55,25 @@ fn number_of(connection: &Connection, table: &str) -> i64 {
 
 fn members(connection: &Connection, room: &RoomId) -> Vec<UserId> {
     let mut members = connection.prepare("SELECT user_id FROM room_members WHERE room = ?1 ORDER BY since_ms").unwrap();
-    let members = members.query_map([room.as_str()], |row| user_id(row, 0)).unwrap();
+    let members = members.query_map([room.as_str()], |row| row.get(0)).unwrap();
     members.map(Result::unwrap).collect()
+}
+
+fn settings_of(connection: &Connection, room: &RoomId) -> RoomSettings {
+    policy(connection, 0).unwrap().room(room).cloned().unwrap_or_default()
+}
+
+/// Uses an invitation to a room, and makes the user a member.
+fn accept(
+    connection: &Connection,
+    code: TokenHash,
+    room: &RoomId,
+    user: UserId,
+    now_ms: u64,
+) -> Result<(), AccountError> {
+    spend(connection, code, now_ms)?;
+    assert!(add_member(connection, room, user, now_ms)?);
+    Ok(())
 }
 
 /// The policy that a server would start with.
@@ -265,10 +283,10 @@ fn a_guest_is_their_session_and_an_account_that_is_gone_is_nobody() {
     let name = Username::parse("a guest").unwrap();
     let token_hash = TokenHash::of("g");
     let new = |key| new_session(SessionId(key), SessionKind::Guest, Some("g"));
-    begin_session(&db, id(5), &new(1), Some(&name), None, 1).unwrap();
+    name_guest(&db, id(5), &name, &new(1), 50, &at(1)).unwrap();
     let guest = session(&db, token_hash, 2).unwrap().unwrap();
     assert_eq!((guest.role, guest.username), (Role::Guest, Some(name.clone())));
-    assert!(begin_session(&db, id(5), &new(2), None, None, 1).is_err(), "a token is one session's");
+    assert!(begin_session(&db, id(5), &new(2), None, 1).is_err(), "a token is one session's");
 
     make(&db, &account(1, "rahim")).unwrap();
     let login = begin(&db, id(1), SessionKind::Login, "t", None);
@@ -287,10 +305,10 @@ fn an_invitation_is_used_as_often_as_it_says() {
     let db = in_memory().unwrap();
     let code = TokenHash::of("code");
     invite(&db, &invitation_to(1, code, None, 2, 99), BY, 1).unwrap();
-    assert_eq!(spend(&db, code, 2).unwrap(), None, "it is to register");
+    spend(&db, code, 2).unwrap();
     assert_eq!(invitations(&db, None, 3).unwrap()[0].uses_left, 1);
     assert!(matches!(spend(&db, code, 100), Err(AccountError::NotFound)), "expired");
-    assert_eq!(spend(&db, code, 99).unwrap(), None);
+    spend(&db, code, 99).unwrap();
     assert!(matches!(spend(&db, code, 99), Err(AccountError::NotFound)), "used up");
     assert!(matches!(spend(&db, TokenHash::of("guess"), 9), Err(AccountError::NotFound)));
     assert_eq!(invitations(&db, None, 9).unwrap().len(), 0);
@@ -303,14 +321,14 @@ fn an_invitation_to_a_room_makes_a_member_of_it_alone() {
     let code = TokenHash::of("code");
     let key = InvitationId(1);
     invite(&db, &invitation_to(1, code, Some(&tea), 2, 99), BY, 1).unwrap();
-    assert_eq!(accept_to_room(&db, code, id(1), 3).unwrap(), tea);
+    accept(&db, code, &tea, id(1), 3).unwrap();
     let invitation = Invitation { key, room: Some(tea.clone()), uses_left: 1, expires_ms: 100, created_by: BY };
     assert_eq!(invitations(&db, Some(&tea), 5).unwrap(), [invitation]);
     assert!(invitations(&db, Some(&jam), 5).unwrap().is_empty() && invitations(&db, None, 5).unwrap().is_empty());
     assert_eq!((rooms_of(&db, id(1)).unwrap(), members(&db, &jam)), (vec![tea.clone()], vec![]));
     assert!(matches!(uninvite(&db, key, Some(&jam)), Err(AccountError::NotFound)), "another room's");
     uninvite(&db, key, Some(&tea)).unwrap();
-    assert!(matches!(accept_to_room(&db, code, id(2), 6), Err(AccountError::NotFound)));
+    assert!(matches!(accept(&db, code, &tea, id(2), 6), Err(AccountError::NotFound)));
     assert_eq!(members(&db, &tea), [id(1)]);
     assert!(remove_member(&db, &tea, id(1)).unwrap() && !remove_member(&db, &tea, id(1)).unwrap());
 }
@@ -319,7 +337,7 @@ fn an_invitation_to_a_room_makes_a_member_of_it_alone() {
 fn the_settings_of_a_room_are_stored_unless_they_are_the_default() {
     let db = in_memory().unwrap();
     let tea = room("tea");
-    assert_eq!(room_settings(&db, &tea).unwrap(), RoomSettings::default());
+    assert_eq!(settings_of(&db, &tea), RoomSettings::default());
     let settings = RoomSettings {
         name: "চা".into(),
         topic: "of an evening".into(),
@@ -328,7 +346,7 @@ fn the_settings_of_a_room_are_stored_unless_they_are_the_default() {
         is_private: true,
     };
     set_room(&db, &tea, &settings).unwrap();
-    assert_eq!(room_settings(&db, &tea).unwrap(), settings);
+    assert_eq!(settings_of(&db, &tea), settings);
     assert!(add_member(&db, &tea, id(1), 2).unwrap() && add_member(&db, &tea, id(2), 1).unwrap());
     set_room(&db, &tea, &RoomSettings { topic: "at noon".into(), ..settings.clone() }).unwrap();
     assert_eq!(members(&db, &tea), [id(2), id(1)], "members stay while it is private");
@@ -394,6 +412,7 @@ fn looks_are_brought_up_to_date_where_the_notion_of_them_is_another() {
         rows.collect::<rusqlite::Result<Vec<(String, i64)>>>().unwrap()
     };
     let made = looks();
+    db.execute("DELETE FROM marks", []).unwrap();
     let spoil = || db.execute("UPDATE looks SET look = 'as an older adda saw it' WHERE account = 1", []).unwrap();
     spoil();
     renew_looks(&db).unwrap();
@@ -415,35 +434,29 @@ fn looks_are_brought_up_to_date_where_the_notion_of_them_is_another() {
 }
 
 #[test]
-fn all_is_done_or_nothing_within_a_transaction_too() {
+fn what_is_refused_takes_nothing_else_with_it() {
     let db = in_memory().unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     make(&db, &account(1, "rahim")).unwrap();
     assert!(matches!(make(&db, &account(2, "rahim")), Err(AccountError::Taken)));
     make(&db, &account(3, "karim")).unwrap();
     db.execute_batch("COMMIT").unwrap();
-    assert_eq!(accounts(&db).unwrap().len(), 2, "what failed took nothing else with it");
+    assert_eq!(accounts(&db).unwrap().len(), 2);
 }
 
 #[test]
 fn guests_of_an_older_database_stay_who_they_are() {
     let db = Connection::open_in_memory().unwrap();
-    db.execute_batch(
-        "CREATE TABLE users (
-            key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, token_hash BLOB NOT NULL UNIQUE, seen_ms INTEGER NOT NULL
-        )",
-    )
-    .unwrap();
+    for (done, step) in schema::MIGRATIONS[..2].iter().enumerate() {
+        step(&db).unwrap();
+        db.pragma_update(None, "user_version", done as i64 + 1).unwrap();
+    }
     for number in 1..=3_u8 {
         let hash = TokenHash::of(&number.to_string());
         let values = (id(number.into()).0.into_bytes(), hash.0, i64::from(number) * 10);
         db.execute("INSERT INTO users (id, token_hash, seen_ms) VALUES (?1, ?2, ?3)", values).unwrap();
     }
-    db.execute_batch(TABLES).unwrap();
-    db.execute_batch(GUESTS_BECOME_SESSIONS).unwrap();
-    db.execute_batch("CREATE TABLE rooms (key INTEGER PRIMARY KEY)").unwrap();
-    db.execute_batch(MARKS).unwrap();
-    db.execute_batch(LOG).unwrap();
+    schema::migrate(&db).unwrap();
     let guest = session(&db, TokenHash::of("2"), 1_000).unwrap().unwrap();
     assert_eq!((guest.user, guest.role, guest.kind), (id(2), Role::Guest, SessionKind::Guest));
     assert_eq!((guest.username, guest.seen_ms, guest.expires_ms), (None, 20, None));
@@ -456,15 +469,11 @@ fn guests_of_an_older_database_stay_who_they_are() {
 fn nothing_secret_is_in_the_database() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("accounts.db");
-    let db = Connection::open(&path).unwrap();
-    db.execute_batch(TABLES).unwrap();
-    db.execute_batch("CREATE TABLE rooms (key INTEGER PRIMARY KEY)").unwrap();
-    db.execute_batch(MARKS).unwrap();
-    db.execute_batch(LOG).unwrap();
+    let (database, db) = schema::Database::open(&path, Durability::Full).unwrap();
     make(&db, &account(1, "rahim")).unwrap();
     begin(&db, id(1), SessionKind::Login, "the secret token", None);
     invite(&db, &invitation_to(1, TokenHash::of("the secret code"), None, 1, 99), BY, 1).unwrap();
-    drop(db);
+    drop((db, database));
     let file = std::fs::read(path).unwrap();
     let holds = |text: &[u8]| file.windows(text.len()).any(|bytes| bytes == text);
     assert!(holds(b"rahim") && !holds(b"the secret"));
@@ -517,7 +526,7 @@ fn an_invitation_is_found_by_its_code_and_a_member_by_their_rooms() {
     assert_eq!(invitation(&db, key, 20).unwrap(), found);
     assert_eq!(invitation_by_code(&db, TokenHash::of("other"), 20).unwrap(), None);
     assert_eq!(invitation(&db, key, 50).unwrap(), None, "it is over");
-    accept_to_room(&db, code_hash, id(1), 20).unwrap();
+    accept(&db, code_hash, &tea, id(1), 20).unwrap();
     assert_eq!(invitation_by_code(&db, code_hash, 20).unwrap(), None, "it is used up");
     add_member(&db, &room("coffee"), id(1), 21).unwrap();
     assert_eq!(rooms_of(&db, id(1)).unwrap(), [room("coffee"), tea]);

@@ -220,7 +220,7 @@ fn sessions_and_restrictions_that_are_over_are_forgotten_in_their_time() {
             let kind: SessionKind = kind.parse().unwrap();
             let new = NewSession { id: SessionId(number), kind, token_hash, label: "".into(), span_ms: None };
             let owner = user(number.unsigned_abs().into());
-            people::begin_session(connection, owner, &new, None, expires_ms, NOW_MS).unwrap();
+            people::begin_session(connection, owner, &new, expires_ms, NOW_MS).unwrap();
             if let Some(ended_ms) = ended_ms {
                 people::end_session(connection, owner, SessionId(number), ended_ms).unwrap();
             }

@@ -1,9 +1,9 @@
 //! The rows of all tables, for tests that compare two databases.
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row};
 
-use super::number;
+use super::signed;
 
 /// Each table with the rows of it that count at a log time (`?1`), in an order that does not depend on when they were
 /// written. Rows that do not count, upkeep may have removed.
@@ -21,15 +21,12 @@ const TABLES: &[(&str, &str)] = &[
 ];
 
 /// A line for each row.
-///
-/// # Errors
-/// As SQLite says.
 pub fn dump(connection: &Connection, clock_ms: u64) -> rusqlite::Result<Vec<String>> {
     let mut lines = Vec::new();
     for (table, sql) in TABLES {
         let mut statement = connection.prepare_cached(sql)?;
         let columns = statement.column_count();
-        let rows = statement.query_map(params![number(clock_ms)], |row| line(table, columns, row))?;
+        let rows = statement.query_map([signed(clock_ms)], |row| line(table, columns, row))?;
         for row in rows {
             lines.push(row?);
         }
@@ -53,9 +50,6 @@ fn line(table: &str, columns: usize, row: &Row<'_>) -> rusqlite::Result<String> 
 }
 
 /// What SQLite finds wrong with a database in a file, its index of words included.
-///
-/// # Errors
-/// As SQLite says.
 pub fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection.prepare_cached("PRAGMA integrity_check")?.query_map([], |row| row.get(0))?.collect()
 }
