@@ -15,7 +15,7 @@ use crate::protocol::{After, Body};
 
 use super::entry::{Applied, Entry, Join, NewMessage, Outcome, Past, Principal, Proof, Proposal, ReplyTo, Stored};
 use super::log::clock::Moment;
-use super::message::{Event, Message, encode_new};
+use super::message::{Message, encode_new};
 use super::policy::PolicySnapshot;
 use super::sqlite::{Connection, Fault, people};
 
@@ -231,9 +231,9 @@ impl Ledger {
             return Ok(self.sent_before(storage, new)?.unwrap_or_else(|| refused(new, Reason::NotStored.into())));
         }
         self.note_author(storage, new, moment)?;
-        let changed = match target.zip(Event::of(&new.body, moment.wall_ms)) {
-            Some((mut changed, event)) => {
-                changed.apply(event);
+        let changed = match target {
+            Some(mut changed) => {
+                changed.apply(&new.body, moment.wall_ms);
                 let frame = changed.stored(false, &mut self.json);
                 let row = RoomRow { head: seq, ..row.unwrap_or_default() };
                 storage.replace(&new.room, row, &changed, &frame)?;
@@ -298,7 +298,7 @@ impl Ledger {
         };
         // What is no message, or was deleted, can't be deleted.
         let Some(message) = message.filter(Message::is_there) else { return Ok(Err(Reason::NoSuchMessage.into())) };
-        let is_own = message.author().id == author.user();
+        let is_own = message.author.id == author.user();
         // Whose the message is otherwise, makes no difference.
         let target = if is_own { Target::Own } else { Target::Others(crate::role::Role::Guest) };
         Ok(may(target, action).map(|_| Some(message)).map_err(Rejection::from))

@@ -23,6 +23,7 @@ use super::{KeptRoom, Kinds, Side, locked};
 const FRAME_OVERHEAD_BYTES: usize = 768;
 
 /// All that is kept.
+#[derive(Debug)]
 pub struct Memory {
     rooms: BTreeMap<RoomId, Room>,
     /// Where the message is that an author sent with a nonce.
@@ -33,7 +34,7 @@ pub struct Memory {
     spoken: u64,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Room {
     head: Seq,
     /// The last place that is forgotten.
@@ -45,6 +46,7 @@ struct Room {
     spoke_at: u64,
 }
 
+#[derive(Debug)]
 struct Kept {
     stored: Stored,
     nonce: Option<(UserId, Nonce)>,
@@ -70,12 +72,14 @@ impl Memory {
     /// How far rooms are to be forgotten because of their age: what is from before a log time. All rooms are looked at
     /// for it, so it is done now and then.
     pub fn expired(&self, before_ms: u64) -> Vec<(RoomId, Seq)> {
-        let expired = |(id, room): (&RoomId, &Room)| {
+        let mut expired = Vec::new();
+        for (id, room) in &self.rooms {
             let is_old = |kept: &&Kept| kept.stored.id.unix_ms() < before_ms;
-            let last = room.frames.iter().take_while(is_old).last()?;
-            Some((id.clone(), last.stored.seq))
-        };
-        self.rooms.iter().filter_map(expired).collect()
+            if let Some(last) = room.frames.iter().take_while(is_old).last() {
+                expired.push((id.clone(), last.stored.seq));
+            }
+        }
+        expired
     }
 
     /// How far rooms are to be forgotten because all of them take too much memory: those that were silent longest, with
@@ -100,8 +104,10 @@ impl Memory {
 
     fn forget_first(&mut self, id: &RoomId) {
         let Some(room) = self.rooms.get_mut(id) else { return };
-        let Some(oldest) = room.pop() else { return };
+        let Some(oldest) = room.frames.pop_front() else { return };
         room.floor = oldest.stored.seq;
+        room.messages -= usize::from(!oldest.stored.is_event);
+        room.bytes -= oldest.cost();
         self.bytes -= oldest.cost();
         if let Some(nonce) = oldest.nonce {
             self.nonces.remove(&nonce);
@@ -130,8 +136,11 @@ impl Memory {
     }
 
     pub fn seq_of(&self, id: &RoomId, frame: FrameId) -> Option<Seq> {
-        let frames = &self.rooms.get(id)?.frames;
-        frames.iter().rev().map(|kept| &kept.stored).find(|stored| stored.id == frame).map(|stored| stored.seq)
+        self.frame(id, frame).map(|kept| kept.stored.seq)
+    }
+
+    fn frame(&self, room: &RoomId, id: FrameId) -> Option<&Kept> {
+        self.rooms.get(room)?.frames.iter().rev().find(|kept| kept.stored.id == id)
     }
 
     pub fn page(&self, id: &RoomId, side: Side, kinds: Kinds, limit: usize, wanted: Option<&Wanted>) -> Vec<Stored> {
@@ -139,7 +148,7 @@ impl Memory {
         let fits = |kept: &&Kept| match wanted {
             _ if kept.stored.is_event => wanted.is_none() && kinds == Kinds::All,
             None => true,
-            Some(wanted) => kept.message().is_some_and(|message| wanted.are_in(message.content())),
+            Some(wanted) => kept.message().is_some_and(|message| wanted.are_in(&message.content)),
         };
         let frames = room.frames.iter();
         match side {
@@ -207,12 +216,13 @@ impl Storage for MemoryStorage<'_> {
 
     fn by_nonce(&mut self, author: UserId, nonce: &Nonce) -> Result<Option<Message>, Fault> {
         let Some((id, seq)) = self.memory.nonces.get(&(author, nonce.clone())) else { return Ok(None) };
-        Ok(self.memory.rooms.get(id).and_then(|room| room.at(*seq)).and_then(Kept::message))
+        let Some(room) = self.memory.rooms.get(id) else { return Ok(None) };
+        let index = room.frames.binary_search_by_key(seq, |kept| kept.stored.seq);
+        Ok(index.ok().and_then(|index| room.frames[index].message()))
     }
 
     fn by_id(&mut self, room: &RoomId, _: RoomRow, id: FrameId) -> Result<Option<Message>, Fault> {
-        let frames = self.memory.rooms.get(room).into_iter().flat_map(|room| &room.frames);
-        Ok(frames.rev().find(|kept| kept.stored.id == id).and_then(Kept::message))
+        Ok(self.memory.frame(room, id).and_then(Kept::message))
     }
 
     fn replace(&mut self, room: &RoomId, _: RoomRow, _: &Message, stored: &Stored) -> Result<(), Fault> {
@@ -231,11 +241,9 @@ impl Storage for MemoryStorage<'_> {
     }
 
     fn past(&mut self, room: &RoomId, _: Option<RoomRow>) -> Result<Past, Fault> {
-        let past = |room: &Room| {
-            let frames = room.frames.iter().map(|kept| kept.stored.clone()).collect();
-            Past { head: room.head, frames, is_whole: true }
-        };
-        Ok(self.memory.rooms.get(room).map_or(Past { is_whole: true, ..Past::default() }, past))
+        let Some(room) = self.memory.rooms.get(room) else { return Ok(Past { is_whole: true, ..Past::default() }) };
+        let frames = room.frames.iter().map(|kept| kept.stored.clone()).collect();
+        Ok(Past { head: room.head, frames, is_whole: true })
     }
 
     fn forget(&mut self, id: &RoomId, _: RoomRow, up_to: Seq) -> Result<(), Fault> {
@@ -259,23 +267,11 @@ impl Storage for MemoryStorage<'_> {
 }
 
 impl Room {
-    fn pop(&mut self) -> Option<Kept> {
-        let oldest = self.frames.pop_front()?;
-        self.bytes -= oldest.cost();
-        self.messages -= usize::from(!oldest.stored.is_event);
-        Some(oldest)
-    }
-
     /// Whether the oldest frame has to go: too many messages or events, or an event that no message is before.
     fn is_too_long(&self) -> bool {
         self.messages > HISTORY_MAX
             || self.frames.len() - self.messages > EVENTS_KEPT_MAX
             || (self.messages == HISTORY_MAX && self.frames.front().is_some_and(|oldest| oldest.stored.is_event))
-    }
-
-    fn at(&self, seq: Seq) -> Option<&Kept> {
-        let index = self.frames.binary_search_by_key(&seq, |kept| kept.stored.seq).ok()?;
-        self.frames.get(index)
     }
 }
 

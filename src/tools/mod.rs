@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::logging::push_harmless;
-use crate::model::RoomId;
 use crate::model::reason::{Reason, Rejection};
+use crate::model::{RoomId, Timestamp};
 use crate::store::{Inspection, Message, Offline, Progress, StartError, ToolError};
 use control_client::ControlError;
 
@@ -141,14 +141,14 @@ pub fn export(export: &Export) -> Result<(), Error> {
 /// behind spaces, so no text can look like another's message.
 fn text_line(line: &mut String, message: &Message, names_room: bool) {
     line.clear();
-    line.push_str(&format!("[{}] ", message.timestamp()));
+    line.push_str(&format!("[{}] ", Timestamp::at(message.at_ms)));
     if names_room {
-        push_harmless(line, message.room().as_str());
+        push_harmless(line, message.room.as_str());
         line.push_str(" / ");
     }
-    push_harmless(line, message.author().username.as_str());
+    push_harmless(line, message.author.username.as_str());
     line.push_str(": ");
-    for (index, part) in message.content().split('\n').enumerate() {
+    for (index, part) in message.content.split('\n').enumerate() {
         line.push_str(if index == 0 { "" } else { "\n    " });
         push_harmless(line, part.strip_suffix('\r').unwrap_or(part));
     }
