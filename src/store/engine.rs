@@ -17,7 +17,7 @@ use super::log::Log;
 use super::log::clock::{LogClock, Moment, Reading};
 use super::memory::{Memory, MemoryStorage};
 use super::policy::PublishedPolicy;
-use super::reader::Uses;
+use super::reader::{Source, Uses};
 use super::sqlite::schema::Database;
 use super::sqlite::upkeep::{OVER_KEPT, People, Upkeep, Upkept};
 use super::sqlite::{self, Connection, Fault, SqliteStorage, exit_on_sync_failure, people};
@@ -81,7 +81,8 @@ impl Store {
         let clock = LogClock::resume(sqlite::position(&connection)?, newest, reading);
         let (core, uses) = Core::new(clock, &connection)?;
         let shared = core.shared();
-        let reader = Reader::of_database(Arc::clone(database), core.policy.clone(), shared, Arc::clone(&uses));
+        let source = Source::Database { database: Arc::clone(database), idle: Arc::default() };
+        let reader = Reader::new(source, core.policy.clone(), shared, Arc::clone(&uses));
         let upkeep = Upkeep::new(keep, database, durability);
         let backend = Backend::File { storage: SqliteStorage::new(connection), upkeep };
         Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))
@@ -100,7 +101,8 @@ impl Store {
         let (core, uses) = Core::new(LogClock::resume(None, None, reading), &people)?;
         let (messages, people) = (Arc::new(Mutex::new(Memory::new(keep))), Arc::new(Mutex::new(people)));
         let (policy, shared) = (core.policy.clone(), core.shared());
-        let reader = Reader::of_memory(Arc::clone(&messages), Arc::clone(&people), policy, shared, Arc::clone(&uses));
+        let source = Source::Memory { messages: Arc::clone(&messages), people: Arc::clone(&people) };
+        let reader = Reader::new(source, policy, shared, Arc::clone(&uses));
         let upkeep = MemoryUpkeep { people: People::new(), looked: Instant::now() };
         let backend = Backend::Memory { messages, people, keep, upkeep };
         Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))

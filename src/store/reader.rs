@@ -3,8 +3,7 @@
 //! A [`View`] is one read transaction with the policy and the log time of its moment: all that one answer needs is read
 //! through one view.
 
-use std::cell::RefCell;
-use std::fmt;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::auth::name::Looks;
@@ -27,7 +26,7 @@ use super::{KeptRoom, Kinds, Side, Stored, TokenHash, locked};
 const READERS_IDLE_MAX: usize = 4;
 
 /// See the head of this file. Cloning gives another handle of the same.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Reader {
     source: Source,
     policy: PublishedPolicy,
@@ -35,57 +34,43 @@ pub struct Reader {
     uses: Arc<Uses>,
 }
 
-#[derive(Clone)]
-enum Source {
+/// Where a reader reads.
+#[derive(Debug, Clone)]
+pub enum Source {
     /// Connections are made as they are needed, and kept for the next.
     Database { database: Arc<Database>, idle: Arc<Mutex<Idle>> },
     /// Each is held by the store's thread for a batch, and by a reader for a view.
     Memory { messages: Arc<Mutex<Memory>>, people: Arc<Mutex<Connection>> },
 }
 
-#[derive(Default)]
-struct Idle {
+/// Connections for the next readers.
+#[derive(Debug, Default)]
+pub struct Idle {
     connections: Vec<Connection>,
     /// Whether none is kept any more.
     closed: bool,
 }
 
-/// Uses of sessions since the store noted them last.
+/// Uses of sessions since the store noted them last, each session once.
 #[derive(Debug, Default)]
-pub struct Uses(Mutex<Vec<Use>>);
+pub struct Uses(Mutex<BTreeMap<SessionId, Use>>);
 
 impl Uses {
     /// Notes a use; not where too many wait already, as one that is lost costs nothing but accuracy.
     fn note(&self, used: Use) {
+        let session = match &used {
+            Use::Session(session) => *session,
+            Use::SignedGuest { user, .. } => SessionId::of_guest(*user),
+        };
         let mut noted = locked(&self.0);
-        if noted.len() < USES_PENDING_MAX && !noted.iter().rev().take(USES_COMPARED).any(|known| *known == used) {
-            noted.push(used);
+        if noted.len() < USES_PENDING_MAX {
+            noted.entry(session).or_insert(used);
         }
     }
 
-    /// The uses since the last call, each session once.
+    /// The uses since the last call.
     pub(super) fn take(&self) -> Vec<Use> {
-        let mut uses = std::mem::take(&mut *locked(&self.0));
-        let mut seen = std::collections::HashSet::new();
-        uses.retain(|used| {
-            seen.insert(match used {
-                Use::Session(session) => *session,
-                Use::SignedGuest { user, .. } => SessionId::of_guest(*user),
-            })
-        });
-        uses
-    }
-}
-
-/// How many of the latest uses a new one is compared with, so that a client that asks often takes one place.
-const USES_COMPARED: usize = 16;
-
-impl fmt::Debug for Reader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.source {
-            Source::Database { .. } => "Reader(database)",
-            Source::Memory { .. } => "Reader(memory)",
-        })
+        std::mem::take(&mut *locked(&self.0)).into_values().collect()
     }
 }
 
@@ -119,27 +104,11 @@ pub struct View<'a> {
     messages: Option<&'a Mutex<Memory>>,
     policy: Arc<PolicySnapshot>,
     moment: Moment,
-    json: RefCell<Vec<u8>>,
 }
 
 impl Reader {
-    pub(super) fn of_database(
-        database: Arc<Database>,
-        policy: PublishedPolicy,
-        clock: SharedClock,
-        uses: Arc<Uses>,
-    ) -> Self {
-        Self { source: Source::Database { database, idle: Arc::default() }, policy, clock, uses }
-    }
-
-    pub(super) fn of_memory(
-        messages: Arc<Mutex<Memory>>,
-        people: Arc<Mutex<Connection>>,
-        policy: PublishedPolicy,
-        clock: SharedClock,
-        uses: Arc<Uses>,
-    ) -> Self {
-        Self { source: Source::Memory { messages, people }, policy, clock, uses }
+    pub(super) fn new(source: Source, policy: PublishedPolicy, clock: SharedClock, uses: Arc<Uses>) -> Self {
+        Self { source, policy, clock, uses }
     }
 
     /// The same reader with another log time.
@@ -149,13 +118,11 @@ impl Reader {
     }
 
     /// The policy of the last commit.
-    #[must_use]
     pub fn policy(&self) -> Arc<PolicySnapshot> {
         self.policy.get()
     }
 
     /// The times of this moment.
-    #[must_use]
     pub fn moment(&self) -> Moment {
         self.clock.now()
     }
@@ -169,12 +136,6 @@ impl Reader {
     #[cfg(test)]
     pub fn uses_noted(&self) -> Vec<Use> {
         self.uses.take()
-    }
-
-    /// Whether nothing outlives the process.
-    #[must_use]
-    pub fn is_in_memory(&self) -> bool {
-        matches!(self.source, Source::Memory { .. })
     }
 
     /// Reads whatever one answer needs, as of one moment.
@@ -193,13 +154,10 @@ impl Reader {
                     Some(connection) => connection,
                     None => database.reader().map_err(ReadError::from)?,
                 };
-                let answer = {
-                    let transaction = connection.unchecked_transaction().map_err(ReadError::from)?;
-                    let answer = read(&self.view_of(&connection, None));
-                    // Nothing was written, so there is nothing to lose.
-                    drop(transaction);
-                    answer
-                }?;
+                let transaction = connection.unchecked_transaction().map_err(ReadError::from)?;
+                let answer = read(&self.view_of(&connection, None))?;
+                // Nothing was written, so there is nothing to lose.
+                drop(transaction);
                 let mut idle = locked(idle);
                 if !idle.closed && idle.connections.len() < READERS_IDLE_MAX {
                     idle.connections.push(connection);
@@ -210,7 +168,7 @@ impl Reader {
     }
 
     fn view_of<'a>(&self, connection: &'a Connection, messages: Option<&'a Mutex<Memory>>) -> View<'a> {
-        View { connection, messages, policy: self.policy(), moment: self.moment(), json: RefCell::default() }
+        View { connection, messages, policy: self.policy(), moment: self.moment() }
     }
 
     /// Closes the connections that are kept. The last one of all to be closed, if it can write, leaves no WAL behind.
@@ -225,13 +183,11 @@ type Answer<T> = Result<T, ReadError>;
 
 impl View<'_> {
     /// The policy of this moment.
-    #[must_use]
     pub fn policy(&self) -> &PolicySnapshot {
         &self.policy
     }
 
     /// The times of this moment.
-    #[must_use]
     pub fn moment(&self) -> &Moment {
         &self.moment
     }
@@ -270,11 +226,10 @@ impl View<'_> {
         limit: usize,
         words: Option<&str>,
     ) -> Answer<Vec<Stored>> {
-        let wanted = words.map(Wanted::parse);
-        if wanted == Some(None) {
-            return Ok(Vec::new());
-        }
-        let wanted = wanted.flatten();
+        let wanted = match words.map(Wanted::parse) {
+            Some(None) => return Ok(Vec::new()),
+            wanted => wanted.flatten(),
+        };
         if let Some(memory) = self.messages {
             return Ok(locked(memory).page(id, side, kinds, limit, wanted.as_ref()));
         }
@@ -283,18 +238,18 @@ impl View<'_> {
             Some(wanted) => search::page(self.connection, room, side, limit, wanted)?,
             None => messages::page(self.connection, room, side, kinds, limit)?,
         };
-        let json = &mut *self.json.borrow_mut();
-        Ok(page.iter().map(|message| message.stored(false, json)).collect())
+        let mut json = Vec::new();
+        Ok(page.iter().map(|message| message.stored(false, &mut json)).collect())
     }
 
     /// The place of a frame in a room, if it is kept.
     pub fn seq_of(&self, id: &RoomId, frame: FrameId) -> Answer<Option<Seq>> {
         match self.messages {
             Some(memory) => Ok(locked(memory).seq_of(id, frame)),
-            None => match messages::room(self.connection, id)? {
-                Some(room) => Ok(messages::seq_of(self.connection, room, frame)?),
-                None => Ok(None),
-            },
+            None => {
+                let Some(room) = messages::room(self.connection, id)? else { return Ok(None) };
+                Ok(messages::seq_of(self.connection, room, frame)?)
+            }
         }
     }
 
