@@ -9,7 +9,7 @@ use crate::model::{FrameId, Timestamp};
 
 /// Makes ids. Each thread that makes some has a maker of its own, with its own random part.
 #[derive(Debug)]
-pub struct FrameIds {
+pub(crate) struct FrameIds {
     last_ms: u64,
     /// 74 bits of an id are not time; these are they, and 54 more that are not used.
     random: u128,
@@ -17,25 +17,18 @@ pub struct FrameIds {
 
 impl FrameIds {
     /// A maker whose random part comes from the system.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { last_ms: 0, random: Uuid::new_v4().as_u128() }
     }
 
     /// The next id, at a moment that the caller read from the clock.
-    pub fn next(&mut self, now: &Timestamp) -> FrameId {
+    pub(crate) fn next(&mut self, now: &Timestamp) -> FrameId {
         // A clock that is set back does not turn the order round.
         self.last_ms = self.last_ms.max(now.unix_ms);
         self.random = self.random.wrapping_add(1);
         let mut bytes = [0; 10];
         bytes.copy_from_slice(&self.random.to_be_bytes()[6..]);
         FrameId(Builder::from_unix_timestamp_millis(self.last_ms, &bytes).into_uuid())
-    }
-}
-
-impl Default for FrameIds {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

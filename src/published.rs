@@ -4,16 +4,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// Cloning gives another handle to the same value. The lock is held only while a pointer is copied. A thread that reads
 /// keeps nothing of its own here: there are as many as connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Published<T>(Arc<RwLock<Arc<T>>>);
 
 impl<T> Published<T> {
-    #[must_use]
     pub fn new(value: T) -> Self {
         Self(Arc::new(RwLock::new(Arc::new(value))))
     }
 
-    #[must_use]
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
