@@ -15,7 +15,8 @@ use crate::model::{RoomId, Timestamp, Username};
 use super::super::message::Message;
 use super::messages;
 use super::people::{self, Account, Session};
-use super::schema::{self, OpenError};
+use super::row::{all, unsigned, value};
+use super::schema::{self, OpenError, beside};
 
 /// Messages that are read at once.
 const MESSAGES_AT_ONCE: usize = 500;
@@ -38,39 +39,19 @@ pub enum ToolError {
     Open(#[from] OpenError),
     /// It can't be read.
     #[error("failed to read `{}`: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// What it says.
-        source: rusqlite::Error,
-    },
+    Read { path: PathBuf, source: rusqlite::Error },
     /// There is no such room in it.
     #[error("there is no room “{room}” in `{}`", path.display())]
-    NoRoom {
-        /// In which.
-        path: PathBuf,
-        /// Which room.
-        room: RoomId,
-    },
+    NoRoom { path: PathBuf, room: RoomId },
     /// The place of the copy is taken.
     #[error("`{}` is there already, and nothing is ever overwritten", .0.display())]
     Exists(PathBuf),
     /// The copy can't be written.
     #[error("failed to write `{}`: {source}", path.display())]
-    Write {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Write { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     /// The copy is not sound, so it was taken away again.
     #[error("the copy of `{}` would not be sound: {finding}", path.display())]
-    Unsound {
-        /// Of which.
-        path: PathBuf,
-        /// What is wrong.
-        finding: String,
-    },
+    Unsound { path: PathBuf, finding: String },
 }
 
 /// How far a tool has come.
@@ -92,19 +73,14 @@ pub struct Offline {
 /// What an inspection has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
-    /// What is wrong, in sentences; nothing where it is sound.
+    /// What is wrong, in sentences; nothing where the database is sound.
     pub findings: Vec<String>,
     /// The version of its schema.
     pub schema: usize,
-    /// How much is in it.
     pub rooms: i64,
-    /// As above.
     pub messages: i64,
-    /// As above.
     pub guests: i64,
-    /// As above.
     pub accounts: i64,
-    /// Its size.
     pub bytes: i64,
 }
 
@@ -140,9 +116,6 @@ impl Offline {
     }
 
     /// All accounts by name, each with its sessions that are not over; none in a database from before there were any.
-    ///
-    /// # Errors
-    /// [`ToolError`].
     pub fn accounts(&self) -> Result<Vec<(Account, Vec<Session>)>, ToolError> {
         self.read(|connection| {
             let moment = connection.unchecked_transaction()?;
@@ -158,9 +131,6 @@ impl Offline {
     }
 
     /// The account whose name is this one, or looks like it.
-    ///
-    /// # Errors
-    /// [`ToolError`].
     pub fn account(&self, name: &Username) -> Result<Option<Account>, ToolError> {
         self.read(|connection| {
             if schema::version(connection)? < ACCOUNTS_SINCE {
@@ -171,31 +141,24 @@ impl Offline {
     }
 
     /// Whether anybody is an admin.
-    ///
-    /// # Errors
-    /// [`ToolError`].
     pub fn has_admin(&self) -> Result<bool, ToolError> {
         self.read(|connection| Ok(schema::version(connection)? >= ACCOUNTS_SINCE && people::has_admin(connection)?))
     }
 
     /// Gives every message to `take`, oldest first: its moment in milliseconds, and the message. Of one room, or of
     /// all; from a moment on, or from the beginning. Ends early where `take` says so.
-    ///
-    /// # Errors
-    /// [`ToolError`].
     pub fn messages(
         &self,
         room: Option<&RoomId>,
         since_ms: u64,
         mut take: impl FnMut(&Message, Progress) -> bool,
     ) -> Result<(), ToolError> {
-        let room_key = match room {
-            None => None,
-            Some(id) => match self.read(|connection| messages::room(connection, id))? {
-                Some(row) => Some(row.key),
-                None => return Err(ToolError::NoRoom { path: self.path.clone(), room: id.clone() }),
-            },
-        };
+        let mut room_key = None;
+        if let Some(id) = room {
+            let row = self.read(|connection| messages::room(connection, id))?;
+            let row = row.ok_or_else(|| ToolError::NoRoom { path: self.path.clone(), room: id.clone() })?;
+            room_key = Some(row.key);
+        }
         // New messages come while these are read; the end is where it was at the beginning.
         let (first, last) = self.read(messages::keys)?;
         let mut after = first - 1;
@@ -203,15 +166,13 @@ impl Offline {
             let page = self.read(|connection| {
                 messages::following(connection, after, last, room_key, since_ms, MESSAGES_AT_ONCE)
             })?;
+            let Some((last_read, _)) = page.last() else { break };
+            after = *last_read;
             for (key, message) in &page {
-                let part = |key: i64| u64::try_from(key - first + 1).unwrap_or(0);
+                let part = |key: i64| unsigned(key - first + 1);
                 if !take(message, Progress { done: part(*key), whole: part(last) }) {
                     return Ok(());
                 }
-            }
-            match page.last() {
-                Some((key, _)) => after = *key,
-                None => return Ok(()),
             }
         }
         Ok(())
@@ -227,16 +188,13 @@ impl Offline {
             return Err(exists());
         }
         let write = |source| ToolError::Write { path: target.to_owned(), source };
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let part = Part(PathBuf::from(name));
+        let part = Part(beside(target, &format!(".{}.part", std::process::id())));
         // Made here, as nobody else's file may be taken for it.
         let file = fs::File::options().write(true).create_new(true).open(&part.0);
         drop(file.map_err(|error| write(error.into()))?);
-        self.copy_into(&part.0, tell).map_err(|error| match error {
-            CopyError::Sqlite(error) => write(error.into()),
-            CopyError::Unsound(finding) => ToolError::Unsound { path: self.path.clone(), finding },
-        })?;
+        if let Some(finding) = self.copy_into(&part.0, tell).map_err(|error| write(error.into()))? {
+            return Err(ToolError::Unsound { path: self.path.clone(), finding });
+        }
         // A link is made only where there is nothing; not every file system has them.
         match fs::hard_link(&part.0, target) {
             Ok(()) => {}
@@ -249,18 +207,18 @@ impl Offline {
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| write(error.into()))
     }
 
-    fn copy_into(&self, part: &Path, mut tell: impl FnMut(Progress)) -> Result<(), CopyError> {
+    /// Copies the database into a file. Gives what is wrong with the copy.
+    fn copy_into(&self, part: &Path, mut tell: impl FnMut(Progress)) -> rusqlite::Result<Option<String>> {
         let mut copy = Connection::open(part)?;
         // One moment is read to its end: without this a copy of a busy database would begin again with every commit.
         let moment = self.connection.unchecked_transaction()?;
-        number(&moment, "SELECT count(*) FROM sqlite_schema")?;
+        value::<i64>(&moment, "SELECT count(*) FROM sqlite_schema", [])?;
         let backup = Backup::new(&moment, &mut copy)?;
         loop {
             let step = backup.step(PAGES_AT_ONCE)?;
             let progress = backup.progress();
-            let pages = |count: i32| u64::try_from(count).unwrap_or(0);
-            let whole = pages(progress.pagecount);
-            tell(Progress { done: whole - pages(progress.remaining), whole });
+            let pages = |count: i32| unsigned(count.into());
+            tell(Progress { done: pages(progress.pagecount - progress.remaining), whole: pages(progress.pagecount) });
             match step {
                 StepResult::Done => break,
                 StepResult::Busy | StepResult::Locked => std::thread::sleep(LOCKED_WAIT),
@@ -271,10 +229,9 @@ impl Offline {
         drop(moment);
         // One file, with nothing beside it.
         copy.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;
-        match integrity(&copy)?.into_iter().next() {
-            Some(finding) => Err(CopyError::Unsound(finding)),
-            None => Ok(copy.close().map_err(|(_, error)| error)?),
-        }
+        let finding = integrity(&copy)?.into_iter().next();
+        copy.close().map_err(|(_, error)| error)?;
+        Ok(finding)
     }
 
     /// Looks whether everything is as it must be, at one moment; changes nothing.
@@ -288,7 +245,8 @@ impl Offline {
             if findings.is_empty() {
                 findings = disorder(&moment)?;
             }
-            let count = |table: &str| number(&moment, &format!("SELECT count(*) FROM {table}"));
+            let number = |sql: &str| value::<i64>(&moment, sql, []);
+            let count = |table: &str| number(&format!("SELECT count(*) FROM {table}"));
             let schema = schema::version(&moment)?;
             Ok(Inspection {
                 findings,
@@ -297,7 +255,7 @@ impl Offline {
                 messages: count("messages")?,
                 guests: count(if schema < ACCOUNTS_SINCE { "users" } else { "sessions WHERE kind = 'guest'" })?,
                 accounts: if schema < ACCOUNTS_SINCE { 0 } else { count("accounts")? },
-                bytes: number(&moment, "PRAGMA page_count")? * number(&moment, "PRAGMA page_size")?,
+                bytes: number("PRAGMA page_count")? * number("PRAGMA page_size")?,
             })
         })
     }
@@ -305,14 +263,6 @@ impl Offline {
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ToolError> {
         read(&self.connection).map_err(|source| ToolError::Read { path: self.path.clone(), source })
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum CopyError {
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    #[error("{0}")]
-    Unsound(String),
 }
 
 /// A file that is gone with this value, and what SQLite may have left beside it.
@@ -323,9 +273,7 @@ impl Drop for Part {
         // It may have its name no more, and there is mostly nothing beside it.
         let _ = fs::remove_file(&self.0);
         for suffix in ["-journal", "-wal", "-shm"] {
-            let mut name = self.0.as_os_str().to_owned();
-            name.push(suffix);
-            let _ = fs::remove_file(name);
+            let _ = fs::remove_file(beside(&self.0, suffix));
         }
     }
 }
@@ -344,20 +292,13 @@ fn add_missing_columns(connection: &Connection) -> rusqlite::Result<()> {
 
 /// The log time, as far as a tool can tell: that of the last commit, or the wall clock where there was none.
 fn log_time(connection: &Connection) -> rusqlite::Result<u64> {
-    if number(connection, "SELECT count(*) FROM sqlite_schema WHERE name = 'position'")? == 0 {
-        return Ok(Timestamp::now().unix_ms);
-    }
-    Ok(super::position(connection)?.map_or_else(|| Timestamp::now().unix_ms, |position| position.clock_ms))
-}
-
-fn number(connection: &Connection, sql: &str) -> rusqlite::Result<i64> {
-    connection.query_row(sql, [], |row| row.get(0))
+    let position = if schema::version(connection)? < LOG_SINCE { None } else { super::position(connection)? };
+    Ok(position.map_or_else(|| Timestamp::now().unix_ms, |position| position.clock_ms))
 }
 
 /// What SQLite finds wrong with the file.
 fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let mut statement = connection.prepare(&format!("PRAGMA integrity_check({FINDINGS_MAX})"))?;
-    let said = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    let said: Vec<String> = all(connection, &format!("PRAGMA integrity_check({FINDINGS_MAX})"), [], |row| row.get(0))?;
     Ok(said.into_iter().filter(|line| line != "ok").map(|line| format!("SQLite says: {line}")).collect())
 }
 
@@ -390,15 +331,11 @@ const OF_PEOPLE: [(&str, &str); 7] = [
 /// What is not as our promises have it, in a file that is sound for SQLite.
 fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut findings = Vec::new();
-    let mut rooms = connection.prepare(
-        "SELECT r.id, r.head, count(m.key), coalesce(min(m.seq), 0), coalesce(max(m.seq), 0)
+    let rooms = "SELECT r.id, r.head, count(m.key), coalesce(min(m.seq), 0), coalesce(max(m.seq), 0)
          FROM rooms r LEFT JOIN messages m ON m.room = r.key GROUP BY r.key
-         HAVING count(m.key) > 0 AND (max(m.seq) <> r.head OR max(m.seq) - min(m.seq) + 1 <> count(m.key)) LIMIT ?1",
-    )?;
-    let mut rows = rooms.query([FINDINGS_MAX])?;
-    while let Some(row) = rows.next()? {
-        let (room, head): (String, i64) = (row.get(0)?, row.get(1)?);
-        let (count, first, last): (i64, i64, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
+         HAVING count(m.key) > 0 AND (max(m.seq) <> r.head OR max(m.seq) - min(m.seq) + 1 <> count(m.key)) LIMIT ?1";
+    let rooms: Vec<(String, i64, i64, i64, i64)> = all(connection, rooms, [FINDINGS_MAX], |row| row.try_into())?;
+    for (room, head, count, first, last) in rooms {
         if last != head {
             findings.push(format!("room “{room}”: its last place is said to be {head}, but is {last}"));
         }
@@ -416,9 +353,9 @@ fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     ];
     let has_accounts = schema::version(connection)? >= ACCOUNTS_SINCE;
     for (sql, sentence) in of_messages.into_iter().chain(OF_PEOPLE.into_iter().filter(|_| has_accounts)) {
-        match number(connection, sql)? {
-            0 => {}
-            count => findings.push(format!("{count} {sentence}")),
+        let count: i64 = value(connection, sql, [])?;
+        if count > 0 {
+            findings.push(format!("{count} {sentence}"));
         }
     }
     Ok(findings)

@@ -174,12 +174,7 @@ const LOG: &str = "
 pub enum OpenError {
     /// The file can't be opened or made.
     #[error("failed to open `{}`: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// Another process has it.
     #[error("`{}` is in use by another adda", .0.display())]
     InUse(PathBuf),
@@ -188,22 +183,10 @@ pub enum OpenError {
     Foreign(PathBuf),
     /// Made by a newer adda.
     #[error("`{}` was made by a newer adda (schema {found}; this one knows up to {known})", path.display())]
-    Newer {
-        /// Which.
-        path: PathBuf,
-        /// Its schema.
-        found: usize,
-        /// Ours.
-        known: usize,
-    },
+    Newer { path: PathBuf, found: usize, known: usize },
     /// Anything else that the database says.
     #[error("failed to open `{}`: {source}", path.display())]
-    Sqlite {
-        /// Which.
-        path: PathBuf,
-        /// What it says.
-        source: rusqlite::Error,
-    },
+    Sqlite { path: PathBuf, source: rusqlite::Error },
 }
 
 /// An open database: where further connections go, and the lock that keeps other processes out.
@@ -280,6 +263,13 @@ pub fn open(path: &Path, access: OpenFlags) -> Result<Connection, OpenError> {
     let (connection, found) = open().map_err(|error| open_error(path, error))?;
     let known = MIGRATIONS.len();
     if found > known { Err(OpenError::Newer { path: path.to_owned(), found, known }) } else { Ok(connection) }
+}
+
+/// The path of a file beside the database, which has its name and more.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// What SQLite says of a file, as why it can't be used.

@@ -17,7 +17,7 @@ use crate::model::RoomId;
 
 use super::super::change::Change;
 use super::row::{unsigned, value};
-use super::schema::Database;
+use super::schema::{Database, beside};
 use super::{Connection, Fault, messages, people, search};
 
 /// How long a slice may take while nothing waits.
@@ -70,9 +70,6 @@ pub trait Upkept {
     fn clock_ms(&mut self) -> u64;
 
     /// Applies changes as a batch of the log.
-    ///
-    /// # Errors
-    /// As the database says; then none is made.
     fn apply(&mut self, changes: Vec<Change>) -> Result<(), Fault>;
 }
 
@@ -110,9 +107,6 @@ impl People {
 
     /// Looks at some sessions, if it is time to, and forgets those that have been over for `over_kept`, and guests without
     /// messages who were not seen for `unseen_kept`. Whether there are more to look at.
-    ///
-    /// # Errors
-    /// As the database says.
     pub fn step(
         &mut self,
         upkept: &mut impl Upkept,
@@ -124,8 +118,8 @@ impl People {
             self.looked = Some(Instant::now());
             in_transaction(upkept.connection(), |connection| people::forget_what_is_over(connection, clock_ms))?;
         }
-        let before = |kept| Keep { retention: kept, bytes_max: None }.since_ms(clock_ms);
         let Some((after, to)) = self.sessions.next(upkept.connection())? else { return Ok(false) };
+        let before = |kept| Keep { retention: kept, bytes_max: None }.since_ms(clock_ms);
         let (over_ms, unseen_ms) = (before(Some(over_kept)), before(unseen_kept));
         let sessions = people::forgettable_sessions(upkept.connection(), after, to, over_ms, unseen_ms, clock_ms)?;
         if !sessions.is_empty() {
@@ -152,20 +146,15 @@ impl Walk {
         Self { table, every, at: None, begun: None }
     }
 
-    /// Whether it goes on, or it is time to begin again.
-    fn is_due(&self) -> bool {
-        self.at.is_some() || self.begun.is_none_or(|begun| begun.elapsed() >= self.every)
-    }
-
     /// The next rows to look at, if there are some or it is time to begin again: those behind one key and up to another.
     fn next(&mut self, connection: &Connection) -> Result<Option<(i64, i64)>, Fault> {
-        if !self.is_due() {
-            return Ok(None);
-        }
-        let from = self.at.unwrap_or_else(|| {
+        if self.at.is_none() {
+            if self.begun.is_some_and(|begun| begun.elapsed() < self.every) {
+                return Ok(None);
+            }
             self.begun = Some(Instant::now());
-            0
-        });
+        }
+        let from = self.at.unwrap_or(0);
         let sql = format!("SELECT max(key) FROM (SELECT key FROM {} WHERE key > ?1 ORDER BY key LIMIT ?2)", self.table);
         self.at = value(connection, &sql, (from, ROWS_AT_ONCE as i64))?;
         Ok(self.at.map(|to| (from, to)))
@@ -195,18 +184,13 @@ struct Size {
 impl Upkeep {
     /// Upkeep of a database within these bounds.
     pub fn new(keep: Keep, database: &Database, durability: Durability) -> Self {
-        let mut wal = database.file().as_os_str().to_owned();
-        wal.push("-wal");
-        let wal = PathBuf::from(wal);
-        let syncs = durability == Durability::Full;
-        let ended = Instant::now();
         Self {
             keep,
-            wal,
-            syncs,
+            wal: beside(database.file(), "-wal"),
+            syncs: durability == Durability::Full,
             is_behind: true,
             is_merging: false,
-            ended,
+            ended: Instant::now(),
             people: People::new(),
             rooms: Walk::new("rooms", ROOMS_EVERY),
         }
@@ -218,21 +202,13 @@ impl Upkeep {
     }
 
     /// A slice while no batch waits.
-    ///
-    /// # Errors
-    /// As the database says; what the slice did is rolled back.
     pub fn between_batches(&mut self, upkept: &mut impl Upkept) -> Result<(), Fault> {
-        self.slice(
-            upkept,
-            Budget { time: SLICE, time_max: SLICE, at_once: MESSAGES_AT_ONCE, messages: MESSAGES_AT_ONCE },
-        )
+        let (time, at_once) = (SLICE, MESSAGES_AT_ONCE);
+        self.slice(upkept, Budget { time, time_max: time, at_once, messages: at_once })
     }
 
     /// A slice behind a batch, now and then: near a bound it may take as long as all that was done since the last one,
     /// and past it some times as long, so it keeps up with whatever is written.
-    ///
-    /// # Errors
-    /// As the database says; what the slice did is rolled back.
     pub fn behind_batch(&mut self, upkept: &mut impl Upkept) -> Result<(), Fault> {
         let since = self.ended.elapsed();
         if since < LOOK_EVERY_BUSY {
@@ -322,8 +298,7 @@ impl Upkeep {
     fn forget_rooms(&mut self, upkept: &mut impl Upkept) -> Result<bool, Fault> {
         let Some((after, to)) = self.rooms.next(upkept.connection())? else { return Ok(false) };
         // What is left of rooms whose order was forgotten further than could be deleted at once.
-        let forgotten = messages::forgotten_rooms(upkept.connection(), after, to)?;
-        for room in forgotten {
+        for room in messages::forgotten_rooms(upkept.connection(), after, to)? {
             in_transaction(upkept.connection(), |connection| {
                 messages::delete_forgotten(connection, room, FORGOTTEN_AT_ONCE)
             })?;
@@ -343,8 +318,8 @@ impl Upkeep {
         if length < WAL_BYTES_MAX / 2 {
             return Ok(());
         }
-        let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
-        let (pages, moved): (i64, i64) = statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        let noop = "PRAGMA wal_checkpoint(NOOP)";
+        let (pages, moved): (i64, i64) = connection.query_row(noop, [], |row| Ok((row.get(1)?, row.get(2)?)))?;
         let left = unsigned(pages - moved);
         if left > 0 && (left < CHECKPOINT_PAGES_SHORT || length >= WAL_BYTES_MAX) {
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
