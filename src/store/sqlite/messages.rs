@@ -127,14 +127,11 @@ pub fn oldest(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite
     Ok((rooms, count))
 }
 
-/// Whether nothing of a room is kept, forgotten messages that are not deleted yet included.
-pub fn is_empty(connection: &Connection, room: RoomRow) -> rusqlite::Result<bool> {
-    Ok(!connection.prepare_cached("SELECT 1 FROM messages WHERE room = ?1")?.exists([room.key])?)
-}
-
-/// Deletes a room's row.
-pub fn delete_room(connection: &Connection, room_key: i64) -> rusqlite::Result<()> {
-    execute(connection, "DELETE FROM rooms WHERE key = ?1", [room_key]).map(drop)
+/// Deletes a room's row, unless it has messages. Those that are forgotten and not deleted yet count too. Gives whether the
+/// row is deleted.
+pub fn delete_empty_room(connection: &Connection, room_key: i64) -> rusqlite::Result<bool> {
+    let sql = "DELETE FROM rooms WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM messages WHERE room = ?1)";
+    Ok(execute(connection, sql, [room_key])? > 0)
 }
 
 /// The rooms without messages behind a key, up to another.

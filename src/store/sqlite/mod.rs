@@ -31,8 +31,8 @@ pub type Fault = rusqlite::Error;
 pub struct SqliteStorage {
     pub connection: Connection,
     rows: HashMap<RoomId, RoomRow>,
-    /// Rooms whose order has moved in this transaction.
-    touched: HashMap<i64, RoomRow>,
+    /// The heads that have moved in this transaction, by the rooms' keys. The database learns them at its end.
+    heads: HashMap<i64, Seq>,
     /// The key of the next message, where it is known.
     next_key: Option<i64>,
     /// Rows that the connection had changed when this transaction began.
@@ -48,7 +48,7 @@ impl SqliteStorage {
         Self {
             connection,
             rows: HashMap::new(),
-            touched: HashMap::new(),
+            heads: HashMap::new(),
             next_key: None,
             changes_before: 0,
             has_message: false,
@@ -58,7 +58,7 @@ impl SqliteStorage {
 
     /// Begins the transaction of a batch.
     pub fn begin(&mut self) -> Result<(), Fault> {
-        self.touched.clear();
+        self.heads.clear();
         self.has_message = false;
         self.changes_before = self.connection.total_changes();
         self.connection.execute_batch("BEGIN IMMEDIATE")
@@ -72,8 +72,8 @@ impl SqliteStorage {
     /// # Errors
     /// As SQLite says; then it is to be rolled back.
     pub fn commit(&mut self, position: clock::Stored) -> Result<(), Fault> {
-        for (_, row) in self.touched.drain() {
-            execute(&self.connection, "UPDATE rooms SET head = ?2 WHERE key = ?1", (row.key, row.head))?;
+        for (room_key, head) in self.heads.drain() {
+            execute(&self.connection, "UPDATE rooms SET head = ?2 WHERE key = ?1", (room_key, head))?;
         }
         let is_changed = self.connection.total_changes() != self.changes_before;
         let is_told =
@@ -103,16 +103,13 @@ impl SqliteStorage {
             let _ = self.connection.execute_batch("ROLLBACK");
         }
         self.rows.clear();
-        self.touched.clear();
+        self.heads.clear();
         self.next_key = None;
     }
 
     fn set(&mut self, room: &RoomId, row: RoomRow) {
-        if let Some(known) = self.rows.get_mut(room) {
-            *known = row;
-            return;
-        }
-        if self.rows.len() >= ROOMS_CACHED_MAX {
+        // A head that has moved is only here until the transaction ends.
+        if self.rows.len() >= ROOMS_CACHED_MAX && self.heads.is_empty() {
             self.rows.clear();
         }
         self.rows.insert(room.clone(), row);
@@ -129,8 +126,6 @@ impl Storage for SqliteStorage {
             return Ok(Some(*row));
         }
         let row = messages::room(&self.connection, room)?;
-        // The database learns where an order stands at the end of the transaction.
-        let row = row.map(|row| self.touched.get(&row.key).copied().unwrap_or(row));
         if let Some(row) = row {
             self.set(room, row);
         }
@@ -154,7 +149,7 @@ impl Storage for SqliteStorage {
             };
             if !is_free || !messages::insert(&self.connection, key, row, new, stored, wall_ms)? {
                 if is_new_room {
-                    messages::delete_room(&self.connection, row.key)?;
+                    messages::delete_empty_room(&self.connection, row.key)?;
                 }
                 return Ok(false);
             }
@@ -163,7 +158,7 @@ impl Storage for SqliteStorage {
         self.has_message = true;
         row.head = stored.seq;
         self.set(&new.room, row);
-        self.touched.insert(row.key, row);
+        self.heads.insert(row.key, row.head);
         Ok(true)
     }
 
@@ -197,20 +192,16 @@ impl Storage for SqliteStorage {
         let row = RoomRow { floor: up_to, ..row };
         messages::update_floor(&self.connection, row)?;
         self.set(room, row);
-        if let Some(touched) = self.touched.get_mut(&row.key) {
-            *touched = row;
-        }
         // What is left of a long order, upkeep deletes behind it.
         messages::delete_forgotten(&self.connection, row, FORGOTTEN_AT_ONCE).map(drop)
     }
 
     fn forget_room(&mut self, room: &RoomId) -> Result<(), Fault> {
         if let Some(row) = self.room(room)?
-            && messages::is_empty(&self.connection, row)?
+            && messages::delete_empty_room(&self.connection, row.key)?
         {
-            messages::delete_room(&self.connection, row.key)?;
             self.rows.remove(room);
-            self.touched.remove(&row.key);
+            self.heads.remove(&row.key);
         }
         Ok(())
     }

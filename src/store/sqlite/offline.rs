@@ -91,7 +91,7 @@ impl Offline {
     /// [`OpenError`], with the file as it was.
     pub fn open(path: &Path) -> Result<Self, ToolError> {
         let this = Self::open_even_empty(path)?;
-        if this.schema()? == 0 { Err(OpenError::Foreign(path.to_owned()).into()) } else { Ok(this) }
+        if this.read(schema::version)? == 0 { Err(OpenError::Foreign(path.to_owned()).into()) } else { Ok(this) }
     }
 
     /// The same, of one too that nothing is in yet, with schema 0: another process may be making it.
@@ -108,11 +108,6 @@ impl Offline {
         let this = Self { path: path.to_owned(), connection };
         this.read(add_missing_columns)?;
         Ok(this)
-    }
-
-    /// The version of its schema.
-    pub(super) fn schema(&self) -> Result<usize, ToolError> {
-        self.read(schema::version)
     }
 
     /// All accounts by name, each with its sessions that are not over; none in a database from before there were any.
@@ -302,30 +297,25 @@ fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(said.into_iter().filter(|line| line != "ok").map(|line| format!("SQLite says: {line}")).collect())
 }
 
-/// What must not be among people, and what it is.
-const OF_PEOPLE: [(&str, &str); 7] = [
+/// Rows that must not be there, and what they are.
+const WRONG_MESSAGES: [(&str, &str); 2] = [
+    ("messages WHERE room NOT IN (SELECT key FROM rooms)", "messages are in no room"),
     (
-        "SELECT count(*) FROM sessions WHERE kind <> 'guest' AND user_id NOT IN (SELECT id FROM accounts)",
+        "(SELECT seq, lag(seq) OVER (PARTITION BY room ORDER BY key) AS before FROM messages) WHERE seq <= before",
+        "messages are out of order",
+    ),
+];
+const WRONG_PEOPLE: [(&str, &str); 7] = [
+    (
+        "sessions WHERE kind <> 'guest' AND user_id NOT IN (SELECT id FROM accounts)",
         "sessions are of an account that is not there",
     ),
-    (
-        "SELECT count(*) FROM sessions WHERE kind = 'guest' AND user_id IN (SELECT id FROM accounts)",
-        "sessions of guests are of an account",
-    ),
-    ("SELECT count(*) FROM sessions WHERE length(token_hash) <> 32", "sessions have no hash of a token"),
-    (
-        "SELECT count(*) FROM looks WHERE account NOT IN (SELECT key FROM accounts)",
-        "looks of names are of an account that is not there",
-    ),
-    (
-        "SELECT count(*) FROM accounts WHERE key NOT IN (SELECT account FROM looks)",
-        "accounts have a name that anybody can take",
-    ),
-    (
-        "SELECT count(*) FROM accounts WHERE password_hash NOT LIKE '$argon2id$%'",
-        "accounts have a password that nobody can show",
-    ),
-    ("SELECT count(*) FROM invitations WHERE length(code_hash) <> 32", "invitations have no hash of a code"),
+    ("sessions WHERE kind = 'guest' AND user_id IN (SELECT id FROM accounts)", "sessions of guests are of an account"),
+    ("sessions WHERE length(token_hash) <> 32", "sessions have no hash of a token"),
+    ("looks WHERE account NOT IN (SELECT key FROM accounts)", "looks of names are of an account that is not there"),
+    ("accounts WHERE key NOT IN (SELECT account FROM looks)", "accounts have a name that anybody can take"),
+    ("accounts WHERE password_hash NOT LIKE '$argon2id$%'", "accounts have a password that nobody can show"),
+    ("invitations WHERE length(code_hash) <> 32", "invitations have no hash of a code"),
 ];
 
 /// What is not as our promises have it, in a file that is sound for SQLite.
@@ -343,17 +333,10 @@ fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
             findings.push(format!("room “{room}”: {count} messages in the places from {first} to {last}"));
         }
     }
-    let of_messages = [
-        ("SELECT count(*) FROM messages WHERE room NOT IN (SELECT key FROM rooms)", "messages are in no room"),
-        (
-            "SELECT count(*) FROM (SELECT seq, lag(seq) OVER (PARTITION BY room ORDER BY key) AS before FROM messages)
-             WHERE seq <= before",
-            "messages are out of order",
-        ),
-    ];
     let has_accounts = schema::version(connection)? >= ACCOUNTS_SINCE;
-    for (sql, sentence) in of_messages.into_iter().chain(OF_PEOPLE.into_iter().filter(|_| has_accounts)) {
-        let count: i64 = value(connection, sql, [])?;
+    let wrong_people: &[_] = if has_accounts { &WRONG_PEOPLE } else { &[] };
+    for (rows, sentence) in WRONG_MESSAGES.iter().chain(wrong_people) {
+        let count: i64 = value(connection, &format!("SELECT count(*) FROM {rows}"), [])?;
         if count > 0 {
             findings.push(format!("{count} {sentence}"));
         }

@@ -192,7 +192,7 @@ pub enum OpenError {
 /// An open database: where further connections go, and the lock that keeps other processes out.
 #[derive(Debug)]
 pub struct Database {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     durability: Durability,
     /// Held as long as the process has connections. Closing any descriptor of the file would take away the locks
     /// that SQLite has on it (POSIX), so this is opened before the first connection and dropped after the last.
@@ -219,10 +219,6 @@ impl Database {
     /// A connection that moves what is in the WAL into the file.
     pub fn checkpointer(&self) -> Result<Connection, OpenError> {
         self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)
-    }
-
-    pub fn file(&self) -> &Path {
-        &self.path
     }
 
     fn connect(&self, access: OpenFlags) -> Result<Connection, OpenError> {
@@ -287,21 +283,17 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
     // A process that is just ending, or beginning, may have it for a moment.
     let until = Instant::now() + LOCK_WAIT;
-    let locked = loop {
+    loop {
         match file.try_lock() {
+            Ok(()) => break,
             Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_WAIT / 50),
-            locked => break locked,
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-    };
-    match locked {
-        // SQLite would begin anew in a file of one byte.
-        Ok(()) if (1..HEADER_BYTES).contains(&file.metadata().map_err(failed)?.len()) => {
-            Err(OpenError::Foreign(path.to_owned()))
-        }
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
+    // SQLite would begin anew in a file of one byte.
+    let is_cut_off = (1..HEADER_BYTES).contains(&file.metadata().map_err(failed)?.len());
+    if is_cut_off { Err(OpenError::Foreign(path.to_owned())) } else { Ok(file) }
 }
 
 /// An error as of a damaged file, where the file is another program's database.

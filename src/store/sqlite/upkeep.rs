@@ -177,8 +177,8 @@ struct Budget {
 struct Size {
     pages: u64,
     free: u64,
-    page_bytes: u64,
-    wal_bytes: u64,
+    /// What counts for the bound.
+    bytes: u64,
 }
 
 impl Upkeep {
@@ -186,7 +186,7 @@ impl Upkeep {
     pub fn new(keep: Keep, database: &Database, durability: Durability) -> Self {
         Self {
             keep,
-            wal: beside(database.file(), "-wal"),
+            wal: beside(&database.path, "-wal"),
             syncs: durability == Durability::Full,
             is_behind: true,
             is_merging: false,
@@ -236,7 +236,7 @@ impl Upkeep {
         let mut left = budget.messages;
         loop {
             let size = self.size(upkept.connection())?;
-            let over = |part: u64| self.keep.bytes_max.is_some_and(|most| size.bytes(most) > most - most / part);
+            let over = |part: u64| self.keep.bytes_max.is_some_and(|most| size.bytes > most - most / part);
             // What was deleted is in the index until it is merged: that goes before deleting more, while it can.
             let is_large = over(if self.is_merging { ROOM_PART_MERGING } else { ROOM_PART });
             let forgets = self.forget_people(upkept, is_large)? | self.forget_rooms(upkept)?;
@@ -265,7 +265,7 @@ impl Upkeep {
             if deleted == 0 && !self.is_merging && !is_loose && !forgets {
                 return Ok(false);
             }
-            let is_past = self.keep.bytes_max.is_some_and(|most| size.bytes(most) > most);
+            let is_past = self.keep.bytes_max.is_some_and(|most| size.bytes > most);
             if left == 0 || begun.elapsed() >= if is_past { budget.time_max } else { budget.time } {
                 return Ok(true);
             }
@@ -274,14 +274,15 @@ impl Upkeep {
 
     fn size(&self, connection: &Connection) -> Result<Size, Fault> {
         let pragma = |sql: &str| value(connection, sql, []).map(unsigned);
-        // Asked by name: closing a descriptor of our own would take SQLite's locks away.
-        let wal_bytes = self.wal.metadata().map_or(0, |file| file.len());
-        Ok(Size {
-            pages: pragma("PRAGMA page_count")?,
-            free: pragma("PRAGMA freelist_count")?,
-            page_bytes: pragma("PRAGMA page_size")?,
-            wal_bytes,
-        })
+        let (pages, free) = (pragma("PRAGMA page_count")?, pragma("PRAGMA freelist_count")?);
+        let wal_bytes_max = self.keep.bytes_max.unwrap_or(0) / WAL_PART;
+        let bytes = (pages - free) * pragma("PRAGMA page_size")? + self.wal_bytes().min(wal_bytes_max);
+        Ok(Size { pages, free, bytes })
+    }
+
+    /// Asked by name: closing a descriptor of our own would take SQLite's locks away.
+    fn wal_bytes(&self) -> u64 {
+        self.wal.metadata().map_or(0, |file| file.len())
     }
 
     /// Looks at some sessions, if it is time to. Whether there are more to look at.
@@ -314,7 +315,7 @@ impl Upkeep {
     /// Begins the WAL anew, where it has grown long and the checkpoints of the other thread never see its end, as
     /// under constant load. They have left little to do here; without them, when it is twice as long.
     fn shorten_wal(&self, connection: &Connection) -> Result<(), Fault> {
-        let length = self.wal.metadata().map_or(0, |file| file.len());
+        let length = self.wal_bytes();
         if length < WAL_BYTES_MAX / 2 {
             return Ok(());
         }
@@ -325,13 +326,6 @@ impl Upkeep {
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         }
         Ok(())
-    }
-}
-
-impl Size {
-    /// What counts for a bound.
-    fn bytes(self, most: u64) -> u64 {
-        (self.pages - self.free) * self.page_bytes + self.wal_bytes.min(most / WAL_PART)
     }
 }
 

@@ -17,7 +17,7 @@ mod testing;
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, ErrorCode, Row, ffi};
+use rusqlite::{Connection, Row};
 
 use crate::auth::name::{self, Looks};
 use crate::auth::password::PasswordHash;
@@ -84,18 +84,23 @@ pub fn create(connection: &Connection, account: &Account, looks: &Looks) -> Resu
     if is_default || resembling(connection, looks)?.is_some() {
         return Err(AccountError::Taken);
     }
-    let sql = "INSERT INTO accounts (id, name, role, password_hash, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO accounts (id, name, role, password_hash, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+        ON CONFLICT DO NOTHING";
     let Account { id, name, role, password, created_ms } = account;
-    execute(connection, sql, (id, name, role, password, signed(*created_ms))).map_err(taken)?;
+    if execute(connection, sql, (id, name, role, password, signed(*created_ms)))? == 0 {
+        return Err(AccountError::Taken);
+    }
     let key = connection.last_insert_rowid();
     for look in looks.iter() {
-        insert_look(connection, look, key).map_err(taken)?;
+        if insert_look(connection, look, key)? == 0 {
+            return Err(AccountError::Taken);
+        }
     }
     Ok(())
 }
 
 fn insert_look(connection: &Connection, look: &str, account: i64) -> rusqlite::Result<usize> {
-    execute(connection, "INSERT INTO looks (look, account) VALUES (?1, ?2)", (look, account))
+    execute(connection, "INSERT INTO looks (look, account) VALUES (?1, ?2) ON CONFLICT DO NOTHING", (look, account))
 }
 
 /// The account whose name has one of these looks. A guest may not bear such a name.
@@ -251,20 +256,6 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
 /// [`AccountError::NotFound`] where a statement has changed no row.
 fn found(rows: usize) -> Result<(), AccountError> {
     if rows == 0 { Err(AccountError::NotFound) } else { Ok(()) }
-}
-
-/// What breaks uniqueness is taken.
-fn taken(error: rusqlite::Error) -> AccountError {
-    match error {
-        rusqlite::Error::SqliteFailure(
-            ffi::Error {
-                code: ErrorCode::ConstraintViolation,
-                extended_code: ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
-            },
-            _,
-        ) => AccountError::Taken,
-        error => error.into(),
-    }
 }
 
 #[cfg(test)]
