@@ -440,7 +440,8 @@ fn refused(new: &NewMessage, rejection: Rejection) -> Outcome {
 }
 
 /// What a change stops at.
-pub(super) enum Stop {
+#[derive(Debug)]
+pub enum Stop {
     Refused(Rejection),
     Fault(Fault),
 }
@@ -454,16 +455,6 @@ impl From<Fault> for Stop {
 impl From<Reason> for Stop {
     fn from(reason: Reason) -> Self {
         Self::Refused(reason.into())
-    }
-}
-
-impl From<people::AccountError> for Stop {
-    fn from(error: people::AccountError) -> Self {
-        match error {
-            people::AccountError::Taken => Reason::NameTaken.into(),
-            people::AccountError::NotFound => Reason::NotFound.into(),
-            people::AccountError::Sqlite(fault) => Self::Fault(fault),
-        }
     }
 }
 

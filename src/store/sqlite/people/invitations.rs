@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::super::TokenHash;
 use super::super::super::change::NewInvitation;
+use super::super::super::ledger::Stop;
 use super::super::row::{all, execute, first, signed, unsigned};
-use super::{AccountError, found};
+use super::found;
 use crate::model::{RoomId, UserId};
 
 /// Names an invitation to those who may revoke it; no secret. The proposer chooses it, at random.
@@ -70,16 +71,16 @@ pub fn invitation_by_code(
 /// Revokes an invitation.
 ///
 /// # Errors
-/// [`AccountError::NotFound`], also where it is to another room than `room`.
-pub fn uninvite(connection: &Connection, key: InvitationId, room: Option<&RoomId>) -> Result<(), AccountError> {
+/// `NotFound`, also where it is to another room than `room`.
+pub fn uninvite(connection: &Connection, key: InvitationId, room: Option<&RoomId>) -> Result<(), Stop> {
     found(execute(connection, "DELETE FROM invitations WHERE key = ?1 AND room IS ?2", (key, room))?)
 }
 
 /// Uses an invitation once.
 ///
 /// # Errors
-/// [`AccountError::NotFound`] where it can't be used.
-pub fn spend(connection: &Connection, code: TokenHash, now_ms: u64) -> Result<(), AccountError> {
+/// `NotFound` where it can't be used.
+pub fn spend(connection: &Connection, code: TokenHash, now_ms: u64) -> Result<(), Stop> {
     let sql = "UPDATE invitations SET uses_left = uses_left - 1
          WHERE code_hash = ?1 AND uses_left > 0 AND expires_ms > ?2";
     found(execute(connection, sql, (code.0, signed(now_ms)))?)

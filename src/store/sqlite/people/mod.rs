@@ -21,9 +21,11 @@ use rusqlite::{Connection, Row};
 
 use crate::auth::name::{self, Looks};
 use crate::auth::password::PasswordHash;
+use crate::model::reason::Reason;
 use crate::model::{USERNAME_DEFAULT, UserId, Username};
 use crate::role::Role;
 
+use super::super::ledger::Stop;
 use super::row::{all, execute, first, signed, unsigned};
 use super::schema;
 
@@ -47,20 +49,6 @@ pub fn in_memory() -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Why something about accounts was not done. Nothing of it was.
-#[derive(Debug, thiserror::Error)]
-pub enum AccountError {
-    /// The name is an account's, or looks like one's.
-    #[error("that name is taken, or looks like one that is")]
-    Taken,
-    /// No such account, session or invitation; or it is over.
-    #[error("there is no such thing")]
-    NotFound,
-    /// The database says so.
-    #[error("failed to reach the accounts: {0}")]
-    Sqlite(#[from] rusqlite::Error),
-}
-
 /// An account, with what a login needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -77,23 +65,23 @@ pub struct Account {
 /// Creates an account.
 ///
 /// # Errors
-/// [`AccountError::Taken`], where the name has a look of another account's, or of the name of clients that give none: an
+/// [`Reason::NameTaken`], where the name has a look of another account's, or of the name of clients that give none: an
 /// account of that name would keep them all out.
-pub fn create(connection: &Connection, account: &Account, looks: &Looks) -> Result<(), AccountError> {
+pub fn create(connection: &Connection, account: &Account, looks: &Looks) -> Result<(), Stop> {
     let is_default = Username::parse(USERNAME_DEFAULT).is_ok_and(|name| Looks::of(&name).resemble(looks));
     if is_default || resembling(connection, looks)?.is_some() {
-        return Err(AccountError::Taken);
+        return Err(Reason::NameTaken.into());
     }
     let sql = "INSERT INTO accounts (id, name, role, password_hash, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT DO NOTHING";
     let Account { id, name, role, password, created_ms } = account;
     if execute(connection, sql, (id, name, role, password, signed(*created_ms)))? == 0 {
-        return Err(AccountError::Taken);
+        return Err(Reason::NameTaken.into());
     }
     let key = connection.last_insert_rowid();
     for look in looks.iter() {
         if insert_look(connection, look, key)? == 0 {
-            return Err(AccountError::Taken);
+            return Err(Reason::NameTaken.into());
         }
     }
     Ok(())
@@ -150,14 +138,14 @@ pub fn has_admin(connection: &Connection) -> rusqlite::Result<bool> {
 /// closed. Bots' tokens stay, as they are no logins.
 ///
 /// # Errors
-/// [`AccountError::NotFound`].
+/// [`Reason::NotFound`].
 pub fn set_password(
     connection: &Connection,
     id: UserId,
     password: &PasswordHash,
     keep: Option<SessionId>,
     now_ms: u64,
-) -> Result<Vec<SessionId>, AccountError> {
+) -> Result<Vec<SessionId>, Stop> {
     found(execute(connection, "UPDATE accounts SET password_hash = ?2 WHERE id = ?1", (id, password))?)?;
     Ok(end_other_sessions(connection, id, keep, now_ms)?)
 }
@@ -176,10 +164,10 @@ pub fn renew_hash(
 /// Sets the role of an account. A new admin's mute and ban end, as nobody else could end them.
 ///
 /// # Errors
-/// [`AccountError::NotFound`]; also for the role of a guest, which no account has.
-pub fn set_role(connection: &Connection, id: UserId, role: Role) -> Result<(), AccountError> {
+/// [`Reason::NotFound`]; also for the role of a guest, which no account has.
+pub fn set_role(connection: &Connection, id: UserId, role: Role) -> Result<(), Stop> {
     if role == Role::Guest {
-        return Err(AccountError::NotFound);
+        return Err(Reason::NotFound.into());
     }
     found(execute(connection, "UPDATE accounts SET role = ?2 WHERE id = ?1", (id, role))?)?;
     if role == Role::Admin {
@@ -193,8 +181,8 @@ pub fn set_role(connection: &Connection, id: UserId, role: Role) -> Result<(), A
 /// that ended.
 ///
 /// # Errors
-/// [`AccountError::NotFound`].
-pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionId>, AccountError> {
+/// [`Reason::NotFound`].
+pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionId>, Stop> {
     let live = "SELECT key FROM sessions WHERE user_id = ?1 AND ended_ms IS NULL ORDER BY key";
     let ended = all(connection, live, [id], |row| row.get(0))?;
     execute(connection, "DELETE FROM looks WHERE account = (SELECT key FROM accounts WHERE id = ?1)", [id])?;
@@ -253,9 +241,9 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
     })
 }
 
-/// [`AccountError::NotFound`] where a statement has changed no row.
-fn found(rows: usize) -> Result<(), AccountError> {
-    if rows == 0 { Err(AccountError::NotFound) } else { Ok(()) }
+/// [`Reason::NotFound`] where a statement has changed no row.
+fn found(rows: usize) -> Result<(), Stop> {
+    if rows == 0 { Err(Reason::NotFound.into()) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::super::super::TokenHash;
 use super::super::super::change::NewSession;
+use super::super::super::ledger::Stop;
 use super::super::super::log::clock::Moment;
 use super::super::row::{all, execute, first, signed, unsigned};
-use super::{AccountError, found};
+use super::found;
 use crate::auth::credential::{GUEST_SPAN_MS, LOGIN_SPAN_MS};
 use crate::auth::guest_token::GuestToken;
 use crate::model::{UserId, Username};
@@ -116,7 +117,7 @@ pub fn store_guest(
 /// Stores a guest's session under a name, or gives the session another name, and lets it last longer.
 ///
 /// # Errors
-/// [`AccountError::NotFound`] where it is over.
+/// `NotFound` where it is over.
 pub fn name_guest(
     connection: &Connection,
     user: UserId,
@@ -124,7 +125,7 @@ pub fn name_guest(
     session: &NewSession,
     expires_ms: u64,
     moment: &Moment,
-) -> Result<(), AccountError> {
+) -> Result<(), Stop> {
     let times = Times { created_ms: moment.wall_ms, seen_ms: moment.clock_ms, expires_ms: Some(expires_ms) };
     let on_conflict = "
         ON CONFLICT (key) DO UPDATE SET username = ?4, seen_ms = ?7, expires_ms = ?8
@@ -199,8 +200,8 @@ pub fn end_oldest_logins(
 /// Ends a session of a user. Its row stays until upkeep forgets it, so that its device is known again.
 ///
 /// # Errors
-/// [`AccountError::NotFound`] where it is over, or another user's.
-pub fn end_session(connection: &Connection, user: UserId, key: SessionId, now_ms: u64) -> Result<(), AccountError> {
+/// `NotFound` where it is over, or another user's.
+pub fn end_session(connection: &Connection, user: UserId, key: SessionId, now_ms: u64) -> Result<(), Stop> {
     let sql = "UPDATE sessions SET ended_ms = ?3 WHERE key = ?1 AND user_id = ?2 AND ended_ms IS NULL";
     found(execute(connection, sql, (key, user, signed(now_ms)))?)
 }
