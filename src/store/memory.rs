@@ -1,8 +1,8 @@
 //! What `:memory:` keeps: the latest frames of each room, and where each room's order stands.
 //!
-//! The same promises as the database's while the process lives, for less work a message. Bounded by the operator's
-//! retention, by so many frames to a room, and by so many bytes in all, for which the rooms that were silent longest pay
-//! first.
+//! It keeps the promises of the database while the process lives, for less work a message. It is bounded by the operator's
+//! retention, by frames in a room, and by bytes in all; past that bound the rooms without a message for longest are
+//! forgotten first.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;

@@ -1,4 +1,4 @@
-//! What is kept in SQLite. Nothing outside this folder speaks SQL.
+//! Storage in SQLite. Nothing outside this folder has SQL.
 
 pub mod messages;
 pub mod offline;

@@ -1,8 +1,8 @@
 //! What a word is, and the index of words.
 //!
-//! One notion of a word for both stores: a text is folded and cut into words here, and the database's index is only
-//! told the words, a space between them. Thus a search reads the latest messages themselves, where what many have said
-//! is found soonest, and asks the index about those before them, with the same answer.
+//! Both storages share one definition of a word: a text is folded and cut into words here, and the index gets nothing but
+//! the words. So reading a message and asking the index give the same answer. A search reads the latest messages first,
+//! where frequent words are found soonest, and asks the index about those before them.
 
 use std::borrow::Cow;
 
@@ -16,8 +16,8 @@ use super::super::message::Message;
 use super::messages::{self, COLUMNS, FROM, IS_MESSAGE, sql_of};
 use super::row::{execute, signed};
 
-/// The index: words of no other meaning than their bytes. What is begun is found at once with two or three characters
-/// and by walking the words that begin so with others. It keeps no text, no places within a text and no lengths.
+/// The index. It compares words by their bytes. A prefix of two or three characters is looked up at once; for another
+/// length all words that begin with it are walked. The index keeps no text, no places within a text and no lengths.
 pub const SCHEMA: &str = "CREATE VIRTUAL TABLE words USING fts5 (
     content, content = '', detail = none, columnsize = 0, prefix = '2 3', tokenize = 'ascii'
 )";
@@ -39,7 +39,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The words of what people type; nothing where there is none in it.
+    /// The words of a text that was typed; nothing where it has none.
     pub fn parse(text: &str) -> Option<Self> {
         let folded = folded(text);
         let mut whole: Vec<String> = words(&folded).map(str::to_owned).collect();
@@ -163,9 +163,8 @@ pub fn merge(connection: &Connection, pages: u64) -> rusqlite::Result<bool> {
 
 /// At most `limit` messages of a room on one side of a place that have all the words, oldest first.
 ///
-/// What many have said is found soonest by reading the messages nearest to the place; what few have said, by asking the
-/// index. The index is slow in one thing alone, a word that is only begun and that many have said, so it is asked for
-/// the whole words first, and their messages are read.
+/// Frequent words are found soonest by reading the messages nearest to the place, rare ones by asking the index. The index
+/// is slow only with a prefix of frequent words, so it is asked for the whole words first, and their messages are read.
 pub fn page(
     connection: &Connection,
     room: RoomRow,

@@ -1,12 +1,11 @@
-//! Upkeep: what keeps the database within its bounds. The oldest messages go first, with their words; space goes back
-//! to the file system; guests who are long gone, sessions that are long over, invitations, mutes and bans that are over, and
-//! rooms without messages and members are forgotten; the WAL stays short.
+//! Upkeep keeps the database within its bounds. It deletes the oldest messages with their words, gives space back to the
+//! file system, and keeps the WAL short. It removes sessions, invitations, mutes and bans that are over, guests who were
+//! not seen for long, and rooms without messages and connections.
 //!
-//! What clients can see of it goes through the log as entries. All of it runs on the store's thread and connection, in
-//! slices between batches: a slice while nothing waits takes a
-//! few milliseconds; under constant load, as long as the batches since the last one, and longer where a bound is passed,
-//! so that it holds while writing goes on. A slice is not synced for itself: nobody was promised that what it deletes is gone, and
-//! the sync of the next batch covers it.
+//! What clients can see of it goes through the log as entries. It runs on the store's thread and connection, in slices
+//! between batches. A slice takes a few milliseconds while no batch waits. Under constant load it takes as long as the
+//! batches since the last slice, and longer where a bound is passed, so the bound holds while writing goes on. A slice is
+//! not synced for itself, as no client was promised what it deletes; the sync of the next batch covers it.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -38,8 +37,8 @@ const ROWS_AT_ONCE: usize = 200;
 /// From one look at all of them to the next.
 const PEOPLE_EVERY: Duration = Duration::from_secs(3600);
 const ROOMS_EVERY: Duration = Duration::from_secs(60);
-/// How long a session that is over is remembered: whoever shows its token logs in from a device that is no stranger. As
-/// long as a guest is known who does not come back.
+/// How long a session that is over is remembered, so that a login with its token comes from a known device. A guest who
+/// does not come back is remembered as long.
 pub const OVER_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long a guest without messages is known, and a session that is over, where there is no room for all.
 const KEPT_WITHOUT_ROOM: Duration = Duration::from_secs(24 * 3600);
@@ -63,7 +62,7 @@ const WAL_PART: u64 = 8;
 pub trait Upkept {
     fn connection(&self) -> &Connection;
 
-    /// Whether anybody is in a room.
+    /// Whether a room has connections.
     fn has_connections(&self, room: &RoomId) -> bool;
 
     /// The log time.
@@ -88,21 +87,20 @@ pub struct Upkeep {
     /// When the last slice ended.
     ended: Instant,
     people: People,
-    rooms: Walk,
+    rooms: TableSweep,
 }
 
-/// A look at what is kept of people, some of it at a time.
+/// Removes what is over of sessions, some of them at a time, and of invitations and restrictions.
 #[derive(Debug)]
 pub struct People {
-    sessions: Walk,
-    /// When invitations, mutes and bans were looked at last: they are few, as admins make them.
+    sessions: TableSweep,
+    /// When invitations, mutes and bans were looked at last. They are few, so all are looked at together.
     looked: Option<Instant>,
 }
 
 impl People {
-    /// Before the first look.
     pub fn new() -> Self {
-        Self { sessions: Walk::new("sessions", PEOPLE_EVERY), looked: None }
+        Self { sessions: TableSweep::new("sessions", PEOPLE_EVERY), looked: None }
     }
 
     /// Looks at some sessions, if it is time to, and forgets those that have been over for `over_kept`, and guests without
@@ -129,9 +127,9 @@ impl People {
     }
 }
 
-/// A look at all rows of a table, in the order of their keys, some at a time.
+/// Goes through all rows of a table in the order of their keys, some at a time.
 #[derive(Debug)]
-struct Walk {
+struct TableSweep {
     table: &'static str,
     /// From one beginning to the next.
     every: Duration,
@@ -141,7 +139,7 @@ struct Walk {
     begun: Option<Instant>,
 }
 
-impl Walk {
+impl TableSweep {
     fn new(table: &'static str, every: Duration) -> Self {
         Self { table, every, at: None, begun: None }
     }
@@ -192,7 +190,7 @@ impl Upkeep {
             is_merging: false,
             ended: Instant::now(),
             people: People::new(),
-            rooms: Walk::new("rooms", ROOMS_EVERY),
+            rooms: TableSweep::new("rooms", ROOMS_EVERY),
         }
     }
 
