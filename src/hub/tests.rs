@@ -530,6 +530,28 @@ fn a_request_is_answered_through_the_log() {
 }
 
 #[test]
+fn settings_are_told_to_the_room_before_the_answer_to_their_command() {
+    let mut server = Server::prepare();
+    server.run(calm());
+    server.api.change(By::Operator, new_token(1, "ada", 1, Role::Admin)).unwrap();
+    let mut ada = server.enter(&account(1, "ada", 1), Encoding::Json, 0);
+    let mut ben = server.connect("ben", Encoding::Json, 0);
+    assert_eq!(ben.said(1), ["welcome: welcome to general"]);
+    server.say(&ada, "one");
+    server.say(&ada, r#"{"type":"room","topic":"leaves"}"#);
+    server.say(&ada, "two");
+    let told = "room: ada has changed what is set of this room";
+    let of_room = ["text: one", told, "text: two"];
+    assert_eq!(ben.said(3), of_room);
+    let of_ada = ada.said(6);
+    assert_eq!(of_ada[..2], ["welcome: welcome to general", "join: ben joined"]);
+    let answer = of_ada.iter().position(|frame| frame == "room: it is set").unwrap();
+    assert!(of_ada[..answer].iter().any(|frame| frame == told), "{of_ada:?}");
+    assert_eq!(of_ada[2..].iter().filter(|frame| *frame != "room: it is set").collect::<Vec<_>>(), of_room);
+    server.stop([ada, ben]);
+}
+
+#[test]
 fn a_user_kicked_out_of_a_private_room_is_told_so() {
     let mut server = Server::prepare();
     server.run(calm());

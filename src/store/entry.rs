@@ -228,10 +228,8 @@ pub enum Event {
         room: RoomId,
         settings: RoomSettings,
         by: Person,
-    },
-    /// Members of a private room were added or removed.
-    MembersChanged {
-        room: RoomId,
+        /// Whether the room was public before and is private now, so that members may have to leave it.
+        became_private: bool,
     },
     /// What is at or before this place of a room's order is not kept any more.
     Forgotten {

@@ -12,7 +12,7 @@ use crate::store::entry::{CommandReply, Entry, Event, Proposal, ReplyTo};
 use crate::wire::CloseReason;
 
 use super::super::handle::Answer;
-use super::{Effect, Member, MemberKey, Phase, State, encoded};
+use super::{Effect, Member, MemberKey, Phase, RoomKey, State, encoded};
 
 impl State {
     /// Adds to a change what only the hub knows: who its target is, and from where it is connected.
@@ -77,8 +77,16 @@ impl State {
                 self.remove_from(&room, members, Reason::Kicked, now, effects);
             }
             Event::Muted { user } => self.tell_muted(user, now, effects),
-            Event::MembersChanged { room } => self.remove_strangers(&room, now, effects),
-            Event::RoomChanged { room, settings, by } => self.tell_settings(&room, &settings, &by, now, effects),
+            Event::RoomChanged { room, settings, by, became_private } => {
+                if let Some(key) = self.by_id.get(&room).copied() {
+                    let frame = self.settings_frame(&room, &settings, &by, now);
+                    if became_private {
+                        self.make_private(key, &frame, now, effects);
+                    } else {
+                        self.tell_settings(key, frame, effects);
+                    }
+                }
+            }
             Event::Forgotten { room, up_to } => {
                 if let Some(key) = self.by_id.get(&room) {
                     let room = &mut self.rooms[key.0];
@@ -119,44 +127,43 @@ impl State {
         }
     }
 
-    /// Tells the members of a room its settings.
-    fn tell_settings(
-        &mut self,
-        id: &RoomId,
-        settings: &RoomSettings,
-        by: &Person,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(room) = self.by_id.get(id).map(|key| &self.rooms[key.0]) else { return };
+    /// The frame that tells the settings of a room.
+    fn settings_frame(&mut self, room: &RoomId, settings: &RoomSettings, by: &Person, now: &Timestamp) -> Arc<[u8]> {
         let content = format!("{} has changed what is set of this room", by.username);
-        let own = Some(Own::Room { room: settings.shown(id) });
-        let json = encoded(&Frame { own, ..Frame::new(self.ids.next(now), id, by, &content, FrameType::Room, now) });
-        for key in room.everybody() {
-            let member = &self.members[key.0];
-            if self.may_enter(&member.principal, id).is_ok() {
-                effects.push(Effect::Send { to: key, json: Arc::clone(&json) });
-            }
+        let own = Some(Own::Room { room: settings.shown(room) });
+        encoded(&Frame { own, ..Frame::new(self.ids.next(now), room, by, &content, FrameType::Room, now) })
+    }
+
+    /// Tells the members of a room its settings, which let all of them stay.
+    fn tell_settings(&self, room_key: RoomKey, frame: Arc<[u8]>, effects: &mut Vec<Effect>) {
+        for to in self.rooms[room_key.0].catching_up.as_slice() {
+            effects.push(Effect::Send { to: *to, json: Arc::clone(&frame) });
         }
+        self.broadcast(room_key, frame, effects);
+    }
+
+    /// A room is private now. Members that are not invited leave it; the others are told its settings. A join that is
+    /// with the store is not concerned: the store decides it by the new settings.
+    fn make_private(&mut self, room_key: RoomKey, frame: &Arc<[u8]>, now: &Timestamp, effects: &mut Vec<Effect>) {
+        let room = &self.rooms[room_key.0];
+        let id = room.id.clone();
+        let may_stay = |key: &MemberKey| self.may_enter(&self.members[key.0].principal, &id).is_ok();
+        let (stay, leave): (Vec<_>, Vec<_>) = room.everybody().partition(may_stay);
+        self.remove_from(&id, leave, Reason::MadePrivate, now, effects);
+        effects.extend(stay.into_iter().map(|to| Effect::Send { to, json: Arc::clone(frame) }));
     }
 
     /// Answers a command with a frame of its own type.
     fn tell_done(&mut self, reply: &CommandReply, sentence: &str, now: &Timestamp, effects: &mut Vec<Effect>) {
         let CommandReply { connection, room, nonce, kind } = reply;
         let Some(to) = self.member(*connection) else { return };
+        // The answer comes behind what the room was told of the change.
+        if let Some(room) = self.by_id.get(room).copied().filter(|key| self.rooms[key.0].members.contains(to)) {
+            effects.extend([Effect::Exit { room, member: to }, Effect::Enter { room, member: to }]);
+        }
         let person = Arc::clone(&self.members[to.0].principal.person);
         let frame = Frame::new(self.ids.next(now), room, &person, sentence, *kind, now);
         effects.push(Effect::Send { to, json: encoded(&Frame { nonce: nonce.as_ref(), ..frame }) });
-    }
-
-    /// The members that may not be in a room any more leave it.
-    fn remove_strangers(&mut self, room: &RoomId, now: &Timestamp, effects: &mut Vec<Effect>) {
-        let strangers = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.is_in(room) && self.may_enter(&member.principal, room).is_err());
-        let strangers = strangers.map(|(key, _)| MemberKey(key)).collect();
-        self.remove_from(room, strangers, Reason::MadePrivate, now, effects);
     }
 
     /// Members leave a room, and are told why.

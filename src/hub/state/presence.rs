@@ -193,7 +193,7 @@ impl State {
         encoded(&Frame::new(self.ids.next(now), &self.rooms[room_key.0].id, person, &content, kind, now))
     }
 
-    fn broadcast(&self, room_key: RoomKey, json: Arc<[u8]>, effects: &mut Vec<Effect>) {
+    pub(super) fn broadcast(&self, room_key: RoomKey, json: Arc<[u8]>, effects: &mut Vec<Effect>) {
         if !self.rooms[room_key.0].members.is_empty() {
             effects.push(Effect::Broadcast { room: room_key, json });
         }

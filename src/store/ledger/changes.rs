@@ -168,15 +168,12 @@ impl Ledger {
                 self.may_moderate(by, Action::Kick, Some(room), Role::Guest, moment)?;
                 let (role, username) = self.target(storage, *user, target.as_deref(), moment)?;
                 self.may_to(by, Action::Kick, Some(room), *user, role, moment)?;
-                // First, so that the user is told of the kick, and not that the room is private.
-                let mut events = vec![Event::Kicked { room: room.clone(), user: *user }];
                 if people::remove_member(storage.people(), room, *user)? {
                     self.policy.members.remove_mut(&(room.clone(), *user));
-                    events.push(Event::MembersChanged { room: room.clone() });
                 }
                 self.presence.kick(room, *user);
                 self.lines.push(format!("{} has kicked {user} ({}) out of {room}", name_of(by), shown(&username)));
-                Ok((Done::Kicked { username }, events))
+                Ok((Done::Kicked { username }, vec![Event::Kicked { room: room.clone(), user: *user }]))
             }
             Change::Invite(invitation) => self.invite(storage, by, invitation, moment),
             Change::Uninvite { invitation } => {
@@ -212,7 +209,7 @@ impl Ledger {
                 self.store_target(storage, by, moment)?;
                 self.lines.push(format!("{user} ({}) is a member of {room} by an invitation", by.person.username));
                 let settings = self.policy.room(room).cloned().unwrap_or_default();
-                Ok((Done::Room(settings), vec![Event::MembersChanged { room: room.clone() }]))
+                Ok((Done::Room(settings), Vec::new()))
             }
             Change::Seen { sessions } => {
                 for used in sessions {
@@ -539,7 +536,8 @@ impl Ledger {
             is_private: patch.is_private.unwrap_or(before.is_private),
         };
         people::set_room(connection, room, &settings)?;
-        if settings.is_private && !was_private {
+        let became_private = settings.is_private && !was_private;
+        if became_private {
             people::add_member(connection, room, client.user(), moment.clock_ms)?;
             self.policy.members.insert_mut((room.clone(), client.user()), ());
         }
@@ -561,9 +559,9 @@ impl Ledger {
             settings.slow_mode_s,
             if settings.is_private { "private" } else { "public" },
         ));
-        let changed =
-            Event::RoomChanged { room: room.clone(), settings: settings.clone(), by: Person::clone(&client.person) };
-        Ok((Done::Room(settings), vec![Event::MembersChanged { room: room.clone() }, changed]))
+        let (shown, by) = (settings.clone(), Person::clone(&client.person));
+        let changed = Event::RoomChanged { room: room.clone(), settings: shown, by, became_private };
+        Ok((Done::Room(settings), vec![changed]))
     }
 
     fn invite<S: Storage>(

@@ -20,6 +20,11 @@ fn happen(desk: &mut Desk, events: Vec<Event>) {
     desk.apply(Outcome::Changed { done: Done::Nothing, events }, ReplyTo::Nobody);
 }
 
+/// The settings of a room have changed, and let everybody stay.
+fn changed(name: &str, settings: RoomSettings, by: Person) -> Event {
+    Event::RoomChanged { room: room(name), settings, by, became_private: false }
+}
+
 fn closed(desk: &mut Desk) -> Vec<u64> {
     let mut closed: Vec<_> = std::mem::take(&mut desk.closed);
     assert!(closed.iter().all(|(_, reason)| *reason == CloseReason::SessionEnded));
@@ -139,8 +144,7 @@ fn the_strangers_of_a_private_room_leave_it() {
     let policy = policy.with_member(&room("tea"), user(3));
     desk.state.begin_round(Arc::new(policy), moment());
     let by = person(1, "ana");
-    let changed = Event::RoomChanged { room: room("tea"), settings: private, by };
-    happen(&mut desk, vec![Event::MembersChanged { room: room("tea") }, changed]);
+    happen(&mut desk, vec![Event::RoomChanged { room: room("tea"), settings: private, by, became_private: true }]);
     let settings = &desk.inboxes[&1][0]["room"];
     assert_eq!((&settings["id"], &settings["private"]), (&"tea".into(), &true.into()));
     let frames = desk.take_frames();
@@ -186,7 +190,7 @@ fn settings_are_told_to_the_members_of_the_room() {
     desk.take_frames();
     let settings = RoomSettings { topic: "leaves".into(), posting: Posting::Admins, ..RoomSettings::default() };
     let by = person(9, "ada");
-    happen(&mut desk, vec![Event::RoomChanged { room: room("tea"), settings: settings.clone(), by: by.clone() }]);
+    happen(&mut desk, vec![changed("tea", settings.clone(), by.clone())]);
     for connection in [1, 3] {
         let [frame] = &desk.inboxes[&connection][..] else { panic!() };
         assert_eq!((&frame["type"], &frame["username"]), (&"room".into(), &"ada".into()));
@@ -197,8 +201,27 @@ fn settings_are_told_to_the_members_of_the_room() {
     }
     assert_eq!(desk.take_frames().len(), 2);
     // A room without members.
-    happen(&mut desk, vec![Event::RoomChanged { room: room("den"), settings, by }]);
+    happen(&mut desk, vec![changed("den", settings, by)]);
     assert!(desk.inboxes.is_empty());
+}
+
+#[test]
+fn a_change_that_lets_everybody_stay_asks_after_no_member() {
+    let mut desk = Desk::new(&without_lease());
+    for number in 1..=50 {
+        desk.come(number, &guest(number, &format!("guest {number}")), "tea");
+    }
+    for is_private in [false, true] {
+        // By this policy nobody may be in the room. It is not asked.
+        let private = RoomSettings { is_private: true, ..RoomSettings::default() };
+        desk.state.begin_round(Arc::new(policy().with_room(&room("tea"), private)), moment());
+        let settings = RoomSettings { topic: "leaves".into(), is_private, ..RoomSettings::default() };
+        let result = Outcome::Changed { done: Done::Nothing, events: vec![changed("tea", settings, person(9, "ada"))] };
+        let mut effects = Vec::new();
+        let applied = crate::store::entry::Applied { result, reply_to: ReplyTo::Nobody };
+        desk.state.applied(applied, &desk.now, &mut effects);
+        assert!(matches!(&effects[..], [Effect::Broadcast { .. }]), "{effects:?}");
+    }
 }
 
 #[test]
@@ -218,7 +241,7 @@ fn a_member_that_catches_up_is_moderated_like_any_other() {
     assert_eq!(desk.fetches.len(), 1, "it is sent its replay page by page");
     desk.take_frames();
     let settings = RoomSettings { topic: "leaves".into(), ..RoomSettings::default() };
-    happen(&mut desk, vec![Event::RoomChanged { room: room("tea"), settings, by: person(1, "ana") }]);
+    happen(&mut desk, vec![changed("tea", settings, person(1, "ana"))]);
     assert_eq!(desk.take_frames()[&2], ["room in tea"]);
     happen(&mut desk, vec![Event::Kicked { room: room("tea"), user: user(2) }]);
     desk.settle();
@@ -304,10 +327,7 @@ fn the_events_of_a_change_come_before_its_answer() {
     let mut desk = Desk::with_policy(&without_lease(), policy().with_account(user(1), Role::Admin));
     desk.come(1, &account(1, "ana", 7), "attic");
     desk.take_frames();
-    let events = vec![
-        Event::MembersChanged { room: room("attic") },
-        Event::RoomChanged { room: room("attic"), settings: RoomSettings::default(), by: person(1, "ana") },
-    ];
+    let events = vec![changed("attic", RoomSettings::default(), person(1, "ana"))];
     desk.apply(Outcome::Changed { done: Done::Room(RoomSettings::default()), events }, command(1, FrameType::Room));
     let nonces: Vec<_> = desk.inboxes[&1].iter().map(|frame| frame.get("nonce").is_some()).collect();
     assert_eq!(
