@@ -70,6 +70,11 @@ pub fn state(limits: &Limits, policy: PolicySnapshot) -> State {
     State::new(limits, Arc::new(policy), moment())
 }
 
+/// Begins a round by this policy and at this moment of the log.
+pub fn begin_round(state: &mut State, policy: PolicySnapshot, moment: Moment) {
+    state.begin_round(Arc::new(policy), moment, Timestamp::at(NOW_MS), Instant::now());
+}
+
 /// Limits by which a connection that is lost keeps no place.
 pub fn without_lease() -> Limits {
     Limits { lease: Duration::ZERO, ..Limits::default() }
@@ -95,8 +100,6 @@ pub fn stored(seq: u64, is_event: bool) -> Stored {
 /// the test gives their outcome.
 pub struct Desk {
     pub state: State,
-    pub now: Timestamp,
-    pub at: Instant,
     pub proposals: VecDeque<Proposal>,
     /// What each connection was sent since the test looked last.
     pub inboxes: BTreeMap<u64, Vec<Value>>,
@@ -115,8 +118,6 @@ impl Desk {
     pub fn with_policy(limits: &Limits, policy: PolicySnapshot) -> Self {
         Self {
             state: state(limits, policy),
-            now: Timestamp::at(NOW_MS),
-            at: Instant::now(),
             proposals: VecDeque::new(),
             inboxes: BTreeMap::new(),
             closed: Vec::new(),
@@ -129,10 +130,9 @@ impl Desk {
 
     /// Opens a connection. Its join waits in the queue.
     pub fn connect(&mut self, connection: u64, principal: &Arc<Principal>, home: &str) -> MemberKey {
-        let mut effects = Vec::new();
-        let member = self.state.connect(arrival(connection, Arc::clone(principal), home, history(5)), &mut effects);
+        let member = self.state.connect(arrival(connection, Arc::clone(principal), home, history(5)));
         self.connections.insert(member.0, connection);
-        self.carry_out(effects);
+        self.carry_out();
         member
     }
 
@@ -151,22 +151,19 @@ impl Desk {
 
     pub fn frame(&mut self, connection: u64, frame: ClientFrame) {
         let member = self.state.member(ConnectionId(connection)).unwrap();
-        let mut effects = Vec::new();
-        self.state.frame(member, frame, None, &self.now, &mut effects);
-        self.carry_out(effects);
+        self.state.frame(member, frame, None);
+        self.carry_out();
     }
 
     pub fn disconnect(&mut self, connection: u64, keeps_place: bool) {
-        let mut effects = Vec::new();
-        self.state.disconnect(ConnectionId(connection), keeps_place, self.at, &mut effects);
-        self.carry_out(effects);
+        self.state.disconnect(ConnectionId(connection), keeps_place);
+        self.carry_out();
     }
 
     /// The store gives back an outcome that was not asked for, or whose proposal the test has taken.
     pub fn apply(&mut self, result: Outcome, reply_to: ReplyTo) {
-        let mut effects = Vec::new();
-        self.state.applied(Applied { result, reply_to }, &self.now, &mut effects);
-        self.carry_out(effects);
+        self.state.applied(Applied { result, reply_to });
+        self.carry_out();
     }
 
     /// The store refuses the join that waits first.
@@ -202,9 +199,9 @@ impl Desk {
         std::mem::take(&mut self.inboxes).remove(&connection).unwrap_or_default()
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) {
+    fn carry_out(&mut self) {
         let mut closes = Vec::new();
-        for effect in effects {
+        for effect in std::mem::take(&mut self.state.effects) {
             match effect {
                 Effect::Propose(proposal) => self.proposals.push_back(proposal),
                 Effect::Send { to, json } => self.deliver(to.0, &json),

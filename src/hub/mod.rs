@@ -48,7 +48,7 @@ pub use handle::{Answer, HubApi, PublishedPresence, RoomPresence, Said, Say, pre
 use outbox::Outbox;
 use pager::Pager;
 pub use sink::{Chunk, ChunkSender, Sink};
-use state::{Arrival, Effect, Fetch, MemberKey, Overtaken, RoomKey, State};
+use state::{Arrival, Effect, Fetch, MemberKey, RoomKey, State};
 
 /// How soon full sinks are tried again, and what each of them adds to that, so that a crowd of stalled readers
 /// takes no more than a few hundredths of the hub's time.
@@ -180,7 +180,6 @@ struct Hub {
     limits: Limits,
     metrics: Arc<Metrics>,
     state: State,
-    effects: Vec<Effect>,
     /// What the store will be sent when it has given back what it has.
     pending: Vec<Proposal>,
     with_store: bool,
@@ -255,7 +254,6 @@ impl Hub {
             limits,
             metrics,
             state,
-            effects: Vec::new(),
             pending: Vec::new(),
             with_store: false,
             peers: Vec::new(),
@@ -280,12 +278,11 @@ impl Hub {
         let mut connected = true;
         while connected || self.has_work() {
             self.wait(connected);
-            let now = Timestamp::now();
-            self.take_applied(&now);
-            self.take_pages(&now);
-            connected &= self.take_commands(&now);
-            self.state.end_leases(Instant::now(), &mut self.effects);
-            self.state.tell_presence(Instant::now(), &now, &mut self.effects);
+            self.take_applied();
+            self.take_pages();
+            connected &= self.take_commands();
+            self.state.end_leases();
+            self.state.tell_presence();
             self.carry_out();
             self.feed_store();
             self.flush();
@@ -342,38 +339,34 @@ impl Hub {
         }
     }
 
-    fn take_applied(&mut self, now: &Timestamp) {
+    fn take_applied(&mut self) {
         let batch = if self.with_store { self.store.applied.try_recv().ok() } else { None };
         // Behind the batch, so that the policy has what the batch has changed.
-        self.state.begin_round(self.reader.policy(), self.reader.moment());
+        self.state.begin_round(self.reader.policy(), self.reader.moment(), Timestamp::now(), Instant::now());
         let Some(batch) = batch else { return };
         self.with_store = false;
         for applied in batch {
-            self.state.applied(applied, now, &mut self.effects);
+            self.state.applied(applied);
             self.carry_out();
         }
     }
 
-    fn take_pages(&mut self, now: &Timestamp) {
+    fn take_pages(&mut self) {
         for _ in 0..COMMANDS_PER_ROUND_MAX {
             let Ok((fetch, frames)) = self.pager.pages.try_recv() else { return };
-            let paged = self.state.page(&fetch, frames, now, &mut self.effects);
+            self.state.page(&fetch, frames);
             self.carry_out();
-            if paged == Err(Overtaken) {
-                self.close(fetch.member, CloseReason::Overtaken);
-                self.carry_out();
-            }
         }
     }
 
     /// Takes what is queued, up to a count. False when nobody is left to send anything.
-    fn take_commands(&mut self, now: &Timestamp) -> bool {
+    fn take_commands(&mut self) -> bool {
         for _ in 0..COMMANDS_PER_ROUND_MAX {
             if !self.takes_commands() {
                 break;
             }
             match self.commands.try_recv() {
-                Ok(command) => self.command(command, now),
+                Ok(command) => self.command(command),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -381,14 +374,14 @@ impl Hub {
         true
     }
 
-    fn command(&mut self, command: Command, now: &Timestamp) {
+    fn command(&mut self, command: Command) {
         match command {
             Command::Connect(connect) => self.connect(*connect),
             Command::Frames { from, frames } => {
                 for frame in frames {
                     // Looked up each time, as a frame may be the end of the connection.
                     let Some(member) = self.state.member(from) else { return };
-                    self.inbound(from, member, frame, now);
+                    self.inbound(from, member, frame);
                 }
             }
             Command::Gone { from } => {
@@ -401,7 +394,7 @@ impl Hub {
                 }
                 self.carry_out();
             }
-            Command::Say { say, answer } => self.say(*say, answer, now),
+            Command::Say { say, answer } => self.say(*say, answer),
             Command::Change { by, change, answer } => self.change(by, change, answer),
             // Whoever asked may have given up waiting.
             Command::Ping { answer } => drop(answer.try_send(())),
@@ -420,11 +413,11 @@ impl Hub {
         Some(ReplyTo::Request(self.next_request))
     }
 
-    fn say(&mut self, say: Say, answer: Sender<Answer>, now: &Timestamp) {
+    fn say(&mut self, say: Say, answer: Sender<Answer>) {
         let Some(reply_to) = self.request(answer) else { return };
         let Say { room, author, body, nonce } = say;
         let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
-        self.state.say(message, reply_to, now, &mut self.effects);
+        self.state.say(message, reply_to);
         self.carry_out();
     }
 
@@ -441,7 +434,7 @@ impl Hub {
             return self.begin_close(connection, outbox, CloseReason::GoingAway);
         }
         let arrival = Arrival { connection, principal, looks, home: room, replay, token };
-        let member = self.state.connect(arrival, &mut self.effects);
+        let member = self.state.connect(arrival);
         if self.peers.len() <= member.0 {
             self.peers.resize_with(member.0 + 1, || None);
         }
@@ -452,21 +445,21 @@ impl Hub {
         self.carry_out();
     }
 
-    fn inbound(&mut self, from: ConnectionId, member: MemberKey, frame: Inbound, now: &Timestamp) {
+    fn inbound(&mut self, from: ConnectionId, member: MemberKey, frame: Inbound) {
         if self.stopping != Stopping::No {
             // Silence means unknown: the client sends it again when it has come back.
             return;
         }
         match frame {
-            Inbound::Frame(frame) => self.state.frame(member, frame, None, now, &mut self.effects),
+            Inbound::Frame(frame) => self.state.frame(member, frame, None),
             Inbound::Limited(frame, rejected) => {
                 self.metrics.dropped(DropReason::RateLimited);
-                self.state.frame(member, frame, Some(rejected), now, &mut self.effects);
+                self.state.frame(member, frame, Some(rejected));
             }
             Inbound::Rejected(rejected) => {
                 let limited = rejected.rejection.reason.code() == Code::RateLimited;
                 self.metrics.dropped(if limited { DropReason::RateLimited } else { DropReason::Rejected });
-                self.state.reject(member, rejected, now, &mut self.effects);
+                self.state.reject(member, rejected);
             }
             Inbound::Control(bytes) => self.own(member, |_, own| own.extend_from_slice(&bytes)),
             Inbound::Closed { is_farewell } => {
@@ -480,7 +473,7 @@ impl Hub {
 
     /// Does what the state decided, but for sending: that waits for the end of the round.
     fn carry_out(&mut self) {
-        let mut effects = std::mem::take(&mut self.effects);
+        let mut effects = std::mem::take(&mut self.state.effects);
         let mut closes = Vec::new();
         for effect in effects.drain(..) {
             match effect {
@@ -504,7 +497,8 @@ impl Hub {
                 }
             }
         }
-        self.effects = effects;
+        // Its memory is used again.
+        self.state.effects = effects;
         for (member, reason) in closes {
             self.close(member, reason);
             self.carry_out();
@@ -724,7 +718,7 @@ impl Hub {
             self.peer_count -= 1;
             // Who was too slow, or was lost, may be back in a moment.
             let keeps_place = [CloseReason::SlowConsumer, CloseReason::Overtaken, CloseReason::Idle].contains(&reason);
-            self.state.disconnect(peer.connection, keeps_place, Instant::now(), &mut self.effects);
+            self.state.disconnect(peer.connection, keeps_place);
             self.begin_close(peer.connection, peer.outbox, reason);
         }
     }
@@ -743,7 +737,7 @@ impl Hub {
         {
             self.peer_count -= 1;
         }
-        self.state.disconnect(connection, keeps_place, Instant::now(), &mut self.effects);
+        self.state.disconnect(connection, keeps_place);
     }
 
     fn close_all(&mut self) {
@@ -756,7 +750,7 @@ impl Hub {
             closing.until = closing.until.min(until);
         }
         // Nobody is left to be told that the others go.
-        self.effects.clear();
+        self.state.effects.clear();
         self.pending.clear();
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::limits::{HISTORY_MAX, MISSED_MAX, RING_BYTES_MAX};
 use crate::model::{Person, RoomId, Seq};
@@ -9,7 +10,7 @@ use crate::store::entry::{Past, Stored};
 
 use super::presence::Changes;
 use super::roster::{MemberSet, Roster};
-use super::state::{MemberKey, PresenceTimer};
+use super::state::MemberKey;
 
 /// A room with members, or with somebody on the way in.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub struct Room {
     pub people: Roster,
     /// People of whom a room with many people has not been told yet.
     pub changes: Changes,
-    /// When it is told of them.
-    pub presence: PresenceTimer,
+    /// When it is told of them, while there are any.
+    pub presence_due: Option<Instant>,
     /// What the members in `catching_up` have not been sent of comings and goings.
     pub missed: Missed,
     /// Joins that are with the store. While there is one the room stays, as it is what they come back to.
@@ -165,7 +166,7 @@ impl Room {
             catching_up: MemberSet::default(),
             people: Roster::default(),
             changes: Changes::default(),
-            presence: PresenceTimer::default(),
+            presence_due: None,
             missed: Missed::default(),
             joining: 0,
             past: None,

@@ -37,8 +37,7 @@ use super::handle::{Answer, Presence, RoomPresence, Said};
 use super::room::Room;
 
 use catch_up::CatchUp;
-pub use catch_up::{Fetch, Overtaken, Span};
-pub use presence::PresenceTimer;
+pub use catch_up::{Fetch, Span};
 
 /// A member's place in the hub's tables, its own until its last `leave` is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,15 +86,17 @@ pub struct State {
     /// The policy and the times of this round.
     policy: Arc<PolicySnapshot>,
     moment: Moment,
+    now: Timestamp,
+    at: Instant,
+    /// What is decided and not done yet; the hub's thread takes it.
+    pub effects: Vec<Effect>,
     /// Who is in which room, as it is published, and the rooms that have changed since.
     presence: Presence,
     presence_changed: Vec<RoomId>,
     /// Up to so many people a room is told of each one that comes or goes.
     presence_people_max: usize,
-    /// When rooms with many people are told of changes, the next first.
+    /// When rooms with many people are told of changes. All intervals are the same, so what is pushed behind is due last.
     presence_due: VecDeque<(Instant, RoomKey)>,
-    /// Rooms where changes have begun since the clock was read.
-    presence_begun: Vec<RoomKey>,
     /// The author of `presence` frames.
     server: Person,
     lease: Duration,
@@ -185,11 +186,13 @@ impl State {
             ring_bytes: 0,
             policy,
             moment,
+            now: Timestamp::at(moment.wall_ms),
+            at: Instant::now(),
+            effects: Vec::new(),
             presence: Presence::new_sync(),
             presence_changed: Vec::new(),
             presence_people_max: limits.presence_people_max,
             presence_due: VecDeque::new(),
-            presence_begun: Vec::new(),
             server: Person { id: UserId(Uuid::nil()), username: Username::stored("adda".into()) },
             lease: limits.lease,
             leases: VecDeque::new(),
@@ -222,10 +225,12 @@ impl State {
         self.members.len()
     }
 
-    /// A round begins: its policy and its times.
-    pub fn begin_round(&mut self, policy: Arc<PolicySnapshot>, moment: Moment) {
+    /// A round begins: its policy and its times, by the log, by the wall clock, and by the monotonic clock.
+    pub fn begin_round(&mut self, policy: Arc<PolicySnapshot>, moment: Moment, now: Timestamp, at: Instant) {
         self.policy = policy;
         self.moment = moment;
+        self.now = now;
+        self.at = at;
     }
 
     /// Who is in which room, where that has changed since the last call.
@@ -269,7 +274,7 @@ impl State {
     }
 
     /// A connection opens, in its first room.
-    pub fn connect(&mut self, arrival: Arrival, effects: &mut Vec<Effect>) -> MemberKey {
+    pub fn connect(&mut self, arrival: Arrival) -> MemberKey {
         let Arrival { connection, principal, looks, home, replay, token } = arrival;
         let user = principal.user();
         let member = Member {
@@ -285,17 +290,17 @@ impl State {
         let key = MemberKey(self.members.insert(member));
         self.by_connection.insert(connection, key);
         self.by_user.insert((user, key));
-        self.begin_join(key, home, replay, None, true, effects);
+        self.begin_join(key, home, replay, None, true);
         key
     }
 
     /// A message is to be stored. What the hub itself refuses may yet be a retry of what was stored: with a nonce it goes
     /// to the store with the reason, which is its answer where it is new.
-    pub fn say(&mut self, message: NewMessage, reply_to: ReplyTo, now: &Timestamp, effects: &mut Vec<Effect>) {
+    pub fn say(&mut self, message: NewMessage, reply_to: ReplyTo) {
         if message.nonce.is_none()
             && let Some(rejection) = message.unless_stored
         {
-            return self.refuse(reply_to, Some(&message.room), Rejected::new(*rejection, None), now, effects);
+            return self.refuse(reply_to, Some(&message.room), Rejected::new(*rejection, None));
         }
         let is_announcement = matches!(message.body, Body::Announcement { .. });
         let (entry, reply_to) = if is_announcement && message.unless_stored.is_none() {
@@ -303,7 +308,7 @@ impl State {
         } else {
             (Entry::Message(message), reply_to)
         };
-        effects.push(Effect::Propose(Proposal { entry, reply_to }));
+        self.propose(entry, reply_to);
     }
 
     /// An announcement for every room with members. It has its nonce in the first of them, and its author is told by that
@@ -335,29 +340,22 @@ impl State {
     }
 
     /// Tells the proposer that nothing is stored or changed.
-    fn refuse(
-        &mut self,
-        reply_to: ReplyTo,
-        room: Option<&RoomId>,
-        rejected: Rejected,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn refuse(&mut self, reply_to: ReplyTo, room: Option<&RoomId>, rejected: Rejected) {
         match reply_to {
             ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => {
                 if let Some(member) = self.member(connection) {
                     let room = room.unwrap_or(&self.members[member.0].home).clone();
-                    self.reject_in(member, &room, rejected, now, effects);
+                    self.reject_in(member, &room, rejected);
                 }
             }
             ReplyTo::Command(reply) => {
                 if let Some(member) = self.member(reply.connection) {
                     let rejected = Rejected { nonce: reply.nonce, ..rejected };
-                    self.reject_in(member, &reply.room, rejected, now, effects);
+                    self.reject_in(member, &reply.room, rejected);
                 }
             }
             ReplyTo::Request(request) => {
-                effects.push(Effect::Answer { request, answer: Answer::Refused(rejected.rejection) });
+                self.effects.push(Effect::Answer { request, answer: Answer::Refused(rejected.rejection) });
             }
             ReplyTo::Member(_) | ReplyTo::Nobody => {}
         }
@@ -365,16 +363,16 @@ impl State {
 
     /// A connection is no more, or is about to be. Its member leaves every room, unless it may be back in a moment: then it
     /// keeps its place for a while.
-    pub fn disconnect(&mut self, connection: ConnectionId, keeps_place: bool, at: Instant, effects: &mut Vec<Effect>) {
+    pub fn disconnect(&mut self, connection: ConnectionId, keeps_place: bool) {
         let Some(key) = self.by_connection.remove(&connection) else {
             return;
         };
         let member = &mut self.members[key.0];
         member.gone = true;
         if keeps_place && !self.lease.is_zero() {
-            self.leases.push_back((at + self.lease, key, connection));
+            self.leases.push_back((self.at + self.lease, key, connection));
         } else {
-            self.depart(key, effects);
+            self.depart(key);
         }
     }
 
@@ -385,40 +383,50 @@ impl State {
     }
 
     /// Members whose connection was lost and whose time is over leave every room.
-    pub fn end_leases(&mut self, at: Instant, effects: &mut Vec<Effect>) {
+    pub fn end_leases(&mut self) {
         while let Some(&(until, key, connection)) = self.leases.front()
-            && until <= at
+            && until <= self.at
         {
             self.leases.pop_front();
             // The key may be another's by now.
             if self.members.get(key.0).is_some_and(|member| member.connection == connection) {
-                self.depart(key, effects);
+                self.depart(key);
             }
         }
     }
 
     /// A member whose connection is no more leaves every room.
-    fn depart(&mut self, key: MemberKey, effects: &mut Vec<Effect>) {
-        let Some(member) = self.members.get_mut(key.0) else { return };
-        for subscription in &mut member.subscriptions {
-            if !subscription.phase.is_leaving() {
-                subscription.phase = Phase::Leaving;
-                let entry = Entry::Leave { room: subscription.room.clone(), user: member.principal.user() };
-                effects.push(Effect::Propose(Proposal { entry, reply_to: ReplyTo::Member(key.0) }));
-            }
+    fn depart(&mut self, key: MemberKey) {
+        let rooms: Vec<_> = self.members[key.0].subscriptions.iter().map(|one| one.room.clone()).collect();
+        for room in rooms {
+            self.begin_leave(key, &room);
         }
         self.free_if_done(key);
     }
 
+    /// Proposes that a member leaves a room. False where it is not in the room, or is leaving it already.
+    fn begin_leave(&mut self, key: MemberKey, room: &RoomId) -> bool {
+        let member = &mut self.members[key.0];
+        let mut subscriptions = member.subscriptions.iter_mut();
+        let Some(subscription) = subscriptions.find(|one| one.room == *room && !one.phase.is_leaving()) else {
+            return false;
+        };
+        subscription.phase = Phase::Leaving;
+        let entry = Entry::Leave { room: room.clone(), user: member.principal.user() };
+        self.propose(entry, ReplyTo::Member(key.0));
+        true
+    }
+
+    fn propose(&mut self, entry: Entry, reply_to: ReplyTo) {
+        self.effects.push(Effect::Propose(Proposal { entry, reply_to }));
+    }
+
+    fn send(&mut self, to: MemberKey, json: Arc<[u8]>) {
+        self.effects.push(Effect::Send { to, json });
+    }
+
     /// A member sends a command; `limited` where it came too fast, and is not to be taken if it is new.
-    pub fn frame(
-        &mut self,
-        from: MemberKey,
-        frame: ClientFrame,
-        limited: Option<Box<Rejection>>,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub fn frame(&mut self, from: MemberKey, frame: ClientFrame, limited: Option<Box<Rejection>>) {
         let member = &self.members[from.0];
         let room_of = |room: Option<RoomId>| room.unwrap_or_else(|| member.home.clone());
         match frame {
@@ -429,7 +437,7 @@ impl State {
                 let author = Arc::clone(&member.principal);
                 let reply_to = ReplyTo::Connection(member.connection);
                 let message = NewMessage { room, author, body, nonce, is_member: true, unless_stored };
-                self.say(message, reply_to, now, effects);
+                self.say(message, reply_to);
             }
             ClientFrame::Admin { room, nonce, action } => {
                 let (room, kind) = (room_of(room), action.kind());
@@ -443,8 +451,7 @@ impl State {
                 };
                 self.complete(&mut change);
                 let reply_to = ReplyTo::Command(Box::new(CommandReply { connection, room, nonce, kind }));
-                let entry = Entry::Change { by, change: Box::new(change) };
-                effects.push(Effect::Propose(Proposal { entry, reply_to }));
+                self.propose(Entry::Change { by, change: Box::new(change) }, reply_to);
             }
             ClientFrame::Typing { room, nonce } => match member.speaks_in(room.as_ref()) {
                 Some(subscription) => {
@@ -452,19 +459,19 @@ impl State {
                     let (room, clock_ms) = (&subscription.room, self.moment.clock_ms);
                     if let Err(reason) = self.policy.may(principal, Action::Say, Some(room), Target::Own, clock_ms) {
                         let room = room.clone();
-                        return self.reject_in(from, &room, Rejected::new(reason, nonce), now, effects);
+                        return self.reject_in(from, &room, Rejected::new(reason, nonce));
                     }
                     // A member whose `join` nobody has seen is not seen typing.
                     if subscription.phase == Phase::In
                         && let Some(key) = self.by_id.get(room).copied()
                     {
-                        self.show_typing(key, &person, now, effects);
+                        self.show_typing(key, &person);
                     }
                 }
                 None => {
                     let room = room_of(room);
                     let rejected = Rejected::new(outsider(&room), nonce);
-                    self.reject_in(from, &room, rejected, now, effects);
+                    self.reject_in(from, &room, rejected);
                 }
             },
             ClientFrame::Join { room, replay, nonce } => {
@@ -479,53 +486,45 @@ impl State {
                     None
                 };
                 match refusal {
-                    Some(refusal) => self.reject_in(from, &room, Rejected::new(refusal, nonce), now, effects),
-                    None => self.begin_join(from, room, replay, nonce, false, effects),
+                    Some(refusal) => self.reject_in(from, &room, Rejected::new(refusal, nonce)),
+                    None => self.begin_join(from, room, replay, nonce, false),
                 }
             }
             ClientFrame::Leave { room, nonce } => {
-                let (room, user) = (room_of(room), member.principal.user());
-                let subscriptions = &mut self.members[from.0].subscriptions;
-                match subscriptions.iter_mut().find(|one| one.room == room && !one.phase.is_leaving()) {
-                    Some(subscription) => {
-                        subscription.phase = Phase::Leaving;
-                        let (entry, reply_to) = (Entry::Leave { room, user }, ReplyTo::Member(from.0));
-                        effects.push(Effect::Propose(Proposal { entry, reply_to }));
-                    }
-                    None => {
-                        let rejection = Reason::NotJoined.because(format!("you are not in {room}"));
-                        self.reject_in(from, &room, Rejected::new(rejection, nonce), now, effects);
-                    }
+                let room = room_of(room);
+                if !self.begin_leave(from, &room) {
+                    let rejection = Reason::NotJoined.because(format!("you are not in {room}"));
+                    self.reject_in(from, &room, Rejected::new(rejection, nonce));
                 }
             }
         }
     }
 
     /// Something that a member sent is not taken.
-    pub fn reject(&mut self, from: MemberKey, rejected: Rejected, now: &Timestamp, effects: &mut Vec<Effect>) {
+    pub fn reject(&mut self, from: MemberKey, rejected: Rejected) {
         let home = self.members[from.0].home.clone();
-        self.reject_in(from, &home, rejected, now, effects);
+        self.reject_in(from, &home, rejected);
     }
 
     /// An entry was applied.
-    pub fn applied(&mut self, applied: Applied, now: &Timestamp, effects: &mut Vec<Effect>) {
+    pub fn applied(&mut self, applied: Applied) {
         let Applied { result, reply_to } = applied;
         match result {
             Outcome::Stored { room, stored, changed } => {
                 match reply_to {
                     ReplyTo::Request(request) => {
                         let answer = Answer::Said(Said::Stored(Arc::clone(&stored.json)));
-                        effects.push(Effect::Answer { request, answer });
+                        self.effects.push(Effect::Answer { request, answer });
                     }
                     ReplyTo::Outsider(connection) => {
                         let json = Arc::clone(&stored.json);
-                        effects.extend(self.member(connection).map(|to| Effect::Send { to, json }));
+                        self.effects.extend(self.member(connection).map(|to| Effect::Send { to, json }));
                     }
                     _ => {}
                 }
                 // Without a room its last member went before the message had its place: nobody is there to see it.
                 if let Some(key) = self.by_id.get(&room).copied() {
-                    effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
+                    self.effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
                     let room = &mut self.rooms[key.0];
                     let before = room.ring_bytes();
                     room.push(stored);
@@ -537,17 +536,17 @@ impl State {
             Outcome::Duplicate(stored) => match reply_to {
                 ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => {
                     let json = stored.json;
-                    effects.extend(self.member(connection).map(|to| Effect::Send { to, json }));
+                    self.effects.extend(self.member(connection).map(|to| Effect::Send { to, json }));
                 }
                 ReplyTo::Request(request) => {
-                    effects.push(Effect::Answer { request, answer: Answer::Said(Said::Duplicate(stored.json)) });
+                    self.effects.push(Effect::Answer { request, answer: Answer::Said(Said::Duplicate(stored.json)) });
                 }
                 ReplyTo::Member(_) | ReplyTo::Command(_) | ReplyTo::Nobody => {}
             },
             Outcome::Refused { room, rejection, nonce } => {
-                self.refuse(reply_to, room.as_ref(), Rejected { rejection, nonce }, now, effects);
+                self.refuse(reply_to, room.as_ref(), Rejected { rejection, nonce });
             }
-            Outcome::Changed { done, events } => self.changed(done, events, reply_to, now, effects),
+            Outcome::Changed { done, events } => self.changed(done, events, reply_to),
             Outcome::Joined { room, past, seen } => {
                 // The room is there, as it counts this join.
                 if let (Some(key), ReplyTo::Member(member)) = (self.by_id.get(&room).copied(), reply_to) {
@@ -559,31 +558,24 @@ impl State {
                         self.bound_rings();
                     }
                     self.rooms[key.0].joining -= 1;
-                    self.end_join(MemberKey(member), key, seen, now, effects);
+                    self.end_join(MemberKey(member), key, seen);
                 }
             }
             Outcome::JoinRefused { room, rejection } => {
                 if let (Some(key), ReplyTo::Member(member)) = (self.by_id.get(&room).copied(), reply_to) {
-                    self.refuse_join(MemberKey(member), key, rejection, now, effects);
+                    self.refuse_join(MemberKey(member), key, rejection);
                 }
             }
             Outcome::Left { room } => {
                 if let (Some(key), ReplyTo::Member(member)) = (self.by_id.get(&room).copied(), reply_to) {
-                    self.end_leave(MemberKey(member), key, now, effects);
+                    self.end_leave(MemberKey(member), key);
                 }
             }
         }
     }
 
     /// A member may not enter a room. A connection that may not enter the room of its URL ends.
-    fn refuse_join(
-        &mut self,
-        key: MemberKey,
-        room_key: RoomKey,
-        rejection: Rejection,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn refuse_join(&mut self, key: MemberKey, room_key: RoomKey, rejection: Rejection) {
         let room = self.rooms[room_key.0].id.clone();
         let member = &mut self.members[key.0];
         let Some(index) = member.subscriptions.iter().position(|one| one.room == room) else { return };
@@ -598,33 +590,25 @@ impl State {
             self.rooms[room_key.0].joining -= 1;
         }
         if !gone {
-            self.reject_in(key, &room, Rejected::new(rejection, nonce), now, effects);
+            self.reject_in(key, &room, Rejected::new(rejection, nonce));
             if is_first {
-                effects.push(Effect::Close { member: key, reason: CloseReason::SessionEnded });
+                self.effects.push(Effect::Close { member: key, reason: CloseReason::SessionEnded });
             }
         }
-        self.free_room_if_empty(room_key, effects);
+        self.free_room_if_empty(room_key);
         self.free_if_done(key);
     }
 
-    fn free_room_if_empty(&mut self, key: RoomKey, effects: &mut Vec<Effect>) {
+    fn free_room_if_empty(&mut self, key: RoomKey) {
         if self.rooms[key.0].is_empty() {
             let room = self.rooms.remove(key.0);
             self.ring_bytes -= room.ring_bytes();
             self.by_id.remove(&room.id);
-            effects.push(Effect::RoomGone { room: key });
+            self.effects.push(Effect::RoomGone { room: key });
         }
     }
 
-    fn begin_join(
-        &mut self,
-        member: MemberKey,
-        id: RoomId,
-        replay: Replay,
-        nonce: Option<Nonce>,
-        is_first: bool,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn begin_join(&mut self, member: MemberKey, id: RoomId, replay: Replay, nonce: Option<Nonce>, is_first: bool) {
         let rooms = &mut self.rooms;
         let key = *self.by_id.entry(id.clone()).or_insert_with_key(|id| RoomKey(rooms.insert(Room::new(id.clone()))));
         let room = &mut self.rooms[key.0];
@@ -633,26 +617,19 @@ impl State {
         let Member { principal, looks, .. } = &self.members[member.0];
         let (principal, looks) = (Arc::clone(principal), looks.clone());
         let entry = Entry::Join(Join { room: id.clone(), principal, looks, known, after: replay.after });
-        effects.push(Effect::Propose(Proposal { entry, reply_to: ReplyTo::Member(member.0) }));
+        self.propose(entry, ReplyTo::Member(member.0));
         let joining = Some(Box::new(Joining { replay, nonce, is_first }));
         let subscription = Subscription { room: id, phase: Phase::Joining, joining, catch_up: None };
         self.members[member.0].subscriptions.push(subscription);
     }
 
-    fn end_join(
-        &mut self,
-        key: MemberKey,
-        room_key: RoomKey,
-        seen: Option<Seq>,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn end_join(&mut self, key: MemberKey, room_key: RoomKey, seen: Option<Seq>) {
         let person = Arc::clone(&self.members[key.0].principal.person);
         // A user who is here by another connection, or keeps a place, has not gone.
         let id = self.rooms[room_key.0].id.clone();
         self.note_presence(&id);
         if self.rooms[room_key.0].people.enter(person.id, key) {
-            self.person_joined(room_key, &person, now, effects);
+            self.person_joined(room_key, &person);
         }
         let room = &mut self.rooms[room_key.0];
         room.changes.note_welcome(&person);
@@ -713,19 +690,20 @@ impl State {
         let frame = Frame {
             seq: Some(room.head()),
             own: Some(Own::Welcome(welcome)),
-            ..Frame::new(self.ids.next(now), &room.id, &person, &content, FrameType::Welcome, now)
+            ..Frame::new(self.ids.next(&self.now), &room.id, &person, &content, FrameType::Welcome, &self.now)
         };
-        effects.push(Effect::Send { to: key, json: encoded(&frame) });
+        let json = encoded(&frame);
+        self.effects.push(Effect::Send { to: key, json });
         match at_once {
             Some(frames) => {
-                effects.extend(frames.into_iter().map(|json| Effect::Send { to: key, json }));
-                effects.push(Effect::Enter { room: room_key, member: key });
+                self.effects.extend(frames.into_iter().map(|json| Effect::Send { to: key, json }));
+                self.effects.push(Effect::Enter { room: room_key, member: key });
             }
-            None => effects.push(Effect::Fetch(Fetch { member: key, room: room.id.clone(), span })),
+            None => self.effects.push(Effect::Fetch(Fetch { member: key, room: room.id.clone(), span })),
         }
     }
 
-    fn end_leave(&mut self, key: MemberKey, room_key: RoomKey, now: &Timestamp, effects: &mut Vec<Effect>) {
+    fn end_leave(&mut self, key: MemberKey, room_key: RoomKey) {
         let member = &mut self.members[key.0];
         let room = &mut self.rooms[room_key.0];
         if let Some(index) = member.subscriptions.iter().position(|one| one.room == room.id) {
@@ -733,29 +711,29 @@ impl State {
             if left.phase == Phase::Refused {
                 // It never was in the room.
                 room.joining -= 1;
-                self.free_room_if_empty(room_key, effects);
+                self.free_room_if_empty(room_key);
                 return self.free_if_done(key);
             }
         }
         if room.members.remove(key) {
-            effects.push(Effect::Exit { room: room_key, member: key });
+            self.effects.push(Effect::Exit { room: room_key, member: key });
         } else {
             room.end_catching_up(key);
         }
         let (person, gone) = (Arc::clone(&member.principal.person), member.gone);
         let told = if self.rooms[room_key.0].people.leave(person.id, key) {
-            self.person_left(room_key, &person, now, effects)
+            self.person_left(room_key, &person)
         } else {
             None
         };
         if !gone {
             // Who leaves by a command is told so, whatever the room is told.
-            let json = told.unwrap_or_else(|| self.person_frame(room_key, &person, FrameType::Leave, now));
-            effects.push(Effect::Send { to: key, json });
+            let json = told.unwrap_or_else(|| self.person_frame(room_key, &person, FrameType::Leave));
+            self.send(key, json);
         }
         let id = self.rooms[room_key.0].id.clone();
         self.note_presence(&id);
-        self.free_room_if_empty(room_key, effects);
+        self.free_room_if_empty(room_key);
         self.free_if_done(key);
     }
 
@@ -776,25 +754,18 @@ impl State {
         self.by_user.remove(&(user, key));
     }
 
-    fn reject_in(
-        &mut self,
-        from: MemberKey,
-        room: &RoomId,
-        rejected: Rejected,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn reject_in(&mut self, from: MemberKey, room: &RoomId, rejected: Rejected) {
         let person = Arc::clone(&self.members[from.0].principal.person);
-        let json = self.rejection(&person, room, &rejected, now);
-        effects.push(Effect::Send { to: from, json });
+        let json = self.rejection(&person, room, &rejected);
+        self.send(from, json);
     }
 
-    fn rejection(&mut self, person: &Person, room: &RoomId, rejected: &Rejected, now: &Timestamp) -> Arc<[u8]> {
+    fn rejection(&mut self, person: &Person, room: &RoomId, rejected: &Rejected) -> Arc<[u8]> {
         let Rejection { reason, sentence, retry_ms } = &rejected.rejection;
         encoded(&Frame {
             nonce: rejected.nonce.as_ref(),
             own: Some(Own::Failure(Failure { code: reason.code().in_frame(), reason: *reason, retry_ms: *retry_ms })),
-            ..Frame::new(self.ids.next(now), room, person, sentence, FrameType::Error, now)
+            ..Frame::new(self.ids.next(&self.now), room, person, sentence, FrameType::Error, &self.now)
         })
     }
 

@@ -4,6 +4,7 @@
 //! What the store refuses, and a kick, take effect when the hub is told of it. The model takes them at that time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use proptest::prelude::*;
@@ -260,7 +261,6 @@ struct Known {
 /// The state with everything around it that the hub's thread and the store would do.
 struct Rig {
     state: State,
-    effects: Vec<Effect>,
     with_store: VecDeque<Decided>,
     places: Places,
     ids: FrameIds,
@@ -294,7 +294,6 @@ impl Rig {
         Self {
             state: fixtures::state(&limits, policy()),
             moment: Instant::now(),
-            effects: Vec::new(),
             with_store: VecDeque::new(),
             places: Places::default(),
             ids: FrameIds::new(),
@@ -319,7 +318,7 @@ impl Rig {
 
     fn carry_out(&mut self) {
         let mut closes = Vec::new();
-        for effect in std::mem::take(&mut self.effects) {
+        for effect in std::mem::take(&mut self.state.effects) {
             match effect {
                 Effect::Propose(proposal) => self.propose(proposal),
                 Effect::Send { to, json } => self.deliver(to.0, &json),
@@ -446,7 +445,7 @@ impl Rig {
                 self.model.user.insert(connection, user);
                 let guest = guest(user, &name(connection));
                 let arrival = arrival(connection, guest, room_id(room).as_str(), history(HISTORY));
-                let key = self.state.connect(arrival, &mut self.effects);
+                let key = self.state.connect(arrival);
                 self.connection_of.insert(key.0, connection);
                 self.first_joins.insert(self.next_join);
                 self.ask_to_join(connection, room, is_refused);
@@ -470,7 +469,9 @@ impl Rig {
                 self.step(Step::Store { count: usize::MAX });
                 for _ in 0..2 {
                     self.moment += PRESENCE_INTERVAL;
-                    self.state.tell_presence(self.moment, &self.now, &mut self.effects);
+                    let (policy, now) = (Arc::new(policy()), self.now.clone());
+                    self.state.begin_round(policy, fixtures::moment(), now, self.moment);
+                    self.state.tell_presence();
                 }
                 for room in 0..3 {
                     if let Some(count) = self.model.rooms.get(&room).map(|room| room.people.len()) {
@@ -557,7 +558,7 @@ impl Rig {
 
     fn send(&mut self, connection: u64, frame: ClientFrame) {
         let member = self.state.member(ConnectionId(connection)).unwrap();
-        self.state.frame(member, frame, None, &self.now, &mut self.effects);
+        self.state.frame(member, frame, None);
     }
 
     /// A connection ends, by itself or because it was refused.
@@ -571,7 +572,7 @@ impl Rig {
                 self.model.leave(connection, room, false);
             }
         }
-        self.state.disconnect(ConnectionId(connection), true, self.moment, &mut self.effects);
+        self.state.disconnect(ConnectionId(connection), true);
         self.carry_out();
     }
 
@@ -670,8 +671,8 @@ impl Rig {
         if let Some((connection, reason)) = refused {
             self.model.refusals.entry(connection).or_default().push(reason.word());
         }
-        self.state.applied(applied, &self.now, &mut self.effects);
-        let closes = self.effects.iter().filter_map(|effect| match effect {
+        self.state.applied(applied);
+        let closes = self.state.effects.iter().filter_map(|effect| match effect {
             Effect::Close { member, reason } => Some((member.0, *reason)),
             _ => None,
         });
@@ -685,7 +686,7 @@ impl Rig {
     /// The connections of a user that are in a room, or ask to join it, are told that the user is kicked and leave, in
     /// the order of their leaves.
     fn kick(&mut self, room: usize, user: UserId) {
-        let proposed = self.effects.iter().filter_map(|effect| match effect {
+        let proposed = self.state.effects.iter().filter_map(|effect| match effect {
             Effect::Propose(Proposal { entry: Entry::Leave { .. }, reply_to: ReplyTo::Member(member) }) => {
                 Some(*member)
             }
@@ -801,7 +802,6 @@ fn the_checker_sees_a_frame_that_is_lost() {
 #[test]
 fn a_gap_is_never_silent() {
     let kept = |seqs: std::ops::Range<u64>| seqs.map(|seq| fixtures::stored(seq, false)).collect::<Vec<_>>();
-    let now = Timestamp::at(NOW_MS);
     // What was seen last, the pages as they come, and whether each can be the next.
     for (seen, pages) in [
         (Some(10), &[(Some(11..21), true), (Some(21..301), true)][..]),
@@ -815,24 +815,25 @@ fn a_gap_is_never_silent() {
         (None, &[(Some(0..0), true)]),
     ] {
         let mut state = fixtures::state(&without_lease(), policy());
-        let mut effects = Vec::new();
         let after = seen.map(|seq| After::Id(fixtures::stored(seq, false).id));
         let replay = Replay { history: 200, after };
-        let member = state.connect(arrival(1, guest(1, "ana"), "tea", replay), &mut effects);
+        let member = state.connect(arrival(1, guest(1, "ana"), "tea", replay));
         let past = Some(Past { head: Seq(400), frames: kept(301..401), is_whole: false });
         let joined = Outcome::Joined { room: fixtures::room("tea"), past, seen: seen.map(Seq) };
-        state.applied(Applied { result: joined, reply_to: ReplyTo::Member(member.0) }, &now, &mut effects);
+        state.applied(Applied { result: joined, reply_to: ReplyTo::Member(member.0) });
         for (number, (page, fits)) in pages.iter().enumerate() {
-            let fetch = effects.iter().rev().find_map(|effect| match effect {
+            let fetch = state.effects.iter().rev().find_map(|effect| match effect {
                 Effect::Fetch(fetch) => Some(fetch.clone()),
                 _ => None,
             });
             let fetch = fetch.unwrap_or_else(|| panic!("page {number} of {pages:?} is not asked for"));
-            effects.clear();
+            state.effects.clear();
             let page = page.clone().map(kept);
-            assert_eq!(state.page(&fetch, page, &now, &mut effects).is_ok(), *fits, "page {number} of {pages:?}");
+            state.page(&fetch, page);
+            let is_closed = |effect: &Effect| matches!(effect, Effect::Close { reason: CloseReason::Overtaken, .. });
+            assert_eq!(!state.effects.iter().any(is_closed), *fits, "page {number} of {pages:?}");
         }
-        let is_in = effects.iter().any(|effect| matches!(effect, Effect::Enter { .. }));
+        let is_in = state.effects.iter().any(|effect| matches!(effect, Effect::Enter { .. }));
         assert_eq!(is_in, pages.iter().all(|(_, fits)| *fits), "{pages:?}");
     }
 }

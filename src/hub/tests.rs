@@ -487,12 +487,11 @@ fn presence_is_published_before_a_batch_that_does_not_wait_for_the_end_of_its_ro
     let (pager, _paging) = Pager::start(ends.reader.clone()).unwrap();
     let state = State::new(&calm(), ends.reader.policy(), ends.reader.moment());
     let mut hub = Hub::new(ends, pager, state, calm(), Arc::default());
-    let now = Timestamp::now();
-    assert!(hub.take_commands(&now));
+    assert!(hub.take_commands());
     hub.feed_store();
     while hub.with_store {
         hub.wait(true);
-        hub.take_applied(&now);
+        hub.take_applied();
     }
     assert_eq!(ana.said(1), ["welcome: welcome to general"]);
     assert_eq!(bob.said(1), ["welcome: welcome to general"]);

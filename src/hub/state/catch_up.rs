@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::model::{Person, RoomId, Seq, Timestamp, UserId};
+use crate::model::{Person, RoomId, Seq, UserId};
 use crate::store::entry::Stored;
+use crate::wire::CloseReason;
 
 use super::super::room::{Missed, MissedChange, Room};
 use super::{Effect, MemberKey, RoomKey, State};
@@ -31,11 +32,6 @@ pub enum Span {
     /// All frames behind a place.
     All { after: Seq },
 }
-
-/// What a member was catching up with is not kept any more, or can't be read: it would miss some of it without being
-/// told, so it is sent away, to come back and be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overtaken;
 
 /// What a member has of a room's past so far, while it is paged.
 #[derive(Debug)]
@@ -88,32 +84,29 @@ impl CatchUp {
         }
     }
 
-    /// Sends what a page has. Gives the place from which on all frames are still to be sent; nothing where another part
-    /// comes before that.
-    ///
-    /// # Errors
-    /// [`Overtaken`].
+    /// Sends what a page has. Gives the place from which on all frames are still to be sent, or `Some(None)` where
+    /// another part comes before that; nothing where what comes next is not kept any more.
     fn take_page(
         &mut self,
         page: &[Stored],
         room: &Room,
         to: MemberKey,
         effects: &mut Vec<Effect>,
-    ) -> Result<Option<Seq>, Overtaken> {
+    ) -> Option<Option<Seq>> {
         let (sent, until) = match self.span {
             Span::All { after } => {
                 // What the hub has not seen yet will be broadcast.
                 let seen = page.iter().take_while(|stored| stored.seq <= room.head());
                 let frames: Vec<_> = seen.collect();
                 if !frames.iter().zip(after.0 + 1..).all(|(stored, seq)| stored.seq.0 == seq) {
-                    return Err(Overtaken);
+                    return None;
                 }
                 self.send(frames.iter().copied(), &room.missed, to, effects);
                 let at = frames.last().map_or(after, |last| last.seq);
                 if page.is_empty() && room.frames_after(at).is_none() {
-                    return Err(Overtaken);
+                    return None;
                 }
-                return Ok(Some(at));
+                return Some(Some(at));
             }
             Span::Latest { until, .. } => (Seq(0), until),
             Span::Messages { after, until } => (after, until),
@@ -125,85 +118,66 @@ impl CatchUp {
         if !is_end {
             let Some(rest) = room.messages_after(sent) else {
                 self.span = Span::Messages { after: sent, until };
-                return Ok(None);
+                return Some(None);
             };
             self.send(rest.take_while(|stored| stored.seq <= until), &room.missed, to, effects);
         }
-        Ok(Some(until))
+        Some(Some(until))
     }
 }
 
 impl State {
     /// A page was read for a member that is catching up; an empty one where there are no more, none where it can't be
-    /// read.
-    ///
-    /// # Errors
-    /// [`Overtaken`].
-    pub fn page(
-        &mut self,
-        fetch: &Fetch,
-        page: Option<Vec<Stored>>,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Overtaken> {
-        let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return Ok(()) };
-        let room = &self.rooms[room_key.0];
+    /// read. What is not kept any more, or can't be read, the member would miss without being told: so it is closed, to
+    /// come back and be told.
+    pub fn page(&mut self, fetch: &Fetch, page: Option<Vec<Stored>>) {
+        let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return };
+        let (room, to) = (&self.rooms[room_key.0], fetch.member);
         // Gone, or in the room anew: then this page is nobody's.
-        if !room.catching_up.contains(fetch.member) {
-            return Ok(());
+        if !room.catching_up.contains(to) {
+            return;
         }
-        let Some(member) = self.members.get_mut(fetch.member.0) else { return Ok(()) };
+        let Some(member) = self.members.get_mut(to.0) else { return };
         let mut catching = member.subscriptions.iter_mut().filter(|one| one.room == fetch.room);
-        let Some(subscription) = catching.find(|one| one.catch_up.is_some()) else { return Ok(()) };
-        let Some(catch_up) = subscription.catch_up.as_mut().filter(|one| one.span == fetch.span) else { return Ok(()) };
-        let page = page.ok_or(Overtaken)?;
-        let to = fetch.member;
-        if let Some(after) = catch_up.take_page(&page, room, to, effects)? {
+        let Some(subscription) = catching.find(|one| one.catch_up.is_some()) else { return };
+        let Some(catch_up) = subscription.catch_up.as_mut().filter(|one| one.span == fetch.span) else { return };
+        let taken = page.and_then(|page| catch_up.take_page(&page, room, to, &mut self.effects));
+        let Some(all_from) = taken else {
+            self.effects.push(Effect::Close { member: to, reason: CloseReason::Overtaken });
+            return;
+        };
+        if let Some(after) = all_from {
             if let Some(rest) = room.frames_after(after) {
-                catch_up.send(rest, &room.missed, to, effects);
-                catch_up.send_missed(&room.missed, None, to, effects);
+                catch_up.send(rest, &room.missed, to, &mut self.effects);
+                catch_up.send_missed(&room.missed, None, to, &mut self.effects);
                 let caught_up = subscription.catch_up.take();
-                self.end_catch_up(to, room_key, caught_up, now, effects);
-                return Ok(());
+                return self.end_catch_up(to, room_key, caught_up);
             }
             catch_up.span = Span::All { after };
         }
-        effects.push(Effect::Fetch(Fetch { span: catch_up.span, ..fetch.clone() }));
-        Ok(())
+        self.effects.push(Effect::Fetch(Fetch { span: catch_up.span, ..fetch.clone() }));
     }
 
     /// A member that has caught up gets what is broadcast to the room from here on.
-    fn end_catch_up(
-        &mut self,
-        member: MemberKey,
-        room_key: RoomKey,
-        catch_up: Option<Box<CatchUp>>,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn end_catch_up(&mut self, member: MemberKey, room_key: RoomKey, catch_up: Option<Box<CatchUp>>) {
         if let Some(CatchUp { is_short: true, told, .. }) = catch_up.map(|catch_up| *catch_up) {
-            for json in self.made_up_for(room_key, told, now) {
-                effects.push(Effect::Send { to: member, json });
+            for json in self.made_up_for(room_key, told) {
+                self.send(member, json);
             }
         }
         let room = &mut self.rooms[room_key.0];
         room.end_catching_up(member);
         room.members.insert(member);
-        effects.push(Effect::Enter { room: room_key, member });
+        self.effects.push(Effect::Enter { room: room_key, member });
     }
 
     /// The frames for a member that was not sent all comings and goings: how those whom it knows of differ from those
     /// who are here, or only how many they are.
-    fn made_up_for(
-        &mut self,
-        room_key: RoomKey,
-        told: Option<HashMap<UserId, Arc<Person>>>,
-        now: &Timestamp,
-    ) -> Vec<Arc<[u8]>> {
+    fn made_up_for(&mut self, room_key: RoomKey, told: Option<HashMap<UserId, Arc<Person>>>) -> Vec<Arc<[u8]>> {
         let people = &self.rooms[room_key.0].people;
         let member_count = people.len();
         let Some(told) = told.filter(|_| !self.is_crowded(room_key)) else {
-            return vec![self.presence_frame(room_key, member_count, &[], &[], now)];
+            return vec![self.presence_frame(room_key, member_count, &[], &[])];
         };
         let here: HashMap<_, _> =
             people.firsts().map(|key| &self.members[key.0].principal.person).map(|one| (one.id, one)).collect();
@@ -211,18 +185,16 @@ impl State {
         let joined = people.firsts().map(|key| &self.members[key.0].principal.person);
         let joined: Vec<_> = joined.filter(|person| !told.contains_key(&person.id)).cloned().collect();
         left.sort_unstable_by(|a, b| a.username.as_str().cmp(b.username.as_str()));
-        self.presence_frames(room_key, member_count, &joined, &left, now)
+        self.presence_frames(room_key, member_count, &joined, &left)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use serde_json::Value;
 
     use super::*;
-    use crate::hub::fixtures::{NOW_MS, arrival, guest, policy, room, state, stored};
+    use crate::hub::fixtures::{arrival, guest, policy, room, state, stored};
     use crate::limits::{Limits, MISSED_MAX};
     use crate::model::ConnectionId;
     use crate::protocol::{After, Replay};
@@ -231,8 +203,6 @@ mod tests {
     /// A room with 400 stored frames, of which the last 100 are at hand.
     struct Rig {
         state: State,
-        effects: Vec<Effect>,
-        now: Timestamp,
         head: u64,
     }
 
@@ -240,7 +210,7 @@ mod tests {
         fn new(presence_people_max: usize) -> Self {
             let limits = Limits { presence_people_max, ..Limits::default() };
             let state = state(&limits, policy());
-            Self { state, effects: Vec::new(), now: Timestamp::at(NOW_MS), head: 400 }
+            Self { state, head: 400 }
         }
 
         /// A user connects by the connection of the same number.
@@ -248,8 +218,9 @@ mod tests {
             let after = seen.map(|seq| After::Id(stored(seq, false).id));
             let guest = guest(number, &format!("guest {number}"));
             let arrival = arrival(number, guest, "tea", Replay { history, after });
-            let member = self.state.connect(arrival, &mut self.effects);
-            let Some(Effect::Propose(Proposal { entry: Entry::Join(join), reply_to })) = self.effects.pop() else {
+            let member = self.state.connect(arrival);
+            let Some(Effect::Propose(Proposal { entry: Entry::Join(join), reply_to })) = self.state.effects.pop()
+            else {
                 panic!()
             };
             let frames = (301..=400).map(|seq| stored(seq, false)).collect();
@@ -259,8 +230,9 @@ mod tests {
         }
 
         fn go(&mut self, number: u64) {
-            self.state.disconnect(ConnectionId(number), false, Instant::now(), &mut self.effects);
-            let Some(Effect::Propose(Proposal { entry: Entry::Leave { room, .. }, reply_to })) = self.effects.pop()
+            self.state.disconnect(ConnectionId(number), false);
+            let Some(Effect::Propose(Proposal { entry: Entry::Leave { room, .. }, reply_to })) =
+                self.state.effects.pop()
             else {
                 panic!()
             };
@@ -274,23 +246,23 @@ mod tests {
         }
 
         fn apply(&mut self, result: Outcome, reply_to: ReplyTo) {
-            self.state.applied(Applied { result, reply_to }, &self.now, &mut self.effects);
+            self.state.applied(Applied { result, reply_to });
         }
 
         fn fetch(&mut self) -> Fetch {
-            let fetch = self.effects.iter().rev().find_map(|effect| match effect {
+            let fetch = self.state.effects.iter().rev().find_map(|effect| match effect {
                 Effect::Fetch(fetch) => Some(fetch.clone()),
                 _ => None,
             });
-            self.effects.clear();
+            self.state.effects.clear();
             fetch.expect("a page is asked for")
         }
 
         /// What a member is sent with a page: seqs, and in words what is not stored.
         fn page(&mut self, fetch: &Fetch, page: Vec<Stored>) -> Vec<String> {
-            let paged = self.state.page(fetch, Some(page), &self.now, &mut self.effects);
-            assert_eq!(paged, Ok(()));
-            let sent = self.effects.iter().filter_map(|effect| match effect {
+            self.state.page(fetch, Some(page));
+            assert!(!self.state.effects.iter().any(|effect| matches!(effect, Effect::Close { .. })));
+            let sent = self.state.effects.iter().filter_map(|effect| match effect {
                 Effect::Send { to, json } => {
                     assert_eq!(*to, fetch.member);
                     let frame: Value = serde_json::from_slice(json).unwrap();
@@ -316,7 +288,7 @@ mod tests {
     fn missed_joins_and_leaves_are_sent_in_their_place() {
         let mut rig = Rig::new(200);
         rig.come(1, 0, None);
-        rig.effects.clear();
+        rig.state.effects.clear();
         rig.come(2, 0, Some(10));
         let fetch = rig.fetch();
         rig.come(3, 0, None);
@@ -324,7 +296,7 @@ mod tests {
         rig.go(3);
         rig.store(true);
         rig.come(4, 0, None);
-        rig.effects.clear();
+        rig.state.effects.clear();
         let sent = rig.page(&fetch, (11..=200).map(|seq| stored(seq, false)).collect());
         assert_eq!(sent, seqs(11..=200), "nothing has happened there yet");
         let fetch = rig.fetch();
@@ -339,14 +311,14 @@ mod tests {
     fn the_latest_messages_are_followed_by_everything() {
         let mut rig = Rig::new(200);
         rig.come(1, 0, None);
-        rig.effects.clear();
+        rig.state.effects.clear();
         rig.come(2, 150, None);
         let fetch = rig.fetch();
         assert_eq!(fetch.span, Span::Latest { count: 150, until: Seq(400) });
         rig.store(true);
         rig.come(3, 0, None);
         rig.store(false);
-        rig.effects.clear();
+        rig.state.effects.clear();
         // The page ends before what is at hand begins.
         let sent = rig.page(&fetch, (101..=250).step_by(3).map(|seq| stored(seq, false)).collect());
         assert_eq!(sent, seqs((101..=250).step_by(3)));
@@ -362,11 +334,11 @@ mod tests {
     fn a_replay_of_messages_goes_on_where_it_was_begun() {
         let mut rig = Rig::new(200);
         rig.come(1, 0, None);
-        rig.effects.clear();
+        rig.state.effects.clear();
         rig.come(2, 200, None);
         let fetch = rig.fetch();
         rig.store(false);
-        rig.effects.clear();
+        rig.state.effects.clear();
         // None of the messages is kept any more, and what was said since is.
         assert_eq!(rig.page(&fetch, Vec::new()), ["401", "in"]);
     }
@@ -376,7 +348,7 @@ mod tests {
         let mut rig = Rig::new(200);
         rig.come(1, 0, None);
         rig.come(9, 0, None);
-        rig.effects.clear();
+        rig.state.effects.clear();
         rig.come(2, 0, Some(10));
         let fetch = rig.fetch();
         rig.go(1);
@@ -387,7 +359,7 @@ mod tests {
         for number in 20..50 {
             rig.come(number, 0, None);
         }
-        rig.effects.clear();
+        rig.state.effects.clear();
         let sent = rig.page(&fetch, (11..=301).map(|seq| stored(seq, false)).collect());
         assert_eq!(sent[..390], seqs(11..=400));
         let told: Vec<Value> = sent[390..sent.len() - 1].iter().map(|one| serde_json::from_str(one).unwrap()).collect();
@@ -405,7 +377,7 @@ mod tests {
         let mut rig = Rig::new(2);
         rig.come(1, 0, None);
         rig.come(9, 0, None);
-        rig.effects.clear();
+        rig.state.effects.clear();
         rig.come(2, 0, Some(10));
         let fetch = rig.fetch();
         rig.go(9);
@@ -413,7 +385,7 @@ mod tests {
             rig.come(3, 0, None);
             rig.go(3);
         }
-        rig.effects.clear();
+        rig.state.effects.clear();
         let sent = rig.page(&fetch, (11..=301).map(|seq| stored(seq, false)).collect());
         assert_eq!((&sent[..390], sent.len(), sent[391].as_str()), (&seqs(11..=400)[..], 392, "in"));
         let told: Value = serde_json::from_str(&sent[390]).unwrap();
@@ -427,12 +399,12 @@ mod tests {
     fn joins_and_leaves_are_kept_only_while_a_member_catches_up() {
         let mut rig = Rig::new(200);
         rig.come(1, 0, None);
-        rig.effects.clear();
+        rig.state.effects.clear();
         rig.come(2, 0, Some(10));
         let key = rig.state.by_id[&room("tea")];
         rig.come(3, 0, None);
         assert_eq!(rig.state.rooms[key.0].missed.end() - rig.state.rooms[key.0].missed.first(), 1);
-        rig.effects.clear();
+        rig.state.effects.clear();
         rig.go(2);
         rig.come(4, 0, None);
         let missed = &rig.state.rooms[key.0].missed;

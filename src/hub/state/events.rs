@@ -8,11 +8,11 @@ use crate::protocol::{Frame, FrameType, Own, Rejected};
 use crate::rate::network_of;
 use crate::store::accounts::RoomSettings;
 use crate::store::change::{Change, Done};
-use crate::store::entry::{CommandReply, Entry, Event, Proposal, ReplyTo};
+use crate::store::entry::{CommandReply, Event, ReplyTo};
 use crate::wire::CloseReason;
 
 use super::super::handle::Answer;
-use super::{Effect, Member, MemberKey, Phase, RoomKey, State, encoded};
+use super::{Effect, Member, MemberKey, RoomKey, State, encoded};
 
 impl State {
     /// Adds to a change what only the hub knows: who its target is, and from where it is connected.
@@ -33,57 +33,50 @@ impl State {
     }
 
     /// A change is made: it holds for open connections, and its proposer is told.
-    pub fn changed(
-        &mut self,
-        done: Done,
-        events: Vec<Event>,
-        reply_to: ReplyTo,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub fn changed(&mut self, done: Done, events: Vec<Event>, reply_to: ReplyTo) {
         for event in events {
-            self.event(event, now, effects);
+            self.event(event);
         }
         match reply_to {
             ReplyTo::Command(reply) => {
                 let sentence = sentence_of(&reply, &done);
-                self.tell_done(&reply, &sentence, now, effects);
+                self.tell_done(&reply, &sentence);
             }
-            ReplyTo::Request(request) => effects.push(Effect::Answer { request, answer: Answer::Done(done) }),
+            ReplyTo::Request(request) => self.effects.push(Effect::Answer { request, answer: Answer::Done(done) }),
             ReplyTo::Member(_) | ReplyTo::Connection(_) | ReplyTo::Outsider(_) | ReplyTo::Nobody => {}
         }
     }
 
-    fn event(&mut self, event: Event, now: &Timestamp, effects: &mut Vec<Effect>) {
+    fn event(&mut self, event: Event) {
         match event {
             Event::SessionsEnded { user, sessions } => {
                 let is_ended =
                     |member: &Member| member.principal.session().is_some_and(|session| sessions.contains(&session));
                 let ended = self.members_of(user).filter(|(_, member)| is_ended(member)).map(|(key, _)| key).collect();
-                self.end(ended, effects);
+                self.end(ended);
             }
             Event::UserEnded(user) => {
                 let ended = self.members_of(user).map(|(key, _)| key).collect();
-                self.end(ended, effects);
+                self.end(ended);
             }
             Event::GuestsBanned(network) => {
                 let is_of = |member: &Member| member.principal.is_guest() && member.principal.network == network;
                 let ended = self.members.iter().filter(|(_, member)| is_of(member)).map(|(key, _)| MemberKey(key));
                 let ended = ended.collect();
-                self.end(ended, effects);
+                self.end(ended);
             }
             Event::Kicked { room, user } => {
                 let members = self.members_of(user).map(|(key, _)| key).collect();
-                self.remove_from(&room, members, Reason::Kicked, now, effects);
+                self.remove_from(&room, members, Reason::Kicked);
             }
-            Event::Muted { user } => self.tell_muted(user, now, effects),
+            Event::Muted { user } => self.tell_muted(user),
             Event::RoomChanged { room, settings, by, became_private } => {
                 if let Some(key) = self.by_id.get(&room).copied() {
-                    let frame = self.settings_frame(&room, &settings, &by, now);
+                    let frame = self.settings_frame(&room, &settings, &by);
                     if became_private {
-                        self.make_private(key, &frame, now, effects);
+                        self.make_private(key, &frame);
                     } else {
-                        self.tell_settings(key, frame, effects);
+                        self.tell_settings(key, frame);
                     }
                 }
             }
@@ -99,18 +92,18 @@ impl State {
     }
 
     /// Ends members: those that have a connection are closed, those that only keep a place lose it.
-    fn end(&mut self, members: Vec<MemberKey>, effects: &mut Vec<Effect>) {
+    fn end(&mut self, members: Vec<MemberKey>) {
         for key in members {
             if self.members[key.0].gone {
-                self.depart(key, effects);
+                self.depart(key);
             } else {
-                effects.push(Effect::Close { member: key, reason: CloseReason::SessionEnded });
+                self.effects.push(Effect::Close { member: key, reason: CloseReason::SessionEnded });
             }
         }
     }
 
     /// Tells a user by all its connections until when it is muted, or that it is not any more.
-    fn tell_muted(&mut self, user: UserId, now: &Timestamp, effects: &mut Vec<Effect>) {
+    fn tell_muted(&mut self, user: UserId) {
         let muted_until = self.muted_until(user);
         let content = match &muted_until {
             Some(until) => format!("you are muted until {until}"),
@@ -118,77 +111,64 @@ impl State {
         };
         let members: Vec<_> = self.members_of(user).filter(|(_, member)| !member.gone).map(|(key, _)| key).collect();
         for key in members {
-            let id = self.ids.next(now);
+            let id = self.ids.next(&self.now);
             let member = &self.members[key.0];
             let own = Some(Own::Mute { muted_until: muted_until.clone() });
-            let frame =
-                Frame { own, ..Frame::new(id, &member.home, &member.principal.person, &content, FrameType::Mute, now) };
-            effects.push(Effect::Send { to: key, json: encoded(&frame) });
+            let frame = Frame {
+                own,
+                ..Frame::new(id, &member.home, &member.principal.person, &content, FrameType::Mute, &self.now)
+            };
+            self.effects.push(Effect::Send { to: key, json: encoded(&frame) });
         }
     }
 
     /// The frame that tells the settings of a room.
-    fn settings_frame(&mut self, room: &RoomId, settings: &RoomSettings, by: &Person, now: &Timestamp) -> Arc<[u8]> {
+    fn settings_frame(&mut self, room: &RoomId, settings: &RoomSettings, by: &Person) -> Arc<[u8]> {
         let content = format!("{} has changed what is set of this room", by.username);
         let own = Some(Own::Room { room: settings.shown(room) });
-        encoded(&Frame { own, ..Frame::new(self.ids.next(now), room, by, &content, FrameType::Room, now) })
+        encoded(&Frame { own, ..Frame::new(self.ids.next(&self.now), room, by, &content, FrameType::Room, &self.now) })
     }
 
     /// Tells the members of a room its settings, which let all of them stay.
-    fn tell_settings(&self, room_key: RoomKey, frame: Arc<[u8]>, effects: &mut Vec<Effect>) {
+    fn tell_settings(&mut self, room_key: RoomKey, frame: Arc<[u8]>) {
         for to in self.rooms[room_key.0].catching_up.as_slice() {
-            effects.push(Effect::Send { to: *to, json: Arc::clone(&frame) });
+            self.effects.push(Effect::Send { to: *to, json: Arc::clone(&frame) });
         }
-        self.broadcast(room_key, frame, effects);
+        self.broadcast(room_key, frame);
     }
 
     /// A room is private now. Members that are not invited leave it; the others are told its settings. A join that is
     /// with the store is not concerned: the store decides it by the new settings.
-    fn make_private(&mut self, room_key: RoomKey, frame: &Arc<[u8]>, now: &Timestamp, effects: &mut Vec<Effect>) {
+    fn make_private(&mut self, room_key: RoomKey, frame: &Arc<[u8]>) {
         let room = &self.rooms[room_key.0];
         let id = room.id.clone();
         let may_stay = |key: &MemberKey| self.may_enter(&self.members[key.0].principal, &id).is_ok();
         let (stay, leave): (Vec<_>, Vec<_>) = room.everybody().partition(may_stay);
-        self.remove_from(&id, leave, Reason::MadePrivate, now, effects);
-        effects.extend(stay.into_iter().map(|to| Effect::Send { to, json: Arc::clone(frame) }));
+        self.remove_from(&id, leave, Reason::MadePrivate);
+        self.effects.extend(stay.into_iter().map(|to| Effect::Send { to, json: Arc::clone(frame) }));
     }
 
     /// Answers a command with a frame of its own type.
-    fn tell_done(&mut self, reply: &CommandReply, sentence: &str, now: &Timestamp, effects: &mut Vec<Effect>) {
+    fn tell_done(&mut self, reply: &CommandReply, sentence: &str) {
         let CommandReply { connection, room, nonce, kind } = reply;
         let Some(to) = self.member(*connection) else { return };
         // The answer comes behind what the room was told of the change.
         if let Some(room) = self.by_id.get(room).copied().filter(|key| self.rooms[key.0].members.contains(to)) {
-            effects.extend([Effect::Exit { room, member: to }, Effect::Enter { room, member: to }]);
+            self.effects.extend([Effect::Exit { room, member: to }, Effect::Enter { room, member: to }]);
         }
         let person = Arc::clone(&self.members[to.0].principal.person);
-        let frame = Frame::new(self.ids.next(now), room, &person, sentence, *kind, now);
-        effects.push(Effect::Send { to, json: encoded(&Frame { nonce: nonce.as_ref(), ..frame }) });
+        let frame = Frame::new(self.ids.next(&self.now), room, &person, sentence, *kind, &self.now);
+        self.effects.push(Effect::Send { to, json: encoded(&Frame { nonce: nonce.as_ref(), ..frame }) });
     }
 
     /// Members leave a room, and are told why.
-    fn remove_from(
-        &mut self,
-        room: &RoomId,
-        members: Vec<MemberKey>,
-        reason: Reason,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn remove_from(&mut self, room: &RoomId, members: Vec<MemberKey>, reason: Reason) {
         for key in members {
             if !self.members[key.0].is_in(room) {
                 continue;
             }
-            self.reject_in(key, room, Rejected::new(Rejection::from(reason), None), now, effects);
-            let member = &mut self.members[key.0];
-            let user = member.principal.user();
-            for subscription in &mut member.subscriptions {
-                if subscription.room == *room && !subscription.phase.is_leaving() {
-                    subscription.phase = Phase::Leaving;
-                    let (entry, reply_to) = (Entry::Leave { room: room.clone(), user }, ReplyTo::Member(key.0));
-                    effects.push(Effect::Propose(Proposal { entry, reply_to }));
-                }
-            }
+            self.reject_in(key, room, Rejected::new(Rejection::from(reason), None));
+            self.begin_leave(key, room);
         }
     }
 }

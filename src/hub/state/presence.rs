@@ -5,22 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::limits::{MEMBERS_LISTED_MAX, PRESENCE_INTERVAL, PRESENCE_NAMES_MAX, PRESENCE_NAMES_PER_INTERVAL_MAX};
-use crate::model::{Person, Timestamp};
+use crate::model::Person;
 use crate::protocol::{Frame, FrameType, Own, Presence};
 
 use super::super::room::MissedChange;
 use super::{Effect, RoomKey, State, encoded};
-
-/// Whether a room waits to be told of changes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PresenceTimer {
-    #[default]
-    Idle,
-    /// Changes have begun, and the clock has not been read since.
-    Begun,
-    /// They are told at this moment.
-    Due(Instant),
-}
 
 impl State {
     /// When the next `presence` frame is due.
@@ -29,60 +18,39 @@ impl State {
         self.presence_due.front().map(|(due, _)| *due)
     }
 
-    /// Tells the rooms whose `presence` frame is due, and sets the time for those where changes have begun.
-    pub fn tell_presence(&mut self, moment: Instant, now: &Timestamp, effects: &mut Vec<Effect>) {
+    /// Tells the rooms whose `presence` frame is due.
+    pub fn tell_presence(&mut self) {
         while let Some(&(due, room_key)) = self.presence_due.front()
-            && due <= moment
+            && due <= self.at
         {
             self.presence_due.pop_front();
             // The key may be another room's by now.
-            let room = self.rooms.get_mut(room_key.0).filter(|room| room.presence == PresenceTimer::Due(due));
-            if let Some(room) = room {
-                room.presence = PresenceTimer::Idle;
-                let (changes, member_count) = (std::mem::take(&mut room.changes), room.people.len());
-                if !changes.is_empty() {
-                    let (joined, left) = changes.into_lists();
-                    let json = self.presence_frame(room_key, member_count, &joined, &left, now);
-                    self.tell_room(room_key, json, MissedChange::Crowd, effects);
-                }
-            }
-        }
-        for room_key in std::mem::take(&mut self.presence_begun) {
-            let room = self.rooms.get_mut(room_key.0).filter(|room| room.presence == PresenceTimer::Begun);
-            if let Some(room) = room {
-                // All intervals are the same, so what is pushed behind is due last.
-                let due = moment + PRESENCE_INTERVAL;
-                room.presence = PresenceTimer::Due(due);
-                self.presence_due.push_back((due, room_key));
+            let Some(room) = self.rooms.get_mut(room_key.0).filter(|room| room.presence_due == Some(due)) else {
+                continue;
+            };
+            room.presence_due = None;
+            let (changes, member_count) = (std::mem::take(&mut room.changes), room.people.len());
+            if !changes.is_empty() {
+                let (joined, left) = changes.into_lists();
+                let json = self.presence_frame(room_key, member_count, &joined, &left);
+                self.tell_room(room_key, json, MissedChange::Crowd);
             }
         }
     }
 
     /// A person has come to a room, whose roster has them already.
-    pub(super) fn person_joined(
-        &mut self,
-        room_key: RoomKey,
-        person: &Arc<Person>,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn person_joined(&mut self, room_key: RoomKey, person: &Arc<Person>) {
         if self.is_crowded(room_key) {
             self.rooms[room_key.0].changes.join(person);
             self.begin_changes(room_key);
         } else {
-            let json = self.person_frame(room_key, person, FrameType::Join, now);
-            self.tell_room(room_key, json, MissedChange::Joined(Arc::clone(person)), effects);
+            let json = self.person_frame(room_key, person, FrameType::Join);
+            self.tell_room(room_key, json, MissedChange::Joined(Arc::clone(person)));
         }
     }
 
     /// A person has left a room, whose roster has them no more. Gives the frame that says so where one was made.
-    pub(super) fn person_left(
-        &mut self,
-        room_key: RoomKey,
-        person: &Arc<Person>,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) -> Option<Arc<[u8]>> {
+    pub(super) fn person_left(&mut self, room_key: RoomKey, person: &Arc<Person>) -> Option<Arc<[u8]>> {
         if self.is_crowded(room_key) {
             self.rooms[room_key.0].changes.leave(person);
             self.begin_changes(room_key);
@@ -90,9 +58,9 @@ impl State {
         }
         // They are from before this person left.
         let count = self.rooms[room_key.0].people.len() + 1;
-        self.tell_changes(room_key, count, now, effects);
-        let json = self.person_frame(room_key, person, FrameType::Leave, now);
-        self.tell_room(room_key, Arc::clone(&json), MissedChange::Left(Arc::clone(person)), effects);
+        self.tell_changes(room_key, count);
+        let json = self.person_frame(room_key, person, FrameType::Leave);
+        self.tell_room(room_key, Arc::clone(&json), MissedChange::Left(Arc::clone(person)));
         Some(json)
     }
 
@@ -102,15 +70,16 @@ impl State {
 
     fn begin_changes(&mut self, room_key: RoomKey) {
         let room = &mut self.rooms[room_key.0];
-        if room.presence == PresenceTimer::Idle {
-            room.presence = PresenceTimer::Begun;
-            self.presence_begun.push(room_key);
+        if room.presence_due.is_none() {
+            let due = self.at + PRESENCE_INTERVAL;
+            room.presence_due = Some(due);
+            self.presence_due.push_back((due, room_key));
         }
     }
 
     /// Tells a room that is crowded no longer what it has not been told yet: in as many frames as it takes to name
     /// everybody, within the bound of a `welcome`.
-    fn tell_changes(&mut self, room_key: RoomKey, member_count: usize, now: &Timestamp, effects: &mut Vec<Effect>) {
+    fn tell_changes(&mut self, room_key: RoomKey, member_count: usize) {
         let changes = std::mem::take(&mut self.rooms[room_key.0].changes);
         if changes.is_empty() {
             return;
@@ -118,12 +87,12 @@ impl State {
         let (joined, left) = changes.into_lists();
         let frames = if joined.is_empty() && left.is_empty() {
             // The changes have cancelled out; the count is still to be told.
-            vec![self.presence_frame(room_key, member_count, &[], &[], now)]
+            vec![self.presence_frame(room_key, member_count, &[], &[])]
         } else {
-            self.presence_frames(room_key, member_count, &joined, &left, now)
+            self.presence_frames(room_key, member_count, &joined, &left)
         };
         for json in frames {
-            self.tell_room(room_key, json, MissedChange::Crowd, effects);
+            self.tell_room(room_key, json, MissedChange::Crowd);
         }
     }
 
@@ -134,16 +103,13 @@ impl State {
         member_count: usize,
         joined: &[Arc<Person>],
         left: &[Arc<Person>],
-        now: &Timestamp,
     ) -> Vec<Arc<[u8]>> {
         let listed = joined.len().max(left.len()).min(MEMBERS_LISTED_MAX);
         let part = |people: &[Arc<Person>], from: usize| -> Vec<Arc<Person>> {
             people.iter().skip(from).take(PRESENCE_NAMES_MAX).cloned().collect()
         };
         let parts = (0..listed).step_by(PRESENCE_NAMES_MAX);
-        parts
-            .map(|from| self.presence_frame(room_key, member_count, &part(joined, from), &part(left, from), now))
-            .collect()
+        parts.map(|from| self.presence_frame(room_key, member_count, &part(joined, from), &part(left, from))).collect()
     }
 
     /// A frame that names the first of these people.
@@ -153,7 +119,6 @@ impl State {
         member_count: usize,
         joined: &[Arc<Person>],
         left: &[Arc<Person>],
-        now: &Timestamp,
     ) -> Arc<[u8]> {
         let names = (PRESENCE_NAMES_PER_INTERVAL_MAX / member_count.max(1)).clamp(1, PRESENCE_NAMES_MAX);
         let (joined_count, left_count) = (joined.len(), left.len());
@@ -161,48 +126,36 @@ impl State {
         let left = left.iter().take(names).map(|person| &**person).collect();
         let content = format!("{joined_count} joined, {left_count} left");
         let own = Some(Own::Presence(Presence { member_count, joined, left }));
-        let (id, room) = (self.ids.next(now), &self.rooms[room_key.0].id);
-        encoded(&Frame { own, ..Frame::new(id, room, &self.server, &content, FrameType::Presence, now) })
+        let (id, room) = (self.ids.next(&self.now), &self.rooms[room_key.0].id);
+        encoded(&Frame { own, ..Frame::new(id, room, &self.server, &content, FrameType::Presence, &self.now) })
     }
 
     /// Shows a room that a person is writing.
-    pub(super) fn show_typing(
-        &mut self,
-        room_key: RoomKey,
-        person: &Person,
-        now: &Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
-        let json = self.person_frame(room_key, person, FrameType::Typing, now);
-        self.broadcast(room_key, json, effects);
+    pub(super) fn show_typing(&mut self, room_key: RoomKey, person: &Person) {
+        let json = self.person_frame(room_key, person, FrameType::Typing);
+        self.broadcast(room_key, json);
     }
 
     /// The frame that says what a person does in a room.
-    pub(super) fn person_frame(
-        &mut self,
-        room_key: RoomKey,
-        person: &Person,
-        kind: FrameType,
-        now: &Timestamp,
-    ) -> Arc<[u8]> {
+    pub(super) fn person_frame(&mut self, room_key: RoomKey, person: &Person, kind: FrameType) -> Arc<[u8]> {
         let content = match kind {
             FrameType::Join => format!("{} joined", person.username),
             FrameType::Leave => format!("{} left", person.username),
             _ => String::new(),
         };
-        encoded(&Frame::new(self.ids.next(now), &self.rooms[room_key.0].id, person, &content, kind, now))
+        encoded(&Frame::new(self.ids.next(&self.now), &self.rooms[room_key.0].id, person, &content, kind, &self.now))
     }
 
-    pub(super) fn broadcast(&self, room_key: RoomKey, json: Arc<[u8]>, effects: &mut Vec<Effect>) {
+    pub(super) fn broadcast(&mut self, room_key: RoomKey, json: Arc<[u8]>) {
         if !self.rooms[room_key.0].members.is_empty() {
-            effects.push(Effect::Broadcast { room: room_key, json });
+            self.effects.push(Effect::Broadcast { room: room_key, json });
         }
     }
 
     /// Tells the members who has come or gone, and remembers it for those that are catching up.
-    fn tell_room(&mut self, room_key: RoomKey, json: Arc<[u8]>, change: MissedChange, effects: &mut Vec<Effect>) {
+    fn tell_room(&mut self, room_key: RoomKey, json: Arc<[u8]>, change: MissedChange) {
         self.rooms[room_key.0].note_missed(&json, change);
-        self.broadcast(room_key, json, effects);
+        self.broadcast(room_key, json);
     }
 }
 
@@ -213,7 +166,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::hub::fixtures::{NOW_MS, arrival, guest, history, policy, room, state, without_lease};
+    use crate::hub::fixtures::{arrival, guest, history, policy, room, state, without_lease};
     use crate::limits::PRESENCE_PEOPLE_MAX;
     use crate::model::{ConnectionId, Seq};
     use crate::protocol::ClientFrame;
@@ -222,8 +175,6 @@ mod tests {
     /// One room, a store that answers at once, and a count of the bytes that go out.
     struct Rig {
         state: State,
-        moment: Instant,
-        now: Timestamp,
         members: usize,
         bytes: usize,
         welcomes: usize,
@@ -234,14 +185,12 @@ mod tests {
     impl Rig {
         fn new() -> Self {
             let state = state(&without_lease(), policy());
-            let (moment, now) = (Instant::now(), Timestamp::at(NOW_MS));
-            Self { state, moment, now, members: 0, bytes: 0, welcomes: 0, told: Vec::new() }
+            Self { state, members: 0, bytes: 0, welcomes: 0, told: Vec::new() }
         }
 
-        fn carry_out(&mut self, mut effects: Vec<Effect>) {
-            while !effects.is_empty() {
-                let mut more = Vec::new();
-                for effect in effects {
+        fn carry_out(&mut self) {
+            while !self.state.effects.is_empty() {
+                for effect in std::mem::take(&mut self.state.effects) {
                     match effect {
                         Effect::Propose(Proposal { entry, reply_to }) => {
                             let result = match entry {
@@ -252,7 +201,7 @@ mod tests {
                                 Entry::Leave { room, .. } => Outcome::Left { room },
                                 other => panic!("{other:?}"),
                             };
-                            self.state.applied(Applied { result, reply_to }, &self.now, &mut more);
+                            self.state.applied(Applied { result, reply_to });
                         }
                         Effect::Send { json, .. } => {
                             self.welcomes += 1;
@@ -268,7 +217,6 @@ mod tests {
                         other => panic!("{other:?}"),
                     }
                 }
-                effects = more;
             }
         }
 
@@ -279,23 +227,20 @@ mod tests {
         fn come_by(&mut self, connection: u64, number: u64) {
             let guest = guest(number, &format!("guest {number}"));
             let arrival = arrival(connection, guest, "tea", history(5));
-            let mut effects = Vec::new();
-            self.state.connect(arrival, &mut effects);
-            self.carry_out(effects);
+            self.state.connect(arrival);
+            self.carry_out();
         }
 
         fn go(&mut self, number: u64) {
-            let mut effects = Vec::new();
-            self.state.disconnect(ConnectionId(number), false, self.moment, &mut effects);
-            self.carry_out(effects);
+            self.state.disconnect(ConnectionId(number), false);
+            self.carry_out();
         }
 
         /// What the room is told when so much time has passed.
         fn pass(&mut self, time: Duration) -> Vec<Value> {
-            self.moment += time;
-            let mut effects = Vec::new();
-            self.state.tell_presence(self.moment, &self.now, &mut effects);
-            self.carry_out(effects);
+            self.state.at += time;
+            self.state.tell_presence();
+            self.carry_out();
             std::mem::take(&mut self.told)
         }
     }
@@ -323,7 +268,7 @@ mod tests {
         rig.come(FULL + 31);
         rig.go(FULL + 31);
         assert_eq!(rig.pass(Duration::ZERO), [Value::Null; 0]);
-        assert_eq!(rig.state.presence_due(), Some(rig.moment + PRESENCE_INTERVAL));
+        assert_eq!(rig.state.presence_due(), Some(rig.state.at + PRESENCE_INTERVAL));
         assert_eq!(rig.pass(PRESENCE_INTERVAL - Duration::from_millis(1)), [Value::Null; 0]);
         let told = rig.pass(Duration::from_millis(1));
         assert_eq!(kinds(&told), ["presence"]);
@@ -393,13 +338,14 @@ mod tests {
         let mut rig = Rig::new();
         (1..=FULL + 5).for_each(|number| rig.come(number));
         let member = rig.state.member(ConnectionId(3)).unwrap();
-        let mut effects = Vec::new();
         let leave = ClientFrame::Leave { room: None, nonce: None };
-        rig.state.frame(member, leave, None, &rig.now, &mut effects);
-        let Some(Effect::Propose(Proposal { entry: Entry::Leave { room, .. }, reply_to })) = effects.pop() else {
-            panic!("{effects:?}")
+        rig.state.frame(member, leave, None);
+        let Some(Effect::Propose(Proposal { entry: Entry::Leave { room, .. }, reply_to })) = rig.state.effects.pop()
+        else {
+            panic!()
         };
-        rig.state.applied(Applied { result: Outcome::Left { room }, reply_to }, &rig.now, &mut effects);
+        rig.state.applied(Applied { result: Outcome::Left { room }, reply_to });
+        let effects = &rig.state.effects;
         let sent = effects.iter().find_map(|effect| match effect {
             Effect::Send { to, json } if *to == member => serde_json::from_slice::<Value>(json).ok(),
             _ => None,

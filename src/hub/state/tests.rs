@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::hub::fixtures::{
-    Desk, NOW_MS, account, from_network, guest, moment, person, policy, room, stored, user, without_lease,
+    Desk, NOW_MS, account, begin_round, from_network, guest, moment, person, policy, room, stored, user, without_lease,
 };
 use crate::limits::MEMBERS_LISTED_MAX;
 use crate::protocol::Restrictions;
@@ -127,9 +127,9 @@ fn a_connection_that_has_gone_is_refused_in_silence() {
         assert!(desk.inboxes.is_empty() && desk.closed.is_empty());
         assert_empty(&desk);
         // The lease of a member that is no more ends without effect.
-        let mut effects = Vec::new();
-        desk.state.end_leases(desk.at + Limits::default().lease, &mut effects);
-        assert!(effects.is_empty() && desk.state.lease_due().is_none());
+        desk.state.at += Limits::default().lease;
+        desk.state.end_leases();
+        assert!(desk.state.effects.is_empty() && desk.state.lease_due().is_none());
     }
 }
 
@@ -150,18 +150,20 @@ fn a_lost_connection_keeps_its_place_for_its_lease() {
     desk.come(2, &guest(2, "ben"), "tea");
     desk.take_frames();
     desk.disconnect(1, true);
-    assert_eq!(desk.state.lease_due(), Some(desk.at + limits.lease));
-    let mut effects = Vec::new();
-    desk.state.end_leases(desk.at + limits.lease - Duration::from_millis(1), &mut effects);
-    assert!(effects.is_empty() && desk.proposals.is_empty());
+    assert_eq!(desk.state.lease_due(), Some(desk.state.at + limits.lease));
+    let lost_at = desk.state.at;
+    desk.state.at = lost_at + limits.lease - Duration::from_millis(1);
+    desk.state.end_leases();
+    assert!(desk.state.effects.is_empty() && desk.proposals.is_empty());
+    desk.state.at = lost_at;
     assert_eq!(count(&mut desk.state, "tea"), 2, "it is still counted");
     // The same user comes back in time: the room sees nothing of it.
     desk.come(3, &guest(1, "ana"), "tea");
     assert_eq!(desk.take_frames().into_iter().collect::<Vec<_>>(), [(3, vec!["welcome in tea".to_owned()])]);
     desk.disconnect(2, true);
-    desk.at += limits.lease;
-    desk.state.end_leases(desk.at, &mut effects);
-    let leaves = effects.drain(..).map(|effect| match effect {
+    desk.state.at = lost_at + limits.lease;
+    desk.state.end_leases();
+    let leaves = desk.state.effects.drain(..).map(|effect| match effect {
         Effect::Propose(proposal) => proposal,
         other => panic!("{other:?}"),
     });
@@ -292,7 +294,7 @@ fn a_welcome_has_what_the_policy_of_its_round_says() {
     let policy = policy.with_mute(user(1), NOW_MS + 60_000);
     // The wall clock is an hour ahead of log time.
     let moment = Moment { wall_ms: NOW_MS + 3_600_000, ahead_ms: 3_600_000, ..moment() };
-    desk.state.begin_round(Arc::new(policy), moment);
+    begin_round(&mut desk.state, policy, moment);
     desk.come(1, &ana, "tea");
     let [welcome] = &desk.take_frames_of(1)[..] else { panic!() };
     assert_eq!((&welcome["role"], &welcome["room"]["topic"]), (&"admin".into(), &"leaves".into()));

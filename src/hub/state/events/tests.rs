@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::hub::fixtures::{
-    Desk, NOW_MS, account, from_network, guest, moment, person, policy, room, stored, user, without_lease,
+    Desk, NOW_MS, account, begin_round, from_network, guest, moment, person, policy, room, stored, user, without_lease,
 };
 use crate::limits::Limits;
 use crate::model::{ConnectionId, Nonce, Seq};
@@ -142,7 +142,7 @@ fn the_strangers_of_a_private_room_leave_it() {
     let private = RoomSettings { is_private: true, ..RoomSettings::default() };
     let policy = policy().with_room(&room("tea"), private.clone()).with_member(&room("tea"), user(1));
     let policy = policy.with_member(&room("tea"), user(3));
-    desk.state.begin_round(Arc::new(policy), moment());
+    begin_round(&mut desk.state, policy, moment());
     let by = person(1, "ana");
     happen(&mut desk, vec![Event::RoomChanged { room: room("tea"), settings: private, by, became_private: true }]);
     let settings = &desk.inboxes[&1][0]["room"];
@@ -166,7 +166,7 @@ fn a_mute_is_told_to_its_user_alone() {
     desk.take_frames();
     let until_ms = NOW_MS + 60_000;
     let ahead = crate::store::log::clock::Moment { ahead_ms: 5_000, ..moment() };
-    desk.state.begin_round(Arc::new(policy().with_mute(user(2), until_ms)), ahead);
+    begin_round(&mut desk.state, policy().with_mute(user(2), until_ms), ahead);
     happen(&mut desk, vec![Event::Muted { user: user(2) }]);
     let shown = Timestamp::at(until_ms + 5_000).to_string();
     for (connection, home) in [(2, "tea"), (3, "attic")] {
@@ -175,7 +175,7 @@ fn a_mute_is_told_to_its_user_alone() {
         assert_eq!(frame["muted_until"], shown.as_str(), "as the wall clock shows it");
     }
     assert_eq!(desk.take_frames().len(), 2);
-    desk.state.begin_round(Arc::new(policy()), moment());
+    begin_round(&mut desk.state, policy(), moment());
     happen(&mut desk, vec![Event::Muted { user: user(2) }]);
     let frames: Vec<_> = [2, 3].map(|connection| desk.inboxes[&connection][0]["muted_until"].clone()).into();
     assert_eq!((frames, desk.inboxes.len()), (vec![Value::Null; 2], 2));
@@ -214,12 +214,11 @@ fn a_change_that_lets_everybody_stay_asks_after_no_member() {
     for is_private in [false, true] {
         // By this policy nobody may be in the room. It is not asked.
         let private = RoomSettings { is_private: true, ..RoomSettings::default() };
-        desk.state.begin_round(Arc::new(policy().with_room(&room("tea"), private)), moment());
+        begin_round(&mut desk.state, policy().with_room(&room("tea"), private), moment());
         let settings = RoomSettings { topic: "leaves".into(), is_private, ..RoomSettings::default() };
         let result = Outcome::Changed { done: Done::Nothing, events: vec![changed("tea", settings, person(9, "ada"))] };
-        let mut effects = Vec::new();
-        let applied = crate::store::entry::Applied { result, reply_to: ReplyTo::Nobody };
-        desk.state.applied(applied, &desk.now, &mut effects);
+        desk.state.applied(crate::store::entry::Applied { result, reply_to: ReplyTo::Nobody });
+        let effects = std::mem::take(&mut desk.state.effects);
         assert!(matches!(&effects[..], [Effect::Broadcast { .. }]), "{effects:?}");
     }
 }
@@ -246,9 +245,9 @@ fn a_member_that_catches_up_is_moderated_like_any_other() {
     happen(&mut desk, vec![Event::Kicked { room: room("tea"), user: user(2) }]);
     desk.settle();
     assert_eq!(desk.take_frames()[&2], ["error kicked in tea", "leave ben in tea"]);
-    let (fetch, now, mut effects) = (desk.fetches.remove(0), desk.now.clone(), Vec::new());
-    assert_eq!(desk.state.page(&fetch, Some(vec![stored(1, false)]), &now, &mut effects), Ok(()));
-    assert!(effects.is_empty(), "its page is not sent any more");
+    let fetch = desk.fetches.remove(0);
+    desk.state.page(&fetch, Some(vec![stored(1, false)]));
+    assert!(desk.state.effects.is_empty(), "its page is not sent any more");
 }
 
 #[test]
