@@ -4,19 +4,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use chrono::DateTime;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::limits::{self, LABEL_CHARS_MAX, Limits, ROOM_NAME_CHARS_MAX, SLOW_MODE_S_MAX, TOPIC_CHARS_MAX};
 use crate::model::reason::{Reason, Rejection};
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username, visible_line};
+use crate::model::{FrameId, NameError, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username, visible_line};
 use crate::role::{Posting, Role};
 
 /// The `type` of a frame that the server sends.
@@ -334,65 +331,35 @@ impl Body {
     }
 }
 
-/// A command of a client, checked. No room means the one of the connection's URL.
+/// What a client sends, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientFrame {
-    /// Something to be stored.
-    Message {
-        /// Where.
-        room: Option<RoomId>,
-        /// The client's own mark on it.
-        nonce: Option<Nonce>,
-        /// What.
-        body: Body,
-    },
+pub struct ClientFrame {
+    /// Nothing for the room of the connection's URL.
+    pub room: Option<RoomId>,
+    /// The client's own mark on the command.
+    pub nonce: Option<Nonce>,
+    pub command: ClientCommand,
+}
+
+/// What a client wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientCommand {
+    /// Store something.
+    Message(Body),
     /// A command of admins.
-    Admin {
-        /// Where.
-        room: Option<RoomId>,
-        /// The client's own mark on it.
-        nonce: Option<Nonce>,
-        action: Box<AdminAction>,
-    },
-    /// The sender is writing.
-    Typing {
-        /// Where.
-        room: Option<RoomId>,
-        /// The client's own mark on it.
-        nonce: Option<Nonce>,
-    },
-    /// This connection comes to another room.
-    Join {
-        /// Which.
-        room: Option<RoomId>,
-        /// How much of its past, and since when.
-        replay: Replay,
-        /// The client's own mark on it.
-        nonce: Option<Nonce>,
-    },
-    /// This connection goes from a room.
-    Leave {
-        /// Which.
-        room: Option<RoomId>,
-        /// The client's own mark on it.
-        nonce: Option<Nonce>,
-    },
+    Admin(Box<AdminAction>),
+    /// Show the room that the sender is writing.
+    Typing,
+    /// Enter another room.
+    Join(Replay),
+    Leave,
 }
 
 impl ClientFrame {
-    /// The client's own mark on the command.
-    #[must_use]
-    pub fn into_nonce(self) -> Option<Nonce> {
-        match self {
-            Self::Message { nonce, .. } | Self::Admin { nonce, .. } | Self::Typing { nonce, .. } => nonce,
-            Self::Join { nonce, .. } | Self::Leave { nonce, .. } => nonce,
-        }
-    }
-
     /// Whether it may be what was sent before and is stored, whatever speaks against it now.
     #[must_use]
     pub fn may_be_a_retry(&self) -> bool {
-        matches!(self, Self::Message { nonce: Some(_), .. })
+        self.nonce.is_some() && matches!(self.command, ClientCommand::Message(_))
     }
 }
 
@@ -448,34 +415,28 @@ pub struct RoomPatch {
     pub is_private: Option<bool>,
 }
 
-/// The body of `PUT /api/users/{id}`, and the fields of `mute` and `ban`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RestrictionFields {
-    /// A moment (RFC 3339), or `null` to end a mute.
-    #[serde(default, deserialize_with = "said")]
-    muted_until: Option<Option<String>>,
-    banned: Option<BanSaid>,
-}
-
-/// Reads restrictions, as JSON gives them.
+/// Reads the body of `PUT /api/users/{id}`, or the fields of `mute` and `ban`.
 ///
 /// # Errors
 /// What a field is not.
 pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
-    let RestrictionFields { muted_until, banned } = serde_json::from_str(json).map_err(bad_field)?;
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Fields<'a> {
+        /// A moment (RFC 3339), or `null` to end a mute.
+        #[serde(default, deserialize_with = "said")]
+        muted_until: Option<Option<String>>,
+        /// `false`, or `true` for good, or terms. Left as it stands, so that a deep value is never walked.
+        #[serde(borrow)]
+        banned: Option<&'a RawValue>,
+    }
+    let Fields { muted_until, banned } = serde_json::from_str(json).map_err(bad_field)?;
     let mute_until_ms = muted_until.map(|until| until.as_deref().map_or(Ok(0), moment)).transpose()?;
-    let ban = match banned {
+    let ban = match banned.map(RawValue::get) {
         None => None,
-        Some(BanSaid::Plain(false)) => Some(BanChange::Lift),
-        Some(BanSaid::Plain(true)) => {
-            Some(BanChange::Ban { until_ms: None, reason: Box::default(), by_address: false })
-        }
-        Some(BanSaid::With(BanTerms { until, reason, address })) => {
-            let until_ms = until.as_deref().map(moment).transpose()?;
-            let reason = line("reason", &reason, LABEL_CHARS_MAX)?;
-            Some(BanChange::Ban { until_ms, reason, by_address: address })
-        }
+        Some("false") => Some(BanChange::Lift),
+        Some("true") => Some(BanTerms::default().read()?),
+        Some(terms) => Some(serde_json::from_str::<BanTerms>(terms).map_err(bad_field)?.read()?),
     };
     if mute_until_ms.is_none() && ban.is_none() {
         return Err(Reason::BadField.because("say muted_until, or banned, or both"));
@@ -528,23 +489,18 @@ fn moment(text: &str) -> Result<u64, Rejection> {
 
 /// A line of text that people see.
 fn line(what: &str, text: &str, chars_max: usize) -> Result<Box<str>, Rejection> {
-    visible_line(text, chars_max)
-        .map_err(|error| Reason::of_name(error, Reason::BadName).because(format!("the {what} can't be taken: {error}")))
+    visible_line(text, chars_max).map_err(|error| bad_name(what, error, Reason::BadName))
 }
 
-/// A ban as JSON gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum BanSaid {
-    /// For good, or no longer.
-    Plain(bool),
-    With(BanTerms),
+fn bad_name(what: &str, error: NameError, reason: Reason) -> Rejection {
+    Reason::of_name(error, reason).because(format!("the {what} can't be taken: {error}"))
 }
 
-/// For how long, why, and how far somebody is banned.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The terms of a ban, as JSON gives them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = r#"true, false or {"until","reason","address"}"#)]
 struct BanTerms {
-    /// A moment (RFC 3339); for good where none is given.
+    /// A moment (RFC 3339); nothing for a ban without an end.
     until: Option<String>,
     /// Why, for the other admins.
     #[serde(default)]
@@ -554,26 +510,11 @@ struct BanTerms {
     address: bool,
 }
 
-/// By its shape, and without a copy of what comes, however deep that is.
-impl<'de> Deserialize<'de> for BanSaid {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Shape;
-        impl<'de> Visitor<'de> for Shape {
-            type Value = BanSaid;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(r#"true, false or {"until","reason","address"}"#)
-            }
-
-            fn visit_bool<E>(self, is_banned: bool) -> Result<BanSaid, E> {
-                Ok(BanSaid::Plain(is_banned))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BanSaid, A::Error> {
-                BanTerms::deserialize(MapAccessDeserializer::new(map)).map(BanSaid::With)
-            }
-        }
-        deserializer.deserialize_any(Shape)
+impl BanTerms {
+    fn read(self) -> Result<BanChange, Rejection> {
+        let until_ms = self.until.as_deref().map(moment).transpose()?;
+        let reason = line("reason", &self.reason, LABEL_CHARS_MAX)?;
+        Ok(BanChange::Ban { until_ms, reason, by_address: self.address })
     }
 }
 
@@ -632,21 +573,13 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 struct Fields<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
-    #[serde(borrow)]
     content: Option<Text<'a>>,
-    #[serde(borrow)]
     message: Option<Text<'a>>,
-    #[serde(borrow)]
     room_id: Option<Text<'a>>,
-    #[serde(borrow)]
     nonce: Option<Text<'a>>,
-    #[serde(borrow)]
     reply_to: Option<Text<'a>>,
-    #[serde(borrow)]
     message_id: Option<Text<'a>>,
-    #[serde(borrow)]
     user_id: Option<Text<'a>>,
-    #[serde(borrow)]
     after: Option<Text<'a>>,
     history: Option<u64>,
 }
@@ -665,79 +598,66 @@ struct NonceOnly<'a> {
 pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
     if !text.starts_with('{') {
         let typed = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-        let content = checked_content(typed, limits).map_err(|rejection| Rejected { rejection, nonce: None })?;
-        return Ok(ClientFrame::Message { room: None, nonce: None, body: Body::Text { content, reply_to: None } });
+        let content = checked_content(typed, limits).map_err(|rejection| Rejected::new(rejection, None))?;
+        let command = ClientCommand::Message(Body::Text { content, reply_to: None });
+        return Ok(ClientFrame { room: None, nonce: None, command });
     }
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
         let nonce = serde_json::from_str::<NonceOnly<'_>>(text).ok().and_then(|fields| fields.nonce);
         let nonce = nonce.and_then(|nonce| Nonce::parse(&nonce.0).ok());
         Rejected::new(bad_field(error), nonce)
     })?;
-    let nonce = match &fields.nonce {
-        None => None,
-        Some(text) => Some(Nonce::parse(&text.0).map_err(|error| {
-            let sentence = format!("the nonce can't be taken: {error}");
-            Rejected::new(Reason::of_name(error, Reason::BadName).because(sentence), None)
-        })?),
-    };
-    let room = match &fields.room_id {
-        None => None,
-        Some(text) => match RoomId::parse(&text.0) {
-            Ok(room) => Some(room),
-            Err(error) => {
-                let sentence = format!("the room's name can't be taken: {error}");
-                return Err(Rejected::new(Reason::of_name(error, Reason::BadRoom).because(sentence), nonce));
-            }
-        },
-    };
-    match fields.kind.as_ref().map_or("text", |kind| &*kind.0) {
+    let nonce = fields.nonce.as_ref().map(|text| Nonce::parse(&text.0)).transpose();
+    let nonce = nonce.map_err(|error| Rejected::new(bad_name("nonce", error, Reason::BadName), None))?;
+    match room_and_command(&fields, text, limits) {
+        Ok((room, command)) => Ok(ClientFrame { room, nonce, command }),
+        Err(rejection) => Err(Rejected { rejection, nonce }),
+    }
+}
+
+fn room_and_command(
+    fields: &Fields<'_>,
+    text: &str,
+    limits: &Limits,
+) -> Result<(Option<RoomId>, ClientCommand), Rejection> {
+    let room = fields.room_id.as_ref().map(|text| RoomId::parse(&text.0)).transpose();
+    let room = room.map_err(|error| bad_name("room's name", error, Reason::BadRoom))?;
+    let command = match fields.kind.as_ref().map_or("text", |kind| &*kind.0) {
         kind @ ("text" | "announcement") => {
-            let Some(content) = fields.content.as_ref().or(fields.message.as_ref()) else {
-                return Err(Rejected::new(Reason::MalformedField.because("a message needs its content"), nonce));
-            };
-            let content = match checked_content(&content.0, limits) {
-                Ok(content) => content,
-                Err(rejection) => return Err(Rejected { rejection, nonce }),
-            };
+            let content = fields.content.as_ref().or(fields.message.as_ref());
+            let content = content.ok_or_else(|| Reason::MalformedField.because("a message needs its content"))?;
+            let content = checked_content(&content.0, limits)?;
             if kind == "announcement" {
-                return Ok(ClientFrame::Message { room, nonce, body: Body::Announcement { content } });
+                ClientCommand::Message(Body::Announcement { content })
+            } else {
+                let reply_to = fields.reply_to.as_ref();
+                let reply_to = reply_to.map(|id| FrameId::parse(&id.0).ok_or(Reason::NoSuchReply)).transpose()?;
+                ClientCommand::Message(Body::Text { content, reply_to })
             }
-            let reply_to = match &fields.reply_to {
-                None => None,
-                Some(text) => match FrameId::parse(&text.0) {
-                    Some(id) => Some(id),
-                    None => return Err(Rejected::new(Reason::NoSuchReply, nonce)),
-                },
-            };
-            Ok(ClientFrame::Message { room, nonce, body: Body::Text { content, reply_to } })
         }
         "delete" => {
-            let Some(id) = &fields.message_id else {
-                return Err(Rejected::new(Reason::MalformedField.because("say by message_id which message"), nonce));
-            };
-            match FrameId::parse(&id.0) {
-                Some(message_id) => Ok(ClientFrame::Message { room, nonce, body: Body::Delete { message_id } }),
-                None => Err(Rejected::new(Reason::NoSuchMessage, nonce)),
-            }
+            let id = fields.message_id.as_ref();
+            let id = id.ok_or_else(|| Reason::MalformedField.because("say by message_id which message"))?;
+            let message_id = FrameId::parse(&id.0).ok_or(Reason::NoSuchMessage)?;
+            ClientCommand::Message(Body::Delete { message_id })
         }
-        kind @ ("kick" | "mute" | "ban" | "room") => match admin_action(kind, text, fields.user_id.as_ref()) {
-            Ok(action) => Ok(ClientFrame::Admin { room, nonce, action: Box::new(action) }),
-            Err(rejection) => Err(Rejected { rejection, nonce }),
-        },
-        "typing" => Ok(ClientFrame::Typing { room, nonce }),
-        "leave" => Ok(ClientFrame::Leave { room, nonce }),
+        kind @ ("kick" | "mute" | "ban" | "room") => {
+            ClientCommand::Admin(Box::new(admin_action(kind, text, fields.user_id.as_ref())?))
+        }
+        "typing" => ClientCommand::Typing,
+        "leave" => ClientCommand::Leave,
         "join" => {
             let history =
                 fields.history.map_or(limits.history_default, |count| count.min(limits::HISTORY_MAX as u64) as usize);
             let after = fields.after.as_ref().map(|text| After::parse(&text.0));
-            Ok(ClientFrame::Join { room, replay: Replay { history, after }, nonce })
+            ClientCommand::Join(Replay { history, after })
         }
         kind => {
             let shown: String = kind.chars().take(32).collect();
-            let rejection = Reason::UnknownType.because(format!("“{shown}” is not a type that is taken here"));
-            Err(Rejected::new(rejection, nonce))
+            return Err(Reason::UnknownType.because(format!("“{shown}” is not a type that is taken here")));
         }
-    }
+    };
+    Ok((room, command))
 }
 
 /// Reads a command of admins. Its fields are those of the same thing over HTTP.
@@ -790,8 +710,8 @@ mod tests {
     }
 
     fn text(content: &str) -> ClientFrame {
-        let body = Body::Text { content: content.into(), reply_to: None };
-        ClientFrame::Message { room: None, nonce: None, body }
+        let command = ClientCommand::Message(Body::Text { content: content.into(), reply_to: None });
+        ClientFrame { room: None, nonce: None, command }
     }
 
     #[test]
@@ -813,33 +733,29 @@ mod tests {
 
     #[test]
     fn commands_carry_their_fields() {
-        let room = RoomId::parse("tea").unwrap();
-        let nonce = Some(Nonce::parse("n1").unwrap());
+        let room = RoomId::parse("tea").ok();
+        let nonce = Nonce::parse("n1").ok();
         let id = "0192f7a0-0000-7000-8000-000000000001";
-        assert_eq!(
-            decode(&format!(r#"{{"content":"x","room_id":" tea ","nonce":"n1","reply_to":"{id}"}}"#), &limits()),
-            Ok(ClientFrame::Message {
-                room: Some(room.clone()),
-                nonce: nonce.clone(),
-                body: Body::Text { content: "x".into(), reply_to: FrameId::parse(id) },
-            })
-        );
-        assert_eq!(
-            decode(&format!(r#"{{"type":"join","room_id":"tea","after":"{id}","history":9999}}"#), &limits()),
-            Ok(ClientFrame::Join {
-                room: Some(room.clone()),
-                replay: Replay { history: limits::HISTORY_MAX, after: Some(After::parse(id)) },
-                nonce: None
-            })
-        );
-        assert_eq!(
-            decode(r#"{"type":"leave","room_id":"tea","nonce":"n1"}"#, &limits()),
-            Ok(ClientFrame::Leave { room: Some(room), nonce: nonce.clone() })
-        );
-        assert_eq!(
-            decode(r#"{"type":"typing","nonce":"n1"}"#, &limits()),
-            Ok(ClientFrame::Typing { room: None, nonce })
-        );
+        let reply = Body::Text { content: "x".into(), reply_to: FrameId::parse(id) };
+        let replay = Replay { history: limits::HISTORY_MAX, after: Some(After::parse(id)) };
+        for (json, room, nonce, command) in [
+            (
+                format!(r#"{{"content":"x","room_id":" tea ","nonce":"n1","reply_to":"{id}"}}"#),
+                room.clone(),
+                nonce.clone(),
+                ClientCommand::Message(reply),
+            ),
+            (
+                format!(r#"{{"type":"join","room_id":"tea","after":"{id}","history":9999}}"#),
+                room.clone(),
+                None,
+                ClientCommand::Join(replay),
+            ),
+            (r#"{"type":"leave","room_id":"tea","nonce":"n1"}"#.to_owned(), room, nonce.clone(), ClientCommand::Leave),
+            (r#"{"type":"typing","nonce":"n1"}"#.to_owned(), None, nonce, ClientCommand::Typing),
+        ] {
+            assert_eq!(decode(&json, &limits()), Ok(ClientFrame { room, nonce, command }), "{json}");
+        }
     }
 
     const USER: &str = "0192f7a0-0000-7000-8000-000000000002";
@@ -874,8 +790,8 @@ mod tests {
         ] {
             let (room, nonce) = (RoomId::parse("tea").ok(), Nonce::parse("n").ok());
             let decoded = decode(&format!(r#"{{{fields},"room_id":"tea","nonce":"n"}}"#), &limits());
-            let action = Box::new(expected);
-            assert_eq!(decoded, Ok(ClientFrame::Admin { room, nonce, action }), "{fields}");
+            let command = ClientCommand::Admin(Box::new(expected));
+            assert_eq!(decoded, Ok(ClientFrame { room, nonce, command }), "{fields}");
         }
     }
 

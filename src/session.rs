@@ -373,7 +373,7 @@ impl<'a> Chat<'a> {
                 Ok(frame) if frame.may_be_a_retry() && !self.pace.is_abuse(Instant::now()) => {
                     return Inbound::Limited(frame, Box::new(limited));
                 }
-                Ok(frame) => frame.into_nonce(),
+                Ok(frame) => frame.nonce,
                 Err(rejected) => rejected.nonce,
             };
             return self.refuse(Rejected::new(limited, nonce));

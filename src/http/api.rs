@@ -19,7 +19,7 @@ use crate::hub::{Said, Say};
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
 use crate::model::reason::Reason;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
-use crate::protocol::{self, Body, ClientFrame};
+use crate::protocol::{self, Body, ClientCommand, ClientFrame};
 use crate::role::Posting;
 use crate::store::accounts::RoomSettings;
 use crate::store::entry::Principal;
@@ -108,7 +108,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, ApiError> {
             // A message as typed has no JSON around it; a body that says that it is JSON is held to it.
             let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
             let decoded = protocol::decode(frame, limits).map_err(|rejected| ApiError(rejected.rejection))?;
-            let ClientFrame::Message { nonce, body: body @ Body::Text { .. }, .. } = decoded else {
+            let ClientFrame { nonce, command: ClientCommand::Message(body @ Body::Text { .. }), .. } = decoded else {
                 return Err(Reason::UnknownType.because("only messages can be posted here").into());
             };
             let named = serde_json::from_str::<Named>(frame).ok().and_then(|named| named.username);

@@ -22,7 +22,8 @@ use crate::limits::{Limits, MEMBERS_LISTED_MAX, REPLAY_AT_ONCE_BYTES, RINGS_BYTE
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{ConnectionId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{
-    AdminAction, Body, ClientFrame, Failure, Frame, FrameType, LimitsShown, Own, Rejected, Replay, Welcome,
+    AdminAction, Body, ClientCommand, ClientFrame, Failure, Frame, FrameType, LimitsShown, Own, Rejected, Replay,
+    Welcome,
 };
 use crate::role::Role;
 use crate::store::PolicySnapshot;
@@ -262,9 +263,9 @@ impl State {
         keys.map(|&(_, key)| (key, &self.members[key.0]))
     }
 
-    /// Whether a client may be in a room, as the policy stands now.
-    fn may_enter(&self, principal: &Principal, room: &RoomId) -> Result<Role, Reason> {
-        self.policy.may(principal, Action::Enter, Some(room), Target::Own, self.moment.clock_ms)
+    /// Whether a client may do something in a room, as the policy stands now.
+    fn may(&self, principal: &Principal, action: Action, room: &RoomId) -> Result<Role, Reason> {
+        self.policy.may(principal, action, Some(room), Target::Own, self.moment.clock_ms)
     }
 
     /// Until when a user is muted, as it is shown.
@@ -321,14 +322,14 @@ impl State {
             ReplyTo::Connection(connection) => self.member(connection).map(|key| &self.members[key.0]),
             _ => None,
         };
-        let own = author.and_then(|member| rooms.iter().position(|room| member.speaks_in(Some(room)).is_some()));
+        let own = author.and_then(|member| rooms.iter().position(|room| member.is_in(room)));
         if let (None, ReplyTo::Connection(connection)) = (own, &reply_to) {
             reply_to = ReplyTo::Outsider(*connection);
         }
         match own.or_else(|| rooms.iter().position(|room| !self.policy.is_private(room))) {
             Some(first) => rooms.swap(0, first),
             None => {
-                if let Err(reason) = self.may_enter(&message.author, &message.room) {
+                if let Err(reason) = self.may(&message.author, Action::Enter, &message.room) {
                     message.unless_stored = Some(Box::new(reason.into()));
                     return (Entry::Message(message), reply_to);
                 }
@@ -427,20 +428,20 @@ impl State {
 
     /// A member sends a command; `limited` where it came too fast, and is not to be taken if it is new.
     pub fn frame(&mut self, from: MemberKey, frame: ClientFrame, limited: Option<Box<Rejection>>) {
+        let ClientFrame { room, nonce, command } = frame;
         let member = &self.members[from.0];
-        let room_of = |room: Option<RoomId>| room.unwrap_or_else(|| member.home.clone());
-        match frame {
-            ClientFrame::Message { room, nonce, body } => {
-                let is_in = member.speaks_in(room.as_ref()).is_some() || matches!(body, Body::Announcement { .. });
-                let room = room_of(room);
+        let room = room.unwrap_or_else(|| member.home.clone());
+        let rejection = match command {
+            ClientCommand::Message(body) => {
+                let is_in = member.is_in(&room) || matches!(body, Body::Announcement { .. });
                 let unless_stored = limited.or_else(|| (!is_in).then(|| Box::new(outsider(&room))));
                 let author = Arc::clone(&member.principal);
                 let reply_to = ReplyTo::Connection(member.connection);
                 let message = NewMessage { room, author, body, nonce, is_member: true, unless_stored };
-                self.say(message, reply_to);
+                return self.say(message, reply_to);
             }
-            ClientFrame::Admin { room, nonce, action } => {
-                let (room, kind) = (room_of(room), action.kind());
+            ClientCommand::Admin(action) => {
+                let kind = action.kind();
                 let (by, connection) = (By::Client(Arc::clone(&member.principal)), member.connection);
                 let mut change = match *action {
                     AdminAction::Kick(user) => Change::Kick { room: room.clone(), user, target: None },
@@ -451,53 +452,34 @@ impl State {
                 };
                 self.complete(&mut change);
                 let reply_to = ReplyTo::Command(Box::new(CommandReply { connection, room, nonce, kind }));
-                self.propose(Entry::Change { by, change: Box::new(change) }, reply_to);
+                return self.propose(Entry::Change { by, change: Box::new(change) }, reply_to);
             }
-            ClientFrame::Typing { room, nonce } => match member.speaks_in(room.as_ref()) {
-                Some(subscription) => {
-                    let (principal, person) = (&member.principal, Arc::clone(&member.principal.person));
-                    let (room, clock_ms) = (&subscription.room, self.moment.clock_ms);
-                    if let Err(reason) = self.policy.may(principal, Action::Say, Some(room), Target::Own, clock_ms) {
-                        let room = room.clone();
-                        return self.reject_in(from, &room, Rejected::new(reason, nonce));
+            ClientCommand::Typing => match member.subscription(&room) {
+                None => outsider(&room),
+                Some(subscription) => match self.may(&member.principal, Action::Say, &room) {
+                    Err(reason) => reason.into(),
+                    Ok(_) => {
+                        // A member whose `join` nobody has seen is not seen typing.
+                        if subscription.phase == Phase::In
+                            && let Some(key) = self.by_id.get(&room).copied()
+                        {
+                            let person = Arc::clone(&member.principal.person);
+                            self.show_typing(key, &person);
+                        }
+                        return;
                     }
-                    // A member whose `join` nobody has seen is not seen typing.
-                    if subscription.phase == Phase::In
-                        && let Some(key) = self.by_id.get(room).copied()
-                    {
-                        self.show_typing(key, &person);
-                    }
-                }
-                None => {
-                    let room = room_of(room);
-                    let rejected = Rejected::new(outsider(&room), nonce);
-                    self.reject_in(from, &room, rejected);
-                }
+                },
             },
-            ClientFrame::Join { room, replay, nonce } => {
-                let room = room_of(room);
-                let refusal = if member.is_in(&room) {
-                    Some(Reason::AlreadyInRoom.because(format!("you are in {room} already")))
-                } else if member.subscriptions.len() >= ROOMS_PER_CONNECTION_MAX {
-                    let sentence =
-                        format!("one connection is in {ROOMS_PER_CONNECTION_MAX} rooms at most; leave one first");
-                    Some(Reason::TooManyRooms.because(sentence))
-                } else {
-                    None
-                };
-                match refusal {
-                    Some(refusal) => self.reject_in(from, &room, Rejected::new(refusal, nonce)),
-                    None => self.begin_join(from, room, replay, nonce, false),
-                }
+            ClientCommand::Join(_) if member.is_in(&room) => {
+                Reason::AlreadyInRoom.because(format!("you are in {room} already"))
             }
-            ClientFrame::Leave { room, nonce } => {
-                let room = room_of(room);
-                if !self.begin_leave(from, &room) {
-                    let rejection = Reason::NotJoined.because(format!("you are not in {room}"));
-                    self.reject_in(from, &room, Rejected::new(rejection, nonce));
-                }
-            }
-        }
+            ClientCommand::Join(_) if member.subscriptions.len() >= ROOMS_PER_CONNECTION_MAX => Reason::TooManyRooms
+                .because(format!("one connection is in {ROOMS_PER_CONNECTION_MAX} rooms at most; leave one first")),
+            ClientCommand::Join(replay) => return self.begin_join(from, room, replay, nonce, false),
+            ClientCommand::Leave if self.begin_leave(from, &room) => return,
+            ClientCommand::Leave => Reason::NotJoined.because(format!("you are not in {room}")),
+        };
+        self.reject_in(from, &room, Rejected { rejection, nonce });
     }
 
     /// Something that a member sent is not taken.
@@ -778,15 +760,13 @@ impl State {
 }
 
 impl Member {
-    /// Whether it has joined a room, or has asked to, and has not asked to leave.
-    fn is_in(&self, room: &RoomId) -> bool {
-        self.subscriptions.iter().any(|one| one.room == *room && !one.phase.is_leaving())
+    /// This member's being in a room, from the asking to join to the asking to leave.
+    fn subscription(&self, room: &RoomId) -> Option<&Subscription> {
+        self.subscriptions.iter().find(|one| one.room == *room && !one.phase.is_leaving())
     }
 
-    /// This member's being in the room that a frame is meant for, if it may speak there: from the asking to join on.
-    fn speaks_in(&self, room: Option<&RoomId>) -> Option<&Subscription> {
-        let room = room.unwrap_or(&self.home);
-        self.subscriptions.iter().find(|one| one.room == *room && !one.phase.is_leaving())
+    fn is_in(&self, room: &RoomId) -> bool {
+        self.subscription(room).is_some()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::ids::FrameIds;
 use crate::limits::{Limits, PRESENCE_INTERVAL};
 use crate::model::reason::Reason;
 use crate::model::{ConnectionId, Nonce, RoomId, Seq, Timestamp, UserId};
-use crate::protocol::{AdminAction, After, Body, ClientFrame, Replay};
+use crate::protocol::{AdminAction, After, Body, ClientCommand, ClientFrame, Replay};
 use crate::store::change::{Change, Done};
 use crate::store::entry::{Applied, Entry, Event, Join, NewMessage, Outcome, Past, Proposal, ReplyTo, Stored};
 use crate::wire::CloseReason;
@@ -87,6 +87,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn room_id(number: usize) -> RoomId {
     fixtures::room(&format!("room {number}"))
+}
+
+fn frame(room: usize, command: ClientCommand) -> ClientFrame {
+    ClientFrame { room: Some(room_id(room)), nonce: None, command }
 }
 
 /// What a connection is shown of one room, in few words.
@@ -483,13 +487,13 @@ impl Rig {
                 self.assert_published();
             }
             Step::Join { client, room, is_refused } => {
-                let frame = ClientFrame::Join { room: Some(room_id(room)), replay: history(HISTORY), nonce: None };
+                let frame = frame(room, ClientCommand::Join(history(HISTORY)));
                 if let Some(connection) = self.command(client, room, frame, Reason::AlreadyInRoom, false) {
                     self.ask_to_join(connection, room, is_refused);
                 }
             }
             Step::Leave { client, room } => {
-                let frame = ClientFrame::Leave { room: Some(room_id(room)), nonce: None };
+                let frame = frame(room, ClientCommand::Leave);
                 if let Some(connection) = self.command(client, room, frame, Reason::NotJoined, true) {
                     self.asked.remove(&(connection, room));
                     if self.model.is_in(connection, room) {
@@ -498,7 +502,7 @@ impl Rig {
                 }
             }
             Step::Typing { client, room } => {
-                let frame = ClientFrame::Typing { room: Some(room_id(room)), nonce: None };
+                let frame = frame(room, ClientCommand::Typing);
                 self.command(client, room, frame, Reason::NotInRoom, true);
             }
             Step::Text { client, room } => {
@@ -506,7 +510,8 @@ impl Rig {
                 let content = format!("text {}", self.texts);
                 let home = self.current.get(&client).map_or(0, |connection| self.model.home[connection]);
                 let body = Body::Text { content: content.as_str().into(), reply_to: None };
-                let frame = ClientFrame::Message { room: room.map(room_id), nonce: None, body };
+                let command = ClientCommand::Message(body);
+                let frame = ClientFrame { room: room.map(room_id), nonce: None, command };
                 let room = room.unwrap_or(home);
                 if let Some(connection) = self.command(client, room, frame, Reason::NotInRoom, true)
                     && self.places.refusal(connection, &room_id(room), self.user_of(connection)).is_none()
@@ -521,8 +526,8 @@ impl Rig {
                 if let Some(&connection) = self.current.get(&client) {
                     self.kicks += 1;
                     let nonce = Nonce::parse(&format!("kick {}", self.kicks)).ok();
-                    let action = Box::new(AdminAction::Kick(fixtures::user(user)));
-                    self.send(connection, ClientFrame::Admin { room: Some(room_id(room)), nonce, action });
+                    let command = ClientCommand::Admin(Box::new(AdminAction::Kick(fixtures::user(user))));
+                    self.send(connection, ClientFrame { nonce, ..frame(room, command) });
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::permission::Action;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{Person, RoomId, Timestamp, UserId};
 use crate::protocol::{Frame, FrameType, Own, Rejected};
@@ -142,7 +143,7 @@ impl State {
     fn make_private(&mut self, room_key: RoomKey, frame: &Arc<[u8]>) {
         let room = &self.rooms[room_key.0];
         let id = room.id.clone();
-        let may_stay = |key: &MemberKey| self.may_enter(&self.members[key.0].principal, &id).is_ok();
+        let may_stay = |key: &MemberKey| self.may(&self.members[key.0].principal, Action::Enter, &id).is_ok();
         let (stay, leave): (Vec<_>, Vec<_>) = room.everybody().partition(may_stay);
         self.remove_from(&id, leave, Reason::MadePrivate);
         self.effects.extend(stay.into_iter().map(|to| Effect::Send { to, json: Arc::clone(frame) }));

@@ -169,7 +169,7 @@ mod tests {
     use crate::hub::fixtures::{arrival, guest, history, policy, room, state, without_lease};
     use crate::limits::PRESENCE_PEOPLE_MAX;
     use crate::model::{ConnectionId, Seq};
-    use crate::protocol::ClientFrame;
+    use crate::protocol::{ClientCommand, ClientFrame};
     use crate::store::entry::{Applied, Entry, Outcome, Past, Proposal};
 
     /// One room, a store that answers at once, and a count of the bytes that go out.
@@ -338,7 +338,7 @@ mod tests {
         let mut rig = Rig::new();
         (1..=FULL + 5).for_each(|number| rig.come(number));
         let member = rig.state.member(ConnectionId(3)).unwrap();
-        let leave = ClientFrame::Leave { room: None, nonce: None };
+        let leave = ClientFrame { room: None, nonce: None, command: ClientCommand::Leave };
         rig.state.frame(member, leave, None);
         let Some(Effect::Propose(Proposal { entry: Entry::Leave { room, .. }, reply_to })) = rig.state.effects.pop()
         else {
