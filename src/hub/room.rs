@@ -29,14 +29,18 @@ pub struct Room {
     pub missed: Missed,
     /// Joins that are with the store. While there is one the room stays, as it is what they come back to.
     pub joining: usize,
-    /// Known once the first join has come back from the store.
-    past: Option<Ring>,
+    pub ring: Ring,
 }
 
 /// The latest messages, and the latest events, so that a join asks nobody. Shares its bytes with the store.
-#[derive(Debug)]
-struct Ring {
-    head: Seq,
+///
+/// Knows nothing until the first join has come back from the store, and nothing is asked of it before. A room whose
+/// past could not be read goes on without one.
+#[derive(Debug, Default)]
+pub struct Ring {
+    pub is_known: bool,
+    /// The last place taken.
+    pub head: Seq,
     /// Texts and announcements, oldest first.
     messages: VecDeque<Stored>,
     /// What has happened to messages, oldest first.
@@ -45,7 +49,7 @@ struct Ring {
     messages_from: Seq,
     /// All frames from this place on are in the ring; not below `messages_from`.
     frames_from: Seq,
-    bytes: usize,
+    pub bytes: usize,
     event_bytes: usize,
 }
 
@@ -57,7 +61,27 @@ fn cost(stored: &Stored) -> usize {
 }
 
 impl Ring {
-    fn push(&mut self, stored: Stored) {
+    /// Takes what the store says, unless it is known already: then this room has seen more than that.
+    pub fn learn(&mut self, past: Past) {
+        if !self.is_known {
+            let Past { head, frames, is_whole } = past;
+            let frames_from = frames.first().map_or(head.next(), |first| first.seq);
+            let messages_from = if is_whole { Seq(1) } else { frames_from };
+            *self = Self { is_known: true, head, messages_from, frames_from, ..Self::default() };
+            frames.into_iter().for_each(|stored| self.keep(stored));
+        }
+    }
+
+    /// Keeps a frame that the store gave its place.
+    pub fn push(&mut self, stored: Stored) {
+        if self.is_known {
+            debug_assert!(self.head.next() == stored.seq, "{:?} behind {:?}", stored.seq, self.head);
+            self.head = stored.seq;
+            self.keep(stored);
+        }
+    }
+
+    fn keep(&mut self, stored: Stored) {
         self.bytes += cost(&stored);
         if stored.is_event {
             self.event_bytes += cost(&stored);
@@ -100,6 +124,57 @@ impl Ring {
             self.event_bytes -= cost(&oldest);
             self.frames_from = self.frames_from.max(oldest.seq.next());
         }
+    }
+
+    /// Forgets the frames up to a place: they are kept no longer.
+    pub fn forget(&mut self, up_to: Seq) {
+        let is_forgotten = |oldest: Option<&Stored>| oldest.is_some_and(|oldest| oldest.seq <= up_to);
+        // The store has them no longer, so that the messages that are left are still all there are.
+        let messages_from = self.messages_from;
+        while is_forgotten(self.messages.front()) {
+            self.pop_message();
+        }
+        self.messages_from = messages_from;
+        while is_forgotten(self.events.front()) {
+            self.pop_event();
+        }
+    }
+
+    /// Forgets the older half of the frames that are at hand; the store has them.
+    pub fn halve(&mut self) {
+        (0..self.messages.len().div_ceil(2)).for_each(|_| self.pop_message());
+        (0..self.events.len().div_ceil(2)).for_each(|_| self.pop_event());
+    }
+
+    /// Puts a message in the place of what it was, where that is at hand.
+    pub fn replace(&mut self, stored: Stored) {
+        if let Some(message) = self.messages.iter_mut().find(|message| message.id == stored.id) {
+            self.bytes = self.bytes + stored.json.len() - message.json.len();
+            *message = stored;
+        }
+    }
+
+    /// The latest messages, so many of them or all that are kept, if they are at hand.
+    pub fn latest(&self, count: usize) -> Option<impl Iterator<Item = &Stored>> {
+        let has_all = self.messages.len() >= count || self.messages_from <= Seq(1);
+        has_all.then(|| self.messages.range(self.messages.len().saturating_sub(count)..))
+    }
+
+    /// The messages behind a place, if all of them are at hand.
+    pub fn messages_after(&self, place: Seq) -> Option<impl Iterator<Item = &Stored>> {
+        let has_all = self.messages_from <= place.next();
+        has_all.then(|| self.messages.iter().skip_while(move |message| message.seq <= place))
+    }
+
+    /// The frames behind a place, if all of them are at hand.
+    pub fn frames_after(&self, place: Seq) -> Option<Vec<&Stored>> {
+        if self.frames_from > place.next() {
+            return None;
+        }
+        let frames = self.messages.iter().chain(&self.events);
+        let mut frames: Vec<_> = frames.filter(|frame| frame.seq > place).collect();
+        frames.sort_by_key(|frame| frame.seq);
+        Some(frames)
     }
 }
 
@@ -169,7 +244,7 @@ impl Room {
             presence_due: None,
             missed: Missed::default(),
             joining: 0,
-            past: None,
+            ring: Ring::default(),
         }
     }
 
@@ -180,29 +255,6 @@ impl Room {
     /// Who is here.
     pub fn everybody(&self) -> impl Iterator<Item = MemberKey> {
         self.members.as_slice().iter().chain(self.catching_up.as_slice()).copied()
-    }
-
-    pub fn knows_its_past(&self) -> bool {
-        self.past.is_some()
-    }
-
-    /// Takes what the store says, unless it is known already: then this room has seen more than that.
-    pub fn learn(&mut self, past: Past) {
-        if self.past.is_none() {
-            let Past { head, frames, is_whole } = past;
-            let frames_from = frames.first().map_or(head.next(), |first| first.seq);
-            let mut ring = Ring {
-                head,
-                messages: VecDeque::new(),
-                events: VecDeque::new(),
-                messages_from: if is_whole { Seq(1) } else { frames_from },
-                frames_from,
-                bytes: 0,
-                event_bytes: 0,
-            };
-            frames.into_iter().for_each(|stored| ring.push(stored));
-            self.past = Some(ring);
-        }
     }
 
     /// A member has caught up, or gone.
@@ -216,93 +268,9 @@ impl Room {
     /// Remembers a frame that is not stored for the members that are catching up.
     pub fn note_missed(&mut self, json: &Arc<[u8]>, change: MissedChange) {
         if !self.catching_up.is_empty() {
-            let after = self.head();
+            let after = self.ring.head;
             self.missed.push(MissedFrame { after, json: Arc::clone(json), change });
         }
-    }
-
-    /// Bytes of the frames that are at hand.
-    pub fn ring_bytes(&self) -> usize {
-        self.past.as_ref().map_or(0, |ring| ring.bytes)
-    }
-
-    /// Forgets the frames up to a place: they are kept no longer.
-    pub fn forget(&mut self, up_to: Seq) {
-        let Some(ring) = &mut self.past else { return };
-        let is_forgotten = |oldest: Option<&Stored>| oldest.is_some_and(|oldest| oldest.seq <= up_to);
-        // The store has them no longer, so that the messages that are left are still all there are.
-        let messages_from = ring.messages_from;
-        while is_forgotten(ring.messages.front()) {
-            ring.pop_message();
-        }
-        ring.messages_from = messages_from;
-        while is_forgotten(ring.events.front()) {
-            ring.pop_event();
-        }
-    }
-
-    /// Forgets the older half of the frames that are at hand; the store has them.
-    pub fn halve_ring(&mut self) {
-        if let Some(ring) = &mut self.past {
-            (0..ring.messages.len().div_ceil(2)).for_each(|_| ring.pop_message());
-            (0..ring.events.len().div_ceil(2)).for_each(|_| ring.pop_event());
-        }
-    }
-
-    /// The last place taken.
-    pub fn head(&self) -> Seq {
-        self.past.as_ref().map_or(Seq(0), |ring| ring.head)
-    }
-
-    /// Keeps a frame that the store gave its place.
-    pub fn push(&mut self, stored: Stored) {
-        if let Some(ring) = &mut self.past {
-            debug_assert!(ring.head.next() == stored.seq, "{:?} behind {:?}", stored.seq, ring.head);
-            ring.head = stored.seq;
-            ring.push(stored);
-        }
-    }
-
-    /// Puts a message in the place of what it was, where that is at hand.
-    pub fn replace(&mut self, stored: Stored) {
-        if let Some(ring) = &mut self.past
-            && let Some(message) = ring.messages.iter_mut().find(|message| message.id == stored.id)
-        {
-            ring.bytes = ring.bytes + stored.json.len() - message.json.len();
-            *message = stored;
-        }
-    }
-
-    /// The latest messages, so many of them or all that are kept, if they are at hand.
-    pub fn latest(&self, count: usize) -> Option<impl Iterator<Item = &Stored>> {
-        let has_all = self.has(|ring| ring.messages.len() >= count || ring.messages_from <= Seq(1));
-        has_all.then(|| {
-            let rings = self.past.iter();
-            rings.flat_map(move |ring| ring.messages.range(ring.messages.len().saturating_sub(count)..))
-        })
-    }
-
-    /// The messages behind a place, if all of them are at hand.
-    pub fn messages_after(&self, place: Seq) -> Option<impl Iterator<Item = &Stored>> {
-        let messages = self.past.iter().flat_map(|ring| &ring.messages);
-        let has_all = self.has(|ring| ring.messages_from <= place.next());
-        has_all.then(|| messages.skip_while(move |message| message.seq <= place))
-    }
-
-    /// The frames behind a place, if all of them are at hand.
-    pub fn frames_after(&self, place: Seq) -> Option<Vec<&Stored>> {
-        if !self.has(|ring| ring.frames_from <= place.next()) {
-            return None;
-        }
-        let frames = self.past.iter().flat_map(|ring| ring.messages.iter().chain(&ring.events));
-        let mut frames: Vec<_> = frames.filter(|frame| frame.seq > place).collect();
-        frames.sort_by_key(|frame| frame.seq);
-        Some(frames)
-    }
-
-    /// Whether the ring has something. A room whose past could not be read goes on from where it is.
-    fn has(&self, is_at_hand: impl FnOnce(&Ring) -> bool) -> bool {
-        self.past.as_ref().is_none_or(is_at_hand)
     }
 }
 
@@ -320,124 +288,124 @@ mod tests {
         Stored { is_event: true, ..stored(seq) }
     }
 
-    fn room(head: u64, frames: Vec<Stored>, is_whole: bool) -> Room {
-        let mut room = Room::new(RoomId::parse("tea").unwrap());
-        room.learn(Past { head: Seq(head), frames, is_whole });
-        room
+    fn ring(head: u64, frames: Vec<Stored>, is_whole: bool) -> Ring {
+        let mut ring = Ring::default();
+        ring.learn(Past { head: Seq(head), frames, is_whole });
+        ring
     }
 
-    fn latest(room: &Room, count: usize) -> Option<Vec<u64>> {
-        room.latest(count).map(|frames| frames.map(|frame| frame.seq.0).collect())
+    fn latest(ring: &Ring, count: usize) -> Option<Vec<u64>> {
+        ring.latest(count).map(|frames| frames.map(|frame| frame.seq.0).collect())
     }
 
-    fn behind(room: &Room, seq: u64) -> Option<Vec<u64>> {
-        room.frames_after(Seq(seq)).map(|frames| frames.iter().map(|frame| frame.seq.0).collect())
+    fn behind(ring: &Ring, seq: u64) -> Option<Vec<u64>> {
+        ring.frames_after(Seq(seq)).map(|frames| frames.iter().map(|frame| frame.seq.0).collect())
     }
 
     #[test]
     fn a_join_gets_the_latest_or_all_since_what_it_saw() {
-        let mut room = room(7, vec![stored(6), stored(7)], false);
-        room.push(stored(8));
-        room.learn(Past { head: Seq(7), frames: Vec::new(), is_whole: true });
-        assert_eq!(room.head(), Seq(8));
+        let mut ring = ring(7, vec![stored(6), stored(7)], false);
+        ring.push(stored(8));
+        ring.learn(Past { head: Seq(7), frames: Vec::new(), is_whole: true });
+        assert_eq!(ring.head, Seq(8));
         for (count, replay) in
             [(2, Some(vec![7, 8])), (0, Some(vec![])), (3, Some(vec![6, 7, 8])), (4, None), (200, None)]
         {
-            assert_eq!(latest(&room, count), replay, "{count}");
+            assert_eq!(latest(&ring, count), replay, "{count}");
         }
         for (seen, replay) in [(8, Some(vec![])), (6, Some(vec![7, 8])), (5, Some(vec![6, 7, 8])), (4, None)] {
-            assert_eq!(behind(&room, seen), replay, "{seen}");
+            assert_eq!(behind(&ring, seen), replay, "{seen}");
         }
     }
 
     #[test]
     fn the_latest_are_messages_and_what_follows_is_everything() {
         let frames = vec![stored(4), event(5), event(6), stored(7), event(8)];
-        let mut room = room(8, frames, false);
-        room.push(event(9));
-        assert_eq!(latest(&room, 2), Some(vec![4, 7]));
-        assert_eq!(latest(&room, 3), None);
-        assert_eq!(behind(&room, 3), Some(vec![4, 5, 6, 7, 8, 9]));
-        assert_eq!(behind(&room, 8), Some(vec![9]));
+        let mut ring = ring(8, frames, false);
+        ring.push(event(9));
+        assert_eq!(latest(&ring, 2), Some(vec![4, 7]));
+        assert_eq!(latest(&ring, 3), None);
+        assert_eq!(behind(&ring, 3), Some(vec![4, 5, 6, 7, 8, 9]));
+        assert_eq!(behind(&ring, 8), Some(vec![9]));
         let after =
-            |seq| room.messages_after(Seq(seq)).map(|frames| frames.map(|frame| frame.seq.0).collect::<Vec<_>>());
+            |seq| ring.messages_after(Seq(seq)).map(|frames| frames.map(|frame| frame.seq.0).collect::<Vec<_>>());
         assert_eq!((after(2), after(3), after(4)), (None, Some(vec![4, 7]), Some(vec![7])));
     }
 
     #[test]
     fn all_that_is_kept_is_as_good_as_what_was_asked_for() {
-        let mut room = room(7, vec![event(5), stored(6), event(7)], true);
-        assert_eq!(latest(&room, 200), Some(vec![6]));
-        assert_eq!((behind(&room, 4), behind(&room, 3)), (Some(vec![5, 6, 7]), None));
-        (8..=8 + HISTORY_MAX as u64).for_each(|seq| room.push(stored(seq)));
-        assert_eq!(latest(&room, HISTORY_MAX).map(|frames| frames.len()), Some(HISTORY_MAX));
-        assert_eq!((behind(&room, 7), behind(&room, 8).map(|frames| frames.len())), (None, Some(HISTORY_MAX)));
+        let mut ring = ring(7, vec![event(5), stored(6), event(7)], true);
+        assert_eq!(latest(&ring, 200), Some(vec![6]));
+        assert_eq!((behind(&ring, 4), behind(&ring, 3)), (Some(vec![5, 6, 7]), None));
+        (8..=8 + HISTORY_MAX as u64).for_each(|seq| ring.push(stored(seq)));
+        assert_eq!(latest(&ring, HISTORY_MAX).map(|frames| frames.len()), Some(HISTORY_MAX));
+        assert_eq!((behind(&ring, 7), behind(&ring, 8).map(|frames| frames.len())), (None, Some(HISTORY_MAX)));
     }
 
     #[test]
     fn many_events_leave_the_messages_at_hand() {
-        let mut room = room(0, Vec::new(), true);
-        (1..=50).for_each(|seq| room.push(Stored { json: vec![b'x'; 1_000].into(), ..stored(seq) }));
-        (51..=5_000).for_each(|seq| room.push(Stored { json: vec![b'x'; 300].into(), ..event(seq) }));
-        assert!(room.ring_bytes() <= RING_BYTES_MAX);
-        assert_eq!(latest(&room, 50).map(|frames| frames.len()), Some(50));
-        assert_eq!(behind(&room, 4_900), Some((4_901..=5_000).collect()));
-        assert_eq!(behind(&room, 60), None);
-        while room.ring_bytes() > 0 {
-            room.halve_ring();
+        let mut ring = ring(0, Vec::new(), true);
+        (1..=50).for_each(|seq| ring.push(Stored { json: vec![b'x'; 1_000].into(), ..stored(seq) }));
+        (51..=5_000).for_each(|seq| ring.push(Stored { json: vec![b'x'; 300].into(), ..event(seq) }));
+        assert!(ring.bytes <= RING_BYTES_MAX);
+        assert_eq!(latest(&ring, 50).map(|frames| frames.len()), Some(50));
+        assert_eq!(behind(&ring, 4_900), Some((4_901..=5_000).collect()));
+        assert_eq!(behind(&ring, 60), None);
+        while ring.bytes > 0 {
+            ring.halve();
         }
-        assert_eq!((latest(&room, 1), behind(&room, 4_999), behind(&room, 5_000)), (None, None, Some(vec![])));
+        assert_eq!((latest(&ring, 1), behind(&ring, 4_999), behind(&ring, 5_000)), (None, None, Some(vec![])));
     }
 
     #[test]
     fn a_room_whose_past_could_not_be_read_goes_on() {
-        let room = Room::new(RoomId::parse("tea").unwrap());
-        assert_eq!((latest(&room, 5), behind(&room, 7), room.head()), (Some(vec![]), Some(vec![]), Seq(0)));
-        assert!(room.messages_after(Seq(0)).is_some());
+        let ring = Ring::default();
+        assert_eq!((latest(&ring, 5), behind(&ring, 7), ring.head), (Some(vec![]), Some(vec![]), Seq(0)));
+        assert!(ring.messages_after(Seq(0)).is_some());
     }
 
     #[test]
     fn what_is_not_at_hand_is_asked_of_the_store() {
-        let room = room(7, Vec::new(), false);
-        assert_eq!((latest(&room, 5), latest(&room, 0)), (None, Some(vec![])));
-        assert_eq!((behind(&room, 6), behind(&room, 7)), (None, Some(vec![])));
+        let ring = ring(7, Vec::new(), false);
+        assert_eq!((latest(&ring, 5), latest(&ring, 0)), (None, Some(vec![])));
+        assert_eq!((behind(&ring, 6), behind(&ring, 7)), (None, Some(vec![])));
     }
 
     #[test]
     fn large_frames_are_fewer() {
-        let mut room = room(0, Vec::new(), true);
+        let mut ring = ring(0, Vec::new(), true);
         for seq in 1..=20 {
-            room.push(Stored { json: vec![b'x'; 50_000].into(), ..stored(seq) });
+            ring.push(Stored { json: vec![b'x'; 50_000].into(), ..stored(seq) });
         }
-        assert!(room.ring_bytes() <= RING_BYTES_MAX && room.ring_bytes() > RING_BYTES_MAX / 2);
-        assert_eq!(latest(&room, 3), Some(vec![18, 19, 20]));
-        assert_eq!(latest(&room, 20), None, "the store has the others");
-        while room.ring_bytes() > 0 {
-            room.halve_ring();
+        assert!(ring.bytes <= RING_BYTES_MAX && ring.bytes > RING_BYTES_MAX / 2);
+        assert_eq!(latest(&ring, 3), Some(vec![18, 19, 20]));
+        assert_eq!(latest(&ring, 20), None, "the store has the others");
+        while ring.bytes > 0 {
+            ring.halve();
         }
-        assert_eq!(room.head(), Seq(20));
-        assert_eq!(latest(&room, 1), None);
+        assert_eq!(ring.head, Seq(20));
+        assert_eq!(latest(&ring, 1), None);
     }
 
     #[test]
     fn forgotten_frames_are_not_at_hand() {
-        let mut room = room(0, Vec::new(), true);
-        (1..=4).for_each(|seq| room.push(stored(seq)));
-        room.forget(Seq(2));
-        assert_eq!((latest(&room, 2), latest(&room, 3)), (Some(vec![3, 4]), Some(vec![3, 4])));
-        assert_eq!((behind(&room, 2), behind(&room, 1)), (Some(vec![3, 4]), None));
-        room.forget(Seq(9));
-        assert_eq!((room.head(), room.ring_bytes()), (Seq(4), 0));
-        assert_eq!((latest(&room, 9), behind(&room, 3)), (Some(vec![]), None));
+        let mut ring = ring(0, Vec::new(), true);
+        (1..=4).for_each(|seq| ring.push(stored(seq)));
+        ring.forget(Seq(2));
+        assert_eq!((latest(&ring, 2), latest(&ring, 3)), (Some(vec![3, 4]), Some(vec![3, 4])));
+        assert_eq!((behind(&ring, 2), behind(&ring, 1)), (Some(vec![3, 4]), None));
+        ring.forget(Seq(9));
+        assert_eq!((ring.head, ring.bytes), (Seq(4), 0));
+        assert_eq!((latest(&ring, 9), behind(&ring, 3)), (Some(vec![]), None));
     }
 
     #[test]
     fn the_ring_is_bounded() {
-        let mut room = room(0, Vec::new(), true);
+        let mut ring = ring(0, Vec::new(), true);
         for seq in 1..=HISTORY_MAX as u64 + 10 {
-            room.push(stored(seq));
+            ring.push(stored(seq));
         }
-        let frames = latest(&room, HISTORY_MAX).unwrap();
+        let frames = latest(&ring, HISTORY_MAX).unwrap();
         assert_eq!((frames.len(), frames[0]), (HISTORY_MAX, 11));
     }
 }

@@ -35,7 +35,7 @@ use crate::store::log::clock::Moment;
 use crate::wire::CloseReason;
 
 use super::handle::{Answer, Presence, RoomPresence, Said};
-use super::room::Room;
+use super::room::{Ring, Room};
 
 use catch_up::CatchUp;
 pub use catch_up::{Fetch, Span};
@@ -507,12 +507,10 @@ impl State {
                 // Without a room its last member went before the message had its place: nobody is there to see it.
                 if let Some(key) = self.by_id.get(&room).copied() {
                     self.effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
-                    let room = &mut self.rooms[key.0];
-                    let before = room.ring_bytes();
-                    room.push(stored);
-                    changed.into_iter().for_each(|changed| room.replace(changed));
-                    self.ring_bytes = self.ring_bytes + room.ring_bytes() - before;
-                    self.bound_rings();
+                    self.change_ring(key, |ring| {
+                        ring.push(stored);
+                        changed.into_iter().for_each(|changed| ring.replace(changed));
+                    });
                 }
             }
             Outcome::Duplicate(stored) => match reply_to {
@@ -533,11 +531,7 @@ impl State {
                 // The room is there, as it counts this join.
                 if let (Some(key), ReplyTo::Member(member)) = (self.by_id.get(&room).copied(), reply_to) {
                     if let Some(past) = past {
-                        let room = &mut self.rooms[key.0];
-                        let before = room.ring_bytes();
-                        room.learn(past);
-                        self.ring_bytes += room.ring_bytes() - before;
-                        self.bound_rings();
+                        self.change_ring(key, |ring| ring.learn(past));
                     }
                     self.rooms[key.0].joining -= 1;
                     self.end_join(MemberKey(member), key, seen);
@@ -584,7 +578,7 @@ impl State {
     fn free_room_if_empty(&mut self, key: RoomKey) {
         if self.rooms[key.0].is_empty() {
             let room = self.rooms.remove(key.0);
-            self.ring_bytes -= room.ring_bytes();
+            self.ring_bytes -= room.ring.bytes;
             self.by_id.remove(&room.id);
             self.effects.push(Effect::RoomGone { room: key });
         }
@@ -595,7 +589,7 @@ impl State {
         let key = *self.by_id.entry(id.clone()).or_insert_with_key(|id| RoomKey(rooms.insert(Room::new(id.clone()))));
         let room = &mut self.rooms[key.0];
         room.joining += 1;
-        let known = room.knows_its_past().then(|| room.head());
+        let known = room.ring.is_known.then_some(room.ring.head);
         let Member { principal, looks, .. } = &self.members[member.0];
         let (principal, looks) = (Arc::clone(principal), looks.clone());
         let entry = Entry::Join(Join { room: id.clone(), principal, looks, known, after: replay.after });
@@ -626,11 +620,11 @@ impl State {
         else {
             return;
         };
-        let until = room.head();
+        let until = room.ring.head;
         // Without a known place to go on from, the latest messages are replayed.
         let (span, at_hand) = match seen.filter(|_| after.is_some()) {
-            Some(after) => (Span::All { after }, room.frames_after(after)),
-            None => (Span::Latest { count, until }, room.latest(count).map(Iterator::collect)),
+            Some(after) => (Span::All { after }, room.ring.frames_after(after)),
+            None => (Span::Latest { count, until }, room.ring.latest(count).map(Iterator::collect)),
         };
         let reset = after.is_some() && seen.is_none();
         // More than a socket takes at once is paged, so that nobody is a slow consumer for having been away.
@@ -670,7 +664,7 @@ impl State {
         };
         let content = format!("welcome to {}", room.id);
         let frame = Frame {
-            seq: Some(room.head()),
+            seq: Some(room.ring.head),
             own: Some(Own::Welcome(welcome)),
             ..Frame::new(self.ids.next(&self.now), &room.id, &person, &content, FrameType::Welcome, &self.now)
         };
@@ -719,11 +713,15 @@ impl State {
         self.free_if_done(key);
     }
 
-    /// Keeps what all rooms have at hand within its bound; what goes is in the store.
-    fn bound_rings(&mut self) {
+    /// Changes what a room has at hand, and keeps what all rooms have within its bound; what goes is in the store.
+    fn change_ring(&mut self, key: RoomKey, change: impl FnOnce(&mut Ring)) {
+        let ring = &mut self.rooms[key.0].ring;
+        let before = ring.bytes;
+        change(ring);
+        self.ring_bytes = self.ring_bytes + ring.bytes - before;
         if self.ring_bytes > RINGS_BYTES_MAX {
-            self.rooms.iter_mut().for_each(|(_, room)| room.halve_ring());
-            self.ring_bytes = self.rooms.iter().map(|(_, room)| room.ring_bytes()).sum();
+            self.rooms.iter_mut().for_each(|(_, room)| room.ring.halve());
+            self.ring_bytes = self.rooms.iter().map(|(_, room)| room.ring.bytes).sum();
         }
     }
 

@@ -96,14 +96,14 @@ impl CatchUp {
         let (sent, until) = match self.span {
             Span::All { after } => {
                 // What the hub has not seen yet will be broadcast.
-                let seen = page.iter().take_while(|stored| stored.seq <= room.head());
+                let seen = page.iter().take_while(|stored| stored.seq <= room.ring.head);
                 let frames: Vec<_> = seen.collect();
                 if !frames.iter().zip(after.0 + 1..).all(|(stored, seq)| stored.seq.0 == seq) {
                     return None;
                 }
                 self.send(frames.iter().copied(), &room.missed, to, effects);
                 let at = frames.last().map_or(after, |last| last.seq);
-                if page.is_empty() && room.frames_after(at).is_none() {
+                if page.is_empty() && room.ring.frames_after(at).is_none() {
                     return None;
                 }
                 return Some(Some(at));
@@ -116,7 +116,7 @@ impl CatchUp {
         let sent = messages.last().map_or(sent, |last| last.seq);
         self.send(messages, &room.missed, to, effects);
         if !is_end {
-            let Some(rest) = room.messages_after(sent) else {
+            let Some(rest) = room.ring.messages_after(sent) else {
                 self.span = Span::Messages { after: sent, until };
                 return Some(None);
             };
@@ -147,7 +147,7 @@ impl State {
             return;
         };
         if let Some(after) = all_from {
-            if let Some(rest) = room.frames_after(after) {
+            if let Some(rest) = room.ring.frames_after(after) {
                 catch_up.send(rest, &room.missed, to, &mut self.effects);
                 catch_up.send_missed(&room.missed, None, to, &mut self.effects);
                 let caught_up = subscription.catch_up.take();

@@ -82,11 +82,8 @@ impl State {
                 }
             }
             Event::Forgotten { room, up_to } => {
-                if let Some(key) = self.by_id.get(&room) {
-                    let room = &mut self.rooms[key.0];
-                    let before = room.ring_bytes();
-                    room.forget(up_to);
-                    self.ring_bytes = self.ring_bytes + room.ring_bytes() - before;
+                if let Some(key) = self.by_id.get(&room).copied() {
+                    self.change_ring(key, |ring| ring.forget(up_to));
                 }
             }
         }

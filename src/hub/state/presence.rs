@@ -372,6 +372,6 @@ mod tests {
         assert!(rig.bytes < 300_000_000, "{} bytes", rig.bytes);
         let presence = rig.state.take_presence().unwrap();
         assert_eq!(presence.get(&room("tea")).unwrap().count, CROWD as usize);
-        assert_eq!(rig.state.rooms[rig.state.by_id[&room("tea")].0].head(), Seq(0));
+        assert_eq!(rig.state.rooms[rig.state.by_id[&room("tea")].0].ring.head, Seq(0));
     }
 }
