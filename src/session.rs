@@ -23,7 +23,7 @@ use crate::authenticator::{Authenticator, Identity};
 use crate::client::Client;
 use crate::config::Origin;
 use crate::head::{Framing, Head, Version, query_value, unescape};
-use crate::hub::{Command, Connect, Inbound, Sink};
+use crate::hub::{Arrival, Command, Connect, Inbound, Sink};
 use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX};
 use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::reason::{Reason, Rejection};
@@ -117,7 +117,7 @@ fn open<'a>(
     match ask(socket, &head, connection, client, context) {
         Ok((connect, accept_key)) => {
             accept(socket, &accept_key)?;
-            let pace = context.paces.of_user(connect.principal.user(), client.address, Instant::now());
+            let pace = context.paces.of_user(connect.arrival.principal.user(), client.address, Instant::now());
             Some((connect, (context.decoder)(&context.limits, pace)))
         }
         Err(refused) => {
@@ -165,8 +165,9 @@ fn connect(
         }
     };
     let (principal, looks) = (identity.principal(stranger), identity.looks);
+    let arrival = Arrival { connection, principal, looks, room, replay, token };
     let (sink, encoding) = (Sink::Socket(Arc::clone(socket)), Encoding::Json);
-    (Box::new(Connect { connection, encoding, sink, principal, looks, room, replay, token }), accept_key)
+    (Box::new(Connect { sink, encoding, arrival }), accept_key)
 }
 
 #[inline(never)]

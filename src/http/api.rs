@@ -15,14 +15,14 @@ use super::who::{actor, client, identity, pace, reader, room_at};
 use super::{Reply, Request};
 use crate::auth::permission::Action;
 use crate::authenticator::Identity;
-use crate::hub::{Said, Say};
+use crate::hub::Said;
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
 use crate::model::reason::Reason;
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
 use crate::protocol::{self, Body, ClientCommand, ClientFrame};
 use crate::role::Posting;
 use crate::store::accounts::RoomSettings;
-use crate::store::entry::Principal;
+use crate::store::entry::{NewMessage, Principal};
 use crate::store::{Kinds, Side, View};
 
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
@@ -149,7 +149,8 @@ pub(super) fn stored(
     body: Body,
     nonce: Option<Nonce>,
 ) -> Result<(u16, Arc<[u8]>), ApiError> {
-    match request.context.hub.say(Say { room, author, body, nonce })? {
+    let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
+    match request.context.hub.say(message)? {
         Said::Stored(json) => Ok((201, json)),
         Said::Duplicate(json) => Ok((200, json)),
     }

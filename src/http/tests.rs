@@ -15,7 +15,7 @@ use super::socket::{DIRECTORY_PREFIX, SOCKET_NAME};
 use super::*;
 use crate::auth::name::Looks;
 use crate::config::{Data, Durability, Keep};
-use crate::hub::{self, Chunk, Command, Connect, Ends, Inbound, PublishedPresence, Sink};
+use crate::hub::{self, Arrival, Chunk, Command, Connect, Ends, Inbound, PublishedPresence, Sink};
 use crate::limits::CHANGE_WAIT;
 use crate::model::{ConnectionId, Nonce, Person, RoomId, UserId, Username};
 use crate::protocol::{Rejected, Replay, decode};
@@ -141,16 +141,15 @@ impl Backend {
         let proof = Proof::SignedGuest { issued_ms: self.reader.moment().clock_ms };
         let network = Ipv4Addr::UNSPECIFIED.into();
         let (sink, chunks) = Sink::channel();
-        let connect = Connect {
+        let arrival = Arrival {
             connection,
-            encoding: Encoding::Ndjson,
-            sink,
             principal: Arc::new(Principal { person, proof, network }),
             looks: None,
             room: RoomId::parse(room).unwrap(),
             replay: Replay { history: 0, after: None },
             token: None,
         };
+        let connect = Connect { sink, encoding: Encoding::Ndjson, arrival };
         self.commands.send(Command::Connect(Box::new(connect))).unwrap();
         let mut member = Member { connection, commands: self.commands.clone(), chunks, lines: VecDeque::new() };
         member.frame("welcome");

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::limits::{BATCH_BYTES_KEPT, BATCH_BYTES_MAX};
-use crate::wire::{Encoding, EncodingSet};
+use crate::wire::Encoding;
 
 use super::state::MemberKey;
 
@@ -31,13 +31,16 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Which encodings are in use, each at its index.
+pub type InUse = [bool; Encoding::COUNT];
+
 /// The frames of one room that its members have not been sent, in each encoding in use.
 #[derive(Debug, Default)]
 pub struct RoomBatch {
     by_encoding: [Vec<u8>; Encoding::COUNT],
-    /// The encodings of the members. May have more: an encoding is removed by the first [`clear`](Self::clear) after
-    /// its last member has left.
-    in_use: EncodingSet,
+    /// Whether a member has the encoding, by its index. An encoding counts as in use until the first
+    /// [`clear`](Self::clear) after its last member has left.
+    in_use: InUse,
     frames: u64,
     /// Members that came after the batch was begun, and where their first frame begins in the batch of their encoding.
     late: Vec<(MemberKey, usize)>,
@@ -46,7 +49,7 @@ pub struct RoomBatch {
 impl RoomBatch {
     /// From here on a member gets what is pushed.
     pub fn enter(&mut self, member: MemberKey, encoding: Encoding) {
-        self.in_use.insert(encoding);
+        self.in_use[encoding.index()] = true;
         if self.frames > 0 {
             self.late.push((member, self.by_encoding[encoding.index()].len()));
         }
@@ -56,7 +59,7 @@ impl RoomBatch {
     pub fn push(&mut self, json: &[u8]) -> bool {
         self.frames += 1;
         let mut is_large = false;
-        for encoding in self.in_use.iter() {
+        for encoding in Encoding::ALL.into_iter().filter(|encoding| self.in_use[encoding.index()]) {
             let bytes = &mut self.by_encoding[encoding.index()];
             encoding.append_frame(bytes, json);
             is_large |= bytes.len() >= BATCH_BYTES_MAX;
@@ -88,7 +91,7 @@ impl RoomBatch {
     }
 
     /// Forgets what has been sent. `in_use` are the encodings of all members.
-    pub fn clear(&mut self, in_use: EncodingSet) {
+    pub fn clear(&mut self, in_use: InUse) {
         for bytes in &mut self.by_encoding {
             bytes.clear();
             // A burst's memory is not kept for every room.
@@ -104,10 +107,8 @@ impl RoomBatch {
 mod tests {
     use super::*;
 
-    fn of(encodings: &[Encoding]) -> EncodingSet {
-        let mut set = EncodingSet::default();
-        encodings.iter().for_each(|encoding| set.insert(*encoding));
-        set
+    fn of(encodings: &[Encoding]) -> InUse {
+        Encoding::ALL.map(|encoding| encodings.contains(&encoding))
     }
 
     fn text(batch: &RoomBatch, encoding: Encoding) -> &[u8] {
@@ -119,7 +120,7 @@ mod tests {
         let mut batch = RoomBatch::default();
         batch.push(b"{}");
         assert_eq!((text(&batch, Encoding::Json), text(&batch, Encoding::Ndjson)), (&b""[..], &b""[..]));
-        batch.clear(EncodingSet::default());
+        batch.clear(of(&[]));
 
         batch.enter(MemberKey(0), Encoding::Json);
         batch.push(b"{}");

@@ -85,8 +85,8 @@ pub fn history(count: usize) -> Replay {
 }
 
 pub fn arrival(connection: u64, principal: Arc<Principal>, home: &str, replay: Replay) -> Arrival {
-    let (connection, home) = (ConnectionId(connection), room(home));
-    Arrival { connection, principal, looks: None, home, replay, token: None }
+    let (connection, room) = (ConnectionId(connection), room(home));
+    Arrival { connection, principal, looks: None, room, replay, token: None }
 }
 
 /// A stored frame whose id is its seq.

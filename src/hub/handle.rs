@@ -9,11 +9,10 @@ use rpds::RedBlackTreeMapSync;
 
 use crate::limits::{CHANGE_WAIT, HUB_ANSWER_WAIT};
 use crate::model::reason::{Reason, Rejection};
-use crate::model::{Nonce, Person, RoomId};
-use crate::protocol::Body;
+use crate::model::{Person, RoomId};
 use crate::published::Published;
 use crate::store::change::{Change, Done};
-use crate::store::entry::{By, Principal};
+use crate::store::entry::{By, NewMessage};
 
 use super::Command;
 
@@ -35,16 +34,6 @@ pub type PublishedPresence = Published<Presence>;
 #[must_use]
 pub fn presence() -> PublishedPresence {
     Published::new(Presence::new_sync())
-}
-
-/// A message that comes by a request.
-#[derive(Debug)]
-pub struct Say {
-    /// Where; for an announcement, the room that gets it where nobody is in any.
-    pub room: RoomId,
-    pub author: Arc<Principal>,
-    pub body: Body,
-    pub nonce: Option<Nonce>,
 }
 
 /// A message that is stored: its frame.
@@ -80,8 +69,8 @@ impl HubApi {
     ///
     /// # Errors
     /// Why it is not stored; [`Reason::OutcomeUnknown`] where that is not known.
-    pub fn say(&self, say: Say) -> Result<Said, Rejection> {
-        match self.propose(|answer| Command::Say { say: Box::new(say), answer })? {
+    pub fn say(&self, message: NewMessage) -> Result<Said, Rejection> {
+        match self.propose(|answer| Command::Say { message: Box::new(message), answer })? {
             Answer::Said(said) => Ok(said),
             Answer::Refused(rejection) => Err(rejection),
             Answer::Done(_) => Err(Reason::Internal.into()),

@@ -28,27 +28,27 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 
-use crate::auth::name::Looks;
 use crate::limits::{
     CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, COMMANDS_QUEUED_MAX, Limits, OUTBOXES_BYTES_MAX, PROPOSALS_PENDING_MAX,
     SLOW_CLOSE_WAIT, STACK_BYTES,
 };
 use crate::metrics::{Drop as DropReason, Metrics};
 use crate::model::reason::{Code, Rejection};
-use crate::model::{ConnectionId, RoomId, Timestamp};
-use crate::protocol::{ClientFrame, Rejected, Replay};
+use crate::model::{ConnectionId, Timestamp};
+use crate::protocol::{ClientFrame, Rejected};
 use crate::store::change::Change;
-use crate::store::entry::{By, Entry, NewMessage, Principal, Proposal, ReplyTo};
+use crate::store::entry::{By, NewMessage, Proposal, ReplyTo};
 use crate::store::{Reader, Writer};
 use crate::threads::AbortOnPanic;
-use crate::wire::{CloseReason, Encoding, EncodingSet};
+use crate::wire::{CloseReason, Encoding};
 
-use batch::{Batch, RoomBatch};
-pub use handle::{Answer, HubApi, PublishedPresence, RoomPresence, Said, Say, presence as new_presence};
+use batch::{Batch, InUse, RoomBatch};
+pub use handle::{Answer, HubApi, PublishedPresence, RoomPresence, Said, presence as new_presence};
 use outbox::Outbox;
 use pager::Pager;
 pub use sink::{Chunk, ChunkSender, Sink};
-use state::{Arrival, Effect, Fetch, MemberKey, RoomKey, State};
+pub use state::Arrival;
+use state::{Effect, Fetch, MemberKey, RoomKey, State};
 
 /// How soon full sinks are tried again, and what each of them adds to that, so that a crowd of stalled readers
 /// takes no more than a few hundredths of the hub's time.
@@ -63,57 +63,25 @@ pub enum Command {
     /// A connection's handshake is done; from here on the hub alone writes to its sink.
     Connect(Box<Connect>),
     /// What a connection sent, in order.
-    Frames {
-        /// Which connection.
-        from: ConnectionId,
-        /// What.
-        frames: Vec<Inbound>,
-    },
+    Frames { from: ConnectionId, frames: Vec<Inbound> },
     /// A connection's session has ended: nothing more comes from it, nothing can reach it.
-    Gone {
-        /// Which connection.
-        from: ConnectionId,
-    },
-    /// A message is proposed by a request.
-    Say {
-        say: Box<Say>,
-        /// Where the answer goes; it has room for it.
-        answer: Sender<Answer>,
-    },
+    Gone { from: ConnectionId },
+    /// A message is proposed by a request. Each channel for an answer has room for it.
+    Say { message: Box<NewMessage>, answer: Sender<Answer> },
     /// A change is proposed by a request or a tool.
-    Change {
-        by: By,
-        change: Box<Change>,
-        /// Where the answer goes; it has room for it.
-        answer: Sender<Answer>,
-    },
-    /// Whether the hub answers at all.
-    Ping {
-        /// Where the answer goes; it has room for it.
-        answer: Sender<()>,
-    },
+    Change { by: By, change: Box<Change>, answer: Sender<Answer> },
+    /// Asks whether the hub answers at all.
+    Ping { answer: Sender<()> },
     /// The server stops: commit, close every connection with 1001, end.
     Stop,
 }
 
-/// A new member.
+/// A new member, with where its frames go and how they are encoded.
 #[derive(Debug)]
 pub struct Connect {
-    /// Its connection.
-    pub connection: ConnectionId,
-    /// How its frames are encoded.
-    pub encoding: Encoding,
-    /// Where they go.
     pub sink: Sink,
-    pub principal: Arc<Principal>,
-    /// What a guest's name looks like, where accounts have names to protect.
-    pub looks: Option<Looks>,
-    /// The room of its URL.
-    pub room: RoomId,
-    /// What it wants of that room's past.
-    pub replay: Replay,
-    /// A new guest's, to be told once.
-    pub token: Option<Box<str>>,
+    pub encoding: Encoding,
+    pub arrival: Arrival,
 }
 
 /// One thing that a connection sent.
@@ -165,18 +133,14 @@ pub fn start(ends: Ends, limits: Limits, metrics: Arc<Metrics>) -> io::Result<Ve
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
     let hub = builder.spawn(move || {
         let _abort = AbortOnPanic("hub");
-        let state = State::new(&limits, ends.reader.policy(), ends.reader.moment());
-        Hub::new(ends, pager, state, limits, metrics).run();
+        Hub::new(ends, pager, limits, metrics).run();
     })?;
     Ok(vec![hub, paging])
 }
 
 struct Hub {
-    commands: Receiver<Command>,
-    store: Writer,
+    ends: Ends,
     pager: Pager,
-    reader: Reader,
-    presence: PublishedPresence,
     limits: Limits,
     metrics: Arc<Metrics>,
     state: State,
@@ -185,7 +149,6 @@ struct Hub {
     with_store: bool,
     /// By member key: nothing where the connection has gone and its `leave` has not come back.
     peers: Vec<Option<Peer>>,
-    peer_count: usize,
     /// By room key: frames that the room's members have not been sent, and the encodings of the members.
     batches: Vec<RoomBatch>,
     touched_rooms: Vec<RoomKey>,
@@ -243,21 +206,16 @@ enum Stopping {
 }
 
 impl Hub {
-    fn new(ends: Ends, pager: Pager, state: State, limits: Limits, metrics: Arc<Metrics>) -> Self {
-        let Ends { commands, store, reader, presence } = ends;
+    fn new(ends: Ends, pager: Pager, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
-            commands,
-            store,
+            state: State::new(&limits, ends.reader.policy(), ends.reader.moment()),
+            ends,
             pager,
-            reader,
-            presence,
             limits,
             metrics,
-            state,
             pending: Vec::new(),
             with_store: false,
             peers: Vec::new(),
-            peer_count: 0,
             batches: Vec::new(),
             touched_rooms: Vec::new(),
             touched_peers: Vec::new(),
@@ -313,18 +271,18 @@ impl Hub {
     /// Waits until a command or the store's answer is there, or something is due.
     fn wait(&self, connected: bool) {
         let commands = connected && self.takes_commands();
-        if (commands && !self.commands.is_empty())
-            || (self.with_store && !self.store.applied.is_empty())
+        if (commands && !self.ends.commands.is_empty())
+            || (self.with_store && !self.ends.store.applied.is_empty())
             || !self.pager.pages.is_empty()
         {
             return;
         }
         let mut select = Select::new();
         if commands {
-            select.recv(&self.commands);
+            select.recv(&self.ends.commands);
         }
         if self.with_store {
-            select.recv(&self.store.applied);
+            select.recv(&self.ends.store.applied);
         }
         select.recv(&self.pager.pages);
         let keep_alive_at = self.keep_alives.iter().filter_map(VecDeque::front).map(|(at, ..)| *at).min();
@@ -340,9 +298,9 @@ impl Hub {
     }
 
     fn take_applied(&mut self) {
-        let batch = if self.with_store { self.store.applied.try_recv().ok() } else { None };
+        let batch = if self.with_store { self.ends.store.applied.try_recv().ok() } else { None };
         // Behind the batch, so that the policy has what the batch has changed.
-        self.state.begin_round(self.reader.policy(), self.reader.moment(), Timestamp::now(), Instant::now());
+        self.state.begin_round(self.ends.reader.policy(), self.ends.reader.moment(), Timestamp::now(), Instant::now());
         let Some(batch) = batch else { return };
         self.with_store = false;
         for applied in batch {
@@ -365,7 +323,7 @@ impl Hub {
             if !self.takes_commands() {
                 break;
             }
-            match self.commands.try_recv() {
+            match self.ends.commands.try_recv() {
                 Ok(command) => self.command(command),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return false,
@@ -381,21 +339,28 @@ impl Hub {
                 for frame in frames {
                     // Looked up each time, as a frame may be the end of the connection.
                     let Some(member) = self.state.member(from) else { return };
-                    self.inbound(from, member, frame);
+                    self.inbound(member, frame);
                 }
             }
             Command::Gone { from } => {
                 match self.state.member(from) {
-                    Some(member) => {
-                        self.flush_own(member);
-                        self.remove_peer(member, from, true);
-                    }
+                    Some(member) => drop(self.take_peer(member, true)),
                     None => drop(self.closing.remove(&from)),
                 }
                 self.carry_out();
             }
-            Command::Say { say, answer } => self.say(*say, answer),
-            Command::Change { by, change, answer } => self.change(by, change, answer),
+            Command::Say { message, answer } => {
+                if let Some(reply_to) = self.request(answer) {
+                    self.state.say(*message, reply_to);
+                    self.carry_out();
+                }
+            }
+            Command::Change { by, change, answer } => {
+                if let Some(reply_to) = self.request(answer) {
+                    self.state.change(by, change, reply_to);
+                    self.carry_out();
+                }
+            }
             // Whoever asked may have given up waiting.
             Command::Ping { answer } => drop(answer.try_send(())),
             Command::Stop => self.stopping = Stopping::Committing,
@@ -413,39 +378,24 @@ impl Hub {
         Some(ReplyTo::Request(self.next_request))
     }
 
-    fn say(&mut self, say: Say, answer: Sender<Answer>) {
-        let Some(reply_to) = self.request(answer) else { return };
-        let Say { room, author, body, nonce } = say;
-        let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
-        self.state.say(message, reply_to);
-        self.carry_out();
-    }
-
-    fn change(&mut self, by: By, mut change: Box<Change>, answer: Sender<Answer>) {
-        let Some(reply_to) = self.request(answer) else { return };
-        self.state.complete(&mut change);
-        self.pending.push(Proposal { entry: Entry::Change { by, change }, reply_to });
-    }
-
     fn connect(&mut self, connect: Connect) {
-        let Connect { connection, encoding, sink, principal, looks, room, replay, token } = connect;
+        let Connect { sink, encoding, arrival } = connect;
+        let connection = arrival.connection;
         let outbox = Outbox::new(sink, encoding);
         if self.stopping != Stopping::No {
             return self.begin_close(connection, outbox, CloseReason::GoingAway);
         }
-        let arrival = Arrival { connection, principal, looks, home: room, replay, token };
         let member = self.state.connect(arrival);
         if self.peers.len() <= member.0 {
             self.peers.resize_with(member.0 + 1, || None);
         }
         self.peers[member.0] = Some(Peer { connection, outbox, own: Vec::new() });
-        self.peer_count += 1;
         let keep_alive_at = Instant::now() + encoding.keep_alive_interval(self.limits.ping_interval);
         self.keep_alives[encoding.index()].push_back((keep_alive_at, member, connection));
         self.carry_out();
     }
 
-    fn inbound(&mut self, from: ConnectionId, member: MemberKey, frame: Inbound) {
+    fn inbound(&mut self, member: MemberKey, frame: Inbound) {
         if self.stopping != Stopping::No {
             // Silence means unknown: the client sends it again when it has come back.
             return;
@@ -462,10 +412,7 @@ impl Hub {
                 self.state.reject(member, rejected);
             }
             Inbound::Control(bytes) => self.own(member, |_, own| own.extend_from_slice(&bytes)),
-            Inbound::Closed { is_farewell } => {
-                self.flush_own(member);
-                self.remove_peer(member, from, !is_farewell);
-            }
+            Inbound::Closed { is_farewell } => drop(self.take_peer(member, !is_farewell)),
             Inbound::Close(reason) => self.close(member, reason),
         }
         self.carry_out();
@@ -572,7 +519,7 @@ impl Hub {
     /// published.
     fn flush(&mut self) {
         if let Some(presence) = self.state.take_presence() {
-            self.presence.set(presence);
+            self.ends.presence.set(presence);
         }
         let mut touched = std::mem::take(&mut self.touched_peers);
         for member in touched.drain(..) {
@@ -585,13 +532,13 @@ impl Hub {
         for room in self.touched_rooms.drain(..) {
             let room_batch = &mut self.batches[room.0];
             let mut batches = room_batch.batches();
-            let mut in_use = EncodingSet::default();
+            let mut in_use = InUse::default();
             for &member in self.state.members(room) {
                 let Some(Some(peer)) = self.peers.get_mut(member.0) else {
                     continue;
                 };
                 let encoding = peer.outbox.encoding();
-                in_use.insert(encoding);
+                in_use[encoding.index()] = true;
                 let begin = room_batch.begin_of(member);
                 peer.send(&mut batches[encoding.index()], begin, member, &mut self.waiting);
                 if peer.outbox.weight() > self.limits.outbox_bytes_max {
@@ -623,7 +570,7 @@ impl Hub {
         if !self.with_store && !self.pending.is_empty() {
             let batch = std::mem::take(&mut self.pending);
             // There is room: the channel holds one batch, and the last has come back.
-            self.with_store = self.store.proposals.try_send(batch).is_ok();
+            self.with_store = self.ends.store.proposals.try_send(batch).is_ok();
         }
     }
 
@@ -711,14 +658,20 @@ impl Hub {
         self.metrics.outbox_bytes.set(bytes);
     }
 
-    /// Ends a connection from this side: its member leaves, and its sink gets the reason behind what waits.
-    fn close(&mut self, member: MemberKey, reason: CloseReason) {
+    /// Takes a connection from its member, which leaves its rooms or keeps its place for a while. What is the member's own
+    /// has been sent.
+    fn take_peer(&mut self, member: MemberKey, keeps_place: bool) -> Option<Peer> {
         self.flush_own(member);
-        if let Some(peer) = self.peers.get_mut(member.0).and_then(Option::take) {
-            self.peer_count -= 1;
-            // Who was too slow, or was lost, may be back in a moment.
-            let keeps_place = [CloseReason::SlowConsumer, CloseReason::Overtaken, CloseReason::Idle].contains(&reason);
-            self.state.disconnect(peer.connection, keeps_place);
+        let peer = self.peers.get_mut(member.0)?.take()?;
+        self.state.disconnect(peer.connection, keeps_place);
+        Some(peer)
+    }
+
+    /// Ends a connection from this side: its sink gets the reason behind what waits.
+    fn close(&mut self, member: MemberKey, reason: CloseReason) {
+        // A client that was too slow, or was lost, may be back in a moment.
+        let keeps_place = [CloseReason::SlowConsumer, CloseReason::Overtaken, CloseReason::Idle].contains(&reason);
+        if let Some(peer) = self.take_peer(member, keeps_place) {
             self.begin_close(peer.connection, peer.outbox, reason);
         }
     }
@@ -729,15 +682,6 @@ impl Hub {
         let wait = if reason == CloseReason::SlowConsumer { SLOW_CLOSE_WAIT } else { CLOSE_WAIT };
         self.closing.insert(connection, Closing { outbox, until: Instant::now() + wait, ended: false });
         self.retry_at = None;
-    }
-
-    fn remove_peer(&mut self, member: MemberKey, connection: ConnectionId, keeps_place: bool) {
-        if let Some(peer) = self.peers.get_mut(member.0)
-            && peer.take().is_some()
-        {
-            self.peer_count -= 1;
-        }
-        self.state.disconnect(connection, keeps_place);
     }
 
     fn close_all(&mut self) {
@@ -755,10 +699,10 @@ impl Hub {
     }
 
     fn show(&self) {
-        self.metrics.members.set(self.peer_count);
+        self.metrics.members.set(self.state.connection_count());
         self.metrics.rooms.set(self.state.room_count());
         self.metrics.outboxes_waiting.set(self.waiting.len());
-        self.metrics.commands_queued.set(self.commands.len());
+        self.metrics.commands_queued.set(self.ends.commands.len());
         self.metrics.proposals_pending.set(self.pending.len());
     }
 }

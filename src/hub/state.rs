@@ -108,13 +108,16 @@ pub struct State {
     limits_shown: LimitsShown,
 }
 
-/// Who comes, and how.
+/// A connection that opens.
 #[derive(Debug)]
 pub struct Arrival {
     pub connection: ConnectionId,
     pub principal: Arc<Principal>,
+    /// What a guest's name looks like, where accounts have names to protect.
     pub looks: Option<Looks>,
-    pub home: RoomId,
+    /// The room of its URL.
+    pub room: RoomId,
+    /// What it wants of that room's past.
     pub replay: Replay,
     /// A new guest's, to be told once.
     pub token: Option<Box<str>>,
@@ -214,6 +217,12 @@ impl State {
         self.rooms.get(room.0).map_or(&[], |room| room.members.as_slice())
     }
 
+    /// How many connections have not gone.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.by_connection.len()
+    }
+
     /// How many rooms have members.
     #[must_use]
     pub fn room_count(&self) -> usize {
@@ -276,13 +285,13 @@ impl State {
 
     /// A connection opens, in its first room.
     pub fn connect(&mut self, arrival: Arrival) -> MemberKey {
-        let Arrival { connection, principal, looks, home, replay, token } = arrival;
+        let Arrival { connection, principal, looks, room, replay, token } = arrival;
         let user = principal.user();
         let member = Member {
             connection,
             principal,
             looks,
-            home: home.clone(),
+            home: room.clone(),
             // Most are in no other room.
             subscriptions: Vec::with_capacity(1),
             token,
@@ -291,7 +300,7 @@ impl State {
         let key = MemberKey(self.members.insert(member));
         self.by_connection.insert(connection, key);
         self.by_user.insert((user, key));
-        self.begin_join(key, home, replay, None, true);
+        self.begin_join(key, room, replay, None, true);
         key
     }
 
@@ -443,16 +452,15 @@ impl State {
             ClientCommand::Admin(action) => {
                 let kind = action.kind();
                 let (by, connection) = (By::Client(Arc::clone(&member.principal)), member.connection);
-                let mut change = match *action {
+                let change = match *action {
                     AdminAction::Kick(user) => Change::Kick { room: room.clone(), user, target: None },
                     AdminAction::Restrict(user, restrictions) => {
                         Change::Restrict(Restrict { user, restrictions, target: None, networks: Vec::new() })
                     }
                     AdminAction::SetRoom(patch) => Change::SetRoom { room: room.clone(), patch },
                 };
-                self.complete(&mut change);
                 let reply_to = ReplyTo::Command(Box::new(CommandReply { connection, room, nonce, kind }));
-                return self.propose(Entry::Change { by, change: Box::new(change) }, reply_to);
+                return self.change(by, Box::new(change), reply_to);
             }
             ClientCommand::Typing => match member.subscription(&room) {
                 None => outsider(&room),

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use super::fixtures::{account, from_network, guest, history, room, user};
 use super::*;
+use crate::auth::name::Looks;
 use crate::config::{Data, Durability, Keep};
 use crate::limits::BATCH_BYTES_MAX;
 use crate::model::{ROOM_DEFAULT, Username};
@@ -12,6 +13,7 @@ use crate::protocol::{BanChange, Restrictions, RoomPatch};
 use crate::role::Role;
 use crate::store::accounts::{InvitationId, SessionId, SessionKind};
 use crate::store::change::{AccountRef, NewAccount, NewInvitation, NewSession, Policy, Restrict};
+use crate::store::entry::Principal;
 use crate::store::{Started, TokenHash};
 
 /// Both ends of a connection.
@@ -160,16 +162,15 @@ impl Server {
     ) -> ConnectionId {
         self.connections += 1;
         let connection = ConnectionId(self.connections);
-        let connect = Connect {
+        let arrival = Arrival {
             connection,
-            encoding,
-            sink,
             looks: Some(Looks::of(&principal.person.username)),
             principal: Arc::clone(principal),
             room: room(ROOM_DEFAULT),
             replay: history(count),
             token: None,
         };
+        let connect = Connect { sink, encoding, arrival };
         self.commands.send(Command::Connect(Box::new(connect))).unwrap();
         connection
     }
@@ -485,8 +486,7 @@ fn presence_is_published_before_a_batch_that_does_not_wait_for_the_end_of_its_ro
     // The hub, a step at a time.
     let (ends, _threads) = server.ends();
     let (pager, _paging) = Pager::start(ends.reader.clone()).unwrap();
-    let state = State::new(&calm(), ends.reader.policy(), ends.reader.moment());
-    let mut hub = Hub::new(ends, pager, state, calm(), Arc::default());
+    let mut hub = Hub::new(ends, pager, calm(), Arc::default());
     assert!(hub.take_commands());
     hub.feed_store();
     while hub.with_store {
@@ -507,7 +507,8 @@ fn a_request_is_answered_through_the_log() {
     let say = |content: &str| {
         let body = crate::protocol::Body::Text { content: content.into(), reply_to: None };
         let nonce = crate::model::Nonce::parse("n1").ok();
-        server.api.say(Say { room: room(ROOM_DEFAULT), author: guest(9, "bob"), body, nonce })
+        let (room, author) = (room(ROOM_DEFAULT), guest(9, "bob"));
+        server.api.say(NewMessage { room, author, body, nonce, is_member: false, unless_stored: None })
     };
     let Ok(Said::Stored(json)) = say("hi") else { panic!() };
     assert_eq!(ana.frames(1), [String::from_utf8(json.to_vec()).unwrap()]);

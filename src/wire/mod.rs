@@ -76,37 +76,6 @@ impl Encoding {
     }
 }
 
-/// A set of encodings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EncodingSet(u8);
-
-const _: () = assert!(Encoding::COUNT <= u8::BITS as usize);
-const _: () = {
-    let mut index = 0;
-    while index < Encoding::COUNT {
-        assert!(Encoding::ALL[index].index() == index);
-        index += 1;
-    }
-};
-
-impl EncodingSet {
-    /// Adds an encoding.
-    pub fn insert(&mut self, encoding: Encoding) {
-        self.0 |= 1 << encoding.index();
-    }
-
-    /// Whether the set has an encoding.
-    #[must_use]
-    pub fn contains(self, encoding: Encoding) -> bool {
-        self.0 & (1 << encoding.index()) != 0
-    }
-
-    /// The encodings of the set.
-    pub fn iter(self) -> impl Iterator<Item = Encoding> {
-        Encoding::ALL.into_iter().filter(move |encoding| self.contains(*encoding))
-    }
-}
-
 /// Why the server ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
@@ -216,14 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_has_what_was_inserted() {
-        let mut set = EncodingSet::default();
-        assert_eq!(set.iter().count(), 0);
-        set.insert(Encoding::Ndjson);
-        set.insert(Encoding::Ndjson);
-        assert_eq!(set.iter().collect::<Vec<_>>(), [Encoding::Ndjson]);
-        assert!(!set.contains(Encoding::Json));
-        set.insert(Encoding::Json);
-        assert_eq!(set.iter().collect::<Vec<_>>(), Encoding::ALL);
+    fn each_encoding_stands_at_its_index() {
+        assert!(Encoding::ALL.iter().enumerate().all(|(index, encoding)| encoding.index() == index));
     }
 }

@@ -76,7 +76,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match command {
             Command::Connect(connect) => {
                 let Sink::Socket(socket) = connect.sink else { unreachable!("a session hands over its socket") };
-                sockets.insert(connect.connection, socket);
+                sockets.insert(connect.arrival.connection, socket);
             }
             Command::Frames { from, frames } => {
                 for frame in frames {

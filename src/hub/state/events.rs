@@ -9,17 +9,17 @@ use crate::protocol::{Frame, FrameType, Own, Rejected};
 use crate::rate::network_of;
 use crate::store::accounts::RoomSettings;
 use crate::store::change::{Change, Done};
-use crate::store::entry::{CommandReply, Event, ReplyTo};
+use crate::store::entry::{By, CommandReply, Entry, Event, ReplyTo};
 use crate::wire::CloseReason;
 
 use super::super::handle::Answer;
 use super::{Effect, Member, MemberKey, RoomKey, State, encoded};
 
 impl State {
-    /// Adds to a change what only the hub knows: who its target is, and from where it is connected.
-    pub fn complete(&self, change: &mut Change) {
+    /// A change is to be made. It gets what only the hub knows: who its target is, and from where it is connected.
+    pub fn change(&mut self, by: By, mut change: Box<Change>, reply_to: ReplyTo) {
         let target = |user| self.members_of(user).next().map(|(_, member)| Arc::clone(&member.principal));
-        match change {
+        match &mut *change {
             Change::Kick { user, target: known, .. } => *known = target(*user),
             Change::Restrict(restrict) => {
                 restrict.target = target(restrict.user);
@@ -31,6 +31,7 @@ impl State {
             }
             _ => {}
         }
+        self.propose(Entry::Change { by, change }, reply_to);
     }
 
     /// A change is made: it holds for open connections, and its proposer is told.

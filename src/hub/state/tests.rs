@@ -280,9 +280,12 @@ fn a_command_of_an_admin_knows_a_user_that_only_keeps_a_place() {
     let ben = guest(2, "ben");
     desk.come(2, &ben, "tea");
     desk.disconnect(2, true);
-    let mut change = Change::Kick { room: room("tea"), user: user(2), target: None };
-    desk.state.complete(&mut change);
-    assert_eq!(change, Change::Kick { room: room("tea"), user: user(2), target: Some(ben) });
+    let change = Change::Kick { room: room("tea"), user: user(2), target: None };
+    desk.state.change(By::Operator, Box::new(change), ReplyTo::Nobody);
+    let [Effect::Propose(Proposal { entry: Entry::Change { change, .. }, .. })] = &desk.state.effects[..] else {
+        panic!("{:?}", desk.state.effects)
+    };
+    assert_eq!(**change, Change::Kick { room: room("tea"), user: user(2), target: Some(ben) });
 }
 
 #[test]
