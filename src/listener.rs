@@ -308,7 +308,7 @@ fn serve(stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId, fro
     let Some(client) = admit(&stream, peer, &head, front, place) else {
         return;
     };
-    if session::is_way_in(head.path()) {
+    if session::is_websocket_path(head.path()) {
         log::debug!("{client} asks for {}", head.path());
         session::serve(stream, head, early, connection, client, &front.sessions);
         log::debug!("{client} is gone");

@@ -4,7 +4,7 @@
 //! goes to the hub as a command, the protocol's own pongs and close replies too.
 
 use std::borrow::Cow;
-use std::io::{self, Cursor, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,18 +35,15 @@ use crate::store::entry::Proof;
 use crate::wire::{CloseReason, Encoding};
 use crate::ws::{self, Stream};
 
-/// The answer to a handshake, whose key has 28 characters.
-const ACCEPTED_BYTES_MAX: usize = 160;
-
-/// Whether a request's path is one of the ways in to a WebSocket.
+/// Whether a WebSocket is opened at this path.
 #[must_use]
-pub fn is_way_in(path: &str) -> bool {
+pub fn is_websocket_path(path: &str) -> bool {
     path == "/ws" || path.starts_with("/ws/")
 }
 
 /// What a request asked for, checked.
 #[derive(Debug, PartialEq, Eq)]
-struct WayIn {
+struct UpgradeRequest {
     room: RoomId,
     username: Username,
     replay: Replay,
@@ -64,8 +61,18 @@ struct Refused {
 }
 
 impl Refused {
-    fn new(rejection: impl Into<Rejection>, counted: Refusal) -> Self {
-        Self { rejection: rejection.into(), headers: &[], counted }
+    fn new(rejection: impl Into<Rejection>, counted: Refusal) -> Box<Self> {
+        Box::new(Self { rejection: rejection.into(), headers: &[], counted })
+    }
+
+    /// A request that asks for no WebSocket that could be had here.
+    fn upgrade(reason: Reason, sentence: impl Into<Cow<'static, str>>) -> Box<Self> {
+        Self::new(reason.because(sentence), Refusal::Upgrade)
+    }
+
+    fn with_headers(mut self: Box<Self>, headers: &'static [(&'static str, &'static str)]) -> Box<Self> {
+        self.headers = headers;
+        self
     }
 }
 
@@ -116,7 +123,7 @@ fn open<'a>(
 ) -> Option<(Box<Connect>, Box<dyn Decoder + 'a>)> {
     match ask(socket, &head, connection, client, context) {
         Ok((connect, accept_key)) => {
-            accept(socket, &accept_key)?;
+            accept(socket, &accept_key).ok()?;
             let pace = context.paces.of_user(connect.arrival.principal.user(), client.address, Instant::now());
             Some((connect, (context.decoder)(&context.limits, pace)))
         }
@@ -135,14 +142,13 @@ fn ask(
     client: Client,
     context: &Context,
 ) -> Result<(Box<Connect>, String), Box<Refused>> {
-    let way_in = way_in(head, client, &context.origins, &context.limits)?;
+    let request = upgrade_request(head, client, &context.origins, &context.limits)?;
     // Before anything is looked up. At 20 a second or more, a second is long enough to wait.
-    context.paces.take_handshake(client.address, Instant::now()).map_err(|_| Refused {
-        headers: &[("Retry-After", "1")],
-        ..Refused::new(Reason::TooManyConnections, Refusal::Handshakes)
+    context.paces.take_handshake(client.address, Instant::now()).map_err(|_| {
+        Refused::new(Reason::TooManyConnections, Refusal::Handshakes).with_headers(&[("Retry-After", "1")])
     })?;
-    let identity = identify(head, &way_in, client, &context.authenticator)?;
-    Ok(connect(socket, connection, *way_in, *identity, context.authenticator.reader()))
+    let identity = identify(head, &request, client, &context.authenticator)?;
+    Ok(connect(socket, connection, *request, *identity, context.authenticator.reader()))
 }
 
 /// The client as a new member, with a token to come back by where it is a new guest.
@@ -150,11 +156,11 @@ fn ask(
 fn connect(
     socket: &Arc<TcpStream>,
     connection: ConnectionId,
-    way_in: WayIn,
+    request: UpgradeRequest,
     mut identity: Identity,
     reader: &Reader,
 ) -> (Box<Connect>, String) {
-    let WayIn { room, replay, accept_key, .. } = way_in;
+    let UpgradeRequest { room, replay, accept_key, .. } = request;
     let (stranger, token) = match identity.user {
         Some(user) => (user, None),
         None => {
@@ -171,16 +177,12 @@ fn connect(
 }
 
 #[inline(never)]
-fn accept(mut socket: &TcpStream, accept_key: &str) -> Option<()> {
-    let mut response = Cursor::new([0; ACCEPTED_BYTES_MAX]);
-    write!(
-        response,
+fn accept(mut socket: &TcpStream, accept_key: &str) -> io::Result<()> {
+    let response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept_key}\r\n\r\n"
-    )
-    .ok()?;
-    let length = usize::try_from(response.position()).ok()?;
-    socket.write_all(&response.get_ref()[..length]).ok()
+    );
+    socket.write_all(response.as_bytes())
 }
 
 #[inline(never)]
@@ -198,35 +200,36 @@ fn refuse(socket: &TcpStream, head: &Head, refused: &Refused, context: &Context)
 #[inline(never)]
 fn identify(
     head: &Head,
-    way_in: &WayIn,
+    request: &UpgradeRequest,
     client: Client,
     authenticator: &Authenticator,
 ) -> Result<Box<Identity>, Box<Refused>> {
-    let shown = Credential::of(head.header("Authorization"), head.headers_named("Cookie"), way_in.token.as_deref())
-        .map_err(|error| Box::new(Refused::new(Reason::BadQuery.because(error.to_string()), Refusal::Upgrade)))?;
-    let admitted = authenticator.admit(shown.token(), &way_in.username, client.address, &way_in.room);
-    admitted.map(Box::new).map_err(|reason| Box::new(denied(reason)))
+    let shown = Credential::of(head.header("Authorization"), head.headers_named("Cookie"), request.token.as_deref())
+        .map_err(|error| Refused::upgrade(Reason::BadQuery, error.to_string()))?;
+    let admitted = authenticator.admit(shown.token(), &request.username, client.address, &request.room);
+    admitted.map(Box::new).map_err(denied)
 }
 
 #[inline(never)]
-fn denied(reason: Reason) -> Refused {
-    let (counted, headers): (_, &[_]) = match reason.status() {
-        503 => (Refusal::Busy, &[("Retry-After", "1")]),
-        401 => (Refusal::Door, &[("WWW-Authenticate", "Bearer")]),
-        _ => (Refusal::Door, &[]),
-    };
-    Refused { headers, ..Refused::new(reason, counted) }
+fn denied(reason: Reason) -> Box<Refused> {
+    match reason.status() {
+        503 => Refused::new(reason, Refusal::Busy).with_headers(&[("Retry-After", "1")]),
+        401 => Refused::new(reason, Refusal::Door).with_headers(&[("WWW-Authenticate", "Bearer")]),
+        _ => Refused::new(reason, Refusal::Door),
+    }
 }
 
 /// Reads what a request wants, in the order in which a client would mend it.
 #[inline(never)]
-fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> Result<Box<WayIn>, Box<Refused>> {
-    let refused = |reason: Reason, sentence: &'static str| Refused::new(reason.because(sentence), Refusal::Upgrade);
+fn upgrade_request(
+    head: &Head,
+    client: Client,
+    origins: &[Origin],
+    limits: &Limits,
+) -> Result<Box<UpgradeRequest>, Box<Refused>> {
     if head.method() != "GET" && head.method() != "HEAD" {
-        return Err(Box::new(Refused {
-            headers: &[("Allow", "GET, HEAD, OPTIONS")],
-            ..refused(Reason::MethodNotAllowed, "a WebSocket is opened by GET")
-        }));
+        return Err(Refused::upgrade(Reason::MethodNotAllowed, "a WebSocket is opened by GET")
+            .with_headers(&[("Allow", "GET, HEAD, OPTIONS")]));
     }
     let has_token = |name: &str, token: &str| {
         let lists = head.headers_named(name).filter_map(|value| std::str::from_utf8(value).ok());
@@ -234,50 +237,44 @@ fn way_in(head: &Head, client: Client, origins: &[Origin], limits: &Limits) -> R
     };
     let asks = head.method() == "GET" && head.version() == Version::Http11;
     if !asks || !has_token("Connection", "upgrade") || !has_token("Upgrade", "websocket") {
-        return Err(Box::new(Refused {
-            headers: &[("Upgrade", "websocket")],
-            ..Refused::new(Reason::UpgradeRequired, Refusal::Upgrade)
-        }));
+        return Err(Refused::new(Reason::UpgradeRequired, Refusal::Upgrade).with_headers(&[("Upgrade", "websocket")]));
     }
     if head.header("Sec-WebSocket-Version").map(<[u8]>::trim_ascii) != Some(b"13") {
-        return Err(Box::new(Refused {
-            headers: &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
-            ..refused(Reason::UpgradeRequired, "only version 13 of the WebSocket protocol is spoken here")
-        }));
+        let sentence = "only version 13 of the WebSocket protocol is spoken here";
+        return Err(Refused::upgrade(Reason::UpgradeRequired, sentence)
+            .with_headers(&[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]));
     }
     let (room, username) = names(head)?;
+    let malformed = |sentence: &'static str| Err(Refused::upgrade(Reason::MalformedRequest, sentence));
     let mut keys = head.headers_named("Sec-WebSocket-Key");
     let (Some(key), None) = (keys.next(), keys.next()) else {
-        return Err(Box::new(refused(Reason::MalformedRequest, "a WebSocket needs one Sec-WebSocket-Key")));
+        return malformed("a WebSocket needs one Sec-WebSocket-Key");
     };
     if !is_key(key) {
-        return Err(Box::new(refused(Reason::MalformedRequest, "the Sec-WebSocket-Key is not 16 bytes in base64")));
+        return malformed("the Sec-WebSocket-Key is not 16 bytes in base64");
     }
     if !matches!(head.framing(), Framing::None | Framing::Length(0)) {
-        return Err(Box::new(refused(Reason::MalformedRequest, "a request for a WebSocket has no body")));
+        return malformed("a request for a WebSocket has no body");
     }
     if !origin_is_welcome(head, client, origins) {
-        return Err(Box::new(Refused::new(
-            Reason::ForeignOrigin.because("pages of that origin may not connect here"),
-            Refusal::Origin,
-        )));
+        let rejection = Reason::ForeignOrigin.because("pages of that origin may not connect here");
+        return Err(Refused::new(rejection, Refusal::Origin));
     }
     let query = |name| head.query().and_then(|query| query_value(query, name)).and_then(Result::ok);
-    let history = query("history").filter(|text| !text.is_empty());
-    let history = match history {
+    let query = |name| query(name).filter(|text| !text.is_empty());
+    let history = match query("history") {
         None => limits.history_default,
         // A number that does not fit is a large one.
         Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(HISTORY_MAX).min(HISTORY_MAX),
-        Some(_) => return Err(Box::new(refused(Reason::BadQuery, "history is a number"))),
+        Some(_) => return Err(Refused::upgrade(Reason::BadQuery, "history is a number")),
     };
-    let after = query("after").filter(|text| !text.is_empty()).map(|text| After::parse(&text));
-    let token = query("token").filter(|text| !text.is_empty());
-    Ok(Box::new(WayIn { room, username, replay: Replay { history, after }, token, accept_key: derive_accept_key(key) }))
+    let replay = Replay { history, after: query("after").map(|text| After::parse(&text)) };
+    let accept_key = derive_accept_key(key);
+    Ok(Box::new(UpgradeRequest { room, username, replay, token: query("token"), accept_key }))
 }
 
 /// Room and username from the path, and from the query what the path does not say.
-fn names(head: &Head) -> Result<(RoomId, Username), Refused> {
-    let refused = |reason: Reason, sentence: String| Err(Refused::new(reason.because(sentence), Refusal::Upgrade));
+fn names(head: &Head) -> Result<(RoomId, Username), Box<Refused>> {
     let parts: Vec<&str> = head.path().split('/').skip(2).collect();
     let (room, username) = match parts[..] {
         [] | [""] => (None, None),
@@ -286,7 +283,7 @@ fn names(head: &Head) -> Result<(RoomId, Username), Refused> {
         [room, username] if !username.is_empty() => (Some(room), Some(username)),
         _ => {
             let sentence = "there is no way in here; use /ws, /ws/NAME, /ws/ROOM/NAME or /ws/chat/ROOM/";
-            return refused(Reason::NoSuchPath, sentence.into());
+            return Err(Refused::upgrade(Reason::NoSuchPath, sentence));
         }
     };
     let given = |part: Option<&str>, name: &str, default: &str| {
@@ -296,18 +293,15 @@ fn names(head: &Head) -> Result<(RoomId, Username), Refused> {
         };
         text.transpose().map(|text| text.filter(|text| !text.trim().is_empty()).unwrap_or_else(|| default.into()))
     };
-    let parsed = given(room, "room", ROOM_DEFAULT).map(|text| RoomId::parse(&text));
-    let room = match parsed {
-        Ok(Ok(room)) => room,
-        Ok(Err(error)) => return refused(Reason::BadRoom, format!("the room's name can't be taken: {error}")),
-        Err(error) => return refused(Reason::BadRoom, format!("the room's name can't be read: {error}")),
-    };
-    let parsed = given(username, "username", USERNAME_DEFAULT).map(|text| Username::parse(&text));
-    match parsed {
-        Ok(Ok(username)) => Ok((room, username)),
-        Ok(Err(error)) => refused(Reason::BadName, format!("the username can't be taken: {error}")),
-        Err(error) => refused(Reason::BadName, format!("the username can't be read: {error}")),
-    }
+    let room = given(room, "room", ROOM_DEFAULT)
+        .map_err(|error| Refused::upgrade(Reason::BadRoom, format!("the room's name can't be read: {error}")))?;
+    let room = RoomId::parse(&room)
+        .map_err(|error| Refused::upgrade(Reason::BadRoom, format!("the room's name can't be taken: {error}")))?;
+    let username = given(username, "username", USERNAME_DEFAULT)
+        .map_err(|error| Refused::upgrade(Reason::BadName, format!("the username can't be read: {error}")))?;
+    let username = Username::parse(&username)
+        .map_err(|error| Refused::upgrade(Reason::BadName, format!("the username can't be taken: {error}")))?;
+    Ok((room, username))
 }
 
 /// 16 bytes in base64 are 24 characters, of which the last two are padding (section 4.1).
@@ -336,7 +330,7 @@ pub trait Decoder {
 /// The chat's own decoder.
 #[must_use]
 pub fn chat(limits: &Limits, pace: Pace) -> Box<dyn Decoder + '_> {
-    Box::new(Chat::new(limits, pace))
+    Box::new(Chat { limits, pace, controls: TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now()) })
 }
 
 /// JSON or plain text, at a bounded rate.
@@ -348,12 +342,7 @@ struct Chat<'a> {
     controls: TokenBucket,
 }
 
-impl<'a> Chat<'a> {
-    fn new(limits: &'a Limits, pace: Pace) -> Self {
-        let controls = TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now());
-        Self { limits, pace, controls }
-    }
-
+impl Chat<'_> {
     fn refuse(&mut self, rejected: Rejected) -> Inbound {
         if self.pace.is_abuse(Instant::now()) {
             Inbound::Close(CloseReason::Abuse)
@@ -408,7 +397,7 @@ impl Decoder for Chat<'_> {
 
 /// What a session has for the hub and has not handed over.
 #[derive(Default)]
-struct InHand {
+struct PendingFrames {
     frames: Vec<Inbound>,
     bytes: usize,
 }
@@ -445,13 +434,13 @@ fn converse(
     decoder: &mut (dyn Decoder + '_),
 ) -> Option<DropReason> {
     let mut socket = ws::accept(stream, early);
-    let mut in_hand = InHand::default();
-    let mut farewell = false;
+    let mut pending = PendingFrames::default();
+    let mut is_clean = false;
     loop {
         let read = socket.read();
         if let Some(bytes) = socket.get_mut().take_written() {
-            in_hand.bytes += bytes.len();
-            in_hand.frames.push(Inbound::Control(bytes));
+            pending.bytes += bytes.len();
+            pending.frames.push(Inbound::Control(bytes));
         }
         let (inbound, reason) = match read {
             Ok(message) => {
@@ -459,10 +448,10 @@ fn converse(
                     Message::Ping(payload) | Message::Pong(payload) => socket.get_mut().control_came(payload.len()),
                     _ => socket.get_mut().message_came(),
                 }
-                in_hand.bytes += message.len();
+                pending.bytes += message.len();
                 let inbound = match message {
                     Message::Close(close) => {
-                        farewell = is_farewell(close.as_ref());
+                        is_clean = is_clean_close(close.as_ref());
                         None
                     }
                     Message::Text(text) => Some(decoder.text(&text)),
@@ -474,30 +463,30 @@ fn converse(
                 (inbound, reason)
             }
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                in_hand.hand_over(connection, commands)?;
+                pending.hand_over(connection, commands)?;
                 (None, None)
             }
             Err(error) => {
                 let broken = rule_broken(&error);
                 let end = match broken {
                     Some((close, _)) => Inbound::Close(close),
-                    None => Inbound::Closed { is_farewell: farewell },
+                    None => Inbound::Closed { is_clean },
                 };
                 (Some(end), Some(broken.map(|(_, reason)| reason)))
             }
         };
-        in_hand.frames.extend(inbound);
-        if reason.is_some() || in_hand.frames.len() >= FRAMES_PER_COMMAND_MAX || in_hand.bytes >= MESSAGE_BYTES_MAX {
-            in_hand.hand_over(connection, commands)?;
+        pending.frames.extend(inbound);
+        if reason.is_some() || pending.frames.len() >= FRAMES_PER_COMMAND_MAX || pending.bytes >= MESSAGE_BYTES_MAX {
+            pending.hand_over(connection, commands)?;
         }
         if let Some(reason) = reason {
             return reason;
         }
-        socket.get_mut().set_in_hand(!in_hand.frames.is_empty());
+        socket.get_mut().set_pending(!pending.frames.is_empty());
     }
 }
 
-impl InHand {
+impl PendingFrames {
     /// Nothing where the hub has ended.
     fn hand_over(&mut self, from: ConnectionId, commands: &Sender<Command>) -> Option<()> {
         self.bytes = 0;
@@ -510,7 +499,7 @@ impl InHand {
 }
 
 /// Whether a peer that closes means to go, and has not only lost its page or its network (RFC 6455, section 7.4.1).
-fn is_farewell(close: Option<&CloseFrame>) -> bool {
+fn is_clean_close(close: Option<&CloseFrame>) -> bool {
     close.is_none_or(|close| close.code == CloseCode::Normal)
 }
 
@@ -540,11 +529,11 @@ mod tests {
     const UPGRADE: &str = "Host: chat.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
                            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-    fn asked(line: &str, fields: &str, origins: &[&str]) -> Result<WayIn, Refused> {
+    fn asked(line: &str, fields: &str, origins: &[&str]) -> Result<UpgradeRequest, Refused> {
         let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
         let (head, _) = crate::head::parse(text.as_bytes()).unwrap().unwrap();
         let origins: Vec<Origin> = origins.iter().map(|origin| origin.parse().unwrap()).collect();
-        way_in(&head, CLIENT, &origins, &Limits::default()).map(|way_in| *way_in).map_err(|refused| *refused)
+        upgrade_request(&head, CLIENT, &origins, &Limits::default()).map(|request| *request).map_err(|refused| *refused)
     }
 
     #[test]
@@ -565,10 +554,10 @@ mod tests {
             ("/ws/chat/tea/?username=ana", "tea", "ana"),
             ("/ws/chat/tea", "chat", "tea"),
         ] {
-            let way_in = asked(&format!("GET {target}"), UPGRADE, &[]).unwrap();
-            assert_eq!((way_in.room.as_str(), way_in.username.as_str()), (room, username), "{target}");
+            let request = asked(&format!("GET {target}"), UPGRADE, &[]).unwrap();
+            assert_eq!((request.room.as_str(), request.username.as_str()), (room, username), "{target}");
             // RFC 6455, section 1.3.
-            assert_eq!(way_in.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+            assert_eq!(request.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         }
     }
 
@@ -583,8 +572,8 @@ mod tests {
             (&format!("after={id}&history=7"), 7, Some(After::parse(id))),
             ("after=42", 5, Some(After::Unknown)),
         ] {
-            let way_in = asked(&format!("GET /ws?{query}"), UPGRADE, &[]).unwrap();
-            assert_eq!(way_in.replay, Replay { history, after }, "{query}");
+            let request = asked(&format!("GET /ws?{query}"), UPGRADE, &[]).unwrap();
+            assert_eq!(request.replay, Replay { history, after }, "{query}");
         }
     }
 
@@ -664,7 +653,7 @@ mod tests {
     fn many_refused_messages_are_abuse() {
         let limits = Limits { rate_per_s: 1, rate_burst: 2, ..Limits::default() };
         let pace = Paces::new(&limits).of_user(UserId(Uuid::nil()), CLIENT.address, Instant::now());
-        let mut chat = Chat::new(&limits, pace);
+        let mut chat = chat(&limits, pace);
         assert!(matches!(chat.text("one"), Inbound::Frame(_)));
         assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
         let Inbound::Rejected(limited) = chat.text(r#"{"type":"typing","nonce":"n"}"#) else { panic!("not limited") };

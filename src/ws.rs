@@ -17,7 +17,7 @@ use crate::limits::{MESSAGE_BYTES_MAX, READ_AHEAD_BYTES, READ_BUFFER_BYTES};
 /// A socket as `tungstenite` sees it.
 ///
 /// Reading has one deadline for a whole message, however it trickles in, and never blocks while messages are
-/// in hand that the hub should get first. Writing goes into a buffer: the hub alone writes to sockets, and gets
+/// pending that the hub should get first. Writing goes into a buffer: the hub alone writes to sockets, and gets
 /// the pongs and close replies that `read` makes from [`take_written`](Self::take_written).
 ///
 /// What a quiet connection keeps to read into is small. One that has more to say than fits there is read ahead, into memory
@@ -31,7 +31,7 @@ pub struct Stream {
     /// How long a message may take.
     deadline: Duration,
     /// Whether a read must return at once rather than wait.
-    in_hand: bool,
+    has_pending: bool,
     /// Whether the last look at the socket took all there was.
     drained: bool,
     /// Bytes and reads since the last whole message, and when the first wait for the rest began.
@@ -56,7 +56,7 @@ impl Stream {
             ahead: VecDeque::new(),
             written: Vec::new(),
             deadline,
-            in_hand: false,
+            has_pending: false,
             drained: true,
             bytes_of_message: 0,
             waiting_since: None,
@@ -84,9 +84,9 @@ impl Stream {
         }
     }
 
-    /// Says whether messages are in hand that wait for the next read to return.
-    pub fn set_in_hand(&mut self, in_hand: bool) {
-        self.in_hand = in_hand;
+    /// Says whether messages are pending that wait for the next read to return.
+    pub fn set_pending(&mut self, has_pending: bool) {
+        self.has_pending = has_pending;
     }
 
     /// Takes what the socket has beyond a full buffer, without waiting for it.
@@ -149,12 +149,12 @@ impl Read for Stream {
         if self.bytes_of_message > RAW_BYTES_PER_MESSAGE_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        // With messages in hand one more look at the socket is enough: what it has may be part of a long message, or of
+        // With messages pending one more look at the socket is enough: what it has may be part of a long message, or of
         // none at all.
-        if self.ahead.is_empty() && !self.drained && !(self.in_hand && self.bytes_of_message > 0) {
+        if self.ahead.is_empty() && !self.drained && !(self.has_pending && self.bytes_of_message > 0) {
             self.read_ahead()?;
         }
-        let count = match (self.ahead.is_empty(), self.in_hand) {
+        let count = match (self.ahead.is_empty(), self.has_pending) {
             (false, _) => self.ahead.read(buffer)?,
             (true, true) => return Err(io::ErrorKind::WouldBlock.into()),
             (true, false) => self.wait(buffer)?,
@@ -214,9 +214,9 @@ mod tests {
             stream.message_came();
         }
         assert!(got == sent, "the bytes differ");
-        stream.set_in_hand(true);
+        stream.set_pending(true);
         assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        stream.set_in_hand(false);
+        stream.set_pending(false);
         far.write_all(b"more").unwrap();
         assert_eq!(stream.read(&mut buffer).unwrap(), 4);
         assert_eq!(stream.ahead.capacity(), 0);
@@ -230,20 +230,20 @@ mod tests {
         let mut buffer = [0; 10];
         assert_eq!(stream.read(&mut buffer).unwrap(), 10);
         stream.message_came();
-        stream.set_in_hand(true);
+        stream.set_pending(true);
         assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        stream.set_in_hand(false);
+        stream.set_pending(false);
         assert_eq!(stream.read(&mut buffer).unwrap(), 0);
     }
 
     #[test]
-    fn messages_in_hand_do_not_wait_for_a_long_one() {
+    fn pending_messages_do_not_wait_for_a_long_one() {
         let (mut stream, mut far) = pair();
         far.write_all(&vec![0; READ_AHEAD_BYTES + 20]).unwrap();
         let mut buffer = [0; 10];
         assert_eq!(stream.read(&mut buffer).unwrap(), 10);
         stream.message_came();
-        stream.set_in_hand(true);
+        stream.set_pending(true);
         let taken: usize = std::iter::from_fn(|| stream.read(&mut buffer).ok()).sum();
         assert_eq!(taken, READ_AHEAD_BYTES);
     }

@@ -96,7 +96,7 @@ pub enum Inbound {
     /// The peer has closed and been answered, or has gone: nothing may be sent to it any more.
     Closed {
         /// Whether it means to go, and not to come back at once.
-        is_farewell: bool,
+        is_clean: bool,
     },
     /// Bytes that the protocol wants written: pongs and the answer to a close.
     Control(Vec<u8>),
@@ -412,7 +412,7 @@ impl Hub {
                 self.state.reject(member, rejected);
             }
             Inbound::Control(bytes) => self.own(member, |_, own| own.extend_from_slice(&bytes)),
-            Inbound::Closed { is_farewell } => drop(self.take_peer(member, !is_farewell)),
+            Inbound::Closed { is_clean } => drop(self.take_peer(member, !is_clean)),
             Inbound::Close(reason) => self.close(member, reason),
         }
         self.carry_out();
