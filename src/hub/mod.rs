@@ -409,7 +409,7 @@ impl Hub {
             Inbound::Rejected(rejected) => {
                 let limited = rejected.rejection.reason.code() == Code::RateLimited;
                 self.metrics.dropped(if limited { DropReason::RateLimited } else { DropReason::Rejected });
-                self.state.reject(member, rejected);
+                self.state.reject(member, None, &rejected);
             }
             Inbound::Control(bytes) => self.own(member, |_, own| own.extend_from_slice(&bytes)),
             Inbound::Closed { is_clean } => drop(self.take_peer(member, !is_clean)),

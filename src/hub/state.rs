@@ -29,7 +29,7 @@ use crate::role::Role;
 use crate::store::PolicySnapshot;
 use crate::store::change::{Change, Restrict};
 use crate::store::entry::{
-    Applied, By, CommandReply, Entry, Join, NewMessage, Outcome, Principal, Proposal, ReplyTo, Stored,
+    Applied, By, CommandReply, Entry, Join, NewMessage, Outcome, Past, Principal, Proposal, ReplyTo, Stored,
 };
 use crate::store::log::clock::Moment;
 use crate::wire::CloseReason;
@@ -251,7 +251,7 @@ impl State {
         for id in std::mem::take(&mut self.presence_changed) {
             match self.by_id.get(&id).map(|key| &self.rooms[key.0]).filter(|room| !room.people.is_empty()) {
                 Some(room) => {
-                    let presence = RoomPresence { count: room.people.len(), people: self.people(room) };
+                    let presence = RoomPresence { count: room.people.len(), people: self.listed(room) };
                     self.presence.insert_mut(id, Arc::new(presence));
                 }
                 None => drop(self.presence.remove_mut(&id)),
@@ -260,16 +260,22 @@ impl State {
         Some(self.presence.clone())
     }
 
-    fn note_presence(&mut self, room: &RoomId) {
+    fn note_presence(&mut self, room_key: RoomKey) {
+        let room = &self.rooms[room_key.0].id;
         if self.presence_changed.last() != Some(room) {
             self.presence_changed.push(room.clone());
         }
     }
 
     /// The members of a user, also those that only keep a place.
-    fn members_of(&self, user: UserId) -> impl Iterator<Item = (MemberKey, &Member)> {
+    fn members_of(&self, user: UserId) -> impl Iterator<Item = &Member> {
+        self.keys_of(user, |_| true).into_iter().map(|key| &self.members[key.0])
+    }
+
+    /// The keys of those that a test is true of.
+    fn keys_of(&self, user: UserId, is_meant: impl Fn(&Member) -> bool) -> Vec<MemberKey> {
         let keys = self.by_user.range((user, MemberKey(0))..=(user, MemberKey(usize::MAX)));
-        keys.map(|&(_, key)| (key, &self.members[key.0]))
+        keys.map(|&(_, key)| key).filter(|key| is_meant(&self.members[key.0])).collect()
     }
 
     /// Whether a client may do something in a room, as the policy stands now.
@@ -310,7 +316,7 @@ impl State {
         if message.nonce.is_none()
             && let Some(rejection) = message.unless_stored
         {
-            return self.refuse(reply_to, Some(&message.room), Rejected::new(*rejection, None));
+            return self.refuse(reply_to, Some(message.room), Rejected::new(*rejection, None));
         }
         let is_announcement = matches!(message.body, Body::Announcement { .. });
         let (entry, reply_to) = if is_announcement && message.unless_stored.is_none() {
@@ -350,24 +356,17 @@ impl State {
     }
 
     /// Tells the proposer that nothing is stored or changed.
-    fn refuse(&mut self, reply_to: ReplyTo, room: Option<&RoomId>, rejected: Rejected) {
-        match reply_to {
-            ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => {
-                if let Some(member) = self.member(connection) {
-                    let room = room.unwrap_or(&self.members[member.0].home).clone();
-                    self.reject_in(member, &room, rejected);
-                }
-            }
+    fn refuse(&mut self, reply_to: ReplyTo, room: Option<RoomId>, rejected: Rejected) {
+        let (connection, room, rejected) = match reply_to {
+            ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => (connection, room, rejected),
             ReplyTo::Command(reply) => {
-                if let Some(member) = self.member(reply.connection) {
-                    let rejected = Rejected { nonce: reply.nonce, ..rejected };
-                    self.reject_in(member, &reply.room, rejected);
-                }
+                (reply.connection, Some(reply.room), Rejected { nonce: reply.nonce, ..rejected })
             }
-            ReplyTo::Request(request) => {
-                self.effects.push(Effect::Answer { request, answer: Answer::Refused(rejected.rejection) });
-            }
-            ReplyTo::Member(_) | ReplyTo::Nobody => {}
+            ReplyTo::Request(request) => return self.answer(request, Answer::Refused(rejected.rejection)),
+            ReplyTo::Member(_) | ReplyTo::Nobody => return,
+        };
+        if let Some(member) = self.member(connection) {
+            self.reject(member, room.as_ref(), &rejected);
         }
     }
 
@@ -435,6 +434,17 @@ impl State {
         self.effects.push(Effect::Send { to, json });
     }
 
+    /// Sends a frame to a connection that may have gone.
+    fn send_to(&mut self, connection: ConnectionId, json: Arc<[u8]>) {
+        if let Some(to) = self.member(connection) {
+            self.send(to, json);
+        }
+    }
+
+    fn answer(&mut self, request: u64, answer: Answer) {
+        self.effects.push(Effect::Answer { request, answer });
+    }
+
     /// A member sends a command; `limited` where it came too fast, and is not to be taken if it is new.
     pub fn frame(&mut self, from: MemberKey, frame: ClientFrame, limited: Option<Box<Rejection>>) {
         let ClientFrame { room, nonce, command } = frame;
@@ -487,13 +497,20 @@ impl State {
             ClientCommand::Leave if self.begin_leave(from, &room) => return,
             ClientCommand::Leave => Reason::NotJoined.because(format!("you are not in {room}")),
         };
-        self.reject_in(from, &room, Rejected { rejection, nonce });
+        self.reject(from, Some(&room), &Rejected { rejection, nonce });
     }
 
-    /// Something that a member sent is not taken.
-    pub fn reject(&mut self, from: MemberKey, rejected: Rejected) {
-        let home = self.members[from.0].home.clone();
-        self.reject_in(from, &home, rejected);
+    /// Tells a member that something that it sent is not taken. No room means the one of its URL.
+    pub fn reject(&mut self, from: MemberKey, room: Option<&RoomId>, rejected: &Rejected) {
+        let Member { home, principal, .. } = &self.members[from.0];
+        let Rejected { rejection: Rejection { reason, sentence, retry_ms }, nonce } = rejected;
+        let (id, room) = (self.ids.next(&self.now), room.unwrap_or(home));
+        let json = encoded(&Frame {
+            nonce: nonce.as_ref(),
+            own: Some(Own::Failure(Failure { code: reason.code().in_frame(), reason: *reason, retry_ms: *retry_ms })),
+            ..Frame::new(id, room, &principal.person, sentence, FrameType::Error, &self.now)
+        });
+        self.send(from, json);
     }
 
     /// An entry was applied.
@@ -503,13 +520,9 @@ impl State {
             Outcome::Stored { room, stored, changed } => {
                 match reply_to {
                     ReplyTo::Request(request) => {
-                        let answer = Answer::Said(Said::Stored(Arc::clone(&stored.json)));
-                        self.effects.push(Effect::Answer { request, answer });
+                        self.answer(request, Answer::Said(Said::Stored(Arc::clone(&stored.json))));
                     }
-                    ReplyTo::Outsider(connection) => {
-                        let json = Arc::clone(&stored.json);
-                        self.effects.extend(self.member(connection).map(|to| Effect::Send { to, json }));
-                    }
+                    ReplyTo::Outsider(connection) => self.send_to(connection, Arc::clone(&stored.json)),
                     _ => {}
                 }
                 // Without a room its last member went before the message had its place: nobody is there to see it.
@@ -523,39 +536,35 @@ impl State {
             }
             Outcome::Duplicate(stored) => match reply_to {
                 ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => {
-                    let json = stored.json;
-                    self.effects.extend(self.member(connection).map(|to| Effect::Send { to, json }));
+                    self.send_to(connection, stored.json);
                 }
-                ReplyTo::Request(request) => {
-                    self.effects.push(Effect::Answer { request, answer: Answer::Said(Said::Duplicate(stored.json)) });
-                }
+                ReplyTo::Request(request) => self.answer(request, Answer::Said(Said::Duplicate(stored.json))),
                 ReplyTo::Member(_) | ReplyTo::Command(_) | ReplyTo::Nobody => {}
             },
-            Outcome::Refused { room, rejection, nonce } => {
-                self.refuse(reply_to, room.as_ref(), Rejected { rejection, nonce });
-            }
+            Outcome::Refused { room, rejection, nonce } => self.refuse(reply_to, room, Rejected { rejection, nonce }),
             Outcome::Changed { done, events } => self.changed(done, events, reply_to),
             Outcome::Joined { room, past, seen } => {
-                // The room is there, as it counts this join.
-                if let (Some(key), ReplyTo::Member(member)) = (self.by_id.get(&room).copied(), reply_to) {
-                    if let Some(past) = past {
-                        self.change_ring(key, |ring| ring.learn(past));
-                    }
-                    self.rooms[key.0].joining -= 1;
-                    self.end_join(MemberKey(member), key, seen);
+                if let Some((member, room)) = self.member_and_room(&reply_to, &room) {
+                    self.end_join(member, room, past, seen);
                 }
             }
             Outcome::JoinRefused { room, rejection } => {
-                if let (Some(key), ReplyTo::Member(member)) = (self.by_id.get(&room).copied(), reply_to) {
-                    self.refuse_join(MemberKey(member), key, rejection);
+                if let Some((member, room)) = self.member_and_room(&reply_to, &room) {
+                    self.refuse_join(member, room, rejection);
                 }
             }
             Outcome::Left { room } => {
-                if let (Some(key), ReplyTo::Member(member)) = (self.by_id.get(&room).copied(), reply_to) {
-                    self.end_leave(MemberKey(member), key);
+                if let Some((member, room)) = self.member_and_room(&reply_to, &room) {
+                    self.end_leave(member, room);
                 }
             }
         }
+    }
+
+    /// The member that joined or left a room. Both are there until the hub has the answer to the last join or leave.
+    fn member_and_room(&self, reply_to: &ReplyTo, room: &RoomId) -> Option<(MemberKey, RoomKey)> {
+        let ReplyTo::Member(member) = reply_to else { return None };
+        Some((MemberKey(*member), self.by_id.get(room).copied()?))
     }
 
     /// A member may not enter a room. A connection that may not enter the room of its URL ends.
@@ -574,7 +583,7 @@ impl State {
             self.rooms[room_key.0].joining -= 1;
         }
         if !gone {
-            self.reject_in(key, &room, Rejected::new(rejection, nonce));
+            self.reject(key, Some(&room), &Rejected::new(rejection, nonce));
             if is_first {
                 self.effects.push(Effect::Close { member: key, reason: CloseReason::SessionEnded });
             }
@@ -607,11 +616,14 @@ impl State {
         self.members[member.0].subscriptions.push(subscription);
     }
 
-    fn end_join(&mut self, key: MemberKey, room_key: RoomKey, seen: Option<Seq>) {
+    fn end_join(&mut self, key: MemberKey, room_key: RoomKey, past: Option<Past>, seen: Option<Seq>) {
+        if let Some(past) = past {
+            self.change_ring(room_key, |ring| ring.learn(past));
+        }
+        self.rooms[room_key.0].joining -= 1;
+        self.note_presence(room_key);
         let person = Arc::clone(&self.members[key.0].principal.person);
         // A user who is here by another connection, or keeps a place, has not gone.
-        let id = self.rooms[room_key.0].id.clone();
-        self.note_presence(&id);
         if self.rooms[room_key.0].people.enter(person.id, key) {
             self.person_joined(room_key, &person);
         }
@@ -644,10 +656,10 @@ impl State {
             room.members.insert(key);
         } else {
             room.catching_up.insert(key);
+            let room = &self.rooms[room_key.0];
             let is_whole = room.people.len() <= self.presence_people_max;
-            let people = room.people.firsts().map(|first| &self.members[first.0].principal.person);
-            let told = is_whole.then(|| people.map(|person| (person.id, Arc::clone(person))).collect());
-            let catch_up = Some(Box::new(CatchUp::new(span, &room.missed, told)));
+            let people = || self.persons(room).map(|person| (person.id, Arc::clone(person))).collect();
+            let catch_up = Some(Box::new(CatchUp::new(span, &room.missed, is_whole.then(people))));
             let mut subscriptions = self.members[key.0].subscriptions.iter_mut();
             if let Some(subscription) = subscriptions.find(|one| one.room == room.id) {
                 subscription.catch_up = catch_up;
@@ -664,7 +676,7 @@ impl State {
             role: self.policy.role(&self.members[key.0].principal).unwrap_or(Role::Guest),
             room: settings.map(|settings| settings.shown(&room.id)),
             muted_until: self.muted_until(person.id),
-            members: self.people(room),
+            members: self.listed(room),
             member_count: room.people.len(),
             token: token.as_deref(),
             reset,
@@ -715,8 +727,7 @@ impl State {
             let json = told.unwrap_or_else(|| self.person_frame(room_key, &person, FrameType::Leave));
             self.send(key, json);
         }
-        let id = self.rooms[room_key.0].id.clone();
-        self.note_presence(&id);
+        self.note_presence(room_key);
         self.free_room_if_empty(room_key);
         self.free_if_done(key);
     }
@@ -742,26 +753,14 @@ impl State {
         self.by_user.remove(&(user, key));
     }
 
-    fn reject_in(&mut self, from: MemberKey, room: &RoomId, rejected: Rejected) {
-        let person = Arc::clone(&self.members[from.0].principal.person);
-        let json = self.rejection(&person, room, &rejected);
-        self.send(from, json);
+    /// The people of a room, in the order in which they came.
+    fn persons(&self, room: &Room) -> impl Iterator<Item = &Arc<Person>> {
+        room.people.firsts().map(|key| &self.members[key.0].principal.person)
     }
 
-    fn rejection(&mut self, person: &Person, room: &RoomId, rejected: &Rejected) -> Arc<[u8]> {
-        let Rejection { reason, sentence, retry_ms } = &rejected.rejection;
-        encoded(&Frame {
-            nonce: rejected.nonce.as_ref(),
-            own: Some(Own::Failure(Failure { code: reason.code().in_frame(), reason: *reason, retry_ms: *retry_ms })),
-            ..Frame::new(self.ids.next(&self.now), room, person, sentence, FrameType::Error, &self.now)
-        })
-    }
-
-    fn people(&self, room: &Room) -> Vec<Arc<Person>> {
-        let listed = room.people.firsts().take(MEMBERS_LISTED_MAX);
-        let mut people = Vec::with_capacity(room.people.len().min(MEMBERS_LISTED_MAX));
-        people.extend(listed.map(|key| Arc::clone(&self.members[key.0].principal.person)));
-        people
+    /// The first of them, as they are listed.
+    fn listed(&self, room: &Room) -> Vec<Arc<Person>> {
+        self.persons(room).take(MEMBERS_LISTED_MAX).cloned().collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Members that are sent a room's past page by page, because the room does not have it at hand or it is too long to be
 //! sent at once. Until then they are not sent what is broadcast to the room.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::{Person, RoomId, Seq, UserId};
@@ -174,16 +174,14 @@ impl State {
     /// The frames for a member that was not sent all comings and goings: how those whom it knows of differ from those
     /// who are here, or only how many they are.
     fn made_up_for(&mut self, room_key: RoomKey, told: Option<HashMap<UserId, Arc<Person>>>) -> Vec<Arc<[u8]>> {
-        let people = &self.rooms[room_key.0].people;
-        let member_count = people.len();
+        let room = &self.rooms[room_key.0];
+        let member_count = room.people.len();
         let Some(told) = told.filter(|_| !self.is_crowded(room_key)) else {
             return vec![self.presence_frame(room_key, member_count, &[], &[])];
         };
-        let here: HashMap<_, _> =
-            people.firsts().map(|key| &self.members[key.0].principal.person).map(|one| (one.id, one)).collect();
-        let mut left: Vec<_> = told.values().filter(|person| !here.contains_key(&person.id)).cloned().collect();
-        let joined = people.firsts().map(|key| &self.members[key.0].principal.person);
-        let joined: Vec<_> = joined.filter(|person| !told.contains_key(&person.id)).cloned().collect();
+        let here: HashSet<_> = self.persons(room).map(|person| person.id).collect();
+        let mut left: Vec<_> = told.values().filter(|person| !here.contains(&person.id)).cloned().collect();
+        let joined: Vec<_> = self.persons(room).filter(|person| !told.contains_key(&person.id)).cloned().collect();
         left.sort_unstable_by(|a, b| a.username.as_str().cmp(b.username.as_str()));
         self.presence_frames(room_key, member_count, &joined, &left)
     }

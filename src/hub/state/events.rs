@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::permission::Action;
-use crate::model::reason::{Reason, Rejection};
+use crate::model::reason::Reason;
 use crate::model::{Person, RoomId, Timestamp, UserId};
 use crate::protocol::{Frame, FrameType, Own, Rejected};
 use crate::rate::network_of;
@@ -18,13 +18,13 @@ use super::{Effect, Member, MemberKey, RoomKey, State, encoded};
 impl State {
     /// A change is to be made. It gets what only the hub knows: who its target is, and from where it is connected.
     pub fn change(&mut self, by: By, mut change: Box<Change>, reply_to: ReplyTo) {
-        let target = |user| self.members_of(user).next().map(|(_, member)| Arc::clone(&member.principal));
+        let target = |user| self.members_of(user).next().map(|member| Arc::clone(&member.principal));
         match &mut *change {
             Change::Kick { user, target: known, .. } => *known = target(*user),
             Change::Restrict(restrict) => {
                 restrict.target = target(restrict.user);
                 let mut networks: Vec<_> =
-                    self.members_of(restrict.user).map(|(_, member)| network_of(member.principal.network)).collect();
+                    self.members_of(restrict.user).map(|member| network_of(member.principal.network)).collect();
                 networks.sort_unstable();
                 networks.dedup();
                 restrict.networks = networks;
@@ -44,7 +44,7 @@ impl State {
                 let sentence = sentence_of(&reply, &done);
                 self.tell_done(&reply, &sentence);
             }
-            ReplyTo::Request(request) => self.effects.push(Effect::Answer { request, answer: Answer::Done(done) }),
+            ReplyTo::Request(request) => self.answer(request, Answer::Done(done)),
             ReplyTo::Member(_) | ReplyTo::Connection(_) | ReplyTo::Outsider(_) | ReplyTo::Nobody => {}
         }
     }
@@ -54,23 +54,15 @@ impl State {
             Event::SessionsEnded { user, sessions } => {
                 let is_ended =
                     |member: &Member| member.principal.session().is_some_and(|session| sessions.contains(&session));
-                let ended = self.members_of(user).filter(|(_, member)| is_ended(member)).map(|(key, _)| key).collect();
-                self.end(ended);
+                self.end(self.keys_of(user, is_ended));
             }
-            Event::UserEnded(user) => {
-                let ended = self.members_of(user).map(|(key, _)| key).collect();
-                self.end(ended);
-            }
+            Event::UserEnded(user) => self.end(self.keys_of(user, |_| true)),
             Event::GuestsBanned(network) => {
                 let is_of = |member: &Member| member.principal.is_guest() && member.principal.network == network;
                 let ended = self.members.iter().filter(|(_, member)| is_of(member)).map(|(key, _)| MemberKey(key));
-                let ended = ended.collect();
-                self.end(ended);
+                self.end(ended.collect());
             }
-            Event::Kicked { room, user } => {
-                let members = self.members_of(user).map(|(key, _)| key).collect();
-                self.remove_from(&room, members, Reason::Kicked);
-            }
+            Event::Kicked { room, user } => self.remove_from(&room, self.keys_of(user, |_| true), Reason::Kicked),
             Event::Muted { user } => self.tell_muted(user),
             Event::RoomChanged { room, settings, by, became_private } => {
                 if let Some(key) = self.by_id.get(&room).copied() {
@@ -108,8 +100,7 @@ impl State {
             Some(until) => format!("you are muted until {until}"),
             None => "you may speak again".to_owned(),
         };
-        let members: Vec<_> = self.members_of(user).filter(|(_, member)| !member.gone).map(|(key, _)| key).collect();
-        for key in members {
+        for key in self.keys_of(user, |member| !member.gone) {
             let id = self.ids.next(&self.now);
             let member = &self.members[key.0];
             let own = Some(Own::Mute { muted_until: muted_until.clone() });
@@ -166,7 +157,7 @@ impl State {
             if !self.members[key.0].is_in(room) {
                 continue;
             }
-            self.reject_in(key, room, Rejected::new(Rejection::from(reason), None));
+            self.reject(key, Some(room), &Rejected::new(reason, None));
             self.begin_leave(key, room);
         }
     }
