@@ -407,11 +407,13 @@ pub enum BanChange {
 
 /// What of a room's settings is set. What is not given stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RoomPatch {
     pub name: Option<Box<str>>,
     pub topic: Option<Box<str>>,
     pub posting: Option<Posting>,
     pub slow_mode_s: Option<u32>,
+    #[serde(rename = "private")]
     pub is_private: Option<bool>,
 }
 
@@ -449,27 +451,14 @@ pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
 /// # Errors
 /// What a field is not.
 pub fn room_patch(json: &str) -> Result<RoomPatch, Rejection> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Fields {
-        name: Option<String>,
-        topic: Option<String>,
-        posting: Option<Posting>,
-        slow_mode_s: Option<u32>,
-        private: Option<bool>,
-    }
-    let Fields { name, topic, posting, slow_mode_s, private } = serde_json::from_str(json).map_err(bad_field)?;
-    if slow_mode_s.is_some_and(|s| s > SLOW_MODE_S_MAX) {
+    let patch: RoomPatch = serde_json::from_str(json).map_err(bad_field)?;
+    if patch.slow_mode_s.is_some_and(|s| s > SLOW_MODE_S_MAX) {
         return Err(Reason::BadField.because("slow_mode_s is a number of seconds, an hour at most"));
     }
-    let line = |what, text: Option<String>, chars_max| text.map(|text| line(what, &text, chars_max)).transpose();
-    Ok(RoomPatch {
-        name: line("name", name, ROOM_NAME_CHARS_MAX)?,
-        topic: line("topic", topic, TOPIC_CHARS_MAX)?,
-        posting,
-        slow_mode_s,
-        is_private: private,
-    })
+    let line = |what, text: Option<Box<str>>, chars_max| text.map(|text| line(what, &text, chars_max)).transpose();
+    let name = line("name", patch.name, ROOM_NAME_CHARS_MAX)?;
+    let topic = line("topic", patch.topic, TOPIC_CHARS_MAX)?;
+    Ok(RoomPatch { name, topic, ..patch })
 }
 
 fn bad_field(error: serde_json::Error) -> Rejection {

@@ -46,12 +46,6 @@ impl TokenBucket {
         Self { per_s, burst, tokens: f64::from(burst), filled_at: now }
     }
 
-    /// Whether this bucket refuses nothing, so that its caller need not read the clock.
-    #[must_use]
-    pub fn is_unlimited(&self) -> bool {
-        self.per_s == 0
-    }
-
     /// Whether a pause has filled it again.
     fn is_full(&mut self, now: Instant) -> bool {
         self.fill(now);
@@ -69,7 +63,7 @@ impl TokenBucket {
     /// # Errors
     /// How long until there is one again.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        if self.is_unlimited() {
+        if self.per_s == 0 {
             return Ok(());
         }
         self.fill(now);

@@ -386,9 +386,6 @@ impl Decoder for Chat<'_> {
     }
 
     fn control(&mut self) -> Option<Inbound> {
-        if self.controls.is_unlimited() {
-            return None;
-        }
         let now = Instant::now();
         let over = self.controls.take(now).is_err() && self.pace.is_abuse(now);
         over.then_some(Inbound::Close(CloseReason::Abuse))

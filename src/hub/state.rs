@@ -6,6 +6,7 @@
 
 mod catch_up;
 mod events;
+mod membership;
 mod presence;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -18,19 +19,16 @@ use uuid::Uuid;
 use crate::auth::name::Looks;
 use crate::auth::permission::{Action, Target};
 use crate::ids::FrameIds;
-use crate::limits::{Limits, MEMBERS_LISTED_MAX, REPLAY_AT_ONCE_BYTES, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX};
+use crate::limits::{Limits, MEMBERS_LISTED_MAX, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX};
 use crate::model::reason::{Reason, Rejection};
-use crate::model::{ConnectionId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
+use crate::model::{ConnectionId, Nonce, Person, RoomId, Timestamp, UserId, Username};
 use crate::protocol::{
     AdminAction, Body, ClientCommand, ClientFrame, Failure, Frame, FrameType, LimitsShown, Own, Rejected, Replay,
-    Welcome,
 };
 use crate::role::Role;
 use crate::store::PolicySnapshot;
 use crate::store::change::{Change, Restrict};
-use crate::store::entry::{
-    Applied, By, CommandReply, Entry, Join, NewMessage, Outcome, Past, Principal, Proposal, ReplyTo, Stored,
-};
+use crate::store::entry::{Applied, By, CommandReply, Entry, NewMessage, Outcome, Principal, Proposal, ReplyTo};
 use crate::store::log::clock::Moment;
 use crate::wire::CloseReason;
 
@@ -370,62 +368,6 @@ impl State {
         }
     }
 
-    /// A connection is no more, or is about to be. Its member leaves every room, unless it may be back in a moment: then it
-    /// keeps its place for a while.
-    pub fn disconnect(&mut self, connection: ConnectionId, keeps_place: bool) {
-        let Some(key) = self.by_connection.remove(&connection) else {
-            return;
-        };
-        let member = &mut self.members[key.0];
-        member.gone = true;
-        if keeps_place && !self.lease.is_zero() {
-            self.leases.push_back((self.at + self.lease, key, connection));
-        } else {
-            self.depart(key);
-        }
-    }
-
-    /// When the next lease ends.
-    #[must_use]
-    pub fn lease_due(&self) -> Option<Instant> {
-        self.leases.front().map(|(until, ..)| *until)
-    }
-
-    /// Members whose connection was lost and whose time is over leave every room.
-    pub fn end_leases(&mut self) {
-        while let Some(&(until, key, connection)) = self.leases.front()
-            && until <= self.at
-        {
-            self.leases.pop_front();
-            // The key may be another's by now.
-            if self.members.get(key.0).is_some_and(|member| member.connection == connection) {
-                self.depart(key);
-            }
-        }
-    }
-
-    /// A member whose connection is no more leaves every room.
-    fn depart(&mut self, key: MemberKey) {
-        let rooms: Vec<_> = self.members[key.0].subscriptions.iter().map(|one| one.room.clone()).collect();
-        for room in rooms {
-            self.begin_leave(key, &room);
-        }
-        self.free_if_done(key);
-    }
-
-    /// Proposes that a member leaves a room. False where it is not in the room, or is leaving it already.
-    fn begin_leave(&mut self, key: MemberKey, room: &RoomId) -> bool {
-        let member = &mut self.members[key.0];
-        let mut subscriptions = member.subscriptions.iter_mut();
-        let Some(subscription) = subscriptions.find(|one| one.room == *room && !one.phase.is_leaving()) else {
-            return false;
-        };
-        subscription.phase = Phase::Leaving;
-        let entry = Entry::Leave { room: room.clone(), user: member.principal.user() };
-        self.propose(entry, ReplyTo::Member(key.0));
-        true
-    }
-
     fn propose(&mut self, entry: Entry, reply_to: ReplyTo) {
         self.effects.push(Effect::Propose(Proposal { entry, reply_to }));
     }
@@ -567,171 +509,6 @@ impl State {
         Some((MemberKey(*member), self.by_id.get(room).copied()?))
     }
 
-    /// A member may not enter a room. A connection that may not enter the room of its URL ends.
-    fn refuse_join(&mut self, key: MemberKey, room_key: RoomKey, rejection: Rejection) {
-        let room = self.rooms[room_key.0].id.clone();
-        let member = &mut self.members[key.0];
-        let Some(index) = member.subscriptions.iter().position(|one| one.room == room) else { return };
-        let gone = member.gone;
-        let subscription = &mut member.subscriptions[index];
-        let (nonce, is_first) = subscription.joining.take().map_or((None, false), |one| (one.nonce, one.is_first));
-        if subscription.phase == Phase::Leaving {
-            // Its `leave` is with the store, and ends it.
-            subscription.phase = Phase::Refused;
-        } else {
-            member.subscriptions.remove(index);
-            self.rooms[room_key.0].joining -= 1;
-        }
-        if !gone {
-            self.reject(key, Some(&room), &Rejected::new(rejection, nonce));
-            if is_first {
-                self.effects.push(Effect::Close { member: key, reason: CloseReason::SessionEnded });
-            }
-        }
-        self.free_room_if_empty(room_key);
-        self.free_if_done(key);
-    }
-
-    fn free_room_if_empty(&mut self, key: RoomKey) {
-        if self.rooms[key.0].is_empty() {
-            let room = self.rooms.remove(key.0);
-            self.ring_bytes -= room.ring.bytes;
-            self.by_id.remove(&room.id);
-            self.effects.push(Effect::RoomGone { room: key });
-        }
-    }
-
-    fn begin_join(&mut self, member: MemberKey, id: RoomId, replay: Replay, nonce: Option<Nonce>, is_first: bool) {
-        let rooms = &mut self.rooms;
-        let key = *self.by_id.entry(id.clone()).or_insert_with_key(|id| RoomKey(rooms.insert(Room::new(id.clone()))));
-        let room = &mut self.rooms[key.0];
-        room.joining += 1;
-        let known = room.ring.is_known.then_some(room.ring.head);
-        let Member { principal, looks, .. } = &self.members[member.0];
-        let (principal, looks) = (Arc::clone(principal), looks.clone());
-        let entry = Entry::Join(Join { room: id.clone(), principal, looks, known, after: replay.after });
-        self.propose(entry, ReplyTo::Member(member.0));
-        let joining = Some(Box::new(Joining { replay, nonce, is_first }));
-        let subscription = Subscription { room: id, phase: Phase::Joining, joining, catch_up: None };
-        self.members[member.0].subscriptions.push(subscription);
-    }
-
-    fn end_join(&mut self, key: MemberKey, room_key: RoomKey, past: Option<Past>, seen: Option<Seq>) {
-        if let Some(past) = past {
-            self.change_ring(room_key, |ring| ring.learn(past));
-        }
-        self.rooms[room_key.0].joining -= 1;
-        self.note_presence(room_key);
-        let person = Arc::clone(&self.members[key.0].principal.person);
-        // A user who is here by another connection, or keeps a place, has not gone.
-        if self.rooms[room_key.0].people.enter(person.id, key) {
-            self.person_joined(room_key, &person);
-        }
-        let room = &mut self.rooms[room_key.0];
-        room.changes.note_welcome(&person);
-        let member = &mut self.members[key.0];
-        let gone = member.gone;
-        let Some(subscription) = member.subscriptions.iter_mut().find(|one| one.room == room.id) else { return };
-        if subscription.phase == Phase::Joining {
-            subscription.phase = Phase::In;
-        }
-        let Some(Joining { replay: Replay { history: count, after }, .. }) =
-            subscription.joining.take().map(|joining| *joining)
-        else {
-            return;
-        };
-        let until = room.ring.head;
-        // Without a known place to go on from, the latest messages are replayed.
-        let (span, at_hand) = match seen.filter(|_| after.is_some()) {
-            Some(after) => (Span::All { after }, room.ring.frames_after(after)),
-            None => (Span::Latest { count, until }, room.ring.latest(count).map(Iterator::collect)),
-        };
-        let reset = after.is_some() && seen.is_none();
-        // More than a socket takes at once is paged, so that nobody is a slow consumer for having been away.
-        let bytes = |frames: &Vec<&Stored>| frames.iter().map(|stored| stored.json.len()).sum::<usize>();
-        let at_once = at_hand.filter(|frames| bytes(frames) <= REPLAY_AT_ONCE_BYTES);
-        let at_once: Option<Vec<Arc<[u8]>>> =
-            at_once.map(|frames| frames.into_iter().map(|stored| Arc::clone(&stored.json)).collect());
-        if at_once.is_some() || gone {
-            room.members.insert(key);
-        } else {
-            room.catching_up.insert(key);
-            let room = &self.rooms[room_key.0];
-            let is_whole = room.people.len() <= self.presence_people_max;
-            let people = || self.persons(room).map(|person| (person.id, Arc::clone(person))).collect();
-            let catch_up = Some(Box::new(CatchUp::new(span, &room.missed, is_whole.then(people))));
-            let mut subscriptions = self.members[key.0].subscriptions.iter_mut();
-            if let Some(subscription) = subscriptions.find(|one| one.room == room.id) {
-                subscription.catch_up = catch_up;
-            }
-        }
-        if gone {
-            return;
-        }
-        let member = &mut self.members[key.0];
-        let token = member.token.take();
-        let room = &self.rooms[room_key.0];
-        let settings = self.policy.room(&room.id);
-        let welcome = Welcome {
-            role: self.policy.role(&self.members[key.0].principal).unwrap_or(Role::Guest),
-            room: settings.map(|settings| settings.shown(&room.id)),
-            muted_until: self.muted_until(person.id),
-            members: self.listed(room),
-            member_count: room.people.len(),
-            token: token.as_deref(),
-            reset,
-            limits: &self.limits_shown,
-        };
-        let content = format!("welcome to {}", room.id);
-        let frame = Frame {
-            seq: Some(room.ring.head),
-            own: Some(Own::Welcome(welcome)),
-            ..Frame::new(self.ids.next(&self.now), &room.id, &person, &content, FrameType::Welcome, &self.now)
-        };
-        let json = encoded(&frame);
-        self.effects.push(Effect::Send { to: key, json });
-        match at_once {
-            Some(frames) => {
-                self.effects.extend(frames.into_iter().map(|json| Effect::Send { to: key, json }));
-                self.effects.push(Effect::Enter { room: room_key, member: key });
-            }
-            None => self.effects.push(Effect::Fetch(Fetch { member: key, room: room.id.clone(), span })),
-        }
-    }
-
-    fn end_leave(&mut self, key: MemberKey, room_key: RoomKey) {
-        let member = &mut self.members[key.0];
-        let room = &mut self.rooms[room_key.0];
-        if let Some(index) = member.subscriptions.iter().position(|one| one.room == room.id) {
-            let left = member.subscriptions.remove(index);
-            if left.phase == Phase::Refused {
-                // It never was in the room.
-                room.joining -= 1;
-                self.free_room_if_empty(room_key);
-                return self.free_if_done(key);
-            }
-        }
-        if room.members.remove(key) {
-            self.effects.push(Effect::Exit { room: room_key, member: key });
-        } else {
-            room.end_catching_up(key);
-        }
-        let (person, gone) = (Arc::clone(&member.principal.person), member.gone);
-        let told = if self.rooms[room_key.0].people.leave(person.id, key) {
-            self.person_left(room_key, &person)
-        } else {
-            None
-        };
-        if !gone {
-            // Who leaves by a command is told so, whatever the room is told.
-            let json = told.unwrap_or_else(|| self.person_frame(room_key, &person, FrameType::Leave));
-            self.send(key, json);
-        }
-        self.note_presence(room_key);
-        self.free_room_if_empty(room_key);
-        self.free_if_done(key);
-    }
-
     /// Changes what a room has at hand, and keeps what all rooms have within its bound; what goes is in the store.
     fn change_ring(&mut self, key: RoomKey, change: impl FnOnce(&mut Ring)) {
         let ring = &mut self.rooms[key.0].ring;
@@ -742,15 +519,6 @@ impl State {
             self.rooms.iter_mut().for_each(|(_, room)| room.ring.halve());
             self.ring_bytes = self.rooms.iter().map(|(_, room)| room.ring.bytes).sum();
         }
-    }
-
-    fn free_if_done(&mut self, key: MemberKey) {
-        let member = &self.members[key.0];
-        if !member.gone || !member.subscriptions.is_empty() {
-            return;
-        }
-        let user = self.members.remove(key.0).principal.user();
-        self.by_user.remove(&(user, key));
     }
 
     /// The people of a room, in the order in which they came.

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use super::fixtures::{account, from_network, guest, history, room, user};
 use super::*;
@@ -12,8 +13,9 @@ use crate::model::{ROOM_DEFAULT, Username};
 use crate::protocol::{BanChange, Restrictions, RoomPatch};
 use crate::role::Role;
 use crate::store::accounts::{InvitationId, SessionId, SessionKind};
+use crate::store::change::Change;
 use crate::store::change::{AccountRef, NewAccount, NewInvitation, NewSession, Policy, Restrict};
-use crate::store::entry::Principal;
+use crate::store::entry::{By, NewMessage, Principal};
 use crate::store::{Started, TokenHash};
 
 /// Both ends of a connection.

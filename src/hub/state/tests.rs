@@ -7,9 +7,10 @@ use crate::hub::fixtures::{
     Desk, NOW_MS, account, begin_round, from_network, guest, moment, person, policy, room, stored, user, without_lease,
 };
 use crate::limits::MEMBERS_LISTED_MAX;
+use crate::model::Seq;
 use crate::protocol::Restrictions;
 use crate::store::accounts::RoomSettings;
-use crate::store::entry::Past;
+use crate::store::entry::{Past, Stored};
 
 #[test]
 fn a_refused_first_join_ends_the_connection() {
