@@ -24,27 +24,27 @@ pub enum FrameType {
     Welcome,
     /// A message.
     Text,
-    /// A message of an admin's to all rooms.
+    /// A message of an admin to all rooms.
     Announcement,
-    /// Somebody came.
+    /// A person joined the room.
     Join,
-    /// Somebody went.
+    /// A person left the room.
     Leave,
     /// People came to a room with many people, or left it.
     Presence,
-    /// Somebody is writing.
+    /// A person is writing.
     Typing,
     /// A command was not carried out.
     Error,
-    /// A message was taken back.
+    /// A message was deleted.
     Delete,
-    /// What is set of a room has changed, or was changed.
+    /// The settings of a room have changed; or the answer to the command that changed them.
     Room,
-    /// Whoever gets it is muted, or no longer; or has muted somebody.
+    /// The receiver is muted, or not any more; or the answer to the command `mute`.
     Mute,
-    /// Whoever gets it has put somebody out of a room.
+    /// The answer to the command `kick`.
     Kick,
-    /// Whoever gets it has banned somebody, or lets them in again.
+    /// The answer to the command `ban`.
     Ban,
 }
 
@@ -79,9 +79,9 @@ pub struct Frame<'a> {
     pub id: FrameId,
     /// The room that it is of.
     pub room_id: &'a RoomId,
-    /// Who did it; in `welcome` and `error`, whom it is for.
+    /// The user that did it; in `welcome` and `error`, the receiver.
     pub user_id: UserId,
-    /// Their name.
+    /// The name of that user.
     pub username: &'a Username,
     /// The text, or a sentence about what happened.
     pub content: &'a str,
@@ -102,7 +102,7 @@ pub struct Frame<'a> {
     /// The stored frame that this one is about, where it is no message of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<FrameId>,
-    /// When the message was taken back; then its content is gone.
+    /// When the message was deleted; then its content is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<&'a Timestamp>,
     /// Set on the answer to a message that was sent again: it is stored already.
@@ -123,7 +123,7 @@ pub enum Own<'a> {
     Failure(Failure),
     /// Of a `room`.
     Room {
-        /// All that is set.
+        /// All settings.
         room: RoomShown<'a>,
     },
     /// Of a `presence`.
@@ -135,7 +135,7 @@ pub enum Own<'a> {
     },
 }
 
-/// What is set of a room, as it is told everywhere.
+/// The settings of a room, as JSON shows them.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct RoomShown<'a> {
     /// Which.
@@ -146,7 +146,7 @@ pub struct RoomShown<'a> {
     pub topic: &'a str,
     /// Who may post there.
     pub posting: Posting,
-    /// How many seconds somebody waits from one message to their next; 0 is no slow mode.
+    /// How many seconds a user waits from one message to the next; 0 is no slow mode.
     pub slow_mode_s: u32,
     /// Whether only its members see it.
     pub private: bool,
@@ -155,17 +155,17 @@ pub struct RoomShown<'a> {
 /// The further fields of a `welcome`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Welcome<'a> {
-    /// What whoever gets it may do here.
+    /// The role of the receiver.
     pub role: Role,
-    /// What is set of the room, where anything is.
+    /// The settings of the room, where any are set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomShown<'a>>,
-    /// Until when whoever gets it may say nothing, if they may not.
+    /// Until when the receiver is muted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub muted_until: Option<Timestamp>,
-    /// Who is here, [`limits::MEMBERS_LISTED_MAX`] at most.
+    /// The people in the room, [`limits::MEMBERS_LISTED_MAX`] at most.
     pub members: Vec<Arc<Person>>,
-    /// How many are here.
+    /// How many people are in the room.
     pub member_count: usize,
     /// For a new guest, once: what brings the same `user_id` back. A secret.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -291,7 +291,7 @@ pub enum Body {
         /// What.
         content: Box<str>,
     },
-    /// A message is taken back: its author's own, or by an admin.
+    /// A message is deleted, by its author or by an admin.
     Delete {
         /// Which.
         message_id: FrameId,
@@ -336,7 +336,7 @@ impl Body {
 pub struct ClientFrame {
     /// Nothing for the room of the connection's URL.
     pub room: Option<RoomId>,
-    /// The client's own mark on the command.
+    /// Given back in the answer; it tells a retry of a message from a new one.
     pub nonce: Option<Nonce>,
     pub command: ClientCommand,
 }
@@ -405,7 +405,7 @@ pub enum BanChange {
     },
 }
 
-/// What of a room's settings is set. What is not given stays.
+/// Changes of a room's settings. What is not given stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoomPatch {
@@ -446,7 +446,7 @@ pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
     Ok(Restrictions { mute_until_ms, ban })
 }
 
-/// Reads what of a room's settings is to be set, as JSON gives it.
+/// Reads changes of a room's settings, as JSON gives them.
 ///
 /// # Errors
 /// What a field is not.

@@ -101,22 +101,6 @@ pub enum CloseReason {
     Overtaken,
 }
 
-impl CloseReason {
-    /// All reasons.
-    pub const ALL: [Self; 10] = [
-        Self::GoingAway,
-        Self::Protocol,
-        Self::Utf8,
-        Self::Idle,
-        Self::Pieces,
-        Self::Abuse,
-        Self::TooLarge,
-        Self::SlowConsumer,
-        Self::SessionEnded,
-        Self::Overtaken,
-    ];
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

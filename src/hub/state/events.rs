@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::permission::Action;
 use crate::model::reason::Reason;
-use crate::model::{Person, RoomId, Timestamp, UserId};
+use crate::model::{Person, RoomId, Timestamp, UserId, Username};
 use crate::protocol::{Frame, FrameType, Own, Rejected};
 use crate::rate::network_of;
 use crate::store::accounts::RoomSettings;
@@ -165,13 +165,12 @@ impl State {
 
 /// What a command has done, in a sentence.
 fn sentence_of(reply: &CommandReply, done: &Done) -> String {
-    let shown = |username: &Option<crate::model::Username>| {
-        username.as_ref().map_or_else(String::new, |name| name.as_str().to_owned())
-    };
     match done {
-        Done::Kicked { username } => format!("{} is out of this room", shown(username)),
+        Done::Kicked { username } => {
+            format!("{} is out of this room", username.as_ref().map_or("", Username::as_str))
+        }
         Done::Restricted { username, muted_until_ms, is_banned } => {
-            let name = shown(username);
+            let name = username.as_ref().map_or("", Username::as_str);
             match (reply.kind, is_banned, muted_until_ms) {
                 (FrameType::Ban, true, _) => format!("{name} is banned"),
                 (FrameType::Ban, false, _) => format!("{name} may come in again"),
