@@ -20,7 +20,7 @@ use crate::role::{Posting, Role};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrameType {
-    /// The first frame of a room: who is there, and where its order stands.
+    /// The first frame of a room: its people, and the last seq of its order.
     Welcome,
     /// A message.
     Text,

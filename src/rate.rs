@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crate::limits::{Limits, PACES_SWEPT_AT_MIN, RATES_KEPT_MAX, STRIKES_MAX, USERS_PER_ADDRESS};
 use crate::model::UserId;
 
-/// How soon somebody may try again whose address has used up its share. A neighbour's token may come any moment, and
-/// whoever tries at once again is refused again.
+/// How soon a user may try again whose address has used up its share. Other users of the address take tokens, too, so
+/// a try at once would be refused again.
 const ADDRESS_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked which of too many buckets are full again.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
@@ -121,7 +121,7 @@ impl<K: Hash + Eq> TokenBuckets<K> {
 enum Payer {
     /// One user's.
     User(UserId),
-    /// Those that come from one address over HTTP, from nobody in particular.
+    /// Messages without a user, over HTTP from one address.
     PassersBy(IpAddr),
     /// All that come from one address.
     Address(IpAddr),
@@ -141,7 +141,7 @@ fn locked(shared: &Mutex<Allowance>) -> MutexGuard<'_, Allowance> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How fast somebody may talk. Clones share it, and so do all the connections of one user.
+/// How many messages a user may send. Clones share it, and so do all the connections of one user.
 #[derive(Debug, Clone)]
 pub struct Pace {
     own: Shared,
@@ -175,7 +175,7 @@ impl Pace {
     }
 }
 
-/// The pace of everybody who is here, or was a moment ago, and how fast an address may shake hands.
+/// The pace of each user that is connected, or was a moment ago, and of the handshakes of each address.
 #[derive(Debug)]
 pub struct Paces {
     per_s: u32,
@@ -184,7 +184,7 @@ pub struct Paces {
     handshakes: Mutex<TokenBuckets<IpAddr>>,
 }
 
-/// Allowances stay while somebody holds them, and then until they are full again. Of those that nobody holds no more
+/// Allowances stay while a session holds them, and then until they are full again. Of those that none holds no more
 /// than [`RATES_KEPT_MAX`] are worth their memory: past that they are forgotten, and the address's are what is left.
 #[derive(Debug)]
 struct Kept {
@@ -194,7 +194,7 @@ struct Kept {
 }
 
 impl Paces {
-    /// The rates of `limits`, and nobody yet.
+    /// The rates of `limits`, and no users yet.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         Self {

@@ -86,7 +86,7 @@ pub struct Context {
     pub authenticator: Authenticator,
     /// Pages that may connect besides our own.
     pub origins: Vec<Origin>,
-    /// How fast everybody may talk.
+    /// How many messages and handshakes users and addresses may send.
     pub paces: Arc<Paces>,
     /// The bounds.
     pub limits: Limits,

@@ -61,7 +61,7 @@ pub enum Inbound {
     Close(CloseReason),
 }
 
-/// The channel to the hub, bounded by [`COMMANDS_QUEUED_MAX`]: whoever finds it full waits.
+/// The channel to the hub, bounded by [`COMMANDS_QUEUED_MAX`]: a sender that finds it full waits.
 #[must_use]
 pub fn channel() -> (Sender<Command>, Receiver<Command>) {
     bounded(COMMANDS_QUEUED_MAX)

@@ -221,7 +221,7 @@ impl Hub {
 
     pub(super) fn begin_close(&mut self, connection: ConnectionId, mut outbox: Outbox, reason: CloseReason) {
         outbox.send_close(reason);
-        // Who was too slow is given time to come to the end of what the system holds for it, and read why.
+        // A slow consumer is given time to read what the system holds for it, and then the reason.
         let wait = if reason == CloseReason::SlowConsumer { SLOW_CLOSE_WAIT } else { CLOSE_WAIT };
         self.closing.insert(connection, Closing { outbox, until: Instant::now() + wait, ended: false });
         self.retry_at = None;

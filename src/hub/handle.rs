@@ -16,7 +16,7 @@ use crate::store::entry::{By, NewMessage};
 
 use super::Command;
 
-/// Who is in a room, as of the hub's last round.
+/// The people in a room, as of the hub's last round.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomPresence {
     /// How many people, each counted once.
@@ -30,7 +30,7 @@ pub(super) type Presence = RedBlackTreeMapSync<RoomId, Arc<RoomPresence>>;
 /// The latest of it, for readers on other threads.
 pub type PublishedPresence = Published<Presence>;
 
-/// Presence without anybody in it.
+/// No people in any room.
 #[must_use]
 pub fn presence() -> PublishedPresence {
     Published::new(Presence::new_sync())
@@ -107,7 +107,7 @@ impl HubApi {
         answered.recv_deadline(deadline).map_err(|_| Reason::Busy)
     }
 
-    /// Who is in a room, where anybody is.
+    /// The people in a room; nothing where there are none.
     #[must_use]
     pub fn presence(&self, room: &RoomId) -> Option<Arc<RoomPresence>> {
         self.presence.get().get(room).cloned()

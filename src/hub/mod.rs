@@ -57,12 +57,12 @@ pub struct Ends {
     pub store: Writer,
     /// The policy and the log time.
     pub reader: Reader,
-    /// Where it publishes who is in which room.
+    /// Where it publishes the people of each room.
     pub presence: PublishedPresence,
 }
 
-/// Starts the hub's thread and its pager's. They end after [`Command::Stop`], or when nobody is left who could tell
-/// the hub anything.
+/// Starts the hub's thread and its pager's. They end after [`Command::Stop`], or when all
+/// senders of commands are gone.
 ///
 /// # Errors
 /// Where the system gives no thread.
@@ -139,7 +139,7 @@ enum Stopping {
     No,
     /// Nothing new is taken; what is with the store is waited for.
     Committing,
-    /// Everybody was told.
+    /// Every connection was told the reason.
     Closing,
 }
 
@@ -255,7 +255,7 @@ impl Hub {
         }
     }
 
-    /// Takes what is queued, up to a count. False when nobody is left to send anything.
+    /// Takes what is queued, up to a count. False when all senders are gone.
     fn take_commands(&mut self) -> bool {
         for _ in 0..COMMANDS_PER_ROUND_MAX {
             if !self.takes_commands() {
@@ -299,7 +299,7 @@ impl Hub {
                     self.carry_out();
                 }
             }
-            // Whoever asked may have given up waiting.
+            // The requester may have given up waiting.
             Command::Ping { answer } => drop(answer.try_send(())),
             Command::Stop => self.stopping = Stopping::Committing,
         }
@@ -426,7 +426,7 @@ impl Hub {
         for closing in self.closing.values_mut() {
             closing.until = closing.until.min(until);
         }
-        // Nobody is left to be told that the others go.
+        // No connection is left to be told of the leaves.
         self.state.effects.clear();
         self.pending.clear();
     }

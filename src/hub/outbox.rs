@@ -1,6 +1,6 @@
 //! The way to one member's sink: what the sink took at once is gone, what it did not take waits here, bounded.
 //!
-//! Whoever sends MUST:
+//! The caller MUST:
 //! 1. be the hub's thread, the only one that writes to a sink after the handshake;
 //! 2. hand over whole frames, so that between two calls the stream stands at the end of a frame of ours, or
 //!    inside one whose rest is the first thing that waits;

@@ -13,7 +13,7 @@ use crate::threads::{AbortOnPanic, lower_priority};
 
 use super::state::{Fetch, Span};
 
-/// How much less urgent this thread is than the hub: who was away waits for those who are there.
+/// How much less urgent this thread is than the hub: a replay waits for live frames.
 const NICE: i32 = 15;
 
 /// The hub's end.

@@ -77,7 +77,7 @@ mod tests {
         changes.join(&ana);
         let (joined, left) = std::mem::take(&mut changes).into_lists();
         assert_eq!((joined, left), (vec![Arc::clone(&eva), Arc::clone(&ana)], vec![Arc::clone(&ben)]));
-        // Who was there, went and is back has not changed anything.
+        // A person who left and came back has changed nothing.
         changes.leave(&ben);
         changes.join(&ben);
         assert!(changes.is_empty());

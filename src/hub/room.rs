@@ -1,4 +1,4 @@
-//! A room as the hub knows it: who is in it, who is on the way in, and its latest frames.
+//! A room as the hub knows it: its members, its joins that are with the store, and its latest frames.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::presence::Changes;
 use super::roster::{MemberSet, Roster};
 use super::state::MemberKey;
 
-/// A room with members, or with somebody on the way in.
+/// A room with members, or with a join that is with the store.
 #[derive(Debug)]
 pub struct Room {
     pub id: RoomId,
@@ -21,7 +21,7 @@ pub struct Room {
     pub catching_up: MemberSet,
     /// The users of both.
     pub people: Roster,
-    /// People of whom a room with many people has not been told yet.
+    /// Changes that a room with many people has not been told yet.
     pub changes: Changes,
     /// When it is told of them, while there are any.
     pub presence_due: Option<Instant>,
@@ -32,7 +32,7 @@ pub struct Room {
     pub ring: Ring,
 }
 
-/// The latest messages, and the latest events, so that a join asks nobody. Shares its bytes with the store.
+/// The latest messages, and the latest events, so that a join reads no rows. Shares its bytes with the store.
 ///
 /// Knows nothing until the first join has come back from the store, and nothing is asked of it before. A room whose
 /// past could not be read goes on without one.
@@ -252,8 +252,8 @@ impl Room {
         self.members.is_empty() && self.catching_up.is_empty() && self.joining == 0
     }
 
-    /// Who is here.
-    pub fn everybody(&self) -> impl Iterator<Item = MemberKey> {
+    /// All members, also those that are catching up.
+    pub fn all_members(&self) -> impl Iterator<Item = MemberKey> {
         self.members.as_slice().iter().chain(self.catching_up.as_slice()).copied()
     }
 

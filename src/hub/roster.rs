@@ -1,4 +1,4 @@
-//! Who is in a room: its people, counted by user, and its members, one for each connection.
+//! A room's people and members: its people, counted by user, and its members, one for each connection.
 //!
 //! Joining, leaving and counting take the same time however many are in the room.
 

@@ -46,14 +46,14 @@ pub struct MemberKey(pub usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RoomKey(pub usize);
 
-/// What is to be done. Frames are JSON, encoded once for whoever gets them.
+/// What is to be done. Frames are JSON, encoded once for all receivers.
 #[derive(Debug)]
 pub enum Effect {
     /// Have an entry applied.
     Propose(Proposal),
     /// A frame for one member alone.
     Send { to: MemberKey, json: Arc<[u8]> },
-    /// A frame for everybody in a room.
+    /// A frame for all members of a room.
     Broadcast { room: RoomKey, json: Arc<[u8]> },
     /// From here on this member gets what is broadcast to the room.
     Enter { room: RoomKey, member: MemberKey },
@@ -69,7 +69,7 @@ pub enum Effect {
     Close { member: MemberKey, reason: CloseReason },
 }
 
-/// Rooms, members, and who is where.
+/// Rooms, members, and which member is in which room.
 #[derive(Debug)]
 pub struct State {
     members: Slab<Member>,
@@ -89,7 +89,7 @@ pub struct State {
     at: Instant,
     /// What is decided and not done yet; the hub's thread takes it.
     pub effects: Vec<Effect>,
-    /// Who is in which room, as it is published, and the rooms that have changed since.
+    /// The people of each room, as they are published, and the rooms that have changed since.
     presence: Presence,
     presence_changed: Vec<RoomId>,
     /// Up to so many people a room is told of each one that comes or goes.
@@ -176,7 +176,7 @@ impl Phase {
 }
 
 impl State {
-    /// No rooms and nobody in them.
+    /// No rooms and no members.
     #[must_use]
     pub fn new(limits: &Limits, policy: Arc<PolicySnapshot>, moment: Moment) -> Self {
         Self {
@@ -241,7 +241,7 @@ impl State {
         self.at = at;
     }
 
-    /// Who is in which room, where that has changed since the last call.
+    /// The people of each room, where they have changed since the last call.
     pub fn take_presence(&mut self) -> Option<Presence> {
         if self.presence_changed.is_empty() {
             return None;
@@ -419,7 +419,7 @@ impl State {
                 Some(subscription) => match self.may(&member.principal, Action::Say, &room) {
                     Err(reason) => reason.into(),
                     Ok(_) => {
-                        // A member whose `join` nobody has seen is not seen typing.
+                        // A member is not seen typing before its `join` is seen.
                         if subscription.phase == Phase::In
                             && let Some(key) = self.by_id.get(&room).copied()
                         {
@@ -467,7 +467,7 @@ impl State {
                     ReplyTo::Outsider(connection) => self.send_to(connection, Arc::clone(&stored.json)),
                     _ => {}
                 }
-                // Without a room its last member went before the message had its place: nobody is there to see it.
+                // Without a room its last member left before the message had its seq: there is no receiver.
                 if let Some(key) = self.by_id.get(&room).copied() {
                     self.effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
                     self.change_ring(key, |ring| {

@@ -14,7 +14,6 @@ use super::{Effect, MemberKey, RoomKey, State};
 /// A page that a member needs to catch up.
 #[derive(Debug, Clone)]
 pub struct Fetch {
-    /// For whom.
     pub member: MemberKey,
     /// Of which room.
     pub room: RoomId,
@@ -133,7 +132,7 @@ impl State {
     pub fn page(&mut self, fetch: &Fetch, page: Option<Vec<Stored>>) {
         let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return };
         let (room, to) = (&self.rooms[room_key.0], fetch.member);
-        // Gone, or in the room anew: then this page is nobody's.
+        // The member has left, or has joined anew: then the page is not for it.
         if !room.catching_up.contains(to) {
             return;
         }
@@ -171,8 +170,8 @@ impl State {
         self.effects.push(Effect::Enter { room: room_key, member });
     }
 
-    /// The frames for a member that was not sent all comings and goings: how those whom it knows of differ from those
-    /// who are here, or only how many they are.
+    /// The frames for a member that was not sent all comings and goings: how the people that it
+    /// knows of differ from the people in the room, or only how many they are.
     fn made_up_for(&mut self, room_key: RoomKey, told: Option<HashMap<UserId, Arc<Person>>>) -> Vec<Arc<[u8]>> {
         let room = &self.rooms[room_key.0];
         let member_count = room.people.len();

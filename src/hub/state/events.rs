@@ -133,7 +133,7 @@ impl State {
         let room = &self.rooms[room_key.0];
         let id = room.id.clone();
         let may_stay = |key: &MemberKey| self.may(&self.members[key.0].principal, Action::Enter, &id).is_ok();
-        let (stay, leave): (Vec<_>, Vec<_>) = room.everybody().partition(may_stay);
+        let (stay, leave): (Vec<_>, Vec<_>) = room.all_members().partition(may_stay);
         self.remove_from(&id, leave, Reason::MadePrivate);
         self.effects.extend(stay.into_iter().map(|to| Effect::Send { to, json: Arc::clone(frame) }));
     }

@@ -135,7 +135,7 @@ impl State {
         self.rooms[room_key.0].joining -= 1;
         self.note_presence(room_key);
         let person = Arc::clone(&self.members[key.0].principal.person);
-        // A user who is here by another connection, or keeps a place, has not gone.
+        // A user with another connection here, or with a place that is kept, was in the room already.
         if self.rooms[room_key.0].people.enter(person.id, key) {
             self.person_joined(room_key, &person);
         }
@@ -159,7 +159,7 @@ impl State {
             None => (Span::Latest { count, until }, room.ring.latest(count).map(Iterator::collect)),
         };
         let reset = after.is_some() && seen.is_none();
-        // More than a socket takes at once is paged, so that nobody is a slow consumer for having been away.
+        // More than a socket takes at once is paged, so that no client is a slow consumer for having been away.
         let bytes = |frames: &Vec<&Stored>| frames.iter().map(|stored| stored.json.len()).sum::<usize>();
         let at_once = at_hand.filter(|frames| bytes(frames) <= REPLAY_AT_ONCE_BYTES);
         let at_once: Option<Vec<Arc<[u8]>>> =
