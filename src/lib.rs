@@ -31,8 +31,7 @@
 //! | connection (each) | one socket's reading side | its peer | hub: `Connect`, `Frames`, `Gone` | its peer has gone, or the hub shut its socket down |
 //! | authenticator | — | connections: tokens | connections: who they are | the last connection and the listener have ended |
 //! | http (each) | one request at a time | `tiny_http` | hub: messages, changes | the server is unblocked |
-//! | login (each) | one request that waits for a password's hash | http: requests | hub: changes; hash: passwords | the http threads have ended |
-//! | hash (each) | the memory of one hash | login: passwords | login: hashes | the login threads have ended |
+//! | login (each) | one request that waits for a password's hash | http: requests | hub: changes | the http threads have ended |
 //! | control-client (four) | one client of the control socket at a time | commands that connect | hub: changes | the server stops |
 //! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: what to read; sinks: frames | `Stop` is carried out |
 //! | pager | a page of what is kept | the hub | hub: the page | the hub has ended |

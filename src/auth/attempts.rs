@@ -90,14 +90,6 @@ pub struct Attempts {
 
 impl Default for Attempts {
     fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Attempts {
-    /// Nothing was tried yet.
-    #[must_use]
-    pub fn new() -> Self {
         Self {
             keys: RandomState::new(),
             accounts: Tries::new(LOGINS_PER_ACCOUNT, LOGIN_SPAN),
@@ -107,7 +99,9 @@ impl Attempts {
             known: Known::default(),
         }
     }
+}
 
+impl Attempts {
     /// Counts a login as failed before its password is looked at, so that a thousand at once are not let through
     /// together. To be asked before anything that costs.
     ///
@@ -123,29 +117,25 @@ impl Attempts {
             None => vec![Counted::Account(account), Counted::Address(address)],
         };
         let waits = counted.iter().filter_map(|key| self.tries(key).wait(key, now));
-        match waits.max() {
-            Some(wait) => Err(wait),
-            None => {
-                for key in &counted {
-                    self.tries_mut(key).count(*key, now);
-                }
-                Ok(Ticket { account, address, counted, at: now })
-            }
+        if let Some(wait) = waits.max() {
+            return Err(wait);
         }
+        for key in &counted {
+            self.tries(key).count(*key, now);
+        }
+        Ok(Ticket { account, address, counted, at: now })
     }
 
     /// The password was right: the login does not count, and the account is known at this address.
     pub fn succeeded(&mut self, ticket: Ticket) {
-        for key in &ticket.counted {
-            self.tries_mut(key).forgive(key, ticket.at);
-        }
+        self.undecided(&ticket);
         self.known.add(ticket.account, ticket.address);
     }
 
     /// The password was not looked at, as the server had no time: the login does not count.
-    pub fn undecided(&mut self, ticket: Ticket) {
+    pub fn undecided(&mut self, ticket: &Ticket) {
         for key in &ticket.counted {
-            self.tries_mut(key).forgive(key, ticket.at);
+            self.tries(key).forgive(key, ticket.at);
         }
     }
 
@@ -170,11 +160,7 @@ impl Attempts {
         self.sessions.take(network_of(address), now)
     }
 
-    fn tries(&self, key: &Counted) -> &Tries<Counted> {
-        if matches!(key, Counted::Address(_)) { &self.addresses } else { &self.accounts }
-    }
-
-    fn tries_mut(&mut self, key: &Counted) -> &mut Tries<Counted> {
+    fn tries(&mut self, key: &Counted) -> &mut Tries<Counted> {
         if matches!(key, Counted::Address(_)) { &mut self.addresses } else { &mut self.accounts }
     }
 }
@@ -292,7 +278,7 @@ mod tests {
 
     #[test]
     fn an_account_is_tried_five_times_in_half_an_hour_from_wherever() {
-        let (mut attempts, start, rahim) = (Attempts::new(), Instant::now(), name("rahim"));
+        let (mut attempts, start, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         assert_eq!(let_through(&mut attempts, (0..1_000).map(|from| stranger(&rahim, from)), start), 5);
         assert_eq!(attempts.login(stranger(&rahim, 9), start + SECOND).unwrap_err(), LOGIN_SPAN - SECOND);
         assert_eq!(let_through(&mut attempts, [stranger(&name("RAHIM"), 9)], start), 0, "however it is written");
@@ -303,7 +289,7 @@ mod tests {
 
     #[test]
     fn any_half_hour_has_five_however_it_is_cut() {
-        let (mut attempts, start, rahim) = (Attempts::new(), Instant::now(), name("rahim"));
+        let (mut attempts, start, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         let mut let_in = Vec::new();
         for minute in 0..240 {
             let now = start + minute * 60 * SECOND;
@@ -317,7 +303,7 @@ mod tests {
 
     #[test]
     fn an_address_tries_few_accounts_and_ipv6_counts_by_64() {
-        let (mut attempts, now) = (Attempts::new(), Instant::now());
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
         let names: Vec<_> = (0..10_000).map(|number| name(&format!("user {number}"))).collect();
         assert_eq!(let_through(&mut attempts, names.iter().map(|name| stranger(name, 1)), now), LOGINS_PER_ADDRESS);
         let v6 = |name, text: &str| Login { name, address: text.parse().unwrap(), device: None };
@@ -329,21 +315,21 @@ mod tests {
 
     #[test]
     fn who_succeeds_is_not_counted() {
-        let (mut attempts, now, rahim) = (Attempts::new(), Instant::now(), name("rahim"));
+        let (mut attempts, now, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         for from in 0..100 {
             let ticket = attempts.login(stranger(&rahim, from), now).unwrap();
             attempts.succeeded(ticket);
         }
         for _ in 0..100 {
             let ticket = attempts.login(stranger(&rahim, 500), now).unwrap();
-            attempts.undecided(ticket);
+            attempts.undecided(&ticket);
         }
         assert!(attempts.accounts.tries.is_empty() && attempts.addresses.tries.is_empty());
     }
 
     #[test]
     fn an_attacker_does_not_keep_the_owner_out() {
-        let (mut attempts, start, rahim) = (Attempts::new(), Instant::now(), name("rahim"));
+        let (mut attempts, start, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         let ticket = attempts.login(stranger(&rahim, 1), start).unwrap();
         attempts.succeeded(ticket);
         for hour in 0..100 {
@@ -358,7 +344,7 @@ mod tests {
 
     #[test]
     fn those_who_are_known_have_five_tries_too() {
-        let (mut attempts, now, rahim) = (Attempts::new(), Instant::now(), name("rahim"));
+        let (mut attempts, now, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         let ticket = attempts.login(stranger(&rahim, 1), now).unwrap();
         attempts.succeeded(ticket);
         assert_eq!(let_through(&mut attempts, [stranger(&rahim, 1); 100], now), LOGINS_PER_ACCOUNT);
@@ -370,7 +356,7 @@ mod tests {
 
     #[test]
     fn registrations_and_sessions_have_bounds_by_address() {
-        let (mut attempts, now) = (Attempts::new(), Instant::now());
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
         let registered = (0..100).filter(|_| attempts.register(address(1), now).is_ok()).count();
         assert_eq!(registered, REGISTRATIONS_PER_ADDRESS);
         assert_eq!(attempts.register(address(1), now).unwrap_err(), REGISTRATION_SPAN);

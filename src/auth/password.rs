@@ -1,9 +1,10 @@
 //! Passwords: what is taken for one, and their hashes (argon2id, RFC 9106, as PHC strings).
 //!
-//! Pure. A hash costs 19 MiB and tens of milliseconds, so it is made on the [`Hasher`](super::hasher::Hasher)'s threads,
-//! never on a connection's or the hub's.
+//! A hash costs 19 MiB and tens of milliseconds, so it is made on the threads for logins (`http::slow`), never on a
+//! connection's thread or the hub's.
 
 use std::fmt;
+use std::hint::black_box;
 
 use argon2::password_hash::phc::{self, Output, ParamsString, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
@@ -19,46 +20,31 @@ pub const PASSWORD_CHARS_MIN: usize = 8;
 /// Bytes of it at most. A long one costs no more to hash; the bound is on what is read.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 
-/// OWASP's first choice for argon2id: 19 MiB, two passes, one lane.
-const MEMORY_KIB: u32 = 19 * 1024;
-const PASSES: u32 = 2;
-const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
+/// OWASP's first choice for argon2id: 19 MiB, two passes, one lane.
+const COST: Params = match Params::new(19 * 1024, 2, 1, Some(HASH_BYTES)) {
+    Ok(params) => params,
+    Err(_) => panic!("argon2 does not take these parameters"),
+};
 /// The most that a stored hash may ask for, so that a database that somebody has edited can't take the machine. What
 /// was stored by an adda with other parameters has room in it.
 const MEMORY_KIB_MAX: u32 = 32 * 1024;
 const PASSES_MAX: u32 = 8;
 const LANES_MAX: u32 = 4;
-const _: () = assert!(MEMORY_KIB <= MEMORY_KIB_MAX && PASSES <= PASSES_MAX && LANES <= LANES_MAX);
+const _: () = assert!(is_bounded(&COST));
 
 /// Blocks, of 1 KiB each, that are asked of the system for a hash, whether or not it fills them all.
 ///
 /// glibc takes what is freed below 32 MiB as a hint that the like will be wanted again, and from then on keeps up to
 /// twice as much of everything that is freed. Above it, memory goes back to the system, and pages that were never
 /// touched were never there.
-pub(super) const BLOCKS_RESERVED: usize = 33 * 1024;
+const BLOCKS_RESERVED: usize = 33 * 1024;
 const _: () = assert!(BLOCKS_RESERVED > MEMORY_KIB_MAX as usize);
 
 /// Passwords that everybody tries first. Most of what is on longer lists is shorter than [`PASSWORD_CHARS_MIN`].
-const TRIED_FIRST: [&str; 16] = [
-    "password",
-    "passw0rd",
-    "password1",
-    "password123",
-    "12345678",
-    "123456789",
-    "1234567890",
-    "87654321",
-    "qwertyui",
-    "qwerty123",
-    "qwertyuiop",
-    "1q2w3e4r",
-    "iloveyou",
-    "abcd1234",
-    "adda1234",
-    "bangladesh",
-];
+const TRIED_FIRST: &str = "password passw0rd password1 password123 12345678 123456789 1234567890 87654321 qwertyui \
+                           qwerty123 qwertyuiop 1q2w3e4r iloveyou abcd1234 adda1234 bangladesh";
 
 /// Why a text is not taken for a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -110,7 +96,7 @@ impl Password {
         let lower = password.0.to_lowercase();
         let mut chars = lower.chars();
         let first = chars.next();
-        if TRIED_FIRST.contains(&&*lower) || chars.all(|c| Some(c) == first) {
+        if TRIED_FIRST.split(' ').any(|tried| tried == lower) || chars.all(|c| Some(c) == first) {
             return Err(PasswordError::TriedFirst);
         }
         let name = of.as_str().to_lowercase();
@@ -142,13 +128,6 @@ impl PasswordHash {
         Self(text.into())
     }
 
-    /// The hash of no password: random, of the given cost. To compare with where there is no account, so that it takes
-    /// as long as where there is one.
-    pub(super) fn nobodys(cost: Cost) -> Result<Self, HashError> {
-        let output = Output::new(&random_bytes::<HASH_BYTES>()).map_err(|_| HashError::Failed)?;
-        phc_string(&cost.argon2()?, &random_bytes::<SALT_BYTES>(), output)
-    }
-
     /// The PHC string, to be stored.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -173,92 +152,69 @@ pub enum HashError {
     Failed,
 }
 
-/// How hard a password is hashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cost {
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
-}
-
-impl Cost {
-    /// What a new password is hashed with.
-    pub const CURRENT: Self = Self { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES };
-    /// So little that tests need not wait. Never for a password that matters.
-    #[cfg(test)]
-    pub const LITTLE: Self = Self { memory_kib: 64, passes: 1, lanes: 1 };
-
-    fn argon2(self) -> Result<Argon2<'static>, HashError> {
-        let Self { memory_kib, passes, lanes } = self;
-        let params = Params::new(memory_kib, passes, lanes, Some(HASH_BYTES)).map_err(|_| HashError::Failed)?;
-        Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
-    }
-}
-
-/// Memory for one hash at a time. Empty until it is used; see [`BLOCKS_RESERVED`].
-#[derive(Default)]
-pub(super) struct Memory(Vec<Block>);
-
-impl Memory {
-    fn blocks(&mut self, count: usize) -> &mut [Block] {
-        if self.0.len() < count {
-            self.0.reserve_exact(BLOCKS_RESERVED.saturating_sub(self.0.len()));
-            self.0.resize(count, Block::default());
-        }
-        &mut self.0[..count]
-    }
-
-    /// Gives it back to the system.
-    pub fn free(&mut self) {
-        self.0 = Vec::new();
-    }
+/// What a password turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The account's. A new hash is to be stored in place of the old one, where that was made at another cost.
+    Right {
+        /// The new hash.
+        renewed: Option<PasswordHash>,
+    },
+    /// Not the account's, or there is no such account: the same time has passed.
+    Wrong,
 }
 
 /// Hashes a password with a new salt.
-pub(super) fn hash(password: &Password, cost: Cost, memory: &mut Memory) -> Result<PasswordHash, HashError> {
+///
+/// # Errors
+/// [`HashError::Failed`].
+pub fn hash(password: &Password) -> Result<PasswordHash, HashError> {
     let salt = random_bytes::<SALT_BYTES>();
-    let argon2 = cost.argon2()?;
-    let output = output(&argon2, password, &salt, memory)?;
-    phc_string(&argon2, &salt, output)
-}
-
-fn phc_string(argon2: &Argon2<'_>, salt: &[u8], output: Output) -> Result<PasswordHash, HashError> {
     let phc = phc::PasswordHash {
         algorithm: argon2::ARGON2ID_IDENT,
         version: Some(Version::V0x13.into()),
-        params: ParamsString::try_from(argon2.params()).map_err(|_| HashError::Failed)?,
-        salt: Some(Salt::new(salt).map_err(|_| HashError::Failed)?),
-        hash: Some(output),
+        params: ParamsString::try_from(&COST).map_err(|_| HashError::Failed)?,
+        salt: Some(Salt::new(&salt).map_err(|_| HashError::Failed)?),
+        hash: Some(output(password, &salt, &COST)?),
     };
     Ok(PasswordHash(phc.to_string().into()))
 }
 
-/// Whether a password is the one of a hash; and whether the hash should be made anew, as its cost is not `cost`. The
-/// hashes are compared in a time that does not depend on where they differ.
-pub(super) fn verify(
-    password: &Password,
-    stored: &PasswordHash,
-    cost: Cost,
-    memory: &mut Memory,
-) -> Result<(bool, bool), HashError> {
+/// Compares a password with a stored hash, in a time that does not depend on where they differ. Without a stored hash,
+/// as there is no such account, it takes as long.
+///
+/// # Errors
+/// [`HashError`].
+pub fn verify(password: &Password, stored: Option<&PasswordHash>) -> Result<Verdict, HashError> {
+    let Some(stored) = stored else {
+        black_box(output(password, &[0; SALT_BYTES], &COST)?);
+        return Ok(Verdict::Wrong);
+    };
     let phc = phc::PasswordHash::new(&stored.0).map_err(|_| HashError::Stored)?;
     let params = Params::try_from(&phc).map_err(|_| HashError::Stored)?;
-    let used = Cost { memory_kib: params.m_cost(), passes: params.t_cost(), lanes: params.p_cost() };
     let is_ours = phc.algorithm == argon2::ARGON2ID_IDENT && phc.version == Some(Version::V0x13.into());
-    let is_bounded = used.memory_kib <= MEMORY_KIB_MAX && used.passes <= PASSES_MAX && used.lanes <= LANES_MAX;
-    let (true, true, Some(salt), Some(expected)) = (is_ours, is_bounded, phc.salt, phc.hash) else {
+    let (true, true, Some(salt), Some(expected)) = (is_ours, is_bounded(&params), phc.salt, phc.hash) else {
         return Err(HashError::Stored);
     };
-    if expected.len() != HASH_BYTES {
-        return Err(HashError::Stored);
+    if output(password, &salt, &params)? != expected {
+        return Ok(Verdict::Wrong);
     }
-    let found = output(&used.argon2()?, password, &salt, memory)?;
-    Ok((found == expected, used != cost))
+    let renewed = if params == COST { None } else { Some(hash(password)?) };
+    Ok(Verdict::Right { renewed })
 }
 
-fn output(argon2: &Argon2<'_>, password: &Password, salt: &[u8], memory: &mut Memory) -> Result<Output, HashError> {
+const fn is_bounded(params: &Params) -> bool {
+    params.m_cost() <= MEMORY_KIB_MAX
+        && params.t_cost() <= PASSES_MAX
+        && params.p_cost() <= LANES_MAX
+        && matches!(params.output_len(), Some(HASH_BYTES))
+}
+
+fn output(password: &Password, salt: &[u8], params: &Params) -> Result<Output, HashError> {
+    let mut blocks = Vec::with_capacity(BLOCKS_RESERVED);
+    blocks.resize(params.block_count(), Block::default());
     let mut bytes = [0; HASH_BYTES];
-    let blocks = memory.blocks(argon2.params().block_count());
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
     let filled = argon2.hash_password_into_with_memory(password.0.as_bytes(), salt, &mut bytes, blocks);
     filled.map_err(|_| HashError::Failed)?;
     Output::new(&bytes).map_err(|_| HashError::Failed)
@@ -314,57 +270,39 @@ mod tests {
         assert_ne!(one, Password::shown("café crème ").unwrap());
     }
 
+    fn verified(text: &str, stored: &PasswordHash) -> Result<Verdict, HashError> {
+        verify(&Password::shown(text).unwrap(), Some(stored))
+    }
+
     #[test]
     fn a_hash_knows_its_password_alone() {
-        let mut memory = Memory::default();
         let password = Password::new("correct horse", &rahim()).unwrap();
-        let stored = hash(&password, Cost::CURRENT, &mut memory).unwrap();
+        let stored = hash(&password).unwrap();
         assert!(stored.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", stored.as_str());
-        let mut verify = |text: &str, stored: &PasswordHash| {
-            verify(&Password::shown(text).unwrap(), stored, Cost::CURRENT, &mut memory)
-        };
-        assert_eq!(verify("correct horse", &stored), Ok((true, false)));
-        assert_eq!(verify("correct horsf", &stored), Ok((false, false)));
-        assert_eq!(verify("", &stored), Ok((false, false)));
-        let again = hash(&password, Cost::CURRENT, &mut Memory::default()).unwrap();
-        assert_ne!(stored, again, "each has its own salt");
+        assert_eq!(verified("correct horse", &stored), Ok(Verdict::Right { renewed: None }));
+        assert_eq!(verified("correct horsf", &stored), Ok(Verdict::Wrong));
+        assert_eq!(verified("", &stored), Ok(Verdict::Wrong));
+        assert_eq!(verify(&password, None), Ok(Verdict::Wrong));
+        assert_ne!(stored, hash(&password).unwrap(), "each has its own salt");
         let shown = format!("{password:?} {stored:?}");
         assert!(!shown.contains("correct") && !shown.contains("argon2"));
     }
 
     #[test]
-    fn another_implementation_agrees() {
+    fn another_implementation_agrees_and_a_hash_of_another_cost_is_made_anew() {
         // From the test suite of the reference implementation.
         let stored = PasswordHash::stored(
             "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
         );
-        let mut memory = Memory::default();
-        let password = Password::shown("password").unwrap();
-        assert_eq!(verify(&password, &stored, Cost::CURRENT, &mut memory), Ok((true, true)));
+        assert_eq!(verified("wrong", &stored), Ok(Verdict::Wrong));
+        let verdict = verified("password", &stored);
+        let Ok(Verdict::Right { renewed: Some(renewed) }) = verdict else { panic!("{verdict:?}") };
+        assert!(renewed.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", renewed.as_str());
+        assert_eq!(verified("password", &renewed), Ok(Verdict::Right { renewed: None }));
     }
 
     #[test]
-    fn a_hash_of_another_cost_is_to_be_made_anew() {
-        let mut memory = Memory::default();
-        let password = Password::shown("correct horse").unwrap();
-        let stored = hash(&password, Cost::LITTLE, &mut memory).unwrap();
-        assert_eq!(verify(&password, &stored, Cost::CURRENT, &mut memory), Ok((true, true)));
-        assert_eq!(verify(&password, &stored, Cost::LITTLE, &mut memory), Ok((true, false)));
-    }
-
-    #[test]
-    fn nobodys_hash_costs_as_much_and_is_of_no_password() {
-        let nobodys = PasswordHash::nobodys(Cost::CURRENT).unwrap();
-        assert!(nobodys.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", nobodys.as_str());
-        let password = Password::shown("correct horse").unwrap();
-        assert_eq!(verify(&password, &nobodys, Cost::CURRENT, &mut Memory::default()), Ok((false, false)));
-        assert_ne!(nobodys, PasswordHash::nobodys(Cost::CURRENT).unwrap());
-    }
-
-    #[test]
-    fn what_is_no_hash_of_ours_is_an_error_and_costs_nothing() {
-        let mut memory = Memory::default();
-        let password = Password::shown("password").unwrap();
+    fn what_is_no_hash_of_ours_is_an_error() {
         let rest = "c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
         for text in [
             String::new(),
@@ -378,9 +316,7 @@ mod tests {
             "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ".into(),
             "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$AAAA".into(),
         ] {
-            let stored = PasswordHash::stored(&text);
-            assert_eq!(verify(&password, &stored, Cost::CURRENT, &mut memory), Err(HashError::Stored), "{text}");
+            assert_eq!(verified("password", &PasswordHash::stored(&text)), Err(HashError::Stored), "{text}");
         }
-        assert!(memory.0.is_empty());
     }
 }

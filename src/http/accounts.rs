@@ -2,46 +2,37 @@
 //!
 //! What is cheap is decided first, limits on tries before all; the password is looked at behind that, in the slow lane.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::sessions::{Data, Me, label_of};
+use super::sessions::{Me, label_of};
 use super::who::{STRANGER, body, shown};
 use super::{Context, Reply, Request};
 use crate::auth::attempts::{Attempts, Login, Ticket};
 use crate::auth::credential::{Credential, LOGIN_SPAN_MS, set_cookie};
-use crate::auth::hasher::{Hasher, Verdict};
 use crate::auth::name::Looks;
-use crate::auth::password::{Password, PasswordHash};
+use crate::auth::password::{self, Password, PasswordHash, Verdict};
 use crate::auth::permission::{Action, PermissionContext, may};
 use crate::auth::secret::{Secret, is_secret, random_id};
 use crate::authenticator::{Authenticated, authenticate};
 use crate::model::reason::Reason;
 use crate::model::{Timestamp, UserId, Username};
 use crate::role::Role;
-use crate::store::accounts::{Account, Session, SessionId, SessionKind};
+use crate::store::TokenHash;
+use crate::store::accounts::{SessionId, SessionKind};
 use crate::store::change::{AccountRef, Change, Done, NewAccount, NewSession};
 use crate::store::entry::By;
-use crate::store::{TokenHash, View};
 
-/// How long a password's hash may take, with the wait for its turn.
-const HASH_WAIT: Duration = Duration::from_secs(10);
-
-/// `GET /api/about`: what a page must know to show the ways in, and says of nobody anything.
+/// `GET /api/about`: which ways in there are. It tells nothing of any user.
 pub(super) fn about(request: &Request<'_>) -> Result<Reply, ApiError> {
-    #[derive(Serialize)]
-    struct About {
-        accounts: &'static str,
-        registration: &'static str,
-    }
     let flags = request.context.reader.policy().flags;
-    let (accounts, registration) = (flags.accounts.as_str(), flags.registration.as_str());
-    Ok(Reply::json(&Data { data: About { accounts, registration } }))
+    let about = json!({ "accounts": flags.accounts.as_str(), "registration": flags.registration.as_str() });
+    Ok(Reply::data(200, about))
 }
 
 /// The tries that are remembered, for a moment.
@@ -56,121 +47,105 @@ struct Try {
 }
 
 impl Try {
-    /// Lets somebody try, unless they or others have tried too often.
-    fn begin(context: &Context<'_>, login: Login<'_>) -> Result<Self, ApiError> {
-        let attempts = Arc::clone(context.attempts);
+    /// Lets a client try, unless it or others have tried too often.
+    fn begin(context: &Context, login: Login<'_>) -> Result<Self, ApiError> {
+        let attempts = Arc::clone(&context.attempts);
         let ticket = locked(&attempts).login(login, Instant::now()).map_err(ApiError::attempts)?;
         Ok(Self { attempts, ticket: Some(ticket) })
     }
 
-    fn succeeded(mut self) {
-        if let Some(ticket) = self.ticket.take() {
+    /// Compares the password, and counts the login if it is wrong.
+    fn verify(mut self, password: &Password, stored: Option<&PasswordHash>) -> Result<Verdict, ApiError> {
+        let verdict = password::verify(password, stored)?;
+        if let Some(ticket) = self.ticket.take()
+            && verdict != Verdict::Wrong
+        {
             locked(&self.attempts).succeeded(ticket);
         }
-    }
-
-    fn failed(mut self) {
-        drop(self.ticket.take());
+        Ok(verdict)
     }
 }
 
 impl Drop for Try {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            locked(&self.attempts).undecided(ticket);
+            locked(&self.attempts).undecided(&ticket);
         }
     }
 }
 
-/// From where a client logs in, and which session the new one replaces.
-struct Origin {
-    client: Authenticated,
-    address: IpAddr,
-    label: String,
+/// A session that is to begin.
+struct NewLogin {
+    by: By,
+    session: NewSession,
+    token: Secret,
+    /// The session of the cookie, which the new one replaces.
+    replaces: Option<SessionId>,
     is_secure: bool,
 }
 
-impl Origin {
-    fn of(request: &Request<'_>, view: &View<'_>) -> Result<Self, ApiError> {
-        let client = authenticate(view, shown(request)?.token(), request.address())?;
-        let (address, is_secure) = (request.address(), request.is_secure());
-        Ok(Self { client, address, label: label_of(request.user_agent()), is_secure })
-    }
-
-    /// The session of the cookie, which the new one replaces.
-    fn replaced(&self, request: &Request<'_>) -> Result<Option<SessionId>, ApiError> {
+impl NewLogin {
+    fn of(request: &Request<'_>, client: &Authenticated) -> Result<Self, ApiError> {
+        let token = Secret::random();
+        let session = NewSession {
+            id: SessionId(random_id()),
+            kind: SessionKind::Login,
+            token_hash: Some(TokenHash::of(token.expose())),
+            label: label_of(request.user_agent()).into(),
+            span_ms: Some(LOGIN_SPAN_MS),
+        };
         let is_cookie = matches!(shown(request)?, Credential::Cookie(_));
-        Ok(self.client.session.as_ref().filter(|_| is_cookie).map(|session| session.key))
+        let replaces = client.session.as_ref().filter(|_| is_cookie).map(|session| session.key);
+        let by = By::Client(client.principal(STRANGER));
+        Ok(Self { by, session, token, replaces, is_secure: request.is_secure() })
     }
 
-    fn by(&self) -> By {
-        By::Client(self.client.principal(STRANGER))
+    /// Makes the change that begins the session, and tells the client of it.
+    fn begin(
+        self,
+        context: &Context,
+        change: impl FnOnce(NewSession, Option<SessionId>) -> Change,
+    ) -> Result<Reply, ApiError> {
+        let change = change(self.session, self.replaces);
+        let Done::Session { user, username, role, expires_ms, .. } = context.hub.change(self.by, change)? else {
+            return Err(Reason::Internal.into());
+        };
+        let (kind, expires) = (SessionKind::Login.as_str(), expires_ms.map(Timestamp::at));
+        let me = Me { id: user, username: Some(&username), role, kind, token: Some(self.token.expose()), expires };
+        let cookie = set_cookie(&self.token, Duration::from_millis(LOGIN_SPAN_MS), self.is_secure);
+        Ok(Reply::data(201, me).with("Set-Cookie", cookie))
     }
-}
-
-/// A new login's session, and its token.
-fn new_login(label: &str) -> (NewSession, Secret) {
-    let token = Secret::random();
-    let session = NewSession {
-        id: SessionId(random_id()),
-        kind: SessionKind::Login,
-        token_hash: Some(TokenHash::of(token.expose())),
-        label: label.into(),
-        span_ms: Some(LOGIN_SPAN_MS),
-    };
-    (session, token)
-}
-
-/// What a client is told whose login has begun.
-fn begun(done: Done, token: &Secret, is_secure: bool) -> Result<Reply, ApiError> {
-    let Done::Session { user, username, role, expires_ms, .. } = done else { return Err(Reason::Internal.into()) };
-    let (kind, expires) = (SessionKind::Login.as_str(), expires_ms.map(Timestamp::at));
-    let me = Me { id: user, username: Some(&username), role, kind, token: Some(token.expose()), expires };
-    let cookie = set_cookie(token, Duration::from_millis(LOGIN_SPAN_MS), is_secure);
-    Ok(me.reply(201).with("Set-Cookie", cookie))
 }
 
 /// `POST /api/session` with a password.
 pub(super) fn log_in(request: &Request<'_>, username: Username, password: &str) -> Result<Reply, ApiError> {
     let password = Password::shown(password)?;
-    let shown = shown(request)?;
-    let (origin, account, device) = request.context.reader.view(|view| {
+    let (shown, address) = (shown(request)?, request.address());
+    let (login, account, device) = request.context.reader.view(|view| {
         let account = view.account_of_name(&username)?;
         let device = match (&account, shown.token()) {
             (Some(account), Some(token)) if view.was_session_of(TokenHash::of(token), account.id)? => Some(token),
             _ => None,
         };
-        Ok::<_, ApiError>((Origin::of(request, view)?, account, device))
+        let client = authenticate(view, shown.token(), address)?;
+        Ok::<_, ApiError>((NewLogin::of(request, &client)?, account, device))
     })?;
-    let replaces = origin.replaced(request)?;
-    let attempt = Try::begin(&request.context, Login { name: &username, address: origin.address, device })?;
-    Ok(Reply::later(move |context, hasher| {
-        logged_in(context, hasher, &username, password, account, attempt, &origin, replaces).unwrap_or_else(Reply::from)
+    let attempt = Try::begin(request.context, Login { name: &username, address, device })?;
+    Ok(Reply::later(move |context| {
+        let stored = account.as_ref().and_then(|account| account.password.clone());
+        let verdict = attempt.verify(&password, stored.as_ref())?;
+        let (Verdict::Right { renewed }, Some(account), Some(password)) = (verdict, account, stored) else {
+            log::info!("a login as {username} from {address} has failed");
+            return Err(Reason::WrongLogin.into());
+        };
+        login.begin(context, |session, replaces| Change::LogIn {
+            user: account.id,
+            password,
+            renewed,
+            session,
+            replaces,
+        })
     }))
-}
-
-#[expect(clippy::too_many_arguments, reason = "each is used once, at the end of a login")]
-fn logged_in(
-    context: &Context<'_>,
-    hasher: &Hasher,
-    username: &Username,
-    password: Password,
-    account: Option<Account>,
-    attempt: Try,
-    origin: &Origin,
-    replaces: Option<SessionId>,
-) -> Result<Reply, ApiError> {
-    let stored = account.as_ref().and_then(|account| account.password.clone());
-    let verdict = hasher.verify(password, stored.clone(), Instant::now() + HASH_WAIT)?;
-    let (Verdict::Right { renewed }, Some(account), Some(stored)) = (verdict, account, stored) else {
-        attempt.failed();
-        log::info!("a login as {username} from {} has failed", origin.address);
-        return Err(Reason::WrongLogin.into());
-    };
-    attempt.succeeded();
-    let (session, token) = new_login(&origin.label);
-    let change = Change::LogIn { user: account.id, password: stored, renewed, session, replaces };
-    begun(context.hub.change(origin.by(), change)?, &token, origin.is_secure)
 }
 
 /// `POST /api/accounts`
@@ -184,42 +159,25 @@ pub(super) fn register(request: &Request<'_>) -> Result<Reply, ApiError> {
     }
     let Asked { username, password, invitation } = body(request)?;
     let name = Username::parse(&username).map_err(|error| ApiError::name("username", error))?;
-    let Context { reader, attempts, .. } = request.context;
-    let code = invitation.filter(|code| is_secret(code)).map(|code| TokenHash::of(&code));
-    let (origin, is_taken) = reader.view(|view| {
-        let invited = code.map_or(Ok(None), |code| view.invitation_of_code(code))?;
+    let address = request.address();
+    let invitation = invitation.filter(|code| is_secret(code)).map(|code| TokenHash::of(&code));
+    let (login, is_taken) = request.context.reader.view(|view| {
+        let invited = invitation.map_or(Ok(None), |code| view.invitation_of_code(code))?;
         let invited = invited.is_some_and(|invitation| invitation.room.is_none());
-        let origin = Origin::of(request, view)?;
-        let context = PermissionContext { invited, ..origin.client.context(view) };
-        may(origin.client.role(), Action::Register, &context)?;
-        Ok::<_, ApiError>((origin, view.account_of_name(&name)?.is_some()))
+        let client = authenticate(view, shown(request)?.token(), address)?;
+        may(client.role(), Action::Register, &PermissionContext { invited, ..client.context(view) })?;
+        Ok::<_, ApiError>((NewLogin::of(request, &client)?, view.account_of_name(&name)?.is_some()))
     })?;
     let password = Password::new(&password, &name)?;
-    locked(attempts).register(origin.address, Instant::now()).map_err(ApiError::attempts)?;
+    locked(&request.context.attempts).register(address, Instant::now()).map_err(ApiError::attempts)?;
     if is_taken {
         return Err(Reason::NameTaken.into());
     }
-    let replaces = origin.replaced(request)?;
-    Ok(Reply::later(move |context, hasher| {
-        registered(context, hasher, name, password, code, &origin, replaces).unwrap_or_else(Reply::from)
+    Ok(Reply::later(move |context| {
+        let (looks, password) = (Looks::of(&name), Some(password::hash(&password)?));
+        let account = NewAccount { id: UserId(Uuid::new_v4()), name, looks, role: Role::User, password };
+        login.begin(context, |session, replaces| Change::Register { account, invitation, session, replaces })
     }))
-}
-
-fn registered(
-    context: &Context<'_>,
-    hasher: &Hasher,
-    name: Username,
-    password: Password,
-    invitation: Option<TokenHash>,
-    origin: &Origin,
-    replaces: Option<SessionId>,
-) -> Result<Reply, ApiError> {
-    let hash = hasher.hash(password, Instant::now() + HASH_WAIT)?;
-    let (id, looks) = (UserId(Uuid::new_v4()), Looks::of(&name));
-    let account = NewAccount { id, name, looks, role: Role::User, password: Some(hash) };
-    let (session, token) = new_login(&origin.label);
-    let change = Change::Register { account, invitation, session, replaces };
-    begun(context.hub.change(origin.by(), change)?, &token, origin.is_secure)
 }
 
 /// `PUT /api/account/password`
@@ -244,31 +202,16 @@ pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, ApiError> 
     let (old, new) = (Password::shown(&old)?, Password::new(&new, &account.name)?);
     // A client with a stolen token has not the password yet, and is not to find it by trying.
     let login = Login { name: &account.name, address, device: shown.token() };
-    let attempt = Try::begin(&request.context, login)?;
+    let attempt = Try::begin(request.context, login)?;
     let by = By::Client(client.principal(session.user));
-    Ok(Reply::later(move |context, hasher| {
-        changed_password(context, hasher, &session, by, stored, (old, new), attempt).unwrap_or_else(Reply::from)
+    Ok(Reply::later(move |context| {
+        if attempt.verify(&old, Some(&stored))? == Verdict::Wrong {
+            log::info!("{} has shown a wrong password for a new one", session.user);
+            return Err(Reason::WrongPassword.into());
+        }
+        let password = password::hash(&new)?;
+        let (account, old, keep) = (AccountRef::Id(session.user), Some(stored), Some(session.key));
+        context.hub.change(by, Change::SetPassword { account, password, old, keep })?;
+        Ok(Reply::empty(204))
     }))
-}
-
-fn changed_password(
-    context: &Context<'_>,
-    hasher: &Hasher,
-    session: &Session,
-    by: By,
-    stored: PasswordHash,
-    (old, new): (Password, Password),
-    attempt: Try,
-) -> Result<Reply, ApiError> {
-    let verdict = hasher.verify(old, Some(stored.clone()), Instant::now() + HASH_WAIT)?;
-    if verdict == Verdict::Wrong {
-        attempt.failed();
-        log::info!("{} has shown a wrong password for a new one", session.user);
-        return Err(Reason::WrongPassword.into());
-    }
-    attempt.succeeded();
-    let password = hasher.hash(new, Instant::now() + HASH_WAIT)?;
-    let (account, old, keep) = (AccountRef::Id(session.user), Some(stored), Some(session.key));
-    context.hub.change(by, Change::SetPassword { account, password, old, keep })?;
-    Ok(Reply::empty(204))
 }

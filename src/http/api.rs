@@ -94,10 +94,6 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, ApiError> {
     struct Named {
         username: Option<String>,
     }
-    #[derive(Serialize)]
-    struct Posted<'a> {
-        data: Option<&'a RawValue>,
-    }
     pace(request, request.context.reader.view(|view| client(request, view))?.user())?;
     let room = room_at(request, 1)?;
     let text =
@@ -138,7 +134,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, ApiError> {
         Ok::<_, ApiError>(identity.principal(passer_by(&identity.username)))
     })?;
     let (status, json) = stored(request, room, author, body, nonce)?;
-    Ok(Reply { status, ..Reply::json(&Posted { data: raw(&json) }) })
+    Ok(Reply::data(status, raw(&json)))
 }
 
 /// Has something stored: 201 and its frame, or 200 where it was sent before.
@@ -276,10 +272,6 @@ fn listed(
 
 /// `GET /api/rooms/{id}`
 pub(super) fn room(request: &Request<'_>) -> Result<Reply, ApiError> {
-    #[derive(Serialize)]
-    struct Found<'a> {
-        data: Room<'a>,
-    }
     /// A setting that has its default is left out.
     #[derive(Serialize)]
     struct Room<'a> {
@@ -312,7 +304,7 @@ pub(super) fn room(request: &Request<'_>) -> Result<Reply, ApiError> {
             slow_mode_s: Some(*slow_mode_s).filter(|s| *s > 0),
             private: is_private.then_some(true),
         };
-        Ok(Reply::json(&Found { data }))
+        Ok(Reply::data(200, data))
     })
 }
 

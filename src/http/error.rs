@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::reply::Reply;
-use crate::auth::hasher::HasherError;
-use crate::auth::password::PasswordError;
+use crate::auth::password::{HashError, PasswordError};
 use crate::head::BadEscape;
 use crate::model::NameError;
 use crate::model::reason::{Reason, Rejection};
@@ -95,15 +94,10 @@ impl From<PasswordError> for ApiError {
     }
 }
 
-impl From<HasherError> for ApiError {
-    fn from(error: HasherError) -> Self {
-        match error {
-            HasherError::Busy => Reason::Busy.into(),
-            HasherError::Hash(error) => {
-                log::error!("{error}");
-                Reason::Internal.into()
-            }
-        }
+impl From<HashError> for ApiError {
+    fn from(error: HashError) -> Self {
+        log::error!("{error}");
+        Reason::Internal.into()
     }
 }
 

@@ -23,7 +23,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -86,22 +85,16 @@ pub struct Endpoint(Arc<Shared>);
 struct Shared {
     /// Nothing once it has stopped.
     listening: Mutex<Option<Arc<Listening>>>,
-    is_stopping: AtomicBool,
+    context: Context,
+}
+
+/// What handlers work with.
+pub(crate) struct Context {
     hub: HubApi,
     reader: Reader,
     policy: Policy,
     attempts: Arc<Mutex<Attempts>>,
     metrics: Arc<Metrics>,
-}
-
-/// What handlers work with.
-#[derive(Clone, Copy)]
-pub(crate) struct Context<'a> {
-    hub: &'a HubApi,
-    reader: &'a Reader,
-    policy: &'a Policy,
-    attempts: &'a Arc<Mutex<Attempts>>,
-    metrics: &'a Metrics,
 }
 
 /// What the operator allows.
@@ -123,15 +116,9 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn start(hub: HubApi, reader: Reader, policy: Policy, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        let shared = Arc::new(Shared {
-            listening: Mutex::new(Some(Arc::new(Listening::start()?))),
-            is_stopping: AtomicBool::new(false),
-            hub,
-            reader,
-            policy,
-            attempts: Arc::default(),
-            metrics,
-        });
+        let context = Context { hub, reader, policy, attempts: Arc::default(), metrics };
+        let listening = Mutex::new(Some(Arc::new(Listening::start()?)));
+        let shared = Arc::new(Shared { listening, context });
         let slow = Arc::new(SlowLane::start(&shared).map_err(StartError::Worker)?);
         let mut server = Self { shared, workers: Vec::with_capacity(WORKERS), slow };
         for number in 0..WORKERS {
@@ -151,9 +138,8 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Answers what is queued, ends the workers, and takes the socket's directory away.
+    /// Ends the workers, and takes the socket's directory away.
     fn drop(&mut self) {
-        self.shared.is_stopping.store(true, Ordering::Release);
         // A statement of its own, so that a worker which is only beginning does not find it locked.
         let listening = self.shared.listening().take();
         if let Some(listening) = listening {
@@ -218,25 +204,16 @@ impl Shared {
             let Some(listening) = self.listening().clone() else {
                 return;
             };
-            match listening.server.recv() {
-                Ok(request) => {
-                    // What is not answered is answered with 500 by its own drop.
-                    let _ = catch_unwind(AssertUnwindSafe(|| self.answer(request, slow)));
-                }
-                Err(_) if self.is_stopping.load(Ordering::Acquire) => return,
-                // Its listener has ended: the next request through the relay finds that out.
-                Err(_) => {}
+            // An error is the end of this run: another has taken its place, or will when the relay connects next.
+            if let Ok(request) = listening.server.recv() {
+                // What is not answered is answered with 500 by its own drop.
+                let _ = catch_unwind(AssertUnwindSafe(|| self.answer(request, slow)));
             }
         }
     }
 
-    fn context(&self) -> Context<'_> {
-        let Self { hub, reader, policy, attempts, metrics, .. } = self;
-        Context { hub, reader, policy, attempts, metrics }
-    }
-
     fn answer(&self, mut request: tiny_http::Request, slow: &SlowLane) {
-        self.metrics.http_requests.increment();
+        self.context.metrics.http_requests.increment();
         // What is left of a body is put into memory by tiny_http, all at once. The relay has seen to its size.
         let mut body = Vec::new();
         // An error here is the relay's having gone.
@@ -245,10 +222,10 @@ impl Shared {
             Some((path, query)) => (path, Some(query)),
             None => (request.url(), None),
         };
-        let question = Request { path, query, headers: request.headers(), body: &body, context: self.context() };
+        let question = Request { path, query, headers: request.headers(), body: &body, context: &self.context };
         let method = request.method().as_str();
         let mut reply = caught(method, || dispatch(method, &question));
-        match reply.take_rest() {
+        match reply.rest.take() {
             Some(rest) => slow.take(SlowRequest { request, reply, rest }),
             None => respond(request, reply),
         }
@@ -274,7 +251,7 @@ pub(crate) struct Request<'a> {
     query: Option<&'a str>,
     headers: &'a [tiny_http::Header],
     body: &'a [u8],
-    context: Context<'a>,
+    context: &'a Context,
 }
 
 impl Request<'_> {

@@ -5,7 +5,6 @@ use uuid::Uuid;
 
 use super::api::{idempotency_key, stored};
 use super::error::ApiError;
-use super::sessions::Data;
 use super::who::{Actor, actor, body, json, room_at};
 use super::{Reply, Request};
 use crate::auth::permission::Action;
@@ -30,7 +29,7 @@ fn unexpected(done: &Done) -> ApiError {
 }
 
 fn settings_reply(room: &RoomId, settings: &RoomSettings) -> Reply {
-    Reply::json(&Data { data: settings.shown(room) })
+    Reply::data(200, settings.shown(room))
 }
 
 /// `PATCH /api/rooms/{id}`
@@ -96,7 +95,7 @@ pub(super) fn restrict(request: &Request<'_>) -> Result<Reply, ApiError> {
     let restrict = Restrict { user: id, restrictions, target: None, networks: Vec::new() };
     match request.context.hub.change(actor.by(), Change::Restrict(restrict))? {
         Done::Restricted { muted_until_ms, is_banned: banned, .. } => {
-            Ok(Reply::json(&Data { data: Shown { id, muted_until: muted_until_ms.map(Timestamp::at), banned } }))
+            Ok(Reply::data(200, Shown { id, muted_until: muted_until_ms.map(Timestamp::at), banned }))
         }
         done => Err(unexpected(&done)),
     }
@@ -140,7 +139,7 @@ pub(super) fn bans(request: &Request<'_>) -> Result<Reply, ApiError> {
         };
         view.bans()?.into_iter().map(line).collect::<Result<Vec<_>, ApiError>>()
     })?;
-    Ok(Reply::json(&Data { data: lines }))
+    Ok(Reply::data(200, lines))
 }
 
 /// `POST /api/announcements`
@@ -157,7 +156,7 @@ pub(super) fn announce(request: &Request<'_>) -> Result<Reply, ApiError> {
     let nonce = idempotency_key(request)?;
     let room = RoomId::parse(ROOM_DEFAULT).map_err(|_| Reason::NoSuchRoom)?;
     stored(request, room, actor.known()?, Body::Announcement { content }, nonce)?;
-    Ok(Reply { status: 202, ..Reply::json(&Data { data: asked }) })
+    Ok(Reply::data(202, asked))
 }
 
 /// An invitation as admins are told of it.
@@ -206,8 +205,7 @@ pub(super) fn invite(request: &Request<'_>) -> Result<Reply, ApiError> {
         Done::Invited { expires_ms } => {
             let (code, by) = (Some(code.expose()), actor.principal.user());
             let (room, expires) = (room.as_ref(), Timestamp::at(expires_ms));
-            let data = InvitationShown { id, code, room, uses_left: uses, expires, by };
-            Ok(Reply { status: 201, ..Reply::json(&Data { data }) })
+            Ok(Reply::data(201, InvitationShown { id, code, room, uses_left: uses, expires, by }))
         }
         done => Err(unexpected(&done)),
     }
@@ -228,7 +226,7 @@ pub(super) fn invitations(request: &Request<'_>) -> Result<Reply, ApiError> {
             expires: Timestamp::at(view.moment().shown(*expires_ms)),
             by: *created_by,
         });
-        Ok(Reply::json(&Data { data: shown.collect::<Vec<_>>() }))
+        Ok(Reply::data(200, shown.collect::<Vec<_>>()))
     })
 }
 

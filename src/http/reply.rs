@@ -6,12 +6,12 @@ use std::io::Cursor;
 use serde::Serialize;
 
 use super::Context;
-use crate::auth::hasher::Hasher;
+use super::error::ApiError;
 use crate::model::reason::{Reason, Rejection};
 use crate::protocol::http_error;
 
 /// What is left to do of a request that waits for a password's hash.
-pub(super) type Rest = Box<dyn FnOnce(&Context<'_>, &Hasher) -> Reply + Send>;
+pub(super) type Rest = Box<dyn FnOnce(&Context) -> Reply + Send>;
 
 /// What a handler gives: a whole answer in memory. The relay adds what stands in every answer: nobody keeps it, no page
 /// frames it, it is no page itself; a handler that knows better says so.
@@ -41,6 +41,15 @@ impl Reply {
         }
     }
 
+    /// A value under the key `data`.
+    pub(super) fn data(status: u16, data: impl Serialize) -> Self {
+        #[derive(Serialize)]
+        struct Data<T> {
+            data: T,
+        }
+        Self { status, ..Self::json(&Data { data }) }
+    }
+
     pub(super) fn rejected(rejection: &Rejection) -> Self {
         let Rejection { reason, sentence, .. } = rejection;
         Self::new(reason.status(), "application/json", http_error(*reason, sentence))
@@ -56,13 +65,9 @@ impl Reply {
     }
 
     /// A reply that takes long, and is made elsewhere.
-    pub(super) fn later(rest: impl FnOnce(&Context<'_>, &Hasher) -> Reply + Send + 'static) -> Self {
+    pub(super) fn later(rest: impl FnOnce(&Context) -> Result<Self, ApiError> + Send + 'static) -> Self {
+        let rest = |context: &Context| rest(context).unwrap_or_else(Self::from);
         Self { rest: Some(Box::new(rest)), ..Self::empty(202) }
-    }
-
-    /// What is left to do, where that is not done.
-    pub(super) fn take_rest(&mut self) -> Option<Rest> {
-        self.rest.take()
     }
 
     /// This reply with what was said of it before it was made.

@@ -60,16 +60,6 @@ impl<'a> Me<'a> {
         let expires = expires_ms.map(|expires_ms| Timestamp::at(moment.shown(expires_ms)));
         Self { id: *user, username: username.as_ref(), role: *role, kind: kind.as_str(), token: None, expires }
     }
-
-    /// The answer's body.
-    pub(super) fn reply(&self, status: u16) -> Reply {
-        Reply { status, ..Reply::json(&Data { data: self }) }
-    }
-}
-
-#[derive(Serialize)]
-pub(super) struct Data<T> {
-    pub(super) data: T,
 }
 
 /// `POST /api/session`
@@ -130,10 +120,11 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, ApiErr
     let me = |token| Me { id: user, username: Some(&username), role, kind, token, expires: expires.clone() };
     if !is_new {
         let cookie = shown.token().and_then(|token| set_cookie_again(token, GUEST_SPAN, request.is_secure()));
-        return Ok(with_cookie(me(None).reply(200), cookie));
+        return Ok(with_cookie(Reply::data(200, me(None)), cookie));
     }
     let token = reader.policy().guest_key.sign(&GuestToken { user, issued_ms: reader.moment().clock_ms });
-    Ok(me(Some(token.expose())).reply(201).with("Set-Cookie", set_cookie(&token, GUEST_SPAN, request.is_secure())))
+    Ok(Reply::data(201, me(Some(token.expose())))
+        .with("Set-Cookie", set_cookie(&token, GUEST_SPAN, request.is_secure())))
 }
 
 fn with_cookie(reply: Reply, cookie: Option<String>) -> Reply {
@@ -152,7 +143,7 @@ fn own(request: &Request<'_>, view: &View<'_>, action: Action) -> Result<(Authen
         Credential::Bearer(_) => Reason::InvalidToken,
         _ => Reason::NoSession,
     })?;
-    note_use(request.context.reader, &session, client.proof);
+    note_use(&request.context.reader, &session, client.proof);
     Ok((client, session))
 }
 
@@ -166,7 +157,7 @@ fn without_cookie(request: &Request<'_>, error: ApiError) -> Reply {
 fn found(request: &Request<'_>) -> Result<Reply, ApiError> {
     request.context.reader.view(|view| {
         let (_, session) = own(request, view, Action::Enter)?;
-        let reply = Me::of(&session, view.moment()).reply(200);
+        let reply = Reply::data(200, Me::of(&session, view.moment()));
         let Credential::Cookie(token) = shown(request)? else { return Ok(reply) };
         // The browser keeps its cookie as long as the session lasts.
         let left_ms = session.expires_ms.map(|expires_ms| expires_ms.saturating_sub(view.moment().clock_ms));
@@ -216,7 +207,7 @@ pub(super) fn list(request: &Request<'_>) -> Result<Reply, ApiError> {
             expires: session.expires_ms.map(at),
             current: session.key == own.key,
         });
-        Ok(Reply::json(&Data { data: lines.collect::<Vec<_>>() }))
+        Ok(Reply::data(200, lines.collect::<Vec<_>>()))
     })
 }
 

@@ -2,8 +2,9 @@
 //! up everybody who reads.
 //!
 //! A handler decides all that is cheap on its worker, limits on tries before anything else, and gives the rest as a
-//! function. That runs here, on as many threads as there are hashed at once; some wait, and beyond them whoever asks is
-//! told to come again. The threads end when the [`SlowLane`] is dropped.
+//! function. That runs here, on two threads, so that at most two hashes are in memory at once. They are less urgent than
+//! the rest: a flood of logins takes what the chat leaves. Some requests wait, and beyond them a client is told to come
+//! again. The threads end when the [`SlowLane`] is dropped.
 
 use std::io;
 use std::sync::Arc;
@@ -13,13 +14,17 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 
 use super::reply::{Reply, Rest};
 use super::{Shared, caught, respond};
-use crate::auth::hasher::{HASHERS, Hasher};
 use crate::limits::RELAYS_MAX;
 use crate::model::reason::Reason;
+use crate::threads::lower_priority;
 
+/// Hashes in the making at once.
+const HASHES_MAX: usize = 2;
 /// Requests that wait for a thread. With those that are worked on they leave half of the relay's places to others.
 const WAITING_MAX: usize = 10;
-const _: () = assert!(WAITING_MAX + HASHERS <= RELAYS_MAX / 2);
+const _: () = assert!(WAITING_MAX + HASHES_MAX <= RELAYS_MAX / 2);
+/// How much less urgent than the hub the threads are. Connections' threads are less urgent by less.
+const NICE: i32 = 10;
 
 /// A request whose handler has done what is cheap.
 pub(super) struct SlowRequest {
@@ -38,20 +43,20 @@ pub(super) struct SlowLane {
 }
 
 impl SlowLane {
-    /// Starts the threads, and those that hash for them.
+    /// Starts the threads.
     ///
     /// # Errors
     /// Where the system gives no thread.
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
         let (requests, waiting) = bounded::<SlowRequest>(WAITING_MAX);
-        let hasher = Arc::new(Hasher::start()?);
-        let mut lane = Self { requests: Some(requests), threads: Vec::with_capacity(HASHERS) };
-        for number in 0..HASHERS {
-            let (shared, hasher, waiting) = (Arc::clone(shared), Arc::clone(&hasher), waiting.clone());
+        let mut lane = Self { requests: Some(requests), threads: Vec::with_capacity(HASHES_MAX) };
+        for number in 0..HASHES_MAX {
+            let (shared, waiting) = (Arc::clone(shared), waiting.clone());
             let thread = thread::Builder::new().name(format!("login-{number}"));
             lane.threads.push(thread.spawn(move || {
+                lower_priority(NICE);
                 for SlowRequest { request, reply, rest } in waiting {
-                    let done = caught(request.method().as_str(), || rest(&shared.context(), &hasher));
+                    let done = caught(request.method().as_str(), || rest(&shared.context));
                     respond(request, done.under(reply));
                 }
             })?);

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -34,11 +35,7 @@ const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
 
 /// A hub and a store in memory, and what a handler works with.
 pub(crate) struct Backend {
-    hub: HubApi,
-    reader: Reader,
-    policy: Policy,
-    attempts: Arc<Mutex<Attempts>>,
-    metrics: Arc<Metrics>,
+    context: Context,
     commands: Sender<Command>,
     presence: PublishedPresence,
     threads: Vec<JoinHandle<()>>,
@@ -59,7 +56,8 @@ impl Backend {
         let origins = vec!["https://friend.example".parse().unwrap()];
         let policy = Policy { origins, paces: Arc::new(Paces::new(&limits)), limits, ..Policy::default() };
         let hub = HubApi::new(commands.clone(), presence.clone());
-        Self { hub, reader, policy, attempts: Arc::default(), metrics, commands, presence, threads }
+        let context = Context { hub, reader, policy, attempts: Arc::default(), metrics };
+        Self { context, commands, presence, threads }
     }
 
     /// One with a message in the room `tea`.
@@ -71,20 +69,20 @@ impl Backend {
 
     /// A server of HTTP in front of it.
     pub(crate) fn serve(&self, metrics: &Arc<Metrics>) -> Server {
-        Server::start(self.hub.clone(), self.reader.clone(), Policy::default(), Arc::clone(metrics)).unwrap()
+        let Context { hub, reader, .. } = &self.context;
+        Server::start(hub.clone(), reader.clone(), Policy::default(), Arc::clone(metrics)).unwrap()
     }
 
     /// Gives requests another way to the hub, which leads to the receiver.
     pub(crate) fn divert(&mut self) -> Receiver<Command> {
         let (commands, diverted) = hub::channel();
-        self.hub = HubApi::new(commands, self.presence.clone());
+        self.context.hub = HubApi::new(commands, self.presence.clone());
         diverted
     }
 
     pub(crate) fn request<'a>(&'a self, target: &'a str, headers: &'a [tiny_http::Header]) -> Request<'a> {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        let Self { hub, reader, policy, attempts, metrics, .. } = self;
-        Request { path, query, headers, body: &[], context: Context { hub, reader, policy, attempts, metrics } }
+        Request { path, query, headers, body: &[], context: &self.context }
     }
 
     fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Reply {
@@ -129,7 +127,7 @@ impl Backend {
             label: "".into(),
             span_ms: None,
         };
-        self.hub.change(By::Operator, Change::CreateToken { account, session }).unwrap();
+        self.context.hub.change(By::Operator, Change::CreateToken { account, session }).unwrap();
         token
     }
 
@@ -138,7 +136,7 @@ impl Backend {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let connection = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
         let person = Arc::new(Person { id: user, username: Username::parse(name).unwrap() });
-        let proof = Proof::SignedGuest { issued_ms: self.reader.moment().clock_ms };
+        let proof = Proof::SignedGuest { issued_ms: self.context.reader.moment().clock_ms };
         let network = Ipv4Addr::UNSPECIFIED.into();
         let (sink, chunks) = Sink::channel();
         let arrival = Arrival {
@@ -474,10 +472,11 @@ fn a_view_of_memory_does_not_block_the_store_for_good() {
     let reading = Arc::clone(&backend);
     // On a thread of its own, as it would never end with a deadlock.
     thread::spawn(move || {
-        let proposing = reading.reader.view(|view| {
+        let proposing = reading.context.reader.view(|view| {
             let backend = Arc::clone(&reading);
             let key = change::GuestKeyBytes([7; 32]);
-            let proposing = thread::spawn(move || backend.hub.change(By::Operator, Change::RotateGuestKey { key }));
+            let proposing =
+                thread::spawn(move || backend.context.hub.change(By::Operator, Change::RotateGuestKey { key }));
             // The store comes to wait for the end of the view meanwhile.
             let until = Instant::now() + Duration::from_millis(100);
             while Instant::now() < until {
@@ -634,7 +633,7 @@ fn exchange(endpoint: &Endpoint, target: &str) -> String {
 #[test]
 fn a_panic_costs_its_own_request_only() {
     let backend = Backend::start();
-    let http = backend.serve(&backend.metrics);
+    let http = backend.serve(&backend.context.metrics);
     for _ in 0..2 * WORKERS {
         let answer = exchange(&http.endpoint(), PANIC_PATH);
         assert!(answer.starts_with("HTTP/1.0 500 "), "{answer}");
@@ -647,7 +646,7 @@ fn a_panic_costs_its_own_request_only() {
 fn the_socket_is_private_and_goes_with_its_server() {
     use std::os::unix::fs::PermissionsExt;
     let backend = Backend::start();
-    let http = backend.serve(&backend.metrics);
+    let http = backend.serve(&backend.context.metrics);
     let endpoint = http.endpoint();
     let path = endpoint.0.listening().as_ref().unwrap().path.clone();
     let directory = path.parent().unwrap();
@@ -660,7 +659,7 @@ fn the_socket_is_private_and_goes_with_its_server() {
 #[test]
 fn a_lost_socket_is_made_anew() {
     let backend = Backend::start();
-    let http = backend.serve(&backend.metrics);
+    let http = backend.serve(&backend.context.metrics);
     let endpoint = http.endpoint();
     for loss in ["file", "listener", "file"] {
         let listening = endpoint.0.listening().clone().unwrap();

@@ -34,7 +34,7 @@ pub(super) fn client(request: &Request<'_>, view: &View<'_>) -> Result<Authentic
     let shown = shown(request)?;
     let client = authenticate(view, shown.token(), request.address())?;
     if let Some(session) = &client.session {
-        note_use(request.context.reader, session, client.proof);
+        note_use(&request.context.reader, session, client.proof);
     }
     match shown {
         Credential::Bearer(_) if client.session.is_none() => Err(Reason::InvalidToken.into()),

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
@@ -14,9 +14,8 @@ use uuid::Uuid;
 use super::propose::{Absent, propose};
 use super::{Error, ask};
 use crate::auth::guest_token::GuestKey;
-use crate::auth::hasher::Hasher;
 use crate::auth::name::Looks;
-use crate::auth::password::PasswordHash;
+use crate::auth::password::{self, PasswordHash};
 use crate::auth::secret::{Secret, random_id};
 use crate::logging::push_harmless;
 use crate::model::reason::Reason;
@@ -26,8 +25,6 @@ use crate::store::accounts::{Account, Session, SessionId, SessionKind};
 use crate::store::change::{AccountRef, Change, Done, GuestKeyBytes, NewAccount, NewSession};
 use crate::store::{Offline, TokenHash};
 
-/// How long hashing a password may take on the slowest of machines.
-const HASH_WAIT: Duration = Duration::from_secs(60);
 /// What a server does of all this.
 const HEEDED: &str = "a running server heeds it within a second, on open connections too";
 
@@ -290,9 +287,7 @@ fn find(database: &Offline, name: &Username) -> Result<Account, Error> {
 }
 
 fn ask_and_hash(name: &Username) -> Result<PasswordHash, Error> {
-    let password = ask::new_password(name)?;
-    let hasher = Hasher::start().map_err(|error| Error::Refused(format!("failed to start a thread: {error}")))?;
-    hasher.hash(password, Instant::now() + HASH_WAIT).map_err(|error| Error::Refused(error.to_string()))
+    password::hash(&ask::new_password(name)?).map_err(|error| Error::Refused(error.to_string()))
 }
 
 fn in_words(error: Error, name: &Username) -> Error {

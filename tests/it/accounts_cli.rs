@@ -504,9 +504,8 @@ fn a_password_is_a_line_as_it_was_typed() {
         let verifies = |text: &str| {
             let shown = adda::auth::password::Password::shown(text).expect("a password");
             let stored = adda::auth::password::PasswordHash::stored(&hash);
-            let hasher = adda::auth::hasher::Hasher::start().expect("threads");
-            hasher.verify(shown, Some(stored), std::time::Instant::now() + DEADLINE).expect("a verdict")
-                != adda::auth::hasher::Verdict::Wrong
+            adda::auth::password::verify(&shown, Some(&stored)).expect("a verdict")
+                != adda::auth::password::Verdict::Wrong
         };
         assert!(verifies("  বৃষ্টি নামল আজ  "), "{number}");
         assert!(!verifies("বৃষ্টি নামল আজ"), "{number}");
@@ -517,11 +516,10 @@ fn a_password_is_a_line_as_it_was_typed() {
     let connection = Connection::open(data.path()).expect("a database");
     let hash: String =
         connection.query_row("SELECT password_hash FROM accounts", [], |row| row.get(0)).expect("a hash");
-    let hasher = adda::auth::hasher::Hasher::start().expect("threads");
     let shown = adda::auth::password::Password::shown("caf\u{e9} cr\u{e8}me").expect("a password");
     let stored = adda::auth::password::PasswordHash::stored(&hash);
-    let verdict = hasher.verify(shown, Some(stored), std::time::Instant::now() + DEADLINE).expect("a verdict");
-    assert_ne!(verdict, adda::auth::hasher::Verdict::Wrong, "NFC");
+    let verdict = adda::auth::password::verify(&shown, Some(&stored)).expect("a verdict");
+    assert_ne!(verdict, adda::auth::password::Verdict::Wrong, "NFC");
 }
 
 #[test]

@@ -2,11 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use adda::auth::hasher::Hasher;
 use adda::auth::name::Looks;
-use adda::auth::password::{Password, PasswordHash};
+use adda::auth::password::{self, Password, PasswordHash};
 use adda::config::Durability;
 use adda::model::{Timestamp, UserId, Username};
 use adda::role::Role;
@@ -107,9 +105,7 @@ impl People {
 
 /// A password's hash, at today's cost.
 fn hash(password: &str) -> PasswordHash {
-    let hasher = Hasher::start().expect("a hasher");
-    let password = Password::shown(password).expect("a password");
-    hasher.hash(password, Instant::now() + Duration::from_secs(60)).expect("a hash")
+    password::hash(&Password::shown(password).expect("a password")).expect("a hash")
 }
 
 /// How a request shows who sends it, and where from.
