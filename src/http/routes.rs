@@ -13,114 +13,64 @@ const WRITING_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Las
 /// How long a browser need not ask again whether it may.
 const PREFLIGHT_AGE_S: &str = "600";
 
-/// Which paths a route is for.
-enum Paths {
-    /// This one.
-    Exact(&'static str),
-    /// This and one part more, which may not be empty.
-    Item(&'static str),
-    /// This, a part that may not be empty, and this behind it.
-    Within(&'static str, &'static str),
-    /// This, a part that may not be empty, this, and one part more that may not be empty.
-    WithinItem(&'static str, &'static str),
-    /// Those of the page.
-    Assets,
-}
-
-impl Paths {
-    fn has(&self, path: &str) -> bool {
-        match self {
-            Self::Exact(exact) => path == *exact,
-            Self::Item(prefix) => path.strip_prefix(prefix).is_some_and(|item| !item.is_empty() && !item.contains('/')),
-            Self::Within(prefix, suffix) => {
-                let item = path.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
-                item.is_some_and(|item| !item.is_empty() && !item.contains('/'))
-            }
-            Self::WithinItem(prefix, middle) => {
-                let parts = path.strip_prefix(prefix).and_then(|rest| rest.split_once(middle));
-                parts
-                    .is_some_and(|(one, other)| [one, other].iter().all(|part| !part.is_empty() && !part.contains('/')))
-            }
-            Self::Assets => assets::has(path),
-        }
-    }
-}
-
 type Handler = fn(&Request<'_>) -> Result<Reply, ApiError>;
 
 /// What can be done at some paths. HEAD goes with GET, OPTIONS with everything.
 struct Route {
-    paths: Paths,
-    methods: &'static [(&'static str, Handler)],
-    /// Whether any page may read it; none but ours and those that the operator named may write anything.
+    /// A path, in which `{}` stands for any one part that is not empty.
+    path: &'static str,
+    /// Whether any page may read it. Only ours and those that the operator named may write anything.
     is_public: bool,
+    methods: &'static [(&'static str, Handler)],
+}
+
+const PUBLIC: bool = true;
+const NAMED: bool = false;
+
+const fn route(path: &'static str, is_public: bool, methods: &'static [(&'static str, Handler)]) -> Route {
+    Route { path, is_public, methods }
 }
 
 const ROUTES: &[Route] = &[
-    Route { paths: Paths::Exact("/healthz"), methods: &[("GET", healthz)], is_public: true },
-    Route { paths: Paths::Exact("/metrics"), methods: &[("GET", metrics)], is_public: false },
-    Route { paths: Paths::Exact("/api/about"), methods: &[("GET", accounts::about)], is_public: true },
-    Route { paths: Paths::Exact("/api/rooms"), methods: &[("GET", api::rooms)], is_public: true },
-    Route {
-        paths: Paths::Item("/api/rooms/"),
-        methods: &[("GET", api::room), ("PATCH", moderation::set_room)],
-        is_public: true,
-    },
-    Route {
-        paths: Paths::Within("/api/rooms/", "/messages"),
-        methods: &[("GET", api::messages), ("POST", api::post)],
-        is_public: true,
-    },
-    Route {
-        paths: Paths::WithinItem("/api/rooms/", "/messages/"),
-        methods: &[("DELETE", api::delete)],
-        is_public: false,
-    },
-    Route {
-        paths: Paths::Within("/api/rooms/", "/members"),
-        methods: &[("POST", moderation::become_member)],
-        is_public: false,
-    },
-    Route {
-        paths: Paths::WithinItem("/api/rooms/", "/members/"),
-        methods: &[("DELETE", moderation::kick)],
-        is_public: false,
-    },
-    Route {
-        paths: Paths::Exact("/api/session"),
-        methods: &[("GET", sessions::who), ("POST", sessions::begin), ("DELETE", sessions::end)],
-        is_public: false,
-    },
-    Route { paths: Paths::Exact("/api/sessions"), methods: &[("GET", sessions::list)], is_public: false },
-    Route { paths: Paths::Item("/api/sessions/"), methods: &[("DELETE", sessions::end_one)], is_public: false },
-    Route { paths: Paths::Exact("/api/accounts"), methods: &[("POST", accounts::register)], is_public: false },
-    Route {
-        paths: Paths::Exact("/api/account/password"),
-        methods: &[("PUT", accounts::change_password)],
-        is_public: false,
-    },
-    Route {
-        paths: Paths::Exact("/api/invitations"),
-        methods: &[("GET", moderation::invitations), ("POST", moderation::invite)],
-        is_public: false,
-    },
-    Route { paths: Paths::Item("/api/invitations/"), methods: &[("DELETE", moderation::uninvite)], is_public: false },
-    Route { paths: Paths::Item("/api/users/"), methods: &[("PUT", moderation::restrict)], is_public: false },
-    Route { paths: Paths::Exact("/api/bans"), methods: &[("GET", moderation::bans)], is_public: false },
-    Route { paths: Paths::Item("/api/bans/"), methods: &[("DELETE", moderation::unban_address)], is_public: false },
-    Route { paths: Paths::Exact("/api/announcements"), methods: &[("POST", moderation::announce)], is_public: false },
+    route("/healthz", PUBLIC, &[("GET", healthz)]),
+    route("/metrics", NAMED, &[("GET", metrics)]),
+    route("/api/about", PUBLIC, &[("GET", accounts::about)]),
+    route("/api/rooms", PUBLIC, &[("GET", api::rooms)]),
+    route("/api/rooms/{}", PUBLIC, &[("GET", api::room), ("PATCH", moderation::set_room)]),
+    route("/api/rooms/{}/messages", PUBLIC, &[("GET", api::messages), ("POST", api::post)]),
+    route("/api/rooms/{}/messages/{}", NAMED, &[("DELETE", api::delete)]),
+    route("/api/rooms/{}/members", NAMED, &[("POST", moderation::become_member)]),
+    route("/api/rooms/{}/members/{}", NAMED, &[("DELETE", moderation::kick)]),
+    route("/api/session", NAMED, &[("GET", sessions::who), ("POST", sessions::begin), ("DELETE", sessions::end)]),
+    route("/api/sessions", NAMED, &[("GET", sessions::list)]),
+    route("/api/sessions/{}", NAMED, &[("DELETE", sessions::end_one)]),
+    route("/api/accounts", NAMED, &[("POST", accounts::register)]),
+    route("/api/account/password", NAMED, &[("PUT", accounts::change_password)]),
+    route("/api/invitations", NAMED, &[("GET", moderation::invitations), ("POST", moderation::invite)]),
+    route("/api/invitations/{}", NAMED, &[("DELETE", moderation::uninvite)]),
+    route("/api/users/{}", NAMED, &[("PUT", moderation::restrict)]),
+    route("/api/bans", NAMED, &[("GET", moderation::bans)]),
+    route("/api/bans/{}", NAMED, &[("DELETE", moderation::unban_address)]),
+    route("/api/announcements", NAMED, &[("POST", moderation::announce)]),
     #[cfg(test)]
-    Route { paths: Paths::Exact(super::PANIC_PATH), methods: &[("GET", |_| panic!("for a test"))], is_public: false },
-    Route { paths: Paths::Assets, methods: &[("GET", assets::get)], is_public: false },
+    route(super::PANIC_PATH, NAMED, &[("GET", |_| panic!("for a test"))]),
 ];
+/// All other paths: the files of the page.
+const FILES: &Route = &route("/", NAMED, &[("GET", assets::get)]);
 
 impl Route {
+    fn has(&self, path: &str) -> bool {
+        let (wanted, parts) = (self.path.split('/'), path.split('/'));
+        wanted.clone().count() == parts.clone().count()
+            && wanted.zip(parts).all(|(wanted, part)| part == wanted || (wanted == "{}" && !part.is_empty()))
+    }
+
     /// The methods that some routes take, as `Allow` lists them.
     fn allowed<'a>(routes: impl IntoIterator<Item = &'a Self>) -> String {
         let mut methods = Vec::new();
         for (method, _) in routes.into_iter().flat_map(|route| route.methods) {
-            let with_head = ["GET", "HEAD"].iter().take(2 * usize::from(*method == "GET"));
-            for method in [method].into_iter().chain(with_head) {
+            let listed: &[_] = if *method == "GET" { &READING } else { &[*method] };
+            for method in listed {
                 if !methods.contains(method) {
                     methods.push(*method);
                 }
@@ -141,7 +91,8 @@ pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
     if request.path == "*" {
         return Reply::empty(204).with("Allow", Route::allowed(ROUTES));
     }
-    let Some(route) = ROUTES.iter().find(|route| route.paths.has(request.path)) else {
+    let route = ROUTES.iter().find(|route| route.has(request.path));
+    let Some(route) = route.or_else(|| assets::has(request.path).then_some(FILES)) else {
         return Reply::rejected(&Reason::NoSuchPath.into());
     };
     let handled_as = if method == "HEAD" { "GET" } else { method };
