@@ -130,17 +130,29 @@ pub fn linger(stream: &TcpStream) {
 pub fn drain(stream: &TcpStream, deadline: Instant) {
     let mut chunk = vec![0; DRAIN_CHUNK_BYTES];
     let mut drained = 0;
-    let mut reader = stream;
     while drained < DRAIN_BYTES_MAX {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
-            return;
-        }
-        match reader.read(&mut chunk) {
-            Ok(0) => return,
+        match read_by(stream, &mut chunk, deadline) {
+            Ok(0) | Err(_) => return,
             Ok(count) => drained += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
+        }
+    }
+}
+
+/// Reads once, until the deadline. Leaves a read timeout on the stream.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] at the deadline, and others of the socket's.
+pub fn read_by(mut stream: &TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(buffer) {
+            // Also at the end of the read timeout.
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            result => return result,
         }
     }
 }

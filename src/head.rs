@@ -5,14 +5,16 @@
 //! (lengths, line ends, white space, folding) the head is refused, so nothing can be smuggled past it.
 
 use std::borrow::Cow;
-use std::io::{self, Read};
+use std::fmt;
+use std::io;
 use std::net::TcpStream;
+use std::ops::Range;
 use std::time::Instant;
 
-use crate::answer::Problem;
+use crate::answer::{self, Problem, read_by};
 use crate::config::split_host;
-use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
-use crate::metrics::Refusal;
+use crate::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::metrics::{Metrics, Refusal};
 use crate::model::reason::Reason;
 
 /// What a head is read into at first; an idle connection holds no more.
@@ -21,35 +23,50 @@ const BUFFER_BYTES_MIN: usize = 2048;
 // Places in a head are kept as `u16`.
 const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize);
 
-/// Why there is no head.
+/// Why a request has no answer of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HeadError {
+pub enum RequestError {
     /// It breaks a rule, which is named.
     #[error("{0}")]
     Malformed(&'static str),
-    /// It is over [`HEAD_BYTES_MAX`] or [`HEADERS_MAX`].
+    /// The head is over [`HEAD_BYTES_MAX`] or [`HEADERS_MAX`].
     #[error("the request's head is too large")]
-    TooLarge,
-    /// It was not complete at the deadline.
+    HeadTooLarge,
+    #[error("the body is larger than {BODY_BYTES_MAX} bytes")]
+    BodyTooLarge,
     #[error("the request's head took too long")]
-    TooSlow,
-    /// The peer went without a word, or the connection broke: there is nobody to answer.
-    #[error("the connection ended before a request")]
-    Closed,
+    HeadTooSlow,
+    #[error("the body took too long")]
+    BodyTooSlow,
+    #[error("the only expectation taken is 100-continue")]
+    Expectation,
+    #[error("the server is busy; try again")]
+    Busy,
+    #[error("there is no answer from the web server")]
+    Unanswered,
+    /// The connection has ended or is broken, or half an answer has gone out already: nothing can be answered.
+    #[error("the client is gone")]
+    Gone,
 }
 
-impl HeadError {
-    /// What to answer, and as what to count it; nothing where there is nobody to hear it.
-    #[must_use]
-    pub fn problem(&self) -> Option<(Problem<'static>, Refusal)> {
-        match *self {
-            Self::Malformed(sentence) => Some((Problem::new(Reason::MalformedRequest, sentence), Refusal::BadHead)),
-            Self::TooLarge => {
-                Some((Problem::new(Reason::HeadTooLarge, Reason::HeadTooLarge.sentence()), Refusal::LargeHead))
-            }
-            Self::TooSlow => Some((Problem::new(Reason::TooSlow, "the request's head took too long"), Refusal::Slow)),
-            Self::Closed => None,
-        }
+impl RequestError {
+    /// Counts the refusal and answers with the reason; `head_only` is for a request by HEAD.
+    pub fn answer(self, stream: &TcpStream, client: impl fmt::Display, head_only: bool, metrics: &Metrics) {
+        log::debug!("no answer for {client}: {self}");
+        let (reason, counted) = match self {
+            Self::Malformed(_) => (Reason::MalformedRequest, Refusal::BadHead),
+            Self::HeadTooLarge => (Reason::HeadTooLarge, Refusal::LargeHead),
+            Self::BodyTooLarge => (Reason::BodyTooLarge, Refusal::LargeBody),
+            Self::HeadTooSlow | Self::BodyTooSlow => (Reason::TooSlow, Refusal::Slow),
+            Self::Expectation => (Reason::UnknownExpectation, Refusal::BadHead),
+            Self::Busy => (Reason::Busy, Refusal::Busy),
+            Self::Unanswered => (Reason::Unavailable, Refusal::Busy),
+            Self::Gone => return,
+        };
+        metrics.refused(counted);
+        let headers: &[_] = if reason.status() == 503 { &[("Retry-After", "1")] } else { &[] };
+        let sentence = self.to_string();
+        answer::refuse(stream, &Problem { headers, head_only, ..Problem::new(reason, &sentence) });
     }
 }
 
@@ -76,42 +93,22 @@ pub enum Framing {
 /// A request head that kept all the rules.
 #[derive(Debug, Clone)]
 pub struct Head {
-    method: Box<str>,
-    target: Box<str>,
-    version: Version,
-    host: Option<Box<str>>,
-    framing: Framing,
+    /// As it was written.
+    pub method: Box<str>,
+    /// A path with its query, in visible ASCII, or `*` for OPTIONS.
+    pub target: Box<str>,
+    pub version: Version,
+    /// The host that the request is for, from the target or else the Host field.
+    pub host: Box<str>,
+    /// How the body is delimited.
+    pub framing: Framing,
     /// Allocated for [`BUFFER_BYTES_MIN`] at least.
     bytes: Vec<u8>,
-    fields: Box<[Field]>,
-}
-
-/// Where a header field's name and value are in the head's bytes.
-#[derive(Debug, Clone, Copy)]
-struct Field {
-    name: Span,
-    value: Span,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    start: u16,
-    end: u16,
+    /// Where each header field's name and value are in `bytes`.
+    fields: Box<[(Range<u16>, Range<u16>)]>,
 }
 
 impl Head {
-    /// The method, as it was written.
-    #[must_use]
-    pub fn method(&self) -> &str {
-        &self.method
-    }
-
-    /// The request's target: a path with its query, in visible ASCII, or `*` for OPTIONS.
-    #[must_use]
-    pub fn target(&self) -> &str {
-        &self.target
-    }
-
     /// The target's path, as it was escaped.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -122,24 +119,6 @@ impl Head {
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.target.split_once('?').map(|(_, query)| query)
-    }
-
-    /// The protocol's version.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        self.version
-    }
-
-    /// The host that the request is for, from the target or else the Host field.
-    #[must_use]
-    pub fn host(&self) -> Option<&str> {
-        self.host.as_deref()
-    }
-
-    /// How the body is delimited.
-    #[must_use]
-    pub fn framing(&self) -> Framing {
-        self.framing
     }
 
     /// The value of the first field of a name, in whichever case either is written.
@@ -155,40 +134,28 @@ impl Head {
 
     /// All the fields in their order: a token, and a value that is trimmed and may have bytes beyond ASCII.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|field| (text(self.span(field.name)), self.span(field.value)))
-    }
-
-    fn span(&self, span: Span) -> &[u8] {
-        &self.bytes[span.start.into()..span.end.into()]
+        let part = |range: &Range<u16>| &self.bytes[range.start.into()..range.end.into()];
+        self.fields.iter().map(move |(name, value)| (text(part(name)), part(value)))
     }
 }
 
 /// Reads a head, and gives with it what was read of the bytes behind it. Leaves a read timeout on the stream.
 ///
 /// # Errors
-/// [`HeadError`], as soon as it is sure.
-pub fn read(stream: &TcpStream, deadline: Instant) -> Result<(Head, Vec<u8>), HeadError> {
-    let mut reader = stream;
+/// [`RequestError`], as soon as it is sure.
+pub fn read(stream: &TcpStream, deadline: Instant) -> Result<(Head, Vec<u8>), RequestError> {
     let mut buffer = vec![0; BUFFER_BYTES_MIN];
     let mut filled = 0;
     loop {
         if filled == buffer.len() {
             buffer.resize(HEAD_BYTES_MAX.min(filled * 2), 0);
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(HeadError::TooSlow);
-        }
-        stream.set_read_timeout(Some(left)).map_err(|_| HeadError::Closed)?;
-        let count = match reader.read(&mut buffer[filled..]) {
-            Ok(0) if filled == 0 => return Err(HeadError::Closed),
-            Ok(0) => return Err(HeadError::Malformed("the request's head ended early")),
+        let count = match read_by(stream, &mut buffer[filled..], deadline) {
+            Ok(0) if filled > 0 => return Err(RequestError::Malformed("the request's head ended early")),
+            Ok(0) => return Err(RequestError::Gone),
             Ok(count) => count,
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => continue,
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(HeadError::TooSlow),
-                _ => return Err(HeadError::Closed),
-            },
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(RequestError::HeadTooSlow),
+            Err(_) => return Err(RequestError::Gone),
         };
         let before = filled;
         filled += count;
@@ -209,8 +176,8 @@ pub fn read(stream: &TcpStream, deadline: Instant) -> Result<(Head, Vec<u8>), He
 /// Parses a head at the beginning of `input`, and gives its length with it; nothing where it is not all there.
 ///
 /// # Errors
-/// [`HeadError::Malformed`] and [`HeadError::TooLarge`], also of a head that is not all there yet.
-pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
+/// [`RequestError::Malformed`] and [`RequestError::HeadTooLarge`], also of a head that is not all there yet.
+pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, RequestError> {
     // One empty line before the request line is passed over (RFC 9112, section 2.2).
     let mut lines = Lines { input, at: if input.starts_with(b"\r\n") { 2 } else { 0 } };
     let Some(line) = lines.next()? else { return Ok(None) };
@@ -222,15 +189,12 @@ pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
             break;
         }
         if fields.len() == HEADERS_MAX {
-            return Err(HeadError::TooLarge);
+            return Err(RequestError::HeadTooLarge);
         }
         let (name, value) = field_line(&input[line.clone()])?;
-        let span = |part: std::ops::Range<usize>| Span {
-            // No line ends beyond `HEAD_BYTES_MAX`.
-            start: (line.start + part.start) as u16,
-            end: (line.start + part.end) as u16,
-        };
-        fields.push(Field { name: span(name), value: span(value) });
+        // No line ends beyond `HEAD_BYTES_MAX`.
+        let place = |part: Range<usize>| (line.start + part.start) as u16..(line.start + part.end) as u16;
+        fields.push((place(name), place(value)));
     }
     // A small piece of memory that a thread frees stays the thread's (glibc keeps up to seven of each size), so all that a
     // head has of those lies unused while the connection lives. A large one is anybody's again.
@@ -240,7 +204,7 @@ pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
         method: method.into(),
         target: target.into(),
         version,
-        host: None,
+        host: Box::default(),
         framing: Framing::None,
         bytes,
         fields: fields.into(),
@@ -249,7 +213,7 @@ pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
     head.host = host(&head)?;
     if let Some((authority, path)) = absolute_form(target)? {
         // The Host field of such a request has no say (RFC 9112, section 3.2.2).
-        head.host = Some(authority.into());
+        head.host = authority.into();
         head.target = match path {
             "" if method == "OPTIONS" => "*".into(),
             path if path.starts_with('/') => path.into(),
@@ -267,11 +231,11 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     /// The next line without its end, or nothing where it has none yet.
-    fn next(&mut self) -> Result<Option<std::ops::Range<usize>>, HeadError> {
+    fn next(&mut self) -> Result<Option<Range<usize>>, RequestError> {
         let rest = &self.input[self.at..];
         let Some(newline) = rest.iter().take(HEAD_BYTES_MAX).position(|b| *b == b'\n') else {
             if self.input.len() >= HEAD_BYTES_MAX {
-                return Err(HeadError::TooLarge);
+                return Err(RequestError::HeadTooLarge);
             }
             unfinished_line(rest)?;
             return Ok(None);
@@ -279,52 +243,52 @@ impl Lines<'_> {
         let start = self.at;
         self.at += newline + 1;
         if self.at > HEAD_BYTES_MAX {
-            return Err(HeadError::TooLarge);
+            return Err(RequestError::HeadTooLarge);
         }
         if newline == 0 || rest[newline - 1] != b'\r' {
-            return Err(HeadError::Malformed("a line of the head ends without a carriage return"));
+            return Err(RequestError::Malformed("a line of the head ends without a carriage return"));
         }
         Ok(Some(start..self.at - 2))
     }
 }
 
 /// Whether the bytes can be a part of a line: no controls but tabs, and a carriage return only at the end.
-fn unfinished_line(bytes: &[u8]) -> Result<(), HeadError> {
+fn unfinished_line(bytes: &[u8]) -> Result<(), RequestError> {
     let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
     if bytes.iter().all(|b| is_in_value(*b)) {
         Ok(())
     } else {
-        Err(HeadError::Malformed("the head has a control character"))
+        Err(RequestError::Malformed("the head has a control character"))
     }
 }
 
 /// Method, target and version (RFC 9112, section 3).
-fn request_line(line: &[u8]) -> Result<(&str, &str, Version), HeadError> {
+fn request_line(line: &[u8]) -> Result<(&str, &str, Version), RequestError> {
     if !line.iter().all(|b| b.is_ascii_graphic() || *b == b' ') {
-        return Err(HeadError::Malformed("the request line has a character that is not visible ASCII"));
+        return Err(RequestError::Malformed("the request line has a character that is not visible ASCII"));
     }
     let mut parts = text(line).split(' ');
     let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(HeadError::Malformed("the request line is not a method, a target and a version"));
+        return Err(RequestError::Malformed("the request line is not a method, a target and a version"));
     };
     if !is_token(method.as_bytes()) {
-        return Err(HeadError::Malformed("the method is not a token"));
+        return Err(RequestError::Malformed("the method is not a token"));
     }
     let version = match version {
         "HTTP/1.1" => Version::Http11,
         "HTTP/1.0" => Version::Http10,
-        _ => return Err(HeadError::Malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")),
+        _ => return Err(RequestError::Malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")),
     };
     if method == "CONNECT" {
-        return Err(HeadError::Malformed("this is not a proxy"));
+        return Err(RequestError::Malformed("this is not a proxy"));
     }
     if target.contains('#') {
-        return Err(HeadError::Malformed("a target has no fragment"));
+        return Err(RequestError::Malformed("a target has no fragment"));
     }
     let is_known_form = target.starts_with('/') || (target == "*" && method == "OPTIONS") || has_scheme(target);
     if !is_known_form {
-        return Err(HeadError::Malformed("the target is not a path"));
+        return Err(RequestError::Malformed("the target is not a path"));
     }
     Ok((method, target, version))
 }
@@ -337,14 +301,14 @@ fn has_scheme(target: &str) -> bool {
 }
 
 /// Authority, and path with query, of a target like `http://host/path`; nothing where it has another form.
-fn absolute_form(target: &str) -> Result<Option<(&str, &str)>, HeadError> {
+fn absolute_form(target: &str) -> Result<Option<(&str, &str)>, RequestError> {
     if !has_scheme(target) {
         return Ok(None);
     }
     let rest = &target[SCHEME.len()..];
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     if !is_host(authority.as_bytes()) {
-        return Err(HeadError::Malformed("the target's host is malformed"));
+        return Err(RequestError::Malformed("the target's host is malformed"));
     }
     Ok(Some((authority, path)))
 }
@@ -352,64 +316,64 @@ fn absolute_form(target: &str) -> Result<Option<(&str, &str)>, HeadError> {
 /// The ranges of a field line's name and value (RFC 9112, section 5), the value without white space around it.
 ///
 /// # Errors
-/// [`HeadError::Malformed`].
-pub fn field_line(line: &[u8]) -> Result<(std::ops::Range<usize>, std::ops::Range<usize>), HeadError> {
+/// [`RequestError::Malformed`].
+pub fn field_line(line: &[u8]) -> Result<(Range<usize>, Range<usize>), RequestError> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
-        return Err(HeadError::Malformed("a header line is folded"));
+        return Err(RequestError::Malformed("a header line is folded"));
     }
     let Some(colon) = line.iter().position(|b| *b == b':') else {
-        return Err(HeadError::Malformed("a header line has no colon"));
+        return Err(RequestError::Malformed("a header line has no colon"));
     };
     if !is_token(&line[..colon]) {
-        return Err(HeadError::Malformed("a header's name is not a token"));
+        return Err(RequestError::Malformed("a header's name is not a token"));
     }
     let is_space = |b: &u8| matches!(b, b' ' | b'\t');
     let value = &line[colon + 1..];
     if !value.iter().all(|b| is_in_value(*b)) {
-        return Err(HeadError::Malformed("a header's value has a control character"));
+        return Err(RequestError::Malformed("a header's value has a control character"));
     }
     let start = value.iter().position(|b| !is_space(b)).unwrap_or(value.len());
     let end = value.iter().rposition(|b| !is_space(b)).map_or(start, |last| last + 1);
     Ok((0..colon, colon + 1 + start..colon + 1 + end))
 }
 
-fn framing(head: &Head) -> Result<Framing, HeadError> {
+fn framing(head: &Head) -> Result<Framing, RequestError> {
     let mut lengths = head.headers_named("content-length");
     let mut encodings = head.headers_named("transfer-encoding");
     match (lengths.next(), encodings.next()) {
         (None, None) => Ok(Framing::None),
-        (Some(_), Some(_)) => Err(HeadError::Malformed("a body has one length: Content-Length or chunks")),
+        (Some(_), Some(_)) => Err(RequestError::Malformed("a body has one length: Content-Length or chunks")),
         (Some(length), None) => {
             if lengths.next().is_some() {
-                return Err(HeadError::Malformed("there is more than one Content-Length"));
+                return Err(RequestError::Malformed("there is more than one Content-Length"));
             }
             if length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
-                return Err(HeadError::Malformed("the Content-Length is not a number"));
+                return Err(RequestError::Malformed("the Content-Length is not a number"));
             }
             text(length)
                 .parse()
                 .map(Framing::Length)
-                .map_err(|_| HeadError::Malformed("the Content-Length is beyond all bounds"))
+                .map_err(|_| RequestError::Malformed("the Content-Length is beyond all bounds"))
         }
         (None, Some(encoding)) => {
             if encodings.next().is_some() || !encoding.eq_ignore_ascii_case(b"chunked") {
-                return Err(HeadError::Malformed("the only Transfer-Encoding taken is chunked"));
+                return Err(RequestError::Malformed("the only Transfer-Encoding taken is chunked"));
             }
             if head.version == Version::Http10 {
-                return Err(HeadError::Malformed("HTTP/1.0 has no Transfer-Encoding"));
+                return Err(RequestError::Malformed("HTTP/1.0 has no Transfer-Encoding"));
             }
             Ok(Framing::Chunked)
         }
     }
 }
 
-fn host(head: &Head) -> Result<Option<Box<str>>, HeadError> {
+fn host(head: &Head) -> Result<Box<str>, RequestError> {
     let mut hosts = head.headers_named("host");
     match (hosts.next(), hosts.next()) {
-        (None, _) => Err(HeadError::Malformed("there is no Host")),
-        (Some(_), Some(_)) => Err(HeadError::Malformed("there is more than one Host")),
-        (Some(host), None) if is_host(host) => Ok(Some(text(host).into())),
-        (Some(_), None) => Err(HeadError::Malformed("the Host is malformed")),
+        (None, _) => Err(RequestError::Malformed("there is no Host")),
+        (Some(_), Some(_)) => Err(RequestError::Malformed("there is more than one Host")),
+        (Some(host), None) if is_host(host) => Ok(text(host).into()),
+        (Some(_), None) => Err(RequestError::Malformed("the Host is malformed")),
     }
 }
 
@@ -464,7 +428,7 @@ pub fn query_value(query: &str, name: &str) -> Option<Result<String, BadEscape>>
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::time::Duration;
 
@@ -483,10 +447,10 @@ mod tests {
         let head = whole(
             b"GET /ws/caf%C3%A9?a=1?b HTTP/1.1\r\nHost: Chat.example:80\r\nX-Name: \t caf\xc3\xa9 \t\r\nx-name:\r\n\r\n",
         );
-        assert_eq!((head.method(), head.target()), ("GET", "/ws/caf%C3%A9?a=1?b"));
+        assert_eq!((&*head.method, &*head.target), ("GET", "/ws/caf%C3%A9?a=1?b"));
         assert_eq!((head.path(), head.query()), ("/ws/caf%C3%A9", Some("a=1?b")));
-        assert_eq!((head.version(), head.framing()), (Version::Http11, Framing::None));
-        assert_eq!(head.host(), Some("Chat.example:80"));
+        assert_eq!((head.version, head.framing), (Version::Http11, Framing::None));
+        assert_eq!(&*head.host, "Chat.example:80");
         assert_eq!(head.header("X-NAME"), Some("café".as_bytes()));
         assert_eq!(head.headers_named("x-name").count(), 2);
         assert_eq!(head.header("none"), None);
@@ -501,7 +465,7 @@ mod tests {
             ("1.1", "Transfer-Encoding: CHUNKED", Framing::Chunked),
         ] {
             let head = whole(format!("POST / HTTP/{version}\r\nHost: h\r\n{fields}\r\n\r\n").as_bytes());
-            assert_eq!(head.framing(), framing, "{fields}");
+            assert_eq!(head.framing, framing, "{fields}");
         }
     }
 
@@ -517,7 +481,7 @@ mod tests {
             ("OPTIONS", "http://other", "*", "other"),
         ] {
             let head = whole(format!("{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
-            assert_eq!((head.target(), head.host()), (path, Some(host)), "{target}");
+            assert_eq!((&*head.target, &*head.host), (path, host), "{target}");
         }
     }
 
@@ -552,7 +516,7 @@ mod tests {
             "",
         ] {
             let result = parse(format!("{line}\r\nHost: h\r\n\r\n").as_bytes());
-            assert!(matches!(result, Err(HeadError::Malformed(_))), "{line}: {result:?}");
+            assert!(matches!(result, Err(RequestError::Malformed(_))), "{line}: {result:?}");
         }
         for fields in [
             "",
@@ -593,10 +557,10 @@ mod tests {
             "Host: h\r\nTransfer-Encoding:\r\n",
         ] {
             let result = parse(format!("POST / HTTP/1.1\r\n{fields}\r\n").as_bytes());
-            assert!(matches!(result, Err(HeadError::Malformed(_))), "{fields}: {result:?}");
+            assert!(matches!(result, Err(RequestError::Malformed(_))), "{fields}: {result:?}");
         }
         let old = parse(b"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
-        assert!(matches!(old, Err(HeadError::Malformed(_))));
+        assert!(matches!(old, Err(RequestError::Malformed(_))));
     }
 
     #[test]
@@ -613,12 +577,12 @@ mod tests {
             format!("GET / HTTP/1.0\r\nHost: x\r\nA: {}\r\n\r\n", "x".repeat(size - frame))
         };
         assert!(parse(of_size(HEAD_BYTES_MAX).as_bytes()).unwrap().is_some());
-        assert_eq!(parse(of_size(HEAD_BYTES_MAX + 1).as_bytes()).unwrap_err(), HeadError::TooLarge);
+        assert_eq!(parse(of_size(HEAD_BYTES_MAX + 1).as_bytes()).unwrap_err(), RequestError::HeadTooLarge);
         assert!(parse(&of_size(HEAD_BYTES_MAX).as_bytes()[..HEAD_BYTES_MAX - 1]).unwrap().is_none());
-        assert_eq!(parse(&[b'a'; HEAD_BYTES_MAX]).unwrap_err(), HeadError::TooLarge);
+        assert_eq!(parse(&[b'a'; HEAD_BYTES_MAX]).unwrap_err(), RequestError::HeadTooLarge);
         let of_fields = |count: usize| format!("GET / HTTP/1.0\r\nHost: x\r\n{}\r\n", "a:b\r\n".repeat(count - 1));
         assert!(parse(of_fields(HEADERS_MAX).as_bytes()).unwrap().is_some());
-        assert_eq!(parse(of_fields(HEADERS_MAX + 1).as_bytes()).unwrap_err(), HeadError::TooLarge);
+        assert_eq!(parse(of_fields(HEADERS_MAX + 1).as_bytes()).unwrap_err(), RequestError::HeadTooLarge);
     }
 
     #[test]
@@ -665,19 +629,19 @@ mod tests {
         for byte in b"\r\nGET /a HTTP/1.1\r\nHost: h\r\n\r\n" {
             client.write_all(&[*byte]).unwrap();
         }
-        assert_eq!(reading.join().unwrap().unwrap().0.target(), "/a");
+        assert_eq!(reading.join().unwrap().unwrap().0.target.as_ref(), "/a");
     }
 
     #[test]
     fn reading_ends_as_soon_as_it_is_sure() {
         for (bytes, ends, expected) in [
-            (&b""[..], true, "Closed"),
+            (&b""[..], true, "Gone"),
             (b"GET / HT", true, "Malformed"),
             // The beginning of TLS: no line's end is waited for.
             (b"\x16\x03\x01\x02\x00", false, "Malformed"),
             (b"GET /\rx", false, "Malformed"),
             (b"PRI * HTTP/2.0\r\n", false, "Malformed"),
-            (&[b'a'; HEAD_BYTES_MAX], false, "TooLarge"),
+            (&[b'a'; HEAD_BYTES_MAX], false, "HeadTooLarge"),
         ] {
             let (mut client, server) = connected();
             client.write_all(bytes).unwrap();
@@ -701,7 +665,7 @@ mod tests {
         for _ in 0..2_000 {
             match result.recv_timeout(Duration::from_millis(5)) {
                 Ok(error) => {
-                    assert_eq!(error, HeadError::TooSlow);
+                    assert_eq!(error, RequestError::HeadTooSlow);
                     return;
                 }
                 Err(_) => drop(client.write_all(b"a")),
@@ -798,13 +762,13 @@ mod tests {
             return Err(TestCaseError::fail("httparse refuses it"));
         };
         let fields: Vec<_> = head.headers().map(|(name, value)| (name.to_string(), value.to_vec())).collect();
-        prop_assert_eq!(head.method(), theirs.0);
+        prop_assert_eq!(&*head.method, theirs.0);
         if theirs.1.starts_with('/') {
-            prop_assert_eq!(head.target(), theirs.1);
+            prop_assert_eq!(&*head.target, theirs.1);
         } else {
-            prop_assert!(head.target() == "/" || theirs.1.ends_with(head.target().trim_start_matches('/')));
+            prop_assert!(&*head.target == "/" || theirs.1.ends_with(head.target.trim_start_matches('/')));
         }
-        prop_assert_eq!(head.version() == Version::Http11, theirs.2 == 1);
+        prop_assert_eq!(head.version == Version::Http11, theirs.2 == 1);
         prop_assert_eq!(fields, theirs.3);
         prop_assert_eq!(length, theirs.4);
         Ok(true)

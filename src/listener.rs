@@ -325,7 +325,7 @@ fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, front: &Front, place
         if !place.is_within_share(client.address) {
             front.sessions.metrics.refused(Refusal::PerAddress);
             log::debug!("refused {client}: over the cap on one address's connections");
-            answer::refuse(stream, &Problem { head_only: head.method() == "HEAD", ..SHARE_TAKEN });
+            answer::refuse(stream, &Problem { head_only: &*head.method == "HEAD", ..SHARE_TAKEN });
             return None;
         }
     } else if is_forwarded(head) && is_near(peer.ip()) && !place.open.has_warned.swap(true, Ordering::Relaxed) {
@@ -351,15 +351,6 @@ fn is_near(address: IpAddr) -> bool {
 fn read_head(stream: &TcpStream, peer: SocketAddr, front: &Front) -> Option<(Head, Vec<u8>)> {
     // Frames are whole when they are sent; waiting to fill a packet only delays them.
     stream.set_nodelay(true).ok()?;
-    match head::read(stream, Instant::now() + front.sessions.limits.head_deadline) {
-        Ok(read) => Some(read),
-        Err(error) => {
-            if let Some((problem, reason)) = error.problem() {
-                front.sessions.metrics.refused(reason);
-                log::debug!("refused {peer}: {error}");
-                answer::refuse(stream, &problem);
-            }
-            None
-        }
-    }
+    let read = head::read(stream, Instant::now() + front.sessions.limits.head_deadline);
+    read.inspect_err(|error| error.answer(stream, peer, false, &front.sessions.metrics)).ok()
 }

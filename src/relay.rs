@@ -4,24 +4,25 @@
 //! whole body with one Content-Length, the fields of a list, and HTTP/1.0, in which it neither sends chunks nor
 //! waits for a second request. The client is always told `Connection: close`, and one request is all it has.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::answer::{self, Problem};
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::answer;
 use crate::client::Client;
-use crate::head::{Framing, Head, HeadError, Version, field_line};
+use crate::head::{Framing, Head, RequestError, Version, field_line};
 use crate::http::{CLIENT_HEADER, Endpoint, SECURE_HEADER, WORKERS};
 use crate::limits::{BODIES_MAX, BODY_BYTES_MAX, HUB_ANSWER_WAIT, Limits, RELAY_WAIT, RELAYS_MAX};
-use crate::metrics::{Metrics, Refusal};
-use crate::model::reason::Reason;
+use crate::metrics::Metrics;
 
 /// An answer up to this size is read whole, so that its turn is over before a slow client has it.
 const ANSWER_BYTES_KEPT: u64 = 256 * 1024;
 /// The head of an answer.
-const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
+const ANSWER_HEAD_BYTES_MAX: u64 = 16 * 1024;
 /// How long an answer may be away. A turn must not end before `tiny_http` is done with its request, or there
 /// would be more requests there than turns; so it is longer than the hub can keep all of them waiting.
 const ANSWER_WAIT: Duration = Duration::from_secs(40);
@@ -31,97 +32,50 @@ const PIECE_BYTES: usize = 8 * 1024;
 /// A line between chunks: a size, and extensions that nobody uses; or a trailer.
 const CHUNK_LINE_BYTES_MAX: usize = 1024;
 /// A body with all that is around its chunks: even bytes sent one by one take six times their size.
-const CHUNKED_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
+const CHUNKED_BYTES_MAX: u64 = 8 * BODY_BYTES_MAX as u64;
 
 /// The fields of a request that a handler may see; the others end here.
-const PASSED: [&str; 15] = [
-    "Accept",
+const PASSED: [&str; 9] = [
     "Accept-Encoding",
-    "Accept-Language",
     "Access-Control-Request-Method",
     "Authorization",
     "Content-Type",
     "Cookie",
     "Idempotency-Key",
-    "If-Modified-Since",
     "If-None-Match",
-    "If-Range",
-    "Last-Event-ID",
     "Origin",
-    "Range",
     "User-Agent",
 ];
 /// The fields of an answer that are written anew or belong to the hop behind us.
 const REPLACED: [&str; 5] = ["Connection", "Content-Length", "Keep-Alive", "Server", "Transfer-Encoding"];
-
-/// Why a request got no answer from a handler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum RelayError {
-    #[error("the body is larger than {BODY_BYTES_MAX} bytes")]
-    BodyTooLarge,
-    #[error("the body took too long")]
-    BodyTooSlow,
-    #[error("{0}")]
-    BodyMalformed(&'static str),
-    #[error("the only expectation taken is 100-continue")]
-    Expectation,
-    #[error("the server is busy; try again")]
-    Busy,
-    #[error("there is no answer from the web server")]
-    Unanswered,
-    /// There is nobody to tell, or half an answer has gone out already.
-    #[error("the client is gone")]
-    Gone,
-}
-
-impl RelayError {
-    /// The reason that the client is told, and what it is counted as.
-    fn reason(self) -> Option<(Reason, Refusal)> {
-        match self {
-            Self::BodyTooLarge => Some((Reason::BodyTooLarge, Refusal::LargeBody)),
-            Self::BodyTooSlow => Some((Reason::TooSlow, Refusal::Slow)),
-            Self::BodyMalformed(_) => Some((Reason::MalformedRequest, Refusal::BadHead)),
-            Self::Expectation => Some((Reason::UnknownExpectation, Refusal::BadHead)),
-            Self::Busy => Some((Reason::Busy, Refusal::Busy)),
-            Self::Unanswered => Some((Reason::Unavailable, Refusal::Busy)),
-            Self::Gone => None,
-        }
-    }
-}
 
 /// The way to `tiny_http`, for [`RELAYS_MAX`] requests at once.
 #[derive(Debug)]
 pub struct Relay {
     endpoint: Endpoint,
     metrics: Arc<Metrics>,
-    turns: Turns,
-    /// For bodies, which are held in memory before their request has its turn.
-    bodies: Turns,
-    turn_wait: Duration,
+    /// Permits for requests that are with `tiny_http`.
+    requests: Semaphore,
+    /// Permits for bodies, which are held in memory before that.
+    bodies: Semaphore,
+    permit_wait: Duration,
 }
 
 impl Relay {
     /// A relay to where an HTTP server listens.
     #[must_use]
     pub fn new(endpoint: Endpoint, metrics: Arc<Metrics>) -> Self {
-        Self { endpoint, metrics, turns: Turns::new(RELAYS_MAX), bodies: Turns::new(BODIES_MAX), turn_wait: RELAY_WAIT }
+        let (requests, bodies) = (Semaphore::new(RELAYS_MAX), Semaphore::new(BODIES_MAX));
+        Self { endpoint, metrics, requests, bodies, permit_wait: RELAY_WAIT }
     }
 
     /// Carries out one request, `early` being what was read behind its head, or answers why not. Waits for the
     /// body, for a turn, for the answer and for its reader, for each within a bound. The stream is at its end
     /// afterwards.
     pub fn forward(&self, stream: &TcpStream, client: Client, head: &Head, early: Vec<u8>, limits: &Limits) {
-        let error = match self.exchange(stream, client, head, early, limits) {
-            Ok(()) => return answer::linger(stream),
-            Err(error) => error,
-        };
-        log::debug!("no answer for {client}: {error}");
-        if let Some((reason, counted)) = error.reason() {
-            self.metrics.refused(counted);
-            let sentence = error.to_string();
-            let headers: &[_] = if reason.status() == 503 { &[("Retry-After", "1")] } else { &[] };
-            let problem = Problem { headers, head_only: head.method() == "HEAD", ..Problem::new(reason, &sentence) };
-            answer::refuse(stream, &problem);
+        match self.exchange(stream, client, head, early, limits) {
+            Ok(()) => answer::linger(stream),
+            Err(error) => error.answer(stream, client, &*head.method == "HEAD", &self.metrics),
         }
     }
 
@@ -132,76 +86,75 @@ impl Relay {
         head: &Head,
         early: Vec<u8>,
         limits: &Limits,
-    ) -> Result<(), RelayError> {
-        stream.set_write_timeout(Some(limits.write_stall)).map_err(|_| RelayError::Gone)?;
-        let _held = match head.framing() {
+    ) -> Result<(), RequestError> {
+        stream.set_write_timeout(Some(limits.write_stall)).map_err(|_| RequestError::Gone)?;
+        let _held = match head.framing {
             Framing::None | Framing::Length(0) => None,
-            Framing::Length(_) | Framing::Chunked => Some(self.bodies.take(self.turn_wait).ok_or(RelayError::Busy)?),
+            Framing::Length(_) | Framing::Chunked => {
+                Some(self.bodies.acquire(self.permit_wait).ok_or(RequestError::Busy)?)
+            }
         };
         let body = read_body(stream, head, early, limits)?;
-        let turn = self.turns.take(self.turn_wait).ok_or(RelayError::Busy)?;
-        let mut answering = self.ask(&request(head, client, &body)).map_err(|error| {
-            log::warn!("failed to reach the web server: {error}");
-            RelayError::Unanswered
-        })?;
+        let permit = self.requests.acquire(self.permit_wait).ok_or(RequestError::Busy)?;
+        let unanswered = |error| {
+            log::warn!("no answer from the web server: {error}");
+            RequestError::Unanswered
+        };
+        let mut answer = self.ask(&request(head, client, &body)).map_err(unanswered)?;
         drop(body);
-        let mut answer = read_answer(&mut answering, head.method()).map_err(|error| {
-            log::warn!("failed to read the web server's answer: {error}");
-            RelayError::Unanswered
-        })?;
-        if answer.left == 0 {
-            drop(answering);
-            drop(turn);
-            return send(stream, &answer.bytes);
+        let (bytes, mut left) = read_answer(&mut answer, &head.method).map_err(unanswered)?;
+        if left == 0 {
+            drop(answer);
+            drop(permit);
+            return send(stream, &bytes);
         }
-        send(stream, &answer.bytes)?;
-        while answer.left > 0 {
-            answer.bytes.clear();
+        send(stream, &bytes)?;
+        while left > 0 {
             // From here on an error can only cut the answer short, which its length shows.
-            read_piece(&mut answering, &mut answer).map_err(|_| RelayError::Gone)?;
-            send(stream, &answer.bytes)?;
+            let piece = answer.fill_buf().map_err(|_| RequestError::Gone)?;
+            let count = left.min(piece.len() as u64) as usize;
+            if count == 0 {
+                return Err(RequestError::Gone);
+            }
+            send(stream, &piece[..count])?;
+            answer.consume(count);
+            left -= count as u64;
         }
         Ok(())
     }
 
     /// Hands a whole request over.
-    fn ask(&self, request: &[u8]) -> io::Result<UnixStream> {
+    fn ask(&self, request: &[u8]) -> io::Result<BufReader<UnixStream>> {
         let mut stream = self.endpoint.connect()?;
         stream.set_read_timeout(Some(ANSWER_WAIT))?;
         stream.set_write_timeout(Some(ANSWER_WAIT))?;
         stream.write_all(request)?;
-        Ok(stream)
+        Ok(BufReader::with_capacity(PIECE_BYTES, stream))
     }
 }
 
-/// Turns that are to be had: a semaphore.
+/// A semaphore: a channel with room for as many as there are permits.
 #[derive(Debug)]
-struct Turns {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
+struct Semaphore(Sender<()>, Receiver<()>);
 
-/// A turn, given back when it is dropped.
-struct Turn<'a>(&'a Turns);
+/// Given back when it is dropped.
+struct Permit<'a>(&'a Receiver<()>);
 
-impl Turns {
-    fn new(count: usize) -> Self {
-        Self { free: Mutex::new(count), freed: Condvar::new() }
+impl Semaphore {
+    fn new(permits: usize) -> Self {
+        let (taken, given_back) = bounded(permits);
+        Self(taken, given_back)
     }
 
-    fn take(&self, wait: Duration) -> Option<Turn<'_>> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut free, _) =
-            self.freed.wait_timeout_while(free, wait, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free = free.checked_sub(1)?;
-        Some(Turn(self))
+    fn acquire(&self, wait: Duration) -> Option<Permit<'_>> {
+        self.0.send_timeout((), wait).ok()?;
+        Some(Permit(&self.1))
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
+        let _ = self.0.try_recv();
     }
 }
 
@@ -212,15 +165,13 @@ fn request(head: &Head, client: Client, body: &[u8]) -> Vec<u8> {
         parts.iter().for_each(|part| bytes.extend_from_slice(part));
         bytes.extend_from_slice(b"\r\n");
     };
-    line(&[head.method().as_bytes(), b" ", head.target().as_bytes(), b" HTTP/1.0"]);
+    line(&[head.method.as_bytes(), b" ", head.target.as_bytes(), b" HTTP/1.0"]);
     line(&[CLIENT_HEADER.as_bytes(), b": ", client.address.to_string().as_bytes()]);
     if client.is_secure {
         line(&[SECURE_HEADER.as_bytes(), b": 1"]);
     }
     // The target may have had a host of its own, which is the one that counts.
-    if let Some(host) = head.host() {
-        line(&[b"Host: ", host.as_bytes()]);
-    }
+    line(&[b"Host: ", head.host.as_bytes()]);
     for (name, value) in head.headers() {
         let is_passed = PASSED.iter().any(|passed| passed.eq_ignore_ascii_case(name));
         // tiny_http refuses a request for one byte beyond ASCII.
@@ -228,7 +179,7 @@ fn request(head: &Head, client: Client, body: &[u8]) -> Vec<u8> {
             line(&[name.as_bytes(), b": ", value]);
         }
     }
-    if head.framing() != Framing::None {
+    if head.framing != Framing::None {
         line(&[b"Content-Length: ", body.len().to_string().as_bytes()]);
     }
     line(&[]);
@@ -237,129 +188,109 @@ fn request(head: &Head, client: Client, body: &[u8]) -> Vec<u8> {
 }
 
 /// Reads the whole body, however it is delimited.
-fn read_body(stream: &TcpStream, head: &Head, early: Vec<u8>, limits: &Limits) -> Result<Vec<u8>, RelayError> {
+fn read_body(stream: &TcpStream, head: &Head, early: Vec<u8>, limits: &Limits) -> Result<Vec<u8>, RequestError> {
     let mut waits = false;
     // HTTP/1.0 knows of no expectations (RFC 9110, section 10.1.1).
-    if head.version() == Version::Http11 {
+    if head.version == Version::Http11 {
         for expectation in head.headers_named("Expect") {
             if !expectation.eq_ignore_ascii_case(b"100-continue") {
-                return Err(RelayError::Expectation);
+                return Err(RequestError::Expectation);
             }
             waits = true;
         }
     }
-    let length = match head.framing() {
+    let length = match head.framing {
         Framing::None | Framing::Length(0) => return Ok(Vec::new()),
         Framing::Length(length) => Some(length),
         Framing::Chunked => None,
     };
     if length.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
-        return Err(RelayError::BodyTooLarge);
+        return Err(RequestError::BodyTooLarge);
     }
     if waits && early.is_empty() {
         send(stream, b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    let mut source =
-        Source { stream, total: early.len(), buffer: early, at: 0, deadline: Instant::now() + limits.body_deadline };
+    let source = Source { early: &early, stream, deadline: Instant::now() + limits.body_deadline };
+    let mut reader = BodyReader(BufReader::with_capacity(PIECE_BYTES, source.take(CHUNKED_BYTES_MAX)));
     match length {
         Some(length) => {
             let mut body = Vec::new();
-            source.append(length as usize, &mut body)?;
+            reader.append(length as usize, &mut body)?;
             Ok(body)
         }
-        None => dechunk(&mut source),
+        None => dechunk(&mut reader),
     }
 }
 
-/// What comes behind a head.
+/// What comes behind a head: what was read with it, then what the stream gives until the deadline.
 struct Source<'a> {
+    early: &'a [u8],
     stream: &'a TcpStream,
-    buffer: Vec<u8>,
-    at: usize,
-    /// Bytes so far.
-    total: usize,
     deadline: Instant,
 }
 
-impl Source<'_> {
-    /// What has been read and not been taken; never empty.
-    fn available(&mut self) -> Result<&[u8], RelayError> {
-        while self.at == self.buffer.len() {
-            if self.total > CHUNKED_BYTES_MAX {
-                return Err(RelayError::BodyTooLarge);
-            }
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(RelayError::BodyTooSlow);
-            }
-            self.stream.set_read_timeout(Some(left)).map_err(|_| RelayError::Gone)?;
-            self.buffer.resize(PIECE_BYTES, 0);
-            let result = (&mut &*self.stream).read(&mut self.buffer);
-            self.at = 0;
-            self.buffer.truncate(*result.as_ref().unwrap_or(&0));
-            match result {
-                Ok(0) => return Err(RelayError::BodyMalformed("the body ended early")),
-                Ok(count) => self.total += count,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(RelayError::BodyTooSlow),
-                    _ => return Err(RelayError::Gone),
-                },
-            }
+impl Read for Source<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.early.is_empty() {
+            answer::read_by(self.stream, buffer, self.deadline)
+        } else {
+            self.early.read(buffer)
         }
-        Ok(&self.buffer[self.at..])
     }
+}
 
+struct BodyReader<'a>(BufReader<io::Take<Source<'a>>>);
+
+impl BodyReader<'_> {
     /// Moves the next `count` bytes to the end of `body`.
-    fn append(&mut self, count: usize, body: &mut Vec<u8>) -> Result<(), RelayError> {
-        let end = body.len() + count;
-        while body.len() < end {
-            let available = self.available()?;
-            let taken = available.len().min(end - body.len());
-            body.extend_from_slice(&available[..taken]);
-            self.at += taken;
-        }
-        Ok(())
+    fn append(&mut self, count: usize, body: &mut Vec<u8>) -> Result<(), RequestError> {
+        let before = body.len();
+        body.resize(before + count, 0);
+        self.0.read_exact(&mut body[before..]).map_err(|error| self.failed(error.kind()))
     }
 
     /// The next line without its CRLF.
-    fn line(&mut self) -> Result<Vec<u8>, RelayError> {
+    fn line(&mut self) -> Result<Vec<u8>, RequestError> {
         let mut line = Vec::new();
-        loop {
-            self.append(1, &mut line)?;
-            match &*line {
-                [.., b'\r', b'\n'] => {
-                    line.truncate(line.len() - 2);
-                    return Ok(line);
-                }
-                [.., b'\n'] | [.., b'\r', _] => {
-                    return Err(RelayError::BodyMalformed("a line between chunks does not end in CRLF"));
-                }
-                _ if line.len() > CHUNK_LINE_BYTES_MAX => {
-                    return Err(RelayError::BodyMalformed("a line between chunks is too long"));
-                }
-                _ => {}
+        let read = self.0.by_ref().take(CHUNK_LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
+        read.map_err(|error| self.failed(error.kind()))?;
+        match &*line {
+            [.., b'\r', b'\n'] => {
+                line.truncate(line.len() - 2);
+                Ok(line)
             }
+            [.., b'\n'] => Err(RequestError::Malformed("a line between chunks does not end in CRLF")),
+            _ if line.len() < CHUNK_LINE_BYTES_MAX => Err(self.failed(io::ErrorKind::UnexpectedEof)),
+            _ => Err(RequestError::Malformed("a line between chunks is too long")),
+        }
+    }
+
+    fn failed(&self, kind: io::ErrorKind) -> RequestError {
+        match kind {
+            io::ErrorKind::TimedOut => RequestError::BodyTooSlow,
+            io::ErrorKind::UnexpectedEof if self.0.get_ref().limit() == 0 => RequestError::BodyTooLarge,
+            io::ErrorKind::UnexpectedEof => RequestError::Malformed("the body ended early"),
+            _ => RequestError::Gone,
         }
     }
 }
 
 /// Undoes the chunks (RFC 9112, section 7.1); their extensions and the trailers are checked and dropped.
-fn dechunk(source: &mut Source<'_>) -> Result<Vec<u8>, RelayError> {
+fn dechunk(source: &mut BodyReader<'_>) -> Result<Vec<u8>, RequestError> {
     let mut body = Vec::new();
     loop {
-        let size = chunk_size(&source.line()?).ok_or(RelayError::BodyMalformed("a chunk has no proper size"))?;
+        let size = chunk_size(&source.line()?).ok_or(RequestError::Malformed("a chunk has no proper size"))?;
         if size == 0 {
             break;
         }
         if size > (BODY_BYTES_MAX - body.len()) as u64 {
-            return Err(RelayError::BodyTooLarge);
+            return Err(RequestError::BodyTooLarge);
         }
         source.append(size as usize, &mut body)?;
         let mut end = Vec::new();
         source.append(2, &mut end)?;
         if end != b"\r\n" {
-            return Err(RelayError::BodyMalformed("a chunk is longer than its size"));
+            return Err(RequestError::Malformed("a chunk is longer than its size"));
         }
     }
     loop {
@@ -367,10 +298,7 @@ fn dechunk(source: &mut Source<'_>) -> Result<Vec<u8>, RelayError> {
         if line.is_empty() {
             return Ok(body);
         }
-        field_line(&line).map_err(|error| match error {
-            HeadError::Malformed(sentence) => RelayError::BodyMalformed(sentence),
-            _ => RelayError::BodyMalformed("a trailer is malformed"),
-        })?;
+        field_line(&line)?;
     }
 }
 
@@ -385,105 +313,59 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// An answer on its way to the client.
-struct Answer {
-    /// What is to be sent next.
-    bytes: Vec<u8>,
-    /// What `tiny_http` has yet to give of the body.
-    left: u64,
+/// Reads an answer's head, and all of the body if that is small. Gives what is to be sent, and the length of what is left
+/// of the body.
+fn read_answer(answer: &mut BufReader<UnixStream>, method: &str) -> io::Result<(Vec<u8>, u64)> {
+    let (head, length) = rewritten_head(answer, method)?;
+    let mut bytes = head.into_bytes();
+    if length > ANSWER_BYTES_KEPT {
+        return Ok((bytes, length));
+    }
+    let before = bytes.len();
+    bytes.resize(before + length as usize, 0);
+    answer.read_exact(&mut bytes[before..])?;
+    Ok((bytes, 0))
 }
 
-/// Reads an answer's head, and all of the body if that is small.
-fn read_answer(stream: &mut UnixStream, method: &str) -> io::Result<Answer> {
-    let mut read = Vec::with_capacity(1024);
-    let end = loop {
-        if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
-            break end;
-        }
-        if read.len() > ANSWER_HEAD_BYTES_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let before = read.len();
-        read.resize(before + 1024, 0);
-        let count = stream.read(&mut read[before..])?;
-        read.truncate(before + count);
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    };
-    let (head, length) = rewritten(&read[..end], method).ok_or(io::ErrorKind::InvalidData)?;
-    let mut answer = Answer { bytes: head, left: length };
-    let mut behind = &read[end + 4..];
-    if behind.len() as u64 > length {
-        behind = &behind[..length as usize];
-    }
-    answer.bytes.extend_from_slice(behind);
-    answer.left -= behind.len() as u64;
-    if length <= ANSWER_BYTES_KEPT {
-        while answer.left > 0 {
-            read_piece(stream, &mut answer)?;
-        }
-    }
-    Ok(answer)
-}
-
-/// Reads more of an answer's body.
-fn read_piece(stream: &mut UnixStream, answer: &mut Answer) -> io::Result<()> {
-    let before = answer.bytes.len();
-    let wanted = answer.left.min(PIECE_BYTES as u64);
-    answer.bytes.resize(before + wanted as usize, 0);
-    let count = stream.read(&mut answer.bytes[before..])?;
-    answer.bytes.truncate(before + count);
-    if count == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    answer.left -= count as u64;
-    Ok(())
-}
-
-/// The head of `tiny_http`'s answer (without its empty line) as the client gets it, and the length of the body
-/// that follows.
-fn rewritten(head: &[u8], method: &str) -> Option<(Vec<u8>, u64)> {
-    let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
-    let status_line = lines.next()?.strip_prefix("HTTP/1.0 ")?;
-    let status: u16 = status_line.get(..3)?.parse().ok()?;
+/// The head of `tiny_http`'s answer as the client gets it, and the length of the body that follows.
+fn rewritten_head(answer: &mut impl BufRead, method: &str) -> io::Result<(String, u64)> {
+    let mut lines = answer.take(ANSWER_HEAD_BYTES_MAX).lines();
+    let mut next_line = || lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+    let status_line = next_line()?;
+    let status_line = status_line.strip_prefix("HTTP/1.0 ").ok_or(io::ErrorKind::InvalidData)?;
+    let status =
+        status_line.get(..3).and_then(|status| status.parse::<u16>().ok()).ok_or(io::ErrorKind::InvalidData)?;
     let mut head = format!("HTTP/1.1 {status_line}\r\n");
     let mut said = Vec::with_capacity(16);
     let mut length = None;
-    for line in lines {
-        let (name, value) = line.split_once(": ")?;
-        said.push(name);
+    loop {
+        let line = next_line()?;
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(": ").ok_or(io::ErrorKind::InvalidData)?;
+        said.push(name.to_owned());
         if name.eq_ignore_ascii_case("Content-Length") {
-            length = Some(value.parse::<u64>().ok()?);
+            length = value.parse::<u64>().ok();
         }
         if !REPLACED.iter().any(|replaced| replaced.eq_ignore_ascii_case(name)) {
-            head.push_str(line);
+            head.push_str(&line);
             head.push_str("\r\n");
         }
     }
     answer::complete(&mut head, |name| said.iter().any(|said| said.eq_ignore_ascii_case(name)));
     // These have no body, and no length of one that could be right (RFC 9110, section 8.6).
     let has_none = status < 200 || status == 204 || status == 304;
-    if has_none {
-        head.push_str("Connection: close\r\n\r\n");
-        return Some((head.into_bytes(), 0));
+    if !has_none {
+        head.push_str(&format!("Content-Length: {}\r\n", length.ok_or(io::ErrorKind::InvalidData)?));
     }
-    let length = length?;
-    head.push_str(&format!("Content-Length: {length}\r\nConnection: close\r\n\r\n"));
-    Some((head.into_bytes(), if method == "HEAD" { 0 } else { length }))
+    head.push_str("Connection: close\r\n\r\n");
+    Ok((head, length.filter(|_| !has_none && method != "HEAD").unwrap_or(0)))
 }
 
 /// Writes to the client. The stream's timeout is for each step, so only a reader that takes nothing ends it.
-fn send(mut stream: &TcpStream, mut bytes: &[u8]) -> Result<(), RelayError> {
-    while !bytes.is_empty() {
-        match stream.write(bytes) {
-            Ok(0) => return Err(RelayError::Gone),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(RelayError::Gone),
-        }
-    }
-    Ok(())
+fn send(mut stream: &TcpStream, bytes: &[u8]) -> Result<(), RequestError> {
+    stream.write_all(bytes).map_err(|_| RequestError::Gone)
 }
 
 #[cfg(test)]
@@ -525,10 +407,10 @@ mod tests {
             let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
             client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let (stream, peer) = self.listener.accept().unwrap();
-            let (relay, limits) = (Arc::clone(&self.relay), self.limits);
+            let (relay, limits, metrics) = (Arc::clone(&self.relay), self.limits, Arc::clone(&self.metrics));
             thread::spawn(move || match head::read(&stream, Instant::now() + limits.head_deadline) {
                 Ok((head, early)) => relay.forward(&stream, Client::of(&head, peer, &[]), &head, early, &limits),
-                Err(error) => answer::refuse(&stream, &error.problem().unwrap().0),
+                Err(error) => error.answer(&stream, peer, false, &metrics),
             });
             client
         }
@@ -598,10 +480,10 @@ mod tests {
             "POST /a?b HTTP/1.1\r\nHost: h\r\nADDA-CLIENT: 1.2.3.4\r\nAdda-Secure: 1\r\n\
              X-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Forwarded-Proto: https\r\nCookie: a=b\r\n\
              User-Agent: caf\u{e9}\r\nTE: chunked\r\nExpect: 100-continue\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\
-             range: bytes=0-\r\nTransfer-Encoding: chunked\r\n\r\n",
+             if-none-match: *\r\nTransfer-Encoding: chunked\r\n\r\n",
         );
         let client = |is_secure| Client { address: "::1".parse().unwrap(), is_secure };
-        let rest = "Host: h\r\nCookie: a=b\r\nrange: bytes=0-\r\nContent-Length: 4\r\n\r\nbody";
+        let rest = "Host: h\r\nCookie: a=b\r\nif-none-match: *\r\nContent-Length: 4\r\n\r\nbody";
         for (is_secure, secure) in [(false, ""), (true, "Adda-Secure: 1\r\n")] {
             let request = String::from_utf8(request(&head, client(is_secure), b"body")).unwrap();
             assert_eq!(request, format!("POST /a?b HTTP/1.0\r\nAdda-Client: ::1\r\n{secure}{rest}"));
@@ -612,7 +494,7 @@ mod tests {
     }
 
     /// What `read_body` makes of bytes that come with the head, or byte by byte after it.
-    fn body_of(fields: &str, bytes: &[u8], at_once: bool, limits: &Limits) -> Result<Vec<u8>, RelayError> {
+    fn body_of(fields: &str, bytes: &[u8], at_once: bool, limits: &Limits) -> Result<Vec<u8>, RequestError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
@@ -702,16 +584,16 @@ mod tests {
         ] {
             for at_once in [true, false] {
                 let body = body_of("Transfer-Encoding: chunked", bytes.as_bytes(), at_once, &Limits::default());
-                assert!(matches!(body, Err(RelayError::BodyMalformed(_))), "{bytes:?}: {body:?}");
+                assert!(matches!(body, Err(RequestError::Malformed(_))), "{bytes:?}: {body:?}");
             }
         }
         let extension = format!("4;{}\r\nbody\r\n0\r\n\r\n", "x".repeat(2 * CHUNK_LINE_BYTES_MAX));
         assert!(body_of("Transfer-Encoding: chunked", extension.as_bytes(), true, &Limits::default()).is_err());
         let huge = body_of("Transfer-Encoding: chunked", b"FFFFFFFFFFFFFFFF\r\n", true, &Limits::default());
-        assert_eq!(huge, Err(RelayError::BodyTooLarge));
-        let trailers = format!("0\r\n{}\r\n", "T: v\r\n".repeat(CHUNKED_BYTES_MAX / 4));
+        assert_eq!(huge, Err(RequestError::BodyTooLarge));
+        let trailers = format!("0\r\n{}\r\n", "T: v\r\n".repeat(CHUNKED_BYTES_MAX as usize / 4));
         let endless = body_of("Transfer-Encoding: chunked", trailers.as_bytes(), false, &Limits::default());
-        assert_eq!(endless, Err(RelayError::BodyTooLarge));
+        assert_eq!(endless, Err(RequestError::BodyTooLarge));
     }
 
     #[test]
@@ -763,16 +645,16 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_turn_is_told_to_come_again() {
+    fn a_request_without_a_permit_is_told_to_come_again() {
         let mut rig = Rig::new();
         let relay = Arc::get_mut(&mut rig.relay).unwrap();
-        relay.turns = Turns::new(1);
-        relay.turn_wait = Duration::from_millis(20);
-        let turn = rig.relay.turns.take(Duration::ZERO).unwrap();
+        relay.requests = Semaphore::new(1);
+        relay.permit_wait = Duration::from_millis(20);
+        let permit = rig.relay.requests.acquire(Duration::ZERO).unwrap();
         let answer = rig.ask("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\n"), "{answer}");
-        drop(turn);
+        drop(permit);
         for _ in 0..3 {
             assert!(rig.ask("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").ends_with("ok\n"));
         }
@@ -782,27 +664,26 @@ mod tests {
     fn a_long_answer_passes_in_pieces() {
         let body: Vec<u8> = (0..700_000u32).map(|number| number as u8).collect();
         for length in [0, 1, 100_000, 256 * 1024, 700_000] {
-            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let mut ours = BufReader::new(ours);
             let body = &body[..length];
             let bytes =
                 [format!("HTTP/1.0 200 OK\r\nServer: x\r\nA: b\r\nX-Frame-Options: SAMEORIGIN\r\nContent-Length: {length}\r\n\r\n").as_bytes(), body]
                     .concat();
             thread::spawn(move || theirs.write_all(&bytes));
-            let mut answer = read_answer(&mut ours, "GET").unwrap();
-            assert_eq!(answer.left > 0, length as u64 > ANSWER_BYTES_KEPT);
-            while answer.left > 0 {
-                read_piece(&mut ours, &mut answer).unwrap();
-            }
+            let (mut bytes, left) = read_answer(&mut ours, "GET").unwrap();
+            assert_eq!(left > 0, length as u64 > ANSWER_BYTES_KEPT);
+            ours.take(left).read_to_end(&mut bytes).unwrap();
             let mut expected = "HTTP/1.1 200 OK\r\nA: b\r\nX-Frame-Options: SAMEORIGIN\r\n".to_owned();
             answer::complete(&mut expected, |name| name == "X-Frame-Options");
             expected += &format!("Content-Length: {length}\r\nConnection: close\r\n\r\n");
-            assert!(answer.bytes.starts_with(expected.as_bytes()));
-            assert_eq!(&answer.bytes[expected.len()..], body);
+            assert!(bytes.starts_with(expected.as_bytes()));
+            assert_eq!(&bytes[expected.len()..], body);
         }
-        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nbod").unwrap();
         drop(theirs);
-        assert!(read_answer(&mut ours, "GET").is_err());
+        assert!(read_answer(&mut BufReader::new(ours), "GET").is_err());
     }
 
     #[test]
@@ -811,6 +692,6 @@ mod tests {
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
-        assert_eq!(send(&stream, &vec![0; 32 << 20]), Err(RelayError::Gone));
+        assert_eq!(send(&stream, &vec![0; 32 << 20]), Err(RequestError::Gone));
     }
 }

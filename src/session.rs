@@ -190,9 +190,9 @@ fn refuse(socket: &TcpStream, head: &Head, refused: &Refused, context: &Context)
     context.metrics.refused(refused.counted);
     let problem = Problem::of(&refused.rejection);
     // To be told what may be asked here (RFC 9110, section 9.3.7) is no refusal.
-    let is_question = head.method() == "OPTIONS" && problem.status == 405;
+    let is_question = &*head.method == "OPTIONS" && problem.status == 405;
     let status = if is_question { 204 } else { problem.status };
-    let problem = Problem { status, headers: refused.headers, head_only: head.method() == "HEAD", ..problem };
+    let problem = Problem { status, headers: refused.headers, head_only: &*head.method == "HEAD", ..problem };
     answer::refuse(socket, &problem);
 }
 
@@ -227,7 +227,7 @@ fn upgrade_request(
     origins: &[Origin],
     limits: &Limits,
 ) -> Result<Box<UpgradeRequest>, Box<Refused>> {
-    if head.method() != "GET" && head.method() != "HEAD" {
+    if &*head.method != "GET" && &*head.method != "HEAD" {
         return Err(Refused::upgrade(Reason::MethodNotAllowed, "a WebSocket is opened by GET")
             .with_headers(&[("Allow", "GET, HEAD, OPTIONS")]));
     }
@@ -235,7 +235,7 @@ fn upgrade_request(
         let lists = head.headers_named(name).filter_map(|value| std::str::from_utf8(value).ok());
         lists.flat_map(|list| list.split(',')).any(|one| one.trim().eq_ignore_ascii_case(token))
     };
-    let asks = head.method() == "GET" && head.version() == Version::Http11;
+    let asks = &*head.method == "GET" && head.version == Version::Http11;
     if !asks || !has_token("Connection", "upgrade") || !has_token("Upgrade", "websocket") {
         return Err(Refused::new(Reason::UpgradeRequired, Refusal::Upgrade).with_headers(&[("Upgrade", "websocket")]));
     }
@@ -253,7 +253,7 @@ fn upgrade_request(
     if !is_key(key) {
         return malformed("the Sec-WebSocket-Key is not 16 bytes in base64");
     }
-    if !matches!(head.framing(), Framing::None | Framing::Length(0)) {
+    if !matches!(head.framing, Framing::None | Framing::Length(0)) {
         return malformed("a request for a WebSocket has no body");
     }
     if !origin_is_welcome(head, client, origins) {
@@ -314,7 +314,7 @@ fn is_key(key: &[u8]) -> bool {
 fn origin_is_welcome(head: &Head, client: Client, origins: &[Origin]) -> bool {
     let mut given = head.headers_named("Origin");
     let origin = given.next().map(|bytes| std::str::from_utf8(bytes).unwrap_or_default());
-    given.next().is_none() && Origin::is_welcome(origin, head.host(), client.is_secure, origins)
+    given.next().is_none() && Origin::is_welcome(origin, Some(&head.host), client.is_secure, origins)
 }
 
 /// Makes commands of messages.
