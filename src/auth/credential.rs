@@ -4,10 +4,9 @@
 //! at, as the guess of a proxy in front may be another one.
 
 use std::fmt;
-use std::time::Duration;
 
 use super::guest_token::is_guest_token;
-use super::secret::{Secret, is_secret};
+use super::secret::is_secret;
 
 /// The cookie that bears a session's token.
 ///
@@ -34,19 +33,14 @@ pub enum CredentialError {
     NotBearer,
 }
 
-/// The value of a `Set-Cookie` field that gives a session to a browser.
+/// The value of a `Set-Cookie` field that gives a session to a browser; nothing where the token is none, and so may be
+/// anything.
 ///
 /// `HttpOnly`, so that no script reads it; `SameSite=Lax`, so that no foreign page's POST bears it; `Secure` where the
 /// browser came by TLS.
 #[must_use]
-pub fn set_cookie(token: &Secret, kept: Duration, over_tls: bool) -> String {
-    cookie(token.expose(), kept.as_secs(), over_tls)
-}
-
-/// The same for a token that a client has shown; nothing where it is no secret of ours, and so may be anything.
-#[must_use]
-pub fn set_cookie_again(token: &str, kept: Duration, over_tls: bool) -> Option<String> {
-    is_session_token(token).then(|| cookie(token, kept.as_secs(), over_tls))
+pub fn set_cookie(token: &str, kept_ms: u64, over_tls: bool) -> Option<String> {
+    is_session_token(token).then(|| cookie(token, kept_ms / 1_000, over_tls))
 }
 
 /// The value of a `Set-Cookie` field that takes the session's cookie from a browser.
@@ -164,6 +158,7 @@ impl fmt::Debug for Credential<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::secret::Secret;
 
     fn of_cookies<'a>(fields: &[&'a str]) -> Result<Option<&'a str>, CredentialError> {
         token_of_cookies(fields.iter().map(|field| field.as_bytes()))
@@ -172,12 +167,12 @@ mod tests {
     #[test]
     fn a_cookie_says_all_that_it_must() {
         let token = Secret::random();
-        let week = Duration::from_secs(7 * 24 * 3600);
+        let week_ms = 7 * DAY_MS;
         assert_eq!(
-            set_cookie(&token, week, true),
+            set_cookie(token.expose(), week_ms, true).unwrap(),
             format!("adda_session={}; HttpOnly; SameSite=Lax; Path=/; Max-Age=604800; Secure", token.expose())
         );
-        assert!(!set_cookie(&token, week, false).contains("Secure"));
+        assert!(!set_cookie(token.expose(), week_ms, false).unwrap().contains("Secure"));
         assert_eq!(clear_cookie(false), "adda_session=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0");
     }
 
@@ -205,11 +200,11 @@ mod tests {
         let cookie = format!("adda_session={guest}");
         assert_eq!(of_cookies(&[&cookie]), Ok(Some(&*guest)));
         assert_eq!(
-            set_cookie_again(&guest, Duration::from_secs(60), false).unwrap(),
+            set_cookie(&guest, 60_999, false).unwrap(),
             format!("{cookie}; HttpOnly; SameSite=Lax; Path=/; Max-Age=60")
         );
         for text in [&guest[1..], &format!("{guest}0"), &guest.to_uppercase(), "x; Path=/evil"] {
-            assert_eq!(set_cookie_again(text, Duration::from_secs(60), false), None, "{text}");
+            assert_eq!(set_cookie(text, 60_000, false), None, "{text}");
             assert_eq!(of_cookies(&[&format!("adda_session={text}")]), Ok(None), "{text}");
         }
     }

@@ -3,13 +3,13 @@
 //! What is cheap is decided first, limits on tries before all; the password is looked at behind that, in the slow lane.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::error::ApiError;
+use super::error::{bad_name, too_many_attempts};
 use super::sessions::{Me, label_of};
 use super::who::{STRANGER, body, shown};
 use super::{Context, Reply, Request};
@@ -20,7 +20,7 @@ use crate::auth::password::{self, Password, PasswordHash, Verdict};
 use crate::auth::permission::{Action, PermissionContext, may};
 use crate::auth::secret::{Secret, is_secret, random_id};
 use crate::authenticator::{Authenticated, authenticate};
-use crate::model::reason::Reason;
+use crate::model::reason::{Reason, Rejection};
 use crate::model::{Timestamp, UserId, Username};
 use crate::role::Role;
 use crate::store::TokenHash;
@@ -29,7 +29,7 @@ use crate::store::change::{AccountRef, Change, Done, NewAccount, NewSession};
 use crate::store::entry::By;
 
 /// `GET /api/about`: which ways in there are. It tells nothing of any user.
-pub(super) fn about(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn about(request: &Request<'_>) -> Result<Reply, Rejection> {
     let flags = request.context.reader.policy().flags;
     let about = json!({ "accounts": flags.accounts.as_str(), "registration": flags.registration.as_str() });
     Ok(Reply::data(200, about))
@@ -48,14 +48,14 @@ struct Try {
 
 impl Try {
     /// Lets a client try, unless it or others have tried too often.
-    fn begin(context: &Context, login: Login<'_>) -> Result<Self, ApiError> {
+    fn begin(context: &Context, login: Login<'_>) -> Result<Self, Rejection> {
         let attempts = Arc::clone(&context.attempts);
-        let ticket = locked(&attempts).login(login, Instant::now()).map_err(ApiError::attempts)?;
+        let ticket = locked(&attempts).login(login, Instant::now()).map_err(too_many_attempts)?;
         Ok(Self { attempts, ticket: Some(ticket) })
     }
 
     /// Compares the password, and counts the login if it is wrong.
-    fn verify(mut self, password: &Password, stored: Option<&PasswordHash>) -> Result<Verdict, ApiError> {
+    fn verify(mut self, password: &Password, stored: Option<&PasswordHash>) -> Result<Verdict, Rejection> {
         let verdict = password::verify(password, stored)?;
         if let Some(ticket) = self.ticket.take()
             && verdict != Verdict::Wrong
@@ -85,13 +85,13 @@ struct NewLogin {
 }
 
 impl NewLogin {
-    fn of(request: &Request<'_>, client: &Authenticated) -> Result<Self, ApiError> {
+    fn of(request: &Request<'_>, client: &Authenticated) -> Result<Self, Rejection> {
         let token = Secret::random();
         let session = NewSession {
             id: SessionId(random_id()),
             kind: SessionKind::Login,
             token_hash: Some(TokenHash::of(token.expose())),
-            label: label_of(request.user_agent()).into(),
+            label: label_of(request).into(),
             span_ms: Some(LOGIN_SPAN_MS),
         };
         let is_cookie = matches!(shown(request)?, Credential::Cookie(_));
@@ -105,20 +105,19 @@ impl NewLogin {
         self,
         context: &Context,
         change: impl FnOnce(NewSession, Option<SessionId>) -> Change,
-    ) -> Result<Reply, ApiError> {
+    ) -> Result<Reply, Rejection> {
         let change = change(self.session, self.replaces);
         let Done::Session { user, username, role, expires_ms, .. } = context.hub.change(self.by, change)? else {
             return Err(Reason::Internal.into());
         };
         let (kind, expires) = (SessionKind::Login.as_str(), expires_ms.map(Timestamp::at));
         let me = Me { id: user, username: Some(&username), role, kind, token: Some(self.token.expose()), expires };
-        let cookie = set_cookie(&self.token, Duration::from_millis(LOGIN_SPAN_MS), self.is_secure);
-        Ok(Reply::data(201, me).with("Set-Cookie", cookie))
+        Ok(Reply::data(201, me).with_cookie(set_cookie(self.token.expose(), LOGIN_SPAN_MS, self.is_secure)))
     }
 }
 
 /// `POST /api/session` with a password.
-pub(super) fn log_in(request: &Request<'_>, username: Username, password: &str) -> Result<Reply, ApiError> {
+pub(super) fn log_in(request: &Request<'_>, username: Username, password: &str) -> Result<Reply, Rejection> {
     let password = Password::shown(password)?;
     let (shown, address) = (shown(request)?, request.address());
     let (login, account, device) = request.context.reader.view(|view| {
@@ -128,7 +127,7 @@ pub(super) fn log_in(request: &Request<'_>, username: Username, password: &str) 
             _ => None,
         };
         let client = authenticate(view, shown.token(), address)?;
-        Ok::<_, ApiError>((NewLogin::of(request, &client)?, account, device))
+        Ok::<_, Rejection>((NewLogin::of(request, &client)?, account, device))
     })?;
     let attempt = Try::begin(request.context, Login { name: &username, address, device })?;
     Ok(Reply::later(move |context| {
@@ -149,7 +148,7 @@ pub(super) fn log_in(request: &Request<'_>, username: Username, password: &str) 
 }
 
 /// `POST /api/accounts`
-pub(super) fn register(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn register(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -158,7 +157,7 @@ pub(super) fn register(request: &Request<'_>) -> Result<Reply, ApiError> {
         invitation: Option<String>,
     }
     let Asked { username, password, invitation } = body(request)?;
-    let name = Username::parse(&username).map_err(|error| ApiError::name("username", error))?;
+    let name = Username::parse(&username).map_err(|error| bad_name("username", error))?;
     let address = request.address();
     let invitation = invitation.filter(|code| is_secret(code)).map(|code| TokenHash::of(&code));
     let (login, is_taken) = request.context.reader.view(|view| {
@@ -166,10 +165,10 @@ pub(super) fn register(request: &Request<'_>) -> Result<Reply, ApiError> {
         let invited = invited.is_some_and(|invitation| invitation.room.is_none());
         let client = authenticate(view, shown(request)?.token(), address)?;
         may(client.role(), Action::Register, &PermissionContext { invited, ..client.context(view) })?;
-        Ok::<_, ApiError>((NewLogin::of(request, &client)?, view.account_of_name(&name)?.is_some()))
+        Ok::<_, Rejection>((NewLogin::of(request, &client)?, view.account_of_name(&name)?.is_some()))
     })?;
     let password = Password::new(&password, &name)?;
-    locked(&request.context.attempts).register(address, Instant::now()).map_err(ApiError::attempts)?;
+    locked(&request.context.attempts).register(address, Instant::now()).map_err(too_many_attempts)?;
     if is_taken {
         return Err(Reason::NameTaken.into());
     }
@@ -181,7 +180,7 @@ pub(super) fn register(request: &Request<'_>) -> Result<Reply, ApiError> {
 }
 
 /// `PUT /api/account/password`
-pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -196,7 +195,7 @@ pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, ApiError> 
         may(client.role(), Action::ChangePassword, &client.context(view))?;
         let session = client.session.clone().ok_or(Reason::NoSession)?;
         let account = view.account(session.user)?.ok_or(Reason::NoSession)?;
-        Ok::<_, ApiError>((client, session, account))
+        Ok::<_, Rejection>((client, session, account))
     })?;
     let stored = account.password.clone().ok_or(Reason::NoPassword)?;
     let (old, new) = (Password::shown(&old)?, Password::new(&new, &account.name)?);

@@ -10,14 +10,14 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Builder;
 
-use super::error::ApiError;
+use super::error::{bad_cursor, bad_limit, bad_name};
 use super::who::{actor, client, identity, pace, reader, room_at};
 use super::{Reply, Request};
 use crate::auth::permission::Action;
 use crate::authenticator::Identity;
 use crate::hub::Said;
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
-use crate::model::reason::Reason;
+use crate::model::reason::{Reason, Rejection};
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
 use crate::protocol::{self, Body, ClientCommand, ClientFrame};
 use crate::role::Posting;
@@ -26,7 +26,7 @@ use crate::store::entry::{NewMessage, Principal};
 use crate::store::{Kinds, Side, View};
 
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
-pub(super) fn messages(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn messages(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Serialize)]
     struct Page<'a> {
         data: Vec<&'a RawValue>,
@@ -37,19 +37,19 @@ pub(super) fn messages(request: &Request<'_>) -> Result<Reply, ApiError> {
     let limit = limit_of(request, MESSAGES_LISTED, MESSAGES_LISTED_MAX)?;
     let cursor = |name| match request.query_value(name).transpose()? {
         None => Ok(None),
-        Some(text) => FrameId::parse(&text).map(Some).ok_or_else(ApiError::cursor),
+        Some(text) => FrameId::parse(&text).map(Some).ok_or_else(bad_cursor),
     };
     let (before, after) = (cursor("before")?, cursor("after")?);
     if before.is_some() && after.is_some() {
-        return Err(ApiError::cursor());
+        return Err(bad_cursor());
     }
     let words = request.query_value("q").transpose()?;
-    let frames = request.context.reader.view(|view| -> Result<_, ApiError> {
+    let frames = request.context.reader.view(|view| -> Result<_, Rejection> {
         reader(request, view)?.may_enter(view, &id)?;
         if !is_there(request, view, &id)? {
             return Err(Reason::NoSuchRoom.into());
         }
-        let place = |frame| view.seq_of(&id, frame)?.ok_or_else(ApiError::cursor);
+        let place = |frame| view.seq_of(&id, frame)?.ok_or_else(bad_cursor);
         let side = match (before, after) {
             (_, Some(after)) => Side::After(place(after)?),
             (Some(before), None) => Side::Before(place(before)?),
@@ -72,24 +72,24 @@ pub(super) fn messages(request: &Request<'_>) -> Result<Reply, ApiError> {
 }
 
 /// How many are asked for, `most` at most.
-fn limit_of(request: &Request<'_>, default: usize, most: usize) -> Result<usize, ApiError> {
+fn limit_of(request: &Request<'_>, default: usize, most: usize) -> Result<usize, Rejection> {
     match request.query_value("limit").transpose()? {
         None => Ok(default),
         Some(text) => match text.parse::<usize>() {
             Ok(limit) if limit > 0 => Ok(limit.min(most)),
-            _ => Err(ApiError::limit(most)),
+            _ => Err(bad_limit(most)),
         },
     }
 }
 
 /// Whether a room is there: by its members, its messages, or its settings.
-fn is_there(request: &Request<'_>, view: &View<'_>, room: &RoomId) -> Result<bool, ApiError> {
+fn is_there(request: &Request<'_>, view: &View<'_>, room: &RoomId) -> Result<bool, Rejection> {
     let is_known = view.policy().room(room).is_some() || request.context.hub.presence(room).is_some();
     Ok(is_known || view.room(room)?.is_some())
 }
 
 /// `POST /api/rooms/{id}/messages`
-pub(super) fn post(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Deserialize)]
     struct Named {
         username: Option<String>,
@@ -103,7 +103,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, ApiError> {
         "application/json" => {
             // A message as typed has no JSON around it; a body that says that it is JSON is held to it.
             let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
-            let decoded = protocol::decode(frame, limits).map_err(|rejected| ApiError(rejected.rejection))?;
+            let decoded = protocol::decode(frame, limits).map_err(|rejected| rejected.rejection)?;
             let ClientFrame { nonce, command: ClientCommand::Message(body @ Body::Text { .. }), .. } = decoded else {
                 return Err(Reason::UnknownType.because("only messages can be posted here").into());
             };
@@ -125,13 +125,13 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, ApiError> {
         None => request.query_value("username").transpose()?,
     };
     let username = match named.filter(|name| !name.trim().is_empty()) {
-        Some(name) => Username::parse(&name).map_err(|error| ApiError::name("username", error))?,
+        Some(name) => Username::parse(&name).map_err(|error| bad_name("username", error))?,
         None => Username::anonymous(),
     };
     let author = request.context.reader.view(|view| {
         let identity = identity(request, view, username)?;
         identity.may_enter(view, &room)?;
-        Ok::<_, ApiError>(identity.principal(passer_by(&identity.username)))
+        Ok::<_, Rejection>(identity.principal(passer_by(&identity.username)))
     })?;
     let (status, json) = stored(request, room, author, body, nonce)?;
     Ok(Reply::data(status, raw(&json)))
@@ -144,7 +144,7 @@ pub(super) fn stored(
     author: Arc<Principal>,
     body: Body,
     nonce: Option<Nonce>,
-) -> Result<(u16, Arc<[u8]>), ApiError> {
+) -> Result<(u16, Arc<[u8]>), Rejection> {
     let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
     match request.context.hub.say(message)? {
         Said::Stored(json) => Ok((201, json)),
@@ -153,13 +153,13 @@ pub(super) fn stored(
 }
 
 /// The nonce, as HTTP has it.
-pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Nonce>, ApiError> {
+pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Nonce>, Rejection> {
     let key = request.header("Idempotency-Key").map(Nonce::parse).transpose();
-    key.map_err(|error| ApiError::name("Idempotency-Key", error))
+    key.map_err(|error| bad_name("Idempotency-Key", error))
 }
 
 /// `DELETE /api/rooms/{id}/messages/{message}`
-pub(super) fn delete(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn delete(request: &Request<'_>) -> Result<Reply, Rejection> {
     let room = room_at(request, 2)?;
     let actor = actor(request, Some(&room))?;
     let author = actor.known()?;
@@ -194,7 +194,7 @@ struct RoomSummary {
 }
 
 impl RoomSummary {
-    fn of(request: &Request<'_>, view: &View<'_>, id: RoomId, seq: Option<Seq>) -> Result<Self, ApiError> {
+    fn of(request: &Request<'_>, view: &View<'_>, id: RoomId, seq: Option<Seq>) -> Result<Self, Rejection> {
         let named = view.policy().room(&id).map(|settings| &*settings.name).filter(|name| !name.is_empty());
         let name = named.unwrap_or(id.as_str()).to_owned();
         let client_count = request.context.hub.presence(&id).map_or(0, |presence| presence.count);
@@ -207,7 +207,7 @@ impl RoomSummary {
 }
 
 /// `GET /api/rooms?limit=N&after=ID`
-pub(super) fn rooms(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn rooms(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Serialize)]
     struct Page {
         data: Vec<RoomSummary>,
@@ -217,7 +217,9 @@ pub(super) fn rooms(request: &Request<'_>) -> Result<Reply, ApiError> {
     let limit = limit_of(request, ROOMS_LISTED_MAX, ROOMS_LISTED_MAX)?;
     let after = match request.query_value("after").transpose()? {
         None => None,
-        Some(text) => Some(RoomId::parse(&text)?),
+        Some(text) => Some(RoomId::parse(&text).map_err(|error| {
+            Reason::BadQuery.because(format!("the room behind which to begin can't be one: {error}"))
+        })?),
     };
     request.context.reader.view(|view| {
         let identity = reader(request, view)?;
@@ -238,7 +240,7 @@ fn listed(
     identity: &Identity,
     after: Option<RoomId>,
     count: usize,
-) -> Result<Vec<RoomSummary>, ApiError> {
+) -> Result<Vec<RoomSummary>, Rejection> {
     let is_listed = |room: &RoomId| {
         let is_hidden =
             view.policy().is_private(room) && !identity.user.is_some_and(|user| view.policy().is_member(room, user));
@@ -271,7 +273,7 @@ fn listed(
 }
 
 /// `GET /api/rooms/{id}`
-pub(super) fn room(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn room(request: &Request<'_>) -> Result<Reply, Rejection> {
     /// A setting that has its default is left out.
     #[derive(Serialize)]
     struct Room<'a> {

@@ -12,10 +12,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 
-use super::error::ApiError;
 use super::{Reply, Request};
 use crate::config::split_host;
-use crate::model::reason::Reason;
+use crate::model::reason::{Reason, Rejection};
 
 /// What `/` is.
 const INDEX: &str = "index.html";
@@ -99,8 +98,8 @@ fn find(path: &str) -> Option<&'static Asset> {
 }
 
 /// Answers with the file of a path, or that the client has it already.
-pub(super) fn get(request: &Request<'_>) -> Result<Reply, ApiError> {
-    Ok(find(request.path).map_or_else(|| Reply::rejected(&Reason::NoSuchPath.into()), |asset| asset.reply(request)))
+pub(super) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
+    Ok(find(request.path).map_or_else(|| Reply::from(Reason::NoSuchPath), |asset| asset.reply(request)))
 }
 
 impl Asset {

@@ -236,7 +236,7 @@ impl Shared {
 fn caught(method: &str, handler: impl FnOnce() -> Reply) -> Reply {
     catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
         log::error!("a handler of {method} requests has panicked");
-        Reply::rejected(&Reason::Internal.into())
+        Reply::from(Reason::Internal)
     })
 }
 
@@ -268,8 +268,8 @@ impl Request<'_> {
 
     /// Whether the page that asks, if it is one, may write here.
     fn may_write(&self) -> bool {
-        let mut given = self.headers.iter().filter(|header| header.field.equiv("Origin"));
-        let origin = given.next().map(|header| header.value.as_str());
+        let mut given = self.headers_named("Origin");
+        let origin = given.next();
         given.next().is_none()
             && Origin::is_welcome(origin, self.header("Host"), self.is_secure(), &self.context.policy.origins)
     }
@@ -287,8 +287,7 @@ impl Request<'_> {
     }
 
     fn header(&self, name: &'static str) -> Option<&str> {
-        let header = self.headers.iter().find(|header| header.field.equiv(name))?;
-        Some(header.value.as_str())
+        self.headers_named(name).next()
     }
 
     fn headers_named(&self, name: &'static str) -> impl Iterator<Item = &str> {
@@ -297,11 +296,6 @@ impl Request<'_> {
 
     fn query_value(&self, name: &str) -> Option<Result<String, BadEscape>> {
         query_value(self.query?, name)
-    }
-
-    /// What somebody uses to ask, as they say.
-    fn user_agent(&self) -> &str {
-        self.header("User-Agent").unwrap_or_default()
     }
 
     /// The last part of the path, as it was escaped.

@@ -4,48 +4,42 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::api::{idempotency_key, stored};
-use super::error::ApiError;
 use super::who::{Actor, actor, body, json, room_at};
 use super::{Reply, Request};
 use crate::auth::permission::Action;
 use crate::auth::secret::{Secret, is_secret, random_id};
 use crate::head::unescape;
 use crate::limits::{INVITATION_DAYS_MAX, INVITATION_USES_MAX};
-use crate::model::reason::Reason;
+use crate::model::reason::{Reason, Rejection};
 use crate::model::{ROOM_DEFAULT, RoomId, Timestamp, UserId, Username};
 use crate::protocol::{Body, checked_content, restrictions, room_patch};
 use crate::rate::network_of;
 use crate::role::Registration;
 use crate::store::TokenHash;
-use crate::store::accounts::{Ban, Banned, Invitation, InvitationId, RoomSettings};
+use crate::store::accounts::{Ban, Banned, Invitation, InvitationId};
 use crate::store::change::{Change, Done, NewInvitation, Restrict};
 
 const DAY_MS: u64 = 86_400_000;
 
-/// What a change answers that it never does.
-fn unexpected(done: &Done) -> ApiError {
-    log::error!("a change was answered by {done:?}");
-    Reason::Internal.into()
-}
-
-fn settings_reply(room: &RoomId, settings: &RoomSettings) -> Reply {
-    Reply::data(200, settings.shown(room))
+/// Makes a change that is answered by the room's settings, and shows them.
+fn change_room(request: &Request<'_>, actor: &Actor, room: &RoomId, change: Change) -> Result<Reply, Rejection> {
+    match request.context.hub.change(actor.by(), change)? {
+        Done::Room(settings) => Ok(Reply::data(200, settings.shown(room))),
+        _ => Err(Reason::Internal.into()),
+    }
 }
 
 /// `PATCH /api/rooms/{id}`
-pub(super) fn set_room(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn set_room(request: &Request<'_>) -> Result<Reply, Rejection> {
     let room = room_at(request, 0)?;
     let actor = actor(request, Some(&room))?;
     actor.may(Action::SetRoom)?;
     let patch = room_patch(json(request)?)?;
-    match request.context.hub.change(actor.by(), Change::SetRoom { room: room.clone(), patch })? {
-        Done::Room(settings) => Ok(settings_reply(&room, &settings)),
-        done => Err(unexpected(&done)),
-    }
+    change_room(request, &actor, &room, Change::SetRoom { room: room.clone(), patch })
 }
 
 /// `POST /api/rooms/{id}/members`
-pub(super) fn become_member(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn become_member(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -59,14 +53,11 @@ pub(super) fn become_member(request: &Request<'_>) -> Result<Reply, ApiError> {
     actor.known()?;
     // One answer to whatever is no invitation to this room.
     let code_hash = Some(&*invitation).filter(|code| is_secret(code)).map(TokenHash::of).ok_or(Reason::NoSuchRoom)?;
-    match request.context.hub.change(actor.by(), Change::UseInvitation { room: room.clone(), code_hash })? {
-        Done::Room(settings) => Ok(settings_reply(&room, &settings)),
-        done => Err(unexpected(&done)),
-    }
+    change_room(request, &actor, &room, Change::UseInvitation { room: room.clone(), code_hash })
 }
 
 /// `DELETE /api/rooms/{id}/members/{user}`
-pub(super) fn kick(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn kick(request: &Request<'_>) -> Result<Reply, Rejection> {
     let room = room_at(request, 2)?;
     let actor = actor(request, Some(&room))?;
     actor.may_to_others(Action::Kick)?;
@@ -76,12 +67,12 @@ pub(super) fn kick(request: &Request<'_>) -> Result<Reply, ApiError> {
 }
 
 /// The user of the last part of the path.
-fn user_at(request: &Request<'_>) -> Result<UserId, ApiError> {
+fn user_at(request: &Request<'_>) -> Result<UserId, Rejection> {
     Uuid::try_parse(request.item()).map(UserId).map_err(|_| Reason::NoSuchUser.into())
 }
 
 /// `PUT /api/users/{id}`
-pub(super) fn restrict(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn restrict(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Serialize)]
     struct Shown {
         id: UserId,
@@ -97,12 +88,12 @@ pub(super) fn restrict(request: &Request<'_>) -> Result<Reply, ApiError> {
         Done::Restricted { muted_until_ms, is_banned: banned, .. } => {
             Ok(Reply::data(200, Shown { id, muted_until: muted_until_ms.map(Timestamp::at), banned }))
         }
-        done => Err(unexpected(&done)),
+        _ => Err(Reason::Internal.into()),
     }
 }
 
 /// `DELETE /api/bans/{address}`
-pub(super) fn unban_address(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn unban_address(request: &Request<'_>) -> Result<Reply, Rejection> {
     let actor = actor(request, None)?;
     actor.may_to_others(Action::Ban)?;
     let text = unescape(request.item()).map_err(|_| Reason::NotFound)?;
@@ -112,7 +103,7 @@ pub(super) fn unban_address(request: &Request<'_>) -> Result<Reply, ApiError> {
 }
 
 /// `GET /api/bans`
-pub(super) fn bans(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn bans(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Serialize)]
     struct Line {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,13 +128,13 @@ pub(super) fn bans(request: &Request<'_>) -> Result<Reply, ApiError> {
             let until = until_ms.map(|until_ms| Timestamp::at(view.moment().shown(until_ms)));
             Ok(Line { user, username, address, until, reason, by })
         };
-        view.bans()?.into_iter().map(line).collect::<Result<Vec<_>, ApiError>>()
+        view.bans()?.into_iter().map(line).collect::<Result<Vec<_>, Rejection>>()
     })?;
     Ok(Reply::data(200, lines))
 }
 
 /// `POST /api/announcements`
-pub(super) fn announce(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn announce(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -173,14 +164,14 @@ struct InvitationShown<'a> {
 }
 
 /// A client that may make and revoke invitations to a room, or to register.
-fn inviting(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, ApiError> {
+fn inviting(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, Rejection> {
     let actor = actor(request, room)?;
     actor.may(if room.is_some() { Action::InviteToRoom } else { Action::InviteToRegister })?;
     Ok(actor)
 }
 
 /// `POST /api/invitations`
-pub(super) fn invite(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn invite(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -207,12 +198,12 @@ pub(super) fn invite(request: &Request<'_>) -> Result<Reply, ApiError> {
             let (room, expires) = (room.as_ref(), Timestamp::at(expires_ms));
             Ok(Reply::data(201, InvitationShown { id, code, room, uses_left: uses, expires, by }))
         }
-        done => Err(unexpected(&done)),
+        _ => Err(Reason::Internal.into()),
     }
 }
 
 /// `GET /api/invitations?room=R`
-pub(super) fn invitations(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn invitations(request: &Request<'_>) -> Result<Reply, Rejection> {
     let room = request.query_value("room").transpose()?.map(|room| RoomId::parse(&room));
     let room = room.transpose().map_err(|_| Reason::NoSuchRoom)?;
     inviting(request, room.as_ref())?;
@@ -231,7 +222,7 @@ pub(super) fn invitations(request: &Request<'_>) -> Result<Reply, ApiError> {
 }
 
 /// `DELETE /api/invitations/{id}`
-pub(super) fn uninvite(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn uninvite(request: &Request<'_>) -> Result<Reply, Rejection> {
     let invitation = request.item().parse().map(InvitationId).map_err(|_| Reason::NotFound)?;
     let actor = actor(request, None)?;
     request.context.hub.change(actor.by(), Change::Uninvite { invitation })?;

@@ -6,9 +6,7 @@ use std::io::Cursor;
 use serde::Serialize;
 
 use super::Context;
-use super::error::ApiError;
 use crate::model::reason::{Reason, Rejection};
-use crate::protocol::http_error;
 
 /// What is left to do of a request that waits for a password's hash.
 pub(super) type Rest = Box<dyn FnOnce(&Context) -> Reply + Send>;
@@ -37,7 +35,7 @@ impl Reply {
     pub(super) fn json(value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => Self::new(200, "application/json", body),
-            Err(_) => Self::rejected(&Reason::Internal.into()),
+            Err(_) => Self::from(Reason::Internal),
         }
     }
 
@@ -50,11 +48,6 @@ impl Reply {
         Self { status, ..Self::json(&Data { data }) }
     }
 
-    pub(super) fn rejected(rejection: &Rejection) -> Self {
-        let Rejection { reason, sentence, .. } = rejection;
-        Self::new(reason.status(), "application/json", http_error(*reason, sentence))
-    }
-
     /// Adds a header field. A value comes from this program, never from a request: tiny_http would write a line
     /// end in it as it is.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
@@ -64,8 +57,16 @@ impl Reply {
         self
     }
 
+    /// Sets the session's cookie, if there is one to set.
+    pub(super) fn with_cookie(self, cookie: Option<String>) -> Self {
+        match cookie {
+            Some(cookie) => self.with("Set-Cookie", cookie),
+            None => self,
+        }
+    }
+
     /// A reply that takes long, and is made elsewhere.
-    pub(super) fn later(rest: impl FnOnce(&Context) -> Result<Self, ApiError> + Send + 'static) -> Self {
+    pub(super) fn later(rest: impl FnOnce(&Context) -> Result<Self, Rejection> + Send + 'static) -> Self {
         let rest = |context: &Context| rest(context).unwrap_or_else(Self::from);
         Self { rest: Some(Box::new(rest)), ..Self::empty(202) }
     }

@@ -1,9 +1,8 @@
 //! Which handler a request is for, and which pages may have its answer.
 
-use super::error::ApiError;
 use super::reply::Reply;
 use super::{Request, accounts, api, assets, moderation, sessions};
-use crate::model::reason::Reason;
+use crate::model::reason::{Reason, Rejection};
 
 /// What any page may do, and send along, where something is public: read it.
 const READING: [&str; 2] = ["GET", "HEAD"];
@@ -13,7 +12,7 @@ const WRITING_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Las
 /// How long a browser need not ask again whether it may.
 const PREFLIGHT_AGE_S: &str = "600";
 
-type Handler = fn(&Request<'_>) -> Result<Reply, ApiError>;
+type Handler = fn(&Request<'_>) -> Result<Reply, Rejection>;
 
 /// What can be done at some paths. HEAD goes with GET, OPTIONS with everything.
 struct Route {
@@ -86,14 +85,14 @@ impl Route {
 pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
     let is_writing = !READING.contains(&method) && method != "OPTIONS";
     if is_writing && !request.may_write() {
-        return Reply::rejected(&Reason::ForeignOrigin.into());
+        return Reply::from(Reason::ForeignOrigin);
     }
     if request.path == "*" {
         return Reply::empty(204).with("Allow", Route::allowed(ROUTES));
     }
     let route = ROUTES.iter().find(|route| route.has(request.path));
     let Some(route) = route.or_else(|| assets::has(request.path).then_some(FILES)) else {
-        return Reply::rejected(&Reason::NoSuchPath.into());
+        return Reply::from(Reason::NoSuchPath);
     };
     let handled_as = if method == "HEAD" { "GET" } else { method };
     let reply = if let Some((_, handler)) = route.methods.iter().find(|(name, _)| *name == handled_as) {
@@ -103,7 +102,7 @@ pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
         if method == "OPTIONS" {
             Reply::empty(204).with("Allow", allowed)
         } else {
-            Reply::rejected(&Reason::MethodNotAllowed.into()).with("Allow", allowed)
+            Reply::from(Reason::MethodNotAllowed).with("Allow", allowed)
         }
     };
     shared(reply, method, route, request)
@@ -139,13 +138,13 @@ fn shared(reply: Reply, method: &str, route: &Route, request: &Request<'_>) -> R
 }
 
 /// Says that it is well only if the hub and the store say anything at all.
-fn healthz(request: &Request<'_>) -> Result<Reply, ApiError> {
+fn healthz(request: &Request<'_>) -> Result<Reply, Rejection> {
     request.context.hub.ping()?;
-    request.context.reader.view(|view| view.rooms(None, 1).map_err(ApiError::from))?;
+    request.context.reader.view(|view| view.rooms(None, 1).map_err(Rejection::from))?;
     Ok(Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..]))
 }
 
-fn metrics(request: &Request<'_>) -> Result<Reply, ApiError> {
+fn metrics(request: &Request<'_>) -> Result<Reply, Rejection> {
     let text = request.context.metrics.render().into_bytes();
     Ok(Reply::new(200, "text/plain; version=0.0.4", text))
 }

@@ -1,20 +1,21 @@
 //! REST: who one is here, and where else one is that.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::error::ApiError;
+use super::error::{bad_name, rate_limited};
 use super::who::{body, client, pace, shown};
 use super::{Context, Reply, Request, accounts};
-use crate::auth::credential::{Credential, GUEST_SPAN_MS, clear_cookie, set_cookie, set_cookie_again};
+use crate::auth::credential::{Credential, GUEST_SPAN_MS, clear_cookie, set_cookie};
 use crate::auth::guest_token::GuestToken;
 use crate::auth::name::Looks;
 use crate::auth::permission::{Action, may};
+use crate::auth::secret::Secret;
 use crate::authenticator::{Authenticated, authenticate, note_use};
 use crate::limits::LABEL_CHARS_MAX;
-use crate::model::reason::Reason;
+use crate::model::reason::{Reason, Rejection};
 use crate::model::{Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::role::Role;
 use crate::store::View;
@@ -23,20 +24,18 @@ use crate::store::change::{Change, Done, NewSession};
 use crate::store::entry::By;
 use crate::store::log::clock::Moment;
 
-const GUEST_SPAN: Duration = Duration::from_millis(GUEST_SPAN_MS);
-
 /// `GET /api/session`
-pub(super) fn who(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn who(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(found(request).unwrap_or_else(|error| without_cookie(request, error)))
 }
 
 /// `DELETE /api/session`
-pub(super) fn end(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn end(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(ended(request, None).unwrap_or_else(|error| without_cookie(request, error)))
 }
 
 /// `DELETE /api/sessions/{id}`
-pub(super) fn end_one(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn end_one(request: &Request<'_>) -> Result<Reply, Rejection> {
     let key = request.item().parse().map(SessionId).map_err(|_| Reason::NotFound)?;
     ended(request, Some(key))
 }
@@ -63,7 +62,7 @@ impl<'a> Me<'a> {
 }
 
 /// `POST /api/session`
-pub(super) fn begin(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn begin(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -71,7 +70,7 @@ pub(super) fn begin(request: &Request<'_>) -> Result<Reply, ApiError> {
         password: Option<String>,
     }
     let Asked { username, password } = body(request)?;
-    let username = Username::parse(&username).map_err(|error| ApiError::name("username", error))?;
+    let username = Username::parse(&username).map_err(|error| bad_name("username", error))?;
     match password {
         Some(password) => accounts::log_in(request, username, &password),
         None => name_guest(request, username),
@@ -79,7 +78,7 @@ pub(super) fn begin(request: &Request<'_>) -> Result<Reply, ApiError> {
 }
 
 /// A new guest, or a guest by another name.
-fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, ApiError> {
+fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, Rejection> {
     let Context { reader, hub, attempts, .. } = request.context;
     let client = reader.view(|view| client(request, view))?;
     let shown = shown(request)?;
@@ -91,7 +90,7 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, ApiErr
         }
         None => {
             let address = request.address();
-            accounts::locked(attempts).begin_session(address, Instant::now()).map_err(ApiError::rate)?;
+            accounts::locked(attempts).begin_session(address, Instant::now()).map_err(rate_limited)?;
             UserId(Uuid::new_v4())
         }
     };
@@ -99,16 +98,15 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, ApiErr
     reader.view(|view| {
         may(Role::Guest, Action::Enter, &client.context(view))?;
         if username.as_str() != USERNAME_DEFAULT && view.is_reserved(&looks)? {
-            return Err(ApiError::from(Reason::NameReserved));
+            return Err(Rejection::from(Reason::NameReserved));
         }
         Ok(())
     })?;
-    let is_new = client.session.is_none();
     let session = NewSession {
         id: client.session.as_ref().map_or_else(|| SessionId::of_guest(user), |session| session.key),
         kind: SessionKind::Guest,
         token_hash: None,
-        label: label_of(request.user_agent()).into(),
+        label: label_of(request).into(),
         span_ms: Some(GUEST_SPAN_MS),
     };
     let by = By::Client(client.principal(user));
@@ -116,26 +114,18 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, ApiErr
     let Done::Session { username, expires_ms, .. } = hub.change(by, change)? else {
         return Err(Reason::Internal.into());
     };
+    let sign = || reader.policy().guest_key.sign(&GuestToken { user, issued_ms: reader.moment().clock_ms });
+    let token = client.session.is_none().then(sign);
+    let token = token.as_ref().map(Secret::expose);
+    let status = if token.is_some() { 201 } else { 200 };
     let (role, kind, expires) = (Role::Guest, SessionKind::Guest.as_str(), expires_ms.map(Timestamp::at));
-    let me = |token| Me { id: user, username: Some(&username), role, kind, token, expires: expires.clone() };
-    if !is_new {
-        let cookie = shown.token().and_then(|token| set_cookie_again(token, GUEST_SPAN, request.is_secure()));
-        return Ok(with_cookie(Reply::data(200, me(None)), cookie));
-    }
-    let token = reader.policy().guest_key.sign(&GuestToken { user, issued_ms: reader.moment().clock_ms });
-    Ok(Reply::data(201, me(Some(token.expose())))
-        .with("Set-Cookie", set_cookie(&token, GUEST_SPAN, request.is_secure())))
-}
-
-fn with_cookie(reply: Reply, cookie: Option<String>) -> Reply {
-    match cookie {
-        Some(cookie) => reply.with("Set-Cookie", cookie),
-        None => reply,
-    }
+    let me = Me { id: user, username: Some(&username), role, kind, token, expires };
+    let cookie = token.or(shown.token()).and_then(|token| set_cookie(token, GUEST_SPAN_MS, request.is_secure()));
+    Ok(Reply::data(status, me).with_cookie(cookie))
 }
 
 /// The client that a request shows, where it may do something with its session, and the session.
-fn own(request: &Request<'_>, view: &View<'_>, action: Action) -> Result<(Authenticated, Session), ApiError> {
+fn own(request: &Request<'_>, view: &View<'_>, action: Action) -> Result<(Authenticated, Session), Rejection> {
     let shown = shown(request)?;
     let client = authenticate(view, shown.token(), request.address())?;
     may(client.role(), action, &client.context(view))?;
@@ -148,26 +138,25 @@ fn own(request: &Request<'_>, view: &View<'_>, action: Action) -> Result<(Authen
 }
 
 /// An error that tells a browser to forget a cookie that is over.
-fn without_cookie(request: &Request<'_>, error: ApiError) -> Reply {
-    let is_over = error.reason() == Reason::NoSession && matches!(shown(request), Ok(Credential::Cookie(_)));
+fn without_cookie(request: &Request<'_>, error: Rejection) -> Reply {
+    let is_over = error.reason == Reason::NoSession && matches!(shown(request), Ok(Credential::Cookie(_)));
     let reply = Reply::from(error);
     if is_over { reply.with("Set-Cookie", clear_cookie(request.is_secure())) } else { reply }
 }
 
-fn found(request: &Request<'_>) -> Result<Reply, ApiError> {
+fn found(request: &Request<'_>) -> Result<Reply, Rejection> {
     request.context.reader.view(|view| {
         let (_, session) = own(request, view, Action::Enter)?;
         let reply = Reply::data(200, Me::of(&session, view.moment()));
         let Credential::Cookie(token) = shown(request)? else { return Ok(reply) };
         // The browser keeps its cookie as long as the session lasts.
         let left_ms = session.expires_ms.map(|expires_ms| expires_ms.saturating_sub(view.moment().clock_ms));
-        let cookie = left_ms.and_then(|ms| set_cookie_again(token, Duration::from_millis(ms), request.is_secure()));
-        Ok(with_cookie(reply, cookie))
+        Ok(reply.with_cookie(left_ms.and_then(|left_ms| set_cookie(token, left_ms, request.is_secure()))))
     })
 }
 
 /// Ends the session that is shown, or another of its owner's.
-fn ended(request: &Request<'_>, key: Option<SessionId>) -> Result<Reply, ApiError> {
+fn ended(request: &Request<'_>, key: Option<SessionId>) -> Result<Reply, Rejection> {
     let (client, session) = request.context.reader.view(|view| own(request, view, Action::EndSession))?;
     pace(request, Some(session.user))?;
     let ended = key.unwrap_or(session.key);
@@ -179,7 +168,7 @@ fn ended(request: &Request<'_>, key: Option<SessionId>) -> Result<Reply, ApiErro
 }
 
 /// `GET /api/sessions`
-pub(super) fn list(request: &Request<'_>) -> Result<Reply, ApiError> {
+pub(super) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Serialize)]
     struct Line<'a> {
         id: SessionId,
@@ -212,7 +201,11 @@ pub(super) fn list(request: &Request<'_>) -> Result<Reply, ApiError> {
 }
 
 /// What a person would call a browser by what it says of itself; of another program its own first words.
-pub(super) fn label_of(user_agent: &str) -> String {
+pub(super) fn label_of(request: &Request<'_>) -> String {
+    label_of_agent(request.header("User-Agent").unwrap_or_default())
+}
+
+fn label_of_agent(user_agent: &str) -> String {
     // The first that is found: most browsers claim to be the others, too.
     const BROWSERS: [(&str, &str); 8] = [
         ("Edg", "Edge"),
@@ -266,8 +259,8 @@ mod tests {
             ("  a\tb ", "a b"),
             ("", ""),
         ] {
-            assert_eq!(label_of(said), label, "{said}");
+            assert_eq!(label_of_agent(said), label, "{said}");
         }
-        assert_eq!(label_of(&"x".repeat(10_000)).len(), LABEL_CHARS_MAX);
+        assert_eq!(label_of_agent(&"x".repeat(10_000)).len(), LABEL_CHARS_MAX);
     }
 }

@@ -69,8 +69,8 @@ impl SlowLane {
         let Some(requests) = &self.requests else { return };
         if let Err(TrySendError::Full(slow) | TrySendError::Disconnected(slow)) = requests.try_send(slow) {
             let SlowRequest { request, reply, .. } = slow;
-            let busy = Reply::rejected(&Reason::Busy.because("too many logins at once; try again in a moment"));
-            respond(request, busy.with("Retry-After", "1").under(reply));
+            let busy = Reply::from(Reason::Busy.because("too many logins at once; try again in a moment"));
+            respond(request, busy.under(reply));
         }
     }
 }

@@ -329,7 +329,7 @@ fn every_reason_has_its_status_code_word_and_headers() {
         for retry_ms in [None, Some(0), Some(1_500), Some(60_000)] {
             let rejection = retry_ms.map_or_else(|| (*reason).into(), |ms| reason.because("why").retry_after(ms));
             let sentence = rejection.sentence.clone();
-            let reply = Reply::from(super::error::ApiError::from(rejection));
+            let reply = Reply::from(rejection);
             assert_eq!(reply.status, reason.status(), "{reason:?}");
             let (code, word) = (reason.code().as_str(), reason.word());
             let body = serde_json::json!({ "error": sentence, "code": code, "reason": word });

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::Request;
-use super::error::ApiError;
+use super::error::rate_limited;
 use crate::auth::credential::Credential;
 use crate::auth::permission::{Action, PermissionContext, Target, may};
 use crate::authenticator::{Authenticated, Identity, admit, authenticate, note_use};
 use crate::head::unescape;
-use crate::model::reason::Reason;
+use crate::model::reason::{Reason, Rejection};
 use crate::model::{RoomId, UserId, Username};
 use crate::role::Role;
 use crate::store::View;
@@ -22,7 +22,7 @@ use crate::store::entry::{By, Principal};
 pub(super) const STRANGER: UserId = UserId(Uuid::nil());
 
 /// What a request shows of its client.
-pub(super) fn shown<'a>(request: &'a Request<'_>) -> Result<Credential<'a>, ApiError> {
+pub(super) fn shown<'a>(request: &'a Request<'_>) -> Result<Credential<'a>, Rejection> {
     let cookies = request.headers_named("Cookie").map(str::as_bytes);
     Credential::of(request.header("Authorization").map(str::as_bytes), cookies, None)
         .map_err(|_| Reason::InvalidToken.into())
@@ -30,7 +30,7 @@ pub(super) fn shown<'a>(request: &'a Request<'_>) -> Result<Credential<'a>, ApiE
 
 /// The client by its token. A browser keeps a cookie that is over, so that counts as none; a token that was put there on
 /// purpose does not.
-pub(super) fn client(request: &Request<'_>, view: &View<'_>) -> Result<Authenticated, ApiError> {
+pub(super) fn client(request: &Request<'_>, view: &View<'_>) -> Result<Authenticated, Rejection> {
     let shown = shown(request)?;
     let client = authenticate(view, shown.token(), request.address())?;
     if let Some(session) = &client.session {
@@ -43,7 +43,7 @@ pub(super) fn client(request: &Request<'_>, view: &View<'_>) -> Result<Authentic
 }
 
 /// The client under the name that it asks for, where it has none of its own.
-pub(super) fn identity(request: &Request<'_>, view: &View<'_>, asked: Username) -> Result<Identity, ApiError> {
+pub(super) fn identity(request: &Request<'_>, view: &View<'_>, asked: Username) -> Result<Identity, Rejection> {
     let shown = shown(request)?;
     let identity = admit(view, shown.token(), asked, request.address())?;
     match shown {
@@ -53,16 +53,16 @@ pub(super) fn identity(request: &Request<'_>, view: &View<'_>, asked: Username) 
 }
 
 /// A client that reads: by its token or as anybody.
-pub(super) fn reader(request: &Request<'_>, view: &View<'_>) -> Result<Identity, ApiError> {
+pub(super) fn reader(request: &Request<'_>, view: &View<'_>) -> Result<Identity, Rejection> {
     identity(request, view, Username::anonymous())
 }
 
 /// Takes one of the messages that a client may send: what writes costs a commit, too.
-pub(super) fn pace(request: &Request<'_>, user: Option<UserId>) -> Result<(), ApiError> {
+pub(super) fn pace(request: &Request<'_>, user: Option<UserId>) -> Result<(), Rejection> {
     let (address, now) = (request.address(), Instant::now());
     let paces = &request.context.policy.paces;
     let pace = user.map_or_else(|| paces.of_passers_by(address, now), |id| paces.of_user(id, address, now));
-    pace.take(now).map_err(ApiError::rate)
+    pace.take(now).map_err(rate_limited)
 }
 
 /// A client that proposes something, in a room or beside all rooms. Whether it may is asked here, so that it is told so
@@ -74,7 +74,7 @@ pub(super) struct Actor {
 }
 
 /// The client of a request that proposes something.
-pub(super) fn actor(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, ApiError> {
+pub(super) fn actor(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, Rejection> {
     request.context.reader.view(|view| {
         pace(request, client(request, view)?.user())?;
         let identity = reader(request, view)?;
@@ -113,14 +113,14 @@ impl Actor {
 }
 
 /// The room of a part of the path, counted from the right. What no room can be called is a room that is not there.
-pub(super) fn room_at(request: &Request<'_>, part: usize) -> Result<RoomId, ApiError> {
+pub(super) fn room_at(request: &Request<'_>, part: usize) -> Result<RoomId, Rejection> {
     let part = request.path.rsplit('/').nth(part).unwrap_or_default();
     let text = unescape(part).map_err(|_| Reason::NoSuchRoom)?;
     RoomId::parse(&text).map_err(|_| Reason::NoSuchRoom.into())
 }
 
 /// The body as text, which must say that it is JSON.
-pub(super) fn json<'a>(request: &Request<'a>) -> Result<&'a str, ApiError> {
+pub(super) fn json<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
     if request.media_type() != "application/json" {
         return Err(Reason::UnknownMediaType.into());
     }
@@ -128,6 +128,6 @@ pub(super) fn json<'a>(request: &Request<'a>) -> Result<&'a str, ApiError> {
 }
 
 /// The body, which must be JSON and say that it is.
-pub(super) fn body<'a, T: Deserialize<'a>>(request: &Request<'a>) -> Result<T, ApiError> {
+pub(super) fn body<'a, T: Deserialize<'a>>(request: &Request<'a>) -> Result<T, Rejection> {
     Ok(serde_json::from_str(json(request)?)?)
 }
