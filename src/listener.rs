@@ -4,15 +4,16 @@
 //! thread, which keeps it until it has read why. An error of accept is waited out, and never the end.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
+use rustix::net::listen;
 
 use crate::answer::{self, Problem};
 use crate::client::{Client, is_forwarded, is_proxy};
@@ -70,19 +71,17 @@ pub struct Caps {
 /// # Errors
 /// As the system says: the port is in use, the address is not ours.
 pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    bind(&socket, &address)?;
-    listen(&socket, BACKLOG)?;
-    Ok(TcpListener::from(socket))
+    let listener = TcpListener::bind(address)?;
+    // Once more, as the standard library asks for a shorter queue.
+    listen(&listener, BACKLOG)?;
+    Ok(listener)
 }
 
 /// The listening thread and its helper.
 #[derive(Debug)]
 pub struct Listening {
     socket: Arc<TcpListener>,
-    open: Arc<Open>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -93,7 +92,8 @@ impl Listening {
     /// Where the system gives no thread.
     pub fn start(socket: TcpListener, front: Front, caps: Caps) -> io::Result<Self> {
         let socket = Arc::new(socket);
-        let open = Arc::new(Open {
+        let shared = Arc::new(Shared {
+            front,
             caps,
             count: AtomicU64::new(0),
             addresses: Mutex::default(),
@@ -105,11 +105,10 @@ impl Listening {
             .name("refuser".into())
             .stack_size(STACK_BYTES)
             .spawn(move || tell_refused(&refused))?;
-        let accepting =
-            Accepting { socket: Arc::clone(&socket), open: Arc::clone(&open), front: Arc::new(front), refuse };
+        let accepting = Accepting { socket: Arc::clone(&socket), shared: Arc::clone(&shared), refuse };
         let listener =
             thread::Builder::new().name("listener".into()).stack_size(STACK_BYTES).spawn(move || accepting.run())?;
-        Ok(Self { socket, open, threads: vec![listener, refuser] })
+        Ok(Self { socket, shared, threads: vec![listener, refuser] })
     }
 
     /// Stops accepting, and waits for the thread to end. Open connections go on.
@@ -126,13 +125,14 @@ impl Listening {
     /// Connections whose thread has not ended.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.open.count.load(Ordering::Acquire)
+        self.shared.connections()
     }
 }
 
-/// The connections that are open, counted before a thread is made for one.
+/// What every connection's thread needs, and the connections that are open, counted before a thread is made for one.
 #[derive(Debug)]
-struct Open {
+struct Shared {
+    front: Front,
     caps: Caps,
     count: AtomicU64,
     addresses: Mutex<HashMap<IpAddr, u32>>,
@@ -141,34 +141,45 @@ struct Open {
 }
 
 /// One connection's share of the caps, given back when it is dropped.
-struct Place {
-    open: Arc<Open>,
-    metrics: Arc<Metrics>,
-    /// Whose share of its address's cap it is; nobody's yet where the head has to say.
+struct Permit {
+    shared: Arc<Shared>,
+    /// The address whose share of its cap it is; none where the head has yet to say it.
     address: Option<IpAddr>,
 }
 
-impl Open {
-    /// Takes a place for a connection, or nothing where all are taken. Only the listening thread takes places.
-    fn take(self: &Arc<Self>, metrics: &Arc<Metrics>) -> Option<Place> {
-        if self.count.load(Ordering::Acquire) >= self.caps.connections_max {
+impl Shared {
+    fn metrics(&self) -> &Metrics {
+        &self.front.sessions.metrics
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a permit for a connection, or nothing where all are taken. Only the listening thread takes permits.
+    fn take(self: &Arc<Self>) -> Option<Permit> {
+        if self.connections() >= self.caps.connections_max {
             return None;
         }
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
-        metrics.connections.set(usize::try_from(count).unwrap_or(usize::MAX));
-        Some(Place { open: Arc::clone(self), metrics: Arc::clone(metrics), address: None })
+        self.metrics().connections.set(count as usize);
+        Some(Permit { shared: Arc::clone(self), address: None })
+    }
+
+    fn connections(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
     }
 }
 
-impl Place {
+impl Permit {
     /// Counts the connection as one of this address's, or says that it has no more.
     fn is_within_share(&mut self, address: IpAddr) -> bool {
-        let most = self.open.caps.per_address_max;
+        let most = self.shared.caps.per_address_max;
         if most == 0 {
             return true;
         }
         let key = network_of(address);
-        let mut addresses = self.open.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = self.shared.addresses();
         let count = addresses.entry(key).or_default();
         if *count >= most {
             return false;
@@ -179,26 +190,24 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(key) = self.address {
-            let mut addresses = self.open.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(count) = addresses.get_mut(&key) {
-                *count -= 1;
-                if *count == 0 {
-                    addresses.remove(&key);
-                }
+        if let Some(key) = self.address
+            && let Entry::Occupied(mut count) = self.shared.addresses().entry(key)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
-        let count = self.open.count.fetch_sub(1, Ordering::AcqRel) - 1;
-        self.metrics.connections.set(usize::try_from(count).unwrap_or(usize::MAX));
+        let count = self.shared.count.fetch_sub(1, Ordering::AcqRel) - 1;
+        self.shared.metrics().connections.set(count as usize);
     }
 }
 
 struct Accepting {
     socket: Arc<TcpListener>,
-    open: Arc<Open>,
-    front: Arc<Front>,
+    shared: Arc<Shared>,
     refuse: Sender<Arc<TcpStream>>,
 }
 
@@ -211,7 +220,7 @@ impl Accepting {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
                     back_off = BACK_OFF_MIN;
-                    self.front.sessions.metrics.accepted.increment();
+                    self.shared.metrics().accepted.increment();
                     self.welcome(stream, peer, ConnectionId(next));
                     next += 1;
                 }
@@ -221,7 +230,7 @@ impl Accepting {
                 // The peer went before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    self.front.sessions.metrics.accept_errors.increment();
+                    self.shared.metrics().accept_errors.increment();
                     log::warn!("failed to accept a connection, trying again in {back_off:?}: {error}");
                     thread::sleep(back_off);
                     back_off = (back_off * 2).min(BACK_OFF_MAX);
@@ -232,29 +241,25 @@ impl Accepting {
 
     /// Gives a connection its thread, if there is a place for it.
     fn welcome(&self, stream: TcpStream, peer: SocketAddr, connection: ConnectionId) {
-        let metrics = &self.front.sessions.metrics;
-        let Some(mut place) = self.open.take(metrics) else {
-            metrics.refused(Refusal::Connections);
+        let shared = &self.shared;
+        let Some(mut permit) = shared.take() else {
+            shared.metrics().refused(Refusal::Connections);
             log::debug!("refused {peer}: over the cap on connections");
             return self.turn_away(Arc::new(stream), FULL);
         };
         // A proxy's connections are those of many, and whose this one is stands in its head.
-        if !is_proxy(peer.ip(), &self.front.proxies) && !place.is_within_share(peer.ip()) {
-            metrics.refused(Refusal::PerAddress);
+        if !is_proxy(peer.ip(), &shared.front.proxies) && !permit.is_within_share(peer.ip()) {
+            shared.metrics().refused(Refusal::PerAddress);
             log::debug!("refused {peer}: over the cap on one address's connections");
             return self.turn_away(Arc::new(stream), SHARE_TAKEN);
         }
-        let front = Arc::clone(&self.front);
         // Shared with the hub later; here so that it outlives a failed spawn.
         let stream = Arc::new(stream);
         let serving = Arc::clone(&stream);
         let builder = thread::Builder::new().name("connection".into()).stack_size(STACK_BYTES);
-        let spawned = builder.spawn(move || {
-            let mut place = place;
-            serve(serving, peer, connection, &front, &mut place);
-        });
+        let spawned = builder.spawn(move || serve(serving, peer, connection, permit));
         if let Err(error) = spawned {
-            metrics.refused(Refusal::Thread);
+            shared.metrics().refused(Refusal::Thread);
             log::warn!("no thread for a connection: {error}");
             self.turn_away(stream, FULL);
         }
@@ -301,13 +306,14 @@ fn tell_refused(refused: &Receiver<Arc<TcpStream>>) {
 }
 
 /// A connection's life.
-fn serve(stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId, front: &Front, place: &mut Place) {
-    let Some((head, early)) = read_head(&stream, peer, front) else {
+fn serve(stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId, mut permit: Permit) {
+    let Some((head, early)) = read_head(&stream, peer, &permit.shared.front) else {
         return;
     };
-    let Some(client) = admit(&stream, peer, &head, front, place) else {
+    let Some(client) = admit(&stream, peer, &head, &mut permit) else {
         return;
     };
+    let front = &permit.shared.front;
     if session::is_websocket_path(head.path()) {
         log::debug!("{client} asks for {}", head.path());
         session::serve(stream, head, early, connection, client, &front.sessions);
@@ -319,16 +325,17 @@ fn serve(stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId, fro
 
 /// Finds out who asks, and answers those who come by a proxy and are over their share.
 #[inline(never)]
-fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, front: &Front, place: &mut Place) -> Option<Client> {
-    let client = Client::of(head, peer, &front.proxies);
-    if is_proxy(peer.ip(), &front.proxies) {
-        if !place.is_within_share(client.address) {
-            front.sessions.metrics.refused(Refusal::PerAddress);
+fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, permit: &mut Permit) -> Option<Client> {
+    let proxies = &permit.shared.front.proxies;
+    let client = Client::of(head, peer, proxies);
+    if is_proxy(peer.ip(), proxies) {
+        if !permit.is_within_share(client.address) {
+            permit.shared.metrics().refused(Refusal::PerAddress);
             log::debug!("refused {client}: over the cap on one address's connections");
             answer::refuse(stream, &Problem { head_only: &*head.method == "HEAD", ..SHARE_TAKEN });
             return None;
         }
-    } else if is_forwarded(head) && is_near(peer.ip()) && !place.open.has_warned.swap(true, Ordering::Relaxed) {
+    } else if is_forwarded(head) && is_near(peer.ip()) && !permit.shared.has_warned.swap(true, Ordering::Relaxed) {
         log::warn!(
             "{} says whom it asks for, and is not believed: all who come by it count as one address; \
              if it is your proxy, start with --trusted-proxy {0}",

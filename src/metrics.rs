@@ -116,16 +116,6 @@ labels! {
     }
 }
 
-/// A counter for each value of a label.
-#[derive(Debug)]
-pub struct Family<const N: usize>([Counter; N]);
-
-impl<const N: usize> Default for Family<N> {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| Counter::default()))
-    }
-}
-
 /// All that is counted.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -153,19 +143,19 @@ pub struct Metrics {
     pub http_requests: Counter,
     /// Errors of accept since the start.
     pub accept_errors: Counter,
-    refusals: Family<{ Refusal::ALL.len() }>,
-    drops: Family<{ Drop::ALL.len() }>,
+    refusals: [Counter; Refusal::ALL.len()],
+    drops: [Counter; Drop::ALL.len()],
 }
 
 impl Metrics {
     /// Counts a refusal.
     pub fn refused(&self, reason: Refusal) {
-        self.refusals.0[reason as usize].increment();
+        self.refusals[reason as usize].increment();
     }
 
     /// Counts a drop.
     pub fn dropped(&self, reason: Drop) {
-        self.drops.0[reason as usize].increment();
+        self.drops[reason as usize].increment();
     }
 
     /// All of it in Prometheus's text exposition format, version 0.0.4.
@@ -190,17 +180,19 @@ impl Metrics {
             head(&mut text, name, kind, help);
             let _ = writeln!(text, "adda_{name} {value}");
         }
-        head(&mut text, "refusals_total", "counter", "Connections and requests turned away, by reason.");
-        for reason in Refusal::ALL {
-            let value = self.refusals.0[*reason as usize].get();
-            let _ = writeln!(text, "adda_refusals_total{{reason=\"{}\"}} {value}", reason.as_str());
-        }
-        head(&mut text, "drops_total", "counter", "Connections ended and frames rejected, by reason.");
-        for reason in Drop::ALL {
-            let value = self.drops.0[*reason as usize].get();
-            let _ = writeln!(text, "adda_drops_total{{reason=\"{}\"}} {value}", reason.as_str());
-        }
+        let refusals = Refusal::ALL.iter().zip(&self.refusals).map(|(reason, counter)| (reason.as_str(), counter));
+        by_reason(&mut text, "refusals_total", "Connections and requests turned away, by reason.", refusals);
+        let drops = Drop::ALL.iter().zip(&self.drops).map(|(reason, counter)| (reason.as_str(), counter));
+        by_reason(&mut text, "drops_total", "Connections ended and frames rejected, by reason.", drops);
         text
+    }
+}
+
+/// A counter for each reason.
+fn by_reason<'a>(text: &mut String, name: &str, help: &str, reasons: impl Iterator<Item = (&'a str, &'a Counter)>) {
+    head(text, name, "counter", help);
+    for (reason, counter) in reasons {
+        let _ = writeln!(text, "adda_{name}{{reason=\"{reason}\"}} {}", counter.get());
     }
 }
 
