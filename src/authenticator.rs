@@ -11,7 +11,7 @@ use std::time::Instant;
 use crossbeam_channel::{Sender, bounded};
 
 use crate::auth::credential::GUEST_SPAN_MS;
-use crate::auth::guest_token::is_guest_token;
+use crate::auth::guest_token::{GuestToken, is_guest_token};
 use crate::auth::name::Looks;
 use crate::auth::permission::{Action, PermissionContext, may};
 use crate::limits::{AUTHENTICATION_WAIT, AUTHENTICATIONS_WAITING_MAX, STORE_STACK_BYTES};
@@ -109,39 +109,33 @@ impl Identity {
 /// # Errors
 /// [`ReadError`].
 pub fn authenticate(view: &View<'_>, token: Option<&str>, address: IpAddr) -> Result<Authenticated, ReadError> {
-    let (session, proof) = match token {
-        None => (None, Proof::None),
-        Some(token) if is_guest_token(token) => match signed_guest(view, token)? {
-            Some((session, issued_ms)) => (Some(session), Proof::SignedGuest { issued_ms }),
-            None => (None, Proof::None),
-        },
-        Some(token) => match view.session(TokenHash::of(token))? {
-            Some(session) if session.kind == SessionKind::Guest => {
-                let key = session.key;
-                (Some(session), Proof::Guest(key))
-            }
-            Some(session) => {
-                let key = session.key;
-                (Some(session), Proof::Account(key))
-            }
-            None => (None, Proof::None),
-        },
+    let known = match token {
+        None => None,
+        Some(token) if is_guest_token(token) => signed_guest(view, token)?,
+        Some(token) => view.session(TokenHash::of(token))?.map(|session| {
+            let is_guest = session.kind == SessionKind::Guest;
+            let proof = if is_guest { Proof::Guest(session.key) } else { Proof::Account(session.key) };
+            (session, proof)
+        }),
     };
+    let (session, proof) = known.map_or((None, Proof::None), |(session, proof)| (Some(session), proof));
     Ok(Authenticated { session, proof, network: network_of(address) })
 }
 
-/// The session of a guest who has a signed token, stored or not, and when the token was issued.
-fn signed_guest(view: &View<'_>, text: &str) -> Result<Option<(Session, u64)>, ReadError> {
-    let Some(token) = view.policy().guest_key.verify(text) else { return Ok(None) };
-    let issued_ms = token.issued_ms;
-    Ok(match view.stored_guest(token.user)? {
-        StoredGuest::Live(session) => Some((session, issued_ms)),
-        StoredGuest::Over => None,
+/// The session of a guest who has a signed token, stored or not, and the proof.
+fn signed_guest(view: &View<'_>, text: &str) -> Result<Option<(Session, Proof)>, ReadError> {
+    let Some(GuestToken { user, issued_ms }) = view.policy().guest_key.verify(text) else { return Ok(None) };
+    let session = match view.stored_guest(user)? {
+        StoredGuest::Live(session) => session,
+        StoredGuest::Over => return Ok(None),
         StoredGuest::Absent => {
             let expires_ms = issued_ms.saturating_add(GUEST_SPAN_MS);
-            let session = Session {
-                key: SessionId::of_guest(token.user),
-                user: token.user,
+            if expires_ms <= view.moment().clock_ms {
+                return Ok(None);
+            }
+            Session {
+                key: SessionId::of_guest(user),
+                user,
                 role: Role::Guest,
                 kind: SessionKind::Guest,
                 username: None,
@@ -149,10 +143,10 @@ fn signed_guest(view: &View<'_>, text: &str) -> Result<Option<(Session, u64)>, R
                 created_ms: view.moment().shown(issued_ms),
                 seen_ms: issued_ms,
                 expires_ms: Some(expires_ms),
-            };
-            (expires_ms > view.moment().clock_ms).then_some((session, issued_ms))
+            }
         }
-    })
+    };
+    Ok(Some((session, Proof::SignedGuest { issued_ms })))
 }
 
 /// Authenticates a client and gives it a name, or says why it may not act here.

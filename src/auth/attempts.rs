@@ -227,10 +227,9 @@ impl<K: Hash + Eq + Copy> Tries<K> {
 /// Which accounts were used at which addresses, the latest [`KNOWN_MAX`].
 #[derive(Debug, Default)]
 struct Known {
-    /// When each was added last, as the number of its place in the order.
+    /// When each was added last, by the number of the addition.
     places: HashMap<(u64, IpAddr), u64>,
-    order: VecDeque<((u64, IpAddr), u64)>,
-    count: u64,
+    additions: u64,
 }
 
 impl Known {
@@ -239,16 +238,13 @@ impl Known {
     }
 
     fn add(&mut self, account: u64, address: IpAddr) {
-        self.count += 1;
-        let place = (account, address);
-        self.places.insert(place, self.count);
-        self.order.push_back((place, self.count));
-        // The order may hold a place several times; the latest counts.
-        while self.order.len() > 2 * KNOWN_MAX || self.places.len() > KNOWN_MAX {
-            let Some((oldest, number)) = self.order.pop_front() else { return };
-            if self.places.get(&oldest) == Some(&number) {
-                self.places.remove(&oldest);
-            }
+        self.additions += 1;
+        self.places.insert((account, address), self.additions);
+        if self.places.len() > KNOWN_MAX
+            && let Some((oldest, _)) = self.places.iter().min_by_key(|(_, number)| **number)
+        {
+            let oldest = *oldest;
+            self.places.remove(&oldest);
         }
     }
 }
@@ -387,7 +383,7 @@ mod tests {
             known.add(number, address(1));
             known.add(7, address(1));
         }
-        assert!(known.places.len() <= KNOWN_MAX && known.order.len() <= 2 * KNOWN_MAX);
+        assert!(known.places.len() <= KNOWN_MAX);
         assert!(known.has(7, address(1)) && !known.has(1, address(1)) && known.has(KNOWN_MAX as u64, address(1)));
     }
 }

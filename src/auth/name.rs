@@ -111,35 +111,12 @@ fn unboxed(c: char) -> char {
     }
 }
 
-/// Small capitals as letters, which Unicode's confusables keep apart.
+/// Small capitals, and below each its letter. Unicode's confusables keep them apart.
+const SMALL_CAPITALS: &str = "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋĸʟᴍʍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ";
+const THEIR_LETTERS: &str = "abcdefghijkklmmnoprstuvwyz";
+
 fn plain(c: char) -> char {
-    match c {
-        'ᴀ' => 'a',
-        'ʙ' => 'b',
-        'ᴄ' => 'c',
-        'ᴅ' => 'd',
-        'ᴇ' => 'e',
-        'ꜰ' => 'f',
-        'ɢ' => 'g',
-        'ʜ' => 'h',
-        'ɪ' => 'i',
-        'ᴊ' => 'j',
-        'ᴋ' | 'ĸ' => 'k',
-        'ʟ' => 'l',
-        'ᴍ' | 'ʍ' => 'm',
-        'ɴ' => 'n',
-        'ᴏ' => 'o',
-        'ᴘ' => 'p',
-        'ʀ' => 'r',
-        'ꜱ' => 's',
-        'ᴛ' => 't',
-        'ᴜ' => 'u',
-        'ᴠ' => 'v',
-        'ᴡ' => 'w',
-        'ʏ' => 'y',
-        'ᴢ' => 'z',
-        c => c,
-    }
+    SMALL_CAPITALS.chars().zip(THEIR_LETTERS.chars()).find(|(small, _)| *small == c).map_or(c, |(_, letter)| letter)
 }
 
 /// Bengali RA is BA with a dot below, and so is BA with a nukta (which is a dot to UTS #39), however far behind other

@@ -19,12 +19,12 @@ impl Secret {
     /// 256 bits from the system.
     #[must_use]
     pub fn random() -> Self {
-        Self(random_bytes::<SECRET_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+        Self::of_bytes(&random_bytes::<SECRET_BYTES>())
     }
 
     /// A secret that was made otherwise than by [`random`](Self::random).
-    pub(super) fn of_text(text: String) -> Self {
-        Self(text.into())
+    pub(super) fn of_bytes(bytes: &[u8]) -> Self {
+        Self(hex(bytes).into())
     }
 
     /// The secret itself, to be told to its bearer and to be hashed.
@@ -49,7 +49,16 @@ impl fmt::Debug for Secret {
 /// Whether a text that somebody shows could be a secret, so that nothing else is hashed and looked up.
 #[must_use]
 pub fn is_secret(text: &str) -> bool {
-    text.len() == SECRET_CHARS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    is_hex(text, SECRET_CHARS)
+}
+
+/// So many lower-case hex digits.
+pub(super) fn is_hex(text: &str, chars: usize) -> bool {
+    text.len() == chars && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A random id, 1 to 2^53 − 1, which every JSON reader holds exactly (RFC 8259, section 6). It is no secret.

@@ -4,8 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::Write;
 use std::sync::{LazyLock, OnceLock};
 
 use flate2::Compression;
@@ -13,6 +12,7 @@ use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 
 use super::{Reply, Request};
+use crate::auth::secret::hex;
 use crate::config::split_host;
 use crate::model::reason::{Reason, Rejection};
 
@@ -32,10 +32,7 @@ static ASSETS: LazyLock<BTreeMap<String, Asset>> = LazyLock::new(|| {
     let load = |name: Cow<'static, str>| {
         let file = Embedded::get(&name)?;
         let kind = Kind::of(&name);
-        let mut hash = String::new();
-        for byte in &file.metadata.sha256_hash()[..16] {
-            let _ = write!(hash, "{byte:02x}");
-        }
+        let hash = hex(&file.metadata.sha256_hash()[..16]);
         let asset = Asset {
             kind,
             identity: file.data,

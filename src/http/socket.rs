@@ -27,19 +27,13 @@ pub(super) struct Listening {
 
 impl Listening {
     pub(super) fn start() -> Result<Self, StartError> {
-        let mut last = None;
-        for base in directories() {
-            match Self::start_in(&base) {
-                Ok(listening) => return Ok(listening),
-                Err(source) => {
-                    last = Some(StartError::Socket { directory: base, source });
-                }
+        for base in own_directories() {
+            if let Ok(listening) = Self::start_in(&base) {
+                return Ok(listening);
             }
         }
-        Err(last.unwrap_or_else(|| StartError::Socket {
-            directory: PathBuf::new(),
-            source: io::ErrorKind::NotFound.into(),
-        }))
+        let directory = std::env::temp_dir();
+        Self::start_in(&directory).map_err(|source| StartError::Socket { directory, source })
     }
 
     pub(super) fn start_in(base: &Path) -> io::Result<Self> {
@@ -59,16 +53,15 @@ impl Drop for Listening {
     }
 }
 
-/// Where a private socket may be, the best place first.
-fn directories() -> impl Iterator<Item = PathBuf> {
+/// Directories of this service or user, where a private socket may be; the best first.
+fn own_directories() -> impl Iterator<Item = PathBuf> {
     let of_service = std::env::var_os("RUNTIME_DIRECTORY").map(|paths| {
         // There may be several, with colons between them (systemd.exec).
         let first = paths.to_string_lossy();
         PathBuf::from(first.split(':').next().unwrap_or_default())
     });
     let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let shared = std::env::temp_dir();
-    of_service.into_iter().chain(of_user).filter(|path| path.is_absolute()).chain([shared])
+    of_service.into_iter().chain(of_user).filter(|path| path.is_absolute())
 }
 
 /// Takes away what killed servers have left: directories like ours whose socket nobody listens to any more.
