@@ -33,8 +33,8 @@ const USE_NOTED_AFTER_MS: u64 = 10 * 60 * 1_000;
 pub struct Authenticated {
     /// Its session, where it has a valid one; a guest's need not be stored.
     pub session: Option<Session>,
-    pub proof: Proof,
-    pub network: IpAddr,
+    /// The client under the name of its session, or as anonymous.
+    pub identity: Identity,
 }
 
 /// A client that may act here, under a name.
@@ -51,37 +51,8 @@ pub struct Identity {
     pub looks: Option<Looks>,
 }
 
-impl Authenticated {
-    #[must_use]
-    pub fn role(&self) -> Role {
-        self.session.as_ref().map_or(Role::Guest, |session| session.role)
-    }
-
-    #[must_use]
-    pub fn user(&self) -> Option<UserId> {
-        self.session.as_ref().map(|session| session.user)
-    }
-
-    /// What decides whether the client may do something beside all rooms.
-    #[must_use]
-    pub fn context(&self, view: &View<'_>) -> PermissionContext {
-        let guest_of = (self.role() == Role::Guest).then_some(self.network);
-        view.policy().context(self.user(), guest_of, None, view.moment().clock_ms)
-    }
-
-    /// The client as a proposer, under its own name.
-    #[must_use]
-    pub fn principal(&self, stranger: UserId) -> Arc<Principal> {
-        let id = self.user().unwrap_or(stranger);
-        let username = self.session.as_ref().and_then(|session| session.username.clone());
-        let username = username.unwrap_or_else(Username::anonymous);
-        let person = Arc::new(Person { id, username });
-        Arc::new(Principal { person, proof: self.proof, network: self.network })
-    }
-}
-
 impl Identity {
-    /// What decides whether the client may do something in a room.
+    /// What decides whether the client may do something in a room, or beside all rooms.
     #[must_use]
     pub fn context(&self, view: &View<'_>, room: Option<&RoomId>) -> PermissionContext {
         let guest_of = (self.role == Role::Guest).then_some(self.network);
@@ -119,7 +90,16 @@ pub fn authenticate(view: &View<'_>, token: Option<&str>, address: IpAddr) -> Re
         }),
     };
     let (session, proof) = known.map_or((None, Proof::None), |(session, proof)| (Some(session), proof));
-    Ok(Authenticated { session, proof, network: network_of(address) })
+    let own_name = session.as_ref().and_then(|session| session.username.clone());
+    let identity = Identity {
+        user: session.as_ref().map(|session| session.user),
+        username: own_name.unwrap_or_else(Username::anonymous),
+        role: session.as_ref().map_or(Role::Guest, |session| session.role),
+        proof,
+        network: network_of(address),
+        looks: None,
+    };
+    Ok(Authenticated { session, identity })
 }
 
 /// The session of a guest who has a signed token, stored or not, and the proof.
@@ -154,16 +134,13 @@ fn signed_guest(view: &View<'_>, text: &str) -> Result<Option<(Session, Proof)>,
 /// # Errors
 /// [`Reason`].
 pub fn admit(view: &View<'_>, token: Option<&str>, asked: Username, address: IpAddr) -> Result<Identity, Reason> {
-    let client = authenticate(view, token, address)?;
-    let role = client.role();
-    may(role, Action::Enter, &client.context(view))?;
-    let own = client.session.as_ref().and_then(|session| session.username.clone());
-    let (username, looks) = match own {
-        Some(name) if role > Role::Guest => (name, None),
-        own => name_of_guest(view, own, asked)?,
-    };
-    let (user, proof, network) = (client.user(), client.proof, client.network);
-    Ok(Identity { user, username, role, proof, network, looks })
+    let Authenticated { session, mut identity } = authenticate(view, token, address)?;
+    may(identity.role, Action::Enter, &identity.context(view, None))?;
+    let own = session.and_then(|session| session.username);
+    if own.is_none() || identity.role == Role::Guest {
+        (identity.username, identity.looks) = name_of_guest(view, own, asked)?;
+    }
+    Ok(identity)
 }
 
 /// The name of a guest: the one that it asks for, or where it asks for none, its last one.

@@ -175,7 +175,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     inner.extend(hub::start(ends, limits, Arc::clone(&metrics)).map_err(StartError::Thread)?);
     let api = hub::HubApi::new(commands.clone(), presence);
     let paces = Arc::new(Paces::new(&limits));
-    let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), registration, limits };
+    let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), limits };
     let http =
         http::Server::start(api.clone(), reader.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));

@@ -160,9 +160,9 @@ fn a_signed_token_is_read_without_a_row_for_as_long_as_it_lasts() {
     let session = client.session.clone().unwrap();
     assert_eq!((session.user, session.kind, session.role), (user(5), SessionKind::Guest, Role::Guest));
     assert_eq!((session.key, session.username), (SessionId::of_guest(user(5)), None));
-    assert_eq!(client.proof, Proof::SignedGuest { issued_ms: session.created_ms });
+    assert_eq!(client.identity.proof, Proof::SignedGuest { issued_ms: session.created_ms });
     assert_eq!(session.expires_ms, Some(session.created_ms + GUEST_SPAN_MS));
-    assert_eq!(client.principal(user(99)).user(), user(5));
+    assert_eq!(client.identity.principal(user(99)).user(), user(5));
     let stored = rig.reader.view(|view| view.stored_guest(user(5))).unwrap();
     assert_eq!(stored, StoredGuest::Absent, "reading stores nothing");
 
@@ -170,8 +170,8 @@ fn a_signed_token_is_read_without_a_row_for_as_long_as_it_lasts() {
     let foreign = GuestKey::random().sign(&GuestToken { user: user(5), issued_ms: session.created_ms });
     for token in [&*rig.signed(5, GUEST_SPAN_MS), foreign.expose(), "", "guess", &"0a".repeat(39), &"0a".repeat(32)] {
         let client = rig.authenticate(token);
-        assert_eq!((client.user(), client.proof), (None, Proof::None), "{token}");
-        assert_eq!(client.principal(user(99)).user(), user(99));
+        assert_eq!((client.identity.user, client.identity.proof), (None, Proof::None), "{token}");
+        assert_eq!(client.identity.principal(user(99)).user(), user(99));
     }
 }
 
@@ -180,17 +180,17 @@ fn a_session_that_is_over_shows_nobody() {
     let rig = Rig::new().with_guest(None);
     let (token, other) = (rig.signed(7, 0), rig.signed(8, 0));
     let end = |token: &str, number| {
-        let by = By::Client(rig.authenticate(token).principal(user(99)));
+        let by = By::Client(rig.authenticate(token).identity.principal(user(99)));
         rig.change(by, Change::EndSession { session: SessionId::of_guest(user(number)) });
     };
     assert_eq!(rig.authenticate(&token).session.unwrap().username, Some(name("ana")));
     end(&token, 7);
     end(&other, 8);
     for (token, number) in [(&token, 7), (&other, 8)] {
-        assert_eq!(rig.authenticate(token).user(), None, "{number}");
+        assert_eq!(rig.authenticate(token).identity.user, None, "{number}");
         assert_eq!(rig.admit(Some(token), "eve").unwrap().user, None);
         // A later token of the same guest, too.
-        assert_eq!(rig.authenticate(&rig.signed(number, 0)).user(), None);
+        assert_eq!(rig.authenticate(&rig.signed(number, 0)).identity.user, None);
     }
 }
 
@@ -200,9 +200,9 @@ fn another_key_ends_all_signed_tokens_and_no_others() {
     let token = rig.signed(5, 0);
     let key = crate::store::change::GuestKeyBytes([7; 32]);
     rig.change(By::Operator, Change::RotateGuestKey { key });
-    assert_eq!(rig.authenticate(&token).user(), None);
-    assert_eq!(rig.authenticate(&rig.signed(5, 0)).user(), Some(user(5)));
-    assert_eq!(rig.authenticate("bot").user(), Some(user(1)));
+    assert_eq!(rig.authenticate(&token).identity.user, None);
+    assert_eq!(rig.authenticate(&rig.signed(5, 0)).identity.user, Some(user(5)));
+    assert_eq!(rig.authenticate("bot").identity.user, Some(user(1)));
 }
 
 #[test]
@@ -221,7 +221,9 @@ fn a_banned_client_is_not_admitted_and_its_use_changes_nothing() {
     let bans: Vec<Ban> = rig.reader.view(|view| view.bans()).unwrap();
     assert_eq!(bans.len(), 2);
     let context = |token: &str| {
-        rig.reader.view(|view| Ok::<_, ReadError>(authenticate(view, Some(token), HERE)?.context(view))).unwrap()
+        rig.reader
+            .view(|view| Ok::<_, ReadError>(authenticate(view, Some(token), HERE)?.identity.context(view, None)))
+            .unwrap()
     };
     assert_eq!(context("bot").restriction, crate::auth::permission::Restriction::Banned);
     assert_eq!(rig.admit(Some("guess"), "eve").map(|identity| identity.user), Ok(None));
@@ -287,7 +289,7 @@ fn a_private_room_is_not_there_for_a_client_that_is_no_member() {
     rig.change(By::Operator, Change::CreateAccount(account(2, "karim", Role::Admin)));
     let bot = session(71, SessionKind::Bot, Some("admin"));
     rig.change(By::Operator, Change::CreateToken { account: account(2, "karim", Role::Admin), session: bot });
-    let admin = By::Client(rig.authenticate("admin").principal(user(99)));
+    let admin = By::Client(rig.authenticate("admin").identity.principal(user(99)));
     let patch = crate::protocol::RoomPatch { is_private: Some(true), ..Default::default() };
     rig.change(admin, Change::SetRoom { room: room(), patch });
     let authenticator = Authenticator::start(rig.reader.clone()).unwrap();

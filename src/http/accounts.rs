@@ -21,11 +21,11 @@ use crate::auth::permission::{Action, PermissionContext, may};
 use crate::auth::secret::{Secret, is_secret, random_id};
 use crate::authenticator::{Authenticated, authenticate};
 use crate::model::reason::{Reason, Rejection};
-use crate::model::{Timestamp, UserId, Username};
+use crate::model::{UserId, Username};
 use crate::role::Role;
 use crate::store::TokenHash;
 use crate::store::accounts::{SessionId, SessionKind};
-use crate::store::change::{AccountRef, Change, Done, NewAccount, NewSession};
+use crate::store::change::{AccountRef, Change, NewAccount, NewSession};
 use crate::store::entry::By;
 
 /// `GET /api/about`: which ways in there are. It tells nothing of any user.
@@ -96,7 +96,7 @@ impl NewLogin {
         };
         let is_cookie = matches!(shown(request)?, Credential::Cookie(_));
         let replaces = client.session.as_ref().filter(|_| is_cookie).map(|session| session.key);
-        let by = By::Client(client.principal(STRANGER));
+        let by = By::Client(client.identity.principal(STRANGER));
         Ok(Self { by, session, token, replaces, is_secure: request.is_secure() })
     }
 
@@ -107,12 +107,10 @@ impl NewLogin {
         change: impl FnOnce(NewSession, Option<SessionId>) -> Change,
     ) -> Result<Reply, Rejection> {
         let change = change(self.session, self.replaces);
-        let Done::Session { user, username, role, expires_ms, .. } = context.hub.change(self.by, change)? else {
-            return Err(Reason::Internal.into());
-        };
-        let (kind, expires) = (SessionKind::Login.as_str(), expires_ms.map(Timestamp::at));
-        let me = Me { id: user, username: Some(&username), role, kind, token: Some(self.token.expose()), expires };
-        Ok(Reply::data(201, me).with_cookie(set_cookie(self.token.expose(), LOGIN_SPAN_MS, self.is_secure)))
+        let done = context.hub.change(self.by, change)?;
+        let token = self.token.expose();
+        let me = Me::begun(&done, SessionKind::Login, Some(token))?;
+        Ok(Reply::data(201, me).with_cookie(set_cookie(token, LOGIN_SPAN_MS, self.is_secure)))
     }
 }
 
@@ -164,7 +162,11 @@ pub(super) fn register(request: &Request<'_>) -> Result<Reply, Rejection> {
         let invited = invitation.map_or(Ok(None), |code| view.invitation_of_code(code))?;
         let invited = invited.is_some_and(|invitation| invitation.room.is_none());
         let client = authenticate(view, shown(request)?.token(), address)?;
-        may(client.role(), Action::Register, &PermissionContext { invited, ..client.context(view) })?;
+        may(
+            client.identity.role,
+            Action::Register,
+            &PermissionContext { invited, ..client.identity.context(view, None) },
+        )?;
         Ok::<_, Rejection>((NewLogin::of(request, &client)?, view.account_of_name(&name)?.is_some()))
     })?;
     let password = Password::new(&password, &name)?;
@@ -192,7 +194,7 @@ pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, Rejection>
     let address = request.address();
     let (client, session, account) = request.context.reader.view(|view| {
         let client = authenticate(view, shown.token(), address)?;
-        may(client.role(), Action::ChangePassword, &client.context(view))?;
+        may(client.identity.role, Action::ChangePassword, &client.identity.context(view, None))?;
         let session = client.session.clone().ok_or(Reason::NoSession)?;
         let account = view.account(session.user)?.ok_or(Reason::NoSession)?;
         Ok::<_, Rejection>((client, session, account))
@@ -202,7 +204,7 @@ pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, Rejection>
     // A client with a stolen token has not the password yet, and is not to find it by trying.
     let login = Login { name: &account.name, address, device: shown.token() };
     let attempt = Try::begin(request.context, login)?;
-    let by = By::Client(client.principal(session.user));
+    let by = By::Client(client.identity.principal(session.user));
     Ok(Reply::later(move |context| {
         if attempt.verify(&old, Some(&stored))? == Verdict::Wrong {
             log::info!("{} has shown a wrong password for a new one", session.user);

@@ -94,7 +94,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
     struct Named {
         username: Option<String>,
     }
-    pace(request, request.context.reader.view(|view| client(request, view))?.user())?;
+    pace(request, request.context.reader.view(|view| client(request, view))?.identity.user)?;
     let room = room_at(request, 1)?;
     let text =
         std::str::from_utf8(request.body).map_err(|_| Reason::BadJson.because("the body is not text in UTF-8"))?;

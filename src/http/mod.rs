@@ -38,7 +38,6 @@ use crate::limits::{BODY_BYTES_MAX, Limits};
 use crate::metrics::Metrics;
 use crate::model::reason::Reason;
 use crate::rate::Paces;
-use crate::role::Registration;
 use crate::store::Reader;
 
 /// Threads that answer requests. They wait for the hub and the store at most, never for a client or a password's hash.
@@ -104,8 +103,6 @@ pub struct Policy {
     pub origins: Vec<Origin>,
     /// How fast everybody may talk.
     pub paces: Arc<Paces>,
-    /// How one comes to an account.
-    pub registration: Registration,
     /// The bounds.
     pub limits: Limits,
 }

@@ -186,7 +186,7 @@ pub(super) fn invite(request: &Request<'_>) -> Result<Reply, Rejection> {
     if !(1..=INVITATION_USES_MAX).contains(&uses) || !(1..=INVITATION_DAYS_MAX).contains(&days) {
         return Err(Reason::BadField.because("uses is a number from 1 to 1000, days one from 1 to 365").into());
     }
-    if room.is_none() && request.context.policy.registration == Registration::Closed {
+    if room.is_none() && request.context.reader.policy().flags.registration == Registration::Closed {
         return Err(Reason::RegistrationOff.into());
     }
     let (id, code) = (InvitationId(random_id()), Secret::random());

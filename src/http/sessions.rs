@@ -43,14 +43,14 @@ pub(super) fn end_one(request: &Request<'_>) -> Result<Reply, Rejection> {
 /// A session as its owner is told of it.
 #[derive(Serialize)]
 pub(super) struct Me<'a> {
-    pub(super) id: UserId,
-    pub(super) username: Option<&'a Username>,
-    pub(super) role: Role,
-    pub(super) kind: &'static str,
+    id: UserId,
+    username: Option<&'a Username>,
+    role: Role,
+    kind: &'static str,
     /// Once, when it begins.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) token: Option<&'a str>,
-    pub(super) expires: Option<Timestamp>,
+    token: Option<&'a str>,
+    expires: Option<Timestamp>,
 }
 
 impl<'a> Me<'a> {
@@ -58,6 +58,13 @@ impl<'a> Me<'a> {
         let Session { user, role, kind, username, expires_ms, .. } = session;
         let expires = expires_ms.map(|expires_ms| Timestamp::at(moment.shown(expires_ms)));
         Self { id: *user, username: username.as_ref(), role: *role, kind: kind.as_str(), token: None, expires }
+    }
+
+    /// A session that has begun, or whose guest has a new name.
+    pub(super) fn begun(done: &'a Done, kind: SessionKind, token: Option<&'a str>) -> Result<Self, Rejection> {
+        let Done::Session { user, username, role, expires_ms, .. } = done else { return Err(Reason::Internal.into()) };
+        let expires = expires_ms.map(Timestamp::at);
+        Ok(Self { id: *user, username: Some(username), role: *role, kind: kind.as_str(), token, expires })
     }
 }
 
@@ -96,7 +103,7 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, Reject
     };
     let looks = Looks::of(&username);
     reader.view(|view| {
-        may(Role::Guest, Action::Enter, &client.context(view))?;
+        may(Role::Guest, Action::Enter, &client.identity.context(view, None))?;
         if username.as_str() != USERNAME_DEFAULT && view.is_reserved(&looks)? {
             return Err(Rejection::from(Reason::NameReserved));
         }
@@ -109,31 +116,26 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, Reject
         label: label_of(request).into(),
         span_ms: Some(GUEST_SPAN_MS),
     };
-    let by = By::Client(client.principal(user));
-    let change = Change::NameGuest { user, username, looks, session };
-    let Done::Session { username, expires_ms, .. } = hub.change(by, change)? else {
-        return Err(Reason::Internal.into());
-    };
+    let by = By::Client(client.identity.principal(user));
+    let done = hub.change(by, Change::NameGuest { user, username, looks, session })?;
     let sign = || reader.policy().guest_key.sign(&GuestToken { user, issued_ms: reader.moment().clock_ms });
     let token = client.session.is_none().then(sign);
     let token = token.as_ref().map(Secret::expose);
     let status = if token.is_some() { 201 } else { 200 };
-    let (role, kind, expires) = (Role::Guest, SessionKind::Guest.as_str(), expires_ms.map(Timestamp::at));
-    let me = Me { id: user, username: Some(&username), role, kind, token, expires };
     let cookie = token.or(shown.token()).and_then(|token| set_cookie(token, GUEST_SPAN_MS, request.is_secure()));
-    Ok(Reply::data(status, me).with_cookie(cookie))
+    Ok(Reply::data(status, Me::begun(&done, SessionKind::Guest, token)?).with_cookie(cookie))
 }
 
 /// The client that a request shows, where it may do something with its session, and the session.
 fn own(request: &Request<'_>, view: &View<'_>, action: Action) -> Result<(Authenticated, Session), Rejection> {
     let shown = shown(request)?;
     let client = authenticate(view, shown.token(), request.address())?;
-    may(client.role(), action, &client.context(view))?;
+    may(client.identity.role, action, &client.identity.context(view, None))?;
     let session = client.session.clone().ok_or(match shown {
         Credential::Bearer(_) => Reason::InvalidToken,
         _ => Reason::NoSession,
     })?;
-    note_use(&request.context.reader, &session, client.proof);
+    note_use(&request.context.reader, &session, client.identity.proof);
     Ok((client, session))
 }
 
@@ -160,7 +162,7 @@ fn ended(request: &Request<'_>, key: Option<SessionId>) -> Result<Reply, Rejecti
     let (client, session) = request.context.reader.view(|view| own(request, view, Action::EndSession))?;
     pace(request, Some(session.user))?;
     let ended = key.unwrap_or(session.key);
-    let by = By::Client(client.principal(session.user));
+    let by = By::Client(client.identity.principal(session.user));
     request.context.hub.change(by, Change::EndSession { session: ended })?;
     let reply = Reply::empty(204);
     let is_this = ended == session.key && matches!(shown(request)?, Credential::Cookie(_));

@@ -34,7 +34,7 @@ pub(super) fn client(request: &Request<'_>, view: &View<'_>) -> Result<Authentic
     let shown = shown(request)?;
     let client = authenticate(view, shown.token(), request.address())?;
     if let Some(session) = &client.session {
-        note_use(&request.context.reader, session, client.proof);
+        note_use(&request.context.reader, session, client.identity.proof);
     }
     match shown {
         Credential::Bearer(_) if client.session.is_none() => Err(Reason::InvalidToken.into()),
@@ -76,7 +76,7 @@ pub(super) struct Actor {
 /// The client of a request that proposes something.
 pub(super) fn actor(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, Rejection> {
     request.context.reader.view(|view| {
-        pace(request, client(request, view)?.user())?;
+        pace(request, client(request, view)?.identity.user)?;
         let identity = reader(request, view)?;
         let (role, context) = (identity.role, identity.context(view, room));
         Ok(Actor { principal: identity.principal(STRANGER), role, context })
