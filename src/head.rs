@@ -245,9 +245,8 @@ impl Lines<'_> {
         if self.at > HEAD_BYTES_MAX {
             return Err(RequestError::HeadTooLarge);
         }
-        if newline == 0 || rest[newline - 1] != b'\r' {
-            return Err(RequestError::Malformed("a line of the head ends without a carriage return"));
-        }
+        let has_return = rest[..newline].ends_with(b"\r");
+        require(has_return, "a line of the head ends without a carriage return")?;
         Ok(Some(start..self.at - 2))
     }
 }
@@ -255,41 +254,31 @@ impl Lines<'_> {
 /// Whether the bytes can be a part of a line: no controls but tabs, and a carriage return only at the end.
 fn unfinished_line(bytes: &[u8]) -> Result<(), RequestError> {
     let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-    if bytes.iter().all(|b| is_in_value(*b)) {
-        Ok(())
-    } else {
-        Err(RequestError::Malformed("the head has a control character"))
-    }
+    require(bytes.iter().all(|b| is_in_value(*b)), "the head has a control character")
+}
+
+fn require(is_kept: bool, broken: &'static str) -> Result<(), RequestError> {
+    if is_kept { Ok(()) } else { Err(RequestError::Malformed(broken)) }
 }
 
 /// Method, target and version (RFC 9112, section 3).
 fn request_line(line: &[u8]) -> Result<(&str, &str, Version), RequestError> {
-    if !line.iter().all(|b| b.is_ascii_graphic() || *b == b' ') {
-        return Err(RequestError::Malformed("the request line has a character that is not visible ASCII"));
-    }
-    let mut parts = text(line).split(' ');
-    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let is_visible = line.iter().all(|b| b.is_ascii_graphic() || *b == b' ');
+    require(is_visible, "the request line has a character that is not visible ASCII")?;
+    let parts: Vec<&str> = text(line).splitn(4, ' ').collect();
+    let [method, target, version] = parts[..] else {
         return Err(RequestError::Malformed("the request line is not a method, a target and a version"));
     };
-    if !is_token(method.as_bytes()) {
-        return Err(RequestError::Malformed("the method is not a token"));
-    }
+    require(is_token(method.as_bytes()), "the method is not a token")?;
     let version = match version {
         "HTTP/1.1" => Version::Http11,
         "HTTP/1.0" => Version::Http10,
         _ => return Err(RequestError::Malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")),
     };
-    if method == "CONNECT" {
-        return Err(RequestError::Malformed("this is not a proxy"));
-    }
-    if target.contains('#') {
-        return Err(RequestError::Malformed("a target has no fragment"));
-    }
+    require(method != "CONNECT", "this is not a proxy")?;
+    require(!target.contains('#'), "a target has no fragment")?;
     let is_known_form = target.starts_with('/') || (target == "*" && method == "OPTIONS") || has_scheme(target);
-    if !is_known_form {
-        return Err(RequestError::Malformed("the target is not a path"));
-    }
+    require(is_known_form, "the target is not a path")?;
     Ok((method, target, version))
 }
 
@@ -307,9 +296,7 @@ fn absolute_form(target: &str) -> Result<Option<(&str, &str)>, RequestError> {
     }
     let rest = &target[SCHEME.len()..];
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if !is_host(authority.as_bytes()) {
-        return Err(RequestError::Malformed("the target's host is malformed"));
-    }
+    require(is_host(authority.as_bytes()), "the target's host is malformed")?;
     Ok(Some((authority, path)))
 }
 
@@ -318,23 +305,14 @@ fn absolute_form(target: &str) -> Result<Option<(&str, &str)>, RequestError> {
 /// # Errors
 /// [`RequestError::Malformed`].
 pub fn field_line(line: &[u8]) -> Result<(Range<usize>, Range<usize>), RequestError> {
-    if matches!(line.first(), Some(b' ' | b'\t')) {
-        return Err(RequestError::Malformed("a header line is folded"));
-    }
-    let Some(colon) = line.iter().position(|b| *b == b':') else {
-        return Err(RequestError::Malformed("a header line has no colon"));
-    };
-    if !is_token(&line[..colon]) {
-        return Err(RequestError::Malformed("a header's name is not a token"));
-    }
-    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
+    require(!line.starts_with(b" ") && !line.starts_with(b"\t"), "a header line is folded")?;
+    let colon = line.iter().position(|b| *b == b':').ok_or(RequestError::Malformed("a header line has no colon"))?;
+    require(is_token(&line[..colon]), "a header's name is not a token")?;
     let value = &line[colon + 1..];
-    if !value.iter().all(|b| is_in_value(*b)) {
-        return Err(RequestError::Malformed("a header's value has a control character"));
-    }
-    let start = value.iter().position(|b| !is_space(b)).unwrap_or(value.len());
-    let end = value.iter().rposition(|b| !is_space(b)).map_or(start, |last| last + 1);
-    Ok((0..colon, colon + 1 + start..colon + 1 + end))
+    require(value.iter().all(|b| is_in_value(*b)), "a header's value has a control character")?;
+    // The only white space that a value may have is blanks and tabs.
+    let start = line.len() - value.trim_ascii_start().len();
+    Ok((0..colon, start..start + value.trim_ascii().len()))
 }
 
 fn framing(head: &Head) -> Result<Framing, RequestError> {
@@ -344,24 +322,16 @@ fn framing(head: &Head) -> Result<Framing, RequestError> {
         (None, None) => Ok(Framing::None),
         (Some(_), Some(_)) => Err(RequestError::Malformed("a body has one length: Content-Length or chunks")),
         (Some(length), None) => {
-            if lengths.next().is_some() {
-                return Err(RequestError::Malformed("there is more than one Content-Length"));
-            }
-            if length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
-                return Err(RequestError::Malformed("the Content-Length is not a number"));
-            }
-            text(length)
-                .parse()
-                .map(Framing::Length)
-                .map_err(|_| RequestError::Malformed("the Content-Length is beyond all bounds"))
+            require(lengths.next().is_none(), "there is more than one Content-Length")?;
+            let is_number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+            require(is_number, "the Content-Length is not a number")?;
+            let length = text(length).parse().map(Framing::Length);
+            length.map_err(|_| RequestError::Malformed("the Content-Length is beyond all bounds"))
         }
         (None, Some(encoding)) => {
-            if encodings.next().is_some() || !encoding.eq_ignore_ascii_case(b"chunked") {
-                return Err(RequestError::Malformed("the only Transfer-Encoding taken is chunked"));
-            }
-            if head.version == Version::Http10 {
-                return Err(RequestError::Malformed("HTTP/1.0 has no Transfer-Encoding"));
-            }
+            let is_chunked = encodings.next().is_none() && encoding.eq_ignore_ascii_case(b"chunked");
+            require(is_chunked, "the only Transfer-Encoding taken is chunked")?;
+            require(head.version == Version::Http11, "HTTP/1.0 has no Transfer-Encoding")?;
             Ok(Framing::Chunked)
         }
     }
@@ -369,12 +339,10 @@ fn framing(head: &Head) -> Result<Framing, RequestError> {
 
 fn host(head: &Head) -> Result<Box<str>, RequestError> {
     let mut hosts = head.headers_named("host");
-    match (hosts.next(), hosts.next()) {
-        (None, _) => Err(RequestError::Malformed("there is no Host")),
-        (Some(_), Some(_)) => Err(RequestError::Malformed("there is more than one Host")),
-        (Some(host), None) if is_host(host) => Ok(text(host).into()),
-        (Some(_), None) => Err(RequestError::Malformed("the Host is malformed")),
-    }
+    let host = hosts.next().ok_or(RequestError::Malformed("there is no Host"))?;
+    require(hosts.next().is_none(), "there is more than one Host")?;
+    require(is_host(host), "the Host is malformed")?;
+    Ok(text(host).into())
 }
 
 fn is_host(bytes: &[u8]) -> bool {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use uuid::Builder;
 
 use super::error::{bad_cursor, bad_limit, bad_name};
-use super::who::{actor, client, identity, pace, reader, room_at};
+use super::who::{actor, client, identity, pace, reader, room_at, text};
 use super::{Reply, Request};
 use crate::auth::permission::Action;
 use crate::authenticator::Identity;
@@ -96,8 +96,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
     }
     pace(request, request.context.reader.view(|view| client(request, view))?.identity.user)?;
     let room = room_at(request, 1)?;
-    let text =
-        std::str::from_utf8(request.body).map_err(|_| Reason::BadJson.because("the body is not text in UTF-8"))?;
+    let text = text(request)?;
     let limits = &request.context.policy.limits;
     let (body, nonce, named) = match request.media_type().as_str() {
         "application/json" => {
@@ -105,7 +104,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
             let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
             let decoded = protocol::decode(frame, limits).map_err(|rejected| rejected.rejection)?;
             let ClientFrame { nonce, command: ClientCommand::Message(body @ Body::Text { .. }), .. } = decoded else {
-                return Err(Reason::UnknownType.because("only messages can be posted here").into());
+                return Err(Reason::UnknownType.because("only messages can be posted here"));
             };
             let named = serde_json::from_str::<Named>(frame).ok().and_then(|named| named.username);
             (body, nonce, named)
@@ -116,7 +115,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
         }
         _ => {
             let sentence = "send JSON as application/json, or the text of a message as text/plain";
-            return Err(Reason::UnknownMediaType.because(sentence).into());
+            return Err(Reason::UnknownMediaType.because(sentence));
         }
     };
     let nonce = idempotency_key(request)?.or(nonce);

@@ -184,7 +184,7 @@ pub(super) fn invite(request: &Request<'_>) -> Result<Reply, Rejection> {
     let actor = inviting(request, room.as_ref())?;
     let (uses, days) = (uses.unwrap_or(1), days.unwrap_or(7));
     if !(1..=INVITATION_USES_MAX).contains(&uses) || !(1..=INVITATION_DAYS_MAX).contains(&days) {
-        return Err(Reason::BadField.because("uses is a number from 1 to 1000, days one from 1 to 365").into());
+        return Err(Reason::BadField.because("uses is a number from 1 to 1000, days one from 1 to 365"));
     }
     if room.is_none() && request.context.reader.policy().flags.registration == Registration::Closed {
         return Err(Reason::RegistrationOff.into());

@@ -124,7 +124,11 @@ pub(super) fn json<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
     if request.media_type() != "application/json" {
         return Err(Reason::UnknownMediaType.into());
     }
-    Ok(std::str::from_utf8(request.body).map_err(|_| Reason::BadJson.because("the body is not text in UTF-8"))?)
+    text(request)
+}
+
+pub(super) fn text<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
+    std::str::from_utf8(request.body).map_err(|_| Reason::BadJson.because("the body is not text in UTF-8"))
 }
 
 /// The body, which must be JSON and say that it is.
