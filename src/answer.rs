@@ -1,4 +1,4 @@
-//! An answer that the front gives by itself, without a handler: why a connection or a request was turned away.
+//! An answer without a handler: why a connection or a request was refused.
 //!
 //! Runs on whatever thread holds the socket. Nothing here reads a request or knows why it was refused.
 
@@ -18,7 +18,7 @@ const DRAIN_CHUNK_BYTES: usize = 4 * 1024;
 
 /// What every answer says, ours and those of the handlers, unless it says something else by that name.
 ///
-/// An answer is nobody's page or script, and is kept by nobody, unless a handler knows better. `Referrer-Policy` must
+/// An answer is no page and no script, and is not cached, unless a handler says otherwise. `Referrer-Policy` must
 /// not be `no-referrer`: then a form of our own would be sent with `Origin: null` (Fetch, “append a request `Origin`
 /// header”).
 pub const STANDING: [(&str, &str); 7] = [

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fs;
+use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -52,7 +53,6 @@ impl Bounds {
         let descriptors = getrlimit(Resource::Nofile);
         // Where it can't be raised, the soft limit counts.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: descriptors.maximum, ..descriptors });
-        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
         let tasks = [getrlimit(Resource::Nproc).current, number("/proc/sys/kernel/threads-max"), cgroup_tasks()];
         Self {
             descriptors: getrlimit(Resource::Nofile).current,
@@ -81,16 +81,13 @@ impl Bounds {
 fn cgroup_tasks() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let mut bounds = Vec::new();
-    let mut path = std::path::Path::new(group.trim_start_matches('/'));
-    loop {
-        let file = std::path::Path::new("/sys/fs/cgroup").join(path).join("pids.max");
-        bounds.extend(fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok()));
-        match path.parent() {
-            Some(parent) => path = parent,
-            None => return bounds.into_iter().min(),
-        }
-    }
+    let groups = Path::new(group.trim_start_matches('/')).ancestors();
+    groups.filter_map(|group| number(Path::new("/sys/fs/cgroup").join(group).join("pids.max"))).min()
+}
+
+/// The number in a file; nothing where there is none, as `max` stands for.
+fn number(path: impl AsRef<Path>) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Who asks: the peer of the connection, or behind a proxy that the operator trusts whom that speaks for.
+//! The client of a request: the peer of the connection, or the client that a trusted proxy names.
 //!
 //! Runs on the connection's own thread. Headers are believed only where they come from a trusted peer, and of what they
 //! say only what trusted proxies have added: from the right, up to the first address that is not one of them.
-//! Whatever stands further to the left anybody can have written.
+//! What stands further to the left may have been written by any client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::config::Cidr;
 use crate::head::Head;
 
-/// Whom a request came from, and how.
+/// Where a request came from, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
     /// The client's address, IPv4 as such.
@@ -35,21 +35,21 @@ struct Hop {
 /// A client's hop, and how many elements are to the right of it.
 type Found = (Hop, usize);
 
-/// Whether a peer is one of the proxies that are believed.
+/// Whether a peer is a trusted proxy.
 #[must_use]
 pub fn is_proxy(address: IpAddr, proxies: &[Cidr]) -> bool {
     proxies.iter().any(|range| range.has(address))
 }
 
-/// Whether a head says that somebody else is asked for.
+/// Whether a head names another client than the peer.
 #[must_use]
 pub fn is_forwarded(head: &Head) -> bool {
     head.header("Forwarded").or_else(|| head.header("X-Forwarded-For")).is_some()
 }
 
 impl Client {
-    /// Who asks, by a head that came from `peer`. Where a trusted proxy's headers say nothing that can be read, or two of
-    /// them contradict each other, it is the proxy itself: nobody is taken for somebody else because of what they wrote.
+    /// The client of a head that came from `peer`. Where a trusted proxy's headers can't be read, or two of them contradict
+    /// each other, it is the proxy itself: no client passes for another by what it wrote.
     #[must_use]
     pub fn of(head: &Head, peer: SocketAddr, proxies: &[Cidr]) -> Self {
         let peer = Self { address: peer.ip().to_canonical(), is_secure: false };

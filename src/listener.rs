@@ -1,4 +1,4 @@
-//! The public port: accepts, enforces the caps, gives each connection its thread.
+//! The public port: accepts connections, enforces the caps, and gives each connection its thread.
 //!
 //! The listening thread never waits for a peer. A connection that can't be carried is told so (503) by another
 //! thread, which keeps it until it has read why. An error of accept is waited out, and never the end.
@@ -323,7 +323,7 @@ fn serve(stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId, mut
     }
 }
 
-/// Finds out who asks, and answers those who come by a proxy and are over their share.
+/// Finds the client; one that comes by a proxy is refused here if it is over its share.
 #[inline(never)]
 fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, permit: &mut Permit) -> Option<Client> {
     let proxies = &permit.shared.front.proxies;

@@ -1,4 +1,4 @@
-//! How often one may try to log in, register, or become a guest. Pure: the caller says what time it is.
+//! How often a client may try to log in, register, or become a guest. Pure: the caller passes the time.
 //!
 //! A login that fails is counted against the account and against the address; one that succeeds is counted nowhere. Two
 //! attackers are kept apart by that: who tries many passwords of one account, from however many addresses, and who tries
@@ -43,7 +43,7 @@ pub const SESSIONS_PER_S: u32 = 20;
 /// Addresses that are remembered for having let an account in.
 const KNOWN_MAX: usize = RATES_KEPT_MAX;
 
-/// Who tries to log in, as which account.
+/// A login that is tried.
 #[derive(Debug, Clone, Copy)]
 pub struct Login<'a> {
     /// The name that was given, whether or not it is an account's.
@@ -76,7 +76,7 @@ enum Counted {
     Place(u64, IpAddr),
 }
 
-/// All the tries that are remembered. One for the server; whoever asks holds it for a moment.
+/// All tries that are remembered, for the whole server.
 #[derive(Debug)]
 pub struct Attempts {
     keys: RandomState,

@@ -1,4 +1,4 @@
-//! REST: which ways in there are, logging in, registering, and changing one's password.
+//! REST: what the page shows before a login; login, registration, and a new password.
 //!
 //! What is cheap is decided first, limits on tries before all; the password is looked at behind that, in the slow lane.
 

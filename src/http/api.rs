@@ -25,14 +25,16 @@ use crate::store::accounts::RoomSettings;
 use crate::store::entry::{NewMessage, Principal};
 use crate::store::{Kinds, Side, View};
 
+/// A part of a list, and where the next part begins.
+#[derive(Serialize)]
+struct Page<T, N> {
+    data: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<N>,
+}
+
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
 pub(super) fn messages(request: &Request<'_>) -> Result<Reply, Rejection> {
-    #[derive(Serialize)]
-    struct Page<'a> {
-        data: Vec<&'a RawValue>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        next: Option<FrameId>,
-    }
     let id = room_at(request, 1)?;
     let limit = limit_of(request, MESSAGES_LISTED, MESSAGES_LISTED_MAX)?;
     let cursor = |name| match request.query_value(name).transpose()? {
@@ -67,7 +69,7 @@ pub(super) fn messages(request: &Request<'_>) -> Result<Reply, Rejection> {
     };
     let onward = if after.is_some() { frames.last() } else { frames.first() };
     let next = onward.filter(|_| has_more).map(|stored| stored.id);
-    let data = frames.iter().filter_map(|stored| raw(&stored.json)).collect();
+    let data: Vec<&RawValue> = frames.iter().filter_map(|stored| raw(&stored.json)).collect();
     Ok(Reply::json(&Page { data, next }))
 }
 
@@ -82,7 +84,7 @@ fn limit_of(request: &Request<'_>, default: usize, most: usize) -> Result<usize,
     }
 }
 
-/// Whether a room is there: by its members, its messages, or its settings.
+/// Whether a room exists: it has members, messages, or settings.
 fn is_there(request: &Request<'_>, view: &View<'_>, room: &RoomId) -> Result<bool, Rejection> {
     let is_known = view.policy().room(room).is_some() || request.context.hub.presence(room).is_some();
     Ok(is_known || view.room(room)?.is_some())
@@ -169,8 +171,8 @@ pub(super) fn delete(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(Reply::empty(204))
 }
 
-/// Who posts without a token: nobody who could be known again, but the same for the same name, so that trying again
-/// with the same Idempotency-Key is known as that. A version 8 UUID (RFC 9562, section 5.8), as no other id here is.
+/// The id of a client that posts without a token. It follows from the name, so that a retry with the same
+/// Idempotency-Key is recognised. A version 8 UUID (RFC 9562, section 5.8), as no other id here is.
 fn passer_by(username: &Username) -> UserId {
     let hash: [u8; 32] = Sha256::digest(username.as_str().as_bytes()).into();
     let mut bytes = [0; 16];
@@ -207,12 +209,6 @@ impl RoomSummary {
 
 /// `GET /api/rooms?limit=N&after=ID`
 pub(super) fn rooms(request: &Request<'_>) -> Result<Reply, Rejection> {
-    #[derive(Serialize)]
-    struct Page {
-        data: Vec<RoomSummary>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        next: Option<RoomId>,
-    }
     let limit = limit_of(request, ROOMS_LISTED_MAX, ROOMS_LISTED_MAX)?;
     let after = match request.query_value("after").transpose()? {
         None => None,

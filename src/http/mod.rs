@@ -3,7 +3,7 @@
 //! `tiny_http` never meets the network: only the relay connects here, with one checked request at a time. A few
 //! worker threads take the requests and answer them; a handler is a function from a request to a [`Reply`] and
 //! touches no socket. What waits for a password's hash is handed on to threads of its own ([`slow`]), so that no
-//! login holds up who reads. All of them end when the [`Server`] is dropped.
+//! login holds up a read. All of them end when the [`Server`] is dropped.
 
 mod accounts;
 mod api;
@@ -43,9 +43,9 @@ use crate::store::Reader;
 /// Threads that answer requests. They wait for the hub and the store at most, never for a client or a password's hash.
 pub const WORKERS: usize = 2;
 
-/// Where the relay says who asks: the client's address. No client can send it through.
+/// The field in which the relay tells the client's address. The relay passes none of a client's.
 pub const CLIENT_HEADER: &str = "Adda-Client";
-/// There where the client came by TLS, by the word of a trusted proxy.
+/// The field that is there where a trusted proxy says that the client came by TLS.
 pub const SECURE_HEADER: &str = "Adda-Secure";
 
 /// A path whose handler panics, for tests.
@@ -101,7 +101,7 @@ pub(crate) struct Context {
 pub struct Policy {
     /// Pages besides our own that may write.
     pub origins: Vec<Origin>,
-    /// How fast everybody may talk.
+    /// The rates of messages.
     pub paces: Arc<Paces>,
     /// The bounds.
     pub limits: Limits,
@@ -252,13 +252,13 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Who asks. Only a test does so without the relay, from nowhere.
+    /// The client's address, which the relay always tells; tests leave it out.
     fn address(&self) -> IpAddr {
         let given = self.header(CLIENT_HEADER).and_then(|address| address.parse().ok());
         given.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
-    /// Whether who asks came by TLS, as far as is known.
+    /// Whether the client came by TLS, as far as is known.
     fn is_secure(&self) -> bool {
         self.header(SECURE_HEADER).is_some()
     }

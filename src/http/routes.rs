@@ -117,27 +117,25 @@ fn shared(reply: Reply, method: &str, route: &Route, request: &Request<'_>) -> R
         Some(intended) => READING.contains(&intended),
         None => READING.contains(&method) || method == "OPTIONS",
     };
-    let asks = |reply: Reply, methods: String, headers| {
-        if method != "OPTIONS" {
-            return reply;
-        }
-        reply
-            .with("Access-Control-Allow-Methods", methods)
-            .with("Access-Control-Allow-Headers", headers)
-            .with("Access-Control-Max-Age", PREFLIGHT_AGE_S)
-    };
-    if route.is_public && is_reading {
+    let (reply, methods, headers) = if route.is_public && is_reading {
         let reply = reply.with("Access-Control-Allow-Origin", "*").with("Cross-Origin-Resource-Policy", "cross-origin");
-        asks(reply, READING.join(", "), READING_HEADERS)
+        (reply, READING.join(", "), READING_HEADERS)
     } else if let Some(origin) = request.named_origin() {
         let reply = reply.with("Access-Control-Allow-Origin", origin.to_string()).with("Vary", "Origin");
-        asks(reply, Route::allowed([route]), WRITING_HEADERS)
+        (reply, Route::allowed([route]), WRITING_HEADERS)
     } else {
-        reply
+        return reply;
+    };
+    if method != "OPTIONS" {
+        return reply;
     }
+    reply
+        .with("Access-Control-Allow-Methods", methods)
+        .with("Access-Control-Allow-Headers", headers)
+        .with("Access-Control-Max-Age", PREFLIGHT_AGE_S)
 }
 
-/// Says that it is well only if the hub and the store say anything at all.
+/// Answers only if the hub and the store answer.
 fn healthz(request: &Request<'_>) -> Result<Reply, Rejection> {
     request.context.hub.ping()?;
     request.context.reader.view(|view| view.rooms(None, 1).map_err(Rejection::from))?;

@@ -1,4 +1,4 @@
-//! REST: who one is here, and where else one is that.
+//! REST: the client's session, and all sessions of its user.
 
 use std::time::Instant;
 
@@ -202,7 +202,7 @@ pub(super) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     })
 }
 
-/// What a person would call a browser by what it says of itself; of another program its own first words.
+/// The name of a browser and its system, by its User-Agent; of another program the beginning of that field.
 pub(super) fn label_of(request: &Request<'_>) -> String {
     label_of_agent(request.header("User-Agent").unwrap_or_default())
 }

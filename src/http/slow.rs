@@ -1,5 +1,5 @@
 //! Requests that wait for a password's hash: a hash takes some tens of milliseconds, and a crowd that logs in would hold
-//! up everybody who reads.
+//! up all readers.
 //!
 //! A handler decides all that is cheap on its worker, limits on tries before anything else, and gives the rest as a
 //! function. That runs here, on two threads, so that at most two hashes are in memory at once. They are less urgent than

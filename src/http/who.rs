@@ -18,7 +18,7 @@ use crate::role::Role;
 use crate::store::View;
 use crate::store::entry::{By, Principal};
 
-/// What a client without a session is called where it proposes something: it is refused, or makes an id of its own.
+/// The id of a client without a session where it proposes something: it is refused, or makes an id of its own.
 pub(super) const STRANGER: UserId = UserId(Uuid::nil());
 
 /// What a request shows of its client.
@@ -90,8 +90,8 @@ impl Actor {
         may(self.role, action, &self.context)
     }
 
-    /// Whether the client may do something to any guest: asked first, so that a client that may not learns nothing of
-    /// who there is.
+    /// Whether the client may do something to any guest. Asked first, so that a client that may not do it does not learn
+    /// which users there are.
     ///
     /// # Errors
     /// [`Reason`].
