@@ -103,7 +103,7 @@ use agents::control::Control;
 use config::{Config, Data};
 use hub::Command;
 use limits::{REQUESTS_STOP_WAIT, STOP_WAIT};
-use listener::{Caps, Front, Listening};
+use listener::{Front, Listening};
 use metrics::Metrics;
 use rate::Paces;
 use store::change::{Change, Policy};
@@ -192,8 +192,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         Data::File(path) => Some(control(path, api.clone()).map_err(StartError::Control)?),
         Data::Memory => None,
     };
-    let caps = Caps { connections_max, per_address_max: connections_per_address_max };
-    let listening = Listening::start(socket, Front { sessions, relay, proxies }, caps).map_err(StartError::Thread)?;
+    let front = Front { sessions, relay, proxies, connections_max, per_address_max: connections_per_address_max };
+    let listening = Listening::start(socket, front).map_err(StartError::Thread)?;
     Ok(Running { address, listening, commands, http, control, inner })
 }
 

@@ -55,14 +55,9 @@ pub struct Front {
     pub relay: Relay,
     /// Peers that are believed when they say whom they ask for.
     pub proxies: Vec<Cidr>,
-}
-
-/// How many connections there may be.
-#[derive(Debug, Clone, Copy)]
-pub struct Caps {
-    /// In all.
+    /// Connections at once, in all.
     pub connections_max: u64,
-    /// From one address, IPv6 by /64; 0 for no limit.
+    /// Connections at once from one address, IPv6 by /64; 0 for no limit.
     pub per_address_max: u32,
 }
 
@@ -90,11 +85,10 @@ impl Listening {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn start(socket: TcpListener, front: Front, caps: Caps) -> io::Result<Self> {
+    pub fn start(socket: TcpListener, front: Front) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let shared = Arc::new(Shared {
             front,
-            caps,
             count: AtomicU64::new(0),
             addresses: Mutex::default(),
             has_warned: AtomicBool::new(false),
@@ -133,7 +127,6 @@ impl Listening {
 #[derive(Debug)]
 struct Shared {
     front: Front,
-    caps: Caps,
     count: AtomicU64,
     addresses: Mutex<HashMap<IpAddr, u32>>,
     /// Whether the log has told of a proxy that is not trusted; one line will do.
@@ -158,7 +151,7 @@ impl Shared {
 
     /// Takes a permit for a connection, or nothing where all are taken. Only the listening thread takes permits.
     fn take(self: &Arc<Self>) -> Option<Permit> {
-        if self.connections() >= self.caps.connections_max {
+        if self.connections() >= self.front.connections_max {
             return None;
         }
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
@@ -174,7 +167,7 @@ impl Shared {
 impl Permit {
     /// Counts the connection as one of this address's, or says that it has no more.
     fn is_within_share(&mut self, address: IpAddr) -> bool {
-        let most = self.shared.caps.per_address_max;
+        let most = self.shared.front.per_address_max;
         if most == 0 {
             return true;
         }

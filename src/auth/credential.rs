@@ -91,16 +91,12 @@ fn is_session_token(text: &str) -> bool {
 /// # Errors
 /// [`CredentialError::NotBearer`] where it is anything else. Whether the token is anybody's is not known here.
 pub fn token_of_bearer(field: &[u8]) -> Result<&str, CredentialError> {
-    const SCHEME: &[u8] = b"Bearer";
-    let (scheme, rest) = field.split_at_checked(SCHEME.len()).ok_or(CredentialError::NotBearer)?;
-    let token = rest.trim_ascii_start();
-    let digits = token.iter().rev().skip_while(|b| **b == b'=');
-    let mut digits = digits.copied().peekable();
-    let is_token = digits.peek().is_some() && digits.all(is_b64token);
-    if !scheme.eq_ignore_ascii_case(SCHEME) || !rest.starts_with(b" ") || !is_token {
-        return Err(CredentialError::NotBearer);
-    }
-    std::str::from_utf8(token).map_err(|_| CredentialError::NotBearer)
+    let field = std::str::from_utf8(field).map_err(|_| CredentialError::NotBearer)?;
+    let (scheme, token) = field.split_once(' ').ok_or(CredentialError::NotBearer)?;
+    let token = token.trim_ascii_start();
+    let unpadded = token.trim_end_matches('=');
+    let is_token = !unpadded.is_empty() && unpadded.bytes().all(is_b64token);
+    if is_token && scheme.eq_ignore_ascii_case("Bearer") { Ok(token) } else { Err(CredentialError::NotBearer) }
 }
 
 fn is_b64token(b: u8) -> bool {

@@ -12,8 +12,6 @@
 //!
 //! Whether a token has expired, or its guest was logged out, is decided by the caller.
 
-use std::fmt;
-
 use hmac::digest::common::Key;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -103,11 +101,7 @@ impl GuestKey {
     }
 }
 
-impl fmt::Debug for GuestKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GuestKey(…)")
-    }
-}
+hide_in_debug!(GuestKey);
 
 impl GuestToken {
     /// The id of this guest's session, 1 to 2^53 − 1: the last 53 bits of the user id, which are random in a UUID of

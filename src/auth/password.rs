@@ -3,7 +3,6 @@
 //! A hash costs 19 MiB and tens of milliseconds, so it is made on the threads for logins (`http::slow`), never on a
 //! connection's thread or the hub's.
 
-use std::fmt;
 use std::hint::black_box;
 
 use argon2::password_hash::phc::{self, Output, ParamsString, Salt};
@@ -111,11 +110,7 @@ impl Password {
     }
 }
 
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
+hide_in_debug!(Password);
 
 /// A password's hash, as a PHC string with its salt and parameters. Shown by no `Debug`, as it can be tried at leisure.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -135,11 +130,7 @@ impl PasswordHash {
     }
 }
 
-impl fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PasswordHash(…)")
-    }
-}
+hide_in_debug!(PasswordHash);
 
 /// Why no hash could be made or compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

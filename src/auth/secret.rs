@@ -3,8 +3,6 @@
 //! Only a hash of one is ever stored. A secret has 256 random bits, so a plain hash is enough, and looking its hash up
 //! tells an attacker who measures time nothing that helps to guess it.
 
-use std::fmt;
-
 use rustix::rand::GetRandomFlags;
 
 const SECRET_BYTES: usize = 32;
@@ -40,11 +38,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
+hide_in_debug!(Secret);
 
 /// Whether a text that somebody shows could be a secret, so that nothing else is hashed and looked up.
 #[must_use]

@@ -12,7 +12,7 @@ use adda::authenticator::Authenticator;
 use adda::config::{Data, Durability, Keep};
 use adda::hub::{Command, HubApi, Inbound, Sink, channel, new_presence};
 use adda::limits::Limits;
-use adda::listener::{self, Caps, Front, Listening};
+use adda::listener::{self, Front, Listening};
 use adda::metrics::Metrics;
 use adda::model::ConnectionId;
 use adda::rate::Paces;
@@ -68,8 +68,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let socket = listener::open(address)?;
     println!("listening on http://{}", socket.local_addr()?);
-    let caps = Caps { connections_max: 100, per_address_max: 0 };
-    let _listening = Listening::start(socket, Front { sessions, relay, proxies: Vec::new() }, caps)?;
+    let front = Front { sessions, relay, proxies: Vec::new(), connections_max: 100, per_address_max: 0 };
+    let _listening = Listening::start(socket, front)?;
 
     let mut sockets: HashMap<ConnectionId, Arc<TcpStream>> = HashMap::new();
     for command in commanded {
