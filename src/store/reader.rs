@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::auth::name::Looks;
 use crate::limits::USES_PENDING_MAX;
-use crate::model::reason::Reason;
+use crate::model::reason::{Reason, Rejection};
 use crate::model::{FrameId, RoomId, Seq, UserId, Username};
 use crate::role::Role;
 
@@ -89,6 +89,12 @@ impl From<ReadError> for Reason {
     fn from(error: ReadError) -> Self {
         log::error!("{error}");
         Self::Busy
+    }
+}
+
+impl From<ReadError> for Rejection {
+    fn from(error: ReadError) -> Self {
+        Reason::from(error).into()
     }
 }
 
