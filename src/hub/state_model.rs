@@ -603,10 +603,11 @@ impl Rig {
                     }
                 }
             }
-            Entry::Join(Join { room, principal, known, .. }) => {
+            Entry::Join(Join { room, connection, principal, known, .. }) => {
                 self.next_join += 1;
                 let ReplyTo::Member(member) = reply_to else { panic!("{reply_to:?}") };
                 let key = (self.connection_of[&member], room.clone());
+                assert_eq!(connection.0, key.0);
                 if std::mem::take(&mut self.is_refused) {
                     self.places.refused.insert(key);
                     Outcome::JoinRefused { room, rejection: REFUSAL.into() }
@@ -619,7 +620,9 @@ impl Rig {
                     Outcome::Joined { room, past, seen: None }
                 }
             }
-            Entry::Leave { room, user } => {
+            Entry::Leave { room, user, connection } => {
+                let ReplyTo::Member(member) = reply_to else { panic!("{reply_to:?}") };
+                assert_eq!(connection.0, self.connection_of[&member]);
                 self.places.kicked.remove(&(room.clone(), user));
                 Outcome::Left { room }
             }

@@ -170,7 +170,7 @@ impl FrameId {
 }
 
 /// One accepted connection, counted from 1 since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
 
 /// A person as others see them.

@@ -41,8 +41,8 @@ pub enum Entry {
     Announcement { rooms: Vec<RoomId>, message: NewMessage },
     /// A connection enters a room. Nothing is stored.
     Join(Join),
-    /// A connection leaves a room. Nothing is stored.
-    Leave { room: RoomId, user: UserId },
+    /// A connection leaves a room, also one whose join was refused. Nothing is stored.
+    Leave { room: RoomId, user: UserId, connection: ConnectionId },
     /// Everything else.
     Change { by: By, change: Box<Change> },
 }
@@ -126,6 +126,7 @@ impl NewMessage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Join {
     pub room: RoomId,
+    pub connection: ConnectionId,
     pub principal: Arc<Principal>,
     /// What a guest's name looks like, where accounts have names to protect.
     pub looks: Option<Looks>,

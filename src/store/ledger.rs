@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use crate::auth::permission::{Action, PermissionContext, Target, is_slowed, may};
 use crate::limits::STORED_GUESTS_CACHED_MAX;
 use crate::model::reason::{Reason, Rejection};
-use crate::model::{FrameId, Nonce, RoomId, Seq, Timestamp, UserId};
+use crate::model::{ConnectionId, FrameId, Nonce, RoomId, Seq, Timestamp, UserId};
 use crate::protocol::{After, Body};
 
 use super::entry::{Applied, Entry, Join, NewMessage, Outcome, Past, Principal, Proof, Proposal, ReplyTo, Stored};
@@ -142,7 +142,7 @@ impl Ledger {
                     first
                 }
                 Entry::Join(join) => self.join(storage, join, moment)?,
-                Entry::Leave { room, user } => self.leave(room, *user),
+                Entry::Leave { room, user, connection } => self.leave(room, *user, *connection),
                 Entry::Change { by, change } => self.change(storage, by, change, moment)?,
             };
             applied.push(Applied { result, reply_to: reply_to.clone() });
@@ -192,7 +192,7 @@ impl Ledger {
                     self.enter(&join, row);
                     Outcome::Joined { room: join.room, past, seen }
                 }
-                Entry::Leave { room, user } => self.leave(&room, user),
+                Entry::Leave { room, user, connection } => self.leave(&room, user, connection),
                 Entry::Change { .. } => Outcome::Refused {
                     room: None,
                     rejection: Reason::Busy.because("the change can't be stored now").retry_after(1_000),
@@ -387,7 +387,7 @@ impl Ledger {
     }
 
     fn enter(&mut self, join: &Join, row: Option<RoomRow>) {
-        self.presence.enter(&join.room, join.principal.user());
+        self.presence.enter(&join.room, join.principal.user(), join.connection);
         if let Some(known) = join.known
             && known > self.head(&join.room, row)
         {
@@ -395,8 +395,8 @@ impl Ledger {
         }
     }
 
-    fn leave(&mut self, room: &RoomId, user: UserId) -> Outcome {
-        self.presence.leave(room, user);
+    fn leave(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) -> Outcome {
+        self.presence.leave(room, user, connection);
         Outcome::Left { room: room.clone() }
     }
 

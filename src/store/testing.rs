@@ -16,7 +16,7 @@ use super::{Kinds, Reader, Side, Stored, TokenHash};
 use crate::auth::name::Looks;
 use crate::config::{Durability, Keep};
 use crate::model::reason::Reason;
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
+use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
 use crate::protocol::{After, BanChange, Body, Restrictions, RoomPatch};
 use crate::role::Role;
 
@@ -92,18 +92,26 @@ impl NewMessage {
     }
 }
 
+/// A client joins by its first connection; see [`of_connection`].
 pub fn join(name: &str, principal: &Arc<Principal>) -> Entry {
     let (room, principal) = (room(name), Arc::clone(principal));
-    Entry::Join(Join { room, principal, looks: None, known: None, after: None })
+    Entry::Join(Join { room, connection: ConnectionId(1), principal, looks: None, known: None, after: None })
 }
 
 pub fn join_after(name: &str, principal: &Arc<Principal>, after: FrameId) -> Entry {
     let (room, principal, after) = (room(name), Arc::clone(principal), Some(After::Id(after)));
-    Entry::Join(Join { room, principal, looks: None, known: None, after })
+    Entry::Join(Join { room, connection: ConnectionId(1), principal, looks: None, known: None, after })
 }
 
 pub fn leave(name: &str, principal: &Principal) -> Entry {
-    Entry::Leave { room: room(name), user: principal.user() }
+    Entry::Leave { room: room(name), user: principal.user(), connection: ConnectionId(1) }
+}
+
+/// The same join or leave by another connection of its client.
+pub fn of_connection(number: u64, mut entry: Entry) -> Entry {
+    let (Entry::Join(Join { connection, .. }) | Entry::Leave { connection, .. }) = &mut entry else { unreachable!() };
+    *connection = ConnectionId(number);
+    entry
 }
 
 pub fn change(by: By, change: Change) -> Entry {

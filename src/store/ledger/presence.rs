@@ -1,15 +1,16 @@
-//! Which rooms have connections, and which users were kicked out of a room that they have not left yet.
+//! Which connections are in which rooms, and which users were kicked out of a room that they have not left yet.
 //!
 //! It is not in the database, so it keeps by itself what is to be undone where a transaction is rolled back.
 
-use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::model::{RoomId, Seq, UserId};
+use crate::model::{ConnectionId, RoomId, Seq, UserId};
 
 /// See the head of this file.
 #[derive(Default)]
 pub struct Presence {
-    rooms: HashMap<RoomId, Connections>,
+    /// Rooms with connections. Those of one user stand side by side.
+    rooms: HashMap<RoomId, BTreeSet<(UserId, ConnectionId)>>,
     /// The last places taken that connections have seen of rooms that were forgotten since. Such an order goes on there
     /// while there are connections in the room.
     seen_heads: HashMap<RoomId, Seq>,
@@ -19,17 +20,9 @@ pub struct Presence {
     steps: Vec<Step>,
 }
 
-/// The connections that are in a room.
-#[derive(Default)]
-struct Connections {
-    count: usize,
-    /// How many of them each user has.
-    of_users: BTreeMap<UserId, usize>,
-}
-
 enum Step {
-    Entered(RoomId, UserId),
-    Left(RoomId, UserId),
+    Entered(RoomId, UserId, ConnectionId),
+    Left(RoomId, UserId, ConnectionId),
     Kicked(RoomId, UserId),
     Pardoned(RoomId, UserId),
 }
@@ -37,7 +30,7 @@ enum Step {
 impl Presence {
     /// How many connections are in a room.
     pub fn connections(&self, room: &RoomId) -> usize {
-        self.rooms.get(room).map_or(0, |connections| connections.count)
+        self.rooms.get(room).map_or(0, BTreeSet::len)
     }
 
     /// Begins a transaction.
@@ -49,8 +42,8 @@ impl Presence {
     pub fn roll_back(&mut self) {
         while let Some(step) = self.steps.pop() {
             match step {
-                Step::Entered(room, user) => drop(self.count_out(&room, user)),
-                Step::Left(room, user) => self.count_in(&room, user),
+                Step::Entered(room, user, connection) => drop(self.remove(&room, user, connection)),
+                Step::Left(room, user, connection) => drop(self.insert(&room, user, connection)),
                 Step::Kicked(room, user) => drop(self.kicked.remove(&(room, user))),
                 Step::Pardoned(room, user) => drop(self.kicked.insert((room, user))),
             }
@@ -58,17 +51,18 @@ impl Presence {
     }
 
     /// A connection enters a room. Its user may speak there again.
-    pub fn enter(&mut self, room: &RoomId, user: UserId) {
+    pub fn enter(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) {
         self.pardon(room, user);
-        self.count_in(room, user);
-        self.steps.push(Step::Entered(room.clone(), user));
+        if self.insert(room, user, connection) {
+            self.steps.push(Step::Entered(room.clone(), user, connection));
+        }
     }
 
-    /// A connection leaves a room. One that was refused leaves, too, and was never counted.
-    pub fn leave(&mut self, room: &RoomId, user: UserId) {
-        if let Some(is_last_of_user) = self.count_out(room, user) {
-            self.steps.push(Step::Left(room.clone(), user));
-            if is_last_of_user {
+    /// A connection leaves a room. Nothing changes where it is not there, as its join was refused.
+    pub fn leave(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) {
+        if self.remove(room, user, connection) {
+            self.steps.push(Step::Left(room.clone(), user, connection));
+            if !self.has_connection(room, user) {
                 self.pardon(room, user);
             }
         }
@@ -86,8 +80,7 @@ impl Presence {
 
     /// A user is kicked. One who is not in the room has nothing on its way there.
     pub fn kick(&mut self, room: &RoomId, user: UserId) {
-        let is_there = self.rooms.get(room).is_some_and(|connections| connections.of_users.contains_key(&user));
-        if is_there && self.kicked.insert((room.clone(), user)) {
+        if self.has_connection(room, user) && self.kicked.insert((room.clone(), user)) {
             self.steps.push(Step::Kicked(room.clone(), user));
         }
     }
@@ -102,29 +95,28 @@ impl Presence {
         }
     }
 
-    fn count_in(&mut self, room: &RoomId, user: UserId) {
-        let connections = match self.rooms.get_mut(room) {
-            Some(connections) => connections,
-            None => self.rooms.entry(room.clone()).or_default(),
-        };
-        connections.count += 1;
-        *connections.of_users.entry(user).or_default() += 1;
+    /// Whether a user has a connection in a room.
+    fn has_connection(&self, room: &RoomId, user: UserId) -> bool {
+        let all_of_user = (user, ConnectionId(0))..=(user, ConnectionId(u64::MAX));
+        self.rooms.get(room).is_some_and(|connections| connections.range(all_of_user).next().is_some())
     }
 
-    /// Whether it was the user's last connection there; nothing where the user had none.
-    fn count_out(&mut self, room: &RoomId, user: UserId) -> Option<bool> {
-        let connections = self.rooms.get_mut(room)?;
-        let btree_map::Entry::Occupied(mut of_user) = connections.of_users.entry(user) else { return None };
-        *of_user.get_mut() -= 1;
-        let is_last_of_user = *of_user.get() == 0;
-        if is_last_of_user {
-            of_user.remove();
+    /// Whether the connection was not there yet.
+    fn insert(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) -> bool {
+        match self.rooms.get_mut(room) {
+            Some(connections) => connections.insert((user, connection)),
+            None => self.rooms.entry(room.clone()).or_default().insert((user, connection)),
         }
-        connections.count -= 1;
-        if connections.count == 0 {
+    }
+
+    /// Whether the connection was there.
+    fn remove(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) -> bool {
+        let Some(connections) = self.rooms.get_mut(room) else { return false };
+        let was_there = connections.remove(&(user, connection));
+        if connections.is_empty() {
             self.rooms.remove(room);
             self.seen_heads.remove(room);
         }
-        Some(is_last_of_user)
+        was_there
     }
 }

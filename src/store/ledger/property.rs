@@ -222,6 +222,10 @@ fn three_stores_agree_on_random_batches() {
         let sent: Vec<_> = batch.iter().map(|proposal| proposal.entry.clone()).collect();
         let applied = stores.apply((moment, batch));
         learn(&mut world, &mut table, &sent, applied);
+        for room in &world.all_rooms {
+            let connections = stores.plain.connections(room);
+            assert_eq!(connections, world.connections(room), "connections in {room} behind {sent:#?}");
+        }
         if restarts_now {
             stores.flush();
             stores.grouped.reopen();

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::super::accounts::{Banned, SessionId, SessionKind};
 use super::super::change::{AccountRef, Change, Done, GuestKeyBytes, NewAccount, NewInvitation, Policy, Restrict, Use};
-use super::super::entry::{By, Entry, Event as Meaning, Outcome, Principal, Proof};
+use super::super::entry::{By, Entry, Event as Meaning, Join, Outcome, Principal, Proof};
 use super::super::testing::{
     NETWORK, Rig, ban, by, change, contents, in_both, join, join_after, kick, leave, logged_in, message, mute,
-    new_account, new_session, proposals, room, set_role, set_room, signed_guest, stranger, user, username, word,
+    new_account, new_session, of_connection, proposals, room, set_role, set_room, signed_guest, stranger, user,
+    username, word,
 };
 use super::super::{Kinds, Side, TokenHash, accounts::InvitationId};
 use crate::auth::credential::GUEST_SPAN_MS;
@@ -332,7 +333,7 @@ fn a_batch_that_fails_leaves_everything_as_it_was() {
         change(by(&admin), kick("tea", &target)),
         change(By::Operator, Change::RotateGuestKey { key: GuestKeyBytes([7; 32]) }),
         join("cellar", &guest),
-        join("tea", &guest),
+        of_connection(2, join("tea", &guest)),
         leave("tea", &target),
         Entry::Message(message("jam", &guest, "new room")),
         Entry::Message(message("tea", &guest, "sent before").with_nonce("n")),
@@ -355,9 +356,7 @@ fn a_batch_that_fails_leaves_everything_as_it_was() {
     assert_eq!((rig.store.present(&room("tea")), rig.store.present(&room("cellar"))), (2, 1), "each counts once");
     assert!(entered(&rig.word(join("tea", &target))));
     assert_eq!(rig.say(message("tea", &target, "not kicked, not muted")), "tea 2", "no place is left out");
-    for client in [&guest, &guest, &target] {
-        rig.word(leave("tea", client));
-    }
+    rig.words([leave("tea", &guest), of_connection(2, leave("tea", &guest)), leave("tea", &target)]);
     assert_eq!(rig.store.present(&room("tea")), 0);
 }
 
@@ -433,12 +432,38 @@ fn connections_are_counted_by_room_and_user() {
     in_both(|mut rig| {
         let (ana, eve) = (stranger(3), stranger(4));
         let present = |rig: &Rig| rig.store.present(&room("tea"));
-        rig.words([join("tea", &ana), join("tea", &ana), join("tea", &eve)]);
+        rig.words([join("tea", &ana), of_connection(2, join("tea", &ana)), join("tea", &eve)]);
         assert_eq!(present(&rig), 3);
         rig.words([leave("tea", &ana), leave("tea", &eve), leave("tea", &eve)]);
         assert_eq!(present(&rig), 1, "a connection that was never counted takes nothing away");
-        rig.words([leave("tea", &ana), leave("tea", &ana)]);
+        rig.words([leave("tea", &ana), of_connection(2, leave("tea", &ana))]);
         assert_eq!(present(&rig), 0);
+    });
+}
+
+#[test]
+fn the_leave_of_a_connection_that_was_refused_counts_out_no_other_connection() {
+    in_both(|mut rig| {
+        let admin = rig.account(1, Role::Admin);
+        let guest = signed_guest(3, rig.moment.clock_ms);
+        let second = |entry| of_connection(2, entry);
+        let Entry::Join(refused) = second(join("tea", &guest)) else { unreachable!() };
+        let refused = Entry::Join(Join { looks: Some(Looks::of(&admin.person.username)), ..refused });
+        // The leave was proposed before the refusal was known.
+        let words = rig.words([join("tea", &guest), refused.clone(), second(leave("tea", &guest))]);
+        assert_eq!(words[1..], ["no join: name_reserved", "leave"]);
+        assert_eq!(rig.store.present(&room("tea")), 1);
+        rig.stored(message("tea", &guest, "hi"));
+        let forget =
+            [Change::Forget { room: room("tea"), up_to: Seq(1) }, Change::ForgetRooms { rooms: vec![room("tea")] }];
+        rig.apply(forget.map(|one| change(By::Server, one)));
+        assert_eq!(rig.say(message("tea", &guest, "again")), "tea 2", "the order goes on for the first connection");
+        // Nor does it end a kick, as what the first connection has sent may be on its way.
+        rig.change(by(&admin), kick("tea", &guest)).unwrap();
+        rig.words([refused, second(leave("tea", &guest))]);
+        assert_eq!(rig.say(message("tea", &guest, "hi")), "kicked");
+        rig.word(leave("tea", &guest));
+        assert_eq!(rig.say(message("tea", &guest, "hi")), "tea 3");
     });
 }
 

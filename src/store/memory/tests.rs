@@ -8,7 +8,7 @@ use super::super::entry::{By, Entry, Join, Outcome};
 use super::super::ledger::Ledger;
 use super::super::log::clock::Moment;
 use super::super::sqlite::people;
-use super::super::testing::{change, message, nonce, proposals, room, stranger};
+use super::super::testing::{self, change, message, nonce, proposals, room, stranger};
 use super::*;
 
 /// The storage and what applies entries to it.
@@ -64,11 +64,12 @@ fn said(number: usize) -> Entry {
 }
 
 fn join(number: usize, known: Option<Seq>) -> Entry {
-    Entry::Join(Join { room: room(&name(number)), principal: stranger(2), looks: None, known, after: None })
+    let Entry::Join(join) = testing::join(&name(number), &stranger(2)) else { unreachable!() };
+    Entry::Join(Join { known, ..join })
 }
 
 fn leave(number: usize) -> Entry {
-    Entry::Leave { room: room(&name(number)), user: stranger(2).user() }
+    testing::leave(&name(number), &stranger(2))
 }
 
 fn seq(outcomes: &[Outcome]) -> u64 {

@@ -15,7 +15,7 @@ use super::BEGIN_MS;
 use crate::auth::name::Looks;
 use crate::limits::BATCH_NUMBERS_SKIPPED;
 use crate::model::reason::Reason;
-use crate::model::{Person, RoomId, UserId, Username};
+use crate::model::{ConnectionId, Person, RoomId, UserId, Username};
 use crate::protocol::{Body, RoomPatch};
 use crate::role::Role;
 
@@ -54,8 +54,13 @@ fn text(author: Arc<Principal>, room: &RoomId) -> Entry {
     Entry::Message(message(author, room, Body::Text { content: "hello".into(), reply_to: None }))
 }
 
-fn join(principal: Arc<Principal>, room: &RoomId) -> Entry {
-    Entry::Join(Join { room: room.clone(), principal, looks: None, known: None, after: None })
+fn join(principal: Arc<Principal>, room: &RoomId, connection: u64) -> Entry {
+    let (room, connection) = (room.clone(), ConnectionId(connection));
+    Entry::Join(Join { room, connection, principal, looks: None, known: None, after: None })
+}
+
+fn leave(principal: &Principal, room: &RoomId, connection: u64) -> Entry {
+    Entry::Leave { room: room.clone(), user: principal.user(), connection: ConnectionId(connection) }
 }
 
 /// A store, and the moment of its next batch.
@@ -128,7 +133,7 @@ fn an_admin_announces_to_a_room_that_it_was_kicked_out_of_before() {
     let outcomes = script.apply([
         account(&admin(), Role::Admin),
         account(&user, Role::User),
-        join(Arc::clone(&user), &jam),
+        join(Arc::clone(&user), &jam, 1),
         change(By::Client(admin()), kick),
         change(By::Operator, role),
         Entry::Announcement { rooms: vec![tea, jam], message: announcement },
@@ -140,17 +145,18 @@ fn an_admin_announces_to_a_room_that_it_was_kicked_out_of_before() {
 fn a_kicked_user_is_refused_until_its_last_connection_has_left() {
     let mut script = Script::in_memory();
     let tea = room("tea");
-    let leave = || Entry::Leave { room: tea.clone(), user: guest().user() };
+    let join = |connection| join(guest(), &tea, connection);
+    let leave = |connection| leave(&guest(), &tea, connection);
     let kick = || {
         let change_of = Change::Kick { room: tea.clone(), user: guest().user(), target: Some(guest()) };
         change(By::Operator, change_of)
     };
     let says = || text(guest(), &tea);
-    let outcomes = script.apply([join(guest(), &tea), join(guest(), &tea), kick(), says(), leave(), says(), leave()]);
+    let outcomes = script.apply([join(1), join(2), kick(), says(), leave(1), says(), leave(2)]);
     let kicked = Some(Reason::Kicked);
     assert_eq!(reasons(&outcomes), [None, None, None, kicked, None, kicked, None]);
     // A user that is not in the room is kept from nothing: only a leave would end that.
-    let outcomes = script.apply([kick(), join(guest(), &tea), says()]);
+    let outcomes = script.apply([kick(), join(3), says()]);
     assert_eq!(reasons(&outcomes), [None; 3]);
 }
 
@@ -169,9 +175,9 @@ fn an_order_goes_on_where_a_connection_has_seen_it() {
         let forget_room = || change(By::Server, Change::ForgetRooms { rooms: vec![tea.clone()] });
         script.apply([change(By::Server, forget), forget_room()]);
         assert_eq!(script.0.order(&tea), None);
-        let join = Entry::Join(Join { room: tea.clone(), principal: guest(), looks: None, known, after: None });
-        let leave = Entry::Leave { room: tea.clone(), user: guest().user() };
-        let outcomes = script.apply([join, forget_room(), text(guest(), &tea), leave]);
+        let Entry::Join(join) = join(guest(), &tea, 1) else { unreachable!() };
+        let join = Entry::Join(Join { known, ..join });
+        let outcomes = script.apply([join, forget_room(), text(guest(), &tea), leave(&guest(), &tea, 1)]);
         let Outcome::Stored { stored, .. } = &outcomes[2] else { panic!("{outcomes:?}") };
         assert_eq!(stored.seq.0, 3);
     }

@@ -146,7 +146,8 @@ pub struct World {
     frames: BTreeMap<RoomId, Vec<KnownFrame>>,
     heads: BTreeMap<RoomId, Seq>,
     sent: VecDeque<Entry>,
-    connections: Vec<(RoomId, Client)>,
+    connections: Vec<(RoomId, Client, ConnectionId)>,
+    connections_made: u64,
     kicked: Vec<(RoomId, UserId)>,
     spoke: BTreeMap<(RoomId, UserId), u64>,
     rooms_made: usize,
@@ -195,6 +196,7 @@ impl World {
             heads: BTreeMap::new(),
             sent: VecDeque::new(),
             connections: Vec::new(),
+            connections_made: 0,
             kicked: Vec::new(),
             spoke: BTreeMap::new(),
             rooms_made: 0,
@@ -255,10 +257,20 @@ impl World {
 
     /// Every connection leaves, as before a restart.
     pub fn all_leave(&self) -> Vec<Proposal> {
-        let leave = |(room, client): &(RoomId, Client)| {
-            Proposal::unanswered(Entry::Leave { room: room.clone(), user: client.user() })
+        let leave = |(room, client, connection): &(RoomId, Client, ConnectionId)| {
+            let (room, user, connection) = (room.clone(), client.user(), *connection);
+            Proposal::unanswered(Entry::Leave { room, user, connection })
         };
         self.connections.iter().map(leave).collect()
+    }
+
+    /// How many connections are in a room.
+    pub fn connections(&self, room: &RoomId) -> usize {
+        self.connections.iter().filter(|(of, ..)| of == room).count()
+    }
+
+    fn is_present(&self, room: &RoomId, user: UserId) -> bool {
+        self.connections.iter().any(|(of, client, _)| of == room && client.user() == user)
     }
 
     /// Takes note of what became of an entry.
@@ -267,20 +279,16 @@ impl World {
             match outcome {
                 Outcome::Stored { room, stored, .. } => self.learn_frame(entry, room, stored),
                 Outcome::Left { room } => {
-                    let Entry::Leave { user, .. } = entry else { continue };
-                    let is_one = |(of, client): &(RoomId, Client)| of == room && client.user() == *user;
-                    if let Some(at) = self.connections.iter().position(is_one) {
-                        self.connections.swap_remove(at);
-                    }
-                    let is_in = |(of, client): &(RoomId, Client)| of == room && client.user() == *user;
-                    if !self.connections.iter().any(is_in) {
+                    let Entry::Leave { user, connection, .. } = entry else { continue };
+                    self.connections.retain(|(of, client, one)| (of, client.user(), one) != (room, *user, connection));
+                    if !self.is_present(room, *user) {
                         self.kicked.retain(|kicked| *kicked != (room.clone(), *user));
                     }
                 }
                 Outcome::Joined { room, .. } => {
                     let Entry::Join(join) = entry else { continue };
                     self.kicked.retain(|kicked| *kicked != (room.clone(), join.principal.user()));
-                    self.connections.push((room.clone(), Arc::clone(&join.principal)));
+                    self.connections.push((room.clone(), Arc::clone(&join.principal), join.connection));
                 }
                 Outcome::Changed { done, events } => {
                     let Entry::Change { by, change } = entry else { continue };
@@ -603,7 +611,9 @@ impl World {
                     1 => None,
                     _ => self.a_frame(&room).map(|frame| After::Id(frame.id)),
                 };
-                Ok(Entry::Join(Join { room, principal, looks, known, after }))
+                self.connections_made += 1;
+                let connection = ConnectionId(self.connections_made);
+                Ok(Entry::Join(Join { room, connection, principal, looks, known, after }))
             }
             Kind::Leave => Ok(self.leave()),
             Kind::CreateAccount => {

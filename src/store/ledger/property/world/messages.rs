@@ -52,7 +52,7 @@ impl World {
             Kind::Announcement => Body::Announcement { content },
             _ => Body::Delete { message_id: self.deletable(&author, &room, wanted)? },
         };
-        let is_in = self.connections.iter().any(|(of, client)| *of == room && client.user() == author.user());
+        let is_in = self.is_present(&room, author.user());
         let is_member = is_in && self.random.once_in(2) || wanted == Verdict::Refused(Reason::Kicked);
         let unless_stored = match wanted {
             Verdict::Refused(reason @ (Reason::RateLimited | Reason::NotInRoom)) => Some(Box::new(reason.into())),
@@ -80,8 +80,7 @@ impl World {
         let kicked = self.kicked.clone();
         let found = kicked.iter().find_map(|(room, user)| {
             let client = self.clients.iter().find(|client| client.user() == *user)?;
-            let is_in = self.connections.iter().any(|(of, client)| of == room && client.user() == *user);
-            let fits = is_in && self.fits(client, action, Some(room), Target::Own, Ok(()));
+            let fits = self.is_present(room, *user) && self.fits(client, action, Some(room), Target::Own, Ok(()));
             fits.then(|| (Arc::clone(client), room.clone()))
         });
         found.ok_or_else(|| self.kick(Verdict::Accepted).unwrap_or_else(|step| step))
@@ -144,14 +143,17 @@ impl World {
 
     pub(super) fn leave(&mut self) -> Entry {
         // A kicked one first, now and then.
-        let is_kicked = |(room, client): &&(RoomId, Client)| self.kicked.contains(&(room.clone(), client.user()));
+        let is_kicked =
+            |(room, client, _): &&(RoomId, Client, ConnectionId)| self.kicked.contains(&(room.clone(), client.user()));
         let kicked = self.connections.iter().find(is_kicked).cloned();
         let one = kicked.filter(|_| self.moment.index.is_multiple_of(4));
         let one = one.or_else(|| self.random.of(&self.connections).cloned());
-        match one {
-            Some((room, client)) => Entry::Leave { room, user: client.user() },
-            // A connection that was refused.
-            None => Entry::Leave { room: self.a_room(), user: UserId(self.random.uuid()) },
-        }
+        let (room, user, connection) = match one {
+            Some((room, client, connection)) => (room, client.user(), connection),
+            None => (self.a_room(), UserId(self.random.uuid()), ConnectionId(0)),
+        };
+        // A connection that was refused leaves, too.
+        let connection = if self.random.once_in(4) { ConnectionId(0) } else { connection };
+        Entry::Leave { room, user, connection }
     }
 }

@@ -120,14 +120,14 @@ impl World {
             }
             Verdict::Refused(Reason::NoSuchUser) => Some(self.guest()),
             Verdict::Accepted => {
-                let fits = |(of, client): &&(RoomId, Client)| {
+                let fits = |(of, client, _): &&(RoomId, Client, ConnectionId)| {
                     client.user() != admin.user()
                         && self.policy.account_role(client.user()) != Some(Role::Admin)
                         && self.fits(&admin, Action::Kick, Some(of), Target::Others(Role::Guest), Ok(()))
                 };
                 let present: Vec<_> = self.connections.iter().filter(fits).cloned().collect();
                 match self.random.of(&present).cloned() {
-                    Some((of, client)) if !self.moment.index.is_multiple_of(4) => {
+                    Some((of, client, _)) if !self.moment.index.is_multiple_of(4) => {
                         room = of;
                         Some(client)
                     }
