@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::auth::name::Looks;
 use crate::auth::password::PasswordHash;
@@ -62,6 +63,7 @@ pub enum Change {
     },
     SetRole {
         account: AccountRef,
+        #[serde(deserialize_with = "account_role")]
         role: Role,
     },
     RemoveAccount {
@@ -136,9 +138,18 @@ pub struct NewAccount {
     pub id: UserId,
     pub name: Username,
     pub looks: Looks,
+    #[serde(deserialize_with = "account_role")]
     pub role: Role,
     /// Nothing where nobody logs in by a password, as for a program.
     pub password: Option<PasswordHash>,
+}
+
+/// Reads the role of an account. The database takes no guest, and would refuse the whole batch with it.
+fn account_role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
+    match Role::deserialize(deserializer)? {
+        Role::Guest => Err(D::Error::custom("the role of an account is user or admin")),
+        role => Ok(role),
+    }
 }
 
 /// An account by its id, or by exactly its name.

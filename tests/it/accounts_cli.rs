@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +12,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use adda::auth::name::Looks;
+use adda::model::{UserId, Username};
+use adda::role::Role;
+use adda::store::accounts::{SessionId, SessionKind};
+use adda::store::change::{AccountRef, Change, NewAccount, NewSession};
 use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use crate::support::Asked::{ByBearer, Plainly};
 use crate::support::{DEADLINE, Server, Ws, clean, eventually, request};
@@ -641,6 +648,56 @@ fn what_makes_no_sense_is_exit_2() {
     data.add("Rahim", "user");
     let said = data.run(&["user", "remove", "Rahim"], "y\n");
     assert!(said.code == Some(2) && said.err.contains("--yes"), "{said:?}");
+    assert_eq!(data.names(), ["Rahim"]);
+}
+
+/// The control socket takes what no command sends, too.
+#[test]
+fn an_account_that_would_be_a_guest_is_refused_and_costs_no_message() {
+    const EACH: usize = 100;
+    let data = Data::new();
+    data.add("Rahim", "user");
+    let path = data.path();
+    let server = Server::with(&["--data", path.to_str().expect("a path in UTF-8"), "--rate", "0"]);
+    let name = Username::parse("Zoe").expect("a name");
+    let account = NewAccount {
+        id: UserId(Uuid::new_v4()),
+        looks: Looks::of(&name),
+        name: name.clone(),
+        role: Role::Guest,
+        password: None,
+    };
+    let token =
+        NewSession { id: SessionId(7), kind: SessionKind::Bot, token_hash: None, label: "".into(), span_ms: None };
+    let rahim = AccountRef::Name(Username::parse("Rahim").expect("a name"));
+    let requests: String = [
+        Change::CreateAccount(account.clone()),
+        Change::CreateToken { account, session: token },
+        Change::SetRole { account: rahim, role: Role::Guest },
+    ]
+    .iter()
+    .map(|change| json!({"version": 1, "request": change}).to_string() + "\n")
+    .collect();
+    let mut ws = Ws::join(&server, "/ws/tea/ana");
+    let mut control = UnixStream::connect(path.with_extension("db.control")).expect("the control socket");
+    control.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+    let mut answers = BufReader::new(control.try_clone().expect("the same socket"));
+    for round in 0..EACH {
+        control.write_all(requests.as_bytes()).expect("requests");
+        ws.command(&json!({"content": format!("{round}"), "nonce": format!("{round}")}));
+        for _ in 0..3 {
+            let mut answer = String::new();
+            answers.read_line(&mut answer).expect("an answer");
+            let answer: Value = serde_json::from_str(&answer).expect("JSON");
+            assert_eq!(answer["error"]["code"], "bad_request", "{answer}");
+            let sentence = answer["error"]["sentence"].as_str().expect("a sentence");
+            assert!(sentence.contains("the role of an account is user or admin"), "{sentence}");
+        }
+    }
+    for round in 0..EACH {
+        let answer = ws.until(|frame| frame["nonce"] == format!("{round}"));
+        assert_eq!(answer["type"], "text", "{answer}");
+    }
     assert_eq!(data.names(), ["Rahim"]);
 }
 
