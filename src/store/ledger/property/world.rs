@@ -7,7 +7,7 @@ mod accounts;
 mod messages;
 mod moderation;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -146,6 +146,8 @@ pub struct World {
     frames: BTreeMap<RoomId, Vec<KnownFrame>>,
     heads: BTreeMap<RoomId, Seq>,
     sent: VecDeque<Entry>,
+    /// Where the message is that a user sent with a nonce, as long as it is kept.
+    nonces: HashMap<(UserId, Nonce), (RoomId, Seq)>,
     connections: Vec<(RoomId, Client, ConnectionId)>,
     connections_made: u64,
     kicked: Vec<(RoomId, UserId)>,
@@ -195,6 +197,7 @@ impl World {
             frames: BTreeMap::new(),
             heads: BTreeMap::new(),
             sent: VecDeque::new(),
+            nonces: HashMap::new(),
             connections: Vec::new(),
             connections_made: 0,
             kicked: Vec::new(),
@@ -232,7 +235,8 @@ impl World {
         self.moment
     }
 
-    /// The entries of the next batch, given the policy as it stands; each aims at one of `aims`.
+    /// The entries of the next batch, given the policy as it stands. Most aim at one of `aims`. The others are messages and
+    /// retries, so many that a fault shows which hits one nonce in 64.
     pub fn batch(&mut self, policy: PolicySnapshot, aims: &[(Kind, Verdict)]) -> Vec<Proposal> {
         self.policy = policy;
         self.renew();
@@ -240,9 +244,12 @@ impl World {
         let mut batch = Vec::with_capacity(count);
         for _ in 0..count {
             let Some((kind, verdict)) = self.random.of(aims).copied() else { break };
-            let entry = match self.entry(kind, verdict) {
-                Ok(entry) | Err(entry) => entry,
+            let made = match self.random.below(8) {
+                0 | 1 if !self.sent.is_empty() => Ok(self.retry()),
+                2 => self.message(Kind::Text, Verdict::Accepted),
+                _ => self.entry(kind, verdict),
             };
+            let entry = made.unwrap_or_else(|step| step);
             let entry = if self.random.once_in(9) { self.mutated(entry) } else { entry };
             let reply_to = match self.random.below(4) {
                 0 => ReplyTo::Nobody,
@@ -278,6 +285,10 @@ impl World {
         for outcome in outcomes {
             match outcome {
                 Outcome::Stored { room, stored, .. } => self.learn_frame(entry, room, stored),
+                Outcome::Duplicate(stored) => {
+                    let sent_before = sent_with(entry).and_then(|key| self.nonces.get(&key));
+                    assert_eq!(sent_before.map(|(_, seq)| *seq), Some(stored.seq), "no retry: {entry:?}");
+                }
                 Outcome::Left { room } => {
                     let Entry::Leave { user, connection, .. } = entry else { continue };
                     self.connections.retain(|(of, client, one)| (of, client.user(), one) != (room, *user, connection));
@@ -298,6 +309,7 @@ impl World {
                             Event::Kicked { room, user } => self.kicked.push((room.clone(), *user)),
                             Event::Forgotten { room, up_to } => {
                                 self.frames.entry(room.clone()).or_default().retain(|frame| frame.seq > *up_to);
+                                self.nonces.retain(|_, (of, seq)| of != room || *seq > *up_to);
                             }
                             _ => {}
                         }
@@ -325,7 +337,9 @@ impl World {
                 frame.is_message &= frame.id != deleted;
             });
         }
-        if message.nonce.is_some() && message.room == *room {
+        if let Some(key) = sent_with(entry).filter(|_| message.room == *room) {
+            let before = self.nonces.insert(key, (room.clone(), stored.seq));
+            assert_eq!(before, None, "stored twice: {entry:?}");
             self.sent.push_back(entry.clone());
             if self.sent.len() > SENT_MAX {
                 self.sent.pop_front();
@@ -784,6 +798,12 @@ impl World {
         }
         entry
     }
+}
+
+/// The author and the nonce of a message.
+fn sent_with(entry: &Entry) -> Option<(UserId, Nonce)> {
+    let (Entry::Message(message) | Entry::Announcement { message, .. }) = entry else { return None };
+    Some((message.author.user(), message.nonce.clone()?))
 }
 
 /// Remembers the latest of some.
