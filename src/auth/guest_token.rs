@@ -14,6 +14,7 @@
 
 use hmac::digest::common::Key;
 use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use uuid::Uuid;
 
@@ -37,7 +38,7 @@ const ISSUED_MS_MAX: u64 = (1 << (8 * TIME_BYTES)) - 1;
 const SESSION_ID_MAX: u128 = (1 << 53) - 1;
 
 /// The key that signs guest tokens. A new key ends all tokens of the old one.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestKey([u8; Self::BYTES]);
 
 /// What a guest token says.

@@ -51,28 +51,6 @@ pub enum Action {
 }
 
 impl Action {
-    /// All actions, in the order of the table.
-    pub const ALL: [Self; 18] = [
-        Self::Enter,
-        Self::Say,
-        Self::SayPrivately,
-        Self::React,
-        Self::Edit,
-        Self::Delete,
-        Self::Announce,
-        Self::SetRoom,
-        Self::SetPrivate,
-        Self::InviteToRoom,
-        Self::Kick,
-        Self::Mute,
-        Self::Ban,
-        Self::InviteToRegister,
-        Self::Register,
-        Self::ChangePassword,
-        Self::ListSessions,
-        Self::EndSession,
-    ];
-
     /// Whether the action concerns one room, so that the room's settings decide.
     #[must_use]
     pub fn is_in_room(self) -> bool {
@@ -112,16 +90,17 @@ pub enum Access {
 }
 
 /// The owner of the message or session that the action is about, or the user that it is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Target {
     /// The user that acts.
+    #[default]
     Own,
     /// Another user, of this role.
     Others(Role),
 }
 
 /// What decides beside the role and the action. The default is that of a guest who enters a public room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct PermissionContext {
     /// Of the user that acts.
     pub restriction: Restriction,
@@ -137,20 +116,6 @@ pub struct PermissionContext {
     pub registration: Registration,
     /// Whether the user has shown a valid invitation to register.
     pub invited: bool,
-}
-
-impl Default for PermissionContext {
-    fn default() -> Self {
-        Self {
-            restriction: Restriction::default(),
-            access: Access::default(),
-            posting: Posting::default(),
-            target: Target::Own,
-            accounts: Accounts::default(),
-            registration: Registration::default(),
-            invited: false,
-        }
-    }
 }
 
 /// Whether a user of a role may do something in this context.
@@ -183,7 +148,7 @@ pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<()
     match action {
         Enter | SayPrivately | React => Ok(()),
         Say => posts(),
-        // An edit is a way to post, so a room that takes no posts takes no edcontext.
+        // An edit is a way to post, so a room that takes no posts takes no edits.
         Edit => own().and_then(|()| posts()),
         Delete => own().or_else(|refusal| admins().map_err(|_| refusal)),
         Announce | SetRoom | SetPrivate | InviteToRoom | InviteToRegister => admins(),
@@ -209,69 +174,92 @@ pub fn is_slowed(role: Role) -> bool {
     role != Role::Admin
 }
 
-/// The table as the README shows it: each action in its contexts, and whether each role may do it. Actions that no
-/// protocol offers yet are left out.
-#[must_use]
-pub fn table() -> String {
-    let mut text = String::from("| what | guest | user | admin |\n| --- | --- | --- | --- |\n");
-    for (what, action, context) in rows() {
-        let cells = Role::ALL.iter().map(|role| match may(*role, action, &context) {
-            Ok(()) => "yes",
-            Err(refusal) if refusal.is_hidden() => "no such room",
-            Err(refusal) if refusal.wants_login() => "log in",
-            Err(_) => "no",
-        });
-        let cells: Vec<_> = cells.collect();
-        text += &format!("| {what} | {} |\n", cells.join(" | "));
-    }
-    text
-}
-
-fn rows() -> Vec<(&'static str, Action, PermissionContext)> {
-    use Action::*;
-    let plain = PermissionContext::default();
-    let others = |role| PermissionContext { target: Target::Others(role), ..plain };
-    let read_only = PermissionContext { posting: Posting::Admins, ..plain };
-    let muted = PermissionContext { restriction: Restriction::Muted, ..plain };
-    let member = PermissionContext { access: Access::Member, ..plain };
-    let stranger = PermissionContext { access: Access::Stranger, ..plain };
-    let registration = |registration, invited| PermissionContext { registration, invited, ..plain };
-    vec![
-        ("enter a room, read it, follow it, search it", Enter, plain),
-        ("… where accounts are required", Enter, PermissionContext { accounts: Accounts::Required, ..plain }),
-        ("… that is private, as its member", Enter, member),
-        ("… that is private, as anybody else", Enter, stranger),
-        ("… while banned", Enter, PermissionContext { restriction: Restriction::Banned, ..plain }),
-        ("say something in a room", Say, plain),
-        ("… where only admins post", Say, read_only),
-        ("… while muted", Say, muted),
-        ("take back a message of one’s own", Delete, plain),
-        ("… of another’s", Delete, others(Role::User)),
-        ("announce to all rooms", Announce, plain),
-        ("set a room’s name, topic, who may post, slow mode", SetRoom, plain),
-        ("make a room private or public", SetPrivate, plain),
-        ("make or take back an invitation to a private room, as its member", InviteToRoom, member),
-        ("… as anybody else", InviteToRoom, stranger),
-        ("kick a guest or user out of a room", Kick, others(Role::User)),
-        ("mute a guest or user", Mute, others(Role::User)),
-        ("ban a guest or user", Ban, others(Role::User)),
-        ("kick, mute or ban an admin", Ban, others(Role::Admin)),
-        ("make or take back an invitation to register", InviteToRegister, plain),
-        ("register, where registration is open", Register, registration(Registration::Open, false)),
-        ("… by invitation, with one", Register, registration(Registration::Invite, true)),
-        ("… by invitation, without", Register, registration(Registration::Invite, false)),
-        ("… closed", Register, registration(Registration::Closed, true)),
-        ("change one’s password", ChangePassword, plain),
-        ("see and end one’s own sessions", EndSession, plain),
-        ("see and end another’s", EndSession, others(Role::Guest)),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
     use super::*;
+
+    impl Action {
+        /// All actions, in the order of the table.
+        const ALL: [Self; 18] = [
+            Self::Enter,
+            Self::Say,
+            Self::SayPrivately,
+            Self::React,
+            Self::Edit,
+            Self::Delete,
+            Self::Announce,
+            Self::SetRoom,
+            Self::SetPrivate,
+            Self::InviteToRoom,
+            Self::Kick,
+            Self::Mute,
+            Self::Ban,
+            Self::InviteToRegister,
+            Self::Register,
+            Self::ChangePassword,
+            Self::ListSessions,
+            Self::EndSession,
+        ];
+    }
+
+    /// The table as the README shows it: each action in its contexts, and whether each role may do it. Actions that no
+    /// protocol offers yet are left out.
+    fn table() -> String {
+        let mut text = String::from("| what | guest | user | admin |\n| --- | --- | --- | --- |\n");
+        for (what, action, context) in rows() {
+            let cells = Role::ALL.iter().map(|role| match may(*role, action, &context) {
+                Ok(()) => "yes",
+                Err(refusal) if refusal.is_hidden() => "no such room",
+                Err(refusal) if refusal.wants_login() => "log in",
+                Err(_) => "no",
+            });
+            let cells: Vec<_> = cells.collect();
+            text += &format!("| {what} | {} |\n", cells.join(" | "));
+        }
+        text
+    }
+
+    fn rows() -> Vec<(&'static str, Action, PermissionContext)> {
+        use Action::*;
+        let plain = PermissionContext::default();
+        let others = |role| PermissionContext { target: Target::Others(role), ..plain };
+        let read_only = PermissionContext { posting: Posting::Admins, ..plain };
+        let muted = PermissionContext { restriction: Restriction::Muted, ..plain };
+        let member = PermissionContext { access: Access::Member, ..plain };
+        let stranger = PermissionContext { access: Access::Stranger, ..plain };
+        let registration = |registration, invited| PermissionContext { registration, invited, ..plain };
+        vec![
+            ("enter a room, read it, follow it, search it", Enter, plain),
+            ("… where accounts are required", Enter, PermissionContext { accounts: Accounts::Required, ..plain }),
+            ("… that is private, as its member", Enter, member),
+            ("… that is private, as anybody else", Enter, stranger),
+            ("… while banned", Enter, PermissionContext { restriction: Restriction::Banned, ..plain }),
+            ("say something in a room", Say, plain),
+            ("… where only admins post", Say, read_only),
+            ("… while muted", Say, muted),
+            ("take back a message of one’s own", Delete, plain),
+            ("… of another’s", Delete, others(Role::User)),
+            ("announce to all rooms", Announce, plain),
+            ("set a room’s name, topic, who may post, slow mode", SetRoom, plain),
+            ("make a room private or public", SetPrivate, plain),
+            ("make or take back an invitation to a private room, as its member", InviteToRoom, member),
+            ("… as anybody else", InviteToRoom, stranger),
+            ("kick a guest or user out of a room", Kick, others(Role::User)),
+            ("mute a guest or user", Mute, others(Role::User)),
+            ("ban a guest or user", Ban, others(Role::User)),
+            ("kick, mute or ban an admin", Ban, others(Role::Admin)),
+            ("make or take back an invitation to register", InviteToRegister, plain),
+            ("register, where registration is open", Register, registration(Registration::Open, false)),
+            ("… by invitation, with one", Register, registration(Registration::Invite, true)),
+            ("… by invitation, without", Register, registration(Registration::Invite, false)),
+            ("… closed", Register, registration(Registration::Closed, true)),
+            ("change one’s password", ChangePassword, plain),
+            ("see and end one’s own sessions", EndSession, plain),
+            ("see and end another’s", EndSession, others(Role::Guest)),
+        ]
+    }
 
     /// All contexts.
     fn contexts() -> Vec<PermissionContext> {

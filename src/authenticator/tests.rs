@@ -198,7 +198,7 @@ fn a_session_that_is_over_shows_nobody() {
 fn another_key_ends_all_signed_tokens_and_no_others() {
     let rig = Rig::new().with_bot();
     let token = rig.signed(5, 0);
-    let key = crate::store::change::GuestKeyBytes([7; 32]);
+    let key = crate::auth::guest_token::GuestKey::from_bytes([7; 32]);
     rig.change(By::Operator, Change::RotateGuestKey { key });
     assert_eq!(rig.authenticate(&token).identity.user, None);
     assert_eq!(rig.authenticate(&rig.signed(5, 0)).identity.user, Some(user(5)));

@@ -25,7 +25,7 @@ use crate::model::{UserId, Username};
 use crate::role::Role;
 use crate::store::TokenHash;
 use crate::store::accounts::{SessionId, SessionKind};
-use crate::store::change::{AccountRef, Change, NewAccount, NewSession};
+use crate::store::change::{self, AccountRef, Change, NewAccount, NewSession};
 use crate::store::entry::By;
 
 /// `GET /api/about`: which ways in there are. It tells nothing of any user.
@@ -135,12 +135,8 @@ pub(super) fn log_in(request: &Request<'_>, username: Username, password: &str) 
             log::info!("a login as {username} from {address} has failed");
             return Err(Reason::WrongLogin.into());
         };
-        login.begin(context, |session, replaces| Change::LogIn {
-            user: account.id,
-            password,
-            renewed,
-            session,
-            replaces,
+        login.begin(context, |session, replaces| {
+            Change::LogIn(change::NewLogin { user: account.id, password, renewed, session, replaces })
         })
     }))
 }

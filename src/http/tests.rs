@@ -474,7 +474,7 @@ fn a_view_of_memory_does_not_block_the_store_for_good() {
     thread::spawn(move || {
         let proposing = reading.context.reader.view(|view| {
             let backend = Arc::clone(&reading);
-            let key = change::GuestKeyBytes([7; 32]);
+            let key = crate::auth::guest_token::GuestKey::from_bytes([7; 32]);
             let proposing =
                 thread::spawn(move || backend.context.hub.change(By::Operator, Change::RotateGuestKey { key }));
             // The store comes to wait for the end of the view meanwhile.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::auth::guest_token::GuestKey;
 use crate::auth::name::Looks;
 use crate::auth::password::PasswordHash;
 use crate::model::{RoomId, Seq, UserId, Username};
@@ -25,105 +26,47 @@ pub enum Change {
     /// Creates an account.
     CreateAccount(NewAccount),
     /// Creates an account and logs in, where registration is open or by the invitation.
-    Register {
-        account: NewAccount,
-        invitation: Option<TokenHash>,
-        session: NewSession,
-        replaces: Option<SessionId>,
-    },
-    /// Logs in, if the password's hash is still this one; `renewed` takes its place.
-    LogIn {
-        user: UserId,
-        password: PasswordHash,
-        renewed: Option<PasswordHash>,
-        session: NewSession,
-        replaces: Option<SessionId>,
-    },
+    Register { account: NewAccount, invitation: Option<TokenHash>, session: NewSession, replaces: Option<SessionId> },
+    /// Logs in.
+    LogIn(NewLogin),
     /// Stores a guest's session, or gives the guest another name.
-    NameGuest {
-        user: UserId,
-        username: Username,
-        looks: Looks,
-        session: NewSession,
-    },
+    NameGuest { user: UserId, username: Username, looks: Looks, session: NewSession },
     /// Creates a token for a program, and the account where there is none of that name.
-    CreateToken {
-        account: NewAccount,
-        session: NewSession,
-    },
+    CreateToken { account: NewAccount, session: NewSession },
     /// Ends one of the client's own sessions; the operator ends any.
-    EndSession {
-        session: SessionId,
-    },
-    SetPassword {
-        account: AccountRef,
-        password: PasswordHash,
-        old: Option<PasswordHash>,
-        keep: Option<SessionId>,
-    },
-    SetRole {
-        account: AccountRef,
-        #[serde(deserialize_with = "account_role")]
-        role: Role,
-    },
-    RemoveAccount {
-        account: AccountRef,
-    },
+    EndSession { session: SessionId },
+    /// Sets another password, if `old` is still the hash of the present one, and ends all sessions but one.
+    SetPassword { account: AccountRef, password: PasswordHash, old: Option<PasswordHash>, keep: Option<SessionId> },
+    /// Makes an account a user's or an admin's.
+    SetRole(NewRole),
+    /// Removes an account with its sessions. Its messages stay.
+    RemoveAccount { account: AccountRef },
     /// Mutes or bans a user, or ends that.
     Restrict(Restrict),
-    UnbanAddress {
-        network: IpAddr,
-    },
-    SetRoom {
-        room: RoomId,
-        patch: RoomPatch,
-    },
-    Kick {
-        room: RoomId,
-        user: UserId,
-        target: Option<Arc<Principal>>,
-    },
+    /// Lets the guests of a network in again.
+    UnbanAddress { network: IpAddr },
+    /// Changes the settings of a room.
+    SetRoom { room: RoomId, patch: RoomPatch },
+    /// Removes a user from a room; `target` is the user as the proposer knows it, where it is connected.
+    Kick { room: RoomId, user: UserId, target: Option<Arc<Principal>> },
+    /// Makes an invitation.
     Invite(NewInvitation),
-    Uninvite {
-        invitation: InvitationId,
-    },
+    /// Revokes an invitation.
+    Uninvite { invitation: InvitationId },
     /// Makes the client a member of a private room.
-    UseInvitation {
-        room: RoomId,
-        code_hash: TokenHash,
-    },
+    UseInvitation { room: RoomId, code_hash: TokenHash },
     /// Notes that sessions were used, which lets them last longer.
-    Seen {
-        sessions: Vec<Use>,
-    },
+    Seen { sessions: Vec<Use> },
     /// Forgets a room's order up to a place.
-    Forget {
-        room: RoomId,
-        up_to: Seq,
-    },
+    Forget { room: RoomId, up_to: Seq },
     /// Forgets rooms without messages and members.
-    ForgetRooms {
-        rooms: Vec<RoomId>,
-    },
+    ForgetRooms { rooms: Vec<RoomId> },
     /// Forgets sessions that are over, or guests that were not seen for long.
-    ForgetSessions {
-        sessions: Vec<SessionId>,
-    },
+    ForgetSessions { sessions: Vec<SessionId> },
+    /// Sets the flags that decide.
     SetPolicy(Policy),
     /// Makes all signed tokens of guests invalid.
-    RotateGuestKey {
-        key: GuestKeyBytes,
-    },
-}
-
-/// A key as it travels and is stored.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestKeyBytes(pub [u8; 32]);
-
-impl std::fmt::Debug for GuestKeyBytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("GuestKeyBytes(…)")
-    }
+    RotateGuestKey { key: GuestKey },
 }
 
 /// Flags that decide.
@@ -142,6 +85,23 @@ pub struct NewAccount {
     pub role: Role,
     /// Nothing where nobody logs in by a password, as for a program.
     pub password: Option<PasswordHash>,
+}
+
+/// A login, if the password's hash is still this one; `renewed` takes its place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewLogin {
+    pub user: UserId,
+    pub password: PasswordHash,
+    pub renewed: Option<PasswordHash>,
+    pub session: NewSession,
+    pub replaces: Option<SessionId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewRole {
+    pub account: AccountRef,
+    #[serde(deserialize_with = "account_role")]
+    pub role: Role,
 }
 
 /// Reads the role of an account. The database takes no guest, and would refuse the whole batch with it.
@@ -174,12 +134,10 @@ pub struct NewSession {
 /// A use of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Use {
+    /// By a session that is stored.
     Session(SessionId),
-    /// Of a signed token: its session is stored.
-    SignedGuest {
-        user: UserId,
-        issued_ms: u64,
-    },
+    /// By a signed token; its session is stored then.
+    SignedGuest { user: UserId, issued_ms: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -205,32 +163,18 @@ pub struct NewInvitation {
 /// What a change that was made has to tell its proposer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Done {
+    /// It has nothing to tell.
     Nothing,
-    /// A session has begun. It expires at this wall time, where it expires.
-    Session {
-        user: UserId,
-        username: Username,
-        role: Role,
-        expires_ms: Option<u64>,
-        /// Whether an account was made for it.
-        is_new_account: bool,
-    },
+    /// A session has begun. It expires at this wall time, where it expires. An account may have been made for it.
+    Session { user: UserId, username: Username, role: Role, expires_ms: Option<u64>, is_new_account: bool },
     /// So many sessions have ended, and whether there is an admin left.
-    Account {
-        sessions_ended: usize,
-        has_admin: bool,
-    },
-    Restricted {
-        username: Option<Username>,
-        muted_until_ms: Option<u64>,
-        is_banned: bool,
-    },
-    Kicked {
-        username: Option<Username>,
-    },
+    Account { sessions_ended: usize, has_admin: bool },
+    /// How a user is restricted now.
+    Restricted { username: Option<Username>, muted_until_ms: Option<u64>, is_banned: bool },
+    /// A user is kicked.
+    Kicked { username: Option<Username> },
+    /// The settings of the room as they are now.
     Room(RoomSettings),
     /// The invitation expires at this wall time.
-    Invited {
-        expires_ms: u64,
-    },
+    Invited { expires_ms: u64 },
 }

@@ -14,9 +14,9 @@ use super::change::{Change, Done, Policy};
 use super::entry::{Applied, By, Entry, Outcome, Proposal};
 use super::ledger::{Ledger, Storage};
 use super::log::Log;
-use super::log::clock::{LogClock, Moment, Reading};
+use super::log::clock::{LogClock, Moment, Reading, Stored as Position};
 use super::memory::{Memory, MemoryStorage};
-use super::policy::PublishedPolicy;
+use super::policy::{PolicySnapshot, PublishedPolicy};
 use super::reader::{Source, Uses};
 use super::sqlite::schema::Database;
 use super::sqlite::upkeep::{OVER_KEPT, People, Upkeep, Upkept};
@@ -48,16 +48,18 @@ struct Core {
 #[expect(clippy::large_enum_variant, reason = "there is one, and it is never moved again")]
 enum Backend {
     File { storage: SqliteStorage, upkeep: Upkeep },
-    Memory { messages: Arc<Mutex<Memory>>, people: Arc<Mutex<Connection>>, keep: Keep, upkeep: MemoryUpkeep },
+    Memory { messages: Arc<Mutex<Memory>>, people: Arc<Mutex<Connection>>, upkeep: MemoryUpkeep },
 }
 
+/// Upkeep of a store in memory.
 struct MemoryUpkeep {
+    keep: Keep,
     people: People,
     looked: Instant,
 }
 
 impl Store {
-    /// A store of a database in a file.
+    /// A store of a database in a file, begun at a reading of the clocks.
     ///
     /// # Errors
     /// Where it can't be read.
@@ -66,21 +68,13 @@ impl Store {
         connection: Connection,
         durability: Durability,
         keep: Keep,
-    ) -> Result<(Self, Reader), StartError> {
-        Self::of_database_at(database, connection, durability, keep, Reading::now())
-    }
-
-    fn of_database_at(
-        database: &Arc<Database>,
-        connection: Connection,
-        durability: Durability,
-        keep: Keep,
         reading: Reading,
     ) -> Result<(Self, Reader), StartError> {
         let newest = sqlite::messages::newest_id(&connection)?.map(|id| id.unix_ms());
         let clock = LogClock::resume(sqlite::position(&connection)?, newest, reading);
-        let (core, uses) = Core::new(clock, &connection)?;
-        let shared = core.shared();
+        let shared = clock.shared();
+        let core = Core::new(clock, &connection)?;
+        let uses = Arc::default();
         let source = Source::Database { database: Arc::clone(database), idle: Arc::default() };
         let reader = Reader::new(source, core.policy.clone(), shared, Arc::clone(&uses));
         let upkeep = Upkeep::new(keep, database, durability);
@@ -88,23 +82,21 @@ impl Store {
         Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))
     }
 
-    /// A store that ends with the process.
+    /// A store that ends with the process, begun at a reading of the clocks.
     ///
     /// # Errors
     /// Where there is no memory for it.
-    pub fn in_memory(keep: Keep) -> Result<(Self, Reader), StartError> {
-        Self::in_memory_at(keep, Reading::now())
-    }
-
-    fn in_memory_at(keep: Keep, reading: Reading) -> Result<(Self, Reader), StartError> {
+    pub fn in_memory(keep: Keep, reading: Reading) -> Result<(Self, Reader), StartError> {
         let people = people::in_memory()?;
-        let (core, uses) = Core::new(LogClock::resume(None, None, reading), &people)?;
+        let clock = LogClock::resume(None, None, reading);
+        let shared = clock.shared();
+        let core = Core::new(clock, &people)?;
         let (messages, people) = (Arc::new(Mutex::new(Memory::new(keep))), Arc::new(Mutex::new(people)));
-        let (policy, shared) = (core.policy.clone(), core.shared());
+        let (policy, uses) = (core.policy.clone(), Arc::default());
         let source = Source::Memory { messages: Arc::clone(&messages), people: Arc::clone(&people) };
         let reader = Reader::new(source, policy, shared, Arc::clone(&uses));
-        let upkeep = MemoryUpkeep { people: People::new(), looked: Instant::now() };
-        let backend = Backend::Memory { messages, people, keep, upkeep };
+        let upkeep = MemoryUpkeep { keep, people: People::new(), looked: Instant::now() };
+        let backend = Backend::Memory { messages, people, upkeep };
         Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))
     }
 
@@ -145,21 +137,21 @@ impl Store {
         }
     }
 
-    /// Keeps the bounds, now and then, behind a batch.
-    pub fn keep_behind_batch(&mut self) {
-        let kept = self.note_uses().and_then(|()| match &mut self.backend {
-            Backend::File { storage, upkeep } => upkeep.behind_batch(&mut Kept { core: &mut self.core, storage }),
-            Backend::Memory { .. } => self.keep_memory(),
-        });
-        report(kept);
-    }
-
-    /// The same while no batch waits.
-    pub fn keep_between_batches(&mut self) {
-        self.core.log.observe();
-        let kept = self.note_uses().and_then(|()| match &mut self.backend {
-            Backend::File { storage, upkeep } => upkeep.between_batches(&mut Kept { core: &mut self.core, storage }),
-            Backend::Memory { .. } => self.keep_memory(),
+    /// Keeps the bounds, now and then: behind a batch, or while none waits.
+    pub fn keep_bounds(&mut self, is_idle: bool) {
+        if is_idle {
+            self.core.log.observe();
+        }
+        let noted = if self.seen_at.elapsed() < SEEN_EVERY { Ok(()) } else { self.note_uses() };
+        let Self { core, backend, .. } = self;
+        let kept = noted.and_then(|()| match backend {
+            Backend::File { storage, upkeep } => {
+                let upkept = &mut Kept { core, storage };
+                if is_idle { upkeep.between_batches(upkept) } else { upkeep.behind_batch(upkept) }
+            }
+            Backend::Memory { messages, people, upkeep } => {
+                upkeep.step(&mut Kept { core, storage: &mut MemoryStorage::lock(messages, people) })
+            }
         });
         report(kept);
     }
@@ -176,9 +168,6 @@ impl Store {
 
     /// Lets sessions that were used last longer.
     fn note_uses(&mut self) -> Result<(), Fault> {
-        if self.seen_at.elapsed() < SEEN_EVERY {
-            return Ok(());
-        }
         self.seen_at = Instant::now();
         let sessions = self.uses.take();
         if sessions.is_empty() { Ok(()) } else { self.apply_own(vec![Change::Seen { sessions }]) }
@@ -193,19 +182,18 @@ impl Store {
             }
         }
     }
+}
 
-    fn keep_memory(&mut self) -> Result<(), Fault> {
-        let Backend::Memory { messages, people, keep, upkeep } = &mut self.backend else { return Ok(()) };
-        let mut storage = MemoryStorage::lock(messages, people);
-        let mut upkept = Kept { core: &mut self.core, storage: &mut storage };
+impl MemoryUpkeep {
+    fn step(&mut self, upkept: &mut Kept<'_, MemoryStorage<'_>>) -> Result<(), Fault> {
         let mut forgotten = upkept.storage.memory.excess();
-        if upkeep.looked.elapsed() >= MEMORY_LOOK_EVERY {
-            upkeep.looked = Instant::now();
-            if keep.retention.is_some() {
-                let before_ms = keep.since_ms(upkept.clock_ms());
+        if self.looked.elapsed() >= MEMORY_LOOK_EVERY {
+            self.looked = Instant::now();
+            if self.keep.retention.is_some() {
+                let before_ms = self.keep.since_ms(upkept.clock_ms());
                 forgotten.extend(upkept.storage.memory.expired(before_ms));
             }
-            upkeep.people.step(&mut upkept, OVER_KEPT, None)?;
+            self.people.step(upkept, OVER_KEPT, None)?;
             let sessions = people::oldest_guests_beyond(&upkept.storage.people, GUESTS_KEPT_MAX)?;
             if !sessions.is_empty() {
                 upkept.apply(vec![Change::ForgetSessions { sessions }])?;
@@ -245,9 +233,6 @@ impl Store {
 
     /// For tests: notes the uses of sessions now.
     pub fn note_uses_now(&mut self) {
-        if let Some(before) = Instant::now().checked_sub(SEEN_EVERY) {
-            self.seen_at = before;
-        }
         report(self.note_uses());
     }
 }
@@ -260,28 +245,22 @@ fn report(kept: Result<(), Fault>) {
 }
 
 impl Core {
-    fn new(clock: LogClock, connection: &Connection) -> Result<(Self, Arc<Uses>), Fault> {
+    fn new(clock: LogClock, connection: &Connection) -> Result<Self, Fault> {
         let policy = people::policy(connection, clock.shared().now().clock_ms)?;
         let published = Published::new(policy.clone());
-        let core = Self { log: Log::Local(clock), ledger: Ledger::new(policy), policy: published, own: Vec::new() };
-        Ok((core, Arc::default()))
+        Ok(Self { log: Log::Local(clock), ledger: Ledger::new(policy), policy: published, own: Vec::new() })
     }
 
-    fn shared(&self) -> super::log::clock::SharedClock {
-        let Log::Local(clock) = &self.log;
-        clock.shared()
-    }
-
-    fn apply_to_file(
-        &mut self,
-        storage: &mut SqliteStorage,
-        batches: &[(Moment, Vec<Proposal>)],
-    ) -> Result<Vec<Applied>, Fault> {
-        let is_written = batches.iter().any(|(_, batch)| batch.iter().any(writes));
+    /// Applies batches in one transaction. Publishes the policy where it may have changed, and logs what was done.
+    fn apply(&mut self, storage: &mut impl Backed, batches: &[(Moment, Vec<Proposal>)]) -> Result<Vec<Applied>, Fault> {
+        let has = |is_one: fn(&Entry) -> bool| {
+            batches.iter().any(|(_, batch)| batch.iter().any(|proposal| is_one(&proposal.entry)))
+        };
+        let is_written = has(|entry| !matches!(entry, Entry::Join(_) | Entry::Leave { .. }));
+        let before = self.ledger.policy().clone();
         if is_written {
             storage.begin()?;
         }
-        let before = self.ledger.policy().clone();
         let applied = self.apply_all(storage, batches).and_then(|applied| {
             if is_written {
                 storage.commit(self.log.stored())?;
@@ -289,34 +268,21 @@ impl Core {
             Ok(applied)
         });
         if applied.is_err() {
-            storage.roll_back();
-            self.ledger.restored(before);
-        } else {
-            self.publish(batches);
-        }
-        applied
-    }
-
-    fn apply_to_memory(
-        &mut self,
-        storage: &mut MemoryStorage<'_>,
-        batches: &[(Moment, Vec<Proposal>)],
-    ) -> Result<Vec<Applied>, Fault> {
-        let before = self.ledger.policy().clone();
-        let applied = self.apply_all(storage, batches);
-        if applied.is_err() {
-            // There is no transaction: what was made before the fault stands, and the tables say what.
             let clock_ms = batches.last().map_or(0, |(moment, _)| moment.clock_ms);
-            let policy = people::policy(&storage.people, clock_ms).unwrap_or(before);
-            self.ledger.restored(policy);
+            self.ledger.restored(storage.roll_back(before, clock_ms));
         }
-        self.publish(batches);
+        if has(|entry| matches!(entry, Entry::Change { .. })) {
+            self.policy.set(self.ledger.policy().clone());
+        }
+        for line in self.ledger.take_lines() {
+            log::info!("{line}");
+        }
         applied
     }
 
-    fn apply_all<S: Storage>(
+    fn apply_all(
         &mut self,
-        storage: &mut S,
+        storage: &mut impl Storage,
         batches: &[(Moment, Vec<Proposal>)],
     ) -> Result<Vec<Applied>, Fault> {
         self.ledger.begin();
@@ -334,7 +300,7 @@ impl Core {
 
     /// Applies batches; where they can't be stored, all of them are refused.
     fn apply_or_refuse(&mut self, storage: &mut impl Backed, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
-        let fault = match storage.apply_batches(self, &batches) {
+        let fault = match self.apply(storage, &batches) {
             Ok(applied) => return applied,
             Err(fault) => fault,
         };
@@ -345,49 +311,41 @@ impl Core {
         let refuse = |(moment, batch)| self.ledger.refuse(storage, batch, &moment, reason);
         batches.into_iter().flat_map(refuse).collect()
     }
-
-    /// Publishes the policy where it may have changed, and logs what was done.
-    fn publish(&mut self, batches: &[(Moment, Vec<Proposal>)]) {
-        let is_change = |proposal: &Proposal| matches!(proposal.entry, Entry::Change { .. });
-        if batches.iter().any(|(_, batch)| batch.iter().any(is_change)) {
-            self.policy.set(self.ledger.policy().clone());
-        }
-        for line in self.ledger.take_lines() {
-            log::info!("{line}");
-        }
-    }
-
-    /// Keeps what the store's own entries mean for open connections.
-    fn keep_own(&mut self, applied: Vec<Applied>) {
-        let says_something =
-            |applied: &Applied| matches!(&applied.result, Outcome::Changed { events, .. } if !events.is_empty());
-        self.own.extend(applied.into_iter().filter(says_something));
-    }
 }
 
-fn writes(proposal: &Proposal) -> bool {
-    !matches!(proposal.entry, Entry::Join(_) | Entry::Leave { .. })
-}
-
-fn own_batch(changes: Vec<Change>) -> Vec<Proposal> {
-    let entry = |change| Entry::Change { by: By::Server, change: Box::new(change) };
-    changes.into_iter().map(|change| Proposal::unanswered(entry(change))).collect()
-}
-
-/// A storage that batches are applied to, each call in one step of its own.
+/// A storage with transactions, as far as it has them.
 trait Backed: Storage {
-    fn apply_batches(&mut self, core: &mut Core, batches: &[(Moment, Vec<Proposal>)]) -> Result<Vec<Applied>, Fault>;
+    fn begin(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn commit(&mut self, _: Position) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Takes back what was not committed. Gives the policy that holds then; `before` is that of the transaction's begin.
+    fn roll_back(&mut self, before: PolicySnapshot, clock_ms: u64) -> PolicySnapshot;
 }
 
 impl Backed for SqliteStorage {
-    fn apply_batches(&mut self, core: &mut Core, batches: &[(Moment, Vec<Proposal>)]) -> Result<Vec<Applied>, Fault> {
-        core.apply_to_file(self, batches)
+    fn begin(&mut self) -> Result<(), Fault> {
+        self.begin()
+    }
+
+    fn commit(&mut self, position: Position) -> Result<(), Fault> {
+        self.commit(position)
+    }
+
+    fn roll_back(&mut self, before: PolicySnapshot, _: u64) -> PolicySnapshot {
+        self.roll_back();
+        before
     }
 }
 
 impl Backed for MemoryStorage<'_> {
-    fn apply_batches(&mut self, core: &mut Core, batches: &[(Moment, Vec<Proposal>)]) -> Result<Vec<Applied>, Fault> {
-        core.apply_to_memory(self, batches)
+    /// There is no transaction: what was made before the fault stands, and the tables say what.
+    fn roll_back(&mut self, before: PolicySnapshot, clock_ms: u64) -> PolicySnapshot {
+        people::policy(&self.people, clock_ms).unwrap_or(before)
     }
 }
 
@@ -412,8 +370,13 @@ impl<S: Backed> Upkept for Kept<'_, S> {
 
     fn apply(&mut self, changes: Vec<Change>) -> Result<(), Fault> {
         let moment = self.core.log.next_moment();
-        let applied = self.storage.apply_batches(self.core, &[(moment, own_batch(changes))])?;
-        self.core.keep_own(applied);
+        let entry = |change| Entry::Change { by: By::Server, change: Box::new(change) };
+        let batch = changes.into_iter().map(|change| Proposal::unanswered(entry(change))).collect();
+        let applied = self.core.apply(self.storage, &[(moment, batch)])?;
+        // What it means for open connections goes to the hub with the next batch.
+        let says_something =
+            |applied: &Applied| matches!(&applied.result, Outcome::Changed { events, .. } if !events.is_empty());
+        self.core.own.extend(applied.into_iter().filter(says_something));
         Ok(())
     }
 }
@@ -424,7 +387,8 @@ impl<S: Backed> Upkept for Kept<'_, S> {
 /// Where the database can't be used; within, why the change is refused.
 pub fn propose_alone(path: &Path, change: Change) -> Result<Result<Done, Rejection>, StartError> {
     let (database, connection) = Database::open(path, Durability::Full)?;
-    let (mut store, reader) = Store::of_database(&Arc::new(database), connection, Durability::Full, Keep::default())?;
+    let (keep, reading) = (Keep::default(), Reading::now());
+    let (mut store, reader) = Store::of_database(&Arc::new(database), connection, Durability::Full, keep, reading)?;
     let entry = Entry::Change { by: By::Operator, change: Box::new(change) };
     let applied = store.commit(vec![Proposal::unanswered(entry)]).pop().map(|applied| applied.result);
     reader.close();

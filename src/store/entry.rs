@@ -4,10 +4,12 @@
 //! hashes, names' skeletons, addresses. What is decided, is decided when the entry is applied, and comes back as an
 //! [`Applied`] in the same order.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::auth::name::Looks;
 use crate::model::reason::Rejection;
@@ -56,6 +58,27 @@ pub enum By {
     Server,
     /// A client.
     Client(Arc<Principal>),
+}
+
+impl By {
+    /// The client's user; nil for the operator and the server.
+    #[must_use]
+    pub fn user(&self) -> UserId {
+        match self {
+            Self::Operator | Self::Server => UserId(Uuid::nil()),
+            Self::Client(by) => by.user(),
+        }
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator => f.write_str("the operator"),
+            Self::Server => f.write_str("the server"),
+            Self::Client(by) => by.user().fmt(f),
+        }
+    }
 }
 
 /// A client as the proposer authenticated it. `apply` checks it against the state.
@@ -115,13 +138,6 @@ pub struct NewMessage {
     pub unless_stored: Option<Box<Rejection>>,
 }
 
-impl NewMessage {
-    /// The same message for one more room. A nonce is for one message.
-    pub(super) fn copy_in(&self, room: &RoomId) -> Self {
-        Self { room: room.clone(), nonce: None, ..self.clone() }
-    }
-}
-
 /// A connection that enters a room.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Join {
@@ -172,71 +188,38 @@ pub struct Applied {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// A message is stored, and perhaps it changed another one.
-    Stored {
-        room: RoomId,
-        stored: Stored,
-        changed: Option<Stored>,
-    },
+    Stored { room: RoomId, stored: Stored, changed: Option<Stored> },
     /// The message was stored before: its frame, for its author alone.
     Duplicate(Stored),
     /// Nothing is stored or changed.
-    Refused {
-        room: Option<RoomId>,
-        rejection: Rejection,
-        nonce: Option<Nonce>,
-    },
+    Refused { room: Option<RoomId>, rejection: Rejection, nonce: Option<Nonce> },
     /// A connection is in the room from this place of the order on.
-    Joined {
-        room: RoomId,
-        past: Option<Past>,
-        seen: Option<Seq>,
-    },
+    Joined { room: RoomId, past: Option<Past>, seen: Option<Seq> },
     /// A connection may not enter.
-    JoinRefused {
-        room: RoomId,
-        rejection: Rejection,
-    },
-    Left {
-        room: RoomId,
-    },
+    JoinRefused { room: RoomId, rejection: Rejection },
+    /// A connection is not in the room any more.
+    Left { room: RoomId },
     /// A change is made.
-    Changed {
-        done: Done,
-        events: Vec<Event>,
-    },
+    Changed { done: Done, events: Vec<Event> },
 }
 
 /// What a change means for open connections.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    SessionsEnded {
-        user: UserId,
-        sessions: Vec<SessionId>,
-    },
+    /// Sessions have ended, and with them the connections that use them.
+    SessionsEnded { user: UserId, sessions: Vec<SessionId> },
     /// The user is banned, or the account is removed.
     UserEnded(UserId),
     /// The guests of a network are banned.
     GuestsBanned(IpAddr),
-    Kicked {
-        room: RoomId,
-        user: UserId,
-    },
+    /// A user is kicked out of a room.
+    Kicked { room: RoomId, user: UserId },
     /// A user is muted, or not any more.
-    Muted {
-        user: UserId,
-    },
-    RoomChanged {
-        room: RoomId,
-        settings: RoomSettings,
-        by: Person,
-        /// Whether the room was public before and is private now, so that members may have to leave it.
-        became_private: bool,
-    },
+    Muted { user: UserId },
+    /// The settings of a room are changed. Where it was public and is private now, members may have to leave it.
+    RoomChanged { room: RoomId, settings: RoomSettings, by: Person, became_private: bool },
     /// What is at or before this place of a room's order is not kept any more.
-    Forgotten {
-        room: RoomId,
-        up_to: Seq,
-    },
+    Forgotten { room: RoomId, up_to: Seq },
 }
 
 /// A stored frame as members get it. Cloning shares the bytes.

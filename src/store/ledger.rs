@@ -7,18 +7,20 @@
 
 use std::collections::HashSet;
 
-use crate::auth::permission::{Action, PermissionContext, Target, is_slowed, may};
+use crate::auth::permission::{Action, Target, is_slowed};
 use crate::limits::STORED_GUESTS_CACHED_MAX;
 use crate::model::reason::{Reason, Rejection};
-use crate::model::{ConnectionId, FrameId, Nonce, RoomId, Seq, Timestamp, UserId};
+use crate::model::{ConnectionId, FrameId, Nonce, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{After, Body};
+use crate::role::Role;
 
-use super::entry::{Applied, Entry, Join, NewMessage, Outcome, Past, Principal, Proof, Proposal, ReplyTo, Stored};
+use super::entry::{self, Applied, Entry, Join, NewMessage, Outcome, Past, Proof, Proposal, ReplyTo, Stored};
 use super::log::clock::Moment;
 use super::message::{Message, encode_new};
-use super::policy::PolicySnapshot;
+use super::policy::{ENDED_KEPT_MS, PolicySnapshot};
 use super::sqlite::{Connection, Fault, people};
 
+mod accounts;
 mod changes;
 mod presence;
 #[cfg(test)]
@@ -75,9 +77,12 @@ pub struct Ledger {
     stored_guests: HashSet<UserId>,
     /// The place of the next frame within the batch.
     place: u32,
-    /// The wall time of the batch.
+    moment: Moment,
+    /// The wall time of the batch, as frames show it.
     timestamp: Timestamp,
     json: Vec<u8>,
+    /// What the change that is being made means for open connections.
+    events: Vec<entry::Event>,
     /// What is to be logged when the batch is committed.
     lines: Vec<String>,
 }
@@ -90,8 +95,10 @@ impl Ledger {
             presence: Presence::default(),
             stored_guests: HashSet::new(),
             place: 0,
+            moment: Moment { clock_ms: 0, wall_ms: 0, index: 0, ahead_ms: 0 },
             timestamp: Timestamp::at(0),
             json: Vec::new(),
+            events: Vec::new(),
             lines: Vec::new(),
         }
     }
@@ -116,36 +123,35 @@ impl Ledger {
     /// # Errors
     /// Where the storage fails. Then the transaction is to be rolled back, and [`restored`](Self::restored) to be
     /// called with what the database has.
-    pub fn apply<S: Storage>(
+    pub fn apply(
         &mut self,
-        storage: &mut S,
+        storage: &mut impl Storage,
         batch: &[Proposal],
         moment: &Moment,
     ) -> Result<Vec<Applied>, Fault> {
         self.place = 0;
+        self.moment = *moment;
         self.timestamp = moment.timestamp();
-        self.forget_ended(moment);
+        self.forget_ended();
         let mut applied = Vec::with_capacity(batch.len());
         for Proposal { entry, reply_to } in batch {
             let result = match entry {
-                Entry::Message(new) => self.message(storage, new, moment)?,
-                Entry::Announcement { rooms, message } => {
-                    let first = self.message(storage, message, moment)?;
-                    if matches!(first, Outcome::Stored { .. }) {
-                        applied.push(Applied { result: first, reply_to: reply_to.clone() });
-                        for room in rooms.iter().skip(1) {
-                            let result = self.message(storage, &message.copy_in(room), moment)?;
-                            applied.push(Applied { result, reply_to: ReplyTo::Nobody });
-                        }
-                        continue;
-                    }
-                    first
-                }
-                Entry::Join(join) => self.join(storage, join, moment)?,
+                Entry::Message(message) | Entry::Announcement { message, .. } => self.message(storage, message)?,
+                Entry::Join(join) => self.join(storage, join)?,
                 Entry::Leave { room, user, connection } => self.leave(room, *user, *connection),
-                Entry::Change { by, change } => self.change(storage, by, change, moment)?,
+                Entry::Change { by, change } => self.change(storage, by, change)?,
             };
+            let is_stored = matches!(result, Outcome::Stored { .. });
             applied.push(Applied { result, reply_to: reply_to.clone() });
+            if let Entry::Announcement { rooms, message } = entry
+                && is_stored
+            {
+                for room in rooms.iter().skip(1) {
+                    let copy = NewMessage { room: room.clone(), nonce: None, ..message.clone() };
+                    let result = self.message(storage, &copy)?;
+                    applied.push(Applied { result, reply_to: ReplyTo::Nobody });
+                }
+            }
         }
         Ok(applied)
     }
@@ -164,34 +170,31 @@ impl Ledger {
     }
 
     /// The results of a batch that could not be stored. People enter and leave all the same.
-    pub fn refuse<S: Storage>(
+    pub fn refuse(
         &mut self,
-        storage: &mut S,
+        storage: &mut impl Storage,
         batch: Vec<Proposal>,
         moment: &Moment,
         reason: Reason,
     ) -> Vec<Applied> {
-        let why = || Rejection::from(reason).retry_after(1_000);
-        let refused = batch.into_iter().map(|Proposal { entry, reply_to }| {
+        self.moment = *moment;
+        let refuse = |Proposal { entry, reply_to }| {
             let result = match entry {
                 // It may be the retry of one that was stored: that it is not would be wrong.
                 Entry::Message(new) | Entry::Announcement { message: new, .. } => {
-                    self.sent_before(storage, &new).ok().flatten().unwrap_or_else(|| refused(&new, why()))
+                    let sent_before = self.sent_before(storage, &new).ok().flatten();
+                    sent_before.unwrap_or_else(|| refused(&new, Rejection::from(reason).retry_after(1_000)))
                 }
-                Entry::Join(join) => {
-                    // What can't be checked is not allowed.
-                    let may = self.may_join(storage, &join, moment).unwrap_or(Err(Reason::Busy));
-                    if let Err(reason) = may {
-                        let result = Outcome::JoinRefused { room: join.room, rejection: reason.into() };
-                        return Applied { result, reply_to };
-                    }
-                    let row = storage.room(&join.room).ok().flatten();
+                Entry::Join(join) => match self.may_join(storage, &join) {
                     // Reading goes on. What can't be read now, the next to enter asks for again.
-                    let past = if join.known.is_none() { storage.past(&join.room, row).ok() } else { None };
-                    let seen = seen(storage, &join, row).ok().flatten();
-                    self.enter(&join, row);
-                    Outcome::Joined { room: join.room, past, seen }
-                }
+                    Ok(()) => {
+                        let order = self.order(storage, &join).unwrap_or_default();
+                        self.enter(&join, order)
+                    }
+                    Err(Stop::Refused(rejection)) => Outcome::JoinRefused { room: join.room, rejection },
+                    // What can't be checked is not allowed.
+                    Err(Stop::Fault(_)) => Outcome::JoinRefused { room: join.room, rejection: Reason::Busy.into() },
+                },
                 Entry::Leave { room, user, connection } => self.leave(&room, user, connection),
                 Entry::Change { .. } => Outcome::Refused {
                     room: None,
@@ -200,40 +203,36 @@ impl Ledger {
                 },
             };
             Applied { result, reply_to }
-        });
-        refused.collect()
+        };
+        batch.into_iter().map(refuse).collect()
     }
 
-    fn next_id(&mut self, moment: &Moment) -> FrameId {
-        let id = moment.frame_id(self.place);
-        self.place += 1;
-        id
-    }
-
-    fn message<S: Storage>(&mut self, storage: &mut S, new: &NewMessage, moment: &Moment) -> Result<Outcome, Fault> {
+    fn message(&mut self, storage: &mut impl Storage, new: &NewMessage) -> Result<Outcome, Fault> {
         let row = storage.room(&new.room)?;
         let checked = match &new.unless_stored {
-            Some(rejection) => Err(Rejection::clone(rejection)),
-            None => self.check(storage, new, row, moment)?,
+            Some(rejection) => Err(Stop::Refused(Rejection::clone(rejection))),
+            None => self.check(storage, new, row),
         };
         let target = match checked {
             Ok(target) => target,
             // A retry may come when what it was about has gone, or when it would not be taken any more.
-            Err(rejection) => {
+            Err(Stop::Refused(rejection)) => {
                 return Ok(self.sent_before(storage, new)?.unwrap_or_else(|| refused(new, rejection)));
             }
+            Err(Stop::Fault(fault)) => return Err(fault),
         };
         let seq = self.head(&new.room, row).next();
-        let id = self.next_id(moment);
+        let id = self.moment.frame_id(self.place);
+        self.place += 1;
         let stored = encode_new(new, id, seq, &self.timestamp, &mut self.json);
-        if !storage.insert(new, row, &stored, moment.wall_ms)? {
+        if !storage.insert(new, row, &stored, self.moment.wall_ms)? {
             // Only a nonce can stand in the way.
             return Ok(self.sent_before(storage, new)?.unwrap_or_else(|| refused(new, Reason::NotStored.into())));
         }
-        self.note_author(storage, new, moment)?;
+        self.note_author(storage.people(), new)?;
         let changed = match target {
             Some(mut changed) => {
-                changed.apply(&new.body, moment.wall_ms);
+                changed.apply(&new.body, self.moment.wall_ms);
                 let frame = changed.stored(false, &mut self.json);
                 let row = RoomRow { head: seq, ..row.unwrap_or_default() };
                 storage.replace(&new.room, row, &changed, &frame)?;
@@ -246,91 +245,80 @@ impl Ledger {
     }
 
     /// Whether a message may be stored if it is new. Gives the message that it changes, where it changes one.
-    fn check<S: Storage>(
+    fn check(
         &mut self,
-        storage: &mut S,
+        storage: &mut impl Storage,
         new: &NewMessage,
         row: Option<RoomRow>,
-        moment: &Moment,
-    ) -> Result<Result<Option<Message>, Rejection>, Fault> {
+    ) -> Result<Option<Message>, Stop> {
         let NewMessage { room, author, body, .. } = new;
-        let may = |target, action| {
-            let room = if action == Action::Announce { None } else { Some(room) };
-            self.policy.may(author, action, room, target, moment.clock_ms)
+        let clock_ms = self.moment.clock_ms;
+        let (action, in_room) = match body {
+            Body::Text { .. } => (Action::Say, Some(room)),
+            // It is for all rooms, so its author needs to be in none.
+            Body::Announcement { .. } => (Action::Announce, None),
+            Body::Delete { .. } => (Action::Delete, Some(room)),
         };
-        let action = match body {
-            Body::Text { .. } => Action::Say,
-            Body::Announcement { .. } => Action::Announce,
-            Body::Delete { .. } => Action::Delete,
-        };
-        let role = match may(Target::Own, action) {
-            Ok(role) => role,
-            Err(reason) => return Ok(Err(reason.into())),
-        };
-        // An announcement is for all rooms, so its author needs to be in none.
-        if new.is_member && action != Action::Announce && self.presence.is_kicked(room, author.user()) {
-            return Ok(Err(Reason::Kicked.into()));
+        let role = self.policy.may(author, action, in_room, Target::Own, clock_ms)?;
+        if new.is_member && in_room.is_some() && self.presence.is_kicked(room, author.user()) {
+            return Err(Reason::Kicked.into());
         }
         if action == Action::Say
             && is_slowed(role)
-            && let Some(slow_mode_s) = self.policy.room(room).map(|settings| settings.slow_mode_s).filter(|s| *s > 0)
+            && let Some(slow_mode_s) = self.slow_mode_s(room)
             && let Some(last) = people::spoke(storage.people(), room, author.user())?
         {
-            let left_ms = (last + u64::from(slow_mode_s) * 1_000).saturating_sub(moment.clock_ms);
+            let left_ms = (last + u64::from(slow_mode_s) * 1_000).saturating_sub(clock_ms);
             if left_ms > 0 {
                 let sentence = format!("slow mode: one message in {slow_mode_s} s here");
-                return Ok(Err(Reason::SlowMode.because(sentence).retry_after(left_ms)));
+                return Err(Stop::Refused(Reason::SlowMode.because(sentence).retry_after(left_ms)));
             }
         }
         if let Some(answered) = body.reply_to() {
-            let seq = match row {
-                Some(row) => storage.seq_of(room, row, answered)?,
-                None => None,
-            };
-            if seq.is_none() {
-                return Ok(Err(Reason::NoSuchReply.into()));
-            }
+            let row = row.ok_or(Reason::NoSuchReply)?;
+            storage.seq_of(room, row, answered)?.ok_or(Reason::NoSuchReply)?;
         }
-        let Some(message_id) = body.message_id() else { return Ok(Ok(None)) };
-        let message = match row {
-            Some(row) => storage.by_id(room, row, message_id)?,
-            None => None,
-        };
+        let Some(message_id) = body.message_id() else { return Ok(None) };
+        let row = row.ok_or(Reason::NoSuchMessage)?;
         // What is no message, or was deleted, can't be deleted.
-        let Some(message) = message.filter(Message::is_there) else { return Ok(Err(Reason::NoSuchMessage.into())) };
+        let message = storage.by_id(room, row, message_id)?.filter(Message::is_there).ok_or(Reason::NoSuchMessage)?;
         let is_own = message.author.id == author.user();
         // Whose the message is otherwise, makes no difference.
-        let target = if is_own { Target::Own } else { Target::Others(crate::role::Role::Guest) };
-        Ok(may(target, action).map(|_| Some(message)).map_err(Rejection::from))
+        let target = if is_own { Target::Own } else { Target::Others(Role::Guest) };
+        self.policy.may(author, action, in_room, target, clock_ms)?;
+        Ok(Some(message))
+    }
+
+    /// The slow mode of a room, where it has one.
+    fn slow_mode_s(&self, room: &RoomId) -> Option<u32> {
+        self.policy.room(room).map(|settings| settings.slow_mode_s).filter(|slow_mode_s| *slow_mode_s > 0)
     }
 
     /// What a stored message leaves of its author: a guest's session, and the time that slow mode counts from.
-    fn note_author<S: Storage>(&mut self, storage: &S, new: &NewMessage, moment: &Moment) -> Result<(), Fault> {
+    fn note_author(&mut self, connection: &Connection, new: &NewMessage) -> Result<(), Fault> {
         let NewMessage { room, author, body, .. } = new;
         if let Proof::SignedGuest { issued_ms } = author.proof {
-            self.store_guest(storage, author.user(), issued_ms, None, moment)?;
+            self.store_guest(connection, author.user(), issued_ms, None)?;
         }
-        if matches!(body, Body::Text { .. }) && self.policy.room(room).is_some_and(|settings| settings.slow_mode_s > 0)
-        {
-            people::note_spoke(storage.people(), room, author.user(), moment.clock_ms)?;
+        if matches!(body, Body::Text { .. }) && self.slow_mode_s(room).is_some() {
+            people::note_spoke(connection, room, author.user(), self.moment.clock_ms)?;
         }
         Ok(())
     }
 
     /// Stores the session of a guest who has a signed token, where it is not stored yet.
-    fn store_guest<S: Storage>(
+    fn store_guest(
         &mut self,
-        storage: &S,
+        connection: &Connection,
         user: UserId,
         issued_ms: u64,
-        username: Option<&crate::model::Username>,
-        moment: &Moment,
+        username: Option<&Username>,
     ) -> Result<(), Fault> {
         // A name is stored with it, where there is none yet: that is seen in the database alone.
         if username.is_none() && self.stored_guests.contains(&user) {
             return Ok(());
         }
-        people::store_guest(storage.people(), user, issued_ms, username, moment)?;
+        people::store_guest(connection, user, issued_ms, username, &self.moment)?;
         if self.stored_guests.len() >= STORED_GUESTS_CACHED_MAX {
             self.stored_guests.clear();
         }
@@ -339,7 +327,7 @@ impl Ledger {
     }
 
     /// The answer to a message whose author has used its nonce before; nothing where it is new.
-    fn sent_before<S: Storage>(&mut self, storage: &mut S, new: &NewMessage) -> Result<Option<Outcome>, Fault> {
+    fn sent_before(&mut self, storage: &mut impl Storage, new: &NewMessage) -> Result<Option<Outcome>, Fault> {
         let Some(nonce) = &new.nonce else { return Ok(None) };
         let before = storage.by_nonce(new.author.user(), nonce)?;
         Ok(before.map(|before| {
@@ -351,48 +339,56 @@ impl Ledger {
         }))
     }
 
-    fn join<S: Storage>(&mut self, storage: &mut S, join: &Join, moment: &Moment) -> Result<Outcome, Fault> {
-        let Join { room, known, .. } = join;
-        if let Err(reason) = self.may_join(storage, join, moment)? {
-            return Ok(Outcome::JoinRefused { room: room.clone(), rejection: reason.into() });
+    fn join(&mut self, storage: &mut impl Storage, join: &Join) -> Result<Outcome, Fault> {
+        match self.may_join(storage, join) {
+            Ok(()) => {
+                let order = self.order(storage, join)?;
+                Ok(self.enter(join, order))
+            }
+            Err(Stop::Refused(rejection)) => Ok(Outcome::JoinRefused { room: join.room.clone(), rejection }),
+            Err(Stop::Fault(fault)) => Err(fault),
         }
-        let row = storage.room(room)?;
-        let past = match known {
-            Some(_) => None,
-            None => Some(Past { head: self.head(room, row), ..storage.past(room, row)? }),
-        };
-        let seen = seen(storage, join, row)?;
-        self.enter(join, row);
-        Ok(Outcome::Joined { room: room.clone(), past, seen })
     }
 
-    fn may_join<S: Storage>(&self, storage: &S, join: &Join, moment: &Moment) -> Result<Result<(), Reason>, Fault> {
+    fn may_join(&self, storage: &impl Storage, join: &Join) -> Result<(), Stop> {
         let Join { room, principal, looks, .. } = join;
-        if let Err(reason) = self.policy.may(principal, Action::Enter, Some(room), Target::Own, moment.clock_ms) {
-            return Ok(Err(reason));
-        }
+        self.policy.may(principal, Action::Enter, Some(room), Target::Own, self.moment.clock_ms)?;
         if principal.is_guest()
             && self.policy.has_accounts()
             && let Some(looks) = looks
             && people::resembling(storage.people(), looks)?.is_some()
         {
-            return Ok(Err(Reason::NameReserved));
+            return Err(Reason::NameReserved.into());
         }
-        Ok(Ok(()))
+        Ok(())
+    }
+
+    fn order(&self, storage: &mut impl Storage, join: &Join) -> Result<Order, Fault> {
+        let room = &join.room;
+        let row = storage.room(room)?;
+        let head = self.head(room, row);
+        let past = match join.known {
+            Some(_) => None,
+            None => Some(Past { head, ..storage.past(room, row)? }),
+        };
+        let seen = match (row, join.after) {
+            (Some(row), Some(After::Id(id))) => storage.seq_of(room, row, id)?,
+            _ => None,
+        };
+        Ok(Order { head, past, seen })
+    }
+
+    fn enter(&mut self, join: &Join, Order { head, past, seen }: Order) -> Outcome {
+        self.presence.enter(&join.room, join.principal.user(), join.connection);
+        if let Some(known) = join.known.filter(|known| *known > head) {
+            self.presence.see_head(&join.room, known);
+        }
+        Outcome::Joined { room: join.room.clone(), past, seen }
     }
 
     /// Where a room's order stands.
     fn head(&self, room: &RoomId, row: Option<RoomRow>) -> Seq {
         row.unwrap_or_default().head.max(self.presence.seen_head(room))
-    }
-
-    fn enter(&mut self, join: &Join, row: Option<RoomRow>) {
-        self.presence.enter(&join.room, join.principal.user(), join.connection);
-        if let Some(known) = join.known
-            && known > self.head(&join.room, row)
-        {
-            self.presence.see_head(&join.room, known);
-        }
     }
 
     fn leave(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) -> Outcome {
@@ -401,45 +397,33 @@ impl Ledger {
     }
 
     /// Forgets sessions whose end is so long ago that no entry of theirs can be on its way.
-    fn forget_ended(&mut self, moment: &Moment) {
+    fn forget_ended(&mut self) {
         if self.policy.ended.is_empty() {
             return;
         }
-        let over = |(_, at): &(_, &u64)| **at + super::policy::ENDED_KEPT_MS <= moment.clock_ms;
-        let over: Vec<_> = self.policy.ended.iter().filter(over).map(|(session, _)| *session).collect();
+        let is_over = |at_ms: &u64| at_ms + ENDED_KEPT_MS <= self.moment.clock_ms;
+        let ended = self.policy.ended.iter();
+        let over: Vec<_> = ended.filter(|(_, at_ms)| is_over(at_ms)).map(|(session, _)| *session).collect();
         for session in over {
             self.policy.ended.remove_mut(&session);
         }
     }
-
-    /// What a client may do who has no session yet, or whose session does not count.
-    fn may_as_guest(
-        &self,
-        principal: &Principal,
-        action: Action,
-        invited: bool,
-        moment: &Moment,
-    ) -> Result<(), Reason> {
-        let role = self.policy.role(principal)?;
-        let guest_of = principal.is_guest().then_some(principal.network);
-        let context = self.policy.context(Some(principal.user()), guest_of, None, moment.clock_ms);
-        may(role, action, &PermissionContext { invited, ..context })
-    }
 }
 
-/// The place of the last frame that a client has seen, where it is kept.
-fn seen<S: Storage>(storage: &mut S, join: &Join, row: Option<RoomRow>) -> Result<Option<Seq>, Fault> {
-    match (row, join.after) {
-        (Some(row), Some(After::Id(id))) => storage.seq_of(&join.room, row, id),
-        _ => Ok(None),
-    }
+/// What a connection is told of a room's order when it enters.
+#[derive(Default)]
+struct Order {
+    head: Seq,
+    past: Option<Past>,
+    /// The place of the last frame that the client has seen, where it is kept.
+    seen: Option<Seq>,
 }
 
 fn refused(new: &NewMessage, rejection: Rejection) -> Outcome {
     Outcome::Refused { room: Some(new.room.clone()), rejection, nonce: new.nonce.clone() }
 }
 
-/// What a change stops at.
+/// Why an entry is not applied.
 #[derive(Debug)]
 pub enum Stop {
     Refused(Rejection),
@@ -457,9 +441,6 @@ impl From<Reason> for Stop {
         Self::Refused(reason.into())
     }
 }
-
-/// What a change tells of itself, and what it means for open connections.
-pub(super) type Made = (super::change::Done, Vec<super::entry::Event>);
 
 #[cfg(test)]
 mod tests;

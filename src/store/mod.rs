@@ -39,6 +39,7 @@ use change::Policy;
 use engine::Store;
 pub use engine::propose_alone;
 use entry::{Applied, Outcome, Proposal, Stored};
+use log::clock::Reading;
 pub use message::Message;
 pub use policy::{PolicySnapshot, PublishedPolicy};
 pub use reader::{ReadError, Reader, View};
@@ -156,54 +157,42 @@ pub fn start(
             let (open, closed) = bounded::<()>(0);
             let checkpointer = database.checkpointer()?;
             let checkpoints = spawn("checkpoint").spawn(move || checkpoint(&checkpointer, &closed))?;
-            let (store, reader) = Store::of_database(&database, connection, durability, keep)?;
+            let (store, reader) = Store::of_database(&database, connection, durability, keep, Reading::now())?;
             (store, reader, Some((open, checkpoints)))
         }
         Data::Memory => {
-            let (store, reader) = Store::in_memory(keep)?;
+            let (store, reader) = Store::in_memory(keep, Reading::now())?;
             (store, reader, None)
         }
     };
     store.set_policy(policy)?;
     let (open, checkpoints) = checkpoints.unzip();
-    let readers = ReadersClosed(reader.clone());
+    let readers = reader.clone();
     let thread = spawn("store").spawn(move || {
         // Dropped before the connection is, the last first.
         let (_open, _abort) = (open, AbortOnPanic("store"));
         let mut store = store;
-        let _readers = readers;
         loop {
             match batches.recv_timeout(store.wait()) {
                 Ok(batch) => {
-                    if answer(&results, &metrics, store.commit(batch)).is_none() {
+                    let applied = store.commit(batch);
+                    let is_stored = |applied: &&Applied| matches!(applied.result, Outcome::Stored { .. });
+                    metrics.messages.add(applied.iter().filter(is_stored).count() as u64);
+                    // The hub has ended where it takes nothing.
+                    if results.send(applied).is_err() {
                         break;
                     }
-                    store.keep_behind_batch();
+                    store.keep_bounds(false);
                 }
-                Err(RecvTimeoutError::Timeout) => store.keep_between_batches(),
+                Err(RecvTimeoutError::Timeout) => store.keep_bounds(true),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         store.note_time();
+        readers.close();
     })?;
     let threads = [thread].into_iter().chain(checkpoints).collect();
     Ok(Started { writer, reader, threads })
-}
-
-/// Closes the readers' connections when it is dropped.
-struct ReadersClosed(Reader);
-
-impl Drop for ReadersClosed {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
-/// Gives a batch back to the hub; nothing where the hub has ended.
-fn answer(results: &Sender<Vec<Applied>>, metrics: &Metrics, batch: Vec<Applied>) -> Option<()> {
-    let messages = batch.iter().filter(|applied| matches!(applied.result, Outcome::Stored { .. })).count();
-    metrics.messages.add(messages as u64);
-    results.send(batch).ok()
 }
 
 /// Why the store did not start.

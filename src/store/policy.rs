@@ -136,18 +136,17 @@ impl PolicySnapshot {
         room: Option<&RoomId>,
         clock_ms: u64,
     ) -> PermissionContext {
-        let settings = room.and_then(|room| Some((room, self.room(room)?)));
-        let access =
-            match settings {
-                Some((room, settings)) if settings.is_private => {
-                    if user.is_some_and(|user| self.is_member(room, user)) { Access::Member } else { Access::Stranger }
-                }
-                _ => Access::Public,
-            };
+        let settings = room.and_then(|room| self.room(room));
+        let is_member = || room.zip(user).is_some_and(|(room, user)| self.is_member(room, user));
+        let access = match settings {
+            Some(settings) if settings.is_private && is_member() => Access::Member,
+            Some(settings) if settings.is_private => Access::Stranger,
+            _ => Access::Public,
+        };
         PermissionContext {
             restriction: self.restriction(user, guest_of, clock_ms),
             access,
-            posting: settings.map(|(_, settings)| settings.posting).unwrap_or_default(),
+            posting: settings.map(|settings| settings.posting).unwrap_or_default(),
             accounts: self.flags.accounts,
             registration: self.flags.registration,
             ..PermissionContext::default()
@@ -167,10 +166,22 @@ impl PolicySnapshot {
         clock_ms: u64,
     ) -> Result<Role, Reason> {
         let role = self.role(principal)?;
-        let guest_of = principal.is_guest().then_some(principal.network);
-        let context = self.context(Some(principal.user()), guest_of, room, clock_ms);
-        may(role, action, &PermissionContext { target, ..context })?;
+        may(role, action, &PermissionContext { target, ..self.context_of(principal, room, clock_ms) })?;
         Ok(role)
+    }
+
+    /// Whether a client may register; `invited` where it has shown a valid invitation.
+    ///
+    /// # Errors
+    /// As [`may`](Self::may).
+    pub fn may_register(&self, principal: &Principal, invited: bool, clock_ms: u64) -> Result<(), Reason> {
+        let context = PermissionContext { invited, ..self.context_of(principal, None, clock_ms) };
+        may(self.role(principal)?, Action::Register, &context)
+    }
+
+    fn context_of(&self, principal: &Principal, room: Option<&RoomId>, clock_ms: u64) -> PermissionContext {
+        let guest_of = principal.is_guest().then_some(principal.network);
+        self.context(Some(principal.user()), guest_of, room, clock_ms)
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::accounts::{SessionId, SessionKind};
-use super::change::{AccountRef, Change, Done, NewAccount, NewSession, Restrict};
+use super::change::{AccountRef, Change, Done, NewAccount, NewRole, NewSession, Restrict};
 use super::engine::Store;
 use super::entry::{By, Entry, Event, Join, NewMessage, Outcome, Principal, Proof, Proposal, ReplyTo};
-use super::log::clock::Moment;
+use super::log::clock::{Moment, Reading};
 use super::sqlite::schema::Database;
 use super::{Kinds, Reader, Side, Stored, TokenHash};
 use crate::auth::name::Looks;
@@ -146,7 +146,7 @@ pub fn kick(name: &str, target: &Arc<Principal>) -> Change {
 }
 
 pub fn set_role(number: u128, role: Role) -> Change {
-    Change::SetRole { account: AccountRef::Id(user(number)), role }
+    Change::SetRole(NewRole { account: AccountRef::Id(user(number)), role })
 }
 
 pub fn proposals(entries: impl IntoIterator<Item = Entry>) -> Vec<Proposal> {
@@ -190,7 +190,7 @@ pub struct Rig {
 
 impl Rig {
     pub fn in_memory() -> Self {
-        let (store, reader) = Store::in_memory(Keep::default()).unwrap();
+        let (store, reader) = Store::in_memory(Keep::default(), Reading::now()).unwrap();
         Self::new(store, reader, None)
     }
 
@@ -202,7 +202,8 @@ impl Rig {
 
     fn open(path: &Path) -> (Store, Reader) {
         let (database, connection) = Database::open(path, Durability::Normal).unwrap();
-        Store::of_database(&Arc::new(database), connection, Durability::Normal, Keep::default()).unwrap()
+        let (durability, keep) = (Durability::Normal, Keep::default());
+        Store::of_database(&Arc::new(database), connection, durability, keep, Reading::now()).unwrap()
     }
 
     fn new(store: Store, reader: Reader, directory: Option<tempfile::TempDir>) -> Self {

@@ -480,7 +480,8 @@ fn a_full_disk_refuses_and_recovers() {
     let (database, connection) = Database::open(&directory.path().join("adda.db"), Durability::Normal).unwrap();
     connection.pragma_update_and_check(None, "max_page_count", 40, |_| Ok(())).unwrap();
     let database = Arc::new(database);
-    let (mut store, _reader) = Store::of_database(&database, connection, Durability::Normal, Keep::default()).unwrap();
+    let (mut store, _reader) =
+        Store::of_database(&database, connection, Durability::Normal, Keep::default(), Reading::now()).unwrap();
     let large = "x".repeat(4_000);
     let batch = |count: usize| (0..count).map(|_| message("tea", &large, None)).collect::<Vec<_>>();
     let first = store.commit(proposals([message("tea", "sent before", Some("n"))]));
@@ -526,7 +527,7 @@ fn sessions_that_are_long_over_are_forgotten_in_memory_too() {
     while is_known(&rig, "long ago") {
         assert!(Instant::now() < deadline, "it is still known");
         thread::sleep(Duration::from_millis(20));
-        rig.store.keep_between_batches();
+        rig.store.keep_bounds(true);
     }
     assert!(is_known(&rig, "lately"));
 }

@@ -22,7 +22,7 @@ use crate::model::reason::Reason;
 use crate::model::{Timestamp, UserId, Username};
 use crate::role::Role;
 use crate::store::accounts::{Account, Session, SessionId, SessionKind};
-use crate::store::change::{AccountRef, Change, Done, GuestKeyBytes, NewAccount, NewSession};
+use crate::store::change::{AccountRef, Change, Done, NewAccount, NewRole, NewSession};
 use crate::store::{Offline, TokenHash};
 
 /// What a server does of all this.
@@ -81,7 +81,8 @@ pub fn set_password(data: &Path, name: &Username) -> Result<(), Error> {
 /// [`Error`].
 pub fn set_role(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
     find(&Offline::open(data)?, name)?;
-    let (_, has_admin) = change_account(data, name, Change::SetRole { account: AccountRef::Name(name.clone()), role })?;
+    let (_, has_admin) =
+        change_account(data, name, Change::SetRole(NewRole { account: AccountRef::Name(name.clone()), role }))?;
     say(&format!("“{name}” is {}: {HEEDED}", a(role)))?;
     warn_without_admin(has_admin);
     Ok(())
@@ -180,8 +181,7 @@ pub fn create_token(data: &Path, name: &Username, label: &str, expires: Option<D
 /// # Errors
 /// [`Error`].
 pub fn rotate_guest_key(data: &Path) -> Result<(), Error> {
-    let key = GuestKeyBytes(*GuestKey::random().as_bytes());
-    propose(data, Absent::Refuse, Change::RotateGuestKey { key })?;
+    propose(data, Absent::Refuse, Change::RotateGuestKey { key: GuestKey::random() })?;
     say(&format!("guests have to come in anew: {HEEDED}"))
 }
 

@@ -16,7 +16,7 @@ use adda::auth::name::Looks;
 use adda::model::{UserId, Username};
 use adda::role::Role;
 use adda::store::accounts::{SessionId, SessionKind};
-use adda::store::change::{AccountRef, Change, NewAccount, NewSession};
+use adda::store::change::{AccountRef, Change, NewAccount, NewRole, NewSession};
 use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -673,7 +673,7 @@ fn an_account_that_would_be_a_guest_is_refused_and_costs_no_message() {
     let requests: String = [
         Change::CreateAccount(account.clone()),
         Change::CreateToken { account, session: token },
-        Change::SetRole { account: rahim, role: Role::Guest },
+        Change::SetRole(NewRole { account: rahim, role: Role::Guest }),
     ]
     .iter()
     .map(|change| json!({"version": 1, "request": change}).to_string() + "\n")

@@ -8,8 +8,6 @@ use super::*;
 use crate::limits::BATCH_NUMBERS_SKIPPED;
 use crate::model::{Seq, UserId};
 use crate::store::ledger::Storage;
-use crate::store::log::clock::Stored as Position;
-use crate::store::policy::PolicySnapshot;
 use crate::store::sqlite::people::Banned;
 
 /// See the head of this file.
@@ -35,14 +33,14 @@ impl ScriptedStore {
     }
 
     pub fn in_memory(moment: Moment) -> Self {
-        let (store, reader) = Store::in_memory_at(Keep::default(), still(moment.clock_ms)).unwrap();
+        let (store, reader) = Store::in_memory(Keep::default(), still(moment.clock_ms)).unwrap();
         Self { store, reader, file: None, moment }
     }
 
     fn open(path: &Path, moment: Moment) -> (Store, Reader) {
         let (database, connection) = Database::open(path, Durability::Normal).unwrap();
         let (database, reading) = (Arc::new(database), still(moment.clock_ms));
-        Store::of_database_at(&database, connection, Durability::Normal, Keep::default(), reading).unwrap()
+        Store::of_database(&database, connection, Durability::Normal, Keep::default(), reading).unwrap()
     }
 
     /// Closes the file and opens it again, as a new process does.

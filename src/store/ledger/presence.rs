@@ -75,7 +75,8 @@ impl Presence {
 
     /// Takes note that connections in a room have seen a place.
     pub fn see_head(&mut self, room: &RoomId, head: Seq) {
-        self.seen_heads.insert(room.clone(), head);
+        let seen = self.seen_heads.entry(room.clone()).or_default();
+        *seen = head.max(*seen);
     }
 
     /// A user is kicked. One who is not in the room has nothing on its way there.

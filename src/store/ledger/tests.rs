@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::accounts::{Banned, SessionId, SessionKind};
-use super::super::change::{AccountRef, Change, Done, GuestKeyBytes, NewAccount, NewInvitation, Policy, Restrict, Use};
+use super::super::change::{AccountRef, Change, Done, NewAccount, NewInvitation, NewLogin, Policy, Restrict, Use};
 use super::super::entry::{By, Entry, Event as Meaning, Join, Outcome, Principal, Proof};
 use super::super::testing::{
     NETWORK, Rig, ban, by, change, contents, in_both, join, join_after, kick, leave, logged_in, message, mute,
@@ -12,6 +12,7 @@ use super::super::testing::{
 };
 use super::super::{Kinds, Side, TokenHash, accounts::InvitationId};
 use crate::auth::credential::GUEST_SPAN_MS;
+use crate::auth::guest_token::GuestKey;
 use crate::auth::name::Looks;
 use crate::auth::password::PasswordHash;
 use crate::limits::{FORGOTTEN_AT_ONCE, LOGINS_PER_USER_MAX};
@@ -331,7 +332,7 @@ fn a_batch_that_fails_leaves_everything_as_it_was() {
         change(by(&admin), mute(&target, u64::MAX)),
         change(by(&admin), ban(&signed)),
         change(by(&admin), kick("tea", &target)),
-        change(By::Operator, Change::RotateGuestKey { key: GuestKeyBytes([7; 32]) }),
+        change(By::Operator, Change::RotateGuestKey { key: GuestKey::from_bytes([7; 32]) }),
         join("cellar", &guest),
         of_connection(2, join("tea", &guest)),
         leave("tea", &target),
@@ -558,12 +559,14 @@ fn a_login_needs_the_password_of_this_moment_and_ends_the_oldest() {
             keep,
         };
         rig.change(By::Operator, set(&old, None, None)).unwrap();
-        let log_in = |number: i64, password: &PasswordHash| Change::LogIn {
-            user: user(1),
-            password: password.clone(),
-            renewed: None,
-            session: new_session(number, SessionKind::Login, Some(&format!("{number}"))),
-            replaces: None,
+        let log_in = |number: i64, password: &PasswordHash| {
+            Change::LogIn(NewLogin {
+                user: user(1),
+                password: password.clone(),
+                renewed: None,
+                session: new_session(number, SessionKind::Login, Some(&format!("{number}"))),
+                replaces: None,
+            })
         };
         let guest = by(&stranger(90));
         assert_eq!(rig.change(guest.clone(), log_in(1, &new)), Err(Reason::WrongLogin));
@@ -879,7 +882,7 @@ fn what_is_forgotten_is_hidden_in_memory() {
 fn only_the_server_and_the_operator_propose_what_is_theirs() {
     in_both(|mut rig| {
         let admin = rig.account(1, Role::Admin);
-        let key = GuestKeyBytes([7; 32]);
+        let key = GuestKey::from_bytes([7; 32]);
         let of_the_server = [
             Change::Forget { room: room("tea"), up_to: Seq(1) },
             Change::ForgetRooms { rooms: vec![] },
@@ -894,14 +897,14 @@ fn only_the_server_and_the_operator_propose_what_is_theirs() {
         let of_the_operator = [
             Change::CreateAccount(new_account(5, Role::Admin)),
             set_role(1, Role::User),
-            Change::RotateGuestKey { key },
+            Change::RotateGuestKey { key: key.clone() },
         ];
         for made in of_the_operator {
             assert_eq!(rig.change(by(&admin), made.clone()), Err(Reason::NotAdmin), "{made:?}");
             assert_eq!(rig.change(By::Server, made.clone()), Err(Reason::NotAdmin), "{made:?}");
             assert!(rig.change(By::Operator, made).is_ok());
         }
-        assert_eq!(rig.reader.policy().guest_key.as_bytes(), &key.0);
+        assert_eq!(rig.reader.policy().guest_key.as_bytes(), key.as_bytes());
     });
 }
 

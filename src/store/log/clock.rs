@@ -18,7 +18,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Builder;
@@ -100,14 +100,8 @@ impl Reading {
         // A thread that is stopped between the two reads would see a jump that there was not; it reads again.
         const APART_MAX: Duration = Duration::from_millis(50);
         const TRIES: usize = 4;
-        let mut reading = Self::read();
-        for _ in 1..TRIES {
-            if reading.at.elapsed() <= APART_MAX {
-                break;
-            }
-            reading = Self::read();
-        }
-        reading
+        let is_at_once = |reading: &Self| reading.at.elapsed() <= APART_MAX;
+        (1..TRIES).map(|_| Self::read()).find(is_at_once).unwrap_or_else(Self::read)
     }
 
     fn read() -> Self {
@@ -203,7 +197,6 @@ impl LogClock {
                 start: reading.at,
                 begin_ms: AtomicU64::new(begin_ms),
                 index: AtomicU64::new(0),
-                is_steady: AtomicBool::new(false),
                 ahead_ms: AtomicI64::new(ahead_ms(reading.wall_ms.into(), begin_ms)),
             }),
             clock_ms: begin_ms,
@@ -244,11 +237,10 @@ impl LogClock {
         Stored { clock_ms: self.clock_ms, wall_ms, index: self.index }
     }
 
-    /// Whether the wall clock has stood for [`CLOCK_STEADY_WAIT`] in this run, and has not jumped since. Until then, nothing may be
-    /// erased for being past a wall time.
-    #[must_use]
+    /// For tests: whether the wall clock has stood for [`CLOCK_STEADY_WAIT`] in this run, and has not jumped since.
+    #[cfg(test)]
     pub fn is_steady(&self) -> bool {
-        self.shared.is_steady.load(Ordering::Acquire)
+        self.trusted_start_wall_ms == Some(self.start_wall_ms)
     }
 
     /// A handle for other threads.
@@ -266,7 +258,6 @@ impl LogClock {
         self.start_wall_ms = start_wall_ms;
         self.note_ahead();
         self.steady_since = reading.at.max(self.steady_since);
-        self.shared.is_steady.store(false, Ordering::Release);
         let by_ms = by_ms.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         Some(ClockEvent::Jumped { by_ms })
     }
@@ -279,7 +270,6 @@ impl LogClock {
         self.start_wall_ms = self.start_wall_ms(reading);
         self.steady_since = reading.at;
         self.trusted_start_wall_ms = Some(self.start_wall_ms);
-        self.shared.is_steady.store(true, Ordering::Release);
         let stopped_at_ms = self.stopped_at_ms.take().filter(|ms| *ms >= WALL_MS_MIN);
         let by_ms = stopped_at_ms.map_or(0, |at_ms| wall_ms(self.start_wall_ms).saturating_sub(at_ms));
         self.shared.advance(by_ms);
@@ -323,7 +313,6 @@ struct Shared {
     begin_ms: AtomicU64,
     /// The number of the last batch that was given a moment.
     index: AtomicU64,
-    is_steady: AtomicBool,
     /// See [`Moment::ahead_ms`].
     ahead_ms: AtomicI64,
 }
@@ -354,12 +343,6 @@ impl SharedClock {
         let index = self.0.index.load(Ordering::Acquire);
         let ahead_ms = self.0.ahead_ms.load(Ordering::Acquire);
         Moment { clock_ms: self.0.clock_ms(reading.at), wall_ms: reading.wall_ms, index, ahead_ms }
-    }
-
-    /// See [`LogClock::is_steady`].
-    #[must_use]
-    pub fn is_steady(&self) -> bool {
-        self.0.is_steady.load(Ordering::Acquire)
     }
 }
 

@@ -113,7 +113,7 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::change::{AccountRef, Change, GuestKeyBytes, Policy, Use};
+    use super::super::change::{AccountRef, Change, Policy, Use};
     use super::super::entry::{By, ReplyTo};
     use super::super::sqlite::people::SessionId;
     use super::super::testing::{
@@ -121,6 +121,7 @@ mod tests {
         set_role, set_room, signed_guest, stranger, user,
     };
     use super::*;
+    use crate::auth::guest_token::GuestKey;
     use crate::model::reason::Reason;
     use crate::model::{FrameId, Seq};
     use crate::protocol::{Body, RoomPatch};
@@ -169,7 +170,7 @@ mod tests {
             change(by(&admin), kick("tea", &guest)),
             change(By::Operator, set_role(1, Role::Admin)),
             change(By::Operator, Change::RemoveAccount { account: AccountRef::Id(user(1)) }),
-            change(By::Operator, Change::RotateGuestKey { key: GuestKeyBytes([9; 32]) }),
+            change(By::Operator, Change::RotateGuestKey { key: GuestKey::from_bytes([9; 32]) }),
             change(by(&guest), Change::EndSession { session: SessionId(1 << 52) }),
             change(By::Server, Change::SetPolicy(Policy::default())),
             change(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::super::super::TokenHash;
-use super::super::super::change::{AccountRef, Change, NewAccount, NewInvitation};
+use super::super::super::change::{AccountRef, Change, NewAccount, NewInvitation, NewRole};
 use super::super::super::engine::scripted::ScriptedStore;
 use super::super::super::entry::{By, Entry, Join, NewMessage, Outcome, Principal, Proof, Proposal};
 use super::super::super::log::clock::Moment;
@@ -128,7 +128,7 @@ fn an_admin_announces_to_a_room_that_it_was_kicked_out_of_before() {
     let (tea, jam) = (room("tea"), room("jam"));
     let user = client(2, "eli", Proof::Account(SessionId(2)));
     let kick = Change::Kick { room: jam.clone(), user: user.user(), target: None };
-    let role = Change::SetRole { account: AccountRef::Id(user.user()), role: Role::Admin };
+    let role = Change::SetRole(NewRole { account: AccountRef::Id(user.user()), role: Role::Admin });
     let announcement = message(Arc::clone(&user), &tea, Body::Announcement { content: "tea is ready".into() });
     let outcomes = script.apply([
         account(&admin(), Role::Admin),

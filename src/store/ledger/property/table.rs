@@ -54,12 +54,12 @@ impl Kind {
             Entry::Change { change, .. } => match **change {
                 Change::CreateAccount(_) => Self::CreateAccount,
                 Change::Register { .. } => Self::Register,
-                Change::LogIn { .. } => Self::LogIn,
+                Change::LogIn(_) => Self::LogIn,
                 Change::NameGuest { .. } => Self::NameGuest,
                 Change::CreateToken { .. } => Self::CreateToken,
                 Change::EndSession { .. } => Self::EndSession,
                 Change::SetPassword { .. } => Self::SetPassword,
-                Change::SetRole { .. } => Self::SetRole,
+                Change::SetRole(_) => Self::SetRole,
                 Change::RemoveAccount { .. } => Self::RemoveAccount,
                 Change::Restrict(_) => Self::Restrict,
                 Change::UnbanAddress { .. } => Self::UnbanAddress,
@@ -255,6 +255,7 @@ impl fmt::Display for Table {
 fn each_reason_that_apply_names_has_a_row() {
     let sources = [
         include_str!("../../ledger.rs"),
+        include_str!("../accounts.rs"),
         include_str!("../changes.rs"),
         include_str!("../../policy.rs"),
         include_str!("../../../auth/permission.rs"),

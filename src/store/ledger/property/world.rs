@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::super::super::TokenHash;
 use super::super::super::change::{
-    AccountRef, Change, Done, GuestKeyBytes, NewAccount, NewInvitation, NewSession, Policy, Restrict, Use,
+    AccountRef, Change, Done, NewAccount, NewInvitation, NewLogin, NewRole, NewSession, Policy, Restrict, Use,
 };
 use super::super::super::entry::{
     By, Entry, Event, Join, NewMessage, Outcome, Principal, Proof, Proposal, ReplyTo, Stored,
@@ -25,6 +25,7 @@ use super::super::super::policy::PolicySnapshot;
 use super::super::super::sqlite::people::{Banned, InvitationId, SessionId, SessionKind};
 use super::table::{Kind, Verdict};
 use crate::auth::credential::{GUEST_SPAN_MS, LOGIN_SPAN_MS};
+use crate::auth::guest_token::GuestKey;
 use crate::auth::name::Looks;
 use crate::auth::password::PasswordHash;
 use crate::auth::permission::{Action, PermissionContext, Target, may};
@@ -208,7 +209,7 @@ impl World {
 
     /// What the stores must agree on before anything else.
     pub fn first(&mut self) -> Vec<Proposal> {
-        let key = GuestKeyBytes(self.random.bytes());
+        let key = GuestKey::from_bytes(self.random.bytes());
         vec![Proposal::unanswered(change(By::Operator, Change::RotateGuestKey { key }))]
     }
 
@@ -370,7 +371,7 @@ impl World {
                 AccountRef::Id(id) => known.id != *id,
                 AccountRef::Name(name) => known.name != *name,
             }),
-            Change::LogIn { user, renewed: Some(renewed), .. } => {
+            Change::LogIn(NewLogin { user, renewed: Some(renewed), .. }) => {
                 self.accounts.iter_mut().filter(|known| known.id == *user).for_each(|known| {
                     known.password = Some(renewed.clone());
                 });
@@ -567,11 +568,11 @@ impl World {
                 0 => self.set_policy(Accounts::Optional),
                 1 => {
                     let Some(account) = self.account_ref() else { return self.create_account(Role::Admin) };
-                    change(By::Operator, Change::SetRole { account, role: Role::Admin })
+                    change(By::Operator, Change::SetRole(NewRole { account, role: Role::Admin }))
                 }
                 2 => {
                     let Some(account) = self.account_ref() else { return self.create_account(Role::Admin) };
-                    change(By::Operator, Change::SetRole { account, role: Role::User })
+                    change(By::Operator, Change::SetRole(NewRole { account, role: Role::User }))
                 }
                 3 | 4 => self.log_in(Verdict::Accepted).unwrap_or_else(|step| step),
                 5 => {
@@ -667,7 +668,7 @@ impl World {
                         account = AccountRef::Id(UserId(self.random.uuid()));
                     }
                 }
-                Ok(change(by, Change::SetRole { account, role }))
+                Ok(change(by, Change::SetRole(NewRole { account, role })))
             }
             Kind::RemoveAccount => {
                 let by = if refused == Some(Reason::NotAdmin) { self.not_the_operator() } else { By::Operator };
@@ -727,7 +728,7 @@ impl World {
                 Ok(Entry::Change { by, change: policy })
             }
             Kind::RotateGuestKey => {
-                let key = GuestKeyBytes(self.random.bytes());
+                let key = GuestKey::from_bytes(self.random.bytes());
                 let by = if refused.is_some() { self.not_the_operator() } else { By::Operator };
                 Ok(change(by, Change::RotateGuestKey { key }))
             }
@@ -826,7 +827,7 @@ fn is_of_permission(reason: Reason) -> bool {
 fn session_of(change: &Change) -> Option<&NewSession> {
     match change {
         Change::Register { session, .. }
-        | Change::LogIn { session, .. }
+        | Change::LogIn(NewLogin { session, .. })
         | Change::NameGuest { session, .. }
         | Change::CreateToken { session, .. } => Some(session),
         _ => None,

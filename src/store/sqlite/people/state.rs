@@ -3,7 +3,7 @@
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, ToSql};
 
-use super::super::super::change::{GuestKeyBytes, Policy};
+use super::super::super::change::Policy;
 use super::super::super::policy::{ENDED_KEPT_MS, PolicySnapshot};
 use super::super::row::{all, execute, first, signed, unsigned};
 use super::{accounts, bans, rooms};
@@ -50,13 +50,13 @@ fn guest_key(connection: &Connection) -> rusqlite::Result<GuestKey> {
         return Ok(GuestKey::from_bytes(bytes));
     }
     let key = GuestKey::random();
-    set_value(connection, "guest_key", *key.as_bytes())?;
+    set_guest_key(connection, &key)?;
     Ok(key)
 }
 
 /// Stores another key.
-pub fn set_guest_key(connection: &Connection, key: &GuestKeyBytes) -> rusqlite::Result<()> {
-    set_value(connection, "guest_key", key.0)
+pub fn set_guest_key(connection: &Connection, key: &GuestKey) -> rusqlite::Result<()> {
+    set_value(connection, "guest_key", *key.as_bytes())
 }
 
 pub(super) fn value<T: FromSql>(connection: &Connection, name: &str) -> rusqlite::Result<Option<T>> {

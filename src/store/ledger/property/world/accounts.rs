@@ -139,7 +139,7 @@ impl World {
         let renewed = self.random.once_in(4).then(|| self.password());
         let session = self.login();
         let replaces = client.and_then(|client| client.session()).filter(|_| self.random.once_in(3));
-        Ok(change(by, Change::LogIn { user, password, renewed, session, replaces }))
+        Ok(change(by, Change::LogIn(NewLogin { user, password, renewed, session, replaces })))
     }
 
     pub(super) fn name_guest(&mut self, refused: Option<Reason>) -> Made {

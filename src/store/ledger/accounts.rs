@@ -1,0 +1,129 @@
+//! Accounts and sessions, as changes make and end them.
+
+use crate::auth::credential::LOGIN_SPAN_MS;
+use crate::auth::permission::{Action, Target};
+use crate::limits::LOGINS_PER_USER_MAX;
+use crate::model::UserId;
+use crate::model::reason::Reason;
+
+use super::super::change::{AccountRef, Done, NewAccount, NewSession};
+use super::super::entry::{By, Event, Principal, Proof};
+use super::super::sqlite::people::{self, Account, SessionId, SessionKind};
+use super::super::sqlite::{Connection, Fault};
+use super::changes::Made;
+use super::{Ledger, Stop};
+
+impl Ledger {
+    pub(super) fn insert_account(&mut self, connection: &Connection, account: &NewAccount) -> Result<(), Stop> {
+        let NewAccount { id, name, role, password, looks } = account.clone();
+        let row = Account { id, name, role, password, created_ms: self.moment.wall_ms };
+        people::create(connection, &row, &looks)?;
+        self.policy.roles.insert_mut(id, role);
+        Ok(())
+    }
+
+    pub(super) fn create_token(&mut self, connection: &Connection, account: &NewAccount, session: &NewSession) -> Made {
+        let (user, role, is_new_account) = match people::by_name(connection, &account.name)? {
+            Some(known) if known.name == account.name => (known.id, known.role, false),
+            Some(_) => return Err(Reason::NameTaken.into()),
+            None => {
+                self.insert_account(connection, account)?;
+                (account.id, account.role, true)
+            }
+        };
+        // A token lasts until its time, whether it is used or not.
+        let expires_ms = session.span_ms.map(|span_ms| self.moment.clock_ms + span_ms);
+        people::begin_session(connection, user, session, expires_ms, self.moment.wall_ms)?;
+        self.lines.push(format!("{user} ({}) has token {} now", account.name, session.id.0));
+        let expires_ms = session.span_ms.map(|span_ms| self.moment.wall_ms + span_ms);
+        let username = account.name.clone();
+        Ok(Done::Session { user, username, role, expires_ms, is_new_account })
+    }
+
+    /// Begins a login and ends the session that it replaces, and the oldest logins beyond the bound.
+    pub(super) fn log_in(
+        &mut self,
+        connection: &Connection,
+        by: &Principal,
+        user: UserId,
+        session: &NewSession,
+        replaces: Option<SessionId>,
+    ) -> Made {
+        let Account { name: username, role, .. } = people::by_id(connection, user)?.ok_or(Reason::WrongLogin)?;
+        let (clock_ms, wall_ms) = (self.moment.clock_ms, self.moment.wall_ms);
+        let span_ms = session.span_ms.unwrap_or(LOGIN_SPAN_MS);
+        people::begin_session(connection, user, session, Some(clock_ms + span_ms), wall_ms)?;
+        let ended = people::end_oldest_logins(connection, user, LOGINS_PER_USER_MAX, clock_ms)?;
+        // A signed token is valid without a row. Its session is stored to be ended.
+        if replaces.is_some() && replaces == by.session() {
+            self.store_guest_with_name(connection, by)?;
+        }
+        if let Some(replaced) = replaces
+            && let Some(replaced) = people::session_of_key(connection, replaced, clock_ms)?
+        {
+            people::end_session(connection, replaced.user, replaced.key, clock_ms)?;
+            self.ended(connection, replaced.user, vec![replaced.key])?;
+            if replaced.kind == SessionKind::Guest {
+                self.events.push(Event::UserEnded(replaced.user));
+            }
+        }
+        self.ended(connection, user, ended)?;
+        let expires_ms = Some(wall_ms + span_ms);
+        Ok(Done::Session { user, username, role, expires_ms, is_new_account: false })
+    }
+
+    pub(super) fn end_session(&mut self, connection: &Connection, by: &By, session: SessionId) -> Made {
+        let clock_ms = self.moment.clock_ms;
+        let user = match by {
+            By::Server => return Err(Reason::NotAdmin.into()),
+            By::Operator => {
+                let found = people::session_of_key(connection, session, clock_ms)?;
+                let found = found.filter(|found| found.kind == SessionKind::Bot).ok_or(Reason::NotFound)?;
+                self.lines.push(format!("token {} of {} has ended", session.0, found.user));
+                found.user
+            }
+            By::Client(by) => {
+                self.policy.may(by, Action::EndSession, None, Target::Own, clock_ms)?;
+                if let Proof::SignedGuest { issued_ms } = by.proof {
+                    people::store_guest(connection, by.user(), issued_ms, None, &self.moment)?;
+                }
+                self.lines.push(format!("{} has ended session {}", by.user(), session.0));
+                if by.is_guest() {
+                    self.events.push(Event::UserEnded(by.user()));
+                }
+                by.user()
+            }
+        };
+        people::end_session(connection, user, session, clock_ms)?;
+        self.ended(connection, user, vec![session])
+    }
+
+    /// Remembers sessions that ended, and closes their connections.
+    pub(super) fn ended(&mut self, connection: &Connection, user: UserId, sessions: Vec<SessionId>) -> Made {
+        for session in &sessions {
+            self.policy.ended.insert_mut(*session, self.moment.clock_ms);
+        }
+        let sessions_ended = sessions.len();
+        if sessions_ended > 0 {
+            self.events.push(Event::SessionsEnded { user, sessions });
+        }
+        Ok(Done::Account { sessions_ended, has_admin: people::has_admin(connection)? })
+    }
+
+    pub(super) fn store_guest_with_name(&mut self, connection: &Connection, guest: &Principal) -> Result<(), Fault> {
+        match guest.proof {
+            Proof::SignedGuest { issued_ms } => {
+                self.store_guest(connection, guest.user(), issued_ms, Some(&guest.person.username))
+            }
+            Proof::None | Proof::Guest(_) | Proof::Account(_) => Ok(()),
+        }
+    }
+}
+
+pub(super) fn find_account(connection: &Connection, account: &AccountRef) -> Result<Account, Stop> {
+    let found = match account {
+        AccountRef::Id(id) => people::by_id(connection, *id)?,
+        AccountRef::Name(name) => people::by_name(connection, name)?.filter(|account| account.name == *name),
+    };
+    found.ok_or_else(|| Reason::NotFound.into())
+}
