@@ -212,7 +212,7 @@ mod tests {
             let cells = Role::ALL.iter().map(|role| match may(*role, action, &context) {
                 Ok(()) => "yes",
                 Err(refusal) if refusal.is_hidden() => "no such room",
-                Err(refusal) if refusal.wants_login() => "log in",
+                Err(Reason::LoginRequired | Reason::AccountRequired) => "log in",
                 Err(_) => "no",
             });
             let cells: Vec<_> = cells.collect();

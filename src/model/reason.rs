@@ -206,12 +206,6 @@ impl Reason {
         self == Self::NoSuchRoom
     }
 
-    /// Whether a login could help.
-    #[must_use]
-    pub fn wants_login(self) -> bool {
-        matches!(self, Self::LoginRequired | Self::AccountRequired)
-    }
-
     /// The reason of a word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
@@ -229,17 +223,6 @@ impl Reason {
     pub fn of_name(error: NameError, otherwise: Self) -> Self {
         if matches!(error, NameError::TooLong(_)) { Self::NameTooLong } else { otherwise }
     }
-}
-
-/// The table as the README shows it.
-#[must_use]
-pub fn table() -> String {
-    let mut text = String::from("| reason | code | status | meaning |\n| --- | --- | --- | --- |\n");
-    for reason in Reason::ALL {
-        let (word, code, status) = (reason.word(), reason.code().as_str(), reason.status());
-        text += &format!("| `{word}` | `{code}` | {status} | {} |\n", reason.sentence());
-    }
-    text
 }
 
 impl fmt::Display for Reason {
@@ -310,6 +293,16 @@ mod tests {
             assert!(reason.word().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{reason:?}");
             assert!(!reason.sentence().is_empty() && (400..600).contains(&reason.status()), "{reason:?}");
         }
+    }
+
+    /// The table as the README shows it.
+    fn table() -> String {
+        let mut text = String::from("| reason | code | status | meaning |\n| --- | --- | --- | --- |\n");
+        for reason in Reason::ALL {
+            let (word, code, status) = (reason.word(), reason.code().as_str(), reason.status());
+            text += &format!("| `{word}` | `{code}` | {status} | {} |\n", reason.sentence());
+        }
+        text
     }
 
     #[test]

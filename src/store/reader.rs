@@ -16,7 +16,7 @@ use super::change::Use;
 use super::log::clock::{Moment, SharedClock};
 use super::memory::Memory;
 use super::policy::{PolicySnapshot, PublishedPolicy};
-use super::sqlite::people::{self, Account, Ban, Invitation, InvitationId, Session, SessionId, StoredGuest};
+use super::sqlite::people::{self, Account, Ban, Invitation, Session, SessionId, StoredGuest};
 use super::sqlite::schema::{Database, OpenError};
 use super::sqlite::search::{self, Wanted};
 use super::sqlite::{Connection, Fault, messages};
@@ -304,10 +304,6 @@ impl View<'_> {
     /// The invitations that can be used, to a room or to register.
     pub fn invitations(&self, room: Option<&RoomId>) -> Answer<Vec<Invitation>> {
         Ok(people::invitations(self.connection, room, self.moment.clock_ms)?)
-    }
-
-    pub fn invitation(&self, id: InvitationId) -> Answer<Option<Invitation>> {
-        Ok(people::invitation(self.connection, id, self.moment.clock_ms)?)
     }
 
     pub fn invitation_of_code(&self, code: TokenHash) -> Answer<Option<Invitation>> {

@@ -52,7 +52,7 @@ impl Somebody {
 fn status_of(refusal: Reason) -> u16 {
     match refusal {
         refusal if refusal.is_hidden() => 404,
-        refusal if refusal.wants_login() => 401,
+        Reason::LoginRequired | Reason::AccountRequired => 401,
         _ => 403,
     }
 }
