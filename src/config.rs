@@ -112,8 +112,12 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, CidrError> {
         let text = text.trim();
-        let address = || text.parse::<IpAddr>().map(IpNet::from);
-        let given: IpNet = text.parse().or_else(|_| address()).map_err(|_| CidrError::Malformed)?;
+        // The standard library refuses octets with leading zeros, which other programs read as octal.
+        let address: IpAddr = text.split('/').next().unwrap_or(text).parse().map_err(|_| CidrError::Malformed)?;
+        let given: IpNet = match text.contains('/') {
+            true => text.parse().map_err(|_| CidrError::Malformed)?,
+            false => address.into(),
+        };
         let canonical = match given.addr().to_canonical() {
             IpAddr::V4(address) => {
                 given.prefix_len().checked_sub(given.max_prefix_len() - 32).map(|length| (address, length))
@@ -290,9 +294,19 @@ mod tests {
         ] {
             assert_eq!(range.parse::<Cidr>().unwrap().has(address.parse().unwrap()), has, "{address} in {range}");
         }
-        for text in
-            ["", "10", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/-1", "::/129", "/8", "a/8", "10.0.0.0/8/8"]
-        {
+        for text in [
+            "",
+            "10",
+            "010.0.0.0/8",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0.0/-1",
+            "::/129",
+            "/8",
+            "a/8",
+            "10.0.0.0/8/8",
+        ] {
             assert_eq!(text.parse::<Cidr>(), Err(CidrError::Malformed), "{text}");
         }
         assert!("10.1.2.3/8".parse::<Cidr>().unwrap_err().to_string().ends_with("10.0.0.0/8"));

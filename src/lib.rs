@@ -29,7 +29,7 @@
 //! | listener | the public port, the caps | accept | refuser: sockets | the port is shut down |
 //! | refuser | refused sockets | listener | — | the listener has ended |
 //! | connection (each) | one socket's reading side | its peer | hub: `Connect`, `Frames`, `Gone` | its peer has gone, or the hub shut its socket down |
-//! | authenticator | — | connections: tokens | connections: who they are | the last connection and the listener have ended |
+//! | authenticator | — | connections: tokens | connections: who they are | the server has stopped |
 //! | http (each) | one request at a time | `tiny_http` | hub: messages, changes | the server is unblocked |
 //! | login (each) | one request that waits for a password's hash | http: requests | hub: changes | the http threads have ended |
 //! | control-client (four) | one client of the control socket at a time | commands that connect | hub: changes | the server stops |

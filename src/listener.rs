@@ -250,7 +250,7 @@ impl Accepting {
         let stream = Arc::new(stream);
         let serving = Arc::clone(&stream);
         let builder = thread::Builder::new().name("connection".into()).stack_size(STACK_BYTES);
-        let spawned = builder.spawn(move || serve(serving, peer, connection, permit));
+        let spawned = builder.spawn(move || serve(permit, serving, peer, connection));
         if let Err(error) = spawned {
             shared.metrics().refused(Refusal::Thread);
             log::warn!("no thread for a connection: {error}");
@@ -299,7 +299,9 @@ fn tell_refused(refused: &Receiver<Arc<TcpStream>>) {
 }
 
 /// A connection's life.
-fn serve(stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId, mut permit: Permit) {
+///
+/// The permit is the first parameter, so that it is given back last, when the socket is closed.
+fn serve(mut permit: Permit, stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId) {
     let Some((head, early)) = read_head(&stream, peer, &permit.shared.front) else {
         return;
     };

@@ -438,6 +438,8 @@ pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
         None => None,
         Some("false") => Some(BanChange::Lift),
         Some("true") => Some(BanTerms::default().read()?),
+        // A sequence would be taken for the fields in their order.
+        Some(terms) if !terms.starts_with('{') => return Err(Reason::MalformedField.because(BAN_SHAPE)),
         Some(terms) => Some(serde_json::from_str::<BanTerms>(terms).map_err(bad_field)?.read()?),
     };
     if mute_until_ms.is_none() && ban.is_none() {
@@ -485,9 +487,12 @@ fn bad_name(what: &str, error: NameError, reason: Reason) -> Rejection {
     Reason::of_name(error, reason).because(format!("the {what} can't be taken: {error}"))
 }
 
+/// What is said of a ban that is none.
+const BAN_SHAPE: &str = r#"banned is true, false or {"until","reason","address"}"#;
+
 /// The terms of a ban, as JSON gives them.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = r#"true, false or {"until","reason","address"}"#)]
+#[serde(deny_unknown_fields)]
 struct BanTerms {
     /// A moment (RFC 3339); nothing for a ban without an end.
     until: Option<String>,
@@ -865,6 +870,9 @@ mod tests {
             (r#"{"muted_until":"soon"}"#, BadField),
             (r#"{"banned":{"until":"soon"}}"#, BadField),
             (r#"{"banned":{"reason":"\u0000"}}"#, BadName),
+            (r#"{"banned":[null]}"#, MalformedField),
+            (r#"{"banned":"for good"}"#, MalformedField),
+            (r#"{"banned":{"until":null,"for":1}}"#, MalformedField),
         ] {
             let rejection = restrictions(json).unwrap_err();
             assert_eq!((rejection.reason, rejection.reason.status()), (reason, 400), "{json}");

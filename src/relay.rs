@@ -35,15 +35,21 @@ const CHUNK_LINE_BYTES_MAX: usize = 1024;
 const CHUNKED_BYTES_MAX: u64 = 8 * BODY_BYTES_MAX as u64;
 
 /// The fields of a request that a handler may see; the others end here.
-const PASSED: [&str; 9] = [
+const PASSED: [&str; 15] = [
+    "Accept",
     "Accept-Encoding",
+    "Accept-Language",
     "Access-Control-Request-Method",
     "Authorization",
     "Content-Type",
     "Cookie",
     "Idempotency-Key",
+    "If-Modified-Since",
     "If-None-Match",
+    "If-Range",
+    "Last-Event-ID",
     "Origin",
+    "Range",
     "User-Agent",
 ];
 /// The fields of an answer that are written anew or belong to the hop behind us.
@@ -244,9 +250,9 @@ struct BodyReader<'a>(BufReader<io::Take<Source<'a>>>);
 impl BodyReader<'_> {
     /// Moves the next `count` bytes to the end of `body`.
     fn append(&mut self, count: usize, body: &mut Vec<u8>) -> Result<(), RequestError> {
-        let before = body.len();
-        body.resize(before + count, 0);
-        self.0.read_exact(&mut body[before..]).map_err(|error| self.failed(error.kind()))
+        // The buffer grows with what comes: a length alone costs no memory.
+        let read = self.0.by_ref().take(count as u64).read_to_end(body).map_err(|error| self.failed(error.kind()))?;
+        if read < count { Err(self.failed(io::ErrorKind::UnexpectedEof)) } else { Ok(()) }
     }
 
     /// The next line without its CRLF.

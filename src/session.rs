@@ -35,6 +35,9 @@ use crate::store::entry::Proof;
 use crate::wire::{CloseReason, Encoding};
 use crate::ws::{self, Stream};
 
+/// The answer to a handshake, whose key has 28 characters.
+const ACCEPTED_BYTES_MAX: usize = 160;
+
 /// Whether a WebSocket is opened at this path.
 #[must_use]
 pub fn is_websocket_path(path: &str) -> bool {
@@ -178,11 +181,15 @@ fn connect(
 
 #[inline(never)]
 fn accept(mut socket: &TcpStream, accept_key: &str) -> io::Result<()> {
-    let response = format!(
+    // On the stack: the allocator would keep a piece of the heap for this thread.
+    let mut response = io::Cursor::new([0; ACCEPTED_BYTES_MAX]);
+    write!(
+        response,
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept_key}\r\n\r\n"
-    );
-    socket.write_all(response.as_bytes())
+    )?;
+    let length = response.position() as usize;
+    socket.write_all(&response.get_ref()[..length])
 }
 
 #[inline(never)]

@@ -30,7 +30,7 @@ use crate::limits::{
     CONTROL_CLIENTS_MAX, CONTROL_IO_WAIT, CONTROL_REQUEST_BYTES_MAX, REQUESTS_STOP_WAIT, STORE_STACK_BYTES,
 };
 use crate::model::reason::{Reason, Rejection};
-use crate::threads::lower_priority;
+use crate::threads::{AbortOnPanic, lower_priority};
 
 use address::Bound;
 use line::{LineError, Lines, write_line};
@@ -38,12 +38,13 @@ use line::{LineError, Lines, write_line};
 /// How much less urgent than the hub and the store this is.
 const NICE: i32 = 5;
 /// How long an error of accept is waited out.
-const BACK_OFF: Duration = Duration::from_millis(500);
+const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// A control socket that is served. Dropping it is [`stop`](Self::stop) with [`REQUESTS_STOP_WAIT`].
 #[derive(Debug)]
 pub struct Control {
-    bound: Bound,
+    /// Nothing where it has stopped.
+    bound: Option<Bound>,
     clients: Arc<Clients>,
     /// Each thread holds a sender, and sends nothing: the channel is closed when all of them have ended.
     threads: Receiver<()>,
@@ -70,13 +71,16 @@ impl Control {
         A: Serialize,
         H: Fn(R) -> Result<A, Rejection> + Send + Sync + 'static,
     {
-        let (ended, threads) = bounded(0);
-        let control = Self { bound: Bound::bind(database)?, clients: Arc::default(), threads };
+        let (bound, (ended, threads)) = (Bound::bind(database)?, bounded(0));
+        let listener = Arc::clone(&bound.listener);
+        let control = Self { bound: Some(bound), clients: Arc::default(), threads };
+        // Dropped before `control` where a thread can't be started, which then waits for those that are.
+        let ended = ended;
         let answer =
             Arc::new(move |line: &[u8]| message::encode_answer(message::decode_request(line).and_then(&handler)));
         for _ in 0..CONTROL_CLIENTS_MAX {
             let server = Server {
-                listener: Arc::clone(&control.bound.listener),
+                listener: Arc::clone(&listener),
                 clients: Arc::clone(&control.clients),
                 io_wait,
                 answer: Arc::clone(&answer),
@@ -90,15 +94,17 @@ impl Control {
 
     /// Accepts no further client, removes the socket, and waits for the answers to requests that came whole, until
     /// `deadline` at the most.
-    pub fn stop(self, deadline: Instant) {
+    pub fn stop(mut self, deadline: Instant) {
         self.end(deadline);
     }
 
-    fn end(&self, deadline: Instant) {
+    fn end(&mut self, deadline: Instant) {
+        let Some(bound) = self.bound.take() else { return };
         // First, so that a thread whose accept fails by the next step knows why.
         self.clients.shut_down(Shutdown::Read);
-        // A listening socket that is shut down fails its accept. Fails where that was done before.
-        let _ = rustix::net::shutdown(&self.bound.listener, rustix::net::Shutdown::Both);
+        // A listening socket that is shut down fails its accept.
+        let _ = rustix::net::shutdown(&bound.listener, rustix::net::Shutdown::Both);
+        drop(bound);
         if self.threads.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
             self.clients.shut_down(Shutdown::Both);
         }
@@ -123,6 +129,8 @@ struct Server<F> {
 
 impl<F: Fn(&[u8]) -> Vec<u8>> Server<F> {
     fn run(self) {
+        // The handler's panics are caught: one elsewhere would leave the socket without a thread in silence.
+        let _abort = AbortOnPanic("control socket");
         lower_priority(NICE);
         loop {
             let accepted = self.listener.accept();

@@ -229,6 +229,8 @@ impl<K: Hash + Eq + Copy> Tries<K> {
 struct Known {
     /// When each was added last, by the number of the addition.
     places: HashMap<(u64, IpAddr), u64>,
+    /// All additions, the oldest first.
+    order: VecDeque<((u64, IpAddr), u64)>,
     additions: u64,
 }
 
@@ -239,12 +241,15 @@ impl Known {
 
     fn add(&mut self, account: u64, address: IpAddr) {
         self.additions += 1;
-        self.places.insert((account, address), self.additions);
-        if self.places.len() > KNOWN_MAX
-            && let Some((oldest, _)) = self.places.iter().min_by_key(|(_, number)| **number)
-        {
-            let oldest = *oldest;
-            self.places.remove(&oldest);
+        let place = (account, address);
+        self.places.insert(place, self.additions);
+        self.order.push_back((place, self.additions));
+        // The order may hold a place several times; the latest counts.
+        while self.order.len() > 2 * KNOWN_MAX || self.places.len() > KNOWN_MAX {
+            let Some((oldest, number)) = self.order.pop_front() else { return };
+            if self.places.get(&oldest) == Some(&number) {
+                self.places.remove(&oldest);
+            }
         }
     }
 }

@@ -216,8 +216,8 @@ pub enum Event {
     Kicked { room: RoomId, user: UserId },
     /// A user is muted, or not any more.
     Muted { user: UserId },
-    /// The settings of a room are changed. Where it was public and is private now, members may have to leave it.
-    RoomChanged { room: RoomId, settings: RoomSettings, by: Person, became_private: bool },
+    /// The settings of a room are changed.
+    RoomChanged { room: RoomId, settings: RoomSettings, by: Person },
     /// What is at or before this place of a room's order is not kept any more.
     Forgotten { room: RoomId, up_to: Seq },
 }

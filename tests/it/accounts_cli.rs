@@ -689,7 +689,7 @@ fn an_account_that_would_be_a_guest_is_refused_and_costs_no_message() {
             let mut answer = String::new();
             answers.read_line(&mut answer).expect("an answer");
             let answer: Value = serde_json::from_str(&answer).expect("JSON");
-            assert_eq!(answer["error"]["code"], "bad_request", "{answer}");
+            assert_eq!(answer["error"]["reason"], "malformed_request", "{answer}");
             let sentence = answer["error"]["sentence"].as_str().expect("a sentence");
             assert!(sentence.contains("the role of an account is user or admin"), "{sentence}");
         }

@@ -46,6 +46,17 @@ enum AnswerResult<T> {
     Error(Rejection),
 }
 
+/// An error whose reason this program does not know.
+#[derive(Deserialize)]
+struct OtherError {
+    error: Sentence,
+}
+
+#[derive(Deserialize)]
+struct Sentence {
+    sentence: String,
+}
+
 /// The line of a request, with its end.
 ///
 /// # Errors
@@ -105,10 +116,13 @@ pub fn decode_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, AnswerError>
     if version != VERSION {
         return Err(AnswerError::Version(other_version(VERSION, version)));
     }
-    let AnswerLine { result, .. } = serde_json::from_slice(line).map_err(|_| AnswerError::Malformed)?;
-    match result {
-        AnswerResult::Answer(answer) => Ok(answer),
-        AnswerResult::Error(rejection) => Err(AnswerError::Refused(rejection)),
+    match serde_json::from_slice::<AnswerLine<T>>(line) {
+        Ok(AnswerLine { result: AnswerResult::Answer(answer), .. }) => Ok(answer),
+        Ok(AnswerLine { result: AnswerResult::Error(rejection), .. }) => Err(AnswerError::Refused(rejection)),
+        Err(_) => match serde_json::from_slice::<OtherError>(line) {
+            Ok(OtherError { error }) => Err(AnswerError::Refused(Reason::Internal.because(error.sentence))),
+            Err(_) => Err(AnswerError::Malformed),
+        },
     }
 }
 
@@ -136,7 +150,7 @@ struct Bounded {
 impl Write for Bounded {
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
         if self.bytes.len() + part.len() > self.bytes_max {
-            return Err(io::Error::other(format!("it is longer than {} bytes", self.bytes_max)));
+            return Err(io::Error::other(format!("it is longer than {} bytes", self.bytes_max + 1)));
         }
         self.bytes.extend_from_slice(part);
         Ok(part.len())
@@ -214,6 +228,13 @@ mod tests {
         assert!(long.reason == Reason::MalformedRequest && long.sentence.chars().count() < 250, "{long}");
         assert_eq!(decode_request::<Request>(b"\xff\xfe").unwrap_err().reason, Reason::MalformedRequest);
         assert!(refusal(r#"{"version":1,"request":"lost"}"#).sentence.contains("unknown variant `lost`"));
+    }
+
+    #[test]
+    fn a_refusal_for_a_reason_of_another_adda_is_a_refusal() {
+        let line = br#"{"version":1,"error":{"reason":"too_late","sentence":"it is too late"}}"#;
+        let refused = decode_answer::<()>(line);
+        assert!(matches!(refused, Err(AnswerError::Refused(rejection)) if rejection.sentence == "it is too late"));
     }
 
     #[test]

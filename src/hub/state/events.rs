@@ -64,11 +64,11 @@ impl State {
             }
             Event::Kicked { room, user } => self.remove_from(&room, self.keys_of(user, |_| true), Reason::Kicked),
             Event::Muted { user } => self.tell_muted(user),
-            Event::RoomChanged { room, settings, by, became_private } => {
+            Event::RoomChanged { room, settings, by } => {
                 if let Some(key) = self.by_id.get(&room).copied() {
                     let frame = self.settings_frame(&room, &settings, &by);
-                    if became_private {
-                        self.make_private(key, &frame);
+                    if settings.is_private {
+                        self.tell_private(key, &frame);
                     } else {
                         self.tell_settings(key, frame);
                     }
@@ -119,7 +119,7 @@ impl State {
         encoded(&Frame { own, ..Frame::new(self.ids.next(&self.now), room, by, &content, FrameType::Room, &self.now) })
     }
 
-    /// Tells the members of a room its settings, which let all of them stay.
+    /// Tells the members of a public room its settings, which let all of them stay.
     fn tell_settings(&mut self, room_key: RoomKey, frame: Arc<[u8]>) {
         for to in self.rooms[room_key.0].catching_up.as_slice() {
             self.effects.push(Effect::Send { to: *to, json: Arc::clone(&frame) });
@@ -127,9 +127,9 @@ impl State {
         self.broadcast(room_key, frame);
     }
 
-    /// A room is private now. Members that are not invited leave it; the others are told its settings. A join that is
-    /// with the store is not concerned: the store decides it by the new settings.
-    fn make_private(&mut self, room_key: RoomKey, frame: &Arc<[u8]>) {
+    /// Tells the members of a private room its settings. Where it was public before, members that are not invited leave it
+    /// and are not told. A join that is with the store is not concerned: the store decides it by the new settings.
+    fn tell_private(&mut self, room_key: RoomKey, frame: &Arc<[u8]>) {
         let room = &self.rooms[room_key.0];
         let id = room.id.clone();
         let may_stay = |key: &MemberKey| self.may(&self.members[key.0].principal, Action::Enter, &id).is_ok();

@@ -373,8 +373,7 @@ impl Ledger {
             is_private: patch.is_private.unwrap_or(before.is_private),
         };
         people::set_room(connection, room, &settings)?;
-        let became_private = settings.is_private && !was_private;
-        if became_private {
+        if settings.is_private && !was_private {
             people::add_member(connection, room, by.user(), clock_ms)?;
             self.policy.members.insert_mut((room.clone(), by.user()), ());
         }
@@ -394,7 +393,7 @@ impl Ledger {
             if settings.is_private { "private" } else { "public" },
         ));
         let (room, by) = (room.clone(), Person::clone(&by.person));
-        self.events.push(Event::RoomChanged { room, settings: settings.clone(), by, became_private });
+        self.events.push(Event::RoomChanged { room, settings: settings.clone(), by });
         Ok(Done::Room(settings))
     }
 

@@ -37,8 +37,8 @@ pub struct SqliteStorage {
     next_key: Option<i64>,
     /// Rows that the connection had changed when this transaction began.
     changes_before: u64,
-    /// Whether this transaction has a new message, whose id tells its moment.
-    has_message: bool,
+    /// The log time that the id of this transaction's newest message tells.
+    told_ms: Option<u64>,
     /// The position that this process stored last.
     position: Option<clock::Stored>,
 }
@@ -51,7 +51,7 @@ impl SqliteStorage {
             heads: HashMap::new(),
             next_key: None,
             changes_before: 0,
-            has_message: false,
+            told_ms: None,
             position: None,
         }
     }
@@ -59,7 +59,7 @@ impl SqliteStorage {
     /// Begins the transaction of a batch.
     pub fn begin(&mut self) -> Result<(), Fault> {
         self.heads.clear();
-        self.has_message = false;
+        self.told_ms = None;
         self.changes_before = self.connection.total_changes();
         self.connection.execute_batch("BEGIN IMMEDIATE")
     }
@@ -76,8 +76,8 @@ impl SqliteStorage {
             execute(&self.connection, "UPDATE rooms SET head = ?2 WHERE key = ?1", (room_key, head))?;
         }
         let is_changed = self.connection.total_changes() != self.changes_before;
-        let is_told =
-            self.has_message && self.position.is_some_and(|stored| position.is_within(POSITION_EVERY, &stored));
+        let is_told = self.told_ms == Some(position.clock_ms)
+            && self.position.is_some_and(|stored| position.is_within(POSITION_EVERY, &stored));
         let is_noted = is_changed && !is_told;
         if is_noted {
             self.note_position(position)?;
@@ -109,7 +109,7 @@ impl SqliteStorage {
 
     fn set(&mut self, room: &RoomId, row: RoomRow) {
         // A head that has moved is only here until the transaction ends.
-        if self.rows.len() >= ROOMS_CACHED_MAX && self.heads.is_empty() {
+        if self.rows.len() >= ROOMS_CACHED_MAX && self.heads.is_empty() && !self.rows.contains_key(room) {
             self.rows.clear();
         }
         self.rows.insert(room.clone(), row);
@@ -155,7 +155,7 @@ impl Storage for SqliteStorage {
             }
         }
         self.next_key = Some(key + 1);
-        self.has_message = true;
+        self.told_ms = Some(stored.id.unix_ms());
         row.head = stored.seq;
         self.set(&new.room, row);
         self.heads.insert(row.key, row.head);
@@ -188,7 +188,7 @@ impl Storage for SqliteStorage {
 
     fn forget(&mut self, room: &RoomId, row: RoomRow, up_to: Seq) -> Result<(), Fault> {
         // The message that tells the time may be among those that go.
-        self.has_message = false;
+        self.told_ms = None;
         let row = RoomRow { floor: up_to, ..row };
         messages::update_floor(&self.connection, row)?;
         self.set(room, row);

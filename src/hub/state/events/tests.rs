@@ -22,7 +22,7 @@ fn happen(desk: &mut Desk, events: Vec<Event>) {
 
 /// The settings of a room have changed, and let everybody stay.
 fn changed(name: &str, settings: RoomSettings, by: Person) -> Event {
-    Event::RoomChanged { room: room(name), settings, by, became_private: false }
+    Event::RoomChanged { room: room(name), settings, by }
 }
 
 fn closed(desk: &mut Desk) -> Vec<u64> {
@@ -144,7 +144,7 @@ fn the_strangers_of_a_private_room_leave_it() {
     let policy = policy.with_member(&room("tea"), user(3));
     begin_round(&mut desk.state, policy, moment());
     let by = person(1, "ana");
-    happen(&mut desk, vec![Event::RoomChanged { room: room("tea"), settings: private, by, became_private: true }]);
+    happen(&mut desk, vec![changed("tea", private, by)]);
     let settings = &desk.inboxes[&1][0]["room"];
     assert_eq!((&settings["id"], &settings["private"]), (&"tea".into(), &true.into()));
     let frames = desk.take_frames();

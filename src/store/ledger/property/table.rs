@@ -258,6 +258,9 @@ fn each_reason_that_apply_names_has_a_row() {
         include_str!("../accounts.rs"),
         include_str!("../changes.rs"),
         include_str!("../../policy.rs"),
+        include_str!("../../sqlite/people/mod.rs"),
+        include_str!("../../sqlite/people/invitations.rs"),
+        include_str!("../../sqlite/people/sessions.rs"),
         include_str!("../../../auth/permission.rs"),
     ];
     let mut named = BTreeSet::new();

@@ -192,7 +192,7 @@ pub fn end_oldest_logins(
 ) -> rusqlite::Result<Vec<SessionId>> {
     let sql = "UPDATE sessions SET ended_ms = ?2 WHERE key IN
             (SELECT key FROM sessions WHERE user_id = ?1 AND kind = 'login' AND ended_ms IS NULL
-             ORDER BY seen_ms DESC, created_ms DESC, key DESC LIMIT -1 OFFSET ?3)
+             ORDER BY expires_ms DESC, created_ms DESC, key DESC LIMIT -1 OFFSET ?3)
          RETURNING key";
     all(connection, sql, (user, signed(now_ms), signed(kept as u64)), |row| row.get(0))
 }
