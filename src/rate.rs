@@ -1,8 +1,8 @@
-//! Token buckets: so many a second, and a burst after a pause; and who shares one. The caller says what time it is.
+//! Rate limits: token buckets with a rate per second and a burst, and which clients share one.
 //!
-//! A user has one bucket for messages, whichever connections and requests they come by. Above it stands one of the
-//! address, for [`USERS_PER_ADDRESS`] users' messages: a guest who connects anew is a new user, and would have a new
-//! burst each time.
+//! A user has one bucket for messages, shared by all its connections and requests. Its address has another bucket,
+//! large enough for the messages of [`USERS_PER_ADDRESS`] users. Without it, a guest could reconnect as a new user and
+//! get a new burst each time. Runs on the threads of its callers, which pass the current time.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use crate::limits::{Limits, PACES_SWEPT_AT_MIN, RATES_KEPT_MAX, STRIKES_MAX, USERS_PER_ADDRESS};
 use crate::model::UserId;
 
-/// How soon a user may try again whose address has used up its share. Other users of the address take tokens, too, so
-/// a try at once would be refused again.
+/// The shortest time until a user may try again after its address has used up its share. Other users of the address
+/// take tokens, too, so an immediate retry would be refused again.
 const ADDRESS_WAIT: Duration = Duration::from_secs(1);
-/// How often it is looked which of too many buckets are full again.
+/// The shortest time between two sweeps, which remove full buckets when there are too many.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
-/// What counts as one address, as far as can be told whose it is: an IPv6 subscriber has a whole /64 (RFC 6177), and an IPv4 address may
-/// come in IPv6's clothes.
+/// The network that is rate limited as one address. An IPv6 subscriber has a whole /64 (RFC 6177), and an IPv4 address
+/// may come mapped into IPv6.
 #[must_use]
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -29,7 +29,7 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Tokens drip in at a fixed rate up to a burst; each frame takes one.
+/// A token bucket: it fills at a fixed rate up to a burst, and each frame takes one token.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
     per_s: u32,
@@ -39,14 +39,14 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full bucket. A rate of 0 never refuses; a burst is at least one.
+    /// A full bucket. A rate of 0 never refuses. The burst is at least one token.
     #[must_use]
     pub fn new(per_s: u32, burst: u32, now: Instant) -> Self {
         let burst = burst.max(1);
         Self { per_s, burst, tokens: f64::from(burst), filled_at: now }
     }
 
-    /// Whether a pause has filled it again.
+    /// Whether the bucket is full again after a pause.
     fn is_full(&mut self, now: Instant) -> bool {
         self.fill(now);
         self.tokens >= f64::from(self.burst)
@@ -61,7 +61,7 @@ impl TokenBucket {
     /// Takes one token.
     ///
     /// # Errors
-    /// How long until there is one again.
+    /// The time until the next token.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
         if self.per_s == 0 {
             return Ok(());
@@ -76,28 +76,28 @@ impl TokenBucket {
     }
 }
 
-/// Buckets of many, each by its key. Those that are full again are forgotten now and then, so there are no more than
-/// there are keys in use, and never more than [`RATES_KEPT_MAX`]: past that a stranger is refused.
+/// One bucket per key. Full buckets are removed when there are too many, so the map holds at most [`RATES_KEPT_MAX`]
+/// buckets. Above that limit a new key is refused.
 #[derive(Debug)]
 pub struct TokenBuckets<K> {
     per_s: u32,
     burst: u32,
     buckets: HashMap<K, TokenBucket>,
-    /// When they may be looked through again, so that a crowd of strangers costs no more than a refusal each.
+    /// The earliest time of the next sweep. It keeps the cost of many new keys at one refusal each.
     sweep_from: Option<Instant>,
 }
 
 impl<K: Hash + Eq> TokenBuckets<K> {
-    /// No bucket yet; each begins full.
+    /// Has no buckets yet; each bucket begins full.
     #[must_use]
     pub fn new(per_s: u32, burst: u32) -> Self {
         Self { per_s, burst, buckets: HashMap::new(), sweep_from: None }
     }
 
-    /// Takes one token of a key's.
+    /// Takes one token from the bucket of a key.
     ///
     /// # Errors
-    /// How long until there is one again.
+    /// The time until the next token.
     pub fn take(&mut self, key: K, now: Instant) -> Result<(), Duration> {
         if self.per_s == 0 {
             return Ok(());
@@ -116,22 +116,22 @@ impl<K: Hash + Eq> TokenBuckets<K> {
     }
 }
 
-/// Whose messages a bucket counts.
+/// The source of the messages that a bucket counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Payer {
-    /// One user's.
+    /// One user.
     User(UserId),
-    /// Messages without a user, over HTTP from one address.
+    /// Requests over HTTP without a user, from one address.
     PassersBy(IpAddr),
-    /// All that come from one address.
+    /// All messages from one address.
     Address(IpAddr),
 }
 
-/// What a payer may still do.
+/// The remaining allowance of a payer.
 #[derive(Debug)]
 struct Allowance {
     messages: TokenBucket,
-    /// What may be refused before it is called abuse; one more each second.
+    /// The number of refusals that are allowed before it counts as abuse. It grows by one each second.
     strikes: TokenBucket,
 }
 
@@ -141,7 +141,7 @@ fn locked(shared: &Mutex<Allowance>) -> MutexGuard<'_, Allowance> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many messages a user may send. Clones share it, and so do all the connections of one user.
+/// The rate limit of one user's messages. Clones share it, and so do all connections of the user.
 #[derive(Debug, Clone)]
 pub struct Pace {
     own: Shared,
@@ -150,16 +150,16 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Whether no message is ever refused, so that its caller need not read the clock.
+    /// Whether no message is ever refused, so that the caller need not read the clock.
     #[must_use]
     pub fn is_unlimited(&self) -> bool {
         self.is_unlimited
     }
 
-    /// Takes one message's token.
+    /// Takes the token of one message.
     ///
     /// # Errors
-    /// How long until it is worth trying again.
+    /// The time until a retry can succeed.
     pub fn take(&self, now: Instant) -> Result<(), Duration> {
         if self.is_unlimited {
             return Ok(());
@@ -168,14 +168,14 @@ impl Pace {
         locked(&self.address).messages.take(now).map_err(|wait| wait.max(ADDRESS_WAIT))
     }
 
-    /// Counts a refusal, and says whether there have been so many that it is abuse.
+    /// Counts a refusal. Returns whether there were so many refusals that it is abuse.
     #[must_use]
     pub fn is_abuse(&self, now: Instant) -> bool {
         locked(&self.own).strikes.take(now).is_err()
     }
 }
 
-/// The pace of each user that is connected, or was a moment ago, and of the handshakes of each address.
+/// The rate limits of all users that are connected, or were until recently, and of the handshakes of each address.
 #[derive(Debug)]
 pub struct Paces {
     per_s: u32,
@@ -184,17 +184,19 @@ pub struct Paces {
     handshakes: Mutex<TokenBuckets<IpAddr>>,
 }
 
-/// Allowances stay while a session holds them, and then until they are full again. Of those that none holds no more
-/// than [`RATES_KEPT_MAX`] are worth their memory: past that they are forgotten, and the address's are what is left.
+/// An allowance is kept while a session holds it, and after that until it is full again. If a sweep leaves more than
+/// [`RATES_KEPT_MAX`] allowances without a session, it removes them all. Then only the rate limit of the address still
+/// applies to their users.
 #[derive(Debug)]
 struct Kept {
     allowances: HashMap<Payer, Shared>,
-    /// At how many the full ones are looked for: twice as many as were left, so each costs no more than its coming.
+    /// The number of allowances at which full ones are removed. It is twice the number left by the last sweep, so a
+    /// sweep costs a constant amount per new allowance.
     swept_at: usize,
 }
 
 impl Paces {
-    /// The rates of `limits`, and no users yet.
+    /// Uses the rates of `limits` and has no users yet.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         Self {
@@ -205,21 +207,21 @@ impl Paces {
         }
     }
 
-    /// Lets an address shake hands once more.
+    /// Takes the token of one handshake from the bucket of an address.
     ///
     /// # Errors
-    /// How long until it may again.
+    /// The time until the next handshake is allowed.
     pub fn take_handshake(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).take(network_of(address), now)
     }
 
-    /// The pace of a user at an address.
+    /// The rate limit of a user at an address.
     #[must_use]
     pub fn of_user(&self, user: UserId, address: IpAddr, now: Instant) -> Pace {
         self.pace(Payer::User(user), address, now)
     }
 
-    /// The pace of those at an address who don't say who they are.
+    /// The rate limit of all clients without a token at an address.
     #[must_use]
     pub fn of_passers_by(&self, address: IpAddr, now: Instant) -> Pace {
         self.pace(Payer::PassersBy(network_of(address)), address, now)
@@ -278,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_passes_then_the_rate_holds() {
+    fn a_burst_passes_and_then_the_rate_applies() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(10, 3, start);
         assert_eq!([(); 3].map(|()| bucket.take(start)), [Ok(()); 3]);
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_goes_back_gives_nothing() {
+    fn a_clock_that_goes_back_adds_no_tokens() {
         let start = Instant::now() + Duration::from_secs(10);
         let mut bucket = TokenBucket::new(1, 1, start);
         assert!(bucket.take(start).is_ok());
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_has_its_own_and_strangers_are_bounded() {
+    fn each_key_has_its_own_bucket_and_the_number_of_buckets_is_bounded() {
         let now = Instant::now();
         let mut buckets = TokenBuckets::new(1, 1);
         for key in 0..RATES_KEPT_MAX {
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rate_is_no_limit() {
+    fn a_rate_of_zero_is_no_limit() {
         let now = Instant::now();
         let mut bucket = TokenBucket::new(0, 0, now);
         assert!((0..10_000).all(|_| bucket.take(now).is_ok()));
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_one_pace_wherever_they_are() {
+    fn a_user_has_one_rate_limit_for_all_connections() {
         let now = Instant::now();
         let paces = Paces::new(&limits(1, 3));
         let [tab, phone] = ["192.0.2.1", "2001:db8::1"].map(|from| paces.of_user(user(1), address(from), now));
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn new_users_of_an_address_share_what_it_has() {
+    fn new_users_of_an_address_share_its_rate_limit() {
         let now = Instant::now();
         let paces = Paces::new(&limits(1, 3));
         let mut next = 0;
@@ -367,13 +369,13 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_remembered_than_is_bounded() {
+    fn the_number_of_allowances_is_bounded() {
         let now = Instant::now();
         let paces = Paces::new(&limits(1, 1));
         let held = paces.of_user(user(0), address("::1"), now);
         held.take(now).unwrap();
         let count = || paces.kept.lock().unwrap().allowances.len();
-        // Each from an address of its own, as only a crowd could.
+        // Each user has an address of its own.
         let stranger = |number: u128| paces.of_user(user(number), Ipv6Addr::from_bits(number << 64).into(), now);
         for number in 1..=2 * RATES_KEPT_MAX as u128 {
             let pace = stranger(number);
@@ -390,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn handshakes_are_counted_by_subscriber() {
+    fn handshakes_are_counted_by_network() {
         let now = Instant::now();
         let paces = Paces::new(&limits(0, 0));
         let shakes = |from: &str| paces.take_handshake(address(from), now).is_ok();

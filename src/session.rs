@@ -1,7 +1,7 @@
-//! A WebSocket connection: the way in, and then reading, decoding and checking until it ends.
+//! A WebSocket connection: the handshake, then reading, decoding and checking frames until the connection ends.
 //!
-//! Runs on the connection's own thread. After the handshake it writes to no socket: whatever is to be sent
-//! goes to the hub as a command, the protocol's own pongs and close replies too.
+//! Runs on the connection's own thread. After the handshake it writes to no socket. All bytes to send, including the
+//! pongs and close replies of the protocol, go to the hub as commands.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -38,13 +38,13 @@ use crate::ws::{self, Stream};
 /// The answer to a handshake, whose key has 28 characters.
 const ACCEPTED_BYTES_MAX: usize = 160;
 
-/// Whether a WebSocket is opened at this path.
+/// Whether a path is a WebSocket endpoint.
 #[must_use]
 pub fn is_websocket_path(path: &str) -> bool {
     path == "/ws" || path.starts_with("/ws/")
 }
 
-/// What a request asked for, checked.
+/// The parameters of a handshake request, checked.
 #[derive(Debug, PartialEq, Eq)]
 struct UpgradeRequest {
     room: RoomId,
@@ -54,12 +54,12 @@ struct UpgradeRequest {
     accept_key: String,
 }
 
-/// Why a request does not become a WebSocket.
+/// The reason why a request does not become a WebSocket.
 #[derive(Debug, PartialEq, Eq)]
 struct Refused {
     rejection: Rejection,
     headers: &'static [(&'static str, &'static str)],
-    /// What it is counted as.
+    /// The metric that counts it.
     counted: Refusal,
 }
 
@@ -68,7 +68,7 @@ impl Refused {
         Box::new(Self { rejection: rejection.into(), headers: &[], counted })
     }
 
-    /// A request that asks for no WebSocket that could be had here.
+    /// Refuses a request that asks for no WebSocket, or for one that the server can't provide.
     fn upgrade(reason: Reason, sentence: impl Into<Cow<'static, str>>) -> Box<Self> {
         Self::new(reason.because(sentence), Refusal::Upgrade)
     }
@@ -79,25 +79,22 @@ impl Refused {
     }
 }
 
-/// What every session needs; shared by all of them.
+/// What every session needs. All sessions share it.
 #[derive(Debug)]
 pub struct Context {
-    /// The way to the hub.
     pub commands: Sender<Command>,
-    /// Makes a session's decoder; [`chat`] but where the protocol itself is tested.
+    /// Makes a session's decoder. It is [`chat`], except in tests of the WebSocket protocol itself.
     pub decoder: fn(&Limits, Pace) -> Box<dyn Decoder + '_>,
     pub authenticator: Authenticator,
-    /// Pages that may connect besides our own.
+    /// Other origins whose pages may connect.
     pub origins: Vec<Origin>,
-    /// How many messages and handshakes users and addresses may send.
+    /// The rate limits of messages and handshakes, per user and per address.
     pub paces: Arc<Paces>,
-    /// The bounds.
     pub limits: Limits,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
 }
 
-/// Does the handshake (RFC 6455, section 4.2) and runs the session to its end, or answers why not.
+/// Does the handshake (RFC 6455, section 4.2) and runs the session to its end, or refuses the request.
 pub fn serve(
     socket: Arc<TcpStream>,
     head: Head,
@@ -114,8 +111,8 @@ pub fn serve(
     }
 }
 
-/// The handshake, in frames of its own: what it needs of the stack is not kept while the session lives, and no step of it
-/// stands upon another's.
+/// The handshake, in stack frames of its own. The stack that a step needs is not kept while the session lives, and it
+/// is not added to that of another step.
 #[inline(never)]
 fn open<'a>(
     socket: &Arc<TcpStream>,
@@ -137,7 +134,7 @@ fn open<'a>(
     }
 }
 
-/// What is asked for, if it may be had, and the key that says so.
+/// Checks the request. Returns the connection for the hub, and the accept key of the response.
 fn ask(
     socket: &Arc<TcpStream>,
     head: &Head,
@@ -146,7 +143,7 @@ fn ask(
     context: &Context,
 ) -> Result<(Box<Connect>, String), Box<Refused>> {
     let request = upgrade_request(head, client, &context.origins, &context.limits)?;
-    // Before anything is looked up. At 20 a second or more, a second is long enough to wait.
+    // The rate limit comes before any lookup. At 20 handshakes per second or more, one second is long enough to wait.
     context.paces.take_handshake(client.address, Instant::now()).map_err(|_| {
         Refused::new(Reason::TooManyConnections, Refusal::Handshakes).with_headers(&[("Retry-After", "1")])
     })?;
@@ -154,7 +151,7 @@ fn ask(
     Ok(connect(socket, connection, *request, *identity, context.authenticator.reader()))
 }
 
-/// The client as a new member, with a token to come back by where it is a new guest.
+/// Makes the member for the hub. A new guest gets a token, with which it can reconnect as the same user.
 #[inline(never)]
 fn connect(
     socket: &Arc<TcpStream>,
@@ -196,7 +193,7 @@ fn accept(mut socket: &TcpStream, accept_key: &str) -> io::Result<()> {
 fn refuse(socket: &TcpStream, head: &Head, refused: &Refused, context: &Context) {
     context.metrics.refused(refused.counted);
     let problem = Problem::of(&refused.rejection);
-    // To be told what may be asked here (RFC 9110, section 9.3.7) is no refusal.
+    // An OPTIONS request asks what is allowed here (RFC 9110, section 9.3.7); it is not refused.
     let is_question = &*head.method == "OPTIONS" && problem.status == 405;
     let status = if is_question { 204 } else { problem.status };
     let problem = Problem { status, headers: refused.headers, head_only: &*head.method == "HEAD", ..problem };
@@ -226,7 +223,7 @@ fn denied(reason: Reason) -> Box<Refused> {
     }
 }
 
-/// Reads what a request wants, in the order in which a client would mend it.
+/// Reads a request. The checks are in the order in which a client would fix its errors.
 #[inline(never)]
 fn upgrade_request(
     head: &Head,
@@ -271,7 +268,7 @@ fn upgrade_request(
     let query = |name| query(name).filter(|text| !text.is_empty());
     let history = match query("history") {
         None => limits.history_default,
-        // A number that does not fit is a large one.
+        // A number that does not fit into a `usize` counts as a large one.
         Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(HISTORY_MAX).min(HISTORY_MAX),
         Some(_) => return Err(Refused::upgrade(Reason::BadQuery, "history is a number")),
     };
@@ -280,7 +277,7 @@ fn upgrade_request(
     Ok(Box::new(UpgradeRequest { room, username, replay, token: query("token"), accept_key }))
 }
 
-/// Room and username from the path, and from the query what the path does not say.
+/// Reads the room and the username from the path, and what the path lacks from the query.
 fn names(head: &Head) -> Result<(RoomId, Username), Box<Refused>> {
     let parts: Vec<&str> = head.path().split('/').skip(2).collect();
     let (room, username) = match parts[..] {
@@ -311,41 +308,41 @@ fn names(head: &Head) -> Result<(RoomId, Username), Box<Refused>> {
     Ok((room, username))
 }
 
-/// 16 bytes in base64 are 24 characters, of which the last two are padding (section 4.1).
+/// 16 bytes in base64 are 24 characters. The last two of them are padding (RFC 6455, section 4.1).
 fn is_key(key: &[u8]) -> bool {
     let is_digit = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_digit)
 }
 
-/// Whether a request comes from a page that may connect (RFC 6455, section 10.2).
+/// Whether the origin of a request may connect (RFC 6455, section 10.2).
 fn origin_is_welcome(head: &Head, client: Client, origins: &[Origin]) -> bool {
     let mut given = head.headers_named("Origin");
     let origin = given.next().map(|bytes| std::str::from_utf8(bytes).unwrap_or_default());
     given.next().is_none() && Origin::is_welcome(origin, Some(&head.host), client.is_secure, origins)
 }
 
-/// Makes commands of messages.
+/// Turns messages into commands for the hub.
 pub trait Decoder {
-    /// A text message.
+    /// Decodes a text message.
     fn text(&mut self, text: &str) -> Inbound;
-    /// A binary message.
+    /// Decodes a binary message.
     fn binary(&mut self, bytes: &[u8]) -> Inbound;
-    /// A ping or a pong; the protocol answers it, and this may object.
+    /// Checks a ping or a pong. `tungstenite` answers it; the decoder may close the connection.
     fn control(&mut self) -> Option<Inbound>;
 }
 
-/// The chat's own decoder.
+/// The decoder of the chat protocol.
 #[must_use]
 pub fn chat(limits: &Limits, pace: Pace) -> Box<dyn Decoder + '_> {
     Box::new(Chat { limits, pace, controls: TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now()) })
 }
 
-/// JSON or plain text, at a bounded rate.
+/// Decodes JSON or plain text, and applies the rate limit.
 struct Chat<'a> {
     limits: &'a Limits,
     /// Shared with the user's other connections.
     pace: Pace,
-    /// Pings and pongs are this connection's own.
+    /// The rate limit of pings and pongs, which is this connection's own.
     controls: TokenBucket,
 }
 
@@ -366,7 +363,8 @@ impl Chat<'_> {
             let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
             let limited = Reason::RateLimited.because(sentence).retry_after(retry_ms);
             let nonce = match decoded {
-                // What was stored before is not refused: its author would think that it is not.
+                // A retry of a stored message is not refused here. Otherwise its author would think that the message is
+                // not stored.
                 Ok(frame) if frame.may_be_a_retry() && !self.pace.is_abuse(Instant::now()) => {
                     return Inbound::Limited(frame, Box::new(limited));
                 }
@@ -399,16 +397,16 @@ impl Decoder for Chat<'_> {
     }
 }
 
-/// What a session has for the hub and has not handed over.
+/// Frames that the session has not yet sent to the hub.
 #[derive(Default)]
 struct PendingFrames {
     frames: Vec<Inbound>,
     bytes: usize,
 }
 
-/// Reads until the end. Several messages that came at once go to the hub as one command.
+/// Reads until the connection ends. Messages that arrive together go to the hub as one command.
 ///
-/// Not inlined, as the handshake needs the stack before it and leaves it to this.
+/// Not inlined: the handshake uses the stack first, and `run` uses the same stack afterwards.
 #[inline(never)]
 fn run(
     socket: Arc<TcpStream>,
@@ -422,14 +420,15 @@ fn run(
         && let Some(reason) = converse(stream, early, connection, commands, &mut *decoder)
     {
         metrics.dropped(reason);
-        // Closing a socket with unread bytes throws away what was sent last: the close frame.
+        // Closing a socket with unread bytes discards what was sent last: the close frame.
         answer::drain(&socket, Instant::now() + CLOSE_WAIT);
     }
-    // Fails only where the hub has ended, and with it every connection.
+    // Fails only if the hub has ended, and then all connections have ended, too.
     let _ = commands.send(Command::Gone { from: connection });
 }
 
-/// Until the peer goes, or breaks a rule: then it has been told the code, and the rule is given.
+/// Reads until the client leaves or violates a rule. After a violation the hub was told the close code, and the rule is
+/// returned. Returns `None` if the client left or the hub has ended.
 fn converse(
     stream: Stream,
     early: Vec<u8>,
@@ -491,7 +490,7 @@ fn converse(
 }
 
 impl PendingFrames {
-    /// Nothing where the hub has ended.
+    /// Sends the frames to the hub as one command. Returns `None` if the hub has ended.
     fn hand_over(&mut self, from: ConnectionId, commands: &Sender<Command>) -> Option<()> {
         self.bytes = 0;
         if self.frames.is_empty() {
@@ -502,12 +501,12 @@ impl PendingFrames {
     }
 }
 
-/// Whether a peer that closes means to go, and has not only lost its page or its network (RFC 6455, section 7.4.1).
+/// Whether the client left on purpose. Other codes mean that it lost its page or its network (RFC 6455, section 7.4.1).
 fn is_clean_close(close: Option<&CloseFrame>) -> bool {
     close.is_none_or(|close| close.code == CloseCode::Normal)
 }
 
-/// Which rule an error means, and how the connection ends for it; nothing where the peer simply went.
+/// Returns the rule that an error means, and the close reason for it. Returns `None` if the client only left.
 fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
     match error {
         Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Some((CloseReason::Idle, DropReason::Idle)),
@@ -541,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn every_websocket_url_names_a_room_and_a_user() {
+    fn every_websocket_url_has_a_room_and_a_username() {
         for (target, room, username) in [
             ("/ws", "general", "Anonymous"),
             ("/ws/", "general", "Anonymous"),
@@ -582,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_for_no_websocket_has_its_status() {
+    fn a_bad_websocket_request_has_its_status() {
         let without = |field: &str| {
             let fields = UPGRADE.split_inclusive("\r\n").filter(|line| !line.starts_with(field));
             fields.collect::<String>()
@@ -615,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_client_is_told_what_to_do() {
+    fn a_refusal_has_its_status_code_and_headers() {
         for (reason, status, code, counted, headers) in [
             (Reason::Busy, 503, "busy", Refusal::Busy, &[("Retry-After", "1")][..]),
             (Reason::LoginRequired, 401, "forbidden", Refusal::Door, &[("WWW-Authenticate", "Bearer")]),
@@ -632,7 +631,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_foreign_origins_are_refused() {
+    fn foreign_origins_are_refused() {
         for (origin, welcome) in [
             ("http://chat.example", true),
             ("https://chat.example", true),
@@ -663,11 +662,11 @@ mod tests {
         let Inbound::Rejected(limited) = chat.text(r#"{"type":"typing","nonce":"n"}"#) else { panic!("not limited") };
         assert_eq!((limited.rejection.reason, limited.nonce.is_some()), (Reason::RateLimited, true));
         assert!(limited.rejection.retry_ms.is_some_and(|ms| ms > 0 && ms <= 1_001));
-        // It may be stored already, so only the store can answer it.
+        // The message may already be stored, so only the store can answer it.
         let Inbound::Limited(_, limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else { panic!("not limited") };
         assert_eq!(limited.reason, Reason::RateLimited);
         let ends = (0..2 * STRIKES_MAX).position(|_| matches!(chat.text("more"), Inbound::Close(CloseReason::Abuse)));
-        // One strike is forgiven each second that this takes.
+        // One strike is forgiven for each second that the test takes.
         let expected = STRIKES_MAX as usize - 3..STRIKES_MAX as usize + 20;
         assert!(ends.is_some_and(|ends| expected.contains(&ends)), "{ends:?}");
     }

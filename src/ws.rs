@@ -1,4 +1,6 @@
-//! The reading side of a WebSocket: the stream that `tungstenite` reads from. The frames that the server sends stand in
+//! The reading side of a WebSocket: the stream that `tungstenite` reads from.
+//!
+//! Runs on the connection's own thread and writes to no socket. The frames that the server sends are in
 //! [`wire`](crate::wire).
 
 use std::collections::VecDeque;
@@ -14,41 +16,41 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::limits::{MESSAGE_BYTES_MAX, READ_AHEAD_BYTES, READ_BUFFER_BYTES};
 
-/// A socket as `tungstenite` sees it.
+/// The socket, as a stream for `tungstenite`.
 ///
-/// Reading has one deadline for a whole message, however it trickles in, and never blocks while messages are
-/// pending that the hub should get first. Writing goes into a buffer: the hub alone writes to sockets, and gets
+/// Reading has one deadline for a whole message, even if the message arrives in small parts. It never blocks while the
+/// session holds messages for the hub. Writing goes into a buffer, because only the hub writes to sockets. The hub gets
 /// the pongs and close replies that `read` makes from [`take_written`](Self::take_written).
 ///
-/// What a quiet connection keeps to read into is small. One that has more to say than fits there is read ahead, into memory
-/// that is given back before anything is waited for.
+/// An idle connection keeps only a small read buffer. If the socket has more than fits into that buffer, the stream
+/// reads ahead into a larger one. The larger buffer is freed before the thread waits for the socket.
 #[derive(Debug)]
 pub struct Stream {
     socket: Arc<TcpStream>,
-    /// What was read and is not taken yet.
+    /// Bytes that were read ahead and not yet consumed.
     ahead: VecDeque<u8>,
     written: Vec<u8>,
-    /// How long a message may take.
+    /// The longest time that one message may take.
     deadline: Duration,
-    /// Whether a read must return at once rather than wait.
+    /// Whether a read must return at once instead of waiting.
     has_pending: bool,
-    /// Whether the last look at the socket took all there was.
+    /// Whether the last read took all that the socket had.
     drained: bool,
-    /// Bytes and reads since the last whole message, and when the first wait for the rest began.
+    /// The number of bytes since the last whole message, and the time when the first wait for more of them began.
     bytes_of_message: usize,
     waiting_since: Option<Instant>,
-    /// Whether the socket's own time-out is shorter than `deadline` now.
+    /// Whether the socket's own time-out is now shorter than `deadline`.
     timeout_short: bool,
 }
 
-/// Payload may come a byte to a frame, each with a header of six bytes or eight; beyond that it is a game.
+/// A payload may come as one byte per frame, with a header of six or eight bytes each. More bytes than that are abuse.
 const RAW_BYTES_PER_MESSAGE_MAX: usize = 9 * MESSAGE_BYTES_MAX;
 
 impl Stream {
     /// Takes over a socket after its handshake.
     ///
     /// # Errors
-    /// Where the socket takes no time-out.
+    /// If the socket does not accept a time-out.
     pub fn new(socket: Arc<TcpStream>, deadline: Duration) -> io::Result<Self> {
         socket.set_read_timeout(Some(deadline))?;
         Ok(Self {
@@ -64,36 +66,37 @@ impl Stream {
         })
     }
 
-    /// What was to be written since the last call.
+    /// Returns the bytes that `tungstenite` has written since the last call.
     pub fn take_written(&mut self) -> Option<Vec<u8>> {
         (!self.written.is_empty()).then(|| std::mem::take(&mut self.written))
     }
 
-    /// A whole message came: the next one has the full time again.
+    /// Notes that a whole message has arrived: the next one has the full time again.
     pub fn message_came(&mut self) {
         self.bytes_of_message = 0;
         self.waiting_since = None;
     }
 
-    /// A control frame with so large a payload came, perhaps between the frames of a message: that one's time goes on.
+    /// Notes that a control frame has arrived, with the size of its payload. It may come between the frames of a
+    /// message, so the time of that message goes on.
     pub fn control_came(&mut self, payload: usize) {
-        // Two bytes and a mask of four before it (section 5.5).
+        // A header of two bytes and a mask of four bytes come before the payload (RFC 6455, section 5.2).
         self.bytes_of_message = self.bytes_of_message.saturating_sub(6 + payload);
         if self.bytes_of_message == 0 {
             self.waiting_since = None;
         }
     }
 
-    /// Says whether messages are pending that wait for the next read to return.
+    /// Sets whether the session holds messages that wait for the next read to return.
     pub fn set_pending(&mut self, has_pending: bool) {
         self.has_pending = has_pending;
     }
 
-    /// Takes what the socket has beyond a full buffer, without waiting for it.
+    /// Reads what the socket holds beyond a full buffer, without waiting.
     fn read_ahead(&mut self) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(READ_AHEAD_BYTES);
         match recv(&*self.socket, spare_capacity(&mut bytes), RecvFlags::DONTWAIT) {
-            // The end is seen again by the read that waits.
+            // The end of the stream is seen again by the read that waits.
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -102,7 +105,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Waits for what comes next.
+    /// Waits for the next bytes.
     fn wait(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.ahead = VecDeque::new();
         self.prepare_wait()?;
@@ -119,7 +122,7 @@ impl Stream {
         }
     }
 
-    /// Sets the socket's time-out to what is left for a message that has begun, or back to the full time.
+    /// Sets the socket's time-out to the time left for a message that has begun, or back to the full time.
     fn prepare_wait(&mut self) -> io::Result<()> {
         if self.bytes_of_message == 0 {
             if self.timeout_short {
@@ -142,15 +145,15 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // What was written goes out before anything is waited for.
+        // What was written must be sent before the thread waits.
         if !self.written.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if self.bytes_of_message > RAW_BYTES_PER_MESSAGE_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        // With messages pending one more look at the socket is enough: what it has may be part of a long message, or of
-        // none at all.
+        // With messages pending, one more read of the socket is enough. What the socket has may be a part of a long
+        // message, or of no message at all.
         if self.ahead.is_empty() && !self.drained && !(self.has_pending && self.bytes_of_message > 0) {
             self.read_ahead()?;
         }
@@ -175,7 +178,7 @@ impl Write for Stream {
     }
 }
 
-/// A WebSocket whose handshake is done; `early` is what came behind the request's head.
+/// A WebSocket whose handshake is done. `early` is the bytes that came after the head of the request.
 #[must_use]
 pub fn accept(stream: Stream, early: Vec<u8>) -> tungstenite::WebSocket<Stream> {
     let config = WebSocketConfig::default()
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_small_buffer_does_not_hold_is_read_ahead_and_nothing_is_kept_of_it() {
+    fn bytes_beyond_the_small_buffer_are_read_ahead_and_then_freed() {
         let (mut stream, mut far) = pair();
         let sent: Vec<u8> = (0..3 * READ_AHEAD_BYTES).map(|n| n as u8).collect();
         far.write_all(&sent).unwrap();
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_seen_behind_a_full_buffer() {
+    fn the_end_is_seen_after_a_full_buffer() {
         let (mut stream, mut far) = pair();
         far.write_all(b"0123456789").unwrap();
         drop(far);
@@ -237,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn pending_messages_do_not_wait_for_a_long_one() {
+    fn pending_messages_do_not_wait_for_a_long_message() {
         let (mut stream, mut far) = pair();
         far.write_all(&vec![0; READ_AHEAD_BYTES + 20]).unwrap();
         let mut buffer = [0; 10];

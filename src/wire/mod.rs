@@ -1,7 +1,7 @@
 //! Encodings: how a JSON frame becomes the bytes of a connection.
 //!
-//! Pure functions over byte buffers, without sockets, clocks or state. The hub keeps one batch per encoding; the bytes of
-//! each encoding stand in a file of their own.
+//! Pure functions over byte buffers; they run on the caller's thread and use no sockets, clocks or state. The hub keeps
+//! one batch per encoding. The bytes of each encoding are in a file of their own.
 
 mod ndjson;
 pub mod websocket;
@@ -15,7 +15,7 @@ use crate::limits::STREAM_KEEP_ALIVE_INTERVAL_MAX;
 pub enum Encoding {
     /// Each frame is a WebSocket text message.
     Json,
-    /// Each frame is a line.
+    /// Each frame is one line.
     Ndjson,
 }
 
@@ -25,7 +25,7 @@ impl Encoding {
     /// The length of a table with one entry per encoding.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// The place in a table with one entry per encoding.
+    /// The index in a table with one entry per encoding.
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
@@ -39,7 +39,7 @@ impl Encoding {
         }
     }
 
-    /// Appends what shows an idle peer, and each proxy before it, that the connection is alive.
+    /// Appends a keep-alive. It shows an idle client, and each proxy in between, that the connection is alive.
     pub fn append_keep_alive(self, bytes: &mut Vec<u8>) {
         match self {
             Self::Json => bytes.extend_from_slice(websocket::PING),
@@ -47,7 +47,7 @@ impl Encoding {
         }
     }
 
-    /// Appends the reason for the end of the connection. Appends nothing where the encoding has no words for it.
+    /// Appends the reason for the end of the connection. Appends nothing if the encoding can't express a reason.
     pub fn append_close(self, bytes: &mut Vec<u8>, reason: CloseReason) {
         match self {
             Self::Json => websocket::append_close(bytes, reason),
@@ -55,8 +55,8 @@ impl Encoding {
         }
     }
 
-    /// The end of the frame that the byte before `position` belongs to; 0 for position 0. `bytes` begins with a frame
-    /// and holds whole frames.
+    /// Returns the end of the frame that contains the byte before `position`, or 0 for position 0. `bytes` begins with
+    /// a frame and holds whole frames.
     #[must_use]
     pub fn frame_end(self, bytes: &[u8], position: usize) -> usize {
         match self {
@@ -65,8 +65,8 @@ impl Encoding {
         }
     }
 
-    /// The time between two keep-alives. A WebSocket client answers them, so there the configured interval counts; a
-    /// stream is one-way, and only has to be quicker than the time-outs of proxies.
+    /// The time between two keep-alives. A WebSocket client answers them, so the configured interval applies. A stream
+    /// is one-way: its keep-alives only have to come more often than the time-outs of proxies.
     #[must_use]
     pub fn keep_alive_interval(self, ping_interval: Duration) -> Duration {
         match self {
@@ -76,20 +76,20 @@ impl Encoding {
     }
 }
 
-/// Why the server ends a connection.
+/// The reason why the server ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
     /// The server stops.
     GoingAway,
-    /// The client broke the protocol.
+    /// The client violated the protocol.
     Protocol,
     /// The client sent text that is not UTF-8.
     Utf8,
-    /// The client sent nothing for too long, or took too long over one message.
+    /// The client sent nothing for too long, or took too long to send one message.
     Idle,
-    /// The client sent one message in too many pieces.
+    /// The client sent one message in too many frames.
     Pieces,
-    /// The client went on after many refusals.
+    /// The client continued after many refusals.
     Abuse,
     /// The client sent a message over the size limit.
     TooLarge,
@@ -97,7 +97,7 @@ pub enum CloseReason {
     SlowConsumer,
     /// The session has ended, or the user is banned.
     SessionEnded,
-    /// The history that the client was catching up with is not stored any more, or can't be read now.
+    /// The history that the client was catching up with is no longer stored, or can't be read now.
     Overtaken,
 }
 
@@ -105,13 +105,13 @@ pub enum CloseReason {
 mod tests {
     use super::*;
 
-    /// JSON whose length is around each step of a frame's header.
+    /// JSON whose lengths are close to each step of the frame header's size.
     fn frames() -> Vec<String> {
         [0, 1, 115, 116, 117, 300, 70_000].map(|length| format!(r#"{{"a":"{}"}}"#, "x".repeat(length))).into()
     }
 
     #[test]
-    fn a_cut_is_made_between_frames() {
+    fn frame_end_is_the_end_of_the_frame_at_a_position() {
         for encoding in Encoding::ALL {
             let mut bytes = Vec::new();
             let mut ends = vec![0];
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_is_not_whole_ends_with_the_bytes() {
+    fn an_incomplete_frame_ends_with_the_bytes() {
         for encoding in Encoding::ALL {
             let mut bytes = Vec::new();
             encoding.append_frame(&mut bytes, frames()[5].as_bytes());
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn each_encoding_has_its_bytes() {
+    fn each_encoding_has_its_own_bytes() {
         for (encoding, frame, keep_alive) in
             [(Encoding::Json, &b"\x81\x02{}"[..], &b"\x89\x00"[..]), (Encoding::Ndjson, b"{}\n", b"\n")]
         {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_kept_alive_at_least_as_often_as_proxies_need_it() {
+    fn a_stream_gets_keep_alives_as_often_as_proxies_need_them() {
         for (encoding, ping_interval_s, expected_s) in
             [(Encoding::Json, 25, 25), (Encoding::Json, 1, 1), (Encoding::Ndjson, 25, 15), (Encoding::Ndjson, 1, 1)]
         {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_encoding_stands_at_its_index() {
+    fn each_encoding_is_at_its_index() {
         assert!(Encoding::ALL.iter().enumerate().all(|(index, encoding)| encoding.index() == index));
     }
 }

@@ -1,4 +1,5 @@
-//! NDJSON bytes: a frame is a line, and an empty line keeps the connection alive.
+//! NDJSON bytes: each frame is a line, and an empty line is a keep-alive. Pure functions; they run on the caller's
+//! thread.
 
 /// Appends a line.
 pub(super) fn append_line(bytes: &mut Vec<u8>, json: &[u8]) {

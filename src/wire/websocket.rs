@@ -1,22 +1,23 @@
 //! WebSocket bytes (RFC 6455): the frames that the server sends, and its close codes.
 //!
-//! Frames from a server bear no mask (section 5.1), so the same bytes serve every member of a room.
+//! Pure functions; they run on the caller's thread. Frames from a server are not masked (section 5.1), so all members
+//! of a room can get the same bytes.
 
 use super::CloseReason;
 
-/// The first byte of a whole frame: FIN and the opcode (section 5.2).
+/// The first byte of a complete frame: FIN and the opcode (section 5.2).
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
 /// An empty ping.
 pub(super) const PING: &[u8] = &[0x89, 0];
 
-/// Appends a whole text frame.
+/// Appends a complete text frame.
 pub fn append_text(bytes: &mut Vec<u8>, payload: &[u8]) {
     append(bytes, TEXT, payload);
 }
 
-/// Appends a whole binary frame.
+/// Appends a complete binary frame.
 pub fn append_binary(bytes: &mut Vec<u8>, payload: &[u8]) {
     append(bytes, BINARY, payload);
 }
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_has_the_shortest_length_that_fits() {
+    fn a_frame_header_uses_the_shortest_length_form() {
         for (payload, header) in [
             (0, vec![0x81, 0]),
             (125, vec![0x81, 125]),
