@@ -1,6 +1,7 @@
-//! The wire's JSON, in and out: what a client may say, what the server answers, and the error codes.
+//! The chat protocol's JSON: the frames of clients, the frames of the server, and the error codes.
 //!
-//! Pure: text in, values out, and the other way round. Nothing here knows of sockets, rooms or rates.
+//! Pure functions from text to values and back; they run on the caller's thread. They know nothing of sockets, members
+//! or rate limits.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use crate::role::{Posting, Role};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrameType {
-    /// The first frame of a room: its people, and the last seq of its order.
+    /// The first frame of a room: the people in it, and its last seq.
     Welcome,
     /// A message.
     Text,
@@ -30,17 +31,17 @@ pub enum FrameType {
     Join,
     /// A person left the room.
     Leave,
-    /// People came to a room with many people, or left it.
+    /// People joined or left a room that has many people.
     Presence,
     /// A person is writing.
     Typing,
-    /// A command was not carried out.
+    /// A command failed.
     Error,
     /// A message was deleted.
     Delete,
-    /// The settings of a room have changed; or the answer to the command that changed them.
+    /// The settings of a room have changed. Also the answer to the command that changed them.
     Room,
-    /// The receiver is muted, or not any more; or the answer to the command `mute`.
+    /// The receiver is muted, or no longer muted. Also the answer to the command `mute`.
     Mute,
     /// The answer to the command `kick`.
     Kick,
@@ -49,88 +50,86 @@ pub enum FrameType {
 }
 
 impl FrameType {
-    /// The kinds of messages, by their words on the wire and in the database.
+    /// The kinds of messages, with their names in frames and in the database.
     const MESSAGES: [(Self, &'static str); 3] =
         [(Self::Text, "text"), (Self::Announcement, "announcement"), (Self::Delete, "delete")];
 
-    /// The word for a kind of message; that of a text for what is none.
+    /// The name of a kind of message. Other frame types return the name of a text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         Self::MESSAGES.iter().find(|(kind, _)| *kind == self).map_or("text", |(_, word)| word)
     }
 
-    /// Whether a stored frame of this kind is an event: something that has happened to a message, and no message itself.
+    /// Whether a stored frame of this kind is an event: a change of a message, not a message.
     #[must_use]
     pub fn is_event(self) -> bool {
         self == Self::Delete
     }
 
-    /// The kind of message that a word is for.
+    /// The kind of message with this name.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::MESSAGES.iter().find(|(_, known)| *known == word).map(|(kind, _)| *kind)
     }
 }
 
-/// A frame from the server. The first seven fields are on every one, so that the plainest client can show it.
+/// A frame from the server. Every frame has the first seven fields, so that even a very simple client can show it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Frame<'a> {
-    /// The frame's own id.
+    /// The id of this frame.
     pub id: FrameId,
-    /// The room that it is of.
     pub room_id: &'a RoomId,
-    /// The user that did it; in `welcome` and `error`, the receiver.
+    /// The user that caused the frame. In `welcome` and `error` it is the receiver.
     pub user_id: UserId,
-    /// The name of that user.
     pub username: &'a Username,
-    /// The text, or a sentence about what happened.
+    /// The text of a message, or a sentence about the event.
     pub content: &'a str,
-    /// What kind of frame it is.
+    /// The type of the frame.
     #[serde(rename = "type")]
     pub kind: FrameType,
-    /// When, by the server's clock.
+    /// The time of the frame, by the server's clock.
     pub timestamp: &'a Timestamp,
-    /// Its place in the room's order; in `welcome`, the last one taken.
+    /// The seq of the frame in its room. In `welcome`, it is the last seq of the room.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<Seq>,
-    /// As the author gave it.
+    /// The nonce as the author sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nonce: Option<&'a Nonce>,
-    /// The stored frame that this one answers.
+    /// The stored frame to which this frame replies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<FrameId>,
-    /// The stored frame that this one is about, where it is no message of its own.
+    /// The stored frame that this frame is about, if this frame is an event and not a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<FrameId>,
-    /// When the message was deleted; then its content is gone.
+    /// The time when the message was deleted. A deleted message has no content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<&'a Timestamp>,
-    /// Set on the answer to a message that was sent again: it is stored already.
+    /// Set in the answer to a retry: the message was already stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<bool>,
-    /// What only frames of its kind have.
+    /// The fields that only frames of this type have.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub own: Option<Own<'a>>,
 }
 
-/// The further fields of frames of one kind.
+/// The additional fields of one frame type.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Own<'a> {
-    /// Of a `welcome`.
+    /// The fields of a `welcome`.
     Welcome(Welcome<'a>),
-    /// Of an `error`.
+    /// The fields of an `error`.
     Failure(Failure),
-    /// Of a `room`.
+    /// The fields of a `room`.
     Room {
-        /// All settings.
+        /// All settings of the room.
         room: RoomShown<'a>,
     },
-    /// Of a `presence`.
+    /// The fields of a `presence`.
     Presence(Presence<'a>),
-    /// Of a `mute`.
+    /// The fields of a `mute`.
     Mute {
-        /// Until when, if they are.
+        /// The end of the mute, if the receiver is muted.
         muted_until: Option<Timestamp>,
     },
 }
@@ -138,56 +137,55 @@ pub enum Own<'a> {
 /// The settings of a room, as JSON shows them.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct RoomShown<'a> {
-    /// Which.
     pub id: &'a RoomId,
-    /// What it is called: by its id, where nothing else is set.
+    /// The name of the room. It is the room's id if no name is set.
     pub name: &'a str,
-    /// What it is about; may be empty.
+    /// The topic of the room; may be empty.
     pub topic: &'a str,
-    /// Who may post there.
+    /// The role that is needed to post in the room.
     pub posting: Posting,
-    /// How many seconds a user waits from one message to the next; 0 is no slow mode.
+    /// The number of seconds that a user must wait between two messages; 0 means no slow mode.
     pub slow_mode_s: u32,
-    /// Whether only its members see it.
+    /// Whether only members can see the room.
     pub private: bool,
 }
 
-/// The further fields of a `welcome`.
+/// The additional fields of a `welcome`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Welcome<'a> {
     /// The role of the receiver.
     pub role: Role,
-    /// The settings of the room, where any are set.
+    /// The settings of the room, if any are set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomShown<'a>>,
-    /// Until when the receiver is muted.
+    /// The end of the receiver's mute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub muted_until: Option<Timestamp>,
-    /// The people in the room, [`limits::MEMBERS_LISTED_MAX`] at most.
+    /// The people in the room, at most [`limits::MEMBERS_LISTED_MAX`].
     pub members: Vec<Arc<Person>>,
-    /// How many people are in the room.
+    /// The number of people in the room.
     pub member_count: usize,
-    /// For a new guest, once: what brings the same `user_id` back. A secret.
+    /// For a new guest, once: the token with which the client can reconnect under the same `user_id`. A secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<&'a str>,
-    /// Set where `after` could not be honoured: what follows is the latest history, with a gap before it.
+    /// Set if the server can't replay from `after`. The latest history follows, with a gap before it.
     pub reset: bool,
-    /// What the server takes.
+    /// The limits of the server.
     pub limits: &'a LimitsShown,
 }
 
-/// The further fields of a `presence`.
+/// The additional fields of a `presence`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Presence<'a> {
-    /// How many people are in the room.
+    /// The number of people in the room.
     pub member_count: usize,
-    /// People who came, [`limits::PRESENCE_NAMES_MAX`] at most.
+    /// People who joined, at most [`limits::PRESENCE_NAMES_MAX`].
     pub joined: Vec<&'a Person>,
-    /// People who left, as many at most.
+    /// People who left, at most as many.
     pub left: Vec<&'a Person>,
 }
 
-/// The bounds that a client wants to know.
+/// The limits that clients need to know.
 #[derive(Debug, Clone, Serialize)]
 pub struct LimitsShown {
     content_bytes: usize,
@@ -217,18 +215,18 @@ impl From<&Limits> for LimitsShown {
     }
 }
 
-/// The further fields of an `error`.
+/// The additional fields of an `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Failure {
     pub code: &'static str,
     pub reason: Reason,
-    /// After how many milliseconds it may be tried again.
+    /// The number of milliseconds after which a retry may succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_ms: Option<u64>,
 }
 
 impl<'a> Frame<'a> {
-    /// A frame with no more than every frame has.
+    /// A frame with only the fields that every frame has.
     #[must_use]
     pub fn new(
         id: FrameId,
@@ -258,7 +256,7 @@ impl<'a> Frame<'a> {
 
     /// Appends the frame's JSON to `bytes`.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
-        // Writing to a Vec can't fail, and no field is of a kind that JSON lacks.
+        // Writing to a Vec can't fail, and JSON can express the type of every field.
         let encoded = serde_json::to_writer(bytes, self);
         debug_assert!(encoded.is_ok());
     }
@@ -276,24 +274,21 @@ pub fn http_error(reason: Reason, sentence: &str) -> Vec<u8> {
     serde_json::to_vec(&Body { error: sentence, code: reason.code().as_str(), reason }).unwrap_or_default()
 }
 
-/// What is to be stored, and seen by a room in its order.
+/// An entry to be stored, which members of a room see in the room's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Something said in a room.
+    /// A message in one room.
     Text {
-        /// What.
         content: Box<str>,
-        /// What it answers.
+        /// The message to which it replies.
         reply_to: Option<FrameId>,
     },
-    /// Something said in every room.
+    /// A message in every room.
     Announcement {
-        /// What.
         content: Box<str>,
     },
-    /// A message is deleted, by its author or by an admin.
+    /// The deletion of a message, by its author or by an admin.
     Delete {
-        /// Which.
         message_id: FrameId,
     },
 }
@@ -309,7 +304,7 @@ impl Body {
         }
     }
 
-    /// What it says; nothing where it says nothing.
+    /// The text of the message; empty for a deletion.
     #[must_use]
     pub fn content(&self) -> &str {
         match self {
@@ -318,62 +313,63 @@ impl Body {
         }
     }
 
-    /// What it answers.
+    /// The message to which it replies.
     #[must_use]
     pub fn reply_to(&self) -> Option<FrameId> {
         if let Self::Text { reply_to, .. } = self { *reply_to } else { None }
     }
 
-    /// The message that it is about, where it is none of its own.
+    /// The message that it is about, if it is not a message.
     #[must_use]
     pub fn message_id(&self) -> Option<FrameId> {
         if let Self::Delete { message_id } = self { Some(*message_id) } else { None }
     }
 }
 
-/// What a client sends, checked.
+/// A frame from a client, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientFrame {
-    /// Nothing for the room of the connection's URL.
+    /// `None` means the room of the connection's URL.
     pub room: Option<RoomId>,
-    /// Given back in the answer; it tells a retry of a message from a new one.
+    /// Copied to the answer. It tells a retry of a message from a new message.
     pub nonce: Option<Nonce>,
     pub command: ClientCommand,
 }
 
-/// What a client wants done.
+/// A client's command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientCommand {
-    /// Store something.
+    /// Store a message or a deletion.
     Message(Body),
-    /// A command of admins.
+    /// An admin command.
     Admin(Box<AdminAction>),
-    /// Show the room that the sender is writing.
+    /// Show the room that the sender is typing.
     Typing,
-    /// Enter another room.
+    /// Join another room.
     Join(Replay),
     Leave,
 }
 
 impl ClientFrame {
-    /// Whether it may be what was sent before and is stored, whatever speaks against it now.
+    /// Whether it may be a retry of a stored message. A retry is answered with the stored message, even if a new
+    /// message would be refused.
     #[must_use]
     pub fn may_be_a_retry(&self) -> bool {
         self.nonce.is_some() && matches!(self.command, ClientCommand::Message(_))
     }
 }
 
-/// What admins do to people and rooms.
+/// A moderation command of an admin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminAction {
     Kick(UserId),
-    /// Mutes, bans, or ends that.
+    /// Mutes or bans a user, or ends a mute or ban.
     Restrict(UserId, Restrictions),
     SetRoom(RoomPatch),
 }
 
 impl AdminAction {
-    /// The type of the frame that asks for it, and of the one that tells that it is done.
+    /// The frame type of the command, and of its answer.
     #[must_use]
     pub fn kind(&self) -> FrameType {
         match self {
@@ -385,10 +381,10 @@ impl AdminAction {
     }
 }
 
-/// What a user is to be restricted to. What is not given stays.
+/// Changes to the restrictions of a user. `None` keeps the current value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restrictions {
-    /// Muted until a wall time, in milliseconds since 1970; 0 ends a mute.
+    /// The end of the mute: a wall time in milliseconds since 1970. 0 ends a mute.
     pub mute_until_ms: Option<u64>,
     pub ban: Option<BanChange>,
 }
@@ -397,15 +393,15 @@ pub struct Restrictions {
 pub enum BanChange {
     Lift,
     Ban {
-        /// A wall time; nothing for good.
+        /// The end of the ban, as a wall time; `None` is a permanent ban.
         until_ms: Option<u64>,
         reason: Box<str>,
-        /// Whether a guest's addresses are banned, too, for guests.
+        /// Whether guests from the addresses of a banned guest are banned, too.
         by_address: bool,
     },
 }
 
-/// Changes of a room's settings. What is not given stays.
+/// Changes to the settings of a room. `None` keeps the current value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoomPatch {
@@ -420,15 +416,16 @@ pub struct RoomPatch {
 /// Reads the body of `PUT /api/users/{id}`, or the fields of `mute` and `ban`.
 ///
 /// # Errors
-/// What a field is not.
+/// If a field is invalid.
 pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Fields<'a> {
-        /// A moment (RFC 3339), or `null` to end a mute.
+        /// A timestamp (RFC 3339), or `null` to end a mute.
         #[serde(default, deserialize_with = "said")]
         muted_until: Option<Option<String>>,
-        /// `false`, or `true` for good, or terms. Left as it stands, so that a deep value is never walked.
+        /// `false`, `true` for a permanent ban, or the terms of a ban. Kept as raw JSON, so that no deeply nested value
+        /// is parsed.
         #[serde(borrow)]
         banned: Option<&'a RawValue>,
     }
@@ -448,10 +445,10 @@ pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
     Ok(Restrictions { mute_until_ms, ban })
 }
 
-/// Reads changes of a room's settings, as JSON gives them.
+/// Reads a patch of a room's settings from JSON.
 ///
 /// # Errors
-/// What a field is not.
+/// If a field is invalid.
 pub fn room_patch(json: &str) -> Result<RoomPatch, Rejection> {
     let patch: RoomPatch = serde_json::from_str(json).map_err(bad_field)?;
     if patch.slow_mode_s.is_some_and(|s| s > SLOW_MODE_S_MAX) {
@@ -471,14 +468,14 @@ fn bad_field(error: serde_json::Error) -> Rejection {
     }
 }
 
-/// A moment (RFC 3339), in milliseconds since 1970.
+/// Parses a timestamp (RFC 3339) into milliseconds since 1970.
 fn moment(text: &str) -> Result<u64, Rejection> {
     let moment = DateTime::parse_from_rfc3339(text);
     let moment = moment.map_err(|_| Reason::BadField.because("a moment looks like 2026-01-31T12:00:00Z"))?;
     Ok(u64::try_from(moment.timestamp_millis()).unwrap_or(0))
 }
 
-/// A line of text that people see.
+/// Checks a line of text that is shown to users.
 fn line(what: &str, text: &str, chars_max: usize) -> Result<Box<str>, Rejection> {
     visible_line(text, chars_max).map_err(|error| bad_name(what, error, Reason::BadName))
 }
@@ -487,19 +484,19 @@ fn bad_name(what: &str, error: NameError, reason: Reason) -> Rejection {
     Reason::of_name(error, reason).because(format!("the {what} can't be taken: {error}"))
 }
 
-/// What is said of a ban that is none.
+/// The sentence for a value of `banned` that is none.
 const BAN_SHAPE: &str = r#"banned is true, false or {"until","reason","address"}"#;
 
-/// The terms of a ban, as JSON gives them.
+/// The terms of a ban, as in JSON.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BanTerms {
-    /// A moment (RFC 3339); nothing for a ban without an end.
+    /// The end of the ban, as a timestamp (RFC 3339); `None` is a permanent ban.
     until: Option<String>,
-    /// Why, for the other admins.
+    /// The reason, shown to other admins.
     #[serde(default)]
     reason: String,
-    /// Whether a guest's addresses are banned, too, for guests.
+    /// Whether guests from the addresses of a banned guest are banned, too.
     #[serde(default)]
     address: bool,
 }
@@ -512,42 +509,42 @@ impl BanTerms {
     }
 }
 
-/// A field that may be said to be nothing, which is not the same as not being there.
+/// Tells a field that is `null` from a field that is missing: `null` is `Some(None)`.
 fn said<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// What a join wants of a room's past.
+/// The history that a join asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replay {
-    /// How many of the last stored frames.
+    /// The number of the latest stored messages.
     pub history: usize,
-    /// Instead: all that came after this one.
+    /// If set, all stored frames after this frame are sent instead.
     pub after: Option<After>,
 }
 
 /// The `after` of a join: the id of the last stored frame that the client saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum After {
-    /// An id of ours, perhaps of a frame that is no longer kept.
+    /// The id of a stored frame, which may no longer be kept.
     Id(FrameId),
-    /// Something that no frame of ours ever had: a gap by definition.
+    /// A value that can't be the id of a frame. The answer is a reset.
     Unknown,
 }
 
 impl After {
-    /// Reads the `after` of a client; whatever it is, the answer to an unknown one is a reset.
+    /// Parses the `after` of a client. An invalid value is not an error: the answer to an unknown id is a reset.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         FrameId::parse(text).map_or(Self::Unknown, Self::Id)
     }
 }
 
-/// Why a client's frame was not taken, for its `error`.
+/// The reason why a client's frame was refused, for its `error` frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
     pub rejection: Rejection,
-    /// The nonce, where it could be read.
+    /// The nonce of the frame, if it could be read.
     pub nonce: Option<Nonce>,
 }
 
@@ -558,11 +555,11 @@ impl Rejected {
     }
 }
 
-/// A string that borrows from the frame where it has no escapes.
+/// A string that borrows from the frame if it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A client's JSON as it comes; fields that no command of ours has are passed over.
+/// The fields of a client's JSON. Unknown fields are ignored.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow, rename = "type")]
@@ -578,14 +575,14 @@ struct Fields<'a> {
     history: Option<u64>,
 }
 
-/// All that is wanted of a frame that can't be read: whose mark it bears.
+/// For a frame that can't be decoded: only its nonce, for the answer.
 #[derive(Deserialize)]
 struct NonceOnly<'a> {
     #[serde(borrow)]
     nonce: Option<Text<'a>>,
 }
 
-/// Reads one text frame of a client. A frame that does not begin with `{` is a message as typed.
+/// Decodes one text frame of a client. A frame that does not begin with `{` is the plain text of a message.
 ///
 /// # Errors
 /// [`Rejected`], ready to be sent back as an `error`.
@@ -654,14 +651,14 @@ fn room_and_command(
     Ok((room, command))
 }
 
-/// Reads a command of admins. Its fields are those of the same thing over HTTP.
+/// Reads an admin command. Its fields are the same as in the HTTP API.
 fn admin_action(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<AdminAction, Rejection> {
     let user = || match user.map(|id| Uuid::try_parse(&id.0)) {
         None => Err(Reason::MalformedField.because("say by user_id whom")),
         Some(Err(_)) => Err(Reason::NoSuchUser.into()),
         Some(Ok(id)) => Ok(UserId(id)),
     };
-    // Values are left as they stand: a deep one is never walked, as nothing here is.
+    // Values are kept as raw JSON, so that no deeply nested value is parsed here.
     let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).map_err(bad_field)?;
     fields.retain(|name, _| !["type", "room_id", "nonce", "user_id"].contains(&&**name));
     let json = serde_json::to_string(&fields).map_err(bad_field)?;
@@ -679,10 +676,10 @@ fn admin_action(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<Admin
     }
 }
 
-/// A message's text, if it can be one.
+/// Checks the text of a message.
 ///
 /// # Errors
-/// For an empty text or one over its bound.
+/// If the text is empty or too long.
 pub fn checked_content(content: &str, limits: &Limits) -> Result<Box<str>, Rejection> {
     if content.len() > limits.content_bytes_max {
         let sentence =
@@ -709,7 +706,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_comes_in_many_spellings() {
+    fn a_message_may_be_json_or_plain_text() {
         for (frame, content) in [
             (r#"{"type":"text","content":"hi"}"#, "hi"),
             (r#"{"content":"হ্যালো"}"#, "হ্যালো"),
@@ -790,7 +787,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_is_refused_has_its_reason_and_its_nonce() {
+    fn a_refused_frame_has_its_reason_and_its_nonce() {
         use Reason::*;
         let long = "x".repeat(101);
         let deep = format!("{}1{}", r#"{"a":"#.repeat(120), "}".repeat(120));
@@ -859,7 +856,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_a_body_are_refused_as_those_of_a_frame() {
+    fn invalid_fields_of_an_http_body_are_refused() {
         use Reason::*;
         for (json, reason) in [
             ("{", BadJson),
@@ -882,7 +879,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_has_its_seven_fields_and_no_empty_ones() {
+    fn a_frame_has_the_seven_fields_and_no_empty_fields() {
         let mut bytes = Vec::new();
         let person = Person { id: UserId(Uuid::nil()), username: Username::parse("রহিম").unwrap() };
         let (id, room, now) = (FrameId(Uuid::nil()), RoomId::parse("tea").unwrap(), Timestamp::at(1_700_000_000_123));
