@@ -1,6 +1,7 @@
-//! What the members of a room are sent at the end of a round: one batch per encoding in use among them.
+//! Batches: the frames that the members of a room are sent at the end of a round. There is one batch per encoding in
+//! use.
 //!
-//! Runs on the hub's thread. A frame is encoded once per encoding in use, however many members get it.
+//! Runs on the hub's thread and sends nothing. A frame is encoded once per encoding in use, for any number of members.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use crate::wire::Encoding;
 
 use super::state::MemberKey;
 
-/// Frames that many members get. Members whose sinks can't take them at once share one copy of the bytes.
+/// A batch of frames for many members. If the sinks of some members can't take it at once, they share one copy of the
+/// bytes.
 #[derive(Debug)]
 pub struct Batch<'a> {
     bytes: &'a [u8],
@@ -25,29 +27,30 @@ impl<'a> Batch<'a> {
         self.bytes
     }
 
-    /// The copy, made by the first call.
+    /// The shared copy. The first call makes it.
     pub fn shared(&mut self) -> Arc<[u8]> {
         Arc::clone(self.shared.get_or_insert_with(|| Arc::from(self.bytes)))
     }
 }
 
-/// Which encodings are in use, each at its index.
+/// Which encodings are in use, by their indexes.
 pub type InUse = [bool; Encoding::COUNT];
 
-/// The frames of one room that its members have not been sent, in each encoding in use.
+/// The frames of one room that its members have not been sent yet, in each encoding in use.
 #[derive(Debug, Default)]
 pub struct RoomBatch {
     by_encoding: [Vec<u8>; Encoding::COUNT],
-    /// Whether a member has the encoding, by its index. An encoding counts as in use until the first
-    /// [`clear`](Self::clear) after its last member has left.
+    /// Whether a member uses the encoding, by its index. After its last member has left, an encoding stays in use until
+    /// the next [`clear`](Self::clear).
     in_use: InUse,
     frames: u64,
-    /// Members that came after the batch was begun, and where their first frame begins in the batch of their encoding.
+    /// Members that entered after the batch was begun, each with the position of its first frame in the batch of its
+    /// encoding.
     late: Vec<(MemberKey, usize)>,
 }
 
 impl RoomBatch {
-    /// From here on a member gets what is pushed.
+    /// Adds a member. It gets all frames that are pushed after this call.
     pub fn enter(&mut self, member: MemberKey, encoding: Encoding) {
         self.in_use[encoding.index()] = true;
         if self.frames > 0 {
@@ -55,7 +58,7 @@ impl RoomBatch {
         }
     }
 
-    /// Adds a frame, and says whether the batch is so large that it should not wait for the end of the round.
+    /// Adds a frame. Returns whether the batch is so large that it should be sent before the end of the round.
     pub fn push(&mut self, json: &[u8]) -> bool {
         self.frames += 1;
         let mut is_large = false;
@@ -71,30 +74,29 @@ impl RoomBatch {
         self.frames
     }
 
-    /// Where a member's first frame begins in the batch of its encoding.
+    /// The position of a member's first frame in the batch of its encoding.
     pub fn begin_of(&self, member: MemberKey) -> usize {
         if self.late.is_empty() {
             return 0;
         }
-        // The last entry counts: a member may have left and come again.
+        // The last entry of a member counts: the member may have left and joined again.
         self.late.iter().rev().find(|(late, _)| *late == member).map_or(0, |(_, begin)| *begin)
     }
 
-    /// The batch of one encoding.
     pub fn batch(&self, encoding: Encoding) -> Batch<'_> {
         Batch::new(&self.by_encoding[encoding.index()])
     }
 
-    /// The batches, each at the index of its encoding.
+    /// All batches, by the indexes of their encodings.
     pub fn batches(&self) -> [Batch<'_>; Encoding::COUNT] {
         self.by_encoding.each_ref().map(|bytes| Batch::new(bytes))
     }
 
-    /// Forgets what has been sent. `in_use` are the encodings of all members.
+    /// Removes the frames that were sent. `in_use` has the encodings of all members.
     pub fn clear(&mut self, in_use: InUse) {
         for bytes in &mut self.by_encoding {
             bytes.clear();
-            // A burst's memory is not kept for every room.
+            // The memory of a burst is not kept for every room.
             bytes.shrink_to(BATCH_BYTES_KEPT);
         }
         self.in_use = in_use;
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_encoded_for_the_encodings_in_use_alone() {
+    fn a_frame_is_encoded_only_for_encodings_in_use() {
         let mut batch = RoomBatch::default();
         batch.push(b"{}");
         assert_eq!((text(&batch, Encoding::Json), text(&batch, Encoding::Ndjson)), (&b""[..], &b""[..]));
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_member_begins_in_the_batch_of_its_own_encoding() {
+    fn a_late_member_begins_at_its_position_in_the_batch_of_its_encoding() {
         let mut batch = RoomBatch::default();
         batch.enter(MemberKey(0), Encoding::Json);
         batch.push(b"{}");
@@ -155,7 +157,7 @@ mod tests {
         batch.push(b"{}");
         batch.enter(MemberKey(1), Encoding::Json);
         batch.push(b"{}");
-        // Again, and the second time the key is that of another connection.
+        // The same key again: the second time it belongs to another connection.
         batch.enter(MemberKey(1), Encoding::Json);
         batch.enter(MemberKey(0), Encoding::Ndjson);
         assert_eq!((batch.begin_of(MemberKey(1)), batch.begin_of(MemberKey(0))), (8, 0));
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_batch_is_due_and_its_memory_is_not_kept() {
+    fn a_large_batch_is_due_at_once_and_its_memory_is_not_kept() {
         let mut batch = RoomBatch::default();
         batch.enter(MemberKey(0), Encoding::Ndjson);
         let json = vec![b'x'; 1_000];

@@ -1,4 +1,4 @@
-//! What the hub is told or asked, by sessions, requests and tools.
+//! The commands of the hub, which sessions, requests and tools send, and the channel that carries them.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -14,26 +14,26 @@ use super::handle::Answer;
 use super::sink::Sink;
 use super::state::Arrival;
 
-/// See the head of this file.
+/// A command for the hub.
 #[derive(Debug)]
 pub enum Command {
-    /// A connection's handshake is done; from here on the hub alone writes to its sink.
+    /// A connection's handshake is done. From now on only the hub writes to its sink.
     Connect(Box<Connect>),
-    /// What a connection sent, in order.
+    /// The frames that a connection sent, in order.
     Frames { from: ConnectionId, frames: Vec<Inbound> },
-    /// A connection's session has ended: nothing more comes from it, nothing can reach it.
+    /// A connection's session has ended. It sends no more commands, and its client can't be reached.
     Gone { from: ConnectionId },
-    /// A message is proposed by a request. Each channel for an answer has room for it.
+    /// A request proposes a message. Every answer channel has a capacity of one, so the hub never blocks on it.
     Say { message: Box<NewMessage>, answer: Sender<Answer> },
-    /// A change is proposed by a request or a tool.
+    /// A request or a tool proposes a change.
     Change { by: By, change: Box<Change>, answer: Sender<Answer> },
-    /// Asks whether the hub answers at all.
+    /// A health check: asks whether the hub answers.
     Ping { answer: Sender<()> },
-    /// The server stops: commit, close every connection with 1001, end.
+    /// The server stops. The hub commits, closes every connection with code 1001, and ends.
     Stop,
 }
 
-/// A new member, with where its frames go and how they are encoded.
+/// A new connection, with its sink and its encoding.
 #[derive(Debug)]
 pub struct Connect {
     pub sink: Sink,
@@ -41,27 +41,27 @@ pub struct Connect {
     pub arrival: Arrival,
 }
 
-/// One thing that a connection sent.
+/// One event of a connection.
 #[derive(Debug)]
 pub enum Inbound {
-    /// A command.
+    /// A client frame.
     Frame(ClientFrame),
-    /// A command that came too fast, and that may have been stored before.
+    /// A client frame over the rate limit. It may be a retry of a stored message.
     Limited(ClientFrame, Box<Rejection>),
-    /// Something that its session did not take.
+    /// A frame that the session refused.
     Rejected(Rejected),
-    /// The peer has closed and been answered, or has gone: nothing may be sent to it any more.
+    /// The client has closed, and its close frame was answered; or it is gone. Nothing more may be sent to it.
     Closed {
-        /// Whether it means to go, and not to come back at once.
+        /// Whether the client left on purpose, so that it will not reconnect at once.
         is_clean: bool,
     },
-    /// Bytes that the protocol wants written: pongs and the answer to a close.
+    /// Bytes that the WebSocket protocol must send: pongs and the answer to a close frame.
     Control(Vec<u8>),
-    /// The end, by a rule that the peer broke.
+    /// The client violated a rule, and the hub must close the connection.
     Close(CloseReason),
 }
 
-/// The channel to the hub, bounded by [`COMMANDS_QUEUED_MAX`]: a sender that finds it full waits.
+/// The command channel, bounded by [`COMMANDS_QUEUED_MAX`]. A sender waits while it is full.
 #[must_use]
 pub fn channel() -> (Sender<Command>, Receiver<Command>) {
     bounded(COMMANDS_QUEUED_MAX)

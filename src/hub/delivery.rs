@@ -1,4 +1,4 @@
-//! The hub's way to its members: batches, outboxes, keep-alives, and the end of connections.
+//! Delivery to members: batches, outboxes, keep-alives, and the closing of connections.
 //!
 //! Runs on the hub's thread and never waits for a sink.
 
@@ -14,11 +14,11 @@ use super::outbox::Outbox;
 use super::state::{MemberKey, RoomKey};
 use super::{Closing, Hub, Peer};
 
-/// How soon full sinks are tried again, and what each of them adds to that, so that a crowd of stalled readers
-/// takes no more than a few hundredths of the hub's time.
+/// The time until full sinks are tried again, and what each of them adds to it. Thus a crowd of stalled readers takes
+/// only a few hundredths of the hub's time.
 const RETRY_AFTER: Duration = Duration::from_millis(2);
 const RETRY_AFTER_EACH: Duration = Duration::from_micros(20);
-/// How soon a sink is tried again that only has the reason for its end to take.
+/// The time until a closing sink is tried again. Such a sink has only its last bytes and the close reason to take.
 const RETRY_CLOSE_AFTER: Duration = Duration::from_millis(50);
 
 impl Hub {
@@ -46,12 +46,12 @@ impl Hub {
         }
     }
 
-    /// Adds a frame for one member alone.
+    /// Adds a frame for one member only.
     pub(super) fn send_own(&mut self, member: MemberKey, json: &[u8]) {
         self.own(member, |encoding, own| encoding.append_frame(own, json));
     }
 
-    /// Adds bytes for one member alone.
+    /// Adds bytes for one member only.
     pub(super) fn own(&mut self, member: MemberKey, add: impl FnOnce(Encoding, &mut Vec<u8>)) {
         if let Some(Some(peer)) = self.peers.get_mut(member.0) {
             if peer.own.is_empty() {
@@ -61,18 +61,18 @@ impl Hub {
         }
     }
 
-    /// Sends what is a member's own, before what it gets with its rooms.
+    /// Sends the frames that are for this member only, before the batches of its rooms.
     pub(super) fn flush_own(&mut self, member: MemberKey) {
         if let Some(Some(peer)) = self.peers.get_mut(member.0)
             && !peer.own.is_empty()
         {
-            // Taken away rather than cleared: a long replay's memory is not kept for every member.
+            // Taken, not cleared: the memory of a long replay is not kept for every member.
             let own = std::mem::take(&mut peer.own);
             peer.send(&mut Batch::new(&own), 0, member, &mut self.waiting);
         }
     }
 
-    /// Sends a member that leaves a room what the room's batch has for it up to here.
+    /// Sends the pending batch of a room to a member that leaves the room.
     pub(super) fn flush_last(&mut self, room: RoomKey, member: MemberKey) {
         self.flush_own(member);
         if let (Some(batch), Some(Some(peer))) = (self.batches.get(room.0), self.peers.get_mut(member.0)) {
@@ -81,8 +81,8 @@ impl Hub {
         }
     }
 
-    /// The heart: every touched room's batch to every member, one `send` each. Before a frame tells of it, presence is
-    /// published.
+    /// The hot path: sends each touched room's batch to every member, with one `send` per member. Presence is published
+    /// first, before a frame tells of it.
     pub(super) fn flush(&mut self) {
         if let Some(presence) = self.state.take_presence() {
             self.ends.presence.set(presence);
@@ -124,7 +124,7 @@ impl Hub {
                 && at <= now
             {
                 self.keep_alives[encoding.index()].pop_front();
-                // The key may be another connection's by now.
+                // The key may belong to another connection by now.
                 if self.state.member(connection) == Some(member) {
                     self.own(member, |encoding, own| encoding.append_keep_alive(own));
                     self.flush_own(member);
@@ -135,7 +135,7 @@ impl Hub {
         self.touched_peers.clear();
     }
 
-    /// Tries full sinks again, and ends slow consumers and those that were told to go and did not.
+    /// Tries full sinks again. Closes slow consumers, and abandons closing connections whose time is over.
     pub(super) fn retry(&mut self, now: Instant) {
         if self.waiting.is_empty() && self.closing.is_empty() {
             self.retry_at = None;
@@ -201,8 +201,8 @@ impl Hub {
         self.metrics.outbox_bytes.set(bytes);
     }
 
-    /// Takes a connection from its member, which leaves its rooms or keeps its place for a while. What is the member's own
-    /// has been sent.
+    /// Removes the connection of a member. The member leaves its rooms, or keeps its place for the lease. The frames
+    /// that are for it only are sent first.
     pub(super) fn take_peer(&mut self, member: MemberKey, keeps_place: bool) -> Option<Peer> {
         self.flush_own(member);
         let peer = self.peers.get_mut(member.0)?.take()?;
@@ -210,9 +210,9 @@ impl Hub {
         Some(peer)
     }
 
-    /// Ends a connection from this side: its sink gets the reason behind what waits.
+    /// Closes a connection from the server's side. Its sink gets the close reason after the frames that wait.
     pub(super) fn close(&mut self, member: MemberKey, reason: CloseReason) {
-        // A client that was too slow, or was lost, may be back in a moment.
+        // A client that was too slow or lost its network may reconnect soon.
         let keeps_place = [CloseReason::SlowConsumer, CloseReason::Overtaken, CloseReason::Idle].contains(&reason);
         if let Some(peer) = self.take_peer(member, keeps_place) {
             self.begin_close(peer.connection, peer.outbox, reason);
@@ -221,7 +221,7 @@ impl Hub {
 
     pub(super) fn begin_close(&mut self, connection: ConnectionId, mut outbox: Outbox, reason: CloseReason) {
         outbox.send_close(reason);
-        // A slow consumer is given time to read what the system holds for it, and then the reason.
+        // A slow consumer gets time to read what the kernel has buffered for it, and then the close reason.
         let wait = if reason == CloseReason::SlowConsumer { SLOW_CLOSE_WAIT } else { CLOSE_WAIT };
         self.closing.insert(connection, Closing { outbox, until: Instant::now() + wait, ended: false });
         self.retry_at = None;

@@ -1,4 +1,4 @@
-//! What tests of the hub share: principals, a policy, and a state whose store is the test.
+//! Fixtures for tests of the hub: principals, a policy, and a state whose store is the test.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ use crate::store::entry::{Applied, Entry, Outcome, Past, Principal, Proof, Propo
 use crate::store::log::clock::Moment;
 use crate::wire::CloseReason;
 
-/// The log time and the wall time of tests.
+/// The log time and the wall time in tests.
 pub const NOW_MS: u64 = 1_767_225_600_000;
 
 pub fn room(name: &str) -> RoomId {
@@ -42,7 +42,7 @@ pub fn guest(number: u64, name: &str) -> Arc<Principal> {
     principal(number, name, Proof::SignedGuest { issued_ms: NOW_MS })
 }
 
-/// An account with a login.
+/// An account with a login session.
 pub fn account(number: u64, name: &str, session: i64) -> Arc<Principal> {
     principal(number, name, Proof::Account(SessionId(session)))
 }
@@ -52,7 +52,7 @@ fn principal(number: u64, name: &str, proof: Proof) -> Arc<Principal> {
     Arc::new(Principal { person: Arc::new(person(number, name)), proof, network })
 }
 
-/// The same client in another network.
+/// The same client, connected from another network.
 pub fn from_network(principal: &Principal, network: [u8; 4]) -> Arc<Principal> {
     Arc::new(Principal { network: network.into(), ..principal.clone() })
 }
@@ -65,17 +65,17 @@ pub fn moment() -> Moment {
     Moment { clock_ms: NOW_MS, wall_ms: NOW_MS, index: 1, ahead_ms: 0 }
 }
 
-/// A state with this policy, of which nothing has happened yet.
+/// A state with this policy, and no members or rooms.
 pub fn state(limits: &Limits, policy: PolicySnapshot) -> State {
     State::new(limits, Arc::new(policy), moment())
 }
 
-/// Begins a round by this policy and at this moment of the log.
+/// Begins a round with this policy, at this time of the log.
 pub fn begin_round(state: &mut State, policy: PolicySnapshot, moment: Moment) {
     state.begin_round(Arc::new(policy), moment, Timestamp::at(NOW_MS), Instant::now());
 }
 
-/// Limits by which a connection that is lost keeps no place.
+/// Limits without a lease: a lost connection keeps no place.
 pub fn without_lease() -> Limits {
     Limits { lease: Duration::ZERO, ..Limits::default() }
 }
@@ -96,12 +96,12 @@ pub fn stored(seq: u64, is_event: bool) -> Stored {
     Stored { id: FrameId(Uuid::from_u128(seq.into())), seq: Seq(seq), is_event, json }
 }
 
-/// A state with everything around it that the hub's thread does. The test is its store: proposals wait in a queue until
+/// A state with the parts of the hub's thread that tests need. The test is its store: proposals wait in a queue until
 /// the test gives their outcome.
 pub struct Desk {
     pub state: State,
     pub proposals: VecDeque<Proposal>,
-    /// What each connection was sent since the test looked last.
+    /// The frames that each connection was sent since the test last took them.
     pub inboxes: BTreeMap<u64, Vec<Value>>,
     pub closed: Vec<(u64, CloseReason)>,
     pub answers: Vec<(u64, Answer)>,
@@ -136,7 +136,7 @@ impl Desk {
         member
     }
 
-    /// Opens a connection and lets it in.
+    /// Opens a connection and completes its join.
     pub fn come(&mut self, connection: u64, principal: &Arc<Principal>, home: &str) -> MemberKey {
         let member = self.connect(connection, principal, home);
         self.settle();
@@ -160,13 +160,13 @@ impl Desk {
         self.carry_out();
     }
 
-    /// The store gives back an outcome that was not asked for, or whose proposal the test has taken.
+    /// The store returns an outcome that was not proposed, or whose proposal the test has taken.
     pub fn apply(&mut self, result: Outcome, reply_to: ReplyTo) {
         self.state.applied(Applied { result, reply_to });
         self.carry_out();
     }
 
-    /// The store refuses the join that waits first.
+    /// The store refuses the first join in the queue.
     pub fn refuse_join(&mut self, reason: Reason) {
         let Some(Proposal { entry: Entry::Join(join), reply_to }) = self.proposals.pop_front() else {
             panic!("no join waits");
@@ -174,7 +174,7 @@ impl Desk {
         self.apply(Outcome::JoinRefused { room: join.room, rejection: reason.into() }, reply_to);
     }
 
-    /// The store lets the joins and leaves pass that wait first.
+    /// The store accepts all waiting joins and leaves.
     pub fn settle(&mut self) {
         while let Some(proposal) = self.proposals.pop_front() {
             match proposal {
@@ -188,13 +188,13 @@ impl Desk {
         }
     }
 
-    /// The connections that were sent something since the test looked last, each with its frames in short.
+    /// The connections that were sent frames since the last call, each with its frames in short form.
     pub fn take_frames(&mut self) -> BTreeMap<u64, Vec<String>> {
         let inboxes = std::mem::take(&mut self.inboxes);
         inboxes.into_iter().map(|(connection, frames)| (connection, frames.iter().map(short).collect())).collect()
     }
 
-    /// The frames that one connection was sent since the test looked last; the others' are forgotten.
+    /// The frames that one connection was sent since the last call. The frames of other connections are discarded.
     pub fn take_frames_of(&mut self, connection: u64) -> Vec<Value> {
         std::mem::take(&mut self.inboxes).remove(&connection).unwrap_or_default()
     }
@@ -231,14 +231,14 @@ impl Desk {
 
     fn deliver(&mut self, member: usize, json: &[u8]) {
         let connection = self.connections[&member];
-        // The hub sends nothing to a connection that has gone.
+        // The hub sends nothing to a closed connection.
         if self.state.member(ConnectionId(connection)) == Some(MemberKey(member)) {
             self.inboxes.entry(connection).or_default().push(serde_json::from_slice(json).unwrap());
         }
     }
 }
 
-/// A frame in a few words: its type, its room, and what tells it from others of its type.
+/// A frame in short form: its type, its room, and what distinguishes it from other frames of its type.
 fn short(frame: &Value) -> String {
     let text = |field: &str| frame[field].as_str().unwrap_or_default().to_owned();
     let (kind, room) = (text("type"), text("room_id"));

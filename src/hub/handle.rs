@@ -1,5 +1,7 @@
-//! The way to the hub for requests and tools: what they propose goes through the log, and what the hub publishes is read
-//! without asking it.
+//! The hub's interface for requests and tools. They propose messages and changes, which go through the log; and they
+//! read what the hub publishes, without a command to the hub.
+//!
+//! Runs on the threads of requests and tools. Each wait for the hub has a deadline.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,32 +21,32 @@ use super::Command;
 /// The people in a room, as of the hub's last round.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomPresence {
-    /// How many people, each counted once.
+    /// The number of people. A user with several connections counts once.
     pub count: usize,
-    /// The first of them, [`MEMBERS_LISTED_MAX`](crate::limits::MEMBERS_LISTED_MAX) at most.
+    /// The people who joined first, at most [`MEMBERS_LISTED_MAX`](crate::limits::MEMBERS_LISTED_MAX).
     pub people: Vec<Arc<Person>>,
 }
 
-/// Rooms with people, by their ids.
+/// The rooms with people, by their ids.
 pub(super) type Presence = RedBlackTreeMapSync<RoomId, Arc<RoomPresence>>;
-/// The latest of it, for readers on other threads.
+/// The latest presence, for readers on other threads.
 pub type PublishedPresence = Published<Presence>;
 
-/// No people in any room.
+/// The initial presence: no room has people.
 #[must_use]
 pub fn presence() -> PublishedPresence {
     Published::new(Presence::new_sync())
 }
 
-/// A message that is stored: its frame.
+/// The frame of a stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     Stored(Arc<[u8]>),
-    /// It was stored before.
+    /// It was already stored before.
     Duplicate(Arc<[u8]>),
 }
 
-/// What a request is told of what it proposed.
+/// The answer to the message or change of a request.
 #[derive(Debug)]
 pub enum Answer {
     Said(Said),
@@ -52,7 +54,7 @@ pub enum Answer {
     Refused(Rejection),
 }
 
-/// See the head of this file. Cloning gives another handle.
+/// The interface for requests and tools. A clone uses the same hub.
 #[derive(Debug, Clone)]
 pub struct HubApi {
     commands: Sender<Command>,
@@ -68,7 +70,7 @@ impl HubApi {
     /// Proposes a message, and waits until it is stored or refused.
     ///
     /// # Errors
-    /// Why it is not stored; [`Reason::OutcomeUnknown`] where that is not known.
+    /// The reason why it is not stored; [`Reason::OutcomeUnknown`] if that is not known.
     pub fn say(&self, message: NewMessage) -> Result<Said, Rejection> {
         match self.propose(|answer| Command::Say { message: Box::new(message), answer })? {
             Answer::Said(said) => Ok(said),
@@ -80,7 +82,7 @@ impl HubApi {
     /// Proposes a change, and waits until it is made or refused.
     ///
     /// # Errors
-    /// Why it is not made; [`Reason::OutcomeUnknown`] where that is not known.
+    /// The reason why it is not made; [`Reason::OutcomeUnknown`] if that is not known.
     pub fn change(&self, by: By, change: Change) -> Result<Done, Rejection> {
         match self.propose(|answer| Command::Change { by, change: Box::new(change), answer })? {
             Answer::Done(done) => Ok(done),
@@ -96,10 +98,10 @@ impl HubApi {
         Ok(answered.recv_deadline(deadline).map_err(|_| Reason::OutcomeUnknown)?)
     }
 
-    /// Asks whether the hub answers at all.
+    /// A health check: waits until the hub answers.
     ///
     /// # Errors
-    /// [`Reason::Busy`].
+    /// [`Reason::Busy`] if it does not answer in time.
     pub fn ping(&self) -> Result<(), Reason> {
         let (answer, answered) = bounded(1);
         let deadline = Instant::now() + HUB_ANSWER_WAIT;
@@ -107,13 +109,14 @@ impl HubApi {
         answered.recv_deadline(deadline).map_err(|_| Reason::Busy)
     }
 
-    /// The people in a room; nothing where there are none.
+    /// The people in a room; `None` if there are no people in it.
     #[must_use]
     pub fn presence(&self, room: &RoomId) -> Option<Arc<RoomPresence>> {
         self.presence.get().get(room).cloned()
     }
 
-    /// The rooms with people behind one, ordered by id, `count` at most of those that `fits` takes.
+    /// The rooms with people after a given room, ordered by id. Only rooms that `fits` accepts are listed, at most
+    /// `count`.
     #[must_use]
     pub fn present_rooms(&self, after: Option<&RoomId>, count: usize, fits: impl Fn(&RoomId) -> bool) -> Vec<RoomId> {
         use std::ops::Bound;

@@ -1,8 +1,8 @@
 //! The hub: one thread that owns rooms, members and every outbox.
 //!
-//! It takes what is queued, up to a count, lets [`state`] decide, hands what is to be stored to the store, and then
-//! sends each touched room's batch with one `send` per member. It touches no disk, parses no JSON, and never
-//! waits for a sink, a session or the store. It knows encodings, not the bytes of any protocol.
+//! Each round it takes the queued commands, up to a count, and lets [`state`] decide. It hands proposals to the store,
+//! and then sends each touched room's batch with one `send` per member. It touches no disk, parses no JSON, and never
+//! waits for a sink, a session or the store. It knows encodings, but not the bytes of any protocol.
 
 mod batch;
 mod command;
@@ -48,24 +48,24 @@ pub use sink::{Chunk, ChunkSender, Sink};
 pub use state::Arrival;
 use state::{Effect, Fetch, MemberKey, RoomKey, State};
 
-/// The hub's ends of its channels.
+/// The hub's ends of its channels, and what it reads and publishes.
 #[derive(Debug)]
 pub struct Ends {
-    /// What it is told.
+    /// Commands to the hub.
     pub commands: Receiver<Command>,
-    /// To the store, and back.
+    /// The channels to the store and back.
     pub store: Writer,
-    /// The policy and the log time.
+    /// Reads the policy and the log time.
     pub reader: Reader,
-    /// Where it publishes the people of each room.
+    /// Where the hub publishes the people of each room.
     pub presence: PublishedPresence,
 }
 
-/// Starts the hub's thread and its pager's. They end after [`Command::Stop`], or when all
-/// senders of commands are gone.
+/// Starts the hub's thread and its pager's. They end after [`Command::Stop`], or when all senders of commands are
+/// dropped.
 ///
 /// # Errors
-/// Where the system gives no thread.
+/// If the system can't start a thread.
 pub fn start(ends: Ends, limits: Limits, metrics: Arc<Metrics>) -> io::Result<Vec<JoinHandle<()>>> {
     let (pager, paging) = Pager::start(ends.reader.clone())?;
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
@@ -82,28 +82,29 @@ struct Hub {
     limits: Limits,
     metrics: Arc<Metrics>,
     state: State,
-    /// What the store will be sent when it has given back what it has.
+    /// Proposals for the store's next batch. They are sent when the store has returned the current batch.
     pending: Vec<Proposal>,
     with_store: bool,
-    /// By member key: nothing where the connection has gone and its `leave` has not come back.
+    /// By member key: `None` if the connection has closed and the member's last `leave` has not come back from the
+    /// store.
     peers: Vec<Option<Peer>>,
-    /// By room key: frames that the room's members have not been sent, and the encodings of the members.
+    /// By room key: the frames that the room's members have not been sent yet, and the members' encodings.
     batches: Vec<RoomBatch>,
     touched_rooms: Vec<RoomKey>,
     touched_peers: Vec<MemberKey>,
-    /// Whether a batch is so large that it should not wait for the end of the round.
+    /// Whether a batch is so large that it should be sent before the end of the round.
     flush_due: bool,
     /// Members whose outbox is not empty.
     waiting: Vec<MemberKey>,
-    /// Connections that were told their close code, until they go.
+    /// Connections that were sent a close reason, until they are gone.
     closing: HashMap<ConnectionId, Closing>,
-    /// Members that catch up and have not taken what they were sent.
+    /// Page fetches that wait until the member's sink has taken all earlier frames.
     fetches: Vec<Fetch>,
     /// Requests that wait for an answer, by their number.
     requests: HashMap<u64, Sender<Answer>>,
     next_request: u64,
-    /// By encoding: when to send which member its next keep-alive. Within one encoding every interval is the same, so what
-    /// is pushed behind is due last.
+    /// By encoding: when each member is due its next keep-alive. All intervals of one encoding are equal, so the queue
+    /// is in the order of the due times.
     keep_alives: [VecDeque<(Instant, MemberKey, ConnectionId)>; Encoding::COUNT],
     retry_at: Option<Instant>,
     stopping: Stopping,
@@ -112,12 +113,12 @@ struct Hub {
 struct Peer {
     connection: ConnectionId,
     outbox: Outbox,
-    /// Frames for this one alone, not yet sent.
+    /// Frames for this member only that are not sent yet.
     own: Vec<u8>,
 }
 
 impl Peer {
-    /// Sends a batch from `begin`, and notes the member where something of it has to wait.
+    /// Sends a batch from `begin`. If a part of it has to wait, the member is added to `waiting`.
     fn send(&mut self, batch: &mut Batch<'_>, begin: usize, member: MemberKey, waiting: &mut Vec<MemberKey>) {
         let waited = !self.outbox.is_empty();
         self.outbox.send(batch, begin);
@@ -130,16 +131,16 @@ impl Peer {
 struct Closing {
     outbox: Outbox,
     until: Instant,
-    /// Whether all was sent, and the peer knows that nothing more comes.
+    /// Whether everything was sent and the sending side is shut down.
     ended: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stopping {
     No,
-    /// Nothing new is taken; what is with the store is waited for.
+    /// The hub takes no new commands. It waits for the batch that is with the store.
     Committing,
-    /// Every connection was told the reason.
+    /// Every connection was sent the close reason.
     Closing,
 }
 
@@ -169,7 +170,7 @@ impl Hub {
         }
     }
 
-    /// One round after another: wait, take what there is, send.
+    /// Runs rounds until the server stops: wait, take what is queued, send.
     fn run(mut self) {
         let mut connected = true;
         while connected || self.has_work() {
@@ -187,7 +188,7 @@ impl Hub {
             if self.stopping == Stopping::Committing && self.pending.is_empty() && !self.with_store {
                 self.close_all();
             }
-            // Last, as all that went before may have left something to be tried again.
+            // This comes last, because any step before it may have left something to be tried again.
             self.retry(moment);
             self.fetch();
             if self.stopping == Stopping::Closing && self.closing.is_empty() {
@@ -201,12 +202,12 @@ impl Hub {
         self.with_store || !self.pending.is_empty() || !self.closing.is_empty()
     }
 
-    /// Whether commands are taken: not while the store is so far behind that its queue is full.
+    /// Whether commands are taken. They are not taken while the queue to the store is full.
     fn takes_commands(&self) -> bool {
         self.pending.len() < PROPOSALS_PENDING_MAX
     }
 
-    /// Waits until a command or the store's answer is there, or something is due.
+    /// Waits until a command, a page or a batch from the store is there, or a timer is due.
     fn wait(&self, connected: bool) {
         let commands = connected && self.takes_commands();
         if (commands && !self.ends.commands.is_empty())
@@ -229,7 +230,7 @@ impl Hub {
             .flatten()
             .min()
         {
-            // Which of them it is does not matter: the round looks at both. A time-out is a round, too.
+            // It does not matter which of them is ready: the round looks at all. After a time-out a round runs, too.
             Some(due) => drop(select.ready_deadline(due)),
             None => drop(select.ready()),
         }
@@ -237,7 +238,7 @@ impl Hub {
 
     fn take_applied(&mut self) {
         let batch = if self.with_store { self.ends.store.applied.try_recv().ok() } else { None };
-        // Behind the batch, so that the policy has what the batch has changed.
+        // After the batch is taken, so that the policy includes the changes of the batch.
         self.state.begin_round(self.ends.reader.policy(), self.ends.reader.moment(), Timestamp::now(), Instant::now());
         let Some(batch) = batch else { return };
         self.with_store = false;
@@ -255,7 +256,7 @@ impl Hub {
         }
     }
 
-    /// Takes what is queued, up to a count. False when all senders are gone.
+    /// Takes the queued commands, up to a count. Returns false if all senders are dropped.
     fn take_commands(&mut self) -> bool {
         for _ in 0..COMMANDS_PER_ROUND_MAX {
             if !self.takes_commands() {
@@ -275,7 +276,7 @@ impl Hub {
             Command::Connect(connect) => self.connect(*connect),
             Command::Frames { from, frames } => {
                 for frame in frames {
-                    // Looked up each time, as a frame may be the end of the connection.
+                    // The member is looked up each time, because a frame may close the connection.
                     let Some(member) = self.state.member(from) else { return };
                     self.inbound(member, frame);
                 }
@@ -299,14 +300,14 @@ impl Hub {
                     self.carry_out();
                 }
             }
-            // The requester may have given up waiting.
+            // The requester may have given up.
             Command::Ping { answer } => drop(answer.try_send(())),
             Command::Stop => self.stopping = Stopping::Committing,
         }
     }
 
-    /// The number by which a request's answer is found; nothing where the server stops: the request sees that there is
-    /// no answer.
+    /// Registers a request and returns its number. Returns `None` if the server is stopping: the channel is dropped, so
+    /// the request gets no answer.
     fn request(&mut self, answer: Sender<Answer>) -> Option<ReplyTo> {
         if self.stopping != Stopping::No {
             return None;
@@ -335,7 +336,7 @@ impl Hub {
 
     fn inbound(&mut self, member: MemberKey, frame: Inbound) {
         if self.stopping != Stopping::No {
-            // Silence means unknown: the client sends it again when it has come back.
+            // No answer means an unknown outcome: the client sends the frame again after it reconnects.
             return;
         }
         match frame {
@@ -356,7 +357,7 @@ impl Hub {
         self.carry_out();
     }
 
-    /// Does what the state decided, but for sending: that waits for the end of the round.
+    /// Carries out the effects of the state. Most bytes are sent only at the end of the round.
     fn carry_out(&mut self) {
         let mut effects = std::mem::take(&mut self.state.effects);
         let mut closes = Vec::new();
@@ -370,7 +371,7 @@ impl Hub {
                 Effect::Fetch(fetch) => self.fetches.push(fetch),
                 Effect::Answer { request, answer } => {
                     if let Some(requester) = self.requests.remove(&request) {
-                        // The requester may have given up waiting.
+                        // The requester may have given up.
                         drop(requester.try_send(answer));
                     }
                 }
@@ -382,19 +383,19 @@ impl Hub {
                 }
             }
         }
-        // Its memory is used again.
+        // The vector's memory is used again.
         self.state.effects = effects;
         for (member, reason) in closes {
             self.close(member, reason);
             self.carry_out();
         }
-        // Only here, where the members that the state knows are those that the effects have made.
+        // A flush is safe only here: the effects are done, so the hub's tables agree with the members in the state.
         if self.flush_due {
             self.flush();
         }
     }
 
-    /// Asks for the pages of those who have taken what they were sent.
+    /// Asks the pager for the next pages of members whose sinks have taken all earlier frames.
     fn fetch(&mut self) {
         let (peers, pager) = (&self.peers, &self.pager);
         self.fetches.retain(|fetch| match peers.get(fetch.member.0) {
@@ -403,16 +404,16 @@ impl Hub {
                 false
             }
             Some(Some(_)) => true,
-            // The connection has gone.
+            // The connection has closed.
             _ => false,
         });
     }
 
-    /// Sends the store what is pending, if it has given back what it had.
+    /// Sends the pending proposals to the store, if it has returned the last batch.
     fn feed_store(&mut self) {
         if !self.with_store && !self.pending.is_empty() {
             let batch = std::mem::take(&mut self.pending);
-            // There is room: the channel holds one batch, and the last has come back.
+            // The channel has room: it holds one batch, and the last one has come back.
             self.with_store = self.ends.store.proposals.try_send(batch).is_ok();
         }
     }
@@ -426,7 +427,7 @@ impl Hub {
         for closing in self.closing.values_mut() {
             closing.until = closing.until.min(until);
         }
-        // No connection is left to be told of the leaves.
+        // No connection is left to receive the leaves.
         self.state.effects.clear();
         self.pending.clear();
     }

@@ -1,10 +1,10 @@
-//! The way to one member's sink: what the sink took at once is gone, what it did not take waits here, bounded.
+//! The outbox of one member's sink. Bytes that the sink can't take at once wait here, within a bound.
 //!
 //! The caller MUST:
 //! 1. be the hub's thread, the only one that writes to a sink after the handshake;
-//! 2. hand over whole frames, so that between two calls the stream stands at the end of a frame of ours, or
-//!    inside one whose rest is the first thing that waits;
-//! 3. never wait: a full sink is a full outbox, and a full outbox is a slow consumer.
+//! 2. pass whole frames, so that between two calls the sink is at the end of a frame, or inside a frame whose rest is
+//!    the first thing that waits;
+//! 3. never wait: a full sink fills the outbox, and a full outbox makes the member a slow consumer.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -14,28 +14,28 @@ use crate::wire::{CloseReason, Encoding};
 use super::batch::Batch;
 use super::sink::{Broken, Chunk, Sink};
 
-/// What a piece takes beside its bytes: its place here, with the room that a growing queue has to spare, and what
-/// the allocation adds. Many small frames would otherwise weigh more than the bound says.
+/// The memory of a piece in addition to its bytes: its place in the queue, the spare capacity of the queue, and the
+/// allocator's overhead. Without it, many small frames would take more memory than the bound allows.
 const PIECE_OVERHEAD_BYTES: usize = 160;
 
-/// Frames on their way to one sink.
+/// Frames that one sink has not taken yet.
 #[derive(Debug)]
 pub struct Outbox {
     sink: Sink,
     waiting: VecDeque<Piece>,
     bytes: usize,
-    /// When the sink last took something, while something waits.
+    /// The time of the sink's last progress, or of the beginning of the wait. Set only while bytes wait.
     progress_at: Option<Instant>,
     encoding: Encoding,
-    /// Whether the sink has failed; the session that reads from its other side will see it too, and end.
+    /// Whether the sink has failed. The session that reads the other side sees the failure, too, and ends.
     broken: bool,
 }
 
-/// Whole frames, some bytes of which may have been sent.
+/// Whole frames, of which some bytes may have been sent.
 #[derive(Debug)]
 struct Piece {
     unsent: Chunk,
-    /// Where in the chunk's bytes this member's first frame begins.
+    /// The position of this member's first frame in the chunk's bytes.
     begin: usize,
 }
 
@@ -48,7 +48,7 @@ impl Outbox {
         self.encoding
     }
 
-    /// The memory that what waits takes, in bytes.
+    /// The memory of the waiting bytes.
     pub fn weight(&self) -> usize {
         self.bytes + self.waiting.len() * PIECE_OVERHEAD_BYTES
     }
@@ -57,12 +57,12 @@ impl Outbox {
         self.bytes == 0
     }
 
-    /// When the sink last took something, while something waits.
+    /// The time of the sink's last progress, or of the beginning of the wait. Set only while bytes wait.
     pub fn progress_at(&self) -> Option<Instant> {
         self.progress_at
     }
 
-    /// Sends the batch from `begin`, the start of a frame; what the sink does not take waits.
+    /// Sends the batch from `begin`, which is the start of a frame. The bytes that the sink does not take wait.
     pub fn send(&mut self, batch: &mut Batch<'_>, begin: usize) {
         let end = batch.bytes().len();
         if self.broken || begin >= end {
@@ -81,7 +81,7 @@ impl Outbox {
         self.waiting.push_back(Piece { unsent: Chunk::new(batch.shared(), sent..end), begin });
     }
 
-    /// Tries again with what waits, some pieces at a time, until the sink is full or nothing is left.
+    /// Tries again to send the waiting bytes, some pieces at a time, until the sink is full or nothing is left.
     pub fn retry(&mut self) {
         while !self.waiting.is_empty() && !self.broken {
             match self.sink.send_chunks(self.waiting.iter().map(|piece| &piece.unsent)) {
@@ -110,7 +110,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets all that waits but the rest of a frame that has begun.
+    /// Drops all waiting bytes except the rest of a frame that is partly sent.
     pub fn cut(&mut self) {
         self.waiting.truncate(1);
         if let Some(Piece { unsent, begin }) = self.waiting.front_mut() {
@@ -122,19 +122,19 @@ impl Outbox {
         }
     }
 
-    /// Sends the reason behind what waits, if the encoding has words for it.
+    /// Sends the close reason after the waiting bytes, if the encoding can express it.
     pub fn send_close(&mut self, reason: CloseReason) {
         let mut bytes = Vec::new();
         self.encoding.append_close(&mut bytes, reason);
         self.send(&mut Batch::new(&bytes), 0);
     }
 
-    /// Tells the peer that nothing more comes; it can still be heard.
+    /// Shuts down the sending side. The peer can still send.
     pub fn end(&mut self) {
         self.sink.end();
     }
 
-    /// Ends both ways at once; the session that reads from this socket sees its end.
+    /// Closes both directions at once. The session that reads from this socket sees its end.
     pub fn abandon(&mut self) {
         self.sink.abandon();
     }
@@ -160,14 +160,13 @@ mod tests {
     use crate::limits::CHANNEL_BYTES_MAX;
     use crate::wire::websocket::close_frame;
 
-    /// The other side of a sink.
     enum Far {
         Socket(TcpStream),
         Channel(Receiver<Chunk>),
     }
 
     impl Far {
-        /// Reads to the end, in a thread of its own.
+        /// Reads to the end on its own thread.
         fn read(self) -> JoinHandle<Vec<u8>> {
             thread::spawn(move || {
                 let mut got = Vec::new();
@@ -195,7 +194,7 @@ mod tests {
         })
     }
 
-    /// Some frames of many sizes, which differ by their first bytes.
+    /// Frames of many sizes, which differ in their first bytes.
     fn frames(encoding: Encoding, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         for number in 0..count {
@@ -204,11 +203,11 @@ mod tests {
         bytes
     }
 
-    /// Fills the sink until something waits; gives all that was handed over.
+    /// Fills the sink until bytes wait. Returns all bytes that were passed to the outbox.
     fn fill(outbox: &mut Outbox) -> Vec<u8> {
         let bytes = frames(outbox.encoding(), 50);
         let mut all = Vec::new();
-        // With more than the rest of a frame.
+        // More waits than the rest of one frame.
         while outbox.weight() < bytes.len() {
             outbox.send(&mut Batch::new(&bytes), 0);
             all.extend_from_slice(&bytes);
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_member_gets_a_batch_from_its_own_beginning() {
+    fn a_late_member_gets_a_batch_from_its_first_frame() {
         for (mut outbox, far) in outboxes() {
             outbox.send(&mut Batch::new(b"oldnew"), 3);
             outbox.send(&mut Batch::new(b"old"), 3);
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_sink_does_not_take_comes_later_and_whole() {
+    fn bytes_that_a_full_sink_refuses_are_sent_later_and_complete() {
         for (mut outbox, far) in outboxes() {
             let mut all = fill(&mut outbox);
             let more = frames(outbox.encoding(), 3);
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_leaves_whole_frames_and_then_the_close() {
+    fn a_cut_leaves_whole_frames_followed_by_the_close() {
         for (mut outbox, far) in outboxes() {
             let encoding = outbox.encoding();
             let all = fill(&mut outbox);
@@ -274,11 +273,11 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_of_a_late_member_counts_from_its_first_frame() {
+    fn a_cut_for_a_late_member_counts_from_its_first_frame() {
         for (mut outbox, far) in outboxes() {
             let encoding = outbox.encoding();
             let bytes = frames(encoding, 500);
-            // What is before it would be read as another length.
+            // A cut that parsed the bytes before the first frame would find a wrong length.
             let late = [b"no frame at all", &bytes[..]].concat();
             outbox.send(&mut Batch::new(&late), 15);
             // A channel takes all of the first batch, or nothing.
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_channel_holds_is_bounded() {
+    fn the_memory_of_a_channel_is_bounded() {
         let (sink, received) = Sink::channel();
         let mut outbox = Outbox::new(sink, Encoding::Ndjson);
         let line = [&[b'x'; 999][..], b"\n"].concat();
@@ -310,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_gone_costs_nothing() {
+    fn an_outbox_with_a_broken_sink_holds_nothing() {
         for (mut outbox, far) in outboxes() {
             drop(far);
             let bytes = frames(outbox.encoding(), 50);

@@ -1,5 +1,5 @@
-//! The pager: a thread that reads what was said, page by page, for members that were away longer than a room's ring
-//! reaches back. The hub asks and goes on; the page comes back through a channel.
+//! The pager: a thread that reads a room's history, page by page, for members whose gap is longer than the room's ring.
+//! The hub asks for a page and goes on; the page comes back through a channel. It must not hold up the hub.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -13,21 +13,21 @@ use crate::threads::{AbortOnPanic, lower_priority};
 
 use super::state::{Fetch, Span};
 
-/// How much less urgent this thread is than the hub: a replay waits for live frames.
+/// How much lower this thread's priority is than the hub's: live frames come before a replay.
 const NICE: i32 = 15;
 
-/// The hub's end.
+/// The hub's end of the pager's channels.
 #[derive(Debug)]
 pub struct Pager {
-    /// Both channels are bounded by what the hub asks: one page for each joining of a room that is catching up, and those
-    /// are bounded by the connections and the rooms of each.
+    /// Both channels are bounded by the requests of the hub. It asks for one page at a time for each join that is
+    /// catching up. Such joins are bounded by the number of connections and the rooms of each.
     fetches: Sender<Fetch>,
-    /// The pages, each with what was asked: an empty one where there is nothing more, none where it can't be read.
+    /// The pages, each with its request. A page is empty if there are no more frames, and `None` if it can't be read.
     pub pages: Receiver<(Fetch, Option<Vec<Stored>>)>,
 }
 
 impl Pager {
-    /// Starts the thread, which ends when the hub's end is dropped.
+    /// Starts the thread. It ends when the hub's end is dropped.
     pub fn start(reader: Reader) -> io::Result<(Self, JoinHandle<()>)> {
         let (fetches, asked) = unbounded();
         let (answers, pages) = unbounded();
@@ -40,9 +40,8 @@ impl Pager {
         Ok((Self { fetches, pages }, thread))
     }
 
-    /// Asks for a page.
     pub fn fetch(&self, fetch: Fetch) {
-        // The pager ends with the hub, not before.
+        // The pager does not end before the hub.
         let _ = self.fetches.send(fetch);
     }
 }
@@ -62,7 +61,7 @@ fn run(reader: &Reader, asked: &Receiver<Fetch>, answers: &Sender<(Fetch, Option
     }
 }
 
-/// As many of the frames as are sent at once.
+/// Cuts a page to the frames that are sent at once.
 fn fitting(mut frames: Vec<Stored>) -> Vec<Stored> {
     let mut bytes = 0;
     let fitting = frames.iter().take_while(|stored| {

@@ -1,22 +1,22 @@
-//! What a room with many people has not been told yet: the people who have come and gone since its last `presence`
-//! frame.
+//! The presence changes that a room with many people has not been told yet: who joined and left since the last
+//! `presence` frame. Pure data; the hub's thread owns it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::{Person, UserId};
 
-/// The net changes: a person who came and went in between is in neither list.
+/// The net changes. A person who joined and left since then is in neither list.
 #[derive(Debug, Default)]
 pub struct Changes {
     joined: People,
     left: People,
     next: u64,
-    /// Whether a member was welcomed behind a change. Where that change is undone, the member has a wrong count.
+    /// Whether a member got a `welcome` after a change. If that change is undone, the member has a wrong count.
     are_known: bool,
 }
 
-/// With a number that gives the order.
+/// People with a number that gives their order.
 type People = HashMap<UserId, (u64, Arc<Person>)>;
 
 impl Changes {
@@ -34,18 +34,18 @@ impl Changes {
         }
     }
 
-    /// A member of this person was told how many people are in the room.
+    /// Notes that a member of this person was sent the number of people in the room.
     pub fn note_welcome(&mut self, person: &Person) {
         let own = usize::from(self.joined.contains_key(&person.id));
         self.are_known |= self.joined.len() + self.left.len() > own;
     }
 
-    /// Whether there is nothing to tell.
+    /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.joined.is_empty() && self.left.is_empty() && !self.are_known
     }
 
-    /// The people who came and those who went, each in order.
+    /// The people who joined and the people who left, each in order.
     pub fn into_lists(self) -> (Vec<Arc<Person>>, Vec<Arc<Person>>) {
         (in_order(self.joined), in_order(self.left))
     }
@@ -63,7 +63,7 @@ mod tests {
     use crate::model::Username;
 
     #[test]
-    fn only_net_changes_are_told() {
+    fn only_net_changes_are_listed() {
         let [ana, ben, eva] = ["ana", "ben", "eva"].map(|name| {
             let id = UserId(uuid::Uuid::from_u128(u128::from(name.as_bytes()[0])));
             Arc::new(Person { id, username: Username::parse(name).unwrap() })
@@ -77,14 +77,14 @@ mod tests {
         changes.join(&ana);
         let (joined, left) = std::mem::take(&mut changes).into_lists();
         assert_eq!((joined, left), (vec![Arc::clone(&eva), Arc::clone(&ana)], vec![Arc::clone(&ben)]));
-        // A person who left and came back has changed nothing.
+        // A person who left and joined again has changed nothing.
         changes.leave(&ben);
         changes.join(&ben);
         assert!(changes.is_empty());
     }
 
     #[test]
-    fn a_count_that_a_member_knows_is_told_again_when_it_was_wrong() {
+    fn a_wrong_count_in_a_welcome_is_a_change() {
         let [ana, ben] = ["ana", "ben"].map(|name| {
             let id = UserId(uuid::Uuid::from_u128(u128::from(name.as_bytes()[0])));
             Arc::new(Person { id, username: Username::parse(name).unwrap() })

@@ -1,4 +1,5 @@
-//! A room as the hub knows it: its members, its joins that are with the store, and its latest frames.
+//! A room in the hub: its members, its pending joins, and its ring of the latest frames. Pure data; the hub's thread
+//! owns it. It reads no rows of the store.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,48 +13,49 @@ use super::presence::Changes;
 use super::roster::{MemberSet, Roster};
 use super::state::MemberKey;
 
-/// A room with members, or with a join that is with the store.
+/// A room with members, or with a join that the store has not answered yet.
 #[derive(Debug)]
 pub struct Room {
     pub id: RoomId,
     pub members: MemberSet,
-    /// Members that are still being sent what was said before, and do not get what is said yet.
+    /// Members that are still being sent history. They do not get live frames yet.
     pub catching_up: MemberSet,
-    /// The users of both.
+    /// The people of `members` and `catching_up`.
     pub people: Roster,
-    /// Changes that a room with many people has not been told yet.
+    /// Presence changes that a room with many people has not been told yet.
     pub changes: Changes,
-    /// When it is told of them, while there are any.
+    /// When the next `presence` frame is due, if there are changes.
     pub presence_due: Option<Instant>,
-    /// What the members in `catching_up` have not been sent of comings and goings.
+    /// Presence frames that the members in `catching_up` have not been sent.
     pub missed: Missed,
-    /// Joins that are with the store. While there is one the room stays, as it is what they come back to.
+    /// The number of joins that the store has not answered. While there are any the room is kept, because their answers
+    /// need it.
     pub joining: usize,
     pub ring: Ring,
 }
 
-/// The latest messages, and the latest events, so that a join reads no rows. Shares its bytes with the store.
+/// The latest messages and events of a room, so that most joins read no rows. It shares its bytes with the store.
 ///
-/// Knows nothing until the first join has come back from the store, and nothing is asked of it before. A room whose
-/// past could not be read goes on without one.
+/// It is unknown until the store answers the first join, and it is not read before that. If the history could not be
+/// read, the room goes on with an unknown ring.
 #[derive(Debug, Default)]
 pub struct Ring {
     pub is_known: bool,
-    /// The last place taken.
+    /// The last seq of the room.
     pub head: Seq,
     /// Texts and announcements, oldest first.
     messages: VecDeque<Stored>,
-    /// What has happened to messages, oldest first.
+    /// Changes of messages, oldest first.
     events: VecDeque<Stored>,
-    /// All messages from this place on are in the ring.
+    /// All messages from this seq on are in the ring.
     messages_from: Seq,
-    /// All frames from this place on are in the ring; not below `messages_from`.
+    /// All frames from this seq on are in the ring. It is never below `messages_from`.
     frames_from: Seq,
     pub bytes: usize,
     event_bytes: usize,
 }
 
-/// What a frame takes beside its JSON, about.
+/// The memory of a frame in addition to its JSON, approximately.
 const FRAME_OVERHEAD_BYTES: usize = 128;
 
 fn cost(stored: &Stored) -> usize {
@@ -61,7 +63,7 @@ fn cost(stored: &Stored) -> usize {
 }
 
 impl Ring {
-    /// Takes what the store says, unless it is known already: then this room has seen more than that.
+    /// Fills the ring with the store's answer, unless the ring is known already: then it is newer than the answer.
     pub fn learn(&mut self, past: Past) {
         if !self.is_known {
             let Past { head, frames, is_whole } = past;
@@ -72,7 +74,7 @@ impl Ring {
         }
     }
 
-    /// Keeps a frame that the store gave its place.
+    /// Adds a frame to which the store gave a seq.
     pub fn push(&mut self, stored: Stored) {
         if self.is_known {
             debug_assert!(self.head.next() == stored.seq, "{:?} behind {:?}", stored.seq, self.head);
@@ -97,7 +99,7 @@ impl Ring {
                 (Some(message), Some(event)) => event.seq < message.seq,
                 (message, _) => message.is_none(),
             };
-            // Many events are no reason to forget the messages.
+            // Many events must not push out the messages.
             if event_first || self.event_bytes > RING_BYTES_MAX / 2 {
                 self.pop_event();
             } else {
@@ -112,7 +114,7 @@ impl Ring {
             self.messages_from = oldest.seq.next();
             self.frames_from = self.frames_from.max(oldest.seq.next());
         }
-        // An event is of use only where all behind it is at hand.
+        // An event is useful only if all later frames are in the ring.
         while self.events.front().is_some_and(|oldest| oldest.seq < self.frames_from) {
             self.pop_event();
         }
@@ -126,10 +128,10 @@ impl Ring {
         }
     }
 
-    /// Forgets the frames up to a place: they are kept no longer.
+    /// Removes the frames up to a seq: they are no longer kept.
     pub fn forget(&mut self, up_to: Seq) {
         let is_forgotten = |oldest: Option<&Stored>| oldest.is_some_and(|oldest| oldest.seq <= up_to);
-        // The store has them no longer, so that the messages that are left are still all there are.
+        // The store does not have them either, so the messages that are left are still complete.
         let messages_from = self.messages_from;
         while is_forgotten(self.messages.front()) {
             self.pop_message();
@@ -140,13 +142,13 @@ impl Ring {
         }
     }
 
-    /// Forgets the older half of the frames that are at hand; the store has them.
+    /// Removes the older half of the frames. The store still has them.
     pub fn halve(&mut self) {
         (0..self.messages.len().div_ceil(2)).for_each(|_| self.pop_message());
         (0..self.events.len().div_ceil(2)).for_each(|_| self.pop_event());
     }
 
-    /// Puts a message in the place of what it was, where that is at hand.
+    /// Replaces a message with its changed form, if it is in the ring.
     pub fn replace(&mut self, stored: Stored) {
         if let Some(message) = self.messages.iter_mut().find(|message| message.id == stored.id) {
             self.bytes = self.bytes + stored.json.len() - message.json.len();
@@ -154,19 +156,19 @@ impl Ring {
         }
     }
 
-    /// The latest messages, so many of them or all that are kept, if they are at hand.
+    /// The latest `count` messages, or all if fewer are kept. `None` if some of them are not in the ring.
     pub fn latest(&self, count: usize) -> Option<impl Iterator<Item = &Stored>> {
         let has_all = self.messages.len() >= count || self.messages_from <= Seq(1);
         has_all.then(|| self.messages.range(self.messages.len().saturating_sub(count)..))
     }
 
-    /// The messages behind a place, if all of them are at hand.
+    /// The messages after a seq. `None` if some of them are not in the ring.
     pub fn messages_after(&self, place: Seq) -> Option<impl Iterator<Item = &Stored>> {
         let has_all = self.messages_from <= place.next();
         has_all.then(|| self.messages.iter().skip_while(move |message| message.seq <= place))
     }
 
-    /// The frames behind a place, if all of them are at hand.
+    /// The frames after a seq. `None` if some of them are not in the ring.
     pub fn frames_after(&self, place: Seq) -> Option<Vec<&Stored>> {
         if self.frames_from > place.next() {
             return None;
@@ -178,7 +180,7 @@ impl Ring {
     }
 }
 
-/// The comings and goings that members have missed that are catching up, each with its place.
+/// Presence frames that members in `catching_up` have missed, each with its place among the stored frames.
 #[derive(Debug, Default)]
 pub struct Missed {
     frames: VecDeque<MissedFrame>,
@@ -186,31 +188,31 @@ pub struct Missed {
     first: u64,
 }
 
-/// A frame that is not stored.
+/// A missed frame, which is not stored.
 #[derive(Debug)]
 pub struct MissedFrame {
-    /// The last place that was taken when it was sent.
+    /// The last seq of the room when the frame was sent.
     pub after: Seq,
     pub json: Arc<[u8]>,
     pub change: MissedChange,
 }
 
-/// What such a frame says.
+/// The presence change that a missed frame tells.
 #[derive(Debug)]
 pub enum MissedChange {
     Joined(Arc<Person>),
     Left(Arc<Person>),
-    /// A `presence`.
+    /// A `presence` frame.
     Crowd,
 }
 
 impl Missed {
-    /// The number of the first that is remembered.
+    /// The number of the first frame that is still remembered.
     pub fn first(&self) -> u64 {
         self.first
     }
 
-    /// The number of the next that comes.
+    /// The number that the next frame will get.
     pub fn end(&self) -> u64 {
         self.first + self.frames.len() as u64
     }
@@ -252,12 +254,12 @@ impl Room {
         self.members.is_empty() && self.catching_up.is_empty() && self.joining == 0
     }
 
-    /// All members, also those that are catching up.
+    /// All members, including members that are catching up.
     pub fn all_members(&self) -> impl Iterator<Item = MemberKey> {
         self.members.as_slice().iter().chain(self.catching_up.as_slice()).copied()
     }
 
-    /// A member has caught up, or gone.
+    /// Notes that a member has caught up, or has left.
     pub fn end_catching_up(&mut self, member: MemberKey) {
         self.catching_up.remove(member);
         if self.catching_up.is_empty() {
@@ -265,7 +267,7 @@ impl Room {
         }
     }
 
-    /// Remembers a frame that is not stored for the members that are catching up.
+    /// Remembers a frame that is not stored, for the members that are catching up.
     pub fn note_missed(&mut self, json: &Arc<[u8]>, change: MissedChange) {
         if !self.catching_up.is_empty() {
             let after = self.ring.head;
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_join_gets_the_latest_or_all_since_what_it_saw() {
+    fn a_join_gets_the_latest_messages_or_all_frames_after_a_seq() {
         let mut ring = ring(7, vec![stored(6), stored(7)], false);
         ring.push(stored(8));
         ring.learn(Past { head: Seq(7), frames: Vec::new(), is_whole: true });
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_are_messages_and_what_follows_is_everything() {
+    fn the_latest_are_messages_and_a_resume_gets_all_frames() {
         let frames = vec![stored(4), event(5), event(6), stored(7), event(8)];
         let mut ring = ring(8, frames, false);
         ring.push(event(9));
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_kept_is_as_good_as_what_was_asked_for() {
+    fn a_whole_history_answers_every_count() {
         let mut ring = ring(7, vec![event(5), stored(6), event(7)], true);
         assert_eq!(latest(&ring, 200), Some(vec![6]));
         assert_eq!((behind(&ring, 4), behind(&ring, 3)), (Some(vec![5, 6, 7]), None));
@@ -343,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn many_events_leave_the_messages_at_hand() {
+    fn many_events_do_not_push_out_messages() {
         let mut ring = ring(0, Vec::new(), true);
         (1..=50).for_each(|seq| ring.push(Stored { json: vec![b'x'; 1_000].into(), ..stored(seq) }));
         (51..=5_000).for_each(|seq| ring.push(Stored { json: vec![b'x'; 300].into(), ..event(seq) }));
@@ -358,21 +360,21 @@ mod tests {
     }
 
     #[test]
-    fn a_room_whose_past_could_not_be_read_goes_on() {
+    fn a_room_with_unreadable_history_goes_on() {
         let ring = Ring::default();
         assert_eq!((latest(&ring, 5), behind(&ring, 7), ring.head), (Some(vec![]), Some(vec![]), Seq(0)));
         assert!(ring.messages_after(Seq(0)).is_some());
     }
 
     #[test]
-    fn what_is_not_at_hand_is_asked_of_the_store() {
+    fn frames_before_the_ring_are_not_found_in_it() {
         let ring = ring(7, Vec::new(), false);
         assert_eq!((latest(&ring, 5), latest(&ring, 0)), (None, Some(vec![])));
         assert_eq!((behind(&ring, 6), behind(&ring, 7)), (None, Some(vec![])));
     }
 
     #[test]
-    fn large_frames_are_fewer() {
+    fn a_ring_holds_fewer_large_frames() {
         let mut ring = ring(0, Vec::new(), true);
         for seq in 1..=20 {
             ring.push(Stored { json: vec![b'x'; 50_000].into(), ..stored(seq) });
@@ -388,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn forgotten_frames_are_not_at_hand() {
+    fn forgotten_frames_are_not_in_the_ring() {
         let mut ring = ring(0, Vec::new(), true);
         (1..=4).for_each(|seq| ring.push(stored(seq)));
         ring.forget(Seq(2));

@@ -1,6 +1,7 @@
-//! A room's people and members: its people, counted by user, and its members, one for each connection.
+//! The roster of a room: its people, counted by user, and a set of members, one per connection.
 //!
-//! Joining, leaving and counting take the same time however many are in the room.
+//! Pure data; the hub's thread owns it. Joining, leaving and counting take about the same time for any number of
+//! people.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -9,20 +10,20 @@ use crate::model::UserId;
 
 use super::state::MemberKey;
 
-/// The people of a room, in the order in which they came. A user with several connections is one person.
+/// The people of a room, in the order of their arrival. A user with several connections is one person.
 #[derive(Debug, Default)]
 pub struct Roster {
-    /// Each with the number of their arrival.
+    /// The arrival number of each user.
     people: BTreeMap<UserId, u64>,
-    /// The oldest connection of each, which gives the name that the person is listed by.
+    /// The oldest connection of each user, by arrival number. Its name is shown in lists.
     firsts: BTreeMap<u64, MemberKey>,
-    /// The other connections of those who have several, oldest first.
+    /// The other connections of users with several connections, oldest first.
     others: BTreeMap<UserId, Vec<MemberKey>>,
     next_arrival: u64,
 }
 
 impl Roster {
-    /// Adds a connection. True if its user was not in the room before.
+    /// Adds a connection. Returns true if its user was not in the room before.
     pub fn enter(&mut self, user: UserId, member: MemberKey) -> bool {
         if self.people.contains_key(&user) {
             self.others.entry(user).or_default().push(member);
@@ -35,7 +36,7 @@ impl Roster {
         true
     }
 
-    /// Removes a connection. True if it was the last one of its user.
+    /// Removes a connection. Returns true if it was the last connection of its user.
     pub fn leave(&mut self, user: UserId, member: MemberKey) -> bool {
         let Some(arrival) = self.people.get(&user).copied() else { return false };
         let is_first = self.firsts.get(&arrival) == Some(&member);
@@ -57,7 +58,7 @@ impl Roster {
         false
     }
 
-    /// How many people are in the room.
+    /// The number of people in the room.
     pub fn len(&self) -> usize {
         self.people.len()
     }
@@ -66,17 +67,17 @@ impl Roster {
         self.people.is_empty()
     }
 
-    /// The oldest connection of each person, in the order in which they came.
+    /// The oldest connection of each person, in the order of arrival.
     pub fn firsts(&self) -> impl Iterator<Item = MemberKey> {
         self.firsts.values().copied()
     }
 }
 
-/// A set of members with its elements in one slice, in no particular order.
+/// A set of members whose elements are in one slice, in no particular order.
 #[derive(Debug, Default)]
 pub struct MemberSet {
     keys: Vec<MemberKey>,
-    /// Where in `keys` each member is.
+    /// The index in `keys` of each member.
     indexes: HashMap<MemberKey, usize>,
 }
 
@@ -88,7 +89,7 @@ impl MemberSet {
         }
     }
 
-    /// True if it was in the set.
+    /// Returns true if the member was in the set.
     pub fn remove(&mut self, member: MemberKey) -> bool {
         let Some(index) = self.indexes.remove(&member) else { return false };
         self.keys.swap_remove(index);
@@ -127,7 +128,7 @@ mod tests {
         assert!(!roster.enter(user(1), MemberKey(3)));
         assert!(!roster.enter(user(1), MemberKey(4)));
         assert_eq!((roster.len(), roster.firsts().collect::<Vec<_>>()), (2, vec![MemberKey(1), MemberKey(2)]));
-        // The oldest connection goes: the next one is listed, in the same place.
+        // The oldest connection leaves: the next one is listed in the same place.
         assert!(!roster.leave(user(1), MemberKey(1)));
         assert_eq!(roster.firsts().collect::<Vec<_>>(), [MemberKey(3), MemberKey(2)]);
         assert!(!roster.leave(user(1), MemberKey(4)));
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_set_keeps_track_of_what_it_moves() {
+    fn a_member_set_finds_members_after_a_swap_remove() {
         let mut set = MemberSet::default();
         (0..5).for_each(|key| set.insert(MemberKey(key)));
         assert!(set.remove(MemberKey(1)));

@@ -1,7 +1,7 @@
-//! Where the bytes of a member go: a socket, or a channel that another thread reads.
+//! The sink of a member's bytes: a socket, or a channel that another thread reads.
 //!
-//! Runs on the hub's thread. A sink takes what it has room for at once; it never waits and keeps nothing back. What it
-//! does not take is the outbox's affair.
+//! Runs on the hub's thread. A sink takes the bytes that fit at once; it never waits and has no buffer of its own. The
+//! outbox keeps the bytes that the sink does not take.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -18,19 +18,19 @@ use crate::limits::{CHANNEL_BYTES_MAX, CHANNEL_CHUNKS_MAX};
 use super::batch::Batch;
 
 const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
-/// Chunks that are handed to the system at once.
+/// The number of chunks in one system call.
 const CHUNKS_PER_SEND: usize = 16;
 
-/// Where the bytes of a member go.
+/// The destination of a member's bytes.
 #[derive(Debug)]
 pub enum Sink {
-    /// A socket, to which the hub alone writes.
+    /// A socket, to which only the hub writes.
     Socket(Arc<TcpStream>),
-    /// A channel, from [`Sink::channel`].
+    /// A channel, made by [`Sink::channel`].
     Channel(Box<ChunkSender>),
 }
 
-/// Whole frames for one member. Members of a room share the bytes.
+/// Whole frames for one member. The members of a room share the bytes.
 #[derive(Debug, Clone)]
 pub struct Chunk {
     bytes: Arc<[u8]>,
@@ -40,31 +40,31 @@ pub struct Chunk {
 /// The hub's end of a channel.
 #[derive(Debug)]
 pub struct ChunkSender {
-    /// `None` where nothing more comes.
+    /// `None` after the end.
     chunks: Option<Sender<Chunk>>,
-    /// The sizes of the latest chunks, those in the channel among them.
+    /// The sizes of the latest chunks, including all chunks that are still in the channel.
     sizes: VecDeque<usize>,
     /// The sum of the sizes.
     bytes: usize,
 }
 
-/// The sink has failed: the peer or the reader has gone.
+/// The sink has failed: the peer or the reader is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Broken;
 
 impl Sink {
-    /// A sink whose chunks come from the receiver. The channel ends when the hub has closed the connection and all that
-    /// it had for it is received.
+    /// Makes a sink whose chunks come from the receiver. The channel ends when the hub has closed the connection and
+    /// all chunks are received.
     ///
-    /// The reader may be slow, under the rule for slow consumers. Like a session, it must send the hub
-    /// [`Gone`](super::Command::Gone) when it has received the end, or when it drops the receiver before.
+    /// The reader may be slow; the rule for slow consumers applies. Like a session, it must send the hub
+    /// [`Gone`](super::Command::Gone), either after the end of the channel or when it drops the receiver earlier.
     #[must_use]
     pub fn channel() -> (Self, Receiver<Chunk>) {
         let (chunks, received) = bounded(CHANNEL_CHUNKS_MAX);
         (Self::Channel(Box::new(ChunkSender { chunks: Some(chunks), sizes: VecDeque::new(), bytes: 0 })), received)
     }
 
-    /// Sends a batch from `begin`, the start of a frame, and says how many bytes of it were taken.
+    /// Sends a batch from `begin`, which is the start of a frame. Returns the number of bytes that were taken.
     pub(super) fn send(&mut self, batch: &mut Batch<'_>, begin: usize) -> Result<usize, Broken> {
         match self {
             Self::Socket(socket) => match send(&**socket, &batch.bytes()[begin..], FLAGS) {
@@ -79,7 +79,7 @@ impl Sink {
         }
     }
 
-    /// Sends some of the chunks, the first ones, and says how many bytes were taken: 0 where the sink is full.
+    /// Sends some of the chunks, first ones first. Returns the number of bytes that were taken: 0 if the sink is full.
     pub(super) fn send_chunks<'a>(&mut self, mut chunks: impl Iterator<Item = &'a Chunk>) -> Result<usize, Broken> {
         match self {
             Self::Socket(socket) => {
@@ -97,16 +97,16 @@ impl Sink {
         }
     }
 
-    /// Tells the peer that nothing more comes. A socket can still be read.
+    /// Shuts down the sending side. A socket can still be read.
     pub(super) fn end(&mut self) {
         match self {
-            // Fails only where the peer has gone already.
+            // Fails only if the peer has already gone.
             Self::Socket(socket) => drop(socket.shutdown(Shutdown::Write)),
             Self::Channel(channel) => channel.chunks = None,
         }
     }
 
-    /// Ends both ways at once: the session that reads from the socket sees its end.
+    /// Closes both directions at once. The session that reads from the socket sees its end.
     pub(super) fn abandon(&mut self) {
         match self {
             Self::Socket(socket) => drop(socket.shutdown(Shutdown::Both)),
@@ -119,7 +119,7 @@ impl ChunkSender {
     /// Sends all of a chunk, or nothing.
     fn send(&mut self, chunk: &Chunk) -> Result<usize, Broken> {
         let Some(chunks) = &self.chunks else { return Err(Broken) };
-        // The reader takes the oldest first. What it takes meanwhile is seen by the next call.
+        // The reader takes the oldest chunk first. Chunks that it takes meanwhile are counted by the next call.
         let waiting = chunks.len();
         while self.sizes.len() > waiting
             && let Some(size) = self.sizes.pop_front()
@@ -146,13 +146,13 @@ impl Chunk {
         Self { bytes, range }
     }
 
-    /// Takes away the first bytes.
+    /// Removes bytes from the front.
     pub(super) fn advance(&mut self, count: usize) {
         self.range.start += count;
     }
 
-    /// Takes away all but the rest of the frame that has begun, where `frame_end` finds its end. The first frame that
-    /// the member was sent begins at `begin`.
+    /// Removes all bytes except the rest of the frame that is partly sent. `frame_end` finds the end of that frame. The
+    /// first frame for this member begins at `begin`.
     pub(super) fn cut(&mut self, begin: usize, frame_end: impl FnOnce(&[u8], usize) -> usize) {
         self.range.end = begin + frame_end(&self.bytes[begin..], self.range.start - begin);
     }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_is_bounded_by_chunks() {
+    fn a_channel_is_bounded_by_its_number_of_chunks() {
         let (mut sink, received) = Sink::channel();
         let taken = (0..2 * CHANNEL_CHUNKS_MAX).filter(|_| sink.send_chunks([&chunk(1)].into_iter()) == Ok(1));
         assert_eq!(taken.count(), CHANNEL_CHUNKS_MAX);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_chunk_goes_alone() {
+    fn a_chunk_over_the_bound_is_sent_alone() {
         let (mut sink, received) = Sink::channel();
         let (long, short) = (chunk(3 * CHANNEL_BYTES_MAX), chunk(1));
         assert_eq!(sink.send_chunks([&long].into_iter()), Ok(long.len()));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_ends_behind_what_was_sent() {
+    fn a_channel_ends_after_the_last_chunk() {
         let (mut sink, received) = Sink::channel();
         sink.send(&mut Batch::new(b"oldnew"), 3).unwrap();
         sink.end();
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_breaks_the_sink() {
+    fn a_dropped_receiver_breaks_the_sink() {
         for sent in [None, Some(1)] {
             let (mut sink, received) = Sink::channel();
             let taken = sent.map(|length| sink.send_chunks([&chunk(length)].into_iter()));

@@ -1,8 +1,7 @@
-//! What the hub decides, without doing any of it: events in, effects out.
+//! The decisions of the hub: events in, effects out.
 //!
-//! Runs on the hub's thread and touches no socket, channel or clock, so that it can be run against a model. The
-//! order of effects is the order in which they must be seen: a member gets what is broadcast to a room
-//! between its `Enter` and its `Exit`.
+//! Runs on the hub's thread and uses no socket, channel or clock, so that a test can compare it with a model. Effects
+//! are ordered as receivers must see them. A member gets the broadcasts of a room between its `Enter` and its `Exit`.
 
 mod catch_up;
 mod events;
@@ -38,86 +37,88 @@ use super::room::{Ring, Room};
 use catch_up::CatchUp;
 pub use catch_up::{Fetch, Span};
 
-/// A member's place in the hub's tables, its own until its last `leave` is done.
+/// A member's index in the hub's tables. It is not reused before the member's last `leave` is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberKey(pub usize);
 
-/// A room's place in the hub's tables, its own while it has members.
+/// A room's index in the hub's tables. It is not reused while the room exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RoomKey(pub usize);
 
-/// What is to be done. Frames are JSON, encoded once for all receivers.
+/// An effect, which the hub's thread carries out. Frames are JSON, encoded once for all receivers.
 #[derive(Debug)]
 pub enum Effect {
-    /// Have an entry applied.
+    /// Propose an entry to the store.
     Propose(Proposal),
-    /// A frame for one member alone.
+    /// Send a frame to one member only.
     Send { to: MemberKey, json: Arc<[u8]> },
-    /// A frame for all members of a room.
+    /// Send a frame to all members of a room.
     Broadcast { room: RoomKey, json: Arc<[u8]> },
-    /// From here on this member gets what is broadcast to the room.
+    /// The member gets all broadcasts of the room after this effect.
     Enter { room: RoomKey, member: MemberKey },
-    /// Up to here this member gets it.
+    /// The member gets no broadcasts of the room after this effect.
     Exit { room: RoomKey, member: MemberKey },
-    /// The room's key will be another's.
+    /// The room is freed, and its key may be reused.
     RoomGone { room: RoomKey },
-    /// Read what was said behind a place, for a member that is catching up, when it has taken what it was sent.
+    /// Read a page of a room's history for a member that is catching up. The hub waits until the member's sink has
+    /// taken all earlier frames.
     Fetch(Fetch),
     /// Answer a request.
     Answer { request: u64, answer: Answer },
-    /// End a connection.
+    /// Close a connection.
     Close { member: MemberKey, reason: CloseReason },
 }
 
-/// Rooms, members, and which member is in which room.
+/// The rooms, the members, and which member is in which room.
 #[derive(Debug)]
 pub struct State {
     members: Slab<Member>,
     rooms: Slab<Room>,
-    /// Members that have not gone, by their connection.
+    /// Members whose connection is open, by that connection.
     by_connection: HashMap<ConnectionId, MemberKey>,
-    /// All members of each user, also those that only keep a place.
+    /// All members of each user, including members that only keep a place.
     by_user: BTreeSet<(UserId, MemberKey)>,
-    /// Rooms by their id, in the order of the listing.
+    /// Rooms by id, in the order of room lists.
     by_id: BTreeMap<RoomId, RoomKey>,
-    /// Bytes of the frames that all rooms have at hand.
+    /// The memory of all rings, in bytes.
     ring_bytes: usize,
     /// The policy and the times of this round.
     policy: Arc<PolicySnapshot>,
     moment: Moment,
     now: Timestamp,
     at: Instant,
-    /// What is decided and not done yet; the hub's thread takes it.
+    /// Effects that are not carried out yet; the hub's thread takes them.
     pub effects: Vec<Effect>,
-    /// The people of each room, as they are published, and the rooms that have changed since.
+    /// The people of each room, as last published, and the rooms that have changed since.
     presence: Presence,
     presence_changed: Vec<RoomId>,
-    /// Up to so many people a room is told of each one that comes or goes.
+    /// Rooms with at most this many people get one frame for each person that joins or leaves.
     presence_people_max: usize,
-    /// When rooms with many people are told of changes. All intervals are the same, so what is pushed behind is due last.
+    /// When rooms with many people get their next `presence` frame. All intervals are equal, so the queue is in the
+    /// order of the due times.
     presence_due: VecDeque<(Instant, RoomKey)>,
-    /// The author of `presence` frames.
+    /// The user of `presence` frames.
     server: Person,
     lease: Duration,
-    /// Members whose connection was lost, and when they lose their place. All leases are as long, so what is pushed behind
-    /// ends last.
+    /// Members whose connection was lost, and when they lose their place. All leases are equal, so the queue is in the
+    /// order of the end times.
     leases: VecDeque<(Instant, MemberKey, ConnectionId)>,
     ids: FrameIds,
     limits_shown: LimitsShown,
 }
 
-/// A connection that opens.
+/// A new connection.
 #[derive(Debug)]
 pub struct Arrival {
     pub connection: ConnectionId,
     pub principal: Arc<Principal>,
-    /// What a guest's name looks like, where accounts have names to protect.
+    /// The skeleton of a guest's name, if accounts have protected names.
     pub looks: Option<Looks>,
-    /// The room of its URL.
+    /// The room of the connection's URL.
     pub room: RoomId,
-    /// What it wants of that room's past.
+    /// The history that the client asks for.
     pub replay: Replay,
-    /// A new guest's, to be told once.
+    /// The token of a new guest, which is sent once.
     pub token: Option<Box<str>>,
 }
 
@@ -125,25 +126,25 @@ pub struct Arrival {
 struct Member {
     connection: ConnectionId,
     principal: Arc<Principal>,
-    /// What a guest's name looks like, where accounts have names to protect.
+    /// The skeleton of a guest's name, if accounts have protected names.
     looks: Option<Looks>,
-    /// The room of frames that name none.
+    /// The room of frames without a `room_id`.
     home: RoomId,
-    /// In the order of their joins. A room that was left and joined again while both were with the store stands
-    /// here twice, and what comes back from the store is always about the first of them.
+    /// In the order of the joins. A room is here twice if it was left and joined again before the store answered. An
+    /// answer of the store is always for the first of them.
     subscriptions: Vec<Subscription>,
-    /// The token of a new guest, until it has been told.
+    /// The token of a new guest, until it is sent.
     token: Option<Box<str>>,
-    /// Whether the connection is no more; the member is freed when its last `leave` has come back.
+    /// Whether the connection is closed. The member is freed when its last `leave` has come back.
     gone: bool,
 }
 
-/// A member's being in one room, from the asking to the last frame.
+/// A member's subscription to one room, from its join command to its last frame.
 #[derive(Debug)]
 struct Subscription {
     room: RoomId,
     phase: Phase,
-    /// How it joins, until that is done or refused.
+    /// The parameters of the join, until it is done or refused.
     joining: Option<Box<Joining>>,
     catch_up: Option<Box<CatchUp>>,
 }
@@ -151,21 +152,21 @@ struct Subscription {
 #[derive(Debug)]
 struct Joining {
     replay: Replay,
-    /// Of the command that asked for it, for a refusal.
+    /// The nonce of the join command, for a refusal.
     nonce: Option<Nonce>,
-    /// Whether the connection began in this room.
+    /// Whether this is the room of the connection's URL.
     is_first: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Its `join` is with the store.
+    /// The store has not answered its `join`.
     Joining,
-    /// It gets what is said.
+    /// It gets the broadcasts of the room.
     In,
-    /// Its `leave` is with the store (and before it, perhaps, its `join`).
+    /// The store has not answered its `leave`; perhaps it has not answered its `join` either.
     Leaving,
-    /// Its `join` was refused, and its `leave` is with the store.
+    /// Its `join` was refused, and the store has not answered its `leave`.
     Refused,
 }
 
@@ -176,7 +177,7 @@ impl Phase {
 }
 
 impl State {
-    /// No rooms and no members.
+    /// Has no rooms and no members.
     #[must_use]
     pub fn new(limits: &Limits, policy: Arc<PolicySnapshot>, moment: Moment) -> Self {
         Self {
@@ -203,37 +204,37 @@ impl State {
         }
     }
 
-    /// The member of a connection that has not gone.
+    /// The member of an open connection.
     #[must_use]
     pub fn member(&self, connection: ConnectionId) -> Option<MemberKey> {
         self.by_connection.get(&connection).copied()
     }
 
-    /// Who gets what is broadcast to a room.
+    /// The members that get the broadcasts of a room.
     #[must_use]
     pub fn members(&self, room: RoomKey) -> &[MemberKey] {
         self.rooms.get(room.0).map_or(&[], |room| room.members.as_slice())
     }
 
-    /// How many connections have not gone.
+    /// The number of open connections.
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.by_connection.len()
     }
 
-    /// How many rooms have members.
+    /// The number of rooms.
     #[must_use]
     pub fn room_count(&self) -> usize {
         self.rooms.len()
     }
 
-    /// How many members there are, with those whose last `leave` is still with the store.
+    /// The number of members, including members whose last `leave` the store has not answered.
     #[cfg(test)]
     pub fn member_count(&self) -> usize {
         self.members.len()
     }
 
-    /// A round begins: its policy and its times, by the log, by the wall clock, and by the monotonic clock.
+    /// Begins a round with its policy and its times: of the log, of the wall clock, and of the monotonic clock.
     pub fn begin_round(&mut self, policy: Arc<PolicySnapshot>, moment: Moment, now: Timestamp, at: Instant) {
         self.policy = policy;
         self.moment = moment;
@@ -241,7 +242,7 @@ impl State {
         self.at = at;
     }
 
-    /// The people of each room, where they have changed since the last call.
+    /// The people of each room, if they have changed since the last call.
     pub fn take_presence(&mut self) -> Option<Presence> {
         if self.presence_changed.is_empty() {
             return None;
@@ -265,29 +266,29 @@ impl State {
         }
     }
 
-    /// The members of a user, also those that only keep a place.
+    /// The members of a user, including members that only keep a place.
     fn members_of(&self, user: UserId) -> impl Iterator<Item = &Member> {
         self.keys_of(user, |_| true).into_iter().map(|key| &self.members[key.0])
     }
 
-    /// The keys of those that a test is true of.
+    /// The keys of a user's members for which the test is true.
     fn keys_of(&self, user: UserId, is_meant: impl Fn(&Member) -> bool) -> Vec<MemberKey> {
         let keys = self.by_user.range((user, MemberKey(0))..=(user, MemberKey(usize::MAX)));
         keys.map(|&(_, key)| key).filter(|key| is_meant(&self.members[key.0])).collect()
     }
 
-    /// Whether a client may do something in a room, as the policy stands now.
+    /// Whether a client may do something in a room, by the current policy.
     fn may(&self, principal: &Principal, action: Action, room: &RoomId) -> Result<Role, Reason> {
         self.policy.may(principal, action, Some(room), Target::Own, self.moment.clock_ms)
     }
 
-    /// Until when a user is muted, as it is shown.
+    /// The end of a user's mute, as clients are shown it.
     fn muted_until(&self, user: UserId) -> Option<Timestamp> {
         let until_ms = self.policy.muted_until(user, self.moment.clock_ms)?;
         Some(Timestamp::at(self.moment.shown(until_ms)))
     }
 
-    /// A connection opens, in its first room.
+    /// Opens a connection, which joins its first room.
     pub fn connect(&mut self, arrival: Arrival) -> MemberKey {
         let Arrival { connection, principal, looks, room, replay, token } = arrival;
         let user = principal.user();
@@ -296,7 +297,7 @@ impl State {
             principal,
             looks,
             home: room.clone(),
-            // Most are in no other room.
+            // Most connections join no other room.
             subscriptions: Vec::with_capacity(1),
             token,
             gone: false,
@@ -308,8 +309,8 @@ impl State {
         key
     }
 
-    /// A message is to be stored. What the hub itself refuses may yet be a retry of what was stored: with a nonce it goes
-    /// to the store with the reason, which is its answer where it is new.
+    /// Proposes a message. A message that the hub refuses may be a retry of a stored message. If it has a nonce, it
+    /// goes to the store together with the refusal. The store refuses it only if it is new.
     pub fn say(&mut self, message: NewMessage, reply_to: ReplyTo) {
         if message.nonce.is_none()
             && let Some(rejection) = message.unless_stored
@@ -325,8 +326,9 @@ impl State {
         self.propose(entry, reply_to);
     }
 
-    /// An announcement for every room with members. It has its nonce in the first of them, and its author is told by that
-    /// one: so that is one where the author is, or one that is public, or else the one that the author names.
+    /// Makes the entry of an announcement for every room with members. The first room keeps its nonce, and its author
+    /// gets the answer from that room. So the first room is one that the author is in, else a public one, else the one
+    /// that the author names.
     fn announcement(&self, mut message: NewMessage, mut reply_to: ReplyTo) -> (Entry, ReplyTo) {
         let present = self.by_id.values().map(|key| &self.rooms[key.0]);
         let present = present.filter(|room| !room.people.is_empty() || room.joining > 0);
@@ -353,7 +355,7 @@ impl State {
         (Entry::Announcement { rooms, message }, reply_to)
     }
 
-    /// Tells the proposer that nothing is stored or changed.
+    /// Answers the proposer that nothing was stored or changed.
     fn refuse(&mut self, reply_to: ReplyTo, room: Option<RoomId>, rejected: Rejected) {
         let (connection, room, rejected) = match reply_to {
             ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => (connection, room, rejected),
@@ -376,7 +378,7 @@ impl State {
         self.effects.push(Effect::Send { to, json });
     }
 
-    /// Sends a frame to a connection that may have gone.
+    /// Sends a frame to a connection, unless it is closed.
     fn send_to(&mut self, connection: ConnectionId, json: Arc<[u8]>) {
         if let Some(to) = self.member(connection) {
             self.send(to, json);
@@ -387,7 +389,8 @@ impl State {
         self.effects.push(Effect::Answer { request, answer });
     }
 
-    /// A member sends a command; `limited` where it came too fast, and is not to be taken if it is new.
+    /// Handles a member's command. `limited` is set if the command is over the rate limit: then it is accepted only if
+    /// it is a retry.
     pub fn frame(&mut self, from: MemberKey, frame: ClientFrame, limited: Option<Box<Rejection>>) {
         let ClientFrame { room, nonce, command } = frame;
         let member = &self.members[from.0];
@@ -419,7 +422,7 @@ impl State {
                 Some(subscription) => match self.may(&member.principal, Action::Say, &room) {
                     Err(reason) => reason.into(),
                     Ok(_) => {
-                        // A member is not seen typing before its `join` is seen.
+                        // A member's `typing` must not be seen before its `join`.
                         if subscription.phase == Phase::In
                             && let Some(key) = self.by_id.get(&room).copied()
                         {
@@ -442,7 +445,7 @@ impl State {
         self.reject(from, Some(&room), &Rejected { rejection, nonce });
     }
 
-    /// Tells a member that something that it sent is not taken. No room means the one of its URL.
+    /// Sends a member the `error` for something it sent. Without a room, the error names the room of its URL.
     pub fn reject(&mut self, from: MemberKey, room: Option<&RoomId>, rejected: &Rejected) {
         let Member { home, principal, .. } = &self.members[from.0];
         let Rejected { rejection: Rejection { reason, sentence, retry_ms }, nonce } = rejected;
@@ -455,7 +458,7 @@ impl State {
         self.send(from, json);
     }
 
-    /// An entry was applied.
+    /// Handles an entry that the store has applied.
     pub fn applied(&mut self, applied: Applied) {
         let Applied { result, reply_to } = applied;
         match result {
@@ -467,7 +470,7 @@ impl State {
                     ReplyTo::Outsider(connection) => self.send_to(connection, Arc::clone(&stored.json)),
                     _ => {}
                 }
-                // Without a room its last member left before the message had its seq: there is no receiver.
+                // If the room is freed, its last member left before the message got its seq: there is no receiver.
                 if let Some(key) = self.by_id.get(&room).copied() {
                     self.effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
                     self.change_ring(key, |ring| {
@@ -503,13 +506,15 @@ impl State {
         }
     }
 
-    /// The member that joined or left a room. Both are there until the hub has the answer to the last join or leave.
+    /// The member that joined or left a room. Both exist until the hub has the store's answer to the last join or
+    /// leave.
     fn member_and_room(&self, reply_to: &ReplyTo, room: &RoomId) -> Option<(MemberKey, RoomKey)> {
         let ReplyTo::Member(member) = reply_to else { return None };
         Some((MemberKey(*member), self.by_id.get(room).copied()?))
     }
 
-    /// Changes what a room has at hand, and keeps what all rooms have within its bound; what goes is in the store.
+    /// Changes the ring of a room, and keeps all rings together within their bound. Frames that are removed are still
+    /// in the store.
     fn change_ring(&mut self, key: RoomKey, change: impl FnOnce(&mut Ring)) {
         let ring = &mut self.rooms[key.0].ring;
         let before = ring.bytes;
@@ -521,19 +526,19 @@ impl State {
         }
     }
 
-    /// The people of a room, in the order in which they came.
+    /// The people of a room, in the order of their arrival.
     fn persons(&self, room: &Room) -> impl Iterator<Item = &Arc<Person>> {
         room.people.firsts().map(|key| &self.members[key.0].principal.person)
     }
 
-    /// The first of them, as they are listed.
+    /// The people of a room who are listed: those who arrived first.
     fn listed(&self, room: &Room) -> Vec<Arc<Person>> {
         self.persons(room).take(MEMBERS_LISTED_MAX).cloned().collect()
     }
 }
 
 impl Member {
-    /// This member's being in a room, from the asking to join to the asking to leave.
+    /// The subscription to a room, from the join command to the leave command.
     fn subscription(&self, room: &RoomId) -> Option<&Subscription> {
         self.subscriptions.iter().find(|one| one.room == *room && !one.phase.is_leaving())
     }
@@ -543,7 +548,7 @@ impl Member {
     }
 }
 
-/// What a client is told that sends something to a room that it is not in.
+/// The refusal for a client that sends something to a room without being in it.
 fn outsider(room: &RoomId) -> Rejection {
     Reason::NotInRoom.because(format!("you are not in {room}; join it first"))
 }

@@ -1,7 +1,7 @@
-//! The hub's decisions against a model so simple that it can be seen to be right: one list of what was done, read
-//! in order, with nothing in flight. Commands and the store's answers are mixed at random.
+//! Compares the hub's decisions with a simple model: one list of actions in order, with nothing in flight. Commands and
+//! the answers of the store are mixed at random.
 //!
-//! What the store refuses, and a kick, take effect when the hub is told of it. The model takes them at that time.
+//! Refusals of the store, and kicks, take effect when the hub gets them. The model applies them at that time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const HISTORY: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// The store refuses the join where `is_refused`.
+    /// The store refuses the join if `is_refused` is set.
     Connect {
         client: u64,
         room: usize,
@@ -52,15 +52,15 @@ enum Step {
     Disconnect {
         client: u64,
     },
-    /// A connection kicks a user. The store refuses a kick of oneself.
+    /// A connection kicks a user. The store refuses a user that kicks itself.
     Kick {
         client: u64,
         user: u64,
         room: usize,
     },
-    /// The store gives back all that it has, and a `presence` interval passes.
+    /// The store returns all its answers, and a `presence` interval passes.
     Second,
-    /// The store gives back this many of what it has.
+    /// The store returns this many of its answers.
     Store {
         count: usize,
     },
@@ -93,10 +93,10 @@ fn frame(room: usize, command: ClientCommand) -> ClientFrame {
     ClientFrame { room: Some(room_id(room)), nonce: None, command }
 }
 
-/// What a connection is shown of one room, in few words.
+/// A frame of one room that a connection was sent, in short form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
-    /// The members in the order in which they came.
+    /// The members, in the order of their arrival.
     Welcome {
         head: u64,
         members: Vec<String>,
@@ -118,17 +118,17 @@ enum Seen {
 struct Room {
     /// Oldest first.
     connections: Vec<u64>,
-    /// The users of the connections, in the order in which they came.
+    /// The users of the connections, in the order of their arrival.
     people: Vec<u64>,
     texts: Vec<String>,
-    /// Users and names of which a crowded room has not been told.
+    /// Users and names that a crowded room has not been told of.
     joined: Vec<(u64, String)>,
     left: Vec<(u64, String)>,
-    /// Whether a `welcome` had a count that such a change has made.
+    /// Whether a `welcome` had a count that includes such a change.
     are_known: bool,
 }
 
-/// The model: what each connection should see of each room, had every command been carried out at once.
+/// The model: the frames that each connection should get of each room, as if each command took effect at once.
 #[derive(Default)]
 struct Model {
     home: HashMap<u64, usize>,
@@ -138,20 +138,20 @@ struct Model {
     /// A room with more people is crowded.
     presence_people_max: usize,
     seen: HashMap<(u64, usize), Vec<Seen>>,
-    /// The reasons of errors, in order: those that the hub finds, and those that come back from the store.
+    /// The reasons of errors, in order: from the hub, and from the store.
     errors: HashMap<u64, Vec<&'static str>>,
     refusals: HashMap<u64, Vec<&'static str>>,
-    /// The nonces of kicks that were made.
+    /// The nonces of the kicks that were made.
     kicks: HashMap<u64, Vec<String>>,
 }
 
-/// A connection's name. Numbers are never used again, so a name is one connection's.
+/// A connection's name. Connection numbers are never reused, so a name belongs to one connection.
 fn name(connection: u64) -> String {
     format!("c{connection}")
 }
 
 impl Model {
-    /// One `presence` frame for what a room has not been told.
+    /// One `presence` frame with all changes that a room has not been told.
     fn tell_changes(&mut self, room: usize, count: usize) {
         let Room { joined, left, are_known, .. } = self.rooms.get_mut(&room).unwrap();
         let are_known = std::mem::take(are_known);
@@ -223,14 +223,14 @@ fn forget(people: &mut Vec<(u64, String)>, user: u64) -> bool {
     people.len() < before
 }
 
-/// An entry that the store has decided and has not given back.
+/// An entry that the store has decided but not returned.
 struct Decided {
     applied: Applied,
     /// The number of a join.
     join: u64,
 }
 
-/// The store in a few words: it gives places, and knows which joins it refused and which users were kicked.
+/// A minimal store: it assigns seqs, and knows which joins it refused and which users were kicked.
 #[derive(Default)]
 struct Places {
     kept: HashMap<RoomId, Vec<Stored>>,
@@ -240,7 +240,7 @@ struct Places {
 }
 
 impl Places {
-    /// Why a message of a connection is refused.
+    /// The reason why a message of a connection is refused.
     fn refusal(&self, connection: u64, room: &RoomId, user: UserId) -> Option<Reason> {
         if self.refused.contains(&(connection, room.clone())) {
             Some(REFUSAL)
@@ -250,19 +250,19 @@ impl Places {
     }
 }
 
-/// Why the store refuses a join.
+/// The reason for which the store refuses a join.
 const REFUSAL: Reason = Reason::NameReserved;
 
-/// The people in a room as a client knows them from its frames.
+/// The people in a room that a client knows from its frames.
 struct Known {
     people: BTreeSet<String>,
     count: usize,
-    /// Whether the room was not crowded when the client entered. A client that enters a crowded room is not told of every
-    /// person, but of their number.
+    /// Whether the room was not crowded when the client entered. In a crowded room, a client learns the number of
+    /// people but not every person.
     is_whole: bool,
 }
 
-/// The state with everything around it that the hub's thread and the store would do.
+/// The state, with the parts of the hub's thread and of the store that the test needs.
 struct Rig {
     state: State,
     with_store: VecDeque<Decided>,
@@ -277,15 +277,15 @@ struct Rig {
     known: HashMap<(u64, RoomId), Known>,
     model: Model,
     next_connection: u64,
-    /// The connection that each client has now.
+    /// The current connection of each client.
     current: HashMap<u64, u64>,
     gone: BTreeSet<u64>,
     texts: usize,
     next_join: u64,
-    /// The joins of rooms in which connections began.
+    /// The joins of the rooms in which connections began.
     first_joins: BTreeSet<u64>,
-    /// Rooms that a connection has asked to join and not to leave, each with the number of that join. One whose refusal
-    /// has come back is not here.
+    /// Rooms that a connection has asked to join and not to leave, each with the number of that join. A join is removed
+    /// when its refusal has come back.
     asked: BTreeMap<(u64, usize), u64>,
     /// Whether the store refuses the join of this step.
     is_refused: bool,
@@ -365,7 +365,7 @@ impl Rig {
         }
     }
 
-    /// A client takes note of the people in a room.
+    /// Updates the people that a client knows to be in the room.
     fn learn(&mut self, connection: u64, frame: &Value) {
         let key = (connection, fixtures::room(frame["room_id"].as_str().unwrap()));
         let id = |person: &Value, field: &str| person[field].as_str().unwrap().to_owned();
@@ -398,8 +398,8 @@ impl Rig {
         }
     }
 
-    /// Publishes presence as the hub does, and compares it with what the clients know. A crowded room is told later,
-    /// unless `is_told`.
+    /// Publishes presence as the hub does, and compares it with the people that the clients know. A crowded room is
+    /// told later, unless `is_told` is set.
     fn publish(&mut self, is_told: bool) {
         if let Some(presence) = self.state.take_presence() {
             self.published = presence;
@@ -417,7 +417,7 @@ impl Rig {
         }
     }
 
-    /// With nothing in flight, what is published is what the model says.
+    /// With nothing in flight, the published presence equals the model's.
     fn assert_published(&self) {
         let mut rooms = 0;
         for (number, room) in self.model.rooms.iter().filter(|(_, room)| !room.people.is_empty()) {
@@ -542,8 +542,8 @@ impl Rig {
         }
     }
 
-    /// A connection sends a command that the hub takes only from connections that are in the room, or only from those
-    /// that are not. Gives the connection where it is taken.
+    /// Sends a command that the hub accepts only from connections in the room, or only from connections outside it.
+    /// Returns the connection if the command is accepted.
     fn command(
         &mut self,
         client: u64,
@@ -566,7 +566,7 @@ impl Rig {
         self.state.frame(member, frame, None);
     }
 
-    /// A connection ends, by itself or because it was refused.
+    /// Ends a connection, by itself or because it was refused.
     fn end(&mut self, connection: u64) {
         self.current.retain(|_, one| *one != connection);
         self.gone.insert(connection);
@@ -581,7 +581,7 @@ impl Rig {
         self.carry_out();
     }
 
-    /// The store decides on an entry, in the order in which they come.
+    /// The store decides an entry, in the order of the proposals.
     fn propose(&mut self, Proposal { entry, reply_to }: Proposal) {
         let join = self.next_join;
         let result = match entry {
@@ -644,7 +644,7 @@ impl Rig {
         self.with_store.push_back(Decided { applied: Applied { result, reply_to }, join });
     }
 
-    /// The hub is told what became of an entry.
+    /// The hub gets the outcome of an entry.
     fn give_back(&mut self, Decided { applied, join }: Decided) {
         let mut kicked = None;
         let mut refused = None;
@@ -691,8 +691,8 @@ impl Rig {
         }
     }
 
-    /// The connections of a user that are in a room, or ask to join it, are told that the user is kicked and leave, in
-    /// the order of their leaves.
+    /// The connections of a user that are in a room, or ask to join it, get the kick and leave. The order is that of
+    /// their leaves.
     fn kick(&mut self, room: usize, user: UserId) {
         let proposed = self.state.effects.iter().filter_map(|effect| match effect {
             Effect::Propose(Proposal { entry: Entry::Leave { .. }, reply_to: ReplyTo::Member(member) }) => {
@@ -736,14 +736,14 @@ impl Rig {
         seen.collect()
     }
 
-    /// A field of the frames of a type that a connection was sent.
+    /// A field of all frames of one type that a connection was sent.
     fn field(&self, connection: u64, kind: &str, field: &str) -> Vec<String> {
         let frames = self.inboxes.get(&connection).map_or(&[][..], Vec::as_slice);
         let of_kind = frames.iter().filter(|frame| frame["type"] == kind);
         of_kind.map(|frame| frame[field].as_str().unwrap().to_owned()).collect()
     }
 
-    /// The reasons of the errors that the hub found, and of those that came back from the store.
+    /// The reasons of the errors from the hub, and of the errors from the store.
     fn errors(&self, connection: u64) -> (Vec<String>, Vec<String>) {
         let by_hub = [Reason::AlreadyInRoom, Reason::NotJoined, Reason::NotInRoom].map(Reason::word);
         self.field(connection, "error", "reason").into_iter().partition(|reason| by_hub.contains(&reason.as_str()))
@@ -754,7 +754,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn everybody_sees_what_the_model_says(presence_people_max in 1..5usize, steps in steps()) {
+    fn every_connection_sees_what_the_model_says(presence_people_max in 1..5usize, steps in steps()) {
         let mut rig = Rig::new(presence_people_max);
         for step in steps {
             rig.step(step);
@@ -796,7 +796,7 @@ proptest! {
 }
 
 #[test]
-fn the_checker_sees_a_frame_that_is_lost() {
+fn the_checker_detects_a_lost_frame() {
     let mut rig = Rig::new(2);
     rig.step(Step::Connect { client: 0, room: 0, is_refused: false });
     rig.step(Step::Text { client: 0, room: None });
@@ -808,9 +808,9 @@ fn the_checker_sees_a_frame_that_is_lost() {
 }
 
 #[test]
-fn a_gap_is_never_silent() {
+fn a_gap_in_the_history_closes_the_connection() {
     let kept = |seqs: std::ops::Range<u64>| seqs.map(|seq| fixtures::stored(seq, false)).collect::<Vec<_>>();
-    // What was seen last, the pages as they come, and whether each can be the next.
+    // The last seq that the client saw, the pages in order, and whether each page is accepted.
     for (seen, pages) in [
         (Some(10), &[(Some(11..21), true), (Some(21..301), true)][..]),
         (Some(10), &[(Some(11..21), true), (Some(22..32), false)]),
@@ -818,7 +818,7 @@ fn a_gap_is_never_silent() {
         (Some(10), &[(Some(11..21), true), (Some(0..0), false)]),
         (Some(10), &[(None, false)]),
         (None, &[(Some(250..301), true)]),
-        // The latest messages may have gaps where events are; what follows them has none.
+        // The latest messages may have gaps, where events are. What follows them must have none.
         (None, &[(Some(250..260), true), (Some(261..301), true)]),
         (None, &[(Some(0..0), true)]),
     ] {
@@ -847,7 +847,7 @@ fn a_gap_is_never_silent() {
 }
 
 #[test]
-fn a_key_is_its_own_until_its_leave_is_done() {
+fn a_member_key_is_not_reused_before_its_leave_is_done() {
     let mut rig = Rig::new(2);
     rig.step(Step::Connect { client: 0, room: 0, is_refused: false });
     rig.step(Step::Disconnect { client: 0 });

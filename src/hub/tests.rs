@@ -1,4 +1,4 @@
-//! The hub's thread, with a store in memory, and sockets or channels of our own.
+//! Tests of the hub's thread, with a store in memory and with test sockets or channels.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -26,7 +26,7 @@ fn socket() -> (TcpStream, Sink) {
     (far, Sink::Socket(Arc::new(listener.accept().unwrap().0)))
 }
 
-/// An account as the operator makes it, with a program's token.
+/// Makes an account with a token, as an operator does.
 fn new_token(number: u64, name: &str, session: i64, role: Role) -> Change {
     let name = Username::parse(name).unwrap();
     let account = NewAccount { id: user(number), looks: Looks::of(&name), name, role, password: None };
@@ -44,9 +44,9 @@ fn ban(number: u64, by_address: bool) -> Change {
     restrict(number, BanChange::Ban { until_ms: None, reason: "".into(), by_address })
 }
 
-/// The client was authenticated before a change; its connection reaches the hub after it.
+/// The client was authenticated before a change, and its connection reaches the hub after it.
 #[test]
-fn a_client_is_checked_again_when_it_enters() {
+fn a_client_is_checked_again_when_it_joins() {
     let mut server = Server::prepare();
     server.run(calm());
     let api = server.api.clone();
@@ -86,7 +86,7 @@ fn a_client_is_checked_again_when_it_enters() {
     server.gone(eva);
     server.gone(kim);
 
-    // A name that is reserved since.
+    // A name that was reserved meanwhile.
     operator(new_token(7, "lena", 7, Role::User));
     server.assert_refused(&guest(8, "LENA"), "name_reserved");
 
@@ -99,10 +99,10 @@ fn a_client_is_checked_again_when_it_enters() {
     server.stop([ada]);
 }
 
-/// How long a test waits for a frame.
+/// The longest time that a test waits for a frame.
 const FRAME_WAIT: Duration = Duration::from_secs(20);
 
-/// A hub that may have been sent commands before it runs, so that it takes them in one round.
+/// A hub that can be sent commands before it runs, so that it takes them all in one round.
 struct Server {
     commands: Sender<Command>,
     commanded: Option<Receiver<Command>>,
@@ -134,7 +134,7 @@ impl Server {
         self.threads.extend(threads);
     }
 
-    /// What the hub needs, with a store's threads.
+    /// The hub's ends, with the threads of a store.
     fn ends(&mut self) -> (Ends, Vec<JoinHandle<()>>) {
         let (data, metrics) = (Data::Memory, Arc::clone(&self.metrics));
         let started = crate::store::start(&data, Durability::Normal, Keep::default(), Policy::default(), metrics);
@@ -143,7 +143,7 @@ impl Server {
         (Ends { commands, store: writer, reader, presence }, threads)
     }
 
-    /// A guest connects, whose user has the number of the connection.
+    /// Connects a guest. Its user id has the number of the connection.
     fn connect(&mut self, name: &str, encoding: Encoding, count: usize) -> Client {
         let guest = guest(self.connections + 1, name);
         self.enter(&guest, encoding, count)
@@ -177,7 +177,7 @@ impl Server {
         connection
     }
 
-    /// A client on a socket is told why it may not enter, and is closed.
+    /// A client on a socket is sent the reason of the refusal, and is closed.
     fn assert_refused(&mut self, principal: &Arc<Principal>, reason: &str) {
         let (mut far, sink) = socket();
         let connection = self.send_connect(principal, Encoding::Json, sink, 0);
@@ -239,7 +239,7 @@ impl Client {
         self.got.pop_front().unwrap()
     }
 
-    /// The next frames, each as its JSON.
+    /// The next frames, as JSON.
     fn frames(&mut self, count: usize) -> Vec<String> {
         let frame = |got| match got {
             Got::Frame(json) => json,
@@ -248,12 +248,12 @@ impl Client {
         (0..count).map(|_| frame(self.next())).collect()
     }
 
-    /// The next frames, each as its type and content.
+    /// The next frames, as type and content.
     fn said(&mut self, count: usize) -> Vec<String> {
         self.frames(count).iter().map(|json| said(json)).collect()
     }
 
-    /// Nothing more comes but the reason, with its code where the encoding has one.
+    /// Asserts that only the close comes, with this code if the encoding has close codes.
     #[track_caller]
     fn assert_ends(&mut self, code: u16) {
         if self.encoding == Encoding::Json {
@@ -268,7 +268,7 @@ fn said(json: &str) -> String {
     format!("{}: {}", frame["type"].as_str().unwrap(), frame["content"].as_str().unwrap())
 }
 
-/// What a chunk holds: whole frames, read without the code that wrote them.
+/// The frames of a chunk, parsed without the code that wrote them.
 fn parts(chunk: &[u8], encoding: Encoding) -> Vec<Got> {
     let mut rest = chunk;
     let mut parts = Vec::new();
@@ -298,7 +298,7 @@ fn parts(chunk: &[u8], encoding: Encoding) -> Vec<Got> {
     parts
 }
 
-/// Limits by which no lost connection keeps its place, and no keep-alive comes between frames.
+/// Limits without a lease, and without keep-alives between frames.
 fn calm() -> Limits {
     Limits { lease: Duration::ZERO, ping_interval: Duration::from_secs(300), ..Limits::default() }
 }
@@ -324,7 +324,7 @@ fn members_of_each_encoding_get_the_same_frames() {
         assert_eq!(client.frames(6 - first), of_ana[first..], "connection {}", client.connection.0);
     }
 
-    // A replay has the same frames, too.
+    // A replay has the same frames.
     let mut eva = server.connect("eva", Encoding::Ndjson, 2);
     assert_eq!(eva.said(1), rounds[..1]);
     assert_eq!(eva.frames(2), [of_ana[2].clone(), of_ana[5].clone()]);
@@ -335,7 +335,7 @@ fn members_of_each_encoding_get_the_same_frames() {
 }
 
 #[test]
-fn an_encoding_may_leave_a_room_and_come_back() {
+fn the_last_member_of_an_encoding_may_leave_and_another_join() {
     let mut server = Server::prepare();
     server.run(calm());
     let mut ana = server.connect("ana", Encoding::Json, 0);
@@ -355,7 +355,7 @@ fn an_encoding_may_leave_a_room_and_come_back() {
         server.say(&ana, "alone");
         assert_eq!(ana.said(1), ["text: alone"]);
     }
-    // The first of an encoding may be the only one left.
+    // The first member of an encoding may be the only one left.
     let mut bob = server.connect("bob", Encoding::Ndjson, 0);
     assert_eq!(bob.said(1), ["welcome: welcome to general"]);
     server.gone(ana);
@@ -366,7 +366,7 @@ fn an_encoding_may_leave_a_room_and_come_back() {
 }
 
 #[test]
-fn a_slow_reader_is_cut_at_the_end_of_a_frame_and_the_others_go_on() {
+fn a_slow_consumer_is_cut_at_a_frame_end_and_others_continue() {
     let mut server = Server::prepare();
     server.run(Limits { outbox_bytes_max: 64 * 1024, ..calm() });
     let mut ana = server.connect("ana", Encoding::Json, 0);
@@ -378,7 +378,7 @@ fn a_slow_reader_is_cut_at_the_end_of_a_frame_and_the_others_go_on() {
     while left.len() < slow.len() {
         assert!(texts.len() < 1_000, "a channel of 32 KiB and an outbox of 64 hold no more than that");
         server.say(&ana, &format!("{} {}", texts.len(), "x".repeat(7_000)));
-        // Some messages later than it is decided.
+        // The cut is decided some messages earlier.
         loop {
             let json = ana.frames(1).remove(0);
             if said(&json).starts_with("text: ") {
@@ -391,7 +391,7 @@ fn a_slow_reader_is_cut_at_the_end_of_a_frame_and_the_others_go_on() {
     assert_eq!(left, ["leave: bob left", "leave: cai left"]);
 
     for mut client in slow {
-        // `cai joined` is seen by the one that came before.
+        // Only the client that joined before cai sees `cai joined`.
         let mut frames: Vec<String> = std::iter::from_fn(|| match client.next() {
             Got::Frame(json) => Some(json),
             Got::Close(code) => {
@@ -431,12 +431,12 @@ fn a_session_that_ends_closes_members_of_each_encoding() {
 }
 
 #[test]
-fn an_idle_member_is_kept_alive_in_its_encoding() {
+fn an_idle_member_gets_keep_alives_in_its_encoding() {
     let mut server = Server::prepare();
     server.run(Limits { ping_interval: Duration::from_millis(20), ..calm() });
     let mut clients = Encoding::ALL.map(|encoding| server.connect("ana", encoding, 0));
     for client in &mut clients {
-        // Twice, as each is due after the one before.
+        // Twice, because each keep-alive schedules the next.
         for _ in 0..2 {
             while client.next() != Got::KeepAlive {}
         }
@@ -450,7 +450,7 @@ fn an_idle_member_is_kept_alive_in_its_encoding() {
 }
 
 #[test]
-fn presence_is_published_before_it_is_told() {
+fn presence_is_published_before_its_frame_is_sent() {
     let mut server = Server::prepare();
     server.run(calm());
     let names = |server: &Server| {
@@ -478,14 +478,14 @@ fn presence_is_published_before_it_is_told() {
 }
 
 #[test]
-fn presence_is_published_before_a_batch_that_does_not_wait_for_the_end_of_its_round() {
+fn presence_is_published_before_a_batch_that_is_sent_early() {
     let mut server = Server::prepare();
     let mut ana = server.connect("ana", Encoding::Json, 0);
     let mut bob = server.connect("bob", Encoding::Json, 0);
     let text = "x".repeat(8_000);
     let texts = 2 * BATCH_BYTES_MAX / text.len();
     (0..texts).for_each(|_| server.say(&ana, &text));
-    // The hub, a step at a time.
+    // Runs the hub one step at a time.
     let (ends, _threads) = server.ends();
     let (pager, _paging) = Pager::start(ends.reader.clone()).unwrap();
     let mut hub = Hub::new(ends, pager, calm(), Arc::default());
@@ -518,21 +518,21 @@ fn a_request_is_answered_through_the_log() {
     assert!(String::from_utf8(json.to_vec()).unwrap().contains(r#""duplicate":true"#));
     assert_eq!(say("ho").unwrap_err().reason, crate::model::reason::Reason::NonceUsed);
 
-    // A user that is connected and not stored is known to the hub.
+    // The hub knows a connected user that is not stored.
     let kick = |user| Change::Kick { room: room(ROOM_DEFAULT), user, target: None };
     let refused = server.api.change(By::Operator, kick(user(77))).unwrap_err();
     assert_eq!(refused.reason, crate::model::reason::Reason::NoSuchUser);
     let done = server.api.change(By::Operator, kick(ana.principal.user())).unwrap();
     assert_eq!(done, crate::store::change::Done::Kicked { username: Username::parse("ana").ok() });
     assert_eq!(ana.said(2), ["error: an admin has put you out of this room", "leave: ana left"]);
-    // It is connected, in no room; and may join again.
+    // The user is connected but in no room. It may join again.
     server.say(&ana, r#"{"type":"join"}"#);
     assert_eq!(ana.said(2), ["welcome: welcome to general", "text: hi"]);
     server.stop([ana]);
 }
 
 #[test]
-fn settings_are_told_to_the_room_before_the_answer_to_their_command() {
+fn room_settings_are_broadcast_before_the_answer_to_their_command() {
     let mut server = Server::prepare();
     server.run(calm());
     server.api.change(By::Operator, new_token(1, "ada", 1, Role::Admin)).unwrap();
@@ -554,7 +554,7 @@ fn settings_are_told_to_the_room_before_the_answer_to_their_command() {
 }
 
 #[test]
-fn a_user_kicked_out_of_a_private_room_is_told_so() {
+fn a_user_kicked_from_a_private_room_gets_the_reason() {
     let mut server = Server::prepare();
     server.run(calm());
     server.api.change(By::Operator, new_token(1, "ada", 1, Role::Admin)).unwrap();

@@ -1,5 +1,6 @@
-//! Members that are sent a room's past page by page, because the room does not have it at hand or it is too long to be
-//! sent at once. Until then they are not sent what is broadcast to the room.
+//! Catch-up: history that is sent to a member page by page, because it is not in the room's ring or too long for one
+//! send. Runs on the hub's thread and reads no rows itself. Until it has caught up, the member gets no broadcasts of
+//! the room.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,43 +16,42 @@ use super::{Effect, MemberKey, RoomKey, State};
 #[derive(Debug, Clone)]
 pub struct Fetch {
     pub member: MemberKey,
-    /// Of which room.
     pub room: RoomId,
-    /// The part of its past that comes next.
+    /// The next part of the room's history.
     pub span: Span,
 }
 
-/// A part of a room's past.
+/// A part of a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Span {
-    /// The latest messages up to a place.
+    /// The latest messages up to a seq.
     Latest { count: usize, until: Seq },
-    /// The messages behind a place, up to another.
+    /// The messages after a seq, up to another seq.
     Messages { after: Seq, until: Seq },
-    /// All frames behind a place.
+    /// All frames after a seq.
     All { after: Seq },
 }
 
-/// What a member has of a room's past so far, while it is paged.
+/// The state of a member's catch-up in one room.
 #[derive(Debug)]
 pub struct CatchUp {
-    /// What comes next.
+    /// The part that comes next.
     span: Span,
-    /// The number of the next `join` or `leave` that it is to be sent.
+    /// The number of the next missed presence frame to send.
     next_missed: u64,
-    /// Whether the room has forgotten some of them before they were sent.
+    /// Whether the room has dropped missed frames before they were sent.
     is_short: bool,
-    /// The people that the member takes to be in the room; nothing where its `welcome` did not name all.
+    /// The people that the client believes to be in the room. `None` if its `welcome` did not list all people.
     told: Option<HashMap<UserId, Arc<Person>>>,
 }
 
 impl CatchUp {
-    /// Begins behind a `welcome` that named these people.
+    /// Begins after a `welcome` that listed these people.
     pub fn new(span: Span, missed: &Missed, told: Option<HashMap<UserId, Arc<Person>>>) -> Self {
         Self { span, next_missed: missed.end(), is_short: false, told }
     }
 
-    /// Sends what the member has missed of comings and goings before a place, or all of it.
+    /// Sends the missed presence frames before a seq, or all of them.
     fn send_missed(&mut self, missed: &Missed, before: Option<Seq>, to: MemberKey, effects: &mut Vec<Effect>) {
         self.is_short |= self.next_missed < missed.first();
         while !self.is_short
@@ -69,7 +69,7 @@ impl CatchUp {
         }
     }
 
-    /// Sends stored frames with what happened between them.
+    /// Sends stored frames, and the missed presence frames between them.
     fn send<'a>(
         &mut self,
         frames: impl IntoIterator<Item = &'a Stored>,
@@ -83,8 +83,8 @@ impl CatchUp {
         }
     }
 
-    /// Sends what a page has. Gives the place from which on all frames are still to be sent, or `Some(None)` where
-    /// another part comes before that; nothing where what comes next is not kept any more.
+    /// Sends the frames of a page. Returns the seq after which all frames are still to be sent, or `Some(None)` if
+    /// another page of messages comes first. Returns `None` if the next frames are no longer kept.
     fn take_page(
         &mut self,
         page: &[Stored],
@@ -94,7 +94,7 @@ impl CatchUp {
     ) -> Option<Option<Seq>> {
         let (sent, until) = match self.span {
             Span::All { after } => {
-                // What the hub has not seen yet will be broadcast.
+                // Frames that the hub has not seen yet will be broadcast.
                 let seen = page.iter().take_while(|stored| stored.seq <= room.ring.head);
                 let frames: Vec<_> = seen.collect();
                 if !frames.iter().zip(after.0 + 1..).all(|(stored, seq)| stored.seq.0 == seq) {
@@ -126,13 +126,13 @@ impl CatchUp {
 }
 
 impl State {
-    /// A page was read for a member that is catching up; an empty one where there are no more, none where it can't be
-    /// read. What is not kept any more, or can't be read, the member would miss without being told: so it is closed, to
-    /// come back and be told.
+    /// Takes a page for a member that is catching up. The page is empty if there are no more frames, and `None` if it
+    /// can't be read. If frames are no longer kept or can't be read, the member is closed. Otherwise it would have a
+    /// silent gap; after a reconnect its client learns of the gap.
     pub fn page(&mut self, fetch: &Fetch, page: Option<Vec<Stored>>) {
         let Some(room_key) = self.by_id.get(&fetch.room).copied() else { return };
         let (room, to) = (&self.rooms[room_key.0], fetch.member);
-        // The member has left, or has joined anew: then the page is not for it.
+        // The member has left, or has joined again: then the page is not for it.
         if !room.catching_up.contains(to) {
             return;
         }
@@ -157,7 +157,7 @@ impl State {
         self.effects.push(Effect::Fetch(Fetch { span: catch_up.span, ..fetch.clone() }));
     }
 
-    /// A member that has caught up gets what is broadcast to the room from here on.
+    /// Ends the catch-up: the member gets the broadcasts of the room after this.
     fn end_catch_up(&mut self, member: MemberKey, room_key: RoomKey, catch_up: Option<Box<CatchUp>>) {
         if let Some(CatchUp { is_short: true, told, .. }) = catch_up.map(|catch_up| *catch_up) {
             for json in self.made_up_for(room_key, told) {
@@ -170,8 +170,8 @@ impl State {
         self.effects.push(Effect::Enter { room: room_key, member });
     }
 
-    /// The frames for a member that was not sent all comings and goings: how the people that it
-    /// knows of differ from the people in the room, or only how many they are.
+    /// The frames for a member that has missed presence frames. They tell the difference between the people that it
+    /// knows and the people in the room. In a crowded room they tell only the number of people.
     fn made_up_for(&mut self, room_key: RoomKey, told: Option<HashMap<UserId, Arc<Person>>>) -> Vec<Arc<[u8]>> {
         let room = &self.rooms[room_key.0];
         let member_count = room.people.len();
@@ -197,7 +197,7 @@ mod tests {
     use crate::protocol::{After, Replay};
     use crate::store::entry::{Applied, Entry, Outcome, Past, Proposal, ReplyTo};
 
-    /// A room with 400 stored frames, of which the last 100 are at hand.
+    /// A room with 400 stored frames, of which the last 100 are in the ring.
     struct Rig {
         state: State,
         head: u64,
@@ -210,7 +210,7 @@ mod tests {
             Self { state, head: 400 }
         }
 
-        /// A user connects by the connection of the same number.
+        /// Connects a user. The connection has the number of the user.
         fn come(&mut self, number: u64, history: usize, seen: Option<u64>) -> MemberKey {
             let after = seen.map(|seq| After::Id(stored(seq, false).id));
             let guest = guest(number, &format!("guest {number}"));
@@ -255,7 +255,7 @@ mod tests {
             fetch.expect("a page is asked for")
         }
 
-        /// What a member is sent with a page: seqs, and in words what is not stored.
+        /// The frames that a member is sent for a page: seqs of stored frames, and words for other frames.
         fn page(&mut self, fetch: &Fetch, page: Vec<Stored>) -> Vec<String> {
             self.state.page(fetch, Some(page));
             assert!(!self.state.effects.iter().any(|effect| matches!(effect, Effect::Close { .. })));
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn missed_joins_and_leaves_are_sent_in_their_place() {
+    fn missed_joins_and_leaves_are_sent_in_order() {
         let mut rig = Rig::new(200);
         rig.come(1, 0, None);
         rig.state.effects.clear();
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_messages_are_followed_by_everything() {
+    fn the_latest_messages_are_followed_by_all_frames() {
         let mut rig = Rig::new(200);
         rig.come(1, 0, None);
         rig.state.effects.clear();
@@ -316,7 +316,7 @@ mod tests {
         rig.come(3, 0, None);
         rig.store(false);
         rig.state.effects.clear();
-        // The page ends before what is at hand begins.
+        // The page ends before the ring begins.
         let sent = rig.page(&fetch, (101..=250).step_by(3).map(|seq| stored(seq, false)).collect());
         assert_eq!(sent, seqs((101..=250).step_by(3)));
         let fetch = rig.fetch();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_of_messages_goes_on_where_it_was_begun() {
+    fn a_replay_of_messages_continues_after_each_page() {
         let mut rig = Rig::new(200);
         rig.come(1, 0, None);
         rig.state.effects.clear();
@@ -336,12 +336,12 @@ mod tests {
         let fetch = rig.fetch();
         rig.store(false);
         rig.state.effects.clear();
-        // None of the messages is kept any more, and what was said since is.
+        // None of the messages are kept any more, but later frames are.
         assert_eq!(rig.page(&fetch, Vec::new()), ["401", "in"]);
     }
 
     #[test]
-    fn a_member_that_misses_too_much_is_told_the_difference() {
+    fn a_member_that_misses_too_many_frames_gets_the_difference() {
         let mut rig = Rig::new(200);
         rig.come(1, 0, None);
         rig.come(9, 0, None);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_misses_too_much_in_a_crowded_room_is_told_the_count() {
+    fn a_member_that_misses_too_many_frames_of_a_crowded_room_gets_the_count() {
         let mut rig = Rig::new(2);
         rig.come(1, 0, None);
         rig.come(9, 0, None);
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn joins_and_leaves_are_kept_only_while_a_member_catches_up() {
+    fn missed_frames_are_kept_only_while_a_member_catches_up() {
         let mut rig = Rig::new(200);
         rig.come(1, 0, None);
         rig.state.effects.clear();

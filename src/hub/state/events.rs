@@ -1,4 +1,5 @@
-//! What changes mean for open connections, and what their proposers are told.
+//! The effects of changes on open connections, and the answers to their proposers. Runs on the hub's thread; the store
+//! has already decided each change.
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use super::super::handle::Answer;
 use super::{Effect, Member, MemberKey, RoomKey, State, encoded};
 
 impl State {
-    /// A change is to be made. It gets what only the hub knows: who its target is, and from where it is connected.
+    /// Proposes a change. The hub adds what only it knows: the target's principal, and the networks of the target's
+    /// connections.
     pub fn change(&mut self, by: By, mut change: Box<Change>, reply_to: ReplyTo) {
         let target = |user| self.members_of(user).next().map(|member| Arc::clone(&member.principal));
         match &mut *change {
@@ -34,7 +36,7 @@ impl State {
         self.propose(Entry::Change { by, change }, reply_to);
     }
 
-    /// A change is made: it holds for open connections, and its proposer is told.
+    /// Applies a change to open connections, and answers its proposer.
     pub fn changed(&mut self, done: Done, events: Vec<Event>, reply_to: ReplyTo) {
         for event in events {
             self.event(event);
@@ -82,7 +84,7 @@ impl State {
         }
     }
 
-    /// Ends members: those that have a connection are closed, those that only keep a place lose it.
+    /// Ends members. Members with a connection are closed; members that only keep a place lose it.
     fn end(&mut self, members: Vec<MemberKey>) {
         for key in members {
             if self.members[key.0].gone {
@@ -93,7 +95,7 @@ impl State {
         }
     }
 
-    /// Tells a user by all its connections until when it is muted, or that it is not any more.
+    /// Sends a user, on all its connections, the end of its mute, or that it is no longer muted.
     fn tell_muted(&mut self, user: UserId) {
         let muted_until = self.muted_until(user);
         let content = match &muted_until {
@@ -112,14 +114,14 @@ impl State {
         }
     }
 
-    /// The frame that tells the settings of a room.
+    /// The frame with the settings of a room.
     fn settings_frame(&mut self, room: &RoomId, settings: &RoomSettings, by: &Person) -> Arc<[u8]> {
         let content = format!("{} has changed what is set of this room", by.username);
         let own = Some(Own::Room { room: settings.shown(room) });
         encoded(&Frame { own, ..Frame::new(self.ids.next(&self.now), room, by, &content, FrameType::Room, &self.now) })
     }
 
-    /// Tells the members of a public room its settings, which let all of them stay.
+    /// Sends the members of a public room its new settings. No member has to leave.
     fn tell_settings(&mut self, room_key: RoomKey, frame: Arc<[u8]>) {
         for to in self.rooms[room_key.0].catching_up.as_slice() {
             self.effects.push(Effect::Send { to: *to, json: Arc::clone(&frame) });
@@ -127,8 +129,8 @@ impl State {
         self.broadcast(room_key, frame);
     }
 
-    /// Tells the members of a private room its settings. Where it was public before, members that are not invited leave it
-    /// and are not told. A join that is with the store is not concerned: the store decides it by the new settings.
+    /// Sends the members of a private room its new settings. Where the room was public, members that are not invited leave it
+    /// and get no settings. A pending join is not touched, because the store decides it by the new settings.
     fn tell_private(&mut self, room_key: RoomKey, frame: &Arc<[u8]>) {
         let room = &self.rooms[room_key.0];
         let id = room.id.clone();
@@ -138,11 +140,11 @@ impl State {
         self.effects.extend(stay.into_iter().map(|to| Effect::Send { to, json: Arc::clone(frame) }));
     }
 
-    /// Answers a command with a frame of its own type.
+    /// Answers a command with a frame of the command's type.
     fn tell_done(&mut self, reply: &CommandReply, sentence: &str) {
         let CommandReply { connection, room, nonce, kind } = reply;
         let Some(to) = self.member(*connection) else { return };
-        // The answer comes behind what the room was told of the change.
+        // The answer must come after the room's frame about the change.
         if let Some(room) = self.by_id.get(room).copied().filter(|key| self.rooms[key.0].members.contains(to)) {
             self.effects.extend([Effect::Exit { room, member: to }, Effect::Enter { room, member: to }]);
         }
@@ -151,7 +153,7 @@ impl State {
         self.effects.push(Effect::Send { to, json: encoded(&Frame { nonce: nonce.as_ref(), ..frame }) });
     }
 
-    /// Members leave a room, and are told why.
+    /// Makes members leave a room, and sends them the reason.
     fn remove_from(&mut self, room: &RoomId, members: Vec<MemberKey>, reason: Reason) {
         for key in members {
             if !self.members[key.0].is_in(room) {
@@ -163,7 +165,7 @@ impl State {
     }
 }
 
-/// What a command has done, in a sentence.
+/// A sentence that describes what a command has done.
 fn sentence_of(reply: &CommandReply, done: &Done) -> String {
     match done {
         Done::Kicked { username } => {

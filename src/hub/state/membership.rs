@@ -1,4 +1,5 @@
-//! How members enter and leave rooms, and keep their place for a while when their connection is lost.
+//! How members enter and leave rooms, and how they keep their place for a lease after their connection is lost. Runs on
+//! the hub's thread; the store decides each join and leave.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,8 +17,8 @@ use super::catch_up::{CatchUp, Fetch, Span};
 use super::{Effect, Joining, Member, MemberKey, Phase, RoomKey, State, Subscription, encoded};
 
 impl State {
-    /// A connection is no more, or is about to be. Its member leaves every room, unless it may be back in a moment: then it
-    /// keeps its place for a while.
+    /// Handles the end of a connection. Its member leaves every room. If the client may reconnect soon, the member
+    /// keeps its place for the lease first.
     pub fn disconnect(&mut self, connection: ConnectionId, keeps_place: bool) {
         let Some(key) = self.by_connection.remove(&connection) else {
             return;
@@ -31,26 +32,26 @@ impl State {
         }
     }
 
-    /// When the next lease ends.
+    /// The end of the next lease.
     #[must_use]
     pub fn lease_due(&self) -> Option<Instant> {
         self.leases.front().map(|(until, ..)| *until)
     }
 
-    /// Members whose connection was lost and whose time is over leave every room.
+    /// Ends the leases that are over: their members leave every room.
     pub fn end_leases(&mut self) {
         while let Some(&(until, key, connection)) = self.leases.front()
             && until <= self.at
         {
             self.leases.pop_front();
-            // The key may be another's by now.
+            // The key may belong to another member by now.
             if self.members.get(key.0).is_some_and(|member| member.connection == connection) {
                 self.depart(key);
             }
         }
     }
 
-    /// A member whose connection is no more leaves every room.
+    /// Makes a member without a connection leave every room.
     pub(super) fn depart(&mut self, key: MemberKey) {
         let rooms: Vec<_> = self.members[key.0].subscriptions.iter().map(|one| one.room.clone()).collect();
         for room in rooms {
@@ -59,7 +60,7 @@ impl State {
         self.free_if_done(key);
     }
 
-    /// Proposes that a member leaves a room. False where it is not in the room, or is leaving it already.
+    /// Proposes that a member leaves a room. Returns false if it is not in the room or already leaving.
     pub(super) fn begin_leave(&mut self, key: MemberKey, room: &RoomId) -> bool {
         let member = &mut self.members[key.0];
         let mut subscriptions = member.subscriptions.iter_mut();
@@ -73,7 +74,7 @@ impl State {
         true
     }
 
-    /// A member may not enter a room. A connection that may not enter the room of its URL ends.
+    /// Handles a refused join. If it was for the room of the connection's URL, the connection is closed.
     pub(super) fn refuse_join(&mut self, key: MemberKey, room_key: RoomKey, rejection: Rejection) {
         let room = self.rooms[room_key.0].id.clone();
         let member = &mut self.members[key.0];
@@ -82,7 +83,7 @@ impl State {
         let subscription = &mut member.subscriptions[index];
         let (nonce, is_first) = subscription.joining.take().map_or((None, false), |one| (one.nonce, one.is_first));
         if subscription.phase == Phase::Leaving {
-            // Its `leave` is with the store, and ends it.
+            // Its `leave` is already with the store; the answer to it ends the subscription.
             subscription.phase = Phase::Refused;
         } else {
             member.subscriptions.remove(index);
@@ -136,7 +137,7 @@ impl State {
         self.rooms[room_key.0].joining -= 1;
         self.note_presence(room_key);
         let person = Arc::clone(&self.members[key.0].principal.person);
-        // A user with another connection here, or with a place that is kept, was in the room already.
+        // A user with another connection here, or with a kept place, was already in the room.
         if self.rooms[room_key.0].people.enter(person.id, key) {
             self.person_joined(room_key, &person);
         }
@@ -154,13 +155,14 @@ impl State {
             return;
         };
         let until = room.ring.head;
-        // Without a known place to go on from, the latest messages are replayed.
+        // Without a known seq to continue from, the latest messages are replayed.
         let (span, at_hand) = match seen.filter(|_| after.is_some()) {
             Some(after) => (Span::All { after }, room.ring.frames_after(after)),
             None => (Span::Latest { count, until }, room.ring.latest(count).map(Iterator::collect)),
         };
         let reset = after.is_some() && seen.is_none();
-        // More than a socket takes at once is paged, so that no client is a slow consumer for having been away.
+        // A replay that is longer than a socket takes at once is paged. Otherwise a client would become a slow consumer
+        // only because it was away.
         let bytes = |frames: &Vec<&Stored>| frames.iter().map(|stored| stored.json.len()).sum::<usize>();
         let at_once = at_hand.filter(|frames| bytes(frames) <= REPLAY_AT_ONCE_BYTES);
         let at_once: Option<Vec<Arc<[u8]>>> =
@@ -218,7 +220,7 @@ impl State {
         if let Some(index) = member.subscriptions.iter().position(|one| one.room == room.id) {
             let left = member.subscriptions.remove(index);
             if left.phase == Phase::Refused {
-                // It never was in the room.
+                // The member never was in the room.
                 room.joining -= 1;
                 self.free_room_if_empty(room_key);
                 return self.free_if_done(key);
@@ -236,7 +238,7 @@ impl State {
             None
         };
         if !gone {
-            // Who leaves by a command is told so, whatever the room is told.
+            // A member that leaves by a command gets a `leave` frame, even if the room gets none.
             let json = told.unwrap_or_else(|| self.person_frame(room_key, &person, FrameType::Leave));
             self.send(key, json);
         }

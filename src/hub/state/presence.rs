@@ -1,5 +1,6 @@
-//! How a room is told who comes and goes: by a `join` or `leave` frame each, and above
-//! [`PRESENCE_PEOPLE_MAX`](crate::limits::PRESENCE_PEOPLE_MAX) people by one `presence` frame a second.
+//! Presence: how a room is told which people join and leave. It gets one `join` or `leave` frame for each person. With
+//! more than [`PRESENCE_PEOPLE_MAX`](crate::limits::PRESENCE_PEOPLE_MAX) people it gets one `presence` frame per
+//! second. Runs on the hub's thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,19 +13,19 @@ use super::super::room::MissedChange;
 use super::{Effect, RoomKey, State, encoded};
 
 impl State {
-    /// When the next `presence` frame is due.
+    /// The time of the next `presence` frame.
     #[must_use]
     pub fn presence_due(&self) -> Option<Instant> {
         self.presence_due.front().map(|(due, _)| *due)
     }
 
-    /// Tells the rooms whose `presence` frame is due.
+    /// Sends the `presence` frames that are due.
     pub fn tell_presence(&mut self) {
         while let Some(&(due, room_key)) = self.presence_due.front()
             && due <= self.at
         {
             self.presence_due.pop_front();
-            // The key may be another room's by now.
+            // The key may belong to another room by now.
             let Some(room) = self.rooms.get_mut(room_key.0).filter(|room| room.presence_due == Some(due)) else {
                 continue;
             };
@@ -38,7 +39,7 @@ impl State {
         }
     }
 
-    /// A person has come to a room, whose roster has them already.
+    /// Tells a room that a person joined. The roster has the person already.
     pub(super) fn person_joined(&mut self, room_key: RoomKey, person: &Arc<Person>) {
         if self.is_crowded(room_key) {
             self.rooms[room_key.0].changes.join(person);
@@ -49,14 +50,15 @@ impl State {
         }
     }
 
-    /// A person has left a room, whose roster has them no more. Gives the frame that says so where one was made.
+    /// Tells a room that a person left. The roster does not have the person any more. Returns the `leave` frame if one
+    /// was made.
     pub(super) fn person_left(&mut self, room_key: RoomKey, person: &Arc<Person>) -> Option<Arc<[u8]>> {
         if self.is_crowded(room_key) {
             self.rooms[room_key.0].changes.leave(person);
             self.begin_changes(room_key);
             return None;
         }
-        // They are from before this person left.
+        // The changes are older than this leave, so the count still includes the person.
         let count = self.rooms[room_key.0].people.len() + 1;
         self.tell_changes(room_key, count);
         let json = self.person_frame(room_key, person, FrameType::Leave);
@@ -77,8 +79,8 @@ impl State {
         }
     }
 
-    /// Tells a room that is crowded no longer what it has not been told yet: in as many frames as it takes to name
-    /// everybody, within the bound of a `welcome`.
+    /// Tells a room that is no longer crowded the changes that it has not been told. It sends as many frames as are
+    /// needed to name all these people, up to the number of people that a `welcome` lists.
     fn tell_changes(&mut self, room_key: RoomKey, member_count: usize) {
         let changes = std::mem::take(&mut self.rooms[room_key.0].changes);
         if changes.is_empty() {
@@ -86,7 +88,7 @@ impl State {
         }
         let (joined, left) = changes.into_lists();
         let frames = if joined.is_empty() && left.is_empty() {
-            // The changes have cancelled out; the count is still to be told.
+            // The changes have cancelled out, but the count must still be sent.
             vec![self.presence_frame(room_key, member_count, &[], &[])]
         } else {
             self.presence_frames(room_key, member_count, &joined, &left)
@@ -96,7 +98,8 @@ impl State {
         }
     }
 
-    /// As many `presence` frames as it takes to name these people, within the bound of a `welcome`.
+    /// Makes as many `presence` frames as are needed to name these people, up to the number of people that a `welcome`
+    /// lists.
     pub(super) fn presence_frames(
         &mut self,
         room_key: RoomKey,
@@ -112,7 +115,7 @@ impl State {
         parts.map(|from| self.presence_frame(room_key, member_count, &part(joined, from), &part(left, from))).collect()
     }
 
-    /// A frame that names the first of these people.
+    /// A `presence` frame that names the first of these people.
     pub(super) fn presence_frame(
         &mut self,
         room_key: RoomKey,
@@ -130,13 +133,13 @@ impl State {
         encoded(&Frame { own, ..Frame::new(id, room, &self.server, &content, FrameType::Presence, &self.now) })
     }
 
-    /// Shows a room that a person is writing.
+    /// Shows a room that a person is typing.
     pub(super) fn show_typing(&mut self, room_key: RoomKey, person: &Person) {
         let json = self.person_frame(room_key, person, FrameType::Typing);
         self.broadcast(room_key, json);
     }
 
-    /// The frame that says what a person does in a room.
+    /// The frame that tells a room what one person does.
     pub(super) fn person_frame(&mut self, room_key: RoomKey, person: &Person, kind: FrameType) -> Arc<[u8]> {
         let content = match kind {
             FrameType::Join => format!("{} joined", person.username),
@@ -152,7 +155,7 @@ impl State {
         }
     }
 
-    /// Tells the members who has come or gone, and remembers it for those that are catching up.
+    /// Sends a presence frame to the members, and remembers it for the members that are catching up.
     fn tell_room(&mut self, room_key: RoomKey, json: Arc<[u8]>, change: MissedChange) {
         self.rooms[room_key.0].note_missed(&json, change);
         self.broadcast(room_key, json);
@@ -172,13 +175,13 @@ mod tests {
     use crate::protocol::{ClientCommand, ClientFrame};
     use crate::store::entry::{Applied, Entry, Outcome, Past, Proposal};
 
-    /// One room, a store that answers at once, and a count of the bytes that go out.
+    /// One room, a store that answers at once, and a count of the bytes that are sent.
     struct Rig {
         state: State,
         members: usize,
         bytes: usize,
         welcomes: usize,
-        /// What the room was told, without typing.
+        /// The frames that the room was sent, without typing.
         told: Vec<Value>,
     }
 
@@ -236,7 +239,7 @@ mod tests {
             self.carry_out();
         }
 
-        /// What the room is told when so much time has passed.
+        /// The frames that the room is sent when this time has passed.
         fn pass(&mut self, time: Duration) -> Vec<Value> {
             self.state.at += time;
             self.state.tell_presence();
@@ -257,7 +260,7 @@ mod tests {
     const FULL: u64 = PRESENCE_PEOPLE_MAX as u64;
 
     #[test]
-    fn a_crowded_room_is_told_once_a_second() {
+    fn a_crowded_room_gets_one_presence_frame_per_second() {
         let mut rig = Rig::new();
         (1..=FULL).for_each(|number| rig.come(number));
         assert_eq!(kinds(&rig.pass(Duration::ZERO)), ["join"; PRESENCE_PEOPLE_MAX - 1], "the first was alone");
@@ -276,7 +279,7 @@ mod tests {
         assert_eq!(told[0]["content"], "29 joined, 1 left");
         let named: Vec<u64> = [FULL + 1].into_iter().chain(FULL + 3..=FULL + 21).collect();
         assert_eq!((names(&told[0]["joined"]), names(&told[0]["left"])), (named, vec![1]));
-        // A person who came and left again has changed nothing.
+        // A person who joined and left again has changed nothing.
         rig.come(999);
         rig.go(999);
         rig.pass(Duration::ZERO);
@@ -285,13 +288,13 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_is_crowded_no_longer_is_told_everything_first() {
+    fn a_room_that_is_no_longer_crowded_gets_all_changes_first() {
         let mut rig = Rig::new();
         (1..=FULL + 50).for_each(|number| rig.come(number));
         rig.pass(Duration::ZERO);
         (1..=50).for_each(|number| rig.go(number));
         let told = rig.pass(Duration::ZERO);
-        // The leave that makes it 200 again has a frame of its own.
+        // The leave that makes it 200 people again has its own frame.
         assert_eq!(kinds(&told), ["presence", "presence", "presence", "leave"]);
         let counts: Vec<_> = told[..3].iter().map(|frame| frame["member_count"].as_u64().unwrap()).collect();
         assert_eq!(counts, [FULL + 1; 3]);
@@ -308,14 +311,14 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_a_welcome_had_is_told_again_when_changes_cancel_out() {
+    fn a_count_of_a_welcome_is_corrected_when_changes_cancel_out() {
         for is_crowded_still in [true, false] {
             let mut rig = Rig::new();
             (1..=FULL + 2).for_each(|number| rig.come(number));
             rig.pass(Duration::ZERO);
             rig.pass(PRESENCE_INTERVAL);
             rig.go(1);
-            // One more connection of a user: its `welcome` has a count of one less.
+            // Another connection of a user: its `welcome` has a count that is too low by one.
             rig.come_by(1_000, 2);
             rig.come(1);
             rig.pass(Duration::ZERO);
@@ -334,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_leaves_a_crowded_room_by_a_command_is_told_so() {
+    fn a_member_that_leaves_a_crowded_room_by_a_command_gets_a_leave_frame() {
         let mut rig = Rig::new();
         (1..=FULL + 5).for_each(|number| rig.come(number));
         let member = rig.state.member(ConnectionId(3)).unwrap();
@@ -356,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_of_thousands_comes_in_without_a_flood() {
+    fn thousands_join_a_room_without_a_flood_of_frames() {
         const CROWD: u64 = 12_000;
         const SECONDS: u64 = 20;
         let mut rig = Rig::new();

@@ -1,4 +1,4 @@
-//! Joins that are refused, leases, what the state publishes, and what it adds to changes.
+//! Tests of refused joins, leases, the presence that the state publishes, and the facts that it adds to changes.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn a_refused_join_of_another_room_leaves_the_others() {
     assert_eq!((&error["reason"], &error["nonce"]), (&"no_such_room".into(), &"n1".into()));
     assert_eq!((&error["room_id"], error["code"].as_str()), (&"attic".into(), Some("not_found")));
     assert_eq!((desk.closed.len(), desk.state.room_count(), desk.state.member_count()), (0, 1, 2));
-    // It is still told what happens in the first room, and may ask for the other one again.
+    // The client still gets the frames of the first room, and may ask for the other room again.
     desk.disconnect(2, false);
     desk.settle();
     assert_eq!(desk.take_frames()[&1], ["leave ben in tea"]);
@@ -61,7 +61,7 @@ fn a_connection_that_has_left_its_first_room_may_be_refused_another() {
 }
 
 #[test]
-fn a_refused_join_with_its_leave_on_the_way_leaves_nothing_behind() {
+fn a_refused_join_with_a_pending_leave_leaves_no_state() {
     for is_first in [true, false] {
         for is_empty in [true, false] {
             let mut desk = Desk::new(&without_lease());
@@ -79,7 +79,7 @@ fn a_refused_join_with_its_leave_on_the_way_leaves_nothing_behind() {
             desk.refuse_join(Reason::NoSuchRoom);
             desk.settle();
             let context = format!("first: {is_first}, empty: {is_empty}");
-            // No `leave`, as there was no `join`; and the room's members are told nothing.
+            // It gets no `leave`, because there was no `join`; and the room's members get no frame.
             let frames = desk.take_frames();
             assert_eq!(frames.into_iter().collect::<Vec<_>>(), [(1, vec!["error no_such_room in attic".to_owned()])]);
             assert_eq!(desk.closed.len(), usize::from(is_first), "{context}");
@@ -94,7 +94,7 @@ fn a_refused_join_with_its_leave_on_the_way_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_room_that_is_left_and_joined_again_has_each_answer_in_order() {
+fn a_room_that_is_left_and_joined_again_gets_each_answer_in_order() {
     let mut desk = Desk::new(&without_lease());
     desk.come(1, &guest(1, "ana"), "tea");
     desk.take_frames();
@@ -118,7 +118,7 @@ fn a_room_that_is_left_and_joined_again_has_each_answer_in_order() {
 }
 
 #[test]
-fn a_connection_that_has_gone_is_refused_in_silence() {
+fn a_refused_join_of_a_closed_connection_sends_no_frame() {
     for keeps_place in [true, false] {
         let mut desk = Desk::new(&Limits::default());
         desk.connect(1, &guest(1, "ana"), "tea");
@@ -127,14 +127,14 @@ fn a_connection_that_has_gone_is_refused_in_silence() {
         desk.settle();
         assert!(desk.inboxes.is_empty() && desk.closed.is_empty());
         assert_empty(&desk);
-        // The lease of a member that is no more ends without effect.
+        // The lease of a freed member ends without effect.
         desk.state.at += Limits::default().lease;
         desk.state.end_leases();
         assert!(desk.state.effects.is_empty() && desk.state.lease_due().is_none());
     }
 }
 
-/// Nothing is left of any member or room.
+/// Asserts that no member and no room is left.
 #[track_caller]
 fn assert_empty(desk: &Desk) {
     let State { members, rooms, by_connection, by_user, by_id, .. } = &desk.state;
@@ -158,7 +158,7 @@ fn a_lost_connection_keeps_its_place_for_its_lease() {
     assert!(desk.state.effects.is_empty() && desk.proposals.is_empty());
     desk.state.at = lost_at;
     assert_eq!(count(&mut desk.state, "tea"), 2, "it is still counted");
-    // The same user comes back in time: the room sees nothing of it.
+    // The same user reconnects in time: the room gets no frame.
     desk.come(3, &guest(1, "ana"), "tea");
     assert_eq!(desk.take_frames().into_iter().collect::<Vec<_>>(), [(3, vec!["welcome in tea".to_owned()])]);
     desk.disconnect(2, true);
@@ -180,7 +180,7 @@ fn count(state: &mut State, name: &str) -> usize {
 }
 
 #[test]
-fn presence_is_published_of_rooms_that_have_changed() {
+fn presence_of_changed_rooms_is_published() {
     let mut desk = Desk::new(&without_lease());
     assert!(desk.state.take_presence().is_none());
     desk.connect(1, &guest(1, "ana"), "tea");
@@ -199,7 +199,7 @@ fn presence_is_published_of_rooms_that_have_changed() {
     assert_eq!(names(&before, "attic"), Some((1, "eva".to_owned())));
     assert!(desk.state.take_presence().is_none(), "nothing has changed since");
 
-    // A user by two connections is one person, by the name of the older one.
+    // A user with two connections is one person, with the name of the older connection.
     desk.come(4, &guest(1, "ana at work"), "tea");
     desk.disconnect(1, false);
     desk.disconnect(3, false);
@@ -209,7 +209,7 @@ fn presence_is_published_of_rooms_that_have_changed() {
     assert_eq!((names(&after, "attic"), after.size()), (None, 1), "a room without people is not published");
     assert_eq!(names(&before, "attic"), Some((1, "eva".to_owned())), "a reader keeps what it has");
 
-    // A join that is refused is no presence.
+    // A refused join changes no presence.
     desk.connect(5, &guest(5, "eva"), "attic");
     desk.refuse_join(Reason::Banned);
     assert!(desk.state.take_presence().is_none());
@@ -221,7 +221,7 @@ fn presence_is_published_of_rooms_that_have_changed() {
 }
 
 #[test]
-fn the_people_of_a_room_are_published_up_to_a_bound() {
+fn published_people_of_a_room_are_bounded() {
     let mut desk = Desk::new(&without_lease());
     let people_max = MEMBERS_LISTED_MAX as u64;
     for number in 1..=people_max + 5 {
@@ -237,7 +237,7 @@ fn the_people_of_a_room_are_published_up_to_a_bound() {
 }
 
 #[test]
-fn a_command_of_an_admin_bears_its_target_and_the_networks() {
+fn an_admin_command_carries_its_target_and_networks() {
     let mut desk = Desk::new(&without_lease());
     let ben = guest(2, "ben");
     let ben_elsewhere = from_network(&ben, [192, 0, 2, 7]);
@@ -276,7 +276,7 @@ fn a_command_of_an_admin_bears_its_target_and_the_networks() {
 }
 
 #[test]
-fn a_command_of_an_admin_knows_a_user_that_only_keeps_a_place() {
+fn an_admin_command_finds_a_user_that_only_keeps_a_place() {
     let mut desk = Desk::new(&Limits::default());
     let ben = guest(2, "ben");
     desk.come(2, &ben, "tea");
@@ -290,20 +290,20 @@ fn a_command_of_an_admin_knows_a_user_that_only_keeps_a_place() {
 }
 
 #[test]
-fn a_welcome_has_what_the_policy_of_its_round_says() {
+fn a_welcome_follows_the_policy_of_its_round() {
     let settings = RoomSettings { topic: "leaves".into(), ..RoomSettings::default() };
     let ana = account(1, "ana", 7);
     let mut desk = Desk::new(&without_lease());
     let policy = policy().with_room(&room("tea"), settings).with_account(user(1), Role::Admin);
     let policy = policy.with_mute(user(1), NOW_MS + 60_000);
-    // The wall clock is an hour ahead of log time.
+    // The wall clock is one hour ahead of log time.
     let moment = Moment { wall_ms: NOW_MS + 3_600_000, ahead_ms: 3_600_000, ..moment() };
     begin_round(&mut desk.state, policy, moment);
     desk.come(1, &ana, "tea");
     let [welcome] = &desk.take_frames_of(1)[..] else { panic!() };
     assert_eq!((&welcome["role"], &welcome["room"]["topic"]), (&"admin".into(), &"leaves".into()));
     assert_eq!(welcome["muted_until"], Timestamp::at(NOW_MS + 3_660_000).to_string());
-    // Typing is speech.
+    // A muted user may not send `typing`.
     desk.send(1, r#"{"type":"typing","nonce":"n1"}"#);
     let [error] = &desk.take_frames_of(1)[..] else { panic!() };
     assert_eq!((&error["reason"], &error["nonce"]), (&"muted".into(), &"n1".into()));
@@ -321,7 +321,7 @@ fn a_message_that_the_hub_refuses_may_be_a_retry() {
     let Some(Proposal { entry: Entry::Message(message), reply_to }) = desk.proposals.pop_front() else { panic!() };
     assert_eq!(message.unless_stored.as_ref().map(|rejection| rejection.reason), Some(Reason::NotInRoom));
     assert!(message.is_member);
-    // The store knows it: its author alone is told so.
+    // The message is stored: only its author gets the answer.
     desk.apply(Outcome::Duplicate(stored(3, false)), reply_to);
     assert_eq!(desk.take_frames_of(1)[0]["seq"], 3);
 }
@@ -347,7 +347,7 @@ fn an_announcement_reaches_each_room_with_people() {
     desk.send(1, announce);
     let (rooms, reply_to) = next(&mut desk);
     assert_eq!((rooms.as_str(), &reply_to), ("tea den attic", &ReplyTo::Connection(ConnectionId(1))));
-    // An author that is in no room is told by the first public one.
+    // An author that is in no room gets the answer from the first public room.
     desk.send(1, r#"{"type":"leave"}"#);
     desk.settle();
     desk.take_frames();
@@ -357,7 +357,7 @@ fn an_announcement_reaches_each_room_with_people() {
     let is_known = |desk: &Desk, connection| desk.inboxes.get(&connection).is_some_and(|frames| frames.len() == 1);
     desk.apply(Outcome::Stored { room: room("den"), stored: stored(1, false), changed: None }, reply_to);
     assert!(is_known(&desk, 1) && is_known(&desk, 3) && !is_known(&desk, 2));
-    // Where there is only a private room, it goes to the room that its author names, too.
+    // If only private rooms have members, the announcement also goes to the room that its author names.
     desk.disconnect(3, false);
     desk.settle();
     desk.send(1, announce);
@@ -379,7 +379,7 @@ fn a_stored_message_is_broadcast_and_its_request_is_answered() {
     assert!(matches!(&desk.answers[1], (8, Answer::Said(Said::Duplicate(_)))));
     desk.apply(Outcome::Refused { room: None, rejection: Reason::Muted.into(), nonce: None }, ReplyTo::Request(9));
     assert!(matches!(&desk.answers[2], (9, Answer::Refused(rejection)) if rejection.reason == Reason::Muted));
-    // A deleted message is replayed as it stands.
+    // A deleted message is replayed in its deleted form.
     let deleted =
         Stored { json: br#"{"type":"text","seq":1,"username":"ana","content":""}"#[..].into(), ..stored(1, false) };
     let result = Outcome::Stored { room: room("tea"), stored: stored(2, true), changed: Some(deleted) };
@@ -391,7 +391,7 @@ fn a_stored_message_is_broadcast_and_its_request_is_answered() {
 }
 
 #[test]
-fn a_room_learns_its_past_from_the_first_join_alone() {
+fn a_room_learns_its_history_only_from_the_first_join() {
     let mut desk = Desk::new(&without_lease());
     let known = |desk: &Desk| match &desk.proposals.back().unwrap().entry {
         Entry::Join(join) => join.known,

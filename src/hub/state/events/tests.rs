@@ -1,4 +1,4 @@
-//! Each event reaches the connections that it is for, and no others; and each proposer is answered.
+//! Tests that each event reaches the right connections and no others, and that each proposer is answered.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::store::accounts::SessionId;
 use crate::store::entry::{Outcome, Past};
 use crate::wire::CloseReason;
 
-/// A change of the server itself is made.
+/// Applies a change of the server itself.
 fn happen(desk: &mut Desk, events: Vec<Event>) {
     desk.apply(Outcome::Changed { done: Done::Nothing, events }, ReplyTo::Nobody);
 }
 
-/// The settings of a room have changed, and let everybody stay.
+/// The settings of a room have changed so that no member has to leave.
 fn changed(name: &str, settings: RoomSettings, by: Person) -> Event {
     Event::RoomChanged { room: room(name), settings, by }
 }
@@ -63,7 +63,7 @@ fn a_user_who_is_banned_or_removed_is_closed_everywhere() {
 }
 
 #[test]
-fn a_place_that_is_kept_is_lost_with_its_session() {
+fn a_kept_place_is_lost_with_its_session() {
     type Ends = fn() -> Event;
     let ends: [Ends; 3] = [
         || Event::UserEnded(user(1)),
@@ -118,7 +118,7 @@ fn a_kicked_user_leaves_one_room_by_all_connections() {
     assert_eq!(frames[&1], ["leave ben in tea"], "the room is told once");
     assert_eq!((&frames[&2][..], &frames[&3][..]), (&["leave ben in tea".to_owned()][..], &frames[&2][..]));
     assert_eq!((frames.get(&4), frames[&5].last().unwrap().as_str()), (None, "leave ben in tea"));
-    // The user stays in the other rooms, and may come back.
+    // The user stays in the other rooms, and may join again.
     assert!(desk.closed.is_empty());
     desk.send(3, r#"{"type":"typing","room_id":"tea"}"#);
     desk.send(4, r#"{"type":"typing"}"#);
@@ -126,13 +126,13 @@ fn a_kicked_user_leaves_one_room_by_all_connections() {
     desk.send(2, r#"{"type":"join","room_id":"tea"}"#);
     desk.settle();
     assert_eq!(desk.take_frames()[&2], ["welcome in tea"]);
-    // A kick out of a room where the user is not changes nothing.
+    // A kick from a room in which the user is not changes nothing.
     happen(&mut desk, vec![Event::Kicked { room: room("den"), user: user(2) }]);
     assert!(desk.inboxes.is_empty() && desk.proposals.is_empty());
 }
 
 #[test]
-fn the_strangers_of_a_private_room_leave_it() {
+fn uninvited_members_leave_a_room_that_becomes_private() {
     let mut desk = Desk::new(&without_lease());
     for (number, name) in [(1, "ana"), (2, "ben"), (3, "eva")] {
         desk.come(number, &guest(number, name), "tea");
@@ -158,7 +158,7 @@ fn the_strangers_of_a_private_room_leave_it() {
 }
 
 #[test]
-fn a_mute_is_told_to_its_user_alone() {
+fn a_mute_is_sent_only_to_its_user() {
     let mut desk = Desk::new(&without_lease());
     desk.come(1, &guest(1, "ana"), "tea");
     desk.come(2, &guest(2, "ben"), "tea");
@@ -182,7 +182,7 @@ fn a_mute_is_told_to_its_user_alone() {
 }
 
 #[test]
-fn settings_are_told_to_the_members_of_the_room() {
+fn settings_are_sent_to_the_members_of_the_room() {
     let mut desk = Desk::new(&without_lease());
     desk.come(1, &guest(1, "ana"), "tea");
     desk.come(2, &guest(2, "ben"), "attic");
@@ -206,13 +206,13 @@ fn settings_are_told_to_the_members_of_the_room() {
 }
 
 #[test]
-fn a_change_that_lets_everybody_stay_asks_after_no_member() {
+fn settings_that_let_all_members_stay_check_no_member() {
     let mut desk = Desk::new(&without_lease());
     for number in 1..=50 {
         desk.come(number, &guest(number, &format!("guest {number}")), "tea");
     }
     for is_private in [false, true] {
-        // By this policy nobody may be in the room. It is not asked.
+        // By this policy no member may be in the room, but the policy is not asked.
         let private = RoomSettings { is_private: true, ..RoomSettings::default() };
         begin_round(&mut desk.state, policy().with_room(&room("tea"), private), moment());
         let settings = RoomSettings { topic: "leaves".into(), is_private, ..RoomSettings::default() };
@@ -224,7 +224,7 @@ fn a_change_that_lets_everybody_stay_asks_after_no_member() {
 }
 
 #[test]
-fn a_member_that_catches_up_is_moderated_like_any_other() {
+fn a_member_that_catches_up_is_moderated_like_other_members() {
     let mut desk = Desk::new(&without_lease());
     desk.come(1, &guest(1, "ana"), "tea");
     for seq in 1..=20 {
@@ -251,7 +251,7 @@ fn a_member_that_catches_up_is_moderated_like_any_other() {
 }
 
 #[test]
-fn a_forgotten_order_is_not_replayed() {
+fn forgotten_frames_are_not_replayed() {
     let mut desk = Desk::new(&without_lease());
     desk.connect(1, &guest(1, "ana"), "tea");
     let reply_to = desk.proposals.pop_front().unwrap().reply_to;
@@ -313,7 +313,7 @@ fn the_proposer_of_a_change_is_answered() {
 
         desk.apply(Outcome::Changed { done: done.clone(), events: Vec::new() }, ReplyTo::Request(3));
         assert!(matches!(&desk.answers[..], [(3, Answer::Done(answer))] if *answer == done));
-        // A connection that has gone is answered nothing.
+        // A closed connection gets no answer.
         desk.disconnect(1, false);
         desk.apply(Outcome::Changed { done, events: Vec::new() }, command(1, kind));
         desk.apply(Outcome::Refused { room: None, rejection: Reason::Busy.into(), nonce: None }, command(1, kind));
