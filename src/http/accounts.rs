@@ -1,6 +1,7 @@
-//! REST: what the page shows before a login; login, registration, and a new password.
+//! REST: the account settings that the page needs before a login; login, registration, and password changes.
 //!
-//! What is cheap is decided first, limits on tries before all; the password is looked at behind that, in the slow lane.
+//! Runs on the HTTP workers and does the cheap checks there, rate limits before the password. Password hashes are
+//! computed only in the slow lane.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -28,33 +29,33 @@ use crate::store::accounts::{SessionId, SessionKind};
 use crate::store::change::{self, AccountRef, Change, NewAccount, NewSession};
 use crate::store::entry::By;
 
-/// `GET /api/about`: which ways in there are. It tells nothing of any user.
+/// `GET /api/about`: whether accounts and registration are on. It must reveal nothing about users.
 pub(super) fn about(request: &Request<'_>) -> Result<Reply, Rejection> {
     let flags = request.context.reader.policy().flags;
     let about = json!({ "accounts": flags.accounts.as_str(), "registration": flags.registration.as_str() });
     Ok(Reply::data(200, about))
 }
 
-/// The tries that are remembered, for a moment.
+/// Locks the attempts for a short time.
 pub(super) fn locked(attempts: &Mutex<Attempts>) -> MutexGuard<'_, Attempts> {
     attempts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A login on its way. It does not count where it is dropped before its password was looked at.
+/// A login attempt. It does not count if it is dropped before its password was compared.
 struct Try {
     attempts: Arc<Mutex<Attempts>>,
     ticket: Option<Ticket>,
 }
 
 impl Try {
-    /// Lets a client try, unless it or others have tried too often.
+    /// Begins an attempt, unless there were too many attempts by this client or for this account.
     fn begin(context: &Context, login: Login<'_>) -> Result<Self, Rejection> {
         let attempts = Arc::clone(&context.attempts);
         let ticket = locked(&attempts).login(login, Instant::now()).map_err(too_many_attempts)?;
         Ok(Self { attempts, ticket: Some(ticket) })
     }
 
-    /// Compares the password, and counts the login if it is wrong.
+    /// Compares the password. A wrong password counts as a failed attempt.
     fn verify(mut self, password: &Password, stored: Option<&PasswordHash>) -> Result<Verdict, Rejection> {
         let verdict = password::verify(password, stored)?;
         if let Some(ticket) = self.ticket.take()
@@ -74,12 +75,12 @@ impl Drop for Try {
     }
 }
 
-/// A session that is to begin.
+/// A session that is about to begin.
 struct NewLogin {
     by: By,
     session: NewSession,
     token: Secret,
-    /// The session of the cookie, which the new one replaces.
+    /// The session of the cookie, which the new session replaces.
     replaces: Option<SessionId>,
     is_secure: bool,
 }
@@ -100,7 +101,7 @@ impl NewLogin {
         Ok(Self { by, session, token, replaces, is_secure: request.is_secure() })
     }
 
-    /// Makes the change that begins the session, and tells the client of it.
+    /// Proposes the change that begins the session, and replies with the session.
     fn begin(
         self,
         context: &Context,
@@ -197,7 +198,7 @@ pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, Rejection>
     })?;
     let stored = account.password.clone().ok_or(Reason::NoPassword)?;
     let (old, new) = (Password::shown(&old)?, Password::new(&new, &account.name)?);
-    // A client with a stolen token has not the password yet, and is not to find it by trying.
+    // A client with a stolen token does not know the password, and must not find it by guessing.
     let login = Login { name: &account.name, address, device: shown.token() };
     let attempt = Try::begin(request.context, login)?;
     let by = By::Client(client.identity.principal(session.user));

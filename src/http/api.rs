@@ -1,7 +1,7 @@
 //! REST: rooms and messages.
 //!
-//! Reads pass neither the hub nor the writer: what is stored is read in one transaction, and who is in a room from what
-//! the hub publishes. No request here makes a room.
+//! Runs on the HTTP workers. Reads use neither the hub's thread nor the writer. Stored data is read in one transaction,
+//! and the people in a room are read from the presence that the hub publishes. No read creates a room.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::store::accounts::RoomSettings;
 use crate::store::entry::{NewMessage, Principal};
 use crate::store::{Kinds, Side, View};
 
-/// A part of a list, and where the next part begins.
+/// A page of a list, and where the next page begins.
 #[derive(Serialize)]
 struct Page<T, N> {
     data: Vec<T>,
@@ -57,7 +57,7 @@ pub(super) fn messages(request: &Request<'_>) -> Result<Reply, Rejection> {
             (Some(before), None) => Side::Before(place(before)?),
             (None, None) => Side::Before(Seq(u64::MAX)),
         };
-        // One more than is shown tells whether there is more.
+        // One more frame than is listed tells whether there are more.
         let kinds = if after.is_some() { Kinds::All } else { Kinds::Messages };
         Ok(view.page(&id, side, kinds, limit + 1, words.as_deref())?)
     })?;
@@ -73,7 +73,7 @@ pub(super) fn messages(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(Reply::json(&Page { data, next }))
 }
 
-/// How many are asked for, `most` at most.
+/// The number that the client asks for, at most `most`.
 fn limit_of(request: &Request<'_>, default: usize, most: usize) -> Result<usize, Rejection> {
     match request.query_value("limit").transpose()? {
         None => Ok(default),
@@ -102,7 +102,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
     let limits = &request.context.policy.limits;
     let (body, nonce, named) = match request.media_type().as_str() {
         "application/json" => {
-            // A message as typed has no JSON around it; a body that says that it is JSON is held to it.
+            // A message as plain text is not JSON, so a JSON body must begin with `{`.
             let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
             let decoded = protocol::decode(frame, limits).map_err(|rejected| rejected.rejection)?;
             let ClientFrame { nonce, command: ClientCommand::Message(body @ Body::Text { .. }), .. } = decoded else {
@@ -138,7 +138,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(Reply::data(status, raw(&json)))
 }
 
-/// Has something stored: 201 and its frame, or 200 where it was sent before.
+/// Stores a message or a deletion. Returns 201 and its frame, or 200 for a retry.
 pub(super) fn stored(
     request: &Request<'_>,
     room: RoomId,
@@ -153,7 +153,7 @@ pub(super) fn stored(
     }
 }
 
-/// The nonce, as HTTP has it.
+/// The nonce, which is the `Idempotency-Key` header field.
 pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Nonce>, Rejection> {
     let key = request.header("Idempotency-Key").map(Nonce::parse).transpose();
     key.map_err(|error| bad_name("Idempotency-Key", error))
@@ -164,15 +164,15 @@ pub(super) fn delete(request: &Request<'_>) -> Result<Reply, Rejection> {
     let room = room_at(request, 2)?;
     let actor = actor(request, Some(&room))?;
     let author = actor.known()?;
-    // One answer to whatever is not there for this client: a room, or a message in it.
+    // A hidden room and a missing message get the same answer, so that a client learns nothing about either.
     actor.may(Action::Enter).map_err(|reason| if reason.is_hidden() { Reason::NoSuchMessage } else { reason })?;
     let message_id = FrameId::parse(request.item()).ok_or(Reason::NoSuchMessage)?;
     stored(request, room, author, Body::Delete { message_id }, idempotency_key(request)?)?;
     Ok(Reply::empty(204))
 }
 
-/// The id of a client that posts without a token. It follows from the name, so that a retry with the same
-/// Idempotency-Key is recognised. A version 8 UUID (RFC 9562, section 5.8), as no other id here is.
+/// The user id of a client that posts without a token. It is derived from the name, so that a retry with the same
+/// `Idempotency-Key` is recognised. It is a version 8 UUID (RFC 9562, section 5.8), as no other id here is.
 fn passer_by(username: &Username) -> UserId {
     let hash: [u8; 32] = Sha256::digest(username.as_str().as_bytes()).into();
     let mut bytes = [0; 16];
@@ -185,7 +185,7 @@ fn raw(json: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(json).ok()
 }
 
-/// A line of the listing of rooms.
+/// An entry in the list of rooms.
 #[derive(Serialize)]
 struct RoomSummary {
     id: RoomId,
@@ -218,8 +218,8 @@ pub(super) fn rooms(request: &Request<'_>) -> Result<Reply, Rejection> {
     };
     request.context.reader.view(|view| {
         let identity = reader(request, view)?;
-        // One more than is shown tells whether there is more. Private rooms are left out before anything is counted, so
-        // that not even `next` tells of one.
+        // One more room than is listed tells whether there are more. Private rooms are removed before anything is
+        // counted, so that even `next` does not reveal one.
         let mut data = listed(request, view, &identity, after, limit + 1)?;
         let has_more = data.len() > limit;
         data.truncate(limit);
@@ -228,7 +228,7 @@ pub(super) fn rooms(request: &Request<'_>) -> Result<Reply, Rejection> {
     })
 }
 
-/// The rooms behind one that a client may see, by their ids, `count` at most.
+/// The rooms after a given room that a client may see, ordered by id, at most `count`.
 fn listed(
     request: &Request<'_>,
     view: &View<'_>,
@@ -253,7 +253,7 @@ fn listed(
             break;
         }
     }
-    // Rooms with members, and a member's private rooms.
+    // Rooms with members, and the private rooms in which the user is a member.
     let present = request.context.hub.present_rooms(after.as_ref(), count, is_listed);
     let own = identity.user.map_or_else(|| Ok(Vec::new()), |user| view.rooms_of(user))?;
     let own = own.into_iter().filter(|room| after.as_ref().is_none_or(|after| room > after));
@@ -269,7 +269,7 @@ fn listed(
 
 /// `GET /api/rooms/{id}`
 pub(super) fn room(request: &Request<'_>) -> Result<Reply, Rejection> {
-    /// A setting that has its default is left out.
+    /// Settings with their default values are omitted.
     #[derive(Serialize)]
     struct Room<'a> {
         #[serde(flatten)]
@@ -312,7 +312,7 @@ mod tests {
     use crate::http::tests::{Backend, Member};
     use crate::model::UserId;
 
-    /// Four rooms with a message and two members each. The members come first, as they are dropped first.
+    /// Four rooms with one message and two members each. The members are dropped first.
     fn four_rooms() -> (Vec<Member>, Backend) {
         let backend = Backend::start();
         let mut members = Vec::new();
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn the_listing_is_paged() {
+    fn the_list_of_rooms_is_paged() {
         let (_members, backend) = four_rooms();
         let ask = |target: &str| ask(&backend, target);
         let (status, body) = ask("/api/rooms");
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_is_found_by_its_escaped_id() {
+    fn a_room_is_found_by_its_percent_encoded_id() {
         let (_members, backend) = four_rooms();
         for path in
             ["/api/rooms/general", "/api/rooms/a%20b", "/api/rooms/%E0%A6%86%E0%A6%A1%E0%A7%8D%E0%A6%A1%E0%A6%BE"]

@@ -1,6 +1,6 @@
-//! The page: the files of `static/`, embedded in the binary, with their types, validators and compressed forms.
+//! The page: the files of `static/`, embedded in the binary, with their media types, validators and compressed forms.
 //!
-//! Runs on the HTTP workers. Nothing here reads the disk in a release build, or depends on who asks.
+//! Runs on the HTTP workers. In a release build it reads no disk, and no reply depends on the user.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,12 +16,12 @@ use crate::auth::secret::hex;
 use crate::config::split_host;
 use crate::model::reason::{Reason, Rejection};
 
-/// What `/` is.
+/// The file at the path `/`.
 const INDEX: &str = "index.html";
-/// A file has the same name in every version of the page, so a copy is asked after before each use; that costs
-/// a 304, and no page ever runs with a script of another version.
+/// A file keeps its name in every version of the page, so a browser must revalidate its copy before each use. That
+/// costs a 304, and no page runs with a script of another version.
 const CACHE_REVALIDATED: &str = "no-cache";
-/// What a page of another version can show as well.
+/// For files that also work with another version of the page.
 const CACHE_DAY: &str = "max-age=86400";
 
 #[derive(RustEmbed)]
@@ -51,11 +51,11 @@ struct Asset {
     identity: Cow<'static, [u8]>,
     etag: String,
     etag_gzip: String,
-    /// Compressed when it is first asked for; nothing where that would not make it smaller.
+    /// Compressed on the first request that accepts it; `None` if compression does not make it smaller.
     gzip: OnceLock<Option<Vec<u8>>>,
 }
 
-/// What a file's name says of it.
+/// The properties that a file's name implies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kind {
     mime: &'static str,
@@ -82,7 +82,7 @@ impl Kind {
     }
 }
 
-/// Whether a path is one of the page's.
+/// Whether a path is a file of the page.
 pub fn has(path: &str) -> bool {
     find(path).is_some()
 }
@@ -94,7 +94,7 @@ fn find(path: &str) -> Option<&'static Asset> {
     }
 }
 
-/// Answers with the file of a path, or that the client has it already.
+/// Replies with the file at a path, or with 304 if the client has it.
 pub(super) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(find(request.path).map_or_else(|| Reply::from(Reason::NoSuchPath), |asset| asset.reply(request)))
 }
@@ -108,7 +108,7 @@ impl Asset {
         let reply =
             if is_known { Reply::empty(304) } else { Reply::new(200, self.kind.mime, gzip.unwrap_or(&self.identity)) };
         let cache = if self.kind.is_text { CACHE_REVALIDATED } else { CACHE_DAY };
-        // With 304 as well: a browser takes the fields of that for those of the copy that it has.
+        // Sent with 304 as well: a browser updates the header fields of its copy from a 304.
         let reply = reply.with("Content-Security-Policy", policy(request.header("Host")));
         let reply = reply.with("ETag", etag.as_str()).with("Cache-Control", cache);
         let reply = if self.kind.is_text { reply.with("Vary", "Accept-Encoding") } else { reply };
@@ -125,8 +125,8 @@ impl Asset {
     }
 }
 
-/// What the page may do: nothing but what comes from here. Old browsers do not count a WebSocket here as `'self'`, so it is
-/// named, by the host that was asked for, which the head's parser has held to the form of one.
+/// The Content-Security-Policy: the page may load only from this server. Old browsers do not count a WebSocket to this
+/// server as `'self'`, so its URL is named. Its host is the request's host, whose form the head's parser has checked.
 fn policy(host: Option<&str>) -> String {
     let sockets = host.and_then(split_host).map_or_else(String::new, |(host, port)| {
         let port = port.map_or_else(String::new, |port| format!(":{port}"));
@@ -138,7 +138,7 @@ fn policy(host: Option<&str>) -> String {
     )
 }
 
-/// Whether an Accept-Encoding takes gzip (RFC 9110, section 12.5.3): by name, or else by `*`, and not with `q=0`.
+/// Whether an `Accept-Encoding` accepts gzip (RFC 9110, section 12.5.3): by name, or else by `*`, and not with `q=0`.
 fn takes_gzip(accepted: &str) -> bool {
     let mut by_star = false;
     for choice in accepted.split(',') {
@@ -154,7 +154,8 @@ fn takes_gzip(accepted: &str) -> bool {
     by_star
 }
 
-/// Whether an If-None-Match names the tag, by the weak comparison (RFC 9110, section 13.1.2). Ours have no comma.
+/// Whether an `If-None-Match` names the tag, by the weak comparison (RFC 9110, section 13.1.2). Our tags contain no
+/// comma.
 fn names(tags: &str, etag: &str) -> bool {
     tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_there_and_typed() {
+    fn the_page_is_served_with_its_media_types() {
         let reply = get_with("/", &[]);
         assert_eq!(reply.status, 200);
         assert_eq!(reply.header("Content-Type"), Some("text/html; charset=utf-8"));
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_a_file_is_told_so() {
+    fn a_client_with_a_current_copy_gets_304() {
         let etag = get_with("/", &[]).header("ETag").unwrap().to_string();
         for tags in [etag.clone(), format!("\"x\", W/{etag}"), "*".to_string()] {
             let reply = get_with("/", &[("If-None-Match", &tags)]);
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_compressed_once_for_clients_that_take_it() {
+    fn text_is_compressed_once_for_clients_that_accept_it() {
         let text = b"adda ".repeat(1000);
         let asset: &'static Asset = Box::leak(Box::new(Asset {
             kind: Kind::of("a.css"),
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn accepting_gzip_has_its_grammar() {
+    fn accept_encoding_is_parsed() {
         for (accepted, taken) in [
             ("gzip", true),
             ("deflate, GZIP;q=0.5", true),

@@ -1,4 +1,5 @@
-//! Why a request has no other answer, and how that is told.
+//! Refusals over HTTP, and how they become replies. Pure functions on the threads of handlers; it logs only internal
+//! errors.
 
 use std::time::Duration;
 
@@ -9,12 +10,12 @@ use crate::model::NameError;
 use crate::model::reason::{Reason, Rejection};
 use crate::protocol::http_error;
 
-/// A name that can't be one; `what` is the field.
+/// An invalid name; `what` is the field.
 pub(super) fn bad_name(what: &str, error: NameError) -> Rejection {
     Reason::of_name(error, Reason::BadName).because(format!("the {what} can't be taken: {error}"))
 }
 
-/// A number out of its range.
+/// A `limit` out of its range.
 pub(super) fn bad_limit(most: usize) -> Rejection {
     Reason::BadQuery.because(format!("limit is a number from 1 to {most}"))
 }
@@ -23,12 +24,12 @@ pub(super) fn bad_cursor() -> Rejection {
     Reason::BadQuery.because("before and after are ids of messages, and only one of them can be said")
 }
 
-/// Too many requests; the next one may come after a time.
+/// The rate limit is exceeded; the next request may come after `wait`.
 pub(super) fn rate_limited(wait: Duration) -> Rejection {
     Rejection::from(Reason::RateLimited).retry_after(ms(wait))
 }
 
-/// Too many attempts, of which the next may come after minutes.
+/// Too many attempts. The wait may be minutes long.
 pub(super) fn too_many_attempts(wait: Duration) -> Rejection {
     let minutes = wait.as_secs() / 60 + 1;
     let sentence = format!("too many tries; the next one can be made in {minutes} min");

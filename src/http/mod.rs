@@ -1,9 +1,10 @@
-//! Everything over HTTP that is not a WebSocket: `tiny_http` on a private Unix socket, its workers, the routes.
+//! The HTTP server for everything that is not a WebSocket: `tiny_http` on a private Unix socket, its workers, and the
+//! routes.
 //!
-//! `tiny_http` never meets the network: only the relay connects here, with one checked request at a time. A few
-//! worker threads take the requests and answer them; a handler is a function from a request to a [`Reply`] and
-//! touches no socket. What waits for a password's hash is handed on to threads of its own ([`slow`]), so that no
-//! login holds up a read. All of them end when the [`Server`] is dropped.
+//! `tiny_http` is never exposed to the network: only the relay connects here, with one checked request at a time. A few
+//! worker threads answer the requests. A handler is a function from a request to a [`Reply`] and must not touch a
+//! socket. Requests that wait for a password hash go on to separate threads ([`slow`]), so that no login delays a read.
+//! All these threads end when the [`Server`] is dropped.
 
 mod accounts;
 mod api;
@@ -40,54 +41,54 @@ use crate::model::reason::Reason;
 use crate::rate::Paces;
 use crate::store::Reader;
 
-/// Threads that answer requests. They wait for the hub and the store at most, never for a client or a password's hash.
+/// The number of threads that answer requests. They may wait for the hub and the store, but never for a client or a
+/// password hash.
 pub const WORKERS: usize = 2;
 
-/// The field in which the relay tells the client's address. The relay passes none of a client's.
+/// The header field in which the relay passes the client's address. The relay removes this field from clients'
+/// requests.
 pub const CLIENT_HEADER: &str = "Adda-Client";
-/// The field that is there where a trusted proxy says that the client came by TLS.
+/// The header field that is present if a trusted proxy reported that the client uses TLS.
 pub const SECURE_HEADER: &str = "Adda-Secure";
 
 /// A path whose handler panics, for tests.
 #[cfg(test)]
 const PANIC_PATH: &str = "/panic";
 
-/// The private socket could not be made.
+/// The HTTP server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// No directory would take it; this is the last one that was tried.
+    /// No directory accepts the socket; this is the last directory that was tried.
     #[error("failed to open a private socket in `{}`: {source}", directory.display())]
     Socket {
-        /// Where.
         directory: PathBuf,
-        /// Why.
         source: io::Error,
     },
-    /// A worker's thread was refused.
+    /// The system can't start a worker thread.
     #[error("failed to start an HTTP worker: {0}")]
     Worker(#[source] io::Error),
 }
 
-/// The HTTP server and its workers, until it is dropped.
+/// The HTTP server and its workers. Dropping it ends them.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// Dropped when no worker hands it anything any more.
+    /// Dropped after the workers have ended, so that none of them can add a request.
     slow: Arc<SlowLane>,
 }
 
-/// Where the relay connects.
+/// The address of the private socket, for the relay.
 #[derive(Debug, Clone)]
 pub struct Endpoint(Arc<Shared>);
 
 struct Shared {
-    /// Nothing once it has stopped.
+    /// `None` after the server has stopped.
     listening: Mutex<Option<Arc<Listening>>>,
     context: Context,
 }
 
-/// What handlers work with.
+/// What handlers need to answer a request.
 pub(crate) struct Context {
     hub: HubApi,
     reader: Reader,
@@ -96,22 +97,19 @@ pub(crate) struct Context {
     metrics: Arc<Metrics>,
 }
 
-/// What the operator allows.
+/// The operator's settings for HTTP.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// Pages besides our own that may write.
+    /// Other origins whose pages may write.
     pub origins: Vec<Origin>,
-    /// The rates of messages.
+    /// The rate limits of messages.
     pub paces: Arc<Paces>,
-    /// The bounds.
     pub limits: Limits,
 }
 
 impl Server {
     /// Opens the private socket and starts the workers.
     ///
-    /// # Errors
-    /// [`StartError`].
     pub fn start(hub: HubApi, reader: Reader, policy: Policy, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let context = Context { hub, reader, policy, attempts: Arc::default(), metrics };
         let listening = Mutex::new(Some(Arc::new(Listening::start()?)));
@@ -127,7 +125,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Where the relay connects.
+    /// The address to which the relay connects.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         Endpoint(Arc::clone(&self.shared))
@@ -135,16 +133,16 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Ends the workers, and takes the socket's directory away.
+    /// Ends the workers and removes the socket's directory.
     fn drop(&mut self) {
-        // A statement of its own, so that a worker which is only beginning does not find it locked.
+        // A separate statement, so that the mutex is not locked while a starting worker needs it.
         let listening = self.shared.listening().take();
         if let Some(listening) = listening {
             for _ in 0..WORKERS {
                 listening.server.unblock();
             }
             for worker in self.workers.drain(..) {
-                // It catches what its handlers do, so there is no panic to pass on.
+                // A worker catches the panics of its handlers, so there is no panic to propagate.
                 let _ = worker.join();
             }
         }
@@ -152,11 +150,11 @@ impl Drop for Server {
 }
 
 impl Endpoint {
-    /// Connects to `tiny_http`. Where its socket is gone (it ends after any failed accept, and cleaners of
-    /// temporary directories take files away), another run takes its place.
+    /// Connects to `tiny_http`. Its socket may be gone: `tiny_http` ends after any failed accept, and cleaners of
+    /// temporary directories remove files. Then a new `tiny_http` replaces it.
     ///
     /// # Errors
-    /// Where it has stopped, or no socket can be had.
+    /// If the server has stopped, or no socket can be opened.
     pub fn connect(&self) -> io::Result<UnixStream> {
         let stopped = || io::Error::from(io::ErrorKind::NotConnected);
         let listening = self.0.listening().clone().ok_or_else(stopped)?;
@@ -181,7 +179,7 @@ impl Shared {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The run that has taken the place of an ended one.
+    /// Replaces a `tiny_http` that has ended. Returns `None` if the server has stopped.
     fn renewed(&self, ended: &Arc<Listening>) -> io::Result<Option<Arc<Listening>>> {
         let mut listening = self.listening();
         if listening.as_ref().is_some_and(|now| Arc::ptr_eq(now, ended)) {
@@ -195,15 +193,16 @@ impl Shared {
         Ok(listening.clone())
     }
 
-    /// A worker's life.
+    /// The loop of a worker thread.
     fn work(&self, slow: &SlowLane) {
         loop {
             let Some(listening) = self.listening().clone() else {
                 return;
             };
-            // An error is the end of this run: another has taken its place, or will when the relay connects next.
+            // An error means that this `tiny_http` has ended. Another has replaced it, or will replace it when the
+            // relay connects next.
             if let Ok(request) = listening.server.recv() {
-                // What is not answered is answered with 500 by its own drop.
+                // If `answer` panics, `tiny_http` answers the dropped request with 500.
                 let _ = catch_unwind(AssertUnwindSafe(|| self.answer(request, slow)));
             }
         }
@@ -211,9 +210,10 @@ impl Shared {
 
     fn answer(&self, mut request: tiny_http::Request, slow: &SlowLane) {
         self.context.metrics.http_requests.increment();
-        // What is left of a body is put into memory by tiny_http, all at once. The relay has seen to its size.
+        // Later, `tiny_http` would read an unread body into memory, all at once. The relay has already bounded its
+        // size.
         let mut body = Vec::new();
-        // An error here is the relay's having gone.
+        // An error here means that the relay has closed the connection.
         let _ = request.as_reader().take(BODY_BYTES_MAX as u64).read_to_end(&mut body);
         let (path, query) = match request.url().split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -229,7 +229,7 @@ impl Shared {
     }
 }
 
-/// What a handler gives, or that it has panicked.
+/// Runs a handler, and turns a panic into an internal error.
 fn caught(method: &str, handler: impl FnOnce() -> Reply) -> Reply {
     catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
         log::error!("a handler of {method} requests has panicked");
@@ -238,11 +238,11 @@ fn caught(method: &str, handler: impl FnOnce() -> Reply) -> Reply {
 }
 
 fn respond(request: tiny_http::Request, reply: Reply) {
-    // An error here is the relay's having gone, which is its to tell.
+    // An error here means that the relay has closed the connection; the relay reports it.
     let _ = request.respond(reply.into_response());
 }
 
-/// What a handler is given.
+/// The input of a handler.
 pub(crate) struct Request<'a> {
     path: &'a str,
     query: Option<&'a str>,
@@ -252,18 +252,18 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The client's address, which the relay always tells; tests leave it out.
+    /// The client's address. The relay always passes it; tests omit it.
     fn address(&self) -> IpAddr {
         let given = self.header(CLIENT_HEADER).and_then(|address| address.parse().ok());
         given.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
-    /// Whether the client came by TLS, as far as is known.
+    /// Whether the client uses TLS, as far as the server knows.
     fn is_secure(&self) -> bool {
         self.header(SECURE_HEADER).is_some()
     }
 
-    /// Whether the page that asks, if it is one, may write here.
+    /// Whether the request may write. A page may write only if its origin is allowed.
     fn may_write(&self) -> bool {
         let mut given = self.headers_named("Origin");
         let origin = given.next();
@@ -271,13 +271,13 @@ impl Request<'_> {
             && Origin::is_welcome(origin, self.header("Host"), self.is_secure(), &self.context.policy.origins)
     }
 
-    /// The page's origin, where the operator named it.
+    /// The page's origin, if the operator allowed it.
     fn named_origin(&self) -> Option<&Origin> {
         let given: Origin = self.header("Origin")?.parse().ok()?;
         self.context.policy.origins.iter().find(|named| **named == given)
     }
 
-    /// The body's type without its parameters, in lower case.
+    /// The media type of the body without its parameters, in lower case.
     fn media_type(&self) -> String {
         let given = self.header("Content-Type").unwrap_or_default();
         given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
@@ -295,7 +295,7 @@ impl Request<'_> {
         query_value(self.query?, name)
     }
 
-    /// The last part of the path, as it was escaped.
+    /// The last part of the path, still percent-encoded.
     fn item(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }

@@ -1,4 +1,5 @@
-//! REST: moderation. Invitations, rooms' settings, members of private rooms, mutes, bans, announcements.
+//! REST: moderation. Invitations, room settings, members of private rooms, mutes, bans and announcements. Runs on the
+//! HTTP workers; each change goes through the hub and the log.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -21,7 +22,7 @@ use crate::store::change::{Change, Done, NewInvitation, Restrict};
 
 const DAY_MS: u64 = 86_400_000;
 
-/// Makes a change that is answered by the room's settings, and shows them.
+/// Proposes a change that is answered by the room's settings, and replies with them.
 fn change_room(request: &Request<'_>, actor: &Actor, room: &RoomId, change: Change) -> Result<Reply, Rejection> {
     match request.context.hub.change(actor.by(), change)? {
         Done::Room(settings) => Ok(Reply::data(200, settings.shown(room))),
@@ -46,12 +47,12 @@ pub(super) fn become_member(request: &Request<'_>) -> Result<Reply, Rejection> {
         invitation: String,
     }
     let room = room_at(request, 1)?;
-    // By an invitation one enters as a member does.
+    // With an invitation, a user may enter like a member.
     let actor = actor(request, None)?;
     actor.may(Action::Enter)?;
     let Asked { invitation } = body(request)?;
     actor.known()?;
-    // One answer to whatever is no invitation to this room.
+    // Everything that is not an invitation to this room gets the same answer.
     let code_hash = Some(&*invitation).filter(|code| is_secret(code)).map(TokenHash::of).ok_or(Reason::NoSuchRoom)?;
     change_room(request, &actor, &room, Change::UseInvitation { room: room.clone(), code_hash })
 }
@@ -66,7 +67,7 @@ pub(super) fn kick(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(Reply::empty(204))
 }
 
-/// The user of the last part of the path.
+/// The user in the last part of the path.
 fn user_at(request: &Request<'_>) -> Result<UserId, Rejection> {
     Uuid::try_parse(request.item()).map(UserId).map_err(|_| Reason::NoSuchUser.into())
 }
@@ -150,11 +151,11 @@ pub(super) fn announce(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(Reply::data(202, asked))
 }
 
-/// An invitation as admins are told of it.
+/// An invitation as admins see it.
 #[derive(Serialize)]
 struct InvitationShown<'a> {
     id: InvitationId,
-    /// Once, when it is made.
+    /// Only in the reply that creates the invitation.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
     room: Option<&'a RoomId>,
@@ -163,7 +164,7 @@ struct InvitationShown<'a> {
     by: UserId,
 }
 
-/// A client that may make and revoke invitations to a room, or to register.
+/// Authenticates a client that may create and revoke invitations, to a room or to register.
 fn inviting(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, Rejection> {
     let actor = actor(request, room)?;
     actor.may(if room.is_some() { Action::InviteToRoom } else { Action::InviteToRegister })?;

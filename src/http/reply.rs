@@ -1,4 +1,4 @@
-//! What a handler gives.
+//! The reply of a handler. Handlers make it, and `tiny_http` sends it.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -8,16 +8,16 @@ use serde::Serialize;
 use super::Context;
 use crate::model::reason::{Reason, Rejection};
 
-/// What is left to do of a request that waits for a password's hash.
+/// The second step of a request that waits for a password hash.
 pub(super) type Rest = Box<dyn FnOnce(&Context) -> Reply + Send>;
 
-/// What a handler gives: a whole answer in memory. The relay adds what stands in every answer: nobody keeps it, no page
-/// frames it, it is no page itself; a handler that knows better says so.
+/// The reply of a handler: a complete response in memory. The relay adds default header fields to every response: not
+/// to store it, not to frame it, and not to treat it as a page. A handler can override them.
 pub(crate) struct Reply {
     pub(super) status: u16,
     pub(super) headers: Vec<(&'static str, Cow<'static, str>)>,
     pub(super) body: Cow<'static, [u8]>,
-    /// Where there is one, this is only the head that its reply will stand under.
+    /// If set, this reply has only the header fields of the reply that `rest` returns.
     pub(super) rest: Option<Rest>,
 }
 
@@ -48,8 +48,8 @@ impl Reply {
         Self { status, ..Self::json(&Data { data }) }
     }
 
-    /// Adds a header field. A value comes from this program, never from a request: tiny_http would write a line
-    /// end in it as it is.
+    /// Adds a header field. The value must come from this program and never from a request: `tiny_http` would write a
+    /// line end in it as it is.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         let value = value.into();
         debug_assert!(value.bytes().all(|b| matches!(b, b' '..=b'~')), "{name}");
@@ -57,7 +57,7 @@ impl Reply {
         self
     }
 
-    /// Sets the session's cookie, if there is one to set.
+    /// Sets the session's cookie, if there is one.
     pub(super) fn with_cookie(self, cookie: Option<String>) -> Self {
         match cookie {
             Some(cookie) => self.with("Set-Cookie", cookie),
@@ -65,13 +65,13 @@ impl Reply {
         }
     }
 
-    /// A reply that takes long, and is made elsewhere.
+    /// A reply that takes long and is made on another thread.
     pub(super) fn later(rest: impl FnOnce(&Context) -> Result<Self, Rejection> + Send + 'static) -> Self {
         let rest = |context: &Context| rest(context).unwrap_or_else(Self::from);
         Self { rest: Some(Box::new(rest)), ..Self::empty(202) }
     }
 
-    /// This reply with what was said of it before it was made.
+    /// This reply with the header fields that were set before it was made.
     pub(super) fn under(mut self, head: Self) -> Self {
         self.headers.extend(head.headers);
         self
@@ -79,7 +79,7 @@ impl Reply {
 
     pub(super) fn into_response(self) -> tiny_http::Response<Cursor<Cow<'static, [u8]>>> {
         let headers = self.headers.iter().filter_map(|(name, value)| {
-            // The check of `with`, for a build without assertions.
+            // The same check as in `with`, for builds without assertions.
             let is_clean = value.bytes().all(|b| matches!(b, b' '..=b'~'));
             tiny_http::Header::from_bytes(*name, value.as_bytes()).ok().filter(|_| is_clean)
         });

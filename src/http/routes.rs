@@ -1,24 +1,25 @@
-//! Which handler a request is for, and which pages may have its answer.
+//! The routing table: the handler of each path, and the origins that may read the response (CORS). Runs on the HTTP
+//! workers.
 
 use super::reply::Reply;
 use super::{Request, accounts, api, assets, moderation, sessions};
 use crate::model::reason::{Reason, Rejection};
 
-/// What any page may do, and send along, where something is public: read it.
+/// The methods that any origin may use on public paths, and the header fields that it may send.
 const READING: [&str; 2] = ["GET", "HEAD"];
 const READING_HEADERS: &str = "Authorization, Last-Event-ID";
-/// What the pages may send along that the operator lets write.
+/// The header fields that allowed origins may send.
 const WRITING_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
-/// How long a browser need not ask again whether it may.
+/// The time for which a browser may cache the answer to a preflight request.
 const PREFLIGHT_AGE_S: &str = "600";
 
 type Handler = fn(&Request<'_>) -> Result<Reply, Rejection>;
 
-/// What can be done at some paths. HEAD goes with GET, OPTIONS with everything.
+/// The methods of a path. HEAD is handled like GET, and every path has OPTIONS.
 struct Route {
     /// A path, in which `{}` stands for any one part that is not empty.
     path: &'static str,
-    /// Whether any page may read it. Only ours and those that the operator named may write anything.
+    /// Whether any origin may read it. Only our own origin and the allowed ones may write.
     is_public: bool,
     methods: &'static [(&'static str, Handler)],
 }
@@ -54,7 +55,7 @@ const ROUTES: &[Route] = &[
     #[cfg(test)]
     route(super::PANIC_PATH, NAMED, &[("GET", |_| panic!("for a test"))]),
 ];
-/// All other paths: the files of the page.
+/// All other paths are files of the page.
 const FILES: &Route = &route("/", NAMED, &[("GET", assets::get)]);
 
 impl Route {
@@ -64,7 +65,7 @@ impl Route {
             && wanted.zip(parts).all(|(wanted, part)| part == wanted || (wanted == "{}" && !part.is_empty()))
     }
 
-    /// The methods that some routes take, as `Allow` lists them.
+    /// The methods of some routes, for the `Allow` header field.
     fn allowed<'a>(routes: impl IntoIterator<Item = &'a Self>) -> String {
         let mut methods = Vec::new();
         for (method, _) in routes.into_iter().flat_map(|route| route.methods) {
@@ -80,8 +81,8 @@ impl Route {
     }
 }
 
-/// Finds the handler of a request, and says which pages may have its answer. What is not there to read writes, so a
-/// foreign page is turned away here, whatever it asks for.
+/// Finds the handler of a request, and adds the CORS fields. Any method other than GET, HEAD and OPTIONS is a write. A
+/// write of a foreign origin is refused here, whatever its path.
 pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
     let is_writing = !READING.contains(&method) && method != "OPTIONS";
     if is_writing && !request.may_write() {
@@ -108,10 +109,10 @@ pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
     shared(reply, method, route, request)
 }
 
-/// Tells a browser which pages may have an answer, or may ask (Fetch, “CORS protocol”): any may read what is public,
-/// those that the operator named everything.
+/// Tells a browser which origins may read a response or send a request (Fetch, “CORS protocol”). Any origin may read
+/// public paths; allowed origins may do everything.
 fn shared(reply: Reply, method: &str, route: &Route, request: &Request<'_>) -> Reply {
-    // A preflight is about the request that is to come.
+    // A preflight asks about the request that follows it.
     let intended = request.header("Access-Control-Request-Method").filter(|_| method == "OPTIONS");
     let is_reading = match intended {
         Some(intended) => READING.contains(&intended),

@@ -1,4 +1,5 @@
-//! REST: the client's session, and all sessions of its user.
+//! REST: the client's session, and all sessions of its user. Runs on the HTTP workers; each change goes through the hub
+//! and the log.
 
 use std::time::Instant;
 
@@ -40,14 +41,14 @@ pub(super) fn end_one(request: &Request<'_>) -> Result<Reply, Rejection> {
     ended(request, Some(key))
 }
 
-/// A session as its owner is told of it.
+/// A session as its user sees it.
 #[derive(Serialize)]
 pub(super) struct Me<'a> {
     id: UserId,
     username: Option<&'a Username>,
     role: Role,
     kind: &'static str,
-    /// Once, when it begins.
+    /// Only in the reply that begins the session.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'a str>,
     expires: Option<Timestamp>,
@@ -84,7 +85,7 @@ pub(super) fn begin(request: &Request<'_>) -> Result<Reply, Rejection> {
     }
 }
 
-/// A new guest, or a guest by another name.
+/// Begins a session for a new guest, or renames a guest.
 fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, Rejection> {
     let Context { reader, hub, attempts, .. } = request.context;
     let client = reader.view(|view| client(request, view))?;
@@ -126,7 +127,7 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, Reject
     Ok(Reply::data(status, Me::begun(&done, SessionKind::Guest, token)?).with_cookie(cookie))
 }
 
-/// The client that a request shows, where it may do something with its session, and the session.
+/// Authenticates the client and checks that its session allows the action. Returns the client and its session.
 fn own(request: &Request<'_>, view: &View<'_>, action: Action) -> Result<(Authenticated, Session), Rejection> {
     let shown = shown(request)?;
     let client = authenticate(view, shown.token(), request.address())?;
@@ -139,7 +140,7 @@ fn own(request: &Request<'_>, view: &View<'_>, action: Action) -> Result<(Authen
     Ok((client, session))
 }
 
-/// An error that tells a browser to forget a cookie that is over.
+/// Replies with an error. If the session of a cookie is over, the reply removes the cookie.
 fn without_cookie(request: &Request<'_>, error: Rejection) -> Reply {
     let is_over = error.reason == Reason::NoSession && matches!(shown(request), Ok(Credential::Cookie(_)));
     let reply = Reply::from(error);
@@ -151,13 +152,13 @@ fn found(request: &Request<'_>) -> Result<Reply, Rejection> {
         let (_, session) = own(request, view, Action::Enter)?;
         let reply = Reply::data(200, Me::of(&session, view.moment()));
         let Credential::Cookie(token) = shown(request)? else { return Ok(reply) };
-        // The browser keeps its cookie as long as the session lasts.
+        // The cookie lasts as long as the session.
         let left_ms = session.expires_ms.map(|expires_ms| expires_ms.saturating_sub(view.moment().clock_ms));
         Ok(reply.with_cookie(left_ms.and_then(|left_ms| set_cookie(token, left_ms, request.is_secure()))))
     })
 }
 
-/// Ends the session that is shown, or another of its owner's.
+/// Ends the client's session, or another session of its user.
 fn ended(request: &Request<'_>, key: Option<SessionId>) -> Result<Reply, Rejection> {
     let (client, session) = request.context.reader.view(|view| own(request, view, Action::EndSession))?;
     pace(request, Some(session.user))?;
@@ -185,7 +186,7 @@ pub(super) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
         let (_, own) = own(request, view, Action::ListSessions)?;
         let mut sessions = view.sessions(own.user)?;
         if !sessions.iter().any(|session| session.key == own.key) {
-            // A guest's, which is not stored.
+            // A guest's session is not stored.
             sessions.push(own.clone());
         }
         let at = |clock_ms| Timestamp::at(view.moment().shown(clock_ms));
@@ -202,13 +203,14 @@ pub(super) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     })
 }
 
-/// The name of a browser and its system, by its User-Agent; of another program the beginning of that field.
+/// A label for a session: the browser and its system, from the User-Agent. Other programs get the beginning of that
+/// field.
 pub(super) fn label_of(request: &Request<'_>) -> String {
     label_of_agent(request.header("User-Agent").unwrap_or_default())
 }
 
 fn label_of_agent(user_agent: &str) -> String {
-    // The first that is found: most browsers claim to be the others, too.
+    // The first match counts, because most browsers also contain the names of others.
     const BROWSERS: [(&str, &str); 8] = [
         ("Edg", "Edge"),
         ("OPR/", "Opera"),
@@ -245,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_browser_is_called_what_people_call_it() {
+    fn a_session_is_labelled_with_the_common_name_of_its_browser() {
         for (said, label) in [
             (
                 "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36",

@@ -1,10 +1,10 @@
-//! Requests that wait for a password's hash: a hash takes some tens of milliseconds, and a crowd that logs in would hold
-//! up all readers.
+//! The slow lane: threads for requests that wait for a password hash. A hash takes some tens of milliseconds, so many
+//! logins would block all reads.
 //!
-//! A handler decides all that is cheap on its worker, limits on tries before anything else, and gives the rest as a
-//! function. That runs here, on two threads, so that at most two hashes are in memory at once. They are less urgent than
-//! the rest: a flood of logins takes what the chat leaves. Some requests wait, and beyond them a client is told to come
-//! again. The threads end when the [`SlowLane`] is dropped.
+//! A handler does the cheap checks on its worker, rate limits first, and returns the rest as a function. The function
+//! runs here, on two threads, so that at most two hashes are in memory at once. Their priority is lower, so a flood of
+//! logins does not slow the chat. A bounded number of requests wait; more are refused with “busy”. The threads end when
+//! the [`SlowLane`] is dropped.
 
 use std::io;
 use std::sync::Arc;
@@ -18,18 +18,20 @@ use crate::limits::RELAYS_MAX;
 use crate::model::reason::Reason;
 use crate::threads::lower_priority;
 
-/// Hashes in the making at once.
+/// The number of hashes that are computed at once.
 const HASHES_MAX: usize = 2;
-/// Requests that wait for a thread. With those that are worked on they leave half of the relay's places to others.
+/// The number of requests that wait for a thread. Together with the requests in work they use at most half of the
+/// relay's places.
 const WAITING_MAX: usize = 10;
 const _: () = assert!(WAITING_MAX + HASHES_MAX <= RELAYS_MAX / 2);
-/// How much less urgent than the hub the threads are. Connections' threads are less urgent by less.
+/// How much lower the priority of these threads is than the hub's. The threads of connections have a priority between
+/// both.
 const NICE: i32 = 10;
 
-/// A request whose handler has done what is cheap.
+/// A request after the cheap checks of its handler.
 pub(super) struct SlowRequest {
     pub(super) request: tiny_http::Request,
-    /// What stands in the answer's head, whatever it is.
+    /// The header fields of the final reply.
     pub(super) reply: Reply,
     pub(super) rest: Rest,
 }
@@ -37,16 +39,13 @@ pub(super) struct SlowRequest {
 /// The threads and their queue.
 #[derive(Debug)]
 pub(super) struct SlowLane {
-    /// Taken when it is dropped, which ends the threads.
+    /// Taken on drop, which ends the threads.
     requests: Option<Sender<SlowRequest>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl SlowLane {
     /// Starts the threads.
-    ///
-    /// # Errors
-    /// Where the system gives no thread.
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
         let (requests, waiting) = bounded::<SlowRequest>(WAITING_MAX);
         let mut lane = Self { requests: Some(requests), threads: Vec::with_capacity(HASHES_MAX) };
@@ -64,7 +63,7 @@ impl SlowLane {
         Ok(lane)
     }
 
-    /// Lets a request wait for its turn, or answers that there is no room.
+    /// Queues a request, or answers that the queue is full.
     pub(super) fn take(&self, slow: SlowRequest) {
         let Some(requests) = &self.requests else { return };
         if let Err(TrySendError::Full(slow) | TrySendError::Disconnected(slow)) = requests.try_send(slow) {
@@ -79,7 +78,7 @@ impl Drop for SlowLane {
     fn drop(&mut self) {
         drop(self.requests.take());
         for thread in self.threads.drain(..) {
-            // It catches what its functions do, so there is no panic to pass on.
+            // A thread catches the panics of its functions, so there is no panic to propagate.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,5 @@
-//! The private Unix socket that `tiny_http` listens on, in a directory that nobody else can look into.
+//! The private Unix socket on which `tiny_http` listens, in a directory that other users can't read. It must not be
+//! reachable by other users.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -11,16 +12,16 @@ use uuid::Uuid;
 
 use super::StartError;
 
-/// What the private directories' names begin with.
+/// The prefix of the private directories' names.
 pub(super) const DIRECTORY_PREFIX: &str = "adda-http-";
-/// The socket in one.
+/// The name of the socket in a private directory.
 pub(super) const SOCKET_NAME: &str = "http";
 
-/// One run of `tiny_http`. The fields are dropped in this order: it looks for its socket as it goes.
+/// One run of `tiny_http`. The fields are dropped in this order: `tiny_http` needs its socket while it ends.
 pub(super) struct Listening {
     pub(super) server: tiny_http::Server,
     pub(super) path: PathBuf,
-    /// A second handle of the socket that it accepts on, to end that.
+    /// A second handle of the listening socket, to end its accept loop.
     pub(super) listener: UnixListener,
     _directory: PrivateDirectory,
 }
@@ -48,15 +49,16 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // tiny_http ends its accepting by connecting to the socket's path, which may be gone; this always does.
+        // To end its accept loop, `tiny_http` connects to the socket's path. That path may be gone, but a shutdown
+        // always works.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
     }
 }
 
-/// Directories of this service or user, where a private socket may be; the best first.
+/// Directories of this service or user that may hold a private socket, the best first.
 fn own_directories() -> impl Iterator<Item = PathBuf> {
     let of_service = std::env::var_os("RUNTIME_DIRECTORY").map(|paths| {
-        // There may be several, with colons between them (systemd.exec).
+        // It may be several paths, separated by colons (systemd.exec).
         let first = paths.to_string_lossy();
         PathBuf::from(first.split(':').next().unwrap_or_default())
     });
@@ -64,12 +66,12 @@ fn own_directories() -> impl Iterator<Item = PathBuf> {
     of_service.into_iter().chain(of_user).filter(|path| path.is_absolute())
 }
 
-/// Takes away what killed servers have left: directories like ours whose socket nobody listens to any more.
+/// Removes the directories of killed servers: directories with our prefix whose socket has no listener.
 fn sweep(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(DIRECTORY_PREFIX) {
-            // Without waiting, as it may be anybody's: who listens takes it or is busy, and another user's may not be
-            // looked into.
+            // The connect must not block, because any user may own the socket. A listener accepts it or is busy, and
+            // directories of other users can't be read.
             let connected = rustix::net::SocketAddrUnix::new(entry.path().join(SOCKET_NAME)).and_then(|address| {
                 let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
                 let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -82,13 +84,13 @@ fn sweep(base: &Path) {
     }
 }
 
-/// A directory that nobody else can look into, until it is dropped.
+/// A directory that other users can't read. It is removed on drop.
 struct PrivateDirectory(PathBuf);
 
 impl PrivateDirectory {
     fn make(base: &Path) -> io::Result<Self> {
         let path = base.join(format!("{DIRECTORY_PREFIX}{}", Uuid::new_v4().simple()));
-        // Fails where there is anything by that name already.
+        // Fails if the name already exists.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }

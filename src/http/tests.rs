@@ -1,4 +1,4 @@
-//! The routes and the workers, with a hub and a store in memory, and without a network.
+//! Tests of the routes and the workers, with a hub and a store in memory, and without a network.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -27,13 +27,13 @@ use crate::store::entry::{By, Principal, Proof};
 use crate::store::{self, TokenHash};
 use crate::wire::Encoding;
 
-/// How long a test waits for a frame.
+/// The longest time that a test waits for a frame.
 const FRAME_WAIT: Duration = Duration::from_secs(20);
 const MESSAGES: &str = "/api/rooms/tea/messages";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
 
-/// A hub and a store in memory, and what a handler works with.
+/// A hub and a store in memory, and the context of handlers.
 pub(crate) struct Backend {
     context: Context,
     commands: Sender<Command>,
@@ -60,20 +60,20 @@ impl Backend {
         Self { context, commands, presence, threads }
     }
 
-    /// One with a message in the room `tea`.
+    /// Starts a backend with one message in the room `tea`.
     fn with_tea() -> Self {
         let backend = Self::start();
         backend.post("tea", "first");
         backend
     }
 
-    /// A server of HTTP in front of it.
+    /// Starts an HTTP server for it.
     pub(crate) fn serve(&self, metrics: &Arc<Metrics>) -> Server {
         let Context { hub, reader, .. } = &self.context;
         Server::start(hub.clone(), reader.clone(), Policy::default(), Arc::clone(metrics)).unwrap()
     }
 
-    /// Gives requests another way to the hub, which leads to the receiver.
+    /// Replaces the hub: commands of requests go to the receiver.
     pub(crate) fn divert(&mut self) -> Receiver<Command> {
         let (commands, diverted) = hub::channel();
         self.context.hub = HubApi::new(commands, self.presence.clone());
@@ -94,19 +94,19 @@ impl Backend {
         self.ask("GET", target, &[], "")
     }
 
-    /// Stores a message, which makes its room.
+    /// Stores a message, which creates its room.
     pub(crate) fn post(&self, room: &str, content: &str) {
         let room: String = room.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let reply = self.ask("POST", &format!("/api/rooms/{room}/messages"), &[TEXT], content);
         assert_eq!(reply.status, 201, "{}", reply.text());
     }
 
-    /// A request by a client with a token, whose body is JSON.
+    /// A JSON request by a client with a token.
     fn ask_as(&self, token: &str, method: &str, target: &str, body: &str) -> Reply {
         self.ask(method, target, &[JSON, ("Authorization", &format!("Bearer {token}"))], body)
     }
 
-    /// A guest with a session: its id and its token.
+    /// A guest with a session: its user id and its token.
     fn guest(&self, name: &str) -> (UserId, String) {
         let reply = self.ask("POST", "/api/session", &[JSON], &format!(r#"{{"username":"{name}"}}"#));
         assert_eq!(reply.status, 201, "{}", reply.text());
@@ -131,7 +131,7 @@ impl Backend {
         token
     }
 
-    /// A guest's connection in a room.
+    /// Makes a guest join a room.
     pub(crate) fn join(&self, room: &str, user: UserId, name: &str) -> Member {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let connection = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -164,7 +164,7 @@ impl Drop for Backend {
     }
 }
 
-/// A connection in a room, which ends when it is dropped.
+/// A connection in a room. It ends on drop.
 pub(crate) struct Member {
     connection: ConnectionId,
     commands: Sender<Command>,
@@ -221,7 +221,7 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// The word of an error.
+    /// The `reason` of an error.
     fn reason(&self) -> String {
         self.parsed()["reason"].as_str().unwrap_or_default().to_owned()
     }
@@ -286,7 +286,7 @@ fn a_message_is_posted_as_json_or_as_text() {
 }
 
 #[test]
-fn history_says_how_to_go_on() {
+fn a_page_of_history_says_where_the_next_page_begins() {
     let backend = Backend::start();
     for content in ["a b 1", "a", "b a 2", "b", "b, A! 3"] {
         backend.post("tea", content);
@@ -324,7 +324,7 @@ fn history_says_how_to_go_on() {
 }
 
 #[test]
-fn every_reason_has_its_status_code_word_and_headers() {
+fn every_reason_has_its_status_code_and_headers() {
     for reason in Reason::ALL {
         for retry_ms in [None, Some(0), Some(1_500), Some(60_000)] {
             let rejection = retry_ms.map_or_else(|| (*reason).into(), |ms| reason.because("why").retry_after(ms));
@@ -348,7 +348,7 @@ fn every_reason_has_its_status_code_word_and_headers() {
 }
 
 #[test]
-fn every_reason_has_the_same_word_in_an_error_frame() {
+fn every_reason_has_the_same_name_in_an_error_frame() {
     let backend = Backend::start();
     let mut member = backend.join("tea", UserId(Uuid::from_u128(1)), "ana");
     for (number, reason) in Reason::ALL.iter().enumerate() {
@@ -426,7 +426,7 @@ fn a_message_is_refused_for_the_same_reason_over_http_and_over_a_websocket() {
 }
 
 #[test]
-fn a_body_that_is_not_json_is_told_from_a_wrong_field() {
+fn invalid_json_and_an_invalid_field_have_different_reasons() {
     let backend = Backend::start();
     let admin = backend.admin("ada");
     for (method, target) in [("POST", "/api/session"), ("PATCH", "/api/rooms/tea"), ("POST", "/api/invitations")] {
@@ -439,7 +439,7 @@ fn a_body_that_is_not_json_is_told_from_a_wrong_field() {
 }
 
 #[test]
-fn reads_do_not_ask_the_hub() {
+fn reads_send_the_hub_no_command() {
     let mut backend = Backend::with_tea();
     let (admin, (eva, token)) = (backend.admin("ada"), backend.guest("eva"));
     let _member = backend.join("tea", eva, "eva");
@@ -466,18 +466,18 @@ fn reads_do_not_ask_the_hub() {
 }
 
 #[test]
-fn a_view_of_memory_does_not_block_the_store_for_good() {
+fn a_view_of_memory_does_not_deadlock_the_store() {
     let backend = Arc::new(Backend::with_tea());
     let (done, finished) = crossbeam_channel::bounded(1);
     let reading = Arc::clone(&backend);
-    // On a thread of its own, as it would never end with a deadlock.
+    // On its own thread, because a deadlock would never end.
     thread::spawn(move || {
         let proposing = reading.context.reader.view(|view| {
             let backend = Arc::clone(&reading);
             let key = crate::auth::guest_token::GuestKey::from_bytes([7; 32]);
             let proposing =
                 thread::spawn(move || backend.context.hub.change(By::Operator, Change::RotateGuestKey { key }));
-            // The store comes to wait for the end of the view meanwhile.
+            // Meanwhile the store begins to wait for the end of the view.
             let until = Instant::now() + Duration::from_millis(100);
             while Instant::now() < until {
                 assert_eq!(view.head(&RoomId::parse("tea").unwrap())?.0, 1);
@@ -492,7 +492,7 @@ fn a_view_of_memory_does_not_block_the_store_for_good() {
 }
 
 #[test]
-fn what_needs_the_hub_is_refused_where_the_hub_takes_nothing() {
+fn requests_are_refused_if_the_hub_takes_no_commands() {
     let mut backend = Backend::with_tea();
     let admin = backend.admin("ada");
     drop(backend.divert());
@@ -516,7 +516,7 @@ fn a_lost_answer_leaves_the_outcome_unknown() {
     let commands = backend.divert();
     thread::scope(|scope| {
         let asking = scope.spawn(|| backend.ask("POST", MESSAGES, &[TEXT], "hi"));
-        // With the command its answer's sender goes.
+        // Dropping the command drops the sender of its answer.
         drop(commands.recv_timeout(CHANGE_WAIT).unwrap());
         let reply = asking.join().unwrap();
         assert_eq!((reply.status, &*reply.reason()), (504, "outcome_unknown"));
@@ -554,7 +554,7 @@ fn each_path_has_its_methods() {
 }
 
 #[test]
-fn a_foreign_page_may_read_what_is_public_and_write_nothing() {
+fn a_foreign_origin_may_read_public_paths_and_write_nothing() {
     let backend = Backend::with_tea();
     let own = [("Host", "chat.example"), ("Origin", "https://chat.example")];
     let foreign = [("Host", "chat.example"), ("Origin", "https://evil.example")];
@@ -579,7 +579,8 @@ fn a_foreign_page_may_read_what_is_public_and_write_nothing() {
     assert_eq!(ask("POST", MESSAGES, &plain_page).0, 403, "it came by TLS, and the page did not");
     assert_eq!(ask("GET", MESSAGES, &foreign), (200, given("*"), None));
     assert_eq!(ask("GET", "/metrics", &foreign).1, None);
-    // 415: there is no body; but it got so far, and the page can read that.
+    // The status is 415 because there is no body. The request was not refused by its origin, and the page can read the
+    // response.
     assert_eq!(ask("POST", MESSAGES, &friend), (415, given("https://friend.example"), None));
     assert_eq!(ask("POST", MESSAGES, &own), (415, None, None));
     let preflight = |page: [(&str, &str); 2], method: &str, target| {
@@ -631,7 +632,7 @@ fn exchange(endpoint: &Endpoint, target: &str) -> String {
 }
 
 #[test]
-fn a_panic_costs_its_own_request_only() {
+fn a_panic_fails_only_its_own_request() {
     let backend = Backend::start();
     let http = backend.serve(&backend.context.metrics);
     for _ in 0..2 * WORKERS {
@@ -643,7 +644,7 @@ fn a_panic_costs_its_own_request_only() {
 }
 
 #[test]
-fn the_socket_is_private_and_goes_with_its_server() {
+fn the_socket_is_private_and_is_removed_with_its_server() {
     use std::os::unix::fs::PermissionsExt;
     let backend = Backend::start();
     let http = backend.serve(&backend.context.metrics);
@@ -657,7 +658,7 @@ fn the_socket_is_private_and_goes_with_its_server() {
 }
 
 #[test]
-fn a_lost_socket_is_made_anew() {
+fn a_lost_socket_is_replaced() {
     let backend = Backend::start();
     let http = backend.serve(&backend.context.metrics);
     let endpoint = http.endpoint();
@@ -692,7 +693,7 @@ fn the_socket_of_a_killed_server_is_removed() {
 }
 
 #[test]
-fn a_directory_that_takes_no_socket_is_named() {
+fn a_directory_that_accepts_no_socket_is_in_the_error() {
     let error = Listening::start_in(Path::new("/nonexistent")).err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     let base = std::env::temp_dir().join("x".repeat(120));

@@ -1,4 +1,5 @@
-//! Which client asks, what it may do, and what it sends: what the handlers begin with.
+//! The first steps of most handlers: authenticate the client, check its permissions, and read its request. Runs on the
+//! HTTP workers.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,18 +19,18 @@ use crate::role::Role;
 use crate::store::View;
 use crate::store::entry::{By, Principal};
 
-/// The id of a client without a session where it proposes something: it is refused, or makes an id of its own.
+/// The user id of a client without a session that proposes something. The proposal is refused, or makes its own id.
 pub(super) const STRANGER: UserId = UserId(Uuid::nil());
 
-/// What a request shows of its client.
+/// The credential of a request.
 pub(super) fn shown<'a>(request: &'a Request<'_>) -> Result<Credential<'a>, Rejection> {
     let cookies = request.headers_named("Cookie").map(str::as_bytes);
     Credential::of(request.header("Authorization").map(str::as_bytes), cookies, None)
         .map_err(|_| Reason::InvalidToken.into())
 }
 
-/// The client by its token. A browser keeps a cookie that is over, so that counts as none; a token that was put there on
-/// purpose does not.
+/// Authenticates the client by its token. An expired cookie counts as no token, because browsers keep sending it. An
+/// invalid bearer token is an error, because a program sends it on purpose.
 pub(super) fn client(request: &Request<'_>, view: &View<'_>) -> Result<Authenticated, Rejection> {
     let shown = shown(request)?;
     let client = authenticate(view, shown.token(), request.address())?;
@@ -42,7 +43,7 @@ pub(super) fn client(request: &Request<'_>, view: &View<'_>) -> Result<Authentic
     }
 }
 
-/// The client under the name that it asks for, where it has none of its own.
+/// Authenticates the client. A client without a name of its own gets the name that it asks for.
 pub(super) fn identity(request: &Request<'_>, view: &View<'_>, asked: Username) -> Result<Identity, Rejection> {
     let shown = shown(request)?;
     let identity = admit(view, shown.token(), asked, request.address())?;
@@ -52,12 +53,12 @@ pub(super) fn identity(request: &Request<'_>, view: &View<'_>, asked: Username) 
     }
 }
 
-/// A client that reads: by its token or as anybody.
+/// A client that reads, with its token or as an anonymous guest.
 pub(super) fn reader(request: &Request<'_>, view: &View<'_>) -> Result<Identity, Rejection> {
     identity(request, view, Username::anonymous())
 }
 
-/// Takes one of the messages that a client may send: what writes costs a commit, too.
+/// Takes one token of the client's message rate limit. All writes count, because each costs a commit.
 pub(super) fn pace(request: &Request<'_>, user: Option<UserId>) -> Result<(), Rejection> {
     let (address, now) = (request.address(), Instant::now());
     let paces = &request.context.policy.paces;
@@ -65,15 +66,15 @@ pub(super) fn pace(request: &Request<'_>, user: Option<UserId>) -> Result<(), Re
     pace.take(now).map_err(rate_limited)
 }
 
-/// A client that proposes something, in a room or beside all rooms. Whether it may is asked here, so that it is told so
-/// before anything else; what counts is asked again when the entry is applied.
+/// A client that proposes something, for one room or for the whole server. Permissions are checked here, so that a
+/// refusal comes before other errors. The binding check is made when the entry is applied.
 pub(super) struct Actor {
     pub(super) principal: Arc<Principal>,
     role: Role,
     context: PermissionContext,
 }
 
-/// The client of a request that proposes something.
+/// Authenticates the client of a request that proposes something, and takes one token of its rate limit.
 pub(super) fn actor(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, Rejection> {
     request.context.reader.view(|view| {
         pace(request, client(request, view)?.identity.user)?;
@@ -84,25 +85,17 @@ pub(super) fn actor(request: &Request<'_>, room: Option<&RoomId>) -> Result<Acto
 }
 
 impl Actor {
-    /// # Errors
-    /// [`Reason`].
     pub(super) fn may(&self, action: Action) -> Result<(), Reason> {
         may(self.role, action, &self.context)
     }
 
-    /// Whether the client may do something to any guest. Asked first, so that a client that may not do it does not learn
-    /// which users there are.
-    ///
-    /// # Errors
-    /// [`Reason`].
+    /// Whether the client may do something to any guest. It is checked first, so that a client without the permission
+    /// does not learn which users exist.
     pub(super) fn may_to_others(&self, action: Action) -> Result<(), Reason> {
         may(self.role, action, &PermissionContext { target: Target::Others(Role::Guest), ..self.context })
     }
 
-    /// The client as one that has a session.
-    ///
-    /// # Errors
-    /// [`Reason::NoSession`].
+    /// The client's principal, or [`Reason::NoSession`] if it has no session.
     pub(super) fn known(&self) -> Result<Arc<Principal>, Reason> {
         if self.principal.user() == STRANGER { Err(Reason::NoSession) } else { Ok(Arc::clone(&self.principal)) }
     }
@@ -112,14 +105,14 @@ impl Actor {
     }
 }
 
-/// The room of a part of the path, counted from the right. What no room can be called is a room that is not there.
+/// The room in a part of the path, counted from the right. A name that is not valid is a room that does not exist.
 pub(super) fn room_at(request: &Request<'_>, part: usize) -> Result<RoomId, Rejection> {
     let part = request.path.rsplit('/').nth(part).unwrap_or_default();
     let text = unescape(part).map_err(|_| Reason::NoSuchRoom)?;
     RoomId::parse(&text).map_err(|_| Reason::NoSuchRoom.into())
 }
 
-/// The body as text, which must say that it is JSON.
+/// The body as text. Its media type must be JSON.
 pub(super) fn json<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
     if request.media_type() != "application/json" {
         return Err(Reason::UnknownMediaType.into());
@@ -131,7 +124,7 @@ pub(super) fn text<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
     std::str::from_utf8(request.body).map_err(|_| Reason::BadJson.because("the body is not text in UTF-8"))
 }
 
-/// The body, which must be JSON and say that it is.
+/// The body as JSON. Its media type must be JSON.
 pub(super) fn body<'a, T: Deserialize<'a>>(request: &Request<'a>) -> Result<T, Rejection> {
     Ok(serde_json::from_str(json(request)?)?)
 }
