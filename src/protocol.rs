@@ -1,7 +1,7 @@
 //! The chat protocol's JSON: the frames of clients, the frames of the server, and the error codes.
 //!
-//! Pure functions from text to values and back; they run on the caller's thread. They know nothing of sockets, members
-//! or rate limits.
+//! Pure functions from text to values and back, which run on the caller's thread. This module must not depend on
+//! sockets, the hub or rate limits.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub enum FrameType {
     Leave,
     /// People joined or left a room that has many people.
     Presence,
-    /// A person is writing.
+    /// A person is typing.
     Typing,
     /// A command failed.
     Error,

@@ -427,8 +427,8 @@ fn run(
     let _ = commands.send(Command::Gone { from: connection });
 }
 
-/// Reads until the client leaves or violates a rule. After a violation the hub was told the close code, and the rule is
-/// returned. Returns `None` if the client left or the hub has ended.
+/// Reads until the client leaves or violates a rule. After a violation it sends the hub the close reason, and returns
+/// the rule. Returns `None` if the client left or the hub has ended.
 fn converse(
     stream: Stream,
     early: Vec<u8>,

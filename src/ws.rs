@@ -78,7 +78,7 @@ impl Stream {
     }
 
     /// Notes that a control frame has arrived, with the size of its payload. It may come between the frames of a
-    /// message, so the time of that message goes on.
+    /// message, so it does not restart the time of that message.
     pub fn control_came(&mut self, payload: usize) {
         // A header of two bytes and a mask of four bytes come before the payload (RFC 6455, section 5.2).
         self.bytes_of_message = self.bytes_of_message.saturating_sub(6 + payload);

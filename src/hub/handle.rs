@@ -1,5 +1,5 @@
-//! The hub's interface for requests and tools. They propose messages and changes, which go through the log; and they
-//! read what the hub publishes, without a command to the hub.
+//! The hub's interface for requests and tools. Messages and changes are proposed through the log. Presence is read from
+//! what the hub publishes, without a command to the hub.
 //!
 //! Runs on the threads of requests and tools. Each wait for the hub has a deadline.
 

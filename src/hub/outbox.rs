@@ -2,7 +2,7 @@
 //!
 //! The caller MUST:
 //! 1. be the hub's thread, the only one that writes to a sink after the handshake;
-//! 2. pass whole frames, so that between two calls the sink is at the end of a frame, or inside a frame whose rest is
+//! 2. pass whole frames. Thus, between two calls, the sink is at the end of a frame, or inside a frame whose rest is
 //!    the first thing that waits;
 //! 3. never wait: a full sink fills the outbox, and a full outbox makes the member a slow consumer.
 

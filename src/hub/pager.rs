@@ -1,5 +1,5 @@
 //! The pager: a thread that reads a room's history, page by page, for members whose gap is longer than the room's ring.
-//! The hub asks for a page and goes on; the page comes back through a channel. It must not hold up the hub.
+//! The hub sends a request and does not wait; the page comes back through a channel.
 
 use std::io;
 use std::thread::{self, JoinHandle};

@@ -1,5 +1,5 @@
-//! The presence changes that a room with many people has not been told yet: who joined and left since the last
-//! `presence` frame. Pure data; the hub's thread owns it.
+//! The pending presence changes of a room with many people: the joins and leaves since its last `presence` frame. Pure
+//! data; the hub's thread owns it.
 
 use std::collections::HashMap;
 use std::sync::Arc;

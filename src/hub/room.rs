@@ -37,7 +37,7 @@ pub struct Room {
 /// The latest messages and events of a room, so that most joins read no rows. It shares its bytes with the store.
 ///
 /// It is unknown until the store answers the first join, and it is not read before that. If the history could not be
-/// read, the room goes on with an unknown ring.
+/// read, the ring stays unknown and the room still works.
 #[derive(Debug, Default)]
 pub struct Ring {
     pub is_known: bool,
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_with_unreadable_history_goes_on() {
+    fn a_room_with_unreadable_history_still_works() {
         let ring = Ring::default();
         assert_eq!((latest(&ring, 5), behind(&ring, 7), ring.head), (Some(vec![]), Some(vec![]), Seq(0)));
         assert!(ring.messages_after(Seq(0)).is_some());

@@ -531,7 +531,7 @@ impl State {
         room.people.firsts().map(|key| &self.members[key.0].principal.person)
     }
 
-    /// The people of a room who are listed: those who arrived first.
+    /// The people of a room that are listed: the first to arrive.
     fn listed(&self, room: &Room) -> Vec<Arc<Person>> {
         self.persons(room).take(MEMBERS_LISTED_MAX).cloned().collect()
     }

@@ -121,7 +121,7 @@ struct Room {
     /// The users of the connections, in the order of their arrival.
     people: Vec<u64>,
     texts: Vec<String>,
-    /// Users and names that a crowded room has not been told of.
+    /// Users and names that are not yet in a `presence` frame.
     joined: Vec<(u64, String)>,
     left: Vec<(u64, String)>,
     /// Whether a `welcome` had a count that includes such a change.
@@ -151,7 +151,7 @@ fn name(connection: u64) -> String {
 }
 
 impl Model {
-    /// One `presence` frame with all changes that a room has not been told.
+    /// One `presence` frame with all pending changes of a room.
     fn tell_changes(&mut self, room: usize, count: usize) {
         let Room { joined, left, are_known, .. } = self.rooms.get_mut(&room).unwrap();
         let are_known = std::mem::take(are_known);
@@ -398,8 +398,8 @@ impl Rig {
         }
     }
 
-    /// Publishes presence as the hub does, and compares it with the people that the clients know. A crowded room is
-    /// told later, unless `is_told` is set.
+    /// Publishes presence as the hub does, and compares it with the people that the clients know. The clients of a
+    /// crowded room learn of changes later, unless `is_told` is set.
     fn publish(&mut self, is_told: bool) {
         if let Some(presence) = self.state.take_presence() {
             self.published = presence;
@@ -754,7 +754,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_connection_sees_what_the_model_says(presence_people_max in 1..5usize, steps in steps()) {
+    fn every_connection_sees_the_frames_of_the_model(presence_people_max in 1..5usize, steps in steps()) {
         let mut rig = Rig::new(presence_people_max);
         for step in steps {
             rig.step(step);

@@ -1,6 +1,6 @@
 //! Encodings: how a JSON frame becomes the bytes of a connection.
 //!
-//! Pure functions over byte buffers; they run on the caller's thread and use no sockets, clocks or state. The hub keeps
+//! Pure functions over byte buffers, without sockets, clocks or state. They run on the caller's thread. The hub keeps
 //! one batch per encoding. The bytes of each encoding are in a file of their own.
 
 mod ndjson;

@@ -170,8 +170,8 @@ impl State {
         self.effects.push(Effect::Enter { room: room_key, member });
     }
 
-    /// The frames for a member that has missed presence frames. They tell the difference between the people that it
-    /// knows and the people in the room. In a crowded room they tell only the number of people.
+    /// The frames for a member that has missed presence frames. They give the difference between the people that it
+    /// knows and the people in the room. In a crowded room there is one frame with only the number of people.
     fn made_up_for(&mut self, room_key: RoomKey, told: Option<HashMap<UserId, Arc<Person>>>) -> Vec<Arc<[u8]>> {
         let room = &self.rooms[room_key.0];
         let member_count = room.people.len();

@@ -1,5 +1,5 @@
-//! How members enter and leave rooms, and how they keep their place for a lease after their connection is lost. Runs on
-//! the hub's thread; the store decides each join and leave.
+//! Membership: how members enter and leave rooms, and how a member keeps its place for a lease after its connection is
+//! lost. Runs on the hub's thread; the store decides each join and leave.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Presence: how a room is told which people join and leave. It gets one `join` or `leave` frame for each person. With
+//! Presence: how a room learns which people join and leave. It gets one `join` or `leave` frame for each person. With
 //! more than [`PRESENCE_PEOPLE_MAX`](crate::limits::PRESENCE_PEOPLE_MAX) people it gets one `presence` frame per
 //! second. Runs on the hub's thread.
 
@@ -79,8 +79,8 @@ impl State {
         }
     }
 
-    /// Tells a room that is no longer crowded the changes that it has not been told. It sends as many frames as are
-    /// needed to name all these people, up to the number of people that a `welcome` lists.
+    /// Sends a room that is no longer crowded its pending changes. Makes as many frames as are needed to name all these
+    /// people, up to the number of people that a `welcome` lists.
     fn tell_changes(&mut self, room_key: RoomKey, member_count: usize) {
         let changes = std::mem::take(&mut self.rooms[room_key.0].changes);
         if changes.is_empty() {

@@ -49,7 +49,7 @@ fn an_ended_session_closes_its_own_connections() {
 }
 
 #[test]
-fn a_user_who_is_banned_or_removed_is_closed_everywhere() {
+fn a_banned_or_removed_user_is_closed_everywhere() {
     let mut desk = Desk::new(&without_lease());
     desk.come(1, &account(1, "ana", 7), "tea");
     desk.come(2, &account(1, "ana", 8), "attic");
