@@ -110,6 +110,8 @@ pub struct Policy {
 impl Server {
     /// Opens the private socket and starts the workers.
     ///
+    /// # Errors
+    /// If the private socket can't be opened, or a thread can't be started.
     pub fn start(hub: HubApi, reader: Reader, policy: Policy, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let context = Context { hub, reader, policy, attempts: Arc::default(), metrics };
         let listening = Mutex::new(Some(Arc::new(Listening::start()?)));

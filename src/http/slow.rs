@@ -3,7 +3,7 @@
 //!
 //! A handler does the cheap checks on its worker, rate limits first, and returns the rest as a function. The function
 //! runs here, on two threads, so that at most two hashes are in memory at once. Their priority is lower, so a flood of
-//! logins does not slow the chat. A bounded number of requests wait; more are refused with “busy”. The threads end when
+//! logins does not slow the chat. A bounded number of requests wait; more are refused with `busy`. The threads end when
 //! the [`SlowLane`] is dropped.
 
 use std::io;
@@ -45,7 +45,7 @@ pub(super) struct SlowLane {
 }
 
 impl SlowLane {
-    /// Starts the threads.
+    /// Starts the threads. Fails if the system can't start a thread.
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
         let (requests, waiting) = bounded::<SlowRequest>(WAITING_MAX);
         let mut lane = Self { requests: Some(requests), threads: Vec::with_capacity(HASHES_MAX) };
