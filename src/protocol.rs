@@ -284,13 +284,9 @@ pub enum Body {
         reply_to: Option<FrameId>,
     },
     /// A message in every room.
-    Announcement {
-        content: Box<str>,
-    },
+    Announcement { content: Box<str> },
     /// The deletion of a message, by its author or by an admin.
-    Delete {
-        message_id: FrameId,
-    },
+    Delete { message_id: FrameId },
 }
 
 impl Body {

@@ -9,6 +9,7 @@ use crate::head::BadEscape;
 use crate::model::NameError;
 use crate::model::reason::{Reason, Rejection};
 use crate::protocol::http_error;
+use crate::store::change::Done;
 
 /// An invalid name; `what` is the field.
 pub(super) fn bad_name(what: &str, error: NameError) -> Rejection {
@@ -64,6 +65,12 @@ impl From<HashError> for Rejection {
         log::error!("{error}");
         Reason::Internal.into()
     }
+}
+
+/// A change was applied, but its result is of another kind than the request's. It is a fault of the server.
+pub(super) fn unexpected(done: &Done) -> Rejection {
+    log::error!("a change returned {done:?}");
+    Reason::Internal.into()
 }
 
 impl<T: Into<Rejection>> From<T> for Reply {

@@ -27,9 +27,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use self::reply::Reply;
+use self::reply::{Reply, Rest};
 use self::routes::dispatch;
-use self::slow::{SlowLane, SlowRequest};
+use self::slow::{SlowLane, Turn};
 use self::socket::Listening;
 use crate::auth::attempts::Attempts;
 use crate::config::Origin;
@@ -60,10 +60,7 @@ const PANIC_PATH: &str = "/panic";
 pub enum StartError {
     /// No directory accepts the socket; this is the last directory that was tried.
     #[error("failed to open a private socket in `{}`: {source}", directory.display())]
-    Socket {
-        directory: PathBuf,
-        source: io::Error,
-    },
+    Socket { directory: PathBuf, source: io::Error },
     /// The system can't start a worker thread.
     #[error("failed to start an HTTP worker: {0}")]
     Worker(#[source] io::Error),
@@ -75,7 +72,7 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Dropped after the workers have ended, so that none of them can add a request.
-    slow: Arc<SlowLane>,
+    slow: Arc<SlowLane<SlowRequest>>,
 }
 
 /// The address of the private socket, for the relay.
@@ -116,7 +113,11 @@ impl Server {
         let context = Context { hub, reader, policy, attempts: Arc::default(), metrics };
         let listening = Mutex::new(Some(Arc::new(Listening::start()?)));
         let shared = Arc::new(Shared { listening, context });
-        let slow = Arc::new(SlowLane::start(&shared).map_err(StartError::Worker)?);
+        let slow = SlowLane::start({
+            let shared = Arc::clone(&shared);
+            move |request, turn| shared.finish(request, turn)
+        });
+        let slow = Arc::new(slow.map_err(StartError::Worker)?);
         let mut server = Self { shared, workers: Vec::with_capacity(WORKERS), slow };
         for number in 0..WORKERS {
             let (shared, slow) = (Arc::clone(&server.shared), Arc::clone(&server.slow));
@@ -196,7 +197,7 @@ impl Shared {
     }
 
     /// The loop of a worker thread.
-    fn work(&self, slow: &SlowLane) {
+    fn work(&self, slow: &SlowLane<SlowRequest>) {
         loop {
             let Some(listening) = self.listening().clone() else {
                 return;
@@ -210,7 +211,7 @@ impl Shared {
         }
     }
 
-    fn answer(&self, mut request: tiny_http::Request, slow: &SlowLane) {
+    fn answer(&self, mut request: tiny_http::Request, slow: &SlowLane<SlowRequest>) {
         self.context.metrics.http_requests.increment();
         // Later, `tiny_http` would read an unread body into memory, all at once. The relay has already bounded its
         // size.
@@ -225,10 +226,33 @@ impl Shared {
         let method = request.method().as_str();
         let mut reply = caught(method, || dispatch(method, &question));
         match reply.rest.take() {
-            Some(rest) => slow.take(SlowRequest { request, reply, rest }),
             None => respond(request, reply),
+            Some(rest) => {
+                if let Err(SlowRequest { request, reply, .. }) = slow.queue(SlowRequest { request, reply, rest }) {
+                    let busy = Reply::from(Reason::Busy.because("too many logins at once; try again in a moment"));
+                    respond(request, busy.under(reply));
+                }
+            }
         }
     }
+
+    /// Answers a request that waited for a thread of its own.
+    fn finish(&self, slow: SlowRequest, turn: Turn) {
+        let SlowRequest { request, reply, rest } = slow;
+        let done = match turn {
+            Turn::InTime => caught(request.method().as_str(), || rest(&self.context)),
+            Turn::Late => Reply::from(Reason::Busy),
+        };
+        respond(request, done.under(reply));
+    }
+}
+
+/// A request whose handler has done all but hash a password.
+struct SlowRequest {
+    request: tiny_http::Request,
+    /// The headers of the answer, whatever it is.
+    reply: Reply,
+    rest: Rest,
 }
 
 /// Runs a handler, and turns a panic into an internal error.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::api::{idempotency_key, stored};
+use super::error::unexpected;
 use super::who::{Actor, actor, body, json, room_at};
 use super::{Reply, Request};
 use crate::auth::permission::Action;
@@ -26,7 +27,7 @@ const DAY_MS: u64 = 86_400_000;
 fn change_room(request: &Request<'_>, actor: &Actor, room: &RoomId, change: Change) -> Result<Reply, Rejection> {
     match request.context.hub.change(actor.by(), change)? {
         Done::Room(settings) => Ok(Reply::data(200, settings.shown(room))),
-        _ => Err(Reason::Internal.into()),
+        done => Err(unexpected(&done)),
     }
 }
 
@@ -89,7 +90,7 @@ pub(super) fn restrict(request: &Request<'_>) -> Result<Reply, Rejection> {
         Done::Restricted { muted_until_ms, is_banned: banned, .. } => {
             Ok(Reply::data(200, Shown { id, muted_until: muted_until_ms.map(Timestamp::at), banned }))
         }
-        _ => Err(Reason::Internal.into()),
+        done => Err(unexpected(&done)),
     }
 }
 
@@ -199,7 +200,7 @@ pub(super) fn invite(request: &Request<'_>) -> Result<Reply, Rejection> {
             let (room, expires) = (room.as_ref(), Timestamp::at(expires_ms));
             Ok(Reply::data(201, InvitationShown { id, code, room, uses_left: uses, expires, by }))
         }
-        _ => Err(Reason::Internal.into()),
+        done => Err(unexpected(&done)),
     }
 }
 

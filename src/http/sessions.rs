@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::error::{bad_name, rate_limited};
+use super::error::{bad_name, rate_limited, unexpected};
 use super::who::{body, client, pace, shown};
 use super::{Context, Reply, Request, accounts};
 use crate::auth::credential::{Credential, GUEST_SPAN_MS, clear_cookie, set_cookie};
@@ -63,7 +63,7 @@ impl<'a> Me<'a> {
 
     /// A session that has begun, or whose guest has a new name.
     pub(super) fn begun(done: &'a Done, kind: SessionKind, token: Option<&'a str>) -> Result<Self, Rejection> {
-        let Done::Session { user, username, role, expires_ms, .. } = done else { return Err(Reason::Internal.into()) };
+        let Done::Session { user, username, role, expires_ms, .. } = done else { return Err(unexpected(done)) };
         let expires = expires_ms.map(Timestamp::at);
         Ok(Self { id: *user, username: Some(username), role: *role, kind: kind.as_str(), token, expires })
     }

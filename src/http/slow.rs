@@ -2,84 +2,141 @@
 //! logins would block all reads.
 //!
 //! A handler does the cheap checks on its worker, rate limits first, and returns the rest as a function. The function
-//! runs here, on two threads, so that at most two hashes are in memory at once. Their priority is lower, so a flood of
-//! logins does not slow the chat. A bounded number of requests wait; more are refused with `busy`. The threads end when
-//! the [`SlowLane`] is dropped.
+//! runs here, on two threads, so that at most two hashes are in memory at once. A bounded number of requests wait for a
+//! bounded time; others are refused with `busy`. The threads end when the [`SlowLane`] is dropped.
 
-use std::io;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
-use super::reply::{Reply, Rest};
-use super::{Shared, caught, respond};
 use crate::limits::RELAYS_MAX;
-use crate::model::reason::Reason;
 use crate::threads::lower_priority;
 
-/// The number of hashes that are computed at once.
-const HASHES_MAX: usize = 2;
-/// The number of requests that wait for a thread. Together with the requests in work they use at most half of the
-/// relay's places.
+/// Jobs that run at once, and so hashes in memory at once.
+const RUNNING_MAX: usize = 2;
+/// Jobs that wait for a thread. With the running ones they leave half of the relay's permits to other requests.
 const WAITING_MAX: usize = 10;
-const _: () = assert!(WAITING_MAX + HASHES_MAX <= RELAYS_MAX / 2);
-/// How much lower the priority of these threads is than the hub's. The threads of connections have a priority between
-/// both.
-const NICE: i32 = 10;
+const _: () = assert!(WAITING_MAX + RUNNING_MAX <= RELAYS_MAX / 2);
+/// How long a job waits for a thread. A job that waited longer is refused, so that the relay does not give up before it.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// The same as that of connections' threads. A thread less urgent than they are could hold a lock that they wait for.
+const NICE: i32 = 5;
 
-/// A request after the cheap checks of its handler.
-pub(super) struct SlowRequest {
-    pub(super) request: tiny_http::Request,
-    /// The header fields of the final reply.
-    pub(super) reply: Reply,
-    pub(super) rest: Rest,
+/// When a job got its thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    InTime,
+    /// Too late to be carried out.
+    Late,
 }
 
-/// The threads and their queue.
-#[derive(Debug)]
-pub(super) struct SlowLane {
-    /// Taken on drop, which ends the threads.
-    requests: Option<Sender<SlowRequest>>,
+/// The threads and their queue of jobs.
+pub(super) struct SlowLane<J> {
+    /// Each job with the time when it was queued. Taken when this is dropped, which ends the threads.
+    jobs: Option<Sender<(Instant, J)>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl SlowLane {
-    /// Starts the threads. Fails if the system can't start a thread.
-    pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
-        let (requests, waiting) = bounded::<SlowRequest>(WAITING_MAX);
-        let mut lane = Self { requests: Some(requests), threads: Vec::with_capacity(HASHES_MAX) };
-        for number in 0..HASHES_MAX {
-            let (shared, waiting) = (Arc::clone(shared), waiting.clone());
+impl<J: Send + 'static> SlowLane<J> {
+    /// Starts the threads, which run each job by this function. It must not panic.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub(super) fn start(run: impl Fn(J, Turn) + Clone + Send + 'static) -> io::Result<Self> {
+        Self::start_within(WAIT_MAX, run)
+    }
+
+    fn start_within(wait_max: Duration, run: impl Fn(J, Turn) + Clone + Send + 'static) -> io::Result<Self> {
+        let (jobs, waiting) = bounded::<(Instant, J)>(WAITING_MAX);
+        let mut lane = Self { jobs: Some(jobs), threads: Vec::with_capacity(RUNNING_MAX) };
+        for number in 0..RUNNING_MAX {
+            let (run, waiting) = (run.clone(), waiting.clone());
             let thread = thread::Builder::new().name(format!("login-{number}"));
             lane.threads.push(thread.spawn(move || {
                 lower_priority(NICE);
-                for SlowRequest { request, reply, rest } in waiting {
-                    let done = caught(request.method().as_str(), || rest(&shared.context));
-                    respond(request, done.under(reply));
+                for (queued, job) in waiting {
+                    run(job, if queued.elapsed() <= wait_max { Turn::InTime } else { Turn::Late });
                 }
             })?);
         }
         Ok(lane)
     }
 
-    /// Queues a request, or answers that the queue is full.
-    pub(super) fn take(&self, slow: SlowRequest) {
-        let Some(requests) = &self.requests else { return };
-        if let Err(TrySendError::Full(slow) | TrySendError::Disconnected(slow)) = requests.try_send(slow) {
-            let SlowRequest { request, reply, .. } = slow;
-            let busy = Reply::from(Reason::Busy.because("too many logins at once; try again in a moment"));
-            respond(request, busy.under(reply));
+    /// Queues a job, or gives it back where there is no room.
+    pub(super) fn queue(&self, job: J) -> Result<(), J> {
+        let Some(jobs) = &self.jobs else { return Err(job) };
+        let queued = jobs.try_send((Instant::now(), job));
+        queued.map_err(|(TrySendError::Full((_, job)) | TrySendError::Disconnected((_, job)))| job)
+    }
+}
+
+impl<J> fmt::Debug for SlowLane<J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlowLane").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+impl<J> Drop for SlowLane<J> {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        for thread in self.threads.drain(..) {
+            // The function does not panic.
+            let _ = thread.join();
         }
     }
 }
 
-impl Drop for SlowLane {
-    fn drop(&mut self) {
-        drop(self.requests.take());
-        for thread in self.threads.drain(..) {
-            // A thread catches the panics of its functions, so there is no panic to propagate.
-            let _ = thread.join();
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A lane whose jobs say that they run, and end when the gate is dropped.
+    fn held(wait_max: Duration) -> (SlowLane<u32>, Receiver<(u32, Turn)>, Sender<()>) {
+        let ((gate, closed), (running, runs)) = (bounded::<()>(0), unbounded());
+        let run = move |job, turn| {
+            running.send((job, turn)).unwrap();
+            let _ = closed.recv();
+        };
+        (SlowLane::start_within(wait_max, run).unwrap(), runs, gate)
+    }
+
+    #[test]
+    fn two_jobs_run_ten_wait_and_the_next_is_given_back() {
+        let (lane, runs, gate) = held(DEADLINE);
+        for job in 1..=2 {
+            lane.queue(job).unwrap();
+            assert_eq!(runs.recv_timeout(DEADLINE), Ok((job, Turn::InTime)));
         }
+        for job in 3..=12 {
+            lane.queue(job).unwrap();
+        }
+        assert_eq!(lane.queue(13), Err(13));
+        assert!(runs.is_empty(), "two run at once");
+        drop(gate);
+        let mut others: Vec<_> = (3..=12).map(|_| runs.recv_timeout(DEADLINE).unwrap()).collect();
+        others.sort_unstable_by_key(|(job, _)| *job);
+        assert_eq!(others, (3..=12).map(|job| (job, Turn::InTime)).collect::<Vec<_>>());
+        drop(lane);
+        assert!(runs.recv_timeout(DEADLINE).is_err(), "the threads have ended");
+    }
+
+    #[test]
+    fn a_job_that_waited_too_long_is_late() {
+        let wait_max = Duration::from_millis(20);
+        let (lane, runs, gate) = held(wait_max);
+        for job in 1..=2 {
+            lane.queue(job).unwrap();
+            assert_eq!(runs.recv_timeout(DEADLINE).unwrap().0, job);
+        }
+        lane.queue(3).unwrap();
+        thread::sleep(2 * wait_max);
+        drop(gate);
+        assert_eq!(runs.recv_timeout(DEADLINE), Ok((3, Turn::Late)));
     }
 }
