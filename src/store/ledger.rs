@@ -1,9 +1,9 @@
-//! What an entry does. It is decided here once, for every storage, and it is deterministic: it reads the entry, its
-//! moment and the state, never the clock, a random source or the environment.
+//! The ledger: what each entry does. It decides this in one place, for both storages, and it is deterministic. The
+//! result depends on the entry, its moment and the state, never on the clock, a random source or the environment.
 //!
-//! Runs on the store's thread, within the transaction of the batch. A message is checked before its first write, so a
-//! refused one leaves nothing. A change has a savepoint: a refused one rolls back nothing but itself. A retry is
-//! recognised before anything is refused.
+//! It runs on the store's thread, within the transaction of the batch. A message is checked before its first write, so
+//! a refused message leaves nothing behind. A change has a savepoint, so a refused change rolls back only itself. A
+//! retry is recognised before any check that could refuse it.
 
 use std::collections::HashSet;
 
@@ -28,62 +28,61 @@ mod property;
 
 use presence::Presence;
 
-/// Where a room's order stands.
+/// A room's row: its key and the bounds of its order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoomRow {
     /// The storage's own key.
     pub key: i64,
-    /// The last place taken.
+    /// The highest seq assigned.
     pub head: Seq,
-    /// The last place that is forgotten.
+    /// The highest seq that is forgotten.
     pub floor: Seq,
 }
 
-/// What the ledger needs of a storage of messages. Everything at or before a room's floor is not there.
+/// What the ledger needs from a storage of messages. A storage returns no frame at or below its room's floor.
 pub trait Storage {
-    /// The connection with accounts, sessions, settings and restrictions.
+    /// The connection to accounts, sessions, settings and restrictions.
     fn people(&self) -> &Connection;
 
     fn room(&mut self, room: &RoomId) -> Result<Option<RoomRow>, Fault>;
 
-    /// Stores a message at its place, and the room where there is none. False where its author has used the nonce
-    /// before; then nothing is written.
+    /// Stores a message at its seq, and the room if it is new. Returns false and writes nothing if the author has used
+    /// the nonce before.
     fn insert(&mut self, new: &NewMessage, row: Option<RoomRow>, stored: &Stored, wall_ms: u64) -> Result<bool, Fault>;
 
-    /// The message that an author sent with a nonce.
+    /// Finds the message that an author sent with a nonce.
     fn by_nonce(&mut self, author: UserId, nonce: &Nonce) -> Result<Option<Message>, Fault>;
 
     fn by_id(&mut self, room: &RoomId, row: RoomRow, id: FrameId) -> Result<Option<Message>, Fault>;
 
-    /// Puts a message in the place of what it was, so that nothing of that is left.
+    /// Replaces a stored message, and erases its old content.
     fn replace(&mut self, room: &RoomId, row: RoomRow, message: &Message, stored: &Stored) -> Result<(), Fault>;
 
     fn seq_of(&mut self, room: &RoomId, row: RoomRow, id: FrameId) -> Result<Option<Seq>, Fault>;
 
     fn past(&mut self, room: &RoomId, row: Option<RoomRow>) -> Result<Past, Fault>;
 
-    /// Forgets a room's order up to a place.
+    /// Forgets a room's frames up to a seq.
     fn forget(&mut self, room: &RoomId, row: RoomRow, up_to: Seq) -> Result<(), Fault>;
 
-    /// Forgets a room of which nothing is kept.
+    /// Forgets a room without frames.
     fn forget_room(&mut self, room: &RoomId) -> Result<(), Fault>;
 }
 
-/// See the head of this file.
 pub struct Ledger {
     policy: PolicySnapshot,
     presence: Presence,
-    /// Guests whose session is stored, as far as is known.
+    /// Guests whose session is known to be stored.
     stored_guests: HashSet<UserId>,
     /// The place of the next frame within the batch.
     place: u32,
     moment: Moment,
-    /// The wall time of the batch, as frames show it.
+    /// The batch's wall time, as frames show it.
     timestamp: Timestamp,
     json: Vec<u8>,
-    /// What the change that is being made means for open connections.
+    /// The effects of the current change on open connections.
     events: Vec<entry::Event>,
-    /// What is to be logged when the batch is committed.
+    /// The log lines of the transaction. A rollback clears them.
     lines: Vec<String>,
 }
 
@@ -108,12 +107,12 @@ impl Ledger {
         &self.policy
     }
 
-    /// How many connections are in a room.
+    /// The number of connections in a room.
     pub fn connections(&self, room: &RoomId) -> usize {
         self.presence.connections(room)
     }
 
-    /// What is to be logged of the entries that were applied.
+    /// Takes the log lines of the entries that were applied.
     pub fn take_lines(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }
@@ -121,8 +120,8 @@ impl Ledger {
     /// Applies a batch of the log.
     ///
     /// # Errors
-    /// Where the storage fails. Then the transaction is to be rolled back, and [`restored`](Self::restored) to be
-    /// called with what the database has.
+    /// [`Fault`], if the storage fails. The caller must then roll back the transaction and call
+    /// [`restored`](Self::restored) with the policy that the database has.
     pub fn apply(
         &mut self,
         storage: &mut impl Storage,
@@ -161,7 +160,8 @@ impl Ledger {
         self.presence.begin();
     }
 
-    /// Takes everything back to the beginning of the transaction, where it was rolled back. `policy` is that of then.
+    /// Restores the state at the beginning of the transaction, after a rollback. `policy` is the policy that holds
+    /// then.
     pub fn restored(&mut self, policy: PolicySnapshot) {
         self.policy = policy;
         self.presence.roll_back();
@@ -169,7 +169,7 @@ impl Ledger {
         self.lines.clear();
     }
 
-    /// The results of a batch that could not be stored. People enter and leave all the same.
+    /// Returns the results of a batch that could not be stored. Joins and leaves still take effect.
     pub fn refuse(
         &mut self,
         storage: &mut impl Storage,
@@ -180,19 +180,19 @@ impl Ledger {
         self.moment = *moment;
         let refuse = |Proposal { entry, reply_to }| {
             let result = match entry {
-                // It may be the retry of one that was stored: that it is not would be wrong.
+                // It may be the retry of a stored message. To say that it is not stored would be wrong then.
                 Entry::Message(new) | Entry::Announcement { message: new, .. } => {
                     let sent_before = self.sent_before(storage, &new).ok().flatten();
                     sent_before.unwrap_or_else(|| refused(&new, Rejection::from(reason).retry_after(1_000)))
                 }
                 Entry::Join(join) => match self.may_join(storage, &join) {
-                    // Reading goes on. What can't be read now, the next to enter asks for again.
+                    // Reading goes on. If the room's past can't be read now, the next join requests it again.
                     Ok(()) => {
                         let order = self.order(storage, &join).unwrap_or_default();
                         self.enter(&join, order)
                     }
                     Err(Stop::Refused(rejection)) => Outcome::JoinRefused { room: join.room, rejection },
-                    // What can't be checked is not allowed.
+                    // A join that can't be checked is not allowed.
                     Err(Stop::Fault(_)) => Outcome::JoinRefused { room: join.room, rejection: Reason::Busy.into() },
                 },
                 Entry::Leave { room, user, connection } => self.leave(&room, user, connection),
@@ -215,7 +215,7 @@ impl Ledger {
         };
         let target = match checked {
             Ok(target) => target,
-            // A retry may come when what it was about has gone, or when it would not be taken any more.
+            // A retry is answered even if its target is gone, or if the same message would be refused now.
             Err(Stop::Refused(rejection)) => {
                 return Ok(self.sent_before(storage, new)?.unwrap_or_else(|| refused(new, rejection)));
             }
@@ -226,7 +226,7 @@ impl Ledger {
         self.place += 1;
         let stored = encode_new(new, id, seq, &self.timestamp, &mut self.json);
         if !storage.insert(new, row, &stored, self.moment.wall_ms)? {
-            // Only a nonce can stand in the way.
+            // Only a used nonce can prevent the insert.
             return Ok(self.sent_before(storage, new)?.unwrap_or_else(|| refused(new, Reason::NotStored.into())));
         }
         self.note_author(storage.people(), new)?;
@@ -244,7 +244,7 @@ impl Ledger {
         Ok(Outcome::Stored { room: new.room.clone(), stored, changed })
     }
 
-    /// Whether a message may be stored if it is new. Gives the message that it changes, where it changes one.
+    /// Checks whether a message may be stored if it is new. Returns the message that it changes, if any.
     fn check(
         &mut self,
         storage: &mut impl Storage,
@@ -255,7 +255,7 @@ impl Ledger {
         let clock_ms = self.moment.clock_ms;
         let (action, in_room) = match body {
             Body::Text { .. } => (Action::Say, Some(room)),
-            // It is for all rooms, so its author needs to be in none.
+            // An announcement is for all rooms, so its author needs to be in none.
             Body::Announcement { .. } => (Action::Announce, None),
             Body::Delete { .. } => (Action::Delete, Some(room)),
         };
@@ -280,21 +280,22 @@ impl Ledger {
         }
         let Some(message_id) = body.message_id() else { return Ok(None) };
         let row = row.ok_or(Reason::NoSuchMessage)?;
-        // What is no message, or was deleted, can't be deleted.
+        // Only a message that is not yet deleted can be deleted.
         let message = storage.by_id(room, row, message_id)?.filter(Message::is_there).ok_or(Reason::NoSuchMessage)?;
         let is_own = message.author.id == author.user();
-        // Whose the message is otherwise, makes no difference.
+        // If the message is not the author's own, it does not matter which user sent it.
         let target = if is_own { Target::Own } else { Target::Others(Role::Guest) };
         self.policy.may(author, action, in_room, target, clock_ms)?;
         Ok(Some(message))
     }
 
-    /// The slow mode of a room, where it has one.
+    /// The slow mode of a room, if it is on.
     fn slow_mode_s(&self, room: &RoomId) -> Option<u32> {
         self.policy.room(room).map(|settings| settings.slow_mode_s).filter(|slow_mode_s| *slow_mode_s > 0)
     }
 
-    /// What a stored message leaves of its author: a guest's session, and the time that slow mode counts from.
+    /// Stores what follows from a new message for its author: a guest's session, and the time that slow mode counts
+    /// from.
     fn note_author(&mut self, connection: &Connection, new: &NewMessage) -> Result<(), Fault> {
         let NewMessage { room, author, body, .. } = new;
         if let Proof::SignedGuest { issued_ms } = author.proof {
@@ -306,7 +307,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Stores the session of a guest who has a signed token, where it is not stored yet.
+    /// Stores the session of a guest with a signed token, if it is not stored yet.
     fn store_guest(
         &mut self,
         connection: &Connection,
@@ -314,7 +315,7 @@ impl Ledger {
         issued_ms: u64,
         username: Option<&Username>,
     ) -> Result<(), Fault> {
-        // A name is stored with it, where there is none yet: that is seen in the database alone.
+        // A username is stored too, if the session has none yet. Only the database knows that.
         if username.is_none() && self.stored_guests.contains(&user) {
             return Ok(());
         }
@@ -326,7 +327,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The answer to a message whose author has used its nonce before; nothing where it is new.
+    /// Returns the answer to a message whose nonce its author has used before; `None` if the message is new.
     fn sent_before(&mut self, storage: &mut impl Storage, new: &NewMessage) -> Result<Option<Outcome>, Fault> {
         let Some(nonce) = &new.nonce else { return Ok(None) };
         let before = storage.by_nonce(new.author.user(), nonce)?;
@@ -386,7 +387,7 @@ impl Ledger {
         Outcome::Joined { room: join.room.clone(), past, seen }
     }
 
-    /// Where a room's order stands.
+    /// The room's head, or a higher seq that its connections have seen.
     fn head(&self, room: &RoomId, row: Option<RoomRow>) -> Seq {
         row.unwrap_or_default().head.max(self.presence.seen_head(room))
     }
@@ -396,7 +397,7 @@ impl Ledger {
         Outcome::Left { room: room.clone() }
     }
 
-    /// Forgets sessions whose end is so long ago that no entry of theirs can be on its way.
+    /// Forgets ended sessions that are so old that no entry of theirs can be in flight.
     fn forget_ended(&mut self) {
         if self.policy.ended.is_empty() {
             return;
@@ -410,12 +411,12 @@ impl Ledger {
     }
 }
 
-/// What a connection is told of a room's order when it enters.
+/// What a joining connection is told about a room's order.
 #[derive(Default)]
 struct Order {
     head: Seq,
     past: Option<Past>,
-    /// The place of the last frame that the client has seen, where it is kept.
+    /// The seq of the last frame that the client has seen, if the frame is kept.
     seen: Option<Seq>,
 }
 
@@ -423,7 +424,7 @@ fn refused(new: &NewMessage, rejection: Rejection) -> Outcome {
     Outcome::Refused { room: Some(new.room.clone()), rejection, nonce: new.nonce.clone() }
 }
 
-/// Why an entry is not applied.
+/// Why an entry is not applied: it is refused, or the storage failed.
 #[derive(Debug)]
 pub enum Stop {
     Refused(Rejection),

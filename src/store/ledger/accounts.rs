@@ -1,4 +1,4 @@
-//! Accounts and sessions, as changes make and end them.
+//! Accounts and sessions: how changes create and end them.
 
 use crate::auth::credential::LOGIN_SPAN_MS;
 use crate::auth::permission::{Action, Target};
@@ -31,7 +31,7 @@ impl Ledger {
                 (account.id, account.role, true)
             }
         };
-        // A token lasts until its time, whether it is used or not.
+        // A token lasts for its span from now, whether it is used or not.
         let expires_ms = session.span_ms.map(|span_ms| self.moment.clock_ms + span_ms);
         people::begin_session(connection, user, session, expires_ms, self.moment.wall_ms)?;
         self.lines.push(format!("{user} ({}) has token {} now", account.name, session.id.0));
@@ -40,7 +40,7 @@ impl Ledger {
         Ok(Done::Session { user, username, role, expires_ms, is_new_account })
     }
 
-    /// Begins a login and ends the session that it replaces, and the oldest logins beyond the bound.
+    /// Begins a login. Ends the session that it replaces, and the oldest logins beyond the limit.
     pub(super) fn log_in(
         &mut self,
         connection: &Connection,
@@ -54,7 +54,7 @@ impl Ledger {
         let span_ms = session.span_ms.unwrap_or(LOGIN_SPAN_MS);
         people::begin_session(connection, user, session, Some(clock_ms + span_ms), wall_ms)?;
         let ended = people::end_oldest_logins(connection, user, LOGINS_PER_USER_MAX, clock_ms)?;
-        // A signed token is valid without a row. Its session is stored to be ended.
+        // A signed token is valid without a row. Its session is stored so that it can be ended.
         if replaces.is_some() && replaces == by.session() {
             self.store_guest_with_name(connection, by)?;
         }
@@ -98,7 +98,7 @@ impl Ledger {
         self.ended(connection, user, vec![session])
     }
 
-    /// Remembers sessions that ended, and closes their connections.
+    /// Remembers ended sessions, and has their connections closed.
     pub(super) fn ended(&mut self, connection: &Connection, user: UserId, sessions: Vec<SessionId>) -> Made {
         for session in &sessions {
             self.policy.ended.insert_mut(*session, self.moment.clock_ms);

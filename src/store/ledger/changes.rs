@@ -1,4 +1,5 @@
-//! What changes do, each in its own function: first whether it is allowed, then the rows, then the policy at hand.
+//! What changes do. Each first checks whether it is allowed, then writes the rows, then updates the policy in memory.
+//! All run on the store's thread.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,11 +18,11 @@ use super::super::sqlite::{Connection, Fault};
 use super::accounts::find_account;
 use super::{Ledger, Stop, Storage};
 
-/// What a change tells its proposer. What it means for open connections is in [`Ledger::events`].
+/// What a change reports to its proposer. Its effects on open connections are in [`Ledger::events`].
 pub(super) type Made = Result<Done, Stop>;
 
 impl Ledger {
-    /// Makes a change whole, or refuses it and leaves everything as it was.
+    /// Makes a change completely, or refuses it and leaves everything as it was.
     pub(super) fn change(&mut self, storage: &mut impl Storage, by: &By, change: &Change) -> Result<Outcome, Fault> {
         storage.people().execute_batch("SAVEPOINT change")?;
         let (policy, lines) = (self.policy.clone(), self.lines.len());
@@ -35,12 +36,12 @@ impl Ledger {
                 storage.people().execute_batch("ROLLBACK TO change; RELEASE change")?;
                 self.policy = policy;
                 self.lines.truncate(lines);
-                // A guest that was stored on the way is not any more.
+                // A guest that the change stored is no longer stored.
                 self.stored_guests.clear();
                 Ok(Outcome::Refused { room: None, rejection, nonce: None })
             }
             Err(Stop::Fault(fault)) => {
-                // A file's whole batch is rolled back. In memory there is nothing around the savepoint.
+                // In a file, the whole batch is rolled back. In memory there is no transaction around the savepoint.
                 let _ = storage.people().execute_batch("ROLLBACK TO change; RELEASE change");
                 self.policy = policy;
                 Err(fault)
@@ -81,7 +82,7 @@ impl Ledger {
                 if self.policy.is_banned(Banned::User(*user), self.moment.clock_ms) {
                     return Err(Reason::Banned.into());
                 }
-                // The password may have been changed while it was hashed.
+                // The password may have changed while the client's password was hashed.
                 if account.password.as_ref() != Some(password) {
                     return Err(Reason::WrongLogin.into());
                 }
@@ -159,7 +160,7 @@ impl Ledger {
             Change::UnbanAddress { network } => {
                 self.may(by, Action::Ban, None, Target::Others(Role::Guest))?;
                 let banned = Banned::Address(*network);
-                // One that is over counts for nothing, whether upkeep has removed its row or not.
+                // An expired ban does not count, whether upkeep has removed its row or not.
                 if !self.policy.is_banned(banned, self.moment.clock_ms) {
                     return Err(Reason::NotFound.into());
                 }
@@ -183,11 +184,11 @@ impl Ledger {
             Change::Invite(invitation) => self.invite(connection, by, invitation),
             Change::Uninvite { invitation } => {
                 let Some(found) = people::invitation(connection, *invitation, self.moment.clock_ms)? else {
-                    // A client that may make none is told that, whether there is this one or not.
+                    // A client that may not make invitations gets that answer, whether this invitation exists or not.
                     self.may(by, Action::InviteToRegister, None, Target::Own)?;
                     return Err(Reason::NotFound.into());
                 };
-                // One answer to whatever is no invitation for this client.
+                // All invitations that the client may not see get the same answer.
                 self.may(by, to_invite(found.room.as_ref()), found.room.as_ref(), Target::Own)
                     .map_err(|reason| if reason.is_hidden() { Reason::NotFound } else { reason })?;
                 people::uninvite(connection, *invitation, found.room.as_ref())?;
@@ -199,7 +200,7 @@ impl Ledger {
                 let (user, clock_ms) = (by.user(), self.moment.clock_ms);
                 self.policy.may(by, Action::Enter, None, Target::Own, clock_ms)?;
                 let settings = self.policy.room(room).cloned().unwrap_or_default();
-                // A member may follow an old invitation again.
+                // A member may use an old invitation again.
                 if self.policy.is_member(room, user) {
                     return Ok(Done::Room(settings));
                 }
@@ -230,7 +231,7 @@ impl Ledger {
             Change::Forget { room, up_to } => {
                 server(by)?;
                 if let Some(row) = storage.room(room)? {
-                    // Also where it is forgotten already: rows of a long order may be left.
+                    // This also runs if the frames are already forgotten, as rows of a long order may be left.
                     let up_to = (*up_to).min(row.head).max(row.floor);
                     storage.forget(room, row, up_to)?;
                     if row.floor < up_to {
@@ -248,8 +249,8 @@ impl Ledger {
             }
             Change::ForgetSessions { sessions } => {
                 server(by)?;
-                // Entries of a session that ended lately may be on their way. After a restart its row alone says that it
-                // has ended.
+                // A recently ended session is kept, as entries of it may be in flight. After a restart, only its row
+                // says that it has ended.
                 for session in sessions.iter().filter(|session| !self.policy.ended.contains_key(session)) {
                     people::forget_session(connection, *session)?;
                 }
@@ -272,7 +273,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the proposer may do something. The operator and the server may do everything.
+    /// Checks whether the proposer may do something. The operator and the server may do everything.
     fn may(&self, by: &By, action: Action, room: Option<&RoomId>, target: Target) -> Result<(), Reason> {
         match by {
             By::Operator | By::Server => Ok(()),
@@ -280,7 +281,8 @@ impl Ledger {
         }
     }
 
-    /// The role and name of a user whom the proposer may moderate. A guest that is connected is stored by it.
+    /// The role and name of a user that the proposer may moderate. Stores the user if it is a connected guest without a
+    /// row.
     fn may_moderate(
         &mut self,
         connection: &Connection,
@@ -290,7 +292,7 @@ impl Ledger {
         user: UserId,
         connected: Option<&Principal>,
     ) -> Result<(Role, Option<Username>), Stop> {
-        // Asked for a guest first: a client that may moderate no user learns nothing of who there is.
+        // The first check assumes a guest. A client that may moderate no user must not learn which users exist.
         self.may(by, action, room, Target::Others(Role::Guest))?;
         let connected_name = connected.map(|connected| connected.person.username.clone());
         let (role, username) = match people::somebody(connection, user)? {
@@ -437,7 +439,7 @@ fn server(by: &By) -> Result<(), Reason> {
     if *by == By::Server { Ok(()) } else { Err(Reason::NotAdmin) }
 }
 
-/// To invite to a private room, or to register.
+/// The action of inviting to a private room, or to register.
 fn to_invite(room: Option<&RoomId>) -> Action {
     if room.is_some() { Action::InviteToRoom } else { Action::InviteToRegister }
 }

@@ -1,22 +1,22 @@
-//! Which connections are in which rooms, and which users were kicked out of a room that they have not left yet.
+//! Presence: which connections are in which rooms, and which users were kicked from a room that they have not left yet.
 //!
-//! It is not in the database, so it keeps by itself what is to be undone where a transaction is rolled back.
+//! It is not in the database. So it keeps its own undo steps, for the rollback of a transaction. The ledger owns it, on
+//! the store's thread.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::model::{ConnectionId, RoomId, Seq, UserId};
 
-/// See the head of this file.
 #[derive(Default)]
 pub struct Presence {
-    /// Rooms with connections. Those of one user stand side by side.
+    /// Rooms with connections. The connections of one user are adjacent.
     rooms: HashMap<RoomId, BTreeSet<(UserId, ConnectionId)>>,
-    /// The last places taken that connections have seen of rooms that were forgotten since. Such an order goes on there
-    /// while there are connections in the room.
+    /// Heads that connections have seen in rooms that were forgotten since. While such a room has connections, its
+    /// order continues from there.
     seen_heads: HashMap<RoomId, Seq>,
-    /// What these users still say in the room is refused.
+    /// Messages of these users to these rooms are refused.
     kicked: HashSet<(RoomId, UserId)>,
-    /// What the transaction has done.
+    /// What the transaction has done, to be undone by a rollback.
     steps: Vec<Step>,
 }
 
@@ -28,7 +28,7 @@ enum Step {
 }
 
 impl Presence {
-    /// How many connections are in a room.
+    /// The number of connections in a room.
     pub fn connections(&self, room: &RoomId) -> usize {
         self.rooms.get(room).map_or(0, BTreeSet::len)
     }
@@ -38,7 +38,7 @@ impl Presence {
         self.steps.clear();
     }
 
-    /// Takes everything back to the beginning of the transaction.
+    /// Undoes everything since the beginning of the transaction.
     pub fn roll_back(&mut self) {
         while let Some(step) = self.steps.pop() {
             match step {
@@ -50,7 +50,7 @@ impl Presence {
         }
     }
 
-    /// A connection enters a room. Its user may speak there again.
+    /// Adds a connection to a room. Its user may post there again.
     pub fn enter(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) {
         self.pardon(room, user);
         if self.insert(room, user, connection) {
@@ -58,7 +58,7 @@ impl Presence {
         }
     }
 
-    /// A connection leaves a room. Nothing changes where it is not there, as its join was refused.
+    /// Removes a connection from a room. Nothing changes if its join was refused, as it is not there.
     pub fn leave(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) {
         if self.remove(room, user, connection) {
             self.steps.push(Step::Left(room.clone(), user, connection));
@@ -68,18 +68,18 @@ impl Presence {
         }
     }
 
-    /// The last place taken that connections in a room have seen, where the room may have been forgotten since.
+    /// The highest seq that connections in a room have seen. The room may have been forgotten since.
     pub fn seen_head(&self, room: &RoomId) -> Seq {
         if self.seen_heads.is_empty() { Seq::default() } else { self.seen_heads.get(room).copied().unwrap_or_default() }
     }
 
-    /// Takes note that connections in a room have seen a place.
+    /// Notes that connections in a room have seen a seq.
     pub fn see_head(&mut self, room: &RoomId, head: Seq) {
         let seen = self.seen_heads.entry(room.clone()).or_default();
         *seen = head.max(*seen);
     }
 
-    /// A user is kicked. One who is not in the room has nothing on its way there.
+    /// Kicks a user. A user outside the room has no entries in flight there, so nothing is noted.
     pub fn kick(&mut self, room: &RoomId, user: UserId) {
         if self.has_connection(room, user) && self.kicked.insert((room.clone(), user)) {
             self.steps.push(Step::Kicked(room.clone(), user));
@@ -102,7 +102,7 @@ impl Presence {
         self.rooms.get(room).is_some_and(|connections| connections.range(all_of_user).next().is_some())
     }
 
-    /// Whether the connection was not there yet.
+    /// Adds a connection. Returns whether it is new.
     fn insert(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) -> bool {
         match self.rooms.get_mut(room) {
             Some(connections) => connections.insert((user, connection)),
@@ -110,7 +110,7 @@ impl Presence {
         }
     }
 
-    /// Whether the connection was there.
+    /// Removes a connection. Returns whether it was there.
     fn remove(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) -> bool {
         let Some(connections) = self.rooms.get_mut(room) else { return false };
         let was_there = connections.remove(&(user, connection));

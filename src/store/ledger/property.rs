@@ -1,9 +1,9 @@
-//! The property of `apply`: what a batch does is decided by the batch, its moment and the state alone.
+//! The property of the ledger: the batch, its moment and the state alone decide what a batch does.
 //!
-//! Random batches go to three stores: a file with a transaction for each batch; a file with several batches in a
-//! transaction, which is closed and opened again now and then; and memory. Each answers the same, and all of them
-//! end with the same contents. The run goes on until every kind of entry was accepted, and refused for each of its
-//! reasons, as often as the table wants.
+//! Random batches go to three stores. The first is a file with a transaction for each batch. The second is a file with
+//! several batches in a transaction, and is closed and reopened at intervals. The third is memory. All give the same
+//! answers and end with the same contents. The run continues until each kind of entry was accepted, and refused for
+//! each of its reasons, as often as the table wants.
 
 mod regressions;
 mod table;
@@ -22,14 +22,14 @@ use crate::model::Seq;
 use table::{Kind, Table, Verdict};
 use world::{WORDS, World};
 
-/// Batches at least, and the most after which what is missing is missing for good.
+/// The minimum of batches, and the number after which missing outcomes fail the test.
 const BATCHES_MIN: usize = 2_000;
 const BATCHES_MAX: usize = 20_000;
-/// From one comparison of all contents to the next.
+/// Batches between two comparisons of all contents.
 const BATCHES_PER_COMPARISON: usize = 100;
-/// Log batches in a transaction of the second store, at most.
+/// The maximum of log batches in a transaction of the second store.
 const BATCHES_PER_TRANSACTION_MAX: usize = 12;
-/// A restart of the second store comes after so many batches, on the average.
+/// The second store restarts after this many batches, on average.
 const RESTART_ONCE_IN: u64 = 40;
 /// 2026-01-01.
 const BEGIN_MS: u64 = 1_767_225_600_000;
@@ -44,7 +44,7 @@ fn copy_of(proposal: &Proposal) -> Proposal {
     Proposal { entry: proposal.entry.clone(), reply_to: proposal.reply_to.clone() }
 }
 
-/// The three stores, and what the second one is behind.
+/// The three stores, and the batches and results that the second store has yet to match.
 struct Stores {
     plain: ScriptedStore,
     grouped: ScriptedStore,
@@ -64,7 +64,7 @@ impl Stores {
         }
     }
 
-    /// Applies a batch to the first store and to memory. The second store has it when its transaction is full.
+    /// Applies a batch to the first store and to memory. The second store gets it with its next transaction.
     fn apply(&mut self, batch: Batch) -> Vec<Applied> {
         let applied = self.plain.apply(vec![copy(&batch)]);
         let in_memory = self.memory.apply(vec![copy(&batch)]);
@@ -81,7 +81,7 @@ impl Stores {
         self.expected.clear();
     }
 
-    /// Compares all that the stores have.
+    /// Compares all contents of the stores.
     fn compare(&mut self, world: &World, moment: Moment) {
         self.flush();
         for store in [&mut self.plain, &mut self.grouped] {
@@ -95,7 +95,7 @@ impl Stores {
     }
 }
 
-/// Compares what two stores answered to the same batches.
+/// Compares the results of two stores for the same batches.
 fn same(
     which: &str,
     batches: &[Batch],
@@ -129,7 +129,7 @@ fn difference(expected: &Contents, found: &Contents) -> String {
     text
 }
 
-/// What a store decides by.
+/// The state by which a store decides.
 fn state(store: &mut ScriptedStore) -> Contents {
     let clock_ms = store.clock_ms();
     let rooms: Vec<_> = world::rooms().map(|room| format!("{} in {room}", store.connections(&room))).collect();
@@ -141,7 +141,7 @@ fn state(store: &mut ScriptedStore) -> Contents {
     ])
 }
 
-/// All that a store has, and all that a reader sees of it.
+/// All contents of a store, and all that a reader sees of them.
 fn contents(store: &mut ScriptedStore, world: &World, moment: Moment) -> Contents {
     assert_eq!(store.clock_ms(), moment.clock_ms);
     let mut all = state(store);
@@ -250,7 +250,7 @@ fn three_stores_agree_on_random_batches() {
     assert!(missing.is_empty(), "not often enough: {missing:?}");
 }
 
-/// Tells the world and the table what became of each entry of a batch.
+/// Passes the results of a batch to the world and the table.
 fn learn(world: &mut World, table: &mut Table, sent: &[Entry], applied: Vec<Applied>) {
     let mut applied = applied.into_iter().map(|applied| applied.result);
     for entry in sent {

@@ -1,4 +1,4 @@
-//! What entries do, in both storages: who may, in which order it is checked, what a refusal and a rollback leave.
+//! What entries do, in both storages: permissions, the order of the checks, and the effects of refusals and rollbacks.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ fn patch() -> RoomPatch {
     RoomPatch::default()
 }
 
-/// Settings as they were before any were made.
+/// The default settings, as a patch.
 fn plain() -> RoomPatch {
     RoomPatch {
         name: Some("".into()),
@@ -60,7 +60,7 @@ fn entered(word: &str) -> bool {
 }
 
 #[test]
-fn the_settings_of_a_room_hold_for_the_roles_that_they_are_for() {
+fn room_settings_apply_by_role() {
     in_both(|mut rig| {
         let (admin, other) = (rig.account(1, Role::Admin), rig.account(2, Role::Admin));
         let (guest, member) = (stranger(3), stranger(4));
@@ -98,7 +98,7 @@ fn the_settings_of_a_room_hold_for_the_roles_that_they_are_for() {
 }
 
 #[test]
-fn a_mute_ends_by_itself_and_slow_mode_makes_a_client_wait() {
+fn a_mute_expires_and_slow_mode_delays_a_client() {
     in_both(|mut rig| {
         let (admin, other) = (rig.account(1, Role::Admin), rig.account(2, Role::Admin));
         let (guest, another) = (signed_guest(3, rig.moment.clock_ms), stranger(4));
@@ -129,7 +129,7 @@ fn a_mute_ends_by_itself_and_slow_mode_makes_a_client_wait() {
 }
 
 #[test]
-fn a_jump_of_the_wall_clock_ends_no_mute_and_no_wait() {
+fn a_jump_of_the_wall_clock_ends_neither_mute_nor_slow_mode() {
     in_both(|mut rig| {
         let admin = rig.account(1, Role::Admin);
         let (guest, slow) = (signed_guest(3, rig.moment.clock_ms), stranger(4));
@@ -160,17 +160,17 @@ fn an_admin_can_be_neither_muted_nor_banned_nor_kicked() {
         for made in [mute(&admin, u64::MAX), ban(&admin), kick("tea", &admin)] {
             assert_eq!(rig.change(by(&admin), made), Err(Reason::TargetIsSelf));
         }
-        // A demotion that was applied first decides.
+        // The demotion was applied first, so it decides.
         rig.change(By::Operator, set_role(1, Role::User)).unwrap();
         assert_eq!(rig.change(by(&admin), mute(&guest, u64::MAX)), Err(Reason::NotAdmin));
         assert_eq!(rig.change(by(&other), kick("tea", &admin)).map(drop), Ok(()));
     });
 }
 
-/// Of each reason for which a message can be refused: what brings it about, and a message that it is for.
+/// For each reason to refuse a message: its cause, and a message that it would refuse.
 #[test]
 fn a_retry_is_recognised_before_any_reason_to_refuse_it() {
-    /// What is sent: a message of this author that was stored before, and what has happened since.
+    /// The reason, the author's number, and what happens after a message of this author was stored.
     type Case = (&'static str, u128, fn(&mut Rig, FrameId));
     let cases: &[Case] = &[
         ("banned", 3, |rig, _| drop(rig.change(by(&logged_in(1)), ban(&logged_in(3))).unwrap())),
@@ -220,7 +220,7 @@ fn a_retry_is_recognised_before_any_reason_to_refuse_it() {
 }
 
 #[test]
-fn a_retry_is_recognised_before_what_only_the_proposer_knows() {
+fn a_retry_is_recognised_before_the_proposers_own_reason() {
     in_both(|mut rig| {
         let author = stranger(3);
         let limited = |message: super::NewMessage| {
@@ -266,18 +266,18 @@ fn a_retried_delete_is_recognised_although_its_message_is_deleted() {
 }
 
 #[test]
-fn a_change_that_fails_rolls_back_nothing_but_itself() {
+fn a_refused_change_rolls_back_only_itself() {
     in_both(|mut rig| {
         let admin = rig.account(1, Role::Admin);
         let target = rig.account(2, Role::User);
         rig.change(By::Server, Change::SetPolicy(Policy { registration: Registration::Invite, ..Policy::default() }))
             .unwrap();
         rig.change(by(&admin), Change::Invite(invitation(7, "code", None, 1))).unwrap();
-        // A mute is written before the ban is refused: only guests are banned by address.
+        // The mute is written before the ban is refused, as only guests can be banned by address.
         let ban = BanChange::Ban { until_ms: None, reason: "".into(), by_address: true };
         let restrictions = Restrictions { mute_until_ms: Some(u64::MAX), ban: Some(ban) };
         let half = Restrict { user: user(2), restrictions, target: None, networks: vec![] };
-        // An invitation is used before the name is found to be taken.
+        // The invitation is used before the name is found to be taken.
         let register = |number, token: &str| Change::Register {
             account: new_account(number, Role::User),
             invitation: Some(TokenHash::of("code")),
@@ -314,7 +314,7 @@ fn a_change_that_fails_rolls_back_nothing_but_itself() {
 }
 
 #[test]
-fn a_batch_that_fails_leaves_everything_as_it_was() {
+fn a_failed_batch_changes_nothing() {
     let mut rig = Rig::in_file();
     let admin = rig.account(1, Role::Admin);
     let (guest, target) = (stranger(3), logged_in(4));
@@ -362,7 +362,7 @@ fn a_batch_that_fails_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_kick_in_a_batch_that_fails_is_none() {
+fn a_kick_in_a_failed_batch_has_no_effect() {
     let mut rig = Rig::in_file();
     let admin = rig.account(1, Role::Admin);
     let guest = stranger(3);
@@ -381,13 +381,13 @@ fn a_kick_in_a_batch_that_fails_is_none() {
     let breaks = Entry::Message(message("tea", &guest, "breaks"));
     assert_eq!(rig.words([change(by(&admin), kick("tea", &other)), breaks.clone()]), ["busy", "not_stored"]);
     assert_eq!(rig.say(message("tea", &other, "still here")), "tea 1");
-    // A connection that enters is let in again, whether its batch is stored or not.
+    // A connection that joins may post again, whether its batch is stored or not.
     assert_eq!(rig.words([join("tea", &again), breaks]), ["join 1 of 1, seen None", "not_stored"]);
     assert_eq!(rig.say(message("tea", &again, "back")), "tea 2");
 }
 
 #[test]
-fn a_banned_client_does_not_enter_while_nothing_can_be_stored() {
+fn a_banned_client_cannot_join_while_nothing_can_be_stored() {
     let mut rig = Rig::in_file();
     let admin = rig.account(1, Role::Admin);
     let banned = signed_guest(3, rig.moment.clock_ms);
@@ -406,7 +406,7 @@ fn a_banned_client_does_not_enter_while_nothing_can_be_stored() {
 }
 
 #[test]
-fn a_kick_is_for_a_user_who_is_there() {
+fn a_kick_affects_only_a_user_in_the_room() {
     in_both(|mut rig| {
         let admin = rig.account(1, Role::Admin);
         let (guest, poster) = (signed_guest(3, rig.moment.clock_ms), signed_guest(4, rig.moment.clock_ms));
@@ -422,7 +422,7 @@ fn a_kick_is_for_a_user_who_is_there() {
         rig.word(leave("tea", &guest));
         rig.word(join("tea", &guest));
         assert_eq!(rig.say(message("tea", &guest, "hi")), "tea 2", "a kick is no ban");
-        // What a user who was not there would say later is not refused.
+        // Later messages of a user that was not in the room are not refused.
         rig.change(by(&admin), kick("tea", &poster)).unwrap();
         assert_eq!(rig.say(message("tea", &poster, "hi")), "tea 3");
     });
@@ -443,7 +443,7 @@ fn connections_are_counted_by_room_and_user() {
 }
 
 #[test]
-fn the_leave_of_a_connection_that_was_refused_counts_out_no_other_connection() {
+fn the_leave_of_a_refused_connection_removes_no_other_connection() {
     in_both(|mut rig| {
         let admin = rig.account(1, Role::Admin);
         let guest = signed_guest(3, rig.moment.clock_ms);
@@ -459,7 +459,7 @@ fn the_leave_of_a_connection_that_was_refused_counts_out_no_other_connection() {
             [Change::Forget { room: room("tea"), up_to: Seq(1) }, Change::ForgetRooms { rooms: vec![room("tea")] }];
         rig.apply(forget.map(|one| change(By::Server, one)));
         assert_eq!(rig.say(message("tea", &guest, "again")), "tea 2", "the order goes on for the first connection");
-        // Nor does it end a kick, as what the first connection has sent may be on its way.
+        // The leave does not end a kick either, as messages of the first connection may be in flight.
         rig.change(by(&admin), kick("tea", &guest)).unwrap();
         rig.words([refused, second(leave("tea", &guest))]);
         assert_eq!(rig.say(message("tea", &guest, "hi")), "kicked");
@@ -469,7 +469,7 @@ fn the_leave_of_a_connection_that_was_refused_counts_out_no_other_connection() {
 }
 
 #[test]
-fn an_account_comes_by_registration_as_the_policy_has_it() {
+fn registration_follows_the_policy() {
     in_both(|mut rig| {
         let register = |number: u128, name: Option<u128>, code: Option<&str>, token: &str| Change::Register {
             account: NewAccount { id: user(number), ..new_account(name.unwrap_or(number), Role::User) },
@@ -524,7 +524,7 @@ fn an_account_comes_by_registration_as_the_policy_has_it() {
 }
 
 #[test]
-fn a_member_follows_an_invitation_again_without_using_it_up() {
+fn a_member_can_repeat_an_invitation_without_spending_it() {
     in_both(|mut rig| {
         let admin = rig.account(1, Role::Admin);
         let (member, other) = (stranger(3), stranger(4));
@@ -547,7 +547,7 @@ fn a_member_follows_an_invitation_again_without_using_it_up() {
 }
 
 #[test]
-fn a_login_needs_the_password_of_this_moment_and_ends_the_oldest() {
+fn a_login_needs_the_current_password_and_ends_the_oldest_login() {
     in_both(|mut rig| {
         let (old, new) = (PasswordHash::stored("$old"), PasswordHash::stored("$new"));
         rig.account(1, Role::User);
@@ -612,7 +612,7 @@ fn a_login_needs_the_password_of_this_moment_and_ends_the_oldest() {
 }
 
 #[test]
-fn the_guests_of_an_address_are_banned_and_let_in_again() {
+fn the_guests_of_an_address_are_banned_and_unbanned() {
     in_both(|mut rig| {
         let admin = rig.account(1, Role::Admin);
         let account = rig.account(2, Role::User);
@@ -722,13 +722,13 @@ fn a_guest_that_logged_out_stays_logged_out() {
         let end = || Change::EndSession { session: SessionId::of_guest(user(3)) };
         let (_, events) = rig.change(by(&guest), end()).unwrap();
         assert!(events.contains(&Meaning::UserEnded(user(3))), "{events:?}");
-        // An entry of it that was on its way.
+        // An entry of that session that was in flight.
         assert_eq!(rig.say(message("tea", &guest, "hi")), "session_ended");
         assert_eq!(rig.word(join("tea", &guest)), "no join: session_ended");
         assert_eq!(rig.change(by(&guest), end()), Err(Reason::SessionEnded));
         let state = |rig: &Rig| rig.reader.view(|view| view.stored_guest(user(3))).unwrap();
         assert_eq!(state(&rig), super::people::StoredGuest::Over);
-        // A use that was noted before does not bring it back.
+        // A use that was noted before does not restore the session.
         let issued_ms = rig.moment.clock_ms;
         rig.pass(DAY_MS);
         let used = Use::SignedGuest { user: user(3), issued_ms };
@@ -739,7 +739,7 @@ fn a_guest_that_logged_out_stays_logged_out() {
 }
 
 #[test]
-fn a_use_stores_a_guest_and_lets_it_last_from_then() {
+fn a_use_stores_a_guest_and_extends_its_session() {
     in_both(|mut rig| {
         let issued_ms = rig.moment.clock_ms;
         rig.pass(GUEST_SPAN_MS / 2);
@@ -749,7 +749,7 @@ fn a_use_stores_a_guest_and_lets_it_last_from_then() {
         let column = |name| rig.number(&format!("SELECT {name} FROM sessions"));
         let columns = ["created_ms", "seen_ms", "expires_ms"].map(column);
         assert_eq!(columns, [rig.moment.shown(issued_ms), now_ms, now_ms + GUEST_SPAN_MS].map(|ms| ms as i64));
-        // A token that has expired meanwhile is none, and no use renews it.
+        // A token that has expired meanwhile is invalid, and no use renews it.
         rig.pass(2 * GUEST_SPAN_MS);
         let used = Use::SignedGuest { user: user(3), issued_ms };
         rig.change(By::Server, Change::Seen { sessions: vec![used] }).unwrap();
@@ -773,7 +773,7 @@ fn noted_uses_become_an_entry() {
 }
 
 #[test]
-fn a_login_ends_the_guest_that_it_replaces() {
+fn a_login_ends_the_guest_session_that_it_replaces() {
     in_both(|mut rig| {
         let guest = signed_guest(3, rig.moment.clock_ms);
         rig.change(By::Server, Change::SetPolicy(Policy { registration: Registration::Open, ..Policy::default() }))
@@ -793,7 +793,7 @@ fn a_login_ends_the_guest_that_it_replaces() {
 }
 
 #[test]
-fn what_is_forgotten_is_hidden_although_its_rows_are_deleted_later() {
+fn forgotten_messages_are_hidden_before_their_rows_are_deleted() {
     let count = FORGOTTEN_AT_ONCE + 100;
     let mut rig = Rig::in_file();
     let author = stranger(3);
@@ -827,7 +827,7 @@ fn what_is_forgotten_is_hidden_although_its_rows_are_deleted_later() {
         answer(hidden),
         Entry::Message(delete("tea", &author, id(hidden))),
         answer(last),
-        // The nonce of what is forgotten is free again, and that of what is kept is not.
+        // The nonce of a forgotten message is free again. The nonce of a kept message is not.
         Entry::Message(message("tea", &author, "another text").with_nonce(&format!("n{hidden}"))),
         Entry::Message(message("tea", &author, "another text").with_nonce(&format!("n{last}"))),
     ]);
@@ -841,7 +841,7 @@ fn what_is_forgotten_is_hidden_although_its_rows_are_deleted_later() {
         "nonce_used".into(),
     ];
     assert_eq!(words, expected);
-    // All that is left: the room is not listed, and its order goes on.
+    // Everything is forgotten now: the room is not listed, and its order continues.
     rig.change(By::Server, forget(Seq(u64::MAX))).unwrap();
     assert!(rig.number("SELECT count(*) FROM rooms WHERE head = floor") == 1);
     assert_eq!(rig.reader.view(|view| view.rooms(None, 9)).unwrap(), []);
@@ -850,7 +850,7 @@ fn what_is_forgotten_is_hidden_although_its_rows_are_deleted_later() {
 }
 
 #[test]
-fn what_is_forgotten_is_hidden_in_memory() {
+fn forgotten_messages_are_hidden_in_memory() {
     let mut rig = Rig::in_memory();
     let author = stranger(3);
     let ids: Vec<_> = (0..5)
@@ -879,7 +879,7 @@ fn what_is_forgotten_is_hidden_in_memory() {
 }
 
 #[test]
-fn only_the_server_and_the_operator_propose_what_is_theirs() {
+fn only_the_server_and_the_operator_can_propose_their_changes() {
     in_both(|mut rig| {
         let admin = rig.account(1, Role::Admin);
         let key = GuestKey::from_bytes([7; 32]);
@@ -909,7 +909,7 @@ fn only_the_server_and_the_operator_propose_what_is_theirs() {
 }
 
 #[test]
-fn ids_and_places_go_by_the_moment_alone() {
+fn ids_and_seqs_depend_on_the_moment_alone() {
     let mut rigs = [Rig::in_memory(), Rig::in_file()];
     let moment = rigs[0].moment;
     let ids = rigs.each_mut().map(|rig| {
@@ -926,7 +926,7 @@ fn ids_and_places_go_by_the_moment_alone() {
 }
 
 #[test]
-fn several_batches_are_one_transaction() {
+fn several_batches_share_one_transaction() {
     let mut rig = Rig::in_file();
     let batch = |content: &str| proposals([Entry::Message(message("tea", &stranger(3), content))]);
     let later = super::Moment { index: rig.moment.index + 1, ..rig.moment };
@@ -945,7 +945,7 @@ fn several_batches_are_one_transaction() {
 }
 
 #[test]
-fn a_fault_in_memory_is_not_the_end_of_changes() {
+fn changes_still_work_after_a_fault_in_memory() {
     let mut rig = Rig::in_memory();
     let admin = rig.account(1, Role::Admin);
     let guest = signed_guest(3, rig.moment.clock_ms);
@@ -956,7 +956,7 @@ fn a_fault_in_memory_is_not_the_end_of_changes() {
     assert_eq!(rig.words(entries), ["busy", "busy"]);
     assert!(rig.store.on_connection(super::Connection::is_autocommit), "no savepoint is left open");
     assert_eq!(rig.store.policy().muted_until(user(3), rig.moment.clock_ms), None);
-    // There is no transaction around a batch in memory: the outcome of what came before is not known to its proposer.
+    // Memory has no transaction around a batch, so the proposer does not learn the results of the earlier entries.
     let stored = rig.number("SELECT count(*) FROM room_settings") == 1;
     assert_eq!(stored, rig.store.policy().room(&room("tea")).is_some(), "the policy is that of the tables");
     rig.store.on_connection(|connection| connection.execute_batch("DROP TRIGGER refuse").unwrap());

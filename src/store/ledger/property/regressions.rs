@@ -1,4 +1,4 @@
-//! Cases in which stores once differed, or an entry did what it must not, and that random batches reach seldom.
+//! Cases in which stores once differed or an entry had a wrong effect. Random batches seldom reach them.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -88,9 +88,9 @@ fn reasons(outcomes: &[Outcome]) -> Vec<Option<Reason>> {
     outcomes.iter().map(reason).collect()
 }
 
-/// A store that has just been opened does not know which guests are stored.
+/// A store that was just opened does not know which guests are stored.
 #[test]
-fn a_guest_gets_a_name_by_an_invitation_whether_it_is_known_to_be_stored_or_not() {
+fn an_invitation_stores_a_guests_name_with_and_without_a_restart() {
     let rows = |restarts: bool| {
         let directory = tempfile::tempdir().unwrap();
         let begin = Moment { clock_ms: BEGIN_MS, wall_ms: BEGIN_MS, index: BATCH_NUMBERS_SKIPPED, ahead_ms: 0 };
@@ -121,9 +121,9 @@ fn a_guest_gets_a_name_by_an_invitation_whether_it_is_known_to_be_stored_or_not(
     assert_eq!(stays, rows(true));
 }
 
-/// An announcement is stored in all of its rooms or in none, and its author needs to be in none of them.
+/// An announcement is stored in all of its rooms or in none. Its author needs to be in none of them.
 #[test]
-fn an_admin_announces_to_a_room_that_it_was_kicked_out_of_before() {
+fn an_admin_can_announce_to_a_room_after_being_kicked_from_it() {
     let mut script = Script::in_memory();
     let (tea, jam) = (room("tea"), room("jam"));
     let user = client(2, "eli", Proof::Account(SessionId(2)));
@@ -155,14 +155,14 @@ fn a_kicked_user_is_refused_until_its_last_connection_has_left() {
     let outcomes = script.apply([join(1), join(2), kick(), says(), leave(1), says(), leave(2)]);
     let kicked = Some(Reason::Kicked);
     assert_eq!(reasons(&outcomes), [None, None, None, kicked, None, kicked, None]);
-    // A user that is not in the room is kept from nothing: only a leave would end that.
+    // A kick of a user outside the room refuses nothing, as only a leave would end it.
     let outcomes = script.apply([kick(), join(3), says()]);
     assert_eq!(reasons(&outcomes), [None; 3]);
 }
 
-/// A room is forgotten behind a connection that leaves, while another, which knows its order, is on its way in.
+/// A room is forgotten after a connection has left. Meanwhile another connection that knows its order joins.
 #[test]
-fn an_order_goes_on_where_a_connection_has_seen_it() {
+fn an_order_continues_after_the_last_seq_that_a_connection_has_seen() {
     let directory = tempfile::tempdir().unwrap();
     let begin = Moment { clock_ms: BEGIN_MS, wall_ms: BEGIN_MS, index: BATCH_NUMBERS_SKIPPED, ahead_ms: 0 };
     let file = Script(ScriptedStore::of_file(&directory.path().join("adda.db"), begin), begin);
@@ -183,9 +183,9 @@ fn an_order_goes_on_where_a_connection_has_seen_it() {
     }
 }
 
-/// The index of words was damaged where a message got the key of one that was forgotten.
+/// The word index was damaged when a message got the key of a forgotten one.
 #[test]
-fn the_index_of_words_stays_whole_where_the_newest_messages_are_forgotten() {
+fn the_word_index_stays_sound_when_the_newest_messages_are_forgotten() {
     let directory = tempfile::tempdir().unwrap();
     let begin = Moment { clock_ms: BEGIN_MS, wall_ms: BEGIN_MS, index: BATCH_NUMBERS_SKIPPED, ahead_ms: 0 };
     let mut script = Script(ScriptedStore::of_file(&directory.path().join("adda.db"), begin), begin);

@@ -1,4 +1,4 @@
-//! What became of entries: counted by kind, and for refused ones by reason.
+//! Counts of results: by kind of entry, and by reason for refused entries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,7 +8,6 @@ use super::super::super::entry::{Entry, Outcome};
 use crate::model::reason::Reason;
 use crate::protocol::Body;
 
-/// A kind of entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Text,
@@ -79,8 +78,8 @@ impl Kind {
     }
 }
 
-/// Every kind with each reason for which `apply` refuses it. [`RateLimited`](Reason::RateLimited) and
-/// [`NotInRoom`](Reason::NotInRoom) stand for what only the proposer knows.
+/// Each kind with every reason for which the ledger refuses it. [`RateLimited`](Reason::RateLimited) and
+/// [`NotInRoom`](Reason::NotInRoom) stand for the reasons that only the proposer knows.
 pub const KINDS: &[(Kind, &[Reason])] = {
     use Reason::*;
     &[
@@ -160,19 +159,19 @@ pub const KINDS: &[(Kind, &[Reason])] = {
     ]
 };
 
-/// Reasons that stand in the code of `apply` or of `may`, and that no entry here is refused for; and why.
+/// Reasons in the code of the ledger or of `may` for which no entry here is refused, and the explanation.
 const OTHERWISE: &[(Reason, &str)] = &[
     (Reason::NotStored, "only where a nonce is used that can't be found"),
     (Reason::Busy, "only where a whole batch can't be stored"),
     (Reason::AccountRequired, "a guest's id is no account's, so `not_yours` comes first"),
 ];
 
-/// How many times each kind must be accepted.
+/// How often each kind must be accepted.
 const ACCEPTED_MIN: u32 = 100;
-/// How many times each kind must be refused for each of its reasons, and each kind of message be recognised as a retry.
+/// How often each kind must be refused for each of its reasons, and each kind of message be recognised as a retry.
 const REFUSED_MIN: u32 = 10;
 
-/// What became of an entry.
+/// The result of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     Accepted,
@@ -198,11 +197,11 @@ impl Verdict {
     }
 }
 
-/// See the head of this file.
+/// The count of each result.
 pub struct Table(BTreeMap<(Kind, Verdict), u32>);
 
 impl Table {
-    /// A table with a row of zeros for all that must come to pass.
+    /// A table with a count of zero for each result that must occur.
     pub fn new() -> Self {
         let mut cells = BTreeMap::new();
         for (kind, reasons) in KINDS {
@@ -214,13 +213,13 @@ impl Table {
         Self(cells)
     }
 
-    /// Counts; false where the table has no such row.
+    /// Counts a result. Returns false if the table has no such row.
     pub fn count(&mut self, kind: Kind, verdict: Verdict) -> bool {
         let cell = self.0.get_mut(&(kind, verdict));
         cell.map(|count| *count += 1).is_some()
     }
 
-    /// What has not come to pass often enough.
+    /// The results that have not occurred often enough.
     pub fn missing(&self) -> Vec<(Kind, Verdict)> {
         let few = self.0.iter().filter(|((_, verdict), count)| **count < verdict.least());
         few.map(|(cell, _)| *cell).collect()
@@ -250,7 +249,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Every reason that the code of `apply` names has a row in the table, or stands among those that have none, with why.
+/// Every reason that the ledger's code names has a row in the table, or is explained in [`OTHERWISE`].
 #[test]
 fn each_reason_that_apply_names_has_a_row() {
     let sources = [

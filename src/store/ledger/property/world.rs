@@ -1,7 +1,7 @@
 //! A small world of users and rooms, and the entries that its users propose.
 //!
-//! The world knows what became of earlier entries, so most of what it proposes makes sense. It aims at one verdict for
-//! each entry; where the state does not allow that verdict yet, it proposes a step towards it.
+//! The world knows the results of earlier entries, so most of its entries make sense. It aims at one verdict for each
+//! entry. If the state does not allow that verdict yet, it proposes a step towards it.
 
 mod accounts;
 mod messages;
@@ -35,10 +35,10 @@ use crate::protocol::{After, BanChange, Body, Restrictions, RoomPatch};
 use crate::role::{Accounts, Posting, Registration, Role};
 
 const ROOMS: [&str; 4] = ["tea", "jam", "আড্ডা", "attic"];
-/// Names of accounts; the last one looks like the first.
+/// Names of accounts. The last name looks like the first.
 const NAMES: [&str; 8] = ["ana", "রহিম", "eli", "fay", "gus", "ivo", "kim", "Аna"];
 const GUEST_NAMES: [&str; 5] = [USERNAME_DEFAULT, "zoe", "wim", "রহিমা", "José"];
-/// Words of messages, which are also searched for.
+/// Words of messages. Searches use them too.
 pub const WORDS: [&str; 5] = ["hello", "চা", "kettle", "José", "সকাল"];
 const NETWORKS: u8 = 3;
 const GUESTS_MIN: usize = 3;
@@ -47,11 +47,11 @@ const ACCOUNTS_MIN: usize = 3;
 const ACCOUNTS_MAX: usize = 6;
 const CONNECTIONS_MAX: usize = 14;
 const SENT_MAX: usize = 24;
-/// Users, sessions and tokens that are compared one by one.
+/// Users, sessions and tokens that are compared one by one, at most.
 const NOTED_MAX: usize = 40;
-/// Above so many frames in a room most of them are forgotten: memory keeps no more than 200.
+/// If a room has more frames, most of them are forgotten, as memory keeps no more than 200.
 const FRAMES_MANY: usize = 110;
-/// Nothing that an admin sets lasts longer, so that it is over now and then.
+/// The longest mute, ban or span, so that each is over at some time.
 const RESTRICTED_MS_MAX: u64 = 90_000;
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
@@ -88,7 +88,7 @@ impl Random {
         bytes
     }
 
-    /// A number as proposers choose it for sessions and invitations.
+    /// A random number for a session or an invitation, as proposers choose it.
     fn key(&mut self) -> i64 {
         (self.next() >> 11).max(1) as i64
     }
@@ -99,7 +99,7 @@ impl Random {
 }
 
 type Client = Arc<Principal>;
-/// An entry with the verdict that was aimed at, or a step towards it.
+/// An entry with the intended verdict, or a step towards it.
 type Made = Result<Entry, Entry>;
 
 struct KnownAccount {
@@ -124,21 +124,20 @@ struct KnownFrame {
     is_message: bool,
 }
 
-/// See the head of this file.
 pub struct World {
     pub random: Random,
     moment: Moment,
-    /// Whether the next moment is more than a minute later, so that ended sessions are not remembered any more.
+    /// Whether the next moment is more than a minute later. Ended sessions are not remembered then.
     waits: bool,
     policy: PolicySnapshot,
     rooms: Vec<RoomId>,
-    /// Those in use and those before them.
+    /// The current rooms and all earlier rooms.
     pub all_rooms: Vec<RoomId>,
     clients: Vec<Client>,
-    /// Guests whose session is over, and not remembered any more.
+    /// Guests whose session is over and no longer remembered.
     over: Vec<Client>,
     accounts: Vec<KnownAccount>,
-    /// The latest ones.
+    /// The latest sessions.
     sessions: VecDeque<SessionId>,
     pub users: VecDeque<UserId>,
     pub token_hashes: VecDeque<TokenHash>,
@@ -147,7 +146,7 @@ pub struct World {
     frames: BTreeMap<RoomId, Vec<KnownFrame>>,
     heads: BTreeMap<RoomId, Seq>,
     sent: VecDeque<Entry>,
-    /// Where the message is that a user sent with a nonce, as long as it is kept.
+    /// The location of the message that a user sent with a nonce, while it is kept.
     nonces: HashMap<(UserId, Nonce), (RoomId, Seq)>,
     connections: Vec<(RoomId, Client, ConnectionId)>,
     connections_made: u64,
@@ -156,7 +155,7 @@ pub struct World {
     rooms_made: usize,
 }
 
-/// The rooms that every world has.
+/// The first rooms of every world.
 pub fn rooms() -> impl Iterator<Item = RoomId> {
     ROOMS.iter().map(|name| room(name))
 }
@@ -207,7 +206,7 @@ impl World {
         }
     }
 
-    /// What the stores must agree on before anything else.
+    /// The first entries, on which the stores must agree before anything else.
     pub fn first(&mut self) -> Vec<Proposal> {
         let key = GuestKey::from_bytes(self.random.bytes());
         vec![Proposal::unanswered(change(By::Operator, Change::RotateGuestKey { key }))]
@@ -228,7 +227,7 @@ impl World {
         self.moment.clock_ms += by_ms as u64;
         self.moment.index += 1;
         self.moment.wall_ms += by_ms as u64;
-        // The wall clock is set, forward or back.
+        // The wall clock is set forward or back.
         if random.once_in(50) {
             self.moment.wall_ms = self.moment.wall_ms + 5_000_000 - random.below(10_000_000) as u64;
         }
@@ -236,8 +235,8 @@ impl World {
         self.moment
     }
 
-    /// The entries of the next batch, given the policy as it stands. Most aim at one of `aims`. The others are messages and
-    /// retries, so many that a fault shows which hits one nonce in 64.
+    /// The entries of the next batch, given the current policy. Most aim at one of `aims`. The others are messages and
+    /// retries, so many that a fault of one nonce in 64 shows.
     pub fn batch(&mut self, policy: PolicySnapshot, aims: &[(Kind, Verdict)]) -> Vec<Proposal> {
         self.policy = policy;
         self.renew();
@@ -263,7 +262,7 @@ impl World {
         batch
     }
 
-    /// Every connection leaves, as before a restart.
+    /// A leave of every connection, as before a restart.
     pub fn all_leave(&self) -> Vec<Proposal> {
         let leave = |(room, client, connection): &(RoomId, Client, ConnectionId)| {
             let (room, user, connection) = (room.clone(), client.user(), *connection);
@@ -272,7 +271,7 @@ impl World {
         self.connections.iter().map(leave).collect()
     }
 
-    /// How many connections are in a room.
+    /// The number of connections in a room.
     pub fn connections(&self, room: &RoomId) -> usize {
         self.connections.iter().filter(|(of, ..)| of == room).count()
     }
@@ -281,7 +280,7 @@ impl World {
         self.connections.iter().any(|(of, client, _)| of == room && client.user() == user)
     }
 
-    /// Takes note of what became of an entry.
+    /// Notes the results of an entry.
     pub fn learn(&mut self, entry: &Entry, outcomes: &[Outcome]) {
         for outcome in outcomes {
             match outcome {
@@ -402,7 +401,7 @@ impl World {
         self.clients.push(Arc::new(Principal { person, proof, network }));
     }
 
-    /// An invitation may have been used; whether it counted, depends on who used it.
+    /// An invitation may have been used. Whether the use counted depends on the user.
     fn learn_use(&mut self, code: TokenHash) {
         let known = self.invitations.iter_mut().filter(|known| known.code_hash == code);
         known.for_each(|known| known.uses_left = known.uses_left.saturating_sub(1));
@@ -423,7 +422,7 @@ impl World {
         note(&mut self.users, user);
     }
 
-    /// Replaces clients and rooms with which nothing can be done any more.
+    /// Replaces clients and rooms that are of no more use.
     fn renew(&mut self) {
         let policy = &self.policy;
         let is_over = |client: &Client| {
@@ -436,7 +435,7 @@ impl World {
         self.over.drain(..excess);
         let excess = self.clients.len().saturating_sub(CLIENTS_MAX);
         for _ in 0..excess {
-            // An admin's session is the last to go, as there may be only one.
+            // An admin's session goes last, as there may be only one.
             let ended = self.clients.iter().position(|client| self.policy.role(client) != Ok(Role::Admin));
             self.clients.remove(ended.unwrap_or(0));
         }
@@ -467,7 +466,7 @@ impl World {
         }
     }
 
-    /// A guest of whom nothing is stored.
+    /// A guest without stored data.
     fn guest(&mut self) -> Client {
         let id = UserId(self.random.uuid());
         self.note_user(id);
@@ -481,7 +480,7 @@ impl World {
         Ipv4Addr::new(192, 0, 2, (self.random.next() % u64::from(NETWORKS)) as u8).into()
     }
 
-    /// Whether the policy says this of a client that wants to do something.
+    /// Whether the policy gives this answer to a client that attempts an action.
     fn fits(
         &self,
         client: &Principal,
@@ -493,7 +492,7 @@ impl World {
         self.policy.may(client, action, room, target, self.moment.clock_ms).map(drop) == wanted
     }
 
-    /// A client and a room of which the policy says this, where there are such.
+    /// A client and a room for which the policy gives this answer, if there are any.
     fn search(
         &mut self,
         action: Action,
@@ -531,7 +530,7 @@ impl World {
         found.ok_or_else(|| self.step(reason.err()))
     }
 
-    /// An entry that brings the state nearer to one where a client is refused for a reason, or not refused.
+    /// An entry that leads towards a state in which a client is refused for a reason, or is not refused.
     fn step(&mut self, reason: Option<Reason>) -> Entry {
         let by_admin = |world: &mut Self, patch| {
             let admin = world.search(Action::SetRoom, Target::Own, Ok(()), true);
@@ -758,7 +757,7 @@ impl World {
         }
     }
 
-    /// Whether a room has so many frames that some must be forgotten before anything else.
+    /// Whether a room has so many frames that some must be forgotten first.
     pub fn is_full(&self) -> bool {
         self.frames.values().any(|frames| frames.len() > FRAMES_MANY)
     }
@@ -791,7 +790,7 @@ impl World {
             }
             Entry::Leave { .. } => {}
             Entry::Change { by, change } => {
-                // A guest is named by itself.
+                // Only the guest itself can name a guest.
                 if !matches!(**change, Change::NameGuest { .. }) {
                     *by = by_any;
                 }
@@ -807,7 +806,7 @@ fn sent_with(entry: &Entry) -> Option<(UserId, Nonce)> {
     Some((message.author.user(), message.nonce.clone()?))
 }
 
-/// Remembers the latest of some.
+/// Remembers a value among the latest ones.
 fn note<T: PartialEq>(known: &mut VecDeque<T>, new: T) {
     if known.contains(&new) {
         return;
@@ -818,7 +817,7 @@ fn note<T: PartialEq>(known: &mut VecDeque<T>, new: T) {
     known.push_back(new);
 }
 
-/// Whether the policy alone says it.
+/// Whether the policy alone decides this reason.
 fn is_of_permission(reason: Reason) -> bool {
     use Reason::{Banned, LoginRequired, Muted, NoSuchRoom, NotAdmin, NotYours, ReadOnly, SessionEnded};
     matches!(reason, Banned | LoginRequired | Muted | NoSuchRoom | NotAdmin | NotYours | ReadOnly | SessionEnded)

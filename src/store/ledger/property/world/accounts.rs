@@ -1,4 +1,4 @@
-//! Changes of accounts, sessions and flags.
+//! Entries that change accounts, sessions and flags.
 
 use super::*;
 
@@ -13,7 +13,7 @@ impl World {
         PasswordHash::stored(&format!("$argon2id${:016x}", self.random.next()))
     }
 
-    /// An account with a name that is free, or that looks like one that is taken.
+    /// An account with a free name, or with a name that looks like a taken one.
     pub(super) fn new_account(&mut self, is_taken: bool) -> Result<NewAccount, Entry> {
         let looks_taken = |text: &&str| {
             let looks = Looks::of(&name(text));
@@ -21,7 +21,7 @@ impl World {
         };
         let known = |text: &&str| self.accounts.iter().any(|account| account.name.as_str() == *text);
         let (taken, free): (Vec<&str>, Vec<&str>) = NAMES.into_iter().partition(looks_taken);
-        // An account of exactly this name would be the one that a token is for.
+        // With exactly this name, the token would be for the existing account.
         let alike: Vec<String> = taken.iter().filter(|text| !known(text)).map(|text| (*text).to_owned()).collect();
         let shouted = taken.iter().map(|text| text.to_uppercase()).filter(|text| !known(&&**text));
         let alike: Vec<_> = alike.into_iter().chain(shouted).chain([USERNAME_DEFAULT.to_lowercase()]).collect();
@@ -196,7 +196,7 @@ impl World {
             (username, looks)
         };
         if refused.is_none() && client.proof == Proof::None {
-            // The next poster is another.
+            // The next client without a token is a different one.
             self.clients.retain(|known| known.proof != Proof::None);
         }
         let by = if refused == Some(Reason::NoSession) { self.operator_or_server() } else { by(&client) };

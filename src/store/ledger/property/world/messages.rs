@@ -1,4 +1,4 @@
-//! Messages, and connections that leave.
+//! Entries of messages, and of connections that leave.
 
 use super::*;
 
@@ -72,13 +72,14 @@ impl World {
         Ok(Entry::Announcement { rooms, message })
     }
 
-    /// One of the latest messages that were stored with a nonce, again.
+    /// Repeats one of the latest messages that were stored with a nonce.
     pub(super) fn retry(&mut self) -> Entry {
         let at = self.random.below(self.sent.len());
         self.sent[at].clone()
     }
 
-    /// Few nonces come again when their message is forgotten. Many let a fault show that is of some nonces alone.
+    /// Few nonces are used again when their message is forgotten. Many nonces show a fault that affects only some of
+    /// them.
     pub(super) fn nonce(&mut self) -> Nonce {
         let count = if self.random.once_in(4) { 30 } else { 10_000 };
         Nonce::parse(&format!("n{}", self.random.below(count))).unwrap()
@@ -94,7 +95,7 @@ impl World {
         found.ok_or_else(|| self.kick(Verdict::Accepted).unwrap_or_else(|step| step))
     }
 
-    /// A client that spoke a moment ago in a room with slow mode.
+    /// A client that posted a moment ago in a room with slow mode.
     pub(super) fn slowed_client(&mut self) -> Result<(Client, RoomId), Entry> {
         let slow: Vec<_> = self.rooms.iter().filter(|room| self.slow_mode_s(room) > 0).cloned().collect();
         for room in &slow {
@@ -150,7 +151,7 @@ impl World {
     }
 
     pub(super) fn leave(&mut self) -> Entry {
-        // A kicked one first, now and then.
+        // Sometimes a connection of a kicked user goes first.
         let is_kicked =
             |(room, client, _): &&(RoomId, Client, ConnectionId)| self.kicked.contains(&(room.clone(), client.user()));
         let kicked = self.connections.iter().find(is_kicked).cloned();
@@ -160,7 +161,7 @@ impl World {
             Some((room, client, connection)) => (room, client.user(), connection),
             None => (self.a_room(), UserId(self.random.uuid()), ConnectionId(0)),
         };
-        // A connection that was refused leaves, too.
+        // A connection whose join was refused leaves too.
         let connection = if self.random.once_in(4) { ConnectionId(0) } else { connection };
         Entry::Leave { room, user, connection }
     }

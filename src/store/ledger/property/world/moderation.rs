@@ -1,4 +1,4 @@
-//! Changes of restrictions, rooms and invitations, and what is forgotten.
+//! Entries that change restrictions, rooms and invitations, and entries that forget.
 
 use super::*;
 
@@ -10,7 +10,7 @@ impl World {
         change(by, Change::Restrict(Restrict { user, restrictions, target, networks }))
     }
 
-    /// A client that an admin can act on.
+    /// A client that an admin can moderate.
     pub(super) fn target(&mut self, role: Option<Role>) -> Option<Client> {
         let fits = |client: &&Client| {
             let is = self.policy.account_role(client.user()).unwrap_or(Role::Guest);
