@@ -1,4 +1,4 @@
-//! Messages in the database: written by the store's thread, read by any thread that has a connection.
+//! Messages in the database. The store's thread writes them; any thread with a connection reads them.
 
 use rusqlite::{Connection, Row};
 
@@ -17,16 +17,16 @@ use super::search;
 pub const COLUMNS: &str = "m.id, r.id, m.seq, m.user_id, m.username, m.nonce, m.content, m.reply_to, m.at_ms, m.kind,
     m.message_id, m.deleted_ms";
 
-/// The condition for messages; other rows are events.
+/// The condition that selects messages; other rows are events.
 pub const IS_MESSAGE: &str = "m.kind IN ('text', 'announcement')";
 
 /// The tables of [`COLUMNS`].
 pub const FROM: &str = "FROM messages m JOIN rooms r ON r.key = m.room";
 
-/// The condition for rooms of which something is kept.
+/// The condition that selects rooms with kept frames.
 const IS_KEPT: &str = "EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq > r.floor)";
 
-/// A room's row, if there is one.
+/// A room's row, if it exists.
 pub fn room(connection: &Connection, id: &RoomId) -> rusqlite::Result<Option<RoomRow>> {
     first(connection, "SELECT key, head, floor FROM rooms WHERE id = ?1", [id], room_row)
 }
@@ -35,21 +35,21 @@ fn room_row(row: &Row<'_>) -> rusqlite::Result<RoomRow> {
     Ok(RoomRow { key: row.get(0)?, head: row.get(1)?, floor: row.get(2)? })
 }
 
-/// Makes a room's row.
+/// Creates a room's row.
 pub fn insert_room(connection: &Connection, id: &RoomId) -> rusqlite::Result<RoomRow> {
     execute(connection, "INSERT INTO rooms (id, head) VALUES (?1, 0)", [id])?;
     Ok(RoomRow { key: connection.last_insert_rowid(), ..RoomRow::default() })
 }
 
-/// The key of the next message. No key is given twice, not even when the newest messages are deleted: a row of the index of
-/// words that is deleted and made again can damage the index (FTS5, with its option `secure-delete`).
+/// The key of the next message. A key is never reused, not even when the newest messages are deleted. A row of the word
+/// index that is deleted and inserted again can damage the index (FTS5, with its option `secure-delete`).
 pub fn next_key(connection: &Connection) -> rusqlite::Result<i64> {
     let sql = "SELECT 1 + max(coalesce((SELECT max(key) FROM messages), 0),
         coalesce((SELECT value FROM marks WHERE name = 'message_key'), 0))";
     value(connection, sql, [])
 }
 
-/// Notes the last key that was given, before messages are deleted.
+/// Stores the highest key, before messages are deleted.
 fn keep_key(connection: &Connection) -> rusqlite::Result<usize> {
     let sql = "INSERT INTO marks (name, value)
         SELECT 'message_key', max(key) FROM messages HAVING max(key) IS NOT NULL
@@ -57,7 +57,7 @@ fn keep_key(connection: &Connection) -> rusqlite::Result<usize> {
     execute(connection, sql, [])
 }
 
-/// Writes a message and its words. False where its author has used its nonce before; then nothing is written.
+/// Inserts a message and its words. Returns false and writes nothing if the author has used the nonce before.
 pub fn insert(
     connection: &Connection,
     key: i64,
@@ -91,8 +91,8 @@ pub fn insert(
     Ok(true)
 }
 
-/// Deletes the row of a forgotten message that still has a nonce, so that the nonce can be used again. Gives whether there
-/// was one.
+/// Deletes the row of a forgotten message with this nonce, so that the nonce can be used again. Returns whether there
+/// was such a row.
 pub fn free_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rusqlite::Result<bool> {
     let sql = "SELECT m.key, m.room, m.content FROM messages m JOIN rooms r ON r.key = m.room
          WHERE m.user_id = ?1 AND m.nonce = ?2 AND m.seq <= r.floor";
@@ -104,8 +104,8 @@ pub fn free_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rus
     Ok(true)
 }
 
-/// How far each room's order is to be forgotten so that the oldest messages of all go, `limit` at most, as long as their
-/// ids are from before a log time. And how many they are.
+/// How far to forget each room so that the oldest messages of all rooms go. These are at most `limit` messages, whose
+/// ids are from before a log time. Also returns their number.
 pub fn oldest(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite::Result<(Vec<(RoomId, Seq)>, usize)> {
     let mut oldest = connection.prepare_cached(
         "SELECT r.id, m.seq, m.id FROM messages m JOIN rooms r ON r.key = m.room ORDER BY m.key LIMIT ?1",
@@ -127,33 +127,33 @@ pub fn oldest(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite
     Ok((rooms, count))
 }
 
-/// Deletes a room's row, unless it has messages. Those that are forgotten and not deleted yet count too. Gives whether the
-/// row is deleted.
+/// Deletes a room's row, unless the room has messages. Forgotten messages that are not deleted yet count too. Returns
+/// whether the row is deleted.
 pub fn delete_empty_room(connection: &Connection, room_key: i64) -> rusqlite::Result<bool> {
     let sql = "DELETE FROM rooms WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM messages WHERE room = ?1)";
     Ok(execute(connection, sql, [room_key])? > 0)
 }
 
-/// The rooms without messages behind a key, up to another.
+/// The rooms without messages whose keys are greater than `after` and at most `up_to`.
 pub fn empty_rooms(connection: &Connection, after: i64, up_to: i64) -> rusqlite::Result<Vec<RoomId>> {
     let sql = "SELECT id FROM rooms WHERE key > ?1 AND key <= ?2
         AND NOT EXISTS (SELECT 1 FROM messages WHERE room = rooms.key)";
     all(connection, sql, [after, up_to], |row| row.get(0))
 }
 
-/// The rooms behind a key, up to another, of which forgotten messages are not deleted yet.
+/// The rooms with keys greater than `after` and at most `up_to` that have forgotten messages not deleted yet.
 pub fn forgotten_rooms(connection: &Connection, after: i64, up_to: i64) -> rusqlite::Result<Vec<RoomRow>> {
     let sql = "SELECT key, head, floor FROM rooms r WHERE key > ?1 AND key <= ?2 AND floor > 0
          AND EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq <= r.floor)";
     all(connection, sql, [after, up_to], room_row)
 }
 
-/// Writes how far a room's order is forgotten.
+/// Stores a room's floor.
 pub fn update_floor(connection: &Connection, room: RoomRow) -> rusqlite::Result<()> {
     execute(connection, "UPDATE rooms SET floor = ?2 WHERE key = ?1", (room.key, room.floor)).map(drop)
 }
 
-/// Deletes forgotten messages of a room with their words, `limit` at most. Gives how many they were.
+/// Deletes forgotten messages of a room with their words, `limit` at most. Returns their number.
 pub fn delete_forgotten(connection: &Connection, room: RoomRow, limit: usize) -> rusqlite::Result<usize> {
     let mut forgotten = connection
         .prepare_cached("SELECT key, seq, content FROM messages WHERE room = ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")?;
@@ -178,14 +178,14 @@ pub fn by_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rusql
     first(connection, &sql, (author, nonce.as_str()), message)
 }
 
-/// A message by its id, if it is kept in a room.
+/// A message in a room by its id, if it is kept.
 pub fn by_id(connection: &Connection, room_key: i64, id: FrameId) -> rusqlite::Result<Option<Message>> {
     let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.id = ?1 AND m.room = ?2 AND m.seq > r.floor");
     first(connection, &sql, (id, room_key), message)
 }
 
-/// Erases a message's text and its words: SQLite overwrites what it frees meanwhile. Words that an earlier merge of the
-/// index has left in pages that are free since stay there until those are used again.
+/// Erases a message's text and its words. Meanwhile SQLite overwrites the content that it frees. Words that an earlier
+/// merge of the index left in free pages stay there until the pages are reused.
 pub fn erase(connection: &Connection, room_key: i64, erased: &Message) -> rusqlite::Result<()> {
     let mut find = connection.prepare_cached("SELECT key, content FROM messages WHERE id = ?1")?;
     let (key, content): (i64, String) = find.query_row([erased.id], |row| row.try_into())?;
@@ -198,13 +198,13 @@ pub fn erase(connection: &Connection, room_key: i64, erased: &Message) -> rusqli
     erased
 }
 
-/// The place of a message in a room's order, if it is kept.
+/// The seq of a message in a room, if it is kept.
 pub fn seq_of(connection: &Connection, room: RoomRow, id: FrameId) -> rusqlite::Result<Option<Seq>> {
     let sql = "SELECT seq FROM messages WHERE id = ?1 AND room = ?2 AND seq > ?3";
     first(connection, sql, (id, room.key, room.floor), |row| row.get(0))
 }
 
-/// How a place is compared, the order in which rows are walked, and the place.
+/// The comparison operator, the sort order and the seq of a side.
 pub fn sql_of(side: Side) -> (&'static str, &'static str, Seq) {
     match side {
         Side::Before(seq) => ("<", "DESC", seq),
@@ -212,7 +212,7 @@ pub fn sql_of(side: Side) -> (&'static str, &'static str, Seq) {
     }
 }
 
-/// At most `limit` frames of a room on one side of a place, oldest first.
+/// The frames of a room on one side of a seq, oldest first, `limit` at most.
 pub fn page(
     connection: &Connection,
     room: RoomRow,
@@ -231,8 +231,8 @@ pub fn page(
     Ok(messages)
 }
 
-/// The latest messages of a room with all events between and behind them, oldest first, as many as a room has at hand;
-/// and whether that is all there is.
+/// The latest messages of a room with all events between and after them, oldest first, as many as the hub holds for a
+/// room. Also returns whether these are all kept frames.
 pub fn latest(connection: &Connection, room: RoomRow) -> rusqlite::Result<(Vec<Message>, bool)> {
     let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.room = ?1 AND m.seq > ?2 ORDER BY m.seq DESC LIMIT ?3");
     let mut statement = connection.prepare_cached(&sql)?;
@@ -257,13 +257,14 @@ pub fn newest_id(connection: &Connection) -> rusqlite::Result<Option<FrameId>> {
     first(connection, "SELECT id FROM messages ORDER BY key DESC LIMIT 1", [], |row| row.get(0))
 }
 
-/// The first and the last key of a message; where there is none, the last is before the first.
+/// The first and the last key of a message. Without messages, the last is less than the first.
 pub fn keys(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     let sql = "SELECT coalesce((SELECT min(key) FROM messages), 1), coalesce((SELECT max(key) FROM messages), 0)";
     connection.query_row(sql, [], |row| row.try_into())
 }
 
-/// The first messages behind a key, up to another, with their keys: of a room or of all, from a wall time on.
+/// The first messages with keys greater than `after` and at most `last`, with their keys. They are of one room or of
+/// all, and not older than a wall time.
 pub fn following(
     connection: &Connection,
     after: i64,
@@ -272,7 +273,7 @@ pub fn following(
     since_ms: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<(i64, Message)>> {
-    // CROSS: the messages are walked by key, whatever the planner thinks of it.
+    // CROSS JOIN makes the planner walk the messages by key.
     let sql = format!(
         "SELECT {COLUMNS}, m.key FROM messages m CROSS JOIN rooms r ON r.key = m.room
          WHERE m.key > ?1 AND m.key <= ?2 AND m.seq > r.floor AND (?3 IS NULL OR m.room = ?3) AND m.at_ms >= ?4 ORDER BY m.key LIMIT ?5"
@@ -281,13 +282,13 @@ pub fn following(
     all(connection, &sql, values, |row| Ok((key(row)?, message(row)?)))
 }
 
-/// The rooms with messages, ordered by id, from behind `after`.
+/// The rooms with kept frames whose ids follow `after`, ordered by id.
 pub fn rooms(connection: &Connection, after: Option<&RoomId>, limit: usize) -> rusqlite::Result<Vec<KeptRoom>> {
     let sql = format!("SELECT id, head FROM rooms r WHERE id > ?1 AND {IS_KEPT} ORDER BY id LIMIT ?2");
     all(connection, &sql, (after.map_or("", RoomId::as_str), signed(limit as u64)), kept_room_row)
 }
 
-/// One such room.
+/// A room, if frames of it are kept.
 pub fn kept_room(connection: &Connection, id: &RoomId) -> rusqlite::Result<Option<KeptRoom>> {
     first(connection, &format!("SELECT id, head FROM rooms r WHERE id = ?1 AND {IS_KEPT}"), [id], kept_room_row)
 }
@@ -296,17 +297,17 @@ fn kept_room_row(row: &Row<'_>) -> rusqlite::Result<KeptRoom> {
     Ok(KeptRoom { id: row.get(0)?, head: row.get(1)? })
 }
 
-/// The text of a row of [`COLUMNS`].
+/// The text in a row of [`COLUMNS`].
 pub fn content<'a>(row: &'a Row<'_>) -> rusqlite::Result<&'a str> {
     Ok(row.get_ref(6)?.as_str()?)
 }
 
-/// The key of a row, where it stands behind [`COLUMNS`].
+/// The key in a row where it follows [`COLUMNS`].
 pub fn key(row: &Row<'_>) -> rusqlite::Result<i64> {
     row.get(12)
 }
 
-/// A row of [`COLUMNS`].
+/// The message in a row of [`COLUMNS`].
 pub fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     let nonce: Option<String> = row.get(5)?;
     Ok(Message {

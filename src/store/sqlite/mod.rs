@@ -1,4 +1,6 @@
-//! Storage in SQLite. Nothing outside this folder has SQL.
+//! Storage in SQLite. All SQL is in this folder, except savepoints in the ledger and checkpoints in the store.
+//!
+//! [`SqliteStorage`] belongs to the store's thread. Readers and tools have their own connections.
 
 pub mod messages;
 pub mod offline;
@@ -24,22 +26,22 @@ use row::{execute, first, signed, unsigned};
 
 pub use rusqlite::Connection;
 
-/// What SQLite says where it fails.
+/// An error of SQLite.
 pub type Fault = rusqlite::Error;
 
-/// Messages in a file: the writer's connection, and where each room's order stands.
+/// Messages in a file: the writer's connection, and a cache of room rows.
 pub struct SqliteStorage {
     pub connection: Connection,
     rows: HashMap<RoomId, RoomRow>,
-    /// The heads that have moved in this transaction, by the rooms' keys. The database learns them at its end.
+    /// The heads that moved in this transaction, by the rooms' keys. They are written at its end.
     heads: HashMap<i64, Seq>,
-    /// The key of the next message, where it is known.
+    /// The key of the next message, if it is known.
     next_key: Option<i64>,
-    /// Rows that the connection had changed when this transaction began.
+    /// The connection's count of changed rows when this transaction began.
     changes_before: u64,
-    /// The log time that the id of this transaction's newest message tells.
+    /// The log time that the id of this transaction's newest message records.
     told_ms: Option<u64>,
-    /// The position that this process stored last.
+    /// The log position that this process stored last.
     position: Option<clock::Stored>,
 }
 
@@ -64,13 +66,14 @@ impl SqliteStorage {
         self.connection.execute_batch("BEGIN IMMEDIATE")
     }
 
-    /// Commits it, with the position of the log; where nothing has changed, nothing is written.
+    /// Commits the transaction, with the position of the log. If nothing has changed, nothing is written.
     ///
-    /// The position costs each commit a page. Where a new message tells the time, it is stored once in [`POSITION_EVERY`]:
-    /// log time begins behind the newest message, and the batch numbers of that time are skipped at a start.
+    /// Storing the position costs each commit a page. While new messages record the time, it is stored once in
+    /// [`POSITION_EVERY`]. At a start, log time begins after the newest message, and the batch numbers of that interval
+    /// are skipped.
     ///
     /// # Errors
-    /// As SQLite says; then it is to be rolled back.
+    /// [`Fault`]; the transaction must then be rolled back.
     pub fn commit(&mut self, position: clock::Stored) -> Result<(), Fault> {
         for (room_key, head) in self.heads.drain() {
             execute(&self.connection, "UPDATE rooms SET head = ?2 WHERE key = ?1", (room_key, head))?;
@@ -96,9 +99,9 @@ impl SqliteStorage {
         execute(&self.connection, sql, [index, clock_ms, wall_ms].map(signed)).map(drop)
     }
 
-    /// Rolls it back, and forgets what was read within it.
+    /// Rolls the transaction back, and drops what was read within it.
     pub fn roll_back(&mut self) {
-        // Some errors have rolled it back already.
+        // Some errors have already rolled it back.
         if !self.connection.is_autocommit() {
             let _ = self.connection.execute_batch("ROLLBACK");
         }
@@ -108,7 +111,7 @@ impl SqliteStorage {
     }
 
     fn set(&mut self, room: &RoomId, row: RoomRow) {
-        // A head that has moved is only here until the transaction ends.
+        // A moved head is only in this cache until the transaction ends.
         if self.rows.len() >= ROOMS_CACHED_MAX && self.heads.is_empty() && !self.rows.contains_key(room) {
             self.rows.clear();
         }
@@ -187,12 +190,12 @@ impl Storage for SqliteStorage {
     }
 
     fn forget(&mut self, room: &RoomId, row: RoomRow, up_to: Seq) -> Result<(), Fault> {
-        // The message that tells the time may be among those that go.
+        // The message that records the time may be among the forgotten ones.
         self.told_ms = None;
         let row = RoomRow { floor: up_to, ..row };
         messages::update_floor(&self.connection, row)?;
         self.set(room, row);
-        // What is left of a long order, upkeep deletes behind it.
+        // Upkeep deletes the rest of a long order later.
         messages::delete_forgotten(&self.connection, row, FORGOTTEN_AT_ONCE).map(drop)
     }
 
@@ -207,7 +210,7 @@ impl Storage for SqliteStorage {
     }
 }
 
-/// Where the log stands, as of the last commit.
+/// The log position of the last commit that stored one.
 pub fn position(connection: &Connection) -> Result<Option<clock::Stored>, Fault> {
     first(connection, "SELECT number, clock_ms, wall_ms FROM position", [], |row| {
         let (index, clock_ms, wall_ms) = (unsigned(row.get(0)?), unsigned(row.get(1)?), unsigned(row.get(2)?));
@@ -215,13 +218,13 @@ pub fn position(connection: &Connection) -> Result<Option<clock::Stored>, Fault>
     })
 }
 
-/// The reason to refuse what SQLite can't store.
+/// The reason to refuse entries that SQLite can't store.
 pub fn reason_of(fault: &Fault) -> Reason {
     if fault.sqlite_error_code() == Some(ErrorCode::DiskFull) { Reason::DiskFull } else { Reason::NotStored }
 }
 
-/// Ends the process where a sync has failed. Then the page cache may have forgotten what it held, and no later sync
-/// tells: nothing may be acked any more.
+/// Ends the process after a failed sync. The page cache may have dropped the data, and no later sync would report it.
+/// So nothing more may be acknowledged.
 pub fn exit_on_sync_failure(fault: &Fault) {
     if let rusqlite::Error::SqliteFailure(ffi::Error { extended_code, .. }, _) = fault
         && matches!(*extended_code, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)

@@ -1,6 +1,7 @@
-//! The database as the tools have it: read by another process than the server's, which may be running. Connections
-//! here are read-only, take no lock that a server would mind, and hold up no checkpoint for longer than a page of
-//! messages, but for a copy and an inspection, which are of one moment.
+//! The database as the tools see it, read by another process than the server, which may be running.
+//!
+//! Connections here are read-only and take no lock that disturbs a server. They hold up a checkpoint for no longer than
+//! it takes to read a page of messages. Only a copy and an inspection take longer, as they read one snapshot.
 
 use std::fs;
 use std::io;
@@ -20,60 +21,55 @@ use super::schema::{self, OpenError, beside};
 
 /// Messages that are read at once.
 const MESSAGES_AT_ONCE: usize = 500;
-/// Pages that are copied between two signs of progress.
+/// Pages that are copied between two progress reports.
 const PAGES_AT_ONCE: i32 = 1_000;
-/// How long to wait where the database is locked for a moment, as by a server that starts.
+/// How long to wait if the database is locked for a moment, for example by a starting server.
 const LOCKED_WAIT: Duration = Duration::from_millis(20);
-/// The schema that accounts and sessions came with.
+/// The schema that introduced accounts and sessions.
 const ACCOUNTS_SINCE: usize = 3;
-/// The schema that signed tokens and the floors of rooms came with.
+/// The schema that introduced signed tokens and the floors of rooms.
 const LOG_SINCE: usize = 6;
-/// Findings of one kind that are told.
+/// The number of findings of one kind that are reported.
 const FINDINGS_MAX: i64 = 20;
 
-/// Why a tool could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
-    /// The database can't be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It can't be read.
     #[error("failed to read `{}`: {source}", path.display())]
     Read { path: PathBuf, source: rusqlite::Error },
-    /// There is no such room in it.
     #[error("there is no room “{room}” in `{}`", path.display())]
     NoRoom { path: PathBuf, room: RoomId },
-    /// The place of the copy is taken.
+    /// The target of the copy exists.
     #[error("`{}` is there already, and nothing is ever overwritten", .0.display())]
     Exists(PathBuf),
-    /// The copy can't be written.
     #[error("failed to write `{}`: {source}", path.display())]
     Write { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
-    /// The copy is not sound, so it was taken away again.
+    /// The copy is not sound, so it was removed.
     #[error("the copy of `{}` would not be sound: {finding}", path.display())]
     Unsound { path: PathBuf, finding: String },
 }
 
-/// How far a tool has come.
+/// The progress of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Of `whole`.
+    /// How much of `whole` is done.
     pub done: u64,
-    /// In whatever the tool counts.
+    /// The total, in the tool's own unit.
     pub whole: u64,
 }
 
-/// A database, read by a tool.
+/// A database that a tool reads.
 #[derive(Debug)]
 pub struct Offline {
     path: PathBuf,
     connection: Connection,
 }
 
-/// What an inspection has found.
+/// The result of an inspection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
-    /// What is wrong, in sentences; nothing where the database is sound.
+    /// What is wrong, in sentences; empty if the database is sound.
     pub findings: Vec<String>,
     /// The version of its schema.
     pub schema: usize,
@@ -85,21 +81,21 @@ pub struct Inspection {
 }
 
 impl Offline {
-    /// Opens a database of adda that is there, for reading.
+    /// Opens an existing database of adda for reading.
     ///
     /// # Errors
-    /// [`OpenError`], with the file as it was.
+    /// [`ToolError`]; the file is unchanged.
     pub fn open(path: &Path) -> Result<Self, ToolError> {
         let this = Self::open_even_empty(path)?;
         if this.read(schema::version)? == 0 { Err(OpenError::Foreign(path.to_owned()).into()) } else { Ok(this) }
     }
 
-    /// The same, of one too that nothing is in yet, with schema 0: another process may be making it.
+    /// The same, but also for an empty database, which has schema 0: another process may be creating it.
     ///
     /// # Errors
-    /// [`OpenError`], with the file as it was.
+    /// [`ToolError`]; the file is unchanged.
     pub fn open_even_empty(path: &Path) -> Result<Self, ToolError> {
-        // Asked first, as SQLite has one sentence for all reasons.
+        // This is checked first, as SQLite has one error text for all reasons.
         let failed = |source| OpenError::File { path: path.to_owned(), source };
         if !fs::metadata(path).map_err(failed)?.is_file() {
             return Err(OpenError::Foreign(path.to_owned()).into());
@@ -110,7 +106,7 @@ impl Offline {
         Ok(this)
     }
 
-    /// All accounts by name, each with its sessions that are not over; none in a database from before there were any.
+    /// All accounts by name, each with its valid sessions. There are none in a database from before accounts existed.
     pub fn accounts(&self) -> Result<Vec<(Account, Vec<Session>)>, ToolError> {
         self.read(|connection| {
             let moment = connection.unchecked_transaction()?;
@@ -125,7 +121,7 @@ impl Offline {
         })
     }
 
-    /// The account whose name is this one, or looks like it.
+    /// The account with this name, or with a name that looks like it.
     pub fn account(&self, name: &Username) -> Result<Option<Account>, ToolError> {
         self.read(|connection| {
             if schema::version(connection)? < ACCOUNTS_SINCE {
@@ -135,13 +131,13 @@ impl Offline {
         })
     }
 
-    /// Whether anybody is an admin.
+    /// Whether there is an admin.
     pub fn has_admin(&self) -> Result<bool, ToolError> {
         self.read(|connection| Ok(schema::version(connection)? >= ACCOUNTS_SINCE && people::has_admin(connection)?))
     }
 
-    /// Gives every message to `take`, oldest first: its moment in milliseconds, and the message. Of one room, or of
-    /// all; from a moment on, or from the beginning. Ends early where `take` says so.
+    /// Passes every message to `take`, oldest first, with the progress: of one room or of all, from a wall time on.
+    /// Ends early if `take` returns false.
     pub fn messages(
         &self,
         room: Option<&RoomId>,
@@ -154,7 +150,7 @@ impl Offline {
             let row = row.ok_or_else(|| ToolError::NoRoom { path: self.path.clone(), room: id.clone() })?;
             room_key = Some(row.key);
         }
-        // New messages come while these are read; the end is where it was at the beginning.
+        // New messages arrive while these are read. The end is fixed at the beginning.
         let (first, last) = self.read(messages::keys)?;
         let mut after = first - 1;
         while after < last {
@@ -173,10 +169,10 @@ impl Offline {
         Ok(())
     }
 
-    /// Writes a sound copy of one moment to a new file, while a server may go on writing.
+    /// Writes a sound copy of one snapshot to a new file, while a server may go on writing.
     ///
     /// # Errors
-    /// [`ToolError`]; then there is no copy, nor a part of one.
+    /// [`ToolError`]; then no copy remains, nor a part of one.
     pub fn copy(&self, target: &Path, tell: impl FnMut(Progress)) -> Result<(), ToolError> {
         let exists = || ToolError::Exists(target.to_owned());
         if target.symlink_metadata().is_ok() {
@@ -184,13 +180,13 @@ impl Offline {
         }
         let write = |source| ToolError::Write { path: target.to_owned(), source };
         let part = Part(beside(target, &format!(".{}.part", std::process::id())));
-        // Made here, as nobody else's file may be taken for it.
+        // The file is created here, so that no other file can be taken for it.
         let file = fs::File::options().write(true).create_new(true).open(&part.0);
         drop(file.map_err(|error| write(error.into()))?);
         if let Some(finding) = self.copy_into(&part.0, tell).map_err(|error| write(error.into()))? {
             return Err(ToolError::Unsound { path: self.path.clone(), finding });
         }
-        // A link is made only where there is nothing; not every file system has them.
+        // A hard link never replaces a file. Some file systems do not have them.
         match fs::hard_link(&part.0, target) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists()),
@@ -202,10 +198,10 @@ impl Offline {
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| write(error.into()))
     }
 
-    /// Copies the database into a file. Gives what is wrong with the copy.
+    /// Copies the database into a file. Returns what is wrong with the copy.
     fn copy_into(&self, part: &Path, mut tell: impl FnMut(Progress)) -> rusqlite::Result<Option<String>> {
         let mut copy = Connection::open(part)?;
-        // One moment is read to its end: without this a copy of a busy database would begin again with every commit.
+        // The whole copy reads one snapshot. Without it, the copy of a busy database would restart with every commit.
         let moment = self.connection.unchecked_transaction()?;
         value::<i64>(&moment, "SELECT count(*) FROM sqlite_schema", [])?;
         let backup = Backup::new(&moment, &mut copy)?;
@@ -222,17 +218,17 @@ impl Offline {
         }
         drop(backup);
         drop(moment);
-        // One file, with nothing beside it.
+        // The copy is one file, with no WAL beside it.
         copy.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;
         let finding = integrity(&copy)?.into_iter().next();
         copy.close().map_err(|(_, error)| error)?;
         Ok(finding)
     }
 
-    /// Looks whether everything is as it must be, at one moment; changes nothing.
+    /// Checks the whole database in one snapshot. Changes nothing.
     ///
     /// # Errors
-    /// [`ToolError`], where not even that can be found out.
+    /// [`ToolError`], if the check itself fails.
     pub fn inspect(&self) -> Result<Inspection, ToolError> {
         self.read(|connection| {
             let moment = connection.unchecked_transaction()?;
@@ -260,12 +256,12 @@ impl Offline {
     }
 }
 
-/// A file that is gone with this value, and what SQLite may have left beside it.
+/// A file that is removed when this value is dropped, with the files that SQLite may have left beside it.
 struct Part(PathBuf);
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // It may have its name no more, and there is mostly nothing beside it.
+        // The file may have been renamed, and usually there is nothing beside it.
         let _ = fs::remove_file(&self.0);
         for suffix in ["-journal", "-wal", "-shm"] {
             let _ = fs::remove_file(beside(&self.0, suffix));
@@ -273,7 +269,7 @@ impl Drop for Part {
     }
 }
 
-/// Lets a database of an earlier schema be read as one of this schema. What is added is this connection's alone.
+/// Lets a database of an earlier schema be read as one of this schema. The added views exist only on this connection.
 fn add_missing_columns(connection: &Connection) -> rusqlite::Result<()> {
     let schema = schema::version(connection)?;
     if (1..LOG_SINCE).contains(&schema) {
@@ -285,19 +281,19 @@ fn add_missing_columns(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The log time, as far as a tool can tell: that of the last commit, or the wall clock where there was none.
+/// The log time as far as a tool can tell: the stored one, or the wall clock if none is stored.
 fn log_time(connection: &Connection) -> rusqlite::Result<u64> {
     let position = if schema::version(connection)? < LOG_SINCE { None } else { super::position(connection)? };
     Ok(position.map_or_else(|| Timestamp::now().unix_ms, |position| position.clock_ms))
 }
 
-/// What SQLite finds wrong with the file.
+/// The errors that SQLite finds in the file.
 fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let said: Vec<String> = all(connection, &format!("PRAGMA integrity_check({FINDINGS_MAX})"), [], |row| row.get(0))?;
     Ok(said.into_iter().filter(|line| line != "ok").map(|line| format!("SQLite says: {line}")).collect())
 }
 
-/// Rows that must not be there, and what they are.
+/// Rows that must not exist, and the finding for each.
 const WRONG_MESSAGES: [(&str, &str); 2] = [
     ("messages WHERE room NOT IN (SELECT key FROM rooms)", "messages are in no room"),
     (
@@ -318,7 +314,7 @@ const WRONG_PEOPLE: [(&str, &str); 7] = [
     ("invitations WHERE length(code_hash) <> 32", "invitations have no hash of a code"),
 ];
 
-/// What is not as our promises have it, in a file that is sound for SQLite.
+/// Violations of adda's own rules in a file that SQLite finds sound.
 fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut findings = Vec::new();
     let rooms = "SELECT r.id, r.head, count(m.key), coalesce(min(m.seq), 0), coalesce(max(m.seq), 0)

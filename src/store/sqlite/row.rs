@@ -1,6 +1,6 @@
-//! The model's types as SQLite's values, and the ways in which a statement is run.
+//! The model's types as SQLite values, and helpers that run statements.
 //!
-//! Each statement stays prepared with its connection. All that is here fails as SQLite does.
+//! Each statement stays prepared on its connection. Everything here fails as SQLite does.
 
 use std::error::Error;
 use std::str::FromStr;
@@ -14,12 +14,12 @@ use crate::auth::password::PasswordHash;
 use crate::model::{FrameId, RoomId, Seq, UserId, Username};
 use crate::role::{Posting, Role, SessionKind};
 
-/// Runs a statement. Gives the number of rows that it has changed.
+/// Runs a statement. Returns the number of rows that it changed.
 pub fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
     connection.prepare_cached(sql)?.execute(values)
 }
 
-/// The first column of a query's first row, which must be there.
+/// The first column of a query's first row, which must exist.
 pub fn value<T: FromSql>(connection: &Connection, sql: &str, values: impl Params) -> Result<T> {
     connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))
 }
@@ -44,17 +44,17 @@ pub fn all<T>(
     connection.prepare_cached(sql)?.query_map(values, read)?.collect()
 }
 
-/// A number as SQLite has it, with a sign. Ours are far from needing that bit.
+/// Converts a number to SQLite's signed form. The numbers here are far from needing the sign bit.
 pub fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The number that [`signed`] stored.
+/// Converts back the number that [`signed`] made.
 pub fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// Types with the value that they are stored as, and what they are made of when a value is read.
+/// Defines how each type is stored, and how it is read back.
 macro_rules! stored {
     ($($name:ty: |$this:ident| $stored:expr, |$value:ident| $read:expr;)*) => {$(
         impl ToSql for $name {
@@ -89,7 +89,7 @@ fn uuid(value: ValueRef<'_>) -> FromSqlResult<Uuid> {
     <[u8; 16]>::column_result(value).map(Uuid::from_bytes)
 }
 
-/// One of a few words.
+/// Parses one of a fixed set of words.
 fn word<T: FromStr<Err: Error + Send + Sync + 'static>>(value: ValueRef<'_>) -> FromSqlResult<T> {
     value.as_str()?.parse().map_err(FromSqlError::other)
 }

@@ -1,7 +1,7 @@
-//! The database: how it is opened, brought up to date, and refused.
+//! The database: how it is opened, migrated and refused.
 //!
-//! Every connection is opened here, so that each has the settings that the promises rest on: WAL, and `synchronous`
-//! as the operator chose. A file that can't be ours is left as it is.
+//! Every connection to a server's database is opened here. So each has the settings that durability depends on: WAL,
+//! and `synchronous` as the operator chose. A file that can't be a database of adda is left unchanged.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -17,19 +17,19 @@ use crate::limits::WAL_BYTES_MAX;
 use super::row::value;
 use super::{people, search};
 
-/// How long a connection waits for another's lock. Only checkpoints and upkeep ever hold one.
+/// How long a connection waits for another connection's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
-/// How long another process's lock on the whole database is waited for.
+/// How long to wait for another process's lock on the whole database.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
-/// With what every database begins that is not empty.
+/// The size of the header with which every database begins that is not empty.
 const HEADER_BYTES: u64 = 100;
-/// "adda" in ASCII: marks the file as ours (`PRAGMA application_id`).
+/// "adda" in ASCII. It marks a file as a database of adda (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6164_6461;
 
-/// Numbered steps from an empty file to the schema of this adda; `user_version` says how many are done.
+/// Numbered migrations from an empty file to the current schema. `user_version` says how many are done.
 pub(super) const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     |connection| connection.execute_batch(MESSAGES),
-    // SQLite's tokenizer no longer says what a word is.
+    // SQLite's tokenizer no longer defines what a word is.
     search::rebuild,
     |connection| connection.execute_batch(PEOPLE),
     |connection| connection.execute_batch(DELETED_MESSAGES),
@@ -37,7 +37,7 @@ pub(super) const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     |connection| connection.execute_batch(LOG),
 ];
 
-/// Step 1.
+/// Migration 1.
 const MESSAGES: &str = "
     CREATE TABLE rooms (
         key INTEGER PRIMARY KEY,
@@ -70,7 +70,7 @@ const MESSAGES: &str = "
     );
 ";
 
-/// Step 3: accounts, sessions, invitations, restrictions and settings of rooms. Guests become sessions without an end.
+/// Migration 3: accounts, sessions, invitations, restrictions and room settings. Guests become sessions without an end.
 const PEOPLE: &str = "
     CREATE TABLE accounts (
         key INTEGER PRIMARY KEY,
@@ -141,16 +141,16 @@ const PEOPLE: &str = "
     ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'text';
 ";
 
-/// Step 4: the message that another is about, and when it was deleted.
+/// Migration 4: the message that an event is about, and when it was deleted.
 const DELETED_MESSAGES: &str = "
     ALTER TABLE messages ADD COLUMN message_id BLOB;
     ALTER TABLE messages ADD COLUMN deleted_ms INTEGER;
 ";
 
-/// Step 5: values of which there is one each.
+/// Migration 5: named single values.
 const MARKS: &str = "CREATE TABLE marks (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID";
 
-/// Step 6: signed tokens, slow mode and the position of the log.
+/// Migration 6: signed tokens, slow mode and the position of the log.
 const LOG: &str = "
     ALTER TABLE sessions ADD COLUMN is_signed INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE rooms ADD COLUMN floor INTEGER NOT NULL DEFAULT 0;
@@ -169,41 +169,37 @@ const LOG: &str = "
     DELETE FROM marks WHERE name = 'beside';
 ";
 
-/// Why a database can't be used. The file is as it was.
+/// Why a database can't be used. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file can't be opened or made.
     #[error("failed to open `{}`: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
-    /// Another process has it.
     #[error("`{}` is in use by another adda", .0.display())]
     InUse(PathBuf),
-    /// Not a database, or not a whole one.
     #[error("`{}` is not a database of adda, or is damaged", .0.display())]
     Foreign(PathBuf),
-    /// Made by a newer adda.
     #[error("`{}` was made by a newer adda (schema {found}; this one knows up to {known})", path.display())]
     Newer { path: PathBuf, found: usize, known: usize },
-    /// Anything else that the database says.
+    /// Any other error of SQLite.
     #[error("failed to open `{}`: {source}", path.display())]
     Sqlite { path: PathBuf, source: rusqlite::Error },
 }
 
-/// An open database: where further connections go, and the lock that keeps other processes out.
+/// An open database: its path for further connections, and the lock that keeps other processes out.
 #[derive(Debug)]
 pub struct Database {
     pub(super) path: PathBuf,
     durability: Durability,
-    /// Held as long as the process has connections. Closing any descriptor of the file would take away the locks
-    /// that SQLite has on it (POSIX), so this is opened before the first connection and dropped after the last.
+    /// Held as long as the process has connections. Closing any descriptor of the file would release SQLite's locks on
+    /// it (POSIX). So this is opened before the first connection and dropped after the last.
     _lock: File,
 }
 
 impl Database {
-    /// Opens or makes a database, brings it up to date, and gives its one writing connection.
+    /// Opens or creates a database, migrates it, and returns the writer's connection.
     ///
     /// # Errors
-    /// [`OpenError`], with the file as it was.
+    /// [`OpenError`]; the file is unchanged.
     pub fn open(path: &Path, durability: Durability) -> Result<(Self, Connection), OpenError> {
         let database = Self { path: path.to_owned(), durability, _lock: lock(path)? };
         let writer = database.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
@@ -211,12 +207,12 @@ impl Database {
         Ok((database, writer))
     }
 
-    /// Another connection, for reading.
+    /// Opens another connection, for reading.
     pub fn reader(&self) -> Result<Connection, OpenError> {
         self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)
     }
 
-    /// A connection that moves what is in the WAL into the file.
+    /// Opens a connection for checkpoints.
     pub fn checkpointer(&self) -> Result<Connection, OpenError> {
         self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)
     }
@@ -229,25 +225,25 @@ impl Database {
 
     fn set_up(&self, connection: &Connection, access: OpenFlags) -> rusqlite::Result<()> {
         connection.set_prepared_statement_cache_capacity(32);
-        // In KiB, as they are negative. Readers need less.
+        // Negative sizes are in KiB. Readers need less.
         if access.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
             return connection.pragma_update(None, "cache_size", -512);
         }
         connection.pragma_update(None, "cache_size", -2048)?;
-        // Space goes back to the file system in slices. This comes before WAL makes the first page; a file that has
-        // tables keeps what it has.
+        // Free space returns to the file system in slices. This must be set before WAL creates the first page. A file
+        // with tables keeps its own setting.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         let synchronous = if self.durability == Durability::Full { "FULL" } else { "NORMAL" };
         connection.pragma_update(None, "synchronous", synchronous)?;
-        // Another connection does that, off the writer's path.
+        // Another connection does checkpoints, off the writer's path.
         connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
-        // A WAL that had to grow is cut when it begins anew.
+        // A WAL that had to grow is truncated when it restarts.
         connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))
     }
 }
 
-/// Opens a connection to a file that is empty or a database of adda that this adda knows, and writes nothing.
+/// Opens a connection to a file that is empty or a database of adda with a known schema. Writes nothing.
 pub fn open(path: &Path, access: OpenFlags) -> Result<Connection, OpenError> {
     let open = || {
         let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
@@ -261,14 +257,14 @@ pub fn open(path: &Path, access: OpenFlags) -> Result<Connection, OpenError> {
     if found > known { Err(OpenError::Newer { path: path.to_owned(), found, known }) } else { Ok(connection) }
 }
 
-/// The path of a file beside the database, which has its name and more.
+/// The path of a file beside the database: its name with a suffix.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// What SQLite says of a file, as why it can't be used.
+/// Converts an error of SQLite to the reason why a file can't be used.
 fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
@@ -277,11 +273,11 @@ fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
     }
 }
 
-/// Takes the lock that says that a server has this file.
+/// Takes the lock that says that a process uses this file.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-    // A process that is just ending, or beginning, may have it for a moment.
+    // A process that is ending or starting may hold it for a moment.
     let until = Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {
@@ -291,14 +287,14 @@ fn lock(path: &Path) -> Result<File, OpenError> {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
     }
-    // SQLite would begin anew in a file of one byte.
+    // SQLite would treat a file of one byte as empty and overwrite it.
     let is_cut_off = (1..HEADER_BYTES).contains(&file.metadata().map_err(failed)?.len());
     if is_cut_off { Err(OpenError::Foreign(path.to_owned())) } else { Ok(file) }
 }
 
-/// An error as of a damaged file, where the file is another program's database.
+/// Returns the error for a damaged file, if the file is another program's database.
 fn check_application(connection: &Connection) -> rusqlite::Result<()> {
-    // Of one moment: another process may be making it.
+    // Both are read in one snapshot, as another process may be creating the database.
     let moment = connection.unchecked_transaction()?;
     let id: i32 = value(&moment, "PRAGMA application_id", [])?;
     let tables: i64 = value(&moment, "SELECT count(*) FROM sqlite_schema", [])?;
@@ -309,13 +305,13 @@ fn check_application(connection: &Connection) -> rusqlite::Result<()> {
     Err(rusqlite::Error::SqliteFailure(foreign, None))
 }
 
-/// How many steps a database has done.
+/// The number of migrations that a database has done.
 pub fn version(connection: &Connection) -> rusqlite::Result<usize> {
     let found: i64 = value(connection, "PRAGMA user_version", [])?;
     Ok(usize::try_from(found).unwrap_or(usize::MAX))
 }
 
-/// Does the steps that a database has not done, each in a transaction.
+/// Runs the missing migrations, each in a transaction.
 pub fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     for (index, step) in MIGRATIONS.iter().enumerate().skip(version(connection)?) {
         let transaction = connection.unchecked_transaction()?;
@@ -338,7 +334,7 @@ mod tests {
     use crate::store::{Kinds, Side};
 
     #[test]
-    fn a_database_of_the_first_schema_is_brought_up_to_date() {
+    fn a_database_of_the_first_schema_is_migrated() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("adda.db");
         let old = Connection::open(&path).unwrap();

@@ -1,8 +1,8 @@
-//! What a word is, and the index of words.
+//! The definition of a word, and the word index.
 //!
-//! Both storages share one definition of a word: a text is folded and cut into words here, and the index gets nothing but
-//! the words. So reading a message and asking the index give the same answer. A search reads the latest messages first,
-//! where frequent words are found soonest, and asks the index about those before them.
+//! Both storages share this definition. A text is folded and split into words here, and the index gets only the words.
+//! So reading a message and querying the index give the same answer. A search first reads the messages nearest to its
+//! seq, where frequent words are found soonest. For the others it queries the index.
 
 use std::borrow::Cow;
 
@@ -16,22 +16,22 @@ use super::super::message::Message;
 use super::messages::{self, COLUMNS, FROM, IS_MESSAGE, sql_of};
 use super::row::{execute, signed};
 
-/// The index. It compares words by their bytes. A prefix of two or three characters is looked up at once; for another
-/// length all words that begin with it are walked. The index keeps no text, no places within a text and no lengths.
+/// The schema of the index. It compares words by their bytes. A prefix of two or three characters is looked up
+/// directly; for another length, all words that begin with it are walked. The index keeps no text, no positions within
+/// a text and no lengths.
 pub const SCHEMA: &str = "CREATE VIRTUAL TABLE words USING fts5 (
     content, content = '', detail = none, columnsize = 0, prefix = '2 3', tokenize = 'ascii'
 )";
 
-/// Messages that are read for a search before the index is asked, and the bytes of their texts.
+/// The number of messages that a search reads before it queries the index, and the bytes of their texts.
 const READ_MAX: usize = 2_000;
 const READ_BYTES_MAX: usize = 512 * 1024;
-/// Words of a message that are taken out of the index at once: 60 µs each with 20,000 messages.
+/// The number of a message's words that are erased from the index at once: 60 µs each with 20,000 messages.
 const WORDS_ERASED_MAX: usize = 200;
-/// Begins the word that says in which room a message is. No word of a text has this character, which is for private
-/// use.
+/// Begins the word that names the room of a message. No word of a text contains this private-use character.
 const ROOM_MARK: char = '\u{E000}';
 
-/// What a search looks for: words, of which the last may be only begun.
+/// The words that a search looks for. The last word may be a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     whole: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The words of a text that was typed; nothing where it has none.
+    /// The words of a typed text; `None` if it has none.
     pub fn parse(text: &str) -> Option<Self> {
         let folded = folded(text);
         let mut whole: Vec<String> = words(&folded).map(str::to_owned).collect();
@@ -47,27 +47,28 @@ impl Wanted {
         Some(Self { whole, begun })
     }
 
-    /// Whether a text has them all.
+    /// Whether a text has all the words.
     pub fn are_in(&self, text: &str) -> bool {
         let folded = folded(text);
         words(&folded).any(|word| word.starts_with(&self.begun))
             && self.whole.iter().all(|wanted| words(&folded).any(|word| word == wanted))
     }
 
-    /// As FTS5 takes it: terms in quotes, so that nothing in them is an operator.
+    /// The query for FTS5. Its terms are quoted, so that nothing in them is an operator.
     fn query(&self, room_key: i64) -> String {
         format!("{} \"{}\"*", self.whole_query(room_key), self.begun)
     }
 
-    /// The same without the word that may be only begun.
+    /// The same without the last word, which may be a prefix.
     fn whole_query(&self, room_key: i64) -> String {
         let whole: String = self.whole.iter().map(|word| format!(" \"{word}\"")).collect();
         format!("\"{ROOM_MARK}{room_key}\"{whole}")
     }
 }
 
-/// A text as words are compared: in lower case, without the accents on letters (U+0300 to U+036F) and without what only
-/// shapes letters (joiners, soft hyphens, variation selectors), in NFC, as one letter may be spelt in several ways.
+/// Folds a text for comparison: to lower case and without the accents on letters (U+0300 to U+036F). Characters that
+/// only shape letters are left out too (joiners, soft hyphens, variation selectors). The result is in NFC, as a letter
+/// may be encoded in several ways.
 fn folded(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         let has_upper = text.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -79,8 +80,8 @@ fn folded(text: &str) -> Cow<'_, str> {
     Cow::Owned(lower.nfd().filter(|c| !is_left_out(c)).nfc().collect())
 }
 
-/// The words of a folded text: runs of letters, digits and the marks on them, such as Bengali vowel signs. Chinese
-/// and Japanese are written without spaces: there each character is a word.
+/// The words of a folded text: runs of letters, digits and the marks on them, such as Bengali vowel signs. Chinese and
+/// Japanese are written without spaces, so each of their characters is a word.
 fn words(folded: &str) -> impl Iterator<Item = &str> {
     let runs = folded.split(|c: char| !(c.is_alphanumeric() || is_combining_mark(c)));
     runs.flat_map(|run| {
@@ -97,7 +98,7 @@ fn stands_alone(c: char) -> bool {
         | '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{323AF}')
 }
 
-/// What the index is told of a message, when it comes and when it goes.
+/// The text that the index gets for a message, when it is inserted and when it is deleted.
 fn indexed(room_key: i64, content: &str) -> String {
     let folded = folded(content);
     let mut text = format!("{ROOM_MARK}{room_key}");
@@ -108,27 +109,27 @@ fn indexed(room_key: i64, content: &str) -> String {
     text
 }
 
-/// Writes a message's words.
+/// Inserts a message's words.
 pub fn insert(connection: &Connection, key: i64, room_key: i64, content: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO words (rowid, content) VALUES (?1, ?2)";
     execute(connection, sql, (key, indexed(room_key, content))).map(drop)
 }
 
-/// Takes a message's words out. The index has no text of its own: it is told what it had.
+/// Deletes a message's words. The index has no text of its own, so it needs the text that was inserted.
 pub fn delete(connection: &Connection, key: i64, room_key: i64, content: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO words (words, rowid, content) VALUES ('delete', ?1, ?2)";
     execute(connection, sql, (key, indexed(room_key, content))).map(drop)
 }
 
-/// Takes a message's words out so that nothing of them is left, and puts another text in their place. That reads and
-/// writes the index where each word stands, which nobody else's message is to wait for: of a message with very many
-/// words they are marked, as [`delete`] does it, and go when the index merges its parts.
+/// Erases a message's words completely, and inserts another text. This reads and writes the index at each word, and
+/// other messages must not wait for that. So the words of a very long message are only marked, as [`delete`] does it.
+/// They go when the index merges its segments.
 pub fn erase(connection: &Connection, key: i64, room_key: i64, was: &str, is: &str) -> rusqlite::Result<()> {
     if indexed(room_key, was).split(' ').count() > WORDS_ERASED_MAX {
         delete(connection, key, room_key, was)?;
         return insert(connection, key, room_key, is);
     }
-    // What the index has not written yet is written in its usual way.
+    // Words that the index has not written yet are written in its usual way.
     execute(connection, "INSERT INTO words (words) VALUES ('flush')", [])?;
     execute(connection, "INSERT INTO words (words, rank) VALUES ('secure-delete', 1)", [])?;
     delete(connection, key, room_key, was)?;
@@ -137,7 +138,7 @@ pub fn erase(connection: &Connection, key: i64, room_key: i64, was: &str, is: &s
     insert(connection, key, room_key, is)
 }
 
-/// Makes the index anew from the messages.
+/// Rebuilds the index from the messages.
 pub fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!("DROP TABLE IF EXISTS words; {SCHEMA}"))?;
     let mut messages = connection.prepare("SELECT key, room, content FROM messages ORDER BY key")?;
@@ -148,23 +149,24 @@ pub fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Tells the index that two of its parts are enough to be merged.
+/// Lets the index merge as few as two of its segments.
 pub fn merge_early(connection: &Connection) -> rusqlite::Result<()> {
     execute(connection, "INSERT INTO words (words, rank) VALUES ('usermerge', 2)", []).map(drop)
 }
 
-/// Merges some pages of the index, so that what was deleted leaves it. Whether there was something to merge.
+/// Merges some pages of the index, which drops deleted words. Returns whether there was something to merge.
 pub fn merge(connection: &Connection, pages: u64) -> rusqlite::Result<bool> {
     let before = connection.total_changes();
     execute(connection, "INSERT INTO words (words, rank) VALUES ('merge', ?1)", [signed(pages)])?;
-    // The command itself counts as one (FTS5, section 6.8).
+    // The command itself counts as one change (FTS5, section 6.8).
     Ok(connection.total_changes() - before >= 2)
 }
 
-/// At most `limit` messages of a room on one side of a place that have all the words, oldest first.
+/// The messages of a room on one side of a seq that have all the words, oldest first, `limit` at most.
 ///
-/// Frequent words are found soonest by reading the messages nearest to the place, rare ones by asking the index. The index
-/// is slow only with a prefix of frequent words, so it is asked for the whole words first, and their messages are read.
+/// Frequent words are found soonest by reading the messages nearest to the seq, rare words by querying the index. The
+/// index is slow only for a prefix of frequent words. So it is first queried for the whole words, and their messages
+/// are read.
 pub fn page(
     connection: &Connection,
     room: RoomRow,
@@ -180,7 +182,7 @@ pub fn page(
     );
     let mut nearest = connection.prepare_cached(&sql)?;
     let mut read_up_to = read(nearest.query((room_key, place, floor))?, limit, wanted, &mut found)?;
-    // Keys are given in the order of the places. CROSS: the index leads, in that order, and only as far as needed.
+    // Keys increase with the seq in a room. CROSS JOIN makes the index lead, in that order and only as far as needed.
     let sql = format!(
         "SELECT {COLUMNS}, m.key
          FROM words w CROSS JOIN messages m ON m.key = w.rowid CROSS JOIN rooms r ON r.key = m.room
@@ -205,8 +207,8 @@ pub fn page(
     Ok(found)
 }
 
-/// Reads messages until enough are found that have the words, or until there are no more; past a bound it gives back
-/// the key of the last that it has read.
+/// Reads messages until enough matches are found or no messages are left. At the bound, returns the key of the last
+/// message that it read.
 fn read(mut rows: Rows<'_>, limit: usize, wanted: &Wanted, found: &mut Vec<Message>) -> rusqlite::Result<Option<i64>> {
     let (mut messages_read, mut bytes_read) = (0, 0);
     while found.len() < limit {
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_what_people_take_for_one() {
+    fn a_text_is_split_into_the_expected_words() {
         for (text, expected) in [
             ("Hot TEA, please!", &["hot", "tea", "please"][..]),
             ("Café crème, ÅNGSTRÖM", &["cafe", "creme", "angstrom"]),
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_characters_are_never_a_query_of_their_own() {
+    fn special_characters_are_never_query_operators() {
         let query = |text| Wanted::parse(text).map(|wanted| wanted.query(7));
         for (text, expected) in [
             ("tea", "\"\u{E000}7\" \"tea\"*"),
@@ -264,7 +266,7 @@ mod tests {
         assert_eq!(query(""), None);
     }
 
-    /// Every letter that Rust knows as one, in a text of its own: the index must find what reading finds.
+    /// Every fifth code point, in a text of its own: the index must find what reading finds.
     #[test]
     fn the_index_finds_what_reading_finds() {
         let connection = Connection::open_in_memory().unwrap();

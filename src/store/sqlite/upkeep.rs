@@ -1,11 +1,12 @@
-//! Upkeep keeps the database within its bounds. It deletes the oldest messages with their words, gives space back to the
-//! file system, and keeps the WAL short. It removes sessions, invitations, mutes and bans that are over, guests who were
-//! not seen for long, and rooms without messages and connections.
+//! Upkeep keeps the database within its bounds. It deletes the oldest messages with their words, returns space to the
+//! file system, and keeps the WAL short. It removes sessions, invitations, mutes and bans that are over, guests that
+//! were not seen for a long time, and rooms without messages and connections.
 //!
-//! What clients can see of it goes through the log as entries. It runs on the store's thread and connection, in slices
-//! between batches. A slice takes a few milliseconds while no batch waits. Under constant load it takes as long as the
-//! batches since the last slice, and longer where a bound is passed, so the bound holds while writing goes on. A slice is
-//! not synced for itself, as no client was promised what it deletes; the sync of the next batch covers it.
+//! Everything that clients can see of it goes through the log as entries. It runs on the store's thread and connection,
+//! in slices between batches. A slice takes a few milliseconds while no batch waits. Under constant load it takes as
+//! long as the batches since the last slice. Beyond a bound it takes longer, so that the bound holds while writing
+//! continues. A slice is not synced by itself, as no client was promised what it deletes. The sync of the next batch
+//! covers it.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -19,46 +20,46 @@ use super::row::{unsigned, value};
 use super::schema::{Database, beside};
 use super::{Connection, Fault, messages, people, search};
 
-/// How long a slice may take while nothing waits.
+/// How long a slice may take while no batch waits.
 const SLICE: Duration = Duration::from_millis(3);
-/// The pause behind a slice that left something to do.
+/// The pause after a slice that left work.
 const SLICE_PAUSE: Duration = Duration::from_millis(10);
-/// From one look at the bounds to the next, while they hold: without batches, and with them.
+/// The interval between two checks of the bounds while they hold: without batches, and with them.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY_BUSY: Duration = Duration::from_millis(20);
-/// Messages that are deleted between two looks at the clock; a slice while nothing waits deletes no more than these.
+/// Messages that are deleted between two looks at the clock. While no batch waits, a slice deletes no more than these.
 const MESSAGES_AT_ONCE: usize = 100;
-/// The same behind a batch under load, as the index of words makes a part of each transaction's words.
+/// The same after a batch under load. It is larger, as the word index makes a segment of each transaction's words.
 const MESSAGES_AT_ONCE_BUSY: usize = 500;
-/// Under load, with the bound itself passed, a slice may take so many times as long as the batches did.
+/// Under load and beyond the bound, a slice may take this many times as long as the batches did.
 const SHARE_MAX: u32 = 4;
-/// Sessions, and rooms, that are looked at in a slice.
+/// Sessions, or rooms, that are checked at once.
 const ROWS_AT_ONCE: usize = 200;
-/// From one look at all of them to the next.
+/// The interval between two sweeps of all of them.
 const PEOPLE_EVERY: Duration = Duration::from_secs(3600);
 const ROOMS_EVERY: Duration = Duration::from_secs(60);
-/// How long a session that is over is remembered, so that a login with its token comes from a known device. A guest who
-/// does not come back is remembered as long.
+/// How long a session that is over is remembered, so that a login with its token comes from a known device. A guest
+/// that does not return is remembered as long.
 pub const OVER_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
-/// How long a guest without messages is known, and a session that is over, where there is no room for all.
+/// The same for guests without messages and sessions that are over, when the database is near its size bound.
 const KEPT_WITHOUT_ROOM: Duration = Duration::from_secs(24 * 3600);
-/// Pages that go back to the file system between two looks at the clock.
+/// Pages that return to the file system between two looks at the clock.
 const PAGES_AT_ONCE: u64 = 64;
-/// Pages of the index of words that are merged between two looks at the clock.
+/// Pages of the word index that are merged between two looks at the clock.
 const WORDS_PAGES_AT_ONCE: u64 = 64;
-/// Free pages that are left for what comes next: these, or this part of the file.
+/// Free pages that are left for new data: this many, or this part of the file, whichever is more.
 const FREE_PAGES_MIN: u64 = 256;
 const FREE_PART: u64 = 32;
-/// Pages of the WAL that may be left to a checkpoint on this thread, which is meant to be short.
+/// WAL pages that may be left to a checkpoint on this thread, which should be short.
 const CHECKPOINT_PAGES_SHORT: u64 = 1_024;
-/// Work begins this part of the bound before it, so that it holds while a batch is written.
+/// Work begins this part of the bound before it, so that the bound holds while a batch is written.
 const ROOM_PART: u64 = 16;
-/// The same while the index of words still holds what was deleted.
+/// The same while the word index still holds deleted words.
 const ROOM_PART_MERGING: u64 = 32;
-/// The WAL counts for no more than this part: one that a long reader holds up must not cost messages.
+/// The WAL counts for no more than this part of the bound. A WAL that a long reader holds up must not cost messages.
 const WAL_PART: u64 = 8;
 
-/// What upkeep works on: the database, and the log, which every change of what clients can see goes through.
+/// What upkeep works on: the database, and the log for every change that clients can see.
 pub trait Upkept {
     fn connection(&self) -> &Connection;
 
@@ -72,17 +73,16 @@ pub trait Upkept {
     fn apply(&mut self, changes: Vec<Change>) -> Result<(), Fault>;
 }
 
-/// Where upkeep stands.
 #[derive(Debug)]
 pub struct Upkeep {
     keep: Keep,
-    /// The WAL's file, where the database is one.
+    /// The path of the database's WAL.
     wal: PathBuf,
-    /// Whether batches are synced, so that this must be set again behind a slice.
+    /// Whether batches are synced, so that syncing must be turned on again after a slice.
     syncs: bool,
-    /// Whether the last slice left something to do.
+    /// Whether the last slice left work.
     is_behind: bool,
-    /// Whether the index of words still holds what is deleted: it marks it, and drops it when it merges its parts.
+    /// Whether the word index still holds deleted words. It only marks them, and drops them when it merges segments.
     is_merging: bool,
     /// When the last slice ended.
     ended: Instant,
@@ -90,11 +90,11 @@ pub struct Upkeep {
     rooms: TableSweep,
 }
 
-/// Removes what is over of sessions, some of them at a time, and of invitations and restrictions.
+/// Removes sessions that are over, some at a time, and invitations and restrictions that are over.
 #[derive(Debug)]
 pub struct People {
     sessions: TableSweep,
-    /// When invitations, mutes and bans were looked at last. They are few, so all are looked at together.
+    /// When invitations, mutes and bans were last checked. They are few, so all are checked together.
     looked: Option<Instant>,
 }
 
@@ -103,8 +103,8 @@ impl People {
         Self { sessions: TableSweep::new("sessions", PEOPLE_EVERY), looked: None }
     }
 
-    /// Looks at some sessions, if it is time to, and forgets those that have been over for `over_kept`, and guests without
-    /// messages who were not seen for `unseen_kept`. Whether there are more to look at.
+    /// Checks some sessions, if it is time. Forgets those that have been over for `over_kept`, and guests without
+    /// messages that were not seen for `unseen_kept`. Returns whether there are more to check.
     pub fn step(
         &mut self,
         upkept: &mut impl Upkept,
@@ -127,15 +127,15 @@ impl People {
     }
 }
 
-/// Goes through all rows of a table in the order of their keys, some at a time.
+/// Walks all rows of a table in the order of their keys, some at a time.
 #[derive(Debug)]
 struct TableSweep {
     table: &'static str,
-    /// From one beginning to the next.
+    /// The interval between the beginnings of two sweeps.
     every: Duration,
-    /// The row that was looked at last, while it goes on.
+    /// The last row that was checked, while a sweep goes on.
     at: Option<i64>,
-    /// When it began last.
+    /// When the last sweep began.
     begun: Option<Instant>,
 }
 
@@ -144,7 +144,8 @@ impl TableSweep {
         Self { table, every, at: None, begun: None }
     }
 
-    /// The next rows to look at, if there are some or it is time to begin again: those behind one key and up to another.
+    /// The next rows to check, if a sweep goes on or is due. Their keys are greater than the first number and at most
+    /// the second.
     fn next(&mut self, connection: &Connection) -> Result<Option<(i64, i64)>, Fault> {
         if self.at.is_none() {
             if self.begun.is_some_and(|begun| begun.elapsed() < self.every) {
@@ -159,28 +160,28 @@ impl TableSweep {
     }
 }
 
-/// What a slice may do.
+/// The limits of a slice.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
-    /// How long it may take, and how long where a bound is passed.
+    /// How long it may take, and how long beyond a bound.
     time: Duration,
     time_max: Duration,
-    /// Messages that it deletes between two looks at the clock, and in all.
+    /// Messages that it may delete between two looks at the clock, and in all.
     at_once: usize,
     messages: usize,
 }
 
-/// How large the database is.
+/// The size of the database.
 #[derive(Debug, Clone, Copy)]
 struct Size {
     pages: u64,
     free: u64,
-    /// What counts for the bound.
+    /// The bytes that count for the bound.
     bytes: u64,
 }
 
 impl Upkeep {
-    /// Upkeep of a database within these bounds.
+    /// The upkeep of a database within these bounds.
     pub fn new(keep: Keep, database: &Database, durability: Durability) -> Self {
         Self {
             keep,
@@ -199,14 +200,14 @@ impl Upkeep {
         if self.is_behind { SLICE_PAUSE } else { LOOK_EVERY }
     }
 
-    /// A slice while no batch waits.
+    /// Runs a slice while no batch waits.
     pub fn between_batches(&mut self, upkept: &mut impl Upkept) -> Result<(), Fault> {
         let (time, at_once) = (SLICE, MESSAGES_AT_ONCE);
         self.slice(upkept, Budget { time, time_max: time, at_once, messages: at_once })
     }
 
-    /// A slice behind a batch, now and then: near a bound it may take as long as all that was done since the last one,
-    /// and past it some times as long, so it keeps up with whatever is written.
+    /// Runs a slice after a batch, if it is due. It may take as long as all work since the last slice, and beyond a
+    /// bound [`SHARE_MAX`] times as long. So it keeps up with any write load.
     pub fn behind_batch(&mut self, upkept: &mut impl Upkept) -> Result<(), Fault> {
         let since = self.ended.elapsed();
         if since < LOOK_EVERY_BUSY {
@@ -218,7 +219,7 @@ impl Upkeep {
     }
 
     fn slice(&mut self, upkept: &mut impl Upkept, budget: Budget) -> Result<(), Fault> {
-        // What fails is tried again, but not at once.
+        // A slice that failed is tried again, but not at once.
         self.is_behind = false;
         set_synced(upkept.connection(), self.syncs, false)?;
         let done = self.work(upkept, budget);
@@ -228,17 +229,18 @@ impl Upkeep {
         synced
     }
 
-    /// Does what there is to do within a budget; gives back whether something is left.
+    /// Works within a budget. Returns whether work is left.
     fn work(&mut self, upkept: &mut impl Upkept, budget: Budget) -> Result<bool, Fault> {
         let begun = Instant::now();
         let mut left = budget.messages;
         loop {
             let size = self.size(upkept.connection())?;
             let over = |part: u64| self.keep.bytes_max.is_some_and(|most| size.bytes > most - most / part);
-            // What was deleted is in the index until it is merged: that goes before deleting more, while it can.
+            // Deleted words stay in the index until it is merged. Merging comes before deleting more, while there is
+            // space.
             let is_large = over(if self.is_merging { ROOM_PART_MERGING } else { ROOM_PART });
             let forgets = self.forget_people(upkept, is_large)? | self.forget_rooms(upkept)?;
-            // All of them where there is no room; where they are too old, those.
+            // Near the size bound all messages may go, otherwise only those that are too old.
             let before_ms = if is_large { u64::MAX } else { self.keep.since_ms(upkept.clock_ms()) };
             let (rooms, deleted) = messages::oldest(upkept.connection(), before_ms, left.min(budget.at_once))?;
             if deleted > 0 {
@@ -278,12 +280,12 @@ impl Upkeep {
         Ok(Size { pages, free, bytes })
     }
 
-    /// Asked by name: closing a descriptor of our own would take SQLite's locks away.
+    /// The file is found by its path. Closing a descriptor of our own would release SQLite's locks.
     fn wal_bytes(&self) -> u64 {
         self.wal.metadata().map_or(0, |file| file.len())
     }
 
-    /// Looks at some sessions, if it is time to. Whether there are more to look at.
+    /// Checks some sessions, if it is time. Returns whether there are more to check.
     fn forget_people(&mut self, upkept: &mut impl Upkept, is_large: bool) -> Result<bool, Fault> {
         if !is_large {
             return self.people.step(upkept, OVER_KEPT, self.keep.retention);
@@ -292,11 +294,11 @@ impl Upkeep {
         self.people.step(upkept, KEPT_WITHOUT_ROOM, Some(unseen_kept))
     }
 
-    /// Looks at some rooms, if it is time to: forgets those without messages and members. Whether there are more to look
-    /// at.
+    /// Checks some rooms, if it is time. Forgets those without messages and connections. Returns whether there are more
+    /// to check.
     fn forget_rooms(&mut self, upkept: &mut impl Upkept) -> Result<bool, Fault> {
         let Some((after, to)) = self.rooms.next(upkept.connection())? else { return Ok(false) };
-        // What is left of rooms whose order was forgotten further than could be deleted at once.
+        // A long order may have been forgotten further than could be deleted at once. Its rows are deleted here.
         for room in messages::forgotten_rooms(upkept.connection(), after, to)? {
             in_transaction(upkept.connection(), |connection| {
                 messages::delete_forgotten(connection, room, FORGOTTEN_AT_ONCE)
@@ -310,8 +312,8 @@ impl Upkeep {
         Ok(true)
     }
 
-    /// Begins the WAL anew, where it has grown long and the checkpoints of the other thread never see its end, as
-    /// under constant load. They have left little to do here; without them, when it is twice as long.
+    /// Checkpoints the rest of a long WAL, so that it restarts. Under constant load, the other thread's checkpoints
+    /// never reach its end, but they leave little to do here. Without them, this happens when the WAL is twice as long.
     fn shorten_wal(&self, connection: &Connection) -> Result<(), Fault> {
         let length = self.wal_bytes();
         if length < WAL_BYTES_MAX / 2 {
@@ -328,15 +330,15 @@ impl Upkeep {
 }
 
 fn in_transaction<T>(connection: &Connection, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
-    // Rolls back where it is dropped without a commit.
+    // The transaction rolls back if it is dropped without a commit.
     let transaction = connection.unchecked_transaction()?;
     let done = work(connection)?;
     transaction.commit()?;
     Ok(done)
 }
 
-/// Whether commits are synced. Those of upkeep need not be: they can't break the database (WAL), and the next synced one
-/// covers them. Nothing may be acked unless syncing was set again.
+/// Turns the syncing of commits off and on again. Commits of upkeep need no sync: they can't corrupt the database
+/// (WAL), and the next synced commit covers them. Nothing may be acknowledged until syncing is on again.
 fn set_synced(connection: &Connection, syncs: bool, is_synced: bool) -> Result<(), Fault> {
     if !syncs {
         return Ok(());

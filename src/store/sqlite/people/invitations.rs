@@ -1,4 +1,4 @@
-//! Invitations: codes for an account or a private room, each for a number of uses and until a time.
+//! Invitations: codes to register or to join a private room. Each has a number of uses and an end.
 
 use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::super::row::{all, execute, first, signed, unsigned};
 use super::found;
 use crate::model::{RoomId, UserId};
 
-/// Names an invitation to those who may revoke it; no secret. The proposer chooses it, at random.
+/// Names an invitation to users that may revoke it. It is no secret. The proposer chooses it at random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InvitationId(pub i64);
 
@@ -18,7 +18,7 @@ pub struct InvitationId(pub i64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {
     pub key: InvitationId,
-    /// The private room that it is to; nothing where it is to register.
+    /// The private room; `None` for an invitation to register.
     pub room: Option<RoomId>,
     pub uses_left: u32,
     /// In log time.
@@ -26,7 +26,7 @@ pub struct Invitation {
     pub created_by: UserId,
 }
 
-/// Makes an invitation.
+/// Creates an invitation.
 pub fn invite(connection: &Connection, new: &NewInvitation, by: UserId, now_ms: u64) -> rusqlite::Result<()> {
     let sql = "INSERT INTO invitations (key, code_hash, room, uses_left, expires_ms, created_by, created_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -48,18 +48,18 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Invitation> {
     })
 }
 
-/// The invitations that can still be used, to a room or (for none) to register, the latest first.
+/// The invitations that can still be used, the latest first: to a room, or to register for `None`.
 pub fn invitations(connection: &Connection, room: Option<&RoomId>, now_ms: u64) -> rusqlite::Result<Vec<Invitation>> {
     let sql = format!("{INVITATION} AND room IS ?1 ORDER BY created_ms DESC, key");
     all(connection, &sql, (room, signed(now_ms)), read)
 }
 
-/// One of them.
+/// An invitation by its key, if it can still be used.
 pub fn invitation(connection: &Connection, key: InvitationId, now_ms: u64) -> rusqlite::Result<Option<Invitation>> {
     first(connection, &format!("{INVITATION} AND key = ?1"), (key, signed(now_ms)), read)
 }
 
-/// The one of a code.
+/// An invitation by its code, if it can still be used.
 pub fn invitation_by_code(
     connection: &Connection,
     code: TokenHash,
@@ -71,7 +71,7 @@ pub fn invitation_by_code(
 /// Revokes an invitation.
 ///
 /// # Errors
-/// `NotFound`, also where it is to another room than `room`.
+/// `NotFound`, also if the invitation is not to `room`.
 pub fn uninvite(connection: &Connection, key: InvitationId, room: Option<&RoomId>) -> Result<(), Stop> {
     found(execute(connection, "DELETE FROM invitations WHERE key = ?1 AND room IS ?2", (key, room))?)
 }
@@ -79,7 +79,7 @@ pub fn uninvite(connection: &Connection, key: InvitationId, room: Option<&RoomId
 /// Uses an invitation once.
 ///
 /// # Errors
-/// `NotFound` where it can't be used.
+/// `NotFound`, if it can't be used.
 pub fn spend(connection: &Connection, code: TokenHash, now_ms: u64) -> Result<(), Stop> {
     let sql = "UPDATE invitations SET uses_left = uses_left - 1
          WHERE code_hash = ?1 AND uses_left > 0 AND expires_ms > ?2";

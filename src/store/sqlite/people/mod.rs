@@ -1,11 +1,12 @@
 //! Accounts, sessions, invitations, restrictions, and settings and members of rooms.
 //!
-//! Plain functions over a connection; which thread has it is the store's affair. Some change several rows. The ledger gives
-//! each change a savepoint, so one that fails halfway leaves nothing. Without another error, all fail as SQLite does.
-//! Nothing secret is in the database: of tokens and codes a hash, of passwords an argon2id hash that is made elsewhere.
+//! These are plain functions on a connection; the caller chooses the thread. Some change several rows. The ledger gives
+//! each change a savepoint, so a change that fails halfway leaves nothing. Functions that document no other error fail
+//! as SQLite does. Tokens and codes are stored as hashes, passwords as argon2id hashes that are made elsewhere. The key
+//! that signs guest tokens is stored as it is.
 //!
-//! `:memory:` has the same tables, in a database of SQLite's that is in memory ([`in_memory`]): one implementation, and
-//! none of it is on the path of a message.
+//! `:memory:` has the same tables, in an SQLite database in memory ([`in_memory`]). So there is one implementation.
+//! Most messages do not use it.
 
 mod invitations;
 mod restrictions;
@@ -56,7 +57,7 @@ pub struct Account {
     pub name: Username,
     /// User or admin.
     pub role: Role,
-    /// Nothing where there is no login by a password, as for a bot.
+    /// `None` if there is no login by password, as for a bot.
     pub password: Option<PasswordHash>,
     /// When it was created, in wall time.
     pub created_ms: u64,
@@ -65,8 +66,8 @@ pub struct Account {
 /// Creates an account.
 ///
 /// # Errors
-/// [`Reason::NameTaken`], where the name has a look of another account's, or of the name of clients that give none: an
-/// account of that name would keep them all out.
+/// [`Reason::NameTaken`], if the name looks like another account's name, or like the default name of clients without a
+/// name. An account with the default name would keep all those clients out.
 pub fn create(connection: &Connection, account: &Account, looks: &Looks) -> Result<(), Stop> {
     let is_default = Username::parse(USERNAME_DEFAULT).is_ok_and(|name| Looks::of(&name).resemble(looks));
     if is_default || resembling(connection, looks)?.is_some() {
@@ -91,7 +92,7 @@ fn insert_look(connection: &Connection, look: &str, account: i64) -> rusqlite::R
     execute(connection, "INSERT INTO looks (look, account) VALUES (?1, ?2) ON CONFLICT DO NOTHING", (look, account))
 }
 
-/// The account whose name has one of these looks. A guest may not bear such a name.
+/// The account whose name has one of these looks. A guest may not have such a name.
 pub fn resembling(connection: &Connection, looks: &Looks) -> rusqlite::Result<Option<Account>> {
     let sql = account_where("key = (SELECT account FROM looks WHERE look = ?1)");
     for look in looks.iter() {
@@ -102,7 +103,8 @@ pub fn resembling(connection: &Connection, looks: &Looks) -> rusqlite::Result<Op
     Ok(None)
 }
 
-/// The account of a name, however it is written. Where two look alike by a newer Unicode, each has its own name.
+/// The account with a name, in any spelling. If two names look alike by a newer Unicode version, the exact name
+/// decides.
 pub fn by_name(connection: &Connection, name: &Username) -> rusqlite::Result<Option<Account>> {
     match first(connection, &account_where("name = ?1"), [name], account)? {
         Some(account) => Ok(Some(account)),
@@ -115,7 +117,7 @@ pub fn by_id(connection: &Connection, id: UserId) -> rusqlite::Result<Option<Acc
     first(connection, &account_where("id = ?1"), [id], account)
 }
 
-/// The role and the name of a user, by an account or as a guest who has a session or had one that is not forgotten.
+/// The role and the name of a user: by an account, or by a guest's session that is not forgotten yet.
 pub fn somebody(connection: &Connection, id: UserId) -> rusqlite::Result<Option<(Role, Option<Username>)>> {
     if let Some(account) = by_id(connection, id)? {
         return Ok(Some((account.role, Some(account.name))));
@@ -134,8 +136,8 @@ pub fn has_admin(connection: &Connection) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT 1 FROM accounts WHERE role = 'admin'")?.exists([])
 }
 
-/// Sets a password, and ends all the account's sessions but `keep`. Gives those that ended, for their connections to be
-/// closed. Bots' tokens stay, as they are no logins.
+/// Sets a password, and ends all sessions of the account except `keep`. Returns the ended sessions, so that their
+/// connections can be closed. Bots' tokens stay, as they are no logins.
 ///
 /// # Errors
 /// [`Reason::NotFound`].
@@ -150,7 +152,7 @@ pub fn set_password(
     Ok(end_other_sessions(connection, id, keep, now_ms)?)
 }
 
-/// Replaces a hash by one of today's cost of the same password, unless the password has changed meanwhile.
+/// Replaces a hash with one of the same password at today's cost, unless the password has changed meanwhile.
 pub fn renew_hash(
     connection: &Connection,
     id: UserId,
@@ -161,10 +163,10 @@ pub fn renew_hash(
     Ok(execute(connection, sql, (id, old, new))? > 0)
 }
 
-/// Sets the role of an account. A new admin's mute and ban end, as nobody else could end them.
+/// Sets the role of an account. A new admin's mute and ban end, as no other user could end them.
 ///
 /// # Errors
-/// [`Reason::NotFound`]; also for the role of a guest, which no account has.
+/// [`Reason::NotFound`], also for the guest role, which no account has.
 pub fn set_role(connection: &Connection, id: UserId, role: Role) -> Result<(), Stop> {
     if role == Role::Guest {
         return Err(Reason::NotFound.into());
@@ -177,8 +179,8 @@ pub fn set_role(connection: &Connection, id: UserId, role: Role) -> Result<(), S
     Ok(())
 }
 
-/// Removes an account with its sessions, bots' too. Its name can be taken again; its messages stay. Gives the sessions
-/// that ended.
+/// Removes an account with all its sessions, bots' tokens included. Its name is free again, and its messages stay.
+/// Returns the sessions that ended.
 ///
 /// # Errors
 /// [`Reason::NotFound`].
@@ -192,8 +194,8 @@ pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionId>, Sto
     Ok(ended)
 }
 
-/// Brings the looks of all accounts up to date, as a newer Unicode finds more names alike. To be done on opening; where
-/// nothing is newer, it reads one row. Where two accounts look alike, the older one has the look.
+/// Renews the looks of all accounts, as a newer Unicode version finds more names alike. It must run when a database is
+/// opened. If nothing is newer, it reads one row. If two accounts look alike, the older account has the look.
 pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
     let notion = name::notion();
     let made = state::value::<String>(connection, "looks")?;
@@ -214,7 +216,8 @@ pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Removes invitations, mutes and bans that are over. They count for nothing before that, either.
+/// Removes invitations, mutes and bans that are over, and times of slow mode that no longer count. None of them counted
+/// even before that.
 pub fn forget_what_is_over(connection: &Connection, now_ms: u64) -> rusqlite::Result<()> {
     for sql in [
         "DELETE FROM invitations WHERE uses_left = 0 OR expires_ms <= ?1",
@@ -241,7 +244,7 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
     })
 }
 
-/// [`Reason::NotFound`] where a statement has changed no row.
+/// [`Reason::NotFound`], if a statement has changed no row.
 fn found(rows: usize) -> Result<(), Stop> {
     if rows == 0 { Err(Reason::NotFound.into()) } else { Ok(()) }
 }

@@ -8,12 +8,12 @@ use uuid::Uuid;
 use super::super::row::{all, execute, signed, unsigned};
 use crate::model::UserId;
 
-/// What a ban is of. A guest's session has a user id of its own, so one kind of ban is for accounts and guests.
+/// The subject of a ban. A guest's session has its own user id, so one kind of ban covers accounts and guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Banned {
     /// An account, or a guest's session.
     User(UserId),
-    /// The guests of an address, or of an IPv6 network, as it is counted.
+    /// The guests of an address, or of an IPv6 network, as limits count it.
     Address(IpAddr),
 }
 
@@ -27,7 +27,7 @@ impl Banned {
         }
     }
 
-    /// Reads them again; nothing where they are of no ban.
+    /// Reads what [`columns`](Self::columns) made; `None` if it is malformed.
     fn read(kind: &str, subject: &[u8]) -> Option<Self> {
         if kind == "user" {
             return Uuid::from_slice(subject).ok().map(|id| Self::User(UserId(id)));
@@ -38,18 +38,17 @@ impl Banned {
     }
 }
 
-/// A ban as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ban {
     pub banned: Banned,
-    /// In log time; nothing where it does not end.
+    /// The end in log time; `None` if it does not end.
     pub until_ms: Option<u64>,
-    /// In the admin's words.
+    /// The admin's text.
     pub reason: Box<str>,
     pub by: UserId,
 }
 
-/// Bans a user or an address; a second ban replaces the first.
+/// Bans a user or an address. A second ban replaces the first.
 pub fn ban(connection: &Connection, ban: &Ban, now_ms: u64) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO bans (kind, subject, until_ms, reason, banned_by, created_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -58,12 +57,12 @@ pub fn ban(connection: &Connection, ban: &Ban, now_ms: u64) -> rusqlite::Result<
     execute(connection, sql, (kind, subject, until_ms.map(signed), reason, by, signed(now_ms))).map(drop)
 }
 
-/// Ends a ban. Gives whether there was one.
+/// Ends a ban. Returns whether there was one.
 pub fn unban(connection: &Connection, banned: Banned) -> rusqlite::Result<bool> {
     Ok(execute(connection, "DELETE FROM bans WHERE kind = ?1 AND subject = ?2", banned.columns())? > 0)
 }
 
-/// All bans that hold now, the oldest first.
+/// All bans in force, the oldest first.
 pub fn bans(connection: &Connection, now_ms: u64) -> rusqlite::Result<Vec<Ban>> {
     let sql = "SELECT kind, subject, until_ms, reason, banned_by FROM bans WHERE until_ms IS NULL OR until_ms > ?1
          ORDER BY created_ms, subject";
@@ -75,7 +74,7 @@ pub fn bans(connection: &Connection, now_ms: u64) -> rusqlite::Result<Vec<Ban>> 
     Ok(all(connection, sql, [signed(now_ms)], read)?.into_iter().flatten().collect())
 }
 
-/// Mutes a user until a time. One that is past ends the mute.
+/// Mutes a user until a log time. A time in the past ends the mute.
 pub fn mute(connection: &Connection, user: UserId, until_ms: u64, by: UserId, now_ms: u64) -> rusqlite::Result<()> {
     if until_ms <= now_ms {
         return unmute(connection, user);

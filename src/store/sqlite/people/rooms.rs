@@ -1,4 +1,4 @@
-//! Settings of rooms, and members of private ones. Kept apart from the rooms themselves, which come and go with their
+//! Settings of rooms, and members of private rooms. They are kept apart from the rooms, which come and go with their
 //! messages.
 
 use rusqlite::Connection;
@@ -9,21 +9,21 @@ use crate::model::{RoomId, UserId};
 use crate::protocol::RoomShown;
 use crate::role::Posting;
 
-/// A room's settings. The default is what every room has until an admin sets others.
+/// A room's settings. The default applies to every room until an admin changes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomSettings {
-    /// Empty where the room is called by its id.
+    /// Empty if the room is shown by its id.
     pub name: Box<str>,
     pub topic: Box<str>,
     pub posting: Posting,
-    /// Seconds from one message of a user to the next; 0 for no such wait.
+    /// Seconds between two messages of a user; 0 for no limit.
     pub slow_mode_s: u32,
-    /// Whether only members may enter.
+    /// Whether only members may join.
     pub is_private: bool,
 }
 
 impl RoomSettings {
-    /// The settings as clients get them.
+    /// The settings as clients receive them.
     pub fn shown<'a>(&'a self, id: &'a RoomId) -> RoomShown<'a> {
         let Self { name, topic, posting, slow_mode_s, is_private } = self;
         let name = if name.is_empty() { id.as_str() } else { name };
@@ -31,7 +31,7 @@ impl RoomSettings {
     }
 }
 
-/// The rooms with settings.
+/// The settings of all rooms that have any.
 pub fn room_settings(connection: &Connection) -> rusqlite::Result<Vec<(RoomId, RoomSettings)>> {
     let sql = "SELECT name, topic, posting, slow_mode_s, is_private, room FROM room_settings";
     all(connection, sql, [], |row| {
@@ -46,8 +46,8 @@ pub fn room_settings(connection: &Connection) -> rusqlite::Result<Vec<(RoomId, R
     })
 }
 
-/// Sets all settings of a room. A public room has no list of members, so one that becomes private begins with none: the
-/// client that makes it private is to be added with the same change.
+/// Stores all settings of a room. A public room has no members and no invitations. So a room that becomes private
+/// begins with none, and the same change must add the client that made it private.
 pub fn set_room(connection: &Connection, room: &RoomId, settings: &RoomSettings) -> rusqlite::Result<()> {
     if !settings.is_private {
         execute(connection, "DELETE FROM room_members WHERE room = ?1", [room])?;
@@ -62,13 +62,13 @@ pub fn set_room(connection: &Connection, room: &RoomId, settings: &RoomSettings)
     execute(connection, sql, (room, name, topic, posting, slow_mode_s, is_private)).map(drop)
 }
 
-/// Makes a user a member of a private room. Gives whether the user was none.
+/// Makes a user a member of a private room. Returns whether the user was not a member.
 pub fn add_member(connection: &Connection, room: &RoomId, user: UserId, now_ms: u64) -> rusqlite::Result<bool> {
     let sql = "INSERT OR IGNORE INTO room_members (room, user_id, since_ms) VALUES (?1, ?2, ?3)";
     Ok(execute(connection, sql, (room, user, signed(now_ms)))? > 0)
 }
 
-/// Removes a user from the members of a private room. Gives whether the user was one.
+/// Removes a user from the members of a private room. Returns whether the user was a member.
 pub fn remove_member(connection: &Connection, room: &RoomId, user: UserId) -> rusqlite::Result<bool> {
     Ok(execute(connection, "DELETE FROM room_members WHERE room = ?1 AND user_id = ?2", (room, user))? > 0)
 }

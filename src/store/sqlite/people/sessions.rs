@@ -1,4 +1,4 @@
-//! Sessions: which token is whose, since when and until when.
+//! Sessions: the user, the token's hash and the lifetime of each.
 
 use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
@@ -14,12 +14,12 @@ use crate::auth::guest_token::GuestToken;
 use crate::model::{UserId, Username};
 use crate::role::{Role, SessionKind};
 
-/// Names a session to its owner; no secret. The proposer chooses it, at random.
+/// Names a session to its owner. It is no secret. The proposer chooses it at random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub i64);
 
 impl SessionId {
-    /// The session of a guest who has a signed token.
+    /// The session of a guest with a signed token.
     pub fn of_guest(user: UserId) -> Self {
         Self(GuestToken { user, issued_ms: 0 }.session_id())
     }
@@ -30,22 +30,22 @@ impl SessionId {
 pub struct Session {
     pub key: SessionId,
     pub user: UserId,
-    /// The account's role as it is now.
+    /// The account's current role.
     pub role: Role,
     pub kind: SessionKind,
-    /// The account's name, or the guest's; nothing for a guest who gave none.
+    /// The account's name, or the guest's; `None` for a guest without a name.
     pub username: Option<Username>,
-    /// What its owner knows it by.
+    /// How the owner recognises it.
     pub label: Box<str>,
     /// When it began, in wall time.
     pub created_ms: u64,
-    /// When it was used last, about, in log time; as `created_ms` while it was not used.
+    /// Approximately when it was used last, in log time. A login that was not used yet has `created_ms` here.
     pub seen_ms: u64,
-    /// When it expires, in log time, if it does.
+    /// When it expires, in log time; `None` if it does not.
     pub expires_ms: Option<u64>,
 }
 
-/// The columns of sessions that are not over. One whose account is gone is left out.
+/// Selects sessions that are not over. Sessions of a removed account are left out.
 const SESSION: &str = "
     SELECT s.key, s.user_id, coalesce(a.role, 'guest'), s.kind, coalesce(a.name, s.username), s.label, s.created_ms,
         s.seen_ms, s.expires_ms
@@ -53,14 +53,13 @@ const SESSION: &str = "
     WHERE s.ended_ms IS NULL AND (s.expires_ms IS NULL OR s.expires_ms > ?2)
         AND (s.kind = 'guest') = (a.key IS NULL)";
 
-/// The times of a new session.
 struct Times {
     created_ms: u64,
     seen_ms: u64,
     expires_ms: Option<u64>,
 }
 
-/// Inserts a session. `on_conflict` says what is done where there is one of its key. Gives the number of rows changed.
+/// Inserts a session. `on_conflict` is the SQL for the case that its key exists. Returns the number of rows changed.
 fn insert(
     connection: &Connection,
     user: UserId,
@@ -73,7 +72,7 @@ fn insert(
         "INSERT INTO sessions (key, user_id, kind, username, label, created_ms, seen_ms, expires_ms, is_signed, token_hash)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) {on_conflict}"
     );
-    // The column must have a value that no token hashes to, and that no other session has.
+    // The column must have a value that no token hashes to and that no other session has.
     let token_hash = new.token_hash.unwrap_or_else(|| TokenHash::of_bytes(user.0.as_bytes()));
     let NewSession { id, kind, label, .. } = new;
     let Times { created_ms, seen_ms, expires_ms } = times;
@@ -83,7 +82,6 @@ fn insert(
     execute(connection, &sql, values)
 }
 
-/// Begins a session.
 pub fn begin_session(
     connection: &Connection,
     user: UserId,
@@ -95,7 +93,7 @@ pub fn begin_session(
     insert(connection, user, new, None, times, "").map(drop)
 }
 
-/// Stores the session of a guest who has a signed token, unless it is stored.
+/// Stores the session of a guest with a signed token. If it is stored already, only a missing name is added.
 pub fn store_guest(
     connection: &Connection,
     user: UserId,
@@ -114,10 +112,10 @@ pub fn store_guest(
     insert(connection, user, &new, username, times, on_conflict).map(drop)
 }
 
-/// Stores a guest's session under a name, or gives the session another name, and lets it last longer.
+/// Stores a guest's session with a name, or renames and extends the session.
 ///
 /// # Errors
-/// `NotFound` where it is over.
+/// `NotFound`, if it is over or not the guest's.
 pub fn name_guest(
     connection: &Connection,
     user: UserId,
@@ -133,7 +131,7 @@ pub fn name_guest(
     found(insert(connection, user, session, Some(username), times, on_conflict)?)
 }
 
-/// Notes that a session is used, and lets it last longer. One that is over stays over.
+/// Notes a use of a session, and extends it unless it is a bot's. A session that is over stays over.
 pub fn note_use(connection: &Connection, session: SessionId, now_ms: u64) -> rusqlite::Result<()> {
     let sql =
         "UPDATE sessions SET seen_ms = ?2, expires_ms = CASE kind WHEN 'guest' THEN ?3 WHEN 'login' THEN ?4 ELSE expires_ms END
@@ -142,7 +140,7 @@ pub fn note_use(connection: &Connection, session: SessionId, now_ms: u64) -> rus
     execute(connection, sql, (session, signed(now_ms), guest_ms, login_ms)).map(drop)
 }
 
-/// The state of the session of a guest who has a signed token, where it is stored.
+/// The state of the session of a guest with a signed token.
 pub fn stored_guest(connection: &Connection, user: UserId, now_ms: u64) -> rusqlite::Result<StoredGuest> {
     let key = SessionId::of_guest(user);
     if let Some(session) = session_of_key(connection, key, now_ms)? {
@@ -152,7 +150,7 @@ pub fn stored_guest(connection: &Connection, user: UserId, now_ms: u64) -> rusql
     Ok(if is_stored { StoredGuest::Over } else { StoredGuest::Absent })
 }
 
-/// See [`stored_guest`].
+/// The state of a signed guest's session, which need not be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredGuest {
     Live(Session),
@@ -171,19 +169,19 @@ pub fn session_of_key(connection: &Connection, key: SessionId, now_ms: u64) -> r
     first(connection, &format!("{SESSION} AND s.key = ?1"), (key, signed(now_ms)), read)
 }
 
-/// Whether a token is or was of a session of this user: a client that shows it is no stranger to the account.
+/// Whether a token belongs or belonged to a session of this user. The account knows the device of such a client.
 pub fn was_session_of(connection: &Connection, token: TokenHash, user: UserId) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM sessions WHERE token_hash = ?1 AND user_id = ?2")?;
     statement.exists((token.0, user))
 }
 
-/// The sessions of a user, the latest used first.
+/// The valid sessions of a user, the most recently used first.
 pub fn sessions(connection: &Connection, user: UserId, now_ms: u64) -> rusqlite::Result<Vec<Session>> {
     let sql = format!("{SESSION} AND s.user_id = ?1 ORDER BY s.seen_ms DESC, s.created_ms DESC, s.key");
     all(connection, &sql, (user, signed(now_ms)), read)
 }
 
-/// Ends a user's logins beyond a number, those first that were used longest ago. Gives those that ended.
+/// Ends a user's logins beyond `kept`, the least recently used first. Returns the sessions that ended.
 pub fn end_oldest_logins(
     connection: &Connection,
     user: UserId,
@@ -197,16 +195,16 @@ pub fn end_oldest_logins(
     all(connection, sql, (user, signed(now_ms), signed(kept as u64)), |row| row.get(0))
 }
 
-/// Ends a session of a user. Its row stays until upkeep forgets it, so that its device is known again.
+/// Ends a session of a user. Its row stays until upkeep forgets it, so that its device is still known.
 ///
 /// # Errors
-/// `NotFound` where it is over, or another user's.
+/// `NotFound`, if it has ended or is another user's.
 pub fn end_session(connection: &Connection, user: UserId, key: SessionId, now_ms: u64) -> Result<(), Stop> {
     let sql = "UPDATE sessions SET ended_ms = ?3 WHERE key = ?1 AND user_id = ?2 AND ended_ms IS NULL";
     found(execute(connection, sql, (key, user, signed(now_ms)))?)
 }
 
-/// Ends a user's sessions, except `keep` and a bot's. Gives those that ended.
+/// Ends a user's sessions, except `keep` and bots' tokens. Returns the sessions that ended.
 pub fn end_other_sessions(
     connection: &Connection,
     user: UserId,
@@ -218,9 +216,9 @@ pub fn end_other_sessions(
     all(connection, sql, (user, keep, signed(now_ms)), |row| row.get(0))
 }
 
-/// The sessions behind a key, up to another, that may be forgotten: those that ended or expired before `over_ms`, and guests
-/// without messages who were not seen since `unseen_ms`. A guest's signed token would be valid again without its session,
-/// so one that has ended is kept as long as the token could last.
+/// The sessions with keys greater than `after` and at most `to` that may be forgotten. These are sessions that ended or
+/// expired before `over_ms`, and guests without messages that were not seen since `unseen_ms`. Without its session, a
+/// guest's signed token would be valid again. So an ended session is kept as long as its token could last.
 pub fn forgettable_sessions(
     connection: &Connection,
     after: i64,
@@ -237,15 +235,14 @@ pub fn forgettable_sessions(
     all(connection, sql, (after, to, signed(over_ms), signed(unseen_ms), signed(now_ms)), |row| row.get(0))
 }
 
-/// The guests' sessions beyond a number, those first that were used longest ago. A signed token would be valid again
-/// without its session, so one that has ended goes after all that have not.
+/// The guests' sessions beyond a number, the least recently used. Without its session, a signed token would be valid
+/// again. So ended sessions of signed tokens are given up last.
 pub fn oldest_guests_beyond(connection: &Connection, kept: usize) -> rusqlite::Result<Vec<SessionId>> {
     let sql = "SELECT key FROM sessions WHERE kind = 'guest'
          ORDER BY is_signed AND ended_ms IS NOT NULL DESC, seen_ms DESC, created_ms DESC, key DESC LIMIT -1 OFFSET ?1";
     all(connection, sql, [signed(kept as u64)], |row| row.get(0))
 }
 
-/// Removes a session.
 pub fn forget_session(connection: &Connection, session: SessionId) -> rusqlite::Result<()> {
     execute(connection, "DELETE FROM sessions WHERE key = ?1", [session]).map(drop)
 }

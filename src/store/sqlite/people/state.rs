@@ -1,4 +1,4 @@
-//! The policy as it is stored, the values of which there is one each, and when users spoke last in rooms with slow mode.
+//! The stored policy, named single values, and when users last posted in rooms with slow mode.
 
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, ToSql};
@@ -10,7 +10,7 @@ use super::{accounts, bans, rooms};
 use crate::auth::guest_token::GuestKey;
 use crate::model::{RoomId, UserId};
 
-/// Reads the whole policy. Sessions that ended within a minute of the log time are part of it.
+/// Reads the whole policy. It includes sessions that ended within a minute before the log time.
 pub fn policy(connection: &Connection, clock_ms: u64) -> rusqlite::Result<PolicySnapshot> {
     let flags = value::<String>(connection, "policy")?;
     let flags = flags.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
@@ -39,12 +39,12 @@ pub fn policy(connection: &Connection, clock_ms: u64) -> rusqlite::Result<Policy
     Ok(policy)
 }
 
-/// Stores the flags.
+/// Stores the policy flags.
 pub fn set_policy(connection: &Connection, policy: &Policy) -> rusqlite::Result<()> {
     set_value(connection, "policy", serde_json::to_string(policy).unwrap_or_default())
 }
 
-/// The key of guests' tokens; a new one where there is none.
+/// The key that signs guest tokens. A new key is made if there is none.
 fn guest_key(connection: &Connection) -> rusqlite::Result<GuestKey> {
     if let Some(bytes) = value(connection, "guest_key")? {
         return Ok(GuestKey::from_bytes(bytes));
@@ -54,7 +54,6 @@ fn guest_key(connection: &Connection) -> rusqlite::Result<GuestKey> {
     Ok(key)
 }
 
-/// Stores another key.
 pub fn set_guest_key(connection: &Connection, key: &GuestKey) -> rusqlite::Result<()> {
     set_value(connection, "guest_key", *key.as_bytes())
 }
@@ -67,13 +66,13 @@ pub(super) fn set_value(connection: &Connection, name: &str, value: impl ToSql) 
     execute(connection, "INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)", (name, value)).map(drop)
 }
 
-/// When a user spoke last in a room with slow mode, in log time.
+/// When a user last posted in a room with slow mode, in log time.
 pub fn spoke(connection: &Connection, room: &RoomId, user: UserId) -> rusqlite::Result<Option<u64>> {
     let sql = "SELECT clock_ms FROM spoke WHERE room = ?1 AND user_id = ?2";
     first(connection, sql, (room, user), |row| row.get(0).map(unsigned))
 }
 
-/// Notes that a user speaks in a room with slow mode.
+/// Notes that a user posts in a room with slow mode.
 pub fn note_spoke(connection: &Connection, room: &RoomId, user: UserId, clock_ms: u64) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO spoke (room, user_id, clock_ms) VALUES (?1, ?2, ?3)";
     execute(connection, sql, (room, user, signed(clock_ms))).map(drop)

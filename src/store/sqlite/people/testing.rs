@@ -5,8 +5,8 @@ use rusqlite::{Connection, Row};
 
 use super::signed;
 
-/// Each table with the rows of it that count at a log time (`?1`), in an order that does not depend on when they were
-/// written. Rows that do not count, upkeep may have removed.
+/// Each table with its rows that count at a log time (`?1`), in an order that does not depend on when they were
+/// written. Upkeep may have removed rows that do not count.
 const TABLES: &[(&str, &str)] = &[
     ("accounts", "SELECT * FROM accounts WHERE ?1 > 0 ORDER BY key"),
     ("looks", "SELECT * FROM looks WHERE ?1 > 0 ORDER BY look"),
@@ -20,7 +20,7 @@ const TABLES: &[(&str, &str)] = &[
     ("marks", "SELECT * FROM marks WHERE name IN ('policy', 'guest_key') AND ?1 > 0 ORDER BY name"),
 ];
 
-/// A line for each row.
+/// One line for each row.
 pub fn dump(connection: &Connection, clock_ms: u64) -> rusqlite::Result<Vec<String>> {
     let mut lines = Vec::new();
     for (table, sql) in TABLES {
@@ -49,7 +49,7 @@ fn line(table: &str, columns: usize, row: &Row<'_>) -> rusqlite::Result<String> 
     Ok(line)
 }
 
-/// What SQLite finds wrong with a database in a file, its index of words included.
+/// The errors that SQLite finds in a database file, including its word index.
 pub fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection.prepare_cached("PRAGMA integrity_check")?.query_map([], |row| row.get(0))?.collect()
 }

@@ -41,7 +41,7 @@ fn new_session(key: SessionId, kind: SessionKind, token: Option<&str>) -> NewSes
     NewSession { id: key, kind, token_hash, label: "a browser".into(), span_ms: None }
 }
 
-/// A session of a user, whose token is `token`.
+/// Begins a session of a user with the token `token`.
 fn begin(connection: &Connection, user: UserId, kind: SessionKind, token: &str, expires_ms: Option<u64>) -> SessionId {
     let next = "SELECT coalesce(max(key), 0) + 1 FROM sessions";
     let key = SessionId(connection.query_row(next, [], |row| row.get(0)).unwrap());
@@ -70,7 +70,7 @@ fn accept(connection: &Connection, code: TokenHash, room: &RoomId, user: UserId,
     Ok(())
 }
 
-/// The policy that a server would start with.
+/// Whether the policy of a starting server has this ban.
 fn is_banned(connection: &Connection, banned: Banned, clock_ms: u64) -> bool {
     policy(connection, clock_ms).unwrap().is_banned(banned, clock_ms)
 }
@@ -92,7 +92,7 @@ fn is_live(connection: &Connection, token: &str, now_ms: u64) -> bool {
 }
 
 #[test]
-fn an_account_is_found_by_id_and_however_its_name_is_written() {
+fn an_account_is_found_by_id_and_by_any_spelling_of_its_name() {
     let db = in_memory().unwrap();
     let rahim = account(1, "রহিম");
     make(&db, &rahim).unwrap();
@@ -107,7 +107,7 @@ fn an_account_is_found_by_id_and_however_its_name_is_written() {
 }
 
 #[test]
-fn a_name_that_looks_like_anothers_is_taken() {
+fn a_name_that_looks_like_a_taken_name_is_refused() {
     let db = in_memory().unwrap();
     make(&db, &account(1, "admin")).unwrap();
     for (number, spoof) in (10..).zip(["admin", "Admin", "аdmin", "adm1n", "ａｄｍｉｎ", "a.d.m.i.n"]) {
@@ -183,7 +183,7 @@ fn a_session_lasts_until_it_expires_or_is_ended_by_its_owner() {
 }
 
 #[test]
-fn sessions_are_listed_and_the_old_ones_forgotten() {
+fn sessions_are_listed_and_old_sessions_are_forgotten() {
     let db = in_memory().unwrap();
     make(&db, &account(1, "rahim")).unwrap();
     let first = begin(&db, id(1), SessionKind::Login, "1", None);
@@ -207,7 +207,7 @@ fn sessions_are_listed_and_the_old_ones_forgotten() {
 }
 
 #[test]
-fn a_use_makes_guests_and_logins_last_longer_and_no_tokens() {
+fn a_use_extends_guests_and_logins_but_not_bots() {
     let db = in_memory().unwrap();
     make(&db, &account(1, "rahim")).unwrap();
     let guest = begin(&db, id(2), SessionKind::Guest, "g", Some(100));
@@ -240,7 +240,7 @@ fn an_ended_session_of_a_signed_token_is_kept_as_long_as_the_token_could_last() 
     assert_eq!(forgettable(over_ms + 1), [ended, unseen]);
     assert_eq!(stored_guest(&db, id(1), 4_000).unwrap(), StoredGuest::Over);
     assert_eq!(stored_guest(&db, id(3), 4_000).unwrap(), StoredGuest::Absent);
-    // Where there is no room for all, those go first whose tokens stay valid.
+    // Beyond the limit, the sessions go first whose tokens stay valid anyway.
     store_guest(&db, id(4), 1_000, None, &at(9_000)).unwrap();
     assert_eq!(oldest_guests_beyond(&db, 2).unwrap(), [unseen]);
     assert_eq!(oldest_guests_beyond(&db, 1).unwrap(), [SessionId::of_guest(id(4)), unseen]);
@@ -261,7 +261,7 @@ fn a_guest_is_stored_once_and_keeps_the_first_name() {
 }
 
 #[test]
-fn the_time_of_slow_mode_is_kept_for_an_hour() {
+fn the_time_that_slow_mode_counts_from_is_kept_for_an_hour() {
     let db = in_memory().unwrap();
     let tea = room("tea");
     note_spoke(&db, &tea, id(1), 1_000).unwrap();
@@ -276,7 +276,7 @@ fn the_time_of_slow_mode_is_kept_for_an_hour() {
 }
 
 #[test]
-fn a_guest_is_their_session_and_an_account_that_is_gone_is_nobody() {
+fn a_guest_is_its_session_and_a_removed_account_has_none() {
     let db = in_memory().unwrap();
     let name = Username::parse("a guest").unwrap();
     let token_hash = TokenHash::of("g");
@@ -299,7 +299,7 @@ fn a_guest_is_their_session_and_an_account_that_is_gone_is_nobody() {
 }
 
 #[test]
-fn an_invitation_is_used_as_often_as_it_says() {
+fn an_invitation_has_a_limited_number_of_uses() {
     let db = in_memory().unwrap();
     let code = TokenHash::of("code");
     invite(&db, &invitation_to(1, code, None, 2, 99), BY, 1).unwrap();
@@ -313,7 +313,7 @@ fn an_invitation_is_used_as_often_as_it_says() {
 }
 
 #[test]
-fn an_invitation_to_a_room_makes_a_member_of_it_alone() {
+fn an_invitation_to_a_room_makes_a_member_of_that_room_only() {
     let db = in_memory().unwrap();
     let (tea, jam) = (room("tea"), room("jam"));
     let code = TokenHash::of("code");
@@ -355,7 +355,7 @@ fn the_settings_of_a_room_are_stored_unless_they_are_the_default() {
 }
 
 #[test]
-fn bans_and_mutes_hold_until_their_time() {
+fn bans_and_mutes_hold_until_they_expire() {
     let db = in_memory().unwrap();
     let addresses = ["10.0.0.1", "2001:db8:1:2::"].map(|text| Banned::Address(text.parse::<IpAddr>().unwrap()));
     let banned = [Banned::User(id(1)), addresses[0], addresses[1]];
@@ -400,7 +400,7 @@ fn an_admin_is_neither_muted_nor_banned() {
 }
 
 #[test]
-fn looks_are_brought_up_to_date_where_the_notion_of_them_is_another() {
+fn looks_are_renewed_when_their_definition_changes() {
     let db = in_memory().unwrap();
     make(&db, &account(1, "admin")).unwrap();
     make(&db, &account(2, "rahim")).unwrap();
@@ -421,7 +421,7 @@ fn looks_are_brought_up_to_date_where_the_notion_of_them_is_another() {
     db.execute("UPDATE marks SET value = 'an older one' WHERE name = 'looks'", []).unwrap();
     renew_looks(&db).unwrap();
     assert_eq!(looks(), made);
-    // A newer notion may find two accounts alike that an older one did not.
+    // A newer Unicode version may find two accounts alike that an older one did not.
     db.execute_batch("UPDATE accounts SET name = 'Admin' WHERE key = 2; DELETE FROM marks").unwrap();
     renew_looks(&db).unwrap();
     assert!(looks().iter().all(|(_, account)| *account == 1), "{:?}", looks());
@@ -432,7 +432,7 @@ fn looks_are_brought_up_to_date_where_the_notion_of_them_is_another() {
 }
 
 #[test]
-fn what_is_refused_takes_nothing_else_with_it() {
+fn a_refused_account_leaves_the_rest_of_the_transaction_intact() {
     let db = in_memory().unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     make(&db, &account(1, "rahim")).unwrap();
@@ -443,7 +443,7 @@ fn what_is_refused_takes_nothing_else_with_it() {
 }
 
 #[test]
-fn guests_of_an_older_database_stay_who_they_are() {
+fn guests_of_an_older_database_keep_their_sessions() {
     let db = Connection::open_in_memory().unwrap();
     for (done, step) in schema::MIGRATIONS[..2].iter().enumerate() {
         step(&db).unwrap();
@@ -464,7 +464,7 @@ fn guests_of_an_older_database_stay_who_they_are() {
 }
 
 #[test]
-fn nothing_secret_is_in_the_database() {
+fn tokens_and_codes_are_not_stored_in_plain_text() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("accounts.db");
     let (database, db) = schema::Database::open(&path, Durability::Full).unwrap();
@@ -478,7 +478,7 @@ fn nothing_secret_is_in_the_database() {
 }
 
 #[test]
-fn a_guest_takes_another_name_and_nobody_elses_session_does() {
+fn a_guest_can_rename_only_its_own_session() {
     let db = in_memory().unwrap();
     make(&db, &account(1, "rahim")).unwrap();
     let guest = begin(&db, id(2), SessionKind::Guest, "g", Some(20));
@@ -499,7 +499,7 @@ fn a_guest_takes_another_name_and_nobody_elses_session_does() {
 }
 
 #[test]
-fn of_too_many_logins_the_oldest_end() {
+fn the_oldest_logins_beyond_the_limit_end() {
     let db = in_memory().unwrap();
     make(&db, &account(1, "rahim")).unwrap();
     let logins: Vec<_> =
@@ -514,7 +514,7 @@ fn of_too_many_logins_the_oldest_end() {
 }
 
 #[test]
-fn an_invitation_is_found_by_its_code_and_a_member_by_their_rooms() {
+fn invitations_are_found_by_code_and_rooms_by_member() {
     let db = in_memory().unwrap();
     let (tea, code_hash) = (room("tea"), TokenHash::of("code"));
     let key = InvitationId(5);

@@ -1,4 +1,4 @@
-//! What upkeep forgets and what it keeps, on a database in a file without threads.
+//! What upkeep forgets and keeps, on a database file without threads.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::auth::credential::GUEST_SPAN_MS;
 use crate::model::Seq;
 use crate::store::TokenHash;
 
-/// A log time: there is enough of it before.
+/// A log time with enough time before it.
 const NOW_MS: u64 = 1_780_272_000_000;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -53,7 +53,7 @@ impl Rig {
         self.storage.commit(Position { clock_ms, wall_ms: 1, index: moment.index }).unwrap();
     }
 
-    /// A batch of messages at a log time.
+    /// Writes a batch of messages at a log time.
     fn write(&mut self, texts: &[String], clock_ms: u64) {
         let said = |text: &String| {
             let author = stranger(u128::from(self.written % 50));
@@ -110,7 +110,7 @@ fn everywhere(test: impl Fn(Rig)) {
     test(Rig::open(&directory.path().join("adda.db")));
 }
 
-/// Texts of about a kilobyte with words that differ, as those of people do.
+/// Texts of about a kilobyte whose words differ, as in real messages.
 fn texts(from: u64, count: u64) -> Vec<String> {
     let text = |n: u64| {
         let word = |k: u64| format!("w{:x} ", n.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(k as u32) >> 44);
@@ -120,7 +120,7 @@ fn texts(from: u64, count: u64) -> Vec<String> {
 }
 
 #[test]
-fn what_is_too_old_goes_with_its_words_and_its_space() {
+fn expired_messages_are_deleted_with_their_words_and_space() {
     everywhere(|mut rig| {
         assert_eq!(rig.number("PRAGMA auto_vacuum"), 2, "space can go back in slices");
         rig.write(&["an old \u{09DF} word".to_owned()], NOW_MS - 5 * HOUR_MS);
@@ -142,7 +142,7 @@ fn what_is_too_old_goes_with_its_words_and_its_space() {
 }
 
 #[test]
-fn without_bounds_nothing_goes() {
+fn without_bounds_nothing_is_deleted() {
     everywhere(|mut rig| {
         rig.write(&texts(0, 100), 1);
         let mut upkeep = rig.upkeep(Keep::default());
@@ -152,14 +152,14 @@ fn without_bounds_nothing_goes() {
 }
 
 #[test]
-fn the_size_is_kept_while_writing_goes_on() {
+fn the_size_bound_holds_while_writing_continues() {
     everywhere(|mut rig| {
         let most = 8 << 20;
         let mut upkeep = rig.upkeep(Keep { retention: None, bytes_max: Some(most) });
         let mut least_kept = u64::MAX;
         for batch in 0..400 {
             rig.write(&texts(batch * 50, 50), NOW_MS);
-            // As if that had taken its time.
+            // As if the batch had taken its time.
             upkeep.ended -= LOOK_EVERY;
             upkeep.behind_batch(&mut rig).unwrap();
             let size = rig.number("PRAGMA page_count") * 4_096;
@@ -175,14 +175,14 @@ fn the_size_is_kept_while_writing_goes_on() {
 }
 
 #[test]
-fn guests_who_are_long_gone_are_forgotten() {
+fn guests_not_seen_for_long_are_forgotten() {
     everywhere(|mut rig| {
         rig.write(&["hello".to_owned()], NOW_MS);
         let guest = |rig: &Rig, number: u128, seen_ms: u64| {
             people::store_guest(&rig.storage.connection, user(number), NOW_MS - DAY_MS, None, &at(seen_ms)).unwrap();
         };
-        guest(&rig, 0, 1); // has written
-        guest(&rig, 1_000, 1); // was seen now
+        guest(&rig, 0, 1); // has a message
+        guest(&rig, 1_000, 1); // is used now
         guest(&rig, 1_001, NOW_MS);
         for number in 2_000..2_500 {
             guest(&rig, number, 1);
@@ -195,7 +195,7 @@ fn guests_who_are_long_gone_are_forgotten() {
 }
 
 #[test]
-fn a_guest_that_logged_out_is_kept_while_the_token_could_be_shown() {
+fn a_guest_that_logged_out_is_kept_while_its_token_could_be_used() {
     everywhere(|mut rig| {
         let issued_ms = NOW_MS - 2 * GUEST_SPAN_MS;
         for (number, issued_ms) in [(1, issued_ms), (2, NOW_MS - DAY_MS)] {
@@ -203,7 +203,7 @@ fn a_guest_that_logged_out_is_kept_while_the_token_could_be_shown() {
             people::store_guest(connection, user(number), issued_ms, None, &at(issued_ms)).unwrap();
             people::end_session(connection, user(number), SessionId::of_guest(user(number)), issued_ms).unwrap();
         }
-        // The bound is passed, and so little as can be is kept.
+        // The size bound is passed, and as little as possible is kept.
         let mut upkeep = rig.upkeep(Keep { retention: Some(Duration::from_secs(60)), bytes_max: Some(1) });
         rig.finish(&mut upkeep);
         assert_eq!(rig.number("SELECT key FROM sessions"), 2);
@@ -211,7 +211,7 @@ fn a_guest_that_logged_out_is_kept_while_the_token_could_be_shown() {
 }
 
 #[test]
-fn sessions_and_restrictions_that_are_over_are_forgotten_in_their_time() {
+fn expired_sessions_and_restrictions_are_forgotten_in_time() {
     everywhere(|mut rig| {
         let long_ago = NOW_MS - 91 * DAY_MS;
         let lately = NOW_MS - 89 * DAY_MS;
@@ -271,7 +271,7 @@ fn sessions_and_restrictions_that_are_over_are_forgotten_in_their_time() {
 }
 
 #[test]
-fn a_room_goes_with_its_last_message_unless_a_connection_is_there() {
+fn a_room_is_deleted_with_its_last_message_unless_it_has_connections() {
     everywhere(|mut rig| {
         rig.write(&["an old word".to_owned()], 1);
         for name in ["jam", "milk"] {
@@ -280,7 +280,7 @@ fn a_room_goes_with_its_last_message_unless_a_connection_is_there() {
         let guest: &Principal = &stranger(1);
         rig.commit(vec![join("jam", &stranger(1))], NOW_MS);
         let keep = Keep { retention: Some(Duration::from_secs(60)), bytes_max: None };
-        // Each with the first look at all rooms before it.
+        // Each run begins with a sweep of all rooms.
         let finish = |rig: &mut Rig| {
             let mut upkeep = rig.upkeep(keep);
             rig.finish(&mut upkeep);
@@ -295,14 +295,14 @@ fn a_room_goes_with_its_last_message_unless_a_connection_is_there() {
         rig.commit(vec![leave("jam", guest)], NOW_MS);
         finish(&mut rig);
         assert_eq!(row(&rig, "jam"), None);
-        // A room that comes back begins anew, and not with a row that the writer remembers.
+        // A room that returns begins anew, and not with a row from the writer's cache.
         rig.write(&["a new word".to_owned()], NOW_MS);
         assert_eq!(row(&rig, "tea").map(|row| (row.head, row.floor)), Some((Seq(1), Seq(0))));
     });
 }
 
 #[test]
-fn the_rows_that_a_long_forgetting_left_are_deleted() {
+fn rows_left_over_from_a_long_order_are_deleted() {
     everywhere(|mut rig| {
         let count = 3 * FORGOTTEN_AT_ONCE as u64;
         rig.write(&texts(0, count - 10), NOW_MS - 3 * HOUR_MS);
@@ -310,7 +310,7 @@ fn the_rows_that_a_long_forgetting_left_are_deleted() {
         let forget = Change::Forget { room: room("tea"), up_to: Seq(count - 10) };
         rig.apply(vec![forget]).unwrap();
         assert_eq!(rig.number("SELECT count(*) FROM messages"), count - FORGOTTEN_AT_ONCE as u64);
-        // No look at all rooms is due.
+        // No sweep of all rooms is due.
         let mut upkeep = rig.upkeep(Keep { retention: Some(Duration::from_secs(3_600)), bytes_max: None });
         upkeep.rooms.begun = Some(Instant::now());
         rig.finish(&mut upkeep);
@@ -320,7 +320,7 @@ fn the_rows_that_a_long_forgetting_left_are_deleted() {
 }
 
 #[test]
-fn commits_are_synced_again_behind_a_slice() {
+fn commits_are_synced_again_after_a_slice() {
     let directory = tempfile::tempdir().unwrap();
     let mut rig = Rig::open(&directory.path().join("adda.db"));
     let mut upkeep = rig.upkeep(Keep::default());
