@@ -1,20 +1,21 @@
 //! Log time, and the [`Moment`] that it gives each batch.
 //!
-//! Log time is what leases, slow mode, spans of sessions and retention count by; wall time is only shown. Log time advances with
-//! the monotonic clock while the server runs, and never goes back. A jump of the wall clock never moves it.
+//! Leases, slow mode, spans of sessions and retention are measured in log time. Wall time is only shown. Log time
+//! advances with the monotonic clock while the server runs, and never goes back. A jump of the wall clock never moves
+//! it.
 //!
-//! Time that passed while the server was stopped is known from the wall clock alone, so it is added only after that clock has
-//! stood for [`CLOCK_STEADY_WAIT`], once per run ([`ClockEvent::CaughtUp`]). Three rules keep a wrong clock from ending what
-//! should last:
+//! Only the wall clock tells how long the server was stopped. So that time is added only after the wall clock was
+//! steady for [`CLOCK_STEADY_WAIT`], once per run ([`ClockEvent::CaughtUp`]). Three rules keep a wrong clock from
+//! ending sessions and restrictions too early:
 //!
-//! - What is persisted ([`Stored`]) goes by the last trusted wall clock. A run that ends before its own clock is trusted therefore
-//!   leaves the time of the stop before it to the next run, and a jump shortly before a stop counts for nothing.
-//! - A stop moves log time to the wall clock at most, never past it. A run by a late clock (a Raspberry Pi without a network)
-//!   is not taken for a long stop by the run after it.
-//! - A wall clock before [`WALL_MS_MIN`] was never set. A stop that began by it has no known length.
+//! - The persisted state ([`Stored`]) follows the last trusted wall clock. If a run ends before its own clock is
+//!   trusted, the next run counts the earlier stop. A jump shortly before a stop has no effect.
+//! - A stop moves log time up to the wall clock at most, never past it. A run with a late clock (a Raspberry Pi without
+//!   a network) is not taken for a long stop by the next run.
+//! - A wall clock before [`WALL_MS_MIN`] was never set. A stop that began under such a clock has no known length.
 //!
-//! [`LogClock`] belongs to the thread that gives moments and is pure: it takes readings, and calls no clock. [`SharedClock`] is for
-//! the other threads. Only [`Reading::now`] and [`SharedClock::now`] read the system's clocks.
+//! [`LogClock`] belongs to the thread that gives moments and is pure: it takes readings and calls no clock.
+//! [`SharedClock`] is for the other threads. Only [`Reading::now`] and [`SharedClock::now`] read the system's clocks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ use uuid::Builder;
 use crate::limits::{BATCH_NUMBERS_SKIPPED, CLOCK_DRIFT_MAX, CLOCK_STEADY_WAIT, PLACES_PER_BATCH_MAX, WALL_MS_MIN};
 use crate::model::{FrameId, Timestamp};
 
-/// Bits of a frame id (RFC 9562, section 5.7): the time, then those that the version leaves free, which hold epoch, index and place.
+/// The bits of a frame id (RFC 9562, section 5.7): the time, then the bits that the version leaves free. These hold
+/// epoch, index and place.
 const TIME_BITS: u32 = 48;
 const INDEX_BITS: u32 = 42;
 const PLACE_BITS: u32 = 20;
@@ -34,33 +36,34 @@ const CLOCK_MS_MAX: u64 = (1 << TIME_BITS) - 1;
 const INDEX_MAX: u64 = (1 << INDEX_BITS) - 1;
 const PLACE_MAX: u32 = PLACES_PER_BATCH_MAX - 1;
 const _: () = assert!(PLACES_PER_BATCH_MAX == 1 << PLACE_BITS && INDEX_BITS + PLACE_BITS == 62);
-/// The epoch (12 bits) of a log that only this process writes. It never begins another.
+/// The epoch (12 bits) of a log that only this process writes. It never changes.
 const EPOCH_LOCAL: u16 = 0;
 
-/// The place of a batch in the log, and its time.
+/// The position of a batch in the log, and its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// Log time in milliseconds. It never goes back from one moment to the next.
     pub clock_ms: u64,
-    /// Wall time in milliseconds since 1970, to be shown. It goes as the wall clock does.
+    /// Wall time in milliseconds since 1970, to be shown. It follows the wall clock.
     pub wall_ms: u64,
-    /// The batch's number. It rises by one from batch to batch, and by more at a start.
+    /// The batch's number. It increases by one from batch to batch, and by more at a start.
     pub index: u64,
-    /// How far the wall clock is ahead of log time, in milliseconds. It changes only when the wall clock jumps, so that a
-    /// time that a client gave is shown to the millisecond.
+    /// How far the wall clock is ahead of log time, in milliseconds. It changes only when the wall clock jumps or is
+    /// trusted. So a time that a client gave is shown to the millisecond.
     pub ahead_ms: i64,
 }
 
 impl Moment {
-    /// The id of the frame at a place in this batch. Ids rise strictly with log time, index and place.
+    /// The id of the frame at a place in this batch. Ids increase strictly with log time, index and place.
     ///
-    /// A place past [`PLACES_PER_BATCH_MAX`] gets the id of the last, which the database refuses as a duplicate.
+    /// A place past [`PLACES_PER_BATCH_MAX`] gets the id of the last place, which the database refuses as a duplicate.
     #[must_use]
     pub fn frame_id(&self, place: u32) -> FrameId {
         let low = self.index.min(INDEX_MAX) << PLACE_BITS | u64::from(place.min(PLACE_MAX));
         let mut bytes = [0; 10];
         bytes[..2].copy_from_slice(&EPOCH_LOCAL.to_be_bytes());
-        // The builder writes version and variant over the first bits of `bytes[0]` and `bytes[2]`; both are zero here.
+        // The builder overwrites the first bits of `bytes[0]` and `bytes[2]` with version and variant. Both are zero
+        // here.
         bytes[2..].copy_from_slice(&low.to_be_bytes());
         FrameId(Builder::from_unix_timestamp_millis(self.clock_ms.min(CLOCK_MS_MAX), &bytes).into_uuid())
     }
@@ -71,20 +74,21 @@ impl Moment {
         Timestamp::at(self.wall_ms)
     }
 
-    /// The wall time of a point in log time, as it is to be shown at this moment.
+    /// The wall time to show for a log time, at this moment.
     #[must_use]
     pub fn shown(&self, clock_ms: u64) -> u64 {
         clock_ms.saturating_add_signed(self.ahead_ms)
     }
 
-    /// The log time of a wall time that a client or the operator gave at this moment: the inverse of [`shown`](Self::shown).
+    /// The log time of a wall time that a client or the operator gave at this moment: the inverse of
+    /// [`shown`](Self::shown).
     #[must_use]
     pub fn to_clock(&self, wall_ms: u64) -> u64 {
         wall_ms.saturating_add_signed(self.ahead_ms.saturating_neg())
     }
 }
 
-/// Both clocks, read at once.
+/// Both clocks, read at the same time.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
     /// The monotonic clock.
@@ -97,7 +101,7 @@ impl Reading {
     /// Reads the system's clocks.
     #[must_use]
     pub fn now() -> Self {
-        // A thread that is stopped between the two reads would see a jump that there was not; it reads again.
+        // If the thread is paused between the two reads, it would see a jump that did not happen. So it reads again.
         const APART_MAX: Duration = Duration::from_millis(50);
         const TRIES: usize = 4;
         let is_at_once = |reading: &Self| reading.at.elapsed() <= APART_MAX;
@@ -115,20 +119,19 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What the log was at when it was last written; to be persisted in the transactions of batches that write, and when the server
-/// stops. See [`LogClock::stored`].
+/// The state of the log when it was last written. It is persisted with batches that write, and when the server stops.
+/// See [`LogClock::stored`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
-    /// Log time.
     pub clock_ms: u64,
-    /// Wall time by the last clock that was trusted.
+    /// Wall time by the last trusted clock.
     pub wall_ms: u64,
     /// The number of the last batch.
     pub index: u64,
 }
 
 impl Stored {
-    /// Whether both clocks are at most this far from where they were when another was stored.
+    /// Whether both clocks differ by at most `span` from those of `other`.
     #[must_use]
     pub fn is_within(&self, span: Duration, other: &Self) -> bool {
         let apart_ms = self.clock_ms.abs_diff(other.clock_ms).max(self.wall_ms.abs_diff(other.wall_ms));
@@ -136,17 +139,17 @@ impl Stored {
     }
 }
 
-/// What the clocks did; for the log of the server.
+/// An observation of the clocks, for the server's log output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockEvent {
-    /// The wall clock was set, or the machine slept. Log time goes on as before.
+    /// The wall clock was set, or the machine slept. Log time continues as before.
     Jumped {
-        /// Forward, or back where it is negative.
+        /// Positive for a jump forward, negative for a jump back.
         by_ms: i64,
     },
     /// Log time advanced by the time for which the server was stopped.
     CaughtUp {
-        /// By how much.
+        /// The length of the stop.
         by_ms: u64,
     },
 }
@@ -167,26 +170,27 @@ impl fmt::Display for ClockEvent {
     }
 }
 
-/// Gives moments. See the head of this file.
+/// The source of moments.
 #[derive(Debug)]
 pub struct LogClock {
     shared: Arc<Shared>,
     /// Log time of the last moment or reading.
     clock_ms: u64,
     index: u64,
-    /// The wall time at the start of this run, as the wall clock has it since its last jump.
+    /// The wall time at the start of this run, by the wall clock since its last jump.
     start_wall_ms: i128,
-    /// Since when the wall clock goes as the monotonic clock does.
+    /// Since when the wall clock advances with the monotonic clock.
     steady_since: Instant,
-    /// The same by the last clock that was trusted. While this run has trusted none, the stop before it is not counted in.
+    /// The same start, by the last trusted clock. Until this run has trusted a clock, the stop before it is not
+    /// counted.
     trusted_start_wall_ms: Option<i128>,
     /// When the stop before this run began, until its length is known.
     stopped_at_ms: Option<u64>,
 }
 
 impl LogClock {
-    /// Begins a log, or goes on with one that was stored. Log time is greater than that of the newest frame in the database, if
-    /// this log has not made it.
+    /// Begins a log, or continues a stored log. If the newest frame in the database is not from this log, log time
+    /// begins after it.
     #[must_use]
     pub fn resume(stored: Option<Stored>, newest_frame_ms: Option<u64>, reading: Reading) -> Self {
         let begin_ms = stored.map_or(reading.wall_ms, |stored| stored.clock_ms);
@@ -204,7 +208,7 @@ impl LogClock {
             start_wall_ms: reading.wall_ms.into(),
             steady_since: reading.at,
             trusted_start_wall_ms: stored.map(|stored| stored.wall_ms.into()),
-            // Log time is never behind the stop's begin: where the wall clock was, it was late.
+            // The stop began at log time or later. A wall clock behind log time was late.
             stopped_at_ms: stored.map(|stored| stored.wall_ms.max(begin_ms)),
         }
     }
@@ -218,26 +222,26 @@ impl LogClock {
         (Moment { clock_ms: self.clock_ms, wall_ms: reading.wall_ms, index: self.index, ahead_ms }, event)
     }
 
-    /// Takes note of the clocks without a batch, so that a jump is seen, and a stop counted, while nothing is written. Once a minute
-    /// is enough.
+    /// Reads the clocks without a batch, so that jumps are noticed and a stop is counted while nothing is written. Once
+    /// a minute is enough.
     pub fn observe(&mut self, reading: Reading) -> Option<ClockEvent> {
         let event = self.jump(reading).or_else(|| self.trust(reading));
         self.clock_ms = self.clock_ms.max(self.shared.clock_ms(reading.at));
         event
     }
 
-    /// What to persist with the last moment.
+    /// The state to persist with the last moment.
     #[must_use]
     pub fn stored(&self, reading: Reading) -> Stored {
         let wall_ms = match self.trusted_start_wall_ms {
             Some(start_ms) => wall_ms(start_ms + i128::from(self.run_ms(reading.at))),
-            // The first run of a log has no other clock to go by.
+            // The first run of a log has no trusted clock yet.
             None => reading.wall_ms,
         };
         Stored { clock_ms: self.clock_ms, wall_ms, index: self.index }
     }
 
-    /// For tests: whether the wall clock has stood for [`CLOCK_STEADY_WAIT`] in this run, and has not jumped since.
+    /// For tests: whether the wall clock was steady for [`CLOCK_STEADY_WAIT`] in this run, and has not jumped since.
     #[cfg(test)]
     pub fn is_steady(&self) -> bool {
         self.trusted_start_wall_ms == Some(self.start_wall_ms)
@@ -266,7 +270,7 @@ impl LogClock {
         if reading.at.saturating_duration_since(self.steady_since) < CLOCK_STEADY_WAIT {
             return None;
         }
-        // From here, so that slow drift over months is no jump.
+        // The start is computed anew, so that slow drift over months is no jump.
         self.start_wall_ms = self.start_wall_ms(reading);
         self.steady_since = reading.at;
         self.trusted_start_wall_ms = Some(self.start_wall_ms);
@@ -282,7 +286,7 @@ impl LogClock {
         self.shared.ahead_ms.store(ahead_ms(self.start_wall_ms, begin_ms), Ordering::Release);
     }
 
-    /// The wall time at the start of this run, as a reading has it.
+    /// The wall time at the start of this run, by a reading.
     fn start_wall_ms(&self, reading: Reading) -> i128 {
         i128::from(reading.wall_ms) - i128::from(self.run_ms(reading.at))
     }
@@ -301,7 +305,7 @@ fn wall_ms(value: i128) -> u64 {
     value.clamp(0, u64::MAX.into()) as u64
 }
 
-/// Log time for threads that give no moments. Reading it waits for nothing. Cloning gives another handle of the same.
+/// Log time for threads that give no moments. Reading it never blocks. Clones are handles of the same clock.
 #[derive(Debug, Clone)]
 pub struct SharedClock(Arc<Shared>);
 
@@ -309,9 +313,9 @@ pub struct SharedClock(Arc<Shared>);
 struct Shared {
     /// When this run began.
     start: Instant,
-    /// Log time then. It grows when the log catches up.
+    /// Log time at that instant. It grows when the log catches up.
     begin_ms: AtomicU64,
-    /// The number of the last batch that was given a moment.
+    /// The number of the last batch that got a moment.
     index: AtomicU64,
     /// See [`Moment::ahead_ms`].
     ahead_ms: AtomicI64,
@@ -324,20 +328,21 @@ impl Shared {
     }
 
     fn advance(&self, by_ms: u64) {
-        // There is one writer.
+        // Only one thread writes, so a load and a store are enough.
         let begin_ms = self.begin_ms.load(Ordering::Acquire).saturating_add(by_ms).min(CLOCK_MS_MAX);
         self.begin_ms.store(begin_ms, Ordering::Release);
     }
 }
 
 impl SharedClock {
-    /// The moment of a read: log time and wall time now, and the number of the newest batch, which may not be committed yet.
+    /// The moment of a read: the current log time and wall time, and the number of the newest batch. That batch may not
+    /// be committed yet.
     #[must_use]
     pub fn now(&self) -> Moment {
         self.at(Reading::now())
     }
 
-    /// The same, at a reading.
+    /// The same, for a given reading.
     #[must_use]
     pub fn at(&self, reading: Reading) -> Moment {
         let index = self.0.index.load(Ordering::Acquire);

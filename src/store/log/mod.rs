@@ -1,7 +1,7 @@
-//! The log: gives each batch of entries its place and its moment.
+//! The log: gives each batch of entries its position and its moment.
 //!
-//! A local log passes a batch straight on to the store, on the same thread and without serialising it. The format in
-//! which a batch travels to another node is fixed here, so that a second log needs no other change.
+//! A local log passes a batch straight to the store, on the same thread and without serialising it. The format in which
+//! a batch travels to another node is fixed here, so that a second kind of log needs no other change.
 
 pub mod clock;
 
@@ -11,10 +11,10 @@ use uuid::Uuid;
 use super::entry::{Entry, Proposal};
 use clock::{ClockEvent, LogClock, Moment, Reading, Stored};
 
-/// The version of [`Batch`] that this program writes, and the newest that it reads.
+/// The version of [`Batch`] that this program writes, and the newest version that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// Where batches get their place.
+/// The source of positions and moments.
 #[derive(Debug)]
 pub enum Log {
     /// In this process, for this database alone.
@@ -33,7 +33,7 @@ impl Log {
         }
     }
 
-    /// Takes note of the clocks while there is no batch. Gives the log time.
+    /// Reads the clocks while there is no batch. Returns the log time.
     pub fn observe(&mut self) -> u64 {
         match self {
             Self::Local(clock) => {
@@ -43,7 +43,7 @@ impl Log {
         }
     }
 
-    /// What is to be stored with the batch of the last moment.
+    /// The position to store with the batch of the last moment.
     #[must_use]
     pub fn stored(&self) -> Stored {
         match self {
@@ -60,7 +60,7 @@ fn report(event: Option<ClockEvent>) {
 
 /// A batch of entries as it travels.
 ///
-/// The proposing process counts its batches from 1; `apply` takes a batch only if its number is the next of its
+/// The proposing process numbers its batches from 1. A batch must be applied only if its number is the next of its
 /// incarnation, so that a batch that was sent twice counts once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
@@ -71,7 +71,6 @@ pub struct Batch {
     pub entries: Vec<Entry>,
 }
 
-/// Why bytes are no batch.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     #[error("the batch has version {found}, and this program reads up to {FORMAT_VERSION}")]
@@ -81,17 +80,17 @@ pub enum BatchError {
 }
 
 impl Batch {
-    /// The entries of proposals, as a batch that travels. Whom to answer stays here.
+    /// Makes a batch of the entries of proposals. The addresses for the results stay here.
     #[must_use]
     pub fn of(incarnation: Uuid, number: u64, proposals: &[Proposal]) -> Self {
         let entries = proposals.iter().map(|proposal| proposal.entry.clone()).collect();
         Self { version: FORMAT_VERSION, incarnation, number, entries }
     }
 
-    /// JSON: it says itself what its fields are, and a field that is added later has a default.
+    /// Encodes the batch as JSON. JSON names its fields, and a field that is added later has a default.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        // Writing to memory can't fail, and no field is of a kind that JSON lacks.
+        // Writing to memory can't fail, and every field has a representation in JSON.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_the_same_when_it_was_encoded_and_decoded() {
+    fn a_batch_survives_encoding_and_decoding() {
         let incarnation = Uuid::from_u128(42);
         let mut proposed = proposals(entries());
         proposed[0].reply_to = ReplyTo::Request(7);
@@ -199,12 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_batch_and_a_broken_one_are_refused() {
+    fn a_newer_batch_and_a_malformed_batch_are_refused() {
         let batch = Batch::of(Uuid::from_u128(42), 17, &proposals(entries()));
         let newer = Batch { version: FORMAT_VERSION + 1, ..batch.clone() };
         let refused = Batch::decode(&newer.encode());
         assert!(matches!(refused, Err(BatchError::Newer { found }) if found == FORMAT_VERSION + 1), "{refused:?}");
-        // Its entries may be of a kind that this program does not know.
+        // Entries of a newer version may be of a kind that this program does not know.
         let unknown = format!(r#"{{"version":{},"incarnation":"x","entries":[{{"Later":1}}]}}"#, FORMAT_VERSION + 1);
         assert!(matches!(Batch::decode(unknown.as_bytes()), Err(BatchError::Newer { .. })));
         let bytes = batch.encode();

@@ -1,4 +1,4 @@
-//! A machine with two clocks that a test moves, and the log clock on it.
+//! A simulated machine with two clocks that a test moves, and the log clock on it.
 
 use proptest::prelude::*;
 
@@ -35,7 +35,7 @@ impl Machine {
         machine
     }
 
-    /// A log that has run by a right clock for two hours.
+    /// A log that has run with a correct clock for two hours.
     fn settled() -> Self {
         let mut machine = Self::new(TODAY);
         machine.run(2 * HOUR);
@@ -48,7 +48,7 @@ impl Machine {
         Reading { at: self.boot + Duration::from_millis(self.run_ms), wall_ms: self.wall_ms }
     }
 
-    /// Gives a moment and stores it.
+    /// Takes a moment and stores it.
     fn write(&mut self) -> Moment {
         let reading = self.reading();
         let (moment, event) = self.clock.moment(reading);
@@ -65,7 +65,7 @@ impl Machine {
         moment
     }
 
-    /// Lets time pass while the server runs and writes once a minute, and says by how much log time advanced.
+    /// Lets time pass while the server runs and writes once a minute. Returns by how much log time advanced.
     fn run(&mut self, ms: i64) -> i64 {
         let before = self.stored.clock_ms;
         let mut left = ms as u64;
@@ -79,12 +79,12 @@ impl Machine {
         self.stored.clock_ms as i64 - before as i64
     }
 
-    /// Sets the wall clock.
+    /// Moves the wall clock.
     fn set(&mut self, by_ms: i64) {
         self.wall_ms = self.wall_ms.saturating_add_signed(by_ms);
     }
 
-    /// Stops the server for a time. The monotonic clock of the next run has nothing to do with that of this one.
+    /// Stops the server for a time. The next run's monotonic clock is unrelated to this run's.
     fn stop(&mut self, ms: i64) {
         self.wall_ms = self.wall_ms.saturating_add(ms as u64);
         self.boot = Instant::now();
@@ -107,7 +107,7 @@ fn caught_up(by_ms: i64) -> ClockEvent {
 }
 
 #[test]
-fn a_new_log_begins_at_the_wall_clock_and_goes_with_it() {
+fn a_new_log_begins_at_the_wall_clock_and_advances_with_it() {
     let mut machine = Machine::new(TODAY);
     assert_eq!(machine.stored, Stored { clock_ms: TODAY, wall_ms: TODAY, index: 1 });
     for _ in 0..500 {
@@ -118,13 +118,13 @@ fn a_new_log_begins_at_the_wall_clock_and_goes_with_it() {
 }
 
 #[test]
-fn a_new_log_begins_behind_the_frames_that_are_there() {
+fn a_new_log_begins_after_the_existing_frames() {
     let reading = Reading { at: Instant::now(), wall_ms: TODAY };
     for (newest, begins) in [(TODAY - 5, TODAY), (TODAY, TODAY + 1), (TODAY + 5, TODAY + 6), (u64::MAX, CLOCK_MS_MAX)] {
         let (moment, _) = LogClock::resume(None, Some(newest), reading).moment(reading);
         assert_eq!((moment.clock_ms, moment.wall_ms), (begins, TODAY), "{newest}");
     }
-    // The newest frame of a log that goes on is its own; a later one is from elsewhere.
+    // The newest frame of a continued log is its own. A later frame is from elsewhere.
     let stored = Stored { clock_ms: TODAY, wall_ms: TODAY, index: 7 };
     for (newest, begins) in [(None, TODAY), (Some(TODAY), TODAY), (Some(TODAY + 5), TODAY + 6)] {
         let (moment, _) = LogClock::resume(Some(stored), newest, reading).moment(reading);
@@ -146,7 +146,7 @@ fn a_stop_counts_once_and_after_an_hour() {
 }
 
 #[test]
-fn a_clock_at_1970_that_is_set_after_the_start_counts_for_nothing() {
+fn a_clock_at_1970_that_is_set_after_the_start_has_no_effect() {
     let mut machine = Machine::settled();
     let late = machine.wall_ms as i64;
     machine.set(-late);
@@ -161,7 +161,7 @@ fn a_clock_at_1970_that_is_set_after_the_start_counts_for_nothing() {
 }
 
 #[test]
-fn a_jump_of_any_size_moves_nothing_and_is_told() {
+fn a_jump_of_any_size_is_reported_and_moves_nothing() {
     for by_ms in [100 * DAY, -100 * DAY, HOUR, -HOUR, 3 * SECOND, -3 * SECOND, i64::MAX / 2, i64::MIN / 2] {
         let mut machine = Machine::settled();
         let real = machine.wall_ms;
@@ -184,7 +184,7 @@ fn a_jump_of_any_size_moves_nothing_and_is_told() {
 }
 
 #[test]
-fn a_jump_shortly_before_a_stop_counts_for_nothing() {
+fn a_jump_shortly_before_a_stop_has_no_effect() {
     for by_ms in [100 * DAY, -100 * DAY] {
         let mut machine = Machine::settled();
         machine.set(by_ms);
@@ -200,7 +200,7 @@ fn a_jump_shortly_before_a_stop_counts_for_nothing() {
 }
 
 #[test]
-fn a_wrong_clock_at_the_start_that_is_set_within_the_hour_counts_for_nothing() {
+fn a_wrong_clock_that_is_set_within_the_first_hour_has_no_effect() {
     for by_ms in [100 * DAY, -100 * DAY, -200 * DAY] {
         let mut machine = Machine::settled();
         machine.set(by_ms);
@@ -218,7 +218,8 @@ fn sleep_of_the_machine_is_a_jump() {
     machine.set(30 * DAY);
     assert_eq!(machine.run(50 * HOUR), 50 * HOUR);
     assert_eq!(machine.events, [jumped(30 * DAY)]);
-    // Behind the wall clock for good, by what it slept; a stop still counts as long as it was.
+    // Log time stays behind the wall clock by the time that the machine slept. A stop still counts with its full
+    // length.
     machine.take_events();
     machine.stop(DAY);
     assert_eq!(machine.run(2 * HOUR), 2 * HOUR + DAY);
@@ -226,7 +227,7 @@ fn sleep_of_the_machine_is_a_jump() {
 }
 
 #[test]
-fn stops_of_runs_that_were_too_short_add_up() {
+fn stops_between_short_runs_add_up() {
     let mut machine = Machine::settled();
     for _ in 0..20 {
         machine.stop(23 * HOUR);
@@ -239,21 +240,21 @@ fn stops_of_runs_that_were_too_short_add_up() {
 }
 
 #[test]
-fn a_clock_that_goes_back_across_a_stop_takes_nothing_away() {
+fn a_clock_set_back_before_a_stop_does_not_turn_log_time_back() {
     let mut machine = Machine::settled();
     machine.set(-5 * DAY);
     machine.stop(DAY);
     assert_eq!(machine.run(10 * HOUR), 10 * HOUR);
     assert_eq!(machine.events, []);
-    // Log time is ahead now. It goes on when the wall clock has come to where it is.
+    // Log time is ahead now. A stop counts only from the time at which the wall clock has caught up with it.
     machine.stop(10 * DAY);
     machine.run(2 * HOUR);
     assert_eq!(machine.stored.clock_ms, machine.wall_ms);
 }
 
 #[test]
-fn a_run_by_a_late_clock_is_no_stop_for_the_next() {
-    // A machine without a battery and without a network: its clock stays where the last image had it.
+fn a_run_with_a_late_clock_is_not_taken_for_a_stop() {
+    // The clock of a machine without battery and network restarts at the time of its last image.
     for late in [200 * DAY, machine_age()] {
         let mut machine = Machine::settled();
         machine.set(-late);
@@ -273,7 +274,7 @@ fn machine_age() -> i64 {
 }
 
 #[test]
-fn a_log_that_began_in_1970_keeps_what_it_has() {
+fn a_log_that_began_in_1970_does_not_jump_to_the_present() {
     for run in [10 * MINUTE, 10 * HOUR] {
         let mut machine = Machine::new(0);
         machine.run(run);
@@ -281,7 +282,7 @@ fn a_log_that_began_in_1970_keeps_what_it_has() {
         machine.stop(DAY);
         machine.take_events();
         assert_eq!(machine.run(5 * HOUR), 5 * HOUR);
-        // From then on, stops count.
+        // Later stops count.
         machine.stop(DAY);
         assert_eq!(machine.run(5 * HOUR), 5 * HOUR + DAY);
         assert_eq!(machine.events, [caught_up(DAY)]);
@@ -289,7 +290,7 @@ fn a_log_that_began_in_1970_keeps_what_it_has() {
 }
 
 #[test]
-fn a_log_that_began_late_and_was_set_in_its_first_hour_keeps_what_it_has() {
+fn a_log_that_began_late_counts_only_the_stop() {
     let mut machine = Machine::new(TODAY - 200 * DAY as u64);
     machine.run(10 * SECOND);
     machine.set(200 * DAY);
@@ -301,7 +302,7 @@ fn a_log_that_began_late_and_was_set_in_its_first_hour_keeps_what_it_has() {
 }
 
 #[test]
-fn slow_drift_is_no_jump() {
+fn slow_drift_is_not_a_jump() {
     let mut machine = Machine::settled();
     for _ in 0..24 * 365 {
         machine.set(SECOND);
@@ -327,7 +328,7 @@ fn an_idle_log_sees_a_jump_and_counts_a_stop() {
 }
 
 #[test]
-fn readings_in_another_order_do_not_turn_time_back() {
+fn readings_out_of_order_do_not_turn_time_back() {
     let mut machine = Machine::settled();
     let (late, early) = (machine.reading(), Reading { at: machine.boot, wall_ms: TODAY });
     let shown = machine.clock.moment(late).0;
@@ -361,7 +362,7 @@ fn the_largest_numbers_do_not_overflow() {
 }
 
 #[test]
-fn a_frame_id_is_of_version_7_and_holds_time_index_and_place() {
+fn a_frame_id_has_version_7_and_holds_time_index_and_place() {
     let moment = Moment { clock_ms: 0x0123_4567_89ab, wall_ms: TODAY, index: 0x2aa_aaaa_aaab, ahead_ms: 0 };
     let id = moment.frame_id(0x9_8765).0;
     assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
@@ -373,7 +374,7 @@ fn a_frame_id_is_of_version_7_and_holds_time_index_and_place() {
 }
 
 #[test]
-fn wall_times_are_shown_and_read_at_one_moment() {
+fn wall_times_convert_to_log_time_and_back() {
     let moment = Moment { clock_ms: 1_000_000, wall_ms: TODAY, index: 1, ahead_ms: TODAY as i64 - 1_000_000 };
     assert_eq!(moment.shown(1_060_000), TODAY + 60_000);
     assert_eq!(moment.shown(0), TODAY - 1_000_000);
@@ -383,7 +384,7 @@ fn wall_times_are_shown_and_read_at_one_moment() {
 }
 
 #[test]
-fn events_are_told_in_words() {
+fn clock_events_have_log_messages() {
     assert_eq!(
         jumped(-HOUR).to_string(),
         "the wall clock jumped back by 3600 s; retention and time limits are not affected"
@@ -395,7 +396,7 @@ fn events_are_told_in_words() {
 }
 
 #[test]
-fn a_thread_beside_sees_log_time_rise_while_the_log_catches_up() {
+fn another_thread_sees_log_time_rise_while_the_log_catches_up() {
     let at = Instant::now();
     let stored = Stored { clock_ms: TODAY, wall_ms: TODAY, index: 0 };
     let mut clock = LogClock::resume(Some(stored), None, Reading { at, wall_ms: TODAY + DAY as u64 });
@@ -424,7 +425,7 @@ enum Step {
     Run(i64),
     Set(i64),
     Stop(i64),
-    /// A power cut that takes back what was stored since the last stop or step.
+    /// A power cut that loses what was stored since the last stop or step.
     Crash(i64),
 }
 
@@ -440,10 +441,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Log time never goes back and ids rise (both are asserted by `write`); log time advances with the monotonic clock,
-    /// and by what is told as the time of a stop; and once per run at most.
+    /// Log time never goes back and ids increase; `write` asserts both. Log time advances with the monotonic clock, and
+    /// by the reported length of a stop, once per run at most.
     #[test]
-    fn log_time_is_the_time_that_the_server_ran_and_the_stops_that_were_told(
+    fn log_time_is_the_run_time_plus_the_reported_stops(
         wall_ms in prop_oneof![Just(0), Just(TODAY), 0..2 * TODAY],
         steps in steps(),
     ) {
@@ -465,7 +466,7 @@ proptest! {
                 Step::Set(by_ms) => machine.set(by_ms),
                 Step::Stop(ms) => machine.stop(ms),
                 Step::Crash(ms) => {
-                    // Its clients have seen ids that the database has not.
+                    // Its clients have seen ids that the database lost.
                     let (stored, seen) = (machine.stored, machine.last_id);
                     machine.run(10 * SECOND);
                     let lost = machine.last_id;
