@@ -1,4 +1,4 @@
-//! Accounts, sessions, rooms' settings, invitations and restrictions, as they are stored.
+//! The stored types of accounts, sessions, room settings, invitations and restrictions, for use outside the store.
 
 pub use super::sqlite::people::{
     Account, Ban, Banned, Invitation, InvitationId, RoomSettings, Session, SessionId, StoredGuest,

@@ -1,7 +1,7 @@
-//! Changes: what may be done to accounts, sessions, rooms, invitations and restrictions, as entries of the log.
+//! Changes to accounts, sessions, rooms, invitations and restrictions, as entries of the log.
 //!
-//! A change bears everything that only its proposer knows. Whether it is allowed and what it does is decided by the
-//! [`ledger`](super::ledger).
+//! A change contains everything that only its proposer knows. The [`ledger`](super::ledger) decides whether it is
+//! allowed, and applies it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,56 +20,57 @@ use super::TokenHash;
 use super::accounts::{InvitationId, RoomSettings, SessionId, SessionKind};
 use super::entry::Principal;
 
-/// See the head of this file. Times are wall time where a client gave them, spans where the server counts them.
+/// A change of stored state. Times that clients give are wall time. Spans are counted by the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Change {
-    /// Creates an account.
+    /// Creates an account. Only the operator may do so.
     CreateAccount(NewAccount),
-    /// Creates an account and logs in, where registration is open or by the invitation.
+    /// Creates an account and logs in. Registration must be open, or the invitation valid.
     Register { account: NewAccount, invitation: Option<TokenHash>, session: NewSession, replaces: Option<SessionId> },
-    /// Logs in.
+    /// Logs in to an account with its password.
     LogIn(NewLogin),
-    /// Stores a guest's session, or gives the guest another name.
+    /// Stores a guest's session, or renames the guest.
     NameGuest { user: UserId, username: Username, looks: Looks, session: NewSession },
-    /// Creates a token for a program, and the account where there is none of that name.
+    /// Creates a token for a bot. If no account has that name, the account is created too.
     CreateToken { account: NewAccount, session: NewSession },
-    /// Ends one of the client's own sessions; the operator ends any.
+    /// Ends one of the client's own sessions. The operator may end any bot's token.
     EndSession { session: SessionId },
-    /// Sets another password, if `old` is still the hash of the present one, and ends all sessions but one.
+    /// Sets a new password and ends all logins except `keep`. From a client, `old` must be the hash of the current
+    /// password.
     SetPassword { account: AccountRef, password: PasswordHash, old: Option<PasswordHash>, keep: Option<SessionId> },
-    /// Makes an account a user's or an admin's.
+    /// Sets the role of an account to user or admin.
     SetRole(NewRole),
     /// Removes an account with its sessions. Its messages stay.
     RemoveAccount { account: AccountRef },
-    /// Mutes or bans a user, or ends that.
+    /// Mutes or bans a user, or ends a mute or ban.
     Restrict(Restrict),
-    /// Lets the guests of a network in again.
+    /// Unbans the guests of a network.
     UnbanAddress { network: IpAddr },
     /// Changes the settings of a room.
     SetRoom { room: RoomId, patch: RoomPatch },
-    /// Removes a user from a room; `target` is the user as the proposer knows it, where it is connected.
+    /// Kicks a user from a room. `target` is the user as the proposer knows it, if it is connected.
     Kick { room: RoomId, user: UserId, target: Option<Arc<Principal>> },
-    /// Makes an invitation.
+    /// Creates an invitation to register or to a private room.
     Invite(NewInvitation),
     /// Revokes an invitation.
     Uninvite { invitation: InvitationId },
     /// Makes the client a member of a private room.
     UseInvitation { room: RoomId, code_hash: TokenHash },
-    /// Notes that sessions were used, which lets them last longer.
+    /// Notes uses of sessions, which extends the sessions.
     Seen { sessions: Vec<Use> },
-    /// Forgets a room's order up to a place.
+    /// Forgets a room's frames up to a seq.
     Forget { room: RoomId, up_to: Seq },
-    /// Forgets rooms without messages and members.
+    /// Forgets rooms without messages and connections.
     ForgetRooms { rooms: Vec<RoomId> },
-    /// Forgets sessions that are over, or guests that were not seen for long.
+    /// Forgets sessions that are over, and guests that were not seen for a long time.
     ForgetSessions { sessions: Vec<SessionId> },
-    /// Sets the flags that decide.
+    /// Sets the policy flags.
     SetPolicy(Policy),
-    /// Makes all signed tokens of guests invalid.
+    /// Invalidates all signed guest tokens.
     RotateGuestKey { key: GuestKey },
 }
 
-/// Flags that decide.
+/// Flags of the operator that permission checks use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     pub accounts: Accounts,
@@ -83,11 +84,11 @@ pub struct NewAccount {
     pub looks: Looks,
     #[serde(deserialize_with = "account_role")]
     pub role: Role,
-    /// Nothing where nobody logs in by a password, as for a program.
+    /// `None` for an account without a password login, such as a bot's.
     pub password: Option<PasswordHash>,
 }
 
-/// A login, if the password's hash is still this one; `renewed` takes its place.
+/// A login. It is refused if `password` is no longer the stored hash. `renewed` replaces that hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewLogin {
     pub user: UserId,
@@ -104,7 +105,7 @@ pub struct NewRole {
     pub role: Role,
 }
 
-/// Reads the role of an account. The database takes no guest, and would refuse the whole batch with it.
+/// Reads the role of an account. The database accepts no guest account, and would fail the whole batch.
 fn account_role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
     match Role::deserialize(deserializer)? {
         Role::Guest => Err(D::Error::custom("the role of an account is user or admin")),
@@ -112,7 +113,7 @@ fn account_role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Role, D::E
     }
 }
 
-/// An account by its id, or by exactly its name.
+/// An account by its id, or by its exact name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum AccountRef {
     Id(UserId),
@@ -123,20 +124,20 @@ pub enum AccountRef {
 pub struct NewSession {
     pub id: SessionId,
     pub kind: SessionKind,
-    /// Nothing for a guest's signed token.
+    /// `None` for a guest's signed token.
     pub token_hash: Option<TokenHash>,
-    /// What its owner knows it by: a browser, or what a token is for.
+    /// How the owner recognises the session: a browser, or the purpose of a token.
     pub label: Box<str>,
-    /// How long it lasts from its last use; nothing where it lasts until it is ended.
+    /// How long the session lasts from its creation; `None` for a bot's token without an end. Uses extend logins and
+    /// guests.
     pub span_ms: Option<u64>,
 }
 
-/// A use of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Use {
-    /// By a session that is stored.
+    /// A use of a stored session.
     Session(SessionId),
-    /// By a signed token; its session is stored then.
+    /// A use of a signed token. It stores the session.
     SignedGuest { user: UserId, issued_ms: u64 },
 }
 
@@ -144,9 +145,9 @@ pub enum Use {
 pub struct Restrict {
     pub user: UserId,
     pub restrictions: Restrictions,
-    /// The user as the proposer knows them, where they are connected.
+    /// The user as the proposer knows it, if it is connected.
     pub target: Option<Arc<Principal>>,
-    /// Where the user's connections come from.
+    /// The networks of the user's connections.
     pub networks: Vec<IpAddr>,
 }
 
@@ -154,26 +155,27 @@ pub struct Restrict {
 pub struct NewInvitation {
     pub id: InvitationId,
     pub code_hash: TokenHash,
-    /// To a private room; nothing for one to register.
+    /// The private room; `None` for an invitation to register.
     pub room: Option<RoomId>,
     pub uses: u32,
     pub span_ms: u64,
 }
 
-/// What a change that was made has to tell its proposer.
+/// What a completed change reports to its proposer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Done {
-    /// It has nothing to tell.
+    /// The change has nothing to report.
     Nothing,
-    /// A session has begun. It expires at this wall time, where it expires. An account may have been made for it.
+    /// A session has begun. `expires_ms` is wall time; `None` if it does not expire. `is_new_account` says whether the
+    /// account was created for it.
     Session { user: UserId, username: Username, role: Role, expires_ms: Option<u64>, is_new_account: bool },
-    /// So many sessions have ended, and whether there is an admin left.
+    /// The number of sessions that ended, and whether there still is an admin.
     Account { sessions_ended: usize, has_admin: bool },
-    /// How a user is restricted now.
+    /// The current restrictions of a user.
     Restricted { username: Option<Username>, muted_until_ms: Option<u64>, is_banned: bool },
-    /// A user is kicked.
+    /// The user is kicked.
     Kicked { username: Option<Username> },
-    /// The settings of the room as they are now.
+    /// The current settings of the room.
     Room(RoomSettings),
     /// The invitation expires at this wall time.
     Invited { expires_ms: u64 },

@@ -1,4 +1,5 @@
-//! The store's own thread: it applies batches, publishes the policy and keeps the bounds.
+//! The store's engine: applies batches, publishes the policy and keeps the storage within its bounds. It runs on the
+//! store's thread and touches no channel.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -23,12 +24,11 @@ use super::sqlite::upkeep::{OVER_KEPT, People, Upkeep, Upkept};
 use super::sqlite::{self, Connection, Fault, SqliteStorage, exit_on_sync_failure, people};
 use super::{Reader, StartError};
 
-/// From one entry of uses of sessions to the next.
+/// The interval between two entries that note uses of sessions.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
-/// How long the thread waits before it looks for what is too old in memory.
+/// How long the thread waits before it looks for expired data in memory.
 const MEMORY_LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// See the head of this file.
 pub struct Store {
     core: Core,
     backend: Backend,
@@ -36,12 +36,12 @@ pub struct Store {
     seen_at: Instant,
 }
 
-/// What every storage has.
+/// The parts that every storage has.
 struct Core {
     log: Log,
     ledger: Ledger,
     policy: PublishedPolicy,
-    /// What became of the store's own entries, for the hub's next batch.
+    /// Results of the store's own entries, for the hub's next batch.
     own: Vec<Applied>,
 }
 
@@ -51,7 +51,6 @@ enum Backend {
     Memory { messages: Arc<Mutex<Memory>>, people: Arc<Mutex<Connection>>, upkeep: MemoryUpkeep },
 }
 
-/// Upkeep of a store in memory.
 struct MemoryUpkeep {
     keep: Keep,
     people: People,
@@ -59,10 +58,7 @@ struct MemoryUpkeep {
 }
 
 impl Store {
-    /// A store of a database in a file, begun at a reading of the clocks.
-    ///
-    /// # Errors
-    /// Where it can't be read.
+    /// Opens the store of a database file. `reading` starts its clock.
     pub fn of_database(
         database: &Arc<Database>,
         connection: Connection,
@@ -82,10 +78,7 @@ impl Store {
         Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))
     }
 
-    /// A store that ends with the process, begun at a reading of the clocks.
-    ///
-    /// # Errors
-    /// Where there is no memory for it.
+    /// Opens a store that ends with the process. `reading` starts its clock.
     pub fn in_memory(keep: Keep, reading: Reading) -> Result<(Self, Reader), StartError> {
         let people = people::in_memory()?;
         let clock = LogClock::resume(None, None, reading);
@@ -100,10 +93,7 @@ impl Store {
         Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))
     }
 
-    /// Sets the flags that decide, where they are others than those that are stored.
-    ///
-    /// # Errors
-    /// Where they can't be stored.
+    /// Sets the policy flags, if they differ from the stored flags.
     pub fn set_policy(&mut self, policy: Policy) -> Result<(), StartError> {
         if self.core.ledger.policy().flags != policy {
             self.apply_own(vec![Change::SetPolicy(policy)])?;
@@ -111,7 +101,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a batch its moment and applies it. What the store did by itself before comes first.
+    /// Gives a batch its moment and applies it. The results of the store's own earlier entries come first.
     pub fn commit(&mut self, batch: Vec<Proposal>) -> Vec<Applied> {
         let moment = self.core.log.next_moment();
         let mut applied = std::mem::take(&mut self.core.own);
@@ -129,7 +119,7 @@ impl Store {
         }
     }
 
-    /// How long to wait for a batch before something is to be kept within its bounds.
+    /// How long to wait for a batch before upkeep is due.
     pub fn wait(&self) -> Duration {
         match &self.backend {
             Backend::File { upkeep, .. } => upkeep.wait(),
@@ -137,7 +127,7 @@ impl Store {
         }
     }
 
-    /// Keeps the bounds, now and then: behind a batch, or while none waits.
+    /// Runs the upkeep that is due, after a batch or while no batch waits.
     pub fn keep_bounds(&mut self, is_idle: bool) {
         if is_idle {
             self.core.log.observe();
@@ -156,7 +146,7 @@ impl Store {
         report(kept);
     }
 
-    /// Notes the log time at the end, so that the next run goes on from there and not from the last batch.
+    /// Stores the log time at the end, so that the next run continues from there and not from the last batch.
     pub fn note_time(&mut self) {
         self.core.log.observe();
         if let Backend::File { storage, .. } = &self.backend
@@ -166,7 +156,7 @@ impl Store {
         }
     }
 
-    /// Lets sessions that were used last longer.
+    /// Proposes the noted uses as an entry, which extends the sessions.
     fn note_uses(&mut self) -> Result<(), Fault> {
         self.seen_at = Instant::now();
         let sessions = self.uses.take();
@@ -213,7 +203,7 @@ impl MemoryUpkeep {
 
 #[cfg(test)]
 impl Store {
-    /// For tests: reads or spoils what is stored.
+    /// For tests: reads or damages what is stored.
     pub fn on_connection<T>(&self, act: impl FnOnce(&Connection) -> T) -> T {
         match &self.backend {
             Backend::File { storage, .. } => act(&storage.connection),
@@ -221,17 +211,17 @@ impl Store {
         }
     }
 
-    /// For tests: how many connections are in a room.
+    /// For tests: the number of connections in a room.
     pub fn present(&self, room: &RoomId) -> usize {
         self.core.ledger.connections(room)
     }
 
-    /// For tests: the policy that the next entry is checked by.
+    /// For tests: the policy that applies to the next entry.
     pub fn policy(&self) -> &super::PolicySnapshot {
         self.core.ledger.policy()
     }
 
-    /// For tests: notes the uses of sessions now.
+    /// For tests: proposes the noted uses now.
     pub fn note_uses_now(&mut self) {
         report(self.note_uses());
     }
@@ -251,7 +241,7 @@ impl Core {
         Ok(Self { log: Log::Local(clock), ledger: Ledger::new(policy), policy: published, own: Vec::new() })
     }
 
-    /// Applies batches in one transaction. Publishes the policy where it may have changed, and logs what was done.
+    /// Applies batches in one transaction. Publishes the policy if it may have changed, and logs what was done.
     fn apply(&mut self, storage: &mut impl Backed, batches: &[(Moment, Vec<Proposal>)]) -> Result<Vec<Applied>, Fault> {
         let has = |is_one: fn(&Entry) -> bool| {
             batches.iter().any(|(_, batch)| batch.iter().any(|proposal| is_one(&proposal.entry)))
@@ -298,7 +288,7 @@ impl Core {
         Ok(all)
     }
 
-    /// Applies batches; where they can't be stored, all of them are refused.
+    /// Applies batches. If they can't be stored, refuses all of them.
     fn apply_or_refuse(&mut self, storage: &mut impl Backed, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
         let fault = match self.apply(storage, &batches) {
             Ok(applied) => return applied,
@@ -313,7 +303,7 @@ impl Core {
     }
 }
 
-/// A storage with transactions, as far as it has them.
+/// A storage, with transactions if it has any.
 trait Backed: Storage {
     fn begin(&mut self) -> Result<(), Fault> {
         Ok(())
@@ -323,7 +313,8 @@ trait Backed: Storage {
         Ok(())
     }
 
-    /// Takes back what was not committed. Gives the policy that holds then; `before` is that of the transaction's begin.
+    /// Rolls back what was not committed. Returns the policy that holds then. `before` is the policy at the beginning
+    /// of the transaction.
     fn roll_back(&mut self, before: PolicySnapshot, clock_ms: u64) -> PolicySnapshot;
 }
 
@@ -343,13 +334,13 @@ impl Backed for SqliteStorage {
 }
 
 impl Backed for MemoryStorage<'_> {
-    /// There is no transaction: what was made before the fault stands, and the tables say what.
+    /// Memory has no transactions. What was done before the fault stands, so the policy is read from the tables.
     fn roll_back(&mut self, before: PolicySnapshot, clock_ms: u64) -> PolicySnapshot {
         people::policy(&self.people, clock_ms).unwrap_or(before)
     }
 }
 
-/// What upkeep has of a storage.
+/// A store as upkeep sees it.
 struct Kept<'a, S> {
     core: &'a mut Core,
     storage: &'a mut S,
@@ -373,7 +364,7 @@ impl<S: Backed> Upkept for Kept<'_, S> {
         let entry = |change| Entry::Change { by: By::Server, change: Box::new(change) };
         let batch = changes.into_iter().map(|change| Proposal::unanswered(entry(change))).collect();
         let applied = self.core.apply(self.storage, &[(moment, batch)])?;
-        // What it means for open connections goes to the hub with the next batch.
+        // The effects on open connections go to the hub with the next batch.
         let says_something =
             |applied: &Applied| matches!(&applied.result, Outcome::Changed { events, .. } if !events.is_empty());
         self.core.own.extend(applied.into_iter().filter(says_something));
@@ -381,10 +372,10 @@ impl<S: Backed> Upkept for Kept<'_, S> {
     }
 }
 
-/// Applies one change of the operator's to a database that no server has.
+/// Applies one change of the operator to a database that no server has open.
 ///
 /// # Errors
-/// Where the database can't be used; within, why the change is refused.
+/// [`StartError`], if the database can't be used. The inner error is the reason why the change is refused.
 pub fn propose_alone(path: &Path, change: Change) -> Result<Result<Done, Rejection>, StartError> {
     let (database, connection) = Database::open(path, Durability::Full)?;
     let (keep, reading) = (Keep::default(), Reading::now());

@@ -1,8 +1,8 @@
-//! Entries of the log and what becomes of them.
+//! Entries of the log and their results.
 //!
-//! Every change of durable or shared state is an [`Entry`]. The proposer puts into it what only the proposer knows: ids,
-//! hashes, names' skeletons, addresses. What is decided, is decided when the entry is applied, and comes back as an
-//! [`Applied`] in the same order.
+//! Every change of durable or shared state is an [`Entry`]. The proposer adds what only the proposer knows: ids,
+//! hashes, skeletons of names, addresses. All decisions are made when the entry is applied. The results are
+//! [`Applied`], in the same order.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -34,34 +34,31 @@ impl Proposal {
     }
 }
 
-/// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Entry {
-    /// A message for one room.
+    /// A message to one room.
     Message(NewMessage),
-    /// A message for several rooms: it is stored in all of them or in none. The first one has the nonce.
+    /// A message to several rooms. It is stored in all of them or in none. Only the first copy has the nonce.
     Announcement { rooms: Vec<RoomId>, message: NewMessage },
-    /// A connection enters a room. Nothing is stored.
+    /// A connection joins a room. Nothing is stored.
     Join(Join),
-    /// A connection leaves a room, also one whose join was refused. Nothing is stored.
+    /// A connection leaves a room. Its join may have been refused. Nothing is stored.
     Leave { room: RoomId, user: UserId, connection: ConnectionId },
-    /// Everything else.
+    /// Any other change.
     Change { by: By, change: Box<Change> },
 }
 
-/// Who proposes a change.
+/// The proposer of a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum By {
-    /// The operator, by the command line. Nothing is refused for want of permission.
+    /// The operator, by the command line. No permission is needed.
     Operator,
-    /// The server itself.
     Server,
-    /// A client.
     Client(Arc<Principal>),
 }
 
 impl By {
-    /// The client's user; nil for the operator and the server.
+    /// The client's user; the nil id for the operator and the server.
     #[must_use]
     pub fn user(&self) -> UserId {
         match self {
@@ -81,25 +78,25 @@ impl fmt::Display for By {
     }
 }
 
-/// A client as the proposer authenticated it. `apply` checks it against the state.
+/// A client as the proposer authenticated it. The ledger checks it against the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Principal {
     pub person: Arc<Person>,
     pub proof: Proof,
-    /// The client's network, as addresses are counted.
+    /// The client's address, or its IPv6 network, as limits and bans count it.
     pub network: IpAddr,
 }
 
-/// By what a client is known.
+/// How a client is authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Proof {
-    /// By nothing: a poster without a token.
+    /// Without proof: a client that posts without a token.
     None,
-    /// A guest by a session that is stored.
+    /// A guest, by a stored session.
     Guest(SessionId),
-    /// A guest by a signed token, which is valid without a stored session.
+    /// A guest, by a signed token. It is valid without a stored session.
     SignedGuest { issued_ms: u64 },
-    /// An account by a login or a bot's token.
+    /// An account, by a login or a bot's token.
     Account(SessionId),
 }
 
@@ -114,7 +111,7 @@ impl Principal {
         !matches!(self.proof, Proof::Account(_))
     }
 
-    /// The session that is to be valid; none for a poster without a token.
+    /// The session that must be valid; `None` for a client without a token.
     #[must_use]
     pub fn session(&self) -> Option<SessionId> {
         match self.proof {
@@ -125,50 +122,49 @@ impl Principal {
     }
 }
 
-/// A message that has no place yet.
+/// A message without a seq.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewMessage {
     pub room: RoomId,
     pub author: Arc<Principal>,
     pub body: Body,
     pub nonce: Option<Nonce>,
-    /// Whether the author sends as a member of the room, and so must not have been kicked.
+    /// Whether the author sends as a member of the room. A kicked member is refused.
     pub is_member: bool,
-    /// Why it is not to be stored, if it was not stored before: what only the proposer knows.
+    /// Why the message is refused unless it is a retry. Only the proposer knows this reason.
     pub unless_stored: Option<Box<Rejection>>,
 }
 
-/// A connection that enters a room.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Join {
     pub room: RoomId,
     pub connection: ConnectionId,
     pub principal: Arc<Principal>,
-    /// What a guest's name looks like, where accounts have names to protect.
+    /// The looks of a guest's name, if accounts have names to protect.
     pub looks: Option<Looks>,
-    /// Where the room's order stands as the hub knows it; nothing where the hub needs the room's past.
+    /// The head of the room as the hub knows it; `None` if the hub needs the room's past.
     pub known: Option<Seq>,
     /// The last frame that the client has seen.
     pub after: Option<After>,
 }
 
-/// For whom a result is. It stays in the process that proposed the entry.
+/// The recipient of a result. It stays in the process that proposed the entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyTo {
-    /// A member, by its key, that enters or leaves.
+    /// A joining or leaving member, by its key.
     Member(usize),
-    /// A connection, which may be gone by then.
+    /// A connection, which may be closed by then.
     Connection(ConnectionId),
-    /// A connection that is not in the room, and so needs its own copy of what is stored there.
+    /// A connection outside the room. It needs its own copy of what is stored there.
     Outsider(ConnectionId),
-    /// A connection's command, which is answered by a frame of its own type.
+    /// A command of a connection. Its reply is a frame of its own type.
     Command(Box<CommandReply>),
     /// A request, by its number.
     Request(u64),
     Nobody,
 }
 
-/// What the answer to a command bears.
+/// What the reply to a command contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandReply {
     pub connection: ConnectionId,
@@ -177,69 +173,69 @@ pub struct CommandReply {
     pub kind: FrameType,
 }
 
-/// What became of an entry.
+/// The result of an entry, and its recipient.
 #[derive(Debug, Clone)]
 pub struct Applied {
     pub result: Outcome,
     pub reply_to: ReplyTo,
 }
 
-/// See [`Applied`].
+/// The result of an entry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// A message is stored, and perhaps it changed another one.
+    /// A message is stored. `changed` is the message that it changed, if any.
     Stored { room: RoomId, stored: Stored, changed: Option<Stored> },
-    /// The message was stored before: its frame, for its author alone.
+    /// The message was stored before. Only its author gets the frame.
     Duplicate(Stored),
     /// Nothing is stored or changed.
     Refused { room: Option<RoomId>, rejection: Rejection, nonce: Option<Nonce> },
-    /// A connection is in the room from this place of the order on.
+    /// The connection is in the room. `past` is there if the hub asked for it.
     Joined { room: RoomId, past: Option<Past>, seen: Option<Seq> },
-    /// A connection may not enter.
+    /// The connection may not join.
     JoinRefused { room: RoomId, rejection: Rejection },
-    /// A connection is not in the room any more.
+    /// The connection is no longer in the room.
     Left { room: RoomId },
-    /// A change is made.
+    /// The change is made.
     Changed { done: Done, events: Vec<Event> },
 }
 
-/// What a change means for open connections.
+/// An effect of a change on open connections.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Sessions have ended, and with them the connections that use them.
+    /// Sessions have ended. Their connections must be closed.
     SessionsEnded { user: UserId, sessions: Vec<SessionId> },
-    /// The user is banned, or the account is removed.
+    /// The user is banned, the account is removed, or the guest's session has ended.
     UserEnded(UserId),
     /// The guests of a network are banned.
     GuestsBanned(IpAddr),
-    /// A user is kicked out of a room.
+    /// The user is kicked from a room.
     Kicked { room: RoomId, user: UserId },
-    /// A user is muted, or not any more.
+    /// A mute of the user has begun or ended.
     Muted { user: UserId },
-    /// The settings of a room are changed.
+    /// The settings of a room have changed.
     RoomChanged { room: RoomId, settings: RoomSettings, by: Person },
-    /// What is at or before this place of a room's order is not kept any more.
+    /// The frames of a room up to this seq are no longer kept.
     Forgotten { room: RoomId, up_to: Seq },
 }
 
-/// A stored frame as members get it. Cloning shares the bytes.
+/// A stored frame as members receive it. Clones share the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     pub id: FrameId,
     pub seq: Seq,
-    /// Whether it is an event, such as a `delete`, and no message.
+    /// Whether it is an event, such as a `delete`, and not a message.
     pub is_event: bool,
     pub json: Arc<[u8]>,
 }
 
-/// What is kept of a room, at a moment of its order.
+/// What is kept of a room, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Past {
-    /// The last place taken.
+    /// The highest seq assigned.
     pub head: Seq,
-    /// The latest messages, oldest first, [`HISTORY_MAX`](crate::limits::HISTORY_MAX) at most, and all events between
-    /// and behind them.
+    /// The latest messages, oldest first, [`HISTORY_MAX`](crate::limits::HISTORY_MAX) at most, with all events between
+    /// and after them.
     pub frames: Vec<Stored>,
-    /// Whether that is all that is kept.
+    /// Whether these are all frames that are kept.
     pub is_whole: bool,
 }

@@ -1,8 +1,8 @@
-//! What `:memory:` keeps: the latest frames of each room, and where each room's order stands.
+//! The storage of `:memory:`: the latest frames of each room, and each room's head and floor.
 //!
-//! It keeps the promises of the database while the process lives, for less work a message. It is bounded by the operator's
-//! retention, by frames in a room, and by bytes in all; past that bound the rooms without a message for longest are
-//! forgotten first.
+//! It gives the same guarantees as the database while the process lives, with less work per message. The operator's
+//! retention, a number of frames per room and a total of bytes bound it. Beyond that total, the rooms that were silent
+//! longest are forgotten first. The store's thread writes it under a lock, and readers read it under the same lock.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -19,28 +19,27 @@ use super::sqlite::search::Wanted;
 use super::sqlite::{Connection, Fault};
 use super::{KeptRoom, Kinds, Side, locked};
 
-/// What a frame takes beside its JSON, about, with its share of the room's own bookkeeping.
+/// The approximate size of a frame beside its JSON, with its share of the room's bookkeeping.
 const FRAME_OVERHEAD_BYTES: usize = 768;
 
-/// All that is kept.
 #[derive(Debug)]
 pub struct Memory {
     rooms: BTreeMap<RoomId, Room>,
-    /// Where the message is that an author sent with a nonce.
+    /// The location of the message that an author sent with a nonce.
     nonces: HashMap<(UserId, Nonce), (RoomId, Seq)>,
     bytes: usize,
     bytes_max: usize,
-    /// Counts messages, to know which room spoke last.
+    /// Counts frames, to tell which room was active last.
     spoken: u64,
 }
 
 #[derive(Debug, Default)]
 struct Room {
     head: Seq,
-    /// The last place that is forgotten.
+    /// The highest seq that is forgotten.
     floor: Seq,
     frames: VecDeque<Kept>,
-    /// How many of them are messages.
+    /// The number of messages in `frames`.
     messages: usize,
     bytes: usize,
     spoke_at: u64,
@@ -69,8 +68,8 @@ impl Memory {
         Self { rooms: BTreeMap::new(), nonces: HashMap::new(), bytes: 0, bytes_max, spoken: 0 }
     }
 
-    /// How far rooms are to be forgotten because of their age: what is from before a log time. All rooms are looked at
-    /// for it, so it is done now and then.
+    /// How far to forget each room because of age: its frames from before a log time. This looks at all rooms, so it is
+    /// done only at intervals.
     pub fn expired(&self, before_ms: u64) -> Vec<(RoomId, Seq)> {
         let mut expired = Vec::new();
         for (id, room) in &self.rooms {
@@ -82,8 +81,8 @@ impl Memory {
         expired
     }
 
-    /// How far rooms are to be forgotten because all of them take too much memory: those that were silent longest, with
-    /// an eighth to spare, so that the search through all rooms is rare.
+    /// How far to forget rooms because all rooms together take too much memory. The rooms that were silent longest go
+    /// first. An eighth of the bound is freed, so that this search of all rooms is rare.
     pub fn excess(&self) -> Vec<(RoomId, Seq)> {
         if self.bytes <= self.bytes_max {
             return Vec::new();
@@ -114,7 +113,7 @@ impl Memory {
         }
     }
 
-    /// The rooms of which nothing is kept.
+    /// The rooms without frames.
     pub fn empty_rooms(&self) -> Vec<RoomId> {
         let empty = self.rooms.iter().filter(|(_, room)| room.frames.is_empty());
         empty.map(|(id, _)| id.clone()).collect()
@@ -166,15 +165,15 @@ impl Memory {
     }
 }
 
-/// The messages and the people in memory, for as long as a batch is applied.
+/// The messages and the `people` tables, locked while a batch is applied.
 pub struct MemoryStorage<'a> {
     pub memory: MutexGuard<'a, Memory>,
     pub people: MutexGuard<'a, Connection>,
 }
 
 impl<'a> MemoryStorage<'a> {
-    /// Locks both, the people first. A reader's view holds the people and locks the messages within, so the other order
-    /// would be a deadlock.
+    /// Locks both, `people` first. A reader's view holds `people` and locks the messages within, so the other order
+    /// could deadlock.
     pub fn lock(messages: &'a Mutex<Memory>, people: &'a Mutex<Connection>) -> Self {
         let people = locked(people);
         Self { memory: locked(messages), people }
@@ -267,7 +266,8 @@ impl Storage for MemoryStorage<'_> {
 }
 
 impl Room {
-    /// Whether the oldest frame has to go: too many messages or events, or an event that no message is before.
+    /// Whether the oldest frame must go: there are too many messages or events, or the room is full and begins with an
+    /// event.
     fn is_too_long(&self) -> bool {
         self.messages > HISTORY_MAX
             || self.frames.len() - self.messages > EVENTS_KEPT_MAX

@@ -1,4 +1,4 @@
-//! A stored message: what it says now, its frame, and what events make of it.
+//! A stored message: its current content, its frame, and the effect of events on it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::protocol::{Body, Frame, FrameType};
 
 use super::entry::{NewMessage, Stored};
 
-/// The frame of a new message at its place, encoded once for all members.
+/// Encodes the frame of a new message at its seq, once for all members.
 pub fn encode_new(new: &NewMessage, id: FrameId, seq: Seq, now: &Timestamp, json: &mut Vec<u8>) -> Stored {
     let NewMessage { room, author, body, nonce, .. } = new;
     let frame = Frame {
@@ -28,7 +28,6 @@ fn encode(frame: Frame<'_>, seq: Seq, json: &mut Vec<u8>) -> Stored {
     Stored { id: frame.id, seq, is_event: frame.kind.is_event(), json: Arc::from(json.as_slice()) }
 }
 
-/// A message as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub id: FrameId,
@@ -45,7 +44,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// The message of a stored frame, as [`stored`](Self::stored) made it; nothing where it is none.
+    /// Reads the message from a frame that [`stored`](Self::stored) made; `None` if it is malformed.
     pub fn of_frame(json: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Fields<'a> {
@@ -80,18 +79,18 @@ impl Message {
         })
     }
 
-    /// Whether it is an event, and no message.
+    /// Whether it is an event and not a message.
     pub fn is_event(&self) -> bool {
         self.kind.is_event()
     }
 
-    /// Whether it is a message that has not been deleted.
+    /// Whether it is a message that is not deleted.
     pub fn is_there(&self) -> bool {
         !self.is_event() && self.deleted_ms.is_none()
     }
 
-    /// Whether sending `new` again would only say the same. What was taken back is not known any more, and an
-    /// announcement is one message, whichever room it is in.
+    /// Whether `new` has the same content as this message. The content of a deleted message is unknown, so any content
+    /// matches. An announcement is one message, whichever room it is in.
     pub fn says_the_same(&self, new: &NewMessage) -> bool {
         let NewMessage { room, body, .. } = new;
         (self.room == *room || self.kind == FrameType::Announcement)
@@ -101,7 +100,7 @@ impl Message {
             && self.message_id == body.message_id()
     }
 
-    /// What an event makes of the message that it names. Nothing else changes a stored message.
+    /// Applies an event to the message that it names. Nothing else changes a stored message.
     pub fn apply(&mut self, event: &Body, wall_ms: u64) {
         match event {
             Body::Delete { .. } => {
@@ -112,7 +111,7 @@ impl Message {
         }
     }
 
-    /// The frame that members get; for a retry's author, marked as one.
+    /// Encodes the frame that members receive. For the author of a retry, it is marked as a duplicate.
     pub fn stored(&self, duplicate: bool, json: &mut Vec<u8>) -> Stored {
         let (at, deleted_at) = (Timestamp::at(self.at_ms), self.deleted_ms.map(Timestamp::at));
         let frame = Frame {

@@ -1,12 +1,13 @@
-//! The store: one thread that applies the entries of the log and commits them.
+//! The store: applies the entries of the log and commits them, on the thread `store`.
 //!
-//! The hub sends it batches of [`Proposal`] and gets each back as one batch of [`Applied`], in the same order, after the
-//! commit that all of it shares; presence travels in the batches too, so that a `join` comes before its user's first
-//! message and a `leave` after the last. At most one batch is on its way at a time, so neither side ever waits for room
-//! in a channel. Reads have connections of their own ([`Reader`]) and never pass through here.
+//! The hub sends batches of [`Proposal`]. It gets each batch back as one batch of [`Applied`], in the same order, after
+//! the commit that the whole batch shares. Joins and leaves travel in the batches too. So a `join` precedes its user's
+//! first message, and a `leave` follows the last. At most one batch is in flight, so neither side ever blocks on a full
+//! channel.
 //!
-//! What cannot be stored is answered so: the whole batch is rolled back and every message in it refused. A sync that
-//! failed is the end of the process: what the disk holds is not known any more, and nothing may be acked on top.
+//! Reads use their own connections ([`Reader`]) and never pass through this thread. If a batch can't be stored, it is
+//! rolled back as a whole and its messages are refused. A failed sync ends the process: the contents of the disk are
+//! unknown then, and nothing more may be acknowledged.
 
 pub mod accounts;
 pub mod change;
@@ -69,26 +70,26 @@ impl TokenHash {
     }
 }
 
-/// A side of a place in a room's order.
+/// Which frames are read, relative to a seq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The latest ones before it.
+    /// The latest frames before it.
     Before(Seq),
-    /// The first ones after it.
+    /// The first frames after it.
     After(Seq),
 }
 
-/// Which stored frames are read.
+/// Which kinds of stored frames are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kinds {
-    /// Texts and announcements, as they stand now.
+    /// Texts and announcements, in their current form.
     Messages,
-    /// Those and the events, without gaps.
+    /// Messages and events, without gaps.
     All,
 }
 
 impl Side {
-    /// Brings what was walked so into the order of time.
+    /// Puts frames that were read on this side into chronological order.
     fn sort(self, walked: &mut [Message]) {
         if matches!(self, Self::Before(_)) {
             walked.reverse();
@@ -96,48 +97,48 @@ impl Side {
     }
 }
 
-/// A room of which something is kept.
+/// A room with stored frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptRoom {
-    /// Its id.
     pub id: RoomId,
-    /// The last place taken.
+    /// The highest seq assigned.
     pub head: Seq,
 }
 
-/// A thread that panicked with the lock has left what it had: every change here is whole before the next begins.
+/// Locks a mutex, even if it is poisoned. Each change under these locks is complete before the next begins, so a panic
+/// leaves the data usable.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The hub's end of the store.
+/// The hub's channels to the store.
 #[derive(Debug)]
 pub struct Writer {
-    /// Takes a batch; holds one, and the hub sends the next only when the last has come back.
+    /// Takes a batch. The channel holds one, and the hub sends the next only after it has the results of the last.
     pub proposals: Sender<Vec<Proposal>>,
-    /// Gives it back.
+    /// Returns the results of each batch.
     pub applied: Receiver<Vec<Applied>>,
 }
 
-/// How often the WAL is looked at, and from which size on it is moved into the file.
+/// The interval at which the WAL is checked, and the number of its pages from which it is checkpointed.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
 const CHECKPOINT_PAGES_MIN: u64 = 1_000;
 
-/// What was started. The threads end when the [`Writer`] is dropped.
+/// A store that was started. Its threads end when the [`Writer`] is dropped.
 #[derive(Debug)]
 pub struct Started {
-    /// For the hub.
+    /// The hub's end.
     pub writer: Writer,
-    /// For everything that reads.
+    /// Reads, on any thread.
     pub reader: Reader,
-    /// The store's own.
+    /// The thread `store` and, for a file, the thread `checkpoint`.
     pub threads: Vec<JoinHandle<()>>,
 }
 
 /// Opens the database and starts the threads.
 ///
 /// # Errors
-/// Where the database can't be used, or the system gives no thread.
+/// [`StartError`], if the database can't be used or a thread can't be started.
 pub fn start(
     data: &Data,
     durability: Durability,
@@ -153,7 +154,7 @@ pub fn start(
         Data::File(path) => {
             let (database, connection) = Database::open(path, durability)?;
             let database = Arc::new(database);
-            // Nothing is ever sent: its end is the store's.
+            // Nothing is ever sent. The checkpoint thread ends when the store's thread drops `open`.
             let (open, closed) = bounded::<()>(0);
             let checkpointer = database.checkpointer()?;
             let checkpoints = spawn("checkpoint").spawn(move || checkpoint(&checkpointer, &closed))?;
@@ -169,7 +170,8 @@ pub fn start(
     let (open, checkpoints) = checkpoints.unzip();
     let readers = reader.clone();
     let thread = spawn("store").spawn(move || {
-        // Dropped before the connection is, the last first.
+        // Locals drop in reverse order: first the store with its connection, then the guard, then `_open`, which ends
+        // the checkpoint thread.
         let (_open, _abort) = (open, AbortOnPanic("store"));
         let mut store = store;
         loop {
@@ -178,7 +180,7 @@ pub fn start(
                     let applied = store.commit(batch);
                     let is_stored = |applied: &&Applied| matches!(applied.result, Outcome::Stored { .. });
                     metrics.messages.add(applied.iter().filter(is_stored).count() as u64);
-                    // The hub has ended where it takes nothing.
+                    // A failed send means that the hub has ended.
                     if results.send(applied).is_err() {
                         break;
                     }
@@ -195,22 +197,19 @@ pub fn start(
     Ok(Started { writer, reader, threads })
 }
 
-/// Why the store did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The database can't be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// No thread.
     #[error("failed to start a thread: {0}")]
     Thread(#[from] io::Error),
-    /// What is stored of people and rooms can't be read.
+    /// The stored policy can't be read, or the flags can't be stored.
     #[error("failed to read what is stored: {0}")]
     Read(#[from] Fault),
 }
 
-/// Moves what is in the WAL into the file, now and then, so that no commit has to. Readers may hold it up for a while;
-/// the next round goes on from there.
+/// Checkpoints the WAL at intervals, on the thread `checkpoint`, so that no commit has to. Readers may hold up a
+/// checkpoint for a while; the next round continues it.
 fn checkpoint(connection: &sqlite::Connection, closed: &Receiver<()>) {
     while closed.recv_timeout(CHECKPOINT_EVERY) == Err(RecvTimeoutError::Timeout) {
         let moved = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get::<_, i64>(1));
@@ -222,7 +221,7 @@ fn checkpoint(connection: &sqlite::Connection, closed: &Receiver<()>) {
             ::log::warn!("failed to move the WAL into the database: {error}");
         }
     }
-    // The last one leaves a file that needs no WAL.
+    // The last checkpoint truncates the WAL, so that the file is complete without it.
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 

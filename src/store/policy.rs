@@ -1,7 +1,7 @@
-//! What decides about people and rooms, at hand in memory: settings, members of private rooms, roles, mutes, bans.
+//! The state that permission checks need, in memory: room settings, members of private rooms, roles, mutes and bans.
 //!
-//! The store's thread owns one and changes it with the database; what it publishes is a snapshot, which costs as much
-//! as a pointer. Handshakes and the hub read the snapshot of the last commit.
+//! The store's thread owns it and changes it together with the database. It publishes snapshots, each as cheap as
+//! copying a pointer. Handshakes and the hub read the snapshot of the last commit.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,22 +20,21 @@ use super::change::Policy;
 use super::entry::{Principal, Proof};
 
 /// How long an ended session is remembered here, in milliseconds of log time. Its connections are closed when its end
-/// is applied; this is for entries that were on their way.
+/// is applied. The rest of the time is for entries in flight.
 pub const ENDED_KEPT_MS: u64 = 60_000;
 
-/// See the head of this file.
 #[derive(Debug, Clone)]
 pub struct PolicySnapshot {
     pub flags: Policy,
     pub(super) rooms: HashTrieMapSync<RoomId, Arc<RoomSettings>>,
     pub(super) members: HashTrieMapSync<(RoomId, UserId), ()>,
-    /// Until when, in log time.
+    /// The end of each mute, in log time.
     pub(super) muted: HashTrieMapSync<UserId, u64>,
-    /// Until when, in log time; nothing for good.
+    /// The end of each ban, in log time; `None` for a permanent ban.
     pub(super) banned: HashTrieMapSync<Banned, Option<u64>>,
-    /// Of accounts.
+    /// The roles of accounts. Guests are not here.
     pub(super) roles: HashTrieMapSync<UserId, Role>,
-    /// Sessions that ended lately, and when.
+    /// Recently ended sessions, with the log time of their end.
     pub(super) ended: HashTrieMapSync<SessionId, u64>,
     pub guest_key: Arc<GuestKey>,
 }
@@ -59,7 +58,7 @@ impl PolicySnapshot {
         }
     }
 
-    /// A room's settings, where any are set.
+    /// A room's settings; `None` if they are the default.
     #[must_use]
     pub fn room(&self, room: &RoomId) -> Option<&RoomSettings> {
         self.rooms.get(room).map(|settings| &**settings)
@@ -75,19 +74,19 @@ impl PolicySnapshot {
         self.members.contains_key(&(room.clone(), user))
     }
 
-    /// Whether names of accounts have to be kept from guests.
+    /// Whether there are accounts. Guests may not take their names.
     #[must_use]
     pub fn has_accounts(&self) -> bool {
         !self.roles.is_empty()
     }
 
-    /// The role of an account; nothing where there is no such account.
+    /// The role of an account; `None` if there is no such account.
     #[must_use]
     pub fn account_role(&self, user: UserId) -> Option<Role> {
         self.roles.get(&user).copied()
     }
 
-    /// The role of a client, as long as its session is valid.
+    /// The role of a client while its session is valid.
     ///
     /// # Errors
     /// [`Reason::SessionEnded`].
@@ -101,7 +100,7 @@ impl PolicySnapshot {
         }
     }
 
-    /// Until when a user is muted, in log time.
+    /// The log time until which a user is muted.
     #[must_use]
     pub fn muted_until(&self, user: UserId, clock_ms: u64) -> Option<u64> {
         self.muted.get(&user).copied().filter(|until_ms| *until_ms > clock_ms)
@@ -126,8 +125,8 @@ impl PolicySnapshot {
         }
     }
 
-    /// What decides whether a client may do something in a room, or beside all rooms; the one place that gathers it.
-    /// `guest_of` is the network of a guest.
+    /// Gathers the facts that decide whether a client may do something, in a room or outside all rooms. No other code
+    /// gathers them. `guest_of` is the network of a guest.
     #[must_use]
     pub fn context(
         &self,
@@ -153,10 +152,10 @@ impl PolicySnapshot {
         }
     }
 
-    /// Whether a client may do something, to their own or to what is another's.
+    /// Checks whether a client may do something to `target`.
     ///
     /// # Errors
-    /// The first reason why not that the client may know.
+    /// The first reason against it that the client may know.
     pub fn may(
         &self,
         principal: &Principal,
@@ -170,7 +169,7 @@ impl PolicySnapshot {
         Ok(role)
     }
 
-    /// Whether a client may register; `invited` where it has shown a valid invitation.
+    /// Checks whether a client may register. `invited` means that it has shown a valid invitation.
     ///
     /// # Errors
     /// As [`may`](Self::may).
@@ -185,7 +184,7 @@ impl PolicySnapshot {
     }
 }
 
-/// A policy as a test wants it. Everywhere else the ledger alone changes it.
+/// Builds a policy for tests. Elsewhere only the ledger changes a policy.
 #[cfg(test)]
 impl PolicySnapshot {
     #[must_use]

@@ -1,7 +1,8 @@
-//! Reads from the store, with connections of their own: nothing here passes the hub or waits for the writer.
+//! Reads from the store, on connections of their own and on any thread. Reads never pass through the hub, and reads of
+//! a file never wait for the writer.
 //!
-//! A [`View`] is one read transaction with the policy and the log time of its moment: all that one answer needs is read
-//! through one view.
+//! A [`View`] is one read transaction, with the policy and the log time of its beginning. One answer is read through
+//! one view.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -22,10 +23,10 @@ use super::sqlite::search::{self, Wanted};
 use super::sqlite::{Connection, Fault, messages};
 use super::{KeptRoom, Kinds, Side, Stored, TokenHash, locked};
 
-/// Connections that are kept for the next reader.
+/// Idle connections that are kept for later readers, at most.
 const READERS_IDLE_MAX: usize = 4;
 
-/// See the head of this file. Cloning gives another handle of the same.
+/// A handle to read with. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Reader {
     source: Source,
@@ -34,29 +35,29 @@ pub struct Reader {
     uses: Arc<Uses>,
 }
 
-/// Where a reader reads.
+/// The storage that a reader reads.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// Connections are made as they are needed, and kept for the next.
+    /// Connections are opened on demand and kept in `idle` for later readers.
     Database { database: Arc<Database>, idle: Arc<Mutex<Idle>> },
-    /// Each is held by the store's thread for a batch, and by a reader for a view.
+    /// The store's thread holds both locks for a batch. A view holds the lock of `people`.
     Memory { messages: Arc<Mutex<Memory>>, people: Arc<Mutex<Connection>> },
 }
 
-/// Connections for the next readers.
+/// Connections for later readers.
 #[derive(Debug, Default)]
 pub struct Idle {
     connections: Vec<Connection>,
-    /// Whether none is kept any more.
+    /// Whether no more connections are kept, as the store has ended.
     closed: bool,
 }
 
-/// Uses of sessions since the store noted them last, each session once.
+/// Uses of sessions since the store last took them, one per session.
 #[derive(Debug, Default)]
 pub struct Uses(Mutex<BTreeMap<SessionId, Use>>);
 
 impl Uses {
-    /// Notes a use; not where too many wait already, as one that is lost costs nothing but accuracy.
+    /// Notes a use, unless too many are pending. A lost use costs only accuracy.
     fn note(&self, used: Use) {
         let session = match &used {
             Use::Session(session) => *session,
@@ -68,19 +69,16 @@ impl Uses {
         }
     }
 
-    /// The uses since the last call.
+    /// Takes the uses since the last call.
     pub(super) fn take(&self) -> Vec<Use> {
         std::mem::take(&mut *locked(&self.0)).into_values().collect()
     }
 }
 
-/// Why nothing could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// No connection could be made.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The database says so.
     #[error("failed to read what is stored: {0}")]
     Sqlite(#[from] Fault),
 }
@@ -122,23 +120,23 @@ impl Reader {
         self.policy.get()
     }
 
-    /// The times of this moment.
+    /// The current times.
     pub fn moment(&self) -> Moment {
         self.clock.now()
     }
 
-    /// Notes that a session is used. It lasts longer by that, a minute later at the latest.
+    /// Notes a use of a session. The session is extended within a minute.
     pub fn note_use(&self, used: Use) {
         self.uses.note(used);
     }
 
-    /// For tests: the uses that wait to be stored. They are not stored then.
+    /// For tests: takes the uses that are not stored yet. The store then never stores them.
     #[cfg(test)]
     pub fn uses_noted(&self) -> Vec<Use> {
         self.uses.take()
     }
 
-    /// Reads whatever one answer needs, as of one moment.
+    /// Runs all reads of one answer in one transaction.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -156,7 +154,7 @@ impl Reader {
                 };
                 let transaction = connection.unchecked_transaction().map_err(ReadError::from)?;
                 let answer = read(&self.view_of(&connection, None))?;
-                // Nothing was written, so there is nothing to lose.
+                // Nothing was written, so the rollback loses nothing.
                 drop(transaction);
                 let mut idle = locked(idle);
                 if !idle.closed && idle.connections.len() < READERS_IDLE_MAX {
@@ -171,7 +169,7 @@ impl Reader {
         View { connection, messages, policy: self.policy(), moment: self.moment() }
     }
 
-    /// Closes the connections that are kept. The last one of all to be closed, if it can write, leaves no WAL behind.
+    /// Closes the idle connections. If the last connection of all can write, closing it removes the WAL.
     pub(super) fn close(&self) {
         if let Source::Database { idle, .. } = &self.source {
             *locked(idle) = Idle { connections: Vec::new(), closed: true };
@@ -182,17 +180,17 @@ impl Reader {
 type Answer<T> = Result<T, ReadError>;
 
 impl View<'_> {
-    /// The policy of this moment.
+    /// The policy at the beginning of this view.
     pub fn policy(&self) -> &PolicySnapshot {
         &self.policy
     }
 
-    /// The times of this moment.
+    /// The times at the beginning of this view.
     pub fn moment(&self) -> &Moment {
         &self.moment
     }
 
-    /// The rooms of which messages are kept, ordered by id, from behind `after`, `limit` at most.
+    /// The rooms with kept frames whose ids follow `after`, ordered by id, `limit` at most.
     pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Answer<Vec<KeptRoom>> {
         match self.messages {
             Some(memory) => Ok(locked(memory).rooms(after, limit)),
@@ -200,7 +198,7 @@ impl View<'_> {
         }
     }
 
-    /// One such room.
+    /// A room, if frames of it are kept.
     pub fn room(&self, id: &RoomId) -> Answer<Option<KeptRoom>> {
         match self.messages {
             Some(memory) => Ok(locked(memory).room(id)),
@@ -208,7 +206,7 @@ impl View<'_> {
         }
     }
 
-    /// The last place taken in a room's order.
+    /// The highest seq assigned in a room.
     pub fn head(&self, id: &RoomId) -> Answer<Seq> {
         match self.messages {
             Some(memory) => Ok(locked(memory).head(id)),
@@ -216,8 +214,8 @@ impl View<'_> {
         }
     }
 
-    /// The frames of a room on one side of a place, oldest first, `limit` at most; with words, only those messages
-    /// that have them all.
+    /// The frames of a room on one side of a seq, oldest first, `limit` at most. With `words`, only messages that
+    /// contain all of them.
     pub fn page(
         &self,
         id: &RoomId,
@@ -242,7 +240,7 @@ impl View<'_> {
         Ok(page.iter().map(|message| message.stored(false, &mut json)).collect())
     }
 
-    /// The place of a frame in a room, if it is kept.
+    /// The seq of a frame in a room, if it is kept.
     pub fn seq_of(&self, id: &RoomId, frame: FrameId) -> Answer<Option<Seq>> {
         match self.messages {
             Some(memory) => Ok(locked(memory).seq_of(id, frame)),
@@ -258,17 +256,17 @@ impl View<'_> {
         Ok(people::session(self.connection, token, self.moment.clock_ms)?)
     }
 
-    /// The session of a guest who has a signed token.
+    /// The state of the session of a guest with a signed token.
     pub fn stored_guest(&self, user: UserId) -> Answer<StoredGuest> {
         Ok(people::stored_guest(self.connection, user, self.moment.clock_ms)?)
     }
 
-    /// The valid sessions of a user, the latest used first.
+    /// The valid sessions of a user, the most recently used first.
     pub fn sessions(&self, user: UserId) -> Answer<Vec<Session>> {
         Ok(people::sessions(self.connection, user, self.moment.clock_ms)?)
     }
 
-    /// Whether a token is or was of a session of this user.
+    /// Whether a token belongs or belonged to a session of this user.
     pub fn was_session_of(&self, token: TokenHash, user: UserId) -> Answer<bool> {
         Ok(people::was_session_of(self.connection, token, user)?)
     }
@@ -277,12 +275,12 @@ impl View<'_> {
         Ok(people::by_id(self.connection, id)?)
     }
 
-    /// The account of a name, however it is written.
+    /// The account with a name, in any spelling.
     pub fn account_of_name(&self, name: &Username) -> Answer<Option<Account>> {
         Ok(people::by_name(self.connection, name)?)
     }
 
-    /// Whether a name looks like an account's.
+    /// Whether a name looks like the name of an account.
     pub fn is_reserved(&self, looks: &Looks) -> Answer<bool> {
         Ok(self.policy.has_accounts() && people::resembling(self.connection, looks)?.is_some())
     }
@@ -301,7 +299,7 @@ impl View<'_> {
         Ok(people::bans(self.connection, self.moment.clock_ms)?)
     }
 
-    /// The invitations that can be used, to a room or to register.
+    /// The invitations that can still be used: to a room, or to register for `None`.
     pub fn invitations(&self, room: Option<&RoomId>) -> Answer<Vec<Invitation>> {
         Ok(people::invitations(self.connection, room, self.moment.clock_ms)?)
     }

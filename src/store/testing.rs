@@ -1,4 +1,4 @@
-//! What the tests of the store share: entries to propose, and a store without threads to propose them to.
+//! Helpers for the store's tests: entries to propose, and a store without threads to propose them to.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -48,12 +48,12 @@ pub fn stranger(number: u128) -> Arc<Principal> {
     principal(number, Proof::None)
 }
 
-/// A guest who has a signed token.
+/// A guest with a signed token.
 pub fn signed_guest(number: u128, issued_ms: u64) -> Arc<Principal> {
     principal(number, Proof::SignedGuest { issued_ms })
 }
 
-/// A client that is logged in.
+/// A logged-in client.
 pub fn logged_in(number: u128) -> Arc<Principal> {
     principal(number, Proof::Account(SessionId(number as i64)))
 }
@@ -76,7 +76,7 @@ pub fn text(content: &str) -> Body {
     Body::Text { content: content.into(), reply_to: None }
 }
 
-/// A message of a connection in the room.
+/// A message from a connection in the room.
 pub fn message(name: &str, author: &Arc<Principal>, content: &str) -> NewMessage {
     let (room, author, body) = (room(name), Arc::clone(author), text(content));
     NewMessage { room, author, body, nonce: None, is_member: true, unless_stored: None }
@@ -92,7 +92,7 @@ impl NewMessage {
     }
 }
 
-/// A client joins by its first connection; see [`of_connection`].
+/// A client joins with its first connection; see [`of_connection`].
 pub fn join(name: &str, principal: &Arc<Principal>) -> Entry {
     let (room, principal) = (room(name), Arc::clone(principal));
     Entry::Join(Join { room, connection: ConnectionId(1), principal, looks: None, known: None, after: None })
@@ -154,7 +154,7 @@ pub fn proposals(entries: impl IntoIterator<Item = Entry>) -> Vec<Proposal> {
     entries.into_iter().map(proposal).collect()
 }
 
-/// An outcome in a few words.
+/// Describes an outcome in a few words.
 pub fn word(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Stored { room, stored, .. } => format!("{room} {}", stored.seq.0),
@@ -179,7 +179,7 @@ pub fn contents(frames: &[Stored]) -> Vec<String> {
     frames.iter().map(content).collect()
 }
 
-/// A store whose log time the test moves.
+/// A store whose log time the test controls.
 pub struct Rig {
     pub store: Store,
     pub reader: Reader,
@@ -207,13 +207,13 @@ impl Rig {
     }
 
     fn new(store: Store, reader: Reader, directory: Option<tempfile::TempDir>) -> Self {
-        // Wall time is an hour ahead, so that the two are not taken for each other.
+        // Wall time is an hour ahead, so that the two can't be confused.
         let clock_ms = reader.moment().clock_ms;
         let moment = Moment { clock_ms, wall_ms: clock_ms + 3_600_000, index: 1 << 30, ahead_ms: 3_600_000 };
         Self { store, reader, moment, directory }
     }
 
-    /// The same database with another process.
+    /// The same database, opened by a new process.
     pub fn restarted(self) -> Self {
         let Self { store, reader, moment, directory } = self;
         drop((store, reader));
@@ -222,7 +222,7 @@ impl Rig {
         Self { store, reader, moment, directory: Some(directory) }
     }
 
-    /// Lets log time go on.
+    /// Advances log time.
     pub fn pass(&mut self, ms: u64) {
         self.moment.clock_ms += ms;
         self.moment.wall_ms += ms;
@@ -238,7 +238,7 @@ impl Rig {
         self.apply(entries).iter().map(word).collect()
     }
 
-    /// What becomes of one entry, in a few words.
+    /// Applies one entry and describes its outcome.
     pub fn word(&mut self, entry: Entry) -> String {
         word(&self.apply([entry])[0])
     }
@@ -247,7 +247,7 @@ impl Rig {
         self.word(Entry::Message(message))
     }
 
-    /// Stores a message.
+    /// Stores a message and returns its frame.
     pub fn stored(&mut self, message: NewMessage) -> Stored {
         match self.apply([Entry::Message(message)]).pop() {
             Some(Outcome::Stored { stored, .. }) => stored,
@@ -263,7 +263,7 @@ impl Rig {
         }
     }
 
-    /// Makes an account, and gives a client that is logged in to it.
+    /// Creates an account and returns a client that is logged in to it.
     pub fn account(&mut self, number: u128, role: Role) -> Arc<Principal> {
         self.change(By::Operator, Change::CreateAccount(new_account(number, role))).unwrap();
         logged_in(number)
@@ -273,7 +273,7 @@ impl Rig {
         self.store.on_connection(|connection| connection.query_row(sql, [], |row| row.get(0)).unwrap())
     }
 
-    /// All that is kept of a room, or what of it has some words.
+    /// All kept messages of a room, or those that have some words.
     pub fn page(&self, name: &str, words: Option<&str>) -> Vec<String> {
         let page = self
             .reader
@@ -283,7 +283,7 @@ impl Rig {
     }
 }
 
-/// A test of what both storages do.
+/// Runs a test on both storages.
 pub fn in_both(test: impl Fn(Rig)) {
     test(Rig::in_memory());
     test(Rig::in_file());

@@ -41,13 +41,13 @@ fn stored(applied: &[Applied]) -> Stored {
     }
 }
 
-/// The wish of who said something to delete it.
+/// An entry by which the author of a stored message deletes it.
 fn delete(applied: &Applied) -> Entry {
     let Outcome::Stored { stored, .. } = &applied.result else { panic!("{applied:?}") };
     Entry::Message(said("tea", &stranger(1), "").with_body(Body::Delete { message_id: stored.id }))
 }
 
-/// What the last of these, a join, gave of the room's past.
+/// The room's past, from the last result, which is of a join.
 fn past(applied: &[Applied]) -> Past {
     match applied.last().map(|applied| &applied.result) {
         Some(Outcome::Joined { past: Some(past), .. }) => past.clone(),
@@ -79,7 +79,7 @@ impl Rig {
     }
 }
 
-/// The same contract, in a file and in memory.
+/// Runs a test on memory and on a file.
 fn everywhere(test: impl Fn(&Data)) {
     test(&Data::Memory);
     let directory = tempfile::tempdir().unwrap();
@@ -87,7 +87,7 @@ fn everywhere(test: impl Fn(&Data)) {
 }
 
 #[test]
-fn each_room_counts_for_itself_and_order_is_kept() {
+fn each_room_has_its_own_seqs_and_order_is_kept() {
     everywhere(|data| {
         let rig = Rig::open(data);
         let batch = vec![
@@ -108,7 +108,7 @@ fn each_room_counts_for_itself_and_order_is_kept() {
 }
 
 #[test]
-fn a_nonce_is_one_message_for_good() {
+fn a_nonce_names_one_message_forever() {
     everywhere(|data| {
         let rig = Rig::open(data);
         let first = rig.commit(vec![message("tea", "a", Some("n")), message("tea", "a", Some("n"))]);
@@ -132,7 +132,7 @@ fn a_nonce_is_one_message_for_good() {
 }
 
 #[test]
-fn a_retry_is_known_when_what_it_answers_has_gone() {
+fn a_retry_is_recognised_after_the_answered_message_is_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("adda.db");
     let rig = Rig::open(&Data::File(path.clone()));
@@ -152,7 +152,7 @@ fn a_retry_is_known_when_what_it_answers_has_gone() {
 }
 
 #[test]
-fn a_file_remembers() {
+fn a_file_keeps_its_contents_across_restarts() {
     let directory = tempfile::tempdir().unwrap();
     let data = Data::File(directory.path().join("adda.db"));
     let rig = Rig::open(&data);
@@ -296,7 +296,7 @@ fn the_policy_is_published_before_the_result_is_sent() {
 }
 
 #[test]
-fn flags_are_stored_once() {
+fn unchanged_flags_are_not_stored_again() {
     let directory = tempfile::tempdir().unwrap();
     let data = Data::File(directory.path().join("adda.db"));
     let flags = Policy { accounts: Accounts::Required, ..Policy::default() };
@@ -315,7 +315,7 @@ fn flags_are_stored_once() {
 }
 
 #[test]
-fn time_that_ran_without_a_batch_counts_after_a_stop() {
+fn log_time_without_a_batch_is_kept_across_a_stop() {
     let directory = tempfile::tempdir().unwrap();
     let data = Data::File(directory.path().join("adda.db"));
     let rig = Rig::open(&data);
@@ -334,7 +334,7 @@ fn time_that_ran_without_a_batch_counts_after_a_stop() {
 }
 
 #[test]
-fn the_operator_changes_a_database_that_no_server_has() {
+fn the_operator_changes_a_database_that_no_server_has_open() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("adda.db");
     let account = || Change::CreateAccount(new_account(1, Role::Admin));
@@ -374,7 +374,7 @@ fn history_is_paged_both_ways_and_searched() {
 }
 
 #[test]
-fn events_are_no_messages() {
+fn events_are_not_messages() {
     everywhere(|data| {
         let rig = Rig::open(data);
         let said =
@@ -411,7 +411,7 @@ fn the_past_of_a_room_counts_its_messages() {
 }
 
 #[test]
-fn what_was_said_long_ago_is_found_too() {
+fn old_messages_are_found_too() {
     let directory = tempfile::tempdir().unwrap();
     let rig = Rig::open(&Data::File(directory.path().join("adda.db")));
     let say = |room: &str, text: &str| message(room, text, None);
@@ -435,7 +435,7 @@ fn what_was_said_long_ago_is_found_too() {
 }
 
 #[test]
-fn what_is_not_ours_is_left_alone() {
+fn a_foreign_file_is_left_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("adda.db");
     let sentence = || {
@@ -509,7 +509,7 @@ fn a_full_disk_refuses_and_recovers() {
 }
 
 #[test]
-fn sessions_that_are_long_over_are_forgotten_in_memory_too() {
+fn sessions_that_are_long_over_are_forgotten_in_memory() {
     let mut rig = Bench::in_memory();
     let begin = |number, token: &str, expires_ms| {
         let new = new_session(number, SessionKind::Guest, Some(token));
@@ -523,7 +523,7 @@ fn sessions_that_are_long_over_are_forgotten_in_memory_too() {
     let deadline = Instant::now() + Duration::from_secs(20);
     let is_known =
         |rig: &Bench, token: &str| rig.reader.view(|view| view.was_session_of(TokenHash::of(token), user(1))).unwrap();
-    // The store looks once a second.
+    // The store checks once a second.
     while is_known(&rig, "long ago") {
         assert!(Instant::now() < deadline, "it is still known");
         thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! A store for tests: its moments are given, its clock stands still between them, and all that it keeps can be
+//! A store for tests. The test gives its moments, its clock stands still between them, and all its contents can be
 //! compared.
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,6 @@ use crate::model::{Seq, UserId};
 use crate::store::ledger::Storage;
 use crate::store::sqlite::people::Banned;
 
-/// See the head of this file.
 pub struct ScriptedStore {
     store: Store,
     reader: Reader,
@@ -18,7 +17,7 @@ pub struct ScriptedStore {
     moment: Moment,
 }
 
-/// Longer than any test: the monotonic clock of a store that was started then stands still until then.
+/// Longer than any test. The monotonic clock of a started store stands still until then.
 const FAR: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 fn still(wall_ms: u64) -> Reading {
@@ -26,7 +25,7 @@ fn still(wall_ms: u64) -> Reading {
 }
 
 impl ScriptedStore {
-    /// A store of a file, which is made where there is none. Where there is one, its log goes on where it stood.
+    /// Opens the store of a file, and creates the file if there is none. An existing log continues where it stopped.
     pub fn of_file(path: &Path, moment: Moment) -> Self {
         let (store, reader) = Self::open(path, moment);
         Self { store, reader, file: Some(path.to_owned()), moment }
@@ -46,10 +45,10 @@ impl ScriptedStore {
     /// Closes the file and opens it again, as a new process does.
     pub fn reopen(&mut self) {
         let path = self.file.clone().expect("only a file can be opened again");
-        // What is in memory takes the place of the open file until that is closed.
+        // A store in memory takes the place of the open file, so that the file is closed first.
         *self = Self::in_memory(self.moment);
         *self = Self::of_file(&path, self.moment);
-        // The file has the time of its last transaction. What did not write anything may have come after it.
+        // The file has the time of its last write. Batches that wrote nothing may have come after it.
         self.set_clock();
     }
 
@@ -62,7 +61,7 @@ impl ScriptedStore {
         self.store.apply(batches)
     }
 
-    /// Sets the log to the moment, so that it is what the transaction stores.
+    /// Sets the log clock to the moment, so that the transaction stores that moment.
     fn set_clock(&mut self) {
         let Moment { clock_ms, wall_ms, index, .. } = self.moment;
         let position = Position { clock_ms, wall_ms, index: index.saturating_sub(BATCH_NUMBERS_SKIPPED) };
@@ -71,7 +70,7 @@ impl ScriptedStore {
         self.store.core.log = Log::Local(clock);
     }
 
-    /// Removes what counts for nothing any more, as upkeep does.
+    /// Removes expired rows, as upkeep does.
     pub fn forget_what_is_over(&mut self) {
         self.with_storage(|storage| people::forget_what_is_over(storage.people(), storage.clock_ms).unwrap());
     }
@@ -93,17 +92,17 @@ impl ScriptedStore {
         self.store.core.ledger.connections(room)
     }
 
-    /// The last place of a room's order that is taken, and the last that is forgotten.
+    /// The head and the floor of a room.
     pub fn order(&mut self, room: &RoomId) -> Option<(Seq, Seq)> {
         self.with_storage(|storage| storage.room(room).map(|row| (row.head, row.floor)))
     }
 
-    /// The rows of all tables of people that count.
+    /// The rows of all tables in `people` that still count.
     pub fn people(&mut self) -> Vec<String> {
         self.with_storage(|storage| people::dump(storage.people(), storage.clock_ms).unwrap())
     }
 
-    /// What SQLite finds wrong with the file; "ok" where nothing is.
+    /// The errors that SQLite finds in the file; "ok" if there are none.
     pub fn integrity(&mut self) -> Vec<String> {
         self.with_storage(|storage| people::integrity(storage.people()).unwrap())
     }
@@ -147,7 +146,7 @@ impl AnyStorage<'_> {
 }
 
 impl PolicySnapshot {
-    /// All of it that counts at a log time, as text in a fixed order.
+    /// Everything that counts at a log time, as text in a fixed order.
     pub fn shown_at(&self, clock_ms: u64) -> Vec<String> {
         let mut lines = vec![format!("flags {:?}, key {:?}", self.flags, self.guest_key.as_bytes())];
         lines.extend(self.rooms.iter().map(|(room, settings)| format!("room {room}: {settings:?}")));

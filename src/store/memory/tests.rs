@@ -1,4 +1,4 @@
-//! The bounds of what is kept in memory.
+//! The bounds of the storage in memory.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::super::sqlite::people;
 use super::super::testing::{self, change, message, nonce, proposals, room, stranger};
 use super::*;
 
-/// The storage and what applies entries to it.
+/// The storage, and the ledger that applies entries to it.
 struct Rig {
     memory: Mutex<Memory>,
     people: Mutex<Connection>,
@@ -48,7 +48,7 @@ impl Rig {
         self.apply(vec![change(By::Server, Change::ForgetRooms { rooms })]);
     }
 
-    /// What the store does behind a batch.
+    /// Does what the store does after a batch.
     fn keep(&mut self) {
         let excess = self.memory().excess();
         self.forget(excess);
@@ -95,7 +95,7 @@ fn a_room_keeps_its_latest_frames() {
 }
 
 #[test]
-fn the_rooms_that_were_silent_longest_pay_for_the_bound() {
+fn the_rooms_silent_longest_are_forgotten_first() {
     let mut rig = Rig::new(Keep { bytes_max: Some(100_000), retention: None });
     rig.apply(vec![join(0, None)]);
     for number in 0..200 {
@@ -111,11 +111,11 @@ fn the_rooms_that_were_silent_longest_pay_for_the_bound() {
 }
 
 #[test]
-fn the_order_goes_on_where_the_hub_still_has_the_room() {
+fn the_order_continues_while_the_hub_still_has_the_room() {
     let mut rig = Rig::new(Keep { bytes_max: Some(0), retention: None });
     rig.apply(vec![join(1, None), said(1), said(1), said(1)]);
     rig.keep();
-    // Its only member goes and comes back before the hub has let the room go.
+    // The only member leaves and returns before the hub has dropped the room.
     rig.apply(vec![leave(1)]);
     assert_eq!(rig.memory().empty_rooms(), [room(&name(1))]);
     rig.forget_empty_rooms();
@@ -124,7 +124,7 @@ fn the_order_goes_on_where_the_hub_still_has_the_room() {
 }
 
 #[test]
-fn what_is_too_old_is_forgotten() {
+fn expired_messages_are_forgotten() {
     let keep = Keep { retention: Some(Duration::from_secs(60)), bytes_max: None };
     let mut rig = Rig::new(keep);
     rig.apply(vec![said(1), join(2, None), said(2)]);
