@@ -1,16 +1,17 @@
-//! How often a client may try to log in, register, or become a guest. Pure: the caller passes the time.
+//! Limits on attempts to log in, to register and to become a guest. Pure: the caller passes the time.
 //!
-//! A login that fails is counted against the account and against the address; one that succeeds is counted nowhere. Two
-//! attackers are kept apart by that: who tries many passwords of one account, from however many addresses, and who tries
-//! one password of many accounts.
+//! A failed login counts against the account and against the address. A successful login counts against neither. So two
+//! attacks are limited: many passwords for one account from any number of addresses, and one password for many
+//! accounts.
 //!
-//! The first bound alone would let anybody keep an account's owner out for good, by five wrong tries every half hour. So
-//! whoever was let in before is counted apart from strangers: a device that shows a session of that very account, though
-//! it be over, and an address from which the account was last used. An attacker has neither, and can't use up their
-//! tries. What is left to the attacker is to keep the owner out on a new device at a new address, for as long as the
-//! attack lasts; the operator can help with `adda user passwd`, and the log says what goes on.
+//! With the first limit alone, an attacker could lock out the owner of an account for good, with five wrong attempts
+//! every half hour. So clients with an earlier successful login are counted apart from other clients. These are a
+//! device that presents a token of a session of the same account, even of an ended session, and an address from which
+//! the account was last used. An attacker has neither, and can't use up their attempts. An attacker can still lock out
+//! the owner on a new device at a new address for as long as the attack lasts. Then the operator can help with `adda
+//! user passwd`, and the log shows the attack.
 //!
-//! Names without an account are counted as if they had one, so the answer tells nobody which there are.
+//! Names without an account are counted like accounts, so the answer does not tell which accounts exist.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
@@ -24,38 +25,37 @@ use crate::rate::{TokenBuckets, network_of};
 
 use super::name::Looks;
 
-/// Logins that may fail for one account, by strangers together or by one known device, within [`LOGIN_SPAN`].
+/// Failed logins that one account may have within [`LOGIN_SPAN`], from all unknown clients together or from one known
+/// device.
 pub const LOGINS_PER_ACCOUNT: usize = 5;
-/// Logins of strangers that may fail from one address. More than for an account: an address may be a whole school's or,
-/// where addresses are scarce, a whole quarter's.
+/// Failed logins of unknown clients that one address may have. More than for an account: a whole school may share an
+/// address or, where addresses are scarce, a whole quarter.
 pub const LOGINS_PER_ADDRESS: usize = 20;
 /// For how long a failed login counts.
 pub const LOGIN_SPAN: Duration = Duration::from_secs(30 * 60);
-/// Registrations that may be tried from one address within [`REGISTRATION_SPAN`].
+/// Registration attempts that one address may make within [`REGISTRATION_SPAN`].
 pub const REGISTRATIONS_PER_ADDRESS: usize = 10;
 /// For how long a registration counts.
 pub const REGISTRATION_SPAN: Duration = Duration::from_secs(60 * 60);
-/// Guests' sessions that one address may begin at once after a pause: a school that opens the page together. As many as it
-/// may open WebSockets, each of which makes a guest, too.
+/// Guest sessions that one address may begin at once after a pause, as when a school opens the page together. It equals
+/// the number of WebSockets that an address may open, because each of them creates a guest, too.
 pub const SESSIONS_BURST: u32 = 300;
-/// And then so many a second.
+/// Guest sessions per second after the burst.
 pub const SESSIONS_PER_S: u32 = 20;
-/// Addresses that are remembered for having let an account in.
+/// Pairs of account and address that are remembered after a successful login.
 const KNOWN_MAX: usize = RATES_KEPT_MAX;
 
-/// A login that is tried.
+/// A login attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Login<'a> {
-    /// The name that was given, whether or not it is an account's.
+    /// The name in the request, whether or not an account has it.
     pub name: &'a Username,
-    /// Where from.
     pub address: IpAddr,
-    /// A token that the request shows besides, where the caller has seen that it is or was of a session of this very
-    /// account.
+    /// A further token in the request. The caller has checked that it is or was the token of a session of this account.
     pub device: Option<&'a str>,
 }
 
-/// A login that was let through to the password; to be given back where it succeeds.
+/// A login attempt whose password may be checked. The caller gives it back if the login succeeds.
 #[derive(Debug)]
 #[must_use = "a login that succeeds is to be given back, so that it does not count"]
 pub struct Ticket {
@@ -65,22 +65,23 @@ pub struct Ticket {
     at: Instant,
 }
 
-/// What a failed login counts against. Names and tokens are hashed with a key of this process, as nothing else of them
-/// is needed and they are as long as an attacker likes.
+/// The key that a failed login counts against. Names and tokens are hashed with a key of this process: nothing else of
+/// them is needed, and an attacker chooses their length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Counted {
     Account(u64),
     Address(IpAddr),
     Device(u64, u64),
-    /// An account at an address that it was used from.
+    /// An account at an address that it was used from before.
     Place(u64, IpAddr),
 }
 
-/// All tries that are remembered, for the whole server.
+/// All remembered attempts of the whole server.
 #[derive(Debug)]
 pub struct Attempts {
     keys: RandomState,
-    /// By account, by device and by place; and by address, which an attacker may have more of.
+    /// Attempts by account, by device and by known place. Those by address are kept apart, because an attacker may use
+    /// many addresses.
     accounts: Tries<Counted>,
     addresses: Tries<Counted>,
     registrations: Tries<IpAddr>,
@@ -102,11 +103,11 @@ impl Default for Attempts {
 }
 
 impl Attempts {
-    /// Counts a login as failed before its password is looked at, so that a thousand at once are not let through
-    /// together. To be asked before anything that costs.
+    /// Counts a login as failed before its password is checked, so that a thousand logins at once are not all let
+    /// through. Call it before any expensive work.
     ///
     /// # Errors
-    /// How long to wait; nothing is counted then.
+    /// The time to wait; then nothing is counted.
     pub fn login(&mut self, login: Login<'_>, now: Instant) -> Result<Ticket, Duration> {
         let address = network_of(login.address);
         let look = Looks::of(login.name);
@@ -126,23 +127,23 @@ impl Attempts {
         Ok(Ticket { account, address, counted, at: now })
     }
 
-    /// The password was right: the login does not count, and the account is known at this address.
+    /// Takes the count back because the password was right, and remembers the account at this address.
     pub fn succeeded(&mut self, ticket: Ticket) {
         self.undecided(&ticket);
         self.known.add(ticket.account, ticket.address);
     }
 
-    /// The password was not looked at, as the server had no time: the login does not count.
+    /// Takes the count back because the server had no time to check the password.
     pub fn undecided(&mut self, ticket: &Ticket) {
         for key in &ticket.counted {
             self.tries(key).forgive(key, ticket.at);
         }
     }
 
-    /// Counts a registration, whatever becomes of it.
+    /// Counts a registration attempt, whether or not it succeeds.
     ///
     /// # Errors
-    /// How long to wait.
+    /// The time to wait.
     pub fn register(&mut self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let address = network_of(address);
         if let Some(wait) = self.registrations.wait(&address, now) {
@@ -152,10 +153,10 @@ impl Attempts {
         Ok(())
     }
 
-    /// Counts a guest's new session.
+    /// Counts a new guest session.
     ///
     /// # Errors
-    /// How long to wait.
+    /// The time to wait.
     pub fn begin_session(&mut self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         self.sessions.take(network_of(address), now)
     }
@@ -165,10 +166,10 @@ impl Attempts {
     }
 }
 
-/// The latest tries of each key, within a span.
+/// The latest attempts of each key, within a span.
 ///
-/// Never more than [`RATES_KEPT_MAX`] keys. Past that the one with the fewest tries goes, the oldest of them first: to
-/// have one forgotten that is at its bound, an attacker must bring as many others to theirs.
+/// It holds at most [`RATES_KEPT_MAX`] keys. Beyond that the key with the fewest attempts is dropped, the oldest first.
+/// So to have a key at its limit dropped, an attacker must bring as many other keys to their limit.
 #[derive(Debug)]
 struct Tries<K> {
     max: usize,
@@ -181,10 +182,10 @@ impl<K: Hash + Eq + Copy> Tries<K> {
         Self { max, span, tries: HashMap::new() }
     }
 
-    /// How long until there may be one more, where there may not be now.
+    /// The time until the next attempt is allowed; `None` if it is allowed now.
     fn wait(&self, key: &K, now: Instant) -> Option<Duration> {
         let tries = self.tries.get(key)?;
-        // Of so many the last, the first must have ceased to count.
+        // With `max` attempts counted, the first of them must have expired.
         let first = tries.len().checked_sub(self.max).and_then(|first| tries.get(first))?;
         let wait = (*first + self.span).saturating_duration_since(now);
         (!wait.is_zero()).then_some(wait)
@@ -224,10 +225,10 @@ impl<K: Hash + Eq + Copy> Tries<K> {
     }
 }
 
-/// Which accounts were used at which addresses, the latest [`KNOWN_MAX`].
+/// The latest [`KNOWN_MAX`] pairs of account and address with a successful login.
 #[derive(Debug, Default)]
 struct Known {
-    /// When each was added last, by the number of the addition.
+    /// The number of the latest addition of each pair.
     places: HashMap<(u64, IpAddr), u64>,
     /// All additions, the oldest first.
     order: VecDeque<((u64, IpAddr), u64)>,
@@ -272,13 +273,13 @@ mod tests {
         Login { name, address: address(from), device: None }
     }
 
-    /// How many of so many logins are let through, all failing.
+    /// Tries these logins, all of which fail, and returns how many of them are let through.
     fn let_through<'a>(attempts: &mut Attempts, logins: impl IntoIterator<Item = Login<'a>>, now: Instant) -> usize {
         logins.into_iter().filter(|login| attempts.login(*login, now).is_ok()).count()
     }
 
     #[test]
-    fn an_account_is_tried_five_times_in_half_an_hour_from_wherever() {
+    fn an_account_has_five_attempts_per_half_hour_from_all_addresses_together() {
         let (mut attempts, start, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         assert_eq!(let_through(&mut attempts, (0..1_000).map(|from| stranger(&rahim, from)), start), 5);
         assert_eq!(attempts.login(stranger(&rahim, 9), start + SECOND).unwrap_err(), LOGIN_SPAN - SECOND);
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn any_half_hour_has_five_however_it_is_cut() {
+    fn no_half_hour_window_has_more_than_five_attempts() {
         let (mut attempts, start, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         let mut let_in = Vec::new();
         for minute in 0..240 {
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_tries_few_accounts_and_ipv6_counts_by_64() {
+    fn an_address_has_few_attempts_over_all_accounts_and_ipv6_counts_by_64() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
         let names: Vec<_> = (0..10_000).map(|number| name(&format!("user {number}"))).collect();
         assert_eq!(let_through(&mut attempts, names.iter().map(|name| stranger(name, 1)), now), LOGINS_PER_ADDRESS);
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn who_succeeds_is_not_counted() {
+    fn a_successful_login_is_not_counted() {
         let (mut attempts, now, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         for from in 0..100 {
             let ticket = attempts.login(stranger(&rahim, from), now).unwrap();
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attacker_does_not_keep_the_owner_out() {
+    fn an_attacker_cannot_lock_out_the_owner_of_an_account() {
         let (mut attempts, start, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         let ticket = attempts.login(stranger(&rahim, 1), start).unwrap();
         attempts.succeeded(ticket);
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_are_known_have_five_tries_too() {
+    fn a_known_device_or_address_has_five_attempts_too() {
         let (mut attempts, now, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         let ticket = attempts.login(stranger(&rahim, 1), now).unwrap();
         attempts.succeeded(ticket);
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn registrations_and_sessions_have_bounds_by_address() {
+    fn registrations_and_sessions_are_limited_by_address() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
         let registered = (0..100).filter(|_| attempts.register(address(1), now).is_ok()).count();
         assert_eq!(registered, REGISTRATIONS_PER_ADDRESS);
@@ -369,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_those_at_their_bound_are_forgotten_last() {
+    fn memory_is_bounded_and_keys_at_their_limit_are_dropped_last() {
         let mut tries = Tries::new(5, LOGIN_SPAN);
         let start = Instant::now();
         for _ in 0..5 {

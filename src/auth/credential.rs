@@ -1,49 +1,50 @@
-//! How a secret travels: the session's cookie (RFC 6265) and `Authorization: Bearer` (RFC 6750).
+//! How a client presents a token: the session cookie (RFC 6265) and `Authorization: Bearer` (RFC 6750).
 //!
-//! Reads what a client sends strictly. A request that shows a thing that can't be right is refused rather than guessed
-//! at, as the guess of a proxy in front may be another one.
+//! Pure. The parsers are strict: a malformed credential is refused and never guessed at, because a proxy in front of
+//! the server may guess otherwise.
 
 use std::fmt;
 
 use super::guest_token::is_guest_token;
 use super::secret::is_secret;
 
-/// The cookie that bears a session's token.
+/// The name of the cookie that holds a session's token.
 ///
-/// No `__Host-` before it: that asks for `Secure`, and the page must work without TLS on a LAN.
+/// It has no `__Host-` prefix: that prefix requires `Secure`, and the page must work without TLS on a LAN.
 pub const COOKIE_NAME: &str = "adda_session";
-/// How long a guest's session lasts from its last use, and a login's, in milliseconds.
+/// How long a guest session and a login session last from their last use, in milliseconds.
 pub const GUEST_SPAN_MS: u64 = 90 * DAY_MS;
 pub const LOGIN_SPAN_MS: u64 = 30 * DAY_MS;
 const DAY_MS: u64 = 86_400_000;
-/// Bytes of a Cookie field that are read; browsers keep 4 KiB of each cookie, and other pages of the host have theirs.
+/// Bytes of all Cookie fields that are read. Browsers keep 4 KiB of each cookie, and other pages of the same host set
+/// their own.
 pub const COOKIES_BYTES_MAX: usize = 8 * 1024;
 
-/// Why a request's word on who sends it can't be taken.
+/// Why the credential of a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// Two cookies of our name: somebody else's page of a neighbouring host or path has set one of them.
+    /// Two cookies of this name. A foreign page of a neighbouring host or path has set one of them.
     #[error("there is more than one {COOKIE_NAME} cookie")]
     TwoCookies,
-    /// Too long a Cookie field.
+    /// The Cookie fields are too long.
     #[error("the Cookie field is longer than {COOKIES_BYTES_MAX} bytes")]
     CookiesTooLong,
-    /// An Authorization field that is not `Bearer` and a token.
+    /// The Authorization field is not `Bearer` and a token.
     #[error("the Authorization field is not “Bearer” and a token")]
     NotBearer,
 }
 
-/// The value of a `Set-Cookie` field that gives a session to a browser; nothing where the token is none, and so may be
-/// anything.
+/// The value of a `Set-Cookie` field that gives a session to a browser. `None` if the text does not have the shape of a
+/// token: then it could hold anything, such as cookie attributes.
 ///
-/// `HttpOnly`, so that no script reads it; `SameSite=Lax`, so that no foreign page's POST bears it; `Secure` where the
-/// browser came by TLS.
+/// `HttpOnly`: no script can read it. `SameSite=Lax`: a POST from a foreign page does not carry it. `Secure`: set when
+/// the browser connected by TLS.
 #[must_use]
 pub fn set_cookie(token: &str, kept_ms: u64, over_tls: bool) -> Option<String> {
     is_session_token(token).then(|| cookie(token, kept_ms / 1_000, over_tls))
 }
 
-/// The value of a `Set-Cookie` field that takes the session's cookie from a browser.
+/// The value of a `Set-Cookie` field that deletes the session cookie from a browser.
 #[must_use]
 pub fn clear_cookie(over_tls: bool) -> String {
     cookie("", 0, over_tls)
@@ -54,10 +55,11 @@ fn cookie(value: &str, max_age_s: u64, over_tls: bool) -> String {
     format!("{COOKIE_NAME}={value}; HttpOnly; SameSite=Lax; Path=/; Max-Age={max_age_s}{secure}")
 }
 
-/// The session's token in the Cookie fields of a request (RFC 6265, sections 4.2.1 and 5.4), if there is one.
+/// The session token in the Cookie fields of a request (RFC 6265, sections 4.2.1 and 5.4), if there is one.
 ///
-/// Other cookies are passed over whatever is in them. Ours may be given once only: a browser sends two where a
-/// neighbour has set one too, and which is whose can't be told. One that is no secret of ours is as good as none.
+/// Other cookies are ignored, whatever they contain. The session cookie may occur once only: a browser sends two if a
+/// neighbouring host or path has set one too, and the server can't tell which is its own. A cookie whose value does not
+/// have the shape of a token counts as absent.
 ///
 /// # Errors
 /// [`CredentialError`].
@@ -80,16 +82,16 @@ pub fn token_of_cookies<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Resul
     Ok(found.and_then(|value| std::str::from_utf8(value).ok()).filter(|value| is_session_token(value)))
 }
 
-/// Whether a text has the shape of a session's token: a random secret, or a guest's signed token.
+/// Whether a text has the shape of a session token: a random secret, or a signed guest token.
 fn is_session_token(text: &str) -> bool {
     is_secret(text) || is_guest_token(text)
 }
 
-/// The token of an `Authorization` field: `Bearer`, spaces, and a token (RFC 6750, section 2.1). The scheme is known in
-/// any case (RFC 9110, section 11.1).
+/// The token of an `Authorization` field: `Bearer`, spaces, and a token (RFC 6750, section 2.1). The scheme is compared
+/// without case (RFC 9110, section 11.1).
 ///
 /// # Errors
-/// [`CredentialError::NotBearer`] where it is anything else. Whether the token is anybody's is not known here.
+/// [`CredentialError::NotBearer`] for anything else. Whether a session has the token is not checked here.
 pub fn token_of_bearer(field: &[u8]) -> Result<&str, CredentialError> {
     let field = std::str::from_utf8(field).map_err(|_| CredentialError::NotBearer)?;
     let (scheme, token) = field.split_once(' ').ok_or(CredentialError::NotBearer)?;
@@ -103,22 +105,23 @@ fn is_b64token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
-/// What a request shows of who sends it. A token in the URL counts as a bearer's: no foreign page knows it.
+/// The credential of a request. A token in the URL counts as a bearer token: no foreign page knows it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Credential<'a> {
-    /// Nothing.
+    /// The request has no credential.
     None,
-    /// A cookie, which a browser sends by itself: what it does must come from a page that is welcome.
+    /// A cookie. Browsers send it by themselves, so a change that it authenticates must come from an allowed origin.
     Cookie(&'a str),
-    /// A token that whoever sends the request has put there.
+    /// A token that the client has put into the request explicitly.
     Bearer(&'a str),
 }
 
 impl<'a> Credential<'a> {
-    /// What counts where a request shows several: what was put there on purpose before what a browser adds.
+    /// Chooses the credential of a request that has several. An explicit token comes before a cookie, which the browser
+    /// adds by itself.
     ///
     /// # Errors
-    /// [`CredentialError`], where any of it can't be taken.
+    /// [`CredentialError`] if the Authorization field, or a cookie that is read, is refused.
     pub fn of(
         authorization: Option<&'a [u8]>,
         cookies: impl IntoIterator<Item = &'a [u8]>,
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_says_all_that_it_must() {
+    fn a_set_cookie_field_has_all_required_attributes() {
         let token = Secret::random();
         let week_ms = 7 * DAY_MS;
         assert_eq!(
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn our_cookie_is_found_among_others() {
+    fn the_session_cookie_is_found_among_others() {
         let token = "0a".repeat(32);
         let ours = format!("adda_session={token}");
         for field in [
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_token_of_a_guest_is_taken_from_a_cookie_and_set_again() {
+    fn a_signed_guest_token_is_read_from_a_cookie_and_set_again() {
         let guest = "0a".repeat(39);
         let cookie = format!("adda_session={guest}");
         assert_eq!(of_cookies(&[&cookie]), Ok(Some(&*guest)));
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_quite_our_cookie_is_none() {
+    fn a_malformed_session_cookie_counts_as_absent() {
         let token = "0a".repeat(32);
         for field in [
             String::new(),
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn two_of_our_cookies_are_nobodys() {
+    fn two_session_cookies_are_refused() {
         let token = "0a".repeat(32);
         let ours = format!("adda_session={token}");
         assert_eq!(of_cookies(&[&format!("{ours}; {ours}")]), Err(CredentialError::TwoCookies));
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_shows_one_token() {
+    fn a_bearer_field_holds_one_token() {
         for (field, token) in [
             ("Bearer abc", Some("abc")),
             ("bearer abc", Some("abc")),
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_there_on_purpose_counts_first() {
+    fn an_explicit_token_comes_before_a_cookie() {
         let token = "0a".repeat(32);
         let cookie = format!("adda_session={token}");
         let cookies = || [cookie.as_bytes()];

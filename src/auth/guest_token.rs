@@ -10,7 +10,7 @@
 //! The 78 characters set a token apart from the 64 of a [`Secret`]. A token has one text only: upper-case digits are
 //! refused.
 //!
-//! Whether a token has expired, or its guest was logged out, is decided by the caller.
+//! Pure. This file does not decide whether a token has expired or its guest was logged out: the caller does.
 
 use hmac::digest::common::Key;
 use hmac::{Hmac, KeyInit, Mac};
@@ -41,12 +41,12 @@ const SESSION_ID_MAX: u128 = (1 << 53) - 1;
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestKey([u8; Self::BYTES]);
 
-/// What a guest token says.
+/// The contents of a guest token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuestToken {
-    /// The guest.
     pub user: UserId,
-    /// The time of issue, in milliseconds since 1970; a later one than the year 10889 is signed as that.
+    /// The time of issue, in milliseconds since 1970. A time after the year 10889 is signed as the latest possible
+    /// time.
     pub issued_ms: u64,
 }
 
@@ -72,7 +72,7 @@ impl GuestKey {
         &self.0
     }
 
-    /// The text of a token, for its guest alone.
+    /// Signs a token. The text is for its guest alone.
     #[must_use]
     pub fn sign(&self, token: &GuestToken) -> Secret {
         let mut bytes = [0; TOKEN_BYTES];
@@ -122,7 +122,7 @@ impl GuestToken {
         bytes
     }
 
-    /// `None` where the version is another.
+    /// `None` for another version.
     fn from_bytes(signed: &[u8]) -> Option<Self> {
         let (user, time) = signed.strip_prefix(&[VERSION])?.split_at_checked(USER_BYTES)?;
         let issued_ms = time.iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte));
@@ -159,8 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_token_does_not_change_between_versions() {
-        // Tokens in browsers outlive an update. The MAC was computed by Python's hmac module.
+    fn the_text_of_a_token_is_the_same_in_all_versions_of_adda() {
+        // Tokens in browsers outlive an update. The MAC was computed with Python's hmac module.
         let key = GuestKey::from_bytes(std::array::from_fn(|at| at as u8));
         let token = token(0x0102_0304_0506_4708_890a_0b0c_0d0e_0f10, 1_700_000_000_123);
         let text = "010102030405064708890a0b0c0d0e0f10018bcfe5687b\
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_no_other_kind_of_secret() {
+    fn a_guest_token_is_not_taken_for_another_secret() {
         let signed = GuestKey::random().sign(&token(1, 1));
         assert!(is_guest_token(signed.expose()) && !is_secret(signed.expose()));
         let secret = Secret::random();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_not_known_is_refused_though_it_is_signed() {
+    fn an_unknown_version_is_refused_even_if_it_is_signed() {
         let key = GuestKey::random();
         let mut signed = token(1, 1).to_bytes();
         signed[0] = VERSION + 1;
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_key_nor_token_is_in_what_is_printed() {
+    fn debug_output_shows_neither_key_nor_token() {
         let key = GuestKey::from_bytes([0xab; 32]);
         assert_eq!(format!("{key:?}"), "GuestKey(…)");
         assert!(!format!("{:?}", key.sign(&token(1, 1))).contains(key.sign(&token(1, 1)).expose()));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_past_the_bound_is_the_bound() {
+    fn an_issue_time_past_the_maximum_is_signed_as_the_maximum() {
         let key = GuestKey::random();
         let verified = key.verify(key.sign(&token(7, u64::MAX)).expose());
         assert_eq!(verified, Some(token(7, ISSUED_MS_MAX)));

@@ -1,8 +1,8 @@
-//! Who is who: what a role may do, secrets, passwords, names that look alike, and how often one may try.
+//! Authentication and permissions: secrets, passwords, the permission table, look-alike names, and limits on attempts.
 //!
-//! Pure, but for the random bytes, which come from the system.
+//! No function here does I/O or starts a thread. Only random bytes come from outside, from the system.
 
-/// A `Debug` that shows the name of a type and nothing of its contents.
+/// Implements `Debug` so that it shows the name of the type and nothing of its contents.
 macro_rules! hide_in_debug {
     ($name:ident) => {
         impl std::fmt::Debug for $name {

@@ -1,11 +1,11 @@
-//! What a name looks like, so that nobody can take one that a reader would confuse with an account's.
+//! Skeletons of names, so that no client takes a name that a reader would confuse with the name of an account.
 //!
-//! Two names are alike where they share a look. A look is a name without what a reader does not see or does not mind
-//! (case, width, invisible characters, punctuation, accents), with each character that resembles another in its place
-//! (Unicode confusables, UTS #39, section 4). Looks are only ever compared: they are not shown, and are no names.
+//! Two names resemble each other if they share a look. A look is the name without differences that readers miss: case,
+//! width, invisible characters, punctuation and accents. Characters that resemble others are replaced (Unicode
+//! confusables, UTS #39, section 4). Looks are only compared, never shown, and they are not names. Pure.
 //!
-//! A name may have several looks, as case and shape don't commute: Greek `Ν` is `N` to the eye, and to whoever knows that
-//! it is the capital of `ν`, it is `v`. One common look for all three would make `van` and `nan` the same name.
+//! A name may have several looks, because case folding and confusables don't commute. Greek `Ν` looks like `N`, and its
+//! lower case `ν` looks like `v`. With one common look for all three, `van` and `nan` would be the same name.
 
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
@@ -15,14 +15,14 @@ use unicode_security::confusable_detection::skeleton;
 use crate::model::Username;
 
 const DOT_BELOW: char = '\u{0323}';
-/// Looks like a space, and is none to Unicode.
+/// It looks like a space, but Unicode does not class it as one.
 const BRAILLE_BLANK: char = '\u{2800}';
 
-/// Counted up with each change below that gives any name other looks.
+/// The version of this algorithm. Increase it with each change below that gives any name other looks.
 const NOTION: u32 = 2;
 
-/// By which notion looks are made here: ours, and that of the tables of Unicode that it rests on. What was made by
-/// another is to be made anew.
+/// The version of the looks made here: of this algorithm, and of the Unicode tables that it uses. Looks made by another
+/// version must be computed again.
 #[must_use]
 pub fn notion() -> String {
     let (std, nfkd, skeleton) =
@@ -30,7 +30,7 @@ pub fn notion() -> String {
     format!("{NOTION} {std:?} {nfkd:?} {skeleton:?}")
 }
 
-/// What a name looks like: one look, or a few. What is stored of an account to keep its name from others.
+/// The looks of a name, one to four. They are stored with an account to protect its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looks(Vec<Box<str>>);
 
@@ -53,7 +53,8 @@ impl Looks {
             }
         }
         if looks.is_empty() {
-            // All of it is passed over. Its letters and marks tell it from others; without any, its punctuation does.
+            // All characters are ignored. The name is then told apart by its letters and marks, or without any by its
+            // punctuation.
             let whole: String = folded(name).nfkd().collect();
             let letters: String = whole.chars().filter(|c| c.is_alphanumeric()).collect();
             looks.push(if letters.is_empty() { whole } else { letters }.into());
@@ -61,19 +62,20 @@ impl Looks {
         Self(looks)
     }
 
-    /// Each look, one at least and four at most.
+    /// All looks, one at least and four at most.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|look| &**look)
     }
 
-    /// Whether a reader could take one name for the other.
+    /// Whether a reader could confuse the two names.
     #[must_use]
     pub fn resemble(&self, other: &Self) -> bool {
         self.0.iter().any(|look| other.0.contains(look))
     }
 }
 
-/// The letter that a sign is typed for (`@dmin`), where it is not just a sign (`@admin`): a name has both readings.
+/// The letter that a sign stands for in some names (`@dmin`). In others it is just a sign (`@admin`), so a name has
+/// both readings.
 fn sign_as_letter(c: char) -> Option<char> {
     match c {
         '@' => Some('a'),
@@ -83,24 +85,24 @@ fn sign_as_letter(c: char) -> Option<char> {
     }
 }
 
-/// Case folded, then shaped until shapes that stand for letters have become them.
+/// Case folded, then with confusables replaced until shapes that stand for letters have become these letters.
 fn settled(text: &str) -> String {
     shaped(&shaped(&folded(text)))
 }
 
-/// Without case. By way of the capitals, so that long and final s, dotless i and the like fold too.
+/// Case folded by way of upper case, so that long and final s, dotless i and the like fold too.
 fn folded(text: &str) -> String {
     text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
-/// Each character as the one that it resembles, decomposed, without width and without what is invisible.
+/// Decomposed, without width and invisible characters, and each character replaced by the one that it resembles.
 fn shaped(text: &str) -> String {
     let whole: String = text.nfkd().map(unboxed).filter(|c| !is_passed_over(*c)).collect();
     let shaped: String = skeleton(&whole).map(plain).collect();
     ra_from_ba(&shaped)
 }
 
-/// A letter without its box or flag, which Unicode takes for something else than the letter.
+/// A letter without its box, circle or flag. Unicode does not decompose these to the letter.
 fn unboxed(c: char) -> char {
     let letter = |first: u32| char::from_u32('a' as u32 + (c as u32 - first)).unwrap_or(c);
     match c {
@@ -111,7 +113,7 @@ fn unboxed(c: char) -> char {
     }
 }
 
-/// Small capitals, and below each its letter. Unicode's confusables keep them apart.
+/// Small capitals; the next constant has the letter of each. Unicode's confusables keep them apart.
 const SMALL_CAPITALS: &str = "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋĸʟᴍʍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ";
 const THEIR_LETTERS: &str = "abcdefghijkklmmnoprstuvwyz";
 
@@ -119,8 +121,8 @@ fn plain(c: char) -> char {
     SMALL_CAPITALS.chars().zip(THEIR_LETTERS.chars()).find(|(small, _)| *small == c).map_or(c, |(_, letter)| letter)
 }
 
-/// Bengali RA is BA with a dot below, and so is BA with a nukta (which is a dot to UTS #39), however far behind other
-/// signs it was typed.
+/// Replaces BA with a dot below by RA, which looks the same. BA with a nukta is the same case, as UTS #39 maps the
+/// nukta to a dot. The dot may have been typed behind other marks.
 fn ra_from_ba(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut made = String::with_capacity(text.len());
@@ -140,8 +142,9 @@ fn ra_from_ba(text: &str) -> String {
     made
 }
 
-/// What a reader passes over: spaces, punctuation, letter-stretchers, Arabic and Hebrew vowels. Dropped before shapes
-/// are looked at, as some of it (the danda) resembles a letter when it stands between letters of another script.
+/// Characters that readers ignore: spaces, punctuation, letter-stretchers, Arabic and Hebrew vowels. They are dropped
+/// before confusables are replaced, because some of them resemble a letter: the danda does between letters of another
+/// script.
 fn is_passed_over(c: char) -> bool {
     c.is_whitespace()
         || c.is_ascii_punctuation()
@@ -153,7 +156,8 @@ fn is_passed_over(c: char) -> bool {
             | '\u{3008}'..='\u{3020}' | '\u{3030}' | '\u{30FB}' | BRAILLE_BLANK)
 }
 
-/// The last step: no accents, signs on a letter in one order and once each, and `i`, `l` and `1` the same.
+/// The last step: drops accents, sorts the marks on a letter, removes repeated ones, and makes `i`, `l` and `1` the
+/// same.
 fn tidied(text: &str) -> String {
     let mut tidy = String::with_capacity(text.len());
     let mut marks: Vec<char> = Vec::new();
@@ -181,8 +185,8 @@ fn flush(marks: &mut Vec<char>, tidy: &mut String) {
     tidy.extend(marks.drain(..));
 }
 
-/// Marks that names are told apart by too little: accents and strokes through letters. A dot below an Indic letter is
-/// its nukta, which makes another letter of it.
+/// Marks that do not make a name distinct: accents and strokes through letters. A dot below an Indic letter is its
+/// nukta, which makes it another letter, so it stays.
 fn is_accent(c: char, base: char) -> bool {
     let is_indic = matches!(base, '\u{0900}'..='\u{0DFF}');
     match c {
@@ -201,7 +205,7 @@ mod tests {
         Username::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
     }
 
-    /// The spoofs that are neither refused as names nor known for what they look like.
+    /// The spoofs that are neither refused as names nor found to resemble the name.
     fn passed<'a>(name: &str, spoofs: &[&'a str]) -> Vec<&'a str> {
         let looks = Looks::of(&username(name));
         let passes = |spoof: &&&str| {
@@ -347,7 +351,7 @@ mod tests {
     ];
 
     #[test]
-    fn whatever_looks_like_an_accounts_name_is_known_for_it() {
+    fn every_spoof_of_an_account_name_is_detected() {
         assert_eq!(passed("admin", OF_ADMIN), [""; 0]);
         assert_eq!(passed("রহিম", OF_RAHIM), [""; 0]);
     }
@@ -367,7 +371,8 @@ mod tests {
             ("Вова", "ВОВА"),
             ("ВОВА", "BOBA"),
             ("محمد", "مُحَمَّد"),
-            // Nothing but a mark that is taken for an accent, and a letter that is taken for punctuation.
+            // One name consists only of a mark that counts as an accent, another only of a letter that counts as
+            // punctuation.
             (":\u{0ECD}", " :\u{0ECD}"),
             ("\u{02D0}", ".\u{02D0}"),
         ] {
@@ -454,7 +459,7 @@ mod tests {
     ];
 
     #[test]
-    fn honest_names_are_nobody_elses() {
+    fn ordinary_names_do_not_resemble_each_other() {
         let looks: Vec<_> = HONEST.iter().map(|name| (name, Looks::of(&username(name)))).collect();
         for (at, (name, its)) in looks.iter().enumerate() {
             for (other, others) in &looks[at + 1..] {
@@ -464,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_are_few_and_stay_what_they_are() {
+    fn looks_are_one_to_four_and_stable() {
         for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
             let Ok(name) = Username::parse(name) else { continue };
             let looks = Looks::of(&name);
@@ -477,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_changes_what_names_look_like_counts_the_notion_up() {
+    fn a_change_of_looks_requires_a_new_version() {
         use sha2::{Digest, Sha256};
         let mut digest = Sha256::new();
         for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
@@ -487,7 +492,7 @@ mod tests {
             }
         }
         let begin = digest.finalize()[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        // After a change: another number, and what is found here.
+        // After a change of the looks, increase the version and write the new digest here.
         assert_eq!((NOTION, &*begin), (2, "d03deb7e"), "{}", notion());
     }
 
@@ -502,7 +507,7 @@ mod tests {
                 }
                 let chars = || name.as_str().chars();
                 for between in [' ', '.', '_', '\u{200B}', '\u{200D}'] {
-                    // Not before a mark, which would stand on the dot.
+                    // A mark would combine with the inserted character.
                     if chars().nth(at).is_some_and(|c| !is_combining_mark(c)) && chars().any(char::is_alphanumeric) {
                         let spoof: String = chars().take(at).chain([between]).chain(chars().skip(at)).collect();
                         proptest::prop_assert!(looks.resemble(&Looks::of_text(&spoof)), "{:?}", spoof);

@@ -1,7 +1,7 @@
-//! Passwords: what is taken for one, and their hashes (argon2id, RFC 9106, as PHC strings).
+//! Passwords: the rules for new ones, and their hashes (argon2id, RFC 9106, as PHC strings).
 //!
-//! A hash costs 19 MiB and tens of milliseconds, so it is made on the threads for logins (`http::slow`), never on a
-//! connection's thread or the hub's.
+//! A hash takes 19 MiB and tens of milliseconds. So it is computed on the threads for logins (`http::slow`) or in a
+//! command, never on a connection's thread or on the hub's.
 
 use std::hint::black_box;
 
@@ -13,10 +13,10 @@ use super::name::Looks;
 use super::secret::random_bytes;
 use crate::model::Username;
 
-/// Characters of a password at least (NIST SP 800-63B, section 3.1.1.2, where a password is all there is: 15; with a
-/// bound on tries and for a chat, its older 8).
+/// Minimum characters of a password. NIST SP 800-63B, section 3.1.1.2, asks for 15 where the password is the only
+/// factor. Its older minimum of 8 is enough for a chat that limits attempts.
 pub const PASSWORD_CHARS_MIN: usize = 8;
-/// Bytes of it at most. A long one costs no more to hash; the bound is on what is read.
+/// Maximum bytes of a password. A long one costs no more to hash; the limit is on what is read.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 
 const SALT_BYTES: usize = 16;
@@ -26,53 +26,51 @@ const COST: Params = match Params::new(19 * 1024, 2, 1, Some(HASH_BYTES)) {
     Ok(params) => params,
     Err(_) => panic!("argon2 does not take these parameters"),
 };
-/// The most that a stored hash may ask for, so that a database that somebody has edited can't take the machine. What
-/// was stored by an adda with other parameters has room in it.
+/// The highest cost that a stored hash may ask for, so that an edited database can't exhaust the machine. It leaves
+/// room for hashes that were stored by an adda with other parameters.
 const MEMORY_KIB_MAX: u32 = 32 * 1024;
 const PASSES_MAX: u32 = 8;
 const LANES_MAX: u32 = 4;
 const _: () = assert!(is_bounded(&COST));
 
-/// Blocks, of 1 KiB each, that are asked of the system for a hash, whether or not it fills them all.
+/// Blocks of 1 KiB that are allocated for each hash, whether or not it fills them all.
 ///
-/// glibc takes what is freed below 32 MiB as a hint that the like will be wanted again, and from then on keeps up to
-/// twice as much of everything that is freed. Above it, memory goes back to the system, and pages that were never
-/// touched were never there.
+/// When glibc frees a block below 32 MiB, it raises its mmap threshold to that size and keeps up to twice as much freed
+/// memory from then on. A larger allocation goes back to the system when it is freed. Pages of it that were never
+/// written take no memory.
 const BLOCKS_RESERVED: usize = 33 * 1024;
 const _: () = assert!(BLOCKS_RESERVED > MEMORY_KIB_MAX as usize);
 
-/// Passwords that everybody tries first. Most of what is on longer lists is shorter than [`PASSWORD_CHARS_MIN`].
+/// The most common passwords. Most entries of longer lists are shorter than [`PASSWORD_CHARS_MIN`].
 const TRIED_FIRST: &str = "password passw0rd password1 password123 12345678 123456789 1234567890 87654321 qwertyui \
                            qwerty123 qwertyuiop 1q2w3e4r iloveyou abcd1234 adda1234 bangladesh";
 
-/// Why a text is not taken for a password.
+/// Why a password is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
-    /// Too few characters.
     #[error("the password has fewer than {PASSWORD_CHARS_MIN} characters")]
     TooShort,
-    /// Too many bytes.
     #[error("the password is longer than {PASSWORD_BYTES_MAX} bytes")]
     TooLong,
-    /// The name of whom it is for, or hardly more.
+    /// It is the name of its user, or hardly more.
     #[error("the password is the name, or hardly more")]
     SameAsName,
-    /// One that is guessed at once.
+    /// It is one of the most common passwords, or one character repeated.
     #[error("the password is one of those that are tried first")]
     TriedFirst,
 }
 
-/// A password as it is hashed: in NFC, as keyboards differ in how they compose letters. Shown by no `Debug`.
+/// A password in NFC, because keyboards differ in how they compose letters. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(Box<str>);
 
 impl Password {
-    /// Reads what somebody shows to log in. Whether it would be taken for a new password is not asked.
+    /// Reads a password for a login. The rules for new passwords are not applied.
     ///
     /// # Errors
-    /// [`PasswordError::TooLong`], so that little is read; such a password was never taken.
+    /// [`PasswordError::TooLong`], so that the work is bounded. No password of this length was ever accepted.
     pub fn shown(text: &str) -> Result<Self, PasswordError> {
-        // NFC never makes a text more than three times as long (UAX #15, table 6), nor a third as short.
+        // NFC makes a text at most three times as long (UAX #15, table 6), and at least a third as long.
         if text.len() > 3 * PASSWORD_BYTES_MAX {
             return Err(PasswordError::TooLong);
         }
@@ -83,7 +81,7 @@ impl Password {
         Ok(Self(password.into()))
     }
 
-    /// Reads what somebody wants as a password.
+    /// Reads a new password and applies the rules for it.
     ///
     /// # Errors
     /// [`PasswordError`].
@@ -112,12 +110,13 @@ impl Password {
 
 hide_in_debug!(Password);
 
-/// A password's hash, as a PHC string with its salt and parameters. Shown by no `Debug`, as it can be tried at leisure.
+/// A password's hash, as a PHC string with its salt and parameters. `Debug` does not show it, because it could be
+/// attacked offline.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PasswordHash(Box<str>);
 
 impl PasswordHash {
-    /// A hash as it is stored. Whether it is one is seen when it is used.
+    /// A stored hash. It is parsed only when it is used.
     #[must_use]
     pub fn stored(text: &str) -> Self {
         Self(text.into())
@@ -132,26 +131,26 @@ impl PasswordHash {
 
 hide_in_debug!(PasswordHash);
 
-/// Why no hash could be made or compared.
+/// Why a password can't be hashed or verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
-    /// What is stored is no hash of argon2id within bounds.
+    /// The stored text is not an argon2id hash within the limits.
     #[error("the stored hash can't be read")]
     Stored,
-    /// The library refuses what it is given; not with parameters of ours.
+    /// The library refuses its input. It does not do so with our parameters.
     #[error("the password can't be hashed")]
     Failed,
 }
 
-/// What a password turned out to be.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The account's. A new hash is to be stored in place of the old one, where that was made at another cost.
+    /// The password is right.
     Right {
-        /// The new hash.
+        /// A new hash to store in place of the old one, if that was made at another cost.
         renewed: Option<PasswordHash>,
     },
-    /// Not the account's, or there is no such account: the same time has passed.
+    /// The password is wrong, or there is no such account. Both take the same time.
     Wrong,
 }
 
@@ -172,7 +171,7 @@ pub fn hash(password: &Password) -> Result<PasswordHash, HashError> {
 }
 
 /// Compares a password with a stored hash, in a time that does not depend on where they differ. Without a stored hash,
-/// as there is no such account, it takes as long.
+/// because the account does not exist, it takes as long.
 ///
 /// # Errors
 /// [`HashError`].
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_easy_is_refused_in_words() {
+    fn a_weak_password_is_refused_with_a_sentence() {
         use PasswordError::{SameAsName, TooLong, TooShort, TriedFirst};
         for (text, of, refused) in [
             ("correct horse", "rahim", None),
@@ -252,11 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_the_same_however_its_letters_were_composed() {
+    fn a_password_does_not_depend_on_unicode_composition() {
         let one = Password::new("caf\u{E9} cr\u{E8}me", &rahim()).unwrap();
         let other = Password::new("cafe\u{301} cre\u{300}me", &rahim()).unwrap();
         assert_eq!(one, other);
-        // Case and spaces are the password's own.
+        // Case and spaces are part of the password.
         assert_ne!(one, Password::shown("Café crème").unwrap());
         assert_ne!(one, Password::shown("café crème ").unwrap());
     }
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_knows_its_password_alone() {
+    fn a_hash_matches_only_its_password() {
         let password = Password::new("correct horse", &rahim()).unwrap();
         let stored = hash(&password).unwrap();
         assert!(stored.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", stored.as_str());
@@ -280,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn another_implementation_agrees_and_a_hash_of_another_cost_is_made_anew() {
+    fn a_hash_of_another_implementation_is_verified_and_one_of_another_cost_renewed() {
         // From the test suite of the reference implementation.
         let stored = PasswordHash::stored(
             "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_of_ours_is_an_error() {
+    fn a_stored_text_that_is_not_a_valid_hash_is_an_error() {
         let rest = "c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
         for text in [
             String::new(),

@@ -261,7 +261,7 @@ mod tests {
         ]
     }
 
-    /// All contexts.
+    /// Every combination of the fields of a context.
     fn contexts() -> Vec<PermissionContext> {
         let mut all = Vec::new();
         let target = Role::ALL.iter().map(|role| Target::Others(*role)).chain([Target::Own]);
@@ -314,7 +314,7 @@ mod tests {
         (Action::EndSession, "gua", "", ""),
     ];
 
-    /// The same with all exceptions. It is not derived from [`may`], so that a mistake in one of them is found.
+    /// The same with all exceptions. It is not derived from [`may`], so that a mistake in either is found.
     fn expected(role: Role, action: Action, context: &PermissionContext) -> bool {
         let letter = role.as_str().chars().next().unwrap();
         let (_, own, users, admins) = ROLES.iter().find(|(of, ..)| *of == action).unwrap();
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cell_is_as_written_by_hand() {
+    fn every_decision_equals_the_handwritten_table() {
         let mut cells = 0;
         for context in contexts() {
             for role in Role::ALL {
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn no_refusal_tells_that_a_private_room_exists() {
+    fn no_refusal_reveals_a_private_room() {
         for context in contexts().into_iter().filter(|context| context.restriction != Restriction::Banned) {
             for role in Role::ALL.iter().filter(|role| **role != Role::Guest || context.accounts == Accounts::Optional)
             {
@@ -426,7 +426,7 @@ mod tests {
             Action::ListSessions => Action::EndSession,
             action => action,
         };
-        // What no protocol offers yet is decided, and not shown.
+        // Actions that no protocol offers yet are decided, and not shown.
         let not_yet = [Action::SayPrivately, Action::React, Action::Edit];
         assert!(!rows.iter().any(|(_, of, _)| not_yet.contains(of)));
         for action in Action::ALL.into_iter().filter(|action| !not_yet.contains(action)) {

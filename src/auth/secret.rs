@@ -1,7 +1,7 @@
-//! Secrets that are made here and shown to their bearer once: session tokens and invitation codes.
+//! Random secrets that the server makes and shows to their owner once: session tokens and invitation codes.
 //!
-//! Only a hash of one is ever stored. A secret has 256 random bits, so a plain hash is enough, and looking its hash up
-//! tells an attacker who measures time nothing that helps to guess it.
+//! Only a hash of a secret is ever stored. A secret has 256 random bits, so a plain hash is enough. The timing of a
+//! look-up of its hash does not help an attacker to guess it. No function here does I/O.
 
 use rustix::rand::GetRandomFlags;
 
@@ -9,29 +9,30 @@ const SECRET_BYTES: usize = 32;
 /// Characters of a secret's text.
 pub const SECRET_CHARS: usize = 2 * SECRET_BYTES;
 
-/// A new secret, in hex. It is shown by [`expose`](Self::expose) alone, and by no `Debug`.
+/// A new secret, in hex. [`expose`](Self::expose) and [`into_text`](Self::into_text) give its text; `Debug` does not
+/// show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// 256 bits from the system.
+    /// A secret of 256 random bits from the system.
     #[must_use]
     pub fn random() -> Self {
         Self::of_bytes(&random_bytes::<SECRET_BYTES>())
     }
 
-    /// A secret that was made otherwise than by [`random`](Self::random).
+    /// A secret of given bytes, which are not random alone.
     pub(super) fn of_bytes(bytes: &[u8]) -> Self {
         Self(hex(bytes).into())
     }
 
-    /// The secret itself, to be told to its bearer and to be hashed.
+    /// The secret as text, to show to its owner or to hash.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The secret as text, for an owner that shows it.
+    /// The secret as text, for a caller that owns it.
     #[must_use]
     pub fn into_text(self) -> Box<str> {
         self.0
@@ -40,13 +41,13 @@ impl Secret {
 
 hide_in_debug!(Secret);
 
-/// Whether a text that somebody shows could be a secret, so that nothing else is hashed and looked up.
+/// Whether a text has the shape of a secret. Other texts are never hashed and looked up.
 #[must_use]
 pub fn is_secret(text: &str) -> bool {
     is_hex(text, SECRET_CHARS)
 }
 
-/// So many lower-case hex digits.
+/// Whether a text consists of this number of lower-case hex digits.
 pub(super) fn is_hex(text: &str, chars: usize) -> bool {
     text.len() == chars && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -55,7 +56,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A random id, 1 to 2^53 − 1, which every JSON reader holds exactly (RFC 8259, section 6). It is no secret.
+/// A random id, 1 to 2^53 − 1, which every JSON reader holds exactly (RFC 8259, section 6). It is not secret.
 #[must_use]
 pub fn random_id() -> i64 {
     let bits = u64::from_le_bytes(random_bytes()) >> 11;
@@ -67,7 +68,8 @@ pub(super) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     let mut filled = 0;
     while filled < N {
-        // Waits for the system's first entropy, fails never on a kernel of this century, and may be interrupted.
+        // The call blocks until the system has its first entropy. It may be interrupted, and on a current kernel it
+        // does not fail otherwise.
         filled += rustix::rand::getrandom(&mut bytes[filled..], GetRandomFlags::empty()).unwrap_or(0);
     }
     bytes
@@ -80,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_256_bits_that_nobody_has_twice() {
+    fn a_secret_has_256_random_bits_and_is_unique() {
         let secrets: HashSet<_> = (0..1_000).map(|_| Secret::random().into_text()).collect();
         assert_eq!(secrets.len(), 1_000);
         assert!(secrets.iter().all(|secret| is_secret(secret)));
@@ -93,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_not_in_what_is_printed() {
+    fn debug_output_does_not_show_a_secret() {
         let secret = Secret::random();
         assert!(!format!("{secret:?}").contains(secret.expose()));
     }
 
     #[test]
-    fn what_is_no_secret_is_known_by_its_form() {
+    fn a_text_without_the_shape_of_a_secret_is_rejected() {
         let secret = Secret::random();
         assert!(is_secret(secret.expose()));
         let long = format!("{}0", secret.expose());
