@@ -1,6 +1,8 @@
-//! Authentication: which client it is, by the token that it shows and the name that it asks for.
+//! Authentication: finds the session, the role and the name of a client from its token and the name that it asks for.
 //!
-//! WebSockets and requests are authenticated here alike. Everything is read from one [`View`].
+//! WebSockets and HTTP requests are authenticated by the same functions. Each reads everything from one [`View`].
+//! WebSockets use the thread `authenticator`, HTTP requests their own. It changes nothing but the recorded time of a
+//! session's last use.
 
 use std::io;
 use std::net::IpAddr;
@@ -25,44 +27,44 @@ use crate::store::entry::{Principal, Proof};
 use crate::store::{ReadError, Reader, TokenHash, View};
 use crate::threads::AbortOnPanic;
 
-/// How old the last noted use of a session is when a use is noted again: it costs a commit.
+/// The use of a session is recorded only if its last recorded use is at least this old: a record costs a commit.
 const USE_NOTED_AFTER_MS: u64 = 10 * 60 * 1_000;
 
-/// A client as its token shows it.
+/// What a token says about a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authenticated {
-    /// Its session, where it has a valid one; a guest's need not be stored.
+    /// The client's session, if its token is valid. A guest's session need not be stored.
     pub session: Option<Session>,
     /// The client under the name of its session, or as anonymous.
     pub identity: Identity,
 }
 
-/// A client that may act here, under a name.
+/// A client that is allowed to act, with its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Nothing for a client without a token.
+    /// `None` for a client without a token.
     pub user: Option<UserId>,
-    /// An account's own name, whatever was asked for.
+    /// For an account its own name, whatever name the client asked for.
     pub username: Username,
     pub role: Role,
     pub proof: Proof,
     pub network: IpAddr,
-    /// What a guest's name looks like, where accounts have names to protect.
+    /// The looks of a guest's name, if there are accounts whose names are protected.
     pub looks: Option<Looks>,
 }
 
 impl Identity {
-    /// What decides whether the client may do something in a room, or beside all rooms.
+    /// The context of the client's permissions in a room, or outside of all rooms.
     #[must_use]
     pub fn context(&self, view: &View<'_>, room: Option<&RoomId>) -> PermissionContext {
         let guest_of = (self.role == Role::Guest).then_some(self.network);
         view.policy().context(self.user, guest_of, room, view.moment().clock_ms)
     }
 
-    /// Whether the client may enter a room, and read what is in it.
+    /// Whether the client may enter a room, and read its contents.
     ///
     /// # Errors
-    /// The reason; of a private room, the same as of one that is not there.
+    /// The reason. For a private room it is the same as for a room that does not exist.
     pub fn may_enter(&self, view: &View<'_>, room: &RoomId) -> Result<(), Reason> {
         may(self.role, Action::Enter, &self.context(view, Some(room)))
     }
@@ -75,7 +77,7 @@ impl Identity {
     }
 }
 
-/// Reads the session of a token. One that is not valid any more is none.
+/// Finds the session of a token. An invalid or expired token counts as no token.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -102,7 +104,7 @@ pub fn authenticate(view: &View<'_>, token: Option<&str>, address: IpAddr) -> Re
     Ok(Authenticated { session, identity })
 }
 
-/// The session of a guest who has a signed token, stored or not, and the proof.
+/// The session of a valid signed guest token, stored or not, and the proof for it.
 fn signed_guest(view: &View<'_>, text: &str) -> Result<Option<(Session, Proof)>, ReadError> {
     let Some(GuestToken { user, issued_ms }) = view.policy().guest_key.verify(text) else { return Ok(None) };
     let session = match view.stored_guest(user)? {
@@ -129,7 +131,7 @@ fn signed_guest(view: &View<'_>, text: &str) -> Result<Option<(Session, Proof)>,
     Ok(Some((session, Proof::SignedGuest { issued_ms })))
 }
 
-/// Authenticates a client and gives it a name, or says why it may not act here.
+/// Authenticates a client and gives it a name, or says why it is refused.
 ///
 /// # Errors
 /// [`Reason`].
@@ -143,7 +145,7 @@ pub fn admit(view: &View<'_>, token: Option<&str>, asked: Username, address: IpA
     Ok(identity)
 }
 
-/// The name of a guest: the one that it asks for, or where it asks for none, its last one.
+/// The name of a guest: the name that it asks for, or its last name if it asks for none.
 fn name_of_guest(view: &View<'_>, own: Option<Username>, asked: Username) -> Result<(Username, Option<Looks>), Reason> {
     let is_plain = |name: &Username| name.as_str() == USERNAME_DEFAULT;
     if !view.policy().has_accounts() {
@@ -163,7 +165,8 @@ fn name_of_guest(view: &View<'_>, own: Option<Username>, asked: Username) -> Res
     if view.is_reserved(&looks)? { Err(Reason::NameReserved) } else { Ok((asked, Some(looks))) }
 }
 
-/// Notes that a session is used, where that is worth a commit: a guest's is stored when half of its life has passed.
+/// Records the use of a session, if that is worth a commit. A guest's session is stored when half of its lifetime has
+/// passed.
 pub fn note_use(reader: &Reader, session: &Session, proof: Proof) {
     let age_ms = |since_ms: u64| reader.moment().clock_ms.saturating_sub(since_ms);
     match proof {
@@ -182,16 +185,16 @@ pub fn note_use(reader: &Reader, session: &Session, proof: Proof) {
     }
 }
 
-/// Authenticates connections that stay, on a thread of its own, so that the stack that a look-up takes is not kept by
-/// each connection's thread. A client that needs no look-up is not handed to it. Cloning gives another handle.
+/// Authenticates WebSocket connections on a thread of its own. A look-up takes much stack, which each connection's
+/// thread would otherwise keep. A client that needs no look-up is not handed over. Cloning gives another handle.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
     reader: Reader,
     requests: Sender<Arc<AdmissionRequest>>,
 }
 
-/// A connection to be authenticated, and the result. One piece of memory, as the connection's thread keeps what is freed
-/// of it for as long as it lives.
+/// A connection to authenticate, and the result. It is one allocation, because memory that a connection's thread frees
+/// stays with that thread for its lifetime.
 #[derive(Debug)]
 struct AdmissionRequest {
     token: Option<Box<str>>,
@@ -212,7 +215,7 @@ impl Authenticator {
     /// Starts the thread, which ends with the last handle.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// If the system refuses a thread.
     pub fn start(reader: Reader) -> io::Result<Self> {
         let (requests, waiting) = bounded::<Arc<AdmissionRequest>>(AUTHENTICATIONS_WAITING_MAX);
         let builder = thread::Builder::new().name("authenticator".into()).stack_size(STORE_STACK_BYTES);
@@ -220,7 +223,7 @@ impl Authenticator {
         builder.spawn(move || {
             let _abort = AbortOnPanic("authenticator");
             for request in waiting {
-                // One that has given up waiting is not looked up.
+                // A connection that has timed out has dropped its handle, so its token is not looked up.
                 if Arc::strong_count(&request) == 1 {
                     continue;
                 }
@@ -230,14 +233,14 @@ impl Authenticator {
                     Ok(identity)
                 });
                 *request.answer() = Some(admitted);
-                // The connection waits for it, or is gone.
+                // The connection waits for this, or has timed out.
                 request.answered.notify_one();
             }
         })?;
         Ok(Self { reader, requests })
     }
 
-    /// Where everything is read.
+    /// The reader that authenticates.
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
@@ -271,7 +274,8 @@ impl Authenticator {
         self.wait(&request, Instant::now() + AUTHENTICATION_WAIT)
     }
 
-    /// A client without a token is admitted by the policy alone, where no account's name has to be kept from it.
+    /// Admits a client without a token by the policy alone. `None` if its name must be compared with the names of
+    /// accounts.
     #[inline(never)]
     fn admit_stranger(&self, asked: &Username, address: IpAddr, room: &RoomId) -> Option<Result<Identity, Reason>> {
         let (policy, network) = (self.reader.policy(), network_of(address));

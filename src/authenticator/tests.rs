@@ -1,4 +1,4 @@
-//! Which client a token shows, under which name, and which uses are noted.
+//! Tests of authentication: the client that a token shows, its name, and the recorded uses.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -74,7 +74,8 @@ impl Rig {
         By::Client(self.admit(None, "eve").unwrap().principal(user(99)))
     }
 
-    /// A guest, number 7, whose session is stored under the name `ana`, by a random token as of before, or a signed one.
+    /// A guest, number 7, with a stored session under the name `ana`: by a random token, as older versions made, or by
+    /// a signed one.
     fn with_guest(self, token: Option<&str>) -> Self {
         let key = token.map_or(SessionId::of_guest(user(7)).0, |_| 77);
         let (username, session) = (name("ana"), session(key, SessionKind::Guest, token));
@@ -105,7 +106,7 @@ impl Rig {
     }
 }
 
-/// A session as it is read, of a certain age, and what is noted when it is used.
+/// A session of a given age, and the use that is recorded for it.
 fn is_noted(rig: &Rig, kind: SessionKind, proof: Proof, created_ago_ms: u64, seen_ago_ms: u64) -> bool {
     let now_ms = rig.reader.moment().clock_ms;
     let session = Session {
@@ -124,7 +125,7 @@ fn is_noted(rig: &Rig, kind: SessionKind, proof: Proof, created_ago_ms: u64, see
 }
 
 #[test]
-fn a_use_is_noted_where_it_is_worth_a_commit() {
+fn a_use_is_recorded_if_it_is_worth_a_commit() {
     let rig = Rig::new();
     let (minute_ms, half_ms) = (60_000, GUEST_SPAN_MS / 2);
     let now_ms = rig.reader.moment().clock_ms;
@@ -139,10 +140,10 @@ fn a_use_is_noted_where_it_is_worth_a_commit() {
         (SessionKind::Bot, login, 0, 0, true),
         (SessionKind::Bot, login, DAY_MS, minute_ms, false),
         (SessionKind::Bot, login, DAY_MS, 10 * minute_ms, true),
-        // Of a signed token without a row, the first half of its life costs nothing.
+        // A signed token without a row: the first half of its lifetime costs no commit.
         (SessionKind::Guest, signed(half_ms - minute_ms), half_ms - minute_ms, half_ms - minute_ms, false),
         (SessionKind::Guest, signed(half_ms), half_ms, half_ms, true),
-        // With a row, it is as any other.
+        // With a row, the rule of other sessions applies.
         (SessionKind::Guest, signed(DAY_MS), DAY_MS, 9 * minute_ms, false),
         (SessionKind::Guest, signed(DAY_MS), DAY_MS, 10 * minute_ms, true),
         (SessionKind::Guest, Proof::None, DAY_MS, DAY_MS, false),
@@ -153,7 +154,7 @@ fn a_use_is_noted_where_it_is_worth_a_commit() {
 }
 
 #[test]
-fn a_signed_token_is_read_without_a_row_for_as_long_as_it_lasts() {
+fn a_signed_token_without_a_row_is_valid_until_it_expires() {
     let rig = Rig::new();
     let token = rig.signed(5, DAY_MS);
     let client = rig.authenticate(&token);
@@ -176,7 +177,7 @@ fn a_signed_token_is_read_without_a_row_for_as_long_as_it_lasts() {
 }
 
 #[test]
-fn a_session_that_is_over_shows_nobody() {
+fn an_ended_session_authenticates_no_user() {
     let rig = Rig::new().with_guest(None);
     let (token, other) = (rig.signed(7, 0), rig.signed(8, 0));
     let end = |token: &str, number| {
@@ -189,7 +190,7 @@ fn a_session_that_is_over_shows_nobody() {
     for (token, number) in [(&token, 7), (&other, 8)] {
         assert_eq!(rig.authenticate(token).identity.user, None, "{number}");
         assert_eq!(rig.admit(Some(token), "eve").unwrap().user, None);
-        // A later token of the same guest, too.
+        // The same holds for a later token of the same guest.
         assert_eq!(rig.authenticate(&rig.signed(number, 0)).identity.user, None);
     }
 }
@@ -230,7 +231,7 @@ fn a_banned_client_is_not_admitted_and_its_use_changes_nothing() {
 }
 
 #[test]
-fn an_account_bears_its_own_name_and_a_guest_the_one_that_it_asks_for() {
+fn an_account_has_its_own_name_and_a_guest_the_requested_name() {
     let rig = Rig::new().with_bot();
     let identity = rig.admit(Some("bot"), "eve").unwrap();
     assert_eq!((identity.user, identity.username, identity.role), (Some(user(1)), name("rahim"), Role::User));
@@ -246,8 +247,8 @@ fn an_account_bears_its_own_name_and_a_guest_the_one_that_it_asks_for() {
 }
 
 #[test]
-fn a_guest_keeps_a_name_until_an_account_has_it() {
-    // By a random token, as guests had them before, and by a signed one.
+fn a_guest_keeps_its_name_until_an_account_takes_it() {
+    // By a random token, as older versions gave to guests, and by a signed token.
     for token in [Some("good"), None] {
         let rig = Rig::new().with_guest(token);
         let signed = rig.signed(7, 0);
@@ -262,11 +263,11 @@ fn a_guest_keeps_a_name_until_an_account_has_it() {
 }
 
 #[test]
-fn a_client_without_a_token_is_admitted_without_a_look_up_where_no_name_is_protected() {
+fn a_client_without_a_token_needs_no_look_up_if_no_name_is_protected() {
     let rig = Rig::new();
     let authenticator = Authenticator::start(rig.reader.clone()).unwrap();
     let admit = |asked: &str| {
-        // While a view is open, each other look-up in memory waits.
+        // While a view is open, every other look-up in memory waits.
         let mut admitted = None;
         let read = rig.reader.view(|_| {
             admitted = authenticator.admit_stranger(&name(asked), HERE, &room());
@@ -284,7 +285,7 @@ fn a_client_without_a_token_is_admitted_without_a_look_up_where_no_name_is_prote
 }
 
 #[test]
-fn a_private_room_is_not_there_for_a_client_that_is_no_member() {
+fn a_private_room_does_not_exist_for_a_client_that_is_not_a_member() {
     let rig = Rig::new();
     rig.change(By::Operator, Change::CreateAccount(account(2, "karim", Role::Admin)));
     let bot = session(71, SessionKind::Bot, Some("admin"));
@@ -301,7 +302,7 @@ fn a_private_room_is_not_there_for_a_client_that_is_no_member() {
 }
 
 #[test]
-fn an_authenticator_with_too_many_requests_is_busy_and_answers_the_others() {
+fn a_full_authenticator_is_busy_for_new_requests_and_answers_the_queued() {
     let rig = Rig::new().with_bot();
     let authenticator = Authenticator::start(rig.reader.clone()).unwrap();
     let request = || {
@@ -311,9 +312,9 @@ fn an_authenticator_with_too_many_requests_is_busy_and_answers_the_others() {
     };
     let (mut waiting, mut refused) = (Vec::new(), 0);
     let deadline = Instant::now() + Duration::from_secs(20);
-    // While this view is open, each other one waits: in memory there is one connection.
+    // While this view is open, every other view waits: a store in memory has one connection.
     let read = rig.reader.view(|_| {
-        // The thread takes one, soon. The queue is full when nothing more is taken from it.
+        // The thread soon takes one request. The queue is full when the thread takes no more.
         while waiting.len() <= AUTHENTICATIONS_WAITING_MAX {
             let request = request();
             authenticator.requests.send_deadline(Arc::clone(&request), deadline).unwrap();
@@ -336,7 +337,7 @@ fn an_authenticator_with_too_many_requests_is_busy_and_answers_the_others() {
 }
 
 #[test]
-fn a_use_of_a_login_lets_it_last_longer() {
+fn a_use_extends_a_login_session() {
     let rig = Rig::new();
     let account = account(1, "rahim", Role::User);
     let register = Change::Register {
