@@ -1,6 +1,6 @@
-//! An answer without a handler: why a connection or a request was refused.
+//! Error responses that no handler writes, for refused connections and requests, and the orderly close after them.
 //!
-//! Runs on whatever thread holds the socket. Nothing here reads a request or knows why it was refused.
+//! Runs on the thread that holds the socket. It reads no request and does not decide why one is refused.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 use crate::model::reason::{Reason, Rejection};
 use crate::protocol::http_error;
 
-/// How long a client that was answered may take to read it and go.
+/// How long the server waits, after an answer, for the client to read it and to close the connection.
 pub const LINGER_WAIT: Duration = Duration::from_secs(2);
-/// How much of what it still sends is read and forgotten meanwhile.
+/// Bytes that are read and discarded during that time.
 const DRAIN_BYTES_MAX: usize = 512 * 1024;
-/// What is read of it at once.
+/// Bytes of one such read.
 const DRAIN_CHUNK_BYTES: usize = 4 * 1024;
 
-/// What every answer says, ours and those of the handlers, unless it says something else by that name.
+/// Header fields of every response, ours and those of the handlers, unless the response sets a field of that name
+/// itself.
 ///
-/// An answer is no page and no script, and is not cached, unless a handler says otherwise. `Referrer-Policy` must
-/// not be `no-referrer`: then a form of our own would be sent with `Origin: null` (Fetch, “append a request `Origin`
-/// header”).
+/// A response is neither a page nor a script and is not cached, unless a handler says otherwise. `Referrer-Policy` must
+/// not be `no-referrer`: a form of our own page would then be sent with `Origin: null` (Fetch, “append a request
+/// `Origin` header”).
 pub const STANDING: [(&str, &str); 7] = [
     ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
@@ -31,7 +32,7 @@ pub const STANDING: [(&str, &str); 7] = [
     ("Cache-Control", "no-store"),
 ];
 
-/// Adds to an answer's head what is [`STANDING`] and what it does not say itself.
+/// Adds those [`STANDING`] fields to the head of a response that it does not set itself.
 pub fn complete(head: &mut String, says: impl Fn(&str) -> bool) {
     for (name, value) in STANDING.iter().filter(|(name, _)| !says(name)) {
         push_field(head, name, value);
@@ -45,45 +46,45 @@ fn push_field(head: &mut String, name: &str, value: &str) {
     head.push_str("\r\n");
 }
 
-/// A refusal as HTTP shows it.
+/// An error response.
 #[derive(Debug, Clone, Copy)]
 pub struct Problem<'a> {
-    /// The status code, which is not the reason's where the answer is no error.
+    /// The status code. It differs from the status of the reason if the response is not an error.
     pub status: u16,
-    /// What a program reads.
+    /// The reason, for programs.
     pub reason: Reason,
-    /// What a person reads.
+    /// The sentence, for people.
     pub sentence: &'a str,
     /// Further header fields, such as `Retry-After`, `Allow` or `Upgrade`.
     pub headers: &'a [(&'a str, &'a str)],
-    /// Whether the request was a HEAD, whose answer has no body (RFC 9110, section 9.3.2).
+    /// Whether the method was HEAD, whose response has no body (RFC 9110, section 9.3.2).
     pub head_only: bool,
 }
 
 impl<'a> Problem<'a> {
-    /// A refusal without further header fields, of a request that was not a HEAD.
+    /// An error response without further header fields, for a method other than HEAD.
     #[must_use]
     pub const fn new(reason: Reason, sentence: &'a str) -> Self {
         Self { status: reason.status(), reason, sentence, headers: &[], head_only: false }
     }
 
-    /// A rejection as HTTP shows it.
+    /// The error response of a rejection.
     #[must_use]
     pub fn of(rejection: &'a Rejection) -> Self {
         Self::new(rejection.reason, &rejection.sentence)
     }
 
-    /// The answer's bytes.
+    /// The bytes of the response.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
-        // 204 has no body, and says nothing of one (RFC 9110, section 8.6).
+        // A 204 has no body and no Content-Length (RFC 9110, section 8.6).
         let body = if self.status == 204 { Vec::new() } else { http_error(self.reason, self.sentence) };
         if !body.is_empty() {
             push_field(&mut head, "Content-Type", "application/json");
             push_field(&mut head, "Content-Length", &body.len().to_string());
         }
-        // `Upgrade` is a hop's own and has to be named as such (RFC 9110, section 7.8).
+        // `Upgrade` applies to one hop only and must be named in `Connection` (RFC 9110, section 7.8).
         let upgrades = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
         head.push_str(if upgrades { "Connection: close, Upgrade\r\n" } else { "Connection: close\r\n" });
         for (name, value) in self.headers {
@@ -99,34 +100,34 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// Answers with `problem` and sees to it that the client can read it. Blocks for [`LINGER_WAIT`] and a
-/// little more at the worst; the stream is at its end afterwards.
+/// Sends `problem`, and keeps the socket until the client could read it. Blocks for a little more than [`LINGER_WAIT`]
+/// at most. Nothing can be sent on the stream afterwards.
 pub fn refuse(stream: &TcpStream, problem: &Problem<'_>) {
     if send(stream, problem).is_ok() {
         linger(stream);
     }
 }
 
-/// Only writes the answer, for a caller that does not wait. It fits into any socket's buffer, so the
-/// bound in time is for a peer that has filled that already.
+/// Only writes the response, for a caller that does not wait. The response fits into an empty send buffer. The time-out
+/// is for a peer that has filled the buffer already.
 ///
 /// # Errors
-/// Where the peer is gone or takes nothing.
+/// If the peer has closed the connection or reads nothing.
 pub fn send(stream: &TcpStream, problem: &Problem<'_>) -> io::Result<()> {
     stream.set_write_timeout(Some(Duration::from_secs(1)))?;
     let mut stream = stream;
     stream.write_all(&problem.encode())
 }
 
-/// Ends our side and waits, within bounds, for the client to end its own. Closing a socket with unread
-/// bytes sends a reset, which may throw away an answer that the client has not read yet (RFC 9112, section 9.6).
+/// Shuts down the sending side and waits, within bounds, for the client to close its own. Closing a socket with unread
+/// bytes sends a reset, which may discard a response that the client has not read yet (RFC 9112, section 9.6).
 pub fn linger(stream: &TcpStream) {
     if stream.shutdown(Shutdown::Write).is_ok() {
         drain(stream, Instant::now() + LINGER_WAIT);
     }
 }
 
-/// Reads and forgets what the client still sends, until it has ended its side or sent too much, or the time is up.
+/// Reads and discards input until the client has shut down its side, has sent too much, or the time is over.
 pub fn drain(stream: &TcpStream, deadline: Instant) {
     let mut chunk = vec![0; DRAIN_CHUNK_BYTES];
     let mut drained = 0;
@@ -138,10 +139,10 @@ pub fn drain(stream: &TcpStream, deadline: Instant) {
     }
 }
 
-/// Reads once, until the deadline. Leaves a read timeout on the stream.
+/// Reads once, with a deadline. Leaves a read time-out on the stream.
 ///
 /// # Errors
-/// [`io::ErrorKind::TimedOut`] at the deadline, and others of the socket's.
+/// [`io::ErrorKind::TimedOut`] at the deadline, and other errors of the socket.
 pub fn read_by(mut stream: &TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -150,14 +151,14 @@ pub fn read_by(mut stream: &TcpStream, buffer: &mut [u8], deadline: Instant) -> 
         }
         stream.set_read_timeout(Some(left))?;
         match stream.read(buffer) {
-            // Also at the end of the read timeout.
+            // `WouldBlock` is also the error of a read time-out.
             Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
             result => return result,
         }
     }
 }
 
-/// The phrase behind a status that the front gives.
+/// The reason phrase of each status that is sent from here.
 fn phrase(status: u16) -> &'static str {
     match status {
         204 => "No Content",
@@ -188,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_a_whole_answer() {
+    fn an_error_response_is_complete() {
         let problem = Problem {
             headers: &[("Upgrade", "websocket")],
             ..Problem::new(Reason::UpgradeRequired, "speak \"WebSocket\"")
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_outlives_what_the_client_is_still_sending() {
+    fn a_client_that_is_still_sending_can_read_the_response() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();

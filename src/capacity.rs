@@ -1,7 +1,7 @@
-//! How many connections the system can carry, found out before the first is accepted.
+//! How many connections the system can carry. Computed once at the start, before the first connection is accepted.
 //!
-//! Every bound of the system is checked against beforehand, because running into one is worse than a refusal:
-//! without memory maps the standard library aborts the process instead of giving an error.
+//! Every limit of the system is checked in advance, because reaching one is worse than a refused connection: without
+//! memory maps the standard library aborts the process instead of returning an error.
 
 use std::fmt;
 use std::fs;
@@ -11,10 +11,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::limits::{DESCRIPTORS_RESERVED, MAPS_PER_THREAD, MAPS_RESERVED};
 
-/// What decides how many connections there can be.
+/// The limit that decides the number of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Term {
-    /// The operator's `--max-connections`.
+    /// The flag `--max-connections`.
     Flag,
     /// Open files (`RLIMIT_NOFILE`).
     Descriptors,
@@ -35,23 +35,23 @@ impl fmt::Display for Term {
     }
 }
 
-/// The system's bounds; nothing where there is none or it can't be known.
+/// The limits of the system; `None` if there is no limit or it is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// Open files of this process.
     pub descriptors: Option<u64>,
     /// Memory maps of this process.
     pub maps: Option<u64>,
-    /// The smallest bound on tasks.
+    /// The smallest limit on tasks.
     pub tasks: Option<u64>,
 }
 
 impl Bounds {
-    /// Raises the soft limit of open files to the hard one and reads what the system allows.
+    /// Raises the soft limit of open files to the hard limit, and reads the limits of the system.
     #[must_use]
     pub fn raise_and_read() -> Self {
         let descriptors = getrlimit(Resource::Nofile);
-        // Where it can't be raised, the soft limit counts.
+        // If it can't be raised, the soft limit applies.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: descriptors.maximum, ..descriptors });
         let tasks = [getrlimit(Resource::Nproc).current, number("/proc/sys/kernel/threads-max"), cgroup_tasks()];
         Self {
@@ -61,15 +61,15 @@ impl Bounds {
         }
     }
 
-    /// How many connections can be carried, one at least, and what decides it.
+    /// The number of connections that can be carried, at least 1, and the limit that decides it.
     #[must_use]
     pub fn connections_max(&self, flag: Option<u64>) -> (u64, Term) {
         let terms = [
             flag.map(|flag| (flag, Term::Flag)),
-            // A connection has one descriptor; those of requests on their way to a handler are reserved.
+            // A connection has one descriptor. Those of requests at the HTTP workers are reserved.
             self.descriptors.map(|bound| (bound.saturating_sub(DESCRIPTORS_RESERVED), Term::Descriptors)),
             self.maps.map(|bound| (bound.saturating_sub(MAPS_RESERVED) / MAPS_PER_THREAD, Term::Maps)),
-            // The others of this user need some.
+            // Other processes need tasks, too.
             self.tasks.map(|bound| (bound / 10 * 8 + bound % 10 * 8 / 10, Term::Tasks)),
         ];
         let (count, term) = terms.into_iter().flatten().min_by_key(|(count, _)| *count).unwrap_or((10_000, Term::Maps));
@@ -77,7 +77,7 @@ impl Bounds {
     }
 }
 
-/// The smallest `pids.max` on the way from this process's cgroup to the root (cgroup v2).
+/// The smallest `pids.max` of this process's cgroup and its ancestors (cgroup v2).
 fn cgroup_tasks() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -85,7 +85,7 @@ fn cgroup_tasks() -> Option<u64> {
     groups.filter_map(|group| number(Path::new("/sys/fs/cgroup").join(group).join("pids.max"))).min()
 }
 
-/// The number in a file; nothing where there is none, as `max` stands for.
+/// The number in a file; `None` without a number, as in `max`.
 fn number(path: impl AsRef<Path>) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_smallest_term_decides() {
+    fn the_smallest_limit_decides() {
         let bounds = |descriptors, maps, tasks| Bounds { descriptors, maps, tasks };
         for (bounds, flag, expected) in [
             (bounds(Some(20_000), Some(65_530), Some(96_365)), None, (12_306, Term::Maps)),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn this_system_can_be_read() {
+    fn the_limits_of_this_system_can_be_read() {
         let bounds = Bounds::raise_and_read();
         assert!(bounds.descriptors.is_some_and(|count| count >= 64), "{bounds:?}");
         assert!(bounds.maps.is_some() && bounds.tasks.is_some(), "{bounds:?}");

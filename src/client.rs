@@ -1,8 +1,8 @@
 //! The client of a request: the peer of the connection, or the client that a trusted proxy names.
 //!
-//! Runs on the connection's own thread. Headers are believed only where they come from a trusted peer, and of what they
-//! say only what trusted proxies have added: from the right, up to the first address that is not one of them.
-//! What stands further to the left may have been written by any client.
+//! Runs on the connection's own thread, and is pure. Headers are used only if the peer is a trusted proxy. Only the
+//! part that trusted proxies have added counts: from the right, up to the first address that is not a trusted proxy.
+//! Any client may have written what stands further to the left.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,12 +10,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::config::Cidr;
 use crate::head::Head;
 
-/// Where a request came from, and how.
+/// The client of a request, and whether it came by TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
-    /// The client's address, IPv4 as such.
+    /// The client's address. An IPv4-mapped address is given as IPv4.
     pub address: IpAddr,
-    /// Whether a trusted proxy says that it came by TLS.
+    /// Whether a trusted proxy says that the client connected by TLS.
     pub is_secure: bool,
 }
 
@@ -25,14 +25,14 @@ impl fmt::Display for Client {
     }
 }
 
-/// What an element of a list of hops tells.
+/// One element of a list of hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Hop {
     address: IpAddr,
     is_secure: Option<bool>,
 }
 
-/// A client's hop, and how many elements are to the right of it.
+/// The client's hop, and how many elements are to the right of it.
 type Found = (Hop, usize);
 
 /// Whether a peer is a trusted proxy.
@@ -48,8 +48,8 @@ pub fn is_forwarded(head: &Head) -> bool {
 }
 
 impl Client {
-    /// The client of a head that came from `peer`. Where a trusted proxy's headers can't be read, or two of them contradict
-    /// each other, it is the proxy itself: no client passes for another by what it wrote.
+    /// The client of a head that came from `peer`. If a trusted proxy's headers are malformed or contradict each other,
+    /// the client is the proxy itself. So no client can pass for another by a header that it sends.
     #[must_use]
     pub fn of(head: &Head, peer: SocketAddr, proxies: &[Cidr]) -> Self {
         let peer = Self { address: peer.ip().to_canonical(), is_secure: false };
@@ -75,15 +75,15 @@ impl Client {
     }
 }
 
-/// The elements of a list, however many fields it stands in. A comma in quotes parts elements as well: no part that is
-/// read here has any, and so an unmatched quote of a client's spoils no more than the client's own part.
+/// The elements of a list, from all fields of that name. A comma in quotes also separates elements: no accepted value
+/// contains a comma. So an unmatched quote that a client sends spoils only the client's own element.
 fn elements<'a>(head: &'a Head, name: &'a str) -> Vec<&'a [u8]> {
     let parts = head.headers_named(name).flat_map(|list| list.split(|b| *b == b','));
-    // An empty element means nothing (RFC 9110, section 5.6.1.2).
+    // Empty elements are ignored (RFC 9110, section 5.6.1.2).
     parts.map(<[u8]>::trim_ascii).filter(|part| !part.is_empty()).collect()
 }
 
-/// The first hop from the right that is no proxy of ours, or the last where all of them are.
+/// The first hop from the right that is not a trusted proxy, or the leftmost if all of them are.
 fn client_hop(elements: &[&[u8]], read: fn(&str) -> Option<Hop>, proxies: &[Cidr]) -> Option<Found> {
     let mut found = None;
     for (depth, element) in elements.iter().rev().enumerate() {
@@ -96,7 +96,7 @@ fn client_hop(elements: &[&[u8]], read: fn(&str) -> Option<Hop>, proxies: &[Cidr
     found
 }
 
-/// What was said at that depth from the right, or where less is said, first.
+/// The scheme at that depth from the right, or the leftmost if the list is shorter.
 fn proto_at(elements: &[&[u8]], depth: usize) -> Option<bool> {
     let at = elements.len().checked_sub(1)?.saturating_sub(depth);
     proto(std::str::from_utf8(elements[at]).ok()?)
@@ -120,7 +120,7 @@ fn forwarded_element(text: &str) -> Option<Hop> {
         let (name, value) = pair.trim().split_once('=')?;
         let value = unquoted(value)?;
         if name.eq_ignore_ascii_case("for") {
-            // No parameter is said twice.
+            // A repeated parameter is an error.
             if address.replace(node(value)?).is_some() {
                 return None;
             }
@@ -131,13 +131,13 @@ fn forwarded_element(text: &str) -> Option<Hop> {
     Some(Hop { address: address?, is_secure: is_secure.flatten() })
 }
 
-/// A token, or what is in the quotes; a text with escapes in it is none that is read here.
+/// A token, or the text between quotes. A text with escapes is not accepted.
 fn unquoted(value: &str) -> Option<&str> {
     let inside = value.strip_prefix('"').map_or(Some(value), |rest| rest.strip_suffix('"'))?;
     (!inside.contains(['"', '\\'])).then_some(inside)
 }
 
-/// The address of a node, with a port or without (RFC 7239, section 6). `unknown` and the like tell nothing.
+/// The address of a node, with or without a port (RFC 7239, section 6). `None` for `unknown` and obfuscated names.
 fn node(text: &str) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
@@ -151,7 +151,7 @@ fn node(text: &str) -> Option<IpAddr> {
     address.parse::<Ipv4Addr>().ok().filter(|_| is_port(port)).map(IpAddr::V4)
 }
 
-/// A number, or a name in its place.
+/// A port number, or an obfuscated port.
 fn is_port(text: &str) -> bool {
     let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     text.parse::<u16>().is_ok() || text.strip_prefix('_').is_some_and(is_name)
@@ -163,7 +163,8 @@ mod tests {
 
     const PEER: &str = "10.0.0.1";
 
-    /// Who asks, by the fields that came from a trusted peer; `?` for the peer itself, a `+` behind who came by TLS.
+    /// Checks which client the fields name that came from a trusted peer. `?` stands for the peer itself, and a `+`
+    /// behind the address for TLS.
     #[track_caller]
     fn asks(fields: &str, expected: &str) {
         let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_says_who_asks() {
+    fn a_trusted_proxy_names_the_client() {
         for (fields, expected) in [
             ("", "?"),
             ("X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_trusted_proxies_have_added_counts() {
+    fn only_elements_added_by_trusted_proxies_count() {
         for (fields, expected) in [
             ("X-Forwarded-For: 8.8.8.8, 192.0.2.1\r\n", "192.0.2.1"),
             ("X-Forwarded-For: 8.8.8.8\r\nX-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
@@ -210,7 +211,7 @@ mod tests {
             ("X-Forwarded-For: 10.2.2.2, 10.1.1.1\r\n", "10.2.2.2"),
             ("Forwarded: for=8.8.8.8;proto=https, for=192.0.2.1;proto=http, for=10.1.1.1;proto=https\r\n", "192.0.2.1"),
             ("Forwarded: for=\", for=192.0.2.1\r\n", "192.0.2.1"),
-            // The proxy that met the client knows how; those behind it speak plainly with each other.
+            // The outermost proxy knows the client's scheme; the proxies behind it speak plain HTTP with each other.
             ("X-Forwarded-For: 192.0.2.1, 10.1.1.1\r\nX-Forwarded-Proto: https, http\r\n", "192.0.2.1+"),
             ("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https, http\r\n", "192.0.2.1"),
             ("X-Forwarded-For: 192.0.2.1, 10.1.1.1\r\nX-Forwarded-Proto: https\r\n", "192.0.2.1+"),
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_the_proxys_own() {
+    fn malformed_headers_make_the_proxy_the_client() {
         for value in [
             "unknown",
             "_hidden",
@@ -251,7 +252,7 @@ mod tests {
             "for=\"192.0.2.1",
             "for=192.0.2.1\"",
             "for=\"192.0.2.1\\\"\"",
-            // A host with a comma, which a careless proxy puts into quotes: what is behind it is the client's own.
+            // A host with a comma, which a careless proxy puts into quotes: the client wrote what is behind it.
             "for=192.0.2.1;host=\"x,for=8.8.8.8;a=\"",
             "for=192.0.2.1;host=\"x,for=8.8.8.8\"",
         ] {

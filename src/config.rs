@@ -1,4 +1,4 @@
-//! What an operator can set, as values: the flags are read in `cli`, and nothing else knows how.
+//! The settings of the server, as values. The flags are parsed in `cli`; nothing else knows them. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,12 +11,12 @@ use ipnet::IpNet;
 use crate::limits::Limits;
 use crate::role::{Accounts, Registration};
 
-/// Everything that [`start`](crate::start) needs to know.
+/// All parameters of [`start`](crate::start).
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen; port 0 picks a free one (`--listen`).
     pub listen: SocketAddr,
-    /// Where messages are kept (`--data`).
+    /// Where the data is stored (`--data`).
     pub data: Data,
     /// What a power cut may cost (`--durability`).
     pub durability: Durability,
@@ -26,15 +26,14 @@ pub struct Config {
     pub origins: Vec<Origin>,
     /// Proxies whose headers about the client's address are trusted (`--trusted-proxy`).
     pub proxies: Vec<Cidr>,
-    /// Connections at once, where the operator wants fewer than the system allows (`--max-connections`).
+    /// Maximum number of connections, if the operator wants fewer than the system allows (`--max-connections`).
     pub connections_max: Option<u64>,
-    /// Connections at once from one address, IPv6 by /64; 0 for no limit (`--max-per-ip`).
+    /// Maximum number of connections of one address, IPv6 by /64; 0 for no limit (`--max-per-ip`).
     pub connections_per_address_max: u32,
     /// Whether an account is required (`--accounts`).
     pub accounts: Accounts,
     /// How an account is created (`--registration`).
     pub registration: Registration,
-    /// The bounds.
     pub limits: Limits,
 }
 
@@ -56,10 +55,10 @@ impl Default for Config {
     }
 }
 
-/// Where messages are kept.
+/// Where the data is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Data {
-    /// In a file, which is made where it is not.
+    /// In a file, which is created if it does not exist.
     File(PathBuf),
     /// In memory, until the process ends.
     Memory,
@@ -74,17 +73,17 @@ pub enum Durability {
     Normal,
 }
 
-/// How much is kept; the oldest messages go first. Without bounds, all.
+/// How much is kept; the oldest messages are deleted first. Without limits, all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// How old a message may be.
+    /// Maximum age of a message.
     pub retention: Option<Duration>,
-    /// Bytes of the database, about.
+    /// Approximate maximum bytes of the database.
     pub bytes_max: Option<u64>,
 }
 
 impl Keep {
-    /// The moment before which a message is too old, in milliseconds since 1970; 0 where none is.
+    /// The time before which a message is too old, in milliseconds since 1970; 0 without a maximum age.
     #[must_use]
     pub fn since_ms(self, now_ms: u64) -> u64 {
         let ms = |retention: Duration| u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
@@ -92,17 +91,17 @@ impl Keep {
     }
 }
 
-/// A range of addresses (CIDR, RFC 4632). One of IPv4-mapped addresses is a range of IPv4.
+/// A range of addresses (CIDR, RFC 4632). A range of IPv4-mapped addresses becomes a range of IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr(IpNet);
 
 /// Why a text is not a range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
-    /// It is neither an address nor an address and a length.
+    /// It is neither an address nor an address with a prefix length.
     #[error("a range of addresses looks like 10.0.0.0/8, fd00::/8 or 127.0.0.1")]
     Malformed,
-    /// Its address has bits beyond its length, so either of them may be meant otherwise.
+    /// The address has bits beyond the prefix length, so either of them may be wrong.
     #[error("the address has more bits than the length; the range that it is in is {0}")]
     Bits(IpNet),
 }
@@ -137,7 +136,7 @@ impl Cidr {
     }
 }
 
-/// Where a page came from: scheme, host and port (RFC 6454, section 4).
+/// The origin of a page: scheme, host and port (RFC 6454, section 4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
@@ -167,7 +166,7 @@ impl FromStr for Origin {
 }
 
 impl fmt::Display for Origin {
-    /// As a browser says it (RFC 6454, section 6.1).
+    /// As browsers serialise it (RFC 6454, section 6.1).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme, self.host)?;
         if self.port == self.port_default() { Ok(()) } else { write!(f, ":{}", self.port) }
@@ -175,9 +174,9 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
-    /// Whether what a request says of its Origin lets it act here. Programs send none. A page's must be ours, of the host
-    /// that the request is for, or one that the operator named. Where it is known that the request came by TLS, a page
-    /// that did not is not ours: an attacker on its way could have written it.
+    /// Whether the Origin field of a request allows it to act. Programs send no Origin. The origin of a page must be
+    /// the host of the request, or an origin that the operator has named. If the request came by TLS, a page that was
+    /// loaded without TLS is foreign: an attacker on the path could have written it.
     #[must_use]
     pub fn is_welcome(given: Option<&str>, host: Option<&str>, is_secure: bool, named: &[Self]) -> bool {
         let Some(given) = given else { return true };
@@ -187,8 +186,8 @@ impl Origin {
         })
     }
 
-    /// Whether a page of this origin was served by the host that a request names (its Host header).
-    /// A Host without a port means the default one of the page's scheme, which a proxy may have taken off.
+    /// Whether a page of this origin was served by the host of a request (its Host header). A Host without a port means
+    /// the default port of the page's scheme, which a proxy may have removed.
     #[must_use]
     pub fn is_served_by(&self, host_header: &str) -> bool {
         split_host(host_header)
@@ -204,8 +203,8 @@ impl Origin {
     }
 }
 
-/// `host[:port]` in lower case (RFC 3986, section 3.2), with a host as the DNS has it or an address; nothing where
-/// it is not that. A colon without a port behind it is none.
+/// `host[:port]` in lower case (RFC 3986, section 3.2). The host is a DNS name or an address; `None` for anything else.
+/// A colon without a port counts as no port.
 pub fn split_host(text: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = match text.rfind(':') {
         Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
@@ -229,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_may_talk_to_the_host_that_served_it() {
+    fn a_page_may_act_on_the_host_that_served_it() {
         for (origin, host, same) in [
             ("http://localhost:3000", "localhost:3000", true),
             ("http://LocalHost:3000", "localhost:3000", true),
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_tls_only_pages_of_tls_are_ours() {
+    fn over_tls_a_page_loaded_without_tls_is_foreign() {
         for (origin, is_secure, welcome) in [
             ("https://chat.example", true, true),
             ("http://chat.example", true, false),
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_said_as_a_browser_says_it() {
+    fn an_origin_is_serialised_as_in_a_browser() {
         for (given, said) in [
             ("HTTPS://Chat.example:443/", "https://chat.example"),
             ("http://[::1]:3000", "http://[::1]:3000"),
@@ -274,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_has_the_addresses_that_begin_alike() {
+    fn a_range_contains_the_addresses_with_its_prefix() {
         for (range, address, has) in [
             ("10.0.0.0/8", "10.255.1.2", true),
             ("10.0.0.0/8", "11.0.0.0", false),
@@ -313,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused() {
+    fn a_text_that_is_not_an_origin_is_refused() {
         for text in [
             "null",
             "",
