@@ -1,8 +1,9 @@
-//! The request head: a strict parser of the request line and the header fields, and their reading.
+//! The head of an HTTP request: a strict parser of the request line and the header fields, and the reader that feeds
+//! it.
 //!
-//! Runs on the connection's own thread. Parsing is pure; reading has one deadline for the whole head, however
-//! the peer cuts it up. What is accepted here can be read in one way only: where recipients are known to differ
-//! (lengths, line ends, white space, folding) the head is refused, so nothing can be smuggled past it.
+//! Runs on the connection's own thread. Parsing is pure. Reading has one deadline for the whole head, however small the
+//! pieces are in which it arrives. A head that two recipients could read differently is refused: lengths, line ends,
+//! white space, folding. So no request can be smuggled past it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,19 +18,19 @@ use crate::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::metrics::{Metrics, Refusal};
 use crate::model::reason::Reason;
 
-/// What a head is read into at first; an idle connection holds no more.
+/// The first size of the read buffer; an idle connection holds no more.
 const BUFFER_BYTES_MIN: usize = 2048;
 
-// Places in a head are kept as `u16`.
+// Positions in a head are stored as `u16`.
 const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize);
 
-/// Why a request has no answer of a handler.
+/// Why a request gets no response from a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// It breaks a rule, which is named.
+    /// The request breaks a rule, which is named.
     #[error("{0}")]
     Malformed(&'static str),
-    /// The head is over [`HEAD_BYTES_MAX`] or [`HEADERS_MAX`].
+    /// The head exceeds [`HEAD_BYTES_MAX`] or [`HEADERS_MAX`].
     #[error("the request's head is too large")]
     HeadTooLarge,
     #[error("the body is larger than {BODY_BYTES_MAX} bytes")]
@@ -44,13 +45,13 @@ pub enum RequestError {
     Busy,
     #[error("there is no answer from the web server")]
     Unanswered,
-    /// The connection has ended or is broken, or half an answer has gone out already: nothing can be answered.
+    /// The connection has ended or is broken, or a part of a response has been sent already: no response is possible.
     #[error("the client is gone")]
     Gone,
 }
 
 impl RequestError {
-    /// Counts the refusal and answers with the reason; `head_only` is for a request by HEAD.
+    /// Counts the refusal and sends the error response. `head_only` is for the method HEAD.
     pub fn answer(self, stream: &TcpStream, client: impl fmt::Display, head_only: bool, metrics: &Metrics) {
         log::debug!("no answer for {client}: {self}");
         let (reason, counted) = match self {
@@ -70,7 +71,7 @@ impl RequestError {
     }
 }
 
-/// The versions that are spoken here.
+/// The HTTP versions that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0
@@ -82,67 +83,66 @@ pub enum Version {
 /// How the body behind a head is delimited (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// There is no body.
     None,
-    /// So many bytes.
+    /// A body of this number of bytes.
     Length(u64),
-    /// Chunks.
+    /// A chunked body.
     Chunked,
 }
 
-/// A request head that kept all the rules.
+/// A valid request head.
 #[derive(Debug, Clone)]
 pub struct Head {
-    /// As it was written.
+    /// As the client wrote it.
     pub method: Box<str>,
-    /// A path with its query, in visible ASCII, or `*` for OPTIONS.
+    /// The path with its query, in visible ASCII, or `*` for OPTIONS.
     pub target: Box<str>,
     pub version: Version,
-    /// The host that the request is for, from the target or else the Host field.
+    /// The host of the request: from the target if that has one, else from the Host field.
     pub host: Box<str>,
-    /// How the body is delimited.
     pub framing: Framing,
-    /// Allocated for [`BUFFER_BYTES_MIN`] at least.
+    /// The bytes of the head. At least [`BUFFER_BYTES_MIN`] are allocated for them.
     bytes: Vec<u8>,
-    /// Where each header field's name and value are in `bytes`.
+    /// The positions in `bytes` of each header field's name and value.
     fields: Box<[(Range<u16>, Range<u16>)]>,
 }
 
 impl Head {
-    /// The target's path, as it was escaped.
+    /// The path of the target, still escaped.
     #[must_use]
     pub fn path(&self) -> &str {
         self.target.split_once('?').map_or(&*self.target, |(path, _)| path)
     }
 
-    /// What is behind the `?`, as it was escaped.
+    /// The query behind the `?`, still escaped.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    /// The value of the first field of a name, in whichever case either is written.
+    /// The value of the first field of a name, compared without case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// The values of all fields of a name.
+    /// The values of all fields of a name, compared without case.
     pub fn headers_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.headers().filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// All the fields in their order: a token, and a value that is trimmed and may have bytes beyond ASCII.
+    /// All fields in order. A name is a token; a value is trimmed and may have bytes beyond ASCII.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let part = |range: &Range<u16>| &self.bytes[range.start.into()..range.end.into()];
         self.fields.iter().map(move |(name, value)| (text(part(name)), part(value)))
     }
 }
 
-/// Reads a head, and gives with it what was read of the bytes behind it. Leaves a read timeout on the stream.
+/// Reads a head. Returns it with the bytes behind it that have been read already. Leaves a read time-out on the stream.
 ///
 /// # Errors
-/// [`RequestError`], as soon as it is sure.
+/// [`RequestError`], as soon as the head can't become valid.
 pub fn read(stream: &TcpStream, deadline: Instant) -> Result<(Head, Vec<u8>), RequestError> {
     let mut buffer = vec![0; BUFFER_BYTES_MIN];
     let mut filled = 0;
@@ -159,26 +159,26 @@ pub fn read(stream: &TcpStream, deadline: Instant) -> Result<(Head, Vec<u8>), Re
         };
         let before = filled;
         filled += count;
-        // Only a line's end can complete anything, so a head that drips in costs no more than its lines;
-        // of the bytes between it is enough to see that they may be there at all.
+        // Only the end of a line can complete anything, so a head in small pieces costs one parse per line. For the
+        // bytes between, it is enough to check that a line may contain them.
         if buffer[before..filled].contains(&b'\n') || filled == HEAD_BYTES_MAX {
             if let Some((head, length)) = parse(&buffer[..filled])? {
                 return Ok((head, buffer[length..filled].to_vec()));
             }
         } else {
-            // A carriage return that came last time must not have anything behind it now.
+            // Nothing but a line feed may follow a carriage return that ended the previous read.
             let from = before - usize::from(buffer[..before].ends_with(b"\r"));
             unfinished_line(&buffer[from..filled])?;
         }
     }
 }
 
-/// Parses a head at the beginning of `input`, and gives its length with it; nothing where it is not all there.
+/// Parses a head at the beginning of `input`, and returns its length with it; `None` if it is incomplete.
 ///
 /// # Errors
-/// [`RequestError::Malformed`] and [`RequestError::HeadTooLarge`], also of a head that is not all there yet.
+/// [`RequestError::Malformed`] and [`RequestError::HeadTooLarge`], also for an incomplete head.
 pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, RequestError> {
-    // One empty line before the request line is passed over (RFC 9112, section 2.2).
+    // One empty line before the request line is ignored (RFC 9112, section 2.2).
     let mut lines = Lines { input, at: if input.starts_with(b"\r\n") { 2 } else { 0 } };
     let Some(line) = lines.next()? else { return Ok(None) };
     let (method, target, version) = request_line(&input[line])?;
@@ -192,12 +192,12 @@ pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, RequestError> {
             return Err(RequestError::HeadTooLarge);
         }
         let (name, value) = field_line(&input[line.clone()])?;
-        // No line ends beyond `HEAD_BYTES_MAX`.
+        // No line ends beyond `HEAD_BYTES_MAX`, so the positions fit.
         let place = |part: Range<usize>| (line.start + part.start) as u16..(line.start + part.end) as u16;
         fields.push((place(name), place(value)));
     }
-    // A small piece of memory that a thread frees stays the thread's (glibc keeps up to seven of each size), so all that a
-    // head has of those lies unused while the connection lives. A large one is anybody's again.
+    // glibc caches small blocks that a thread frees, up to seven of each size, for that thread alone. So small blocks
+    // of a head would lie unused while the connection lives. A large block can be reused by every thread.
     let mut bytes = Vec::with_capacity(lines.at.max(BUFFER_BYTES_MIN));
     bytes.extend_from_slice(&input[..lines.at]);
     let mut head = Head {
@@ -212,7 +212,7 @@ pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, RequestError> {
     head.framing = framing(&head)?;
     head.host = host(&head)?;
     if let Some((authority, path)) = absolute_form(target)? {
-        // The Host field of such a request has no say (RFC 9112, section 3.2.2).
+        // The Host field is ignored if the target has a host (RFC 9112, section 3.2.2).
         head.host = authority.into();
         head.target = match path {
             "" if method == "OPTIONS" => "*".into(),
@@ -230,7 +230,7 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// The next line without its end, or nothing where it has none yet.
+    /// The next line without its end; `None` if it has no end yet.
     fn next(&mut self) -> Result<Option<Range<usize>>, RequestError> {
         let rest = &self.input[self.at..];
         let Some(newline) = rest.iter().take(HEAD_BYTES_MAX).position(|b| *b == b'\n') else {
@@ -251,7 +251,7 @@ impl Lines<'_> {
     }
 }
 
-/// Whether the bytes can be a part of a line: no controls but tabs, and a carriage return only at the end.
+/// Checks that the bytes can be part of a line: no control characters but tabs, and a carriage return only at the end.
 fn unfinished_line(bytes: &[u8]) -> Result<(), RequestError> {
     let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
     require(bytes.iter().all(|b| is_in_value(*b)), "the head has a control character")
@@ -282,14 +282,15 @@ fn request_line(line: &[u8]) -> Result<(&str, &str, Version), RequestError> {
     Ok((method, target, version))
 }
 
-/// The scheme that an absolute target may have; TLS ends before us, and says so elsewhere.
+/// The only scheme of an absolute target. TLS ends at a proxy in front of the server, which reports it in a header
+/// field.
 const SCHEME: &str = "http://";
 
 fn has_scheme(target: &str) -> bool {
     target.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
 }
 
-/// Authority, and path with query, of a target like `http://host/path`; nothing where it has another form.
+/// Authority, and path with query, of a target like `http://host/path`; `None` for another form.
 fn absolute_form(target: &str) -> Result<Option<(&str, &str)>, RequestError> {
     if !has_scheme(target) {
         return Ok(None);
@@ -300,7 +301,7 @@ fn absolute_form(target: &str) -> Result<Option<(&str, &str)>, RequestError> {
     Ok(Some((authority, path)))
 }
 
-/// The ranges of a field line's name and value (RFC 9112, section 5), the value without white space around it.
+/// The ranges of a field line's name and value (RFC 9112, section 5), the value without surrounding white space.
 ///
 /// # Errors
 /// [`RequestError::Malformed`].
@@ -310,7 +311,7 @@ pub fn field_line(line: &[u8]) -> Result<(Range<usize>, Range<usize>), RequestEr
     require(is_token(&line[..colon]), "a header's name is not a token")?;
     let value = &line[colon + 1..];
     require(value.iter().all(|b| is_in_value(*b)), "a header's value has a control character")?;
-    // The only white space that a value may have is blanks and tabs.
+    // The only white space that a value may contain is spaces and tabs.
     let start = line.len() - value.trim_ascii_start().len();
     Ok((0..colon, start..start + value.trim_ascii().len()))
 }
@@ -349,17 +350,18 @@ fn is_host(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).ok().and_then(split_host).is_some()
 }
 
-/// RFC 9110, section 5.6.2.
+/// Whether the bytes are a token (RFC 9110, section 5.6.2).
 fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
-/// What a field's value may hold (RFC 9110, section 5.5): visible characters, blanks, and bytes beyond ASCII.
+/// Whether a field's value may contain the byte (RFC 9110, section 5.5): visible characters, spaces, tabs, and bytes
+/// beyond ASCII.
 fn is_in_value(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
-/// Bytes that were checked to be ASCII.
+/// The text of bytes that were checked to be ASCII.
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
@@ -369,7 +371,7 @@ fn text(bytes: &[u8]) -> &str {
 #[error("its escapes are not those of a text in UTF-8")]
 pub struct BadEscape;
 
-/// Undoes the escapes of a part of a path.
+/// Undoes the percent escapes of a part of a path.
 ///
 /// # Errors
 /// [`BadEscape`] for a `%` without two hex digits, and for bytes that are not UTF-8.
@@ -384,7 +386,7 @@ pub fn unescape(part: &str) -> Result<Cow<'_, str>, BadEscape> {
     percent_encoding::percent_decode_str(part).decode_utf8().map_err(|_| BadEscape)
 }
 
-/// The first value of a name in a query, its escapes undone; a `+` is a space.
+/// The first value of a name in a query, unescaped; a `+` is a space.
 #[must_use]
 pub fn query_value(query: &str, name: &str) -> Option<Result<String, BadEscape>> {
     query
@@ -411,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_gives_what_is_in_it() {
+    fn a_parsed_head_has_all_parts_of_the_request() {
         let head = whole(
             b"GET /ws/caf%C3%A9?a=1?b HTTP/1.1\r\nHost: Chat.example:80\r\nX-Name: \t caf\xc3\xa9 \t\r\nx-name:\r\n\r\n",
         );
@@ -425,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_delimited_in_one_way() {
+    fn a_body_has_one_unambiguous_length() {
         for (version, fields, framing) in [
             ("1.1", "Content-Length: 0", Framing::Length(0)),
             ("1.0", "Content-Length:18446744073709551615", Framing::Length(u64::MAX)),
@@ -454,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_a_rule_is_refused() {
+    fn a_head_that_breaks_a_rule_is_refused() {
         for line in [
             "GET / HTTP/2.0",
             "GET / HTTP/1.2",
@@ -532,14 +534,14 @@ mod tests {
     }
 
     #[test]
-    fn one_empty_line_may_come_first() {
+    fn one_empty_line_before_the_request_line_is_ignored() {
         assert!(parse(b"\r\nGET / HTTP/1.0\r\nHost: x\r\n\r\n").unwrap().is_some());
         assert!(parse(b"\r\n\r\nGET / HTTP/1.0\r\nHost: x\r\n\r\n").is_err());
         assert!(parse(b"\nGET / HTTP/1.0\r\nHost: x\r\n\r\n").is_err());
     }
 
     #[test]
-    fn sizes_are_bounded_to_the_byte() {
+    fn the_size_limits_are_exact() {
         let of_size = |size: usize| {
             let frame = "GET / HTTP/1.0\r\nHost: x\r\nA: \r\n\r\n".len();
             format!("GET / HTTP/1.0\r\nHost: x\r\nA: {}\r\n\r\n", "x".repeat(size - frame))
@@ -578,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_gives_the_head_and_what_is_behind_it() {
+    fn reading_returns_the_head_and_the_bytes_behind_it() {
         let (mut client, server) = connected();
         let head = format!("POST / HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n", "x".repeat(5000));
         client.write_all(format!("{head}a body\0\n").as_bytes()).unwrap();
@@ -590,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_drips_in_is_read_all_the_same() {
+    fn a_head_that_arrives_byte_by_byte_is_read() {
         let (mut client, server) = connected();
         client.set_nodelay(true).unwrap();
         let reading = std::thread::spawn(move || read(&server, soon()));
@@ -601,11 +603,11 @@ mod tests {
     }
 
     #[test]
-    fn reading_ends_as_soon_as_it_is_sure() {
+    fn reading_ends_as_soon_as_the_head_is_invalid() {
         for (bytes, ends, expected) in [
             (&b""[..], true, "Gone"),
             (b"GET / HT", true, "Malformed"),
-            // The beginning of TLS: no line's end is waited for.
+            // The beginning of a TLS handshake: it is refused before the end of a line.
             (b"\x16\x03\x01\x02\x00", false, "Malformed"),
             (b"GET /\rx", false, "Malformed"),
             (b"PRI * HTTP/2.0\r\n", false, "Malformed"),
@@ -629,7 +631,7 @@ mod tests {
             let error = read(&server, Instant::now() + Duration::from_millis(200)).unwrap_err();
             let _ = done.send(error);
         });
-        // A byte is always on its way, so only a deadline that does not begin anew ends it.
+        // The client never stops sending, so only a deadline for the whole head ends the read.
         for _ in 0..2_000 {
             match result.recv_timeout(Duration::from_millis(5)) {
                 Ok(error) => {
@@ -642,7 +644,7 @@ mod tests {
         panic!("the deadline has been put off");
     }
 
-    /// A valid head, with anything that the rules leave open.
+    /// A valid head, with anything that the rules allow.
     fn valid_head() -> impl Strategy<Value = Vec<u8>> {
         let name = "[A-Za-z0-9!#$%&'*+.^_`|~-]{1,20}";
         let value = proptest::collection::vec(prop_oneof![Just(b'\t'), b' '..=b'~', 0x80..=0xffu8], 0..40);
@@ -672,7 +674,7 @@ mod tests {
         })
     }
 
-    /// A head with a few places changed for the worse.
+    /// A valid head with a few random changes.
     fn broken_head() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             any::<u8>().prop_map(|byte| vec![byte]),
@@ -702,7 +704,7 @@ mod tests {
         })
     }
 
-    /// What httparse makes of it: method, target, minor version, fields, length.
+    /// The result of httparse: method, target, minor version, fields, length.
     type Reading = (String, String, u8, Vec<(String, Vec<u8>)>, usize);
 
     fn oracle(input: &[u8]) -> Option<Reading> {

@@ -1,17 +1,17 @@
-//! Ids of frames: UUID version 7 (RFC 9562, section 5.7), so that they sort by when they were made.
+//! Makes the ids of frames: UUID version 7 (RFC 9562, section 5.7), so that ids sort by their time.
 //!
-//! The random part is drawn once and counts up within a millisecond: no system call per frame, and two
-//! frames of one maker are never out of order.
+//! The random part is drawn once and incremented for each id. So an id costs no system call, and the ids of one maker
+//! are always in order. A maker belongs to one thread.
 
 use uuid::{Builder, Uuid};
 
 use crate::model::{FrameId, Timestamp};
 
-/// Makes ids. Each thread that makes some has a maker of its own, with its own random part.
+/// A maker of ids. Each thread has its own maker, with its own random part.
 #[derive(Debug)]
 pub(crate) struct FrameIds {
     last_ms: u64,
-    /// 74 bits of an id are not time; these are they, and 54 more that are not used.
+    /// 74 of these bits go into an id, beside the time; the other 54 are unused.
     random: u128,
 }
 
@@ -21,9 +21,9 @@ impl FrameIds {
         Self { last_ms: 0, random: Uuid::new_v4().as_u128() }
     }
 
-    /// The next id, at a moment that the caller read from the clock.
+    /// The next id, for a time that the caller has read from the clock.
     pub(crate) fn next(&mut self, now: &Timestamp) -> FrameId {
-        // A clock that is set back does not turn the order round.
+        // Ids stay in order if the clock is set back.
         self.last_ms = self.last_ms.max(now.unix_ms);
         self.random = self.random.wrapping_add(1);
         let mut bytes = [0; 10];
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_of_version_7_and_rise() {
+    fn ids_are_version_7_and_ascending() {
         let mut ids = FrameIds::new();
         let mut last = ids.next(&Timestamp::at(1_700_000_000_000));
         assert_eq!(last.0.get_version_num(), 7);

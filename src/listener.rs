@@ -1,7 +1,8 @@
-//! The public port: accepts connections, enforces the caps, and gives each connection its thread.
+//! The public port: accepts connections, enforces the connection limits, and starts a thread for each connection.
 //!
-//! The listening thread never waits for a peer. A connection that can't be carried is told so (503) by another
-//! thread, which keeps it until it has read why. An error of accept is waited out, and never the end.
+//! Runs on the thread `listener`, which never waits for a peer. The thread `refuser` keeps a refused connection until
+//! the client could read its 503. After an error of `accept` the listener waits and tries again; such an error never
+//! ends it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -28,51 +29,51 @@ use crate::relay::Relay;
 use crate::session::{self, Context};
 use crate::threads::lower_priority;
 
-/// Connections that the system holds for us while all threads are busy starting.
+/// The length of the system's queue of connections that wait for `accept`.
 const BACKLOG: i32 = 4_096;
-/// How much less urgent a connection's thread is than the hub.
+/// The nice value of the threads of connections, relative to the hub's.
 const NICE: i32 = 5;
-/// How long an error of accept is waited out: at first, and at the most.
+/// The first and the longest back-off after an error of `accept`.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
-/// How long a refused connection may take to read why.
+/// How long a refused connection is kept for its client to read the response.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
-/// How often the refused are looked at.
+/// How often the kept refused connections are checked.
 const REFUSED_LOOK: Duration = Duration::from_millis(20);
 
-/// Why a connection is turned away.
+/// The responses to refused connections.
 const FULL: Problem<'_> =
     Problem { headers: &[("Retry-After", "5")], ..Problem::new(Reason::ServerFull, Reason::ServerFull.sentence()) };
 const SHARE_TAKEN: Problem<'_> =
     Problem { headers: &[("Retry-After", "5")], ..Problem::new(Reason::AddressFull, Reason::AddressFull.sentence()) };
 
-/// What every connection's thread needs; shared by all of them.
+/// The parameters of all connection threads, shared by them.
 #[derive(Debug)]
 pub struct Front {
-    /// Where WebSockets go.
+    /// The context of WebSocket sessions.
     pub sessions: Context,
-    /// Where everything else goes.
+    /// The relay for all other requests.
     pub relay: Relay,
-    /// Peers that are believed when they say whom they ask for.
+    /// Trusted proxies: the server uses their headers about the client's address.
     pub proxies: Vec<Cidr>,
-    /// Connections at once, in all.
+    /// Maximum number of connections.
     pub connections_max: u64,
-    /// Connections at once from one address, IPv6 by /64; 0 for no limit.
+    /// Maximum number of connections of one address, IPv6 by /64; 0 for no limit.
     pub per_address_max: u32,
 }
 
 /// Opens the public port.
 ///
 /// # Errors
-/// As the system says: the port is in use, the address is not ours.
+/// An error of the system: the port is in use, or the address is not one of this machine.
 pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
-    // Once more, as the standard library asks for a shorter queue.
+    // A second `listen`, because the standard library asks for a shorter queue.
     listen(&listener, BACKLOG)?;
     Ok(listener)
 }
 
-/// The listening thread and its helper.
+/// The threads `listener` and `refuser`.
 #[derive(Debug)]
 pub struct Listening {
     socket: Arc<TcpListener>,
@@ -81,10 +82,10 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Begins to accept.
+    /// Starts the threads, which accept connections.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// If the system refuses a thread.
     pub fn start(socket: TcpListener, front: Front) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let shared = Arc::new(Shared {
@@ -93,7 +94,7 @@ impl Listening {
             addresses: Mutex::default(),
             has_warned: AtomicBool::new(false),
         });
-        // A refused connection that finds the queue full is closed without a word.
+        // If the queue is full, a refused connection is closed at once.
         let (refuse, refused) = bounded(REFUSED_MAX);
         let refuser = thread::Builder::new()
             .name("refuser".into())
@@ -105,38 +106,39 @@ impl Listening {
         Ok(Self { socket, shared, threads: vec![listener, refuser] })
     }
 
-    /// Stops accepting, and waits for the thread to end. Open connections go on.
+    /// Stops accepting, and waits for the threads to end. Open connections continue.
     pub fn stop(&mut self) {
-        // A listening socket that is shut down fails its accept; where it does not, the process ends anyway.
+        // After a shutdown of the socket, `accept` fails. If the shutdown fails, the threads end with the process.
         if rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Both).is_ok() {
             for thread in self.threads.drain(..) {
-                // A thread that panicked has said so already.
+                // A panic has been reported already.
                 let _ = thread.join();
             }
         }
     }
 
-    /// Connections whose thread has not ended.
+    /// The number of connections whose thread has not ended.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.shared.connections()
     }
 }
 
-/// What every connection's thread needs, and the connections that are open, counted before a thread is made for one.
+/// The parameters of all connection threads, and the number of open connections. A connection is counted before its
+/// thread starts.
 #[derive(Debug)]
 struct Shared {
     front: Front,
     count: AtomicU64,
     addresses: Mutex<HashMap<IpAddr, u32>>,
-    /// Whether the log has told of a proxy that is not trusted; one line will do.
+    /// Whether the log has a line about a proxy that is not trusted; one line is enough.
     has_warned: AtomicBool,
 }
 
-/// One connection's share of the caps, given back when it is dropped.
+/// A connection's permit under the limits. Dropping it releases it.
 struct Permit {
     shared: Arc<Shared>,
-    /// The address whose share of its cap it is; none where the head has yet to say it.
+    /// The address under whose limit the connection counts; `None` until the head of a proxied request names it.
     address: Option<IpAddr>,
 }
 
@@ -149,7 +151,7 @@ impl Shared {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a permit for a connection, or nothing where all are taken. Only the listening thread takes permits.
+    /// Takes a permit for a connection; `None` if the limit is reached. Only the thread `listener` takes permits.
     fn take(self: &Arc<Self>) -> Option<Permit> {
         if self.connections() >= self.front.connections_max {
             return None;
@@ -165,7 +167,7 @@ impl Shared {
 }
 
 impl Permit {
-    /// Counts the connection as one of this address's, or says that it has no more.
+    /// Counts the connection under the limit of this address. Returns whether it is within the limit.
     fn is_within_share(&mut self, address: IpAddr) -> bool {
         let most = self.shared.front.per_address_max;
         if most == 0 {
@@ -217,10 +219,10 @@ impl Accepting {
                     self.welcome(stream, peer, ConnectionId(next));
                     next += 1;
                 }
-                // Only a socket that was shut down is no longer one to accept from.
+                // `accept` gives this error only after the socket was shut down.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The peer went before it was accepted.
+                // The client closed the connection before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     self.shared.metrics().accept_errors.increment();
@@ -232,7 +234,7 @@ impl Accepting {
         }
     }
 
-    /// Gives a connection its thread, if there is a place for it.
+    /// Starts the thread of a connection, or refuses the connection.
     fn welcome(&self, stream: TcpStream, peer: SocketAddr, connection: ConnectionId) {
         let shared = &self.shared;
         let Some(mut permit) = shared.take() else {
@@ -240,13 +242,13 @@ impl Accepting {
             log::debug!("refused {peer}: over the cap on connections");
             return self.turn_away(Arc::new(stream), FULL);
         };
-        // A proxy's connections are those of many, and whose this one is stands in its head.
+        // The connections of a proxy are those of many clients. The head of the request names the client.
         if !is_proxy(peer.ip(), &shared.front.proxies) && !permit.is_within_share(peer.ip()) {
             shared.metrics().refused(Refusal::PerAddress);
             log::debug!("refused {peer}: over the cap on one address's connections");
             return self.turn_away(Arc::new(stream), SHARE_TAKEN);
         }
-        // Shared with the hub later; here so that it outlives a failed spawn.
+        // The hub shares it later. Here the second handle keeps the socket open if the thread can't be started.
         let stream = Arc::new(stream);
         let serving = Arc::clone(&stream);
         let builder = thread::Builder::new().name("connection".into()).stack_size(STACK_BYTES);
@@ -259,7 +261,7 @@ impl Accepting {
     }
 
     fn turn_away(&self, stream: Arc<TcpStream>, problem: Problem<'_>) {
-        // The answer fits into any new socket's buffer, and a peer that is gone needs none.
+        // The response fits into the buffer of any new socket. An error means that the client is gone.
         if stream.set_nonblocking(true).is_ok() && (&*stream).write_all(&problem.encode()).is_ok() {
             let _ = stream.shutdown(Shutdown::Write);
             drop(self.refuse.try_send(stream));
@@ -267,7 +269,7 @@ impl Accepting {
     }
 }
 
-/// Keeps refused connections for a moment: closing one with unread bytes would throw its answer away.
+/// Keeps each refused connection for a moment: closing it with unread bytes would discard the response.
 fn tell_refused(refused: &Receiver<Arc<TcpStream>>) {
     let mut kept: Vec<(Arc<TcpStream>, Instant)> = Vec::new();
     let mut buffer = [0; 1024];
@@ -298,9 +300,9 @@ fn tell_refused(refused: &Receiver<Arc<TcpStream>>) {
     }
 }
 
-/// A connection's life.
+/// Serves one connection to its end.
 ///
-/// The permit is the first parameter, so that it is given back last, when the socket is closed.
+/// The permit is the first parameter, so that it is dropped last, after the socket.
 fn serve(mut permit: Permit, stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId) {
     let Some((head, early)) = read_head(&stream, peer, &permit.shared.front) else {
         return;
@@ -318,7 +320,7 @@ fn serve(mut permit: Permit, stream: Arc<TcpStream>, peer: SocketAddr, connectio
     }
 }
 
-/// Finds the client; one that comes by a proxy is refused here if it is over its share.
+/// Finds the client. Refuses a client behind a proxy if its address has too many connections.
 #[inline(never)]
 fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, permit: &mut Permit) -> Option<Client> {
     let proxies = &permit.shared.front.proxies;
@@ -340,7 +342,7 @@ fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, permit: &mut Permit)
     Some(client)
 }
 
-/// Whether an address may be that of an operator's own proxy.
+/// Whether an address may be that of the operator's own proxy.
 fn is_near(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
@@ -348,10 +350,11 @@ fn is_near(address: IpAddr) -> bool {
     }
 }
 
-/// Reads the head, or answers why there is none, in a frame of its own: an idle session keeps the stack it used.
+/// Reads the head, or sends the error response. A stack frame of its own, because an idle session keeps the pages of
+/// stack that it has used.
 #[inline(never)]
 fn read_head(stream: &TcpStream, peer: SocketAddr, front: &Front) -> Option<(Head, Vec<u8>)> {
-    // Frames are whole when they are sent; waiting to fill a packet only delays them.
+    // Every write is a whole frame or response, so Nagle's algorithm would only delay it.
     stream.set_nodelay(true).ok()?;
     let read = head::read(stream, Instant::now() + front.sessions.limits.head_deadline);
     read.inspect_err(|error| error.answer(stream, peer, false, &front.sessions.metrics)).ok()

@@ -1,8 +1,8 @@
-//! Takes one request to `tiny_http` and its answer back.
+//! The relay: carries one request to `tiny_http` and the response back.
 //!
-//! Runs on the connection's own thread. `tiny_http` is shown only what this file has checked and written anew: the
-//! whole body with one Content-Length, the fields of a list, and HTTP/1.0, in which it neither sends chunks nor
-//! waits for a second request. The client is always told `Connection: close`, and one request is all it has.
+//! Runs on the connection's own thread. `tiny_http` sees only what this file has checked and written anew: the whole
+//! body with one Content-Length, the allowed header fields, and HTTP/1.0. In HTTP/1.0 it neither sends chunks nor waits
+//! for a second request. Every response says `Connection: close`, and a connection carries one request.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -19,22 +19,22 @@ use crate::http::{CLIENT_HEADER, Endpoint, SECURE_HEADER, WORKERS};
 use crate::limits::{BODIES_MAX, BODY_BYTES_MAX, HUB_ANSWER_WAIT, Limits, RELAY_WAIT, RELAYS_MAX};
 use crate::metrics::Metrics;
 
-/// An answer up to this size is read whole, so that its turn is over before a slow client has it.
+/// A response body up to this size is read whole, so that its permit is released before a slow client has read it.
 const ANSWER_BYTES_KEPT: u64 = 256 * 1024;
-/// The head of an answer.
+/// Maximum bytes of a response's head.
 const ANSWER_HEAD_BYTES_MAX: u64 = 16 * 1024;
-/// How long an answer may be away. A turn must not end before `tiny_http` is done with its request, or there
-/// would be more requests there than turns; so it is longer than the hub can keep all of them waiting.
+/// How long `tiny_http` may take for a response. A permit must not be released before `tiny_http` is done with the
+/// request, or more requests would be there than permits. So this is longer than the hub can keep all of them waiting.
 const ANSWER_WAIT: Duration = Duration::from_secs(40);
 const _: () = assert!((RELAYS_MAX / WORKERS) as u64 * HUB_ANSWER_WAIT.as_secs() < ANSWER_WAIT.as_secs());
-/// What is read of a body or a long answer at once.
+/// Bytes that are read at once of a body or of a long response.
 const PIECE_BYTES: usize = 8 * 1024;
-/// A line between chunks: a size, and extensions that nobody uses; or a trailer.
+/// Maximum bytes of a line between chunks: a size with extensions, which are hardly ever used, or a trailer.
 const CHUNK_LINE_BYTES_MAX: usize = 1024;
-/// A body with all that is around its chunks: even bytes sent one by one take six times their size.
+/// Maximum bytes of a chunked body with its framing: even bytes sent in chunks of one take six times their size.
 const CHUNKED_BYTES_MAX: u64 = 8 * BODY_BYTES_MAX as u64;
 
-/// The fields of a request that a handler may see; the others end here.
+/// The header fields of a request that are passed to the handlers; all others are dropped.
 const PASSED: [&str; 15] = [
     "Accept",
     "Accept-Encoding",
@@ -52,32 +52,32 @@ const PASSED: [&str; 15] = [
     "Range",
     "User-Agent",
 ];
-/// The fields of an answer that are written anew or belong to the hop behind us.
+/// The header fields of a response that are replaced, or that concern only the hop behind the relay.
 const REPLACED: [&str; 5] = ["Connection", "Content-Length", "Keep-Alive", "Server", "Transfer-Encoding"];
 
-/// The way to `tiny_http`, for [`RELAYS_MAX`] requests at once.
+/// The relay to `tiny_http`, for [`RELAYS_MAX`] requests at once.
 #[derive(Debug)]
 pub struct Relay {
     endpoint: Endpoint,
     metrics: Arc<Metrics>,
-    /// Permits for requests that are with `tiny_http`.
+    /// Permits for requests at `tiny_http`.
     requests: Semaphore,
-    /// Permits for bodies, which are held in memory before that.
+    /// Permits for request bodies, which are held in memory before that.
     bodies: Semaphore,
     permit_wait: Duration,
 }
 
 impl Relay {
-    /// A relay to where an HTTP server listens.
+    /// A relay to the endpoint of an HTTP server.
     #[must_use]
     pub fn new(endpoint: Endpoint, metrics: Arc<Metrics>) -> Self {
         let (requests, bodies) = (Semaphore::new(RELAYS_MAX), Semaphore::new(BODIES_MAX));
         Self { endpoint, metrics, requests, bodies, permit_wait: RELAY_WAIT }
     }
 
-    /// Carries out one request, `early` being what was read behind its head, or answers why not. Waits for the
-    /// body, for a turn, for the answer and for its reader, for each within a bound. The stream is at its end
-    /// afterwards.
+    /// Carries out one request, or sends an error response. `early` are the bytes behind the head that have been read
+    /// already. Waits for the body, for a permit, for the response and for its reader, each with a time-out. Nothing
+    /// can be sent on the stream afterwards.
     pub fn forward(&self, stream: &TcpStream, client: Client, head: &Head, early: Vec<u8>, limits: &Limits) {
         match self.exchange(stream, client, head, early, limits) {
             Ok(()) => answer::linger(stream),
@@ -116,7 +116,7 @@ impl Relay {
         }
         send(stream, &bytes)?;
         while left > 0 {
-            // From here on an error can only cut the answer short, which its length shows.
+            // From here on an error can only truncate the response; its Content-Length shows that.
             let piece = answer.fill_buf().map_err(|_| RequestError::Gone)?;
             let count = left.min(piece.len() as u64) as usize;
             if count == 0 {
@@ -129,7 +129,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Hands a whole request over.
+    /// Sends a whole request.
     fn ask(&self, request: &[u8]) -> io::Result<BufReader<UnixStream>> {
         let mut stream = self.endpoint.connect()?;
         stream.set_read_timeout(Some(ANSWER_WAIT))?;
@@ -139,11 +139,11 @@ impl Relay {
     }
 }
 
-/// A semaphore: a channel with room for as many as there are permits.
+/// A semaphore: a channel that holds one message for each permit that is taken.
 #[derive(Debug)]
 struct Semaphore(Sender<()>, Receiver<()>);
 
-/// Given back when it is dropped.
+/// A permit; dropping it releases it.
 struct Permit<'a>(&'a Receiver<()>);
 
 impl Semaphore {
@@ -164,7 +164,7 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// The request as `tiny_http` sees it.
+/// The request in the form that `tiny_http` gets.
 fn request(head: &Head, client: Client, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1024 + body.len());
     let mut line = |parts: &[&[u8]]| {
@@ -176,11 +176,11 @@ fn request(head: &Head, client: Client, body: &[u8]) -> Vec<u8> {
     if client.is_secure {
         line(&[SECURE_HEADER.as_bytes(), b": 1"]);
     }
-    // The target may have had a host of its own, which is the one that counts.
+    // If the target has a host, that host counts.
     line(&[b"Host: ", head.host.as_bytes()]);
     for (name, value) in head.headers() {
         let is_passed = PASSED.iter().any(|passed| passed.eq_ignore_ascii_case(name));
-        // tiny_http refuses a request for one byte beyond ASCII.
+        // `tiny_http` refuses a request with a byte beyond ASCII.
         if is_passed && value.is_ascii() {
             line(&[name.as_bytes(), b": ", value]);
         }
@@ -193,10 +193,10 @@ fn request(head: &Head, client: Client, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads the whole body, however it is delimited.
+/// Reads the whole body, of a known length or in chunks.
 fn read_body(stream: &TcpStream, head: &Head, early: Vec<u8>, limits: &Limits) -> Result<Vec<u8>, RequestError> {
     let mut waits = false;
-    // HTTP/1.0 knows of no expectations (RFC 9110, section 10.1.1).
+    // HTTP/1.0 has no expectations (RFC 9110, section 10.1.1).
     if head.version == Version::Http11 {
         for expectation in head.headers_named("Expect") {
             if !expectation.eq_ignore_ascii_case(b"100-continue") {
@@ -228,7 +228,7 @@ fn read_body(stream: &TcpStream, head: &Head, early: Vec<u8>, limits: &Limits) -
     }
 }
 
-/// What comes behind a head: what was read with it, then what the stream gives until the deadline.
+/// The input behind a head: the bytes that were read with it, then those of the stream until the deadline.
 struct Source<'a> {
     early: &'a [u8],
     stream: &'a TcpStream,
@@ -281,7 +281,7 @@ impl BodyReader<'_> {
     }
 }
 
-/// Undoes the chunks (RFC 9112, section 7.1); their extensions and the trailers are checked and dropped.
+/// Decodes a chunked body (RFC 9112, section 7.1). Extensions and trailers are checked and dropped.
 fn dechunk(source: &mut BodyReader<'_>) -> Result<Vec<u8>, RequestError> {
     let mut body = Vec::new();
     loop {
@@ -308,7 +308,7 @@ fn dechunk(source: &mut BodyReader<'_>) -> Result<Vec<u8>, RequestError> {
     }
 }
 
-/// The size in front of a chunk: hex digits, up to what fits, and an extension behind a semicolon.
+/// The size of a chunk: up to 16 hex digits, and optionally extensions behind a semicolon.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let (digits, extension) = line.split_at(digits);
@@ -319,8 +319,8 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Reads an answer's head, and all of the body if that is small. Gives what is to be sent, and the length of what is left
-/// of the body.
+/// Reads the head of a response, and the body if it is small. Returns the bytes to send, and the length of the rest of
+/// the body.
 fn read_answer(answer: &mut BufReader<UnixStream>, method: &str) -> io::Result<(Vec<u8>, u64)> {
     let (head, length) = rewritten_head(answer, method)?;
     let mut bytes = head.into_bytes();
@@ -333,7 +333,7 @@ fn read_answer(answer: &mut BufReader<UnixStream>, method: &str) -> io::Result<(
     Ok((bytes, 0))
 }
 
-/// The head of `tiny_http`'s answer as the client gets it, and the length of the body that follows.
+/// The head of `tiny_http`'s response in the form that the client gets, and the length of the body that follows.
 fn rewritten_head(answer: &mut impl BufRead, method: &str) -> io::Result<(String, u64)> {
     let mut lines = answer.take(ANSWER_HEAD_BYTES_MAX).lines();
     let mut next_line = || lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
@@ -360,7 +360,7 @@ fn rewritten_head(answer: &mut impl BufRead, method: &str) -> io::Result<(String
         }
     }
     answer::complete(&mut head, |name| said.iter().any(|said| said.eq_ignore_ascii_case(name)));
-    // These have no body, and no length of one that could be right (RFC 9110, section 8.6).
+    // These statuses have no body and must not have a Content-Length here (RFC 9110, section 8.6).
     let has_none = status < 200 || status == 204 || status == 304;
     if !has_none {
         head.push_str(&format!("Content-Length: {}\r\n", length.ok_or(io::ErrorKind::InvalidData)?));
@@ -369,7 +369,7 @@ fn rewritten_head(answer: &mut impl BufRead, method: &str) -> io::Result<(String
     Ok((head, length.filter(|_| !has_none && method != "HEAD").unwrap_or(0)))
 }
 
-/// Writes to the client. The stream's timeout is for each step, so only a reader that takes nothing ends it.
+/// Writes to the client. The stream's time-out applies to each write, so only a reader that takes nothing fails.
 fn send(mut stream: &TcpStream, bytes: &[u8]) -> Result<(), RequestError> {
     stream.write_all(bytes).map_err(|_| RequestError::Gone)
 }
@@ -384,7 +384,7 @@ mod tests {
     use crate::http::Server;
     use crate::http::tests::Backend;
 
-    /// All but the listener: clients connect to it one by one.
+    /// A relay and a server without the listener: clients connect one at a time.
     struct Rig {
         listener: TcpListener,
         relay: Arc<Relay>,
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_that_it_is_the_last() {
+    fn every_response_closes_the_connection() {
         let rig = Rig::new();
         for version in ["1.0", "1.1"] {
             let answer = rig.ask(format!("GET /healthz HTTP/{version}\r\nHost: h\r\nConnection: keep-alive\r\n\r\n"));
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn some_answers_have_no_body() {
+    fn responses_to_head_and_some_statuses_have_no_body() {
         let rig = Rig::new();
         for (request, status, length) in [
             ("HEAD /healthz", 200, Some("Content-Length: 3")),
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_request_is_never_read() {
+    fn a_second_request_on_a_connection_is_not_read() {
         let rig = Rig::new();
         let get = "GET /healthz HTTP/1.1\r\nHost: h\r\n";
         for first in [
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_sees_the_fields_of_the_list() {
+    fn a_handler_sees_only_the_allowed_header_fields() {
         let head = parsed(
             "POST /a?b HTTP/1.1\r\nHost: h\r\nADDA-CLIENT: 1.2.3.4\r\nAdda-Secure: 1\r\n\
              X-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Forwarded-Proto: https\r\nCookie: a=b\r\n\
@@ -499,7 +499,7 @@ mod tests {
         assert_eq!(request, "GET /a HTTP/1.0\r\nAdda-Client: ::1\r\nHost: other\r\n\r\n");
     }
 
-    /// What `read_body` makes of bytes that come with the head, or byte by byte after it.
+    /// The result of `read_body` for bytes that come with the head, or in pieces after it.
     fn body_of(fields: &str, bytes: &[u8], at_once: bool, limits: &Limits) -> Result<Vec<u8>, RequestError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -511,7 +511,7 @@ mod tests {
             scope.spawn(move || {
                 client.set_nodelay(true).unwrap();
                 let pieces = if rest.len() < 1000 { 1 } else { 4096 };
-                // The other side may have seen enough already.
+                // The server may have closed the connection already.
                 let _ = rest.chunks(pieces).try_for_each(|piece| client.write_all(piece));
                 let _ = client.shutdown(Shutdown::Write);
                 let _ = client.read(&mut [0; 64]);
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_whole_or_refused() {
+    fn a_body_is_read_whole_or_refused() {
         let full = vec![b'x'; BODY_BYTES_MAX];
         let chunked = |chunk: usize, tail: &str| {
             let mut bytes: Vec<u8> = full
@@ -564,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_have_one_reading() {
+    fn a_chunked_body_has_one_interpretation() {
         for bytes in [
             "\r\n",
             "4\nbody\r\n0\r\n\r\n",
@@ -603,7 +603,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_wait_to_be_asked_for_the_body() {
+    fn a_client_may_expect_100_continue_before_it_sends_the_body() {
         let rig = Rig::new();
         let mut client = rig.connect();
         let head = "POST /healthz HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nContent-Length: 4\r\n\r\n";
@@ -616,7 +616,7 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
-        // It is not asked for what will not be taken, and not at all in HTTP/1.0.
+        // No 100 is sent for a body that is refused, and none in HTTP/1.0.
         for (head, status) in [
             ("1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 65537", 413),
             ("1.1\r\nHost: h\r\nExpect: tea\r\nContent-Length: 4", 417),
@@ -629,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_read_by_a_client_that_is_still_sending() {
+    fn a_client_that_is_still_sending_can_read_the_error() {
         let rig = Rig::new();
         let mut client = rig.connect();
         client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n").unwrap();
@@ -651,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_permit_is_told_to_come_again() {
+    fn a_request_without_a_permit_is_busy_with_retry_after() {
         let mut rig = Rig::new();
         let relay = Arc::get_mut(&mut rig.relay).unwrap();
         relay.requests = Semaphore::new(1);
@@ -667,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_answer_passes_in_pieces() {
+    fn a_long_response_is_relayed_in_pieces() {
         let body: Vec<u8> = (0..700_000u32).map(|number| number as u8).collect();
         for length in [0, 1, 100_000, 256 * 1024, 700_000] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -693,7 +693,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_reads_nothing_of_an_answer_is_given_up() {
+    fn a_client_that_reads_nothing_of_a_response_times_out() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
