@@ -1,7 +1,7 @@
-//! Every bound on what comes from outside, in one place, with the relations between them.
+//! Every limit on input from outside, in one file, with the relations between the limits.
 //!
-//! A constant is a bound that nobody needs to change. [`Limits`] holds those that a flag or a test sets;
-//! it is copied into each part at the start, so no part reads a global.
+//! A constant is a limit that need not be changed. [`Limits`] holds the limits that a flag or a test sets. It is copied
+//! into each part at the start, so no part reads a global.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use std::time::Duration;
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header lines of a request.
 pub const HEADERS_MAX: usize = 100;
-/// Bytes of a body that is kept in memory (JSON).
+/// Bytes of a request body (JSON), which is held in memory.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of a WebSocket frame's payload, and of a whole message however it is cut up.
+/// Bytes of a WebSocket frame's payload, and of a whole message in any number of fragments.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// What a session reads into when it has waited, and keeps for as long as it lives.
+/// Bytes of the buffer that a session waits with, and keeps for its lifetime.
 pub const READ_BUFFER_BYTES: usize = 512;
-/// What it reads at once where there is more than that.
+/// Bytes that a session reads at once if more than that have arrived.
 pub const READ_AHEAD_BYTES: usize = 4 * 1024;
 
 /// Characters of a room's id.
@@ -25,231 +25,235 @@ pub const USERNAME_CHARS_MAX: usize = 32;
 /// Characters of a nonce.
 pub const NONCE_CHARS_MAX: usize = 64;
 
-/// Characters of what a room is called, where not by its id.
+/// Characters of a room's display name.
 pub const ROOM_NAME_CHARS_MAX: usize = 64;
-/// Characters of what it is about.
+/// Characters of a room's topic.
 pub const TOPIC_CHARS_MAX: usize = 256;
-/// Seconds of slow mode: an hour.
+/// Maximum seconds of slow mode: an hour.
 pub const SLOW_MODE_S_MAX: u32 = 3_600;
-/// Characters of what a session is known by, and of why somebody is banned.
+/// Characters of a session's label, and of the reason of a ban.
 pub const LABEL_CHARS_MAX: usize = 128;
-/// Logins of one account that last at once; a new one ends the oldest.
+/// Login sessions of one account at once; a new one ends the oldest.
 pub const LOGINS_PER_USER_MAX: usize = 50;
-/// Times that an invitation can be used.
+/// How many times an invitation can be used.
 pub const INVITATION_USES_MAX: u32 = 1_000;
-/// Days that it can be used for.
+/// How many days an invitation is valid.
 pub const INVITATION_DAYS_MAX: u32 = 365;
 
-/// Bytes of the latest frames of a room that the hub has at hand.
+/// Bytes of the latest frames of a room that the hub caches (its ring).
 pub const RING_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of them over all rooms; past it every room's older half goes.
+/// Bytes of the rings of all rooms; beyond it, every ring is halved.
 pub const RINGS_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Messages that a join replays at most, and that a room has at hand.
+/// Messages that a join replays at most, and that the ring of a room holds.
 pub const HISTORY_MAX: usize = 200;
-/// Frames that are read of a room's past for its first member: its latest messages and the events between them.
+/// Frames that are loaded of a room's past for its first member: its latest messages and the events between them.
 pub const PAST_FRAMES_MAX: usize = 5 * HISTORY_MAX;
-/// Events that `:memory:` keeps of a room between its messages; beyond that its oldest messages go, too.
+/// Events that `:memory:` keeps of a room; beyond it, the room's oldest frames are dropped, messages too.
 pub const EVENTS_KEPT_MAX: usize = 5_000;
-/// Bytes of a replay that are sent at once; a longer one is paged as its reader takes it.
+/// Bytes of a replay that are sent at once; a longer replay is sent in pages as its reader takes them.
 pub const REPLAY_AT_ONCE_BYTES: usize = 32 * 1024;
-/// Stored frames that are read at once for somebody who catches up.
+/// Stored frames in one page for a member that catches up.
 pub const PAGE_FRAMES_MAX: usize = 500;
-/// Bytes of them, about.
+/// Approximate bytes of such a page.
 pub const PAGE_BYTES_MAX: usize = 32 * 1024;
-/// Comings and goings in a room that are remembered for the members that catch up.
+/// Joins and leaves in a room that are remembered for the members that catch up.
 pub const MISSED_MAX: usize = 1_000;
-// A page must fit the smallest outbox beside what waits there already.
+// A page must fit into the smallest outbox beside the bytes that wait there already.
 const _: () = assert!(REPLAY_AT_ONCE_BYTES <= MESSAGE_BYTES_MAX / 2 && PAGE_BYTES_MAX <= MESSAGE_BYTES_MAX / 2);
-/// Members that a `welcome` and a room's listing name; beyond it only their count is given.
+/// Members that a `welcome` and a room listing name; with more, they give only the count.
 pub const MEMBERS_LISTED_MAX: usize = 200;
-/// People in a room up to which it is told of each one that comes or goes; above it one `presence` frame tells of all.
+/// Up to this number of people, each join and leave is announced in the room. With more, one `presence` frame announces
+/// all.
 pub const PRESENCE_PEOPLE_MAX: usize = 200;
-/// From the first change in such a room to the frame that tells of it, and so from one frame to the next at least.
+/// Time from the first change in such a room to the frame that announces it. So it is also the minimum time between two
+/// of these frames.
 pub const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// People that each list of a `presence` frame names.
 pub const PRESENCE_NAMES_MAX: usize = 20;
-/// Names that the members of a room are sent with one `presence` frame, over all members: a list names fewer people in
-/// a room of thousands, where each name is sent thousands of times.
+/// Names in one `presence` frame, times the members that receive it. So in a room of thousands each list names fewer
+/// people, as each name is sent thousands of times.
 pub const PRESENCE_NAMES_PER_INTERVAL_MAX: usize = 20_000;
-// Up to there every `welcome` names everybody, so that a client's list is whole.
+// Up to that size every `welcome` names all members, so that a client's list is complete.
 const _: () = assert!(PRESENCE_PEOPLE_MAX <= MEMBERS_LISTED_MAX);
 const _: () = assert!(PRESENCE_NAMES_MAX * PRESENCE_PEOPLE_MAX <= PRESENCE_NAMES_PER_INTERVAL_MAX);
-/// Messages in one page of a room's history, where nothing else is asked for.
+/// Messages in one page of a room's history by default.
 pub const MESSAGES_LISTED: usize = 50;
-/// Messages in one page at most.
+/// Maximum messages in one page of a room's history.
 pub const MESSAGES_LISTED_MAX: usize = 200;
-/// Rooms in one page of the listing.
+/// Rooms in one page of the room listing.
 pub const ROOMS_LISTED_MAX: usize = 200;
-/// Rooms that one connection is in at once.
+/// Rooms that one connection may be in at once.
 pub const ROOMS_PER_CONNECTION_MAX: usize = 50;
 
-/// Stack of a connection's thread.
+/// Bytes of stack of a connection's thread.
 pub const STACK_BYTES: usize = 128 * 1024;
-/// Stack of the threads that have the database.
+/// Bytes of stack of threads that use the database.
 pub const STORE_STACK_BYTES: usize = 512 * 1024;
-/// Rooms whose row the store remembers.
+/// Rooms whose database row the store caches.
 pub const ROOMS_CACHED_MAX: usize = 10_000;
-/// Bytes of the WAL, where no long reader holds it up; checkpoints keep it at about half of that.
+/// Bytes of the WAL while no long read delays checkpoints; they keep it at about half of that.
 pub const WAL_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Uses of sessions that wait to be written.
+/// Recorded uses of sessions that wait to be written.
 pub const USES_PENDING_MAX: usize = 10_000;
-/// Guests who are known to be stored, so that it is not asked again for each message.
+/// Guests that are cached as stored, so that the store does not look them up for each message.
 pub const STORED_GUESTS_CACHED_MAX: usize = 100_000;
-/// Messages that are deleted at once when a room's order is forgotten.
+/// Messages of a forgotten room that are deleted in one step.
 pub const FORGOTTEN_AT_ONCE: usize = 500;
-/// The least that `--max-data` may say: room for the WAL and a day's guests.
+/// Minimum of `--max-data`: room for the WAL and for a day's guests.
 pub const DATA_BYTES_MIN: u64 = 64 * 1024 * 1024;
-/// Requests that are with `tiny_http` at once; others wait for their turn.
+/// Requests at `tiny_http` at once; further requests wait for a permit.
 pub const RELAYS_MAX: usize = 24;
-/// Bodies that are held in memory at once: 16 MiB of them.
+/// Request bodies in memory at once: 16 MiB.
 pub const BODIES_MAX: usize = 256;
-/// How long a request waits for its turn before it is refused.
+/// How long a request waits for a permit before it is refused.
 pub const RELAY_WAIT: Duration = Duration::from_secs(5);
-/// Refused connections that are kept until they have read why.
+/// Refused connections that are kept open until their clients have read the response.
 pub const REFUSED_MAX: usize = 32;
 
-/// Descriptors that are not a connection's own: the standard three, listeners, `REFUSED_MAX`, and for each of
-/// `RELAYS_MAX` ours and `tiny_http`'s two of its private connection.
+/// Descriptors that do not belong to a connection: the standard three, the listeners, `REFUSED_MAX`, and three for each
+/// of `RELAYS_MAX`: our end of the private connection and `tiny_http`'s two.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
-/// Memory maps that are not a connection's: the binary, its libraries, the heap, the other threads.
+/// Memory maps that do not belong to a connection: the binary, its libraries, the heap, the other threads.
 pub const MAPS_RESERVED: u64 = 4_000;
-/// Memory maps of a thread: stack, its guard, the signal stack, its guard; and one for the heap's growth.
+/// Memory maps of a thread: the stack, its guard, the signal stack, its guard, and one for growth of the heap.
 pub const MAPS_PER_THREAD: u64 = 5;
 
 const _: () = assert!((3 * RELAYS_MAX + REFUSED_MAX + CONTROL_CLIENTS_MAX + 2) as u64 + 16 <= DESCRIPTORS_RESERVED);
 const _: () = assert!(HEAD_BYTES_MAX <= STACK_BYTES / 4);
 const _: () = assert!(READ_BUFFER_BYTES <= READ_AHEAD_BYTES && READ_AHEAD_BYTES <= MESSAGE_BYTES_MAX);
 
-/// Commands that wait for the hub. Each carries at most `FRAMES_PER_COMMAND_MAX` frames and about
-/// `MESSAGE_BYTES_MAX` of text, twice that at the worst, so this queue holds 32 MiB; a session that finds it full waits,
-/// and its socket pushes back on its client.
+/// Commands that wait for the hub. Each carries at most `FRAMES_PER_COMMAND_MAX` frames and about `MESSAGE_BYTES_MAX`
+/// of text, at worst twice that. So this queue holds up to 32 MiB. A session that finds it full waits, and TCP passes
+/// the backpressure on to its client.
 pub const COMMANDS_QUEUED_MAX: usize = 256;
-/// Frames that a session hands over at once, when its socket had several.
+/// Frames that a session sends to the hub in one command, if several have arrived.
 pub const FRAMES_PER_COMMAND_MAX: usize = 64;
 /// Entries that wait for the store before the hub stops taking commands.
 pub const PROPOSALS_PENDING_MAX: usize = 4_096;
 
-/// Entries of one batch that can have a frame id: 20 bits of the id count them. An announcement takes one for each room.
+/// Entries of one batch that can have a frame id: 20 bits of the id count them. An announcement takes one in each room.
 pub const PLACES_PER_BATCH_MAX: u32 = 1 << 20;
 const _: () = assert!(PROPOSALS_PENDING_MAX < PLACES_PER_BATCH_MAX as usize);
-/// Batch numbers that a log skips when it is opened again, so that a batch that a power cut took back shares no frame id
-/// with a later one. 42 bits of an id hold the number: enough for four million starts.
+/// Batch numbers that are skipped when a log is opened again. So no later batch shares a frame id with a batch that was
+/// lost in a power cut. 42 bits of an id hold the number: enough for four million starts.
 pub const BATCH_NUMBERS_SKIPPED: u64 = 1 << 20;
-/// How often the position of the log is stored while messages tell the time. There are never as many batches in that time as
-/// [`BATCH_NUMBERS_SKIPPED`]: that would be one a microsecond.
+/// How often the position of the log is stored while new messages also record the time. There are never as many batches
+/// in this time as [`BATCH_NUMBERS_SKIPPED`]: that would be one per microsecond.
 pub const POSITION_EVERY: Duration = Duration::from_secs(1);
 const _: () = assert!(POSITION_EVERY.as_micros() < BATCH_NUMBERS_SKIPPED as u128);
-/// How long the wall clock must go as the monotonic clock does before it is trusted.
+/// How long the wall clock must agree with the monotonic clock before it is trusted.
 pub const CLOCK_STEADY_WAIT: Duration = Duration::from_secs(3_600);
-/// How far the two may drift apart within that time; more is a jump.
+/// How far the two clocks may drift apart within that time; a greater difference is a jump.
 pub const CLOCK_DRIFT_MAX: Duration = Duration::from_secs(2);
-/// 2025-01-01. A wall clock before it was never set: this code is younger.
+/// 2025-01-01. A wall clock that shows an earlier time was never set: this code is younger.
 pub const WALL_MS_MIN: u64 = 1_735_689_600_000;
 
-/// Bytes that wait in the channel of a member whose frames are read by a thread, as the system's buffer holds them for a
-/// socket. It must last for the time between two tries of the hub, 2 ms: 16 MB/s. A longer chunk goes alone.
+/// Bytes in the channel of a member whose frames a thread reads. The channel corresponds to the send buffer of a
+/// socket. It must last between two attempts of the hub, 2 ms: 16 MB/s. A chunk above this size is sent alone.
 pub const CHANNEL_BYTES_MAX: usize = 32 * 1024;
-/// Chunks in it, as small ones weigh more than their bytes.
+/// Chunks in such a channel, because small chunks take more memory than their bytes.
 pub const CHANNEL_CHUNKS_MAX: usize = 256;
 // A page of history is one chunk.
 const _: () = assert!(PAGE_BYTES_MAX <= CHANNEL_BYTES_MAX);
-/// The longest time between two keep-alives of a one-way stream. Proxies cut what is silent for 30 s or more.
+/// Maximum time between two keep-alives of a one-way stream. Proxies close a stream that is silent for 30 s or more.
 pub const STREAM_KEEP_ALIVE_INTERVAL_MAX: Duration = Duration::from_secs(15);
 
-/// Commands that the hub takes before it sends what they made.
+/// Commands that the hub takes before it sends the frames that they produced.
 pub const COMMANDS_PER_ROUND_MAX: usize = 256;
-/// Bytes of a room's batch after which it is sent without waiting for the end of the round.
+/// Bytes of a room's batch above which it is sent before the end of the round.
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of memory that a room keeps for its next batch.
+/// Bytes of memory that a room keeps allocated for its next batch.
 pub const BATCH_BYTES_KEPT: usize = 64 * 1024;
 
-/// All the outboxes together; past it the fullest is a slow consumer.
+/// Bytes of all outboxes together; beyond it, the member with the fullest is treated as a slow consumer.
 pub const OUTBOXES_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Bytes of stored frames that `:memory:` keeps, over all rooms; the oldest go first.
+/// Bytes of frames that `:memory:` keeps, over all rooms; the oldest are dropped first.
 pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Guests that `:memory:` knows again.
+/// Guests that `:memory:` remembers.
 pub const GUESTS_KEPT_MAX: usize = 50_000;
 
-/// Connections that wait to be authenticated; beyond that their threads wait for a place.
+/// Connections that wait for authentication; the threads of further connections wait for room in the queue.
 pub const AUTHENTICATIONS_WAITING_MAX: usize = 256;
-/// How long that may take in all.
+/// Maximum time of an authentication, with the time in the queue.
 pub const AUTHENTICATION_WAIT: Duration = Duration::from_secs(5);
-/// How long a change may take before its proposer is told that the outcome is not known.
+/// How long a change may take before its proposer gets the answer that the outcome is unknown.
 pub const CHANGE_WAIT: Duration = Duration::from_secs(5);
-/// Bytes of a request at the control socket, with the end of its line: an import of accounts is made of many.
+/// Bytes of a request on the control socket, with the end of its line. An import of accounts takes many requests.
 pub const CONTROL_REQUEST_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of an answer there; longer lists are paged.
+/// Bytes of a response on the control socket; longer lists are paged.
 pub const CONTROL_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Clients of the control socket that are served at once.
 pub const CONTROL_CLIENTS_MAX: usize = 4;
-/// Further ones that the system holds for us.
+/// Further clients that wait in the system's queue.
 pub const CONTROL_BACKLOG: i32 = 64;
-/// How long each read and each write there may take: a request, an answer.
+/// Maximum time to read one request, and to write one response, on the control socket.
 pub const CONTROL_IO_WAIT: Duration = Duration::from_secs(5);
-/// How long a command waits for its answer: for a place that stalled clients hold, then for the store.
+/// How long a command waits for its response: first for one of the threads, which stalled clients may hold, then for
+/// the store.
 pub const CONTROL_ANSWER_WAIT: Duration = Duration::from_secs(20);
 const _: () = assert!(CONTROL_ANSWER_WAIT.as_millis() > 2 * CONTROL_IO_WAIT.as_millis() + CHANGE_WAIT.as_millis());
-/// How long the hub takes to answer a question of REST before it is called busy.
+/// How long the hub may take to answer an HTTP request before the response is that the server is busy.
 pub const HUB_ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// How long a connection that was told its close code may take to go.
+/// How long a client may take to close the connection after the close frame.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(3);
-/// The same for a slow consumer, which has much to read before it.
+/// The same for a slow consumer, which has much to read before the close frame.
 pub const SLOW_CLOSE_WAIT: Duration = Duration::from_secs(30);
-/// How long a stop may take, from the signal to the end of the process.
+/// Maximum time of a stop, from the signal to the end of the process.
 pub const STOP_WAIT: Duration = Duration::from_secs(4);
-/// How much of it requests over HTTP have that were on their way.
+/// How much of this time HTTP requests in progress have.
 pub const REQUESTS_STOP_WAIT: Duration = Duration::from_millis(500);
 const _: () = assert!(CLOSE_WAIT.as_millis() < STOP_WAIT.as_millis());
 
-/// The most that `--lease` may say: a place that is kept is one more member to count.
+/// Maximum of `--lease`: a lost connection with a lease still counts as a member.
 pub const LEASE_MAX: Duration = Duration::from_secs(300);
-/// Addresses and users whose rate is remembered though nobody of them is here.
+/// Addresses and users whose rate is remembered without an open connection.
 pub const RATES_KEPT_MAX: usize = 10_000;
-/// How many must be remembered before it is looked who can be forgotten.
+/// Number of remembered rates from which on full buckets are removed.
 pub const PACES_SWEPT_AT_MIN: usize = 1_000;
-/// How many users' messages may come from one address: a school has one, and so has a household.
+/// The rate limit of an address, as a multiple of the rate limit of a user: a school or a household shares one address.
 pub const USERS_PER_ADDRESS: u32 = 20;
 
-/// Refused frames, one forgiven each second, after which a connection is closed for abuse (1008).
+/// Refused frames after which a connection is closed for abuse (1008); one is forgiven each second.
 pub const STRIKES_MAX: u32 = 200;
 
-/// The bounds that a flag sets, or that a test shrinks.
+/// The limits that a flag sets, or that a test shrinks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// From accepting a connection to the end of its request's head.
+    /// Maximum time from accepting a connection to the end of the request's head.
     pub head_deadline: Duration,
-    /// From the end of the head to the end of the body.
+    /// Maximum time from the end of the head to the end of the body.
     pub body_deadline: Duration,
-    /// How long a reader of an answer may take nothing of it.
+    /// How long a client may take no byte of a response.
     pub write_stall: Duration,
-    /// Bytes of a message's content (`--max-content`).
+    /// Maximum bytes of a message's content (`--max-content`).
     pub content_bytes_max: usize,
-    /// Messages that a join replays when it does not say (`--history`).
+    /// Messages that a join replays by default (`--history`).
     pub history_default: usize,
-    /// Bytes that wait for one member (`--outbox-bytes`).
+    /// Maximum bytes of a member's outbox (`--outbox-bytes`).
     pub outbox_bytes_max: usize,
-    /// How long a member's socket may take nothing while something waits for it.
+    /// How long a member's socket may take no byte of a non-empty outbox.
     pub outbox_stall: Duration,
-    /// How long a connection that was lost keeps its place; 0 for not at all (`--lease`).
+    /// How long a member stays in its rooms after its connection was lost; 0 for not at all (`--lease`).
     pub lease: Duration,
-    /// People in a room up to which it is told of each one that comes or goes.
+    /// Up to this number of people, each join and leave is announced in the room.
     pub presence_people_max: usize,
-    /// From one ping to the next (`--ping-interval`).
+    /// Time between two pings (`--ping-interval`).
     pub ping_interval: Duration,
-    /// Messages a second that a user may send; 0 for no limit (`--rate`).
+    /// Messages per second that a user may send; 0 for no limit (`--rate`).
     pub rate_per_s: u32,
-    /// Messages that they may send at once after a pause (`--burst`).
+    /// Messages that a user may send at once after a pause (`--burst`).
     pub rate_burst: u32,
-    /// WebSockets a second that an address may open; 0 for no limit.
+    /// WebSockets per second that an address may open; 0 for no limit.
     pub handshakes_per_s: u32,
-    /// WebSockets that it may open at once after a pause: a school behind one address comes in together.
+    /// WebSockets that an address may open at once after a pause: the clients of a school behind one address connect
+    /// together.
     pub handshakes_burst: u32,
 }
 
 impl Limits {
-    /// How long a connection may send nothing, or take over one message: a ping and more than another
-    /// interval for its answer (25 s make 60 s).
+    /// How long a connection may send nothing, or take over one message. It leaves time for a ping and for more than
+    /// another interval until its pong (an interval of 25 s gives 60 s).
     #[must_use]
     pub fn read_deadline(&self) -> Duration {
         self.ping_interval * 12 / 5
@@ -282,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_honest_client_always_answers_a_ping_in_time() {
+    fn a_client_that_answers_within_an_interval_meets_the_read_deadline() {
         for seconds in [1, 25, 300] {
             let limits = Limits { ping_interval: Duration::from_secs(seconds), ..Limits::default() };
             assert!(limits.ping_interval * 2 < limits.read_deadline());

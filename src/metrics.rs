@@ -1,11 +1,11 @@
-//! Counters that every part adds to and `/metrics` shows, in Prometheus's text format.
+//! Counters and gauges that every part updates and `/metrics` shows in Prometheus's text format.
 //!
-//! Plain atomics, relaxed: each number is right by itself, and no two are promised to agree at one moment.
+//! Relaxed atomics, used from all threads. Each number is right by itself; two numbers need not be of the same moment.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A number that only grows.
+/// A number that only increases.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -20,14 +20,13 @@ impl Counter {
         self.0.fetch_add(count, Relaxed);
     }
 
-    /// The number now.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// A number that rises and falls.
+/// A number that increases and decreases.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
 
@@ -37,14 +36,13 @@ impl Gauge {
         self.0.store(value as u64, Relaxed);
     }
 
-    /// The number now.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// Declares a label's values: an enum, the text of each, and how many there are.
+/// Declares the values of a label: an enum with the text of each value, and all values in a list.
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
@@ -65,65 +63,66 @@ macro_rules! labels {
 }
 
 labels! {
-    /// Why a connection or a request was turned away before it reached the hub or a handler.
+    /// Why a connection or a request was refused before it reached the hub or a handler.
     Refusal {
-        /// The cap on connections (503).
+        /// The limit on connections (503).
         Connections = "connections",
-        /// The cap on one address's connections (503).
+        /// The limit on connections of one address (503).
         PerAddress = "per_address",
-        /// An address's rate of WebSockets (429).
+        /// The rate limit on WebSockets of one address (429).
         Handshakes = "handshakes",
-        /// Who is not let in: banned, without an account, under another's name, or to a room that is not theirs.
+        /// Permission: banned, login required, a reserved name, or a private room of which the client is not a member
+        /// (401, 403, 404).
         Door = "door",
-        /// The system gave no thread (503).
+        /// The system refused a thread (503).
         Thread = "thread",
-        /// A head that breaks the rules (400, 505 and kin).
+        /// A malformed head, or an unknown expectation (400, 417).
         BadHead = "bad_head",
-        /// A head over its bounds (431).
+        /// A head that is too large (431).
         LargeHead = "large_head",
         /// A head or body that took too long (408).
         Slow = "slow",
-        /// A body over its bound (413).
+        /// A body that is too large (413).
         LargeBody = "large_body",
-        /// A foreign Origin (403).
+        /// A foreign origin (403).
         Origin = "origin",
-        /// Names or an upgrade that can't be (400, 426).
+        /// A malformed name or upgrade request (400, 426).
         Upgrade = "upgrade",
-        /// No turn at the HTTP workers in time (503).
+        /// No permit for the HTTP workers in time, no response from them, or the server is busy otherwise (502, 503).
         Busy = "busy",
     }
 }
 
 labels! {
-    /// Why the server ended a connection, or left one of its frames undone.
+    /// Why the server closed a connection, or rejected one of its frames.
     Drop {
-        /// The outbox's bound in bytes or in time without progress (1013).
+        /// A slow consumer: its outbox is full, or it took nothing for too long (1013).
         SlowConsumer = "slow_consumer",
-        /// Nothing was read for too long (1008).
+        /// Nothing was received for too long (1008).
         Idle = "idle",
-        /// A breach of RFC 6455 (1002).
+        /// A violation of RFC 6455 (1002).
         Protocol = "protocol",
         /// Text that is not UTF-8 (1007).
         Utf8 = "utf8",
-        /// A message over its bound (1009).
+        /// A message that is too large (1009).
         TooLarge = "too_large",
-        /// Abuse that went on (1008).
+        /// Continued abuse (1008).
         Abuse = "abuse",
-        /// A frame over its rate; the connection lives on.
+        /// A frame over the rate limit; the connection stays open.
         RateLimited = "rate_limited",
-        /// A frame that was answered with another error; the connection lives on.
+        /// A frame that was answered with another error; the connection stays open.
         Rejected = "rejected",
     }
 }
 
-/// All that is counted.
+/// All metrics.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Connections accepted since the start.
     pub accepted: Counter,
-    /// Connections with a thread now, of any kind.
+    /// Open connections of any kind now.
     pub connections: Gauge,
-    /// WebSocket members of the hub now.
+    /// Members of the hub now.
     pub members: Gauge,
     /// Rooms with members now.
     pub rooms: Gauge,
@@ -131,9 +130,9 @@ pub struct Metrics {
     pub messages: Counter,
     /// Frames handed to members' sockets or outboxes since the start.
     pub deliveries: Counter,
-    /// Bytes that wait in all the outboxes now.
+    /// Bytes in all outboxes now.
     pub outbox_bytes: Gauge,
-    /// Members with something in their outbox now.
+    /// Members with a non-empty outbox now.
     pub outboxes_waiting: Gauge,
     /// Commands that wait for the hub now.
     pub commands_queued: Gauge,
@@ -141,7 +140,7 @@ pub struct Metrics {
     pub proposals_pending: Gauge,
     /// Requests that were answered over HTTP.
     pub http_requests: Counter,
-    /// Errors of accept since the start.
+    /// Errors of `accept` since the start.
     pub accept_errors: Counter,
     refusals: [Counter; Refusal::ALL.len()],
     drops: [Counter; Drop::ALL.len()],
@@ -158,7 +157,7 @@ impl Metrics {
         self.drops[reason as usize].increment();
     }
 
-    /// All of it in Prometheus's text exposition format, version 0.0.4.
+    /// All metrics in Prometheus's text exposition format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::with_capacity(4096);
@@ -188,7 +187,7 @@ impl Metrics {
     }
 }
 
-/// A counter for each reason.
+/// Writes one counter with a line for each reason.
 fn by_reason<'a>(text: &mut String, name: &str, help: &str, reasons: impl Iterator<Item = (&'a str, &'a Counter)>) {
     head(text, name, "counter", help);
     for (reason, counter) in reasons {
@@ -196,7 +195,7 @@ fn by_reason<'a>(text: &mut String, name: &str, help: &str, reasons: impl Iterat
     }
 }
 
-/// The two lines that stand before a metric (writing to a `String` can't fail).
+/// Writes the two lines that precede a metric. Writing to a `String` can't fail.
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP adda_{name} {help}\n# TYPE adda_{name} {kind}");
 }
@@ -206,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_a_line_of_its_own() {
+    fn every_reason_has_its_own_line() {
         let metrics = Metrics::default();
         metrics.refused(Refusal::Busy);
         metrics.refused(Refusal::Busy);
