@@ -1,4 +1,5 @@
-//! Roles of users and settings of the server that permissions go by.
+//! The roles of users, and the settings that permissions depend on, with their words on the wire, in flags and in the
+//! database. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -52,19 +53,19 @@ pub enum Registration {
     Closed,
 }
 
-/// How a session came to be.
+/// How a session began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionKind {
-    /// A guest's.
+    /// As a guest.
     Guest,
-    /// By a password.
+    /// With a password.
     Login,
-    /// A token that the operator has made for a program.
+    /// With a token that the operator has created for a program.
     Bot,
 }
 
-/// A word is not one of the allowed values.
+/// An error: the word is none of the allowed values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is one of: {0}")]
 pub struct NoSuchWord(&'static str);
@@ -75,7 +76,7 @@ macro_rules! words {
             /// All values, in order.
             pub const ALL: &'static [Self] = &[$(Self::$value),+];
 
-            /// The word for it, on the wire, in flags and in the database.
+            /// The word for the value on the wire, in flags and in the database.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_word_means_what_it_says() {
+    fn each_word_parses_to_its_value() {
         for role in Role::ALL {
             assert_eq!(role.as_str().parse(), Ok(*role));
             assert_eq!(serde_json::to_value(role).unwrap(), role.as_str());

@@ -1,8 +1,8 @@
-//! The nouns of the chat: ids, names and sequence numbers, each its own type.
+//! The basic types of the chat: ids, names and sequence numbers.
 //!
-//! A value of one of these types is valid: text from outside becomes one only through `parse`, which
-//! normalises it (NFC, trimmed) and refuses what must not be in a name; what is stored was let in by the rules of its day,
-//! and is taken as it is. Nothing here does I/O.
+//! A value of these types is valid. Input from outside is converted only by `parse`, which normalises it (NFC, trimmed)
+//! and refuses characters that a name must not have. Stored values were valid under the rules of their time, and are
+//! not checked again. No function here does I/O, except that [`Timestamp::now`] reads the clock.
 
 pub mod reason;
 
@@ -17,37 +17,36 @@ use uuid::Uuid;
 
 use crate::limits::{NONCE_CHARS_MAX, ROOM_CHARS_MAX, USERNAME_CHARS_MAX};
 
-/// The room of a connection that names none.
+/// The room of a connection that does not name one.
 pub const ROOM_DEFAULT: &str = "general";
-/// The name of a person who gives none.
+/// The name of a client that does not give one.
 pub const USERNAME_DEFAULT: &str = "Anonymous";
-/// Conversations of two are called `dm:<id>:<id>`. No client joins one by its name.
+/// The prefix of private conversations, `dm:<id>:<id>`. A client can't join one by its name.
 const DIRECT_PREFIX: &str = "dm:";
 
 const ZERO_WIDTH_NON_JOINER: char = '\u{200C}';
 const ZERO_WIDTH_JOINER: char = '\u{200D}';
 
-/// Why a text can't be a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing is left once the white space around it is gone.
+    /// It is empty or only white space.
     #[error("it is empty")]
     Empty,
-    /// More characters than the bound, which is given.
+    /// It is longer than this number of characters.
     #[error("it is longer than {0} characters")]
     TooLong(usize),
-    /// A control, a bidi control, or an invisible character.
+    /// It has a control character, a bidi control or an invisible character.
     #[error("it has an invisible or control character")]
     Invisible,
-    /// Nothing but characters that show as nothing.
+    /// It has only characters that show nothing.
     #[error("there is nothing to see in it")]
     Blank,
-    /// A prefix that the server keeps for itself.
+    /// It begins with a prefix that is reserved for the server.
     #[error("names that begin with “dm:” are kept for private conversations")]
     Reserved,
 }
 
-/// A room's id: what stands in the URL, in NFC.
+/// A room's id, as in the URL, in NFC.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RoomId(Arc<str>);
 
@@ -55,7 +54,7 @@ impl RoomId {
     /// Reads a room id as a client gave it.
     ///
     /// # Errors
-    /// [`NameError`] where it is empty, over [`ROOM_CHARS_MAX`], has invisible characters or is reserved.
+    /// [`NameError`] if it is empty, longer than [`ROOM_CHARS_MAX`], reserved, or has invisible characters.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let name = visible_name(text, ROOM_CHARS_MAX)?;
         if name.starts_with(DIRECT_PREFIX) {
@@ -77,7 +76,7 @@ impl RoomId {
     }
 }
 
-/// What a person is called. Two people may bear one name; their [`UserId`]s tell them apart.
+/// The name of a user. Two users may have the same name; their [`UserId`]s differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Username(Arc<str>);
 
@@ -91,7 +90,7 @@ impl Username {
     /// Reads a username as a client gave it.
     ///
     /// # Errors
-    /// [`NameError`] where it is empty, over [`USERNAME_CHARS_MAX`] or has invisible characters.
+    /// [`NameError`] if it is empty, longer than [`USERNAME_CHARS_MAX`], or has invisible characters.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         Ok(Self(visible_name(text, USERNAME_CHARS_MAX)?.into()))
     }
@@ -109,15 +108,15 @@ impl Username {
     }
 }
 
-/// A client's own mark on a command, given back in the answer.
+/// A nonce: an idempotency key that the client chooses for a command. The answer repeats it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Nonce(Box<str>);
 
 impl Nonce {
-    /// Reads a nonce as a client gave it; any text will do, as it is only ever given back.
+    /// Reads a nonce from a client. Any text is allowed, as it is only compared and sent back.
     ///
     /// # Errors
-    /// [`NameError::TooLong`] over [`NONCE_CHARS_MAX`], [`NameError::Empty`] for no text.
+    /// [`NameError::TooLong`] above [`NONCE_CHARS_MAX`], [`NameError::Empty`] for an empty text.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
@@ -135,12 +134,12 @@ impl Nonce {
     }
 }
 
-/// A place in a room's order of stored frames: 1, 2, 3 … without gaps; 0 is before the first.
+/// The number of a stored frame in its room: 1, 2, 3 … without gaps; 0 is before the first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Seq(pub u64);
 
 impl Seq {
-    /// The place after this one.
+    /// The next number.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -151,38 +150,36 @@ impl Seq {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(pub Uuid);
 
-/// A frame's id; for a stored one, what a client resumes after.
+/// The id of a frame. A client resumes after the id of a stored frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameId(pub Uuid);
 
 impl FrameId {
-    /// Reads an id as a client gave it back.
+    /// Reads an id from a client.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
     }
 
-    /// When it was made, in milliseconds since 1970 (RFC 9562, section 5.7).
+    /// The time of its creation, in milliseconds since 1970 (RFC 9562, section 5.7).
     #[must_use]
     pub fn unix_ms(self) -> u64 {
         (self.0.as_u128() >> 80) as u64
     }
 }
 
-/// One accepted connection, counted from 1 since the start.
+/// The number of an accepted connection since the start, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
 
-/// A person as others see them.
+/// A user as other users see it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Person {
-    /// Who it is.
     pub id: UserId,
-    /// What they are called.
     pub username: Username,
 }
 
-/// A moment, read from the clock once per batch: RFC 3339, UTC, milliseconds.
+/// A point in time, read from the clock once per batch. Its text is RFC 3339, UTC, with milliseconds.
 #[derive(Debug, Clone)]
 pub struct Timestamp {
     /// Milliseconds since 1970.
@@ -191,14 +188,14 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// The moment at so many milliseconds since 1970.
+    /// The time at this number of milliseconds since 1970.
     #[must_use]
     pub fn at(unix_ms: u64) -> Self {
         let moment = i64::try_from(unix_ms).ok().and_then(DateTime::<Utc>::from_timestamp_millis).unwrap_or_default();
         Self { unix_ms, text: moment.to_rfc3339_opts(SecondsFormat::Millis, true) }
     }
 
-    /// This moment.
+    /// The current time.
     #[must_use]
     pub fn now() -> Self {
         Self::at(u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0))
@@ -217,10 +214,10 @@ impl Serialize for Timestamp {
     }
 }
 
-/// Reads a line of text that people see, such as a room's topic, by the rules of names; nothing is a line, too.
+/// Reads a visible line of text, such as a room's topic, by the rules of names. An empty line is allowed.
 ///
 /// # Errors
-/// [`NameError`] where it is over so many characters, or has invisible ones.
+/// [`NameError`] if it is longer than `chars_max`, or has invisible characters.
 pub fn visible_line(text: &str, chars_max: usize) -> Result<Box<str>, NameError> {
     if text.trim().is_empty() { Ok(Box::default()) } else { Ok(visible_name(text, chars_max)?.into()) }
 }
@@ -271,13 +268,14 @@ macro_rules! shown_as_uuid {
 }
 shown_as_uuid!(UserId, FrameId);
 
-/// Trims and normalises a name (NFC, UAX #15), and refuses what a reader could not see in it.
+/// Trims and normalises a name (NFC, UAX #15), and refuses names with invisible characters.
 ///
-/// A joiner (ZWJ, ZWNJ) is part of Bengali and other spellings and of emoji, so it may stand between two
-/// visible characters, but not at an edge, beside a space or beside another joiner.
+/// A joiner (ZWJ, ZWNJ) is part of emoji and of the spelling of Bengali and other languages. So it may stand between
+/// two visible characters, but not at an edge, beside a space or beside another joiner.
 fn visible_name(text: &str, chars_max: usize) -> Result<String, NameError> {
     let text = text.trim();
-    // A bound on the work: NFC never makes a text more than three times as long (UAX #15, table 6).
+    // Bounds the work. NFC makes a text at most three times as long (UAX #15, table 6), and at least a third as long.
+    // So a longer text can't become a valid name.
     if text.len() > chars_max * 4 * 3 {
         return Err(NameError::TooLong(chars_max));
     }
@@ -289,7 +287,7 @@ fn visible_name(text: &str, chars_max: usize) -> Result<String, NameError> {
         return Err(NameError::TooLong(chars_max));
     }
     let mut before = ' ';
-    // A space behind the last character makes its end an edge like any other.
+    // The added space makes the end of the name an edge like any other.
     for c in name.chars().chain([' ']) {
         let at_edge = |c: char| c.is_whitespace() || is_joiner(c);
         if is_invisible(c) || (is_joiner(c) && at_edge(before)) || (is_joiner(before) && at_edge(c)) {
@@ -303,8 +301,8 @@ fn visible_name(text: &str, chars_max: usize) -> Result<String, NameError> {
     Ok(name)
 }
 
-/// What may stand in a name, and is nothing by itself: spaces and what shows as one, joiners, and variation selectors,
-/// which only change what stands before them.
+/// Characters that are allowed in a name but show nothing by themselves: spaces and similar characters, joiners, and
+/// variation selectors, which only change the character before them.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || is_joiner(c)
@@ -316,7 +314,7 @@ fn is_joiner(c: char) -> bool {
     c == ZERO_WIDTH_JOINER || c == ZERO_WIDTH_NON_JOINER
 }
 
-/// Controls, bidi controls (UAX #9), separators of lines, zero-width and filler characters, and tags.
+/// Control characters, bidi controls (UAX #9), line separators, zero-width and filler characters, and tags.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -331,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_people_have_are_kept_as_they_are() {
+    fn common_names_are_kept_unchanged() {
         for name in [
             "Ana",
             "রহিম",
@@ -366,12 +364,12 @@ mod tests {
     #[test]
     fn names_are_trimmed_and_composed() {
         assert_eq!(Username::parse("  Jose\u{301}\t").unwrap().as_str(), "José");
-        // Bengali YYA is one of the letters that NFC keeps apart (composition exclusions).
+        // NFC decomposes Bengali YYA (composition exclusions).
         assert_eq!(Username::parse("\u{09DF}").unwrap().as_str(), "\u{09AF}\u{09BC}");
     }
 
     #[test]
-    fn what_nobody_can_see_is_refused() {
+    fn invisible_characters_are_refused() {
         for name in [
             "a\u{0}b",
             "a\nb",
@@ -418,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_counted_in_characters() {
+    fn the_length_of_a_name_is_counted_in_characters() {
         assert!(Username::parse(&"ক".repeat(USERNAME_CHARS_MAX)).is_ok());
         assert_eq!(Username::parse(&"ক".repeat(USERNAME_CHARS_MAX + 1)), Err(NameError::TooLong(USERNAME_CHARS_MAX)));
         assert_eq!(RoomId::parse(&"a".repeat(100_000)), Err(NameError::TooLong(ROOM_CHARS_MAX)));
@@ -427,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_of_two_cannot_be_joined_by_name() {
+    fn a_private_conversation_cannot_be_joined_by_name() {
         assert_eq!(RoomId::parse("dm:a:b"), Err(NameError::Reserved));
         assert_eq!(RoomId::parse(" dm:x"), Err(NameError::Reserved));
         assert!(RoomId::parse("dmitri").is_ok());

@@ -1,7 +1,7 @@
-//! Why something is refused. One type says no everywhere: to a WebSocket, to a request, to the command line.
+//! The reasons of refusals, the same for WebSockets, for HTTP requests and for the command line. Pure.
 //!
-//! A [`Reason`] has a word, which programs switch on, a coarser documented [`Code`], an HTTP status and a sentence. A
-//! [`Rejection`] is a reason on its way to a client, with a sentence that may say more and the time of a useful retry.
+//! A [`Reason`] has a word for programs, a coarser documented [`Code`], an HTTP status and a sentence for people. A
+//! [`Rejection`] is a reason with a sentence that may say more, and with the time after which a retry may succeed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -35,7 +35,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// The code as HTTP shows it.
+    /// The code as text.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Code {
         }
     }
 
-    /// The code in an `error` frame, which has no word for a bad request but `bad_json`.
+    /// The code in an `error` frame, which has `bad_json` in place of `bad_request`.
     #[must_use]
     pub fn in_frame(self) -> &'static str {
         if self == Self::BadRequest { Self::BadJson.as_str() } else { self.as_str() }
@@ -70,7 +70,7 @@ impl Code {
 
 macro_rules! reasons {
     ($($name:ident $word:literal $code:ident $status:literal $sentence:literal;)*) => {
-        /// See the head of this file.
+        /// The reason of a refusal.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason {
             $($name),*
@@ -104,7 +104,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// What a person reads, where nothing more can be said.
+            /// The sentence for people, if the rejection says nothing more specific.
             #[must_use]
             pub const fn sentence(self) -> &'static str {
                 match self {
@@ -146,7 +146,7 @@ reasons! {
     Kicked "kicked" Forbidden 403 "an admin has put you out of this room";
     MadePrivate "made_private" Forbidden 403 "this room is private now";
     RoomIsPublic "room_is_public" Conflict 409 "this room is public; anybody may come in";
-    // What is named.
+    // Objects of a request.
     NoSuchMessage "no_such_message" NotFound 404 "there is no message by that id in this room";
     NoSuchReply "no_such_reply" NotFound 404 "there is no message to reply to by that id";
     NoSuchUser "no_such_user" NotFound 404 "there is nobody by that id";
@@ -160,7 +160,7 @@ reasons! {
     NoPassword "no_password" Conflict 409 "this account has no password; the operator can give it one";
     AddressUnknown "address_unknown" BadRequest 400 "they are not here now, so it is not known from which address";
     TargetIsNoGuest "target_is_no_guest" BadRequest 400 "only a guest is banned by address, too; an account is by itself";
-    // What is said.
+    // Contents of a frame or of a request.
     BadJson "bad_json" BadJson 400 "this is not JSON";
     MalformedField "malformed_field" BadJson 400 "a field is not what it should be";
     BadField "bad_field" BadRequest 400 "a field is not what it should be";
@@ -182,7 +182,7 @@ reasons! {
     HeadTooLarge "head_too_large" HeadTooLarge 431 "the request's head is too large";
     BodyTooLarge "body_too_large" BodyTooLarge 413 "the body is too large";
     TooSlow "too_slow" TooSlow 408 "the request took too long";
-    // How often, and how much.
+    // Rates and capacity.
     RateLimited "rate_limited" RateLimited 429 "not so fast";
     SlowMode "slow_mode" RateLimited 429 "slow mode: wait before your next message here";
     TooManyAttempts "too_many_attempts" RateLimited 429 "too many tries";
@@ -200,25 +200,25 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether the answer must be as for a room that does not exist: private rooms are hidden.
+    /// Whether the answer must be the same as for a room that does not exist, because private rooms are hidden.
     #[must_use]
     pub fn is_hidden(self) -> bool {
         self == Self::NoSuchRoom
     }
 
-    /// The reason of a word.
+    /// The reason with this word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| reason.word() == word)
     }
 
-    /// This reason with a sentence that says more.
+    /// A rejection for this reason, with a sentence that says more.
     #[must_use]
     pub fn because(self, sentence: impl Into<Cow<'static, str>>) -> Rejection {
         Rejection { reason: self, sentence: sentence.into(), retry_ms: None }
     }
 
-    /// The reason of a name that can't be one: `otherwise`, unless it is too long.
+    /// The reason for an invalid name: `otherwise`, unless the name is too long.
     #[must_use]
     pub fn of_name(error: NameError, otherwise: Self) -> Self {
         if matches!(error, NameError::TooLong(_)) { Self::NameTooLong } else { otherwise }
@@ -246,18 +246,18 @@ impl<'de> Deserialize<'de> for Reason {
     }
 }
 
-/// A reason on its way to a client.
+/// A reason with its sentence, as it is sent to a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     pub reason: Reason,
     pub sentence: Cow<'static, str>,
-    /// After how many milliseconds a retry may succeed.
+    /// Milliseconds after which a retry may succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_ms: Option<u64>,
 }
 
 impl Rejection {
-    /// The same, with the time after which a retry may succeed.
+    /// This rejection with the time after which a retry may succeed.
     #[must_use]
     pub fn retry_after(self, retry_ms: u64) -> Self {
         Self { retry_ms: Some(retry_ms), ..self }
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_word_is_one_reason() {
+    fn each_word_belongs_to_one_reason() {
         let words: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.word()).collect();
         assert_eq!(words.len(), Reason::ALL.len());
         for reason in Reason::ALL {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_goes_with_its_status() {
+    fn a_code_has_fitting_statuses() {
         for reason in Reason::ALL {
             let fits = match reason.code() {
                 Code::Forbidden => [401, 403].contains(&reason.status()),
