@@ -1,10 +1,10 @@
 //! adda: a real-time chat server in one small binary, blocking on purpose.
 //!
-//! One public port; every accepted connection gets an OS thread. WebSocket upgrades stay on their thread, and
-//! everything else is relayed to `tiny_http` behind a private socket. Whatever changes something is an entry of one log: a
-//! message, a join, a leave, or a change of accounts, sessions, rooms and restrictions. One thread, the hub, owns rooms, members
-//! and everything that is on its way to a member, and proposes entries. Another, the store, gives each batch of them its moment,
-//! applies it in one transaction, and returns what became of each.
+//! Every connection to the one public port gets an OS thread. A WebSocket stays on its thread; every other request is
+//! relayed to `tiny_http` behind a private socket. Every change is an entry of one log: a message, a join, a leave, or
+//! a change of accounts, sessions, rooms and restrictions. The thread `hub` owns rooms, members and their outboxes, and
+//! proposes entries. The thread `store` gives each batch of entries its time, applies it in one transaction, and
+//! returns the result of each entry.
 //!
 //! ```text
 //! socket ─ listener ─ head ─┬─ WebSocket ─ session ──Command──▶ hub ──Proposal──▶ store: log, ledger
@@ -12,31 +12,32 @@
 //! sinks ◀──────────────── one non-blocking send per member per batch ──────── hub ◀───┘ Applied
 //! ```
 //!
-//! The ledger (`store::ledger`) decides what every entry does, once for a file and for memory. It reads the entry, its moment and
-//! what is stored, never a clock, a random source or the environment: the same log gives the same contents. It publishes a
-//! `PolicySnapshot` (settings, restrictions, roles) with each batch. Reads ask neither the hub nor the store: an answer is read in
-//! one transaction of its own, by the policy and by the people of rooms as the hub's last round published them.
+//! The ledger (`store::ledger`) decides the effect of every entry, with the same code for a file and for memory. Its
+//! input is the entry, its time and the stored data, never a clock, a random source or the environment: the same log
+//! gives the same data. With each batch it publishes a `PolicySnapshot` (settings, restrictions, roles). Reads ask
+//! neither the hub nor the store. Each uses one transaction of its own, the policy, and the people of each room as the
+//! hub last published them.
 //!
-//! A member has an encoding and a sink. An encoding (`wire`) says how a JSON frame becomes bytes: a WebSocket message, or a
-//! line. The hub encodes a frame once per encoding in use in the room. A sink is the connection's socket, or a channel whose
-//! reader is a thread of its own; both have the same bounds, and the same rule for slow consumers.
+//! A member has an encoding and a sink. An encoding (`wire`) turns a JSON frame into bytes: a WebSocket message, or a
+//! line. The hub encodes a frame once per encoding in use in the room. A sink is the connection's socket, or a channel
+//! whose reader has a thread of its own. Both have the same bounds and the same rule for slow consumers.
 //!
 //! # Threads
 //!
-//! | thread | owns | hears | tells | ends when |
+//! | thread | owns | receives from | sends to | ends when |
 //! | --- | --- | --- | --- | --- |
-//! | main | the process | signals | hub: `Stop` | the others have ended, or time is up |
-//! | listener | the public port, the caps | accept | refuser: sockets | the port is shut down |
+//! | main | the process | signals | hub: `Stop` | the others have ended, or [`STOP_WAIT`] is over |
+//! | listener | the public port, the connection limits | `accept` | refuser: sockets | the port is shut down |
 //! | refuser | refused sockets | listener | — | the listener has ended |
-//! | connection (each) | one socket's reading side | its peer | hub: `Connect`, `Frames`, `Gone` | its peer has gone, or the hub shut its socket down |
-//! | authenticator | — | connections: tokens | connections: who they are | the server has stopped |
+//! | connection (each) | one socket's reading side | its client | hub: `Connect`, `Frames`, `Gone` | its client has gone, or the hub has shut its socket down |
+//! | authenticator | — | connections: tokens | connections: identities | the server has stopped |
 //! | http (each) | one request at a time | `tiny_http` | hub: messages, changes | the server is unblocked |
-//! | login (each) | one request that waits for a password's hash | http: requests | hub: changes | the http threads have ended |
+//! | login (each) | one request that needs a password hash | http: requests | hub: changes | the http threads have ended |
 //! | control-client (four) | one client of the control socket at a time | commands that connect | hub: changes | the server stops |
-//! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: what to read; sinks: frames | `Stop` is carried out |
-//! | pager | a page of what is kept | the hub | hub: the page | the hub has ended |
-//! | store | the log, the ledger, the database's writer | a batch | hub: what became of it | the hub has ended |
-//! | checkpoint | the WAL's way into the database's file | — | — | the store has ended |
+//! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: reads; sinks: frames | `Stop` is carried out |
+//! | pager | a page of stored frames | the hub | hub: the page | the hub has ended |
+//! | store | the log, the ledger, the database's writer | a batch | hub: the results | the hub has ended |
+//! | checkpoint | the checkpoints of the WAL | — | — | the store has ended |
 //!
 //! # Channels
 //!
@@ -47,18 +48,19 @@
 //!                                          hub ──fetches────▶ pager ──pages────▶ hub      ══ may block, ── never does
 //! ```
 //!
-//! At most one batch is on its way between hub and store, and each channel between them holds one; between hub and pager
-//! there is at most one page for each joining that catches up; what the channel of a member has no room for waits in the
-//! outbox, bounded. So none of them ever waits to send, and a thread that waits for the hub waits for one that goes on. The
-//! answer to a request goes into a channel with room for it.
+//! At most one batch is on its way between hub and store, and each channel between them holds one. Between hub and
+//! pager there is at most one page per member and room in catch-up. Bytes for which a member's channel has no room wait
+//! in its bounded outbox. So none of these threads ever waits to send, and a thread that waits for the hub waits for a
+//! thread that makes progress. The response to a request goes into a channel with room for it.
 //!
 //! # What never happens
 //!
-//! - The hub touches no disk, parses no JSON from clients and never blocks on a sink. It names no bytes of a protocol.
+//! - The hub touches no disk, parses no JSON from clients and never blocks on a sink. It knows no bytes of a protocol.
 //! - A session writes to no socket after the handshake.
-//! - A database has one process that writes it. A tool that changes something asks the server by the control socket.
-//! - Nothing outside `relay` and `http` names `tiny_http`; nothing outside `session` and `ws` names `tungstenite`; nothing outside
-//!   `store` names `rusqlite`.
+//! - A database has one process that writes it. A tool that changes something sends its change to the server by the
+//!   control socket.
+//! - Only `relay` and `http` name `tiny_http`; only `session` and `ws` name `tungstenite`; only `store` names
+//!   `rusqlite`.
 //! - A file imports nothing from a higher layer: `main cli tools` over `listener relay` over `head client answer authenticator
 //!   session http agents` over `hub` over `store` over `protocol wire ws auth logging` over
 //!   `model ids limits rate metrics config threads published role`.
@@ -109,43 +111,42 @@ use rate::Paces;
 use store::change::{Change, Policy};
 use store::entry::By;
 
-/// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The public port can't be had.
+    /// The public port can't be opened.
     #[error("failed to listen on {0}: {1}")]
     Listen(SocketAddr, #[source] std::io::Error),
-    /// The database can't be used.
+    /// The database can't be opened.
     #[error(transparent)]
     Store(#[from] store::StartError),
-    /// The socket for the command line can't be had.
+    /// The control socket can't be opened.
     #[error("failed to open the control socket: {0}")]
     Control(#[source] std::io::Error),
-    /// The handlers of HTTP can't be started.
+    /// The HTTP server can't be started.
     #[error("failed to start the web server: {0}")]
     Http(#[source] http::StartError),
-    /// The system gives no thread.
+    /// The system refuses a thread.
     #[error("failed to start a thread: {0}")]
     Thread(#[source] std::io::Error),
 }
 
-/// A server that accepts. Dropping it leaves its threads to the end of the process; [`stop`](Self::stop) ends them.
+/// A running server. Dropping it leaves its threads running until the process ends; [`stop`](Self::stop) ends them.
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
     listening: Listening,
     commands: Sender<Command>,
     http: http::Server,
-    /// Nothing where nothing outlives the process.
+    /// `None` with `--data :memory:`, as no data outlives the process.
     control: Option<Control>,
-    /// The hub's and the store's threads.
+    /// The threads of the hub and of the store.
     inner: Vec<JoinHandle<()>>,
 }
 
-/// Starts everything, the inner parts first, and accepts when it returns.
+/// Starts all parts, the inner ones first. The server accepts connections when this returns.
 ///
 /// # Errors
-/// [`StartError`], with nothing left running that a client could reach.
+/// [`StartError`]; then no part that a client could reach is left running.
 pub fn start(config: Config) -> Result<Running, StartError> {
     let Config {
         listen,
@@ -197,36 +198,36 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     Ok(Running { address, listening, commands, http, control, inner })
 }
 
-/// Serves the command line: what it asks for is proposed as the operator's.
+/// Starts the control socket. Changes from there are proposed as the operator's.
 fn control(database: &std::path::Path, api: hub::HubApi) -> std::io::Result<Control> {
     Control::start(database, move |change: Change| api.change(By::Operator, change))
 }
 
 impl Running {
-    /// Where it listens; the real port where port 0 was asked for.
+    /// The address on which the server listens, with the real port if port 0 was configured.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Stops accepting, commits, closes every connection with 1001, and waits for the threads, for
-    /// [`STOP_WAIT`] at the most.
+    /// Stops accepting, commits, closes every connection with 1001, and waits for the threads, for [`STOP_WAIT`] at
+    /// most.
     pub fn stop(self) {
         let Self { mut listening, commands, http, control, mut inner, .. } = self;
         let deadline = Instant::now() + STOP_WAIT;
         listening.stop();
-        // Before the database's lock is given up, which allows another process to bind the socket.
+        // Before the database's lock is released: after that, another process may bind the socket.
         if let Some(control) = control {
             control.stop(Instant::now() + REQUESTS_STOP_WAIT);
         }
-        // Fails only where the hub has ended.
+        // Fails only if the hub has ended.
         let _ = commands.send_deadline(Command::Stop, deadline);
         drop(commands);
         while Instant::now() < deadline && !inner.is_empty() {
             inner.extract_if(.., |thread| thread.is_finished()).for_each(|thread| drop(thread.join()));
             thread::sleep(Duration::from_millis(2));
         }
-        // All members have been told. What is left are requests on their way, and heads that may never come.
+        // All members have their close frame. Requests may still be in progress, and heads may never be complete.
         let soon = deadline.min(Instant::now() + REQUESTS_STOP_WAIT);
         while Instant::now() < soon && listening.connections() > 0 {
             thread::sleep(Duration::from_millis(2));

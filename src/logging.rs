@@ -1,7 +1,7 @@
-//! The log: a line per event on standard error, with nothing in it that could act on a terminal.
+//! The log: one line per event on standard error, without characters that could act on a terminal.
 //!
-//! What peers send may stand in a line, so control characters are escaped; a closed or full standard error
-//! loses lines, and nothing else.
+//! Runs on the thread that logs. A line may contain text of clients, so control characters are escaped. A closed or
+//! full standard error loses lines and has no other effect.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -14,10 +14,10 @@ struct Logger {
     level: LevelFilter,
 }
 
-/// Sends the log to standard error from here on, down to `level`.
+/// Starts logging to standard error, down to `level`.
 ///
 /// # Errors
-/// Where the process has a log already.
+/// If the process has a logger already.
 pub fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
     log::set_boxed_logger(Box::new(Logger { level }))?;
     log::set_max_level(level);
@@ -26,14 +26,14 @@ pub fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // Libraries log what their callers, we, handle and tell.
+        // Errors that libraries log are returned to us as well, and we handle and log them.
         metadata.target().starts_with("adda") && metadata.level() <= self.level
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let text = line(record, &Timestamp::now());
-            // One write, so that lines of two threads don't mix.
+            // One write per line, so that lines of two threads don't mix.
             let _ = io::stderr().lock().write_all(text.as_bytes());
         }
     }
@@ -50,7 +50,7 @@ fn line(record: &Record<'_>, now: &Timestamp) -> String {
     text
 }
 
-/// Adds a text with all that could act on a terminal, or on the order of what is read, escaped.
+/// Appends a text. Characters that could act on a terminal, or change the order of the displayed text, are escaped.
 pub fn push_harmless(line: &mut String, text: &str) {
     for c in text.chars() {
         if c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}') {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_one_line_and_harmless() {
+    fn a_log_line_is_one_line_without_control_characters() {
         let now = Timestamp::at(0);
         let text = line(
             &Record::builder().args(format_args!("রহিম \x1b[31m\r\n\u{202E}x")).level(log::Level::Warn).build(),

@@ -1,4 +1,4 @@
-//! The `adda` command: flags, start, wait for a signal, stop.
+//! The `adda` command: parses the flags, starts the server and stops it on a signal, or runs one of the tools.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// The flags or the environment make no sense.
+/// The exit code for invalid flags or an invalid environment.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn serve(flags: &Serve) -> ExitCode {
         Ok(config) => config,
         Err(sentence) => return fail(&sentence, EXIT_USAGE),
     };
-    // Before anything runs: a signal during the start is then a clean stop behind it.
+    // Before the start: a signal during the start then stops the server cleanly after it.
     let mut signals = match Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("failed to wait for signals: {error}"), 1),
@@ -80,7 +80,7 @@ fn tool(result: Result<(), tools::Error>) -> ExitCode {
     doctor(result.map(|()| true))
 }
 
-/// The exit code also says whether the database is sound.
+/// Its exit code also says whether the database is sound.
 fn doctor(result: Result<bool, tools::Error>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -90,7 +90,7 @@ fn doctor(result: Result<bool, tools::Error>) -> ExitCode {
     }
 }
 
-/// Says what to do where accounts are required and there is no admin yet.
+/// Prints the first steps if accounts are required and there is no admin yet.
 fn say_first_steps(accounts: Accounts, data: &Data) {
     if let (Accounts::Required, Data::File(file)) = (accounts, data) {
         match people::first_steps(file) {
@@ -106,12 +106,12 @@ fn say_first_steps(accounts: Accounts, data: &Data) {
 }
 
 fn fail(sentence: &str, code: u8) -> ExitCode {
-    // A closed standard error loses the sentence; the code is still right.
+    // If standard error is closed the sentence is lost; the exit code is still right.
     let _ = writeln!(io::stderr(), "adda: {sentence}");
     ExitCode::from(code)
 }
 
-/// Says where the server is: one line for programs, then addresses for people, and for a phone's camera a code.
+/// Prints the addresses of the server: one line for programs, URLs for people, and a QR code for phones.
 fn greet(address: SocketAddr) {
     let mut text = format!("listening on http://{address}\n");
     let open: Vec<String> =
@@ -131,14 +131,14 @@ fn greet(address: SocketAddr) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// The addresses at which people on this machine and on its networks find the server, ours first.
+/// The addresses under which the server is reachable from this machine and its networks, loopback first.
 fn addresses(address: SocketAddr) -> Vec<IpAddr> {
     if !address.ip().is_unspecified() {
         return vec![address.ip()];
     }
     let mut found: Vec<IpAddr> =
         if_addrs::get_if_addrs().unwrap_or_default().iter().map(if_addrs::Interface::ip).collect();
-    // Link-local IPv6 needs a zone, which no browser takes.
+    // Link-local IPv6 needs a zone, which browsers don't accept.
     found.retain(|ip| match ip {
         IpAddr::V4(ip) => !ip.is_link_local(),
         IpAddr::V6(ip) => address.is_ipv6() && !ip.is_unicast_link_local() && !ip.is_loopback(),

@@ -1,9 +1,9 @@
-//! A value that one thread sets now and then and all threads read.
+//! A value that one thread replaces now and then and all threads read. The lock is held only while a pointer is copied.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Cloning gives another handle to the same value. The lock is held only while a pointer is copied. A thread that reads
-/// keeps nothing of its own here: there are as many as connections.
+/// Cloning gives another handle to the same value. A reading thread keeps no copy of its own, because there are as many
+/// readers as connections.
 #[derive(Debug)]
 pub struct Published<T>(Arc<RwLock<Arc<T>>>);
 
@@ -19,7 +19,7 @@ impl<T> Published<T> {
     pub fn set(&self, value: T) {
         let value = Arc::new(value);
         let before = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), value);
-        // It may be large, and is freed here when nobody has the lock.
+        // The old value may be large, so it is freed after the lock is released.
         drop(before);
     }
 }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_read_stays_as_it_was() {
+    fn a_value_that_was_read_does_not_change() {
         let published = Published::new(1);
         let (other, before) = (published.clone(), published.get());
         other.set(2);

@@ -1,12 +1,12 @@
-//! What is asked of threads: which the server can't be without, and which let others go first.
+//! Policies for threads: the process ends if an essential thread panics, and less urgent threads run at lower priority.
 
 use std::thread;
 
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 
-/// Held by such a thread as long as it runs: if it ends by a panic, the process ends too, and says so. A server that
-/// takes connections and does nothing for them is worse than one that its supervisor starts again.
+/// Held by an essential thread while it runs. If the thread panics, the process logs this and exits. A server that
+/// accepts connections and does nothing for them is worse than one that its supervisor restarts.
 #[derive(Debug)]
 pub struct AbortOnPanic(pub &'static str);
 
@@ -19,12 +19,12 @@ impl Drop for AbortOnPanic {
     }
 }
 
-/// Makes this thread, and every one that it starts, less urgent than the hub and the store, by so many of the
-/// scheduler's steps of about a quarter (19 at most): when a thousand connections have something to do at once, or
-/// a client reads a year of messages, the hub still sends new messages in between.
+/// Lowers the priority of this thread, and of the threads that it starts, below that of the hub and the store. Each
+/// step of the scheduler (19 at most) is about a quarter. So the hub still sends new messages when a thousand
+/// connections become active at once, or a client reads a year of messages.
 pub fn lower_priority(steps: i32) {
     if let Err(error) = setpriority_process(Some(gettid()), steps) {
-        // They work as well as equals, only less evenly under a flood.
+        // At equal priority everything works, only less evenly under load.
         log::debug!("failed to make a thread less urgent than the hub: {error}");
     }
 }
