@@ -1,11 +1,12 @@
-//! The control socket: commands on this machine have the running server make their changes.
+//! The control socket: commands on this machine send their changes to the running server.
 //!
-//! A fixed number of threads `control-client` accept, each one client at a time; further clients wait in the system's queue. A
-//! client is a process of the server's own user or of root. It sends one JSON object a line and gets one for each
-//! ([`message`]). Lengths and times are bounded, so a stalled client holds one of these threads for a few seconds, and
-//! nothing else.
+//! A fixed number of threads `control-client` accept, and each serves one client at a time; further clients wait in the
+//! system's queue. A client is a process of the server's own user or of root. It sends one JSON object per line and
+//! gets one for each ([`message`]). Lengths and times are bounded, so a stalled client holds one of these threads for a
+//! few seconds, and nothing else.
 //!
-//! The caller holds the database's lock, which alone allows to bind the socket, until this has ended.
+//! The caller holds the lock of the database until the control socket is stopped. Only the owner of the lock may bind
+//! the socket.
 
 pub mod address;
 pub mod line;
@@ -35,26 +36,26 @@ use crate::threads::{AbortOnPanic, lower_priority};
 use address::Bound;
 use line::{LineError, Lines, write_line};
 
-/// How much less urgent than the hub and the store this is.
+/// The nice value of these threads, relative to the hub's and the store's.
 const NICE: i32 = 5;
-/// How long an error of accept is waited out.
+/// The back-off after an error of `accept`.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// A control socket that is served. Dropping it is [`stop`](Self::stop) with [`REQUESTS_STOP_WAIT`].
+/// A running control socket. Dropping it is [`stop`](Self::stop) with [`REQUESTS_STOP_WAIT`].
 #[derive(Debug)]
 pub struct Control {
-    /// Nothing where it has stopped.
+    /// `None` after the stop.
     bound: Option<Bound>,
     clients: Arc<Clients>,
-    /// Each thread holds a sender, and sends nothing: the channel is closed when all of them have ended.
+    /// Each thread holds a sender and sends nothing: the channel is closed when all threads have ended.
     threads: Receiver<()>,
 }
 
 impl Control {
-    /// Binds the control socket of a database, and answers requests by `handler`.
+    /// Binds the control socket of a database, and answers requests with `handler`.
     ///
     /// # Errors
-    /// As the system says, also where it gives no thread.
+    /// An error of the system, also if it refuses a thread.
     pub fn start<R, A, H>(database: &Path, handler: H) -> io::Result<Self>
     where
         R: DeserializeOwned,
@@ -64,7 +65,7 @@ impl Control {
         Self::start_within(database, CONTROL_IO_WAIT, handler)
     }
 
-    /// The same with another time for a client to send a request, and to take an answer.
+    /// The same, with another time-out for a client to send a request and to take a response.
     fn start_within<R, A, H>(database: &Path, io_wait: Duration, handler: H) -> io::Result<Self>
     where
         R: DeserializeOwned,
@@ -92,17 +93,17 @@ impl Control {
         Ok(control)
     }
 
-    /// Accepts no further client, removes the socket, and waits for the answers to requests that came whole, until
-    /// `deadline` at the most.
+    /// Accepts no further client, removes the socket, and waits for the responses to complete requests, until
+    /// `deadline` at most.
     pub fn stop(mut self, deadline: Instant) {
         self.end(deadline);
     }
 
     fn end(&mut self, deadline: Instant) {
         let Some(bound) = self.bound.take() else { return };
-        // First, so that a thread whose accept fails by the next step knows why.
+        // First, so that a thread whose `accept` fails in the next step knows that the server stops.
         self.clients.shut_down(Shutdown::Read);
-        // A listening socket that is shut down fails its accept.
+        // After a shutdown of the socket, `accept` fails.
         let _ = rustix::net::shutdown(&bound.listener, rustix::net::Shutdown::Both);
         drop(bound);
         if self.threads.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
@@ -117,13 +118,13 @@ impl Drop for Control {
     }
 }
 
-/// One of the threads that accept and serve.
+/// One of the threads that accept and serve clients.
 struct Server<F> {
     listener: Arc<UnixListener>,
     clients: Arc<Clients>,
     io_wait: Duration,
     answer: Arc<F>,
-    /// See [`Control`].
+    /// Dropped when the thread ends; see [`Control`].
     _ended: Sender<()>,
 }
 
@@ -163,7 +164,7 @@ impl<F: Fn(&[u8]) -> Vec<u8>> Server<F> {
         if !self.clients.add(&stream) {
             return;
         }
-        // A handler that panics ends this client alone: nothing that it can leave half done is used again.
+        // A panic of the handler ends only this client: no state that it could leave half changed is used again.
         let served = catch_unwind(AssertUnwindSafe(|| serve(&stream, self.io_wait, &*self.answer)));
         self.clients.remove(&stream);
         if served.is_err() {
@@ -176,14 +177,14 @@ fn is_allowed(peer: Uid, server: Uid) -> bool {
     peer.is_root() || peer == server
 }
 
-/// Says why, and waits for nothing: the line fits into the buffer of any new socket.
+/// Sends the refusal without blocking: the line fits into the buffer of any new socket.
 fn refuse(mut stream: &UnixStream, rejection: Rejection) {
     let line = message::encode_answer::<()>(Err(rejection));
-    // A peer that is gone needs no answer.
+    // An error means that the client is gone.
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write(&line));
 }
 
-/// Answers one client until it goes, stalls, or sends what is no line.
+/// Serves one client until it closes the connection, stalls, or sends a line that is too long.
 fn serve(stream: &UnixStream, io_wait: Duration, answer: impl Fn(&[u8]) -> Vec<u8>) {
     let mut lines = Lines::new(stream, CONTROL_REQUEST_BYTES_MAX);
     loop {
@@ -193,7 +194,7 @@ fn serve(stream: &UnixStream, io_wait: Duration, answer: impl Fn(&[u8]) -> Vec<u
                 let sentence = format!("the request is longer than {CONTROL_REQUEST_BYTES_MAX} bytes");
                 (message::encode_answer::<()>(Err(Reason::BodyTooLarge.because(sentence))), true)
             }
-            // Gone, stalled, or stopped by us.
+            // The client is gone or stalled, or the server stops.
             Ok(None) | Err(LineError::TimedOut | LineError::Io(_)) => return,
         };
         if write_line(stream, &line, io_wait).is_err() || is_last {
@@ -202,7 +203,7 @@ fn serve(stream: &UnixStream, io_wait: Duration, answer: impl Fn(&[u8]) -> Vec<u
     }
 }
 
-/// The clients that are served.
+/// The clients that are being served.
 #[derive(Debug, Default)]
 struct Clients(Mutex<Open>);
 
@@ -217,7 +218,7 @@ impl Clients {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False where the server is stopping.
+    /// Returns false if the server is stopping.
     fn add(&self, stream: &Arc<UnixStream>) -> bool {
         let mut open = self.open();
         if !open.is_stopping {
@@ -234,7 +235,7 @@ impl Clients {
         let mut open = self.open();
         open.is_stopping = true;
         for stream in &open.streams {
-            // A peer that is gone has shut it down.
+            // An error means that the client is gone.
             let _ = stream.shutdown(how);
         }
     }

@@ -1,3 +1,4 @@
-//! Parts of the process that propose changes by themselves, or take them from elsewhere than a client of the chat.
+//! Sources of changes other than clients of the chat: parts of the process that propose changes by themselves or for
+//! other processes.
 
 pub mod control;

@@ -1,8 +1,8 @@
-//! Where the control socket of a database is.
+//! The address of a database's control socket, and the socket bound there.
 //!
-//! It is a file beside the database, `DATABASE.control`. Where that path does not fit into a socket's address, or the
-//! file system takes no sockets, it is an abstract socket named by device and inode of the database. Both sides go by
-//! the database's real path, so a symbolic link to a database leads to the same socket.
+//! The socket is a file beside the database, `DATABASE.control`. If that path is too long for a socket's address, or
+//! the file system supports no sockets, it is an abstract socket named by the device and inode of the database. Server
+//! and client both use the database's real path, so a symbolic link to a database leads to the same socket.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
@@ -16,27 +16,27 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 
 use crate::limits::CONTROL_BACKLOG;
 
-/// What is added to the database's name.
+/// The suffix that is added to the database's name.
 const SUFFIX: &str = ".control";
-/// Only the owner may connect; root may anyway.
+/// Only the owner may connect, and root.
 const MODE: u32 = 0o600;
 
-/// Where the control socket of one database may be.
+/// The possible addresses of a database's control socket.
 #[derive(Debug)]
 pub struct Places {
-    /// The file, where its path fits into an address.
+    /// The socket file, if its path fits into an address.
     pub file: Option<(PathBuf, SocketAddrUnix)>,
     /// The abstract socket.
     pub hidden: SocketAddrUnix,
-    /// The uid that owns the database.
+    /// The user id of the owner of the database.
     pub owner: u32,
 }
 
 impl Places {
-    /// The places for a database that is there.
+    /// The addresses for a database that exists.
     ///
     /// # Errors
-    /// Where the database can't be found.
+    /// If the database does not exist or can't be looked up.
     pub fn of(database: &Path) -> io::Result<Self> {
         let path = fs::canonicalize(database)?;
         let database = fs::metadata(&path)?;
@@ -50,14 +50,14 @@ impl Places {
     }
 }
 
-/// A control socket that listens. Its file is removed when it is dropped.
+/// A listening control socket. Its file is removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) listener: Arc<UnixListener>,
     _file: Option<SocketFile>,
 }
 
-/// A file with its device and inode, so that nothing else is removed in its place.
+/// The socket file with its device and inode, so that no other file at that path is removed.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -65,11 +65,8 @@ struct SocketFile {
 }
 
 impl Bound {
-    /// Binds the control socket of a database. The caller holds the database's lock, so a socket that is there is a
-    /// stale one.
-    ///
-    /// # Errors
-    /// As the system says.
+    /// Binds the control socket of a database. The caller holds the lock of the database, so an existing socket file is
+    /// stale.
     pub(super) fn bind(database: &Path) -> io::Result<Self> {
         let places = Places::of(database)?;
         if let Some((path, address)) = &places.file {
@@ -91,8 +88,8 @@ impl Bound {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        // The file gets the mode that the socket has when it is bound (unix_bind_bsd in Linux), less the umask: there
-        // is no moment at which another user could connect.
+        // When the socket is bound, the file gets the socket's mode without the bits of the umask (unix_bind_bsd in
+        // Linux). So there is no moment at which another user could connect.
         let socket = File::from(new_socket()?);
         socket.set_permissions(Permissions::from_mode(MODE))?;
         bind(&socket, address)?;

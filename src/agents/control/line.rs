@@ -1,4 +1,4 @@
-//! Lines over a socket, each within a time and a length.
+//! Reads and writes lines on a socket, each with a time-out and a maximum length. Runs on the caller's thread.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -6,41 +6,41 @@ use std::time::{Duration, Instant};
 
 const CHUNK_BYTES: usize = 8 * 1024;
 
-/// Why there is no line.
+/// Why a line can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    /// It is longer than it may be.
+    /// It is too long.
     #[error("the line is too long")]
     TooLong,
-    /// It did not come whole in time.
+    /// It was not complete in time.
     #[error("no whole line in time")]
     TimedOut,
-    /// As the system says.
+    /// An error of the socket.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Reads lines of a socket. What came behind the end of one is kept for the next.
+/// Reads lines from a socket. Bytes behind the end of a line are kept for the next line.
 #[derive(Debug)]
 pub struct Lines<'a> {
     stream: &'a UnixStream,
     bytes_max: usize,
     buffer: Vec<u8>,
-    /// How much of the buffer is the line that was given last.
+    /// The length in the buffer of the line that was returned last.
     given: usize,
 }
 
 impl<'a> Lines<'a> {
-    /// Reads lines of so many bytes at most, their ends counted.
+    /// Reads lines of at most `bytes_max` bytes, with their ends.
     #[must_use]
     pub fn new(stream: &'a UnixStream, bytes_max: usize) -> Self {
         Self { stream, bytes_max, buffer: Vec::new(), given: 0 }
     }
 
-    /// The next line without its end; `None` where the peer has ended the connection, in the middle of a line, too.
+    /// The next line without its end. `None` if the client has closed the connection, even in the middle of a line.
     ///
     /// # Errors
-    /// [`LineError`]. No further line can be read then.
+    /// [`LineError`]. After an error no further line can be read.
     pub fn next(&mut self, wait: Duration) -> Result<Option<&[u8]>, LineError> {
         let deadline = Instant::now() + wait;
         self.buffer.drain(..self.given);
@@ -82,7 +82,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Writes all of a line.
+/// Writes a whole line.
 ///
 /// # Errors
 /// [`LineError`].
@@ -100,12 +100,12 @@ pub fn write_line(mut stream: &UnixStream, mut line: &[u8], wait: Duration) -> R
     Ok(())
 }
 
-/// A time-out of the socket is one, too: the deadline is looked at before the next try.
+/// Whether to try again. This includes a time-out of the socket, because the deadline is checked before each attempt.
 fn is_interruption(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Never zero, which would mean no time-out.
+/// The time until the deadline. It is never zero, because a zero would mean no time-out.
 fn left_until(deadline: Instant) -> Result<Duration, LineError> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(LineError::TimedOut) } else { Ok(left) }

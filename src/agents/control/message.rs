@@ -1,11 +1,11 @@
-//! Requests and answers: one JSON object a line.
+//! Requests and responses of the control socket, one JSON object per line. Pure.
 //!
 //! ```text
 //! {"version":1,"request":…}
 //! {"version":1,"answer":…}   or   {"version":1,"error":{"reason":"…","sentence":"…"}}
 //! ```
 //!
-//! Only `version` is read of a line whose version is another: what else stands in it may have changed.
+//! Of a line with another version only `version` is read, because its other fields may have changed.
 
 use std::io::{self, Write};
 
@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_REQUEST_BYTES_MAX};
 use crate::model::reason::{Reason, Rejection};
 
-/// The version of the protocol that is spoken here.
+/// The version of this protocol.
 const VERSION: u32 = 1;
-/// Characters of the cause that is told of a malformed request.
+/// Maximum characters of the cause in the answer to a malformed request.
 const CAUSE_CHARS_MAX: usize = 200;
 
-/// The beginning of a line, of any version.
+/// The field that lines of all versions have.
 #[derive(Deserialize)]
 struct VersionLine {
     version: u32,
@@ -60,7 +60,7 @@ struct Sentence {
 /// The line of a request, with its end.
 ///
 /// # Errors
-/// Where it is too long, or can't be JSON.
+/// If the request is too long, or can't be JSON.
 pub fn encode_request<T: Serialize>(request: &T) -> serde_json::Result<Vec<u8>> {
     encode(&RequestLine { version: VERSION, request }, CONTROL_REQUEST_BYTES_MAX)
 }
@@ -68,10 +68,10 @@ pub fn encode_request<T: Serialize>(request: &T) -> serde_json::Result<Vec<u8>> 
 /// Reads the line of a request.
 ///
 /// # Errors
-/// What to answer instead.
+/// The rejection to send.
 pub(super) fn decode_request<T: DeserializeOwned>(line: &[u8]) -> Result<T, Rejection> {
     let malformed = |error: serde_json::Error| {
-        // It may repeat a text of any length.
+        // The error may quote a text of any length.
         let cause: String = error.to_string().chars().take(CAUSE_CHARS_MAX).collect();
         Reason::MalformedRequest.because(format!("malformed request: {cause}"))
     };
@@ -83,7 +83,7 @@ pub(super) fn decode_request<T: DeserializeOwned>(line: &[u8]) -> Result<T, Reje
     Ok(request)
 }
 
-/// The line of an answer, with its end.
+/// The line of a response, with its end.
 pub(super) fn encode_answer<T: Serialize>(result: Result<T, Rejection>) -> Vec<u8> {
     let result = result.map_or_else(AnswerResult::Error, AnswerResult::Answer);
     let error = match encode(&AnswerLine { version: VERSION, result }, CONTROL_ANSWER_BYTES_MAX) {
@@ -92,22 +92,22 @@ pub(super) fn encode_answer<T: Serialize>(result: Result<T, Rejection>) -> Vec<u
     };
     let sentence = format!("the request was carried out, but its answer can't be sent: {error}");
     let result = AnswerResult::<T>::Error(Reason::Internal.because(sentence));
-    // Short, and made of text alone.
+    // This one is short and consists only of text.
     encode(&AnswerLine { version: VERSION, result }, CONTROL_ANSWER_BYTES_MAX).unwrap_or_default()
 }
 
-/// Why there is no answer in a line.
+/// Why a line has no usable answer.
 #[derive(Debug)]
 pub enum AnswerError {
-    /// The server has refused the request.
+    /// The server refused the request.
     Refused(Rejection),
-    /// The server speaks another version, as this sentence says.
+    /// The server uses another version; the sentence says which.
     Version(String),
-    /// It is no answer of this protocol.
+    /// It is not a response of this protocol.
     Malformed,
 }
 
-/// Reads the line of an answer.
+/// Reads the line of a response.
 ///
 /// # Errors
 /// [`AnswerError`].
@@ -134,14 +134,14 @@ fn other_version(client: u32, server: u32) -> String {
 }
 
 fn encode(line: &impl Serialize, bytes_max: usize) -> serde_json::Result<Vec<u8>> {
-    // The end of the line counts, too.
+    // The limit includes the end of the line.
     let mut bounded = Bounded { bytes: Vec::new(), bytes_max: bytes_max - 1 };
     serde_json::to_writer(&mut bounded, line)?;
     bounded.bytes.push(b'\n');
     Ok(bounded.bytes)
 }
 
-/// Takes so many bytes and no more, so that the bound holds for memory, too.
+/// A writer that fails beyond `bytes_max`, so that the memory is bounded, too.
 struct Bounded {
     bytes: Vec<u8>,
     bytes_max: usize,
@@ -177,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_answers_come_back_as_they_were() {
+    fn requests_and_answers_survive_a_round_trip() {
         let kick = Request::Kick { user: "রহিম\n\"".into() };
         let line = encode_request(&kick).unwrap();
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
         assert_eq!(decode_request::<Request>(&line).unwrap(), kick);
         assert_eq!(encode_request(&Request::List).unwrap(), b"{\"version\":1,\"request\":\"list\"}\n");
-        // An answer of nothing is an answer.
+        // An answer without a value is valid.
         assert_eq!(encode_answer(Ok(())), b"{\"version\":1,\"answer\":null}\n");
         decode_answer::<()>(b"{\"version\":1,\"answer\":null}").unwrap();
         assert_eq!(decode_answer::<Option<u8>>(&encode_answer(Ok(Some(5)))).unwrap(), Some(5));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told_with_both_whatever_else_has_changed() {
+    fn the_error_for_another_version_names_both_versions() {
         let refusal = refusal(r#"{"version":7,"ask":[1]}"#);
         assert_eq!(refusal.reason, Reason::MalformedRequest);
         assert!(refusal.sentence.contains("version 7") && refusal.sentence.contains("version 1"), "{refusal}");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_with_the_cause() {
+    fn a_malformed_request_is_refused_with_the_cause() {
         for line in [
             "",
             "GET / HTTP/1.1",
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_known_for_it() {
+    fn a_malformed_answer_is_an_error() {
         for line in
             ["", "hello", "{}", r#"{"version":1}"#, r#"{"version":1,"answer":"x"}"#, r#"{"version":1,"error":5}"#]
         {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_are_those_of_whole_lines() {
+    fn the_limits_apply_to_whole_lines() {
         let around = encode_request(&"").unwrap().len();
         let most = "x".repeat(CONTROL_REQUEST_BYTES_MAX - around);
         assert_eq!(encode_request(&most).unwrap().len(), CONTROL_REQUEST_BYTES_MAX);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_json_cannot_have_is_an_error() {
+    fn an_answer_that_is_not_valid_json_is_an_error() {
         let odd = std::collections::BTreeMap::from([((1, 2), 3)]);
         let refused = decode_answer::<u8>(&encode_answer(Ok(odd)));
         assert!(matches!(refused, Err(AnswerError::Refused(rejection)) if rejection.reason == Reason::Internal));

@@ -1,4 +1,4 @@
-//! The server's side over real sockets, with clients that keep to nothing.
+//! Tests of the server's side over real sockets, with clients that break the protocol.
 
 use std::fs;
 use std::io::Read;
@@ -16,30 +16,30 @@ use super::*;
 use crate::limits::CONTROL_ANSWER_BYTES_MAX;
 
 const DEADLINE: Duration = Duration::from_secs(20);
-/// How long nothing must happen.
+/// How long a test waits to see that nothing happens.
 const SHORT: Duration = Duration::from_millis(100);
-/// How long a client that stalls is waited for. A machine that is busy needs some of it.
+/// The server's time-out for a stalled client. A busy machine needs some of it.
 const IO_WAIT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Request {
     Echo(String),
-    /// As many characters.
+    /// Answered with a text of this many characters.
     Long(usize),
     Refuse,
     Panic,
-    /// Answered when the test lets it.
+    /// Answered when the test allows it.
     Wait,
 }
 
-/// A control socket for an empty file, in a directory of its own.
+/// A running control socket for an empty file, in its own directory.
 struct Served {
     control: Option<Control>,
     database: PathBuf,
-    /// A request waits.
+    /// Receives a message when a `Wait` request waits.
     waiting: Receiver<()>,
-    /// Lets one go on.
+    /// Lets one waiting request continue.
     go: Sender<()>,
     _directory: TempDir,
 }
@@ -145,7 +145,7 @@ fn many_requests_are_answered_on_one_connection() {
 }
 
 #[test]
-fn requests_that_come_at_once_or_in_pieces_are_answered_in_order() {
+fn requests_that_arrive_together_or_in_pieces_are_answered_in_order() {
     let served = Served::start();
     let mut stream = served.connect();
     let request = |number: usize| format!("{{\"version\":1,\"request\":{{\"echo\":\"{number}\"}}}}\n");
@@ -163,7 +163,7 @@ fn requests_that_come_at_once_or_in_pieces_are_answered_in_order() {
 }
 
 #[test]
-fn the_socket_is_its_owners_alone_and_goes_with_the_server() {
+fn only_the_owner_may_use_the_socket_and_a_stop_removes_it() {
     let mut served = Served::start();
     let file = fs::symlink_metadata(served.file()).unwrap();
     assert!(file.file_type().is_socket());
@@ -176,9 +176,9 @@ fn the_socket_is_its_owners_alone_and_goes_with_the_server() {
 }
 
 #[test]
-fn a_stale_socket_is_replaced_and_another_file_is_left_alone() {
+fn a_stale_socket_is_replaced_and_another_file_is_kept() {
     let mut served = Served::start();
-    // As a killed process leaves it.
+    // As left by a killed process.
     drop(served.control.take());
     drop(std::os::unix::net::UnixListener::bind(served.file()).unwrap());
     assert!(served.file().exists());
@@ -194,7 +194,7 @@ fn a_stale_socket_is_replaced_and_another_file_is_left_alone() {
 }
 
 #[test]
-fn what_was_put_in_the_sockets_place_is_not_removed() {
+fn a_file_that_replaced_the_socket_is_not_removed() {
     let mut served = Served::start();
     fs::remove_file(served.file()).unwrap();
     fs::write(served.file(), "mine").unwrap();
@@ -227,7 +227,7 @@ fn a_link_to_a_database_leads_to_its_socket() {
 }
 
 #[test]
-fn another_version_and_garbage_are_answered_and_the_next_request_too() {
+fn invalid_requests_are_answered_and_the_connection_stays_open() {
     let served = Served::start();
     let stream = served.connect();
     for (line, reason) in [
@@ -247,7 +247,7 @@ fn another_version_and_garbage_are_answered_and_the_next_request_too() {
 }
 
 #[test]
-fn a_request_past_the_bound_is_refused_without_being_kept() {
+fn a_request_above_the_limit_is_refused_without_being_buffered() {
     let served = Served::start();
     let within = |length: usize| {
         let around = r#"{"version":1,"request":{"echo":""}}"#.len() + 1;
@@ -259,7 +259,7 @@ fn a_request_past_the_bound_is_refused_without_being_kept() {
     (&stream).write_all(within(CONTROL_REQUEST_BYTES_MAX + 1).as_bytes()).unwrap();
     assert!(answer_of(&stream).contains("body_too_large"));
     assert_closed(&stream);
-    // Without an end, too.
+    // The same for a line without an end.
     let stream = served.connect();
     let endless = vec![b'x'; 16 * CONTROL_REQUEST_BYTES_MAX];
     let error = (&stream).write_all(&endless).unwrap_err();
@@ -268,7 +268,7 @@ fn a_request_past_the_bound_is_refused_without_being_kept() {
 }
 
 #[test]
-fn an_answer_past_the_bound_is_an_error_and_the_next_is_not() {
+fn an_answer_above_the_limit_is_an_error_and_the_next_is_not() {
     let served = Served::start();
     let stream = served.connect();
     let long = |chars: usize| ask(&stream, &format!(r#"{{"version":1,"request":{{"long":{chars}}}}}"#));
@@ -278,12 +278,12 @@ fn an_answer_past_the_bound_is_an_error_and_the_next_is_not() {
 }
 
 #[test]
-fn a_client_that_stalls_is_cut_off() {
+fn a_stalled_client_is_disconnected() {
     let served = Served::with(IO_WAIT, "adda.db");
-    // Says nothing, half a request, or a request whose answer it does not read.
+    // The first client sends nothing, the second half a request, and the third reads no answer.
     let silent = served.connect();
     let half = served.connect();
-    // On a busy machine it may be cut off before.
+    // On a busy machine the connection may be closed before.
     let _ = (&half).write_all(b"{\"version\":1,");
     assert_closed(&silent);
     assert_closed(&half);
@@ -298,7 +298,7 @@ fn a_client_that_stalls_is_cut_off() {
 }
 
 #[test]
-fn a_client_that_sends_byte_by_byte_has_no_more_time() {
+fn a_client_that_sends_byte_by_byte_has_the_same_deadline() {
     let served = Served::with(IO_WAIT, "adda.db");
     let stream = served.connect();
     let began = Instant::now();
@@ -310,7 +310,7 @@ fn a_client_that_sends_byte_by_byte_has_no_more_time() {
 }
 
 #[test]
-fn a_fifth_client_waits_for_one_of_four_and_is_served_then() {
+fn a_fifth_client_waits_until_one_of_four_has_ended() {
     let served = Served::start();
     let mut four: Vec<UnixStream> = (0..CONTROL_CLIENTS_MAX).map(|_| served.connect()).collect();
     for stream in &four {
@@ -320,7 +320,7 @@ fn a_fifth_client_waits_for_one_of_four_and_is_served_then() {
     (&fifth).write_all(b"{\"version\":1,\"request\":{\"echo\":\"hello\"}}\n").unwrap();
     fifth.set_read_timeout(Some(SHORT)).unwrap();
     assert!((&fifth).read(&mut [0; 1]).is_err(), "four are served");
-    // The others are not held up by it.
+    // The other threads are not blocked by it.
     for stream in &four {
         assert_eq!(echo(stream), ECHOED);
     }
@@ -329,7 +329,7 @@ fn a_fifth_client_waits_for_one_of_four_and_is_served_then() {
 }
 
 #[test]
-fn a_slow_request_holds_up_no_other_client() {
+fn a_slow_request_does_not_delay_other_clients() {
     let served = Served::start();
     let slow = served.connect();
     (&slow).write_all(b"{\"version\":1,\"request\":\"wait\"}\n").unwrap();
@@ -340,7 +340,7 @@ fn a_slow_request_holds_up_no_other_client() {
 }
 
 #[test]
-fn a_handler_that_panics_ends_one_connection() {
+fn a_panic_of_the_handler_ends_one_connection() {
     let served = Served::start();
     for _ in 0..2 * CONTROL_CLIENTS_MAX {
         let stream = served.connect();
@@ -351,7 +351,7 @@ fn a_handler_that_panics_ends_one_connection() {
 }
 
 #[test]
-fn a_stop_waits_for_the_answer_to_a_request_that_came_whole() {
+fn a_stop_waits_for_the_answer_to_a_complete_request() {
     let mut served = Served::start();
     let (busy, idle) = (served.connect(), served.connect());
     assert_eq!(echo(&idle), ECHOED);
@@ -375,7 +375,7 @@ fn a_stop_has_its_deadline() {
     served.waiting.recv_timeout(DEADLINE).unwrap();
     served.control.take().unwrap().stop(Instant::now() + SHORT);
     assert_closed(&busy);
-    // All of them taken, so that none is being accepted.
+    // All threads have a client, so none of them waits in `accept`.
     served.go.send(()).unwrap();
     served.serve(DEADLINE);
     let _four: Vec<UnixStream> = (0..CONTROL_CLIENTS_MAX).map(|_| served.connect()).collect();
@@ -392,10 +392,10 @@ fn only_the_servers_user_and_root_are_allowed() {
     }
 }
 
-/// The ids are of one thread alone, so this one becomes another user. Where the tests do not run as root it can't, and
-/// the server is told another user of its own instead.
+/// User ids can be set per thread, so this thread becomes another user. Without root that is not possible; then only
+/// the check of the user id is tested.
 #[test]
-fn another_user_is_refused_in_a_line_and_holds_no_permit() {
+fn another_user_is_refused_with_an_error_and_blocks_no_thread() {
     let other = Uid::from_raw(100_000 + std::process::id());
     let served = Served::with(DEADLINE, &format!("{}/{}/adda.db", "d".repeat(60), "e".repeat(60)));
     let hidden = Places::of(&served.database).unwrap().hidden;
@@ -421,7 +421,7 @@ fn another_user_is_refused_in_a_line_and_holds_no_permit() {
 #[test]
 fn another_user_cannot_connect_to_the_file() {
     if !geteuid().is_root() {
-        // Root alone can become another user; the mode is tested above.
+        // Only root can become another user; another test checks the mode of the file.
         return;
     }
     let served = Served::start();
