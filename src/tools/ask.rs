@@ -1,7 +1,7 @@
-//! What is asked of the operator: a password, without showing it, or whether to go on.
+//! Asks the operator for a password, without showing it, or whether to continue. Runs in the command's process.
 //!
-//! While a password is typed the terminal shows nothing. A signal that ends the process meanwhile first puts the terminal
-//! back, so that the shell shows again what is typed.
+//! While a password is typed the terminal does not echo. A signal that ends the process first restores the terminal, so
+//! that the shell echoes again.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::process;
@@ -15,11 +15,11 @@ use super::Error;
 use crate::auth::password::{PASSWORD_BYTES_MAX, Password};
 use crate::model::Username;
 
-/// Bytes of a line that are read: more than a password has however its letters are composed, so that one that is too long
-/// is known to be.
+/// Maximum bytes of a line that are read. It is above the longest password in any Unicode composition, so that a
+/// password that is too long is detected.
 const LINE_BYTES_MAX: u64 = 4 * PASSWORD_BYTES_MAX as u64;
 
-/// Asks for a new password: twice on a terminal, else it is a line of standard input.
+/// Asks for a new password: twice on a terminal, else it reads one line of standard input.
 pub fn new_password(of: &Username) -> Result<Password, Error> {
     let parse = |text: &str| Password::new(text, of).map_err(|error| Error::Refused(error.to_string()));
     if !io::stdin().is_terminal() {
@@ -34,7 +34,7 @@ pub fn new_password(of: &Username) -> Result<Password, Error> {
     }
 }
 
-/// Asks whether to go on, on a terminal; anything but yes is no.
+/// Asks whether to continue, on a terminal; any answer but yes is no.
 pub fn is_sure(question: &str) -> Result<bool, Error> {
     if !io::stdin().is_terminal() {
         return Err(Error::Usage("nobody can be asked, as standard input is no terminal; say --yes".to_owned()));
@@ -44,7 +44,7 @@ pub fn is_sure(question: &str) -> Result<bool, Error> {
     Ok(matches!(answer.as_str(), "y" | "yes"))
 }
 
-/// A line as it was typed, without its end. `none` is the sentence where there is none.
+/// A line of input without its end. `none` is the error for an empty input.
 fn line(none: &str) -> Result<String, Error> {
     let mut bytes = Vec::new();
     io::stdin().lock().take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes).map_err(failed)?;
@@ -71,7 +71,8 @@ fn failed(error: io::Error) -> Error {
     Error::Refused(format!("failed to ask: {error}"))
 }
 
-/// A terminal that shows nothing of what is typed but its end; as before when this is dropped, or the process ended.
+/// A terminal that echoes only the end of a line. Dropping this restores the terminal, as does a signal that ends the
+/// process.
 struct Hush {
     before: Termios,
     signals: Handle,
@@ -81,24 +82,24 @@ struct Hush {
 impl Hush {
     fn begin() -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
-        // Heard before anything is hidden.
+        // The signals are handled before the echo is turned off.
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
         let handle = signals.handle();
         let restored = before.clone();
         let watch = thread::Builder::new().name("signals".to_owned()).spawn(move || {
             if let Some(signal) = signals.forever().next() {
                 show(&restored);
-                // The line that was begun ends, as the shell goes on behind it.
+                // Ends the line of the prompt, because the shell continues behind it.
                 let _ = writeln!(io::stderr());
                 process::exit(128 + signal);
             }
         })?;
         let mut hushed = before.clone();
         hushed.local_modes.remove(LocalModes::ECHO);
-        // The line's end is shown: one sees that it was taken.
+        // The end of the line is echoed, so that the operator sees that the input was taken.
         hushed.local_modes.insert(LocalModes::ECHONL);
         let hush = Self { before, signals: handle, watch: Some(watch) };
-        // What was typed ahead was shown, so it is no secret: it goes.
+        // Input that was typed before was shown on the terminal, so it is not secret and is discarded.
         tcsetattr(io::stdin(), OptionalActions::Flush, &hushed)?;
         Ok(hush)
     }
@@ -115,6 +116,6 @@ impl Drop for Hush {
 }
 
 fn show(before: &Termios) {
-    // A terminal that is gone shows nothing anyway.
+    // An error means that the terminal is gone.
     let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
 }

@@ -1,7 +1,7 @@
 //! The client of the control socket: sends a request to the running server.
 //!
-//! Every step has a deadline. Requests hold hashes of passwords and tokens, so they are sent only to a process that may
-//! have the database anyway: of its owner, of root, or of the command's own user.
+//! Runs in the command's process. Every step has a deadline. Requests contain hashes of passwords and tokens. So they
+//! are sent only to a process whose user may read the database anyway: its owner, root, or the user of the command.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -23,57 +23,53 @@ use crate::agents::control::message::{AnswerError, decode_answer, encode_request
 use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_ANSWER_WAIT, CONTROL_IO_WAIT};
 use crate::model::reason::Rejection;
 
-/// A directory in which others may make files, but not replace those of another user.
+/// The mode bit of a directory in which users may create files, but not replace files of others.
 const STICKY: u32 = 0o1000;
 
-/// Why there is no answer, or the answer is no.
+/// Why a request has no answer, or was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// No process listens for this database.
     #[error("no server has `{}` open", .0.display())]
     NoServer(PathBuf),
-    /// A process listens, but takes no request. Nothing was changed.
+    /// A process listens, but reads no request. Nothing was changed.
     #[error("`{}` is in use by another process that does not answer", .0.display())]
     NoAnswer(PathBuf),
-    /// A process has taken the request, but has not answered it.
+    /// A process has read the request, but has not answered it.
     #[error("`{}` is in use by another process that does not answer; the change may have been made", .0.display())]
     Unknown(PathBuf),
-    /// Another user's socket stands where the server's should be.
+    /// The socket belongs to another user.
     #[error("the control socket of `{}` belongs to user {user}, not to the owner of the database", path.display())]
     Foreign {
-        /// The database.
         path: PathBuf,
-        /// The user.
         user: u32,
     },
-    /// The server speaks another version of the protocol.
+    /// The server uses another version of the protocol.
     #[error("{0}")]
     Version(String),
-    /// The server has refused the request.
+    /// The server refused the request.
     #[error(transparent)]
     Refused(Rejection),
     /// The request is too long, or can't be JSON.
     #[error("the request can't be sent: {0}")]
     Encode(serde_json::Error),
-    /// What came is no answer of this protocol.
+    /// The response is malformed.
     #[error("`{}` is in use by another process whose answer is malformed", .0.display())]
     Malformed(PathBuf),
-    /// As the system says.
+    /// Another error of the system.
     #[error("failed to reach the server of `{}`: {source}", path.display())]
     Io {
-        /// The database.
         path: PathBuf,
-        /// What it says.
         source: io::Error,
     },
 }
 
-/// How long a client waits; a test shrinks it.
+/// The time-outs of a client; tests shrink them.
 #[derive(Debug, Clone, Copy)]
 struct ClientWaits {
-    /// For the connection, and until the server has taken a request.
+    /// To connect, and until the server has read a request.
     io: Duration,
-    /// For an answer.
+    /// Until the answer.
     answer: Duration,
 }
 
@@ -86,8 +82,8 @@ impl Default for ClientWaits {
 /// Sends a request to the server that has this database open, and waits for its answer.
 ///
 /// # Errors
-/// [`ControlError`]. Only after [`Unknown`](ControlError::Unknown) and [`Malformed`](ControlError::Malformed) it is not known
-/// whether the request was carried out.
+/// [`ControlError`]. Only after [`Unknown`](ControlError::Unknown) and [`Malformed`](ControlError::Malformed) the
+/// client does not know whether the request was carried out.
 pub fn request<R: Serialize, A: DeserializeOwned>(database: &Path, request: &R) -> Result<A, ControlError> {
     request_within(database, ClientWaits::default(), request)
 }
@@ -112,11 +108,12 @@ fn exchange(database: &Path, waits: ClientWaits, line: &[u8]) -> Result<Vec<u8>,
     match write_line(&stream, line, waits.io) {
         Ok(()) => {}
         Err(LineError::Io(error)) if is_closed(&error) => {
-            // The server may have said why before it closed: a refusal of this user comes without a request.
+            // The server may have sent an error before it closed the connection: it refuses a user before it reads a
+            // request.
             let said = lines.next(waits.io).ok().flatten().map(<[u8]>::to_vec);
             return said.ok_or_else(|| ControlError::NoAnswer(database.to_owned()));
         }
-        // Without the end of its line no request is carried out.
+        // A request without the end of its line is not carried out.
         Err(LineError::Io(source)) => return Err(ControlError::Io { path: database.to_owned(), source }),
         Err(LineError::TimedOut | LineError::TooLong) => return Err(ControlError::NoAnswer(database.to_owned())),
     }
@@ -141,7 +138,7 @@ fn open(database: &Path, wait: Duration) -> Result<UnixStream, ControlError> {
         let stream = match connect_within(address, wait) {
             Ok(stream) => stream,
             Err(Errno::NOENT | Errno::CONNREFUSED) => continue,
-            // The queue of a server that accepts no client is full.
+            // The queue of a server that accepts no connection is full.
             Err(Errno::AGAIN) => return Err(ControlError::NoAnswer(database.to_owned())),
             Err(error) => {
                 problem = failed(error.into());
@@ -149,7 +146,7 @@ fn open(database: &Path, wait: Duration) -> Result<UnixStream, ControlError> {
             }
         };
         match socket_peercred(&stream).map(|peer| peer.uid.as_raw()) {
-            // A user who can make files in this directory can replace the database, too.
+            // A user that can create files in this directory can replace the database, too.
             _ if is_proof => return Ok(stream),
             Ok(user) if trusted(user) => return Ok(stream),
             Ok(user) => problem = ControlError::Foreign { path: database.to_owned(), user },
@@ -165,7 +162,7 @@ fn is_sticky_directory_of(path: &Path) -> bool {
 
 fn connect_within(address: &SocketAddrUnix, wait: Duration) -> rustix::io::Result<UnixStream> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // Linux waits so long for room in the queue of a Unix socket.
+    // The send time-out is how long Linux waits for room in the queue of a Unix socket.
     set_socket_timeout(&socket, Timeout::Send, Some(wait))?;
     rustix::io::retry_on_intr(|| connect(&socket, address))?;
     Ok(socket.into())

@@ -1,5 +1,5 @@
-//! The tools: what `adda export`, `adda backup`, `adda doctor`, `adda user` and `adda token` do and say. Each is a process
-//! of its own that has the database, so the server may be running meanwhile.
+//! The tools: `adda export`, `adda backup`, `adda doctor`, `adda user` and `adda token`. Each runs in a process of its
+//! own, and the server may run at the same time.
 
 mod ask;
 pub mod control_client;
@@ -17,12 +17,12 @@ use crate::model::{RoomId, Timestamp};
 use crate::store::{Inspection, Message, Offline, Progress, StartError, ToolError};
 use control_client::ControlError;
 
-/// From one look of the progress bar to the next.
+/// Time between two updates of the progress bar.
 const BAR_EVERY: Duration = Duration::from_millis(100);
-/// Characters of its bar.
+/// Width of the progress bar in characters.
 const BAR_CHARS: u64 = 30;
 
-/// How messages are written.
+/// The format of exported messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// The frame of each, as members got it, one JSON object a line.
@@ -31,54 +31,51 @@ pub enum Format {
     Text,
 }
 
-/// What to export.
+/// The parameters of an export.
 #[derive(Debug, Clone)]
 pub struct Export {
-    /// The database.
+    /// The path of the database.
     pub data: PathBuf,
-    /// Only this room.
+    /// Only messages of this room.
     pub room: Option<RoomId>,
-    /// As what.
     pub format: Format,
-    /// Only from this moment on, in milliseconds since 1970.
+    /// Only messages from this time on, in milliseconds since 1970.
     pub since_ms: u64,
-    /// To which new file; standard output where there is none.
+    /// The file to create; standard output if there is none.
     pub output: Option<PathBuf>,
 }
 
-/// Why a tool has failed.
+/// Why a tool failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database.
+    /// An error of the database.
     #[error(transparent)]
     Database(#[from] ToolError),
-    /// The database, where the command itself has to open it.
+    /// An error of the database if the command itself opens it.
     #[error(transparent)]
     Store(#[from] StartError),
-    /// The server that has the database.
+    /// An error of the server that has the database open.
     #[error(transparent)]
     Server(#[from] ControlError),
-    /// The change is refused.
+    /// The change was refused.
     #[error("{0}")]
     Rejected(Rejection),
-    /// A name, a password or a token: what the operator is told of it.
+    /// A name, a password or a token is refused; the text is for the operator.
     #[error("{0}")]
     Refused(String),
-    /// The command itself makes no sense.
+    /// The command line is invalid.
     #[error("{0}")]
     Usage(String),
-    /// What is written.
+    /// The output can't be written.
     #[error("failed to write `{}`: {source}", path.display())]
     Write {
-        /// Where.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// Why a change is refused, where that is it.
+    /// The reason, if the change was refused.
     fn reason(&self) -> Option<Reason> {
         match self {
             Self::Rejected(rejection) | Self::Server(ControlError::Refused(rejection)) => Some(rejection.reason),
@@ -87,8 +84,8 @@ impl Error {
     }
 }
 
-/// Writes messages, oldest first, with memory for some of them only. A reader that has seen enough (`| head`) is no
-/// failure.
+/// Writes messages, oldest first, a few at a time in memory. A reader that closes the pipe early (`| head`) is not an
+/// error.
 ///
 /// # Errors
 /// [`Error`].
@@ -120,7 +117,7 @@ pub fn export(export: &Export) -> Result<(), Error> {
                 let frame = message.stored(false, &mut json);
                 output.write_all(&frame.json).and_then(|()| output.write_all(b"\n"))
             }
-            // What was taken back says nothing.
+            // A deleted message has no text.
             Format::Text if !message.is_there() => Ok(()),
             Format::Text => {
                 text_line(&mut line, message, export.room.is_none());
@@ -132,13 +129,13 @@ pub fn export(export: &Export) -> Result<(), Error> {
     })?;
     bar.end();
     let result = result.and_then(|()| output.flush());
-    // What was not written is not written at the end of this value either.
+    // This drops the buffered rest, which the destructor of the writer would write otherwise.
     let _ = output.into_parts();
     written(result)
 }
 
-/// A message as a line for people, with its room where there may be several. A line that the author broke goes on
-/// behind spaces, so no text can look like another's message.
+/// A message as a line for people, with its room if there may be several. Further lines of its text are indented, so
+/// that no text can look like another message.
 fn text_line(line: &mut String, message: &Message, names_room: bool) {
     line.clear();
     line.push_str(&format!("[{}] ", Timestamp::at(message.at_ms)));
@@ -155,7 +152,7 @@ fn text_line(line: &mut String, message: &Message, names_room: bool) {
     line.push('\n');
 }
 
-/// Copies the database of one moment to a new file.
+/// Copies a consistent snapshot of the database to a new file.
 ///
 /// # Errors
 /// [`Error`].
@@ -166,10 +163,10 @@ pub fn backup(data: &Path, target: &Path) -> Result<(), Error> {
     Ok(result?)
 }
 
-/// Looks at a database and says what it finds. Whether all is well.
+/// Checks a database and prints the findings. Returns whether it is sound.
 ///
 /// # Errors
-/// [`Error`], where it can't be read.
+/// [`Error`] if it can't be read.
 pub fn doctor(data: &Path) -> Result<bool, Error> {
     let inspection = Offline::open(data)?.inspect()?;
     let mut text = String::new();
@@ -177,7 +174,7 @@ pub fn doctor(data: &Path) -> Result<bool, Error> {
         push_harmless(&mut text, &line);
         text.push('\n');
     }
-    // Where standard output is closed, the exit code says it.
+    // If standard output is closed, the exit code still tells the result.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(inspection.findings.is_empty())
 }
@@ -197,7 +194,7 @@ fn report(data: &Path, inspection: &Inspection) -> Vec<String> {
     lines
 }
 
-/// A line on standard error that shows how far a tool has come; nothing where that is no terminal.
+/// A progress bar on standard error; nothing is shown if that is not a terminal.
 struct Bar<W: Write> {
     what: &'static str,
     terminal: Option<W>,
@@ -221,7 +218,7 @@ impl<W: Write> Bar<W> {
             let full = progress.done.min(whole) * BAR_CHARS / whole;
             let bar: String = (0..BAR_CHARS).map(|at| if at < full { '#' } else { '.' }).collect();
             let percent = progress.done.min(whole) * 100 / whole;
-            // A terminal that is gone sees no bar.
+            // An error means that the terminal is gone.
             let _ = write!(terminal, "\r{} [{bar}] {percent:3} %", self.what).and_then(|()| terminal.flush());
             self.shown = Some(Instant::now());
         }
@@ -241,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_is_one_line_that_fills() {
+    fn a_progress_bar_is_one_line_that_fills() {
         let mut bar = Bar { what: "copying", terminal: Some(Vec::new()), shown: None };
         bar.tell(Progress { done: 1, whole: 4 });
         bar.tell(Progress { done: 4, whole: 4 });
@@ -253,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_of_nothing_is_nothing() {
+    fn a_bar_without_progress_shows_nothing() {
         let mut bar = Bar { what: "copying", terminal: Some(Vec::new()), shown: None };
         bar.end();
         assert!(bar.terminal.unwrap().is_empty());

@@ -1,7 +1,7 @@
-//! What `adda user` and `adda token` do and say.
+//! The commands `adda user` and `adda token`. They run in a process of their own.
 //!
-//! What was asked for goes to standard output; what else there is to say goes to standard error, so that `adda token
-//! create` can be put into a file as it is. A password is read before anything is changed, and nothing is held meanwhile.
+//! Results go to standard output, remarks to standard error, so that the output of `adda token create` can be
+//! redirected into a file. A password is read before anything is changed, and no lock is held meanwhile.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -25,10 +25,10 @@ use crate::store::accounts::{Account, Session, SessionId, SessionKind};
 use crate::store::change::{AccountRef, Change, Done, NewAccount, NewRole, NewSession};
 use crate::store::{Offline, TokenHash};
 
-/// What a server does of all this.
+/// How a running server applies the changes.
 const HEEDED: &str = "a running server heeds it within a second, on open connections too";
 
-/// How a list is written.
+/// The format of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ListFormat {
     /// In columns, for people.
@@ -37,12 +37,12 @@ pub enum ListFormat {
     Json,
 }
 
-/// Makes an account, with a password that is asked for.
+/// Creates an account, and asks for its password.
 ///
 /// # Errors
 /// [`Error`].
 pub fn add(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
-    // Before a password is asked for.
+    // This check comes before the password is asked for.
     if has_database(data) && Offline::open_even_empty(data)?.account(name)?.is_some() {
         return Err(taken(name));
     }
@@ -55,7 +55,7 @@ fn new_account(name: &Username, role: Role, password: Option<PasswordHash>) -> N
     NewAccount { id: UserId(Uuid::new_v4()), name: name.clone(), looks: Looks::of(name), role, password }
 }
 
-/// Changes an account of exactly this name; gives how many sessions ended by it, and whether there is an admin left.
+/// Changes the account of exactly this name. Returns how many sessions this ended, and whether there is an admin left.
 fn change_account(data: &Path, name: &Username, change: Change) -> Result<(usize, bool), Error> {
     match propose(data, Absent::Refuse, change).map_err(|error| in_words(error, name))? {
         Done::Account { sessions_ended, has_admin } => Ok((sessions_ended, has_admin)),
@@ -63,7 +63,7 @@ fn change_account(data: &Path, name: &Username, change: Change) -> Result<(usize
     }
 }
 
-/// Sets another password, which is asked for. All logins by the old one end.
+/// Sets a new password, which it asks for. All logins with the old one end.
 ///
 /// # Errors
 /// [`Error`].
@@ -88,7 +88,7 @@ pub fn set_role(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes an account, with its sessions and tokens, when the operator is sure.
+/// Removes an account with its sessions and tokens, after the operator has confirmed it.
 ///
 /// # Errors
 /// [`Error`].
@@ -112,7 +112,7 @@ pub fn list(data: &Path, format: ListFormat) -> Result<(), Error> {
     let accounts = Offline::open(data)?.accounts()?;
     let mut text = String::new();
     if format == ListFormat::Text && !accounts.is_empty() {
-        // The name comes last, as no two terminals agree on how wide letters are.
+        // The name comes last, because terminals differ in the width of letters.
         text.push_str("role   created               logins  tokens  password  name\n");
     }
     for (account, sessions) in &accounts {
@@ -139,8 +139,8 @@ pub fn list(data: &Path, format: ListFormat) -> Result<(), Error> {
     print(&text)
 }
 
-/// Makes a token for a bot, and an account without a password where there is none of that name. The token is all that goes
-/// to standard output.
+/// Creates a token for a bot, and an account without a password if there is none of that name. Standard output gets the
+/// token and nothing else.
 ///
 /// # Errors
 /// [`Error`].
@@ -166,7 +166,7 @@ pub fn create_token(data: &Path, name: &Username, label: &str, expires: Option<D
         return Err(Error::Refused(format!("the server has answered {done:?}")));
     };
     if let Err(error) = print(&format!("{}\n", token.expose())) {
-        // Nothing printed the token, so it is ended.
+        // The token could not be printed, so it is revoked.
         propose(data, Absent::Refuse, Change::EndSession { session: key })?;
         return Err(error);
     }
@@ -176,7 +176,7 @@ pub fn create_token(data: &Path, name: &Username, label: &str, expires: Option<D
     Ok(())
 }
 
-/// Makes all signed tokens of guests invalid, by another key.
+/// Invalidates all signed guest tokens, with a new key.
 ///
 /// # Errors
 /// [`Error`].
@@ -185,7 +185,7 @@ pub fn rotate_guest_key(data: &Path) -> Result<(), Error> {
     say(&format!("guests have to come in anew: {HEEDED}"))
 }
 
-/// Lists the tokens of bots: of one account or of all.
+/// Lists the bot tokens of one account or of all.
 ///
 /// # Errors
 /// [`Error`].
@@ -232,7 +232,7 @@ pub fn list_tokens(data: &Path, name: Option<&Username>, format: ListFormat) -> 
     print(&text)
 }
 
-/// Ends a token of a bot's.
+/// Revokes a bot token.
 ///
 /// # Errors
 /// [`Error`].
@@ -250,7 +250,7 @@ pub fn revoke_token(data: &Path, key: SessionId) -> Result<(), Error> {
     say(&format!("token {} of “{}” has ended: {HEEDED}", key.0, account.name))
 }
 
-/// What to do first, where accounts are required and there is no admin.
+/// The sentence for the operator, if accounts are required and there is no admin.
 ///
 /// # Errors
 /// [`Error`].
@@ -264,7 +264,7 @@ pub fn first_steps(data: &Path) -> Result<Option<String>, Error> {
     )))
 }
 
-/// As a shell takes it for one word.
+/// The text as one word of a shell command.
 fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
     if !text.is_empty() && text.chars().all(is_plain) {
@@ -277,7 +277,7 @@ fn has_database(data: &Path) -> bool {
     data.metadata().map_or(true, |file| file.len() > 0) && data.symlink_metadata().is_ok()
 }
 
-/// The account of exactly this name, so that no other is removed for a slip of the finger.
+/// The account of exactly this name, so that a typing mistake does not affect another account.
 fn find(database: &Offline, name: &Username) -> Result<Account, Error> {
     match database.account(name)? {
         Some(account) if account.name == *name => Ok(account),
@@ -310,7 +310,7 @@ fn a(role: Role) -> &'static str {
     }
 }
 
-/// A moment, to the second.
+/// A time, to the second.
 fn second(ms: u64) -> String {
     Timestamp::at(ms / 1_000 * 1_000).to_string().replace(".000", "")
 }
@@ -321,7 +321,7 @@ fn warn_without_admin(has_admin: bool) {
     }
 }
 
-/// A sentence on standard output.
+/// Prints a sentence on standard output.
 fn say(sentence: &str) -> Result<(), Error> {
     let mut line = String::new();
     push_harmless(&mut line, sentence);
@@ -331,7 +331,7 @@ fn say(sentence: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A sentence on standard error; lost where that is closed.
+/// Prints a sentence on standard error; it is lost if that is closed.
 fn tell(sentence: &str) {
     let mut line = String::from("adda: ");
     push_harmless(&mut line, sentence);
@@ -350,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_one_word_to_a_shell() {
+    fn a_path_is_quoted_as_one_shell_word() {
         for (path, word) in [
             ("adda.db", "adda.db"),
             ("/srv/chat/adda-1.db", "/srv/chat/adda-1.db"),
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_shown_to_the_second() {
+    fn a_time_is_shown_to_the_second() {
         assert_eq!(second(1_700_000_000_999), "2023-11-14T22:13:20Z");
     }
 }

@@ -1,5 +1,5 @@
-//! How a command makes a change: the server that has the database applies it, or where no server has it, the command
-//! itself does. Either way it is an entry of the log.
+//! How a command makes a change: it sends the change to the server that has the database open. If no server has it, the
+//! command applies the change itself. Either way the change is an entry of the log.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,26 +12,26 @@ use super::{Error, control_client};
 use crate::store::change::{Change, Done};
 use crate::store::{Offline, OpenError, StartError, propose_alone};
 
-/// How long to wait for another process that is just beginning or ending with the database.
+/// How long to wait for another process that is opening or closing the database.
 const OTHERS_WAIT: Duration = Duration::from_secs(3);
 const OTHERS_POLL: Duration = Duration::from_millis(20);
 
-/// What to do where there is no database.
+/// What to do if the database does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
     Make,
     Refuse,
 }
 
-/// Makes a change, synced to the disk, or says why not.
+/// Makes a change, synced to the disk, or returns why it was not made.
 ///
 /// # Errors
-/// [`Error`], with the file as it was.
+/// [`Error`]. The file is unchanged then, unless the error says that the outcome is unknown.
 pub fn propose(data: &Path, absent: Absent, change: Change) -> Result<Done, Error> {
     check(data, absent)?;
     let deadline = Instant::now() + OTHERS_WAIT;
     loop {
-        // Without a file there is no server that has it.
+        // Without a file, no server can have it open.
         if data.exists() {
             match control_client::request(data, &change) {
                 Err(ControlError::NoServer(_)) => {}
@@ -40,7 +40,7 @@ pub fn propose(data: &Path, absent: Absent, change: Change) -> Result<Done, Erro
         }
         match propose_alone(data, change.clone()) {
             Ok(done) => return done.map_err(Error::Rejected),
-            // Another process has it, and may be about to bind its control socket, or to end.
+            // Another process has the database open. It may be about to bind its control socket, or to end.
             Err(StartError::Open(OpenError::InUse(_))) if Instant::now() < deadline => {
                 thread::sleep(OTHERS_POLL);
             }
@@ -52,13 +52,13 @@ pub fn propose(data: &Path, absent: Absent, change: Change) -> Result<Done, Erro
     }
 }
 
-/// Whether a file is a database of adda's, or may become one. It is looked at by reading alone, as a connection that may
-/// write would tidy up another program's database, too.
+/// Checks that a file is a database of adda, or may become one. The check only reads, because a connection with write
+/// access would change the files of another program's database, too.
 fn check(data: &Path, absent: Absent) -> Result<(), Error> {
     if absent == Absent::Make {
         match fs::metadata(data) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            // A server takes an empty file, too.
+            // A server accepts an empty file, too.
             Ok(file) if file.is_file() && file.len() == 0 => return Ok(()),
             _ => {}
         }

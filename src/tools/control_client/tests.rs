@@ -1,4 +1,4 @@
-//! The client against the server's side, and against processes that are none.
+//! Tests of the client against the real server side, and against processes that are not a server.
 
 use std::fs::Permissions;
 use std::io::Write;
@@ -54,7 +54,7 @@ fn add(database: &Path) -> Result<u32, ControlError> {
     ask(database, PATIENT, &Request::Add { first: 2, second: 3 })
 }
 
-/// A process that has bound the socket, and does something with the first client.
+/// A process that has bound the socket, and handles the first client in its own way.
 fn impostor(database: &Path, act: impl FnOnce(UnixStream) + Send + 'static) -> JoinHandle<()> {
     let listener = UnixListener::bind(format!("{}.control", database.display())).unwrap();
     thread::spawn(move || act(listener.accept().unwrap().0))
@@ -81,11 +81,11 @@ fn requests_are_answered_and_refused() {
 }
 
 #[test]
-fn without_a_server_there_is_one_sentence() {
+fn without_a_server_the_error_says_so() {
     let (_directory, path) = database();
     let error = add(&path).unwrap_err();
     assert_eq!(error.to_string(), format!("no server has `{}` open", path.display()));
-    // A killed server leaves its socket.
+    // A killed server leaves its socket file behind.
     drop(UnixListener::bind(format!("{}.control", path.display())).unwrap());
     assert!(matches!(add(&path), Err(ControlError::NoServer(_))));
     let error = add(&path.with_file_name("lost.db")).unwrap_err();
@@ -93,7 +93,7 @@ fn without_a_server_there_is_one_sentence() {
 }
 
 #[test]
-fn a_long_path_and_a_link_lead_to_the_server() {
+fn a_long_path_and_a_symbolic_link_lead_to_the_server() {
     let (directory, path) = database();
     let long = directory.path().join("d".repeat(100)).join("adda.db");
     fs::create_dir(long.parent().unwrap()).unwrap();
@@ -118,7 +118,7 @@ fn a_request_that_is_too_long_is_not_sent() {
 }
 
 #[test]
-fn another_version_is_told_with_both() {
+fn the_error_for_another_version_names_both_versions() {
     let (_directory, path) = database();
     let other = impostor(&path, |stream| one_line(&stream, "{\"version\":3,\"no\":true}\n"));
     let error = add(&path).unwrap_err();
@@ -132,9 +132,9 @@ fn another_version_is_told_with_both() {
 }
 
 #[test]
-fn a_process_that_does_not_answer_is_one_error() {
+fn a_process_that_does_not_answer_is_an_error() {
     let (_directory, path) = database();
-    // It listens and accepts no client: the request is in the system's buffer.
+    // It listens but accepts no client: the request stays in the system's buffer.
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     rustix::net::bind(&socket, &Places::of(&path).unwrap().file.unwrap().1).unwrap();
     rustix::net::listen(&socket, 3).unwrap();
@@ -142,11 +142,11 @@ fn a_process_that_does_not_answer_is_one_error() {
     let error = ask(&path, waits, &Request::Add { first: 2, second: 3 }).unwrap_err();
     let sentence = format!("`{}` is in use by another process that does not answer", path.display());
     assert_eq!(error.to_string(), format!("{sentence}; the change may have been made"));
-    // The buffer takes no whole request of this length.
+    // The buffer is too small for a request of this length.
     let text = "x".repeat(CONTROL_REQUEST_BYTES_MAX - 100);
     let error = ask(&path, HASTY, &Request::Echo(text)).unwrap_err();
     assert_eq!(error.to_string(), sentence);
-    // Its queue is full.
+    // Now its queue is full.
     let mut waiting = Vec::new();
     let error = loop {
         match open(&path, SHORT) {
@@ -158,14 +158,14 @@ fn a_process_that_does_not_answer_is_one_error() {
 }
 
 #[test]
-fn answers_that_are_none_are_errors() {
+fn malformed_answers_are_errors() {
     let (_directory, path) = database();
     let mut long = vec![b'x'; CONTROL_ANSWER_BYTES_MAX + 1];
     long.push(b'\n');
     let long = String::from_utf8(long).unwrap();
     for line in ["HTTP/1.1 400 Bad Request\r\n", "\n", "{\"version\":1,\"answer\":\"x\"}\n", &long] {
         let line = line.to_owned();
-        // The client may have gone before it has taken all of a long line.
+        // The client may close the connection before it has read all of a long line.
         let other = impostor(&path, move |stream| {
             let mut lines = Lines::new(&stream, CONTROL_REQUEST_BYTES_MAX);
             lines.next(DEADLINE).unwrap().unwrap();
@@ -186,7 +186,7 @@ fn answers_that_are_none_are_errors() {
 }
 
 #[test]
-fn a_refusal_before_the_request_is_told() {
+fn a_refusal_before_the_request_is_reported() {
     let (_directory, path) = database();
     let other = impostor(&path, |mut stream| {
         let line = r#"{"version":1,"error":{"reason":"not_yours","sentence":"user 7 may not"}}"#;
@@ -198,8 +198,8 @@ fn a_refusal_before_the_request_is_told() {
     assert_eq!(error.to_string(), "user 7 may not");
 }
 
-/// In `/tmp`, anyone can make a file of the socket's name before the server does. Root alone can become another user;
-/// else the rule is tested by what it says of users.
+/// In `/tmp` any user can create a file of the socket's name before the server does. Only root can become another user;
+/// without root, only the check of the directory is tested.
 #[test]
 fn nothing_is_sent_to_another_users_socket() {
     let (directory, path) = database();
@@ -223,7 +223,7 @@ fn nothing_is_sent_to_another_users_socket() {
     let sentence =
         format!("the control socket of `{}` belongs to user {user}, not to the owner of the database", path.display());
     assert_eq!(error.to_string(), sentence);
-    // A server at the abstract socket is found behind it.
+    // The client then finds the server at the abstract socket.
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     fs::remove_file(&socket).unwrap();
     let _control = serve(&path);
