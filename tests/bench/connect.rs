@@ -1,7 +1,7 @@
-//! Anonymous WebSockets opened one after another by each of two threads: connect, upgrade, `welcome`, close.
+//! The load `connect`: two threads open anonymous WebSockets one after another: connect, upgrade, `welcome`, close.
 //!
-//! A connection counts when it has been closed by both sides, so that the server is never left with what it has not
-//! cleared away. The server must close the TCP connection first: then no port of ours waits (TIME_WAIT).
+//! A connection counts when both sides have closed it, so that the server is never left with connections to clean up.
+//! The server must close the TCP connection first: then no client port is left in TIME_WAIT.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,25 +14,25 @@ use crate::load::Spans;
 use crate::member::handshake;
 
 const THREADS: usize = 2;
-/// How long the server may take for anything.
+/// Time-out of every step.
 const WAIT: Duration = Duration::from_secs(10);
-/// A going-away client's code: it leaves at once, and its place is not kept.
+/// The close code: the member leaves at once, without a lease.
 const NORMAL: [u8; 2] = 1000_u16.to_be_bytes();
-/// Failures in a row after which a thread gives up.
+/// Consecutive failures after which a thread gives up.
 const FAILURES_MAX: u32 = 100;
 
-/// What came of it in the measured span.
+/// The result of the measured span.
 pub struct Connects {
     pub per_s: f64,
-    /// From the beginning of a connection to its `welcome`.
+    /// Time from the start of a connection to its `welcome`.
     pub p50: Option<Duration>,
     pub p99: Option<Duration>,
-    /// Over the whole load, and what one of them was.
+    /// Failures over the whole load, and the text of one of them.
     pub failed: u64,
     pub example: Option<String>,
 }
 
-/// What one thread saw.
+/// The result of one thread.
 #[derive(Default)]
 struct Seen {
     welcomed_after: Vec<Duration>,
@@ -40,14 +40,14 @@ struct Seen {
     example: Option<String>,
 }
 
-/// Opens connections for as long as the load lasts.
+/// Opens connections until the load ends.
 pub fn run(address: SocketAddr, rooms_prefix: &str, spans: Spans) -> Connects {
     let measured_from = Instant::now() + spans.warm_up;
     let end = measured_from + spans.measured;
     let seen: Vec<Seen> = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|number| {
-                // A room each: what one thread does is no news for the other.
+                // Each thread has its own room, so that it gets no frames about the other.
                 let room = format!("{rooms_prefix}-{number}");
                 scope.spawn(move || open_until(address, &room, measured_from, end))
             })
@@ -91,10 +91,10 @@ fn open_until(address: SocketAddr, room: &str, measured_from: Instant, end: Inst
     seen
 }
 
-/// Opens one connection and closes it; says how long its `welcome` took.
+/// Opens one connection and closes it. Returns the time until its `welcome`.
 ///
 /// # Errors
-/// Where the server does not take it, welcome it, or let it go.
+/// If the server does not accept the connection, send a `welcome` or close.
 pub fn open_and_close(address: SocketAddr, room: &str) -> io::Result<Duration> {
     let begun = Instant::now();
     let mut socket = TcpStream::connect_timeout(&address, WAIT)?;

@@ -1,4 +1,4 @@
-//! All members of a load, and the one thread that reads and writes for them.
+//! All members of a load. One thread reads and writes for all of them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,16 +12,17 @@ use crate::member::{Member, Pace, Sender, Sightings, interval_ns};
 use crate::verdict::Verdict;
 use crate::witness::Witness;
 
-/// What is read at once, at most. Watched members' frames are parsed in it; of the others nothing is ever put there.
+/// Maximum bytes of one read. Frames of watched members are parsed in this buffer; bytes of the others are never copied
+/// there.
 const BUFFER_BYTES: usize = 1024 * 1024;
 const EVENTS: usize = 1024;
-/// How long nothing may come before what is awaited is given up.
+/// How long no data may arrive before a wait is given up.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// How long nothing comes after which nothing more is expected.
+/// How long no data arrives until no more is expected.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// How many rooms of how many members, and how many of these do what. A room's members stand side by side: its
-/// senders first, then the other watched ones.
+/// The number of rooms, of members in each, and of senders among these. The members of a room are adjacent: first its
+/// senders, then the other watched members.
 #[derive(Clone, Copy)]
 pub struct Layout {
     pub rooms: usize,
@@ -29,7 +30,7 @@ pub struct Layout {
     pub senders_per_room: usize,
 }
 
-/// Of the members that don't send, so many are watched, in one room out of so many.
+/// Watched members in a room that do not send, in one room out of `WATCHED_ROOM_EVERY`.
 const WATCHED_PER_ROOM: usize = 3;
 const WATCHED_ROOM_EVERY: usize = 10;
 
@@ -46,7 +47,7 @@ impl Layout {
         member % self.members_per_room
     }
 
-    /// What the sender at that place of the member's room is called in its messages.
+    /// The number in the messages of the sender at that place in the member's room.
     fn sender(&self, member: usize, place: usize) -> u16 {
         (self.room(member) * self.senders_per_room + place) as u16
     }
@@ -56,12 +57,12 @@ impl Layout {
         self.place(member) < self.senders_per_room + others
     }
 
-    /// The first member of each room.
+    /// The index of the first member of each room.
     fn room_starts(&self) -> impl Iterator<Item = usize> + use<> {
         (0..self.members()).step_by(self.members_per_room)
     }
 
-    /// Who sends, room by room.
+    /// The indices of the senders, room by room.
     fn senders(&self) -> impl Iterator<Item = usize> + use<> {
         let senders_per_room = self.senders_per_room;
         self.room_starts().flat_map(move |start| start..start + senders_per_room)
@@ -76,7 +77,7 @@ pub struct Crowd {
     events: Vec<epoll::Event>,
     buffer: Vec<u8>,
     begun: Instant,
-    /// How the senders go about it; nothing while they are silent.
+    /// The pace of the senders; `None` while they do not send.
     pace: Option<Pace>,
     pub sightings: Sightings,
 }
@@ -95,7 +96,7 @@ impl Crowd {
         })
     }
 
-    /// Adds the next member: the first room is filled first, each with its senders first.
+    /// Adds the next member. Rooms are filled one after another, each with its senders first.
     pub fn add(&mut self, mut member: Member) -> io::Result<()> {
         let at = self.members.len();
         if self.layout.watches(at) {
@@ -107,12 +108,12 @@ impl Crowd {
         Ok(())
     }
 
-    /// Joins everybody, and waits until each room is settled: its first member says a marker when all are in, and
-    /// what follows the marker is the same for everyone. A handshake that is done is not enough for that: whoever is in
-    /// has been welcomed.
+    /// Joins all members, and waits until each room is settled. When all members of a room are in, the first one sends
+    /// a marker; what follows the marker is the same for all members. A complete handshake is not enough for that: a
+    /// member is in the room when it has its `welcome`.
     ///
     /// # Errors
-    /// Where somebody is not let in, or the marker does not come to all of its room.
+    /// If a connection is refused, or a member does not receive the marker of its room.
     pub fn join(&mut self, address: SocketAddr, rooms_prefix: &str) -> io::Result<()> {
         for at in 0..self.layout.members() {
             let room = format!("{rooms_prefix}-{:04}", self.layout.room(at));
@@ -139,8 +140,8 @@ impl Crowd {
         Err(io::Error::other(format!("{settled} of {all} members heard their room's marker. {example}")))
     }
 
-    /// In the middle of something long: everybody hears of everybody else meanwhile, and nobody must become a
-    /// slow consumer.
+    /// Reads while a long step is in progress. All members receive each other's joins then, and none may become a slow
+    /// consumer.
     fn keep_up(&mut self, at: usize) -> io::Result<()> {
         if at.is_multiple_of(16) {
             self.turn(Duration::ZERO)?;
@@ -148,7 +149,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Everybody asks the server for a sign of life; says how many got it.
+    /// Pings from all members; returns how many got a pong.
     pub fn ping(&mut self) -> io::Result<usize> {
         for at in 0..self.members.len() {
             self.members[at].send_ping();
@@ -159,20 +160,20 @@ impl Crowd {
         Ok(self.sightings.pongs)
     }
 
-    /// Nanoseconds since the load began: what messages are stamped with.
+    /// Nanoseconds since the start of the load, the time base of the stamps in messages.
     pub fn now_ns(&self) -> u64 {
         nanos(self.begun)
     }
 
-    /// Whoever is not watched is only counted from now on.
+    /// From now on, members that are not watched only count their bytes.
     pub fn count_unwatched(&mut self) {
         for member in &mut self.members {
             member.counted = member.witness.is_none();
         }
     }
 
-    /// Lets the senders send. Those with a rate are spread over their interval, so that two hundred messages a
-    /// second are two hundred rounds a second, as in the floor.
+    /// Starts the senders. With a rate, their messages are spread over the interval, so that 200 messages per second
+    /// are 200 rounds per second, as in the floor.
     pub fn speak(&mut self, pace: Pace) {
         let start_ns = self.now_ns();
         for at in self.layout.senders() {
@@ -187,21 +188,21 @@ impl Crowd {
         self.send_due(pace);
     }
 
-    /// Ends the sending.
+    /// Stops the senders.
     pub fn hush(&mut self) {
         self.pace = None;
     }
 
-    /// Waits until everybody has received all that was sent, and judges; what has not come once nothing comes any
-    /// more is lost.
+    /// Waits until all members have received all messages, and returns the verdict. If no data arrives any more,
+    /// missing messages are lost.
     pub fn settle(&mut self, patience: Duration) -> io::Result<Verdict> {
         self.turn_until(patience, |crowd| crowd.verdict().losses == 0)?;
-        // What should not come at all may come late.
+        // Unexpected messages may arrive late.
         self.turn_until(QUIET, |_| false)?;
         Ok(self.verdict())
     }
 
-    /// Runs the load until that moment.
+    /// Runs the load until a time.
     pub fn run_until(&mut self, end_ns: u64) -> io::Result<()> {
         while let Some(left_ns) = end_ns.checked_sub(self.now_ns()) {
             self.turn(Duration::from_nanos(left_ns))?;
@@ -209,7 +210,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Reads until it is so; `false` where nothing came for as long as `patience`.
+    /// Reads until the condition holds; `false` if no data arrived for `patience`.
     pub fn turn_until(&mut self, patience: Duration, so: impl Fn(&Self) -> bool) -> io::Result<bool> {
         let mut heard = Instant::now();
         while !so(self) {
@@ -222,7 +223,7 @@ impl Crowd {
         Ok(true)
     }
 
-    /// Waits for sockets, not longer than `wait`, and serves them; `false` where there were none.
+    /// Waits for sockets, at most for `wait`, and serves them; `false` if none was ready.
     pub fn turn(&mut self, wait: Duration) -> io::Result<bool> {
         let wait = match self.pace {
             Some(pace @ Pace::PerSecond(_)) => {
@@ -252,7 +253,7 @@ impl Crowd {
         Ok(!self.events.is_empty())
     }
 
-    /// Lets every sender send what is due, and says when the next one is.
+    /// Sends what each sender has due, and returns the time of the next message.
     fn send_due(&mut self, pace: Pace) -> u64 {
         let mut next_ns = u64::MAX;
         for at in self.layout.senders() {

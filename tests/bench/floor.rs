@@ -1,5 +1,5 @@
-//! The floor: what the kernel alone takes to send one ready frame to each of a hundred loopback sockets. No server
-//! that makes a `send` of every delivery can do with less.
+//! The floor: the kernel's own cost of sending one ready frame to each of a hundred loopback sockets. A server with one
+//! `send` per delivery can't be cheaper.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -15,13 +15,13 @@ use crate::machine::{self, Cores};
 use crate::member::receive;
 
 const SOCKETS: usize = 100;
-/// About a text frame of the loads.
+/// About the size of a text frame of the loads.
 const FRAME_BYTES: usize = 290;
 const RUN: Duration = Duration::from_millis(400);
-/// So many quiet runs of each kind are wanted, and so many are tried for them.
+/// The number of quiet runs of each kind, and the number of attempts to get them.
 const RUNS: usize = 5;
 const RUNS_MAX: usize = 15;
-/// What other processes may take of the two cores in a quiet run; `/proc/stat` is not exact.
+/// The share of the two cores that other processes may use in a quiet run; `/proc/stat` is not exact.
 const OTHERS_MAX: f64 = 0.1;
 const ROUND: Duration = Duration::from_millis(5);
 
@@ -31,50 +31,50 @@ pub struct Floor {
     paced: Vec<Send>,
 }
 
-/// What one send took, on the average of a run.
+/// The cost of one send, as the average of a run.
 #[derive(Clone, Copy)]
 struct Send {
     wall_ns: f64,
     cpu_ns: f64,
-    /// What other processes took of the two cores meanwhile. A reader that is kept from its core is not woken,
-    /// which makes sends cheaper than they are; a sender that is, dearer.
+    /// The share of the two cores that other processes used. A reader that does not get its core is not woken, which
+    /// makes sends cheaper; a sender that does not get its core makes them more expensive.
     others: f64,
 }
 
 impl Floor {
-    /// Measures it: the sender on the server's core, the reader on the generator's.
+    /// Measures the floor, with the sender on the server's core and the reader on the generator's.
     pub fn measure(cores: Cores) -> io::Result<Self> {
         Ok(Self { hot: quietest(|| run(cores, None))?, paced: quietest(|| run(cores, Some(ROUND)))? })
     }
 
-    /// The runs of both.
+    /// The runs of both measurements.
     pub fn and(&self, other: &Self) -> Self {
         Self { hot: [&self.hot[..], &other.hot].concat(), paced: [&self.paced[..], &other.paced].concat() }
     }
 
-    /// From one send to the next, flat out.
+    /// Time per send at full speed.
     pub fn hot_us(&self) -> f64 {
         median_us(self.hot.iter().map(|send| send.wall_ns))
     }
 
-    /// Processor time of such a send: the same, but for what other processes took of the core.
+    /// Processor time per send at full speed: the same without the share of other processes.
     pub fn hot_cpu_us(&self) -> f64 {
         median_us(self.hot.iter().map(|send| send.cpu_ns))
     }
 
-    /// What other processes took of the two cores in the worst of the runs, where that spoils it.
+    /// The share of other processes in the worst of the runs, if it is high enough to spoil the measurement.
     pub fn others(&self) -> Option<f64> {
         let shares = self.hot.iter().chain(&self.paced).map(|send| send.others);
         Some(shares.fold(0.0, f64::max)).filter(|others| *others >= OTHERS_MAX)
     }
 
-    /// Processor time of a send at 200 rounds a second.
+    /// Processor time per send at 200 rounds per second.
     pub fn paced_us(&self) -> f64 {
         median_us(self.paced.iter().map(|send| send.cpu_ns))
     }
 }
 
-/// Repeats a run until enough of them were quiet, and gives the quietest.
+/// Repeats a run until enough runs were quiet, and returns the quietest.
 fn quietest(run: impl Fn() -> io::Result<Send>) -> io::Result<Vec<Send>> {
     let mut runs: Vec<Send> = Vec::new();
     let quiet = |runs: &[Send]| runs.iter().filter(|send| send.others < OTHERS_MAX).count();
@@ -93,7 +93,7 @@ fn median_us(runs_ns: impl Iterator<Item = f64>) -> f64 {
     if runs.len() % 2 == 1 { runs[middle] } else { (runs[middle - 1] + runs[middle]) / 2.0 }
 }
 
-/// One run: flat out, or with a round every so often.
+/// One run, at full speed or with one round per interval.
 fn run(cores: Cores, round: Option<Duration>) -> io::Result<Send> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut senders = Vec::new();
@@ -119,7 +119,7 @@ fn run(cores: Cores, round: Option<Duration>) -> io::Result<Send> {
     Ok(send)
 }
 
-/// How long the two cores have been busy for others than us.
+/// How long the two cores have been busy for other processes.
 fn others_ns(cores: Cores) -> io::Result<f64> {
     let mut busy_ns = machine::core_busy_ns(cores.server)?;
     if !cores.are_shared() {
@@ -156,7 +156,7 @@ fn thread_cpu_ns() -> u64 {
     (time.tv_sec * 1_000_000_000 + time.tv_nsec) as u64
 }
 
-/// Reads everything into nowhere until the sender is gone, as the generator does with members that it only counts.
+/// Reads and discards everything until the sender has ended, as the generator does for members that it only counts.
 fn drain(sockets: &[TcpStream]) -> io::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     for (at, socket) in sockets.iter().enumerate() {

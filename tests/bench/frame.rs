@@ -1,26 +1,26 @@
-//! The wire as the generator needs it (RFC 6455, section 5): finding the frames in what a server sends, and
-//! writing a client's. Pure: bytes in, values out.
+//! The wire format for the generator (RFC 6455, section 5): finds the frames in a server's bytes, and writes a
+//! client's. Pure.
 
 use std::io;
 
-/// The first byte of a whole text frame; of a binary one; of a close, a ping, a pong.
+/// The first byte of an unfragmented text frame, a close, a ping and a pong.
 pub const TEXT: u8 = 0x81;
 pub const CLOSE: u8 = 0x88;
 pub const PING: u8 = 0x89;
 pub const PONG: u8 = 0x8a;
 
-/// A frame of a server: unmasked, and never cut up.
+/// A frame of a server: unmasked and unfragmented.
 pub struct Frame<'a> {
     pub head: u8,
     pub payload: &'a [u8],
-    /// What it takes on the wire, head included.
+    /// Bytes on the wire, with the frame head.
     pub wire_bytes: usize,
 }
 
-/// The frame at the beginning of `bytes`, or nothing while it is not all there.
+/// The frame at the beginning of `bytes`; `None` while it is incomplete.
 ///
 /// # Errors
-/// What no server may send, or ours never does: a masked or a cut-up frame.
+/// A masked frame, which no server may send, or a fragmented one, which ours never sends.
 pub fn first(bytes: &[u8]) -> io::Result<Option<Frame<'_>>> {
     let &[head, short, ..] = bytes else { return Ok(None) };
     if !matches!(head, TEXT | CLOSE | PING | PONG) || short & 0x80 != 0 {
@@ -36,7 +36,7 @@ pub fn first(bytes: &[u8]) -> io::Result<Option<Frame<'_>>> {
     Ok(bytes.get(start..wire_bytes).map(|payload| Frame { head, payload, wire_bytes }))
 }
 
-/// Appends a client's frame, masked, of a payload short enough for a one-byte length.
+/// Appends a masked client frame. The payload must be short enough for a one-byte length.
 pub fn write_masked(out: &mut Vec<u8>, head: u8, mask: [u8; 4], payload: &[u8]) {
     debug_assert!(payload.len() < 126);
     out.extend([head, 0x80 | payload.len() as u8]);
@@ -50,8 +50,8 @@ pub fn write_masked(out: &mut Vec<u8>, head: u8, mask: [u8; 4], payload: &[u8]) 
     }
 }
 
-/// What a message of ours says: when it was sent, which of its sender's it is, and who sent it. The content is
-/// always `BYTES` long, so that all frames of a load are alike.
+/// The content of the generator's messages: the time of sending, its number at its sender, and the sender. It is always
+/// `BYTES` long, so that all frames of a load have the same size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     pub sent_ns: u64,
@@ -71,7 +71,7 @@ impl Stamp {
         content
     }
 
-    /// Reads it back from where a content begins; nothing where the content is not one of ours.
+    /// Reads a stamp from the start of a content; `None` if it is not one of the generator's.
     pub fn read(content: &[u8]) -> Option<Self> {
         let content = content.get(..Self::BYTES)?;
         content.ends_with(b" adda-load").then_some(())?;
@@ -82,7 +82,7 @@ impl Stamp {
         })
     }
 
-    /// Appends the command that says it, with a nonce of its own.
+    /// Appends the command that sends this message, with its own nonce.
     pub fn write_command(&self, out: &mut Vec<u8>) {
         let mut json =
             *br#"{"type":"text","content":"0000000000000000 00000000 0000 adda-load","nonce":"0000.00000000"}"#;
@@ -114,20 +114,19 @@ fn read_hex(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// A field of the server's JSON. In frames that are all alike it stands where it stood the last time, so that
-/// is where it is looked for first.
+/// A field of the server's JSON. Similar frames have it at the same position, so the last position is tried first.
 pub struct Field {
     key: &'static [u8],
     at: usize,
 }
 
 impl Field {
-    /// A field by its key, as it is written in the JSON: quotes and colon, and the quote that opens a string.
+    /// A field by its key, as written in the JSON: with quotes and colon, and with the opening quote of a string.
     pub fn new(key: &'static str) -> Self {
         Self { key: key.as_bytes(), at: 0 }
     }
 
-    /// What follows the key.
+    /// The bytes behind the key.
     pub fn find<'a>(&mut self, json: &'a [u8]) -> Option<&'a [u8]> {
         if !json.get(self.at..).is_some_and(|rest| rest.starts_with(self.key)) {
             self.at = json.windows(self.key.len()).position(|window| window == self.key)?;
@@ -135,7 +134,7 @@ impl Field {
         Some(&json[self.at + self.key.len()..])
     }
 
-    /// What follows the key, as a whole number.
+    /// The whole number behind the key.
     pub fn number(&mut self, json: &[u8]) -> Option<u64> {
         let digits = self.find(json)?;
         let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;

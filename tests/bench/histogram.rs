@@ -1,4 +1,4 @@
-//! How long things took: a log-linear histogram of nanoseconds, exact to one part in 64.
+//! A log-linear histogram of durations in nanoseconds, exact to one part in 64.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Histogram {
         self.total += 1;
     }
 
-    /// The duration that `share` (0 to 1) of all records do not exceed, or nothing where none was recorded.
+    /// The duration that a `share` (0 to 1) of all records do not exceed; `None` without records.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = ((self.total as f64 * share).ceil() as u64).clamp(1, self.total.max(1));
         let mut passed = 0;

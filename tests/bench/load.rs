@@ -1,4 +1,4 @@
-//! The loads: what each consists of, and one run of one of them.
+//! The loads, and one run of a load.
 
 use std::io;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub struct Load {
     pub name: &'static str,
     pub layout: Layout,
     pub work: Work,
-    /// Whether the server keeps messages in a file, synced to the disk, and not in memory.
+    /// Whether the server stores messages in a file that is synced to the disk, or in memory.
     pub is_on_disk: bool,
 }
 
@@ -27,13 +27,13 @@ pub struct Load {
 pub enum Work {
     /// The senders of each room send.
     Talk(Pace),
-    /// All of them sit there.
+    /// All members are idle.
     Idle,
-    /// They come and go; the layout means nothing.
+    /// Connections are opened and closed; the layout is not used.
     Connect,
 }
 
-/// All of them; `connections` is how many the idle one has.
+/// All loads. `connections` is the number of connections of the idle load.
 pub fn all(connections: usize) -> [Load; 9] {
     let load = |name, rooms, members_per_room, senders_per_room, work| Load {
         name,
@@ -64,26 +64,27 @@ impl Work {
     }
 }
 
-/// How long a load runs before it is measured, and then while it is.
+/// How long a load runs before the measurement, and how long it is measured.
 #[derive(Clone, Copy)]
 pub struct Spans {
     pub warm_up: Duration,
     pub measured: Duration,
 }
 
-/// What one run showed. What can't be known is not there.
+/// The result of one run. Figures that can't be known are absent.
 pub struct Outcome {
     pub load: Load,
     pub traffic: Option<Traffic>,
-    /// With everybody joined and quiet, or at the end of the traffic; over what the server had before.
+    /// Memory beyond the server's initial memory: when all members have joined and are quiet, or at the end of the
+    /// traffic.
     pub resident_kib_per_connection: Option<f64>,
-    /// The same, after each connection has answered a ping, and how many have.
+    /// The same after the pings, and how many connections have answered them.
     pub pinged: Option<Pinged>,
     pub connects: Option<Connects>,
     pub verdict: Verdict,
 }
 
-/// What the server did in the measured span.
+/// The server's work in the measured span.
 pub struct Traffic {
     pub deliveries_per_s: f64,
     pub frame_bytes: f64,
@@ -93,18 +94,18 @@ pub struct Traffic {
     pub server_cpu_us_per_delivery: Option<f64>,
     pub server_busy: Option<f64>,
     pub others_busy: Option<Others>,
-    /// Near 1 the generator is what was measured.
+    /// Near 1 the generator is the bottleneck, not the server.
     pub generator_busy: f64,
 }
 
-/// What other processes took of the two cores, where each should be alone on its own.
+/// The share of the two cores that other processes used. Each core should have one user.
 #[derive(Clone, Copy)]
 pub struct Others {
     pub server_core: f64,
     pub generator_core: f64,
 }
 
-/// What came of the pings.
+/// The result of the pings.
 pub struct Pinged {
     pub pongs: usize,
     pub resident_kib_per_connection: Option<f64>,
@@ -118,12 +119,12 @@ impl Outcome {
 }
 
 impl Load {
-    /// Runs it.
+    /// Runs the load.
     ///
     /// # Errors
-    /// Where it can't be run at all; what went wrong with single messages is in the outcome.
+    /// If the load can't be run at all; faults of single messages are in the outcome.
     pub fn run(&self, server: &Server, spans: Spans) -> io::Result<Outcome> {
-        // Rooms of their own, for a server that runs already and keeps what was said.
+        // New rooms, for a running server that keeps earlier messages.
         let rooms_prefix = format!("{}-{:x}", self.name, std::process::id());
         if self.work == Work::Connect {
             return Ok(self.come_and_go(connect::run(server.address, &rooms_prefix, spans)));
@@ -169,7 +170,7 @@ fn talk(crowd: &mut Crowd, pace: Pace, server: &Server, spans: Spans) -> io::Res
     crowd.speak(pace);
     crowd.run_until(crowd.now_ns() + spans.warm_up.as_nanos() as u64)?;
     let before = Reading::take(crowd, server)?;
-    // What was sent while the reading was taken waited for us, not for the server.
+    // Messages that were sent during the reading have waited for the generator, not for the server.
     crowd.sightings.timed_since_ns = crowd.now_ns();
     crowd.run_until(before.now_ns + spans.measured.as_nanos() as u64)?;
     let after = Reading::take(crowd, server)?;
@@ -201,7 +202,7 @@ fn talk(crowd: &mut Crowd, pace: Pace, server: &Server, spans: Spans) -> io::Res
     })
 }
 
-/// All that is read off at the beginning and at the end of the measured span.
+/// The figures that are read at the beginning and at the end of the measured span.
 struct Reading {
     now_ns: u64,
     live_bytes: u64,
@@ -209,7 +210,7 @@ struct Reading {
     watched_messages: u64,
     own_cpu_ns: u64,
     server_cpu_ns: Option<u64>,
-    /// Of the server's core and the generator's.
+    /// Busy time of the server's core and of the generator's.
     cores_busy_ns: Option<[u64; 2]>,
 }
 
@@ -230,7 +231,7 @@ impl Reading {
     }
 }
 
-/// The server's memory before anybody came.
+/// The server's memory before the first member joined.
 struct Resident {
     server: Option<Pid>,
     members: usize,
@@ -242,7 +243,7 @@ impl Resident {
         Ok(Self { server, members, before_kib: server.map_or(Ok(0), machine::resident_kib)? })
     }
 
-    /// What each member has added to it.
+    /// How much each member has added to it.
     fn grown(&self) -> io::Result<Option<f64>> {
         let Some(server) = self.server else { return Ok(None) };
         let now_kib = machine::resident_kib(server)?;

@@ -1,4 +1,4 @@
-//! The machine: its processors and who runs on which, and what the kernel tells of processes.
+//! The machine: its processors, which process runs on which, and the kernel's figures about processes.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use rustix::process::{Pid, Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-/// A core for the server, and one for everything else.
+/// One core for the server, and one for everything else.
 #[derive(Clone, Copy)]
 pub struct Cores {
     pub server: usize,
@@ -15,7 +15,8 @@ pub struct Cores {
 }
 
 impl Cores {
-    /// The last processor that we may use for the server, the first for the generator. With one only they share it.
+    /// Takes the last allowed processor for the server and the first for the generator. With only one processor they
+    /// share it.
     pub fn choose() -> io::Result<Self> {
         let allowed = sched_getaffinity(None)?;
         let mut usable = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
@@ -28,14 +29,14 @@ impl Cores {
     }
 }
 
-/// Binds the calling thread, and what it starts from now on, to a core.
+/// Binds the calling thread, and the threads and processes that it starts from now on, to a core.
 pub fn pin(core: usize) -> io::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core);
     Ok(sched_setaffinity(None, &cores)?)
 }
 
-/// Allows this process as many open files as it may have.
+/// Raises the limit of open files to the maximum.
 pub fn raise_file_limit() -> io::Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -55,8 +56,8 @@ pub fn description() -> String {
     format!("{model}, {cores} cores, Linux {}", kernel.trim())
 }
 
-/// Processor time that a process has used, in nanoseconds: exactly where the kernel shows its scheduler's sums (of
-/// the threads that live; none should end between two readings), else in ticks of 10 ms.
+/// Processor time of a process in nanoseconds. It is exact where the kernel shows the scheduler's sums of the live
+/// threads, so no thread should end between two readings. Elsewhere it is in ticks of 10 ms.
 pub fn cpu_ns(pid: Pid) -> io::Result<u64> {
     let pid = pid.as_raw_nonzero();
     let exact: Option<u64> = fs::read_dir(format!("/proc/{pid}/task"))?
@@ -71,19 +72,19 @@ pub fn cpu_ns(pid: Pid) -> io::Result<u64> {
         return Ok(exact_ns);
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, in parentheses, may contain anything; user and system time are the 12th and 13th after it.
+    // The name, in parentheses, may contain any character; user and system time are the 12th and 13th field after it.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
     let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second())
 }
 
-/// Processor time that this process has used, in nanoseconds.
+/// Processor time of this process in nanoseconds.
 pub fn own_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     (time.tv_sec * 1_000_000_000 + time.tv_nsec) as u64
 }
 
-/// Time for which a core was not idle, whoever used it, in nanoseconds; in ticks of 10 ms.
+/// Busy time of a core for all processes, in nanoseconds; the kernel counts it in ticks of 10 ms.
 pub fn core_busy_ns(core: usize) -> io::Result<u64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let name = format!("cpu{core} ");
@@ -95,8 +96,8 @@ pub fn core_busy_ns(core: usize) -> io::Result<u64> {
     Ok(busy * 1_000_000_000 / rustix::param::clock_ticks_per_second())
 }
 
-/// Resident memory of a process in KiB: counted page by page where the kernel offers that, else its running sum,
-/// which may be off by some hundred.
+/// Resident memory of a process in KiB. It is counted page by page where the kernel offers that; elsewhere it is the
+/// kernel's running sum, which may be off by some hundred.
 pub fn resident_kib(pid: Pid) -> io::Result<u64> {
     let pid = pid.as_raw_nonzero();
     let (text, key) = match fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {

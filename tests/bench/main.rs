@@ -1,8 +1,8 @@
-//! `cargo bench`: loads on a server that has a core of its own, beside the floor that the kernel sets.
+//! `cargo bench`: loads on a server that has its own core, compared with the floor that the kernel sets.
 //!
-//! Only ratios to the floor hold between machines: of deliveries per second to sends per second flat out (`hot`),
-//! and of the server's processor time per delivery to that of a send at a low rate (`paced`). Both are measured
-//! before and after the loads.
+//! Only ratios to the floor are comparable between machines: of deliveries per second to sends per second at full speed
+//! (`hot`), and of the server's processor time per delivery to that of a send at a low rate (`paced`). The floor is
+//! measured before and after the loads.
 //!
 //! | load | rooms × members | senders in each room |
 //! | --- | --- | --- |
@@ -16,12 +16,13 @@
 //! | `file` | 10 × 1 | 1, keeping 64 unechoed; in a file, as above |
 //! | `connect` | | none; two threads open connections, one after another each, and close them when they are welcomed |
 //!
-//! Sampled members (all senders, and three others in one room out of ten) read every frame: their `seq` and each
-//! sender's counter must be consecutive, and all that was sent must come. A frame reads the same for everybody in a
-//! room, so the others, who are only counted, must end up with as many bytes as the sampled ones. Exit code 1 where
-//! anything is missing, comes twice, or is refused.
+//! Sampled members (all senders, and three others in one room out of ten) read every frame. The `seq` and the counter
+//! of each sender must be consecutive, and every sent message must arrive. All members of a room receive the same
+//! bytes. So the other members, which only count, must end with as many bytes as the sampled ones. The exit code is 1
+//! if a message is missing, arrives twice, or is refused.
 //!
-//! But for `connect`, one thread does it all: `crowd` polls, `member` reads and writes, `witness` checks, `verdict` sums up.
+//! Except for `connect`, one thread does everything: `crowd` polls, `member` reads and writes, `witness` checks,
+//! `verdict` sums up.
 
 mod connect;
 mod crowd;
@@ -106,7 +107,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures everything; `true` where nothing was amiss.
+/// Measures everything; `true` if no fault was found.
 fn run(flags: &Flags) -> io::Result<bool> {
     machine::raise_file_limit()?;
     let cores = Cores::choose()?;
@@ -131,7 +132,7 @@ fn run(flags: &Flags) -> io::Result<bool> {
 }
 
 impl Flags {
-    /// Each load gets a server of its own, so that none finds what another has left in memory.
+    /// Each load gets a new server, so that no load sees the memory of another.
     fn run_load(&self, load: &load::Load, cores: Cores) -> io::Result<Outcome> {
         let directory = load.is_on_disk.then(tempfile::tempdir).transpose()?;
         let data = directory.as_ref().map(|directory| directory.path().join("adda.db"));
@@ -144,7 +145,7 @@ impl Flags {
         load.run(&server, spans).map_err(failed)
     }
 
-    /// A member that is only counted can't answer a ping, nor tell it from a message: there is none within a load.
+    /// A member that only counts can't answer a ping, nor tell it from a message. So pings are off within a load.
     fn arguments(&self, data: Option<&Path>) -> Vec<String> {
         let mut ours = vec!["--ping-interval".to_owned(), "3600s".to_owned()];
         if let Some(data) = data {

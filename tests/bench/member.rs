@@ -1,7 +1,7 @@
-//! One connection: the handshake, reading, and what a sender has to say.
+//! One connection of the generator: the handshake, reading, and the messages of a sender.
 //!
-//! A watched member is read frame by frame. The others, once their room is settled, are only counted: the kernel
-//! throws their bytes away without copying them (`MSG_TRUNC`), so that the generator is not what is measured.
+//! A watched member is read frame by frame. Other members only count bytes once their room is settled. The kernel
+//! discards these bytes without a copy (`MSG_TRUNC`), so that the generator is not the bottleneck.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,32 +14,32 @@ use crate::histogram::Histogram;
 use crate::witness::Witness;
 
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
-/// The example of RFC 6455, section 1.3, with the answer that proves that the server knows the protocol.
+/// The example key of RFC 6455, section 1.3, with the answer that proves that the server knows the protocol.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// How a sender goes about it.
+/// The pace of a sender.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pace {
-    /// Keeps so many of its messages unechoed.
+    /// Keeps this number of its messages unechoed.
     Window(u32),
-    /// Sends so many a second, whatever comes back.
+    /// Sends this number of messages per second, whatever it receives.
     PerSecond(u32),
 }
 
-/// From one message to the next at so many a second.
+/// The interval between two messages at a rate.
 pub fn interval_ns(rate_per_s: u32) -> u64 {
     1_000_000_000 / u64::from(rate_per_s)
 }
 
-/// What a member has to say, and what came back of it.
+/// The state of a sender: the messages that it sends, and the echoes that it received.
 pub struct Sender {
     index: u16,
-    /// Counted without the marker.
+    /// The counts do not include the marker.
     pub sent: u32,
     echoed: u32,
-    /// When the next one is due, where the pace is a rate.
+    /// The time of the next message, if the pace is a rate.
     due_ns: u64,
 }
 
@@ -56,37 +56,38 @@ impl Sender {
 /// One connection to the server.
 pub struct Member {
     socket: TcpStream,
-    /// The beginning of a frame whose end has not come yet.
+    /// The beginning of an incomplete frame.
     partial: Vec<u8>,
-    /// What the socket would not take at once.
+    /// Bytes that the socket did not take at once.
     unsent: Vec<u8>,
     pub witness: Option<Witness>,
     pub sender: Option<Sender>,
-    /// The server's first word came: it knows of us.
+    /// Whether the first frame of the server has arrived.
     pub welcomed: bool,
-    /// The room's marker came: all of the room have joined, and what follows is live.
+    /// Whether the marker of the room has arrived: all members have joined, and what follows is live.
     pub settled: bool,
-    /// Only counted from now on.
+    /// Whether the member only counts bytes from now on.
     pub counted: bool,
-    /// Bytes of live traffic on the wire. It reads the same for everyone, so all of a room must end up equal.
+    /// Bytes of live traffic on the wire. They are the same for all members, so all members of a room must end with
+    /// equal counts.
     pub live_bytes: u64,
-    /// Why the connection is no more.
+    /// Why the connection has ended.
     pub gone: Option<String>,
 }
 
-/// What all members saw together.
+/// The records of all members together.
 pub struct Sightings {
     pub latency: Histogram,
-    /// Messages sent from then on are timed.
+    /// The time from which on sent messages are timed.
     pub timed_since_ns: u64,
     pub live_bytes: u64,
-    /// The part of it that watched members read, and the messages that it was.
+    /// The bytes and the messages of it that watched members have read.
     pub watched_bytes: u64,
     pub watched_messages: u64,
     pub welcomed: usize,
     pub settled: usize,
     pub pongs: usize,
-    /// The first `error` frame, and how many there were.
+    /// The first `error` frame, and the number of all.
     pub refusal: Option<String>,
     pub refusals: u64,
     content: Field,
@@ -115,7 +116,7 @@ impl Sightings {
 }
 
 impl Member {
-    /// A member over a connection that has its handshake behind it; `partial` is what was read past that.
+    /// A member over a connection after its handshake; `partial` are the bytes that were read beyond it.
     pub fn over(socket: TcpStream, partial: Vec<u8>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self {
@@ -135,7 +136,7 @@ impl Member {
     /// Connects and joins a room.
     ///
     /// # Errors
-    /// Where the server does not take the connection; its answer's first line is in the text.
+    /// If the server refuses the connection; the text has the first line of its response.
     pub fn join(address: SocketAddr, room: &str, username: &str) -> io::Result<Self> {
         let mut socket = TcpStream::connect_timeout(&address, HANDSHAKE_WAIT)?;
         socket.set_nodelay(true)?;
@@ -148,7 +149,7 @@ impl Member {
         &self.socket
     }
 
-    /// Takes all that the socket has. `buffer` is lent for the time of the call.
+    /// Reads everything that the socket has. `buffer` is borrowed for the call.
     pub fn read(&mut self, buffer: &mut [u8], now_ns: u64, sightings: &mut Sightings) {
         if self.gone.is_some() {
             return;
@@ -163,7 +164,7 @@ impl Member {
         }
     }
 
-    /// The connection is no more.
+    /// Records the end of the connection.
     pub fn end(&mut self, why: &str) {
         self.gone.get_or_insert_with(|| why.to_owned());
     }
@@ -172,7 +173,7 @@ impl Member {
         while let Some(count) = receive(&self.socket, buffer, RecvFlags::TRUNC)? {
             self.live_bytes += count as u64;
             sightings.live_bytes += count as u64;
-            // The sockets are polled edge-triggered: less than asked for means that there is no more.
+            // The sockets are polled edge-triggered: a short read means that no more data is there.
             if count < buffer.len() {
                 break;
             }
@@ -256,7 +257,7 @@ impl Member {
         }
     }
 
-    /// Sends what the pace makes due, all in one write.
+    /// Sends the messages that are due, all in one write.
     pub fn send_due(&mut self, pace: Pace, now_ns: u64) {
         let Some(sender) = &mut self.sender else { return };
         let written = self.unsent.len();
@@ -275,20 +276,20 @@ impl Member {
         }
     }
 
-    /// Says the room's marker, in the name of the room's first sender.
+    /// Sends the marker of the room, in the name of the room's first sender.
     pub fn send_marker(&mut self, sender: u16) {
         let stamp = Stamp { sent_ns: 0, counter: 0, sender };
         stamp.write_command(&mut self.unsent);
         self.flush();
     }
 
-    /// Asks for a pong.
+    /// Sends a ping.
     pub fn send_ping(&mut self) {
         frame::write_masked(&mut self.unsent, PING, [42; 4], b"adda");
         self.flush();
     }
 
-    /// Sends as much of what is to be said as the socket takes; the rest goes when it takes more.
+    /// Sends as much as the socket takes; the rest is sent when it takes more.
     pub fn flush(&mut self) {
         while !self.unsent.is_empty() {
             match send(&self.socket, &self.unsent, SendFlags::NOSIGNAL).map_err(io::Error::from) {
@@ -303,10 +304,10 @@ impl Member {
     }
 }
 
-/// Asks a server to let a connection into a room; gives what was read past its answer.
+/// Performs the handshake into a room; returns the bytes that were read beyond the response.
 ///
 /// # Errors
-/// Where the server does not take the connection; its answer's first line is in the text.
+/// If the server refuses the connection; the text has the first line of its response.
 pub fn handshake(socket: &mut TcpStream, address: SocketAddr, room: &str, username: &str) -> io::Result<Vec<u8>> {
     socket.write_all(
         format!(
@@ -335,10 +336,10 @@ pub fn handshake(socket: &mut TcpStream, address: SocketAddr, room: &str, userna
     Ok(answer.split_off(end))
 }
 
-/// Receives once: how many bytes, or nothing where there are none now.
+/// Receives once. Returns the number of bytes; `None` if there are none now.
 ///
 /// # Errors
-/// The end of the stream is one here: no server has a reason to end it.
+/// Also at the end of the stream, because the server has no reason to end it.
 pub fn receive(socket: &TcpStream, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Option<usize>> {
     match recv(socket, buffer, flags).map_err(io::Error::from) {
         Ok((_, 0)) => Err(io::Error::new(ErrorKind::UnexpectedEof, "the server ended the connection")),

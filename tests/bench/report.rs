@@ -1,4 +1,4 @@
-//! What is told of it: a table for people, JSON for programs.
+//! The report: a table for people, JSON for programs.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::load::{Others, Outcome, Work};
 use crate::machine::{self, Cores};
 use crate::member::Pace;
 
-/// Everything that one run of the benchmark has found.
+/// The results of one run of the benchmark.
 pub struct Report {
     pub cores: Cores,
-    /// What was measured, in words.
+    /// A description of what was measured.
     pub server: String,
     pub floor_before: Floor,
     pub floor_after: Floor,
@@ -55,7 +55,7 @@ impl Report {
         self.outcomes.iter().try_for_each(|outcome| remarks(outcome, out))
     }
 
-    /// The same for programs.
+    /// The report as JSON.
     pub fn json(&self) -> Value {
         let floor = self.floor_before.and(&self.floor_after);
         let floor_json = |floor: &Floor| {
@@ -76,7 +76,7 @@ impl Report {
     }
 }
 
-/// What others may take of a core before it is remarked upon; `/proc/stat` is not exact.
+/// The share of a core that other processes may use without a remark; `/proc/stat` is not exact.
 const OTHERS_MAX: f64 = 0.1;
 
 const HEADINGS: [&str; 16] = [
@@ -106,18 +106,19 @@ fn write_row(out: &mut impl Write, cells: &[String; HEADINGS.len()]) -> io::Resu
     writeln!(out)
 }
 
-/// The figures of a load, in the units in which they are shown.
+/// The figures of a load, in the displayed units.
 struct Row {
     deliveries_per_s: Option<f64>,
-    /// Deliveries to the hot floor's sends, of a load that is bound by nothing else.
+    /// The ratio of deliveries to the sends of the hot floor, for a load that is limited by nothing else.
     times_hot: Option<f64>,
-    /// The same of the processor time: what it would be with nobody else on the server's core.
+    /// The same ratio by processor time: what it would be without other processes on the server's core.
     times_hot_by_cpu: Option<f64>,
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
     p999_ms: Option<f64>,
     cpu_us: Option<f64>,
-    /// Processor time of a delivery to that of the paced floor's send, of a load that is paced too.
+    /// The ratio of the processor time of a delivery to that of a send of the paced floor, for a load that is paced,
+    /// too.
     times_paced: Option<f64>,
     resident_kib: Option<f64>,
     server_busy: Option<f64>,
@@ -212,7 +213,7 @@ fn shown(figure: Option<f64>, digits: usize) -> String {
     figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.digits$}"))
 }
 
-/// What the columns have no room for.
+/// Prints the remarks for which the table has no column.
 fn remarks(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
     let (name, verdict) = (outcome.load.name, &outcome.verdict);
     let connections = outcome.load.layout.members();

@@ -1,5 +1,5 @@
-//! The checker checked: a scripted server plays each fault to a small crowd over real sockets, and the verdict must
-//! name it, no more and no less.
+//! A test of the checker: a scripted server plays each fault to a small crowd over real sockets. The verdict must name
+//! exactly this fault.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,23 +12,23 @@ use crate::histogram::Histogram;
 use crate::member::{ACCEPT, Member, Pace};
 
 const LAYOUT: Layout = Layout { rooms: 1, members_per_room: 7, senders_per_room: 2 };
-/// A member that is watched and does not send; one that is only counted.
+/// A watched member that does not send, and a member that only counts.
 const WATCHED: usize = 3;
 const COUNTED: usize = 6;
-/// What each sender says: its window, once.
+/// Messages that each sender sends: its window, once.
 const WINDOW: u32 = 4;
 const COMMAND_BYTES: usize = 98;
 const SEQ_OF_MARKER: u64 = 100;
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// A message as the scripted server passes it on.
+/// A message as the scripted server delivers it.
 #[derive(Clone)]
 struct Message {
     seq: u64,
     stamp: Stamp,
 }
 
-/// What is done to the stream of one member, and the gaps, duplicates and losses that must be found.
+/// A name, a member, the change of its stream, and the gaps, duplicates and losses that must be found.
 type Fault = (&'static str, usize, fn(&mut Vec<Message>), [u64; 3]);
 
 const FAULTS: [Fault; 9] = [
@@ -64,10 +64,10 @@ fn lose_last(messages: &mut Vec<Message>) {
     messages.pop();
 }
 
-/// Plays everything.
+/// Plays all faults.
 ///
 /// # Errors
-/// The first thing that is not found, or found where it is not.
+/// The first fault that is not found, or that is found although it was not played.
 pub fn run() -> io::Result<()> {
     for (name, faulty, plant, planted) in FAULTS {
         let mut stage = Stage::set()?;
@@ -115,7 +115,7 @@ fn quantiles_are_right() -> io::Result<()> {
     Ok(())
 }
 
-/// What a scripted server answers to a handshake, and whether that is a connection that counts.
+/// Plays handshakes, and checks which of them count as a connection.
 fn connections_are_counted_if_they_were_welcomed() -> io::Result<()> {
     let taken = format!("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n").into_bytes();
     let foreign = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: AAAA\r\n\r\n".to_vec();
@@ -136,7 +136,7 @@ fn connections_are_counted_if_they_were_welcomed() -> io::Result<()> {
             let mut head = [0; 4096];
             let _ = far_end.read(&mut head)?;
             far_end.write_all(&answer)?;
-            // Until the close frame comes, if it does; then the connection ends here first.
+            // Waits for the close frame, if one comes; then the server closes the connection first.
             far_end.set_read_timeout(Some(PATIENCE))?;
             let _ = far_end.read(&mut head);
             Ok(())
@@ -147,7 +147,7 @@ fn connections_are_counted_if_they_were_welcomed() -> io::Result<()> {
     Ok(())
 }
 
-/// A crowd whose room is settled, and the other ends of its connections.
+/// A crowd with a settled room, and the other ends of its connections.
 struct Stage {
     crowd: Crowd,
     far_ends: Vec<TcpStream>,
@@ -173,7 +173,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Lets the senders fill their windows, and numbers what they say, in turns.
+    /// Lets the senders fill their windows, and numbers their messages in turn.
     fn hear_senders(&mut self) -> io::Result<Vec<Message>> {
         self.crowd.speak(Pace::Window(WINDOW));
         self.crowd.hush();
@@ -190,7 +190,7 @@ impl Stage {
         Ok(messages)
     }
 
-    /// Writes to a member, in pieces that cut frames anywhere.
+    /// Writes to a member in pieces that end anywhere in a frame.
     fn play(&mut self, member: usize, bytes: &[u8]) -> io::Result<()> {
         for piece in bytes.chunks(97) {
             self.far_ends[member].write_all(piece)?;

@@ -1,4 +1,4 @@
-//! The server under load: started on a core of its own, or one that runs already.
+//! The server under load: started on its own core, or a server that is running already.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,29 +10,29 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::machine::{self, Cores};
 
-/// How long it may take to stop before it is killed.
+/// How long the server may take to stop before it is killed.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
-/// A server that accepts connections. One that we started ends with this.
+/// A server that accepts connections. A server that was started here is stopped on drop.
 pub struct Server {
     pub address: SocketAddr,
-    /// Where known: without it there are no figures of processor time and memory.
+    /// The process id, if known. Without it there are no figures of processor time and memory.
     pub pid: Option<Pid>,
-    /// Where it has a core for itself.
+    /// The core of the server, if it has its own.
     pub cores: Option<Cores>,
     started: Option<(Child, BufReader<ChildStdout>)>,
 }
 
 impl Server {
-    /// Starts one, and waits until it accepts.
+    /// Starts a server, and waits until it accepts connections.
     ///
     /// # Errors
-    /// Where it does not say that it listens.
+    /// If the server does not print that it listens.
     pub fn start(program: &Path, arguments: &[String], cores: Cores) -> io::Result<Self> {
         // The child inherits the core of the thread that starts it.
         machine::pin(cores.server)?;
         let child = Command::new(program)
-            // In memory, where nothing else is asked for by `--server-args '--data FILE'`.
+            // In memory, unless `--server-args '--data FILE'` says otherwise.
             .env("ADDA_DATA", ":memory:")
             .args(["--listen", "127.0.0.1:0", "--rate", "0", "--log", "warn"])
             .args(arguments)
@@ -48,7 +48,7 @@ impl Server {
             address: SocketAddr::from(([0; 4], 0)),
             pid,
             cores: Some(cores).filter(|cores| !cores.are_shared()),
-            // Its end of the pipe stays open, so that it can go on writing.
+            // The pipe stays open, so that the server can go on writing.
             started: Some((child, BufReader::new(output))),
         };
         let mut line = String::new();
@@ -62,7 +62,7 @@ impl Server {
         Ok(server)
     }
 
-    /// One that runs already.
+    /// A server that is running already.
     pub fn running(address: SocketAddr, pid: Option<Pid>) -> Self {
         Self { address, pid, cores: None, started: None }
     }

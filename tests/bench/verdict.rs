@@ -1,28 +1,29 @@
-//! Whether everybody got all, once, in order.
+//! The verdict: whether all members received all messages, once and in order.
 
 use crate::member::{Member, Sightings};
 
-/// What went wrong, over a whole load.
+/// The faults of a whole load.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Messages that were passed over when a later one came, at sampled members.
+    /// Messages that were missing when a later one arrived, at sampled members.
     pub gaps: u64,
-    /// Messages that came again or too late; at counted members, what came beyond what the sampled ones saw.
+    /// Messages that arrived twice or too late; at members that only count, the bytes beyond those of the sampled
+    /// members.
     pub duplicates: u64,
-    /// Messages that never came.
+    /// Messages that did not arrive.
     pub losses: u64,
     /// `error` frames.
     pub refusals: u64,
     /// Connections that ended.
     pub gone: u64,
-    /// Whether the server's `seq` was there to be checked.
+    /// Whether the server sent a `seq` to check.
     pub seq_checked: bool,
-    /// What a refusal or an end said, for one of them.
+    /// The text of one refusal or of one end.
     pub example: Option<String>,
 }
 
 impl Verdict {
-    /// Judges all rooms, where all should have come by now.
+    /// Judges all rooms, at a time when all messages should have arrived.
     pub fn of<'a>(rooms: impl Iterator<Item = &'a [Member]>, sightings: &Sightings) -> Self {
         let mut verdict = Self {
             refusals: sightings.refusals,
@@ -65,8 +66,8 @@ impl Verdict {
     }
 }
 
-/// What each member of a room should have read of its live traffic: as much as a sampled one that saw everything
-/// once, or where there is none, as the one that saw most.
+/// The bytes of live traffic that each member of a room should have read: as many as a sampled member that received
+/// everything once. Without one, as many as the member with the most.
 fn live_bytes(room: &[Member], sent: u64) -> u64 {
     let watched = || room.iter().filter_map(|member| Some((member.witness.as_ref()?, member.live_bytes)));
     let faultless = watched().filter(|(witness, _)| witness.count() == sent).map(|(_, bytes)| bytes).min();

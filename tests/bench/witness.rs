@@ -1,21 +1,22 @@
-//! What a sampled member saw, checked as it comes: the room's `seq` and each sender's counter must be consecutive.
+//! Checks the messages of a sampled member as they arrive: the `seq` of the room and each sender's counter must be
+//! consecutive.
 
 use crate::frame::Stamp;
 
-/// Follows one room's order from its marker (message 0 of its first sender) on.
+/// Checks the order of one room, from its marker (message 0 of its first sender) on.
 pub struct Witness {
-    /// Of the room's first sender; the others follow it.
+    /// The index of the room's first sender; the others follow it.
     sender_first: u16,
     senders: Vec<Seen>,
-    /// The last place in the room's order; nothing before the marker, or where the server gives none.
+    /// The last `seq`; `None` before the marker, or if the server sends none.
     seq_last: Option<u64>,
     seq_gaps: u64,
     counter_gaps: u64,
-    /// Messages that came again, or too late.
+    /// Messages that arrived again, or too late.
     pub duplicates: u64,
 }
 
-/// Of one sender.
+/// The messages of one sender.
 #[derive(Clone, Copy, Default)]
 struct Seen {
     counter_last: u32,
@@ -34,12 +35,12 @@ impl Witness {
         }
     }
 
-    /// The marker came: the order is followed from here.
+    /// Records the marker: the order is checked from here.
     pub fn begin(&mut self, seq: Option<u64>) {
         self.seq_last = seq;
     }
 
-    /// A message came.
+    /// Records a message.
     pub fn see(&mut self, stamp: Stamp, seq: Option<u64>) {
         let sender = usize::from(stamp.sender.wrapping_sub(self.sender_first));
         let Some(sender) = self.senders.get_mut(sender) else {
@@ -62,13 +63,13 @@ impl Witness {
         sender.count += 1;
     }
 
-    /// Messages that were passed over when a later one came. One that is missing leaves a hole in both orders, and
-    /// a fault of the numbering in one of them.
+    /// Messages that were missing when a later one arrived. A missing message leaves a hole in both orders, and a fault
+    /// of the numbering in one of them.
     pub fn gaps(&self) -> u64 {
         self.seq_gaps.max(self.counter_gaps)
     }
 
-    /// How many messages came, each counted once.
+    /// The number of messages that arrived, each counted once.
     pub fn count(&self) -> u64 {
         self.senders.iter().map(|sender| u64::from(sender.count)).sum()
     }
