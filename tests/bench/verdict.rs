@@ -7,8 +7,8 @@ use crate::member::{Member, Sightings};
 pub struct Verdict {
     /// Messages that were missing when a later one arrived, at sampled members.
     pub gaps: u64,
-    /// Messages that arrived twice or too late; at members that only count, the bytes beyond those of the sampled
-    /// members.
+    /// Messages that arrived twice or too late; at members that only count, the messages beyond what the sampled
+    /// members received.
     pub duplicates: u64,
     /// Messages that did not arrive.
     pub losses: u64,

@@ -1,4 +1,5 @@
-//! `adda user` and `adda token`, as an operator has them: beside a server and without one, piped and on a terminal.
+//! Tests of `adda user` and `adda token` as an operator uses them: with and without a running server, with pipes and on
+//! a terminal.
 
 use std::collections::HashSet;
 use std::fs;
@@ -26,7 +27,7 @@ use uuid::Uuid;
 use crate::support::Asked::{ByBearer, Plainly};
 use crate::support::{DEADLINE, Server, Ws, clean, eventually, request};
 
-/// How soon what is changed holds for whoever is here.
+/// How soon a change must apply to open connections.
 const AT_ONCE: Duration = Duration::from_secs(1);
 const PASSWORD: &str = "correct horse battery";
 
@@ -36,7 +37,7 @@ fn adda(arguments: &[&str]) -> Command {
     command
 }
 
-/// What a command said, and how it ended.
+/// The output and the exit code of a command.
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -51,7 +52,7 @@ impl Said {
         self.out
     }
 
-    /// It must have refused in one sentence, with nothing on stdout.
+    /// Checks that the command failed with one sentence, and printed nothing to stdout.
     #[track_caller]
     fn refused(self, with: &str) {
         assert_eq!((self.code, self.out.as_str()), (Some(1), ""), "{self:?}");
@@ -66,22 +67,22 @@ impl From<Output> for Said {
     }
 }
 
-/// Starts it with a pipe as its standard input.
+/// Starts a command with a pipe as its standard input.
 #[track_caller]
 fn begin(command: &mut Command) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a process")
 }
 
-/// Runs it with these bytes as its standard input.
+/// Runs a command with these bytes as its standard input.
 #[track_caller]
 fn given(command: &mut Command, input: &[u8]) -> Said {
     let mut child = begin(command);
-    // One that refuses before it reads is no failure here.
+    // A command may fail before it reads its input.
     let _ = child.stdin.take().expect("its input").write_all(input);
     child.wait_with_output().expect("its end").into()
 }
 
-/// A directory with a database, and the command on it.
+/// A directory for a database, and the commands on it.
 pub struct Data(TempDir);
 
 impl Data {
@@ -89,7 +90,7 @@ impl Data {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
-    /// A database that a server has made, and left.
+    /// A database that a server has created and closed.
     fn of_a_server() -> Self {
         let data = Self::new();
         let mut server = data.serve(&[]);
@@ -139,13 +140,13 @@ impl Data {
         self.listed("user").iter().map(|user| user["name"].as_str().expect("a name").to_owned()).collect()
     }
 
-    /// All bytes of the database and what is beside it.
+    /// All bytes of the database and of the files beside it.
     pub fn bytes(&self) -> Vec<u8> {
         let files = fs::read_dir(self.0.path()).expect("a directory").map_while(Result::ok);
         files.flat_map(|file| fs::read(file.path()).unwrap_or_default()).collect()
     }
 
-    /// The database's own file. Reading a database that is in WAL mode may put SQLite's index of its WAL beside it.
+    /// The bytes of the database file. Reading a database in WAL mode may create SQLite's index of the WAL beside it.
     fn stored(&self) -> Vec<u8> {
         fs::read(self.path()).expect("a database")
     }
@@ -161,7 +162,7 @@ fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// Each with a server that runs, and without one.
+/// Runs a check with a running server, and without one.
 fn both_ways(check: impl Fn(&Data, Option<&Server>)) {
     check(&Data::new(), None);
     let data = Data::new();
@@ -170,7 +171,7 @@ fn both_ways(check: impl Fn(&Data, Option<&Server>)) {
 }
 
 #[test]
-fn an_account_is_made_changed_listed_and_removed() {
+fn an_account_is_created_changed_listed_and_removed() {
     both_ways(|data, _| {
         let out = data.add("Rahim", "admin");
         assert!(out.contains("“Rahim”, an admin"), "{out}");
@@ -196,7 +197,7 @@ fn an_account_is_made_changed_listed_and_removed() {
 }
 
 #[test]
-fn a_new_password_ends_the_logins_and_no_token() {
+fn a_new_password_ends_the_logins_but_no_token() {
     both_ways(|data, _| {
         data.add("Rahim", "user");
         data.token("Rahim", &[]);
@@ -220,7 +221,7 @@ fn a_new_password_ends_the_logins_and_no_token() {
 }
 
 #[test]
-fn a_token_lets_a_bot_in_until_it_is_revoked() {
+fn a_bot_can_join_with_its_token_until_that_is_revoked() {
     let data = Data::new();
     let server = data.serve(&[]);
     data.token("Herald", &["--label", &"ড".repeat(128)]);
@@ -254,7 +255,7 @@ fn a_token_lets_a_bot_in_until_it_is_revoked() {
     assert_eq!(stale.json()["code"], "forbidden");
 }
 
-/// Logs in, and gives the token and who it is.
+/// Logs in; returns the token and the user id.
 #[track_caller]
 fn log_in(server: &Server, name: &str, password: &str) -> (String, String) {
     let login = json!({"username": name, "password": password});
@@ -265,7 +266,7 @@ fn log_in(server: &Server, name: &str, password: &str) -> (String, String) {
     (text("token"), text("id"))
 }
 
-/// Says something until it is taken, or until it is refused, which must come at once.
+/// Sends a command until it is accepted, or until it is refused; that must happen soon.
 #[track_caller]
 fn comes_to(ws: &mut Ws, command: &Value, kind: &str) {
     let begun = Instant::now();
@@ -274,7 +275,7 @@ fn comes_to(ws: &mut Ws, command: &Value, kind: &str) {
         let mut command = command.clone();
         (command["nonce"], command["content"]) = (json!(nonce), json!(nonce));
         ws.command(&command);
-        // An announcement may bear its nonce in another room.
+        // An announcement may have its nonce in another room.
         let answer = ws.until(|frame| frame["nonce"] == nonce || frame["content"] == nonce);
         assert!(begun.elapsed() < AT_ONCE, "{:?}: {answer}", begun.elapsed());
         if answer["type"] == kind {
@@ -291,7 +292,7 @@ fn closes_at_once(ws: &mut Ws) {
 }
 
 #[test]
-fn what_is_changed_beside_a_server_holds_at_once_for_those_who_are_here() {
+fn a_change_by_a_command_applies_at_once_to_open_connections() {
     for is_busy in [false, true] {
         let data = Data::new();
         let server = data.serve(&["--rate", "0"]);
@@ -312,7 +313,7 @@ fn what_is_changed_beside_a_server_holds_at_once_for_those_who_are_here() {
                     talker.until(|frame| frame["content"] == "jam");
                 }
             });
-            // Also where a check fails.
+            // Also if a check fails.
             let _over = Over(is_over);
             let (announce, say) = (json!({"type": "announcement"}), json!({"type": "text"}));
             comes_to(&mut rahim, &announce, "error");
@@ -355,7 +356,7 @@ fn what_is_changed_beside_a_server_holds_at_once_for_those_who_are_here() {
     }
 }
 
-/// Says that something is over when it is dropped.
+/// Sets a flag when it is dropped.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -382,7 +383,7 @@ fn tokens_are_listed_for_people() {
 }
 
 #[test]
-fn a_password_that_is_too_easy_is_refused_in_words_and_nothing_is_made() {
+fn a_weak_password_is_refused_and_no_account_created() {
     let data = Data::new();
     let long = "x1".repeat(2_000);
     for (password, words) in [
@@ -405,7 +406,7 @@ fn a_password_that_is_too_easy_is_refused_in_words_and_nothing_is_made() {
 }
 
 #[test]
-fn a_name_that_is_taken_or_looks_like_it_is_refused() {
+fn a_name_that_is_taken_or_resembles_another_is_refused() {
     both_ways(|data, _| {
         data.add("admin", "admin");
         data.add("রহিম", "user");
@@ -413,7 +414,7 @@ fn a_name_that_is_taken_or_looks_like_it_is_refused() {
             data.run(&["user", "add", name], &format!("{PASSWORD}\n")).refused("is taken");
         }
         data.run(&["token", "create", "Admin"], "").refused("is taken");
-        // What is removed or changed is called exactly as it is.
+        // To remove or change an account, its exact name is needed.
         for arguments in [&["remove", "Admin", "--yes"][..], &["role", "Admin", "user"], &["passwd", "Admin"]] {
             data.run(&[&["user"], arguments].concat(), PASSWORD).refused("“admin” looks like it");
         }
@@ -424,7 +425,7 @@ fn a_name_that_is_taken_or_looks_like_it_is_refused() {
 }
 
 #[test]
-fn of_many_who_make_one_name_at_once_one_does() {
+fn of_concurrent_commands_for_one_name_exactly_one_succeeds() {
     for begins_empty in [true, false] {
         let data = if begins_empty { Data::new() } else { Data::of_a_server() };
         let children: Vec<Child> =
@@ -450,9 +451,9 @@ fn of_many_who_make_one_name_at_once_one_does() {
 }
 
 #[test]
-fn a_command_waits_for_nobody_and_nobody_for_it() {
+fn a_command_and_a_busy_server_do_not_block_each_other() {
     let data = Data::new();
-    // It waits for a password, and has nothing meanwhile.
+    // The command waits for a password and holds no lock.
     let mut waiting = begin(adda(&["user", "add", "Rahim"]).args(["--data", &data.file()]));
     let server = data.serve(&["--rate", "0"]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
@@ -472,13 +473,13 @@ fn a_command_waits_for_nobody_and_nobody_for_it() {
 }
 
 #[test]
-fn nothing_secret_is_kept_logged_or_shown() {
+fn no_secret_is_stored_logged_or_printed() {
     let data = Data::new();
     let server = data.serve(&["--log", "debug"]);
     let mut child = begin(adda(&["user", "add", "Rahim"]).args(["--data", &data.file()]));
     let process = child.id();
     child.stdin.as_mut().expect("its input").write_all(PASSWORD.as_bytes()).expect("a password");
-    // It waits for the line's end, so it is there to be looked at.
+    // The command waits for the end of the line, so its process can be inspected.
     for file in ["cmdline", "environ"] {
         let shown = fs::read(format!("/proc/{process}/{file}")).expect("the process");
         assert!(!holds(&shown, PASSWORD), "{file}");
@@ -499,7 +500,7 @@ fn nothing_secret_is_kept_logged_or_shown() {
 }
 
 #[test]
-fn a_password_is_a_line_as_it_was_typed() {
+fn a_password_is_one_line_of_input_unchanged() {
     let hashes: Arc<Mutex<HashSet<String>>> = Arc::default();
     for (number, line) in ["  বৃষ্টি নামল আজ  \n", "  বৃষ্টি নামল আজ  \r\n", "  বৃষ্টি নামল আজ  "].iter().enumerate()
     {
@@ -530,7 +531,7 @@ fn a_password_is_a_line_as_it_was_typed() {
 }
 
 #[test]
-fn what_is_no_database_of_ours_is_left_as_it_is() {
+fn a_foreign_file_is_left_unchanged() {
     let data = Data::of_a_server();
     let good = fs::read(data.path()).expect("a database");
     let connection = |sql: &str| {
@@ -565,7 +566,7 @@ fn what_is_no_database_of_ours_is_left_as_it_is() {
 }
 
 #[test]
-fn an_older_database_is_brought_up_to_date_where_no_server_has_it() {
+fn an_older_database_is_migrated_if_no_server_has_it_open() {
     let data = Data::of_a_server();
     let spoil = "DROP TABLE accounts; DROP TABLE looks; DROP TABLE sessions; DROP TABLE invitations; DROP TABLE mutes;
         DROP TABLE bans; DROP TABLE room_settings; DROP TABLE room_members; DROP TABLE marks; DROP TABLE spoke;
@@ -590,7 +591,7 @@ fn an_older_database_is_brought_up_to_date_where_no_server_has_it() {
 }
 
 #[test]
-fn doctor_tells_what_is_wrong_with_accounts() {
+fn doctor_finds_damaged_accounts() {
     let sound = Data::new();
     sound.add("Rahim", "user");
     sound.token("Herald", &[]);
@@ -620,7 +621,7 @@ fn doctor_tells_what_is_wrong_with_accounts() {
 }
 
 #[test]
-fn what_makes_no_sense_is_exit_2() {
+fn an_invalid_command_line_is_exit_2() {
     let data = Data::new();
     for arguments in [
         &["user"][..],
@@ -651,9 +652,9 @@ fn what_makes_no_sense_is_exit_2() {
     assert_eq!(data.names(), ["Rahim"]);
 }
 
-/// The control socket takes what no command sends, too.
+/// The control socket accepts requests that no command sends.
 #[test]
-fn an_account_that_would_be_a_guest_is_refused_and_costs_no_message() {
+fn an_account_with_the_role_guest_is_refused_and_loses_no_message() {
     const EACH: usize = 100;
     let data = Data::new();
     data.add("Rahim", "user");
@@ -702,7 +703,7 @@ fn an_account_that_would_be_a_guest_is_refused_and_costs_no_message() {
 }
 
 #[test]
-fn the_first_run_with_accounts_required_says_what_to_do() {
+fn the_first_start_with_required_accounts_prints_the_first_steps() {
     let data = Data::new();
     let steps = |server: &mut Server| {
         assert_eq!(server.get("/healthz").status, 200);
@@ -714,7 +715,7 @@ fn the_first_run_with_accounts_required_says_what_to_do() {
     let command = said.split_once("to make one: adda ").map(|(_, command)| command.trim().to_owned());
     let command = command.unwrap_or_else(|| panic!("{said}"));
     assert_eq!(command, format!("user add NAME --role admin --data {}", data.file()));
-    // The command is right as it stands.
+    // The printed command works as it is.
     given(&mut adda(&command.split(' ').collect::<Vec<_>>()), PASSWORD.as_bytes()).done();
     for flags in [&["--accounts", "required"][..], &["--accounts", "optional"]] {
         let said = steps(&mut data.serve(flags));
@@ -722,7 +723,7 @@ fn the_first_run_with_accounts_required_says_what_to_do() {
     }
 }
 
-/// A terminal with a shell's place before it, on which a command runs.
+/// A terminal on which a command runs, in place of a shell.
 struct Terminal {
     ours: fs::File,
     theirs: OwnedFd,
@@ -807,7 +808,7 @@ fn on_a_terminal_a_password_is_asked_for_twice_and_not_shown() {
 }
 
 #[test]
-fn a_signal_while_a_password_is_typed_puts_the_terminal_back() {
+fn a_signal_during_password_input_restores_the_terminal() {
     for by_key in [true, false] {
         let data = Data::new();
         let mut terminal = Terminal::run(&["user", "add", "Rahim", "--data", &data.file()]);
@@ -825,7 +826,7 @@ fn a_signal_while_a_password_is_typed_puts_the_terminal_back() {
 }
 
 #[test]
-fn on_a_terminal_one_is_asked_before_an_account_goes() {
+fn on_a_terminal_the_removal_of_an_account_must_be_confirmed() {
     let data = Data::new();
     data.add("Rahim", "user");
     for (answer, code, left) in [("n\n", 1, 1), ("\n", 1, 1), ("yes\n", 0, 0)] {

@@ -1,4 +1,4 @@
-//! What people do: come in, hear what was said, talk, write, go; in one room or several.
+//! Tests of the chat itself: clients join, get the history, send messages, type and leave, in one room or several.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// Says `count` numbered messages and waits until each has come back.
+/// Sends `count` numbered messages, and waits for the echo of each.
 fn say_numbered(ws: &mut Ws, count: usize) {
     for number in 1..=count {
         let content = number.to_string();
@@ -25,7 +25,7 @@ fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
 }
 
 #[test]
-fn a_message_reaches_everybody_in_the_room_and_its_author() {
+fn a_message_reaches_all_members_and_its_author() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
@@ -42,7 +42,7 @@ fn a_message_reaches_everybody_in_the_room_and_its_author() {
 }
 
 #[test]
-fn a_welcome_says_who_is_here_and_what_the_limits_are() {
+fn a_welcome_lists_the_members_and_the_limits() {
     let server = Server::start();
     let ana = Ws::join(&server, "/ws/tea/Ana");
     let ben = Ws::join(&server, "/ws/tea/Ben");
@@ -67,7 +67,7 @@ fn a_welcome_says_who_is_here_and_what_the_limits_are() {
 }
 
 #[test]
-fn coming_and_going_is_seen_by_the_others() {
+fn other_members_see_joins_and_leaves() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
@@ -89,7 +89,7 @@ fn coming_and_going_is_seen_by_the_others() {
 }
 
 #[test]
-fn a_joiner_does_not_hear_of_its_own_coming() {
+fn a_client_does_not_receive_its_own_join() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.expect_nothing_else();
@@ -114,7 +114,7 @@ fn a_join_comes_before_the_first_message_and_a_leave_after_the_last() {
 }
 
 #[test]
-fn typing_is_shown_and_not_kept() {
+fn typing_is_delivered_and_not_stored() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
@@ -128,7 +128,7 @@ fn typing_is_shown_and_not_kept() {
 }
 
 #[test]
-fn a_newcomer_hears_the_last_five_and_then_what_is_said() {
+fn a_new_member_gets_the_last_five_messages_and_then_live_ones() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     say_numbered(&mut ana, 8);
@@ -140,7 +140,7 @@ fn a_newcomer_hears_the_last_five_and_then_what_is_said() {
 }
 
 #[test]
-fn history_is_as_long_as_asked_for_but_never_over_200() {
+fn history_has_the_requested_length_up_to_200() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     say_numbered(&mut ana, 230);
@@ -159,7 +159,7 @@ fn history_is_as_long_as_asked_for_but_never_over_200() {
 }
 
 #[test]
-fn a_history_that_is_no_number_is_refused() {
+fn a_history_that_is_not_a_number_is_refused() {
     let server = Server::start();
     for target in ["/ws?history=many", "/ws?history=-1", "/ws?history=1.5"] {
         let refusal = Ws::refused(&server, target, &[]);
@@ -178,7 +178,7 @@ fn the_default_history_can_be_set() {
 }
 
 #[test]
-fn a_replayed_message_is_the_very_frame_that_was_live() {
+fn a_replayed_message_is_identical_to_the_live_frame() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.command(&json!({"content": BENGALI, "nonce": "n1"}));
@@ -192,7 +192,7 @@ fn a_replayed_message_is_the_very_frame_that_was_live() {
 }
 
 #[test]
-fn a_message_bears_its_authors_nonce() {
+fn a_message_has_its_authors_nonce() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     for nonce in ["1", "a nonce with \"quotes\" and \n", "ক", &"🙂".repeat(64)] {
@@ -202,7 +202,7 @@ fn a_message_bears_its_authors_nonce() {
 }
 
 #[test]
-fn seq_is_consecutive_and_the_same_for_all_however_many_talk() {
+fn seq_is_consecutive_and_the_same_for_all_with_concurrent_senders() {
     const TALKERS: usize = 4;
     const EACH: usize = 100;
     let server = Server::unhurried();
@@ -236,7 +236,7 @@ fn seq_is_consecutive_and_the_same_for_all_however_many_talk() {
 }
 
 #[test]
-fn each_room_hears_its_own_and_counts_for_itself() {
+fn each_room_has_its_own_messages_and_its_own_seq() {
     let server = Server::start();
     let mut tea = Ws::join(&server, "/ws/tea/Ana");
     let mut coffee = Ws::join(&server, "/ws/coffee/Ana");
@@ -249,7 +249,7 @@ fn each_room_hears_its_own_and_counts_for_itself() {
 }
 
 #[test]
-fn one_connection_is_in_two_rooms() {
+fn one_connection_can_be_in_two_rooms() {
     let server = Server::start();
     let mut coffee = Ws::join(&server, "/ws/coffee/Ben");
     coffee.say("before");
@@ -282,7 +282,7 @@ fn one_connection_is_in_two_rooms() {
 }
 
 #[test]
-fn a_further_room_replays_as_much_as_is_asked_for() {
+fn a_further_room_replays_the_requested_history() {
     let server = Server::start();
     let mut coffee = Ws::join(&server, "/ws/coffee/Ben");
     say_numbered(&mut coffee, 4);
@@ -300,7 +300,7 @@ fn a_further_room_replays_as_much_as_is_asked_for() {
 }
 
 #[test]
-fn who_disconnects_leaves_every_room() {
+fn a_disconnected_client_leaves_every_room() {
     let server = Server::start();
     let mut tea = Ws::join(&server, "/ws/tea/Ben");
     let mut coffee = Ws::join(&server, "/ws/coffee/Carol");
@@ -315,7 +315,7 @@ fn who_disconnects_leaves_every_room() {
 }
 
 #[test]
-fn a_frame_without_a_brace_is_a_message_as_typed() {
+fn a_frame_that_is_not_json_is_a_plain_text_message() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     for (typed, content) in [
@@ -331,7 +331,7 @@ fn a_frame_without_a_brace_is_a_message_as_typed() {
 }
 
 #[test]
-fn a_message_has_many_spellings() {
+fn a_message_can_be_written_in_several_forms() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     for spelling in [
@@ -348,11 +348,11 @@ fn a_message_has_many_spellings() {
 }
 
 #[test]
-fn bengali_stays_intact() {
+fn bengali_text_is_kept_unchanged() {
     let server = Server::start();
     let (room, name) = ("চায়ের-আড্ডা", "রহিম");
     let mut rahim = Ws::join(&server, &format!("/ws/{}/{}", encoded(room), encoded(name)));
-    // Names are kept in NFC, in which য় is two characters; what is said stays as it was said.
+    // Names are stored in NFC, in which য় is two characters; the content of a message stays unchanged.
     assert_eq!(rahim.welcome["username"], name);
     let by_query = format!("/ws?room={}&username={}", encoded(room), encoded("করিম"));
     let mut karim = Ws::join(&server, &by_query);
@@ -364,7 +364,7 @@ fn bengali_stays_intact() {
 }
 
 #[test]
-fn all_ways_in_lead_to_the_same_room() {
+fn all_forms_of_the_url_lead_to_the_same_room() {
     let server = Server::start();
     for (target, room, name) in [
         ("/ws", "general", "Anonymous"),
@@ -374,22 +374,22 @@ fn all_ways_in_lead_to_the_same_room() {
         ("/ws/Ana", "general", "Ana"),
         ("/ws/tea/Ana", "tea", "Ana"),
         ("/ws/chat/tea/", "tea", "Anonymous"),
-        // The path wins, and the query fills what the path does not say.
+        // The path comes first; the query supplies what the path does not name.
         ("/ws/Ana?room=tea", "tea", "Ana"),
         ("/ws/Ana?username=Ben", "general", "Ana"),
         ("/ws/tea/Ana?room=x&username=y", "tea", "Ana"),
         ("/ws/chat/tea/?username=Ana", "tea", "Ana"),
-        // Names that are nothing but space were not given.
+        // A name of white space counts as absent.
         ("/ws?room=&username=", "general", "Anonymous"),
         ("/ws?room=%20%20&username=+", "general", "Anonymous"),
-        // Percent-decoding; a plus is a space in a query and itself in a path.
+        // Percent-decoding: a plus is a space in a query, and a plus in a path.
         ("/ws?room=a+b&username=A%2BB", "a b", "A+B"),
         ("/ws/a+b/A%20B", "a+b", "A B"),
         ("/ws/a%2Fb/A%3Fc", "a/b", "A?c"),
         ("/ws/tea/%41na", "tea", "Ana"),
         ("/ws/%20tea%20/%09Ana", "tea", "Ana"),
         ("/ws/tea/Jose%CC%81", "tea", "José"),
-        // Strangers' parameters are passed over.
+        // Unknown parameters are ignored.
         ("/ws/tea/Ana?utm=1&history=3&x", "tea", "Ana"),
     ] {
         let ws = Ws::join(&server, target);
@@ -399,7 +399,7 @@ fn all_ways_in_lead_to_the_same_room() {
 }
 
 #[test]
-fn a_name_that_cannot_be_is_refused_before_the_upgrade() {
+fn an_invalid_name_is_refused_before_the_upgrade() {
     let server = Server::start();
     let long_name = format!("/ws/tea/{}", "n".repeat(33));
     let long_room = format!("/ws/{}/Ana", "r".repeat(65));
@@ -425,7 +425,7 @@ fn a_name_that_cannot_be_is_refused_before_the_upgrade() {
 }
 
 #[test]
-fn a_room_is_listed_while_somebody_is_in_it_or_something_was_said() {
+fn a_room_is_listed_while_it_has_members_or_messages() {
     let server = Server::start();
     let ids = |server: &Server| -> Vec<String> {
         let listing = server.get("/api/rooms").json();

@@ -1,4 +1,4 @@
-//! The command: what it says, how it ends, and what its log may hold.
+//! Tests of the command: its output, its exit codes, and the contents of its log.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use tungstenite::Message;
 
 use crate::support::{DEADLINE, Event, Server, Ws, clean, http, output};
 
-/// From a signal to the end of the process.
+/// Time from a signal to the end of the process.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
 fn adda() -> Command {
@@ -21,7 +21,7 @@ fn adda() -> Command {
     command
 }
 
-/// Runs it to its end; gives back its exit code and what it said to stderr, with nothing on stdout.
+/// Runs a command that must print nothing to stdout; returns its exit code and its stderr.
 #[track_caller]
 fn refusal(command: &mut Command) -> (Option<i32>, String) {
     let output = output(command);
@@ -30,7 +30,7 @@ fn refusal(command: &mut Command) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_flag_that_is_none_is_exit_2_and_a_sentence() {
+fn an_invalid_flag_is_exit_2_and_a_sentence() {
     for flags in [
         &["--no-such-flag"][..],
         &["--listen"],
@@ -58,7 +58,7 @@ fn a_flag_that_is_none_is_exit_2_and_a_sentence() {
 }
 
 #[test]
-fn the_environment_is_heard_and_flags_go_before_it() {
+fn flags_override_the_environment() {
     for (name, value) in [("ADDA_LISTEN", "127.0.0.1:x"), ("ADDA_HISTORY", "many"), ("PORT", "high")] {
         let (code, said) = refusal(adda().env(name, value));
         assert_eq!(code, Some(2), "{name}={value}: {said}");
@@ -78,8 +78,8 @@ fn the_environment_is_heard_and_flags_go_before_it() {
 }
 
 #[test]
-fn port_is_heard_as_platforms_set_it() {
-    // Nothing but a free port of the system's choice can be asked for without a race.
+fn the_variable_port_sets_the_port() {
+    // Only a free port that the system chooses can be requested without a race.
     let mut command = Command::new("env");
     command.args(["PORT=0", env!("CARGO_BIN_EXE_adda")]);
     let server = Server::spawn(command);
@@ -88,7 +88,7 @@ fn port_is_heard_as_platforms_set_it() {
 }
 
 #[test]
-fn serve_may_be_said() {
+fn the_subcommand_serve_is_optional() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adda"));
     command.args(["serve", "--listen", "127.0.0.1:0"]);
     assert_eq!(Server::spawn(command).get("/healthz").status, 200);
@@ -114,8 +114,8 @@ fn a_port_in_use_is_exit_1_and_one_sentence() {
 }
 
 #[test]
-fn an_address_that_is_not_ours_is_exit_1_and_one_sentence() {
-    // TEST-NET-1 (RFC 5737) is nobody's.
+fn an_address_of_another_machine_is_exit_1_and_one_sentence() {
+    // TEST-NET-1 (RFC 5737) belongs to no machine.
     let (code, said) = refusal(adda().args(["--listen", "192.0.2.1:3000"]));
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("192.0.2.1:3000"), "{said}");
@@ -164,7 +164,7 @@ fn a_signal_closes_with_1001_and_exits_0() {
 }
 
 #[test]
-fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
+fn clients_that_do_not_answer_cannot_delay_the_stop() {
     let mut server = Server::start();
     let _silent: Vec<Ws> = (0..10).map(|_| Ws::connect(&server, "/ws/tea/Silent")).collect();
     let mut half = TcpStream::connect(server.addr()).expect("a connection");
@@ -178,7 +178,7 @@ fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
 }
 
 #[test]
-fn under_load_everybody_gets_1001_and_what_was_acked_was_sent() {
+fn under_load_all_clients_get_1001_and_every_acked_message_is_delivered() {
     const TALKERS: usize = 8;
     let mut server = Server::unhurried();
     let all: Vec<(usize, Ws)> = (0..TALKERS).map(|n| (n, Ws::join(&server, &format!("/ws/tea/T{n}")))).collect();
@@ -189,11 +189,11 @@ fn under_load_everybody_gets_1001_and_what_was_acked_was_sent() {
             let own = format!("from {number}");
             move || {
                 let mut seq = 0;
-                // Two on their way at a time: more than the slowest reads would make it a slow consumer.
+                // Two messages in flight: with more, the slowest reader would become a slow consumer.
                 let mut to_send = 2;
                 loop {
                     for _ in 0..std::mem::take(&mut to_send) {
-                        // Sending may fail once the server is going; its close code must still come.
+                        // Sending may fail once the server stops; its close code must still arrive.
                         if !stopped.load(Ordering::Relaxed) && ws.try_send(Message::text(own.clone())).is_err() {
                             stopped.store(true, Ordering::Relaxed);
                         }
@@ -221,7 +221,7 @@ fn under_load_everybody_gets_1001_and_what_was_acked_was_sent() {
 }
 
 #[test]
-fn stdout_holds_the_address_and_no_log() {
+fn stdout_has_the_address_and_no_log() {
     let mut server = Server::start();
     Ws::join(&server, "/ws/tea/Ana").close(1000);
     server.signal(Signal::TERM);
@@ -232,7 +232,7 @@ fn stdout_holds_the_address_and_no_log() {
 }
 
 #[test]
-fn it_accepts_from_the_moment_it_says_so() {
+fn it_accepts_as_soon_as_it_prints_its_address() {
     let start = Instant::now();
     let server = Server::start();
     let first_line = start.elapsed();
@@ -241,7 +241,7 @@ fn it_accepts_from_the_moment_it_says_so() {
 }
 
 #[test]
-fn the_log_holds_no_control_characters_no_bodies_and_no_queries() {
+fn the_log_has_no_control_characters_bodies_or_queries() {
     let mut server = Server::with(&["--log", "debug"]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana?token=s3cret-token");
     ana.say("s3cret-words");
@@ -262,7 +262,7 @@ fn the_log_holds_no_control_characters_no_bodies_and_no_queries() {
         let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nUser-Agent: \u{1b}]0;x\u{7}\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("a request");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-        // What it answers is another test's; here it is only waited for.
+        // Another test checks the response; here it is only awaited.
         let _ = stream.read_to_end(&mut Vec::new());
         let _ = Ws::open(server.addr(), target, &[("Origin", "http://a.example\u{1b}[31m")]);
     }

@@ -1,4 +1,4 @@
-//! The clients that people have, in one room with one another, on each way in.
+//! Common clients in one room together, with each form of the URL.
 //!
 //! Python's `websockets`, Node's `ws` and `websocat` come from `tests/run`; a browser is in `tests/browser`.
 
@@ -11,20 +11,20 @@ use serde_json::Value;
 
 use crate::support::{DEADLINE, Server, Ws, eventually, repository, test_tools};
 
-/// What each says: words, joiners, conjuncts and an emoji of several characters.
+/// The message of each client: words, joiners, conjuncts and an emoji of several characters.
 const SAID: [(&str, &str); 3] = [
     ("পাইথন", "আমার সোনার বাংলা, আমি তোমায় ভালোবাসি"),
     ("নোড", "র\u{200d}্যাব আর ক্ষ্ম, কাঁঠাল 👩\u{200d}💻"),
     ("ক্যাট", "আড্ডা জমে ক্ষীর!"),
 ];
 
-/// A foreign client; it dies with this value.
+/// A foreign client; dropping this kills it.
 struct Client(Child);
 
 impl Client {
     #[track_caller]
     fn start(command: &mut Command) -> Self {
-        // A proxy is for other hosts than this one.
+        // Proxy settings are for other hosts than this machine.
         for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             command.env_remove(name);
         }
@@ -35,7 +35,7 @@ impl Client {
         }
     }
 
-    /// The lines that it prints until it ends, which it must do well.
+    /// The lines that it prints until it ends, which must be with success.
     #[track_caller]
     fn lines(mut self) -> Vec<String> {
         let stdout = self.0.stdout.take().expect("a piped stdout");
@@ -53,8 +53,8 @@ impl Drop for Client {
     }
 }
 
-/// Lets the three chat, each by the way in that `target` gives it, and holds what each heard to what was said.
-/// The room must be empty before.
+/// Runs the three clients, each with the URL that `target` gives it, and checks that each got all messages. The room
+/// must be empty before.
 #[track_caller]
 fn chat(server: &Server, watcher: &str, target: impl Fn(&str) -> String, names: [&str; 3]) {
     let tools = test_tools();
@@ -84,7 +84,7 @@ fn chat(server: &Server, watcher: &str, target: impl Fn(&str) -> String, names: 
     assert_eq!(joined, wanted);
 
     watcher.say("begin");
-    // websocat needs no JSON: a line as typed is a message.
+    // websocat needs no JSON: a plain line is a message.
     let stdin = websocat.0.stdin.as_mut().expect("a piped stdin");
     stdin.write_all(format!("{}\n", SAID[2].1).as_bytes()).expect("a line for websocat");
 
@@ -116,31 +116,31 @@ fn chat(server: &Server, watcher: &str, target: impl Fn(&str) -> String, names: 
 const NAMES: [&str; 3] = [SAID[0].0, SAID[1].0, SAID[2].0];
 
 #[test]
-fn by_room_and_username_in_the_query() {
+fn clients_chat_with_room_and_username_in_the_query() {
     let server = Server::start();
     chat(&server, "/ws?room=%E0%A6%9A%E0%A6%BE", |name| format!("/ws?room=চা&username={name}"), NAMES);
 }
 
 #[test]
-fn by_username_in_the_path() {
+fn clients_chat_with_the_username_in_the_path() {
     let server = Server::start();
     chat(&server, "/ws", |name| format!("/ws/{name}"), NAMES);
 }
 
 #[test]
-fn by_room_and_username_in_the_path() {
+fn clients_chat_with_room_and_username_in_the_path() {
     let server = Server::start();
     chat(&server, "/ws/%E0%A6%9A%E0%A6%BE/W", |name| format!("/ws/চা/{name}"), NAMES);
 }
 
 #[test]
-fn by_the_room_alone() {
+fn clients_chat_with_the_room_alone() {
     let server = Server::start();
     chat(&server, "/ws/chat/%E0%A6%9A%E0%A6%BE/", |_| "/ws/chat/চা/".to_string(), ["Anonymous"; 3]);
 }
 
 #[test]
-fn all_ways_at_once() {
+fn clients_chat_with_different_forms_of_the_url() {
     let server = Server::start();
     let target = |name: &str| match name {
         name if name == NAMES[0] => format!("/ws?username={name}"),

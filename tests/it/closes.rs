@@ -1,4 +1,4 @@
-//! How connections end: each rule of RFC 6455 that a client breaks has its close code, and silence has an end.
+//! Tests of the end of connections: each violation of RFC 6455 has its close code, and silent clients time out.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,10 +12,10 @@ const TEXT_BEGIN: u8 = 0x01;
 const CONTINUED: u8 = 0x00;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
-/// The read deadline that belongs to `--ping-interval 1s`, and time for a busy machine.
+/// The read deadline of `--ping-interval 1s`, plus time for a busy machine.
 const IDLE_WAIT: Duration = Duration::from_millis(2_400 + 3_000);
 
-/// Sends `bytes` on a fresh connection, and expects to be closed with `code` while another member stays.
+/// Sends `bytes` on a new connection, and checks that it is closed with `code` while another member stays.
 #[track_caller]
 fn closes_with(server: &Server, what: &str, bytes: &[u8], code: u16) {
     let mut ws = Ws::join(server, "/ws/tea/Ana");
@@ -26,7 +26,7 @@ fn closes_with(server: &Server, what: &str, bytes: &[u8], code: u16) {
 }
 
 #[test]
-fn a_breach_of_the_protocol_is_1002() {
+fn a_protocol_violation_is_1002() {
     let server = Server::start();
     let mut stays = Ws::join(&server, "/ws/elsewhere/Ben");
     let broken_in_two = [masked_frame(TEXT_BEGIN, b"a"), masked_frame(TEXT, b"b")].concat();
@@ -50,11 +50,11 @@ fn a_breach_of_the_protocol_is_1002() {
 }
 
 #[test]
-fn text_that_is_no_utf8_is_1007() {
+fn text_that_is_not_utf8_is_1007() {
     let server = Server::start();
     let mut close = 1000_u16.to_be_bytes().to_vec();
     close.extend([0xff, 0xfe]);
-    // An emoji cut within a character by a fragment is fine; one whose end never comes is not.
+    // A fragment may end within an emoji; an emoji that never becomes complete is an error.
     let cut = [masked_frame(TEXT_BEGIN, &[0xf0, 0x9f]), masked_frame(0x80, &[0x99])].concat();
     for (what, bytes) in [
         ("a stray byte", masked_frame(TEXT, &[b'a', 0xff])),
@@ -68,7 +68,7 @@ fn text_that_is_no_utf8_is_1007() {
 }
 
 #[test]
-fn a_message_over_64_kib_is_1009_however_it_is_cut() {
+fn a_message_over_64_kib_is_1009_in_any_number_of_fragments() {
     let server = Server::unhurried();
     let mut huge = vec![TEXT, 0x80 | 127];
     huge.extend((1_u64 << 62).to_be_bytes());
@@ -90,7 +90,7 @@ fn a_message_over_64_kib_is_1009_however_it_is_cut() {
 }
 
 #[test]
-fn a_close_is_echoed_and_the_others_hear_of_it() {
+fn a_close_is_echoed_and_the_other_members_see_a_leave() {
     let server = Server::start();
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     for code in [1000, 1001, 3000, 4999] {
@@ -106,7 +106,7 @@ fn a_close_is_echoed_and_the_others_hear_of_it() {
 }
 
 #[test]
-fn what_was_sent_before_a_close_is_said() {
+fn a_message_sent_before_a_close_is_delivered() {
     let server = Server::start();
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
@@ -120,14 +120,14 @@ fn what_was_sent_before_a_close_is_said() {
 }
 
 #[test]
-fn a_ping_has_its_pong_even_amid_fragments() {
+fn a_ping_between_fragments_gets_its_pong() {
     let server = Server::start();
     let mut ws = Ws::join(&server, "/ws/tea/Ana");
     let mut bytes = masked_frame(TEXT_BEGIN, "আড্".as_bytes());
     bytes.extend(masked_frame(PING, b"are you there?"));
     bytes.extend(masked_frame(0x80, "ডা".as_bytes()));
     ws.send_raw(&bytes);
-    // Read below the client's own protocol, which would swallow the pong.
+    // This reads below the client's protocol, which would hide the pong.
     let mut pong = [0; 2 + 14];
     ws.stream().set_read_timeout(Some(DEADLINE)).expect("a timeout");
     ws.stream().read_exact(&mut pong).expect("a pong");
@@ -136,7 +136,7 @@ fn a_ping_has_its_pong_even_amid_fragments() {
     ws.expect_text("আড্ডা");
 }
 
-/// All bytes that a connection brings until it ends, without ever answering any of them.
+/// All bytes that a connection receives until it ends, without an answer to any of them.
 #[track_caller]
 fn listened_to_in_silence(server: &Server, target: &str) -> (Vec<u8>, Duration) {
     let mut stream = TcpStream::connect(server.addr()).expect("a connection");
@@ -155,7 +155,7 @@ fn listened_to_in_silence(server: &Server, target: &str) -> (Vec<u8>, Duration) 
 }
 
 #[test]
-fn who_never_answers_a_ping_is_gone_within_the_deadline_and_who_does_stays() {
+fn a_client_that_answers_no_ping_times_out_and_others_stay() {
     let server = Server::with(&["--ping-interval", "1s"]);
     let mut honest = Ws::join(&server, "/ws/tea/Honest");
     let honest = thread::spawn(move || {
@@ -174,7 +174,7 @@ fn who_never_answers_a_ping_is_gone_within_the_deadline_and_who_does_stays() {
     server.wait_for_metric("drops_total{reason=\"idle\"}", 1);
 }
 
-/// Sends pieces until the connection is ended from the other side; gives back its code and how long it took.
+/// Sends pieces until the server closes the connection; returns the close code and the time it took.
 #[track_caller]
 fn ended_while_sending(ws: &mut Ws, pace: Duration, mut piece: impl FnMut() -> Vec<u8>) -> (Event, Duration) {
     let start = Instant::now();
@@ -191,7 +191,7 @@ fn ended_while_sending(ws: &mut Ws, pace: Duration, mut piece: impl FnMut() -> V
 }
 
 #[test]
-fn a_frame_that_drips_in_byte_by_byte_is_given_up() {
+fn a_frame_that_arrives_byte_by_byte_times_out() {
     let server = Server::with(&["--ping-interval", "1s"]);
     let mut ws = Ws::join(&server, "/ws/tea/Ana");
     let frame = masked_frame(TEXT, &[b'x'; 4_000]);
@@ -202,14 +202,14 @@ fn a_frame_that_drips_in_byte_by_byte_is_given_up() {
 }
 
 #[test]
-fn empty_fragments_without_end_are_given_up() {
+fn endless_empty_fragments_time_out() {
     let server = Server::with(&["--ping-interval", "1s"]);
     let mut ws = Ws::join(&server, "/ws/tea/Ana");
     ws.send_raw(&masked_frame(TEXT_BEGIN, b""));
     let before = server.rss_kib();
     let empty = masked_frame(CONTINUED, b"").repeat(1_000);
     let (event, took) = ended_while_sending(&mut ws, Duration::from_millis(1), || empty.clone());
-    // What was still on its way may turn the end into a reset.
+    // Bytes in flight may turn the end into a reset.
     assert!(matches!(event, Event::Close(Some(1008 | 1009)) | Event::End), "{event:?}");
     assert!(took < IDLE_WAIT, "gone after {took:?}");
     let grown = server.rss_kib().saturating_sub(before);
@@ -217,7 +217,7 @@ fn empty_fragments_without_end_are_given_up() {
 }
 
 #[test]
-fn a_connection_that_is_cut_is_a_leave() {
+fn a_lost_connection_is_a_leave() {
     let server = Server::start();
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     for _ in 0..3 {

@@ -1,6 +1,6 @@
-//! Nothing acked is lost, doubled or out of order, however often the server is killed and the line breaks.
+//! No acked message is lost, duplicated or reordered, however often the server is killed and the network fails.
 //!
-//! `ADDA_CRASH_CYCLES` sets how often it is killed, `ADDA_SEED` what chance does:
+//! `ADDA_CRASH_CYCLES` sets how often the server is killed, `ADDA_SEED` the random choices:
 //! `ADDA_CRASH_CYCLES=1000 cargo test --test it crash -- --nocapture`.
 
 use std::collections::BTreeMap;
@@ -24,22 +24,22 @@ const SENDERS: usize = 8;
 const READERS: usize = 16;
 const POSTERS: usize = 2;
 const ROOMS: [Room; 2] = [Room(0), Room(1)];
-/// Kills, where `ADDA_CRASH_CYCLES` does not say.
+/// The number of kills without `ADDA_CRASH_CYCLES`.
 const CYCLES: u64 = 5;
-/// Acks until the next kill, at most.
+/// Maximum acks until the next kill.
 const ACKS_PER_CYCLE_MAX: u64 = 400;
-/// Of the final faults, how many are shown.
+/// Maximum faults in the failure message.
 const FAULTS_SHOWN: usize = 20;
 
-/// A server on a file and an address of its own.
+/// A server command with its own file and address.
 pub fn command(address: SocketAddr, data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adda"));
     command.args(["--listen", &address.to_string(), "--rate", "0", "--data"]).arg(data);
     command
 }
 
-/// A free address that stays free while no server has it: its port is not one that the system gives to clients, or
-/// one of ours that tries to connect could get it, and be connected to itself.
+/// An address that stays free while no server has it. Its port is outside the range for clients: otherwise a client
+/// that connects could get the port itself, and be connected to itself.
 pub fn steady_address(random: &mut Random) -> SocketAddr {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first_given = range.split_whitespace().next().and_then(|port| port.parse().ok()).unwrap_or(32_768);
@@ -52,7 +52,7 @@ pub fn steady_address(random: &mut Random) -> SocketAddr {
     }
 }
 
-/// The cast: senders in each of the rooms, readers in one or in two.
+/// The clients: senders in each of the rooms, and readers in one or two.
 pub fn talkers(senders: usize, readers: usize, rooms: &[Room], random: &mut Random) -> Vec<Talker> {
     let room = |number: usize| rooms[number % rooms.len()];
     let mut cast: Vec<Talker> =
@@ -82,7 +82,7 @@ pub fn assert_kept(faults: &[Fault]) {
     assert!(faults.is_empty(), "{kinds:?}; the first:\n{}", shown.concat());
 }
 
-/// What the database says of itself, and how many messages it has.
+/// Checks the database with `adda doctor`, and its number of messages.
 #[track_caller]
 pub fn assert_sound(data: &Path, log: &[Message]) {
     let connection = Connection::open_with_flags(data, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the file opens");
@@ -92,19 +92,19 @@ pub fn assert_sound(data: &Path, log: &[Message]) {
     assert_eq!(usize::try_from(count), Ok(log.len()), "messages in the file, and in what the server told");
 }
 
-/// Starts a server that is killed before, while or just after it comes up.
+/// Starts a server that is killed before, during or just after its start.
 fn stillborn(address: SocketAddr, data: &Path, random: &mut Random) {
     let mut command = command(address, data);
     let streams = clean(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = streams.spawn().expect("the server starts");
-    // Not to wait for anything: the moment of the kill is to be random.
+    // This waits for no event: the time of the kill must be random.
     thread::sleep(random.up_to(Duration::from_millis(40)));
     child.kill().expect("our own child");
     child.wait().expect("our own child");
 }
 
 #[test]
-fn nothing_acked_is_lost_however_often_the_server_is_killed() {
+fn no_acked_message_is_lost_however_often_the_server_is_killed() {
     let cycles = match std::env::var("ADDA_CRASH_CYCLES") {
         Ok(text) => text.parse().expect("ADDA_CRASH_CYCLES is a number"),
         Err(_) => CYCLES,
@@ -127,7 +127,7 @@ fn nothing_acked_is_lost_however_often_the_server_is_killed() {
         }));
         for cycle in 1..=cycles {
             stage.wait_for_acks(random.within(0..ACKS_PER_CYCLE_MAX));
-            // Somewhere between two commits.
+            // At a random time between two commits.
             thread::sleep(random.up_to(Duration::from_millis(5)));
             server.signal(Signal::KILL);
             stage.went_down();
@@ -161,9 +161,9 @@ fn nothing_acked_is_lost_however_often_the_server_is_killed() {
     assert_kept(&check(&history));
 }
 
-/// What a page in a browser does when its server is started again, for as many as a small one has.
+/// What browser pages do when the server restarts, with the number of clients of a small server.
 #[test]
-fn two_hundred_come_back_from_every_restart_and_miss_nothing() {
+fn two_hundred_clients_reconnect_after_every_restart_and_miss_nothing() {
     const SENDERS: usize = 40;
     const READERS: usize = 160;
     const ROOMS: [Room; 5] = [Room(0), Room(1), Room(2), Room(3), Room(4)];
@@ -198,7 +198,7 @@ fn two_hundred_come_back_from_every_restart_and_miss_nothing() {
 }
 
 #[test]
-fn nothing_is_lost_or_doubled_on_a_bad_line() {
+fn no_message_is_lost_or_duplicated_on_a_faulty_network() {
     const SENDERS: usize = 6;
     const READERS: usize = 6;
     const CUTS_MIN: u64 = 250;
@@ -226,7 +226,7 @@ fn nothing_is_lost_or_doubled_on_a_bad_line() {
     assert_kept(&check(&history));
 }
 
-/// What a thread has to say; its panic is ours.
+/// The result of a thread; its panic fails this test.
 pub fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

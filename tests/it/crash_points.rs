@@ -1,8 +1,8 @@
-//! The server is killed at a write, sync, truncation, rename, link or unlink, one after another, and started again:
-//! everything that was acknowledged is there, nothing is half done, and no message is doubled.
+//! The server is killed at a write, sync, truncation, rename, link or unlink, one after another, and started again.
+//! Every acknowledged change is there, none is half done, and no message is duplicated.
 //!
-//! `faulty_disk.c` kills: before the operation, in the middle of a write, or with all unsynced writes undone, as a power
-//! cut leaves the files. A share of the operations is tried, chosen by `ADDA_SEED`; `ADDA_CRASH_POINTS=all` tries each
+//! `faulty_disk.c` kills before the operation, in the middle of a write, or with all unsynced writes undone, as after a
+//! power cut. A share of the operations is tried, chosen by `ADDA_SEED`. `ADDA_CRASH_POINTS=all` tries each operation
 //! in all three ways: `ADDA_CRASH_POINTS=all cargo test --test it crash_points -- --nocapture`.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use crate::migration::{self, Fixture, server_command};
 use crate::random::Random;
 use crate::support::{DEADLINE, Event, Response, Server, Ws, adda, adda_given, clean, exchange, user_token};
 
-/// Operations that are tried of each scenario, where `ADDA_CRASH_POINTS` does not say `all`.
+/// Operations that are tried in each scenario without `ADDA_CRASH_POINTS=all`.
 const KILLS_ON_ALL_FILES: u64 = 48;
 const KILLS_ON_AN_EMPTY_DIRECTORY: u64 = 16;
 const KILLS_IN_A_CHECKPOINT: u64 = 12;
@@ -38,9 +38,9 @@ const PASSWORD_NEW: &str = "another horse battery";
 const UNTIL: &str = "2099-01-01T00:00:00.000Z";
 /// Rooms whose whole log is read after a crash.
 const ROOMS: [&str; 4] = ["tea", "board", "plans", "vault"];
-/// Texts that are sent again although they were acknowledged; those of which nothing is known are all sent again.
+/// Acknowledged texts that are sent again. All texts with an unknown outcome are sent again.
 const DONE_TEXTS_SENT_AGAIN: usize = 20;
-/// Texts that are sent at once, before the first of them is acknowledged.
+/// Texts that are sent together, before the first of them is acknowledged.
 const TEXTS: u64 = 6;
 
 // ---- Where the process dies.
@@ -54,12 +54,12 @@ struct Point {
 }
 
 impl Point {
-    /// No operation has this number: the process comes to its end, and counts them.
+    /// A point that is never reached: the process ends normally and counts its operations.
     fn never(files: &'static str) -> Self {
         Self { files, way: "before", at: 0 }
     }
 
-    /// A share of so many operations, spread over all of them, or each in every way.
+    /// A share of the operations, spread over all of them, or each operation in every way.
     fn chosen(files: &'static str, operations: u64, share: u64, random: &mut Random) -> Vec<Self> {
         if std::env::var("ADDA_CRASH_POINTS").is_ok_and(|which| which == "all") {
             let ways = |at| WAYS.map(|way| Self { files, way, at });
@@ -75,14 +75,13 @@ impl Point {
         (0..share).map(&mut point).collect()
     }
 
-    /// The words of the library.
+    /// The command for the library.
     fn words(&self) -> String {
         format!("{} {} {}", self.files, self.way, self.at)
     }
 }
 
-/// Says how many points were tried, and at how many the process died: it may do fewer operations than when they were
-/// counted.
+/// Prints how many points were tried, and at how many the process died: it may do fewer operations than at the count.
 fn report(scenario: &str, operations: u64, tried: usize, died: usize, begun: Instant) {
     println!("{scenario}: {operations} operations, {tried} tried, killed at {died}, {} s", begun.elapsed().as_secs());
     assert!(died * 10 >= tried * 8, "{scenario}: killed at {died} of {tried} points alone");
@@ -90,19 +89,19 @@ fn report(scenario: &str, operations: u64, tried: usize, died: usize, begun: Ins
 
 // ---- What the clients do.
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone)]
 enum Outcome {
-    /// The server was gone before it was sent.
+    /// The server had died before the request was sent.
     NotSent,
-    /// It was sent, and no answer came.
+    /// It was sent and not answered.
     Unknown,
-    /// It was answered: with 2xx, or with the sender's own copy.
+    /// It was answered with 2xx, or with the sender's own copy.
     Done(Value),
 }
 
 impl Outcome {
-    /// Holds that what a request was to change is as it was, or as it was to become.
+    /// Checks that what the request was to change has its old or its new state, as the outcome allows.
     #[track_caller]
     fn settled<T: PartialEq + Debug>(&self, what: &str, found: &T, before: &T, after: &T) {
         let right = match self {
@@ -114,7 +113,7 @@ impl Outcome {
     }
 }
 
-/// The users of a database, each with the token that shows who they are, and their ids.
+/// The users of a database, with their tokens and ids.
 #[derive(Debug, Clone, Default)]
 struct Cast {
     tokens: BTreeMap<&'static str, String>,
@@ -130,7 +129,7 @@ struct Text {
     outcome: Outcome,
 }
 
-/// The clients of a scenario, and what they know.
+/// The clients of a scenario, with their records.
 struct Clients<'a> {
     address: SocketAddr,
     /// The database of the server.
@@ -140,7 +139,7 @@ struct Clients<'a> {
     outcomes: BTreeMap<&'static str, Outcome>,
 }
 
-/// One thing that a client does, and what must hold of it after the next start.
+/// One action of a client, and what must hold after the next start.
 struct Step {
     name: &'static str,
     act: fn(&mut Clients<'_>) -> io::Result<Value>,
@@ -166,7 +165,7 @@ impl<'a> Clients<'a> {
         exchange(self.address, method, target, headers, json.as_ref())
     }
 
-    /// A request of somebody's that must succeed where it is answered.
+    /// A request of a user; it must succeed if it is answered.
     fn ask(&self, name: &str, method: &str, target: &str, json: Option<Value>) -> io::Result<Value> {
         let token = if name.is_empty() { "" } else { self.token(name) };
         let response = self.answer(token, method, target, json)?;
@@ -180,7 +179,7 @@ impl<'a> Clients<'a> {
         self.answer(token, "GET", target, None).expect("an answer").status
     }
 
-    /// What a GET of somebody's answers, which must succeed.
+    /// The response to a user's GET, which must succeed.
     #[track_caller]
     fn get(&self, name: &str, target: &str) -> Value {
         self.ask(name, "GET", target, None).expect("an answer")
@@ -193,12 +192,12 @@ impl<'a> Clients<'a> {
         }
     }
 
-    /// Sends messages over a WebSocket, all at once, and reads until each has come back.
+    /// Sends messages over a WebSocket, all at once, and reads the echo of each.
     fn send(&mut self, sender: &'static str, kind: &'static str, nonces: Vec<String>) -> io::Result<Value> {
         self.send_padded(sender, kind, nonces, 0)
     }
 
-    /// The same with so many more bytes in each message.
+    /// The same with padding in each message.
     fn send_padded(
         &mut self,
         sender: &'static str,
@@ -225,7 +224,7 @@ impl<'a> Clients<'a> {
         Ok(Value::Null)
     }
 
-    /// Joins `tea` by a token, or as a guest where there is none; the `welcome` is in the connection.
+    /// Joins `tea` with a token, or without one as a guest. The `welcome` is in the connection.
     fn join(&self, token: &str) -> io::Result<Ws> {
         let query = if token.is_empty() { "username=Dora".into() } else { format!("token={token}") };
         match Ws::open(self.address, &format!("/ws?room=tea&history=0&{query}"), &[])? {
@@ -248,7 +247,7 @@ impl<'a> Clients<'a> {
         Ok(frame)
     }
 
-    /// Posts a text that may be stored already.
+    /// Posts a text again that may be stored already.
     fn post_again(&self, at: usize) -> io::Result<Value> {
         let Text { nonce, sender, content, .. } = &self.texts[at];
         let bearer = format!("Bearer {}", self.token(sender));
@@ -266,7 +265,7 @@ impl<'a> Clients<'a> {
         self.answer("", "POST", "/api/session", Some(json)).expect("an answer").status
     }
 
-    /// The whole log of a room, events too, as an admin who is in all of them reads it.
+    /// The whole log of a room, with events, as an admin and member reads it.
     #[track_caller]
     fn log(&self, room: &str) -> Vec<Value> {
         let (mut first, mut before) = (None, String::new());
@@ -291,7 +290,7 @@ impl<'a> Clients<'a> {
         log
     }
 
-    /// A page of a room's log, if there is such a room, and what comes next.
+    /// A page of a room's log if the room exists, and the cursor of the next page.
     #[track_caller]
     fn page(&self, room: &str, side: &str) -> (Option<Vec<Value>>, Option<String>) {
         let token = self.cast.tokens.get("boss").map_or("", String::as_str);
@@ -305,7 +304,7 @@ impl<'a> Clients<'a> {
         (Some(page["data"].as_array_mut().expect("a page").drain(..).collect()), next)
     }
 
-    /// Holds what the logs say against what was sent, and sends again what nobody knows of.
+    /// Checks the logs against the sent texts, and sends the texts with an unknown outcome again.
     #[track_caller]
     fn check_texts(&self) {
         let logs = || -> Vec<Value> { ROOMS.iter().flat_map(|room| self.log(room)).collect() };
@@ -346,7 +345,7 @@ impl<'a> Clients<'a> {
     }
 }
 
-/// What comes next on a connection to a server that may end meanwhile.
+/// The next frame of a connection to a server that may die.
 fn next_frame(ws: &mut Ws) -> io::Result<Value> {
     match ws.event_within(DEADLINE) {
         Some(Event::Frame(frame)) => Ok(frame),
@@ -432,7 +431,7 @@ const BY_ALL: &[Step] = &[
         },
         check: |clients, outcome| {
             let ws = clients.join(clients.token("karim")).expect("a connection");
-            // It ends later by as long as no server ran.
+            // Its end is later by the time without a server.
             let minute = |until: &str| until[.."2099-01-01T00:00".len()].to_owned();
             let found = ws.welcome["muted_until"].as_str().map(minute);
             outcome.settled("a mute", &found, &None, &Some(minute(UNTIL)));
@@ -574,7 +573,7 @@ const BY_ALL: &[Step] = &[
 
 // ---- A database to begin with.
 
-/// A database with users and rooms in it, made once, and copied for each crash.
+/// A database with users and rooms. It is created once, and copied for each crash.
 fn prepared() -> &'static (Vec<u8>, Cast) {
     static PREPARED: OnceLock<(Vec<u8>, Cast)> = OnceLock::new();
     PREPARED.get_or_init(|| {
@@ -617,11 +616,11 @@ fn prepared() -> &'static (Vec<u8>, Cast) {
 
 // ---- Scenarios.
 
-/// What happens from a start to a stop.
+/// The actions between a start and a stop.
 struct Scenario {
     name: &'static str,
     durability: &'static str,
-    /// What the database is to begin with, and its users.
+    /// The initial database, and its users.
     prepare: fn(&Disk) -> Cast,
     steps: Vec<&'static Step>,
 }
@@ -639,8 +638,8 @@ impl Scenario {
         report(self.name, operations, points.len(), died, begun);
     }
 
-    /// Runs it with a death at one operation, starts the server again, and checks. Says how many operations there were
-    /// where the server came to its end, and whether it died.
+    /// Runs the scenario with a kill at one operation, restarts the server, and checks. Returns the number of
+    /// operations if the server ended normally, and whether it died.
     fn run(&self, point: &Point) -> (Option<u64>, bool) {
         let disk = Disk::new();
         let cast = (self.prepare)(&disk);
@@ -697,7 +696,7 @@ impl Scenario {
     }
 }
 
-/// The prepared database, for a server to start with.
+/// Copies the prepared database to a disk.
 fn prepare(disk: &Disk) -> Cast {
     let (database, cast) = prepared();
     fs::write(disk.data(), database).expect("the database");
@@ -705,19 +704,19 @@ fn prepare(disk: &Disk) -> Cast {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_or_half_done_wherever_the_server_is_killed() {
+fn no_acknowledged_change_is_lost_or_half_done_after_any_kill() {
     let steps = BY_ALL.iter().chain(BY_GUESTS).collect();
     Scenario { name: "all changes", durability: "full", prepare, steps }.sweep("all", KILLS_ON_ALL_FILES);
 }
 
 #[test]
-fn a_new_database_is_made_whole_wherever_the_server_is_killed() {
+fn a_new_database_is_complete_after_any_kill() {
     let steps = BY_GUESTS.iter().collect();
     let scenario = Scenario { name: "a new database", durability: "full", prepare: |_| Cast::default(), steps };
     scenario.sweep("all", KILLS_ON_AN_EMPTY_DIRECTORY);
 }
 
-/// Texts that make the WAL so long that it is brought into the database while the server runs.
+/// Texts that make the WAL so long that a checkpoint runs before the server stops.
 const LONG_TEXTS: Step = Step {
     name: "long texts",
     act: |clients| {
@@ -735,30 +734,30 @@ const LONG_TEXTS: Step = Step {
 };
 const LONG_BATCHES: u64 = 10;
 const LONG_TEXTS_PER_BATCH: u64 = 60;
-/// By then the WAL has a thousand pages and more.
+/// After this batch the WAL has more than a thousand pages.
 const CHECKPOINT_AFTER_BATCH: u64 = 7;
 const LONG_TEXT_BYTES: usize = 7_900;
-/// How long the WAL may take to be brought into the database; if it takes longer, the stop does it.
+/// How long the checkpoint may take; if it takes longer, the stop performs it.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
 
 fn wait_for_a_checkpoint(clients: &Clients<'_>, bytes_before: u64) -> io::Result<()> {
     let end = Instant::now() + CHECKPOINT_WAIT;
     while fs::metadata(&clients.data)?.len() == bytes_before && Instant::now() < end {
-        // Fails where the server has died.
+        // Fails if the server has died.
         exchange(clients.address, "GET", "/api/about", &[], None)?;
     }
     Ok(())
 }
 
 #[test]
-fn a_checkpoint_loses_nothing_wherever_the_server_is_killed() {
+fn a_checkpoint_loses_nothing_after_any_kill() {
     let scenario = Scenario { name: "a checkpoint", durability: "full", prepare, steps: vec![&LONG_TEXTS] };
     scenario.sweep("database", KILLS_IN_A_CHECKPOINT);
 }
 
-/// What a start does with a database of an earlier adda, and what goes on behind it.
+/// The migration of an older database at the start, and in the background after it.
 #[test]
-fn a_migration_loses_nothing_wherever_the_server_is_killed() {
+fn a_migration_loses_nothing_after_any_kill() {
     let binary = Path::new(env!("CARGO_BIN_EXE_adda"));
     let run = |point: &Point| {
         let fixture = Fixture::restore();
@@ -769,7 +768,7 @@ fn a_migration_loses_nothing_wherever_the_server_is_killed() {
         let status = Server::try_spawn(doomed).map_or_else(
             |status| status,
             |mut server| {
-                // What is rebuilt behind the start has some time to be.
+                // The rebuild in the background gets some time.
                 let read = || exchange(server.addr(), "GET", "/api/rooms/tea/messages?q=brown", &[], None);
                 let _ = (0..READS_DURING_A_MIGRATION).try_for_each(|_| read().map(drop));
                 server.signal(Signal::TERM);
@@ -799,15 +798,14 @@ fn a_migration_loses_nothing_wherever_the_server_is_killed() {
 /// Requests that are answered between the start and the stop.
 const READS_DURING_A_MIGRATION: usize = 20;
 
-/// The checks above are shown a loss that they must find: with `--durability normal` a message is acknowledged before
-/// it is synced.
+/// The checks above must find a loss: with `--durability normal` a message is acknowledged before it is synced.
 #[test]
-fn a_power_cut_that_loses_what_was_acknowledged_is_found() {
+fn the_checks_find_an_acknowledged_message_lost_in_a_power_cut() {
     let steps = BY_ALL[..2].iter().collect();
     let scenario = Scenario { name: "without syncs", durability: "normal", prepare, steps };
     let (operations, _) = scenario.run(&Point::never("all"));
     let operations = operations.expect("it came to its end");
-    // Some of these are before the first message, and some behind the sync at the end.
+    // Some of these points are before the first message, and some after the sync at the end.
     let finds = |way| {
         let at = |part| Point { files: "all", way, at: part * operations / 8 };
         (1..8).map(at).any(|point| std::panic::catch_unwind(|| scenario.run(&point)).is_err())
@@ -818,13 +816,13 @@ fn a_power_cut_that_loses_what_was_acknowledged_is_found() {
 
 // ---- Commands.
 
-/// A command that changes a database or copies it, and what the database shows of it.
+/// A command that changes or copies a database, and how the database shows the change.
 struct Tool {
     arguments: &'static [&'static str],
     input: &'static str,
-    /// Whether it has been carried out.
+    /// Whether the change is in the database.
     is_done: fn(&Path) -> bool,
-    /// Whether it can be carried out once more.
+    /// Whether the command can succeed a second time.
     is_repeatable: bool,
 }
 
@@ -890,7 +888,7 @@ impl Tool {
         child.wait_with_output().expect("the command ends")
     }
 
-    /// Runs it with a death at one operation, and again without, and checks.
+    /// Runs the command with a kill at one operation and again without, and checks.
     fn run(&self, point: &Point) -> (u64, bool) {
         let disk = Disk::new();
         prepare(&disk);
@@ -914,7 +912,7 @@ impl Tool {
 }
 
 #[test]
-fn a_command_is_done_or_not_done_wherever_it_is_killed() {
+fn a_killed_command_has_applied_its_change_or_not() {
     let mut random = Random::from_env();
     for tool in TOOLS {
         let begun = Instant::now();

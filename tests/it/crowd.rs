@@ -1,7 +1,8 @@
-//! Thousands join one room: what the server sends stays in proportion to how many they are, and each is welcomed soon.
+//! Thousands of clients join one room: the bytes sent stay in proportion to their number, and each gets its `welcome`
+//! soon.
 //!
-//! `ADDA_CROWD=12000 cargo test --test it crowd -- --nocapture` joins as many as that, at the pace of 12,000 in 20 s, on the
-//! binary that `ADDA_BIN` names if it names one.
+//! `ADDA_CROWD=12000 cargo test --test it crowd -- --nocapture` joins 12,000 clients in 20 s, on the binary in
+//! `ADDA_BIN` if that is set.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -17,24 +18,24 @@ use rustix::net::{RecvFlags, recv};
 use crate::crash::joined;
 use crate::support::{DEADLINE, Event, Server, Ws, raise_descriptor_limit, upgrade_request};
 
-/// Who joins, where `ADDA_CROWD` does not say.
+/// The number of clients without `ADDA_CROWD`.
 const CROWD: usize = 1_000;
-/// All of 12,000 are in within 20 s.
+/// 12,000 clients join within 20 s.
 const JOINS_PER_S: usize = 600;
-/// What is sent for each join, on the average: 400 MB for 12,000 of them. Were each told to everybody who is there, it
-/// would be 125 KB with a thousand and more than a megabyte with 12,000.
+/// Bytes sent per join on average: 400 MB for 12,000 joins. With one frame per join to each member, it would be 125 KB
+/// for a thousand joins and more than a megabyte for 12,000.
 const BYTES_PER_JOIN_MAX: u64 = 33_333;
-/// How long anybody waits for their `welcome`; and on a machine that runs other tests beside, in a debug build.
+/// Maximum time to a `welcome`, alone and on a machine that runs other tests in a debug build.
 const WELCOME_MAX: Duration = Duration::from_secs(1);
 const WELCOME_BESIDE_OTHERS_MAX: Duration = Duration::from_secs(5);
-/// How long nothing may come before nothing more is expected: longer than from one presence frame to the next.
+/// How long no data arrives until no more is expected: longer than the interval between two presence frames.
 const QUIET: Duration = Duration::from_millis(2_500);
 
-/// One who joins; of what comes behind the `welcome` only the bytes are counted.
+/// A client that joins. Of the bytes after the `welcome` it only counts the number.
 struct Joiner {
     socket: TcpStream,
     asked: Instant,
-    /// The answer to the handshake and the beginning of the first frame, until that is whole.
+    /// The response to the handshake and the first frame, until that is complete.
     head: Vec<u8>,
     welcomed_after: Option<Duration>,
     bytes: u64,
@@ -65,7 +66,7 @@ impl Joiner {
     }
 }
 
-/// The payload of the first frame behind the answer to the handshake, if it is all there.
+/// The payload of the first frame after the response to the handshake, if it is complete.
 fn first_frame(bytes: &[u8]) -> Option<&[u8]> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     assert!(bytes.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&bytes[..end]));
@@ -80,7 +81,7 @@ fn first_frame(bytes: &[u8]) -> Option<&[u8]> {
     frame.get(start..start + length)
 }
 
-/// All who join, on one thread.
+/// All clients, on one thread.
 struct Crowd {
     epoll: rustix::fd::OwnedFd,
     joiners: Vec<Joiner>,
@@ -106,7 +107,7 @@ impl Crowd {
         self.joiners.push(joiner);
     }
 
-    /// Reads what has come, and waits for it no longer than that; says whether anything came.
+    /// Reads available data, waiting at most for `wait`; returns whether there was any.
     fn turn(&mut self, wait: Duration) -> bool {
         let wait = Timespec::try_from(wait).expect("a time");
         self.events.clear();
@@ -126,7 +127,7 @@ impl Crowd {
     }
 }
 
-/// A member who follows how many there are, until it is told to stop.
+/// A member that follows the member count until it is told to stop.
 fn follow(mut ws: Ws, is_over: &AtomicBool) -> u64 {
     let mut count = ws.welcome["member_count"].as_u64().expect("a number");
     while !is_over.load(Ordering::Relaxed) {
@@ -145,7 +146,7 @@ fn follow(mut ws: Ws, is_over: &AtomicBool) -> u64 {
 }
 
 #[test]
-fn a_crowd_joins_one_room_soon_and_at_a_price_in_proportion() {
+fn joins_of_a_crowd_are_fast_and_cost_bytes_in_proportion() {
     let named = std::env::var("ADDA_CROWD").ok();
     let size = named.as_ref().map_or(CROWD, |text| text.parse().expect("ADDA_CROWD is a number"));
     let binary = named.as_ref().and_then(|_| std::env::var_os("ADDA_BIN"));
@@ -164,7 +165,7 @@ fn a_crowd_joins_one_room_soon_and_at_a_price_in_proportion() {
         let begun = Instant::now();
         for number in 0..size {
             let due = begun + Duration::from_secs(1) * number as u32 / JOINS_PER_S as u32;
-            // At least once, so that nobody who reads becomes a slow consumer.
+            // At least once, so that no reading client becomes a slow consumer.
             crowd.turn(due.saturating_duration_since(Instant::now()));
             while Instant::now() < due {
                 crowd.turn(due.saturating_duration_since(Instant::now()));
@@ -199,7 +200,7 @@ fn a_crowd_joins_one_room_soon_and_at_a_price_in_proportion() {
     assert!(bytes <= BYTES_PER_JOIN_MAX * size as u64, "{} bytes a join", bytes / size as u64);
     let welcome_max = if named.is_some() { WELCOME_MAX } else { WELCOME_BESIDE_OTHERS_MAX };
     assert!(slowest <= welcome_max, "the slowest welcome came after {slowest:?}");
-    // Everybody is counted: by one who was there from the beginning, and for one who comes now.
+    // The count has all members: for a member from the beginning, and for a new one.
     assert_eq!(followed, size as u64 + 1);
     let last = Ws::join(&server, "/ws/crowd/last");
     assert_eq!(last.welcome["member_count"], size as u64 + 1, "the one who followed has left");

@@ -1,4 +1,4 @@
-//! Rooms with very many people: who comes and goes is told once a second.
+//! Tests of rooms with very many members: joins and leaves are announced once a second.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ fn names(frame: &Value, list: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_crowded_room_is_told_once_a_second_who_comes_and_goes() {
+fn in_a_large_room_joins_and_leaves_are_announced_once_a_second() {
     raise_descriptor_limit();
     let server = Server::with(&["--rate", "0", "--lease", "0"]);
     let come = |number: usize| Ws::join(&server, &format!("/ws/tea/guest{number}"));
@@ -25,7 +25,7 @@ fn a_crowded_room_is_told_once_a_second_who_comes_and_goes() {
         assert_eq!(first.expect("join")["username"], format!("guest{number}"));
     }
 
-    // Three more, and one of the first goes.
+    // Three members join, and one of the first leaves.
     let late: Vec<Ws> = (FULL + 1..=FULL + 3).map(come).collect();
     let counts: Vec<_> = late.iter().map(|ws| ws.welcome["member_count"].as_u64().expect("a count")).collect();
     assert_eq!(counts, [201, 202, 203]);
@@ -44,7 +44,7 @@ fn a_crowded_room_is_told_once_a_second_who_comes_and_goes() {
     assert_eq!(joined, (FULL + 1..=FULL + 3).map(|number| format!("guest{number}")).collect());
     assert_eq!((left, count), (BTreeSet::from(["guest2".to_owned()]), 202.into()));
 
-    // Back to 200: what was gathered, and then each one again.
+    // Back to 200 members: the collected changes are announced, and then each one singly again.
     for ws in late {
         ws.close(1000);
     }

@@ -1,4 +1,5 @@
-//! A disk that fails, is full, or holds what is no database: what was acked is kept, and what can't be done is said.
+//! Tests of a disk that fails, is full, or has a file that is not a database: acked messages are kept, and errors are
+//! reported.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,10 +25,10 @@ use crate::talkers::Stage;
 const SENDERS: usize = 8;
 const READERS: usize = 8;
 const ROOMS: [Room; 2] = [Room(0), Room(1)];
-/// From there being room on the disk to the next message being stored.
+/// Time from free space on the disk to the next stored message.
 const RECOVERY_MAX: Duration = Duration::from_secs(1);
 
-/// The library that stands between a server and its disk. Rust needs a C compiler as a linker, so there is one.
+/// The library between a server and its disk. Rust needs a C compiler as its linker, so one is installed.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -35,14 +36,14 @@ fn library() -> &'static Path {
         let source = repository().join("tests/it/faulty_disk.c");
         let flags = ["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"];
         run(Command::new("cc").args(flags).arg(&library).arg(source));
-        // One name for all runs; whoever has the old one loaded keeps it.
+        // All runs use one name; a process that has loaded the old file keeps it.
         let name = library.with_file_name("faulty_disk.so");
         fs::rename(&library, &name).expect("the library has its name");
         name
     })
 }
 
-/// A directory of its own for a database, on a disk that can be told to fail.
+/// A directory for a database, on a disk that can be made to fail.
 pub struct Disk {
     dir: TempDir,
 }
@@ -52,7 +53,7 @@ impl Disk {
         Self { dir: tempfile::tempdir().expect("a temporary directory") }
     }
 
-    /// One with a database in which somebody has talked, and that no server has.
+    /// A disk with a database that has messages, and that no server has open.
     fn talked() -> Self {
         let disk = Self::new();
         let mut server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
@@ -67,7 +68,7 @@ impl Disk {
         disk
     }
 
-    /// The database. The name is the one that the system has for it, by which the library knows it.
+    /// The path of the database, in the system's canonical form, by which the library knows it.
     pub fn data(&self) -> PathBuf {
         let place = self.place().join("data");
         fs::create_dir_all(&place).expect("a directory");
@@ -78,7 +79,7 @@ impl Disk {
         self.dir.path().canonicalize().expect("the directory")
     }
 
-    /// From now on the disk is at fault; the words are those of the library.
+    /// From now on the disk fails; `how` is a command for the library.
     fn fails(&self, how: &str) {
         fs::write(self.place().join("fault"), how).expect("a file");
     }
@@ -94,26 +95,26 @@ impl Disk {
         command
     }
 
-    /// Lets a program that is about to start have its files on this disk.
+    /// Makes a program that is about to start use this disk.
     pub fn stand_under(&self, command: &mut Command) {
         command.env("LD_PRELOAD", library());
         command.env("FAULT_DATA", self.data()).env("FAULT_FILE", self.place().join("fault"));
     }
 
-    /// The same, and kills it at an operation; the words are those of the library.
+    /// The same, and kills the program at an operation; `when` is a command for the library.
     pub fn kill(&self, command: &mut Command, when: &str) {
         self.stand_under(command);
         command.env("FAULT_KILL", when).env("FAULT_COUNT", self.place().join("count"));
     }
 
-    /// How many operations the last program has done that came to its end.
+    /// How many operations the last program did that ended normally.
     #[track_caller]
     pub fn operations(&self) -> u64 {
         let count = fs::read_to_string(self.place().join("count")).expect("a count");
         count.trim().parse().expect("a number")
     }
 
-    /// The files beside the database and itself, as they are.
+    /// The database and the files beside it, with their contents.
     fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let data = self.data();
         let entries = fs::read_dir(data.parent().expect("a directory")).expect("a directory");
@@ -121,7 +122,7 @@ impl Disk {
         paths.map(|path| (path.display().to_string(), fs::read(&path).unwrap_or_default())).collect()
     }
 
-    /// Holds that no server can start, says so in one sentence with these words, and leaves all as it is.
+    /// Checks that a server fails to start, prints one sentence with these words, and leaves all files unchanged.
     #[track_caller]
     fn assert_refused(&self, what: &str, words: &[&str]) {
         let before = self.files();
@@ -129,11 +130,11 @@ impl Disk {
         assert!(self.files() == before, "{what}: from {:?} to {:?}", before.keys(), self.files().keys());
     }
 
-    /// The same where a server has the files, and may write to them meanwhile.
+    /// The same while a server has the files open, and may write to them.
     #[track_caller]
     fn assert_refused_beside(&self, what: &str, words: &[&str]) {
         let mut command = self.command(([127, 0, 0, 1], 0).into());
-        // One that starts all the same must not be waited for.
+        // A server that starts all the same must not be waited for.
         let mut under = Command::new("timeout");
         under.args(["--signal=KILL", &DEADLINE.as_secs().to_string()]).arg(command.get_program());
         under.args(command.args(["--log", "error"]).get_args());
@@ -149,7 +150,7 @@ impl Disk {
 }
 
 #[test]
-fn a_failed_sync_is_the_end_and_nothing_is_acked_on_top() {
+fn a_failed_sync_stops_the_server_and_acks_no_later_message() {
     let mut random = Random::from_env();
     let disk = Disk::new();
     let address = steady_address(&mut random);
@@ -183,7 +184,7 @@ fn a_failed_sync_is_the_end_and_nothing_is_acked_on_top() {
 }
 
 #[test]
-fn a_full_disk_refuses_what_is_said_and_nothing_else() {
+fn a_full_disk_refuses_messages_and_nothing_else() {
     let mut random = Random::from_env();
     let disk = Disk::new();
     let mut server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
@@ -198,13 +199,14 @@ fn a_full_disk_refuses_what_is_said_and_nothing_else() {
             disk.fails("full");
             stage.wait_for_refusals(SENDERS as u64);
             let full_since = Instant::now();
-            // A newcomer, who can't be remembered: it hears what was said, and is refused as the others are.
+            // A new client can join although nothing of it can be stored; its messages are refused like those of the
+            // others.
             let mut nonce = format!("round {round}");
             let mut eva = Ws::join(&server, "/ws/elsewhere/Eva");
             let mut say = json!({"content": "is there room?", "nonce": nonce});
             eva.command(&say);
             let mut refusal = eva.until(|frame| frame["nonce"] == nonce.as_str());
-            // The WAL may have room that it had before.
+            // The WAL may have room from before.
             for number in 0.. {
                 if refusal["type"] == "error" {
                     break;
@@ -268,9 +270,9 @@ fn a_full_disk_refuses_what_is_said_and_nothing_else() {
 }
 
 #[test]
-fn a_disk_that_is_full_at_the_start_is_one_sentence() {
+fn a_full_disk_at_the_start_is_an_error_in_one_sentence() {
     let disk = Disk::new();
-    // Its name may stand already, with nothing in it.
+    // A file of that name may exist already, empty.
     fs::write(disk.data(), "").expect("a file");
     disk.fails("full");
     disk.assert_refused("a new database", &["disk is full"]);
@@ -282,7 +284,7 @@ fn a_disk_that_is_full_at_the_start_is_one_sentence() {
 }
 
 #[test]
-fn a_file_or_a_directory_that_cant_be_written_is_one_sentence() {
+fn an_unwritable_file_or_directory_is_an_error_in_one_sentence() {
     let disk = Disk::talked();
     disk.fails("read-only");
     disk.assert_refused("a disk that is read-only", &["failed to open", "Read-only file system"]);
@@ -297,11 +299,11 @@ fn a_file_or_a_directory_that_cant_be_written_is_one_sentence() {
 }
 
 #[test]
-fn a_file_that_is_no_whole_database_is_one_sentence() {
+fn a_damaged_database_is_an_error_in_one_sentence() {
     let whole = fs::read(Disk::talked().data()).expect("the file");
     let length = whole.len();
     let disk = Disk::new();
-    // A torn last page is not among these: a crash may leave one, and the WAL then has it whole.
+    // A torn last page is not one of these: a crash may leave one, and the WAL then has the page whole.
     for kept in [1, 99, 100, 512, 4_095, 4_096, 4_097, 8_192, length / 2, length - 4_096] {
         fs::write(disk.data(), &whole[..kept]).expect("a file");
         disk.assert_refused(&format!("{kept} of {length} bytes"), &["is not a database of adda, or is damaged"]);
@@ -313,7 +315,7 @@ fn a_file_that_is_no_whole_database_is_one_sentence() {
 }
 
 #[test]
-fn a_database_of_a_newer_adda_is_one_sentence() {
+fn a_database_of_a_newer_adda_is_an_error_in_one_sentence() {
     let disk = Disk::talked();
     let connection = Connection::open(disk.data()).expect("the file");
     connection.pragma_update(None, "user_version", 99).expect("another version");
@@ -322,7 +324,7 @@ fn a_database_of_a_newer_adda_is_one_sentence() {
 }
 
 #[test]
-fn a_file_that_another_adda_has_is_one_sentence() {
+fn a_database_in_use_is_an_error_in_one_sentence() {
     let disk = Disk::talked();
     let server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
     let mut ana = Ws::join(&server, "/ws/jam/Ana");

@@ -1,11 +1,11 @@
-//! What the server says to a command that it does not carry out, and that the connection lives on.
+//! Tests of error frames: the answer to a command that is refused, and that the connection stays open.
 
 use serde_json::{Value, json};
 use tungstenite::Message;
 
 use crate::support::{Server, Ws};
 
-/// Reads one `error`, holds it to its shape, and proves that the connection lives.
+/// Reads one `error`, checks its shape, and proves that the connection is open.
 #[track_caller]
 fn expect_error(ws: &mut Ws, code: &str, nonce: Option<&str>) -> Value {
     let error = ws.expect("error");
@@ -18,7 +18,7 @@ fn expect_error(ws: &mut Ws, code: &str, nonce: Option<&str>) -> Value {
 }
 
 #[test]
-fn each_mistake_has_its_code_and_its_nonce() {
+fn each_error_has_its_code_and_its_nonce() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let long = "x".repeat(8193);
@@ -52,7 +52,7 @@ fn each_mistake_has_its_code_and_its_nonce() {
 }
 
 #[test]
-fn what_is_not_json_is_answered_without_a_nonce() {
+fn invalid_json_is_answered_without_a_nonce() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let deep = "{\"a\":".repeat(10_000);
@@ -64,7 +64,7 @@ fn what_is_not_json_is_answered_without_a_nonce() {
 }
 
 #[test]
-fn a_nonce_that_cannot_be_is_not_given_back() {
+fn an_invalid_nonce_is_not_sent_back() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.command(&json!({"content": "x", "nonce": "n".repeat(65)}));
@@ -75,7 +75,7 @@ fn a_nonce_that_cannot_be_is_not_given_back() {
 }
 
 #[test]
-fn the_longest_message_is_taken_and_one_byte_more_is_not() {
+fn the_longest_message_is_accepted_and_one_byte_more_refused() {
     let server = Server::with(&["--max-content", "300"]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     assert_eq!(ana.welcome["limits"]["content_bytes"], 300);
@@ -88,7 +88,7 @@ fn the_longest_message_is_taken_and_one_byte_more_is_not() {
 }
 
 #[test]
-fn a_room_that_one_is_not_in_hears_nothing() {
+fn a_command_to_a_room_without_membership_reaches_no_member() {
     let server = Server::start();
     let mut coffee = Ws::join(&server, "/ws/coffee/Ben");
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
@@ -112,7 +112,7 @@ fn a_room_that_one_is_not_in_hears_nothing() {
 }
 
 #[test]
-fn a_room_is_joined_once() {
+fn a_room_can_be_joined_only_once() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.command(&json!({"type": "join", "room_id": "tea", "nonce": "n"}));
@@ -122,7 +122,7 @@ fn a_room_is_joined_once() {
 }
 
 #[test]
-fn one_connection_is_in_fifty_rooms_and_no_more() {
+fn one_connection_can_be_in_fifty_rooms_and_no_more() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/room1/Ana");
     for number in 2..=50 {
@@ -140,7 +140,7 @@ fn one_connection_is_in_fifty_rooms_and_no_more() {
 }
 
 #[test]
-fn a_binary_frame_is_an_error_and_not_the_end() {
+fn a_binary_frame_is_an_error_and_does_not_close_the_connection() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.send_message(Message::binary(vec![0, 159, 146, 150]));
@@ -151,7 +151,7 @@ fn a_binary_frame_is_an_error_and_not_the_end() {
 }
 
 #[test]
-fn who_sends_too_fast_is_told_when_to_try_again() {
+fn a_rate_limit_error_says_when_to_try_again() {
     let server = Server::with(&["--rate", "1/s", "--burst", "3"]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
@@ -160,7 +160,7 @@ fn who_sends_too_fast_is_told_when_to_try_again() {
         ana.say(&number.to_string());
     }
     ana.command(&json!({"content": "too fast", "nonce": "n"}));
-    // What is stored goes a longer way than what is refused, so the error may come first.
+    // Storing a message takes longer than refusing one, so the error may arrive first.
     let (mut taken, mut error) = (Vec::new(), None);
     while taken.len() < 3 || error.is_none() {
         let frame = ana.next_frame();
@@ -177,18 +177,18 @@ fn who_sends_too_fast_is_told_when_to_try_again() {
     );
     let retry_ms = error["retry_ms"].as_u64().expect("when to try again");
     assert!((1..=1000).contains(&retry_ms), "{error}");
-    // Each user has their own measure.
+    // Each user has a rate limit of its own.
     ben.say("mine is full");
     assert_eq!(ben.contents(4), ["1", "2", "3", "mine is full"]);
     ana.expect_text("mine is full");
-    // At the time that was named it is taken; waiting is what is being tested.
+    // After the given time the message is accepted; this wait is what the test is about.
     std::thread::sleep(std::time::Duration::from_millis(retry_ms));
     ana.say("in time");
     ana.expect_text("in time");
 }
 
 #[test]
-fn as_it_comes_ten_a_second_and_thirty_at_once_are_taken() {
+fn by_default_ten_messages_a_second_and_thirty_at_once_are_accepted() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     for number in 0..60 {
@@ -202,7 +202,7 @@ fn as_it_comes_ten_a_second_and_thirty_at_once_are_taken() {
 }
 
 #[test]
-fn abuse_that_goes_on_ends_the_connection() {
+fn continued_abuse_closes_the_connection() {
     let server = Server::start();
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     let mut ana = Ws::join(&server, "/ws/tea/Ana");

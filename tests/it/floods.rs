@@ -1,4 +1,4 @@
-//! Strangers in numbers, while a room chats: the room does not notice, and nothing of them stays.
+//! Hundreds of slow and idle connections while a room chats: the room is not affected, and no resources leak.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -10,14 +10,14 @@ use crate::support::{DEADLINE, Server, Ws, eventually, raise_descriptor_limit, r
 
 const DRIPPING: usize = 150;
 const IDLE: usize = 150;
-/// What a head may take, and time for a busy machine.
+/// The deadline of a head, plus time for a busy machine.
 const HEAD_WAIT: Duration = Duration::from_secs(10 + 5);
-/// A message from one member to another, on a machine that runs other tests beside.
+/// Maximum delivery time of a message, on a machine that runs other tests, too.
 const DELIVERY_MAX: Duration = Duration::from_millis(500);
-/// One message in so many milliseconds.
+/// The interval between two messages.
 const PACE: Duration = Duration::from_millis(10);
 
-/// Two members that talk until they are told to stop; gives back how long each message took.
+/// Two members exchange messages until they are told to stop; returns how long each message took.
 fn chat(writer: &mut Ws, reader: &mut Ws, stop: &AtomicBool) -> Vec<Duration> {
     let mut took = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -32,7 +32,7 @@ fn chat(writer: &mut Ws, reader: &mut Ws, stop: &AtomicBool) -> Vec<Duration> {
     took
 }
 
-/// Opens a head that never ends, and a WebSocket that never pongs, many times over, and sees them all gone.
+/// Opens many heads that never end and many WebSockets that never pong, and waits until all are closed.
 fn wave(server: &Server) {
     let connect = || TcpStream::connect(server.addr()).expect("a connection");
     let idle = |_| {
@@ -59,7 +59,7 @@ fn wave(server: &Server) {
 }
 
 #[test]
-fn a_room_chats_on_while_hundreds_drip_and_idle_and_nothing_of_them_stays() {
+fn a_room_is_unaffected_by_hundreds_of_slow_and_idle_connections() {
     raise_descriptor_limit();
     let server = Server::with(&["--rate", "0", "--ping-interval", "2s"]);
     let mut writer = Ws::join(&server, "/ws/tea/Writer");
@@ -67,10 +67,10 @@ fn a_room_chats_on_while_hundreds_drip_and_idle_and_nothing_of_them_stays() {
     let stop = AtomicBool::new(false);
     let mut took = thread::scope(|scope| {
         let chatting = scope.spawn(|| chat(&mut writer, &mut reader, &stop));
-        // The first wave finds out what the server keeps for good: stacks, allocator, its own threads.
+        // After the first wave the server has what it keeps: stacks, the allocator's memory, its own threads.
         wave(&server);
         let at_rest = |server: &Server| (server.threads(), server.fds());
-        // tiny_http's spare threads go by themselves after a while.
+        // `tiny_http`'s spare threads end by themselves after a while.
         let mut rest = at_rest(&server);
         eventually("the server is at rest", DEADLINE, || {
             let now = at_rest(&server);
@@ -100,7 +100,7 @@ fn a_room_chats_on_while_hundreds_drip_and_idle_and_nothing_of_them_stays() {
 }
 
 #[test]
-fn a_crowd_comes_and_goes_without_a_trace() {
+fn a_crowd_that_leaves_frees_all_resources() {
     raise_descriptor_limit();
     let server = Server::unhurried();
     let mut watcher = Ws::join(&server, "/ws/watch/Watcher");

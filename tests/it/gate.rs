@@ -1,5 +1,5 @@
-//! Who gets in, how often and how fast: addresses, proxies that speak for them, rates that users share, and pages of
-//! others that may not write.
+//! Tests of admission: addresses, trusted proxies, rate limits that users share, and pages of other origins, which may
+//! not write.
 
 use std::net::TcpStream;
 
@@ -7,12 +7,12 @@ use serde_json::json;
 
 use crate::support::{DEADLINE, Event, Response, Server, Ws, eventually, http, upgrade_request};
 
-/// Trusts those who speak from where the tests do.
+/// Trusts the address of the tests as a proxy.
 const TRUSTING: [&str; 2] = ["--trusted-proxy", "127.0.0.0/8"];
 const MESSAGES: &str = "/api/rooms/tea/messages";
-/// What the server lets an address open at once.
+/// How many WebSockets an address may open at once.
 const HANDSHAKES_BURST: usize = 300;
-/// How many users' messages it takes from one.
+/// The rate limit of an address, as a multiple of a user's.
 const USERS_PER_ADDRESS: usize = 20;
 
 /// A POST of a message as text.
@@ -35,7 +35,7 @@ fn assert_told_to_come_again(refusal: &Response, status: u16, code: &str) {
     assert!(seconds.is_some_and(|seconds| (1..=60).contains(&seconds)), "{:?}", refusal.headers);
 }
 
-/// Who the log says that asked for a path.
+/// The client that the log names for a path.
 #[track_caller]
 fn who_asked(server: &Server, path: &str) -> String {
     let mut found = None;
@@ -49,7 +49,7 @@ fn who_asked(server: &Server, path: &str) -> String {
 }
 
 #[test]
-fn a_trusted_proxy_says_who_asks_and_nobody_else_does() {
+fn only_a_trusted_proxy_can_name_the_client() {
     let trusting = Server::with(&["--log", "debug", "--trusted-proxy", "127.0.0.1,10.0.0.0/8"]);
     let other = Server::with(&["--log", "debug", "--trusted-proxy", "10.0.0.0/8"]);
     for (number, (name, value, who)) in [
@@ -76,10 +76,10 @@ fn a_trusted_proxy_says_who_asks_and_nobody_else_does() {
 }
 
 #[test]
-fn behind_a_proxy_each_client_has_its_share_of_connections() {
+fn behind_a_proxy_each_client_has_its_own_connection_limit() {
     let server = Server::with(&[&TRUSTING[..], &["--max-per-ip", "3"]].concat());
     let from = |address: &'static str| [("X-Forwarded-For", address)];
-    // A proxy may hold as many as it likes before it says for whom.
+    // A proxy may open any number of connections before it names a client.
     let silent: Vec<TcpStream> = (0..10).map(|_| TcpStream::connect(server.addr()).expect("a connection")).collect();
     let mut members: Vec<Ws> = (0..3).map(|_| Ws::connect_with(&server, "/ws/tea/Ana", &from("192.0.2.1"))).collect();
     let refusal = Ws::refused(&server, "/ws/tea/Ana", &from("192.0.2.1"));
@@ -87,7 +87,7 @@ fn behind_a_proxy_each_client_has_its_share_of_connections() {
     let request = "HEAD / HTTP/1.1\r\nHost: h\r\nForwarded: for=192.0.2.1\r\n\r\n";
     let refusal = http(server.addr(), request);
     assert_eq!((refusal.status, refusal.body.len()), (503, 0));
-    // A subscriber of IPv6 is one, whichever of their addresses they take.
+    // An IPv6 subscriber counts as one client, whichever addresses it uses.
     let _six: Vec<Ws> = ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:3"]
         .map(|address| Ws::connect_with(&server, "/ws/tea/Six", &[("X-Forwarded-For", address)]))
         .into();
@@ -103,7 +103,7 @@ fn behind_a_proxy_each_client_has_its_share_of_connections() {
     drop(silent);
 }
 
-/// Opens WebSockets until one is refused, and gives back how many were not.
+/// Opens WebSockets until one is refused; returns how many were accepted.
 #[track_caller]
 fn shake_hands(server: &Server, most: usize, headers: &[(&str, &str)]) -> (usize, Option<Response>) {
     for count in 0..most {
@@ -117,18 +117,18 @@ fn shake_hands(server: &Server, most: usize, headers: &[(&str, &str)]) -> (usize
 }
 
 #[test]
-fn an_address_opens_only_so_many_at_once() {
+fn an_address_has_a_rate_limit_on_handshakes() {
     let server = Server::with(&TRUSTING);
     let from = |address: &'static str| [("X-Forwarded-For", address)];
     let (count, refusal) = shake_hands(&server, 3 * HANDSHAKES_BURST, &from("2001:db8::1"));
     assert_told_to_come_again(&refusal.expect("a refusal"), 429, "rate_limited");
     assert!(count >= HANDSHAKES_BURST, "a school of {count} is too small");
     assert_eq!(server.metric("refusals_total{reason=\"handshakes\"}"), 1);
-    // What is no handshake is not counted as one, and neighbours are not theirs.
+    // Other requests do not count as handshakes, and other networks are not affected.
     let get = "GET /healthz HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 2001:db8::1\r\n\r\n";
     assert_eq!(http(server.addr(), get).status, 200);
     Ws::connect_with(&server, "/ws/tea/Ben", &from("2001:db8:0:1::1")).expect("welcome");
-    // The same subscriber has used it up, too: one is let in every twentieth of a second, and no more.
+    // The subscriber has used up its burst: one more is accepted every twentieth of a second.
     let (count, _) = shake_hands(&server, HANDSHAKES_BURST, &from("2001:db8::2"));
     assert!(count < HANDSHAKES_BURST, "{count} more");
     eventually("it may again after a while", DEADLINE, || {
@@ -137,7 +137,7 @@ fn an_address_opens_only_so_many_at_once() {
 }
 
 #[test]
-fn loopback_is_an_address_like_others_unless_rates_are_off() {
+fn loopback_is_limited_like_other_addresses_unless_rates_are_off() {
     let (_, refusal) = shake_hands(&Server::start(), 3 * HANDSHAKES_BURST, &[]);
     assert_told_to_come_again(&refusal.expect("a refusal"), 429, "rate_limited");
     for flags in [["--rate", "0"], ["--burst", "0"]] {
@@ -145,7 +145,7 @@ fn loopback_is_an_address_like_others_unless_rates_are_off() {
     }
 }
 
-/// Says something, and whether it was taken.
+/// Sends a message; returns whether it was accepted.
 #[track_caller]
 fn is_taken(ws: &mut Ws, nonce: &str) -> bool {
     ws.command(&json!({"content": "hi", "nonce": nonce}));
@@ -161,8 +161,8 @@ fn is_taken(ws: &mut Ws, nonce: &str) -> bool {
 }
 
 #[test]
-fn a_user_has_one_rate_whatever_they_come_by() {
-    // A minute's worth at once, so that none drips in while this runs.
+fn a_user_has_one_rate_limit_over_all_connections_and_requests() {
+    // A burst of a minute's messages, so that few tokens are refilled while this runs.
     let server = Server::with(&["--rate", "1/s", "--burst", "60"]);
     let first = Ws::join(&server, "/ws/tea/Ana");
     let token = first.welcome["token"].as_str().expect("a token").to_owned();
@@ -181,7 +181,7 @@ fn a_user_has_one_rate_whatever_they_come_by() {
         }
     }
     assert!((60..=90).contains(&taken), "{taken} of 110 were taken");
-    // To go and come again makes nobody new, and another user is not concerned.
+    // A reconnect gives no new burst, and another user is not affected.
     drop(tabs);
     let mut again = Ws::join(&server, &format!("/ws/jam/Ana?token={token}"));
     let taken = (0..40).filter(|number| is_taken(&mut again, &format!("again {number}"))).count();
@@ -190,7 +190,7 @@ fn a_user_has_one_rate_whatever_they_come_by() {
 }
 
 #[test]
-fn guests_who_come_anew_share_what_their_address_has() {
+fn new_guests_of_an_address_share_its_rate_limit() {
     let server = Server::with(&[&TRUSTING[..], &["--rate", "1/s", "--burst", "5"]].concat());
     let burst = 5 * USERS_PER_ADDRESS;
     let guest = |address: &str| Ws::connect_with(&server, "/ws/tea/Guest", &[("X-Forwarded-For", address)]);
@@ -206,7 +206,7 @@ fn guests_who_come_anew_share_what_their_address_has() {
         }
     }
     assert!(taken >= burst, "{taken} are too few for an address");
-    // Those who post without a token are there, too.
+    // Posts without a token count under the same limit.
     assert_told_to_come_again(&post(&server, &[("X-Forwarded-For", "192.0.2.1")]), 429, "rate_limited");
     assert_eq!(post(&server, &[("X-Forwarded-For", "192.0.2.2")]).status, 201);
     let mut other = guest("192.0.2.3");
@@ -214,7 +214,7 @@ fn guests_who_come_anew_share_what_their_address_has() {
 }
 
 #[test]
-fn who_posts_without_a_token_is_measured_by_the_address() {
+fn posts_without_a_token_are_limited_by_address() {
     let server = Server::with(&[&TRUSTING[..], &["--rate", "1/s", "--burst", "5"]].concat());
     let statuses: Vec<u16> =
         (1..=8).map(|last| post(&server, &[("X-Forwarded-For", &format!("2001:db8::{last}"))]).status).collect();
@@ -224,7 +224,7 @@ fn who_posts_without_a_token_is_measured_by_the_address() {
 }
 
 #[test]
-fn abuse_is_a_users_not_a_connections() {
+fn abuse_is_counted_by_user_and_not_by_connection() {
     let server = Server::start();
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     let first = Ws::join(&server, "/ws/tea/Ana");
@@ -248,13 +248,13 @@ fn abuse_is_a_users_not_a_connections() {
     };
     assert_eq!(closed, Some(1008));
     assert!(sent < 400, "{sent} refusals are the measure of several");
-    // Their neighbours are left alone.
+    // Other users are not affected.
     ben.say("still here");
     ben.until(|frame| frame["content"] == "still here");
 }
 
 #[test]
-fn a_foreign_page_writes_nothing_and_asks_in_vain() {
+fn a_foreign_page_cannot_write_and_its_preflight_is_refused() {
     let server = Server::with(&["--origin", "https://friend.example"]);
     let _tea = Ws::join(&server, "/ws/tea/Ana");
     let host = server.addr().to_string();
@@ -283,7 +283,7 @@ fn a_foreign_page_writes_nothing_and_asks_in_vain() {
     let (writers, fields) = preflight("https://friend.example", "POST");
     assert_eq!(writers.as_deref(), Some("https://friend.example"));
     assert!(fields.expect("fields").to_ascii_lowercase().contains("content-type"));
-    // A form's kinds of bodies are not taken from anybody, nor is anything written by asking for it.
+    // Bodies in the media types of forms are refused from every client, and a GET writes nothing.
     for kind in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/html"] {
         assert_eq!(post(&server, &[("Content-Type", kind)]).status, 415, "{kind}");
     }
@@ -306,7 +306,7 @@ fn a_foreign_page_writes_nothing_and_asks_in_vain() {
 }
 
 #[test]
-fn a_page_behind_a_proxy_with_tls_is_ours() {
+fn a_page_behind_a_tls_proxy_has_our_origin() {
     let server = Server::with(&TRUSTING);
     let _tea = Ws::join(&server, "/ws/tea/Ana");
     let https: &[(&str, &str)] = &[("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-Proto", "https")];
@@ -327,14 +327,14 @@ fn a_page_behind_a_proxy_with_tls_is_ours() {
     }
 }
 
-/// A header's value, which must stand there once.
+/// The value of a header that must occur once.
 #[track_caller]
 fn only<'a>(response: &'a Response, name: &str) -> &'a str {
     response.header(name).unwrap_or_else(|| panic!("{} without {name}: {:?}", response.status, response.headers))
 }
 
 #[test]
-fn every_answer_is_guarded() {
+fn every_response_has_the_security_headers() {
     let server = Server::with(&["--rate", "1/s", "--burst", "1"]);
     let get = |rest: &str| format!("GET {rest} HTTP/1.1\r\nHost: h\r\n\r\n");
     let post = |fields: &str| format!("POST {MESSAGES} HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n{fields}\r\nhi");
@@ -384,7 +384,7 @@ fn every_answer_is_guarded() {
         assert_eq!(only(&answer, "Cache-Control"), "no-store", "{what}");
         assert!(only(&answer, "Content-Security-Policy").starts_with("default-src 'none';"), "{what}");
     }
-    // The page is kept, asked after, and may use what is here.
+    // The page is cached and revalidated, and may use the resources of this server.
     for target in ["/", "/app.css", "/js/main.js", "/lang/bn.json"] {
         let known = format!("GET {target} HTTP/1.1\r\nHost: h:8\r\nIf-None-Match: {}\r\n\r\n", tag(target));
         let fresh = http(server.addr(), format!("GET {target} HTTP/1.1\r\nHost: h:8\r\n\r\n"));

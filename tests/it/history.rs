@@ -1,7 +1,7 @@
-//! Judges what clients went through: whether a server kept its promises, whatever befell it in between.
+//! Checks the records of clients: whether a server kept its promises, whatever failures happened in between.
 //!
-//! Pure: it is given what each client sent and got, connection by connection, and the log that the server has in
-//! the end. What it can find is proved below by planting each fault in a history without any.
+//! Pure. The input is what each client sent and received, connection by connection, and the server's log at the end.
+//! The tests below plant each fault in a faultless history, and check that it is found.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,88 +11,89 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Room(pub u8);
 
-/// A client's mark on a message; no two messages of a test have the same.
+/// The nonce of a message; no two messages of a test have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nonce(pub u64);
 
-/// A stored message, as the log has it or a client got it.
+/// A stored message, as in the log or as a client received it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
     pub room: Room,
     pub seq: u64,
     pub id: Uuid,
-    /// None where it is nothing that the test's clients sent.
+    /// `None` if no client of the test has sent it.
     pub nonce: Option<Nonce>,
 }
 
-/// What a client did or got, in order.
+/// What a client did or received, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A connection was opened, as this user.
     Connected { user: Uuid },
-    /// A `welcome`: it asked for what came after the message that it saw last, if it had seen any.
+    /// A `welcome`. The client asked for the messages after the last one that it saw, if it had seen any.
     Joined { room: Room, resumed: bool, reset: bool, head: u64 },
     /// A message was sent, for the first time or again.
     Sent { room: Room, nonce: Nonce },
-    /// The author's own copy came, live or in a replay.
+    /// The author received its own message, live or in a replay.
     Acked(Message),
-    /// The author's own copy came as the answer to a sending that stored nothing, as an earlier one had.
+    /// The author received its own message as the answer to a duplicate, which stored nothing because an earlier
+    /// sending had.
     Duplicate(Message),
-    /// An `error` came with this nonce: one sending of it stored nothing.
+    /// An `error` with this nonce: one sending of the message stored nothing.
     Refused { nonce: Nonce },
-    /// A message came as the room's.
+    /// A message of the room arrived.
     Saw(Message),
 }
 
-/// A client from its first connection to its last.
+/// The record of a client from its first connection to its last.
 #[derive(Debug, Clone, Default)]
 pub struct Client {
     pub name: String,
     pub events: Vec<Event>,
 }
 
-/// All that happened.
+/// The record of a test.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     pub clients: Vec<Client>,
-    /// What the server has in the end, each room from its beginning.
+    /// The server's log at the end, each room from its beginning.
     pub log: Vec<Message>,
 }
 
 /// A promise that was not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The log does not count 1, 2, 3 …
+    /// The log of a room is not numbered 1, 2, 3 …
     LogOutOfStep { room: Room, expected: u64, found: u64 },
     /// The log has an id twice.
     DoubledId { id: Uuid },
     /// The log has a message twice.
     DoubledNonce { nonce: Nonce, seqs: [u64; 2] },
-    /// The log has what nobody sent there.
+    /// The log has a message that no client sent to that room.
     Phantom(Message),
-    /// It was acked, and the log does not have it, or has it in another place.
+    /// A message was acked, and is not in the log, or has another `seq` there.
     AckLost { client: String, message: Message },
-    /// It was refused whenever it was sent, and is stored all the same.
+    /// A message was refused each time, and is stored all the same.
     RefusedStored { client: String, nonce: Nonce },
-    /// It was delivered, and the log does not have it.
+    /// A message was delivered, and is not in the log.
     DeliveredLost { client: String, message: Message },
-    /// It was delivered with a place in the order that the log gives to another.
+    /// A message was delivered with a `seq` that another message has in the log.
     SeqReused { client: String, delivered: Message, stored: Message },
-    /// A client missed something.
+    /// A client missed a message.
     Gap { client: String, room: Room, expected: u64, found: u64 },
-    /// A client was told something again, or late.
+    /// A client received a message again, or late.
     Repeated { client: String, room: Room, expected: u64, found: u64 },
-    /// A client that could resume was told that it could not.
+    /// A client that could resume got a `reset`.
     Reset { client: String, room: Room },
-    /// Two messages of one connection are stored in the other order.
+    /// Two messages of one connection are stored in reverse order.
     Reordered { client: String, first: Nonce, second: Nonce },
-    /// A client is another user than before.
+    /// A client has another user id than before.
     IdentityLost { client: String },
-    /// A client was never told the end.
+    /// A client did not receive the last messages.
     Behind { client: String, room: Room, seen: u64, head: u64 },
 }
 
-/// All the promises that were not kept.
+/// Returns all faults of a history.
 pub fn check(history: &History) -> Vec<Fault> {
     let mut faults = Vec::new();
     let log = Log::new(history, &mut faults);
@@ -114,7 +115,7 @@ pub fn check(history: &History) -> Vec<Fault> {
     faults
 }
 
-/// The log by what is looked for in it.
+/// The log with its indexes.
 struct Log {
     by_place: HashMap<(Room, u64), Message>,
     by_nonce: HashMap<Nonce, Message>,
@@ -162,7 +163,7 @@ impl Log {
     }
 }
 
-/// What was acked or delivered is stored as it was told.
+/// Checks that each acked or delivered message is stored as it was received.
 fn check_messages(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
     let name = || client.name.clone();
     for event in &client.events {
@@ -181,11 +182,11 @@ fn check_messages(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
     }
 }
 
-/// What was refused is not stored, until it is sent again: not in the log, not in what the author is told, and not as
-/// what the next sending of it is a duplicate of. A refusal speaks of one sending; another may have stored it.
+/// Checks that a refused message is not stored until it is sent again: not in the log, not as an echo, and not as the
+/// original of a duplicate. A refusal concerns one sending; another sending may have stored the message.
 fn check_refusals(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
     let refused: HashSet<Nonce> = client.events.iter().filter_map(refused_nonce).collect();
-    // How often each was sent without being refused.
+    // The number of sendings of each message without a refusal.
     let mut sendings: BTreeMap<Nonce, i64> = refused.into_iter().map(|nonce| (nonce, 0)).collect();
     let mut stored: BTreeSet<Nonce> = BTreeSet::new();
     for event in &client.events {
@@ -199,7 +200,7 @@ fn check_refusals(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
                 continue;
             }
             Event::Acked(Message { nonce, .. }) | Event::Saw(Message { nonce, .. }) => (nonce, 1),
-            // Two sendings: the one that stored it, and the one that is answered.
+            // Two sendings: one that stored the message, and one that was answered as a duplicate.
             Event::Duplicate(Message { nonce, .. }) => (nonce, 2),
             Event::Connected { .. } | Event::Joined { .. } => continue,
         };
@@ -225,11 +226,11 @@ fn refused_nonce(event: &Event) -> Option<Nonce> {
     }
 }
 
-/// Each room reaches a client as one sequence without gap or repetition, over all its connections.
+/// Checks that each client receives each room as one sequence without gap or repetition, over all its connections.
 fn check_stream(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
     let name = || client.name.clone();
     let mut last_seen: BTreeMap<Room, u64> = BTreeMap::new();
-    // Of a room that was joined without having seen anything of it: the highest place where it may begin.
+    // For a room joined without an earlier message of it: the highest `seq` with which it may begin.
     let mut begins_by: BTreeMap<Room, u64> = BTreeMap::new();
     for event in &client.events {
         match *event {
@@ -275,10 +276,10 @@ fn joined_room(event: &Event) -> Option<Room> {
     }
 }
 
-/// What one connection sent is stored in the order in which it was sent.
+/// Checks that messages of one connection are stored in the order of sending.
 ///
-/// This holds for what was sent again, too, as clients send again in the old order and before anything new. A sending
-/// that was refused has no place in that order.
+/// This also holds for messages that are sent again, as clients send them in the old order and before new ones. A
+/// refused sending has no place in that order.
 fn check_order(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
     let mut sendings: Vec<(Room, Nonce)> = Vec::new();
     for event in &client.events {
@@ -286,7 +287,7 @@ fn check_order(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
             Event::Connected { .. } => check_sendings(client, &std::mem::take(&mut sendings), log, faults),
             Event::Sent { room, nonce } => sendings.push((room, nonce)),
             Event::Refused { nonce } => {
-                // Answers come in the order of what they answer.
+                // Answers arrive in the order of the commands.
                 if let Some(first) = sendings.iter().position(|(_, one)| *one == nonce) {
                     sendings.remove(first);
                 }
@@ -328,7 +329,7 @@ mod tests {
         Uuid::from_u128(0xada_0000 + number as u128)
     }
 
-    /// The message of that nonce at that place; its id follows from its nonce.
+    /// The message with this nonce and `seq`; its id follows from the nonce.
     fn at(seq: u64, nonce: u64) -> Message {
         Message { room: TEA, seq, id: Uuid::from_u128(nonce.into()), nonce: Some(Nonce(nonce)) }
     }
@@ -345,8 +346,8 @@ mod tests {
         Event::Joined { room: TEA, resumed, reset: false, head }
     }
 
-    /// Ana and Ben write, Eva reads. The server is killed once: Ana's 12 was stored and its ack was lost, her 13
-    /// had not reached it; both are sent again. Ben's 20 is refused.
+    /// Ana and Ben write, Eva reads. The server is killed once: Ana's 12 was stored but its ack was lost, and her 13
+    /// was not received; both are sent again. Ben's 20 is refused.
     fn honest() -> History {
         let ana = vec![
             connected(ANA),
@@ -402,7 +403,7 @@ mod tests {
         History { clients: clients.collect(), log }
     }
 
-    /// Holds that a change to the honest history is found out, as what it is.
+    /// Checks that a change to the faultless history is found as the right fault.
     #[track_caller]
     fn caught(plant: impl FnOnce(&mut History), is_it: impl Fn(&Fault) -> bool) {
         let mut history = honest();
@@ -411,14 +412,14 @@ mod tests {
         assert!(faults.iter().any(is_it), "not caught; it says {faults:?}");
     }
 
-    /// Takes an event out of a client's story.
+    /// Removes an event from a client's record.
     fn forget(history: &mut History, client: usize, event: Event) {
         let events = &mut history.clients[client].events;
         let place = events.iter().rposition(|one| *one == event).expect("an event of the story");
         events.remove(place);
     }
 
-    /// Moves all that is behind a place in the log.
+    /// Numbers the log again from 1.
     fn renumber(log: &mut [Message]) {
         for (message, seq) in log.iter_mut().zip(1..) {
             message.seq = seq;
@@ -426,15 +427,15 @@ mod tests {
     }
 
     #[test]
-    fn an_honest_history_has_no_fault() {
+    fn a_faultless_history_has_no_fault() {
         assert_eq!(check(&honest()), []);
     }
 
     #[test]
-    fn a_lost_ack_is_caught() {
+    fn a_lost_acked_message_is_found() {
         let lost = |fault: &Fault| matches!(fault, Fault::AckLost { message, .. } if *message == at(5, 14));
         caught(|history| _ = history.log.pop(), lost);
-        // Stored, but elsewhere than the ack said.
+        // Stored with another `seq` than in the ack.
         let moved = |history: &mut History| history.log.swap(3, 4);
         caught(
             |history| {
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_doubled_nonce_is_caught() {
+    fn a_duplicated_nonce_is_found() {
         let again = Message { id: user(9), ..at(6, 12) };
         let doubled = |fault: &Fault| *fault == Fault::DoubledNonce { nonce: Nonce(12), seqs: [3, 6] };
         caught(|history| history.log.push(again), doubled);
@@ -454,8 +455,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_seq_is_caught() {
-        // Eva was told 99 as the third before the crash; afterwards the place was given to 12.
+    fn a_reused_seq_is_found() {
+        // Eva received 99 as the third message before the crash; afterwards its `seq` was given to 12.
         let told = Message { id: user(9), ..at(3, 99) };
         caught(
             |history| {
@@ -467,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reordering_is_caught() {
+    fn a_reordering_is_found() {
         caught(
             |history| {
                 history.log.swap(2, 3);
@@ -478,22 +479,22 @@ mod tests {
     }
 
     #[test]
-    fn a_phantom_is_caught() {
+    fn a_message_that_no_client_sent_is_found() {
         for phantom in [at(6, 77), Message { nonce: None, ..at(6, 77) }] {
             caught(|history| history.log.push(phantom), |fault| *fault == Fault::Phantom(phantom));
         }
-        // In the log of another room than the one that it was sent to.
+        // In the log of a room to which it was not sent.
         let elsewhere = Message { room: Room(1), ..at(1, 12) };
         caught(|history| history.log.push(elsewhere), |fault| *fault == Fault::Phantom(elsewhere));
     }
 
     #[test]
-    fn a_gap_is_caught() {
+    fn a_gap_is_found() {
         let gap = |expected, found| move |fault: &Fault| matches!(*fault, Fault::Gap { expected: e, found: f, .. } if (e, f) == (expected, found));
-        // On one connection, and from one to the next.
+        // On one connection, and between two connections.
         caught(|history| forget(history, EVA, Saw(at(2, 21))), gap(2, 3));
         caught(|history| forget(history, EVA, Saw(at(4, 13))), gap(4, 5));
-        // Between the replay on joining and what is live: 1 was there when Eva came.
+        // Between the replay at the join and the live messages: 1 was stored when Eva joined.
         caught(
             |history| {
                 forget(history, EVA, Saw(at(1, 11)));
@@ -501,7 +502,7 @@ mod tests {
             },
             gap(2, 3),
         );
-        // At the end, and all along.
+        // At the end, and the whole room.
         caught(|history| forget(history, EVA, Saw(at(5, 14))), |fault| matches!(fault, Fault::Behind { seen: 4, .. }));
         caught(
             |history| history.clients[EVA].events.retain(|event| !matches!(event, Saw(_))),
@@ -515,10 +516,10 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_is_caught() {
+    fn a_repetition_is_found() {
         let repeated = |fault: &Fault| matches!(fault, Fault::Repeated { found: 4, .. });
         caught(|history| history.clients[EVA].events.push(Saw(at(4, 13))), repeated);
-        // To join as if for the first time is no excuse.
+        // A join without `after` does not excuse a repetition.
         caught(
             |history| history.clients[EVA].events.extend([joined(false, 5), Saw(at(5, 14)), Saw(at(4, 13))]),
             repeated,
@@ -526,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_that_vanished_is_caught() {
+    fn a_delivered_message_missing_in_the_log_is_found() {
         let gone = at(6, 15);
         caught(
             |history| {
@@ -538,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_refusal_is_caught() {
+    fn a_stored_message_that_was_refused_is_found() {
         caught(
             |history| history.log.push(at(6, 20)),
             |fault| matches!(fault, Fault::RefusedStored { nonce: Nonce(20), .. }),
@@ -546,8 +547,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_and_sent_again_is_stored_once_and_only_then() {
-        // Ben's 22 is refused while his 23 is stored behind it, and sent again then.
+    fn a_refused_message_is_stored_only_after_it_is_sent_again() {
+        // Ben's 22 is refused while his later 23 is stored; then 22 is sent again.
         let told = |history: &mut History, again: &[Event]| {
             let (six, seven) = (at(6, 23), at(7, 22));
             let ben = [&[sent(22), sent(23), Refused { nonce: Nonce(22) }, Acked(six), Saw(six)], again].concat();
@@ -559,16 +560,16 @@ mod tests {
         let mut history = honest();
         told(&mut history, &[sent(22), Acked(at(7, 22)), Saw(at(7, 22))]);
         assert_eq!(check(&history), []);
-        // Sent twice at once, and refused once.
+        // Sent twice at once, and one of the sendings refused.
         let mut history = honest();
         told(&mut history, &[sent(22), sent(22), Refused { nonce: Nonce(22) }, Acked(at(7, 22)), Saw(at(7, 22))]);
         assert_eq!(check(&history), []);
         let is_it = |fault: &Fault| matches!(fault, Fault::RefusedStored { nonce: Nonce(22), .. });
-        // It came before it was sent again; it was there already when it was; it was refused again.
+        // It arrives before it is sent again; it is a duplicate although it was not stored; it is refused again.
         caught(|history| told(history, &[Saw(at(7, 22)), sent(22)]), is_it);
         caught(|history| told(history, &[sent(22), Duplicate(at(7, 22)), Saw(at(7, 22))]), is_it);
         caught(|history| told(history, &[sent(22), Refused { nonce: Nonce(22) }]), is_it);
-        // A refusal does not excuse the order of what was not refused.
+        // A refusal does not excuse the order of other messages.
         caught(
             |history| {
                 told(history, &[sent(22), Acked(at(7, 22)), Saw(at(7, 22))]);
@@ -585,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_and_a_lost_identity_are_caught() {
+    fn a_wrong_reset_and_a_lost_identity_are_found() {
         caught(
             |history| {
                 history.clients[EVA].events.push(Event::Joined { room: TEA, resumed: true, reset: true, head: 5 });

@@ -1,5 +1,5 @@
-//! Requests that no honest client sends: each gets its status and nothing else, no handler sees it, and the next
-//! honest request is answered as if nothing had been.
+//! Malformed and hostile requests: each gets its status and nothing else, no handler sees it, and the next valid
+//! request is answered as usual.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 
 use crate::support::{DEADLINE, Server};
 
-/// What a server may grow by under all of it.
+/// How much the server's memory may grow under all of them.
 const GROWTH_KIB_MAX: u64 = 5 * 1024;
-/// What the server gives a head, and time for a busy machine.
+/// The deadline of a head, plus time for a busy machine.
 const HEAD_WAIT: Duration = Duration::from_secs(10 + 5);
-/// Of a line that goes on and on, what the server may swallow before the sender learns that it is over.
+/// Bytes of an endless line that the server may read before the client learns that it is refused.
 const SWALLOWED_BYTES_MAX: usize = 16 << 20;
 
-/// A request as bytes, and what must become of it.
+/// A request as bytes, and the expected result.
 pub struct Case {
-    /// What is wrong with it.
+    /// The fault of the request.
     pub name: &'static str,
-    /// All that is sent.
+    /// The bytes to send.
     pub bytes: Vec<u8>,
-    /// The status of the one answer.
+    /// The status of the only response.
     pub status: u16,
-    /// How many requests reach a handler: none, or the first of several.
+    /// The number of requests that reach a handler: none, or the first of several.
     pub handled: u64,
 }
 
-/// A request to refuse, from text.
+/// A request that must be refused, from text.
 fn refused(name: &'static str, status: u16, text: impl AsRef<[u8]>) -> Case {
     Case { name, bytes: text.as_ref().to_vec(), status, handled: 0 }
 }
@@ -47,13 +47,13 @@ fn chunks(name: &'static str, status: u16, chunks: &str) -> Case {
     body(name, status, "Transfer-Encoding: chunked\r\n", chunks)
 }
 
-/// Two requests in one: the first is honest and answered, what is behind it is not even read.
+/// Two requests in one: the first is valid and answered; the bytes behind it are not read.
 fn smuggled(name: &'static str, first: &str) -> Case {
     let second = "GET /api/rooms HTTP/1.1\r\nHost: h\r\n\r\n";
     Case { handled: 1, ..refused(name, 200, format!("{first}{second}{second}")) }
 }
 
-/// Every row of the table of bounds that concerns a head or a body.
+/// The cases for all limits of a head or a body.
 pub fn cases() -> Vec<Case> {
     let mut cases = vec![
         // The request line.
@@ -212,7 +212,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(chunks("chunks that add up to too much", 413, &chunked));
     cases.push(chunks("trailers without an end", 413, &format!("0\r\n{}", "A: b\r\n".repeat(100_000))));
     cases.push(chunks("extension of 64 KiB", 400, &format!("5;{large}\r\nhello\r\n0\r\n\r\n")));
-    // The same tricks at the door of the WebSockets, where no body is taken at all.
+    // The same faults in WebSocket requests, which have no body at all.
     for (name, lines) in [
         ("WebSocket with length and chunks", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
         ("WebSocket with two lengths", "Content-Length: 5\r\nContent-Length: 5\r\n"),
@@ -224,7 +224,7 @@ pub fn cases() -> Vec<Case> {
         let text = format!("GET /ws HTTP/1.1\r\nHost: h\r\n{upgrade}{lines}\r\n");
         cases.push(refused(name, 400, text));
     }
-    // Honest as far as it goes, with more behind it.
+    // Valid requests with more bytes behind them.
     let get = "GET /healthz HTTP/1.1\r\nHost: h\r\n";
     cases.push(smuggled("pipelining", &format!("{get}\r\n")));
     cases
@@ -251,7 +251,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Sends everything while it reads, so that neither side waits for the other, and gives back all that came.
+/// Sends and reads at the same time, so that neither side waits for the other; returns all bytes received.
 fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect_timeout(&address, DEADLINE).expect("a connection");
     stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
@@ -259,9 +259,9 @@ fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     let mut sending = stream.try_clone().expect("another handle");
     let mut answer = Vec::new();
     thread::scope(|scope| {
-        // A refusal may come, and the connection go, before everything is sent.
+        // The server may respond and close the connection before everything is sent.
         scope.spawn(move || drop(sending.write_all(bytes)));
-        // A reset behind an answer is no loss: what has come is kept.
+        // A reset after a response loses nothing: received bytes are kept.
         let _ = stream.read_to_end(&mut answer);
     });
     String::from_utf8_lossy(&answer).into_owned()
@@ -271,7 +271,7 @@ fn status(answer: &str) -> Option<u16> {
     answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
 }
 
-/// How many answers there are, also one that stands right behind another's body.
+/// The number of responses, including one right behind the body of another.
 fn status_lines(answer: &str) -> usize {
     answer
         .match_indices("HTTP/1.")
@@ -280,14 +280,14 @@ fn status_lines(answer: &str) -> usize {
 }
 
 #[test]
-fn answers_are_counted_wherever_they_begin() {
+fn responses_are_counted_wherever_they_begin() {
     assert_eq!(status_lines("HTTP/1.1 400 Bad\r\n\r\nonly HTTP/1.1 and HTTP/1.0"), 1);
     assert_eq!(status_lines("HTTP/1.1 200 OK\r\n\r\nokHTTP/1.0 404 Not Found\r\n"), 2);
     assert_eq!(status_lines(""), 0);
 }
 
 #[test]
-fn what_no_honest_client_sends_gets_its_status_and_no_more() {
+fn every_hostile_request_gets_its_status_and_nothing_else() {
     let server = Server::start();
     let cases = cases();
     assert!(cases.len() >= 90, "{}", cases.len());
@@ -299,7 +299,7 @@ fn what_no_honest_client_sends_gets_its_status_and_no_more() {
     for case in &cases {
         let before = server.metric("http_requests_total");
         let answer = exchange(server.addr(), &case.bytes);
-        // The question itself is one more, and proves that the server answers as ever.
+        // The metrics request counts as one more, and proves that the server still answers.
         let handled = server.metric("http_requests_total") - before - 1;
         let answers = status_lines(&answer);
         if (status(&answer), answers, handled) != (Some(case.status), 1, case.handled) {
@@ -323,7 +323,7 @@ fn what_no_honest_client_sends_gets_its_status_and_no_more() {
 }
 
 #[test]
-fn a_line_of_100_mb_is_refused_at_its_beginning() {
+fn a_line_of_100_mb_is_refused_early() {
     let server = Server::start();
     assert_eq!(server.get("/").status, 200);
     let resident = server.rss_kib();
@@ -355,7 +355,7 @@ fn a_line_of_100_mb_is_refused_at_its_beginning() {
 }
 
 #[test]
-fn a_head_that_ends_early_is_answered_and_one_that_does_not_end_is_too_slow() {
+fn a_truncated_head_is_malformed_and_an_endless_head_is_too_slow() {
     let server = Server::start();
     let send = |bytes: &str| {
         let mut stream = TcpStream::connect(server.addr()).expect("a connection");
@@ -379,7 +379,7 @@ fn a_head_that_ends_early_is_answered_and_one_that_does_not_end_is_too_slow() {
     for beginning in beginnings {
         let stream = send(beginning);
         stream.shutdown(Shutdown::Write).expect("an end");
-        // Who said nothing is told nothing.
+        // A client that sent nothing gets no response.
         let expected = (!beginning.is_empty()).then_some(400);
         assert_eq!(status(&read(stream)), expected, "{beginning:?}");
     }

@@ -1,4 +1,4 @@
-//! The rules of the house that a machine can check. Each checker is first shown the breach that it is there for.
+//! Rules of the code base that a program can check. Each checker is first tested with a violation that it must find.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,8 +7,8 @@ use std::process::Command;
 
 use crate::support::repository;
 
-/// Which file or folder of `src/` stands in which layer. A file imports from lower layers and its own
-/// folder; within one layer the imports must not run in a circle.
+/// The layer of each file or folder of `src/`. A file imports only from lower layers and from its own folder. The
+/// imports within a layer must not form a cycle.
 const LAYERS: [(u8, &[&str]); 7] = [
     (6, &["main", "cli", "tools", "lib"]),
     (5, &["listener", "capacity", "relay"]),
@@ -19,21 +19,21 @@ const LAYERS: [(u8, &[&str]); 7] = [
     (0, &["model", "ids", "limits", "rate", "metrics", "config", "threads", "published", "role"]),
 ];
 
-/// Names that only some files may speak: what they are, and who may.
+/// Names that only some files may use: the name, and these files.
 const KEPT_TO: [(&str, &[&str]); 3] =
     [("tiny_http", &["relay", "http"]), ("tungstenite", &["session", "ws"]), ("rusqlite", &["store"])];
 
-/// What the hub must not touch, as absences: the disk, other processes, JSON from clients, waiting for time, and the
-/// bytes of one protocol (it may say `Encoding::Json`, but not what that looks like).
+/// Names that must be absent from the hub: the disk, other processes, JSON from clients, sleeps, and the bytes of one
+/// protocol (it may name `Encoding::Json`, but not the form of its bytes).
 const NOT_IN_HUB: [&str; 9] =
     ["std::fs", "File", "std::process", "rusqlite", "serde_json::from_", "thread::sleep", "websocket", "ndjson", "ws"];
 
-/// What may stand at the top of the checkout, besides dotfiles.
+/// The allowed files and folders at the top of the checkout, besides dotfiles.
 const TOP_LEVEL: [&str; 9] =
     ["Cargo.toml", "Cargo.lock", "README.md", "LICENSE", "LICENSE-MIT", "LICENSE-APACHE", "src", "static", "tests"];
 
-/// Where a registry is named, packages come from one place instead of where the machine's owner wants. In
-/// pieces, so that this file does not speak of what it looks for.
+/// Names of registries. With a registry in a file, packages come from that place instead of the one that the machine's
+/// owner has configured. The names are in pieces, so that this file does not contain them.
 const REGISTRIES: [&str; 10] = [
     concat!("artifac", "tory"),
     concat!("index.crates", ".io"),
@@ -49,7 +49,7 @@ const REGISTRIES: [&str; 10] = [
 
 const LINES_MAX: usize = 1_000;
 
-/// A text file of the checkout: its path from the top, and what it says.
+/// A text file of the checkout: its path from the top, and its text.
 struct Source {
     path: String,
     text: String,
@@ -60,14 +60,14 @@ impl Source {
         Self { path: path.into(), text: text.into() }
     }
 
-    /// The file or folder of `src/` that it belongs to, where it does.
+    /// The file or folder of `src/` to which it belongs, if it does.
     fn module(&self) -> Option<&str> {
         let inside = self.path.strip_prefix("src/")?;
         Some(inside.split('/').next()?.trim_end_matches(".rs"))
     }
 }
 
-/// The code alone: comments and what stands in quotes become spaces, line by line.
+/// The code alone: comments and quoted text become spaces, line by line.
 fn code_of(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
@@ -98,7 +98,7 @@ fn code_of(text: &str) -> String {
     code
 }
 
-/// How long the block comment at the start of `text` is, with those within it.
+/// The length of the block comment at the start of `text`, with nested comments.
 fn block_comment(text: &str) -> usize {
     let mut depth = 0;
     let mut at = 0;
@@ -119,7 +119,7 @@ fn block_comment(text: &str) -> usize {
     text.len()
 }
 
-/// How long the string at the start of `text` is.
+/// The length of the string at the start of `text`.
 fn string(text: &str) -> usize {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -133,7 +133,7 @@ fn string(text: &str) -> usize {
     text.len()
 }
 
-/// How long the raw string at the start of `text` is, where there is one.
+/// The length of the raw string at the start of `text`, if there is one.
 fn raw_string(text: &str) -> Option<usize> {
     let inside = text.strip_prefix("br").or_else(|| text.strip_prefix('r'))?;
     let hashes = inside.len() - inside.trim_start_matches('#').len();
@@ -143,7 +143,7 @@ fn raw_string(text: &str) -> Option<usize> {
     Some(text.len() - body.len() + length)
 }
 
-/// How long the character at the start of `text` is, or 0 for a lifetime.
+/// The length of the character literal at the start of `text`, or 0 for a lifetime.
 fn character(text: &str) -> usize {
     let mut inside = text[1..].chars();
     let first = inside.next();
@@ -156,7 +156,7 @@ fn character(text: &str) -> usize {
     }
 }
 
-/// Code without what is only built for tests.
+/// Code without the parts that are only built for tests.
 fn without_tests(code: &str) -> String {
     let mut kept = String::new();
     let mut rest = code;
@@ -180,7 +180,7 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// The files that are only built for tests: `#[cfg(test)] mod name;` in a file beside them.
+/// The files that are only built for tests: those with a `#[cfg(test)] mod name;` in a file beside them.
 fn test_files(sources: &[Source]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for source in sources {
@@ -196,14 +196,14 @@ fn test_files(sources: &[Source]) -> BTreeSet<String> {
             }
         }
     }
-    // What such a file has in its folder is its own.
+    // The folder of such a file belongs to it.
     let folders: Vec<_> = found.iter().map(|path| path.replace(".rs", "/")).collect();
     let is_within = |source: &&Source| folders.iter().any(|folder| source.path.starts_with(folder));
     found.extend(sources.iter().filter(is_within).map(|source| source.path.clone()));
     found
 }
 
-/// Where `name` stands in `code` as a word of its own, as the lines' numbers.
+/// The numbers of the lines in which `name` occurs as a whole word.
 fn lines_with(code: &str, name: &str) -> Vec<usize> {
     let word = |c: char| c.is_alphanumeric() || c == '_';
     let begins_as_word = name.starts_with(word);
@@ -218,14 +218,14 @@ fn lines_with(code: &str, name: &str) -> Vec<usize> {
     code.lines().enumerate().filter(|(_, line)| holds(line)).map(|(n, _)| n + 1).collect()
 }
 
-/// The modules that a file of `src/` names by `crate::…`, or by as many `super::` as lead there.
+/// The modules that a file of `src/` names by `crate::…`, or by enough `super::` to reach the root.
 fn imports(source: &Source) -> BTreeSet<String> {
     let code = code_of(&source.text);
     let flat: String = code.split_whitespace().collect::<Vec<_>>().join(" ").replace(":: ", "::").replace("{ ", "{");
     let depth = source.path.matches('/').count();
     let mut roots = vec!["crate::".to_string(), "adda::".to_string()];
     let is_root_of_folder = source.path.ends_with("/mod.rs") || source.path == "src/lib.rs";
-    // From the file's own module to the root; within a nested `mod tests`, one more is too many and leads nowhere.
+    // The depth from the file's module to the root; within a nested `mod tests`, one more `super::` leads nowhere.
     roots.push("super::".repeat(depth - usize::from(is_root_of_folder)));
     let word = |c: char| c.is_alphanumeric() || c == '_';
     let first_of = |text: &str| text.chars().take_while(|c| word(*c)).collect::<String>();
@@ -235,7 +235,7 @@ fn imports(source: &Source) -> BTreeSet<String> {
             if flat[..at].ends_with(|c| word(c) || c == ':') {
                 continue;
             }
-            // Within tests of the file, `super` is the file.
+            // Within the tests of a file, `super` is the file itself.
             if root.starts_with("super") && flat[..at].contains("mod tests") {
                 continue;
             }
@@ -269,7 +269,7 @@ fn layer_of(module: &str) -> Option<u8> {
     LAYERS.iter().find(|(_, modules)| modules.contains(&module)).map(|(layer, _)| *layer)
 }
 
-/// Breaches of the layers: imports from above, files without a place, circles.
+/// Violations of the layers: imports from a higher layer, files without a layer, cycles.
 fn check_layers(sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -280,7 +280,7 @@ fn check_layers(sources: &[Source]) -> Vec<String> {
             continue;
         };
         for import in imports(source) {
-            // What is no module of ours stands in lib.rs itself, or is a macro of the file's own folder.
+            // A name that is not a module is an item of lib.rs, or a macro of the file's own folder.
             let import = if layer_of(&import).is_some() { import.as_str() } else { "lib" };
             let its_layer = layer_of(import).unwrap_or(u8::MAX);
             if import != module && its_layer > layer {
@@ -307,7 +307,7 @@ fn check_layers(sources: &[Source]) -> Vec<String> {
     breaches
 }
 
-/// Breaches of what only some files may name.
+/// Violations of the rules about names.
 fn check_names(sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
     let tests = test_files(sources);
@@ -330,7 +330,7 @@ fn check_names(sources: &[Source]) -> Vec<String> {
     breaches
 }
 
-/// `unwrap` in what is shipped, and `unsafe` anywhere.
+/// `unwrap` outside of tests, and `unsafe` anywhere.
 fn check_care(sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
     let tests = test_files(sources);
@@ -349,14 +349,14 @@ fn check_care(sources: &[Source]) -> Vec<String> {
     breaches
 }
 
-/// Files that have grown past what one reads at a sitting.
+/// Files that are too long.
 fn check_length(sources: &[Source]) -> Vec<String> {
     let long = |source: &&Source| source.path != "Cargo.lock" && source.text.lines().count() > LINES_MAX;
     let said = |source: &Source| format!("{} has over {LINES_MAX} lines", source.path);
     sources.iter().filter(long).map(said).collect()
 }
 
-/// Files that name a registry, and locks that name another than the ecosystem's own.
+/// Files that name a registry, and lock files with another registry than the ecosystem's own.
 fn check_registries(sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
     let cargos_own = format!("registry+https://github.com/rust-lang/{}-index", concat!("crates", ".io"));
@@ -379,7 +379,7 @@ fn check_top_level<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<String> 
     names.into_iter().filter(stray).map(|name| format!("{name} stands at the top")).collect()
 }
 
-/// The paths of the checkout: what git knows or would add, or all that is there where there is no git.
+/// The paths of the checkout: those that git tracks or would add, or all files without git.
 fn paths() -> Vec<String> {
     let git = Command::new("git")
         .args(["-c", "safe.directory=*", "-c", "core.quotePath=false", "-C"])
@@ -428,17 +428,17 @@ fn assert_kept(breaches: Vec<String>) {
 }
 
 #[test]
-fn the_layers_hold() {
+fn the_layers_are_kept() {
     assert_kept(check_layers(&sources()));
 }
 
 #[test]
-fn names_stay_where_they_belong() {
+fn names_are_used_only_where_allowed() {
     assert_kept(check_names(&sources()));
 }
 
 #[test]
-fn nothing_unwraps_and_nothing_is_unsafe() {
+fn no_code_unwraps_or_is_unsafe() {
     assert_kept(check_care(&sources()));
 }
 
@@ -453,16 +453,16 @@ fn no_registry_is_named() {
 }
 
 #[test]
-fn the_top_level_holds_what_it_may() {
+fn the_top_level_has_only_allowed_files() {
     assert_kept(check_top_level(paths().iter().map(String::as_str)));
 }
 
 mod planted {
-    //! The breaches that the checkers must catch, and the like of them that are none.
+    //! The violations that the checkers must find, and similar code that is allowed.
 
     use super::*;
 
-    /// What a checker says of one file, as whether it says anything.
+    /// Checks whether a checker reports one file.
     #[track_caller]
     fn caught(check: fn(&[Source]) -> Vec<String>, path: &str, text: &str, expected: bool) {
         let breaches = check(&[Source::new(path, text)]);
@@ -470,7 +470,7 @@ mod planted {
     }
 
     #[test]
-    fn imports_from_above() {
+    fn imports_from_a_higher_layer_are_found() {
         for (path, text, breach) in [
             ("src/hub/mod.rs", "use crate::session::Session;", true),
             ("src/hub/mod.rs", "use crate::{model::Seq, http};", true),
@@ -498,7 +498,7 @@ mod planted {
     }
 
     #[test]
-    fn circles_within_a_layer() {
+    fn cycles_within_a_layer_are_found() {
         let circle = [
             Source::new("src/model.rs", "use crate::rate::Bucket;"),
             Source::new("src/rate.rs", "use crate::limits;"),
@@ -509,7 +509,7 @@ mod planted {
     }
 
     #[test]
-    fn names_out_of_place() {
+    fn names_outside_their_files_are_found() {
         for (path, text, breach) in [
             ("src/session.rs", "use tiny_http::Server;", true),
             ("src/hub/mod.rs", "fn f(m: tungstenite::Message) {}", true),
@@ -537,7 +537,7 @@ mod planted {
     }
 
     #[test]
-    fn carelessness() {
+    fn unwrap_and_unsafe_are_found() {
         for (path, text, breach) in [
             ("src/hub/mod.rs", "let x = y.unwrap();", true),
             ("src/hub/mod.rs", "#[cfg(test)]\nmod tests { fn f() { y.unwrap(); } }\nfn g() { y.unwrap(); }", true),
@@ -554,7 +554,7 @@ mod planted {
     }
 
     #[test]
-    fn a_file_of_tests_is_known_by_who_declares_it() {
+    fn a_test_file_is_recognised_by_its_declaration() {
         let model = || Source::new("src/hub/model.rs", "fn f() { y.unwrap(); }");
         let declared = Source::new("src/hub/mod.rs", "#[cfg(test)]\nmod model;");
         let shipped = Source::new("src/hub/mod.rs", "mod model; #[cfg(test)] mod other;");
@@ -563,7 +563,7 @@ mod planted {
     }
 
     #[test]
-    fn a_quote_does_not_hide_what_follows() {
+    fn a_quote_in_a_comment_does_not_hide_later_code() {
         for text in [
             "let a = '\"'; x.unwrap();",
             "let a = '\\''; x.unwrap();",
@@ -580,7 +580,7 @@ mod planted {
     }
 
     #[test]
-    fn long_files_registries_and_strays() {
+    fn long_files_registries_and_stray_files_are_found() {
         caught(check_length, "src/hub/mod.rs", &"\n".repeat(1_001), true);
         caught(check_length, "src/hub/mod.rs", &"\n".repeat(1_000), false);
         let own = format!("source = \"registry+https://github.com/rust-lang/{}.io-index\"", "crates");

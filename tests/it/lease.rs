@@ -1,4 +1,4 @@
-//! A connection that is lost keeps its place for a while, and somebody who is here twice is one person.
+//! Tests of leases: a lost connection keeps its membership for a while, and a user with two connections is one person.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn coming_and_going(frames: &[Value]) -> Vec<(&str, &str)> {
     seen.map(|frame| (frame["type"].as_str().expect("a type"), frame["username"].as_str().expect("a name"))).collect()
 }
 
-/// All that came up to a text.
+/// All frames up to the message with a text.
 fn until_text(ws: &mut Ws, content: &str) -> Vec<Value> {
     let mut frames = Vec::new();
     loop {
@@ -24,7 +24,7 @@ fn until_text(ws: &mut Ws, content: &str) -> Vec<Value> {
     }
 }
 
-/// Somebody new: their connection, and the token to come back with.
+/// A new client: its connection, and the token to reconnect with.
 fn arrive(server: &Server, target: &str) -> (Ws, String) {
     let mut ws = Ws::connect(server, target);
     let welcome = ws.expect("welcome");
@@ -33,7 +33,7 @@ fn arrive(server: &Server, target: &str) -> (Ws, String) {
 }
 
 #[test]
-fn a_phone_that_flaps_is_neither_seen_nor_misses_anything() {
+fn a_client_that_reconnects_within_its_lease_is_not_seen_to_leave_and_misses_nothing() {
     let server = Server::with(&["--lease", "60s", "--rate", "0"]);
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     let (mut ana, token) = arrive(&server, "/ws/tea/Ana");
@@ -42,7 +42,7 @@ fn a_phone_that_flaps_is_neither_seen_nor_misses_anything() {
     ben.expect("join");
     ben.expect_text("here");
     for round in 0..10 {
-        // Gone without a word.
+        // The connection is lost without a close frame.
         drop(ana);
         let missed = format!("while away {round}");
         ben.say(&missed);
@@ -57,13 +57,13 @@ fn a_phone_that_flaps_is_neither_seen_nor_misses_anything() {
         last = ana.expect_text("back")["id"].as_str().expect("an id").to_owned();
         assert_eq!(coming_and_going(&until_text(&mut ben, "back")), []);
     }
-    // One who says farewell has gone at once, however many connections were lost before.
+    // A member that closes with 1000 leaves at once, however many of its connections were lost before.
     ana.close(1000);
     server.wait_for_metric("members", 1);
 }
 
 #[test]
-fn who_does_not_come_back_has_gone_when_the_time_is_over() {
+fn a_client_that_does_not_reconnect_leaves_when_its_lease_ends() {
     let server = Server::with(&["--lease", "300ms"]);
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     let ana = Ws::join(&server, "/ws/tea/Ana");
@@ -74,13 +74,13 @@ fn who_does_not_come_back_has_gone_when_the_time_is_over() {
 }
 
 #[test]
-fn a_farewell_is_a_leave_at_once() {
+fn a_close_with_1000_is_a_leave_at_once() {
     let server = Server::with(&["--lease", "60s"]);
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     Ws::join(&server, "/ws/tea/Ana").close(1000);
     ben.expect("join");
     ben.expect("leave");
-    // A page that is left or loaded anew closes with 1001, and may be back.
+    // A page that is closed or reloaded closes with 1001, and may reconnect.
     Ws::join(&server, "/ws/tea/Eva").close(1001);
     ben.expect("join");
     ben.say("still here?");
@@ -89,7 +89,7 @@ fn a_farewell_is_a_leave_at_once() {
 }
 
 #[test]
-fn somebody_who_is_here_twice_is_one_person() {
+fn a_user_with_two_connections_is_one_person() {
     let server = Server::with(&["--lease", "0"]);
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     let (mut first, token) = arrive(&server, "/ws/tea/Ana");
@@ -106,7 +106,7 @@ fn somebody_who_is_here_twice_is_one_person() {
     assert_eq!(coming_and_going(&until_text(&mut ben, "two")), []);
     second.close(1000);
     assert_eq!(ben.expect("leave")["username"], "Ana");
-    // Two guests of one name are two.
+    // Two guests with the same name are two people.
     let _one = Ws::join(&server, "/ws/tea/Eva");
     let _other = Ws::join(&server, "/ws/tea/Eva");
     ben.expect("join");
@@ -115,7 +115,7 @@ fn somebody_who_is_here_twice_is_one_person() {
 }
 
 #[test]
-fn one_user_under_two_names_is_one_person() {
+fn a_user_with_two_names_is_one_person() {
     let server = Server::with(&["--lease", "0"]);
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     let (first, token) = arrive(&server, "/ws/tea/Ana");
@@ -141,7 +141,7 @@ fn one_user_under_two_names_is_one_person() {
 }
 
 #[test]
-fn a_lease_is_no_reason_to_stop_late() {
+fn a_lease_does_not_delay_the_stop() {
     let mut server = Server::with(&["--lease", "300s"]);
     drop(Ws::join(&server, "/ws/tea/Ana"));
     server.wait_for_metric("members", 0);

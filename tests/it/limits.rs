@@ -1,4 +1,5 @@
-//! Connections up to the cap and past it: refused politely, never an abort, and taken again as others leave.
+//! Tests of the connection limit: further connections are refused without an abort, and accepted again when others
+//! close.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -8,7 +9,7 @@ use rustix::net::{AddressFamily, SocketType};
 use crate::support::{DEADLINE, Event, Response, Server, Ws, binary_for_anybody, eventually, raise_descriptor_limit};
 use crate::support::{http, read_response};
 
-/// How a server may turn a connection away for want of room.
+/// Checks that a response refuses a connection at the limit.
 #[track_caller]
 fn assert_full(refusal: &Response) {
     assert_eq!(refusal.status, 503, "{}", refusal.text());
@@ -17,7 +18,7 @@ fn assert_full(refusal: &Response) {
     assert!(refusal.json()["error"].is_string());
 }
 
-/// Opens members until the server refuses one, which it must before `most`; gives back those that it took.
+/// Opens members until the server refuses one, which must happen before `most`; returns the accepted members.
 #[track_caller]
 fn fill(server: &mut Server, most: usize) -> Vec<Ws> {
     raise_descriptor_limit();
@@ -49,7 +50,7 @@ fn fill(server: &mut Server, most: usize) -> Vec<Ws> {
     members
 }
 
-/// Pushes many more connections at a full server, then lets some members go and sees others come in.
+/// Opens many more connections to a full server, then closes some members and checks that new ones are accepted.
 #[track_caller]
 fn push_and_recover(server: &mut Server, mut members: Vec<Ws>) {
     for _ in 0..100 {
@@ -83,7 +84,7 @@ fn push_and_recover(server: &mut Server, mut members: Vec<Ws>) {
 }
 
 #[test]
-fn past_the_flags_cap_it_is_503_until_somebody_leaves() {
+fn above_the_limit_of_the_flag_it_is_503_until_a_member_leaves() {
     let mut server = Server::with(&["--max-connections", "10"]);
     let members = fill(&mut server, 11);
     assert_eq!(members.len(), 10);
@@ -92,7 +93,7 @@ fn past_the_flags_cap_it_is_503_until_somebody_leaves() {
 }
 
 #[test]
-fn a_low_limit_on_descriptors_is_a_lower_cap() {
+fn a_low_limit_on_descriptors_lowers_the_connection_limit() {
     let mut server = Server::under(&["prlimit", "--nofile=256:256"], &[]);
     let members = fill(&mut server, 256);
     assert!(members.len() >= 32, "{} are too few for 256 descriptors", members.len());
@@ -109,12 +110,12 @@ fn a_low_soft_limit_on_descriptors_is_raised() {
     assert_eq!(members.len(), 200);
 }
 
-/// A server that may have `tasks` threads. The limit counts all of a user's, and root has none, so where
-/// the tests run as root the server runs as a user that has no other process; else the tests' own user's
-/// threads are counted in.
+/// A server that may have `tasks` threads. The limit counts all threads of a user, and root has no limit. So if the
+/// tests run as root, the server runs as a user without other processes. Otherwise the threads of the tests' own user
+/// are included.
 fn with_task_limit(tasks: u64, dir: &std::path::Path) -> Server {
     if rustix::process::geteuid().is_root() {
-        // Beyond the ids that people and services get, and another in each run.
+        // Above the ids of people and services, and another id in each run.
         let user = format!("{}", 100_000 + std::process::id());
         let binary = binary_for_anybody(dir);
         let mut command = std::process::Command::new("setpriv");
@@ -137,7 +138,7 @@ fn with_task_limit(tasks: u64, dir: &std::path::Path) -> Server {
 }
 
 #[test]
-fn a_low_limit_on_tasks_is_a_lower_cap_and_never_an_abort() {
+fn a_low_limit_on_tasks_lowers_the_connection_limit_without_an_abort() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut server = with_task_limit(100, dir.path());
     let members = fill(&mut server, 3_000);
@@ -146,7 +147,7 @@ fn a_low_limit_on_tasks_is_a_lower_cap_and_never_an_abort() {
 }
 
 #[test]
-fn one_address_has_its_share_and_no_more() {
+fn one_address_has_its_own_connection_limit() {
     let server = Server::with(&["--max-per-ip", "3"]);
     let mut members: Vec<Ws> = (0..3).map(|_| Ws::join(&server, "/ws/tea/Ana")).collect();
     let refusal = Ws::refused(&server, "/ws/tea/Ana", &[]);
@@ -158,7 +159,7 @@ fn one_address_has_its_share_and_no_more() {
     });
 }
 
-/// A GET from another address of the loopback network.
+/// A GET from a given address of the loopback network.
 fn get_from(server: &Server, source: Ipv4Addr) -> io::Result<Response> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
     rustix::net::bind(&socket, &SocketAddr::new(IpAddr::V4(source), 0))?;

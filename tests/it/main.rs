@@ -1,4 +1,4 @@
-//! adda from outside: a server process per test, real sockets, and clients as people have them.
+//! Integration tests: one server process per test, real sockets, and common clients.
 
 mod accounts_cli;
 mod chat;

@@ -1,12 +1,12 @@
-//! A database of an earlier adda is opened with everything in it: messages and their order, search, accounts, sessions,
-//! guests' tokens, bans, mutes, settings, private rooms and invitations.
+//! Tests of migration: a database of an earlier adda is opened with all its data: messages and their order, search,
+//! accounts, sessions, guests' tokens, bans, mutes, settings, private rooms and invitations.
 //!
-//! `fixtures/schema-5.db.gz` was made by the adda whose schema is 5, as `fixtures/schema-5.json` describes it: who is in
-//! it, by which token, and what that adda answered. Its moments are shifted so that it has just been made. An adda of that
-//! schema makes both anew: `ADDA_FIXTURE_FROM=/path/to/adda cargo test --test it migration`.
+//! `fixtures/schema-5.db.gz` was created by an adda of schema 5. `fixtures/schema-5.json` describes it: its users,
+//! their tokens, and the answers of that adda. Its times are shifted so that it looks as if it had just been created.
+//! An adda of schema 5 creates both files anew: `ADDA_FIXTURE_FROM=/path/to/adda cargo test --test it migration`.
 //!
-//! `ADDA_BIG_DATABASE=5000000000` makes the large database as large as that (bytes); `ADDA_BIN_BEFORE` names an adda of
-//! schema 5, which must refuse what the new one has opened.
+//! `ADDA_BIG_DATABASE=5000000000` sets the size of the large database in bytes. `ADDA_BIN_BEFORE` names an adda of
+//! schema 5, which must refuse the database that the new one has opened.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,24 +27,24 @@ use tempfile::TempDir;
 
 use crate::support::{DEADLINE, Response, Server, Ws, adda, clean, eventually, exchange, output, repository};
 
-/// From the start of the process to a whole answer, however large the database is.
+/// Maximum time from the start of the process to a complete response, for a database of any size.
 const SERVES_WITHIN: Duration = Duration::from_secs(2);
-/// The large database, where `ADDA_BIG_DATABASE` says nothing.
+/// Bytes of the large database without `ADDA_BIG_DATABASE`.
 const BIG_BYTES: u64 = 24_000_000;
-/// How long what is rebuilt behind the start may take, for each gigabyte.
+/// Maximum time of the rebuild in the background, per gigabyte.
 const REBUILD_WAIT_PER_GB: Duration = Duration::from_secs(300);
 
 const PASSWORD: &str = "correct horse battery";
 const UNTIL: &str = "2099-01-01T00:00:00.000Z";
-/// How long no server runs within a test.
+/// Maximum time without a server within a test.
 const ENDS_LATER_MS_MAX: i64 = 60_000;
-/// A guest's network that is banned, and another's; both come by a proxy.
+/// The network of a banned guest, and that of another guest; both connect by a proxy.
 const BANNED_ADDRESS: &str = "203.0.113.7";
 const BANNED_ADDRESS_V6: &str = "2001:db8:7::1";
 const NEIGHBOUR_V6: &str = "2001:db8:7::2";
 const GOOD_ADDRESS: &str = "198.51.100.1";
 const ROOMS: [&str; 4] = ["tea", "আড্ডা", "board", "vault"];
-/// Columns with a moment in milliseconds, by their tables.
+/// Columns with a time in milliseconds, by table.
 const MOMENTS: [(&str, &[&str]); 7] = [
     ("messages", &["at_ms", "deleted_ms"]),
     ("accounts", &["created_ms"]),
@@ -59,17 +59,17 @@ fn fixture(extension: &str) -> PathBuf {
     repository().join("tests/it/fixtures").join(format!("schema-5.{extension}"))
 }
 
-/// The fixture in a directory of its own.
+/// The fixture, in its own directory.
 pub struct Fixture {
     dir: TempDir,
-    /// What stands beside the database.
+    /// The description beside the database.
     pub facts: Value,
-    /// How much later it claims to have been made than it was.
+    /// How far its times are shifted.
     shift_ms: i64,
 }
 
 impl Fixture {
-    /// The database with all of it in its WAL, as a killed server leaves it.
+    /// Restores the database with all data in its WAL, as a killed server leaves it.
     #[track_caller]
     pub fn restore() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -91,7 +91,7 @@ impl Fixture {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("a setting");
         for (table, columns) in MOMENTS {
             for column in columns {
-                // A moment that is far away stands for one that is not, as 2099.
+                // A time far in the future, such as 2099, is not shifted.
                 let shift = format!("UPDATE {table} SET {column} = {column} + ?1 WHERE {column} < 4000000000000");
                 connection.execute(&shift, [self.shift_ms]).expect("a shift");
             }
@@ -123,7 +123,7 @@ pub fn server_command(binary: &Path, data: &Path) -> Command {
     command
 }
 
-/// The answer to somebody who comes from an address.
+/// The response to a client at an address.
 #[track_caller]
 fn ask(
     address: SocketAddr,
@@ -153,7 +153,7 @@ fn enters(server: &Server, from: &str, target: &str) -> Ws {
     ws
 }
 
-/// What an adda answers of all that is in the fixture.
+/// The answers of an adda about all data of the fixture.
 fn answers(address: SocketAddr, tokens: &Value) -> Value {
     let token = |name: &str| tokens[name].as_str();
     let rooms = ROOMS.iter().map(|room| {
@@ -171,7 +171,7 @@ fn answers(address: SocketAddr, tokens: &Value) -> Value {
     for name in ["boss", "boss-login", "rahim", "rahim-login", "karim", "ana", "ben", "loud"] {
         let mut sessions = read(address, token(name), "/api/sessions");
         for session in sessions.as_array_mut().into_iter().flatten() {
-            // When it was used last, and what follows from that.
+            // The time of the last use, and the fields that depend on it.
             session.as_object_mut().expect("an object").retain(|key, _| key != "seen" && key != "expires");
         }
         let mut me = read(address, token(name), "/api/session");
@@ -187,12 +187,12 @@ fn answers(address: SocketAddr, tokens: &Value) -> Value {
     })
 }
 
-/// The frames of a history page: what says that a message was deleted is no message.
+/// The frames of a history page without the events of deletion, which are not messages.
 fn history_of(frames: &Value) -> Value {
     frames.as_array().expect("frames").iter().filter(|frame| frame["type"] != "delete").cloned().collect()
 }
 
-/// The answers of the adda that made the fixture, as this adda gives them.
+/// The answers of the adda that created the fixture, in the form of this adda.
 fn expected(facts: &Value) -> Value {
     let mut answers = facts["answers"].clone();
     for room in answers["rooms"].as_array_mut().expect("rooms") {
@@ -201,12 +201,13 @@ fn expected(facts: &Value) -> Value {
     answers
 }
 
-/// An end is counted in the time that the log has run: it is later by as long as no server ran.
+/// Whether a field is an end time. The log counts only the time with a running server, so an end is later by the time
+/// without one.
 fn is_end(path: &str) -> bool {
     ["until", "expires"].iter().any(|end| path.ends_with(end))
 }
 
-/// Holds that everything in `before` is in `now`, which may have more fields; moments have been shifted.
+/// Checks that everything in `before` is in `now`, which may have more fields; times are shifted.
 #[track_caller]
 fn assert_contains(now: &Value, before: &Value, shift_ms: i64, path: &str) {
     let moment = |value: &Value| value.as_str().and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok());
@@ -235,14 +236,14 @@ fn assert_contains(now: &Value, before: &Value, shift_ms: i64, path: &str) {
     }
 }
 
-/// Holds everything that the fixture has against a server on it.
+/// Checks all data of the fixture against a server that has it open.
 #[track_caller]
 pub fn assert_kept(server: &Server, fixture: &Fixture) {
     let Fixture { facts, shift_ms, .. } = fixture;
     let address = server.addr();
     assert_contains(&answers(address, &facts["tokens"]), &expected(facts), *shift_ms, "");
 
-    // Whoever had ended a session, or is banned, stays out; whoever is banned by an address too.
+    // A guest that has ended its session, or is banned, stays out. So does a guest at a banned address.
     let status = |from: &str, token: Option<&str>, target: &str| ask(address, from, token, "GET", target, None).status;
     assert_eq!(status(GOOD_ADDRESS, Some(fixture.token("ended")), "/api/session"), 401);
     assert_eq!(status(GOOD_ADDRESS, Some(fixture.token("mallory")), "/api/rooms"), 403);
@@ -252,7 +253,7 @@ pub fn assert_kept(server: &Server, fixture: &Fixture) {
     }
     assert_eq!(status(GOOD_ADDRESS, None, "/api/rooms/vault"), 404);
 
-    // Guests and users are who they were, and miss nothing.
+    // Guests and users keep their ids, and miss nothing.
     let first = &facts["answers"]["rooms"][0]["messages"][0];
     for name in ["ana", "ben", "rahim-login", "karim"] {
         let after = first["id"].as_str().expect("an id");
@@ -270,12 +271,12 @@ pub fn assert_kept(server: &Server, fixture: &Fixture) {
     assert_eq!(loud.until(|frame| frame["nonce"] == "1")["code"], "forbidden");
 }
 
-/// Holds that what is in the fixture can be used, which changes it.
+/// Checks that the data of the fixture can be used, which changes it.
 #[track_caller]
 fn assert_usable(server: &Server, fixture: &Fixture) {
     let facts = &fixture.facts;
     let address = server.addr();
-    // A message that was sent before is known by its nonce, and its order goes on.
+    // An earlier message is recognised by its nonce, and the order of its room continues.
     let messages = facts["answers"]["rooms"][0]["messages"].as_array().expect("messages");
     let sent = messages.iter().find(|frame| frame["nonce"] == "ana-1").expect("a message with a nonce");
     let mut ana = enters(server, GOOD_ADDRESS, &format!("/ws?room=tea&history=0&token={}", fixture.token("ana")));
@@ -288,7 +289,7 @@ fn assert_usable(server: &Server, fixture: &Fixture) {
     let found = read(address, None, "/api/rooms/tea/messages?limit=200&q=brown");
     let before = facts["answers"]["rooms"][0]["found"][0].as_array().expect("a page").len();
     assert_eq!(found.as_array().map(Vec::len), Some(before + 1));
-    // One that was there before is deleted.
+    // An earlier message is deleted.
     let target = format!("/api/rooms/tea/messages/{}", sent["id"].as_str().expect("an id"));
     assert_eq!(ask(address, GOOD_ADDRESS, Some(fixture.token("ana")), "DELETE", &target, None).status, 204);
 
@@ -305,7 +306,7 @@ fn assert_usable(server: &Server, fixture: &Fixture) {
     assert_eq!(post(Some(fixture.token("karim")), "/api/rooms/vault/members", member), 404, "it is used up");
     let account = json!({"username": "nadia", "password": PASSWORD, "invitation": code("register")});
     assert_eq!(post(None, "/api/accounts", account), 201);
-    // An admin is still one, and lifts what was ordered.
+    // An admin keeps the role, and ends the restrictions.
     let boss = Some(fixture.token("boss-login"));
     let lift = ask(address, GOOD_ADDRESS, boss, "DELETE", &format!("/api/bans/{BANNED_ADDRESS}"), None);
     assert_eq!(lift.status, 204, "{}", lift.text());
@@ -328,12 +329,12 @@ fn stop(mut server: Server) {
 }
 
 #[test]
-fn a_database_of_an_earlier_adda_is_opened_with_everything_in_it() {
+fn a_database_of_an_earlier_adda_is_opened_with_all_its_data() {
     let fixture = Fixture::restore();
     let server = fixture.serve();
     assert_kept(&server, &fixture);
     stop(server);
-    // What is kept does not depend on the first start.
+    // The data does not depend on the first start.
     let server = fixture.serve();
     assert_kept(&server, &fixture);
     assert_usable(&server, &fixture);
@@ -342,7 +343,7 @@ fn a_database_of_an_earlier_adda_is_opened_with_everything_in_it() {
 }
 
 #[test]
-fn an_earlier_adda_meets_a_raised_version() {
+fn an_earlier_adda_refuses_a_migrated_database() {
     let fixture = Fixture::restore();
     let before = user_version(&fixture.data());
     assert_eq!(before, 5);
@@ -361,7 +362,7 @@ fn an_earlier_adda_meets_a_raised_version() {
 }
 
 #[test]
-fn the_tools_read_an_earlier_database_and_change_it() {
+fn the_tools_can_read_and_change_an_earlier_database() {
     let fixture = Fixture::restore();
     let data = fixture.data();
     adda(&data, &["doctor"]);
@@ -381,7 +382,7 @@ fn the_tools_read_an_earlier_database_and_change_it() {
     assert_kept_but_for_tokens(&server, &fixture, &token);
 }
 
-/// As [`assert_kept`], where one more token was made meanwhile.
+/// Like [`assert_kept`], with one token that was created meanwhile.
 #[track_caller]
 fn assert_kept_but_for_tokens(server: &Server, fixture: &Fixture, token: &str) {
     let me = read(server.addr(), Some(token), "/api/session");
@@ -393,7 +394,7 @@ fn assert_kept_but_for_tokens(server: &Server, fixture: &Fixture, token: &str) {
 
 // ---- A large database.
 
-/// Fills the fixture with messages in bulk, in rooms of their own.
+/// Adds many messages to the fixture, in rooms of their own.
 fn enlarge(data: &Path, bytes: u64) {
     const ROOMS: i64 = 50;
     const ROWS_AT_ONCE: i64 = 100_000;
@@ -427,7 +428,7 @@ fn enlarge(data: &Path, bytes: u64) {
             .expect("messages");
         connection
             .execute(
-                // The index is told in which room the words are.
+                // The index has the room of each word.
                 "INSERT INTO words (rowid, content) SELECT key, char(57344) || room || ' ' || content FROM messages
                  WHERE key >= ?1",
                 [first],
@@ -441,7 +442,7 @@ fn enlarge(data: &Path, bytes: u64) {
 }
 
 #[test]
-fn a_large_database_of_an_earlier_adda_serves_at_once() {
+fn a_large_database_of_an_earlier_adda_is_served_at_once() {
     let bytes = std::env::var("ADDA_BIG_DATABASE").map_or(BIG_BYTES, |text| text.parse().expect("a number of bytes"));
     let fixture = Fixture::restore();
     let data = fixture.data();
@@ -451,7 +452,7 @@ fn a_large_database_of_an_earlier_adda_serves_at_once() {
         command.args(["--max-data", "0"]);
         command
     };
-    // The first is killed at once: what it has begun is gone on with.
+    // The first server is killed at once; the next one continues its work.
     for is_killed in [true, false, false] {
         let begun = Instant::now();
         let mut server = Server::spawn(unlimited());
@@ -472,7 +473,7 @@ fn a_large_database_of_an_earlier_adda_serves_at_once() {
             server.signal(Signal::KILL);
             server.wait_exit(DEADLINE);
         } else {
-            // What is rebuilt behind comes to its end, and everything is found.
+            // The rebuild in the background ends, and search finds everything.
             let wait = DEADLINE + REBUILD_WAIT_PER_GB.mul_f64(bytes as f64 / 1e9);
             let find = |room: &str, word: &str| read(address, None, &format!("/api/rooms/{room}/messages?q={word}"));
             eventually("the oldest and the newest are found", wait, || {
@@ -490,9 +491,9 @@ fn a_large_database_of_an_earlier_adda_serves_at_once() {
 
 // ---- The fixture.
 
-/// Makes the fixture, if it is told which adda is to make it.
+/// Creates the fixture, if the adda that is to create it is named.
 #[test]
-fn the_fixture_is_made_anew_by_an_earlier_adda_that_is_named() {
+fn a_named_earlier_adda_creates_the_fixture_anew() {
     let Some(binary) = std::env::var_os("ADDA_FIXTURE_FROM").map(PathBuf::from) else { return };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let data = dir.path().join("adda.db");
@@ -592,7 +593,7 @@ fn the_fixture_is_made_anew_by_an_earlier_adda_that_is_named() {
         post(GOOD_ADDRESS, Some(&tokens[name]), "/api/rooms/vault/members", json!({"invitation": vault["code"]}));
     }
     order("PUT", &format!("/api/users/{}", ids["loud"]), Some(json!({"muted_until": UNTIL})));
-    // An address is known of a guest who is connected.
+    // The server knows the address only of a connected guest.
     for (name, from) in [("mallory", BANNED_ADDRESS), ("malik", BANNED_ADDRESS_V6)] {
         let mut ws = enters(&server, from, &format!("/ws?room=tea&token={}", tokens[name]));
         let ban = json!({"banned": {"until": UNTIL, "reason": "অভদ্র", "address": true}});
@@ -614,7 +615,7 @@ fn the_fixture_is_made_anew_by_an_earlier_adda_that_is_named() {
     });
     stop(server);
     fs::create_dir_all(fixture("json").parent().expect("a directory")).expect("a directory");
-    // A line for each part, so that a difference can be read.
+    // One line per part, so that a diff is readable.
     let parts = facts.as_object().expect("an object").iter().map(|(name, part)| format!("{name:?}: {part}"));
     let parts: Vec<String> = parts.collect();
     fs::write(fixture("json"), format!("{{\n{}\n}}\n", parts.join(",\n"))).expect("the facts");

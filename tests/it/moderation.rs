@@ -1,4 +1,4 @@
-//! What admins do reaches those who are here at once, is in the log, and is stored.
+//! Tests of moderation: an action of an admin applies at once to open connections, is logged, and is stored.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::support::Asked::{ByBearer, Plainly};
 use crate::support::{People, Response, Server, Ws, request};
 
-/// How soon what is changed holds for whoever is here.
+/// How soon a change must apply to open connections.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// A house with an admin, a user and a guest.
+/// A server with an admin, a user and a guest.
 struct Stage {
     people: People,
     admin: String,
@@ -43,7 +43,7 @@ fn enters(server: &Server, room: &str, token: &str) -> Ws {
     Ws::join(server, &format!("/ws?room={room}&token={token}"))
 }
 
-/// The first frame that is wanted, which must come at once.
+/// The first matching frame, which must arrive soon.
 #[track_caller]
 fn at_once(ws: &mut Ws, wanted: impl FnMut(&Value) -> bool) -> Value {
     let begun = Instant::now();
@@ -53,7 +53,7 @@ fn at_once(ws: &mut Ws, wanted: impl FnMut(&Value) -> bool) -> Value {
 }
 
 #[test]
-fn a_mute_a_kick_and_a_ban_hold_at_once_and_are_undone() {
+fn a_mute_a_kick_and_a_ban_apply_at_once_and_can_be_undone() {
     let stage = Stage::set();
     let server = stage.people.serve(&[]);
     for (id, token) in [&stage.user, &stage.guest] {
@@ -94,7 +94,7 @@ fn a_mute_a_kick_and_a_ban_hold_at_once_and_are_undone() {
 }
 
 #[test]
-fn a_guest_who_is_banned_by_address_does_not_come_back_as_another() {
+fn a_ban_by_address_applies_to_all_guests_of_the_address() {
     let stage = Stage::set();
     let server = stage.people.serve(&[]);
     let (guest, user) = (format!("/api/users/{}", stage.guest.0), format!("/api/users/{}", stage.user.0));
@@ -119,7 +119,7 @@ fn a_guest_who_is_banned_by_address_does_not_come_back_as_another() {
 }
 
 #[test]
-fn what_is_set_of_a_room_holds_at_once_and_after_a_restart() {
+fn room_settings_apply_at_once_and_after_a_restart() {
     let stage = Stage::set();
     let set = json!({"name": "Tea room", "topic": "চা", "posting": "admins", "slow_mode_s": 5});
     {
@@ -160,7 +160,7 @@ fn what_is_set_of_a_room_holds_at_once_and_after_a_restart() {
 }
 
 #[test]
-fn an_announcement_is_heard_in_every_room() {
+fn an_announcement_is_delivered_in_every_room() {
     let stage = Stage::set();
     let server = stage.people.serve(&[]);
     let (mut tea, mut coffee) = (Ws::join(&server, "/ws/tea/ana"), Ws::join(&server, "/ws/coffee/ben"));
@@ -172,7 +172,7 @@ fn an_announcement_is_heard_in_every_room() {
 }
 
 #[test]
-fn order_is_kept_by_commands_too_and_those_whom_it_is_for_are_told() {
+fn commands_moderate_too_and_the_target_is_told() {
     let stage = Stage::set();
     let server = stage.people.serve(&[]);
     let mut admin = enters(&server, "tea", &stage.admin);
@@ -203,7 +203,7 @@ fn order_is_kept_by_commands_too_and_those_whom_it_is_for_are_told() {
     assert_eq!((&told["room"], &told["username"]), (&whole, &"admin".into()));
     assert_eq!(enters(&server, "tea", &stage.user.1).welcome["room"], whole);
 
-    // Whoever is put out when a room becomes private is not told what it is about from then on.
+    // A guest that must leave when a room becomes private does not receive the new topic.
     let mut fay = enters(&server, "plans", &stage.guest.1);
     let private = json!({"type": "room", "room_id": "plans", "private": true, "topic": "hush"});
     assert_eq!(command(&mut admin, private, "4")["type"], "room");
@@ -250,7 +250,7 @@ fn order_is_kept_by_commands_too_and_those_whom_it_is_for_are_told() {
     }
 }
 
-/// Every road on which somebody could learn of a room: none of them may tell the one who asks.
+/// Checks every way to learn of a room: none may reveal it to this client.
 #[track_caller]
 fn learns_nothing(server: &Server, room: &str, said: &str, token: Option<&str>) {
     let asked = token.map_or(Plainly, ByBearer);
@@ -299,7 +299,7 @@ fn learns_nothing(server: &Server, room: &str, said: &str, token: Option<&str>) 
         json!({"type": "room", "topic": "x"}),
         json!({"type": "announcement", "content": "x"}),
     ] {
-        // The answer is the one of a room that is not there.
+        // The answer is the same as for a room that does not exist.
         let answers = [room, "no-such-room"].map(|id| {
             let mut command = command.clone();
             (command["room_id"], command["nonce"]) = (id.into(), id.into());
@@ -312,7 +312,7 @@ fn learns_nothing(server: &Server, room: &str, said: &str, token: Option<&str>) 
 }
 
 #[test]
-fn a_private_room_is_for_its_members_on_every_road() {
+fn only_members_can_learn_of_a_private_room() {
     let stage = Stage::set();
     let server = stage.people.serve(&[]);
     let address = server.addr();
@@ -351,13 +351,13 @@ fn a_private_room_is_for_its_members_on_every_road() {
     let other = other.welcome["token"].as_str().expect("a token").to_owned();
     assert_eq!(become_member(Some(&other), "hideout"), 404, "it is used up");
 
-    // Who is put out of it is no member any more.
+    // A kicked user is not a member any more.
     let mut member = enters(&server, "hideout", &stage.guest.1);
     stage.order(&server, "DELETE", &format!("/api/rooms/hideout/members/{}", stage.guest.0), Value::Null);
     at_once(&mut member, |frame| frame["type"] == "error" && frame["code"] == "forbidden");
     learns_nothing(&server, "hideout", "pssst", Some(&stage.guest.1));
 
-    // An invitation that is taken back is none.
+    // A revoked invitation is invalid.
     let made = stage.order(&server, "POST", "/api/invitations", json!({"room": "hideout"})).json();
     let list = stage.order(&server, "GET", "/api/invitations?room=hideout", Value::Null);
     assert!(!list.text().contains("code"), "{}", list.text());
@@ -377,7 +377,7 @@ fn a_private_room_is_for_its_members_on_every_road() {
 }
 
 #[test]
-fn an_announcement_tells_nobody_of_a_private_room() {
+fn an_announcement_does_not_reveal_a_private_room() {
     let mut stage = Stage::set();
     let (_, boss) = stage.people.somebody("boss", Role::Admin);
     let server = stage.people.serve(&[]);
@@ -395,7 +395,7 @@ fn an_announcement_tells_nobody_of_a_private_room() {
 }
 
 #[test]
-fn a_page_of_the_listing_is_whole_beside_private_rooms_and_names_none() {
+fn a_page_of_the_room_listing_is_full_and_names_no_private_room() {
     let stage = Stage::set();
     let server = stage.people.serve(&[]);
     let rooms: Vec<_> = (0..9).map(|number| Ws::join(&server, &format!("/ws/room{number}/ana"))).collect();

@@ -1,4 +1,5 @@
-//! Names that a reader could take for an account's are nobody else's, on every way in, and honest ones are let in.
+//! Tests of names: a name that resembles the name of an account is refused over HTTP and WebSocket, and ordinary names
+//! are accepted.
 
 use std::fmt::Write as _;
 
@@ -8,9 +9,9 @@ use serde_json::json;
 
 use crate::support::{People, Response, Server, http, read_response, upgrade_request};
 
-/// Spoofs that are names, of `admin` and of `রহিম`, where those are accounts.
+/// Valid names that resemble `admin` or `রহিম`, where those are accounts.
 const SPOOFS: [&str; 78] = [
-    // As it is, in other cases, and with something around or between.
+    // The name itself, in other cases, and with characters around or between.
     "admin",
     "Admin",
     "ADMIN",
@@ -65,7 +66,7 @@ const SPOOFS: [&str; 78] = [
     "a\u{0336}d\u{0336}m\u{0336}in",
     "ađmin",
     "admin\u{20DD}",
-    // The same of a name in Bengali.
+    // The same for a name in Bengali.
     "রহিম",
     "রহিম.",
     "রহিম।",
@@ -80,7 +81,8 @@ const SPOOFS: [&str; 78] = [
     "রহিম\u{FE00}",
     "রহিম\u{E0100}",
     "র\u{0301}হিম",
-    // RA as BA with a dot, or a nukta, also a foreign one; Assamese, Tirhuta and Devanagari look-alikes; signs twice.
+    // RA as BA with a dot, or with a nukta, also a foreign one; Assamese, Tirhuta and Devanagari look-alikes; repeated
+    // signs.
     "ব\u{09BC}হিম",
     "ব\u{0323}হিম",
     "ব\u{200C}\u{09BC}হিম",
@@ -91,14 +93,14 @@ const SPOOFS: [&str; 78] = [
     "রহ\u{093F}ম",
     "রহিিম",
     "রহি\u{09BF}\u{09BF}ম",
-    // With signs that are typed in another order, or composed.
+    // With signs in another order, or composed.
     "সোহাগ",
     "স\u{09C7}\u{09BE}হাগ",
     "স\u{09BE}\u{09C7}হাগ",
     "স\u{09CB}হাগ\u{200D}!",
 ];
 
-/// What is no name at all, whoever is there.
+/// Invalid names, whatever accounts exist.
 const NO_NAMES: [&str; 18] = [
     "ad\u{200B}min",
     "ad\u{2060}min",
@@ -159,7 +161,7 @@ const HONEST: [&str; 36] = [
     "🦊",
 ];
 
-/// A server to which each request comes from an address of its own, as one address may not begin many sessions.
+/// A server that gets each request from another address, because one address may not begin many sessions.
 struct House {
     server: Server,
     requests: u32,
@@ -186,7 +188,7 @@ impl House {
         http(self.server.addr(), request)
     }
 
-    /// The answer to an upgrade, as it came.
+    /// The raw response to an upgrade.
     fn upgrade(&mut self, name: &str) -> Response {
         let from = self.from();
         let target = format!("/ws/tea/{}", utf8_percent_encode(name, NON_ALPHANUMERIC));
@@ -196,7 +198,7 @@ impl House {
         read_response(&mut stream, crate::support::DEADLINE).expect("an answer")
     }
 
-    /// The names that are not answered so on both ways in, with what they are answered.
+    /// The names that do not get these statuses over HTTP and WebSocket, with the statuses that they get.
     fn others(&mut self, names: &[&str], by_post: u16, by_upgrade: u16) -> String {
         let mut others = String::new();
         for name in names {
@@ -214,7 +216,7 @@ impl House {
 }
 
 #[test]
-fn what_looks_like_an_accounts_name_is_refused_on_both_ways_in_and_honest_names_are_not() {
+fn names_that_resemble_an_accounts_name_are_refused_and_ordinary_names_accepted() {
     let people = People::new();
     people.account("admin", Role::Admin, Some("correct horse battery"));
     for name in ["রহিম", "সোহাগ"] {
@@ -227,7 +229,7 @@ fn what_looks_like_an_accounts_name_is_refused_on_both_ways_in_and_honest_names_
 }
 
 #[test]
-fn where_nobody_has_that_name_it_is_anybodys() {
+fn without_the_account_the_same_names_are_accepted() {
     let people = People::new();
     let mut house = House::of(&people);
     assert_eq!(house.others(&SPOOFS, 201, 101), "", "it is for the account that it is refused");

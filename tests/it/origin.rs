@@ -1,9 +1,9 @@
-//! Which pages may open a WebSocket here.
+//! Tests of origins: which pages may open a WebSocket.
 
 use crate::support::{Server, Ws, http, upgrade_request};
 
 #[test]
-fn a_page_of_this_host_may_and_so_may_what_is_no_page() {
+fn a_page_of_this_host_and_a_client_without_origin_may_connect() {
     let server = Server::start();
     let host = server.addr().to_string();
     let own = format!("http://{host}");
@@ -21,7 +21,7 @@ fn a_page_of_this_host_may_and_so_may_what_is_no_page() {
 }
 
 #[test]
-fn a_foreign_page_may_not() {
+fn a_foreign_page_may_not_connect() {
     let server = Server::start();
     let host = server.addr().to_string();
     for origin in [
@@ -46,7 +46,7 @@ fn a_foreign_page_may_not() {
 }
 
 #[test]
-fn the_operator_may_let_more_pages_in() {
+fn the_operator_may_allow_further_origins() {
     let server = Server::with(&["--origin", "https://chat.example", "--origin", "http://192.168.1.5:8080"]);
     for (origin, status) in [
         ("https://chat.example", 101),
@@ -65,7 +65,7 @@ fn the_operator_may_let_more_pages_in() {
 }
 
 #[test]
-fn any_page_may_read_the_listing() {
+fn any_page_may_read_the_room_listing() {
     let server = Server::start();
     let request = "GET /api/rooms HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n";
     let response = http(server.addr(), request);
@@ -74,7 +74,7 @@ fn any_page_may_read_the_listing() {
 }
 
 #[test]
-fn an_upgrade_that_is_none_is_refused() {
+fn an_invalid_upgrade_is_refused() {
     let server = Server::start();
     for (what, from, to, status) in [
         ("another version", "Version: 13", "Version: 8", 426),

@@ -1,5 +1,5 @@
-//! Clients that post over HTTP, a request each as `curl` makes it, and try again with the same `Idempotency-Key` until
-//! they are told that the message is stored.
+//! Clients that post over HTTP, one request per connection like `curl`. They retry with the same `Idempotency-Key`
+//! until the server confirms that the message is stored.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use crate::history::{Client, Event, Nonce, Room};
 use crate::support::{Response, read_response};
 use crate::talkers::{RETRY, Stage, message_of};
 
-/// One such client. It sends one message at a time, and the next when the last is stored.
+/// A posting client. It sends its next message when the last one is stored.
 pub struct Poster {
     number: u64,
     room: Room,
@@ -25,7 +25,7 @@ impl Poster {
         Self { number: number as u64, room, said: 0, user: None, events: Vec::new() }
     }
 
-    /// Posts until the last words are said.
+    /// Posts until the end of the test.
     pub fn run(mut self, stage: &Stage) -> Client {
         let _alarm = stage.alarm();
         while !stage.is_last_words() {
@@ -64,7 +64,7 @@ impl Poster {
                     stage.note_ack(is_duplicate);
                     return;
                 }
-                // Of these nobody knows whether it is stored.
+                // With these statuses it is unknown whether the message is stored.
                 Ok(response) => assert!(response.status >= 500, "{} {}", response.status, response.text()),
                 Err(_) => {}
             }
@@ -84,7 +84,7 @@ impl Poster {
         let mut stream = TcpStream::connect_timeout(&stage.address(), stage.patience())?;
         stream.write_all(request.as_bytes())?;
         let response = read_response(&mut stream, stage.patience())?;
-        // A body that was cut is no answer.
+        // A truncated body is not a response.
         let length = response.header("Content-Length").and_then(|length| length.parse().ok());
         if length.is_some_and(|length: usize| length != response.body.len()) {
             return Err(io::ErrorKind::UnexpectedEof.into());

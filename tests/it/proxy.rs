@@ -1,7 +1,7 @@
-//! A bad line on loopback: a proxy that cuts, swallows, slices and slows what passes through it.
+//! A faulty network on loopback: a proxy that cuts, stalls, fragments and slows its connections.
 //!
-//! Two threads carry each connection, one each way. What it does to a connection is rolled when it comes, from the
-//! proxy's seed. It never changes a byte: what arrives is what was sent, or a beginning of it.
+//! Two threads carry each connection, one per direction. The fault of a connection is drawn when it is accepted, from
+//! the proxy's seed. The proxy never changes a byte: the receiver gets the sent bytes, or a prefix of them.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,28 +12,28 @@ use std::time::Duration;
 
 use crate::random::Random;
 
-/// How much is carried at once.
+/// Bytes that are carried at once.
 const PIECE_BYTES: usize = 4096;
-/// What a slow line carries a second, and how often.
+/// Bytes per second of a slow line, and its interval.
 const SLOW_BYTES_PER_S: u64 = 1024;
 const SLOW_TICK: Duration = Duration::from_millis(50);
 
-/// What befalls one direction of a connection.
+/// The fault of one direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
-    /// Nothing.
+    /// No fault.
     Good,
-    /// After so many bytes the connection ends, both ways.
+    /// After this number of bytes both directions of the connection end.
     Cut { after: u64 },
-    /// After so many bytes nothing gets through for a while; then all that waited does.
+    /// After this number of bytes the line stalls for a while, and then delivers all waiting bytes.
     BlackHole { after: u64, lasts: Duration },
-    /// Every byte comes alone.
+    /// Every byte arrives alone.
     Slices,
-    /// The first so many bytes come at 1 KB/s.
+    /// The first bytes, of this number, arrive at 1 KB/s.
     Slow { first: u64 },
 }
 
-/// The lines of one connection: what the client sends, and what it gets.
+/// The two lines of one connection: from the client, and to the client.
 #[derive(Debug, Clone, Copy)]
 pub struct Lines {
     pub up: Line,
@@ -43,9 +43,9 @@ pub struct Lines {
 impl Lines {
     pub const GOOD: Self = Self { up: Line::Good, down: Line::Good };
 
-    /// Whatever chance wants; every connection is cut at last, in one direction or the other.
+    /// Random faults; every connection is cut at last, in one direction or the other.
     pub fn rolled(random: &mut Random) -> Self {
-        // From within the handshake, of some 200 bytes, to hundreds of messages later.
+        // From within the handshake, of about 200 bytes, to hundreds of messages later.
         let magnitude = random.within(5..17);
         let cut = Line::Cut { after: 1 + random.within(0..1 << magnitude) };
         let other = match random.within(0..6) {
@@ -61,7 +61,7 @@ impl Lines {
     }
 }
 
-/// A running proxy; what it carries ends with it.
+/// A running proxy; dropping it ends its connections.
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -79,7 +79,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Carries what comes to its address to `upstream`, each connection on lines as `lines` gives them.
+    /// Carries connections to `upstream`, each on lines that `lines` returns.
     pub fn start(upstream: SocketAddr, lines: impl FnMut() -> Lines + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -98,18 +98,18 @@ impl Proxy {
         Self { address, shared, accepting: Some(accepting) }
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Cuts what there is; every later connection is on a good line.
+    /// Cuts all connections; later ones have no faults.
     pub fn calm_down(&self) {
         self.shared.calm.store(true, Ordering::SeqCst);
         self.shared.cut_all();
     }
 
-    /// Connections so far, and how many of them it cut by its own will.
+    /// The number of connections so far, and of those that the proxy has cut.
     pub fn counts(&self) -> (u64, u64) {
         (self.shared.accepted.load(Ordering::SeqCst), self.shared.cut.load(Ordering::SeqCst))
     }
@@ -118,7 +118,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts; if that fails, it has ended.
+        // Wakes the accepting thread; this fails if the thread has ended.
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
@@ -134,9 +134,10 @@ impl Shared {
                 return;
             }
             self.accepted.fetch_add(1, Ordering::SeqCst);
-            // A server that is not there is a connection that ends at once.
+            // If the server is down, the connection ends at once.
             let Ok(server) = TcpStream::connect(self.upstream) else { continue };
-            // Held to the end, so that who calms the proxy down finds each connection either here or on a good line.
+            // The lock is held to the end, so that `calm_down` finds each connection here, or the connection gets a
+            // good line.
             let mut open = self.open.lock().expect("no thread panics with it");
             let lines = if self.calm.load(Ordering::SeqCst) { Lines::GOOD } else { lines() };
             let pairs = [(&client, &server, lines.up), (&server, &client, lines.down)];
@@ -158,7 +159,7 @@ impl Shared {
         }
     }
 
-    /// One direction, to its end.
+    /// Carries one direction to its end.
     fn carry(&self, mut from: TcpStream, mut to: TcpStream, line: Line) {
         let mut buffer = [0; PIECE_BYTES];
         let mut carried = 0;
@@ -180,13 +181,13 @@ impl Shared {
                 Err(_) => break,
             }
         }
-        // What was read has been passed on, and with it the end.
+        // All bytes that were read have been passed on, and so is the end.
         let _ = from.shutdown(Shutdown::Read);
         let _ = to.shutdown(Shutdown::Write);
     }
 }
 
-/// Passes a piece on, of which `carried` bytes have gone before. False where the line is cut in it.
+/// Passes on a piece, after `carried` earlier bytes. Returns false if the line is cut in it.
 fn pass(to: &mut TcpStream, piece: &[u8], line: Line, carried: u64) -> std::io::Result<bool> {
     let left = |bytes: u64| usize::try_from(bytes.saturating_sub(carried)).unwrap_or(usize::MAX).min(piece.len());
     match line {
@@ -231,7 +232,7 @@ mod tests {
 
     const SENT_BYTES: usize = 10_000;
 
-    /// What comes out of a line, and how long it takes.
+    /// The bytes that come out of a line, and the time it takes.
     fn through(line: Line) -> (Vec<u8>, Duration) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let proxy = Proxy::start(listener.local_addr().expect("an address"), move || Lines { up: line, ..Lines::GOOD });
@@ -239,11 +240,11 @@ mod tests {
         let (mut server, _) = listener.accept().expect("the proxy connects");
         server.set_read_timeout(Some(DEADLINE)).expect("a socket takes a timeout");
         let began = Instant::now();
-        // Fails where the line was cut before all was sent.
+        // This fails if the line was cut before all bytes were sent.
         let _ = client.write_all(&sent());
         let _ = client.shutdown(Shutdown::Write);
         let mut got = Vec::new();
-        // A cut line may end in a reset, behind what got through.
+        // A cut line may end with a reset behind the delivered bytes.
         let end = server.read_to_end(&mut got);
         assert!(!matches!(end, Err(error) if error.kind() == ErrorKind::WouldBlock), "the line does not end");
         (got, began.elapsed())
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_cut_brings_everything() {
+    fn a_line_without_a_cut_delivers_everything() {
         let slow = Line::Slow { first: 512 };
         let hole = Line::BlackHole { after: 5_000, lasts: Duration::from_millis(300) };
         for (line, at_least) in [(Line::Good, 0), (Line::Slices, 0), (slow, 500), (hole, 300)] {
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_line_brings_what_came_before() {
+    fn a_cut_line_delivers_the_bytes_before_the_cut() {
         for after in [1, 4_095, 4_096, 4_097, 9_999] {
             let (got, _) = through(Line::Cut { after });
             assert_eq!(got, sent()[..after as usize], "cut after {after}");
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_calmed_down_is_good() {
+    fn a_proxy_that_was_calmed_down_has_no_faults() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let bad = Lines { up: Line::Cut { after: 2 }, ..Lines::GOOD };
         let proxy = Proxy::start(listener.local_addr().expect("an address"), move || bad);

@@ -1,9 +1,11 @@
-//! Changes race over WebSocket, REST and the command line: the answers and what is stored are those of some one order.
+//! Concurrent changes over WebSocket, HTTP and the command line: the answers and the stored data must be those of a
+//! sequential order.
 //!
-//! A change takes effect at one moment between its request and its answer. Whoever depends on it and is accepted began
-//! before that moment; whoever is refused because of it was answered behind it. A round fails if there is no such moment.
+//! A change takes effect at one time between its request and its answer. An accepted operation that the change forbids
+//! must have begun before that time. An operation that is refused because of the change must have been answered after
+//! it. A round fails if there is no such time.
 //!
-//! `ADDA_SEED` chooses who starts when, `ADDA_RACE_ROUNDS` how often:
+//! `ADDA_SEED` chooses the delays, `ADDA_RACE_ROUNDS` the number of rounds:
 //! `ADDA_RACE_ROUNDS=1000 cargo test --test it race -- --nocapture`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,16 +23,16 @@ use crate::crash::joined;
 use crate::random::Random;
 use crate::support::{DEADLINE, Event, Response, Server, Ws, adda, eventually, exchange, user_token};
 
-/// Rounds, where `ADDA_RACE_ROUNDS` does not say.
+/// The number of rounds without `ADDA_RACE_ROUNDS`.
 const ROUNDS: u64 = 24;
-/// How much later than the first somebody begins, at most: about as long as a command runs.
+/// Maximum delay of a client behind the first: about the run time of a command.
 const DELAY_MAX: Duration = Duration::from_millis(60);
-/// What one client sends in a round, at most.
+/// Maximum messages and changes of one client in a round.
 const MESSAGES: usize = 400;
 const CHANGES: usize = 60;
 const UNTIL: &str = "2099-01-01T00:00:00.000Z";
 
-/// A request whose answer came.
+/// A request that was answered, with the times of both.
 #[derive(Debug, Clone, Copy)]
 struct Op {
     sent: Instant,
@@ -38,7 +40,7 @@ struct Op {
     is_accepted: bool,
 }
 
-/// From when to when something may have taken effect.
+/// The time span in which a change may have taken effect.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     from: Instant,
@@ -50,7 +52,7 @@ impl Span {
         Self { from: op.sent, to: op.answered }
     }
 
-    /// The moments at which a change can have taken effect that ended what these operations need.
+    /// Narrows the span in which a change took effect that ended the permission for these operations.
     #[track_caller]
     fn narrowed(self, what: &str, ops: &[Op]) -> Self {
         let mut span = self;
@@ -66,12 +68,12 @@ impl Span {
     }
 }
 
-/// The server of all rounds, and who acts.
+/// The server of all rounds, and its users.
 struct Stage {
     _dir: TempDir,
     data: PathBuf,
     server: Server,
-    /// An admin from the beginning to the end, and one who is demoted.
+    /// An admin that stays, and an admin that is demoted.
     steady: String,
     demoted: String,
 }
@@ -95,7 +97,7 @@ impl Stage {
         exchange(self.addr(), method, target, &[("Authorization", &bearer)], json).expect("an answer")
     }
 
-    /// A request as an operation; it must be accepted, or refused with one of these.
+    /// Sends a request as an operation; it must be accepted, or refused with one of these statuses.
     #[track_caller]
     fn op(&self, token: &str, method: &str, target: &str, json: &Value, refusals: &[u16]) -> Op {
         let sent = Instant::now();
@@ -106,7 +108,7 @@ impl Stage {
         Op { sent, answered: Instant::now(), is_accepted }
     }
 
-    /// A command of the operator's, which must succeed.
+    /// Runs a command of the operator, which must succeed.
     #[track_caller]
     fn command(&self, arguments: &[&str]) -> Op {
         let sent = Instant::now();
@@ -123,7 +125,7 @@ impl Stage {
         Ws::join(&self.server, &format!("/ws?room={room}&history=0&token={token}"))
     }
 
-    /// The whole log of a room by its nonces; its order must have no gap.
+    /// The whole log of a room; its `seq` must have no gap.
     #[track_caller]
     fn log(&self, room: &str) -> Vec<Value> {
         let mut log: Vec<Value> = Vec::new();
@@ -147,15 +149,15 @@ impl Stage {
     }
 }
 
-/// The nonces of what is stored.
+/// The nonces of the stored messages.
 fn nonces(log: &[Value]) -> BTreeSet<String> {
     log.iter().filter_map(|frame| Some(frame["nonce"].as_str()?.to_owned())).collect()
 }
 
-/// What a client has sent: the operation of each nonce, if it was answered.
+/// The messages that a client sent: the operation of each nonce, if it was answered.
 type Sent = BTreeMap<String, Option<Op>>;
 
-/// Writes over a WebSocket until the connection ends, a message is refused, or the others are done.
+/// Sends messages over a WebSocket until the connection ends, a message is refused, or the others are done.
 fn chat(mut ws: Ws, prefix: &str, are_done: &AtomicBool) -> Sent {
     let mut sent_at: BTreeMap<String, Instant> = BTreeMap::new();
     let mut ops = Sent::new();
@@ -167,7 +169,7 @@ fn chat(mut ws: Ws, prefix: &str, are_done: &AtomicBool) -> Sent {
         sent_at.insert(nonce.clone(), Instant::now());
         ops.insert(nonce.clone(), None);
         is_over = ws.try_send(Message::text(command.to_string())).is_err() || is_last;
-        // The answer to this one, or to one before it where several are on their way.
+        // The answer to this message, or to an earlier one if several are in flight.
         while ops[&nonce].is_none() {
             match ws.event_within(DEADLINE) {
                 Some(Event::Frame(frame)) => {
@@ -204,7 +206,7 @@ fn post(stage: &Stage, room: &str, token: &str, prefix: &str, are_done: &AtomicB
     ops
 }
 
-/// Holds that what was accepted is stored and what was refused is not.
+/// Checks that the accepted messages are stored and the refused ones are not.
 #[track_caller]
 fn assert_stored(sent: &Sent, log: &[Value]) {
     let stored = nonces(log);
@@ -215,12 +217,12 @@ fn assert_stored(sent: &Sent, log: &[Value]) {
     }
 }
 
-/// The answered operations; one without an answer is an accepted one where it is stored.
+/// The answered operations. A message without an answer counts as accepted if it is stored.
 fn answered(sent: &Sent) -> Vec<Op> {
     sent.values().flatten().copied().collect()
 }
 
-/// A stream of room settings, each of which names itself twice.
+/// A sequence of room settings; each has its own name in two fields.
 struct Changes {
     names: Vec<String>,
     ops: Vec<Op>,
@@ -233,7 +235,7 @@ impl Changes {
     }
 }
 
-/// Changes a room over REST until one change is refused, or the others are done; then once more.
+/// Changes a room over HTTP until a change is refused, or the others are done; then once more.
 #[track_caller]
 fn change_by_rest(stage: &Stage, room: &str, token: &str, prefix: &str, are_done: &AtomicBool) -> Changes {
     let mut changes = Changes { names: Vec::new(), ops: Vec::new() };
@@ -268,7 +270,7 @@ fn change_by_ws(mut ws: Ws, prefix: &str, are_done: &AtomicBool) -> Changes {
     changes
 }
 
-/// A command with a nonce over a WebSocket, which must be answered.
+/// Sends a command with a nonce over a WebSocket; it must be answered.
 #[track_caller]
 fn command(ws: &mut Ws, command: Value) -> Op {
     let sent = Instant::now();
@@ -279,7 +281,7 @@ fn command(ws: &mut Ws, command: Value) -> Op {
     Op { sent, answered: Instant::now(), is_accepted }
 }
 
-/// The settings that a member was told of, one after another, until the room is called `last`.
+/// The settings that a member receives in sequence, until the name of the room is `last`.
 #[track_caller]
 fn told(mut ws: Ws, last: &str) -> Vec<String> {
     let mut told = Vec::new();
@@ -292,7 +294,7 @@ fn told(mut ws: Ws, last: &str) -> Vec<String> {
     told
 }
 
-/// Holds that what a room was set to is one order of the accepted changes, and how it ended.
+/// Checks that the settings of a room are an interleaving of the accepted changes, and the last of them.
 #[track_caller]
 fn assert_one_order(streams: &[&Changes], told: &[String], last: &str) {
     let accepted: BTreeSet<&str> = streams.iter().flat_map(|changes| changes.accepted()).collect();
@@ -307,7 +309,8 @@ fn assert_one_order(streams: &[&Changes], told: &[String], last: &str) {
     assert_eq!(told.last().map(String::as_str), Some(last));
 }
 
-/// The command line demotes an admin, who bans a guest and sets a room meanwhile, as another admin does; the guest writes.
+/// The command line demotes an admin. Meanwhile this admin bans a guest and changes a room, as another admin does, and
+/// the guest sends messages.
 fn demotion(stage: &Stage, round: u64, random: &mut Random) {
     stage.command(&["user", "role", "demoted", "admin"]);
     eventually("an admin again", DEADLINE, || stage.me(&stage.demoted)["role"] == "admin");
@@ -354,7 +357,7 @@ fn demotion(stage: &Stage, round: u64, random: &mut Random) {
         (demotion, ban, joined(by_demoted), joined(by_steady), joined(by_ws), chatted, posted)
     });
 
-    // The demotion and the ban have their moments, and the ban's is the earlier one if it was accepted.
+    // Demotion and ban each have their time; the ban's is the earlier one if it was accepted.
     let of_admin: Vec<Op> = by_demoted.ops.iter().copied().chain([ban]).collect();
     let demoted = Span::of(demotion).narrowed("the demotion", &of_admin);
     let log = stage.log(room);
@@ -381,7 +384,8 @@ fn demotion(stage: &Stage, round: u64, random: &mut Random) {
     stage.command(&["user", "role", "demoted", "user"]);
 }
 
-/// The command line makes somebody an admin while another admin mutes them: in either order they can speak in the end.
+/// The command line promotes a user to admin while another admin mutes the user. In either order the user can post in
+/// the end.
 fn promotion(stage: &Stage, round: u64, random: &mut Random) {
     let name = format!("promoted-{round}");
     let token = user_token(&stage.data, &name, "user");
@@ -413,7 +417,7 @@ fn promotion(stage: &Stage, round: u64, random: &mut Random) {
     assert_eq!(said.status, 201, "{}", said.text());
 }
 
-/// The command line revokes a token, or removes its account, while its user writes.
+/// The command line revokes a token, or removes its account, while its user sends messages.
 fn revocation(stage: &Stage, round: u64, random: &mut Random) {
     let (room, name) = (format!("revoked-{round}"), format!("revoked-{round}"));
     let token = user_token(&stage.data, &name, "user");
@@ -444,7 +448,7 @@ fn revocation(stage: &Stage, round: u64, random: &mut Random) {
     assert_eq!(stage.ask(&token, "GET", "/api/session", None).status, 401);
 }
 
-/// Runs rounds of one kind, and inspects the database.
+/// Runs rounds of one kind, and checks the database.
 fn race(round: fn(&Stage, u64, &mut Random)) {
     let rounds = match std::env::var("ADDA_RACE_ROUNDS") {
         Ok(text) => text.parse().expect("ADDA_RACE_ROUNDS is a number"),
@@ -461,23 +465,23 @@ fn race(round: fn(&Stage, u64, &mut Random)) {
 }
 
 #[test]
-fn a_demotion_a_ban_settings_and_messages_have_one_order() {
+fn a_demotion_a_ban_settings_and_messages_have_a_sequential_order() {
     race(demotion);
 }
 
 #[test]
-fn a_promotion_and_a_mute_have_one_order() {
+fn a_promotion_and_a_mute_have_a_sequential_order() {
     race(promotion);
 }
 
 #[test]
-fn the_end_of_a_token_and_messages_have_one_order() {
+fn the_end_of_a_token_and_messages_have_a_sequential_order() {
     race(revocation);
 }
 
-/// What must be found is planted.
+/// The checks must find planted faults.
 #[test]
-fn answers_of_no_one_order_are_found() {
+fn answers_without_a_sequential_order_are_found() {
     let begun = Instant::now();
     let at = |ms: u64| begun + Duration::from_millis(ms);
     let op = |sent, answered, is_accepted| Op { sent: at(sent), answered: at(answered), is_accepted };

@@ -1,14 +1,14 @@
-//! Chance that can be had again: every test that rolls dice says its seed, and `ADDA_SEED` sets it.
+//! Reproducible random numbers: every random test prints its seed, and `ADDA_SEED` sets it.
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// SplitMix64 (Steele, Lea and Flood 2014): small, and good from any seed.
+/// SplitMix64 (Steele, Lea and Flood 2014): small, and good with any seed.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// From `ADDA_SEED`, or from the clock; says which.
+    /// A generator seeded from `ADDA_SEED`, or from the clock; prints the seed.
     pub fn from_env() -> Self {
         let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| u64::from(since.subsec_nanos()));
         let seed = match std::env::var("ADDA_SEED") {
@@ -19,7 +19,7 @@ impl Random {
         Self(seed)
     }
 
-    /// Another, which goes its own way.
+    /// An independent generator.
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }
@@ -32,17 +32,17 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// One of the range.
+    /// A number of the range.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
-    /// True once in so many times.
+    /// True once in `times` calls, on average.
     pub fn once_in(&mut self, times: u64) -> bool {
         self.next().is_multiple_of(times)
     }
 
-    /// A time of less than that.
+    /// A duration below `most`.
     pub fn up_to(&mut self, most: Duration) -> Duration {
         most.mul_f64(self.within(0..1_000_000) as f64 / 1e6)
     }

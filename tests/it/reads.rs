@@ -1,4 +1,4 @@
-//! Reading costs the others nothing: it waits neither for the hub nor for the store's writer, and writes nothing.
+//! Tests of reads: they wait neither for the hub nor for the store's writer, and write nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,11 +14,11 @@ use tempfile::TempDir;
 use crate::support::Asked::{ByBearer, Plainly};
 use crate::support::{Asked, DEADLINE, Server, Ws, eventually, repository, request, user_token};
 
-/// How long a thread stands still: longer than any wait for the hub or the store.
+/// How long a thread is stopped: longer than any wait for the hub or the store.
 const STOPPED: Duration = Duration::from_secs(5);
-/// How long a read may take meanwhile.
+/// Maximum time of a read meanwhile.
 const READ_MAX: Duration = Duration::from_secs(1);
-/// How long the files must stay as they are before the server counts as idle.
+/// How long the files must stay unchanged before the server counts as idle.
 const QUIET: Duration = Duration::from_millis(1_500);
 const QUIET_WAIT: Duration = Duration::from_secs(30);
 const READS: usize = 1_000;
@@ -43,7 +43,7 @@ impl Stage {
         Self::of(dir, server, user)
     }
 
-    /// The same in memory, where no account is: the user is a guest as well.
+    /// The same in memory, where there are no accounts: the user is a guest, too.
     fn set_in_memory() -> Self {
         let server = Server::unhurried();
         let user = guest_session(&server, "Rahim");
@@ -60,7 +60,7 @@ impl Stage {
         Self { dir, server, user, guest, ana }
     }
 
-    /// All that a client reads.
+    /// All reads of a client.
     fn reads(&self) -> Vec<(Asked<'_>, &'static str)> {
         let both = [ByBearer(&self.user), ByBearer(&self.guest)];
         let public = [
@@ -88,7 +88,7 @@ fn guest_session(server: &Server, name: &str) -> String {
     made.json()["data"]["token"].as_str().expect("a token").to_owned()
 }
 
-/// A thread that stands still for as long as this lives.
+/// A thread of the server that is stopped while this lives.
 struct Stopped(Child);
 
 impl Stopped {
@@ -115,7 +115,7 @@ impl Drop for Stopped {
     }
 }
 
-/// Reads everything over and over while a thread stands still.
+/// Repeats all reads while a thread is stopped.
 #[track_caller]
 fn reads_go_on_without(thread: &str, mut stage: Stage) {
     let before: Vec<Value> =
@@ -135,14 +135,14 @@ fn reads_go_on_without(thread: &str, mut stage: Stage) {
             count += 1;
         }
     }
-    // Nothing of this proves anything if the thread has gone on.
+    // This proves nothing if the thread was running.
     assert_eq!(stage.ana.event_within(Duration::from_millis(50)), None, "{thread} did not stand still");
     drop(stopped);
     assert_eq!(stage.ana.until(|frame| frame["nonce"] == "behind")["type"], "text");
     println!("{count} reads without {thread}, the slowest {slowest:?}");
 }
 
-/// What is read, without what may change by itself.
+/// The response to a read, without the fields that may change by themselves.
 #[track_caller]
 fn answer(server: &Server, asked: Asked<'_>, target: &str) -> Value {
     let answer = request(server.addr(), asked, "GET", target, None);
@@ -155,21 +155,21 @@ fn answer(server: &Server, asked: Asked<'_>, target: &str) -> Value {
 }
 
 #[test]
-fn reads_are_answered_while_the_hub_stands_still() {
+fn reads_are_answered_while_the_hub_is_stopped() {
     reads_go_on_without("hub", Stage::set());
 }
 
 #[test]
-fn reads_are_answered_while_the_store_stands_still() {
+fn reads_are_answered_while_the_store_is_stopped() {
     reads_go_on_without("store", Stage::set());
 }
 
 #[test]
-fn reads_in_memory_are_answered_while_the_hub_stands_still() {
+fn reads_in_memory_are_answered_while_the_hub_is_stopped() {
     reads_go_on_without("hub", Stage::set_in_memory());
 }
 
-/// The contents of the database and its WAL, by their hashes.
+/// The hashes of the database and of its WAL.
 fn contents(dir: &Path) -> BTreeMap<PathBuf, String> {
     let hash = |name: &str| {
         let path = dir.join(name);
@@ -179,7 +179,7 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, String> {
     ["adda.db", "adda.db-wal"].map(hash).into()
 }
 
-/// The contents when they have not changed for a while.
+/// The hashes when they have not changed for a while.
 #[track_caller]
 fn contents_at_rest(dir: &Path) -> BTreeMap<PathBuf, String> {
     let end = Instant::now() + QUIET_WAIT;
@@ -195,7 +195,7 @@ fn contents_at_rest(dir: &Path) -> BTreeMap<PathBuf, String> {
     seen
 }
 
-/// Holds that what happens leaves the files as they are, and that a message does not.
+/// Checks that an action leaves the files unchanged, and that a message does not.
 #[track_caller]
 fn writes_nothing(stage: &mut Stage, what: impl FnOnce(&Stage)) {
     let before = contents_at_rest(stage.dir.path());
@@ -206,7 +206,7 @@ fn writes_nothing(stage: &mut Stage, what: impl FnOnce(&Stage)) {
     assert_ne!(contents(stage.dir.path()), before);
 }
 
-/// What the page is made of, by the page itself.
+/// The paths of the page's files, as the page names them.
 fn assets(server: &Server) -> Vec<String> {
     let page = server.get("/");
     let page = page.text();
@@ -233,7 +233,7 @@ fn reads_over_http_write_nothing() {
 }
 
 #[test]
-fn guests_who_only_read_write_nothing() {
+fn guests_that_only_read_write_nothing() {
     writes_nothing(&mut Stage::set(), |stage| {
         for number in 0..GUESTS {
             let mut ws = Ws::join(&stage.server, &format!("/ws/tea/Guest-{number}?history=50"));
@@ -243,7 +243,7 @@ fn guests_who_only_read_write_nothing() {
             for target in ["/api/session", "/api/rooms/tea/messages", "/api/rooms"] {
                 answer(&stage.server, ByBearer(&token), target);
             }
-            // It is known again by its token.
+            // The guest is recognised by its token.
             let user_id = ws.user_id();
             if number % 2 == 0 {
                 ws.close(1000);

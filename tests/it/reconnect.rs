@@ -1,4 +1,4 @@
-//! Coming back: all that was missed, nothing twice, and the truth where that can't be.
+//! Tests of reconnects: a client receives all missed messages, none twice, and a `reset` if that is impossible.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{DEADLINE, Event, Server, Ws, eventually};
 
-/// Says numbered messages and gives back the frames as the author got them.
+/// Sends numbered messages, and returns the frames that the author received.
 fn said(ws: &mut Ws, numbers: std::ops::RangeInclusive<usize>) -> Vec<Value> {
     let one = |number: usize| {
         let content = number.to_string();
@@ -24,11 +24,11 @@ fn id(frame: &Value) -> &str {
 }
 
 #[test]
-fn who_comes_back_hears_just_what_was_missed() {
+fn a_reconnect_replays_exactly_the_missed_messages() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let before = said(&mut ana, 1..=3);
-    // As much as a room keeps in memory.
+    // As many messages as a room keeps in memory.
     let missed = said(&mut ana, 4..=200);
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&before[2])));
     assert_eq!((&ben.welcome["reset"], &ben.welcome["seq"]), (&false.into(), &200.into()));
@@ -39,7 +39,7 @@ fn who_comes_back_hears_just_what_was_missed() {
 }
 
 #[test]
-fn who_was_away_for_long_hears_all_of_it_and_then_what_is_said() {
+fn after_a_long_absence_a_client_gets_all_messages_and_then_live_ones() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("adda.db");
     let flags = ["--rate", "0", "--durability", "normal", "--data", file.to_str().unwrap()];
@@ -49,7 +49,7 @@ fn who_was_away_for_long_hears_all_of_it_and_then_what_is_said() {
     let mut missed = said(&mut ana, 2..=1_500);
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&first)));
     assert_eq!((&ben.welcome["reset"], &ben.welcome["seq"]), (&false.into(), &1_500.into()));
-    // Ana goes on while Ben catches up.
+    // Ana goes on sending while Ben catches up.
     ana.expect("join");
     missed.extend(said(&mut ana, 1_501..=1_550));
     for frame in &missed {
@@ -58,7 +58,7 @@ fn who_was_away_for_long_hears_all_of_it_and_then_what_is_said() {
     ben.expect_nothing_else();
     drop((ana, ben, server));
 
-    // The server's end changes nothing for whoever comes back.
+    // A restart of the server does not affect a client that reconnects.
     let server = Server::with(&flags);
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&missed[1_000])));
     assert_eq!(ben.welcome["reset"], false);
@@ -70,7 +70,7 @@ fn who_was_away_for_long_hears_all_of_it_and_then_what_is_said() {
 }
 
 #[test]
-fn who_catches_up_sees_others_come_before_they_speak() {
+fn during_catch_up_a_join_arrives_before_the_members_messages() {
     const STORED: usize = 1_200;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("adda.db");
@@ -101,7 +101,7 @@ fn who_catches_up_sees_others_come_before_they_speak() {
 }
 
 #[test]
-fn who_was_away_longer_than_memory_reaches_is_told_so() {
+fn an_absence_longer_than_the_kept_history_is_a_reset() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let first = said(&mut ana, 1..=1).remove(0);
@@ -113,7 +113,7 @@ fn who_was_away_longer_than_memory_reaches_is_told_so() {
 }
 
 #[test]
-fn a_guest_is_known_again_by_the_token_and_a_nonce_is_one_message() {
+fn a_guest_keeps_its_id_by_the_token_and_a_nonce_is_one_message() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let token = ana.welcome["token"].as_str().expect("a token").to_owned();
@@ -135,7 +135,7 @@ fn a_guest_is_known_again_by_the_token_and_a_nonce_is_one_message() {
 }
 
 #[test]
-fn who_missed_nothing_hears_nothing() {
+fn a_client_that_missed_nothing_gets_no_replay() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let last = said(&mut ana, 1..=3).pop().expect("three messages");
@@ -145,7 +145,7 @@ fn who_missed_nothing_hears_nothing() {
 }
 
 #[test]
-fn an_unknown_place_is_a_reset_with_the_latest_history() {
+fn an_unknown_id_is_a_reset_with_the_latest_history() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let last = said(&mut ana, 1..=7).pop().expect("seven messages");
@@ -169,7 +169,7 @@ fn an_unknown_place_is_a_reset_with_the_latest_history() {
 }
 
 #[test]
-fn an_empty_after_was_not_given() {
+fn an_empty_after_counts_as_absent() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     said(&mut ana, 1..=2);
@@ -179,9 +179,9 @@ fn an_empty_after_was_not_given() {
 }
 
 #[test]
-fn no_gap_and_no_duplicate_however_often_the_line_breaks() {
+fn no_gap_and_no_duplicate_with_many_lost_connections() {
     const MESSAGES: u64 = 600;
-    /// What the writer may be ahead, which the room still keeps.
+    /// How far the writer may be ahead; the room still keeps that.
     const AHEAD_MAX: u64 = 150;
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.subsec_nanos());
     println!("seed {seed}");
@@ -218,7 +218,7 @@ fn no_gap_and_no_duplicate_however_often_the_line_breaks() {
             let frame = reader.until(|frame| frame["type"] == "text");
             heard.extend(frame["seq"].as_u64());
             last = id(&frame).to_string();
-            // Fails only when the writer is done.
+            // This fails only when the writer is done.
             let _ = read.send(heard.len() as u64);
         }
         let target = match last.as_str() {
@@ -233,7 +233,7 @@ fn no_gap_and_no_duplicate_however_often_the_line_breaks() {
     assert_eq!(heard, (1..=MESSAGES).collect::<Vec<_>>(), "seed {seed}, {breaks} breaks");
 }
 
-/// Reads messages as they come until one says `last`; each must follow the one before.
+/// Reads messages until the content is `last`; their `seq` must be consecutive.
 #[track_caller]
 fn read_in_order(ws: &mut Ws, mut seq: u64, last: &str) -> u64 {
     loop {
@@ -247,7 +247,7 @@ fn read_in_order(ws: &mut Ws, mut seq: u64, last: &str) -> u64 {
 }
 
 #[test]
-fn who_was_away_for_long_catches_up_with_a_room_that_stays_busy() {
+fn after_a_long_absence_a_client_catches_up_with_a_busy_room() {
     const MISSED: usize = 5_000;
     const AT_ONCE: usize = 50;
     let dir = tempfile::tempdir().unwrap();
@@ -263,7 +263,7 @@ fn who_was_away_for_long_catches_up_with_a_room_that_stays_busy() {
     let (is_back, last_words) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let busy = scope.spawn(|| {
-            // It goes on all the time, and for a while behind the moment at which Ben has caught up.
+            // It goes on all the time, and for a while after Ben has caught up.
             let mut from = MISSED;
             while !last_words.load(Ordering::SeqCst) {
                 talk(&mut ana, from);
@@ -278,7 +278,7 @@ fn who_was_away_for_long_catches_up_with_a_room_that_stays_busy() {
         let head = ben.welcome["seq"].as_u64().expect("a head");
         assert!(head > MISSED as u64, "{head}");
         let mut seq = 1;
-        // What is live has come when it is behind the head, and something was said since.
+        // Live messages arrive once the `seq` is behind the head and a further message was sent.
         while seq < head + AT_ONCE as u64 {
             let frame = ben.until(|frame| frame["type"] == "text");
             seq += 1;
@@ -292,7 +292,7 @@ fn who_was_away_for_long_catches_up_with_a_room_that_stays_busy() {
 }
 
 #[test]
-fn who_is_overtaken_by_the_retention_is_told() {
+fn a_client_overtaken_by_the_retention_gets_a_reset() {
     const STORED: usize = 6_000;
     const AT_ONCE: usize = 100;
     const OLD: u64 = 5_500;
@@ -310,10 +310,10 @@ fn who_is_overtaken_by_the_retention_is_told() {
     drop(ana);
     server.signal(Signal::TERM);
     server.wait_exit(DEADLINE);
-    // Most of it is past the retention soon, and not yet: Ben is to be in the midst of it by then.
+    // Most messages pass the retention soon, but not yet: Ben must be reading them at that time.
     let connection = Connection::open(&file).unwrap();
     let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64 - 3_600_000 + 2_500;
-    // A message's age is in its id, as log time.
+    // The age of a message is in its id, as log time.
     let soon = u64::try_from(soon).unwrap().to_be_bytes();
     let sql = "UPDATE messages SET id = CAST(?1 || substr(id, 7) AS BLOB) WHERE seq <= ?2";
     connection.execute(sql, (&soon[2..], OLD as i64)).unwrap();
@@ -325,7 +325,7 @@ fn who_is_overtaken_by_the_retention_is_told() {
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", first));
     let mut seq = if ben.welcome["reset"] == true { OLD } else { ben.expect("text")["seq"].as_u64().unwrap() };
     let mut last_id = None;
-    // He reads nothing while the oldest go.
+    // Ben reads nothing while the oldest messages are deleted.
     let reader = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let oldest = || reader.query_row("SELECT min(seq) FROM messages", [], |row| row.get::<_, i64>(0)).unwrap();
     eventually("the old is gone", DEADLINE, || oldest() > OLD as i64);
@@ -339,7 +339,7 @@ fn who_is_overtaken_by_the_retention_is_told() {
                 (seq, last_id) = (found, Some(id(&frame).to_owned()));
             }
             Event::Frame(_) => {}
-            // He comes back for the rest, and is told that there is none, and where it goes on.
+            // Ben reconnects for the rest. He gets a `reset`, and the `seq` from which the room continues.
             Event::Close(code) => {
                 assert_eq!(code, Some(1013));
                 let after = last_id.take().unwrap_or_else(|| first.clone());

@@ -1,4 +1,4 @@
-//! HTTP as `curl` sees it.
+//! Tests of the HTTP API with `curl`.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Response, Server, Ws, run};
 
-/// Runs the real `curl`, and reads what it prints.
+/// Runs `curl`, and parses its output.
 #[track_caller]
 fn curl(server: &Server, target: &str, options: &[&str]) -> Response {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -31,7 +31,7 @@ fn curl(server: &Server, target: &str, options: &[&str]) -> Response {
     response
 }
 
-/// The answer's JSON, which must be labelled so, readable from any page, and not run as anything else.
+/// The JSON of a response. It must have the right media type, be readable from any page, and not be executable.
 #[track_caller]
 fn api(response: &Response) -> Value {
     let kind = response.header("Content-Type").unwrap_or_default();
@@ -42,7 +42,7 @@ fn api(response: &Response) -> Value {
 }
 
 #[test]
-fn the_rooms_are_listed() {
+fn rooms_are_listed() {
     let server = Server::start();
     let empty = curl(&server, "/api/rooms", &[]);
     assert_eq!((empty.status, api(&empty)), (200, json!({"data": []})));
@@ -80,7 +80,7 @@ fn the_rooms_are_listed() {
 }
 
 #[test]
-fn a_room_that_is_not_there_is_404_and_stays_so() {
+fn an_unknown_room_is_404_and_not_created() {
     let server = Server::start();
     for target in ["/api/rooms/none", "/api/rooms/%E0%A6%9A%E0%A6%BE", "/api/rooms/%00", "/api/rooms/a%E2%80%AEb"] {
         let none = curl(&server, target, &[]);
@@ -93,7 +93,7 @@ fn a_room_that_is_not_there_is_404_and_stays_so() {
 }
 
 #[test]
-fn a_long_listing_comes_in_pages() {
+fn a_long_listing_is_paged() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/room00/Ana");
     for number in 1..25 {
@@ -152,7 +152,7 @@ fn head_is_get_without_a_body() {
 }
 
 #[test]
-fn options_says_what_may_be_done() {
+fn options_lists_the_allowed_methods() {
     let server = Server::start();
     for target in ["/api/rooms", "/api/rooms/general"] {
         let options = ["--request", "OPTIONS"];
@@ -178,7 +178,7 @@ fn options_says_what_may_be_done() {
 }
 
 #[test]
-fn another_method_is_405_with_what_is_allowed() {
+fn another_method_is_405_with_the_allowed_methods() {
     let server = Server::start();
     for target in ["/", "/api/rooms", "/api/rooms/general", "/healthz", "/metrics"] {
         let methods = ["POST", "PUT", "DELETE", "PATCH", "BREW"].iter();
@@ -192,7 +192,7 @@ fn another_method_is_405_with_what_is_allowed() {
 }
 
 #[test]
-fn what_is_not_there_is_404() {
+fn an_unknown_path_is_404() {
     let server = Server::start();
     for target in [
         "/nothing",
@@ -215,7 +215,7 @@ fn what_is_not_there_is_404() {
 }
 
 #[test]
-fn the_page_comes_whole_and_with_its_guards() {
+fn the_page_is_served_whole_with_its_security_headers() {
     let server = Server::start();
     let page = curl(&server, "/", &[]);
     assert_eq!(page.status, 200);
@@ -230,7 +230,7 @@ fn the_page_comes_whole_and_with_its_guards() {
     assert_eq!(page.header("Connection"), Some("close"), "one request per connection, and clients must know");
 }
 
-/// What a page names by `src` and `href`, within this server.
+/// The local URLs in `src` and `href` of a page.
 fn assets(page: &str) -> Vec<String> {
     let mut found = Vec::new();
     for attribute in ["src=\"", "href=\""] {
@@ -245,7 +245,7 @@ fn assets(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn all_that_the_page_names_is_served_with_its_right_type() {
+fn every_file_of_the_page_is_served_with_its_media_type() {
     let server = Server::start();
     let page = curl(&server, "/", &[]);
     let assets = assets(page.text());
@@ -269,7 +269,7 @@ fn all_that_the_page_names_is_served_with_its_right_type() {
 }
 
 #[test]
-fn what_a_browser_has_already_is_not_sent_again() {
+fn a_file_in_the_browsers_cache_is_not_sent_again() {
     let server = Server::start();
     let page = curl(&server, "/", &[]);
     let etag = page.header("ETag").expect("an ETag").to_string();
@@ -289,7 +289,7 @@ fn what_a_browser_has_already_is_not_sent_again() {
 }
 
 #[test]
-fn who_takes_gzip_gets_it_and_others_do_not() {
+fn gzip_is_sent_only_to_clients_that_accept_it() {
     let server = Server::start();
     let plain = curl(&server, "/", &[]);
     assert_eq!(plain.header("Content-Encoding"), None);
@@ -321,7 +321,7 @@ fn health_and_metrics_are_plain_text() {
     for (name, value) in [("members", 2), ("rooms", 1), ("messages_total", 1)] {
         server.wait_for_metric(name, value);
     }
-    // Two welcomes, one join and two copies of the message at the least.
+    // At least two welcomes, one join and two copies of the message.
     assert!(server.metric("deliveries_total") >= 2);
     assert!(server.metric("connections") >= 2);
     Ws::refused(&server, "/ws", &[("Origin", "http://evil.example")]);
@@ -329,7 +329,7 @@ fn health_and_metrics_are_plain_text() {
 }
 
 #[test]
-fn a_query_or_a_body_does_not_confuse_it() {
+fn a_query_or_a_body_does_not_change_the_response() {
     let server = Server::start();
     assert_eq!(curl(&server, "/?lang=bn", &[]).status, 200);
     assert_eq!(curl(&server, "/healthz?x=1", &[]).status, 200);

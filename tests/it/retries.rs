@@ -1,5 +1,5 @@
-//! A retry of what is stored is told so, whatever speaks against saying it now: an error with a nonce means that it is
-//! not stored.
+//! Tests of retries: a retry of a stored message is answered as a duplicate, even if a new message would be refused
+//! now. So an error with a nonce means that the message is not stored.
 
 use adda::role::Role;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn said(ws: &mut Ws, nonce: &str) -> Value {
 }
 
 #[test]
-fn a_retry_is_known_whatever_has_been_forbidden_since() {
+fn a_retry_is_a_duplicate_even_if_posting_is_forbidden_since() {
     let stage = Stage::set(&[]);
     let user = format!("/api/users/{}", stage.guest.0);
     let mute = |until: Value| stage.order("PUT", &user, json!({"muted_until": until}));
@@ -62,7 +62,7 @@ fn a_retry_is_known_whatever_has_been_forbidden_since() {
     ws.command(&json!({"type": "leave", "room_id": "tea"}));
     ws.until(|frame| frame["type"] == "leave");
     check(&mut ws, "forbidden", "5");
-    // What was refused is not stored: it is taken when nothing speaks against it any more.
+    // A refused message is not stored: it is accepted once it is allowed again.
     ws.command(&json!({"type": "join", "room_id": "tea", "history": 0}));
     ws.until(|frame| frame["type"] == "welcome");
     for nonce in ["1", "2", "4", "5"] {
@@ -72,7 +72,7 @@ fn a_retry_is_known_whatever_has_been_forbidden_since() {
 }
 
 #[test]
-fn a_retry_that_comes_too_fast_is_known() {
+fn a_retry_over_the_rate_limit_is_a_duplicate() {
     let server = Server::with(&["--rate", "1", "--burst", "3"]);
     let mut ws = Ws::join(&server, "/ws/tea/ana");
     let stored = said(&mut ws, "0");
@@ -86,7 +86,7 @@ fn a_retry_that_comes_too_fast_is_known() {
 }
 
 #[test]
-fn an_announcement_is_made_once_however_often_it_is_sent() {
+fn an_announcement_that_is_sent_again_is_a_duplicate() {
     let stage = Stage::set(&[]);
     let mut tea = Ws::join(&stage.server, &format!("/ws/tea/x?token={}", stage.admin));
     let mut coffee = Ws::join(&stage.server, "/ws/coffee/ben");
@@ -113,12 +113,12 @@ fn an_announcement_is_made_once_however_often_it_is_sent() {
         );
         assert_eq!(response.status, 202, "{}", response.text());
     }
-    // Who is in no room is told of what they announce all the same.
+    // A client that is in no room still gets the answer to its announcement.
     tea.command(&json!({"type": "leave"}));
     tea.until(|frame| frame["type"] == "leave");
     tea.command(&json!({"type": "announcement", "content": "We rest.", "nonce": "o"}));
     assert_eq!(tea.until(|frame| frame["nonce"] == "o")["type"], "announcement");
-    // What was sent last comes last: nothing else was announced.
+    // The last announcement is the last frame: nothing else was announced.
     for ws in [&mut coffee, &mut dates] {
         assert_eq!(ws.until(|frame| frame["type"] == "announcement")["content"], "We open.");
         assert_eq!(ws.next_frame()["content"], "We rest.");

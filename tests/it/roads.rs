@@ -1,4 +1,5 @@
-//! Every role, every action and every road get the answer of the table of permissions.
+//! Every role and every action get the answer of the table of permissions, over HTTP with each kind of credential and
+//! over WebSocket.
 
 use std::net::SocketAddr;
 
@@ -13,10 +14,10 @@ use uuid::Uuid;
 
 use crate::support::{Asked, Event, People, Ws, request};
 
-/// A cell's request over HTTP.
+/// The HTTP request of a cell: method, target, body, and the status of success.
 type Call = (&'static str, String, Option<Value>, u16);
 
-/// One row: what is done in which circumstances, how over HTTP (with the status of success), and how over a WebSocket.
+/// One row: an action and its context, the action over HTTP, and over a WebSocket.
 struct Row {
     action: Action,
     its: PermissionContext,
@@ -24,13 +25,13 @@ struct Row {
     ws: Option<Spoken>,
 }
 
-/// What is done over a WebSocket: coming into a room, and then perhaps saying something.
+/// The action over a WebSocket: joining a room, and then perhaps a command.
 struct Spoken {
     room: &'static str,
     says: Option<Value>,
 }
 
-/// Somebody's tokens, by how they stand.
+/// The tokens of a role: of an unrestricted user, a muted one and a banned one.
 struct Somebody {
     role: Role,
     good: String,
@@ -48,7 +49,7 @@ impl Somebody {
     }
 }
 
-/// What a refusal is over HTTP.
+/// The HTTP status of a refusal.
 fn status_of(refusal: Reason) -> u16 {
     match refusal {
         refusal if refusal.is_hidden() => 404,
@@ -96,7 +97,7 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
         row(Action::SetRoom, its, says, Box::new(move || set(json!({"topic": "t"}), id)));
         row(Action::SetRoom, its, None, Box::new(move || set(json!({"posting": "everyone", "slow_mode_s": 0}), id)));
     }
-    // A room of its own for each, as it is private afterwards.
+    // Each row has its own room, because the room is private afterwards.
     let fresh = || ("PATCH", format!("/api/rooms/{}", Uuid::new_v4()), Some(json!({"private": true})), 200);
     row(Action::SetPrivate, plain, None, Box::new(fresh));
     for (its, id) in [(member, "secret"), (stranger, "closed")] {
@@ -135,7 +136,7 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
     }
     for (access, id) in [(Access::Member, "secret"), (Access::Stranger, "closed")] {
         let says = json!({"type": "kick", "user_id": victim.to_string(), "room_id": id});
-        // Said from another room, as nobody gets into one that is closed to them.
+        // Sent from another room, because the user can't join a private room without membership.
         let says = Some(Spoken { room: "tea", says: Some(says) });
         let kick = move || ("DELETE", format!("/api/rooms/{id}/members/{victim}"), None, 204);
         row(Action::Kick, PermissionContext { access, ..others(Role::Guest) }, says, Box::new(kick));
@@ -148,7 +149,7 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
     rows
 }
 
-/// What a WebSocket answers: 101 and nothing against it, or the status or code of the refusal.
+/// The result over a WebSocket: success, or the status or the code of the refusal.
 #[track_caller]
 fn spoken(address: SocketAddr, asked: Asked<'_>, spoken: &Spoken) -> Result<(), String> {
     let headers = asked.headers(address);
@@ -160,7 +161,7 @@ fn spoken(address: SocketAddr, asked: Asked<'_>, spoken: &Spoken) -> Result<(), 
     };
     assert_eq!(ws.next_frame()["type"], "welcome");
     let Some(says) = &spoken.says else { return Ok(()) };
-    // One nonce is one message, wherever it is said.
+    // A nonce is one message in all rooms, so each call needs a new one.
     let nonce = Uuid::new_v4().to_string();
     let mut says = says.clone();
     says["nonce"] = nonce.as_str().into();
@@ -171,7 +172,7 @@ fn spoken(address: SocketAddr, asked: Asked<'_>, spoken: &Spoken) -> Result<(), 
             Some("error") if frame["nonce"] == nonce.as_str() => {
                 return Err(frame["code"].as_str().expect("a code").to_owned());
             }
-            // What is carried out is answered by a frame of its type.
+            // A command that succeeds is answered by a frame of its type.
             Some(kind) if frame["nonce"] == nonce.as_str() => {
                 assert_eq!(kind, says["type"].as_str().unwrap_or("text"));
                 return Ok(());
@@ -182,7 +183,7 @@ fn spoken(address: SocketAddr, asked: Asked<'_>, spoken: &Spoken) -> Result<(), 
 }
 
 #[test]
-fn every_road_answers_as_the_table_says() {
+fn every_protocol_answers_as_the_permission_table_says() {
     let mut people = People::new();
     let now = Timestamp::now();
     let (victim, _) = people.somebody("victim", Role::Guest);
@@ -210,7 +211,7 @@ fn every_road_answers_as_the_table_says() {
     });
     let server = people.serve(&[]);
     let address = server.addr();
-    // A room that is there, whoever is in it.
+    // The room exists because this client is in it.
     let _host = Ws::join(&server, "/ws/tea/host");
     let mut cells = 0;
     let mut wrong = Vec::new();
@@ -273,7 +274,7 @@ fn every_road_answers_as_the_table_says() {
 }
 
 #[test]
-fn a_message_is_taken_back_on_every_road_as_the_table_says() {
+fn a_message_is_deleted_over_every_protocol_as_the_table_says() {
     let mut people = People::new();
     let (_, stranger) = people.somebody("stranger", Role::Guest);
     let everybody: Vec<_> =
@@ -301,7 +302,7 @@ fn a_message_is_taken_back_on_every_road_as_the_table_says() {
                 let status = request(address, asked, "DELETE", &target, None).status;
                 let expected = match (asked, answer) {
                     (Asked::FromElsewhere(_), _) => 403,
-                    // Somebody without a session is nobody whose message it could be.
+                    // A client without a session can't own a message.
                     (Asked::Plainly, _) => 401,
                     (_, Ok(())) => 204,
                     (_, Err(_)) => 403,
@@ -320,7 +321,7 @@ fn a_message_is_taken_back_on_every_road_as_the_table_says() {
 }
 
 #[test]
-fn what_the_operator_demands_holds_on_every_road() {
+fn the_operators_account_settings_apply_to_every_protocol() {
     for (accounts, registration) in [
         (Accounts::Optional, Registration::Invite),
         (Accounts::Required, Registration::Closed),
@@ -345,14 +346,15 @@ fn what_the_operator_demands_holds_on_every_road() {
                 let expected = may(*role, Action::Enter, &its).map_err(|refusal| status_of(refusal).to_string());
                 assert_eq!(entered, expected, "{role}");
                 let invited = ask("POST", "/api/invitations", Some(json!({})));
-                // There would be nothing to do with it where nobody can register.
+                // An invitation would be useless if registration is closed.
                 let success = if registration == Registration::Closed { 409 } else { 201 };
                 assert_eq!(invited, status(Action::InviteToRegister, success), "{role} {registration}");
                 let name = Uuid::new_v4().simple().to_string()[..20].to_owned();
                 let account = json!({"username": name, "password": "correct horse battery"});
                 assert_eq!(ask("POST", "/api/accounts", Some(account)), status(Action::Register, 201), "{role}");
                 if may(*role, Action::Register, &its).is_ok() {
-                    // The guest's session has ended with it, where the cookie bore it; the other road is the same.
+                    // The guest's session ends with the registration if the cookie had its token; the other credential
+                    // is the same session.
                     break;
                 }
             }

@@ -1,5 +1,5 @@
-//! Nothing secret is kept or said: not in the log, not on standard output, not in the database nor beside it, however it
-//! is spelt.
+//! No secret is stored or printed: not in the log, not on standard output, not in the database nor in the files beside
+//! it, in any encoding.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ const WRONG_PASSWORD: &str = "incorrect mule socket";
 const FIRST_PASSWORD: &str = "a first good password";
 const SECOND_PASSWORD: &str = "another good password";
 
-/// Base64 without padding (RFC 4648, section 4), or its form for URLs.
+/// Base64 without padding (RFC 4648, section 4), or its variant for URLs.
 fn base64(bytes: &[u8], for_urls: bool) -> String {
     let mut digits: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').collect();
     digits.extend_from_slice(if for_urls { b"-_" } else { b"+/" });
@@ -33,8 +33,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The ways to spell it that somebody could read it by: as it is, in a URL, and in hexadecimal and base64 digits
-/// wherever it stands in what is spelt; where it is hexadecimal digits itself, its bytes, too.
+/// The encodings from which a secret could be read: plain, URL-encoded, and in hex and base64 at any offset. If the
+/// secret is hex digits itself, also its bytes.
 fn spellings(secret: &str) -> Vec<Vec<u8>> {
     let mut bytes = vec![secret.as_bytes().to_vec()];
     let pairs = secret.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
@@ -44,7 +44,7 @@ fn spellings(secret: &str) -> Vec<Vec<u8>> {
         all.extend([hex(&bytes).into_bytes(), hex(&bytes).to_uppercase().into_bytes()]);
         for (before, for_urls) in [(0, false), (1, false), (2, false), (0, true), (1, true), (2, true)] {
             let digits = base64(&[&vec![0; before][..], &bytes].concat(), for_urls);
-            // The first digits and the last have bits of what stands around it.
+            // The first and the last digits contain bits of neighbouring bytes.
             all.push(digits.as_bytes()[(before * 8).div_ceil(6)..(before + bytes.len()) * 8 / 6].to_vec());
         }
         all.push(bytes);
@@ -56,7 +56,7 @@ fn holds(place: &[u8], text: &[u8]) -> bool {
     place.windows(text.len()).any(|window| window == text)
 }
 
-/// The secrets that can be read in a place, by their names.
+/// The names of the secrets that a place contains.
 fn found<'a>(place: &[u8], secrets: &[(&'a str, String)]) -> Vec<&'a str> {
     let is_there = |secret: &str| spellings(secret).iter().any(|spelling| holds(place, spelling));
     secrets.iter().filter(|(_, secret)| is_there(secret)).map(|(name, _)| *name).collect()
@@ -77,7 +77,7 @@ fn said(response: &Response, name: &str) -> String {
 }
 
 #[test]
-fn nothing_secret_can_be_read_in_the_log_on_stdout_or_in_the_database() {
+fn no_secret_is_in_the_log_on_stdout_or_in_the_database() {
     let data = Data::new();
     let mut server = data.serve(&["--log", "debug", "--rate", "0", "--registration", "invite"]);
     let mut by_commands = Vec::new();
@@ -111,7 +111,7 @@ fn nothing_secret_can_be_read_in_the_log_on_stdout_or_in_the_database() {
     let mut herald = Ws::join(&server, &format!("/ws?room=tea&token={bot}"));
     let stranger = Ws::join(&server, "/ws/tea/Karim");
     let newcomer = stranger.welcome["token"].as_str().expect("a token").to_owned();
-    // One that is nobody's, as somebody mistypes theirs.
+    // A token that no client has, like a typing mistake.
     let mistyped = hex(&[0xA7; 32]);
     Ws::join(&server, &format!("/ws?room=tea&token={mistyped}"));
     let stale = request(server.addr(), ByBearer(&mistyped), "GET", "/api/session", None);
@@ -143,7 +143,7 @@ fn nothing_secret_can_be_read_in_the_log_on_stdout_or_in_the_database() {
     }
     assert!(holds(&data.bytes(), b"the hourly news"), "the files are read");
 
-    // Every checker finds what is planted, in each of its spellings.
+    // The check finds a planted secret in each of its encodings.
     for (number, spelling) in ["raw", "hex", "base64"].into_iter().enumerate() {
         let planted = format!("the planted secret {number}");
         let spelt = match spelling {

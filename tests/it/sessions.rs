@@ -1,4 +1,4 @@
-//! Sessions over HTTP: guests, logins, registration, passwords, and their ends.
+//! Tests of sessions over HTTP: guests, logins, registration, passwords, and the end of each.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::Asked::{ByBearer, ByCookie, Plainly};
 use crate::support::{Asked, People, Response, Server, Ws, request};
 
-/// How soon what is changed holds for whoever is here.
+/// How soon a change must apply to open connections.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 const PASSWORD: &str = "correct horse battery";
@@ -20,7 +20,7 @@ fn post(address: SocketAddr, asked: Asked<'_>, target: &str, json: Value) -> Res
     request(address, asked, "POST", target, Some(&json))
 }
 
-/// The token that an answer's cookie bears, with what must stand beside it.
+/// The token in the cookie of a response, whose attributes must be right.
 #[track_caller]
 fn cookie(response: &Response) -> String {
     let cookie = response.header("Set-Cookie").expect("a cookie");
@@ -42,13 +42,13 @@ fn guest(server: &Server, name: &str) -> (String, String) {
     (text(data, "id").to_owned(), text(data, "token").to_owned())
 }
 
-/// A connection that shows a token. It says who it is.
+/// Opens a connection with a token.
 #[track_caller]
 fn enters(server: &Server, room: &str, token: &str) -> Ws {
     Ws::join(server, &format!("/ws?room={room}&token={token}"))
 }
 
-/// Waits for the end of a connection, which must come at once.
+/// Waits for the end of a connection, which must come soon.
 #[track_caller]
 fn ends_at_once(mut ws: Ws) {
     let begun = Instant::now();
@@ -57,7 +57,7 @@ fn ends_at_once(mut ws: Ws) {
 }
 
 #[test]
-fn a_guest_has_a_session_takes_another_name_and_leaves() {
+fn a_guest_gets_a_session_changes_its_name_and_logs_out() {
     let server = Server::start();
     let address = server.addr();
     let response = post(address, Plainly, "/api/session", json!({"username": " রহিম "}));
@@ -96,7 +96,7 @@ fn a_guest_has_a_session_takes_another_name_and_leaves() {
 }
 
 #[test]
-fn what_is_no_request_for_a_session_is_told_why() {
+fn an_invalid_session_request_is_refused_with_the_reason() {
     let mut people = People::new();
     people.account("admin", Role::Admin, Some(PASSWORD));
     let bot = people.somebody("robot", Role::User).1;
@@ -125,7 +125,7 @@ fn what_is_no_request_for_a_session_is_told_why() {
 }
 
 #[test]
-fn a_login_takes_the_place_of_the_guest_and_is_seen_and_ended_elsewhere() {
+fn a_login_replaces_the_guest_session_and_can_be_listed_and_ended_elsewhere() {
     let people = People::new();
     people.account("Rahim", Role::User, Some(PASSWORD));
     let server = people.serve(&[]);
@@ -198,7 +198,7 @@ fn a_new_password_ends_the_other_logins() {
 }
 
 #[test]
-fn one_registers_as_the_operator_wants_it() {
+fn registration_follows_the_operators_setting() {
     for registration in [Registration::Open, Registration::Invite, Registration::Closed] {
         let mut people = People::new();
         let (_, admin) = people.somebody("admin", Role::Admin);
@@ -241,7 +241,7 @@ fn one_registers_as_the_operator_wants_it() {
 }
 
 #[test]
-fn ten_thousand_logins_are_refused_cheaply() {
+fn ten_thousand_wrong_logins_are_refused_cheaply() {
     let people = People::new();
     people.account("rahim", Role::User, Some(PASSWORD));
     let server = people.serve(&[]);
@@ -262,7 +262,7 @@ fn ten_thousand_logins_are_refused_cheaply() {
         });
         let mut statuses = BTreeMap::new();
         for number in 0..10_000 {
-            // Many names, as the bound of the address is what is tried here.
+            // Many names, because the limit of the address is tested here.
             let asked = json!({"username": format!("name{}", number % 500), "password": "a guess of mine"});
             *statuses.entry(post(address, Plainly, "/api/session", asked).status).or_insert(0) += 1;
         }
@@ -276,14 +276,15 @@ fn ten_thousand_logins_are_refused_cheaply() {
     assert!(p99 < Duration::from_millis(50), "{p99:?} of {} messages", waits.len());
     let grown = server.rss_kib().saturating_sub(before);
     assert!(grown < 2 * 19 * 1_024 + 4 * 1_024, "{grown} KiB");
-    // Whoever is guessed at can't log in from there; they can from where they did before.
+    // The owner of the account can't log in from this address either; from an address of an earlier login that is
+    // possible.
     let right = post(address, Plainly, "/api/session", json!({"username": "rahim", "password": PASSWORD}));
     assert_eq!(right.status, 429);
     assert!(right.header("Retry-After").is_some());
 }
 
 #[test]
-fn what_waits_for_a_hash_holds_up_nobody() {
+fn logins_that_wait_for_a_hash_do_not_delay_other_requests() {
     let people = People::new();
     people.account("rahim", Role::User, Some(PASSWORD));
     let server = people.serve(&[]);
@@ -306,7 +307,7 @@ fn what_waits_for_a_hash_holds_up_nobody() {
         });
         refused.count()
     });
-    // What had no room did not count as a try.
+    // A login that was refused as busy does not count as an attempt.
     let right = post(address, Plainly, "/api/session", json!({"username": "rahim", "password": PASSWORD}));
     assert_eq!(right.status, if looked_at < 20 { 201 } else { 429 }, "{looked_at} of 20");
 }

@@ -1,4 +1,4 @@
-//! A member that stops reading: its own loss, and nobody else's.
+//! Tests of slow consumers: a member that stops reading affects no other member.
 
 use std::time::Instant;
 
@@ -8,20 +8,20 @@ use crate::support::{DEADLINE, Event, Server, Ws, eventually};
 
 const CONTENT_BYTES: usize = 4_000;
 const OUTBOX_KIB: u64 = 512;
-/// The latest of a room that are at hand.
+/// The latest frames of a room that the hub caches.
 const KEPT_KIB: u64 = 256;
-/// Enough to fill the caches of the database.
+/// Messages that fill the caches of the database.
 const WARM_UP: u64 = 800;
 
 #[test]
-fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_nothing() {
+fn a_member_that_stops_reading_is_closed_with_1013_and_others_miss_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("adda.db");
     let flags = ["--rate", "0", "--outbox-bytes", "512K", "--durability", "normal", "--data"];
     let server = Server::with(&[&flags[..], &[file.to_str().unwrap()]].concat());
     let mut writer = Ws::join(&server, "/ws/tea/Writer");
     let mut reader = Ws::join(&server, "/ws/tea/Reader");
-    // The database's own memory is filled first, or it would be counted with the outbox.
+    // The database's caches are filled first, or they would be counted as outbox.
     for _ in 0..WARM_UP {
         writer.say(&"w".repeat(CONTENT_BYTES));
         writer.until(|frame| frame["type"] == "text");
@@ -37,7 +37,7 @@ fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_not
     let mut sent = 0;
     let mut gone_at = None;
     let mut most_kib = before_kib;
-    // One at a time, as the author's copy comes back, so that nobody but the slow one is behind.
+    // One at a time, waiting for each echo, so that only the slow member falls behind.
     while gone_at.is_none() {
         assert!(start.elapsed() < DEADLINE, "still a member after {sent} messages");
         sent += 1;
@@ -72,19 +72,19 @@ fn who_stops_reading_is_closed_with_1013_behind_whole_frames_and_others_miss_not
         }
     }
     slow.end();
-    // Besides the outbox there is what the room keeps, and the allocator's slack.
+    // Besides the outbox there are the cached frames of the room, and the slack of the allocator.
     let grown_kib = most_kib.saturating_sub(before_kib);
     println!("{grown_kib} KiB more after {sent} messages");
     assert!(grown_kib < OUTBOX_KIB + KEPT_KIB + 2 * 1024, "{grown_kib} KiB more after {sent} messages");
     server.wait_for_metric("outbox_bytes", 0);
-    // It comes back, and has lost nothing.
+    // It reconnects, and has lost nothing.
     let mut back = Ws::join(&server, "/ws/tea/Slow?history=1");
     assert_eq!(back.welcome["seq"], WARM_UP + sent);
     back.expect("text");
 }
 
 #[test]
-fn who_reads_late_but_reads_gets_everything() {
+fn a_member_that_reads_late_gets_everything() {
     let server = Server::with(&["--rate", "0", "--outbox-bytes", "64M"]);
     let mut writer = Ws::join(&server, "/ws/tea/Writer");
     let mut late = Ws::join(&server, "/ws/tea/Late");
@@ -108,7 +108,7 @@ fn who_reads_late_but_reads_gets_everything() {
 }
 
 #[test]
-fn a_slow_member_that_only_floods_holds_up_nobody() {
+fn a_slow_member_that_floods_does_not_delay_others() {
     let server = Server::with(&["--rate", "0", "--outbox-bytes", "256K"]);
     let mut writer = Ws::join(&server, "/ws/tea/Writer");
     let mut flood = Ws::join(&server, "/ws/tea/Flood");

@@ -1,4 +1,4 @@
-//! A message that is taken back is gone for everybody, on every road, and from the file.
+//! Tests of deletion: a deleted message is gone for all clients, over every protocol, and from the file.
 
 use adda::role::Role;
 use rustix::process::Signal;
@@ -22,7 +22,7 @@ fn history(server: &Server, query: &str) -> Vec<Value> {
     page["data"].as_array().expect("a page").clone()
 }
 
-/// In both stores the same.
+/// The checks for both stores, in memory and in a file.
 fn is_gone_for_everybody(server: &Server) {
     let mut ana = Ws::join(server, "/ws/tea/Ana");
     let mut ben = Ws::join(server, "/ws/tea/Ben");
@@ -44,7 +44,7 @@ fn is_gone_for_everybody(server: &Server) {
     assert_eq!(history(server, "?q=regrettable"), Vec::<Value>::new());
     assert_eq!(history(server, "?q=words"), vec![kept.clone()]);
 
-    // Whoever comes later, from the hub's frames or from the store's.
+    // A client that joins later, with frames from the hub or from the store.
     let mut late = Ws::join(server, "/ws/tea/Late?history=9");
     assert_eq!([late.next_frame(), late.next_frame()], [erased, kept.clone()]);
     late.expect_nothing_else();
@@ -53,7 +53,7 @@ fn is_gone_for_everybody(server: &Server) {
     assert_eq!(back.next_frame(), ack);
     assert_eq!(back.expect_text("nothing else")["seq"], 4);
 
-    // A retry of what was taken back is known, and does not bring it back.
+    // A retry of a deleted message is a duplicate, and does not restore it.
     let again = said(&mut ana, "regrettable words", "1");
     assert_eq!((&again["duplicate"], &again["content"]), (&true.into(), &"".into()));
     let twice = taken_back(&mut ana, &regretted["id"], "3");
@@ -66,24 +66,24 @@ fn is_gone_for_everybody(server: &Server) {
 }
 
 #[test]
-fn what_is_taken_back_in_memory_is_gone_for_everybody() {
+fn a_message_deleted_in_memory_is_gone_for_all_clients() {
     is_gone_for_everybody(&Server::with(&["--rate", "0"]));
 }
 
 #[test]
-fn what_is_taken_back_is_gone_from_the_file_too() {
+fn a_deleted_message_is_gone_from_the_file_too() {
     let people = People::new();
     let secret = "unsayable".repeat(600);
     {
         let mut server = people.serve(&[]);
         is_gone_for_everybody(&server);
         let mut ana = Ws::join(&server, "/ws/tea/Ana");
-        // Larger than a page, and in one.
+        // A text larger than a database page, and a text within one page.
         for (content, nonce) in [(secret.as_str(), "7"), ("unsayable", "8")] {
             let id = said(&mut ana, content, nonce)["id"].take();
             taken_back(&mut ana, &id, &format!("{nonce}!"));
         }
-        // What was in the WAL goes with it.
+        // The stop of the server also removes the WAL.
         server.signal(Signal::TERM);
         server.wait_exit(DEADLINE);
     }
@@ -95,11 +95,11 @@ fn what_is_taken_back_is_gone_from_the_file_too() {
 }
 
 #[test]
-fn history_counts_messages_and_what_follows_is_everything() {
+fn history_counts_messages_and_a_resume_gets_events_too() {
     let people = People::new();
     let mut server = people.serve(&["--durability", "normal"]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    // More than is sent at once.
+    // More than a replay sends at once.
     let text = "words ".repeat(60);
     let mut ids = Vec::new();
     for number in 1..=210 {
@@ -119,7 +119,7 @@ fn history_counts_messages_and_what_follows_is_everything() {
     replayed(&mut late);
     taken_back(&mut ana, &ids[0], "the first");
     assert_eq!(late.expect("delete")["seq"], 216);
-    // The same of what was read from the file.
+    // The same with frames that are read from the file.
     server.signal(Signal::TERM);
     server.wait_exit(DEADLINE);
     let server = people.serve(&[]);
@@ -133,7 +133,7 @@ fn history_counts_messages_and_what_follows_is_everything() {
 }
 
 #[test]
-fn an_admin_takes_back_what_anybody_said_and_it_is_in_the_log() {
+fn an_admin_can_delete_any_message_and_it_is_logged() {
     let mut people = People::new();
     let (_, admin) = people.somebody("admin", Role::Admin);
     let server = people.serve(&[]);

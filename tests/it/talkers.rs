@@ -1,8 +1,9 @@
-//! Clients that do all that the promises ask of them, whatever befalls the server and the line, and write it down.
+//! Clients that follow the protocol's rules for reliable delivery, whatever failures happen to the server and the
+//! network, and record all events.
 //!
-//! Each has a thread, keeps its token and the id of the last message that it saw in each room, comes back with both
-//! when its connection ends, and sends again what was not acked, in the old order and before anything new. A
-//! [`Stage`] is what they share with the test that directs them.
+//! Each client has a thread. It keeps its token and the id of the last message that it saw in each room. It reconnects
+//! with both when its connection ends. Messages without an ack are sent again, in the old order and before new ones. A
+//! [`Stage`] is the state that the clients share with the test that controls them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -19,19 +20,19 @@ use crate::history::{Client, Event, Message, Nonce, Room};
 use crate::random::Random;
 use crate::support::{Event as WsEvent, Response, Ws, eventually, http};
 
-/// How often a client that hears nothing looks whether the test goes on.
+/// How often a client without input checks whether the test goes on.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a test may wait for something that happens all the time.
+/// How long a test may wait for an event that happens all the time.
 const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long a client waits for the last messages.
 const END_WAIT: Duration = Duration::from_secs(15);
-/// Until the next try to connect.
+/// Time until the next attempt to connect.
 pub const RETRY: Duration = Duration::from_millis(5);
 /// Messages in flight.
 const WINDOW_MAX: u64 = 16;
-/// One message in so many is sent twice at once; another is one that must be refused.
+/// One message in this number is sent twice at once; as many are invalid and must be refused.
 const ODD_ONE_IN: u64 = 16;
-/// How many restarts a client may stay away for.
+/// Maximum restarts for which a client may stay away.
 const AWAY_MAX: u64 = 5;
 /// Messages in a page of the log.
 const PAGE: usize = 200;
@@ -55,13 +56,13 @@ impl Nonce {
         text.strip_prefix("nonce-")?.parse().ok().map(Self)
     }
 
-    /// What the message says that bears it.
+    /// The content of the message with this nonce.
     pub fn content(self) -> String {
         format!("the message of nonce {}", self.0)
     }
 }
 
-/// What a frame says of a stored message; that its nonce and its content belong together is held here.
+/// The message of a frame. Its nonce and its content must belong together.
 #[track_caller]
 pub fn message_of(frame: &Value) -> Message {
     let text = |name: &str| frame[name].as_str().unwrap_or_else(|| panic!("no {name} in {frame}"));
@@ -77,13 +78,13 @@ pub fn message_of(frame: &Value) -> Message {
     }
 }
 
-/// What a test and its clients share.
+/// The state that a test and its clients share.
 pub struct Stage {
-    /// Where clients connect.
+    /// The address for clients.
     address: SocketAddr,
-    /// After how long a client gives up a connection that brings nothing.
+    /// How long a client waits on a silent connection before it gives it up.
     patience: Duration,
-    /// Whether the server is up, and how often it has come up.
+    /// Whether the server is running, and how often it has started.
     up: Mutex<(bool, u64)>,
     changed: Condvar,
     /// Messages that were acked for the first time.
@@ -91,13 +92,13 @@ pub struct Stage {
     connections: AtomicU64,
     sent_again: AtomicU64,
     duplicates: AtomicU64,
-    /// Good messages that were refused, as the server could not store them just then.
+    /// Valid messages that were refused because the server could not store them at that time.
     refused: AtomicU64,
-    /// Nobody says anything new any more.
+    /// Whether clients send no new messages any more.
     last_words: AtomicBool,
-    /// Clients that have nothing unacked after that.
+    /// The number of clients without unacked messages after that.
     settled: AtomicUsize,
-    /// The last place of each room, once it stands, and when.
+    /// The last `seq` of each room once it is final, and the time since then.
     heads: OnceLock<(BTreeMap<Room, u64>, Instant)>,
     failed: AtomicBool,
 }
@@ -121,26 +122,26 @@ impl Stage {
         }
     }
 
-    /// Lets nobody connect until the server is up again.
+    /// Stops clients from connecting until the server runs again.
     pub fn went_down(&self) {
         self.up.lock().expect("no thread panics with it").0 = false;
     }
 
-    /// Lets clients connect again.
+    /// Allows clients to connect again.
     pub fn came_up(&self) {
         let mut up = self.up.lock().expect("no thread panics with it");
         *up = (true, up.1 + 1);
         self.changed.notify_all();
     }
 
-    /// Waits until so many more messages have been acked.
+    /// Waits until `more` further messages have been acked.
     #[track_caller]
     pub fn wait_for_acks(&self, more: u64) {
         let target = self.acked() + more;
         self.wait("clients get acks", || self.acked() >= target);
     }
 
-    /// Waits until so many more messages have been refused.
+    /// Waits until `more` further messages have been refused.
     #[track_caller]
     pub fn wait_for_refusals(&self, more: u64) {
         let target = self.refused.load(Ordering::SeqCst) + more;
@@ -152,7 +153,7 @@ impl Stage {
         self.acked.load(Ordering::SeqCst)
     }
 
-    /// Lets `clients` get their last acks, then, as `log` has it, all that they have not seen, and go.
+    /// Ends the test: waits until `clients` have their last acks, then until they have seen all messages in `log`.
     #[track_caller]
     pub fn finish(&self, clients: usize, log: impl FnOnce() -> Vec<Message>) -> Vec<Message> {
         self.last_words.store(true, Ordering::SeqCst);
@@ -164,7 +165,7 @@ impl Stage {
         log
     }
 
-    /// What happened, in a line.
+    /// A summary in one line.
     pub fn summary(&self) -> String {
         let count = |number: &AtomicU64| number.load(Ordering::SeqCst);
         format!(
@@ -177,7 +178,7 @@ impl Stage {
         )
     }
 
-    /// Fails the test here and in every client where the test fails anywhere.
+    /// A guard that fails the test in all threads if it fails in one.
     pub fn alarm(&self) -> Alarm<'_> {
         Alarm(self)
     }
@@ -200,12 +201,12 @@ impl Stage {
         self.last_words.load(Ordering::SeqCst)
     }
 
-    /// A client has nothing unacked any more, and says nothing new.
+    /// Records that a client has no unacked messages and sends no new ones.
     pub fn settle(&self) {
         self.settled.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A message is acked for the first time.
+    /// Records the first ack of a message.
     pub fn note_ack(&self, is_duplicate: bool) {
         self.acked.fetch_add(1, Ordering::SeqCst);
         self.duplicates.fetch_add(is_duplicate.into(), Ordering::SeqCst);
@@ -215,7 +216,7 @@ impl Stage {
         self.sent_again.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Fails where the test has failed elsewhere.
+    /// Fails if the test has failed in another thread.
     #[track_caller]
     pub fn assert_going(&self) {
         assert!(!self.has_failed(), "the test has failed elsewhere");
@@ -225,7 +226,8 @@ impl Stage {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// Waits until the server is up, and has come up so many times unless the end has come or the test has failed.
+    /// Waits until the server is running and has started `times` times. It stops waiting for the count if the end has
+    /// come or the test has failed.
     pub fn wait_until_up(&self, times: u64) {
         let mut up = self.up.lock().expect("no thread panics with it");
         while !self.has_failed() && !(up.0 && (up.1 >= times || self.last_words.load(Ordering::SeqCst))) {
@@ -238,7 +240,7 @@ impl Stage {
     }
 }
 
-/// Tells the others when its thread panics.
+/// Reports a panic of its thread to the others.
 pub struct Alarm<'a>(&'a Stage);
 
 impl Drop for Alarm<'_> {
@@ -249,10 +251,10 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// One client.
+/// A client.
 pub struct Talker {
     number: u64,
-    /// Rooms that it is in; it talks in the first.
+    /// The rooms that it is in; it sends to the first.
     rooms: Vec<Room>,
     talks: bool,
     /// Whether it may stay away for some restarts.
@@ -262,19 +264,19 @@ pub struct Talker {
     token: Option<String>,
     last_seen: BTreeMap<Room, Message>,
     said: u64,
-    /// Sent and not acked, in order.
+    /// Messages without an ack, in order.
     pending: VecDeque<Pending>,
-    /// Until when the server asked not to be sent anything.
+    /// The time until which the server asked it to send nothing.
     holds_until: Option<Instant>,
     settled: bool,
     events: Vec<Event>,
 }
 
-/// A message that was sent and not acked.
+/// A message without an ack.
 #[derive(Debug)]
 struct Pending {
     nonce: Nonce,
-    /// Sendings on this connection that have no answer yet; where there is none, it is to be sent again.
+    /// The number of unanswered sendings on this connection; with none, the message must be sent again.
     unanswered: u32,
 }
 
@@ -286,17 +288,17 @@ enum Visit {
 }
 
 impl Talker {
-    /// One that sends, and reads what others send.
+    /// A client that sends and reads.
     pub fn sender(number: usize, room: Room, random: Random) -> Self {
         Self::new(number, vec![room], true, random)
     }
 
-    /// One that only reads, perhaps in several rooms.
+    /// A client that only reads, perhaps in several rooms.
     pub fn reader(number: usize, rooms: Vec<Room>, random: Random) -> Self {
         Self::new(number, rooms, false, random)
     }
 
-    /// Comes back at once whenever the server is up, as a page does.
+    /// Makes the client reconnect at once whenever the server is running, as a page does.
     pub fn faithful(self) -> Self {
         Self { strays: false, ..self }
     }
@@ -319,11 +321,11 @@ impl Talker {
         }
     }
 
-    /// Comes, and comes back, until all is acked and seen.
+    /// Connects and reconnects until all messages are acked and seen.
     pub fn run(mut self, stage: &Stage) -> Client {
         let _alarm = stage.alarm();
         loop {
-            // A reader may be away for longer than a room is remembered without the database.
+            // A reader may be away until only the database still has its missed messages.
             let away = if self.strays && self.random.once_in(4) { self.random.within(0..AWAY_MAX) } else { 0 };
             stage.wait_until_up(stage.times_up() + away);
             self.assert_going(stage);
@@ -360,11 +362,11 @@ impl Talker {
         if let Some(last) = self.last_seen.get(&self.rooms[0]) {
             target += &format!("&after={}", last.id);
         }
-        // A refusal is a server or a line that has no time just now.
+        // A refused connection means that the server or the network is not ready yet.
         let Ok(Ok(mut ws)) = Ws::open(stage.address, &target, &[]) else { return Visit::Broken };
         stage.connections.fetch_add(1, Ordering::SeqCst);
         let window = self.random.within(1..WINDOW_MAX + 1) as usize;
-        // Some send again at once, some see first what the replay brings.
+        // Some clients send again at once; others first read the replay.
         let hasty = self.random.once_in(2);
         for pending in &mut self.pending {
             pending.unanswered = 0;
@@ -401,7 +403,7 @@ impl Talker {
         }
     }
 
-    /// Takes the identity that the first `welcome` of a connection gives.
+    /// Records the identity in the first `welcome` of a connection.
     fn arrive(&mut self, welcome: &Value) {
         let user = welcome["user_id"].as_str().and_then(|text| Uuid::try_parse(text).ok());
         let user = user.unwrap_or_else(|| panic!("no user in {welcome}"));
@@ -425,7 +427,7 @@ impl Talker {
         Some(())
     }
 
-    /// Sends again what has no answer, and then fills the window with new messages. None where the connection has ended.
+    /// Sends unanswered messages again, and then fills the window with new ones. `None` if the connection has ended.
     fn send(&mut self, ws: &mut Ws, stage: &Stage, window: usize) -> Option<()> {
         if self.holds_until.is_some_and(|until| Instant::now() < until) {
             return Some(());
@@ -443,7 +445,7 @@ impl Talker {
             self.said += 1;
             let nonce = Nonce(self.number << 32 | self.said);
             if self.random.once_in(ODD_ONE_IN) {
-                // Nothing but white space is no message.
+                // A message of only white space is invalid.
                 self.send_one(ws, nonce, " ")?;
                 continue;
             }
@@ -457,13 +459,13 @@ impl Talker {
     }
 
     fn send_one(&mut self, ws: &mut Ws, nonce: Nonce, content: &str) -> Option<()> {
-        // Written down first: of a message that could not be sent whole, nobody knows what came of it.
+        // Recorded first: if a message can't be sent whole, its outcome is unknown.
         self.events.push(Event::Sent { room: self.rooms[0], nonce });
         let command = json!({"content": content, "nonce": nonce.text()});
         ws.try_send(WsMessage::text(command.to_string())).ok()
     }
 
-    /// Takes a frame in.
+    /// Handles a frame.
     fn hear(&mut self, frame: &Value, stage: &Stage) {
         match frame["type"].as_str() {
             Some("welcome") => {
@@ -514,7 +516,7 @@ impl Talker {
         }
     }
 
-    /// Whether nothing is left to be acked or seen.
+    /// Whether all messages are acked and seen.
     fn is_done(&mut self, stage: &Stage) -> bool {
         if !stage.is_last_words() || !self.pending.is_empty() {
             return false;
@@ -525,12 +527,12 @@ impl Talker {
         }
         let Some((heads, since)) = stage.heads.get() else { return false };
         let seen = |room: &Room| self.last_seen.get(room).map_or(0, |message| message.seq);
-        // Who is never told the end goes without it: that is for the checker to say, with all the rest.
+        // A client that misses the last messages ends without them: the checker reports that.
         since.elapsed() > END_WAIT || self.rooms.iter().all(|room| seen(room) >= heads.get(room).copied().unwrap_or(0))
     }
 }
 
-/// A room from its beginning, as the server has it, read backwards by pages; read forwards it must be the same.
+/// The log of a room from its beginning, read backwards by pages; reading it forwards must give the same.
 #[track_caller]
 pub fn read_log(address: SocketAddr, room: Room) -> Vec<Message> {
     let page = |query: &str| -> (Vec<Message>, Option<String>) {

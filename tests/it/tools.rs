@@ -1,4 +1,4 @@
-//! The tools beside a server: export, backup and doctor, and what keeps its database within bounds.
+//! Tests of the tools beside a running server: export, backup, doctor, and the limits on the size of the database.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -21,13 +21,13 @@ fn adda(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it; gives back its exit code and what it said to stderr.
+/// Runs a command; returns its exit code and its stderr.
 fn end_of(arguments: &[&str]) -> (Option<i32>, String) {
     let output = output(&mut adda(arguments));
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// A database in a directory of its own, and what is beside it.
+/// A database in its own directory, and the files beside it.
 struct Data {
     dir: TempDir,
 }
@@ -53,7 +53,7 @@ impl Data {
         Server::with(&[&["--data", &self.file(), "--rate", "0"], flags].concat())
     }
 
-    /// A database that some people have talked in, with no server any more.
+    /// A database with messages that no server has open.
     fn talked(texts: &[(&str, &str, &str)]) -> Self {
         let data = Self::new();
         let mut server = data.serve(&[]);
@@ -68,7 +68,7 @@ impl Data {
         data
     }
 
-    /// Changes it as no server would.
+    /// Damages the database by SQL.
     fn spoil(&self, sql: &str) {
         Connection::open(self.path("adda.db")).expect("a database").execute_batch(sql).expect("a change");
     }
@@ -82,7 +82,7 @@ fn contents(frames: &[Value]) -> Vec<&str> {
     frames.iter().map(|frame| frame["content"].as_str().expect("a text")).collect()
 }
 
-/// Says things until it is told to stop.
+/// Sends messages until it is told to stop.
 fn talk(mut ws: Ws, stopped: &AtomicBool, content: &str) -> u64 {
     let mut said = 0;
     while !stopped.load(Ordering::Relaxed) {
@@ -98,7 +98,7 @@ fn talk(mut ws: Ws, stopped: &AtomicBool, content: &str) -> u64 {
 }
 
 #[test]
-fn export_writes_the_frames_as_members_got_them() {
+fn export_writes_the_frames_that_members_received() {
     let data = Data::new();
     let server = data.serve(&[]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
@@ -110,7 +110,7 @@ fn export_writes_the_frames_as_members_got_them() {
     let mut ben = Ws::join(&server, "/ws/jam/Ben");
     ben.say("elsewhere");
     frames.push(ben.expect("text"));
-    // The server runs and has it all in its WAL.
+    // The server is running and has all data in its WAL.
     let all = run(&mut adda(&["export", "--data", &data.file()]));
     assert_eq!(lines(&all), frames);
     let tea = run(&mut adda(&["export", "--data", &data.file(), "--room", "tea"]));
@@ -122,14 +122,14 @@ fn export_writes_the_frames_as_members_got_them() {
     ana.say("and on it goes");
     ana.expect_text("and on it goes");
     drop(server);
-    // As it was left by a killed server.
+    // As a killed server leaves it.
     let file = data.named("out.ndjson");
     assert_eq!(run(&mut adda(&["export", "--data", &data.file(), "--output", &file])), "");
     assert_eq!(lines(&fs::read_to_string(&file).expect("a file")).len(), 5);
 }
 
 #[test]
-fn exported_text_is_for_people_and_harmless() {
+fn exported_text_is_readable_and_has_no_control_characters() {
     let texts =
         [("tea", "Ana", "hi \u{1b}[31m\u{202e}x\n[2026-01-01T00:00:00.000Z] Ben: forged"), ("tea", "Ben", "yes")];
     let data = Data::talked(&texts);
@@ -144,7 +144,7 @@ fn exported_text_is_for_people_and_harmless() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_reader_that_closes_the_pipe_early_is_not_an_error() {
     let long = "x".repeat(8_000);
     let texts: Vec<_> = ["a", "b", "c", "d"].iter().flat_map(|name| [("tea", *name, long.as_str()); 10]).collect();
     let data = Data::talked(&texts);
@@ -159,7 +159,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[test]
-fn a_backup_of_a_busy_server_is_sound_and_serves() {
+fn a_backup_of_a_busy_server_is_sound_and_can_be_served() {
     let data = Data::new();
     let server = data.serve(&[]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
@@ -192,7 +192,7 @@ fn a_backup_of_a_busy_server_is_sound_and_serves() {
 }
 
 #[test]
-fn a_backup_overwrites_nothing() {
+fn a_backup_does_not_overwrite_a_file() {
     let data = Data::talked(&[("tea", "Ana", "hello")]);
     fs::write(data.path("taken"), "mine").expect("a file");
     for target in ["taken", "adda.db"] {
@@ -209,7 +209,7 @@ fn a_backup_overwrites_nothing() {
 }
 
 #[test]
-fn doctor_tells_what_is_wrong_and_changes_nothing() {
+fn doctor_reports_damage_and_changes_nothing() {
     let hello = [("tea", "Ana", "one"), ("tea", "Ben", "two"), ("tea", "Cem", "three"), ("jam", "Ana", "four")];
     let sound = Data::talked(&hello);
     let said = run(&mut adda(&["doctor", "--data", &sound.file()]));
@@ -238,7 +238,7 @@ fn doctor_finds_a_torn_file() {
     let data = Data::talked(&[("tea", "Ana", &long), ("tea", "Ben", &long), ("tea", "Cem", &long)]);
     let mut bytes = fs::read(data.path("adda.db")).expect("the file");
     let pages = bytes.len() / 4_096;
-    // From the second page on there is nothing but noise: the first says that it is a database, and ours.
+    // From the second page on there is random data; the first page shows that it is a database of adda.
     for byte in &mut bytes[4_096 * 3..4_096 * (pages - 1)] {
         *byte ^= 0x5a;
     }
@@ -251,7 +251,7 @@ fn doctor_finds_a_torn_file() {
 }
 
 #[test]
-fn what_is_no_database_is_one_sentence() {
+fn a_file_that_is_not_a_database_is_an_error_in_one_sentence() {
     let data = Data::new();
     fs::write(data.path("letter"), "Dear grandmother, this is a letter and nothing else. ".repeat(100))
         .expect("a file");
@@ -270,7 +270,7 @@ fn what_is_no_database_is_one_sentence() {
 }
 
 #[test]
-fn a_flag_of_a_tool_that_is_none_is_exit_2() {
+fn an_invalid_flag_of_a_tool_is_exit_2() {
     for arguments in [
         &["export", "--format", "xml"][..],
         &["export", "--since", "yesterday"],
@@ -287,7 +287,7 @@ fn a_flag_of_a_tool_that_is_none_is_exit_2() {
 }
 
 #[test]
-fn the_bound_on_size_holds_while_writing_goes_on() {
+fn the_size_limit_holds_during_writes() {
     const MOST: u64 = 64 << 20;
     let data = Data::new();
     let server = data.serve(&["--max-data", "64M", "--durability", "normal"]);
@@ -299,7 +299,7 @@ fn the_bound_on_size_holds_while_writing_goes_on() {
         let (stopped, text) = (&stopped, &text);
         let talkers: Vec<_> = busy.map(|ws| scope.spawn(move || talk(ws, stopped, text))).collect();
         let mut largest = 0;
-        // 24,000 messages of 8 kB are three times what there is room for.
+        // 24,000 messages of 8 kB are three times the allowed size.
         eventually("much is written", DEADLINE * 3, || {
             largest = largest.max(size(&data.path("adda.db")));
             server.metric("messages_total") >= 24_000
@@ -315,7 +315,7 @@ fn the_bound_on_size_holds_while_writing_goes_on() {
 }
 
 #[test]
-fn what_is_past_the_retention_goes() {
+fn messages_past_the_retention_are_deleted() {
     let data = Data::talked(&[("tea", "Ana", "long ago"), ("tea", "Ben", "long ago, too")]);
     data.spoil(
         "UPDATE messages SET id = CAST(x'0000000003E8' || substr(id, 7) AS BLOB); UPDATE sessions SET seen_ms = 1000;",

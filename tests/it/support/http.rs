@@ -1,4 +1,4 @@
-//! HTTP as bytes on a socket: what a test says is what the server reads.
+//! HTTP as bytes on a socket: the server reads exactly the bytes of the test.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::DEADLINE;
 
-/// An answer, as it came.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Response {
     pub status: u16,
@@ -39,7 +39,7 @@ impl Response {
         }
     }
 
-    /// Reads an answer's head from `bytes`, as `curl -i` prints it and a socket gives it.
+    /// Parses a response from `bytes`, as `curl -i` prints it or a socket receives it.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut parsed = httparse::Response::new(&mut headers);
@@ -55,7 +55,7 @@ impl Response {
     }
 }
 
-/// Sends `request` as it is and reads the one answer, to the end of the connection.
+/// Sends `request` unchanged, and reads the only response, to the end of the connection.
 #[track_caller]
 pub fn http(address: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     match try_http(address, request) {
@@ -64,21 +64,21 @@ pub fn http(address: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     }
 }
 
-/// The same with a server that may end meanwhile.
+/// The same with a server that may die meanwhile.
 ///
 /// # Errors
-/// Where there is no answer.
+/// If there is no response.
 pub fn try_http(address: SocketAddr, request: impl AsRef<[u8]>) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
-    // A server may refuse before it has read everything; what counts is its answer.
+    // A server may refuse a request before it has read all of it; only its response matters.
     let _ = stream.write_all(request.as_ref());
     read_response(&mut stream, DEADLINE)
 }
 
-/// Sends a request with these header fields, and JSON if there is any, to a server that may end meanwhile.
+/// Sends a request with these header fields, and JSON if there is any, to a server that may die meanwhile.
 ///
 /// # Errors
-/// Where there is no answer, or not all of it.
+/// If there is no complete response.
 pub fn exchange(
     address: SocketAddr,
     method: &str,
@@ -102,7 +102,8 @@ pub fn exchange(
     }
 }
 
-/// Reads one answer: of an upgrade (101) the head, and what followed it as its body; of others all.
+/// Reads one response. Of an upgrade (101) it reads the head, with the bytes behind it as the body; of others
+/// everything.
 pub fn read_response(stream: &mut TcpStream, deadline: Duration) -> io::Result<Response> {
     let end = Instant::now() + deadline;
     let mut bytes = Vec::new();
@@ -123,7 +124,7 @@ pub fn read_response(stream: &mut TcpStream, deadline: Duration) -> io::Result<R
                 false
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
-            // A reset behind a whole head is the end of a refusal that the server did not linger over.
+            // A reset after a complete head is the end of a refusal without a linger.
             Err(_) if Response::parse(&bytes).is_some() => true,
             Err(error) => return Err(error),
         };
@@ -134,7 +135,7 @@ pub fn read_response(stream: &mut TcpStream, deadline: Duration) -> io::Result<R
     }
 }
 
-/// A WebSocket upgrade of `target`, with the key that RFC 6455 (section 1.3) has as its example.
+/// A WebSocket upgrade of `target`, with the example key of RFC 6455, section 1.3.
 pub fn upgrade_request(target: &str, headers: &[(&str, &str)]) -> String {
     let mut request = format!(
         "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

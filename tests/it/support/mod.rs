@@ -1,4 +1,4 @@
-//! What every test stands on: a server of its own, clients that wait with a deadline, and no sleeps.
+//! The base of all tests: a server per test, clients that wait with a deadline, and no sleeps.
 
 mod http;
 mod operator;
@@ -18,12 +18,12 @@ pub use people::{Asked, People, request};
 pub use server::{Server, binary_for_anybody, clean};
 pub use ws::{Event, Ws, masked_frame};
 
-/// How long anything that must happen may take; generous, because a passing test never waits for it.
+/// Deadline of every expected event; long, because a passing test never waits for it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
-/// From one look at a condition to the next.
+/// Interval between two checks of a condition.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Waits until `condition` holds, and fails the test if it does not within `deadline`.
+/// Waits until `condition` holds; fails the test if it does not within `deadline`.
 #[track_caller]
 pub fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + deadline;
@@ -33,7 +33,7 @@ pub fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() ->
     }
 }
 
-/// Runs a program to its end and gives back all that it said; it must end well.
+/// Runs a program, which must succeed; returns its output.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = output(command);
@@ -43,7 +43,7 @@ pub fn run(command: &mut Command) -> String {
     stdout
 }
 
-/// Runs a program to its end, whatever that is.
+/// Runs a program to its end, with success or not.
 #[track_caller]
 pub fn output(command: &mut Command) -> Output {
     match command.stdin(Stdio::null()).output() {
@@ -52,7 +52,7 @@ pub fn output(command: &mut Command) -> Output {
     }
 }
 
-/// Where `tests/run` has put the foreign clients: `ADDA_TEST_TOOLS`, or the place that it uses by default.
+/// The directory in which `tests/run` has installed the foreign clients: `ADDA_TEST_TOOLS`, or the default place.
 pub fn test_tools() -> PathBuf {
     let tools = std::env::var_os("ADDA_TEST_TOOLS").map(PathBuf::from).unwrap_or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
@@ -64,12 +64,12 @@ pub fn test_tools() -> PathBuf {
     tools
 }
 
-/// The checkout that is tested.
+/// The checkout under test.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Raises this process's own soft limit on descriptors, for tests that hold many sockets.
+/// Raises the soft limit on descriptors of this process, for tests with many sockets.
 pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     static ONCE: Once = Once::new();

@@ -1,5 +1,5 @@
-//! The command line as an operator has it: accounts and tokens are made by it and by nothing else, so that a test knows
-//! nothing of how they are stored.
+//! The operator's command line. Accounts and tokens are created only by it, so that tests do not depend on how they are
+//! stored.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use super::clean;
 
-/// Runs `adda ARGUMENTS --data DATA`, which must succeed, and gives its stdout.
+/// Runs `adda ARGUMENTS --data DATA`, which must succeed; returns its stdout.
 #[track_caller]
 pub fn adda(data: &Path, arguments: &[&str]) -> String {
     adda_given(data, arguments, "")
@@ -28,7 +28,7 @@ pub fn adda_given(data: &Path, arguments: &[&str], input: &str) -> String {
     stdout
 }
 
-/// A bot's token of an account, which is made where there is none; `role` is `user` or `admin`.
+/// Creates a bot token of an account, and the account if there is none; `role` is `user` or `admin`.
 #[track_caller]
 pub fn user_token(data: &Path, name: &str, role: &str) -> String {
     let token = adda(data, &["token", "create", name]).trim_end().to_owned();

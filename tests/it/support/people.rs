@@ -1,4 +1,4 @@
-//! A database with people in it, as an operator makes them, and requests that show who sends them.
+//! A database with users and sessions, and requests with each kind of credential.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,14 +19,14 @@ use uuid::Uuid;
 
 use super::{DEADLINE, Response, Server, eventually, http};
 
-/// See the head of this file. People are made before a server is started.
+/// A database with users. They must be created before a server is started.
 pub struct People {
     dir: TempDir,
     tokens: u32,
 }
 
 impl People {
-    /// Nobody yet.
+    /// A database without users.
     pub fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("a temporary directory"), tokens: 0 }
     }
@@ -36,10 +36,10 @@ impl People {
         self.dir.path().join("people.db")
     }
 
-    /// Changes the database by SQL, as no client can.
+    /// Changes the database by SQL, in ways that no client can.
     #[track_caller]
     pub fn change<T>(&self, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> T {
-        // A process that another test is just starting may hold the lock until it is itself.
+        // A process that another test has forked may hold the lock until it executes its program.
         let mut opened = None;
         eventually("the database is free", DEADLINE, || {
             opened = match Database::open(&self.data(), Durability::Normal) {
@@ -52,7 +52,7 @@ impl People {
         change(&connection).expect("the change is made")
     }
 
-    /// An account.
+    /// Creates an account.
     #[track_caller]
     pub fn account(&self, name: &str, role: Role, password: Option<&str>) -> UserId {
         let id = UserId(Uuid::new_v4());
@@ -70,7 +70,7 @@ impl People {
         id
     }
 
-    /// A session of a user, as a token.
+    /// Creates a session of a user; returns the token.
     #[track_caller]
     pub fn session(&mut self, user: UserId, kind: SessionKind) -> String {
         self.tokens += 1;
@@ -84,7 +84,7 @@ impl People {
         token
     }
 
-    /// Somebody of a role, with a session.
+    /// Creates a user with a role and a session.
     #[track_caller]
     pub fn somebody(&mut self, name: &str, role: Role) -> (UserId, String) {
         let (id, kind) = match role {
@@ -94,7 +94,7 @@ impl People {
         (id, self.session(id, kind))
     }
 
-    /// The server of these people.
+    /// Starts a server on this database.
     #[track_caller]
     pub fn serve(&self, flags: &[&str]) -> Server {
         let data = self.data();
@@ -103,26 +103,26 @@ impl People {
     }
 }
 
-/// A password's hash, at today's cost.
+/// The hash of a password, at the current cost.
 fn hash(password: &str) -> PasswordHash {
     password::hash(&Password::shown(password).expect("a password")).expect("a hash")
 }
 
-/// How a request shows who sends it, and where from.
+/// The credential and the origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked<'a> {
-    /// By nothing.
+    /// No credential.
     Plainly,
-    /// By the session's cookie, from our own page.
+    /// The session cookie, from a page of our origin.
     ByCookie(&'a str),
-    /// By the Authorization field, from a program.
+    /// The Authorization field, from a program.
     ByBearer(&'a str),
-    /// By the cookie, from a page of another origin.
+    /// The session cookie, from a page of another origin.
     FromElsewhere(&'a str),
 }
 
 impl Asked<'_> {
-    /// The header fields that say it.
+    /// The header fields of this credential and origin.
     pub fn headers(self, address: SocketAddr) -> Vec<(&'static str, String)> {
         let cookie = |token: &str| ("Cookie", format!("theme=dark; adda_session={token}"));
         let host = ("Host", address.to_string());

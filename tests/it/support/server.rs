@@ -1,4 +1,4 @@
-//! A server process of the test's own, watched from outside as an operator would.
+//! A server process for one test, observed from outside.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{DEADLINE, Response, eventually, http};
 
-/// A running `adda`; it dies with this value, and a failed test shows its log.
+/// A running `adda`. Dropping it kills the process, and prints its log if the test fails.
 pub struct Server {
     child: Child,
     address: SocketAddr,
@@ -24,25 +24,25 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server as it is without flags, on a free port.
+    /// Starts a server without flags, on a free port.
     #[track_caller]
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// A server with more flags.
+    /// Starts a server with more flags.
     #[track_caller]
     pub fn with(flags: &[&str]) -> Self {
         Self::under(&[], flags)
     }
 
-    /// A server whose clients may send as fast as they can.
+    /// Starts a server without rate limits.
     #[track_caller]
     pub fn unhurried() -> Self {
         Self::with(&["--rate", "0"])
     }
 
-    /// A server that another program starts (`prlimit`, `setpriv`, `sh -c`), which must `exec` it.
+    /// Starts a server by another program (`prlimit`, `setpriv`, `sh -c`), which must `exec` it.
     #[track_caller]
     pub fn under(wrapper: &[&str], flags: &[&str]) -> Self {
         let binary = env!("CARGO_BIN_EXE_adda");
@@ -58,7 +58,7 @@ impl Server {
         Self::spawn(command)
     }
 
-    /// Starts `command` and waits until it says where it listens.
+    /// Starts `command`, and waits until it prints its address.
     #[track_caller]
     pub fn spawn(command: Command) -> Self {
         let shown = format!("{command:?}");
@@ -69,7 +69,7 @@ impl Server {
         }
     }
 
-    /// Starts `command`, which may end before it listens: then the error is how it ended.
+    /// Starts `command`, which may end before it listens; then the error is its exit status.
     #[track_caller]
     pub fn try_spawn(command: Command) -> Result<Self, ExitStatus> {
         let (mut server, first) = Self::launch(command);
@@ -79,7 +79,7 @@ impl Server {
         }
     }
 
-    /// Starts `command` and reads the first line of its stdout, if there is one.
+    /// Starts `command`, and reads the first line of its stdout, if there is one.
     #[track_caller]
     fn launch(mut command: Command) -> (Self, Option<String>) {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -110,22 +110,22 @@ impl Server {
         address.is_some()
     }
 
-    /// Where it listens.
+    /// The address of the server.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its process.
+    /// The process id of the server.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// The lines that it printed to stdout behind the first, to the end; it must have ended.
+    /// The lines of stdout after the first, to the end; the process must have ended.
     pub fn rest_of_stdout(&self) -> Vec<String> {
         self.output.iter().collect()
     }
@@ -136,13 +136,13 @@ impl Server {
         self.status_field("VmRSS:")
     }
 
-    /// Threads.
+    /// The number of threads.
     #[track_caller]
     pub fn threads(&self) -> u64 {
         self.status_field("Threads:")
     }
 
-    /// Open descriptors.
+    /// The number of open descriptors.
     #[track_caller]
     pub fn fds(&self) -> usize {
         let dir = format!("/proc/{}/fd", self.pid());
@@ -226,7 +226,7 @@ impl Drop for Server {
     }
 }
 
-/// Takes from a command what the surroundings of a test may set and no test means.
+/// Removes environment variables from a command that may be set around a test.
 pub fn clean(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -234,12 +234,11 @@ pub fn clean(command: &mut Command) -> &mut Command {
             command.env_remove(name);
         }
     }
-    // A test that wants a file says so with `--data`, and one that wants lost connections to keep their place, with
-    // `--lease`.
+    // A test sets `--data` if it needs a file, and `--lease` if lost connections should keep their membership.
     command.env("ADDA_DATA", ":memory:").env("ADDA_LEASE", "0")
 }
 
-/// The binary, where a user that owns nothing can run it, too.
+/// A copy of the binary that a user without access to the checkout can run.
 pub fn binary_for_anybody(dir: &Path) -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let copy = dir.join("adda");

@@ -1,4 +1,4 @@
-//! A WebSocket client that waits with deadlines and holds every frame to the wire's promises.
+//! A WebSocket client that waits with deadlines, and checks the invariants of every frame.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,29 +10,29 @@ use tungstenite::{Error, Message, WebSocket};
 
 use super::{DEADLINE, Response, Server, read_response, upgrade_request};
 
-/// The answer to the key of [`upgrade_request`] (RFC 6455, section 1.3).
+/// The response to the key of [`upgrade_request`] (RFC 6455, section 1.3).
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// What a connection brings next.
+/// The next event of a connection.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A text frame, as JSON.
     Frame(Value),
-    /// A close frame with its code, or none.
+    /// A close frame, with its code if it has one.
     Close(Option<u16>),
-    /// The end without a close frame.
+    /// The end of the connection without a close frame.
     End,
 }
 
-/// A connection, past its handshake.
+/// A connection after its handshake.
 pub struct Ws {
     socket: WebSocket<TcpStream>,
-    /// The `welcome` of the room in the URL, for those who came by [`Ws::join`].
+    /// The `welcome` of the room in the URL, if the connection was opened by [`Ws::join`].
     pub welcome: Value,
 }
 
 impl Ws {
-    /// Opens a WebSocket and says what refused it otherwise.
+    /// Opens a WebSocket; returns the response if it is refused.
     pub fn open(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> io::Result<Result<Self, Response>> {
         let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
         stream.set_nodelay(true)?;
@@ -44,20 +44,20 @@ impl Ws {
         }
         written?;
         assert_eq!(response.header("Sec-WebSocket-Accept"), Some(ACCEPT));
-        // The limits of the client are none of the server's.
+        // The client's own limits must not interfere.
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let socket = WebSocket::from_partially_read(stream, response.body, Role::Client, Some(config));
         let welcome = Value::Null;
         Ok(Ok(Self { socket, welcome }))
     }
 
-    /// Opens a WebSocket that must be taken.
+    /// Opens a WebSocket, which must be accepted.
     #[track_caller]
     pub fn connect(server: &Server, target: &str) -> Self {
         Self::connect_with(server, target, &[])
     }
 
-    /// Opens a WebSocket that must be taken, with more headers.
+    /// Opens a WebSocket with more headers, which must be accepted.
     #[track_caller]
     pub fn connect_with(server: &Server, target: &str, headers: &[(&str, &str)]) -> Self {
         match Self::open(server.addr(), target, headers) {
@@ -67,7 +67,7 @@ impl Ws {
         }
     }
 
-    /// Opens a WebSocket that must be refused.
+    /// Opens a WebSocket, which must be refused.
     #[track_caller]
     pub fn refused(server: &Server, target: &str, headers: &[(&str, &str)]) -> Response {
         match Self::open(server.addr(), target, headers) {
@@ -77,7 +77,7 @@ impl Ws {
         }
     }
 
-    /// Opens a WebSocket and reads its `welcome`; what is replayed comes next.
+    /// Opens a WebSocket, and reads its `welcome`; a replay follows.
     #[track_caller]
     pub fn join(server: &Server, target: &str) -> Self {
         let mut ws = Self::connect(server, target);
@@ -85,18 +85,18 @@ impl Ws {
         ws
     }
 
-    /// Who this connection is, by its `welcome`.
+    /// The user id of this connection, from its `welcome`.
     #[track_caller]
     pub fn user_id(&self) -> String {
         text_of(&self.welcome, "user_id").to_string()
     }
 
-    /// The socket below.
+    /// The underlying socket.
     pub fn stream(&mut self) -> &mut TcpStream {
         self.socket.get_mut()
     }
 
-    /// Sends a text frame as it is.
+    /// Sends a text frame unchanged.
     #[track_caller]
     pub fn send(&mut self, text: impl Into<String>) {
         self.send_message(Message::text(text.into() as String));
@@ -114,7 +114,7 @@ impl Ws {
         self.command(&json!({"content": content}));
     }
 
-    /// Sends a message of any kind.
+    /// Sends a WebSocket message of any type.
     #[track_caller]
     pub fn send_message(&mut self, message: Message) {
         if let Err(error) = self.try_send(message) {
@@ -122,12 +122,12 @@ impl Ws {
         }
     }
 
-    /// Sends a message of any kind, if the connection still stands.
+    /// Sends a WebSocket message of any type, if the connection is still open.
     pub fn try_send(&mut self, message: Message) -> Result<(), Error> {
         self.socket.send(message)
     }
 
-    /// Sends bytes below the protocol.
+    /// Sends raw bytes.
     #[track_caller]
     pub fn send_raw(&mut self, bytes: &[u8]) {
         if let Err(error) = self.stream().write_all(bytes) {
@@ -135,7 +135,7 @@ impl Ws {
         }
     }
 
-    /// What comes next, whatever it is. Pings are answered on the way.
+    /// The next event. Pings are answered meanwhile.
     #[track_caller]
     pub fn event(&mut self) -> Event {
         match self.event_within(DEADLINE) {
@@ -144,7 +144,7 @@ impl Ws {
         }
     }
 
-    /// What comes within `wait`, or nothing.
+    /// The next event within `wait`, if there is one.
     #[track_caller]
     pub fn event_within(&mut self, wait: Duration) -> Option<Event> {
         let end = Instant::now() + wait;
@@ -160,7 +160,7 @@ impl Ws {
                 Ok(Message::Close(frame)) => return Some(Event::Close(frame.map(|frame| frame.code.into()))),
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(other) => panic!("the server sent {other:?}"),
-                // A wait with a time-out is interrupted by the end of any process of another test.
+                // A wait with a time-out is interrupted when a child process of another test ends.
                 Err(Error::Io(error))
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed) => return Some(Event::End),
@@ -181,7 +181,7 @@ impl Ws {
         }
     }
 
-    /// The next frame, which must be of this type: nothing is skipped.
+    /// The next frame, which must be of this type; no frame is skipped.
     #[track_caller]
     pub fn expect(&mut self, kind: &str) -> Value {
         let frame = self.next_frame();
@@ -197,7 +197,7 @@ impl Ws {
         frame
     }
 
-    /// The first frame that `wanted` takes; those before it are skipped.
+    /// The first frame that `wanted` accepts; earlier frames are skipped.
     #[track_caller]
     pub fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         loop {
@@ -208,14 +208,14 @@ impl Ws {
         }
     }
 
-    /// Reads as many messages, and nothing but messages, and gives back what they say.
+    /// Reads `count` messages and no other frames; returns their contents.
     #[track_caller]
     pub fn contents(&mut self, count: usize) -> Vec<String> {
         let one = |_| text_of(&self.expect("text"), "content").to_string();
         (0..count).map(one).collect()
     }
 
-    /// Proves that nothing waits before this connection's own next message.
+    /// Proves that no frame arrives before this connection's own next message.
     #[track_caller]
     pub fn expect_nothing_else(&mut self) {
         self.command(&json!({"content": "nothing else", "nonce": "nothing else"}));
@@ -223,7 +223,7 @@ impl Ws {
         assert_eq!(frame["nonce"], "nothing else", "something else waited: {frame}");
     }
 
-    /// Proves that no message waits; others may still come and go.
+    /// Proves that no message arrives; joins and leaves may.
     #[track_caller]
     pub fn expect_no_message(&mut self) {
         self.command(&json!({"type": "typing"}));
@@ -234,7 +234,7 @@ impl Ws {
         });
     }
 
-    /// The code with which the server closes; frames before it are skipped.
+    /// The close code of the server; earlier frames are skipped.
     #[track_caller]
     pub fn close_code(&mut self) -> u16 {
         loop {
@@ -246,13 +246,13 @@ impl Ws {
         }
     }
 
-    /// Waits for the end of the connection; the server must be the one that ends it.
+    /// Waits for the end of the connection; the server must close it.
     #[track_caller]
     pub fn end(&mut self) {
         while self.event() != Event::End {}
     }
 
-    /// Closes as a client does, and reads the echo of the code.
+    /// Closes as a client does, and reads the echoed code.
     #[track_caller]
     pub fn close(mut self, code: u16) {
         let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: "".into() };
@@ -262,7 +262,7 @@ impl Ws {
     }
 }
 
-/// One frame of a client, masked, whatever its first byte (FIN, opcode) and its payload are.
+/// A masked client frame, with any first byte (FIN, opcode) and payload.
 pub fn masked_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x1f, 0x2e, 0x3d, 0x4c];
     let mut frame = vec![first];
@@ -282,7 +282,7 @@ pub fn masked_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame as JSON, held to what every frame has.
+/// A frame as JSON, with the fields that every frame has checked.
 #[track_caller]
 fn checked(text: &str) -> Value {
     let frame: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"));
