@@ -748,7 +748,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_valid_head_is_taken_and_no_prefix_of_it(input in valid_head(), behind in any::<[u8; 3]>()) {
+        fn a_valid_head_is_parsed_and_each_prefix_is_incomplete(input in valid_head(), behind in any::<[u8; 3]>()) {
             for end in 0..input.len() {
                 prop_assert!(matches!(parse(&input[..end]), Ok(None)), "{end}");
             }
@@ -759,12 +759,12 @@ mod tests {
         }
 
         #[test]
-        fn what_is_taken_of_a_broken_head_means_the_same_to_httparse(input in broken_head()) {
+        fn httparse_agrees_on_every_accepted_head(input in broken_head()) {
             agrees(&input)?;
         }
 
         #[test]
-        fn no_bytes_make_it_panic(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn parsing_never_panics(input in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse(&input);
         }
     }

@@ -22,7 +22,7 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Posting {
-    /// All of them.
+    /// All members.
     #[default]
     Everyone,
     /// Admins alone.

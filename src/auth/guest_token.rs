@@ -219,7 +219,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_comes_back_as_it_was_signed(key: [u8; 32], user: u128, issued_ms in 0..=ISSUED_MS_MAX) {
+        fn a_signed_token_is_verified_unchanged(key: [u8; 32], user: u128, issued_ms in 0..=ISSUED_MS_MAX) {
             let key = GuestKey::from_bytes(key);
             let signed = key.sign(&token(user, issued_ms));
             prop_assert_eq!(GuestKey::from_bytes(*key.as_bytes()).verify(signed.expose()), Some(token(user, issued_ms)));
@@ -238,7 +238,7 @@ mod tests {
         }
 
         #[test]
-        fn another_key_knows_nothing_of_it(key: [u8; 32], bit in 0usize..256, user: u128, issued_ms: u64) {
+        fn another_key_rejects_the_token(key: [u8; 32], bit in 0usize..256, user: u128, issued_ms: u64) {
             let mut other = key;
             other[bit / 8] ^= 1 << (bit % 8);
             let signed = GuestKey::from_bytes(key).sign(&token(user, issued_ms));

@@ -216,7 +216,7 @@ mod tests {
     }
 
     const OF_ADMIN: &[&str] = &[
-        // Case and what is around or between.
+        // Case, and characters around or between the letters.
         "Admin",
         "ADMIN",
         "aDmIn",
@@ -302,7 +302,7 @@ mod tests {
     ];
 
     const OF_RAHIM: &[&str] = &[
-        // What is around or between.
+        // Characters around or between the letters.
         " রহিম ",
         "রহিম.",
         "রহিম।",
@@ -498,7 +498,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_name_looks_like_itself_in_capitals_spaced_and_dotted(text in "\\PC{1,24}", at in 0..24_usize) {
+        fn a_name_resembles_itself_in_other_case_or_with_separators(text in "\\PC{1,24}", at in 0..24_usize) {
             if let Ok(name) = Username::parse(&text) {
                 let looks = Looks::of(&name);
                 proptest::prop_assert!((1..=4).contains(&looks.iter().count()));

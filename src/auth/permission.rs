@@ -291,8 +291,9 @@ mod tests {
         all
     }
 
-    /// What each role may do without restrictions, in a public room, with open registration. The columns are the roles
-    /// that may do it to their own, to a guest's or user's, and to an admin's. A copy of the table, written by hand.
+    /// What each role may do without restrictions, in a public room, with open registration. The columns list the roles
+    /// that may act on their own objects, on those of guests and users, and on those of admins. A handwritten copy of
+    /// the table.
     const ROLES: [(Action, &str, &str, &str); 18] = [
         (Action::Enter, "gua", "gua", "gua"),
         (Action::Say, "gua", "gua", "gua"),
