@@ -1,6 +1,6 @@
 //! How many connections the system can carry. Computed once at the start, before the first connection is accepted.
 //!
-//! Every limit of the system is checked in advance, because reaching one is worse than a refused connection: without
+//! Every limit of the system is checked in advance, because reaching one is worse than a refused connection. Without
 //! memory maps the standard library aborts the process instead of returning an error.
 
 use std::fmt;

@@ -16,7 +16,7 @@ pub(crate) struct FrameIds {
 }
 
 impl FrameIds {
-    /// A maker whose random part comes from the system.
+    /// A maker with a random part from the system.
     pub(crate) fn new() -> Self {
         Self { last_ms: 0, random: Uuid::new_v4().as_u128() }
     }

@@ -111,7 +111,7 @@ pub const RELAY_WAIT: Duration = Duration::from_secs(5);
 pub const REFUSED_MAX: usize = 32;
 
 /// Descriptors that do not belong to a connection: the standard three, the listeners, `REFUSED_MAX`, and three for each
-/// of `RELAYS_MAX`: our end of the private connection and `tiny_http`'s two.
+/// of `RELAYS_MAX`. These three are our end of the private connection and `tiny_http`'s two.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
 /// Memory maps that do not belong to a connection: the binary, its libraries, the heap, the other threads.
 pub const MAPS_RESERVED: u64 = 4_000;

@@ -350,11 +350,11 @@ fn is_near(address: IpAddr) -> bool {
     }
 }
 
-/// Reads the head, or sends the error response. A stack frame of its own, because an idle session keeps the pages of
-/// stack that it has used.
+/// Reads the head, or sends the error response. It has a stack frame of its own, because an idle session keeps the
+/// pages of stack that it has used.
 #[inline(never)]
 fn read_head(stream: &TcpStream, peer: SocketAddr, front: &Front) -> Option<(Head, Vec<u8>)> {
-    // Every write is a whole frame or response, so Nagle's algorithm would only delay it.
+    // Frames are whole when they are written, so Nagle's algorithm would only delay them.
     stream.set_nodelay(true).ok()?;
     let read = head::read(stream, Instant::now() + front.sessions.limits.head_deadline);
     read.inspect_err(|error| error.answer(stream, peer, false, &front.sessions.metrics)).ok()

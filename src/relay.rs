@@ -360,7 +360,7 @@ fn rewritten_head(answer: &mut impl BufRead, method: &str) -> io::Result<(String
         }
     }
     answer::complete(&mut head, |name| said.iter().any(|said| said.eq_ignore_ascii_case(name)));
-    // These statuses have no body and must not have a Content-Length here (RFC 9110, section 8.6).
+    // These statuses have no body, so a Content-Length of `tiny_http` would be wrong for them (RFC 9110, section 8.6).
     let has_none = status < 200 || status == 204 || status == 304;
     if !has_none {
         head.push_str(&format!("Content-Length: {}\r\n", length.ok_or(io::ErrorKind::InvalidData)?));

@@ -5,11 +5,11 @@
 //! accounts.
 //!
 //! With the first limit alone, an attacker could lock out the owner of an account for good, with five wrong attempts
-//! every half hour. So clients with an earlier successful login are counted apart from other clients. These are a
-//! device that presents a token of a session of the same account, even of an ended session, and an address from which
-//! the account was last used. An attacker has neither, and can't use up their attempts. An attacker can still lock out
-//! the owner on a new device at a new address for as long as the attack lasts. Then the operator can help with `adda
-//! user passwd`, and the log shows the attack.
+//! every half hour. So clients with an earlier successful login are counted apart from other clients. One kind is a
+//! device that presents a token of a session of the same account, even of an ended session. The other is an address
+//! from which the account was last used. An attacker has neither, and can't use up their attempts. An attacker can
+//! still lock out the owner on a new device at a new address for as long as the attack lasts. Then `adda user passwd`
+//! is the operator's remedy, and the log shows the attack.
 //!
 //! Names without an account are counted like accounts, so the answer does not tell which accounts exist.
 

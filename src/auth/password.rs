@@ -35,8 +35,8 @@ const _: () = assert!(is_bounded(&COST));
 
 /// Blocks of 1 KiB that are allocated for each hash, whether or not it fills them all.
 ///
-/// When glibc frees a block below 32 MiB, it raises its mmap threshold to that size and keeps up to twice as much freed
-/// memory from then on. A larger allocation goes back to the system when it is freed. Pages of it that were never
+/// When glibc frees a block below 32 MiB, it raises its mmap threshold to that size. From then on it keeps up to twice
+/// as much freed memory. A larger allocation goes back to the system when it is freed. Pages of it that were never
 /// written take no memory.
 const BLOCKS_RESERVED: usize = 33 * 1024;
 const _: () = assert!(BLOCKS_RESERVED > MEMORY_KIB_MAX as usize);

@@ -40,9 +40,9 @@ pub enum Action {
     Ban,
     /// Create or revoke an invitation to register.
     InviteToRegister,
-    /// Create one's own account.
+    /// Create an account for the acting user.
     Register,
-    /// Change the password of one's account.
+    /// Change the password of the acting user's account.
     ChangePassword,
     /// List the sessions of a user.
     ListSessions,
@@ -99,7 +99,7 @@ pub enum Target {
     Others(Role),
 }
 
-/// What decides beside the role and the action. The default is that of a guest who enters a public room.
+/// What decides besides the role and the action. The default is the context of a guest that enters a public room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct PermissionContext {
     /// Of the user that acts.

@@ -47,7 +47,7 @@ pub fn is_secret(text: &str) -> bool {
     is_hex(text, SECRET_CHARS)
 }
 
-/// Whether a text consists of this number of lower-case hex digits.
+/// Whether a text consists of `chars` lower-case hex digits.
 pub(super) fn is_hex(text: &str, chars: usize) -> bool {
     text.len() == chars && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

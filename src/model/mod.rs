@@ -51,7 +51,7 @@ pub enum NameError {
 pub struct RoomId(Arc<str>);
 
 impl RoomId {
-    /// Reads a room id as a client gave it.
+    /// Reads a room id from a client.
     ///
     /// # Errors
     /// [`NameError`] if it is empty, longer than [`ROOM_CHARS_MAX`], reserved, or has invisible characters.
@@ -63,7 +63,7 @@ impl RoomId {
         Ok(Self(name.into()))
     }
 
-    /// An id as it is stored.
+    /// A stored id.
     #[must_use]
     pub fn stored(text: String) -> Self {
         Self(text.into())
@@ -81,13 +81,13 @@ impl RoomId {
 pub struct Username(Arc<str>);
 
 impl Username {
-    /// The name of a client that gives none.
+    /// The name of a client that does not give one.
     #[must_use]
     pub fn anonymous() -> Self {
         Self(USERNAME_DEFAULT.into())
     }
 
-    /// Reads a username as a client gave it.
+    /// Reads a username from a client.
     ///
     /// # Errors
     /// [`NameError`] if it is empty, longer than [`USERNAME_CHARS_MAX`], or has invisible characters.
@@ -95,7 +95,7 @@ impl Username {
         Ok(Self(visible_name(text, USERNAME_CHARS_MAX)?.into()))
     }
 
-    /// A name as it is stored.
+    /// A stored name.
     #[must_use]
     pub fn stored(text: String) -> Self {
         Self(text.into())

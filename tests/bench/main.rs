@@ -1,8 +1,8 @@
 //! `cargo bench`: loads on a server that has its own core, compared with the floor that the kernel sets.
 //!
-//! Only ratios to the floor are comparable between machines: of deliveries per second to sends per second at full speed
-//! (`hot`), and of the server's processor time per delivery to that of a send at a low rate (`paced`). The floor is
-//! measured before and after the loads.
+//! Only ratios to the floor are comparable between machines. `hot` is the ratio of deliveries per second to sends per
+//! second at full speed. `paced` is the ratio of the server's processor time per delivery to that of a send at a low
+//! rate. The floor is measured before and after the loads.
 //!
 //! | load | rooms × members | senders in each room |
 //! | --- | --- | --- |

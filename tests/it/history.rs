@@ -182,8 +182,8 @@ fn check_messages(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
     }
 }
 
-/// Checks that a refused message is not stored until it is sent again: not in the log, not as an echo, and not as the
-/// original of a duplicate. A refusal concerns one sending; another sending may have stored the message.
+/// Checks that a refused message is not stored until it is sent again. It must not be in the log, not be echoed, and
+/// not be the original of a duplicate. A refusal concerns one sending; another sending may have stored the message.
 fn check_refusals(client: &Client, log: &Log, faults: &mut Vec<Fault>) {
     let refused: HashSet<Nonce> = client.events.iter().filter_map(refused_nonce).collect();
     // The number of sendings of each message without a refusal.

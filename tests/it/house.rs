@@ -24,7 +24,7 @@ const KEPT_TO: [(&str, &[&str]); 3] =
     [("tiny_http", &["relay", "http"]), ("tungstenite", &["session", "ws"]), ("rusqlite", &["store"])];
 
 /// Names that must be absent from the hub: the disk, other processes, JSON from clients, sleeps, and the bytes of one
-/// protocol (it may name `Encoding::Json`, but not the form of its bytes).
+/// protocol. It may name `Encoding::Json`, but not the form of its bytes.
 const NOT_IN_HUB: [&str; 9] =
     ["std::fs", "File", "std::process", "rusqlite", "serde_json::from_", "thread::sleep", "websocket", "ndjson", "ws"];
 

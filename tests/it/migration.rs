@@ -1,5 +1,5 @@
-//! Tests of migration: a database of an earlier adda is opened with all its data: messages and their order, search,
-//! accounts, sessions, guests' tokens, bans, mutes, settings, private rooms and invitations.
+//! Tests of migration: a database of an earlier adda is opened with all its data. These are messages and their order,
+//! search, accounts, sessions, guests' tokens, bans, mutes, settings, private rooms and invitations.
 //!
 //! `fixtures/schema-5.db.gz` was created by an adda of schema 5. `fixtures/schema-5.json` describes it: its users,
 //! their tokens, and the answers of that adda. Its times are shifted so that it looks as if it had just been created.

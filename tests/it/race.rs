@@ -309,8 +309,8 @@ fn assert_one_order(streams: &[&Changes], told: &[String], last: &str) {
     assert_eq!(told.last().map(String::as_str), Some(last));
 }
 
-/// The command line demotes an admin. Meanwhile this admin bans a guest and changes a room, as another admin does, and
-/// the guest sends messages.
+/// The command line demotes an admin. Meanwhile this admin bans a guest and changes a room, another admin changes the
+/// room, too, and the guest sends messages.
 fn demotion(stage: &Stage, round: u64, random: &mut Random) {
     stage.command(&["user", "role", "demoted", "admin"]);
     eventually("an admin again", DEADLINE, || stage.me(&stage.demoted)["role"] == "admin");

@@ -263,7 +263,7 @@ fn after_a_long_absence_a_client_catches_up_with_a_busy_room() {
     let (is_back, last_words) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let busy = scope.spawn(|| {
-            // It goes on all the time, and for a while after Ben has caught up.
+            // Ana sends all the time, and for a while after Ben has caught up.
             let mut from = MISSED;
             while !last_words.load(Ordering::SeqCst) {
                 talk(&mut ana, from);

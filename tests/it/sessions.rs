@@ -307,7 +307,7 @@ fn logins_that_wait_for_a_hash_do_not_delay_other_requests() {
         });
         refused.count()
     });
-    // A login that was refused as busy does not count as an attempt.
+    // A login that was refused with 503 does not count as an attempt.
     let right = post(address, Plainly, "/api/session", json!({"username": "rahim", "password": PASSWORD}));
     assert_eq!(right.status, if looked_at < 20 { 201 } else { 429 }, "{looked_at} of 20");
 }

@@ -1,8 +1,8 @@
 //! The address of a database's control socket, and the socket bound there.
 //!
-//! The socket is a file beside the database, `DATABASE.control`. If that path is too long for a socket's address, or
-//! the file system supports no sockets, it is an abstract socket named by the device and inode of the database. Server
-//! and client both use the database's real path, so a symbolic link to a database leads to the same socket.
+//! The socket is a file beside the database, `DATABASE.control`. That path may be too long for a socket's address, or
+//! the file system may support no sockets. Then it is an abstract socket named by the device and inode of the database.
+//! Server and client both use the database's real path, so a symbolic link to a database leads to the same socket.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
