@@ -363,7 +363,7 @@ impl State {
                 (reply.connection, Some(reply.room), Rejected { nonce: reply.nonce, ..rejected })
             }
             ReplyTo::Request(request) => return self.answer(request, Answer::Refused(rejected.rejection)),
-            ReplyTo::Member(_) | ReplyTo::Nobody => return,
+            ReplyTo::Member(_) | ReplyTo::None => return,
         };
         if let Some(member) = self.member(connection) {
             self.reject(member, room.as_ref(), &rejected);
@@ -484,7 +484,7 @@ impl State {
                     self.send_to(connection, stored.json);
                 }
                 ReplyTo::Request(request) => self.answer(request, Answer::Said(Said::Duplicate(stored.json))),
-                ReplyTo::Member(_) | ReplyTo::Command(_) | ReplyTo::Nobody => {}
+                ReplyTo::Member(_) | ReplyTo::Command(_) | ReplyTo::None => {}
             },
             Outcome::Refused { room, rejection, nonce } => self.refuse(reply_to, room, Rejected { rejection, nonce }),
             Outcome::Changed { done, events } => self.changed(done, events, reply_to),

@@ -30,7 +30,7 @@ impl Proposal {
     /// An entry whose result only the hub needs.
     #[must_use]
     pub fn unanswered(entry: Entry) -> Self {
-        Self { entry, reply_to: ReplyTo::Nobody }
+        Self { entry, reply_to: ReplyTo::None }
     }
 }
 
@@ -161,7 +161,7 @@ pub enum ReplyTo {
     Command(Box<CommandReply>),
     /// A request, by its number.
     Request(u64),
-    Nobody,
+    None,
 }
 
 /// What the reply to a command contains.

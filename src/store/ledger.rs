@@ -148,7 +148,7 @@ impl Ledger {
                 for room in rooms.iter().skip(1) {
                     let copy = NewMessage { room: room.clone(), nonce: None, ..message.clone() };
                     let result = self.message(storage, &copy)?;
-                    applied.push(Applied { result, reply_to: ReplyTo::Nobody });
+                    applied.push(Applied { result, reply_to: ReplyTo::None });
                 }
             }
         }

@@ -287,7 +287,7 @@ impl View<'_> {
 
     /// The role and the name of a user, as far as they are stored.
     pub fn user(&self, id: UserId) -> Answer<Option<(Role, Option<Username>)>> {
-        Ok(people::somebody(self.connection, id)?)
+        Ok(people::find_user(self.connection, id)?)
     }
 
     /// The private rooms that a user is a member of, ordered by id.

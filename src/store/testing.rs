@@ -150,7 +150,7 @@ pub fn set_role(number: u128, role: Role) -> Change {
 }
 
 pub fn proposals(entries: impl IntoIterator<Item = Entry>) -> Vec<Proposal> {
-    let proposal = |entry| Proposal { entry, reply_to: ReplyTo::Nobody };
+    let proposal = |entry| Proposal { entry, reply_to: ReplyTo::None };
     entries.into_iter().map(proposal).collect()
 }
 

@@ -23,9 +23,9 @@ struct Stage {
 impl Stage {
     fn set() -> Self {
         let mut people = People::new();
-        let (_, admin) = people.somebody("admin", Role::Admin);
-        let user = people.somebody("rahim", Role::User);
-        let guest = people.somebody("ana", Role::Guest);
+        let (_, admin) = people.find_user("admin", Role::Admin);
+        let user = people.find_user("rahim", Role::User);
+        let guest = people.find_user("ana", Role::Guest);
         Self { people, admin, user, guest }
     }
 
@@ -379,7 +379,7 @@ fn only_members_can_learn_of_a_private_room() {
 #[test]
 fn an_announcement_does_not_reveal_a_private_room() {
     let mut stage = Stage::set();
-    let (_, boss) = stage.people.somebody("boss", Role::Admin);
+    let (_, boss) = stage.people.find_user("boss", Role::Admin);
     let server = stage.people.serve(&[]);
     let _first = enters(&server, "admins", &stage.admin);
     stage.order(&server, "PATCH", "/api/rooms/admins", json!({"private": true}));

@@ -17,8 +17,8 @@ struct Stage {
 impl Stage {
     fn set(flags: &[&str]) -> Self {
         let mut people = People::new();
-        let (_, admin) = people.somebody("admin", Role::Admin);
-        let (id, token) = people.somebody("ana", Role::Guest);
+        let (_, admin) = people.find_user("admin", Role::Admin);
+        let (id, token) = people.find_user("ana", Role::Guest);
         let server = people.serve(flags);
         Self { _people: people, server, admin, guest: (id.to_string(), token) }
     }

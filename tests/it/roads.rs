@@ -186,11 +186,11 @@ fn spoken(address: SocketAddr, asked: Asked<'_>, spoken: &Spoken) -> Result<(), 
 fn every_protocol_answers_as_the_permission_table_says() {
     let mut people = People::new();
     let now = Timestamp::now();
-    let (victim, _) = people.somebody("victim", Role::Guest);
-    let (other_admin, _) = people.somebody("boss", Role::Admin);
+    let (victim, _) = people.find_user("victim", Role::Guest);
+    let (other_admin, _) = people.find_user("boss", Role::Admin);
     let mut everybody = Vec::new();
     for role in Role::ALL {
-        let mut token = |restriction: &str| people.somebody(&format!("{role}-{restriction}"), *role);
+        let mut token = |restriction: &str| people.find_user(&format!("{role}-{restriction}"), *role);
         let ((good, good_token), (muted, muted_token), (banned, banned_token)) =
             (token("kind"), token("loud"), token("wild"));
         people.change(|connection| {
@@ -216,11 +216,11 @@ fn every_protocol_answers_as_the_permission_table_says() {
     let mut cells = 0;
     let mut wrong = Vec::new();
     for row in rows(victim, other_admin) {
-        for somebody in &everybody {
-            let token = somebody.token(row.its.restriction);
+        for find_user in &everybody {
+            let token = find_user.token(row.its.restriction);
             for asked in [Asked::Plainly, Asked::ByCookie(token), Asked::ByBearer(token), Asked::FromElsewhere(token)] {
                 let mut its = row.its;
-                let role = if asked == Asked::Plainly { Role::Guest } else { somebody.role };
+                let role = if asked == Asked::Plainly { Role::Guest } else { find_user.role };
                 if asked == Asked::Plainly {
                     its.restriction = Restriction::None;
                     its.access = if its.access == Access::Public { Access::Public } else { Access::Stranger };
@@ -276,9 +276,9 @@ fn every_protocol_answers_as_the_permission_table_says() {
 #[test]
 fn a_message_is_deleted_over_every_protocol_as_the_table_says() {
     let mut people = People::new();
-    let (_, stranger) = people.somebody("stranger", Role::Guest);
+    let (_, stranger) = people.find_user("stranger", Role::Guest);
     let everybody: Vec<_> =
-        Role::ALL.iter().map(|role| (*role, people.somebody(&format!("a-{role}"), *role).1)).collect();
+        Role::ALL.iter().map(|role| (*role, people.find_user(&format!("a-{role}"), *role).1)).collect();
     let server = people.serve(&[]);
     let address = server.addr();
     let _host = Ws::join(&server, "/ws/tea/host");
@@ -328,7 +328,7 @@ fn the_operators_account_settings_apply_to_every_protocol() {
         (Accounts::Required, Registration::Open),
     ] {
         let mut people = People::new();
-        let tokens: Vec<_> = Role::ALL.iter().map(|role| (*role, people.somebody(role.as_str(), *role).1)).collect();
+        let tokens: Vec<_> = Role::ALL.iter().map(|role| (*role, people.find_user(role.as_str(), *role).1)).collect();
         people.session(UserId(Uuid::new_v4()), SessionKind::Guest);
         let server = people.serve(&["--accounts", accounts.as_str(), "--registration", registration.as_str()]);
         let address = server.addr();

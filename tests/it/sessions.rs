@@ -99,7 +99,7 @@ fn a_guest_gets_a_session_changes_its_name_and_logs_out() {
 fn an_invalid_session_request_is_refused_with_the_reason() {
     let mut people = People::new();
     people.account("admin", Role::Admin, Some(PASSWORD));
-    let bot = people.somebody("robot", Role::User).1;
+    let bot = people.find_user("robot", Role::User).1;
     let server = people.serve(&[]);
     for (json, status, code) in [
         (json!({}), 400, "bad_json"),
@@ -201,7 +201,7 @@ fn a_new_password_ends_the_other_logins() {
 fn registration_follows_the_operators_setting() {
     for registration in [Registration::Open, Registration::Invite, Registration::Closed] {
         let mut people = People::new();
-        let (_, admin) = people.somebody("admin", Role::Admin);
+        let (_, admin) = people.find_user("admin", Role::Admin);
         let server = people.serve(&["--accounts", "required", "--registration", registration.as_str()]);
         let address = server.addr();
         let about = request(address, Plainly, "GET", "/api/about", None);

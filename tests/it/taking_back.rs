@@ -135,7 +135,7 @@ fn history_counts_messages_and_a_resume_gets_events_too() {
 #[test]
 fn an_admin_can_delete_any_message_and_it_is_logged() {
     let mut people = People::new();
-    let (_, admin) = people.somebody("admin", Role::Admin);
+    let (_, admin) = people.find_user("admin", Role::Admin);
     let server = people.serve(&[]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     let id = said(&mut ana, "rude", "1")["id"].as_str().expect("an id").to_owned();

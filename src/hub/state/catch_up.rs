@@ -239,7 +239,7 @@ mod tests {
         fn store(&mut self, is_event: bool) {
             self.head += 1;
             let stored = stored(self.head, is_event);
-            self.apply(Outcome::Stored { room: room("tea"), stored, changed: None }, ReplyTo::Nobody);
+            self.apply(Outcome::Stored { room: room("tea"), stored, changed: None }, ReplyTo::None);
         }
 
         fn apply(&mut self, result: Outcome, reply_to: ReplyTo) {

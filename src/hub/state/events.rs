@@ -47,7 +47,7 @@ impl State {
                 self.tell_done(&reply, &sentence);
             }
             ReplyTo::Request(request) => self.answer(request, Answer::Done(done)),
-            ReplyTo::Member(_) | ReplyTo::Connection(_) | ReplyTo::Outsider(_) | ReplyTo::Nobody => {}
+            ReplyTo::Member(_) | ReplyTo::Connection(_) | ReplyTo::Outsider(_) | ReplyTo::None => {}
         }
     }
 

@@ -282,7 +282,7 @@ fn an_admin_command_finds_a_user_that_only_keeps_a_place() {
     desk.come(2, &ben, "tea");
     desk.disconnect(2, true);
     let change = Change::Kick { room: room("tea"), user: user(2), target: None };
-    desk.state.change(By::Operator, Box::new(change), ReplyTo::Nobody);
+    desk.state.change(By::Operator, Box::new(change), ReplyTo::None);
     let [Effect::Propose(Proposal { entry: Entry::Change { change, .. }, .. })] = &desk.state.effects[..] else {
         panic!("{:?}", desk.state.effects)
     };
@@ -383,7 +383,7 @@ fn a_stored_message_is_broadcast_and_its_request_is_answered() {
     let deleted =
         Stored { json: br#"{"type":"text","seq":1,"username":"ana","content":""}"#[..].into(), ..stored(1, false) };
     let result = Outcome::Stored { room: room("tea"), stored: stored(2, true), changed: Some(deleted) };
-    desk.apply(result, ReplyTo::Nobody);
+    desk.apply(result, ReplyTo::None);
     desk.take_frames();
     desk.come(3, &guest(3, "eva"), "tea");
     let frames = desk.take_frames_of(3);

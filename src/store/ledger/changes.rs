@@ -295,7 +295,7 @@ impl Ledger {
         // The first check assumes a guest. A client that may moderate no user must not learn which users exist.
         self.may(by, action, room, Target::Others(Role::Guest))?;
         let connected_name = connected.map(|connected| connected.person.username.clone());
-        let (role, username) = match people::somebody(connection, user)? {
+        let (role, username) = match people::find_user(connection, user)? {
             Some((role, username)) => (role, username.or(connected_name)),
             None => {
                 let connected = connected.filter(|connected| connected.user() == user).ok_or(Reason::NoSuchUser)?;

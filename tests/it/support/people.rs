@@ -86,7 +86,7 @@ impl People {
 
     /// Creates a user with a role and a session.
     #[track_caller]
-    pub fn somebody(&mut self, name: &str, role: Role) -> (UserId, String) {
+    pub fn find_user(&mut self, name: &str, role: Role) -> (UserId, String) {
         let (id, kind) = match role {
             Role::Guest => (UserId(Uuid::new_v4()), SessionKind::Guest),
             role => (self.account(name, role, None), SessionKind::Login),

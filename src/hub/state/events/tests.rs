@@ -17,7 +17,7 @@ use crate::wire::CloseReason;
 
 /// Applies a change of the server itself.
 fn happen(desk: &mut Desk, events: Vec<Event>) {
-    desk.apply(Outcome::Changed { done: Done::Nothing, events }, ReplyTo::Nobody);
+    desk.apply(Outcome::Changed { done: Done::Nothing, events }, ReplyTo::None);
 }
 
 /// The settings of a room have changed so that no member has to leave.
@@ -216,7 +216,7 @@ fn settings_of_a_public_room_check_no_member() {
     begin_round(&mut desk.state, policy().with_room(&room("tea"), private), moment());
     let settings = RoomSettings { topic: "leaves".into(), ..RoomSettings::default() };
     let result = Outcome::Changed { done: Done::Nothing, events: vec![changed("tea", settings, person(9, "ada"))] };
-    desk.state.applied(crate::store::entry::Applied { result, reply_to: ReplyTo::Nobody });
+    desk.state.applied(crate::store::entry::Applied { result, reply_to: ReplyTo::None });
     let effects = std::mem::take(&mut desk.state.effects);
     assert!(matches!(&effects[..], [Effect::Broadcast { .. }]), "{} effects", effects.len());
 }
@@ -229,7 +229,7 @@ fn a_member_that_catches_up_is_moderated_like_other_members() {
         let long = Value::String("x".repeat(4_000));
         let json = format!(r#"{{"type":"text","room_id":"tea","seq":{seq},"content":{long}}}"#).into_bytes().into();
         let stored = crate::store::entry::Stored { json, ..stored(seq, false) };
-        desk.apply(Outcome::Stored { room: room("tea"), stored, changed: None }, ReplyTo::Nobody);
+        desk.apply(Outcome::Stored { room: room("tea"), stored, changed: None }, ReplyTo::None);
     }
     desk.connect(2, &guest(2, "ben"), "attic");
     desk.settle();

@@ -252,7 +252,7 @@ impl World {
             let entry = made.unwrap_or_else(|step| step);
             let entry = if self.random.once_in(9) { self.mutated(entry) } else { entry };
             let reply_to = match self.random.below(4) {
-                0 => ReplyTo::Nobody,
+                0 => ReplyTo::None,
                 1 => ReplyTo::Connection(ConnectionId(self.random.next() % 100)),
                 2 => ReplyTo::Member(self.random.below(20)),
                 _ => ReplyTo::Request(self.random.next() % 1_000),

@@ -118,7 +118,7 @@ pub fn by_id(connection: &Connection, id: UserId) -> rusqlite::Result<Option<Acc
 }
 
 /// The role and the name of a user: by an account, or by a guest's session that is not forgotten yet.
-pub fn somebody(connection: &Connection, id: UserId) -> rusqlite::Result<Option<(Role, Option<Username>)>> {
+pub fn find_user(connection: &Connection, id: UserId) -> rusqlite::Result<Option<(Role, Option<Username>)>> {
     if let Some(account) = by_id(connection, id)? {
         return Ok(Some((account.role, Some(account.name))));
     }

@@ -484,7 +484,7 @@ fn a_guest_can_rename_only_its_own_session() {
     let guest = begin(&db, id(2), SessionKind::Guest, "g", Some(20));
     let login = begin(&db, id(1), SessionKind::Login, "l", None);
     let name = Username::parse("ana").unwrap();
-    assert_eq!(somebody(&db, id(2)).unwrap(), Some((Role::Guest, None)));
+    assert_eq!(find_user(&db, id(2)).unwrap(), Some((Role::Guest, None)));
     let of_guest = |key| new_session(key, SessionKind::Guest, Some("g"));
     name_guest(&db, id(2), &name, &of_guest(guest), 50, &at(11)).unwrap();
     let renamed = session(&db, TokenHash::of("g"), 30).unwrap().unwrap();
@@ -493,9 +493,9 @@ fn a_guest_can_rename_only_its_own_session() {
     assert!(is_refused(over, Reason::NotFound), "it is over");
     let of_login = name_guest(&db, id(2), &name, &of_guest(login), 90, &at(11));
     assert!(is_refused(of_login, Reason::NotFound), "it is a login");
-    assert_eq!(somebody(&db, id(2)).unwrap(), Some((Role::Guest, Some(name))));
-    assert_eq!(somebody(&db, id(1)).unwrap(), Some((Role::User, Some(account(1, "rahim").name))));
-    assert_eq!(somebody(&db, id(3)).unwrap(), None);
+    assert_eq!(find_user(&db, id(2)).unwrap(), Some((Role::Guest, Some(name))));
+    assert_eq!(find_user(&db, id(1)).unwrap(), Some((Role::User, Some(account(1, "rahim").name))));
+    assert_eq!(find_user(&db, id(3)).unwrap(), None);
 }
 
 #[test]
