@@ -58,7 +58,7 @@ pub struct Login<'a> {
 /// A login attempt whose password may be checked. The caller gives it back if the login succeeds.
 #[derive(Debug)]
 #[must_use = "a login that succeeds is to be given back, so that it does not count"]
-pub struct Ticket {
+pub struct LoginAttempt {
     account: u64,
     address: IpAddr,
     counted: Vec<Counted>,
@@ -108,7 +108,7 @@ impl Attempts {
     ///
     /// # Errors
     /// The time to wait; then nothing is counted.
-    pub fn login(&mut self, login: Login<'_>, now: Instant) -> Result<Ticket, Duration> {
+    pub fn login(&mut self, login: Login<'_>, now: Instant) -> Result<LoginAttempt, Duration> {
         let address = network_of(login.address);
         let look = Looks::of(login.name);
         let account = self.keys.hash_one(look.iter().next());
@@ -124,19 +124,19 @@ impl Attempts {
         for key in &counted {
             self.tries(key).count(*key, now);
         }
-        Ok(Ticket { account, address, counted, at: now })
+        Ok(LoginAttempt { account, address, counted, at: now })
     }
 
     /// Takes the count back because the password was right, and remembers the account at this address.
-    pub fn succeeded(&mut self, ticket: Ticket) {
-        self.undecided(&ticket);
-        self.known.add(ticket.account, ticket.address);
+    pub fn succeeded(&mut self, pending: LoginAttempt) {
+        self.undecided(&pending);
+        self.known.add(pending.account, pending.address);
     }
 
     /// Takes the count back because the server had no time to check the password.
-    pub fn undecided(&mut self, ticket: &Ticket) {
-        for key in &ticket.counted {
-            self.tries(key).forgive(key, ticket.at);
+    pub fn undecided(&mut self, pending: &LoginAttempt) {
+        for key in &pending.counted {
+            self.tries(key).forgive(key, pending.at);
         }
     }
 
@@ -319,12 +319,12 @@ mod tests {
     fn a_successful_login_is_not_counted() {
         let (mut attempts, now, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         for from in 0..100 {
-            let ticket = attempts.login(stranger(&rahim, from), now).unwrap();
-            attempts.succeeded(ticket);
+            let pending = attempts.login(stranger(&rahim, from), now).unwrap();
+            attempts.succeeded(pending);
         }
         for _ in 0..100 {
-            let ticket = attempts.login(stranger(&rahim, 500), now).unwrap();
-            attempts.undecided(&ticket);
+            let pending = attempts.login(stranger(&rahim, 500), now).unwrap();
+            attempts.undecided(&pending);
         }
         assert!(attempts.accounts.tries.is_empty() && attempts.addresses.tries.is_empty());
     }
@@ -332,8 +332,8 @@ mod tests {
     #[test]
     fn an_attacker_cannot_lock_out_the_owner_of_an_account() {
         let (mut attempts, start, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
-        let ticket = attempts.login(stranger(&rahim, 1), start).unwrap();
-        attempts.succeeded(ticket);
+        let pending = attempts.login(stranger(&rahim, 1), start).unwrap();
+        attempts.succeeded(pending);
         for hour in 0..100 {
             let now = start + hour * 3600 * SECOND;
             let_through(&mut attempts, (100..200).map(|from| stranger(&rahim, from)), now);
@@ -347,8 +347,8 @@ mod tests {
     #[test]
     fn a_known_device_or_address_has_five_attempts_too() {
         let (mut attempts, now, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
-        let ticket = attempts.login(stranger(&rahim, 1), now).unwrap();
-        attempts.succeeded(ticket);
+        let pending = attempts.login(stranger(&rahim, 1), now).unwrap();
+        attempts.succeeded(pending);
         assert_eq!(let_through(&mut attempts, [stranger(&rahim, 1); 100], now), LOGINS_PER_ACCOUNT);
         let known = Login { device: Some("a token of old"), ..stranger(&rahim, 2) };
         assert_eq!(let_through(&mut attempts, [known; 100], now), LOGINS_PER_ACCOUNT);

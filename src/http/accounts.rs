@@ -14,7 +14,7 @@ use super::error::{bad_name, too_many_attempts};
 use super::sessions::{Me, label_of};
 use super::who::{STRANGER, body, shown};
 use super::{Context, Reply, Request};
-use crate::auth::attempts::{Attempts, Login, Ticket};
+use crate::auth::attempts::{Attempts, Login, LoginAttempt};
 use crate::auth::credential::{Credential, LOGIN_SPAN_MS, set_cookie};
 use crate::auth::name::Looks;
 use crate::auth::password::{self, Password, PasswordHash, Verdict};
@@ -44,24 +44,24 @@ pub(super) fn locked(attempts: &Mutex<Attempts>) -> MutexGuard<'_, Attempts> {
 /// A login attempt. It does not count if it is dropped before its password was compared.
 struct Try {
     attempts: Arc<Mutex<Attempts>>,
-    ticket: Option<Ticket>,
+    pending: Option<LoginAttempt>,
 }
 
 impl Try {
     /// Begins an attempt, unless there were too many attempts by this client or for this account.
     fn begin(context: &Context, login: Login<'_>) -> Result<Self, Rejection> {
         let attempts = Arc::clone(&context.attempts);
-        let ticket = locked(&attempts).login(login, Instant::now()).map_err(too_many_attempts)?;
-        Ok(Self { attempts, ticket: Some(ticket) })
+        let pending = locked(&attempts).login(login, Instant::now()).map_err(too_many_attempts)?;
+        Ok(Self { attempts, pending: Some(pending) })
     }
 
     /// Compares the password. A wrong password counts as a failed attempt.
     fn verify(mut self, password: &Password, stored: Option<&PasswordHash>) -> Result<Verdict, Rejection> {
         let verdict = password::verify(password, stored)?;
-        if let Some(ticket) = self.ticket.take()
+        if let Some(pending) = self.pending.take()
             && verdict != Verdict::Wrong
         {
-            locked(&self.attempts).succeeded(ticket);
+            locked(&self.attempts).succeeded(pending);
         }
         Ok(verdict)
     }
@@ -69,8 +69,8 @@ impl Try {
 
 impl Drop for Try {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            locked(&self.attempts).undecided(&ticket);
+        if let Some(pending) = self.pending.take() {
+            locked(&self.attempts).undecided(&pending);
         }
     }
 }
