@@ -123,7 +123,7 @@ pub enum Own<'a> {
     /// The fields of a `room`.
     Room {
         /// All settings of the room.
-        room: RoomShown<'a>,
+        room: RoomSettingsView<'a>,
     },
     /// The fields of a `presence`.
     Presence(Presence<'a>),
@@ -136,7 +136,7 @@ pub enum Own<'a> {
 
 /// The settings of a room, as JSON shows them.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct RoomShown<'a> {
+pub struct RoomSettingsView<'a> {
     pub id: &'a RoomId,
     /// The name of the room. It is the room's id if no name is set.
     pub name: &'a str,
@@ -157,7 +157,7 @@ pub struct Welcome<'a> {
     pub role: Role,
     /// The settings of the room, if any are set.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub room: Option<RoomShown<'a>>,
+    pub room: Option<RoomSettingsView<'a>>,
     /// The end of the receiver's mute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub muted_until: Option<Timestamp>,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::row::{all, execute, signed};
 use crate::model::{RoomId, UserId};
-use crate::protocol::RoomShown;
+use crate::protocol::RoomSettingsView;
 use crate::role::Posting;
 
 /// A room's settings. The default applies to every room until an admin changes it.
@@ -24,10 +24,10 @@ pub struct RoomSettings {
 
 impl RoomSettings {
     /// The settings as clients receive them.
-    pub fn shown<'a>(&'a self, id: &'a RoomId) -> RoomShown<'a> {
+    pub fn shown<'a>(&'a self, id: &'a RoomId) -> RoomSettingsView<'a> {
         let Self { name, topic, posting, slow_mode_s, is_private } = self;
         let name = if name.is_empty() { id.as_str() } else { name };
-        RoomShown { id, name, topic, posting: *posting, slow_mode_s: *slow_mode_s, private: *is_private }
+        RoomSettingsView { id, name, topic, posting: *posting, slow_mode_s: *slow_mode_s, private: *is_private }
     }
 }
 
