@@ -107,7 +107,7 @@ use hub::Command;
 use limits::{REQUESTS_STOP_WAIT, STOP_WAIT};
 use listener::{Front, Listening};
 use metrics::Metrics;
-use rate::Paces;
+use rate::RateLimiters;
 use store::change::{Change, Policy};
 use store::entry::By;
 
@@ -175,8 +175,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let ends = hub::Ends { commands: commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
     inner.extend(hub::start(ends, limits, Arc::clone(&metrics)).map_err(StartError::Thread)?);
     let api = hub::HubApi::new(commands.clone(), presence);
-    let paces = Arc::new(Paces::new(&limits));
-    let policy = http::Policy { origins: origins.clone(), paces: Arc::clone(&paces), limits };
+    let rate_limiters = Arc::new(RateLimiters::new(&limits));
+    let policy = http::Policy { origins: origins.clone(), rate_limiters: Arc::clone(&rate_limiters), limits };
     let http =
         http::Server::start(api.clone(), reader.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
@@ -185,7 +185,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         decoder: session::chat,
         authenticator: authenticator::Authenticator::start(reader).map_err(StartError::Thread)?,
         origins,
-        paces,
+        rate_limiters,
         limits,
         metrics,
     };

@@ -122,7 +122,7 @@ enum Payer {
     /// One user.
     User(UserId),
     /// Requests over HTTP without a user, from one address.
-    PassersBy(IpAddr),
+    Anonymous(IpAddr),
     /// All messages from one address.
     Address(IpAddr),
 }
@@ -143,13 +143,13 @@ fn locked(shared: &Mutex<Allowance>) -> MutexGuard<'_, Allowance> {
 
 /// The rate limit of one user's messages. Clones share it, and so do all connections of the user.
 #[derive(Debug, Clone)]
-pub struct Pace {
+pub struct RateLimiter {
     own: Shared,
     address: Shared,
     is_unlimited: bool,
 }
 
-impl Pace {
+impl RateLimiter {
     /// Whether no message is ever refused, so that the caller need not read the clock.
     #[must_use]
     pub fn is_unlimited(&self) -> bool {
@@ -177,7 +177,7 @@ impl Pace {
 
 /// The rate limits of all users that are connected, or were until recently, and of the handshakes of each address.
 #[derive(Debug)]
-pub struct Paces {
+pub struct RateLimiters {
     per_s: u32,
     burst: u32,
     kept: Mutex<Kept>,
@@ -195,7 +195,7 @@ struct Kept {
     swept_at: usize,
 }
 
-impl Paces {
+impl RateLimiters {
     /// Uses the rates of `limits` and has no users yet.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
@@ -217,28 +217,28 @@ impl Paces {
 
     /// The rate limit of a user at an address.
     #[must_use]
-    pub fn of_user(&self, user: UserId, address: IpAddr, now: Instant) -> Pace {
-        self.pace(Payer::User(user), address, now)
+    pub fn of_user(&self, user: UserId, address: IpAddr, now: Instant) -> RateLimiter {
+        self.rate_limiter(Payer::User(user), address, now)
     }
 
     /// The rate limit of all clients without a token at an address.
     #[must_use]
-    pub fn of_passers_by(&self, address: IpAddr, now: Instant) -> Pace {
-        self.pace(Payer::PassersBy(network_of(address)), address, now)
+    pub fn of_anonymous(&self, address: IpAddr, now: Instant) -> RateLimiter {
+        self.rate_limiter(Payer::Anonymous(network_of(address)), address, now)
     }
 
-    fn pace(&self, own: Payer, address: IpAddr, now: Instant) -> Pace {
+    fn rate_limiter(&self, own: Payer, address: IpAddr, now: Instant) -> RateLimiter {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.sweep(now);
         let own = kept.allowance(own, self.per_s, self.burst, now);
         let (per_s, burst) =
             (self.per_s.saturating_mul(USERS_PER_ADDRESS), self.burst.saturating_mul(USERS_PER_ADDRESS));
         let address = kept.allowance(Payer::Address(network_of(address)), per_s, burst, now);
-        Pace { own, address, is_unlimited: self.per_s == 0 }
+        RateLimiter { own, address, is_unlimited: self.per_s == 0 }
     }
 }
 
-impl Default for Paces {
+impl Default for RateLimiters {
     /// The default rates.
     fn default() -> Self {
         Self::new(&Limits::default())
@@ -335,26 +335,26 @@ mod tests {
     #[test]
     fn a_user_has_one_rate_limit_for_all_connections() {
         let now = Instant::now();
-        let paces = Paces::new(&limits(1, 3));
-        let [tab, phone] = ["192.0.2.1", "2001:db8::1"].map(|from| paces.of_user(user(1), address(from), now));
+        let rate_limiters = RateLimiters::new(&limits(1, 3));
+        let [tab, phone] = ["192.0.2.1", "2001:db8::1"].map(|from| rate_limiters.of_user(user(1), address(from), now));
         assert!(tab.take(now).is_ok() && phone.take(now).is_ok() && tab.take(now).is_ok());
         assert!(tab.take(now).is_err() && phone.take(now).is_err());
         drop((tab, phone));
-        assert!(paces.of_user(user(1), address("192.0.2.1"), now).take(now).is_err(), "it is remembered");
-        assert!(paces.of_user(user(2), address("192.0.2.1"), now).take(now).is_ok(), "others have their own");
-        let gone_on = (0..=STRIKES_MAX).position(|_| paces.of_user(user(1), address("::1"), now).is_abuse(now));
+        assert!(rate_limiters.of_user(user(1), address("192.0.2.1"), now).take(now).is_err(), "it is remembered");
+        assert!(rate_limiters.of_user(user(2), address("192.0.2.1"), now).take(now).is_ok(), "others have their own");
+        let gone_on = (0..=STRIKES_MAX).position(|_| rate_limiters.of_user(user(1), address("::1"), now).is_abuse(now));
         assert_eq!(gone_on, Some(STRIKES_MAX as usize), "so are refusals");
     }
 
     #[test]
     fn new_users_of_an_address_share_its_rate_limit() {
         let now = Instant::now();
-        let paces = Paces::new(&limits(1, 3));
+        let rate_limiters = RateLimiters::new(&limits(1, 3));
         let mut next = 0;
         let mut anew = |from: &str| {
             let mut takes = || {
                 next += 1;
-                paces.of_user(user(next), address(from), now).take(now).is_ok()
+                rate_limiters.of_user(user(next), address(from), now).take(now).is_ok()
             };
             (0..).take_while(|_| takes()).count()
         };
@@ -363,29 +363,29 @@ mod tests {
         assert_eq!(anew("2001:db8::1"), 3 * USERS_PER_ADDRESS as usize);
         assert_eq!(anew("2001:db8::ffff:2"), 0, "it is the same subscriber");
         assert!(anew("2001:db8:0:1::1") > 0);
-        let passer_by = |from: &str| paces.of_passers_by(address(from), now).take(now);
-        assert!(passer_by("192.0.2.1").unwrap_err() >= ADDRESS_WAIT);
-        assert_eq!([(); 4].map(|()| passer_by("192.0.2.2").is_ok()), [true, true, true, false]);
+        let anonymous_user = |from: &str| rate_limiters.of_anonymous(address(from), now).take(now);
+        assert!(anonymous_user("192.0.2.1").unwrap_err() >= ADDRESS_WAIT);
+        assert_eq!([(); 4].map(|()| anonymous_user("192.0.2.2").is_ok()), [true, true, true, false]);
     }
 
     #[test]
     fn the_number_of_allowances_is_bounded() {
         let now = Instant::now();
-        let paces = Paces::new(&limits(1, 1));
-        let held = paces.of_user(user(0), address("::1"), now);
+        let rate_limiters = RateLimiters::new(&limits(1, 1));
+        let held = rate_limiters.of_user(user(0), address("::1"), now);
         held.take(now).unwrap();
-        let count = || paces.kept.lock().unwrap().allowances.len();
+        let count = || rate_limiters.kept.lock().unwrap().allowances.len();
         // Each user has an address of its own.
-        let stranger = |number: u128| paces.of_user(user(number), Ipv6Addr::from_bits(number << 64).into(), now);
+        let stranger = |number: u128| rate_limiters.of_user(user(number), Ipv6Addr::from_bits(number << 64).into(), now);
         for number in 1..=2 * RATES_KEPT_MAX as u128 {
-            let pace = stranger(number);
-            let _ = pace.take(now);
+            let rate_limiter = stranger(number);
+            let _ = rate_limiter.take(now);
             assert!(count() <= 4 * RATES_KEPT_MAX + 4 * PACES_SWEPT_AT_MIN, "{}", count());
         }
-        assert!(paces.of_user(user(0), address("::1"), now).take(now).is_err(), "who is here is not forgotten");
+        assert!(rate_limiters.of_user(user(0), address("::1"), now).take(now).is_err(), "who is here is not forgotten");
         let later = now + Duration::from_secs(3_600);
         for number in 0..8 * RATES_KEPT_MAX as u128 {
-            drop(paces.of_user(user(1 << 100 | number), address("::2"), later));
+            drop(rate_limiters.of_user(user(1 << 100 | number), address("::2"), later));
         }
         assert!(count() <= 2 * PACES_SWEPT_AT_MIN, "who came back to rest is: {}", count());
         drop(held);
@@ -394,12 +394,12 @@ mod tests {
     #[test]
     fn handshakes_are_counted_by_network() {
         let now = Instant::now();
-        let paces = Paces::new(&limits(0, 0));
-        let shakes = |from: &str| paces.take_handshake(address(from), now).is_ok();
+        let rate_limiters = RateLimiters::new(&limits(0, 0));
+        let shakes = |from: &str| rate_limiters.take_handshake(address(from), now).is_ok();
         assert_eq!([(); 3].map(|()| shakes("2001:db8::1")), [true, true, false]);
         assert!(!shakes("2001:db8::2") && shakes("2001:db8:0:1::1"));
         assert!(shakes("192.0.2.1") && shakes("::ffff:192.0.2.1") && !shakes("192.0.2.1"));
-        let off = Paces::new(&Limits { handshakes_per_s: 0, ..Limits::default() });
+        let off = RateLimiters::new(&Limits { handshakes_per_s: 0, ..Limits::default() });
         assert!((0..10_000).all(|_| off.take_handshake(address("::1"), now).is_ok()));
     }
 }

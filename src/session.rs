@@ -29,7 +29,7 @@ use crate::metrics::{Drop as DropReason, Metrics, Refusal};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{ConnectionId, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{self, After, Rejected, Replay};
-use crate::rate::{Pace, Paces, TokenBucket};
+use crate::rate::{RateLimiter, RateLimiters, TokenBucket};
 use crate::store::Reader;
 use crate::store::entry::Proof;
 use crate::wire::{CloseReason, Encoding};
@@ -84,12 +84,12 @@ impl Refused {
 pub struct Context {
     pub commands: Sender<Command>,
     /// Makes a session's decoder. It is [`chat`], except in tests of the WebSocket protocol itself.
-    pub decoder: fn(&Limits, Pace) -> Box<dyn Decoder + '_>,
+    pub decoder: fn(&Limits, RateLimiter) -> Box<dyn Decoder + '_>,
     pub authenticator: Authenticator,
     /// Other origins whose pages may connect.
     pub origins: Vec<Origin>,
     /// The rate limits of messages and handshakes, per user and per address.
-    pub paces: Arc<Paces>,
+    pub rate_limiters: Arc<RateLimiters>,
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
 }
@@ -124,8 +124,8 @@ fn open<'a>(
     match ask(socket, &head, connection, client, context) {
         Ok((connect, accept_key)) => {
             accept(socket, &accept_key).ok()?;
-            let pace = context.paces.of_user(connect.arrival.principal.user(), client.address, Instant::now());
-            Some((connect, (context.decoder)(&context.limits, pace)))
+            let rate_limiter = context.rate_limiters.of_user(connect.arrival.principal.user(), client.address, Instant::now());
+            Some((connect, (context.decoder)(&context.limits, rate_limiter)))
         }
         Err(refused) => {
             refuse(socket, &head, &refused, context);
@@ -144,7 +144,7 @@ fn ask(
 ) -> Result<(Box<Connect>, String), Box<Refused>> {
     let request = upgrade_request(head, client, &context.origins, &context.limits)?;
     // The rate limit comes before any lookup. At 20 handshakes per second or more, one second is long enough to wait.
-    context.paces.take_handshake(client.address, Instant::now()).map_err(|_| {
+    context.rate_limiters.take_handshake(client.address, Instant::now()).map_err(|_| {
         Refused::new(Reason::TooManyConnections, Refusal::Handshakes).with_headers(&[("Retry-After", "1")])
     })?;
     let identity = identify(head, &request, client, &context.authenticator)?;
@@ -333,22 +333,22 @@ pub trait Decoder {
 
 /// The decoder of the chat protocol.
 #[must_use]
-pub fn chat(limits: &Limits, pace: Pace) -> Box<dyn Decoder + '_> {
-    Box::new(Chat { limits, pace, controls: TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now()) })
+pub fn chat(limits: &Limits, rate_limiter: RateLimiter) -> Box<dyn Decoder + '_> {
+    Box::new(Chat { limits, rate_limiter, controls: TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now()) })
 }
 
 /// Decodes JSON or plain text, and applies the rate limit.
 struct Chat<'a> {
     limits: &'a Limits,
     /// Shared with the user's other connections.
-    pace: Pace,
+    rate_limiter: RateLimiter,
     /// The rate limit of pings and pongs, which is this connection's own.
     controls: TokenBucket,
 }
 
 impl Chat<'_> {
     fn refuse(&mut self, rejected: Rejected) -> Inbound {
-        if self.pace.is_abuse(Instant::now()) {
+        if self.rate_limiter.is_abuse(Instant::now()) {
             Inbound::Close(CloseReason::Abuse)
         } else {
             Inbound::Rejected(rejected)
@@ -356,8 +356,8 @@ impl Chat<'_> {
     }
 
     fn checked(&mut self, decoded: Result<protocol::ClientFrame, Rejected>) -> Inbound {
-        if !self.pace.is_unlimited()
-            && let Err(wait) = self.pace.take(Instant::now())
+        if !self.rate_limiter.is_unlimited()
+            && let Err(wait) = self.rate_limiter.take(Instant::now())
         {
             let sentence = format!("not so fast: {} messages a second at most", self.limits.rate_per_s);
             let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
@@ -365,7 +365,7 @@ impl Chat<'_> {
             let nonce = match decoded {
                 // A retry of a stored message is not refused here. Otherwise its author would think that the message is
                 // not stored.
-                Ok(frame) if frame.may_be_a_retry() && !self.pace.is_abuse(Instant::now()) => {
+                Ok(frame) if frame.may_be_a_retry() && !self.rate_limiter.is_abuse(Instant::now()) => {
                     return Inbound::Limited(frame, Box::new(limited));
                 }
                 Ok(frame) => frame.nonce,
@@ -392,7 +392,7 @@ impl Decoder for Chat<'_> {
 
     fn control(&mut self) -> Option<Inbound> {
         let now = Instant::now();
-        let over = self.controls.take(now).is_err() && self.pace.is_abuse(now);
+        let over = self.controls.take(now).is_err() && self.rate_limiter.is_abuse(now);
         over.then_some(Inbound::Close(CloseReason::Abuse))
     }
 }
@@ -655,8 +655,8 @@ mod tests {
     #[test]
     fn many_refused_messages_are_abuse() {
         let limits = Limits { rate_per_s: 1, rate_burst: 2, ..Limits::default() };
-        let pace = Paces::new(&limits).of_user(UserId(Uuid::nil()), CLIENT.address, Instant::now());
-        let mut chat = chat(&limits, pace);
+        let rate_limiter = RateLimiters::new(&limits).of_user(UserId(Uuid::nil()), CLIENT.address, Instant::now());
+        let mut chat = chat(&limits, rate_limiter);
         assert!(matches!(chat.text("one"), Inbound::Frame(_)));
         assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
         let Inbound::Rejected(limited) = chat.text(r#"{"type":"typing","nonce":"n"}"#) else { panic!("not limited") };

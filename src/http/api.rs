@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use uuid::Builder;
 
 use super::error::{bad_cursor, bad_limit, bad_name};
-use super::who::{actor, client, identity, pace, reader, room_at, text};
+use super::who::{actor, client, identity, check_rate, reader, room_at, text};
 use super::{Reply, Request};
 use crate::auth::permission::Action;
 use crate::authenticator::Identity;
@@ -96,7 +96,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
     struct Named {
         username: Option<String>,
     }
-    pace(request, request.context.reader.view(|view| client(request, view))?.identity.user)?;
+    check_rate(request, request.context.reader.view(|view| client(request, view))?.identity.user)?;
     let room = room_at(request, 1)?;
     let text = text(request)?;
     let limits = &request.context.policy.limits;
@@ -132,7 +132,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
     let author = request.context.reader.view(|view| {
         let identity = identity(request, view, username)?;
         identity.may_enter(view, &room)?;
-        Ok::<_, Rejection>(identity.principal(passer_by(&identity.username)))
+        Ok::<_, Rejection>(identity.principal(anonymous_user(&identity.username)))
     })?;
     let (status, json) = stored(request, room, author, body, nonce)?;
     Ok(Reply::data(status, raw(&json)))
@@ -173,7 +173,7 @@ pub(super) fn delete(request: &Request<'_>) -> Result<Reply, Rejection> {
 
 /// The user id of a client that posts without a token. It is derived from the name, so that a retry with the same
 /// `Idempotency-Key` is recognised. It is a version 8 UUID (RFC 9562, section 5.8), as no other id here is.
-fn passer_by(username: &Username) -> UserId {
+fn anonymous_user(username: &Username) -> UserId {
     let hash: [u8; 32] = Sha256::digest(username.as_str().as_bytes()).into();
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash[..16]);

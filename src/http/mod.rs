@@ -38,7 +38,7 @@ use crate::hub::HubApi;
 use crate::limits::{BODY_BYTES_MAX, Limits};
 use crate::metrics::Metrics;
 use crate::model::reason::Reason;
-use crate::rate::Paces;
+use crate::rate::RateLimiters;
 use crate::store::Reader;
 
 /// The number of threads that answer requests. They may wait for the hub and the store, but never for a client or a
@@ -100,7 +100,7 @@ pub struct Policy {
     /// Other origins whose pages may write.
     pub origins: Vec<Origin>,
     /// The rate limits of messages.
-    pub paces: Arc<Paces>,
+    pub rate_limiters: Arc<RateLimiters>,
     pub limits: Limits,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::{bad_name, rate_limited, unexpected};
-use super::who::{body, client, pace, shown};
+use super::who::{body, client, check_rate, shown};
 use super::{Context, Reply, Request, accounts};
 use crate::auth::credential::{Credential, GUEST_SPAN_MS, clear_cookie, set_cookie};
 use crate::auth::guest_token::GuestToken;
@@ -93,7 +93,7 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, Reject
     let user = match &client.session {
         Some(session) if session.kind != SessionKind::Guest => return Err(Reason::LoggedIn.into()),
         Some(session) => {
-            pace(request, Some(session.user))?;
+            check_rate(request, Some(session.user))?;
             session.user
         }
         None => {
@@ -161,7 +161,7 @@ fn found(request: &Request<'_>) -> Result<Reply, Rejection> {
 /// Ends the client's session, or another session of its user.
 fn ended(request: &Request<'_>, key: Option<SessionId>) -> Result<Reply, Rejection> {
     let (client, session) = request.context.reader.view(|view| own(request, view, Action::EndSession))?;
-    pace(request, Some(session.user))?;
+    check_rate(request, Some(session.user))?;
     let ended = key.unwrap_or(session.key);
     let by = By::Client(client.identity.principal(session.user));
     request.context.hub.change(by, Change::EndSession { session: ended })?;

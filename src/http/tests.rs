@@ -54,7 +54,7 @@ impl Backend {
         let ends = Ends { commands: commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
         threads.extend(hub::start(ends, limits, Arc::clone(&metrics)).unwrap());
         let origins = vec!["https://friend.example".parse().unwrap()];
-        let policy = Policy { origins, paces: Arc::new(Paces::new(&limits)), limits };
+        let policy = Policy { origins, rate_limiters: Arc::new(RateLimiters::new(&limits)), limits };
         let hub = HubApi::new(commands.clone(), presence.clone());
         let context = Context { hub, reader, policy, attempts: Arc::default(), metrics };
         Self { context, commands, presence, threads }

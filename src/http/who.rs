@@ -59,11 +59,11 @@ pub(super) fn reader(request: &Request<'_>, view: &View<'_>) -> Result<Identity,
 }
 
 /// Takes one token of the client's message rate limit. All writes count, because each costs a commit.
-pub(super) fn pace(request: &Request<'_>, user: Option<UserId>) -> Result<(), Rejection> {
+pub(super) fn check_rate(request: &Request<'_>, user: Option<UserId>) -> Result<(), Rejection> {
     let (address, now) = (request.address(), Instant::now());
-    let paces = &request.context.policy.paces;
-    let pace = user.map_or_else(|| paces.of_passers_by(address, now), |id| paces.of_user(id, address, now));
-    pace.take(now).map_err(rate_limited)
+    let rate_limiters = &request.context.policy.rate_limiters;
+    let rate_limiter = user.map_or_else(|| rate_limiters.of_anonymous(address, now), |id| rate_limiters.of_user(id, address, now));
+    rate_limiter.take(now).map_err(rate_limited)
 }
 
 /// A client that proposes something, for one room or for the whole server. Permissions are checked here, so that a
@@ -77,7 +77,7 @@ pub(super) struct Actor {
 /// Authenticates the client of a request that proposes something, and takes one token of its rate limit.
 pub(super) fn actor(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, Rejection> {
     request.context.reader.view(|view| {
-        pace(request, client(request, view)?.identity.user)?;
+        check_rate(request, client(request, view)?.identity.user)?;
         let identity = reader(request, view)?;
         let (role, context) = (identity.role, identity.context(view, room));
         Ok(Actor { principal: identity.principal(STRANGER), role, context })

@@ -15,7 +15,7 @@ use adda::limits::Limits;
 use adda::listener::{self, Front, Listening};
 use adda::metrics::Metrics;
 use adda::model::ConnectionId;
-use adda::rate::Paces;
+use adda::rate::RateLimiters;
 use adda::relay::Relay;
 use adda::session::{Context, Decoder};
 use adda::wire::websocket;
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         decoder: |_, _| Box::new(Echo),
         authenticator: Authenticator::start(started.reader)?,
         origins: Vec::new(),
-        paces: Arc::new(Paces::new(&limits)),
+        rate_limiters: Arc::new(RateLimiters::new(&limits)),
         limits,
         metrics,
     };

@@ -176,11 +176,11 @@ fn a_client_that_answers_no_ping_times_out_and_others_stay() {
 
 /// Sends pieces until the server closes the connection; returns the close code and the time it took.
 #[track_caller]
-fn ended_while_sending(ws: &mut Ws, pace: Duration, mut piece: impl FnMut() -> Vec<u8>) -> (Event, Duration) {
+fn ended_while_sending(ws: &mut Ws, rate_limiter: Duration, mut piece: impl FnMut() -> Vec<u8>) -> (Event, Duration) {
     let start = Instant::now();
     while start.elapsed() < DEADLINE {
         let sent = ws.stream().write_all(&piece());
-        match ws.event_within(pace) {
+        match ws.event_within(rate_limiter) {
             Some(Event::Frame(frame)) => panic!("{frame}"),
             Some(event) => return (event, start.elapsed()),
             None if sent.is_err() => return (Event::End, start.elapsed()),
