@@ -14,7 +14,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use crate::auth::credential::GUEST_SPAN_MS;
 use crate::auth::guest_token::{GuestToken, is_guest_token};
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::auth::permission::{Action, PermissionContext, may};
 use crate::limits::{AUTHENTICATION_WAIT, AUTHENTICATIONS_WAITING_MAX, STORE_STACK_BYTES};
 use crate::model::reason::Reason;
@@ -50,7 +50,7 @@ pub struct Identity {
     pub proof: Proof,
     pub network: IpAddr,
     /// The looks of a guest's name, if there are accounts whose names are protected.
-    pub looks: Option<Looks>,
+    pub skeletons: Option<Skeletons>,
 }
 
 impl Identity {
@@ -99,7 +99,7 @@ pub fn authenticate(view: &View<'_>, token: Option<&str>, address: IpAddr) -> Re
         role: session.as_ref().map_or(Role::Guest, |session| session.role),
         proof,
         network: network_of(address),
-        looks: None,
+        skeletons: None,
     };
     Ok(Authenticated { session, identity })
 }
@@ -140,29 +140,29 @@ pub fn admit(view: &View<'_>, token: Option<&str>, asked: Username, address: IpA
     may(identity.role, Action::Enter, &identity.context(view, None))?;
     let own = session.and_then(|session| session.username);
     if own.is_none() || identity.role == Role::Guest {
-        (identity.username, identity.looks) = name_of_guest(view, own, asked)?;
+        (identity.username, identity.skeletons) = name_of_guest(view, own, asked)?;
     }
     Ok(identity)
 }
 
 /// The name of a guest: the name that it asks for, or its last name if it asks for none.
-fn name_of_guest(view: &View<'_>, own: Option<Username>, asked: Username) -> Result<(Username, Option<Looks>), Reason> {
+fn name_of_guest(view: &View<'_>, own: Option<Username>, asked: Username) -> Result<(Username, Option<Skeletons>), Reason> {
     let is_plain = |name: &Username| name.as_str() == USERNAME_DEFAULT;
     if !view.policy().has_accounts() {
         return Ok((own.filter(|_| is_plain(&asked)).unwrap_or(asked), None));
     }
     if let Some(own) = own.filter(|_| is_plain(&asked)) {
-        let looks = Looks::of(&own);
+        let skeletons = Skeletons::of(&own);
         // An account may have taken the name since.
-        if !view.is_reserved(&looks)? {
-            return Ok((own, Some(looks)));
+        if !view.is_reserved(&skeletons)? {
+            return Ok((own, Some(skeletons)));
         }
     }
     if is_plain(&asked) {
         return Ok((asked, None));
     }
-    let looks = Looks::of(&asked);
-    if view.is_reserved(&looks)? { Err(Reason::NameReserved) } else { Ok((asked, Some(looks))) }
+    let skeletons = Skeletons::of(&asked);
+    if view.is_reserved(&skeletons)? { Err(Reason::NameReserved) } else { Ok((asked, Some(skeletons))) }
 }
 
 /// Records the use of a session, if that is worth a commit. A guest's session is stored when half of its lifetime has
@@ -284,7 +284,7 @@ impl Authenticator {
         }
         let context = policy.context(None, Some(network), Some(room), self.reader.moment().clock_ms);
         let (role, proof, username) = (Role::Guest, Proof::None, asked.clone());
-        let identity = Identity { user: None, username, role, proof, network, looks: None };
+        let identity = Identity { user: None, username, role, proof, network, skeletons: None };
         Some(may(role, Action::Enter, &context).map(|()| identity))
     }
 

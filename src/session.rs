@@ -170,8 +170,8 @@ fn connect(
             (user, Some(token.into_text()))
         }
     };
-    let (principal, looks) = (identity.principal(stranger), identity.looks);
-    let arrival = Arrival { connection, principal, looks, room, replay, token };
+    let (principal, skeletons) = (identity.principal(stranger), identity.skeletons);
+    let arrival = Arrival { connection, principal, skeletons, room, replay, token };
     let (sink, encoding) = (Sink::Socket(Arc::clone(socket)), Encoding::Json);
     (Box::new(Connect { sink, encoding, arrival }), accept_key)
 }

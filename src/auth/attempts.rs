@@ -23,7 +23,7 @@ use crate::limits::RATES_KEPT_MAX;
 use crate::model::Username;
 use crate::rate::{TokenBuckets, network_of};
 
-use super::name::Looks;
+use super::name::Skeletons;
 
 /// Failed logins that one account may have within [`LOGIN_SPAN`], from all unknown clients together or from one known
 /// device.
@@ -110,7 +110,7 @@ impl Attempts {
     /// The time to wait; then nothing is counted.
     pub fn login(&mut self, login: Login<'_>, now: Instant) -> Result<LoginAttempt, Duration> {
         let address = network_of(login.address);
-        let look = Looks::of(login.name);
+        let look = Skeletons::of(login.name);
         let account = self.keys.hash_one(look.iter().next());
         let counted = match login.device {
             Some(device) => vec![Counted::Device(account, self.keys.hash_one(device))],

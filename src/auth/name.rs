@@ -19,22 +19,22 @@ const DOT_BELOW: char = '\u{0323}';
 const BRAILLE_BLANK: char = '\u{2800}';
 
 /// The version of this algorithm. Increase it with each change below that gives any name other looks.
-const NOTION: u32 = 2;
+const SKELETON_VERSION: u32 = 2;
 
 /// The version of the looks made here: of this algorithm, and of the Unicode tables that it uses. Looks made by another
 /// version must be computed again.
 #[must_use]
-pub fn notion() -> String {
+pub fn skeleton_version() -> String {
     let (std, nfkd, skeleton) =
         (char::UNICODE_VERSION, unicode_normalization::UNICODE_VERSION, unicode_security::UNICODE_VERSION);
-    format!("{NOTION} {std:?} {nfkd:?} {skeleton:?}")
+    format!("{SKELETON_VERSION} {std:?} {nfkd:?} {skeleton:?}")
 }
 
 /// The looks of a name, one to four. They are stored with an account to protect its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Looks(Vec<Box<str>>);
+pub struct Skeletons(Vec<Box<str>>);
 
-impl Looks {
+impl Skeletons {
     /// The looks of a name.
     #[must_use]
     pub fn of(name: &Username) -> Self {
@@ -44,22 +44,22 @@ impl Looks {
     fn of_text(name: &str) -> Self {
         let letters: String = name.chars().map(|c| sign_as_letter(c).unwrap_or(c)).collect();
         let punctuation: String = name.chars().filter(|c| sign_as_letter(*c).is_none()).collect();
-        let mut looks: Vec<Box<str>> = Vec::with_capacity(4);
+        let mut skeletons: Vec<Box<str>> = Vec::with_capacity(4);
         for reading in [&letters, &punctuation] {
             for look in [tidied(&settled(&shaped(reading))), tidied(&settled(reading))] {
-                if !look.is_empty() && !looks.iter().any(|known| **known == *look) {
-                    looks.push(look.into());
+                if !look.is_empty() && !skeletons.iter().any(|known| **known == *look) {
+                    skeletons.push(look.into());
                 }
             }
         }
-        if looks.is_empty() {
+        if skeletons.is_empty() {
             // All characters are ignored. The name is then told apart by its letters and marks, or without any by its
             // punctuation.
             let whole: String = folded(name).nfkd().collect();
             let letters: String = whole.chars().filter(|c| c.is_alphanumeric()).collect();
-            looks.push(if letters.is_empty() { whole } else { letters }.into());
+            skeletons.push(if letters.is_empty() { whole } else { letters }.into());
         }
-        Self(looks)
+        Self(skeletons)
     }
 
     /// All looks, one at least and four at most.
@@ -207,10 +207,10 @@ mod tests {
 
     /// The spoofs that are neither refused as names nor found to resemble the name.
     fn passed<'a>(name: &str, spoofs: &[&'a str]) -> Vec<&'a str> {
-        let looks = Looks::of(&username(name));
+        let skeletons = Skeletons::of(&username(name));
         let passes = |spoof: &&&str| {
             assert_ne!(**spoof, name, "no spoof");
-            Username::parse(spoof).is_ok_and(|spoof| !Looks::of(&spoof).resemble(&looks))
+            Username::parse(spoof).is_ok_and(|spoof| !Skeletons::of(&spoof).resemble(&skeletons))
         };
         spoofs.iter().filter(passes).copied().collect()
     }
@@ -376,7 +376,7 @@ mod tests {
             (":\u{0ECD}", " :\u{0ECD}"),
             ("\u{02D0}", ".\u{02D0}"),
         ] {
-            assert!(Looks::of_text(one).resemble(&Looks::of_text(other)), "{one} {other}");
+            assert!(Skeletons::of_text(one).resemble(&Skeletons::of_text(other)), "{one} {other}");
         }
         for (one, other) in [
             ("van", "nan"),
@@ -387,7 +387,7 @@ mod tests {
             ("...", "___"),
             ("\u{02D0}", "\u{0ECD}"),
         ] {
-            assert!(!Looks::of_text(one).resemble(&Looks::of_text(other)), "{one} {other}");
+            assert!(!Skeletons::of_text(one).resemble(&Skeletons::of_text(other)), "{one} {other}");
         }
     }
 
@@ -460,9 +460,9 @@ mod tests {
 
     #[test]
     fn ordinary_names_do_not_resemble_each_other() {
-        let looks: Vec<_> = HONEST.iter().map(|name| (name, Looks::of(&username(name)))).collect();
-        for (at, (name, its)) in looks.iter().enumerate() {
-            for (other, others) in &looks[at + 1..] {
+        let skeletons: Vec<_> = HONEST.iter().map(|name| (name, Skeletons::of(&username(name)))).collect();
+        for (at, (name, its)) in skeletons.iter().enumerate() {
+            for (other, others) in &skeletons[at + 1..] {
                 assert!(!its.resemble(others), "{name} and {other}: {its:?}");
             }
         }
@@ -472,11 +472,11 @@ mod tests {
     fn looks_are_one_to_four_and_stable() {
         for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
             let Ok(name) = Username::parse(name) else { continue };
-            let looks = Looks::of(&name);
-            assert!((1..=4).contains(&looks.iter().count()) && looks.iter().all(|look| !look.is_empty()), "{name}");
-            assert_eq!(looks, Looks::of(&name));
-            for look in looks.iter() {
-                assert!(Looks::of_text(look).resemble(&looks), "the look of {name:?} looks like it");
+            let skeletons = Skeletons::of(&name);
+            assert!((1..=4).contains(&skeletons.iter().count()) && skeletons.iter().all(|look| !look.is_empty()), "{name}");
+            assert_eq!(skeletons, Skeletons::of(&name));
+            for look in skeletons.iter() {
+                assert!(Skeletons::of_text(look).resemble(&skeletons), "the look of {name:?} looks like it");
             }
         }
     }
@@ -486,31 +486,31 @@ mod tests {
         use sha2::{Digest, Sha256};
         let mut digest = Sha256::new();
         for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
-            for look in Looks::of_text(name).iter() {
+            for look in Skeletons::of_text(name).iter() {
                 digest.update(look.as_bytes());
                 digest.update([0]);
             }
         }
         let begin = digest.finalize()[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         // After a change of the looks, increase the version and write the new digest here.
-        assert_eq!((NOTION, &*begin), (2, "d03deb7e"), "{}", notion());
+        assert_eq!((SKELETON_VERSION, &*begin), (2, "d03deb7e"), "{}", skeleton_version());
     }
 
     proptest::proptest! {
         #[test]
         fn a_name_resembles_itself_in_other_case_or_with_separators(text in "\\PC{1,24}", at in 0..24_usize) {
             if let Ok(name) = Username::parse(&text) {
-                let looks = Looks::of(&name);
-                proptest::prop_assert!((1..=4).contains(&looks.iter().count()));
+                let skeletons = Skeletons::of(&name);
+                proptest::prop_assert!((1..=4).contains(&skeletons.iter().count()));
                 for other in [name.as_str().to_uppercase(), name.as_str().to_lowercase()] {
-                    proptest::prop_assert!(looks.resemble(&Looks::of_text(&other)), "{:?}", other);
+                    proptest::prop_assert!(skeletons.resemble(&Skeletons::of_text(&other)), "{:?}", other);
                 }
                 let chars = || name.as_str().chars();
                 for between in [' ', '.', '_', '\u{200B}', '\u{200D}'] {
                     // A mark would combine with the inserted character.
                     if chars().nth(at).is_some_and(|c| !is_combining_mark(c)) && chars().any(char::is_alphanumeric) {
                         let spoof: String = chars().take(at).chain([between]).chain(chars().skip(at)).collect();
-                        proptest::prop_assert!(looks.resemble(&Looks::of_text(&spoof)), "{:?}", spoof);
+                        proptest::prop_assert!(skeletons.resemble(&Skeletons::of_text(&spoof)), "{:?}", spoof);
                     }
                 }
             }

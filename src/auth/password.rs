@@ -9,7 +9,7 @@ use argon2::password_hash::phc::{self, Output, ParamsString, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use unicode_normalization::UnicodeNormalization;
 
-use super::name::Looks;
+use super::name::Skeletons;
 use super::secret::random_bytes;
 use crate::model::Username;
 
@@ -100,7 +100,7 @@ impl Password {
         // The name, the name twice, the name and a year.
         let around = lower.replacen(&name, "", 2);
         let is_hardly_more = lower.contains(&name) && around.chars().filter(|c| !c.is_ascii_digit()).count() < 2;
-        let looks_alike = Username::parse(&lower).is_ok_and(|lower| Looks::of(&lower).resemble(&Looks::of(of)));
+        let looks_alike = Username::parse(&lower).is_ok_and(|lower| Skeletons::of(&lower).resemble(&Skeletons::of(of)));
         if is_hardly_more || looks_alike {
             return Err(PasswordError::SameAsName);
         }

@@ -32,7 +32,7 @@ fn room() -> RoomId {
 }
 
 fn account(number: u128, text: &str, role: Role) -> NewAccount {
-    NewAccount { id: user(number), name: name(text), looks: Looks::of(&name(text)), role, password: None }
+    NewAccount { id: user(number), name: name(text), skeletons: Skeletons::of(&name(text)), role, password: None }
 }
 
 fn session(number: i64, kind: SessionKind, token: Option<&str>) -> NewSession {
@@ -79,7 +79,7 @@ impl Rig {
     fn with_guest(self, token: Option<&str>) -> Self {
         let key = token.map_or(SessionId::of_guest(user(7)).0, |_| 77);
         let (username, session) = (name("ana"), session(key, SessionKind::Guest, token));
-        let change = Change::NameGuest { user: user(7), looks: Looks::of(&username), username, session };
+        let change = Change::NameGuest { user: user(7), skeletons: Skeletons::of(&username), username, session };
         self.change(self.stranger(), change);
         self
     }
@@ -235,10 +235,10 @@ fn an_account_has_its_own_name_and_a_guest_the_requested_name() {
     let rig = Rig::new().with_bot();
     let identity = rig.admit(Some("bot"), "eve").unwrap();
     assert_eq!((identity.user, identity.username, identity.role), (Some(user(1)), name("rahim"), Role::User));
-    assert_eq!((identity.proof, identity.looks), (Proof::Account(SessionId(70)), None));
+    assert_eq!((identity.proof, identity.skeletons), (Proof::Account(SessionId(70)), None));
     let identity = rig.admit(Some(&rig.signed(5, 0)), "eve").unwrap();
     assert_eq!((identity.user, identity.username, identity.role), (Some(user(5)), name("eve"), Role::Guest));
-    assert_eq!(identity.looks, Some(Looks::of(&name("eve"))), "to be compared again when it enters");
+    assert_eq!(identity.skeletons, Some(Skeletons::of(&name("eve"))), "to be compared again when it enters");
     for spoof in ["rahim", "Rahim", "rаhim"] {
         assert_eq!(rig.admit(None, spoof), Err(Reason::NameReserved), "{spoof}");
         assert_eq!(rig.admit(Some("guess"), spoof), Err(Reason::NameReserved), "{spoof}");

@@ -16,7 +16,7 @@ use super::who::{STRANGER, body, shown};
 use super::{Context, Reply, Request};
 use crate::auth::attempts::{Attempts, Login, LoginAttempt};
 use crate::auth::credential::{Credential, LOGIN_SPAN_MS, set_cookie};
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::auth::password::{self, Password, PasswordHash, Verdict};
 use crate::auth::permission::{Action, PermissionContext, may};
 use crate::auth::secret::{Secret, is_secret, random_id};
@@ -172,8 +172,8 @@ pub(super) fn register(request: &Request<'_>) -> Result<Reply, Rejection> {
         return Err(Reason::NameTaken.into());
     }
     Ok(Reply::later(move |context| {
-        let (looks, password) = (Looks::of(&name), Some(password::hash(&password)?));
-        let account = NewAccount { id: UserId(Uuid::new_v4()), name, looks, role: Role::User, password };
+        let (skeletons, password) = (Skeletons::of(&name), Some(password::hash(&password)?));
+        let account = NewAccount { id: UserId(Uuid::new_v4()), name, skeletons, role: Role::User, password };
         login.begin(context, |session, replaces| Change::Register { account, invitation, session, replaces })
     }))
 }

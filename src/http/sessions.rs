@@ -11,7 +11,7 @@ use super::who::{body, client, check_rate, shown};
 use super::{Context, Reply, Request, accounts};
 use crate::auth::credential::{Credential, GUEST_SPAN_MS, clear_cookie, set_cookie};
 use crate::auth::guest_token::GuestToken;
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::auth::permission::{Action, may};
 use crate::auth::secret::Secret;
 use crate::authenticator::{Authenticated, authenticate, note_use};
@@ -102,10 +102,10 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, Reject
             UserId(Uuid::new_v4())
         }
     };
-    let looks = Looks::of(&username);
+    let skeletons = Skeletons::of(&username);
     reader.view(|view| {
         may(Role::Guest, Action::Enter, &client.identity.context(view, None))?;
-        if username.as_str() != USERNAME_DEFAULT && view.is_reserved(&looks)? {
+        if username.as_str() != USERNAME_DEFAULT && view.is_reserved(&skeletons)? {
             return Err(Rejection::from(Reason::NameReserved));
         }
         Ok(())
@@ -118,7 +118,7 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, Reject
         span_ms: Some(GUEST_SPAN_MS),
     };
     let by = By::Client(client.identity.principal(user));
-    let done = hub.change(by, Change::NameGuest { user, username, looks, session })?;
+    let done = hub.change(by, Change::NameGuest { user, username, skeletons, session })?;
     let sign = || reader.policy().guest_key.sign(&GuestToken { user, issued_ms: reader.moment().clock_ms });
     let token = client.session.is_none().then(sign);
     let token = token.as_ref().map(Secret::expose);

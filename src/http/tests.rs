@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::socket::{DIRECTORY_PREFIX, SOCKET_NAME};
 use super::*;
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::config::{Data, Durability, Keep};
 use crate::hub::{self, Arrival, Chunk, Command, Connect, Ends, Inbound, PublishedPresence, Sink};
 use crate::limits::CHANGE_WAIT;
@@ -118,8 +118,8 @@ impl Backend {
     /// The token of a new admin.
     fn admin(&self, name: &str) -> String {
         let (token, name) = (format!("token-of-{name}"), Username::parse(name).unwrap());
-        let (id, looks) = (UserId(Uuid::new_v4()), Looks::of(&name));
-        let account = NewAccount { id, name, looks, role: Role::Admin, password: None };
+        let (id, skeletons) = (UserId(Uuid::new_v4()), Skeletons::of(&name));
+        let account = NewAccount { id, name, skeletons, role: Role::Admin, password: None };
         let session = NewSession {
             id: SessionId(1),
             kind: SessionKind::Bot,
@@ -142,7 +142,7 @@ impl Backend {
         let arrival = Arrival {
             connection,
             principal: Arc::new(Principal { person, proof, network }),
-            looks: None,
+            skeletons: None,
             room: RoomId::parse(room).unwrap(),
             replay: Replay { history: 0, after: None },
             token: None,

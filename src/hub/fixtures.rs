@@ -86,7 +86,7 @@ pub fn history(count: usize) -> Replay {
 
 pub fn arrival(connection: u64, principal: Arc<Principal>, home: &str, replay: Replay) -> Arrival {
     let (connection, room) = (ConnectionId(connection), room(home));
-    Arrival { connection, principal, looks: None, room, replay, token: None }
+    Arrival { connection, principal, skeletons: None, room, replay, token: None }
 }
 
 /// A stored frame whose id is its seq.

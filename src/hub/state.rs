@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use uuid::Uuid;
 
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::auth::permission::{Action, Target};
 use crate::ids::FrameIds;
 use crate::limits::{Limits, MEMBERS_LISTED_MAX, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX};
@@ -113,7 +113,7 @@ pub struct Arrival {
     pub connection: ConnectionId,
     pub principal: Arc<Principal>,
     /// The skeleton of a guest's name, if accounts have protected names.
-    pub looks: Option<Looks>,
+    pub skeletons: Option<Skeletons>,
     /// The room of the connection's URL.
     pub room: RoomId,
     /// The history that the client asks for.
@@ -127,7 +127,7 @@ struct Member {
     connection: ConnectionId,
     principal: Arc<Principal>,
     /// The skeleton of a guest's name, if accounts have protected names.
-    looks: Option<Looks>,
+    skeletons: Option<Skeletons>,
     /// The room of frames without a `room_id`.
     home: RoomId,
     /// In the order of the joins. A room is here twice if it was left and joined again before the store answered. An
@@ -290,12 +290,12 @@ impl State {
 
     /// Opens a connection, which joins its first room.
     pub fn connect(&mut self, arrival: Arrival) -> MemberKey {
-        let Arrival { connection, principal, looks, room, replay, token } = arrival;
+        let Arrival { connection, principal, skeletons, room, replay, token } = arrival;
         let user = principal.user();
         let member = Member {
             connection,
             principal,
-            looks,
+            skeletons,
             home: room.clone(),
             // Most connections join no other room.
             subscriptions: Vec::with_capacity(1),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::fixtures::{account, from_network, guest, history, room, user};
 use super::*;
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::config::{Data, Durability, Keep};
 use crate::limits::BATCH_BYTES_MAX;
 use crate::model::{ROOM_DEFAULT, Username};
@@ -29,7 +29,7 @@ fn socket() -> (TcpStream, Sink) {
 /// Makes an account with a token, as an operator does.
 fn new_token(number: u64, name: &str, session: i64, role: Role) -> Change {
     let name = Username::parse(name).unwrap();
-    let account = NewAccount { id: user(number), looks: Looks::of(&name), name, role, password: None };
+    let account = NewAccount { id: user(number), skeletons: Skeletons::of(&name), name, role, password: None };
     let token_hash = Some(TokenHash::of(&format!("token {session}")));
     let (id, kind) = (SessionId(session), SessionKind::Bot);
     Change::CreateToken { account, session: NewSession { id, kind, token_hash, label: "".into(), span_ms: None } }
@@ -166,7 +166,7 @@ impl Server {
         let connection = ConnectionId(self.connections);
         let arrival = Arrival {
             connection,
-            looks: Some(Looks::of(&principal.person.username)),
+            skeletons: Some(Skeletons::of(&principal.person.username)),
             principal: Arc::clone(principal),
             room: room(ROOM_DEFAULT),
             replay: history(count),

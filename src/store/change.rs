@@ -10,7 +10,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::auth::guest_token::GuestKey;
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::auth::password::PasswordHash;
 use crate::model::{RoomId, Seq, UserId, Username};
 use crate::protocol::{Restrictions, RoomPatch};
@@ -30,7 +30,7 @@ pub enum Change {
     /// Logs in to an account with its password.
     LogIn(NewLogin),
     /// Stores a guest's session, or renames the guest.
-    NameGuest { user: UserId, username: Username, looks: Looks, session: NewSession },
+    NameGuest { user: UserId, username: Username, skeletons: Skeletons, session: NewSession },
     /// Creates a token for a bot. If no account has that name, the account is created too.
     CreateToken { account: NewAccount, session: NewSession },
     /// Ends one of the client's own sessions. The operator may end any bot's token.
@@ -81,7 +81,7 @@ pub struct Policy {
 pub struct NewAccount {
     pub id: UserId,
     pub name: Username,
-    pub looks: Looks,
+    pub skeletons: Skeletons,
     #[serde(deserialize_with = "account_role")]
     pub role: Role,
     /// `None` for an account without a password login, such as a bot's.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::model::reason::Rejection;
 use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, UserId};
 use crate::protocol::{After, Body, FrameType};
@@ -141,7 +141,7 @@ pub struct Join {
     pub connection: ConnectionId,
     pub principal: Arc<Principal>,
     /// The looks of a guest's name, if accounts have names to protect.
-    pub looks: Option<Looks>,
+    pub skeletons: Option<Skeletons>,
     /// The head of the room as the hub knows it; `None` if the hub needs the room's past.
     pub known: Option<Seq>,
     /// The last frame that the client has seen.

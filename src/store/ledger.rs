@@ -352,12 +352,12 @@ impl Ledger {
     }
 
     fn may_join(&self, storage: &impl Storage, join: &Join) -> Result<(), Stop> {
-        let Join { room, principal, looks, .. } = join;
+        let Join { room, principal, skeletons, .. } = join;
         self.policy.may(principal, Action::Enter, Some(room), Target::Own, self.moment.clock_ms)?;
         if principal.is_guest()
             && self.policy.has_accounts()
-            && let Some(looks) = looks
-            && people::resembling(storage.people(), looks)?.is_some()
+            && let Some(skeletons) = skeletons
+            && people::resembling(storage.people(), skeletons)?.is_some()
         {
             return Err(Reason::NameReserved.into());
         }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::limits::USES_PENDING_MAX;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{FrameId, RoomId, Seq, UserId, Username};
@@ -281,8 +281,8 @@ impl View<'_> {
     }
 
     /// Whether a name looks like the name of an account.
-    pub fn is_reserved(&self, looks: &Looks) -> Answer<bool> {
-        Ok(self.policy.has_accounts() && people::resembling(self.connection, looks)?.is_some())
+    pub fn is_reserved(&self, skeletons: &Skeletons) -> Answer<bool> {
+        Ok(self.policy.has_accounts() && people::resembling(self.connection, skeletons)?.is_some())
     }
 
     /// The role and the name of a user, as far as they are stored.

@@ -13,7 +13,7 @@ use super::entry::{By, Entry, Event, Join, NewMessage, Outcome, Principal, Proof
 use super::log::clock::{Moment, Reading};
 use super::sqlite::schema::Database;
 use super::{Kinds, Reader, Side, Stored, TokenHash};
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::config::{Durability, Keep};
 use crate::model::reason::Reason;
 use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
@@ -60,7 +60,7 @@ pub fn logged_in(number: u128) -> Arc<Principal> {
 
 pub fn new_account(number: u128, role: Role) -> NewAccount {
     let name = name_of(number);
-    NewAccount { id: user(number), looks: Looks::of(&name), name, role, password: None }
+    NewAccount { id: user(number), skeletons: Skeletons::of(&name), name, role, password: None }
 }
 
 pub fn new_session(number: i64, kind: SessionKind, token: Option<&str>) -> NewSession {
@@ -95,12 +95,12 @@ impl NewMessage {
 /// A client joins with its first connection; see [`of_connection`].
 pub fn join(name: &str, principal: &Arc<Principal>) -> Entry {
     let (room, principal) = (room(name), Arc::clone(principal));
-    Entry::Join(Join { room, connection: ConnectionId(1), principal, looks: None, known: None, after: None })
+    Entry::Join(Join { room, connection: ConnectionId(1), principal, skeletons: None, known: None, after: None })
 }
 
 pub fn join_after(name: &str, principal: &Arc<Principal>, after: FrameId) -> Entry {
     let (room, principal, after) = (room(name), Arc::clone(principal), Some(After::Id(after)));
-    Entry::Join(Join { room, connection: ConnectionId(1), principal, looks: None, known: None, after })
+    Entry::Join(Join { room, connection: ConnectionId(1), principal, skeletons: None, known: None, after })
 }
 
 pub fn leave(name: &str, principal: &Principal) -> Entry {

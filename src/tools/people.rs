@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::propose::{Absent, propose};
 use super::{Error, ask};
 use crate::auth::guest_token::GuestKey;
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::auth::password::{self, PasswordHash};
 use crate::auth::secret::{Secret, random_id};
 use crate::logging::push_harmless;
@@ -52,7 +52,7 @@ pub fn add(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
 }
 
 fn new_account(name: &Username, role: Role, password: Option<PasswordHash>) -> NewAccount {
-    NewAccount { id: UserId(Uuid::new_v4()), name: name.clone(), looks: Looks::of(name), role, password }
+    NewAccount { id: UserId(Uuid::new_v4()), name: name.clone(), skeletons: Skeletons::of(name), role, password }
 }
 
 /// Changes the account of exactly this name. Returns how many sessions this ended, and whether there is an admin left.

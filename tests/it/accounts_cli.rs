@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adda::auth::name::Looks;
+use adda::auth::name::Skeletons;
 use adda::model::{UserId, Username};
 use adda::role::Role;
 use adda::store::accounts::{SessionId, SessionKind};
@@ -663,7 +663,7 @@ fn an_account_with_the_role_guest_is_refused_and_loses_no_message() {
     let name = Username::parse("Zoe").expect("a name");
     let account = NewAccount {
         id: UserId(Uuid::new_v4()),
-        looks: Looks::of(&name),
+        skeletons: Skeletons::of(&name),
         name: name.clone(),
         role: Role::Guest,
         password: None,

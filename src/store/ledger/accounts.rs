@@ -15,9 +15,9 @@ use super::{Ledger, Stop};
 
 impl Ledger {
     pub(super) fn insert_account(&mut self, connection: &Connection, account: &NewAccount) -> Result<(), Stop> {
-        let NewAccount { id, name, role, password, looks } = account.clone();
+        let NewAccount { id, name, role, password, skeletons } = account.clone();
         let row = Account { id, name, role, password, created_ms: self.moment.wall_ms };
-        people::create(connection, &row, &looks)?;
+        people::create(connection, &row, &skeletons)?;
         self.policy.roles.insert_mut(id, role);
         Ok(())
     }

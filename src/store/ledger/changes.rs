@@ -92,13 +92,13 @@ impl Ledger {
                 self.lines.push(format!("{user} ({}) has logged in from {}", account.name, by.network));
                 self.log_in(connection, by, *user, session, *replaces)
             }
-            Change::NameGuest { user, username, looks, session } => {
+            Change::NameGuest { user, username, skeletons, session } => {
                 let by = client(by)?;
                 if !by.is_guest() {
                     return Err(Reason::LoggedIn.into());
                 }
                 self.policy.may(by, Action::Enter, None, Target::Own, self.moment.clock_ms)?;
-                if username.as_str() != USERNAME_DEFAULT && people::resembling(connection, looks)?.is_some() {
+                if username.as_str() != USERNAME_DEFAULT && people::resembling(connection, skeletons)?.is_some() {
                     return Err(Reason::NameReserved.into());
                 }
                 let expires_ms = self.moment.clock_ms + GUEST_SPAN_MS;

@@ -13,7 +13,7 @@ use super::super::testing::{
 use super::super::{Kinds, Side, TokenHash, accounts::InvitationId};
 use crate::auth::credential::GUEST_SPAN_MS;
 use crate::auth::guest_token::GuestKey;
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::auth::password::PasswordHash;
 use crate::limits::{FORGOTTEN_AT_ONCE, LOGINS_PER_USER_MAX};
 use crate::model::reason::Reason;
@@ -449,7 +449,7 @@ fn the_leave_of_a_refused_connection_removes_no_other_connection() {
         let guest = signed_guest(3, rig.moment.clock_ms);
         let second = |entry| of_connection(2, entry);
         let Entry::Join(refused) = second(join("tea", &guest)) else { unreachable!() };
-        let refused = Entry::Join(Join { looks: Some(Looks::of(&admin.person.username)), ..refused });
+        let refused = Entry::Join(Join { skeletons: Some(Skeletons::of(&admin.person.username)), ..refused });
         // The leave was proposed before the refusal was known.
         let words = rig.words([join("tea", &guest), refused.clone(), second(leave("tea", &guest))]);
         assert_eq!(words[1..], ["no join: name_reserved", "leave"]);
@@ -699,7 +699,7 @@ fn a_guest_that_takes_a_name_is_stored_and_keeps_the_session() {
         let name = |name: &str| {
             let username = username(name);
             let session = new_session(SessionId::of_guest(user(3)).0, SessionKind::Guest, None);
-            Change::NameGuest { user: user(3), looks: Looks::of(&username), username, session }
+            Change::NameGuest { user: user(3), skeletons: Skeletons::of(&username), username, session }
         };
         rig.change(by(&guest), name("ana")).unwrap();
         rig.pass(DAY_MS);

@@ -355,7 +355,7 @@ mod tests {
         let (_database, connection) = Database::open(&path, Durability::Full).unwrap();
         let sql = "SELECT value FROM marks WHERE name = 'looks'";
         let made: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
-        assert_eq!(made, crate::auth::name::notion());
+        assert_eq!(made, crate::auth::name::skeleton_version());
         let version_found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         assert_eq!(version_found, MIGRATIONS.len() as i64);
         let room = messages::room(&connection, &RoomId::parse("tea").unwrap()).unwrap().unwrap();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use adda::auth::name::Looks;
+use adda::auth::name::Skeletons;
 use adda::auth::password::{self, Password, PasswordHash};
 use adda::config::Durability;
 use adda::model::{Timestamp, UserId, Username};
@@ -57,7 +57,7 @@ impl People {
     pub fn account(&self, name: &str, role: Role, password: Option<&str>) -> UserId {
         let id = UserId(Uuid::new_v4());
         let name = Username::parse(name).expect("a name");
-        let account = NewAccount { id, looks: Looks::of(&name), name, role, password: password.map(hash) };
+        let account = NewAccount { id, skeletons: Skeletons::of(&name), name, role, password: password.map(hash) };
         let mut made = None;
         eventually("the database is free", DEADLINE, || {
             made = match propose_alone(&self.data(), Change::CreateAccount(account.clone())) {

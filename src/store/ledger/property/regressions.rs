@@ -12,7 +12,7 @@ use super::super::super::entry::{By, Entry, Join, NewMessage, Outcome, Principal
 use super::super::super::log::clock::Moment;
 use super::super::super::sqlite::people::{InvitationId, SessionId};
 use super::BEGIN_MS;
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::limits::BATCH_NUMBERS_SKIPPED;
 use crate::model::reason::Reason;
 use crate::model::{ConnectionId, Person, RoomId, UserId, Username};
@@ -38,7 +38,7 @@ fn admin() -> Arc<Principal> {
 
 fn account(of: &Principal, role: Role) -> Entry {
     let name = of.person.username.clone();
-    let account = NewAccount { id: of.user(), looks: Looks::of(&name), name, role, password: None };
+    let account = NewAccount { id: of.user(), skeletons: Skeletons::of(&name), name, role, password: None };
     change(By::Operator, Change::CreateAccount(account))
 }
 
@@ -56,7 +56,7 @@ fn text(author: Arc<Principal>, room: &RoomId) -> Entry {
 
 fn join(principal: Arc<Principal>, room: &RoomId, connection: u64) -> Entry {
     let (room, connection) = (room.clone(), ConnectionId(connection));
-    Entry::Join(Join { room, connection, principal, looks: None, known: None, after: None })
+    Entry::Join(Join { room, connection, principal, skeletons: None, known: None, after: None })
 }
 
 fn leave(principal: &Principal, room: &RoomId, connection: u64) -> Entry {

@@ -26,7 +26,7 @@ use super::super::super::sqlite::people::{Banned, InvitationId, SessionId, Sessi
 use super::table::{Kind, Verdict};
 use crate::auth::credential::{GUEST_SPAN_MS, LOGIN_SPAN_MS};
 use crate::auth::guest_token::GuestKey;
-use crate::auth::name::Looks;
+use crate::auth::name::Skeletons;
 use crate::auth::password::PasswordHash;
 use crate::auth::permission::{Action, PermissionContext, Target, may};
 use crate::model::reason::Reason;
@@ -614,10 +614,10 @@ impl World {
                 if self.connections.len() >= CONNECTIONS_MAX && refused.is_none() {
                     return Err(self.leave());
                 }
-                let looks = if refused == Some(Reason::NameReserved) {
+                let skeletons = if refused == Some(Reason::NameReserved) {
                     Some(self.looks_of_account()?)
                 } else {
-                    principal.is_guest().then(|| Looks::of(&principal.person.username))
+                    principal.is_guest().then(|| Skeletons::of(&principal.person.username))
                 };
                 let known = if self.random.once_in(2) { self.heads.get(&room).copied() } else { None };
                 let after = match self.random.below(4) {
@@ -627,7 +627,7 @@ impl World {
                 };
                 self.connections_made += 1;
                 let connection = ConnectionId(self.connections_made);
-                Ok(Entry::Join(Join { room, connection, principal, looks, known, after }))
+                Ok(Entry::Join(Join { room, connection, principal, skeletons, known, after }))
             }
             Kind::Leave => Ok(self.leave()),
             Kind::CreateAccount => {
@@ -649,7 +649,7 @@ impl World {
                     && self.moment.index.is_multiple_of(2)
                 {
                     account.name = known.name.clone();
-                    account.looks = Looks::of(&account.name);
+                    account.skeletons = Skeletons::of(&account.name);
                 }
                 let by = if refused == Some(Reason::NotAdmin) { self.not_the_operator() } else { By::Operator };
                 Ok(change(by, Change::CreateToken { account, session }))

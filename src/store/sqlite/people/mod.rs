@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Row};
 
-use crate::auth::name::{self, Looks};
+use crate::auth::name::{self, Skeletons};
 use crate::auth::password::PasswordHash;
 use crate::model::reason::Reason;
 use crate::model::{USERNAME_DEFAULT, UserId, Username};
@@ -68,9 +68,9 @@ pub struct Account {
 /// # Errors
 /// [`Reason::NameTaken`], if the name looks like another account's name, or like the default name of clients without a
 /// name. An account with the default name would keep all those clients out.
-pub fn create(connection: &Connection, account: &Account, looks: &Looks) -> Result<(), Stop> {
-    let is_default = Username::parse(USERNAME_DEFAULT).is_ok_and(|name| Looks::of(&name).resemble(looks));
-    if is_default || resembling(connection, looks)?.is_some() {
+pub fn create(connection: &Connection, account: &Account, skeletons: &Skeletons) -> Result<(), Stop> {
+    let is_default = Username::parse(USERNAME_DEFAULT).is_ok_and(|name| Skeletons::of(&name).resemble(skeletons));
+    if is_default || resembling(connection, skeletons)?.is_some() {
         return Err(Reason::NameTaken.into());
     }
     let sql = "INSERT INTO accounts (id, name, role, password_hash, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -80,7 +80,7 @@ pub fn create(connection: &Connection, account: &Account, looks: &Looks) -> Resu
         return Err(Reason::NameTaken.into());
     }
     let key = connection.last_insert_rowid();
-    for look in looks.iter() {
+    for look in skeletons.iter() {
         if insert_look(connection, look, key)? == 0 {
             return Err(Reason::NameTaken.into());
         }
@@ -93,9 +93,9 @@ fn insert_look(connection: &Connection, look: &str, account: i64) -> rusqlite::R
 }
 
 /// The account whose name has one of these looks. A guest may not have such a name.
-pub fn resembling(connection: &Connection, looks: &Looks) -> rusqlite::Result<Option<Account>> {
+pub fn resembling(connection: &Connection, skeletons: &Skeletons) -> rusqlite::Result<Option<Account>> {
     let sql = account_where("key = (SELECT account FROM looks WHERE look = ?1)");
-    for look in looks.iter() {
+    for look in skeletons.iter() {
         if let Some(account) = first(connection, &sql, [look], account)? {
             return Ok(Some(account));
         }
@@ -108,7 +108,7 @@ pub fn resembling(connection: &Connection, looks: &Looks) -> rusqlite::Result<Op
 pub fn by_name(connection: &Connection, name: &Username) -> rusqlite::Result<Option<Account>> {
     match first(connection, &account_where("name = ?1"), [name], account)? {
         Some(account) => Ok(Some(account)),
-        None => resembling(connection, &Looks::of(name)),
+        None => resembling(connection, &Skeletons::of(name)),
     }
 }
 
@@ -197,22 +197,22 @@ pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionId>, Sto
 /// Renews the looks of all accounts, as a newer Unicode version finds more names alike. It must run when a database is
 /// opened. If nothing is newer, it reads one row. If two accounts look alike, the older account has the look.
 pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
-    let notion = name::notion();
+    let skeleton_version = name::skeleton_version();
     let made = state::value::<String>(connection, "looks")?;
-    if made.as_deref() == Some(&*notion) {
+    if made.as_deref() == Some(&*skeleton_version) {
         return Ok(());
     }
     let transaction = connection.unchecked_transaction()?;
     let names = all(connection, "SELECT key, name FROM accounts ORDER BY key DESC", [], |row| row.try_into())?;
     let mut wanted = BTreeMap::new();
     for (key, name) in names {
-        wanted.extend(Looks::of(&name).iter().map(|look| (look.to_owned(), key)));
+        wanted.extend(Skeletons::of(&name).iter().map(|look| (look.to_owned(), key)));
     }
     execute(connection, "DELETE FROM looks", [])?;
     for (look, key) in wanted {
         insert_look(connection, &look, key)?;
     }
-    state::set_value(connection, "looks", notion)?;
+    state::set_value(connection, "looks", skeleton_version)?;
     transaction.commit()
 }
 

@@ -33,7 +33,7 @@ fn room(name: &str) -> RoomId {
 }
 
 fn make(connection: &Connection, account: &Account) -> Result<(), Stop> {
-    create(connection, account, &Looks::of(&account.name))
+    create(connection, account, &Skeletons::of(&account.name))
 }
 
 fn new_session(key: SessionId, kind: SessionKind, token: Option<&str>) -> NewSession {
@@ -113,7 +113,7 @@ fn a_name_that_looks_like_a_taken_name_is_refused() {
     for (number, spoof) in (10..).zip(["admin", "Admin", "аdmin", "adm1n", "ａｄｍｉｎ", "a.d.m.i.n"]) {
         let taken = make(&db, &account(number, spoof));
         assert!(is_refused(taken, Reason::NameTaken), "{spoof}");
-        assert!(resembling(&db, &Looks::of(&Username::parse(spoof).unwrap())).unwrap().is_some());
+        assert!(resembling(&db, &Skeletons::of(&Username::parse(spoof).unwrap())).unwrap().is_some());
     }
     assert!(is_refused(make(&db, &account(1, "somebody")), Reason::NameTaken), "an id");
     for of_nobody in ["Anonymous", "anonymous", "Аnonymous"] {
@@ -404,27 +404,27 @@ fn looks_are_renewed_when_their_definition_changes() {
     let db = in_memory().unwrap();
     make(&db, &account(1, "admin")).unwrap();
     make(&db, &account(2, "rahim")).unwrap();
-    let looks = || {
+    let skeletons = || {
         let mut statement = db.prepare("SELECT look, account FROM looks ORDER BY look").unwrap();
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         rows.collect::<rusqlite::Result<Vec<(String, i64)>>>().unwrap()
     };
-    let made = looks();
+    let made = skeletons();
     db.execute("DELETE FROM marks", []).unwrap();
     let spoil = || db.execute("UPDATE looks SET look = 'as an older adda saw it' WHERE account = 1", []).unwrap();
     spoil();
     renew_looks(&db).unwrap();
-    assert_eq!(looks(), made);
+    assert_eq!(skeletons(), made);
     spoil();
     renew_looks(&db).unwrap();
-    assert_ne!(looks(), made, "by the same notion nothing is read");
+    assert_ne!(skeletons(), made, "by the same notion nothing is read");
     db.execute("UPDATE marks SET value = 'an older one' WHERE name = 'looks'", []).unwrap();
     renew_looks(&db).unwrap();
-    assert_eq!(looks(), made);
+    assert_eq!(skeletons(), made);
     // A newer Unicode version may find two accounts alike that an older one did not.
     db.execute_batch("UPDATE accounts SET name = 'Admin' WHERE key = 2; DELETE FROM marks").unwrap();
     renew_looks(&db).unwrap();
-    assert!(looks().iter().all(|(_, account)| *account == 1), "{:?}", looks());
+    assert!(skeletons().iter().all(|(_, account)| *account == 1), "{:?}", skeletons());
     for (name, number) in [("Admin", 2), ("admin", 1), ("ADMIN", 1)] {
         let found = by_name(&db, &Username::parse(name).unwrap()).unwrap();
         assert_eq!(found.map(|account| account.id), Some(id(number)), "{name}");

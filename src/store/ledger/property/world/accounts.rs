@@ -16,8 +16,8 @@ impl World {
     /// An account with a free name, or with a name that looks like a taken one.
     pub(super) fn new_account(&mut self, is_taken: bool) -> Result<NewAccount, Entry> {
         let looks_taken = |text: &&str| {
-            let looks = Looks::of(&name(text));
-            self.accounts.iter().any(|account| Looks::of(&account.name).resemble(&looks))
+            let skeletons = Skeletons::of(&name(text));
+            self.accounts.iter().any(|account| Skeletons::of(&account.name).resemble(&skeletons))
         };
         let known = |text: &&str| self.accounts.iter().any(|account| account.name.as_str() == *text);
         let (taken, free): (Vec<&str>, Vec<&str>) = NAMES.into_iter().partition(looks_taken);
@@ -39,7 +39,7 @@ impl World {
         let name = name(&text);
         let role = if self.random.once_in(3) { Role::Admin } else { Role::User };
         let password = Some(self.password());
-        Ok(NewAccount { id: UserId(self.random.uuid()), looks: Looks::of(&name), name, role, password })
+        Ok(NewAccount { id: UserId(self.random.uuid()), skeletons: Skeletons::of(&name), name, role, password })
     }
 
     pub(super) fn create_account(&mut self, role: Role) -> Entry {
@@ -49,9 +49,9 @@ impl World {
         }
     }
 
-    pub(super) fn looks_of_account(&mut self) -> Result<Looks, Entry> {
+    pub(super) fn looks_of_account(&mut self) -> Result<Skeletons, Entry> {
         match self.random.of(&self.accounts) {
-            Some(account) => Ok(Looks::of(&account.name)),
+            Some(account) => Ok(Skeletons::of(&account.name)),
             None => Err(self.create_account(Role::User)),
         }
     }
@@ -188,19 +188,19 @@ impl World {
         };
         let session =
             NewSession { id, kind: SessionKind::Guest, token_hash, label: "".into(), span_ms: Some(GUEST_SPAN_MS) };
-        let (username, looks) = if refused == Some(Reason::NameReserved) {
+        let (username, skeletons) = if refused == Some(Reason::NameReserved) {
             (name("ana"), self.looks_of_account()?)
         } else {
             let username = name(GUEST_NAMES[self.random.below(GUEST_NAMES.len())]);
-            let looks = Looks::of(&username);
-            (username, looks)
+            let skeletons = Skeletons::of(&username);
+            (username, skeletons)
         };
         if refused.is_none() && client.proof == Proof::None {
             // The next client without a token is a different one.
             self.clients.retain(|known| known.proof != Proof::None);
         }
         let by = if refused == Some(Reason::NoSession) { self.operator_or_server() } else { by(&client) };
-        Ok(change(by, Change::NameGuest { user, username, looks, session }))
+        Ok(change(by, Change::NameGuest { user, username, skeletons, session }))
     }
 
     pub(super) fn end_session(&mut self, refused: Option<Reason>) -> Made {
