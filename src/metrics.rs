@@ -73,7 +73,7 @@ labels! {
         Handshakes = "handshakes",
         /// Permission: banned, login required, a reserved name, or a private room of which the client is not a member
         /// (401, 403, 404).
-        Door = "door",
+        Authentication = "door",
         /// The system refused a thread (503).
         Thread = "thread",
         /// A malformed head, or an unknown expectation (400, 417).

@@ -218,8 +218,8 @@ fn identify(
 fn denied(reason: Reason) -> Box<Refused> {
     match reason.status() {
         503 => Refused::new(reason, Refusal::Busy).with_headers(&[("Retry-After", "1")]),
-        401 => Refused::new(reason, Refusal::Door).with_headers(&[("WWW-Authenticate", "Bearer")]),
-        _ => Refused::new(reason, Refusal::Door),
+        401 => Refused::new(reason, Refusal::Authentication).with_headers(&[("WWW-Authenticate", "Bearer")]),
+        _ => Refused::new(reason, Refusal::Authentication),
     }
 }
 
@@ -617,10 +617,10 @@ mod tests {
     fn a_refusal_has_its_status_code_and_headers() {
         for (reason, status, code, counted, headers) in [
             (Reason::Busy, 503, "busy", Refusal::Busy, &[("Retry-After", "1")][..]),
-            (Reason::LoginRequired, 401, "forbidden", Refusal::Door, &[("WWW-Authenticate", "Bearer")]),
-            (Reason::NameReserved, 403, "bad_name", Refusal::Door, &[]),
-            (Reason::Banned, 403, "forbidden", Refusal::Door, &[]),
-            (Reason::NoSuchRoom, 404, "not_found", Refusal::Door, &[]),
+            (Reason::LoginRequired, 401, "forbidden", Refusal::Authentication, &[("WWW-Authenticate", "Bearer")]),
+            (Reason::NameReserved, 403, "bad_name", Refusal::Authentication, &[]),
+            (Reason::Banned, 403, "forbidden", Refusal::Authentication, &[]),
+            (Reason::NoSuchRoom, 404, "not_found", Refusal::Authentication, &[]),
         ] {
             let refused = denied(reason);
             let problem = Problem::of(&refused.rejection);
