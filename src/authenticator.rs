@@ -49,7 +49,7 @@ pub struct Identity {
     pub role: Role,
     pub proof: Proof,
     pub network: IpAddr,
-    /// The looks of a guest's name, if there are accounts whose names are protected.
+    /// The skeletons of a guest's name, if there are accounts whose names are protected.
     pub skeletons: Option<Skeletons>,
 }
 

@@ -110,8 +110,8 @@ impl Attempts {
     /// The time to wait; then nothing is counted.
     pub fn login(&mut self, login: Login<'_>, now: Instant) -> Result<LoginAttempt, Duration> {
         let address = network_of(login.address);
-        let look = Skeletons::of(login.name);
-        let account = self.keys.hash_one(look.iter().next());
+        let skeleton = Skeletons::of(login.name);
+        let account = self.keys.hash_one(skeleton.iter().next());
         let counted = match login.device {
             Some(device) => vec![Counted::Device(account, self.keys.hash_one(device))],
             None if self.known.has(account, address) => vec![Counted::Place(account, address)],

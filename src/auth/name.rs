@@ -1,11 +1,11 @@
 //! Skeletons of names, so that no client takes a name that a reader would confuse with the name of an account.
 //!
-//! Two names resemble each other if they share a look. A look is the name without differences that readers miss: case,
+//! Two names resemble each other if they share a skeleton. A skeleton is the name without differences that readers miss: case,
 //! width, invisible characters, punctuation and accents. Characters that resemble others are replaced (Unicode
-//! confusables, UTS #39, section 4). Looks are only compared, never shown, and they are not names. Pure.
+//! confusables, UTS #39, section 4). Skeletons are only compared, never shown, and they are not names. Pure.
 //!
-//! A name may have several looks, because case folding and confusables don't commute. Greek `Ν` looks like `N`, and its
-//! lower case `ν` looks like `v`. With one common look for all three, `van` and `nan` would be the same name.
+//! A name may have several skeletons, because case folding and confusables don't commute. Greek `Ν` looks like `N`, and its
+//! lower case `ν` looks like `v`. With one common skeleton for all three, `van` and `nan` would be the same name.
 
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
@@ -18,10 +18,10 @@ const DOT_BELOW: char = '\u{0323}';
 /// It looks like a space, but Unicode does not class it as one.
 const BRAILLE_BLANK: char = '\u{2800}';
 
-/// The version of this algorithm. Increase it with each change below that gives any name other looks.
+/// The version of this algorithm. Increase it with each change below that gives any name other skeletons.
 const SKELETON_VERSION: u32 = 2;
 
-/// The version of the looks made here: of this algorithm, and of the Unicode tables that it uses. Looks made by another
+/// The version of the skeletons made here: of this algorithm, and of the Unicode tables that it uses. Skeletons made by another
 /// version must be computed again.
 #[must_use]
 pub fn skeleton_version() -> String {
@@ -30,12 +30,12 @@ pub fn skeleton_version() -> String {
     format!("{SKELETON_VERSION} {std:?} {nfkd:?} {skeleton:?}")
 }
 
-/// The looks of a name, one to four. They are stored with an account to protect its name.
+/// The skeletons of a name, one to four. They are stored with an account to protect its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skeletons(Vec<Box<str>>);
 
 impl Skeletons {
-    /// The looks of a name.
+    /// The skeletons of a name.
     #[must_use]
     pub fn of(name: &Username) -> Self {
         Self::of_text(name.as_str())
@@ -46,9 +46,9 @@ impl Skeletons {
         let punctuation: String = name.chars().filter(|c| sign_as_letter(*c).is_none()).collect();
         let mut skeletons: Vec<Box<str>> = Vec::with_capacity(4);
         for reading in [&letters, &punctuation] {
-            for look in [tidied(&settled(&shaped(reading))), tidied(&settled(reading))] {
-                if !look.is_empty() && !skeletons.iter().any(|known| **known == *look) {
-                    skeletons.push(look.into());
+            for skeleton in [tidied(&settled(&shaped(reading))), tidied(&settled(reading))] {
+                if !skeleton.is_empty() && !skeletons.iter().any(|known| **known == *skeleton) {
+                    skeletons.push(skeleton.into());
                 }
             }
         }
@@ -62,15 +62,15 @@ impl Skeletons {
         Self(skeletons)
     }
 
-    /// All looks, one at least and four at most.
+    /// All skeletons, one at least and four at most.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|look| &**look)
+        self.0.iter().map(|skeleton| &**skeleton)
     }
 
     /// Whether a reader could confuse the two names.
     #[must_use]
     pub fn resemble(&self, other: &Self) -> bool {
-        self.0.iter().any(|look| other.0.contains(look))
+        self.0.iter().any(|skeleton| other.0.contains(skeleton))
     }
 }
 
@@ -469,14 +469,14 @@ mod tests {
     }
 
     #[test]
-    fn looks_are_one_to_four_and_stable() {
+    fn skeletons_are_one_to_four_and_stable() {
         for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
             let Ok(name) = Username::parse(name) else { continue };
             let skeletons = Skeletons::of(&name);
-            assert!((1..=4).contains(&skeletons.iter().count()) && skeletons.iter().all(|look| !look.is_empty()), "{name}");
+            assert!((1..=4).contains(&skeletons.iter().count()) && skeletons.iter().all(|skeleton| !skeleton.is_empty()), "{name}");
             assert_eq!(skeletons, Skeletons::of(&name));
-            for look in skeletons.iter() {
-                assert!(Skeletons::of_text(look).resemble(&skeletons), "the look of {name:?} looks like it");
+            for skeleton in skeletons.iter() {
+                assert!(Skeletons::of_text(skeleton).resemble(&skeletons), "the skeleton of {name:?} resembles it");
             }
         }
     }
@@ -486,13 +486,13 @@ mod tests {
         use sha2::{Digest, Sha256};
         let mut digest = Sha256::new();
         for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
-            for look in Skeletons::of_text(name).iter() {
-                digest.update(look.as_bytes());
+            for skeleton in Skeletons::of_text(name).iter() {
+                digest.update(skeleton.as_bytes());
                 digest.update([0]);
             }
         }
         let begin = digest.finalize()[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        // After a change of the looks, increase the version and write the new digest here.
+        // After a change of the skeletons, increase the version and write the new digest here.
         assert_eq!((SKELETON_VERSION, &*begin), (2, "d03deb7e"), "{}", skeleton_version());
     }
 

@@ -140,7 +140,7 @@ pub struct Join {
     pub room: RoomId,
     pub connection: ConnectionId,
     pub principal: Arc<Principal>,
-    /// The looks of a guest's name, if accounts have names to protect.
+    /// The skeletons of a guest's name, if accounts have names to protect.
     pub skeletons: Option<Skeletons>,
     /// The head of the room as the hub knows it; `None` if the hub needs the room's past.
     pub known: Option<Seq>,

@@ -80,23 +80,23 @@ pub fn create(connection: &Connection, account: &Account, skeletons: &Skeletons)
         return Err(Reason::NameTaken.into());
     }
     let key = connection.last_insert_rowid();
-    for look in skeletons.iter() {
-        if insert_look(connection, look, key)? == 0 {
+    for skeleton in skeletons.iter() {
+        if insert_skeleton(connection, skeleton, key)? == 0 {
             return Err(Reason::NameTaken.into());
         }
     }
     Ok(())
 }
 
-fn insert_look(connection: &Connection, look: &str, account: i64) -> rusqlite::Result<usize> {
-    execute(connection, "INSERT INTO looks (look, account) VALUES (?1, ?2) ON CONFLICT DO NOTHING", (look, account))
+fn insert_skeleton(connection: &Connection, skeleton: &str, account: i64) -> rusqlite::Result<usize> {
+    execute(connection, "INSERT INTO looks (look, account) VALUES (?1, ?2) ON CONFLICT DO NOTHING", (skeleton, account))
 }
 
-/// The account whose name has one of these looks. A guest may not have such a name.
+/// The account whose name has one of these skeletons. A guest may not have such a name.
 pub fn resembling(connection: &Connection, skeletons: &Skeletons) -> rusqlite::Result<Option<Account>> {
     let sql = account_where("key = (SELECT account FROM looks WHERE look = ?1)");
-    for look in skeletons.iter() {
-        if let Some(account) = first(connection, &sql, [look], account)? {
+    for skeleton in skeletons.iter() {
+        if let Some(account) = first(connection, &sql, [skeleton], account)? {
             return Ok(Some(account));
         }
     }
@@ -194,7 +194,7 @@ pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionId>, Sto
     Ok(ended)
 }
 
-/// Renews the looks of all accounts, as a newer Unicode version finds more names alike. It must run when a database is
+/// Renews the skeletons of all accounts, as a newer Unicode version finds more names alike. It must run when a database is
 /// opened. If nothing is newer, it reads one row. If two accounts look alike, the older account has the look.
 pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
     let skeleton_version = name::skeleton_version();
@@ -206,11 +206,11 @@ pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
     let names = all(connection, "SELECT key, name FROM accounts ORDER BY key DESC", [], |row| row.try_into())?;
     let mut wanted = BTreeMap::new();
     for (key, name) in names {
-        wanted.extend(Skeletons::of(&name).iter().map(|look| (look.to_owned(), key)));
+        wanted.extend(Skeletons::of(&name).iter().map(|skeleton| (skeleton.to_owned(), key)));
     }
     execute(connection, "DELETE FROM looks", [])?;
-    for (look, key) in wanted {
-        insert_look(connection, &look, key)?;
+    for (skeleton, key) in wanted {
+        insert_skeleton(connection, &skeleton, key)?;
     }
     state::set_value(connection, "looks", skeleton_version)?;
     transaction.commit()
