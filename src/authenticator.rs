@@ -146,7 +146,11 @@ pub fn admit(view: &View<'_>, token: Option<&str>, asked: Username, address: IpA
 }
 
 /// The name of a guest: the name that it asks for, or its last name if it asks for none.
-fn name_of_guest(view: &View<'_>, own: Option<Username>, asked: Username) -> Result<(Username, Option<Skeletons>), Reason> {
+fn name_of_guest(
+    view: &View<'_>,
+    own: Option<Username>,
+    asked: Username,
+) -> Result<(Username, Option<Skeletons>), Reason> {
     let is_plain = |name: &Username| name.as_str() == USERNAME_DEFAULT;
     if !view.policy().has_accounts() {
         return Ok((own.filter(|_| is_plain(&asked)).unwrap_or(asked), None));

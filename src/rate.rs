@@ -376,7 +376,8 @@ mod tests {
         held.take(now).unwrap();
         let count = || rate_limiters.kept.lock().unwrap().allowances.len();
         // Each user has an address of its own.
-        let stranger = |number: u128| rate_limiters.of_user(user(number), Ipv6Addr::from_bits(number << 64).into(), now);
+        let stranger =
+            |number: u128| rate_limiters.of_user(user(number), Ipv6Addr::from_bits(number << 64).into(), now);
         for number in 1..=2 * RATES_KEPT_MAX as u128 {
             let rate_limiter = stranger(number);
             let _ = rate_limiter.take(now);

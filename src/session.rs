@@ -124,7 +124,8 @@ fn open<'a>(
     match ask(socket, &head, connection, client, context) {
         Ok((connect, accept_key)) => {
             accept(socket, &accept_key).ok()?;
-            let rate_limiter = context.rate_limiters.of_user(connect.arrival.principal.user(), client.address, Instant::now());
+            let rate_limiter =
+                context.rate_limiters.of_user(connect.arrival.principal.user(), client.address, Instant::now());
             Some((connect, (context.decoder)(&context.limits, rate_limiter)))
         }
         Err(refused) => {
@@ -334,7 +335,11 @@ pub trait Decoder {
 /// The decoder of the chat protocol.
 #[must_use]
 pub fn chat(limits: &Limits, rate_limiter: RateLimiter) -> Box<dyn Decoder + '_> {
-    Box::new(Chat { limits, rate_limiter, controls: TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now()) })
+    Box::new(Chat {
+        limits,
+        rate_limiter,
+        controls: TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now()),
+    })
 }
 
 /// Decodes JSON or plain text, and applies the rate limit.

@@ -473,7 +473,10 @@ mod tests {
         for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
             let Ok(name) = Username::parse(name) else { continue };
             let skeletons = Skeletons::of(&name);
-            assert!((1..=4).contains(&skeletons.iter().count()) && skeletons.iter().all(|skeleton| !skeleton.is_empty()), "{name}");
+            assert!(
+                (1..=4).contains(&skeletons.iter().count()) && skeletons.iter().all(|skeleton| !skeleton.is_empty()),
+                "{name}"
+            );
             assert_eq!(skeletons, Skeletons::of(&name));
             for skeleton in skeletons.iter() {
                 assert!(Skeletons::of_text(skeleton).resemble(&skeletons), "the skeleton of {name:?} resembles it");

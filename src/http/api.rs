@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use uuid::Builder;
 
 use super::error::{bad_cursor, bad_limit, bad_name};
-use super::who::{actor, client, identity, check_rate, reader, room_at, text};
+use super::who::{actor, check_rate, client, identity, reader, room_at, text};
 use super::{Reply, Request};
 use crate::auth::permission::Action;
 use crate::authenticator::Identity;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::{bad_name, rate_limited, unexpected};
-use super::who::{body, client, check_rate, shown};
+use super::who::{body, check_rate, client, shown};
 use super::{Context, Reply, Request, accounts};
 use crate::auth::credential::{Credential, GUEST_SPAN_MS, clear_cookie, set_cookie};
 use crate::auth::guest_token::GuestToken;

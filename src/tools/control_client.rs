@@ -40,10 +40,7 @@ pub enum ControlError {
     Unknown(PathBuf),
     /// The socket belongs to another user.
     #[error("the control socket of `{}` belongs to user {user}, not to the owner of the database", path.display())]
-    Foreign {
-        path: PathBuf,
-        user: u32,
-    },
+    Foreign { path: PathBuf, user: u32 },
     /// The server uses another version of the protocol.
     #[error("{0}")]
     Version(String),
@@ -58,10 +55,7 @@ pub enum ControlError {
     Malformed(PathBuf),
     /// Another error of the system.
     #[error("failed to reach the server of `{}`: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 /// The time-outs of a client; tests shrink them.

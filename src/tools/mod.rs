@@ -68,10 +68,7 @@ pub enum Error {
     Usage(String),
     /// The output can't be written.
     #[error("failed to write `{}`: {source}", path.display())]
-    Write {
-        path: PathBuf,
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
 }
 
 impl Error {

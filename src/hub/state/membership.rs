@@ -123,7 +123,8 @@ impl State {
         let known = room.ring.is_known.then_some(room.ring.head);
         let Member { connection, principal, skeletons, .. } = &self.members[member.0];
         let (connection, principal, skeletons) = (*connection, Arc::clone(principal), skeletons.clone());
-        let entry = Entry::Join(Join { room: id.clone(), connection, principal, skeletons, known, after: replay.after });
+        let entry =
+            Entry::Join(Join { room: id.clone(), connection, principal, skeletons, known, after: replay.after });
         self.propose(entry, ReplyTo::Member(member.0));
         let joining = Some(Box::new(Joining { replay, nonce, is_first }));
         let subscription = Subscription { room: id, phase: Phase::Joining, joining, catch_up: None };
