@@ -1,11 +1,12 @@
 //! Skeletons of names, so that no client takes a name that a reader would confuse with the name of an account.
 //!
-//! Two names resemble each other if they share a skeleton. A skeleton is the name without differences that readers miss: case,
-//! width, invisible characters, punctuation and accents. Characters that resemble others are replaced (Unicode
-//! confusables, UTS #39, section 4). Skeletons are only compared, never shown, and they are not names. Pure.
+//! Two names resemble each other if they share a skeleton. A skeleton is the name without differences that readers
+//! miss: case, width, invisible characters, punctuation and accents. Characters that resemble others are replaced
+//! (Unicode confusables, UTS #39, section 4). Skeletons are only compared, never shown, and they are not names. Pure.
 //!
-//! A name may have several skeletons, because case folding and confusables don't commute. Greek `Ν` looks like `N`, and its
-//! lower case `ν` looks like `v`. With one common skeleton for all three, `van` and `nan` would be the same name.
+//! A name may have several skeletons, because case folding and confusables don't commute. Greek `Ν` looks like `N`,
+//! and its lower case `ν` looks like `v`. With one common skeleton for all three, `van` and `nan` would be the same
+//! name.
 
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
@@ -21,8 +22,8 @@ const BRAILLE_BLANK: char = '\u{2800}';
 /// The version of this algorithm. Increase it with each change below that gives any name other skeletons.
 const SKELETON_VERSION: u32 = 2;
 
-/// The version of the skeletons made here: of this algorithm, and of the Unicode tables that it uses. Skeletons made by another
-/// version must be computed again.
+/// The version of the skeletons made here: of this algorithm, and of the Unicode tables that it uses. Skeletons made
+/// by another version must be computed again.
 #[must_use]
 pub fn skeleton_version() -> String {
     let (std, nfkd, skeleton) =

@@ -19,7 +19,7 @@ const RUNNING_MAX: usize = 2;
 /// Jobs that wait for a thread. With the running ones they leave half of the relay's permits to other requests.
 const WAITING_MAX: usize = 10;
 const _: () = assert!(WAITING_MAX + RUNNING_MAX <= RELAYS_MAX / 2);
-/// How long a job waits for a thread. A job that waited longer is refused, so that the relay does not give up before it.
+/// How long a job waits for a thread. A job that waited longer is refused, so that the relay does not give up first.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// The same as that of connections' threads. A thread less urgent than they are could hold a lock that they wait for.
 const NICE: i32 = 5;

@@ -129,8 +129,8 @@ impl State {
         self.broadcast(room_key, frame);
     }
 
-    /// Sends the members of a private room its new settings. Where the room was public, members that are not invited leave it
-    /// and get no settings. A pending join is not touched, because the store decides it by the new settings.
+    /// Sends the members of a private room its new settings. Where the room was public, members that are not invited
+    /// leave it and get no settings. A pending join is not touched, because the store decides it by the new settings.
     fn tell_private(&mut self, room_key: RoomKey, frame: &Arc<[u8]>) {
         let room = &self.rooms[room_key.0];
         let id = room.id.clone();

@@ -194,8 +194,8 @@ pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionId>, Sto
     Ok(ended)
 }
 
-/// Renews the skeletons of all accounts, as a newer Unicode version finds more names alike. It must run when a database is
-/// opened. If nothing is newer, it reads one row. If two accounts look alike, the older account has the look.
+/// Renews the skeletons of all accounts, as a newer Unicode version finds more names alike. It must run when a database
+/// is opened. If nothing is newer, it reads one row. If two accounts have one skeleton, it belongs to the older account.
 pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
     let skeleton_version = name::skeleton_version();
     let made = state::value::<String>(connection, "looks")?;
