@@ -15,9 +15,9 @@ use super::change::{Change, Done, Policy};
 use super::entry::{Applied, By, Entry, Outcome, Proposal};
 use super::ledger::{Ledger, Storage};
 use super::log::Log;
-use super::log::clock::{LogClock, Moment, Reading, Stored as Position};
+use super::log::clock::{LogClock, Moment, Reading};
 use super::memory::{Memory, MemoryStorage};
-use super::policy::{PolicySnapshot, PublishedPolicy};
+use super::policy::PublishedPolicy;
 use super::reader::{Source, Uses};
 use super::sqlite::schema::Database;
 use super::sqlite::upkeep::{OVER_KEPT, People, Upkeep, Upkept};
@@ -242,7 +242,11 @@ impl Core {
     }
 
     /// Applies batches in one transaction. Publishes the policy if it may have changed, and logs what was done.
-    fn apply(&mut self, storage: &mut impl Backed, batches: &[(Moment, Vec<Proposal>)]) -> Result<Vec<Applied>, Fault> {
+    fn apply(
+        &mut self,
+        storage: &mut impl Storage,
+        batches: &[(Moment, Vec<Proposal>)],
+    ) -> Result<Vec<Applied>, Fault> {
         let has = |is_one: fn(&Entry) -> bool| {
             batches.iter().any(|(_, batch)| batch.iter().any(|proposal| is_one(&proposal.entry)))
         };
@@ -289,7 +293,7 @@ impl Core {
     }
 
     /// Applies batches. If they can't be stored, refuses all of them.
-    fn apply_or_refuse(&mut self, storage: &mut impl Backed, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
+    fn apply_or_refuse(&mut self, storage: &mut impl Storage, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
         let fault = match self.apply(storage, &batches) {
             Ok(applied) => return applied,
             Err(fault) => fault,
@@ -303,50 +307,13 @@ impl Core {
     }
 }
 
-/// A storage, with transactions if it has any.
-trait Backed: Storage {
-    fn begin(&mut self) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn commit(&mut self, _: Position) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    /// Rolls back what was not committed. Returns the policy that holds then. `before` is the policy at the beginning
-    /// of the transaction.
-    fn roll_back(&mut self, before: PolicySnapshot, clock_ms: u64) -> PolicySnapshot;
-}
-
-impl Backed for SqliteStorage {
-    fn begin(&mut self) -> Result<(), Fault> {
-        self.begin()
-    }
-
-    fn commit(&mut self, position: Position) -> Result<(), Fault> {
-        self.commit(position)
-    }
-
-    fn roll_back(&mut self, before: PolicySnapshot, _: u64) -> PolicySnapshot {
-        self.roll_back();
-        before
-    }
-}
-
-impl Backed for MemoryStorage<'_> {
-    /// Memory has no transactions. What was done before the fault stands, so the policy is read from the tables.
-    fn roll_back(&mut self, before: PolicySnapshot, clock_ms: u64) -> PolicySnapshot {
-        people::policy(&self.people, clock_ms).unwrap_or(before)
-    }
-}
-
 /// A store as upkeep sees it.
 struct Kept<'a, S> {
     core: &'a mut Core,
     storage: &'a mut S,
 }
 
-impl<S: Backed> Upkept for Kept<'_, S> {
+impl<S: Storage> Upkept for Kept<'_, S> {
     fn connection(&self) -> &Connection {
         self.storage.people()
     }

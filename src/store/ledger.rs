@@ -15,7 +15,7 @@ use crate::protocol::{After, Body};
 use crate::role::Role;
 
 use super::entry::{self, Applied, Entry, Join, NewMessage, Outcome, Past, Proof, Proposal, ReplyTo, Stored};
-use super::log::clock::Moment;
+use super::log::clock::{Moment, Stored as Position};
 use super::message::{Message, encode_new};
 use super::policy::{ENDED_KEPT_MS, PolicySnapshot};
 use super::sqlite::{Connection, Fault, people};
@@ -67,6 +67,19 @@ pub trait Storage {
 
     /// Forgets a room without frames.
     fn forget_room(&mut self, room: &RoomId) -> Result<(), Fault>;
+
+    /// Begins a transaction, if the storage has any.
+    fn begin(&mut self) -> Result<(), Fault>;
+
+    /// Commits the transaction, with the position of the log.
+    ///
+    /// # Errors
+    /// [`Fault`]; the transaction must then be rolled back.
+    fn commit(&mut self, position: Position) -> Result<(), Fault>;
+
+    /// Rolls back what was not committed. Returns the policy that holds then. `before` is the policy at the beginning
+    /// of the transaction.
+    fn roll_back(&mut self, before: PolicySnapshot, clock_ms: u64) -> PolicySnapshot;
 }
 
 pub struct Ledger {

@@ -14,9 +14,11 @@ use crate::model::{FrameId, Nonce, RoomId, Seq, UserId};
 
 use super::entry::{NewMessage, Past, Stored};
 use super::ledger::{RoomRow, Storage};
+use super::log::clock::Stored as Position;
 use super::message::Message;
+use super::policy::PolicySnapshot;
 use super::sqlite::search::Wanted;
-use super::sqlite::{Connection, Fault};
+use super::sqlite::{Connection, Fault, people};
 use super::{KeptRoom, Kinds, Side, locked};
 
 /// The approximate size of a frame beside its JSON, with its share of the room's bookkeeping.
@@ -262,6 +264,19 @@ impl Storage for MemoryStorage<'_> {
             self.memory.rooms.remove(id);
         }
         Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn commit(&mut self, _: Position) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Memory has no transactions. What was done before the fault stands, so the policy is read from the tables.
+    fn roll_back(&mut self, before: PolicySnapshot, clock_ms: u64) -> PolicySnapshot {
+        people::policy(&self.people, clock_ms).unwrap_or(before)
     }
 }
 

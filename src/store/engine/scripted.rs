@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::super::log::clock::Stored as Position;
+use super::super::policy::PolicySnapshot;
 use super::*;
 use crate::limits::BATCH_NUMBERS_SKIPPED;
 use crate::model::{Seq, UserId};

@@ -22,6 +22,7 @@ use super::entry::{NewMessage, Past, Stored};
 use super::ledger::{RoomRow, Storage};
 use super::log::clock;
 use super::message::Message;
+use super::policy::PolicySnapshot;
 use row::{execute, first, signed, unsigned};
 
 pub use rusqlite::Connection;
@@ -58,56 +59,11 @@ impl SqliteStorage {
         }
     }
 
-    /// Begins the transaction of a batch.
-    pub fn begin(&mut self) -> Result<(), Fault> {
-        self.heads.clear();
-        self.told_ms = None;
-        self.changes_before = self.connection.total_changes();
-        self.connection.execute_batch("BEGIN IMMEDIATE")
-    }
-
-    /// Commits the transaction, with the position of the log. If nothing has changed, nothing is written.
-    ///
-    /// Storing the position costs each commit a page. While new messages record the time, it is stored once in
-    /// [`POSITION_EVERY`]. At a start, log time begins after the newest message, and the batch numbers of that interval
-    /// are skipped.
-    ///
-    /// # Errors
-    /// [`Fault`]; the transaction must then be rolled back.
-    pub fn commit(&mut self, position: clock::Stored) -> Result<(), Fault> {
-        for (room_key, head) in self.heads.drain() {
-            execute(&self.connection, "UPDATE rooms SET head = ?2 WHERE key = ?1", (room_key, head))?;
-        }
-        let is_changed = self.connection.total_changes() != self.changes_before;
-        let is_told = self.told_ms == Some(position.clock_ms)
-            && self.position.is_some_and(|stored| position.is_within(POSITION_EVERY, &stored));
-        let is_noted = is_changed && !is_told;
-        if is_noted {
-            self.note_position(position)?;
-        }
-        self.connection.execute_batch("COMMIT")?;
-        if is_noted {
-            self.position = Some(position);
-        }
-        Ok(())
-    }
-
     /// Stores the position of the log.
     pub fn note_position(&self, position: clock::Stored) -> Result<(), Fault> {
         let sql = "INSERT OR REPLACE INTO position (key, number, clock_ms, wall_ms) VALUES (0, ?1, ?2, ?3)";
         let clock::Stored { index, clock_ms, wall_ms } = position;
         execute(&self.connection, sql, [index, clock_ms, wall_ms].map(signed)).map(drop)
-    }
-
-    /// Rolls the transaction back, and drops what was read within it.
-    pub fn roll_back(&mut self) {
-        // Some errors have already rolled it back.
-        if !self.connection.is_autocommit() {
-            let _ = self.connection.execute_batch("ROLLBACK");
-        }
-        self.rows.clear();
-        self.heads.clear();
-        self.next_key = None;
     }
 
     fn set(&mut self, room: &RoomId, row: RoomRow) {
@@ -207,6 +163,48 @@ impl Storage for SqliteStorage {
             self.heads.remove(&row.key);
         }
         Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), Fault> {
+        self.heads.clear();
+        self.told_ms = None;
+        self.changes_before = self.connection.total_changes();
+        self.connection.execute_batch("BEGIN IMMEDIATE")
+    }
+
+    /// If nothing has changed, nothing is written.
+    ///
+    /// Storing the position costs each commit a page. While new messages record the time, it is stored once in
+    /// [`POSITION_EVERY`]. At a start, log time begins after the newest message, and the batch numbers of that interval
+    /// are skipped.
+    fn commit(&mut self, position: clock::Stored) -> Result<(), Fault> {
+        for (room_key, head) in self.heads.drain() {
+            execute(&self.connection, "UPDATE rooms SET head = ?2 WHERE key = ?1", (room_key, head))?;
+        }
+        let is_changed = self.connection.total_changes() != self.changes_before;
+        let is_told = self.told_ms == Some(position.clock_ms)
+            && self.position.is_some_and(|stored| position.is_within(POSITION_EVERY, &stored));
+        let is_noted = is_changed && !is_told;
+        if is_noted {
+            self.note_position(position)?;
+        }
+        self.connection.execute_batch("COMMIT")?;
+        if is_noted {
+            self.position = Some(position);
+        }
+        Ok(())
+    }
+
+    fn roll_back(&mut self, before: PolicySnapshot, _: u64) -> PolicySnapshot {
+        // Some errors have already rolled it back.
+        if !self.connection.is_autocommit() {
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        // What was read within the transaction may not be true any more.
+        self.rows.clear();
+        self.heads.clear();
+        self.next_key = None;
+        before
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::super::change::NewSession;
 use super::super::super::entry::{By, Entry, Principal};
-use super::super::super::ledger::Ledger;
+use super::super::super::ledger::{Ledger, Storage};
 use super::super::super::log::clock::{Moment, Stored as Position};
 use super::super::super::testing::{change, join, leave, message, proposals, room, stranger, user};
 use super::super::SqliteStorage;
