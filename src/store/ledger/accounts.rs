@@ -14,12 +14,12 @@ use super::changes::Made;
 use super::{Ledger, Stop};
 
 impl Ledger {
-    pub(super) fn insert_account(&mut self, connection: &Connection, account: &NewAccount) -> Result<(), Stop> {
+    pub(super) fn insert_account(&mut self, connection: &Connection, account: &NewAccount) -> Result<Account, Stop> {
         let NewAccount { id, name, role, password, skeletons } = account.clone();
-        let row = Account { id, name, role, password, created_ms: self.moment.wall_ms };
-        people::create(connection, &row, &skeletons)?;
+        let account = Account { id, name, role, password, created_ms: self.moment.wall_ms };
+        people::create(connection, &account, &skeletons)?;
         self.policy.roles.insert_mut(id, role);
-        Ok(())
+        Ok(account)
     }
 
     pub(super) fn create_token(&mut self, connection: &Connection, account: &NewAccount, session: &NewSession) -> Made {
@@ -45,11 +45,11 @@ impl Ledger {
         &mut self,
         connection: &Connection,
         by: &Principal,
-        user: UserId,
+        account: Account,
         session: &NewSession,
         replaces: Option<SessionId>,
     ) -> Made {
-        let Account { name: username, role, .. } = people::by_id(connection, user)?.ok_or(Reason::WrongLogin)?;
+        let Account { id: user, name: username, role, .. } = account;
         let (clock_ms, wall_ms) = (self.moment.clock_ms, self.moment.wall_ms);
         let span_ms = session.span_ms.unwrap_or(LOGIN_SPAN_MS);
         people::begin_session(connection, user, session, Some(clock_ms + span_ms), wall_ms)?;
@@ -62,12 +62,12 @@ impl Ledger {
             && let Some(replaced) = people::session_of_key(connection, replaced, clock_ms)?
         {
             people::end_session(connection, replaced.user, replaced.key, clock_ms)?;
-            self.ended(connection, replaced.user, vec![replaced.key])?;
+            self.ended(replaced.user, vec![replaced.key]);
             if replaced.kind == SessionKind::Guest {
                 self.events.push(Event::UserEnded(replaced.user));
             }
         }
-        self.ended(connection, user, ended)?;
+        self.ended(user, ended);
         let expires_ms = Some(wall_ms + span_ms);
         Ok(Done::Session { user, username, role, expires_ms, is_new_account: false })
     }
@@ -85,7 +85,7 @@ impl Ledger {
             By::Client(by) => {
                 self.policy.may(by, Action::EndSession, None, Target::Own, clock_ms)?;
                 if let Proof::SignedGuest { issued_ms } = by.proof {
-                    people::store_guest(connection, by.user(), issued_ms, None, &self.moment)?;
+                    self.store_guest(connection, by.user(), issued_ms, None)?;
                 }
                 self.lines.push(format!("{} has ended session {}", by.user(), session.0));
                 if by.is_guest() {
@@ -95,19 +95,18 @@ impl Ledger {
             }
         };
         people::end_session(connection, user, session, clock_ms)?;
-        self.ended(connection, user, vec![session])
+        self.ended(user, vec![session]);
+        account_done(connection, 1)
     }
 
     /// Remembers ended sessions, and has their connections closed.
-    pub(super) fn ended(&mut self, connection: &Connection, user: UserId, sessions: Vec<SessionId>) -> Made {
+    pub(super) fn ended(&mut self, user: UserId, sessions: Vec<SessionId>) {
         for session in &sessions {
             self.policy.ended.insert_mut(*session, self.moment.clock_ms);
         }
-        let sessions_ended = sessions.len();
-        if sessions_ended > 0 {
+        if !sessions.is_empty() {
             self.events.push(Event::SessionsEnded { user, sessions });
         }
-        Ok(Done::Account { sessions_ended, has_admin: people::has_admin(connection)? })
     }
 
     pub(super) fn store_guest_with_name(&mut self, connection: &Connection, guest: &Principal) -> Result<(), Fault> {
@@ -118,6 +117,11 @@ impl Ledger {
             Proof::None | Proof::Guest(_) | Proof::Account(_) => Ok(()),
         }
     }
+}
+
+/// The report of a change to an account.
+pub(super) fn account_done(connection: &Connection, sessions_ended: usize) -> Made {
+    Ok(Done::Account { sessions_ended, has_admin: people::has_admin(connection)? })
 }
 
 pub(super) fn find_account(connection: &Connection, account: &AccountRef) -> Result<Account, Stop> {

@@ -15,7 +15,7 @@ use super::super::change::{Change, Done, NewInvitation, NewLogin, NewRole, Restr
 use super::super::entry::{By, Event, Outcome, Principal};
 use super::super::sqlite::people::{self, Account, Ban, Banned, RoomSettings, SessionId};
 use super::super::sqlite::{Connection, Fault};
-use super::accounts::find_account;
+use super::accounts::{account_done, find_account};
 use super::{Ledger, Stop, Storage};
 
 /// What a change reports to its proposer. Its effects on open connections are in [`Ledger::events`].
@@ -57,8 +57,7 @@ impl Ledger {
                 self.insert_account(connection, account)?;
                 self.lines
                     .push(format!("{} ({}) has an account of role {} now", account.id, account.name, account.role));
-                let has_admin = people::has_admin(connection)?;
-                Ok(Done::Account { sessions_ended: 0, has_admin })
+                account_done(connection, 0)
             }
             Change::Register { account, invitation, session, replaces } => {
                 let by = client(by)?;
@@ -72,9 +71,9 @@ impl Ledger {
                 if let (Registration::Invite, Some(code)) = (self.policy.flags.registration, invitation) {
                     people::spend(connection, *code, clock_ms)?;
                 }
-                self.insert_account(connection, account)?;
+                let account = self.insert_account(connection, account)?;
                 self.lines.push(format!("{} ({}) has registered from {}", account.id, account.name, by.network));
-                self.log_in(connection, by, account.id, session, *replaces)
+                self.log_in(connection, by, account, session, *replaces)
             }
             Change::LogIn(NewLogin { user, password, renewed, session, replaces }) => {
                 let by = client(by)?;
@@ -90,7 +89,7 @@ impl Ledger {
                     people::renew_hash(connection, *user, password, renewed)?;
                 }
                 self.lines.push(format!("{user} ({}) has logged in from {}", account.name, by.network));
-                self.log_in(connection, by, *user, session, *replaces)
+                self.log_in(connection, by, account, session, *replaces)
             }
             Change::NameGuest { user, username, skeletons, session } => {
                 let by = client(by)?;
@@ -127,7 +126,9 @@ impl Ledger {
                 }
                 let ended = people::set_password(connection, account.id, password, *keep, clock_ms)?;
                 self.lines.push(format!("{} has another password, which ends {} sessions", account.id, ended.len()));
-                self.ended(connection, account.id, ended)
+                let sessions_ended = ended.len();
+                self.ended(account.id, ended);
+                account_done(connection, sessions_ended)
             }
             Change::SetRole(NewRole { account, role }) => {
                 operator(by)?;
@@ -142,8 +143,7 @@ impl Ledger {
                     self.policy.banned.remove_mut(&Banned::User(id));
                 }
                 self.lines.push(format!("{id} ({name}) is of role {role} now"));
-                let has_admin = people::has_admin(connection)?;
-                Ok(Done::Account { sessions_ended: 0, has_admin })
+                account_done(connection, 0)
             }
             Change::RemoveAccount { account } => {
                 operator(by)?;
@@ -152,9 +152,10 @@ impl Ledger {
                 self.policy.roles.remove_mut(&id);
                 self.remove_members(|(_, user)| *user == id);
                 self.lines.push(format!("{id} ({name}) is removed"));
-                let done = self.ended(connection, id, ended)?;
+                let sessions_ended = ended.len();
+                self.ended(id, ended);
                 self.events.push(Event::UserEnded(id));
-                Ok(done)
+                account_done(connection, sessions_ended)
             }
             Change::Restrict(restrict) => self.restrict(connection, by, restrict),
             Change::UnbanAddress { network } => {
