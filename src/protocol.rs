@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::limits::{self, LABEL_CHARS_MAX, Limits, ROOM_NAME_CHARS_MAX, SLOW_MODE_S_MAX, TOPIC_CHARS_MAX};
 use crate::model::reason::{Reason, Rejection};
-use crate::model::{FrameId, NameError, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username, visible_line};
+use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username, visible_line};
 use crate::role::{Posting, Role};
 
 /// The `type` of a frame that the server sends.
@@ -473,11 +473,7 @@ fn moment(text: &str) -> Result<u64, Rejection> {
 
 /// Checks a line of text that is shown to users.
 fn line(what: &str, text: &str, chars_max: usize) -> Result<Box<str>, Rejection> {
-    visible_line(text, chars_max).map_err(|error| bad_name(what, error, Reason::BadName))
-}
-
-fn bad_name(what: &str, error: NameError, reason: Reason) -> Rejection {
-    Reason::of_name(error, reason).because(format!("the {what} can't be taken: {error}"))
+    visible_line(text, chars_max).map_err(|error| Reason::BadName.of_name(what, error))
 }
 
 /// The sentence for a value of `banned` that is none.
@@ -595,7 +591,7 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
         Rejected::new(bad_field(error), nonce)
     })?;
     let nonce = fields.nonce.as_ref().map(|text| Nonce::parse(&text.0)).transpose();
-    let nonce = nonce.map_err(|error| Rejected::new(bad_name("nonce", error, Reason::BadName), None))?;
+    let nonce = nonce.map_err(|error| Rejected::new(Reason::BadName.of_name("nonce", error), None))?;
     match room_and_command(&fields, text, limits) {
         Ok((room, command)) => Ok(ClientFrame { room, nonce, command }),
         Err(rejection) => Err(Rejected { rejection, nonce }),
@@ -608,7 +604,7 @@ fn room_and_command(
     limits: &Limits,
 ) -> Result<(Option<RoomId>, ClientCommand), Rejection> {
     let room = fields.room_id.as_ref().map(|text| RoomId::parse(&text.0)).transpose();
-    let room = room.map_err(|error| bad_name("room's name", error, Reason::BadRoom))?;
+    let room = room.map_err(|error| Reason::BadRoom.of_name("room's name", error))?;
     let command = match fields.kind.as_ref().map_or("text", |kind| &*kind.0) {
         kind @ ("text" | "announcement") => {
             let content = fields.content.as_ref().or(fields.message.as_ref());

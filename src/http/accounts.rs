@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::error::{bad_name, too_many_attempts};
+use super::error::too_many_attempts;
 use super::sessions::{Me, label_of};
 use super::who::{STRANGER, body, shown};
 use super::{Context, Reply, Request};
@@ -152,7 +152,7 @@ pub(super) fn register(request: &Request<'_>) -> Result<Reply, Rejection> {
         invitation: Option<String>,
     }
     let Asked { username, password, invitation } = body(request)?;
-    let name = Username::parse(&username).map_err(|error| bad_name("username", error))?;
+    let name = Username::parse(&username).map_err(|error| Reason::BadName.of_name("username", error))?;
     let address = request.address();
     let invitation = invitation.filter(|code| is_secret(code)).map(|code| TokenHash::of(&code));
     let (login, is_taken) = request.context.reader.view(|view| {

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Builder;
 
-use super::error::{bad_cursor, bad_limit, bad_name};
+use super::error::{bad_cursor, bad_limit};
 use super::who::{actor, check_rate, client, identity, reader, room_at, text};
 use super::{Reply, Request};
 use crate::auth::permission::Action;
@@ -126,7 +126,7 @@ pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
         None => request.query_value("username").transpose()?,
     };
     let username = match named.filter(|name| !name.trim().is_empty()) {
-        Some(name) => Username::parse(&name).map_err(|error| bad_name("username", error))?,
+        Some(name) => Username::parse(&name).map_err(|error| Reason::BadName.of_name("username", error))?,
         None => Username::anonymous(),
     };
     let author = request.context.reader.view(|view| {
@@ -156,7 +156,7 @@ pub(super) fn stored(
 /// The nonce, which is the `Idempotency-Key` header field.
 pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Nonce>, Rejection> {
     let key = request.header("Idempotency-Key").map(Nonce::parse).transpose();
-    key.map_err(|error| bad_name("Idempotency-Key", error))
+    key.map_err(|error| Reason::BadName.of_name("Idempotency-Key", error))
 }
 
 /// `DELETE /api/rooms/{id}/messages/{message}`

@@ -6,15 +6,9 @@ use std::time::Duration;
 use super::reply::Reply;
 use crate::auth::password::{HashError, PasswordError};
 use crate::head::BadEscape;
-use crate::model::NameError;
 use crate::model::reason::{Reason, Rejection};
 use crate::protocol::http_error;
 use crate::store::change::Done;
-
-/// An invalid name; `what` is the field.
-pub(super) fn bad_name(what: &str, error: NameError) -> Rejection {
-    Reason::of_name(error, Reason::BadName).because(format!("the {what} can't be taken: {error}"))
-}
 
 /// A `limit` out of its range.
 pub(super) fn bad_limit(most: usize) -> Rejection {

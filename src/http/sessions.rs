@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::error::{bad_name, rate_limited, unexpected};
+use super::error::{rate_limited, unexpected};
 use super::who::{body, check_rate, client, shown};
 use super::{Context, Reply, Request, accounts};
 use crate::auth::credential::{Credential, GUEST_SPAN_MS, clear_cookie, set_cookie};
@@ -78,7 +78,7 @@ pub(super) fn begin(request: &Request<'_>) -> Result<Reply, Rejection> {
         password: Option<String>,
     }
     let Asked { username, password } = body(request)?;
-    let username = Username::parse(&username).map_err(|error| bad_name("username", error))?;
+    let username = Username::parse(&username).map_err(|error| Reason::BadName.of_name("username", error))?;
     match password {
         Some(password) => accounts::log_in(request, username, &password),
         None => name_guest(request, username),

@@ -218,10 +218,11 @@ impl Reason {
         Rejection { reason: self, sentence: sentence.into(), retry_ms: None }
     }
 
-    /// The reason for an invalid name: `otherwise`, unless the name is too long.
+    /// The rejection of an invalid name for this reason, unless the name is too long. `what` is the field.
     #[must_use]
-    pub fn of_name(error: NameError, otherwise: Self) -> Self {
-        if matches!(error, NameError::TooLong(_)) { Self::NameTooLong } else { otherwise }
+    pub fn of_name(self, what: &str, error: NameError) -> Rejection {
+        let reason = if matches!(error, NameError::TooLong(_)) { Self::NameTooLong } else { self };
+        reason.because(format!("the {what} can't be taken: {error}"))
     }
 }
 
