@@ -110,7 +110,8 @@ impl State {
                 own,
                 ..Frame::new(id, &member.home, &member.principal.person, &content, FrameType::Mute, &self.now)
             };
-            self.effects.push(Effect::Send { to: key, json: encoded(&frame) });
+            let json = encoded(&frame);
+            self.send(key, json);
         }
     }
 
@@ -150,7 +151,8 @@ impl State {
         }
         let person = Arc::clone(&self.members[to.0].principal.person);
         let frame = Frame::new(self.ids.next(&self.now), room, &person, sentence, *kind, &self.now);
-        self.effects.push(Effect::Send { to, json: encoded(&Frame { nonce: nonce.as_ref(), ..frame }) });
+        let json = encoded(&Frame { nonce: nonce.as_ref(), ..frame });
+        self.send(to, json);
     }
 
     /// Makes members leave a room, and sends them the reason.
