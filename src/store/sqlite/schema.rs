@@ -320,7 +320,7 @@ pub fn migrate(connection: &Connection) -> rusqlite::Result<()> {
         transaction.pragma_update(None, "user_version", index as i64 + 1)?;
         transaction.commit()?;
     }
-    people::renew_looks(connection)
+    people::renew_skeletons(connection)
 }
 
 #[cfg(test)]

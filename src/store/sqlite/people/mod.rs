@@ -196,7 +196,7 @@ pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionId>, Sto
 
 /// Renews the skeletons of all accounts, as a newer Unicode version finds more names alike. It must run when a database
 /// is opened. If nothing is newer, it reads one row. If two accounts have one skeleton, it belongs to the older account.
-pub fn renew_looks(connection: &Connection) -> rusqlite::Result<()> {
+pub fn renew_skeletons(connection: &Connection) -> rusqlite::Result<()> {
     let skeleton_version = name::skeleton_version();
     let made = state::value::<String>(connection, "looks")?;
     if made.as_deref() == Some(&*skeleton_version) {

@@ -413,17 +413,17 @@ fn looks_are_renewed_when_their_definition_changes() {
     db.execute("DELETE FROM marks", []).unwrap();
     let spoil = || db.execute("UPDATE looks SET look = 'as an older adda saw it' WHERE account = 1", []).unwrap();
     spoil();
-    renew_looks(&db).unwrap();
+    renew_skeletons(&db).unwrap();
     assert_eq!(skeletons(), made);
     spoil();
-    renew_looks(&db).unwrap();
+    renew_skeletons(&db).unwrap();
     assert_ne!(skeletons(), made, "by the same notion nothing is read");
     db.execute("UPDATE marks SET value = 'an older one' WHERE name = 'looks'", []).unwrap();
-    renew_looks(&db).unwrap();
+    renew_skeletons(&db).unwrap();
     assert_eq!(skeletons(), made);
     // A newer Unicode version may find two accounts alike that an older one did not.
     db.execute_batch("UPDATE accounts SET name = 'Admin' WHERE key = 2; DELETE FROM marks").unwrap();
-    renew_looks(&db).unwrap();
+    renew_skeletons(&db).unwrap();
     assert!(skeletons().iter().all(|(_, account)| *account == 1), "{:?}", skeletons());
     for (name, number) in [("Admin", 2), ("admin", 1), ("ADMIN", 1)] {
         let found = by_name(&db, &Username::parse(name).unwrap()).unwrap();
