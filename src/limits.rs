@@ -177,6 +177,13 @@ pub const GUESTS_KEPT_MAX: usize = 50_000;
 pub const AUTHENTICATIONS_WAITING_MAX: usize = 256;
 /// Maximum time of an authentication, with the time in the queue.
 pub const AUTHENTICATION_WAIT: Duration = Duration::from_secs(5);
+/// Password hashes that are computed at once. Each takes 19 MiB.
+pub const HASHES_RUNNING_MAX: usize = 2;
+/// Requests that wait for a hash. With the running ones they leave half of the relay's permits to other requests.
+pub const HASHES_WAITING_MAX: usize = 10;
+const _: () = assert!(HASHES_WAITING_MAX + HASHES_RUNNING_MAX <= RELAYS_MAX / 2);
+/// How long a request waits for a hash before it is refused, so that the relay does not give up first.
+pub const HASH_WAIT: Duration = Duration::from_secs(10);
 /// How long a change may take before its proposer gets the answer that the outcome is unknown.
 pub const CHANGE_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of a request on the control socket, with the end of its line. An import of accounts takes many requests.

@@ -236,7 +236,7 @@ impl Shared {
         }
     }
 
-    /// Answers a request that waited for a thread of its own.
+    /// Answers a request from the slow lane.
     fn finish(&self, slow: SlowRequest, turn: Turn) {
         let SlowRequest { request, reply, rest } = slow;
         let done = match turn {
@@ -247,10 +247,10 @@ impl Shared {
     }
 }
 
-/// A request whose handler has done all but hash a password.
+/// A request for the slow lane, after the cheap checks of its handler.
 struct SlowRequest {
     request: tiny_http::Request,
-    /// The headers of the answer, whatever it is.
+    /// The header fields of the final reply.
     reply: Reply,
     rest: Rest,
 }
