@@ -106,9 +106,8 @@ impl Rig {
     }
 }
 
-/// A session of a given age, and the use that is recorded for it.
-fn is_noted(rig: &Rig, kind: SessionKind, proof: Proof, created_ago_ms: u64, seen_ago_ms: u64) -> bool {
-    let now_ms = rig.reader.moment().clock_ms;
+/// Whether a use is recorded for a session of these times.
+fn is_noted(rig: &Rig, kind: SessionKind, proof: Proof, created_ms: u64, seen_ms: u64) -> bool {
     let session = Session {
         key: SessionId(77),
         user: user(7),
@@ -116,8 +115,8 @@ fn is_noted(rig: &Rig, kind: SessionKind, proof: Proof, created_ago_ms: u64, see
         kind,
         username: None,
         label: "".into(),
-        created_ms: now_ms - created_ago_ms,
-        seen_ms: now_ms - seen_ago_ms,
+        created_ms,
+        seen_ms,
         expires_ms: None,
     };
     note_use(&rig.reader, &session, proof);
@@ -148,7 +147,7 @@ fn a_use_is_recorded_if_it_is_worth_a_commit() {
         (SessionKind::Guest, signed(DAY_MS), DAY_MS, 10 * minute_ms, true),
         (SessionKind::Guest, Proof::None, DAY_MS, DAY_MS, false),
     ] {
-        let is_noted = is_noted(&rig, kind, proof, created_ago_ms, seen_ago_ms);
+        let is_noted = is_noted(&rig, kind, proof, now_ms - created_ago_ms, now_ms - seen_ago_ms);
         assert_eq!(is_noted, expected, "{kind:?} {proof:?} {created_ago_ms} {seen_ago_ms}");
     }
 }
