@@ -12,8 +12,8 @@ use crate::config::{Cidr, Config, Data, Durability, Keep, Origin};
 use crate::limits::{
     DATA_BYTES_MIN, HISTORY_MAX, LABEL_CHARS_MAX, LEASE_MAX, Limits, MESSAGE_BYTES_MAX, OUTBOXES_BYTES_MAX,
 };
+use crate::model::role::{Accounts, Registration, Role};
 use crate::model::{RoomId, Timestamp, Username};
-use crate::role::{Accounts, Registration, Role};
 use crate::store::accounts::SessionId;
 use crate::tools::people::ListFormat;
 use crate::tools::{self, Export, Format};

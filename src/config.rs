@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::limits::Limits;
-use crate::role::{Accounts, Registration};
+use crate::model::role::{Accounts, Registration};
 
 /// All parameters of [`start`](crate::start).
 #[derive(Debug, Clone)]

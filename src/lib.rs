@@ -59,40 +59,32 @@
 //! - A session writes to no socket after the handshake.
 //! - A database has one process that writes it. A tool that changes something sends its change to the server by the
 //!   control socket.
-//! - Only `relay` and `http` name `tiny_http`; only `session` and `ws` name `tungstenite`; only `store` names
-//!   `rusqlite`.
-//! - A file imports nothing from a higher layer: `main cli tools` over `listener relay` over `head client answer authenticator
-//!   session http agents` over `hub` over `store` over `protocol wire ws auth logging` over
-//!   `model ids limits rate metrics config threads published role`.
+//! - Only `front` and `http` name `tiny_http`; only `session` names `tungstenite`; only `store/sqlite` names `rusqlite`.
+//! - A file imports nothing from a higher layer: `main cli tools` over `front` over `authenticator session http agents`
+//!   over `hub` over `store` over `protocol wire http1 auth logging` over `model limits rate metrics config threads
+//!   published`.
 
 pub mod agents;
-pub mod answer;
 pub mod auth;
 pub mod authenticator;
-pub mod capacity;
 pub mod cli;
-pub mod client;
 pub mod config;
-pub mod head;
+pub mod front;
 pub mod http;
+pub mod http1;
 pub mod hub;
-pub mod ids;
 pub mod limits;
-pub mod listener;
 pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod protocol;
 pub mod published;
 pub mod rate;
-pub mod relay;
-pub mod role;
 pub mod session;
 pub mod store;
 pub mod threads;
 pub mod tools;
 pub mod wire;
-pub mod ws;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -103,9 +95,10 @@ use crossbeam_channel::Sender;
 
 use agents::control::Control;
 use config::{Config, Data};
+use front::listener::{self, Front, Listening};
+use front::{capacity, relay};
 use hub::Command;
 use limits::{REQUESTS_STOP_WAIT, STOP_WAIT};
-use listener::{Front, Listening};
 use metrics::Metrics;
 use rate::RateLimiters;
 use store::change::{Change, Policy};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use adda::cli::{Cli, Command, Serve, TokenCommand, TokenFlags, UserCommand, UserFlags};
 use adda::config::Data;
-use adda::role::Accounts;
+use adda::model::role::Accounts;
 use adda::tools::people;
 use adda::{logging, tools};
 use clap::Parser;

@@ -7,7 +7,7 @@
 //! Slow mode and rates depend on the time and are not decided here; [`is_slowed`] says which roles slow mode is for.
 
 use crate::model::reason::Reason;
-use crate::role::{Accounts, Posting, Registration, Role};
+use crate::model::role::{Accounts, Posting, Registration, Role};
 
 /// Something that a user may or may not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -49,7 +49,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let flags = Policy { registration: crate::role::Registration::Open, ..Policy::default() };
+        let flags = Policy { registration: crate::model::role::Registration::Open, ..Policy::default() };
         let started = store::start(&Data::Memory, Durability::Full, Keep::default(), flags, Arc::default()).unwrap();
         let Started { writer, reader, .. } = started;
         Self { reader, proposals: writer.proposals, applied: writer.applied }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::reply::Reply;
 use crate::auth::password::{HashError, PasswordError};
-use crate::head::BadEscape;
+use crate::http1::head::BadEscape;
 use crate::model::reason::{Reason, Rejection};
 use crate::protocol::http_error;
 use crate::store::change::Done;

@@ -33,7 +33,7 @@ use self::slow::{SlowLane, Turn};
 use self::socket::Listening;
 use crate::auth::attempts::Attempts;
 use crate::config::Origin;
-use crate::head::{BadEscape, query_value};
+use crate::http1::head::{BadEscape, query_value};
 use crate::hub::HubApi;
 use crate::limits::{BODY_BYTES_MAX, Limits};
 use crate::metrics::Metrics;

@@ -12,10 +12,10 @@ use super::error::rate_limited;
 use crate::auth::credential::Credential;
 use crate::auth::permission::{Action, PermissionContext, Target, may};
 use crate::authenticator::{Authenticated, Identity, admit, authenticate, note_use};
-use crate::head::unescape;
+use crate::http1::head::unescape;
 use crate::model::reason::{Reason, Rejection};
+use crate::model::role::Role;
 use crate::model::{RoomId, UserId, Username};
-use crate::role::Role;
 use crate::store::View;
 use crate::store::entry::{By, Principal};
 

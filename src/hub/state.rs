@@ -17,14 +17,14 @@ use uuid::Uuid;
 
 use crate::auth::name::Skeletons;
 use crate::auth::permission::{Action, Target};
-use crate::ids::FrameIds;
 use crate::limits::{Limits, MEMBERS_LISTED_MAX, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX};
+use crate::model::FrameIds;
 use crate::model::reason::{Reason, Rejection};
+use crate::model::role::Role;
 use crate::model::{ConnectionId, Nonce, Person, RoomId, Timestamp, UserId, Username};
 use crate::protocol::{
     AdminAction, Body, ClientCommand, ClientFrame, Failure, Frame, FrameType, LimitsShown, Own, Rejected, Replay,
 };
-use crate::role::Role;
 use crate::store::PolicySnapshot;
 use crate::store::change::{Change, Restrict};
 use crate::store::entry::{Applied, By, CommandReply, Entry, NewMessage, Outcome, Principal, Proposal, ReplyTo};

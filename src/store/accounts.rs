@@ -3,4 +3,4 @@
 pub use super::sqlite::people::{
     Account, Ban, Banned, Invitation, InvitationId, RoomSettings, Session, SessionId, StoredGuest,
 };
-pub use crate::role::SessionKind;
+pub use crate::model::role::SessionKind;

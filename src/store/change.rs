@@ -12,9 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::auth::guest_token::GuestKey;
 use crate::auth::name::Skeletons;
 use crate::auth::password::PasswordHash;
+use crate::model::role::{Accounts, Registration, Role};
 use crate::model::{RoomId, Seq, UserId, Username};
 use crate::protocol::{Restrictions, RoomPatch};
-use crate::role::{Accounts, Registration, Role};
 
 use super::TokenHash;
 use super::accounts::{InvitationId, RoomSettings, SessionId, SessionKind};

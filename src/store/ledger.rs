@@ -10,9 +10,9 @@ use std::collections::HashSet;
 use crate::auth::permission::{Action, Target, is_slowed};
 use crate::limits::STORED_GUESTS_CACHED_MAX;
 use crate::model::reason::{Reason, Rejection};
+use crate::model::role::Role;
 use crate::model::{ConnectionId, FrameId, Nonce, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{After, Body};
-use crate::role::Role;
 
 use super::entry::{self, Applied, Entry, Join, NewMessage, Outcome, Past, Proof, Proposal, ReplyTo, Stored};
 use super::log::clock::{Moment, Stored as Position};

@@ -11,9 +11,9 @@ use rpds::HashTrieMapSync;
 use crate::auth::guest_token::GuestKey;
 use crate::auth::permission::{Access, Action, PermissionContext, Restriction, Target, may};
 use crate::model::reason::Reason;
+use crate::model::role::Role;
 use crate::model::{RoomId, UserId};
 use crate::published::Published;
-use crate::role::Role;
 
 use super::accounts::{Banned, RoomSettings, SessionId};
 use super::change::Policy;

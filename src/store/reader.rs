@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use crate::auth::name::Skeletons;
 use crate::limits::USES_PENDING_MAX;
 use crate::model::reason::{Reason, Rejection};
+use crate::model::role::Role;
 use crate::model::{FrameId, RoomId, Seq, UserId, Username};
-use crate::role::Role;
 
 use super::change::Use;
 use super::log::clock::{Moment, SharedClock};

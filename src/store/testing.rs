@@ -16,9 +16,9 @@ use super::{Kinds, Reader, Side, Stored, TokenHash};
 use crate::auth::name::Skeletons;
 use crate::config::{Durability, Keep};
 use crate::model::reason::Reason;
+use crate::model::role::Role;
 use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
 use crate::protocol::{After, BanChange, Body, Restrictions, RoomPatch};
-use crate::role::Role;
 
 pub const NETWORK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

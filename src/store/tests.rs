@@ -10,8 +10,8 @@ use super::*;
 use crate::auth::guest_token::GuestToken;
 use crate::limits::{BATCH_NUMBERS_SKIPPED, HISTORY_MAX};
 use crate::model::FrameId;
+use crate::model::role::{Accounts, Role};
 use crate::protocol::{Body, RoomPatch};
-use crate::role::{Accounts, Role};
 use accounts::{SessionId, SessionKind};
 use change::Change;
 use entry::{By, Entry, Past};
@@ -199,7 +199,7 @@ fn settings_and_restrictions_are_the_same_after_a_restart() {
     {
         rig.change(by(&admin), made).unwrap();
     }
-    let flags = Policy { accounts: Accounts::Optional, registration: crate::role::Registration::Invite };
+    let flags = Policy { accounts: Accounts::Optional, registration: crate::model::role::Registration::Invite };
     rig.store.set_policy(flags).unwrap();
     assert_eq!(rig.say(said("tea", &guest, "one")), "tea 1");
 

@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use adda::authenticator::Authenticator;
 use adda::config::{Data, Durability, Keep};
+use adda::front::listener::{self, Front, Listening};
+use adda::front::relay::Relay;
 use adda::hub::{Command, HubApi, Inbound, Sink, channel, new_presence};
 use adda::limits::Limits;
-use adda::listener::{self, Front, Listening};
 use adda::metrics::Metrics;
 use adda::model::ConnectionId;
 use adda::rate::RateLimiters;
-use adda::relay::Relay;
 use adda::session::{Context, Decoder};
 use adda::wire::websocket;
 use adda::{http, store};

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use adda::auth::name::Skeletons;
+use adda::model::role::Role;
 use adda::model::{UserId, Username};
-use adda::role::Role;
 use adda::store::accounts::{SessionId, SessionKind};
 use adda::store::change::{AccountRef, Change, NewAccount, NewRole, NewSession};
 use rusqlite::Connection;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use adda::model::UserId;
-use adda::role::Role;
+use adda::model::role::Role;
 use serde_json::{Value, json};
 
 use crate::support::Asked::{ByBearer, Plainly};

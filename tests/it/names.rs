@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use adda::role::Role;
+use adda::model::role::Role;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! Tests of retries: a retry of a stored message is answered as a duplicate, even if a new message would be refused
 //! now. So an error with a nonce means that the message is not stored.
 
-use adda::role::Role;
+use adda::model::role::Role;
 use serde_json::{Value, json};
 
 use crate::support::Asked::ByBearer;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use adda::auth::permission::{Access, Action, PermissionContext, Restriction, Target, may};
 use adda::model::reason::Reason;
+use adda::model::role::{Accounts, Posting, Registration, Role};
 use adda::model::{Timestamp, UserId};
-use adda::role::{Accounts, Posting, Registration, Role};
 use adda::store::accounts::SessionKind;
 use rusqlite::params;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use adda::role::{Registration, Role};
+use adda::model::role::{Registration, Role};
 use serde_json::{Value, json};
 
 use crate::support::Asked::{ByBearer, ByCookie, Plainly};

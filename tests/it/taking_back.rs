@@ -1,6 +1,6 @@
 //! Tests of deletion: a deleted message is gone for all clients, over every protocol, and from the file.
 
-use adda::role::Role;
+use adda::model::role::Role;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use crate::limits::REPLAY_AT_ONCE_BYTES;
 use crate::model::reason::Rejection;
+use crate::model::role::Role;
 use crate::model::{ConnectionId, Nonce, RoomId, Seq};
 use crate::protocol::{Frame, FrameType, Own, Rejected, Replay, Welcome};
-use crate::role::Role;
 use crate::store::entry::{Entry, Join, Past, ReplyTo, Stored};
 use crate::wire::CloseReason;
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::auth::credential::GUEST_SPAN_MS;
 use crate::auth::permission::{Action, Target};
 use crate::model::reason::Reason;
+use crate::model::role::{Registration, Role};
 use crate::model::{Person, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{BanChange, Restrictions, RoomPatch};
-use crate::role::{Registration, Role};
 
 use super::super::change::{Change, Done, NewInvitation, NewLogin, NewRole, Restrict, Use};
 use super::super::entry::{By, Event, Outcome, Principal};

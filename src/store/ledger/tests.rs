@@ -17,9 +17,9 @@ use crate::auth::name::Skeletons;
 use crate::auth::password::PasswordHash;
 use crate::limits::{FORGOTTEN_AT_ONCE, LOGINS_PER_USER_MAX};
 use crate::model::reason::Reason;
+use crate::model::role::{Accounts, Posting, Registration, Role};
 use crate::model::{FrameId, Seq};
 use crate::protocol::{BanChange, Body, Restrictions, RoomPatch};
-use crate::role::{Accounts, Posting, Registration, Role};
 
 const DAY_MS: u64 = 86_400_000;
 

@@ -122,9 +122,9 @@ mod tests {
     use super::*;
     use crate::auth::guest_token::GuestKey;
     use crate::model::reason::Reason;
+    use crate::model::role::Role;
     use crate::model::{FrameId, Seq};
     use crate::protocol::{Body, RoomPatch};
-    use crate::role::Role;
     use crate::store::TokenHash;
     use crate::store::accounts::SessionKind;
 

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::people::{InvitationId, SessionId};
 use crate::auth::password::PasswordHash;
+use crate::model::role::{Posting, Role, SessionKind};
 use crate::model::{FrameId, RoomId, Seq, UserId, Username};
-use crate::role::{Posting, Role, SessionKind};
 
 /// Runs a statement. Returns the number of rows that it changed.
 pub fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {

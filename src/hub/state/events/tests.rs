@@ -9,8 +9,8 @@ use crate::hub::fixtures::{
     Desk, NOW_MS, account, begin_round, from_network, guest, moment, person, policy, room, stored, user, without_lease,
 };
 use crate::limits::Limits;
+use crate::model::role::{Posting, Role};
 use crate::model::{ConnectionId, Nonce, Seq};
-use crate::role::{Posting, Role};
 use crate::store::accounts::SessionId;
 use crate::store::entry::{Outcome, Past};
 use crate::wire::CloseReason;

@@ -15,9 +15,9 @@ use super::BEGIN_MS;
 use crate::auth::name::Skeletons;
 use crate::limits::BATCH_NUMBERS_SKIPPED;
 use crate::model::reason::Reason;
+use crate::model::role::Role;
 use crate::model::{ConnectionId, Person, RoomId, UserId, Username};
 use crate::protocol::{Body, RoomPatch};
-use crate::role::Role;
 
 fn room(name: &str) -> RoomId {
     RoomId::parse(name).unwrap()

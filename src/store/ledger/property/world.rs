@@ -30,9 +30,9 @@ use crate::auth::name::Skeletons;
 use crate::auth::password::PasswordHash;
 use crate::auth::permission::{Action, PermissionContext, Target, may};
 use crate::model::reason::Reason;
+use crate::model::role::{Accounts, Posting, Registration, Role};
 use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{After, BanChange, Body, Restrictions, RoomPatch};
-use crate::role::{Accounts, Posting, Registration, Role};
 
 const ROOMS: [&str; 4] = ["tea", "jam", "আড্ডা", "attic"];
 /// Names of accounts. The last name looks like the first.

@@ -23,14 +23,14 @@ use rusqlite::{Connection, Row};
 use crate::auth::name::{self, Skeletons};
 use crate::auth::password::PasswordHash;
 use crate::model::reason::Reason;
+use crate::model::role::Role;
 use crate::model::{USERNAME_DEFAULT, UserId, Username};
-use crate::role::Role;
 
 use super::super::ledger::Stop;
 use super::row::{all, execute, first, signed, unsigned};
 use super::schema;
 
-pub use crate::role::SessionKind;
+pub use crate::model::role::SessionKind;
 pub use invitations::{Invitation, InvitationId, invitation, invitation_by_code, invitations, invite, spend, uninvite};
 pub use restrictions::{Ban, Banned, ban, bans, mute, unban};
 pub use rooms::{RoomSettings, add_member, remove_member, rooms_of, set_room};

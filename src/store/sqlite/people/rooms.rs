@@ -5,9 +5,9 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::super::row::{all, execute, signed};
+use crate::model::role::Posting;
 use crate::model::{RoomId, UserId};
 use crate::protocol::RoomSettingsView;
-use crate::role::Posting;
 
 /// A room's settings. The default applies to every room until an admin changes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

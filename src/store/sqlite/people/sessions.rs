@@ -11,8 +11,8 @@ use super::super::row::{all, execute, first, signed, unsigned};
 use super::found;
 use crate::auth::credential::{GUEST_SPAN_MS, LOGIN_SPAN_MS};
 use crate::auth::guest_token::GuestToken;
+use crate::model::role::{Role, SessionKind};
 use crate::model::{UserId, Username};
-use crate::role::{Role, SessionKind};
 
 /// Names a session to its owner. It is no secret. The proposer chooses it at random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

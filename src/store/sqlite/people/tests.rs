@@ -7,7 +7,7 @@ use super::*;
 use crate::auth::credential::{GUEST_SPAN_MS, LOGIN_SPAN_MS};
 use crate::config::Durability;
 use crate::model::RoomId;
-use crate::role::Posting;
+use crate::model::role::Posting;
 use crate::store::TokenHash;
 use crate::store::log::clock::Moment;
 use uuid::Uuid;

@@ -12,8 +12,8 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::answer::{self, Problem, read_by};
 use crate::config::split_host;
+use crate::http1::response::{self, Problem, read_by};
 use crate::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::metrics::{Metrics, Refusal};
 use crate::model::reason::Reason;
@@ -67,7 +67,7 @@ impl RequestError {
         metrics.refused(counted);
         let headers: &[_] = if reason.status() == 503 { &[("Retry-After", "1")] } else { &[] };
         let sentence = self.to_string();
-        answer::refuse(stream, &Problem { headers, head_only, ..Problem::new(reason, &sentence) });
+        response::refuse(stream, &Problem { headers, head_only, ..Problem::new(reason, &sentence) });
     }
 }
 

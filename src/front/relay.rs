@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::answer;
-use crate::client::Client;
-use crate::head::{Framing, Head, RequestError, Version, field_line};
 use crate::http::{CLIENT_HEADER, Endpoint, SECURE_HEADER, WORKERS};
+use crate::http1::forwarded::Client;
+use crate::http1::head::{Framing, Head, RequestError, Version, field_line};
+use crate::http1::response;
 use crate::limits::{BODIES_MAX, BODY_BYTES_MAX, HUB_ANSWER_WAIT, Limits, RELAY_WAIT, RELAYS_MAX};
 use crate::metrics::Metrics;
 
@@ -80,7 +80,7 @@ impl Relay {
     /// can be sent on the stream afterwards.
     pub fn forward(&self, stream: &TcpStream, client: Client, head: &Head, early: Vec<u8>, limits: &Limits) {
         match self.exchange(stream, client, head, early, limits) {
-            Ok(()) => answer::linger(stream),
+            Ok(()) => response::linger(stream),
             Err(error) => error.answer(stream, client, &*head.method == "HEAD", &self.metrics),
         }
     }
@@ -238,7 +238,7 @@ struct Source<'a> {
 impl Read for Source<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.early.is_empty() {
-            answer::read_by(self.stream, buffer, self.deadline)
+            response::read_by(self.stream, buffer, self.deadline)
         } else {
             self.early.read(buffer)
         }
@@ -359,7 +359,7 @@ fn rewritten_head(answer: &mut impl BufRead, method: &str) -> io::Result<(String
             head.push_str("\r\n");
         }
     }
-    answer::complete(&mut head, |name| said.iter().any(|said| said.eq_ignore_ascii_case(name)));
+    response::complete(&mut head, |name| said.iter().any(|said| said.eq_ignore_ascii_case(name)));
     // These statuses have no body, so a Content-Length of `tiny_http` would be wrong for them (RFC 9110, section 8.6).
     let has_none = status < 200 || status == 204 || status == 304;
     if !has_none {
@@ -380,9 +380,9 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::head;
     use crate::http::Server;
     use crate::http::tests::Backend;
+    use crate::http1::head;
 
     /// A relay and a server without the listener: clients connect one at a time.
     struct Rig {
@@ -681,7 +681,7 @@ mod tests {
             assert_eq!(left > 0, length as u64 > ANSWER_BYTES_KEPT);
             ours.take(left).read_to_end(&mut bytes).unwrap();
             let mut expected = "HTTP/1.1 200 OK\r\nA: b\r\nX-Frame-Options: SAMEORIGIN\r\n".to_owned();
-            answer::complete(&mut expected, |name| name == "X-Frame-Options");
+            response::complete(&mut expected, |name| name == "X-Frame-Options");
             expected += &format!("Content-Length: {length}\r\nConnection: close\r\n\r\n");
             assert!(bytes.starts_with(expected.as_bytes()));
             assert_eq!(&bytes[expected.len()..], body);

@@ -1,7 +1,4 @@
-//! A WebSocket connection: the handshake, then reading, decoding and checking frames until the connection ends.
-//!
-//! Runs on the connection's own thread. After the handshake it writes to no socket. All bytes to send, including the
-//! pongs and close replies of the protocol, go to the hub as commands.
+//! The handshake of a WebSocket (RFC 6455, section 4.2): the request, the client, and the answer.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -9,40 +6,29 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::Sender;
 use tungstenite::handshake::derive_accept_key;
-use tungstenite::protocol::CloseFrame;
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::{Error, Message, error::ProtocolError};
 use uuid::Uuid;
 
-use crate::answer::{self, Problem};
+use super::{Context, Decoder};
 use crate::auth::credential::Credential;
 use crate::auth::guest_token::GuestToken;
 use crate::authenticator::{Authenticator, Identity};
-use crate::client::Client;
 use crate::config::Origin;
-use crate::head::{Framing, Head, Version, query_value, unescape};
-use crate::hub::{Arrival, Command, Connect, Inbound, Sink};
-use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, HISTORY_MAX, Limits, MESSAGE_BYTES_MAX};
-use crate::metrics::{Drop as DropReason, Metrics, Refusal};
+use crate::http1::forwarded::Client;
+use crate::http1::head::{Framing, Head, Version, query_value, unescape};
+use crate::http1::response::{self, Problem};
+use crate::hub::{Arrival, Connect, Sink};
+use crate::limits::{HISTORY_MAX, Limits};
+use crate::metrics::Refusal;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{ConnectionId, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
-use crate::protocol::{self, After, Rejected, Replay};
-use crate::rate::{RateLimiter, RateLimiters, TokenBucket};
+use crate::protocol::{After, Replay};
 use crate::store::Reader;
 use crate::store::entry::Proof;
-use crate::wire::{CloseReason, Encoding};
-use crate::ws::{self, Stream};
+use crate::wire::Encoding;
 
 /// The answer to a handshake, whose key has 28 characters.
 const ACCEPTED_BYTES_MAX: usize = 160;
-
-/// Whether a path is a WebSocket endpoint.
-#[must_use]
-pub fn is_websocket_path(path: &str) -> bool {
-    path == "/ws" || path.starts_with("/ws/")
-}
 
 /// The parameters of a handshake request, checked.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,42 +65,10 @@ impl Refused {
     }
 }
 
-/// What every session needs. All sessions share it.
-#[derive(Debug)]
-pub struct Context {
-    pub commands: Sender<Command>,
-    /// Makes a session's decoder. It is [`chat`], except in tests of the WebSocket protocol itself.
-    pub decoder: fn(&Limits, RateLimiter) -> Box<dyn Decoder + '_>,
-    pub authenticator: Authenticator,
-    /// Other origins whose pages may connect.
-    pub origins: Vec<Origin>,
-    /// The rate limits of messages and handshakes, per user and per address.
-    pub rate_limiters: Arc<RateLimiters>,
-    pub limits: Limits,
-    pub metrics: Arc<Metrics>,
-}
-
-/// Does the handshake (RFC 6455, section 4.2) and runs the session to its end, or refuses the request.
-pub fn serve(
-    socket: Arc<TcpStream>,
-    head: Head,
-    early: Vec<u8>,
-    connection: ConnectionId,
-    client: Client,
-    context: &Context,
-) {
-    let Some((connect, decoder)) = open(&socket, head, connection, client, context) else {
-        return;
-    };
-    if context.commands.send(Command::Connect(connect)).is_ok() {
-        run(socket, early, connection, decoder, context);
-    }
-}
-
 /// The handshake, in stack frames of its own. The stack that a step needs is not kept while the session lives, and it
 /// is not added to that of another step.
 #[inline(never)]
-fn open<'a>(
+pub(super) fn open<'a>(
     socket: &Arc<TcpStream>,
     head: Head,
     connection: ConnectionId,
@@ -198,7 +152,7 @@ fn refuse(socket: &TcpStream, head: &Head, refused: &Refused, context: &Context)
     let is_question = &*head.method == "OPTIONS" && problem.status == 405;
     let status = if is_question { 204 } else { problem.status };
     let problem = Problem { status, headers: refused.headers, head_only: &*head.method == "HEAD", ..problem };
-    answer::refuse(socket, &problem);
+    response::refuse(socket, &problem);
 }
 
 /// Authenticates the client.
@@ -322,216 +276,9 @@ fn origin_is_welcome(head: &Head, client: Client, origins: &[Origin]) -> bool {
     given.next().is_none() && Origin::is_welcome(origin, Some(&head.host), client.is_secure, origins)
 }
 
-/// Turns messages into commands for the hub.
-pub trait Decoder {
-    /// Decodes a text message.
-    fn text(&mut self, text: &str) -> Inbound;
-    /// Decodes a binary message.
-    fn binary(&mut self, bytes: &[u8]) -> Inbound;
-    /// Checks a ping or a pong. `tungstenite` answers it; the decoder may close the connection.
-    fn control(&mut self) -> Option<Inbound>;
-}
-
-/// The decoder of the chat protocol.
-#[must_use]
-pub fn chat(limits: &Limits, rate_limiter: RateLimiter) -> Box<dyn Decoder + '_> {
-    Box::new(Chat {
-        limits,
-        rate_limiter,
-        controls: TokenBucket::new(limits.rate_per_s, limits.rate_burst, Instant::now()),
-    })
-}
-
-/// Decodes JSON or plain text, and applies the rate limit.
-struct Chat<'a> {
-    limits: &'a Limits,
-    /// Shared with the user's other connections.
-    rate_limiter: RateLimiter,
-    /// The rate limit of pings and pongs, which is this connection's own.
-    controls: TokenBucket,
-}
-
-impl Chat<'_> {
-    fn refuse(&mut self, rejected: Rejected) -> Inbound {
-        if self.rate_limiter.is_abuse(Instant::now()) {
-            Inbound::Close(CloseReason::Abuse)
-        } else {
-            Inbound::Rejected(rejected)
-        }
-    }
-
-    fn checked(&mut self, decoded: Result<protocol::ClientFrame, Rejected>) -> Inbound {
-        if !self.rate_limiter.is_unlimited()
-            && let Err(wait) = self.rate_limiter.take(Instant::now())
-        {
-            let sentence = format!("not so fast: {} messages a second at most", self.limits.rate_per_s);
-            let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-            let limited = Reason::RateLimited.because(sentence).retry_after(retry_ms);
-            let nonce = match decoded {
-                // A retry of a stored message is not refused here. Otherwise its author would think that the message is
-                // not stored.
-                Ok(frame) if frame.may_be_a_retry() && !self.rate_limiter.is_abuse(Instant::now()) => {
-                    return Inbound::Limited(frame, Box::new(limited));
-                }
-                Ok(frame) => frame.nonce,
-                Err(rejected) => rejected.nonce,
-            };
-            return self.refuse(Rejected::new(limited, nonce));
-        }
-        match decoded {
-            Ok(frame) => Inbound::Frame(frame),
-            Err(rejected) => self.refuse(rejected),
-        }
-    }
-}
-
-impl Decoder for Chat<'_> {
-    fn text(&mut self, text: &str) -> Inbound {
-        let decoded = protocol::decode(text, self.limits);
-        self.checked(decoded)
-    }
-
-    fn binary(&mut self, _: &[u8]) -> Inbound {
-        self.checked(Err(Rejected::new(Reason::BinaryFrame, None)))
-    }
-
-    fn control(&mut self) -> Option<Inbound> {
-        let now = Instant::now();
-        let over = self.controls.take(now).is_err() && self.rate_limiter.is_abuse(now);
-        over.then_some(Inbound::Close(CloseReason::Abuse))
-    }
-}
-
-/// Frames that the session has not yet sent to the hub.
-#[derive(Default)]
-struct PendingFrames {
-    frames: Vec<Inbound>,
-    bytes: usize,
-}
-
-/// Reads until the connection ends. Messages that arrive together go to the hub as one command.
-///
-/// Not inlined: the handshake uses the stack first, and `run` uses the same stack afterwards.
-#[inline(never)]
-fn run(
-    socket: Arc<TcpStream>,
-    early: Vec<u8>,
-    connection: ConnectionId,
-    mut decoder: Box<dyn Decoder + '_>,
-    context: &Context,
-) {
-    let Context { commands, limits, metrics, .. } = context;
-    if let Ok(stream) = Stream::new(Arc::clone(&socket), limits.read_deadline())
-        && let Some(reason) = converse(stream, early, connection, commands, &mut *decoder)
-    {
-        metrics.dropped(reason);
-        // Closing a socket with unread bytes discards what was sent last: the close frame.
-        answer::drain(&socket, Instant::now() + CLOSE_WAIT);
-    }
-    // Fails only if the hub has ended, and then all connections have ended, too.
-    let _ = commands.send(Command::Gone { from: connection });
-}
-
-/// Reads until the client leaves or violates a rule. After a violation it sends the hub the close reason, and returns
-/// the rule. Returns `None` if the client left or the hub has ended.
-fn converse(
-    stream: Stream,
-    early: Vec<u8>,
-    connection: ConnectionId,
-    commands: &Sender<Command>,
-    decoder: &mut (dyn Decoder + '_),
-) -> Option<DropReason> {
-    let mut socket = ws::accept(stream, early);
-    let mut pending = PendingFrames::default();
-    let mut is_clean = false;
-    loop {
-        let read = socket.read();
-        if let Some(bytes) = socket.get_mut().take_written() {
-            pending.bytes += bytes.len();
-            pending.frames.push(Inbound::Control(bytes));
-        }
-        let (inbound, reason) = match read {
-            Ok(message) => {
-                match &message {
-                    Message::Ping(payload) | Message::Pong(payload) => socket.get_mut().control_came(payload.len()),
-                    _ => socket.get_mut().message_came(),
-                }
-                pending.bytes += message.len();
-                let inbound = match message {
-                    Message::Close(close) => {
-                        is_clean = is_clean_close(close.as_ref());
-                        None
-                    }
-                    Message::Text(text) => Some(decoder.text(&text)),
-                    Message::Binary(bytes) => Some(decoder.binary(&bytes)),
-                    Message::Ping(_) | Message::Pong(_) => decoder.control(),
-                    Message::Frame(_) => None,
-                };
-                let reason = matches!(inbound, Some(Inbound::Close(_))).then_some(Some(DropReason::Abuse));
-                (inbound, reason)
-            }
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                pending.hand_over(connection, commands)?;
-                (None, None)
-            }
-            Err(error) => {
-                let broken = rule_broken(&error);
-                let end = match broken {
-                    Some((close, _)) => Inbound::Close(close),
-                    None => Inbound::Closed { is_clean },
-                };
-                (Some(end), Some(broken.map(|(_, reason)| reason)))
-            }
-        };
-        pending.frames.extend(inbound);
-        if reason.is_some() || pending.frames.len() >= FRAMES_PER_COMMAND_MAX || pending.bytes >= MESSAGE_BYTES_MAX {
-            pending.hand_over(connection, commands)?;
-        }
-        if let Some(reason) = reason {
-            return reason;
-        }
-        socket.get_mut().set_pending(!pending.frames.is_empty());
-    }
-}
-
-impl PendingFrames {
-    /// Sends the frames to the hub as one command. Returns `None` if the hub has ended.
-    fn hand_over(&mut self, from: ConnectionId, commands: &Sender<Command>) -> Option<()> {
-        self.bytes = 0;
-        if self.frames.is_empty() {
-            return Some(());
-        }
-        let frames = std::mem::take(&mut self.frames);
-        commands.send(Command::Frames { from, frames }).ok()
-    }
-}
-
-/// Whether the client left on purpose. Other codes mean that it lost its page or its network (RFC 6455, section 7.4.1).
-fn is_clean_close(close: Option<&CloseFrame>) -> bool {
-    close.is_none_or(|close| close.code == CloseCode::Normal)
-}
-
-/// Returns the rule that an error means, and the close reason for it. Returns `None` if the client only left.
-fn rule_broken(error: &Error) -> Option<(CloseReason, DropReason)> {
-    match error {
-        Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Some((CloseReason::Idle, DropReason::Idle)),
-        Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Some((CloseReason::Pieces, DropReason::Abuse))
-        }
-        Error::ConnectionClosed
-        | Error::AlreadyClosed
-        | Error::Io(_)
-        | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Utf8(_) => Some((CloseReason::Utf8, DropReason::Utf8)),
-        Error::Capacity(_) => Some((CloseReason::TooLarge, DropReason::TooLarge)),
-        _ => Some((CloseReason::Protocol, DropReason::Protocol)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::STRIKES_MAX;
 
     const CLIENT: Client = Client { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_secure: false };
     const UPGRADE: &str = "Host: chat.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
@@ -539,7 +286,7 @@ mod tests {
 
     fn asked(line: &str, fields: &str, origins: &[&str]) -> Result<UpgradeRequest, Refused> {
         let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
-        let (head, _) = crate::head::parse(text.as_bytes()).unwrap().unwrap();
+        let (head, _) = crate::http1::head::parse(text.as_bytes()).unwrap().unwrap();
         let origins: Vec<Origin> = origins.iter().map(|origin| origin.parse().unwrap()).collect();
         upgrade_request(&head, CLIENT, &origins, &Limits::default()).map(|request| *request).map_err(|refused| *refused)
     }
@@ -655,24 +402,5 @@ mod tests {
         let twice = format!("{UPGRADE}Origin: http://chat.example\r\nOrigin: http://chat.example\r\n");
         let refused = asked("GET /ws", &twice, &[]).unwrap_err();
         assert_eq!((refused.rejection.reason, refused.rejection.reason.status()), (Reason::ForeignOrigin, 403));
-    }
-
-    #[test]
-    fn many_refused_messages_are_abuse() {
-        let limits = Limits { rate_per_s: 1, rate_burst: 2, ..Limits::default() };
-        let rate_limiter = RateLimiters::new(&limits).of_user(UserId(Uuid::nil()), CLIENT.address, Instant::now());
-        let mut chat = chat(&limits, rate_limiter);
-        assert!(matches!(chat.text("one"), Inbound::Frame(_)));
-        assert!(matches!(chat.text("{"), Inbound::Rejected(_)));
-        let Inbound::Rejected(limited) = chat.text(r#"{"type":"typing","nonce":"n"}"#) else { panic!("not limited") };
-        assert_eq!((limited.rejection.reason, limited.nonce.is_some()), (Reason::RateLimited, true));
-        assert!(limited.rejection.retry_ms.is_some_and(|ms| ms > 0 && ms <= 1_001));
-        // The message may already be stored, so only the store can answer it.
-        let Inbound::Limited(_, limited) = chat.text(r#"{"content":"x","nonce":"n"}"#) else { panic!("not limited") };
-        assert_eq!(limited.reason, Reason::RateLimited);
-        let ends = (0..2 * STRIKES_MAX).position(|_| matches!(chat.text("more"), Inbound::Close(CloseReason::Abuse)));
-        // One strike is forgiven for each second that the test takes.
-        let expected = STRIKES_MAX as usize - 3..STRIKES_MAX as usize + 20;
-        assert!(ends.is_some_and(|ends| expected.contains(&ends)), "{ends:?}");
     }
 }

@@ -16,16 +16,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::net::listen;
 
-use crate::answer::{self, Problem};
-use crate::client::{Client, is_forwarded, is_proxy};
 use crate::config::Cidr;
-use crate::head::{self, Head};
+use crate::front::relay::Relay;
+use crate::http1::forwarded::{Client, is_forwarded, is_proxy};
+use crate::http1::head::{self, Head};
+use crate::http1::response::{self, Problem};
 use crate::limits::{REFUSED_MAX, STACK_BYTES};
 use crate::metrics::{Metrics, Refusal};
 use crate::model::ConnectionId;
 use crate::model::reason::Reason;
 use crate::rate::network_of;
-use crate::relay::Relay;
 use crate::session::{self, Context};
 use crate::threads::lower_priority;
 
@@ -329,7 +329,7 @@ fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, permit: &mut Permit)
         if !permit.is_within_share(client.address) {
             permit.shared.metrics().refused(Refusal::PerAddress);
             log::debug!("refused {client}: over the cap on one address's connections");
-            answer::refuse(stream, &Problem { head_only: &*head.method == "HEAD", ..SHARE_TAKEN });
+            response::refuse(stream, &Problem { head_only: &*head.method == "HEAD", ..SHARE_TAKEN });
             return None;
         }
     } else if is_forwarded(head) && is_near(peer.ip()) && !permit.shared.has_warned.swap(true, Ordering::Relaxed) {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::Cidr;
-use crate::head::Head;
+use crate::http1::head::Head;
 
 /// The client of a request, and whether it came by TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +168,7 @@ mod tests {
     #[track_caller]
     fn asks(fields: &str, expected: &str) {
         let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
-        let (head, _) = crate::head::parse(head.as_bytes()).unwrap().unwrap();
+        let (head, _) = crate::http1::head::parse(head.as_bytes()).unwrap().unwrap();
         let proxies: Vec<Cidr> = ["10.0.0.0/8", "fd00::/8"].iter().map(|range| range.parse().unwrap()).collect();
         let said = |peer: &str, proxies: &[Cidr]| {
             let client = Client::of(&head, SocketAddr::new(peer.parse().unwrap(), 1), proxies);

@@ -1,0 +1,6 @@
+//! The front of the server: the public port, the limits of connections, and the way of plain HTTP requests to
+//! `tiny_http`.
+
+pub mod capacity;
+pub mod listener;
+pub mod relay;

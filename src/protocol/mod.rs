@@ -1,0 +1,16 @@
+//! The chat protocol's JSON: the frames of clients, the frames of the server, and the error codes.
+//!
+//! Pure functions from text to values and back, which run on the caller's thread. This module must not depend on
+//! sockets, the hub or rate limits.
+
+mod admin;
+mod command;
+mod decode;
+mod frame;
+#[cfg(test)]
+mod tests;
+
+pub use admin::{AdminAction, BanChange, Restrictions, RoomPatch, restrictions, room_patch};
+pub use command::{After, Body, ClientCommand, ClientFrame, Replay};
+pub use decode::{Rejected, checked_content, decode};
+pub use frame::{Failure, Frame, FrameType, LimitsShown, Own, Presence, RoomSettingsView, Welcome, http_error};
