@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use serde::Serialize;
 
-use super::Context;
+use super::server::Context;
 use crate::model::reason::{Reason, Rejection};
 
 /// The second step of a request that waits for a password hash.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use uuid::Uuid;
 
-use super::StartError;
+use super::server::StartError;
 
 /// The prefix of the private directories' names.
 pub(super) const DIRECTORY_PREFIX: &str = "adda-http-";

@@ -2,25 +2,34 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::socket::{DIRECTORY_PREFIX, SOCKET_NAME};
-use super::*;
+use super::reply::Reply;
+use super::request::Request;
+use super::router::dispatch;
+use super::server::{Context, Endpoint, PANIC_PATH, Policy, SECURE_HEADER, Server, WORKERS};
+use super::socket::{DIRECTORY_PREFIX, Listening, SOCKET_NAME};
 use crate::auth::name::Skeletons;
 use crate::config::{Data, Durability, Keep};
-use crate::hub::{self, Arrival, Chunk, Command, Connect, Ends, Inbound, PublishedPresence, Sink};
-use crate::limits::CHANGE_WAIT;
+use crate::hub::{self, Arrival, Chunk, Command, Connect, Ends, HubApi, Inbound, PublishedPresence, Sink};
+use crate::limits::{CHANGE_WAIT, Limits};
+use crate::metrics::Metrics;
+use crate::model::reason::Reason;
 use crate::model::role::Role;
 use crate::model::{ConnectionId, Nonce, Person, RoomId, UserId, Username};
 use crate::protocol::{Rejected, Replay, decode};
+use crate::rate::RateLimiters;
 use crate::store::accounts::{SessionId, SessionKind};
 use crate::store::change::{self, Change, NewAccount, NewSession};
 use crate::store::entry::{By, Principal, Proof};

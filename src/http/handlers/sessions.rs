@@ -6,15 +6,18 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::error::{rate_limited, unexpected};
-use super::who::{body, check_rate, client, shown};
-use super::{Context, Reply, Request, accounts};
+use super::accounts;
 use crate::auth::credential::{Credential, GUEST_SPAN_MS, clear_cookie, set_cookie};
 use crate::auth::guest_token::GuestToken;
 use crate::auth::name::Skeletons;
 use crate::auth::permission::{Action, may};
 use crate::auth::secret::Secret;
 use crate::authenticator::{Authenticated, authenticate, note_use};
+use crate::http::error::{rate_limited, unexpected};
+use crate::http::extract::{body, check_rate, client, shown};
+use crate::http::reply::Reply;
+use crate::http::request::Request;
+use crate::http::server::Context;
 use crate::limits::LABEL_CHARS_MAX;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Role;
@@ -26,24 +29,24 @@ use crate::store::entry::By;
 use crate::store::log::clock::Moment;
 
 /// `GET /api/session`
-pub(super) fn who(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn who(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(found(request).unwrap_or_else(|error| without_cookie(request, error)))
 }
 
 /// `DELETE /api/session`
-pub(super) fn end(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn end(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(ended(request, None).unwrap_or_else(|error| without_cookie(request, error)))
 }
 
 /// `DELETE /api/sessions/{id}`
-pub(super) fn end_one(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn end_one(request: &Request<'_>) -> Result<Reply, Rejection> {
     let key = request.item().parse().map(SessionId).map_err(|_| Reason::NotFound)?;
     ended(request, Some(key))
 }
 
 /// A session as its user sees it.
 #[derive(Serialize)]
-pub(super) struct Me<'a> {
+pub(crate) struct Me<'a> {
     id: UserId,
     username: Option<&'a Username>,
     role: Role,
@@ -62,7 +65,7 @@ impl<'a> Me<'a> {
     }
 
     /// A session that has begun, or whose guest has a new name.
-    pub(super) fn begun(done: &'a Done, kind: SessionKind, token: Option<&'a str>) -> Result<Self, Rejection> {
+    pub(crate) fn begun(done: &'a Done, kind: SessionKind, token: Option<&'a str>) -> Result<Self, Rejection> {
         let Done::Session { user, username, role, expires_ms, .. } = done else { return Err(unexpected(done)) };
         let expires = expires_ms.map(Timestamp::at);
         Ok(Self { id: *user, username: Some(username), role: *role, kind: kind.as_str(), token, expires })
@@ -70,7 +73,7 @@ impl<'a> Me<'a> {
 }
 
 /// `POST /api/session`
-pub(super) fn begin(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn begin(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -171,7 +174,7 @@ fn ended(request: &Request<'_>, key: Option<SessionId>) -> Result<Reply, Rejecti
 }
 
 /// `GET /api/sessions`
-pub(super) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Serialize)]
     struct Line<'a> {
         id: SessionId,
@@ -205,7 +208,7 @@ pub(super) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
 
 /// A label for a session: the browser and its system, from the User-Agent. Other programs get the beginning of that
 /// field.
-pub(super) fn label_of(request: &Request<'_>) -> String {
+pub(crate) fn label_of(request: &Request<'_>) -> String {
     label_of_agent(request.header("User-Agent").unwrap_or_default())
 }
 

@@ -10,10 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::error::too_many_attempts;
 use super::sessions::{Me, label_of};
-use super::who::{STRANGER, body, shown};
-use super::{Context, Reply, Request};
 use crate::auth::attempts::{Attempts, Login, LoginAttempt};
 use crate::auth::credential::{Credential, LOGIN_SPAN_MS, set_cookie};
 use crate::auth::name::Skeletons;
@@ -21,6 +18,11 @@ use crate::auth::password::{self, Password, PasswordHash, Verdict};
 use crate::auth::permission::{Action, PermissionContext, may};
 use crate::auth::secret::{Secret, is_secret, random_id};
 use crate::authenticator::{Authenticated, authenticate};
+use crate::http::error::too_many_attempts;
+use crate::http::extract::{STRANGER, body, shown};
+use crate::http::reply::Reply;
+use crate::http::request::Request;
+use crate::http::server::Context;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Role;
 use crate::model::{UserId, Username};
@@ -30,14 +32,14 @@ use crate::store::change::{self, AccountRef, Change, NewAccount, NewSession};
 use crate::store::entry::By;
 
 /// `GET /api/about`: whether accounts and registration are on. It must reveal nothing about users.
-pub(super) fn about(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn about(request: &Request<'_>) -> Result<Reply, Rejection> {
     let flags = request.context.reader.policy().flags;
     let about = json!({ "accounts": flags.accounts.as_str(), "registration": flags.registration.as_str() });
     Ok(Reply::data(200, about))
 }
 
 /// Locks the attempts for a short time.
-pub(super) fn locked(attempts: &Mutex<Attempts>) -> MutexGuard<'_, Attempts> {
+pub(crate) fn locked(attempts: &Mutex<Attempts>) -> MutexGuard<'_, Attempts> {
     attempts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -116,7 +118,7 @@ impl NewLogin {
 }
 
 /// `POST /api/session` with a password.
-pub(super) fn log_in(request: &Request<'_>, username: Username, password: &str) -> Result<Reply, Rejection> {
+pub(crate) fn log_in(request: &Request<'_>, username: Username, password: &str) -> Result<Reply, Rejection> {
     let password = Password::shown(password)?;
     let (shown, address) = (shown(request)?, request.address());
     let (login, account, device) = request.context.reader.view(|view| {
@@ -143,7 +145,7 @@ pub(super) fn log_in(request: &Request<'_>, username: Username, password: &str) 
 }
 
 /// `POST /api/accounts`
-pub(super) fn register(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn register(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -179,7 +181,7 @@ pub(super) fn register(request: &Request<'_>) -> Result<Reply, Rejection> {
 }
 
 /// `PUT /api/account/password`
-pub(super) fn change_password(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn change_password(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {

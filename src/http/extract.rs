@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Request;
-use super::error::rate_limited;
+use super::error::{bad_limit, rate_limited};
+use super::request::Request;
 use crate::auth::credential::Credential;
 use crate::auth::permission::{Action, PermissionContext, Target, may};
 use crate::authenticator::{Authenticated, Identity, admit, authenticate, note_use};
@@ -128,4 +128,23 @@ pub(super) fn text<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
 /// The body as JSON. Its media type must be JSON.
 pub(super) fn body<'a, T: Deserialize<'a>>(request: &Request<'a>) -> Result<T, Rejection> {
     Ok(serde_json::from_str(json(request)?)?)
+}
+
+/// A page of a list, and where the next page begins.
+#[derive(Serialize)]
+pub(super) struct Page<T, N> {
+    pub(super) data: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<N>,
+}
+
+/// The number that the client asks for, at most `most`.
+pub(super) fn limit_of(request: &Request<'_>, default: usize, most: usize) -> Result<usize, Rejection> {
+    match request.query_value("limit").transpose()? {
+        None => Ok(default),
+        Some(text) => match text.parse::<usize>() {
+            Ok(limit) if limit > 0 => Ok(limit.min(most)),
+            _ => Err(bad_limit(most)),
+        },
+    }
 }

@@ -11,9 +11,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 
-use super::{Reply, Request};
 use crate::auth::secret::hex;
 use crate::config::split_host;
+use crate::http::reply::Reply;
+use crate::http::request::Request;
 use crate::model::reason::{Reason, Rejection};
 
 /// The file at the path `/`.
@@ -95,7 +96,7 @@ fn find(path: &str) -> Option<&'static Asset> {
 }
 
 /// Replies with the file at a path, or with 304 if the client has it.
-pub(super) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(find(request.path).map_or_else(|| Reply::from(Reason::NoSuchPath), |asset| asset.reply(request)))
 }
 

@@ -1,188 +1,24 @@
-//! REST: rooms and messages.
-//!
-//! Runs on the HTTP workers. Reads use neither the hub's thread nor the writer. Stored data is read in one transaction,
-//! and the people in a room are read from the presence that the hub publishes. No read creates a room.
+//! REST: the rooms that a client may see. Runs on the HTTP workers. No read creates a room.
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
-use uuid::Builder;
+use serde::Serialize;
 
-use super::error::{bad_cursor, bad_limit};
-use super::who::{actor, check_rate, client, identity, reader, room_at, text};
-use super::{Reply, Request};
-use crate::auth::permission::Action;
 use crate::authenticator::Identity;
-use crate::hub::Said;
-use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, ROOMS_LISTED_MAX};
+use crate::http::extract::{Page, limit_of, reader, room_at};
+use crate::http::reply::Reply;
+use crate::http::request::Request;
+use crate::limits::ROOMS_LISTED_MAX;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Posting;
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
-use crate::protocol::{self, Body, ClientCommand, ClientFrame};
+use crate::model::{Person, RoomId, Seq};
+use crate::store::View;
 use crate::store::accounts::RoomSettings;
-use crate::store::entry::{NewMessage, Principal};
-use crate::store::{Kinds, Side, View};
-
-/// A page of a list, and where the next page begins.
-#[derive(Serialize)]
-struct Page<T, N> {
-    data: Vec<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<N>,
-}
-
-/// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
-pub(super) fn messages(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let id = room_at(request, 1)?;
-    let limit = limit_of(request, MESSAGES_LISTED, MESSAGES_LISTED_MAX)?;
-    let cursor = |name| match request.query_value(name).transpose()? {
-        None => Ok(None),
-        Some(text) => FrameId::parse(&text).map(Some).ok_or_else(bad_cursor),
-    };
-    let (before, after) = (cursor("before")?, cursor("after")?);
-    if before.is_some() && after.is_some() {
-        return Err(bad_cursor());
-    }
-    let words = request.query_value("q").transpose()?;
-    let frames = request.context.reader.view(|view| -> Result<_, Rejection> {
-        reader(request, view)?.may_enter(view, &id)?;
-        if !is_there(request, view, &id)? {
-            return Err(Reason::NoSuchRoom.into());
-        }
-        let place = |frame| view.seq_of(&id, frame)?.ok_or_else(bad_cursor);
-        let side = match (before, after) {
-            (_, Some(after)) => Side::After(place(after)?),
-            (Some(before), None) => Side::Before(place(before)?),
-            (None, None) => Side::Before(Seq(u64::MAX)),
-        };
-        // One more frame than is listed tells whether there are more.
-        let kinds = if after.is_some() { Kinds::All } else { Kinds::Messages };
-        Ok(view.page(&id, side, kinds, limit + 1, words.as_deref())?)
-    })?;
-    let has_more = frames.len() > limit;
-    let frames = match (has_more, after) {
-        (false, _) => &frames[..],
-        (true, Some(_)) => &frames[..limit],
-        (true, None) => &frames[1..],
-    };
-    let onward = if after.is_some() { frames.last() } else { frames.first() };
-    let next = onward.filter(|_| has_more).map(|stored| stored.id);
-    let data: Vec<&RawValue> = frames.iter().filter_map(|stored| raw(&stored.json)).collect();
-    Ok(Reply::json(&Page { data, next }))
-}
-
-/// The number that the client asks for, at most `most`.
-fn limit_of(request: &Request<'_>, default: usize, most: usize) -> Result<usize, Rejection> {
-    match request.query_value("limit").transpose()? {
-        None => Ok(default),
-        Some(text) => match text.parse::<usize>() {
-            Ok(limit) if limit > 0 => Ok(limit.min(most)),
-            _ => Err(bad_limit(most)),
-        },
-    }
-}
 
 /// Whether a room exists: it has members, messages, or settings.
-fn is_there(request: &Request<'_>, view: &View<'_>, room: &RoomId) -> Result<bool, Rejection> {
+pub(crate) fn is_there(request: &Request<'_>, view: &View<'_>, room: &RoomId) -> Result<bool, Rejection> {
     let is_known = view.policy().room(room).is_some() || request.context.hub.presence(room).is_some();
     Ok(is_known || view.room(room)?.is_some())
-}
-
-/// `POST /api/rooms/{id}/messages`
-pub(super) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
-    #[derive(Deserialize)]
-    struct Named {
-        username: Option<String>,
-    }
-    check_rate(request, request.context.reader.view(|view| client(request, view))?.identity.user)?;
-    let room = room_at(request, 1)?;
-    let text = text(request)?;
-    let limits = &request.context.policy.limits;
-    let (body, nonce, named) = match request.media_type().as_str() {
-        "application/json" => {
-            // A message as plain text is not JSON, so a JSON body must begin with `{`.
-            let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
-            let decoded = protocol::decode(frame, limits).map_err(|rejected| rejected.rejection)?;
-            let ClientFrame { nonce, command: ClientCommand::Message(body @ Body::Text { .. }), .. } = decoded else {
-                return Err(Reason::UnknownType.because("only messages can be posted here"));
-            };
-            let named = serde_json::from_str::<Named>(frame).ok().and_then(|named| named.username);
-            (body, nonce, named)
-        }
-        "text/plain" => {
-            let content = protocol::checked_content(text, limits)?;
-            (Body::Text { content, reply_to: None }, None, None)
-        }
-        _ => {
-            let sentence = "send JSON as application/json, or the text of a message as text/plain";
-            return Err(Reason::UnknownMediaType.because(sentence));
-        }
-    };
-    let nonce = idempotency_key(request)?.or(nonce);
-    let named = match named {
-        Some(name) => Some(name),
-        None => request.query_value("username").transpose()?,
-    };
-    let username = match named.filter(|name| !name.trim().is_empty()) {
-        Some(name) => Username::parse(&name).map_err(|error| Reason::BadName.of_name("username", error))?,
-        None => Username::anonymous(),
-    };
-    let author = request.context.reader.view(|view| {
-        let identity = identity(request, view, username)?;
-        identity.may_enter(view, &room)?;
-        Ok::<_, Rejection>(identity.principal(anonymous_user(&identity.username)))
-    })?;
-    let (status, json) = stored(request, room, author, body, nonce)?;
-    Ok(Reply::data(status, raw(&json)))
-}
-
-/// Stores a message or a deletion. Returns 201 and its frame, or 200 for a retry.
-pub(super) fn stored(
-    request: &Request<'_>,
-    room: RoomId,
-    author: Arc<Principal>,
-    body: Body,
-    nonce: Option<Nonce>,
-) -> Result<(u16, Arc<[u8]>), Rejection> {
-    let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
-    match request.context.hub.say(message)? {
-        Said::Stored(json) => Ok((201, json)),
-        Said::Duplicate(json) => Ok((200, json)),
-    }
-}
-
-/// The nonce, which is the `Idempotency-Key` header field.
-pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Nonce>, Rejection> {
-    let key = request.header("Idempotency-Key").map(Nonce::parse).transpose();
-    key.map_err(|error| Reason::BadName.of_name("Idempotency-Key", error))
-}
-
-/// `DELETE /api/rooms/{id}/messages/{message}`
-pub(super) fn delete(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let room = room_at(request, 2)?;
-    let actor = actor(request, Some(&room))?;
-    let author = actor.known()?;
-    // A hidden room and a missing message get the same answer, so that a client learns nothing about either.
-    actor.may(Action::Enter).map_err(|reason| if reason.is_hidden() { Reason::NoSuchMessage } else { reason })?;
-    let message_id = FrameId::parse(request.item()).ok_or(Reason::NoSuchMessage)?;
-    stored(request, room, author, Body::Delete { message_id }, idempotency_key(request)?)?;
-    Ok(Reply::empty(204))
-}
-
-/// The user id of a client that posts without a token. It is derived from the name, so that a retry with the same
-/// `Idempotency-Key` is recognised. It is a version 8 UUID (RFC 9562, section 5.8), as no other id here is.
-fn anonymous_user(username: &Username) -> UserId {
-    let hash: [u8; 32] = Sha256::digest(username.as_str().as_bytes()).into();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash[..16]);
-    UserId(Builder::from_custom_bytes(bytes).into_uuid())
-}
-
-/// A stored frame as it is, inside another JSON.
-fn raw(json: &[u8]) -> Option<&RawValue> {
-    serde_json::from_slice(json).ok()
 }
 
 /// An entry in the list of rooms.
@@ -208,7 +44,7 @@ impl RoomSummary {
 }
 
 /// `GET /api/rooms?limit=N&after=ID`
-pub(super) fn rooms(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     let limit = limit_of(request, ROOMS_LISTED_MAX, ROOMS_LISTED_MAX)?;
     let after = match request.query_value("after").transpose()? {
         None => None,
@@ -268,7 +104,7 @@ fn listed(
 }
 
 /// `GET /api/rooms/{id}`
-pub(super) fn room(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
     /// Settings with their default values are omitted.
     #[derive(Serialize)]
     struct Room<'a> {

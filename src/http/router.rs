@@ -1,8 +1,9 @@
 //! The routing table: the handler of each path, and the origins that may read the response (CORS). Runs on the HTTP
 //! workers.
 
+use super::handlers::{accounts, assets, health, invitations, messages, moderation, rooms, sessions};
 use super::reply::Reply;
-use super::{Request, accounts, api, assets, moderation, sessions};
+use super::request::Request;
 use crate::model::reason::{Reason, Rejection};
 
 /// The methods that any origin may use on public paths, and the header fields that it may send.
@@ -32,28 +33,28 @@ const fn route(path: &'static str, is_public: bool, methods: &'static [(&'static
 }
 
 const ROUTES: &[Route] = &[
-    route("/healthz", PUBLIC, &[("GET", healthz)]),
-    route("/metrics", NAMED, &[("GET", metrics)]),
+    route("/healthz", PUBLIC, &[("GET", health::healthz)]),
+    route("/metrics", NAMED, &[("GET", health::metrics)]),
     route("/api/about", PUBLIC, &[("GET", accounts::about)]),
-    route("/api/rooms", PUBLIC, &[("GET", api::rooms)]),
-    route("/api/rooms/{}", PUBLIC, &[("GET", api::room), ("PATCH", moderation::set_room)]),
-    route("/api/rooms/{}/messages", PUBLIC, &[("GET", api::messages), ("POST", api::post)]),
-    route("/api/rooms/{}/messages/{}", NAMED, &[("DELETE", api::delete)]),
-    route("/api/rooms/{}/members", NAMED, &[("POST", moderation::become_member)]),
+    route("/api/rooms", PUBLIC, &[("GET", rooms::list)]),
+    route("/api/rooms/{}", PUBLIC, &[("GET", rooms::get), ("PATCH", moderation::set_room)]),
+    route("/api/rooms/{}/messages", PUBLIC, &[("GET", messages::list), ("POST", messages::post)]),
+    route("/api/rooms/{}/messages/{}", NAMED, &[("DELETE", messages::delete)]),
+    route("/api/rooms/{}/members", NAMED, &[("POST", invitations::accept)]),
     route("/api/rooms/{}/members/{}", NAMED, &[("DELETE", moderation::kick)]),
     route("/api/session", NAMED, &[("GET", sessions::who), ("POST", sessions::begin), ("DELETE", sessions::end)]),
     route("/api/sessions", NAMED, &[("GET", sessions::list)]),
     route("/api/sessions/{}", NAMED, &[("DELETE", sessions::end_one)]),
     route("/api/accounts", NAMED, &[("POST", accounts::register)]),
     route("/api/account/password", NAMED, &[("PUT", accounts::change_password)]),
-    route("/api/invitations", NAMED, &[("GET", moderation::invitations), ("POST", moderation::invite)]),
-    route("/api/invitations/{}", NAMED, &[("DELETE", moderation::uninvite)]),
+    route("/api/invitations", NAMED, &[("GET", invitations::list), ("POST", invitations::create)]),
+    route("/api/invitations/{}", NAMED, &[("DELETE", invitations::revoke)]),
     route("/api/users/{}", NAMED, &[("PUT", moderation::restrict)]),
     route("/api/bans", NAMED, &[("GET", moderation::bans)]),
     route("/api/bans/{}", NAMED, &[("DELETE", moderation::unban_address)]),
     route("/api/announcements", NAMED, &[("POST", moderation::announce)]),
     #[cfg(test)]
-    route(super::PANIC_PATH, NAMED, &[("GET", |_| panic!("for a test"))]),
+    route(super::server::PANIC_PATH, NAMED, &[("GET", |_| panic!("for a test"))]),
 ];
 /// All other paths are files of the page.
 const FILES: &Route = &route("/", NAMED, &[("GET", assets::get)]);
@@ -134,16 +135,4 @@ fn shared(reply: Reply, method: &str, route: &Route, request: &Request<'_>) -> R
         .with("Access-Control-Allow-Methods", methods)
         .with("Access-Control-Allow-Headers", headers)
         .with("Access-Control-Max-Age", PREFLIGHT_AGE_S)
-}
-
-/// Answers only if the hub and the store answer.
-fn healthz(request: &Request<'_>) -> Result<Reply, Rejection> {
-    request.context.hub.ping()?;
-    request.context.reader.view(|view| view.rooms(None, 1).map_err(Rejection::from))?;
-    Ok(Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..]))
-}
-
-fn metrics(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let text = request.context.metrics.render().into_bytes();
-    Ok(Reply::new(200, "text/plain; version=0.0.4", text))
 }

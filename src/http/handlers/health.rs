@@ -1,0 +1,17 @@
+//! Health and metrics of the server. Runs on the HTTP workers.
+
+use crate::http::reply::Reply;
+use crate::http::request::Request;
+use crate::model::reason::Rejection;
+
+/// Answers only if the hub and the store answer.
+pub(crate) fn healthz(request: &Request<'_>) -> Result<Reply, Rejection> {
+    request.context.hub.ping()?;
+    request.context.reader.view(|view| view.rooms(None, 1).map_err(Rejection::from))?;
+    Ok(Reply::new(200, "text/plain; charset=utf-8", &b"ok\n"[..]))
+}
+
+pub(crate) fn metrics(request: &Request<'_>) -> Result<Reply, Rejection> {
+    let text = request.context.metrics.render().into_bytes();
+    Ok(Reply::new(200, "text/plain; version=0.0.4", text))
+}

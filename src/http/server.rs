@@ -1,0 +1,250 @@
+//! The private HTTP server: `tiny_http`, its workers, and the pool of threads for logins.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::login_pool::{SlowLane, Turn};
+use super::reply::{Reply, Rest};
+use super::request::Request;
+use super::router::dispatch;
+use super::socket::Listening;
+use crate::auth::attempts::Attempts;
+use crate::config::Origin;
+use crate::hub::HubApi;
+use crate::limits::{BODY_BYTES_MAX, Limits};
+use crate::metrics::Metrics;
+use crate::model::reason::Reason;
+use crate::rate::RateLimiters;
+use crate::store::Reader;
+
+/// The number of threads that answer requests. They may wait for the hub and the store, but never for a client or a
+/// password hash.
+pub const WORKERS: usize = 2;
+
+/// The header field in which the relay passes the client's address. The relay removes this field from clients'
+/// requests.
+pub const CLIENT_HEADER: &str = "Adda-Client";
+/// The header field that is present if a trusted proxy reported that the client uses TLS.
+pub const SECURE_HEADER: &str = "Adda-Secure";
+
+/// A path whose handler panics, for tests.
+#[cfg(test)]
+pub(super) const PANIC_PATH: &str = "/panic";
+
+/// The HTTP server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No directory accepts the socket; this is the last directory that was tried.
+    #[error("failed to open a private socket in `{}`: {source}", directory.display())]
+    Socket { directory: PathBuf, source: io::Error },
+    /// The system can't start a worker thread.
+    #[error("failed to start an HTTP worker: {0}")]
+    Worker(#[source] io::Error),
+}
+
+/// The HTTP server and its workers. Dropping it ends them.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Dropped after the workers have ended, so that none of them can add a request.
+    slow: Arc<SlowLane<SlowRequest>>,
+}
+
+/// The address of the private socket, for the relay.
+#[derive(Debug, Clone)]
+pub struct Endpoint(pub(super) Arc<Shared>);
+
+pub(super) struct Shared {
+    /// `None` after the server has stopped.
+    listening: Mutex<Option<Arc<Listening>>>,
+    context: Context,
+}
+
+/// What handlers need to answer a request.
+pub(crate) struct Context {
+    pub(super) hub: HubApi,
+    pub(super) reader: Reader,
+    pub(super) policy: Policy,
+    pub(super) attempts: Arc<Mutex<Attempts>>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// The operator's settings for HTTP.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Other origins whose pages may write.
+    pub origins: Vec<Origin>,
+    /// The rate limits of messages.
+    pub rate_limiters: Arc<RateLimiters>,
+    pub limits: Limits,
+}
+
+impl Server {
+    /// Opens the private socket and starts the workers.
+    ///
+    /// # Errors
+    /// If the private socket can't be opened, or a thread can't be started.
+    pub fn start(hub: HubApi, reader: Reader, policy: Policy, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+        let context = Context { hub, reader, policy, attempts: Arc::default(), metrics };
+        let listening = Mutex::new(Some(Arc::new(Listening::start()?)));
+        let shared = Arc::new(Shared { listening, context });
+        let slow = SlowLane::start({
+            let shared = Arc::clone(&shared);
+            move |request, turn| shared.finish(request, turn)
+        });
+        let slow = Arc::new(slow.map_err(StartError::Worker)?);
+        let mut server = Self { shared, workers: Vec::with_capacity(WORKERS), slow };
+        for number in 0..WORKERS {
+            let (shared, slow) = (Arc::clone(&server.shared), Arc::clone(&server.slow));
+            let worker = thread::Builder::new().name(format!("http-{number}"));
+            let worker = worker.spawn(move || shared.work(&slow)).map_err(StartError::Worker)?;
+            server.workers.push(worker);
+        }
+        Ok(server)
+    }
+
+    /// The address to which the relay connects.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for Server {
+    /// Ends the workers and removes the socket's directory.
+    fn drop(&mut self) {
+        // A separate statement, so that the mutex is not locked while a starting worker needs it.
+        let listening = self.shared.listening().take();
+        if let Some(listening) = listening {
+            for _ in 0..WORKERS {
+                listening.server.unblock();
+            }
+            for worker in self.workers.drain(..) {
+                // A worker catches the panics of its handlers, so there is no panic to propagate.
+                let _ = worker.join();
+            }
+        }
+    }
+}
+
+impl Endpoint {
+    /// Connects to `tiny_http`. Its socket may be gone: `tiny_http` ends after any failed accept, and cleaners of
+    /// temporary directories remove files. Then a new `tiny_http` replaces it.
+    ///
+    /// # Errors
+    /// If the server has stopped, or no socket can be opened.
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        let stopped = || io::Error::from(io::ErrorKind::NotConnected);
+        let listening = self.0.listening().clone().ok_or_else(stopped)?;
+        match UnixStream::connect(&listening.path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+                let renewed = self.0.renewed(&listening)?.ok_or_else(stopped)?;
+                UnixStream::connect(&renewed.path)
+            }
+            result => result,
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn listening(&self) -> MutexGuard<'_, Option<Arc<Listening>>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces a `tiny_http` that has ended. Returns `None` if the server has stopped.
+    fn renewed(&self, ended: &Arc<Listening>) -> io::Result<Option<Arc<Listening>>> {
+        let mut listening = self.listening();
+        if listening.as_ref().is_some_and(|now| Arc::ptr_eq(now, ended)) {
+            log::warn!("the private HTTP socket is gone; opening another");
+            let next = Listening::start().map_err(io::Error::other)?;
+            *listening = Some(Arc::new(next));
+            for _ in 0..WORKERS {
+                ended.server.unblock();
+            }
+        }
+        Ok(listening.clone())
+    }
+
+    /// The loop of a worker thread.
+    fn work(&self, slow: &SlowLane<SlowRequest>) {
+        loop {
+            let Some(listening) = self.listening().clone() else {
+                return;
+            };
+            // An error means that this `tiny_http` has ended. Another has replaced it, or will replace it when the
+            // relay connects next.
+            if let Ok(request) = listening.server.recv() {
+                // If `answer` panics, `tiny_http` answers the dropped request with 500.
+                let _ = catch_unwind(AssertUnwindSafe(|| self.answer(request, slow)));
+            }
+        }
+    }
+
+    fn answer(&self, mut request: tiny_http::Request, slow: &SlowLane<SlowRequest>) {
+        self.context.metrics.http_requests.increment();
+        // Later, `tiny_http` would read an unread body into memory, all at once. The relay has already bounded its
+        // size.
+        let mut body = Vec::new();
+        // An error here means that the relay has closed the connection.
+        let _ = request.as_reader().take(BODY_BYTES_MAX as u64).read_to_end(&mut body);
+        let (path, query) = match request.url().split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (request.url(), None),
+        };
+        let question = Request { path, query, headers: request.headers(), body: &body, context: &self.context };
+        let method = request.method().as_str();
+        let mut reply = caught(method, || dispatch(method, &question));
+        match reply.rest.take() {
+            None => respond(request, reply),
+            Some(rest) => {
+                if let Err(SlowRequest { request, reply, .. }) = slow.queue(SlowRequest { request, reply, rest }) {
+                    let busy = Reply::from(Reason::Busy.because("too many logins at once; try again in a moment"));
+                    respond(request, busy.under(reply));
+                }
+            }
+        }
+    }
+
+    /// Answers a request from the slow lane.
+    fn finish(&self, slow: SlowRequest, turn: Turn) {
+        let SlowRequest { request, reply, rest } = slow;
+        let done = match turn {
+            Turn::InTime => caught(request.method().as_str(), || rest(&self.context)),
+            Turn::Late => Reply::from(Reason::Busy),
+        };
+        respond(request, done.under(reply));
+    }
+}
+
+/// A request for the slow lane, after the cheap checks of its handler.
+struct SlowRequest {
+    request: tiny_http::Request,
+    /// The header fields of the final reply.
+    reply: Reply,
+    rest: Rest,
+}
+
+/// Runs a handler, and turns a panic into an internal error.
+fn caught(method: &str, handler: impl FnOnce() -> Reply) -> Reply {
+    catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
+        log::error!("a handler of {method} requests has panicked");
+        Reply::from(Reason::Internal)
+    })
+}
+
+fn respond(request: tiny_http::Request, reply: Reply) {
+    // An error here means that the relay has closed the connection; the relay reports it.
+    let _ = request.respond(reply.into_response());
+}
