@@ -121,18 +121,18 @@ scene("a wrong password is told in words, and one who tries too often is told un
   const ana = await adda.open();
   await ana.page.click("#join-account");
   await ana.page.click("#account-submit");
-  await says(ana, "#account-name-wrong", "Please say what you are called.");
-  await says(ana, "#account-password-wrong", "Please type the password.");
+  await says(ana, "#account-name-wrong", "Enter a name.");
+  await says(ana, "#account-password-wrong", "Enter a password.");
   for (let tries = 0; tries < 5; tries += 1) {
     const answer = ana.page.waitForResponse("**/api/session");
     await sendAccount(ana, "রহিম", `guess ${tries}`);
     assert.equal((await answer).status(), 401);
-    await says(ana, "#account-wrong", "don’t belong together");
+    await says(ana, "#account-wrong", "Wrong username or password.");
   }
   await sendAccount(ana, "রহিম", PASSWORD);
-  await says(ana, "#account-wrong", /You can try again at (?:.+, )?\d{1,2}:\d{2}\s[AP]M\./u);
+  await says(ana, "#account-wrong", /Try again after (?:.+, )?\d{1,2}:\d{2}\s[AP]M\./u);
   await ana.page.click("#door [data-lang=bn]");
-  await says(ana, "#account-wrong", /আবার চেষ্টা করতে পারবেন (?:.+, )?\p{Script=Bengali}+\s[০-৯]{1,2}:[০-৯]{2}-এ।/u);
+  await says(ana, "#account-wrong", /(?:.+, )?\p{Script=Bengali}+\s[০-৯]{1,2}:[০-৯]{2}-এর পরে আবার চেষ্টা করুন।/u);
   await ana.page.click("#account-back");
   await ana.join("Ana", "tea");
 });
@@ -146,7 +146,7 @@ scene("a server that is busy or away is told from a wrong password", { ...refusi
   await sendAccount(rahim, "রহিম", PASSWORD);
   await says(rahim, "#account-wrong", "The server is busy.");
   await rahim.page.click("#account-submit");
-  await says(rahim, "#account-wrong", "The server can’t be reached.");
+  await says(rahim, "#account-wrong", "Can’t reach the server.");
   await rahim.page.click("#account-submit");
   await says(rahim, "#join-as", "রহিম");
 });
@@ -160,7 +160,7 @@ scene("a password is looked at only while one wants to, and not sent as a text",
   await rahim.page.click("#account-reveal");
   assert.equal(await type(), "text");
   assert.equal(await rahim.page.getAttribute("#account-reveal", "aria-pressed"), "true");
-  assert.equal(await rahim.page.textContent("#account-reveal"), "Hide the password");
+  assert.equal(await rahim.page.textContent("#account-reveal"), "Hide password");
   await sendAccount(rahim, "রহিম", PASSWORD);
   await says(rahim, "#join-as", "রহিম");
   assert.equal(await type(), "password");
@@ -207,18 +207,18 @@ scene("where registration is open one makes an account, by the server's rules", 
   assert.equal(await ana.page.getAttribute("#account-password", "autocomplete"), "new-password");
   await visible(ana, "#account-password-hint");
   for (const [name, password, where, sentence] of [
-    ["Mitali", "short", "#account-password-wrong", "too short: 8 characters at least"],
-    ["Mitali", "password", "#account-password-wrong", "guessed soon"],
-    ["Mitali", "mitali123", "#account-password-wrong", "guessed soon"],
-    ["রহিম", PASSWORD, "#account-name-wrong", "That name is taken"],
+    ["Mitali", "short", "#account-password-wrong", "too short. Use at least 8 characters."],
+    ["Mitali", "password", "#account-password-wrong", "too easy to guess"],
+    ["Mitali", "mitali123", "#account-password-wrong", "too easy to guess"],
+    ["রহিম", PASSWORD, "#account-name-wrong", "This name or a very similar one is taken"],
   ]) {
     await sendAccount(ana, name, password);
     await says(ana, where, sentence);
   }
   await ana.page.click("#door [data-lang=bn]");
-  await says(ana, "#account-name-wrong", "অন্য একটি নাম বেছে নিন");
+  await says(ana, "#account-name-wrong", "অন্য নাম বেছে নিন");
   await ana.page.fill("#account-password", "ছোট");
-  await says(ana, "#account-password-wrong", "অন্তত ৮টি অক্ষর চাই");
+  await says(ana, "#account-password-wrong", "অন্তত ৮টি অক্ষর ব্যবহার করুন");
   await sendAccount(ana, "Mitali", PASSWORD);
   await says(ana, "#join-as", "Mitali");
   await enterAs(ana, "tea");
@@ -247,7 +247,7 @@ scene("an invitation makes an account once, and is in the address no longer than
   assert.equal(await plain.page.isVisible("#join-register"), false);
 
   const ana = await adda.open({ query: `?room=tea#invite=${code}` });
-  await says(ana, "#door-notice", "You are invited to make an account");
+  await says(ana, "#door-notice", "You are invited to create an account.");
   assert.equal(await ana.page.evaluate(() => location.href), `${adda.base}/?room=tea`);
   await sendAccount(ana, "Mitali", PASSWORD);
   await says(ana, "#join-as", "Mitali");
@@ -256,15 +256,15 @@ scene("an invitation makes an account once, and is in the address no longer than
   // The page is open already when the link is followed, and it is for one.
   await plain.join("Ana", "tea");
   await plain.page.evaluate((code) => (location.hash = `#invite=${code}`), code);
-  await says(plain, "#account-title", "Make an account");
+  await says(plain, "#account-title", "Create an account");
   assert.equal(await plain.page.evaluate(() => location.hash), "");
   await sendAccount(plain, "Karim", PASSWORD);
-  await says(plain, "#account-wrong", "used up or over");
+  await says(plain, "#account-wrong", "The invite link is no longer valid");
   await plain.page.click("#account-back");
   await plain.join("Ana", "tea");
   // Whoever has an account needs none.
   const tab = await adda.tab(ana, { query: `#invite=${code}` });
-  await says(tab, "#door-notice", "and you have one");
+  await says(tab, "#door-notice", "You already have an account.");
   await enterAs(tab, "tea");
 });
 
@@ -293,7 +293,7 @@ scene("an invitation to a private room lets in a guest and whoever logs in", ref
   const late = await adda.open({ query: link });
   await late.page.fill("#name", "Karim");
   await late.page.click("#join .primary");
-  await says(late, "#door-notice", "not valid any more");
+  await says(late, "#door-notice", "This invite link has expired");
   // What is no invitation is not shown as one.
   const odd = await adda.open({ query: "#invite=<b>&room=tea" });
   assert.equal(await odd.page.textContent("#door-notice"), "");
@@ -318,7 +318,7 @@ scene("a guest who logs in goes on in the room as that person, and what is unsen
   await sendAccount(ana, "রহিম", PASSWORD);
   await hidden(ana, "#you");
   await backOnline(ana, between);
-  await says(ana, "#pending .state", "it was written as Ana");
+  await says(ana, "#pending .state", "You wrote it as Ana.");
   assert.equal(await ana.page.inputValue("#words"), "half a thou");
   await ana.say("as myself");
   const mine = await bot.heardText("as myself");
@@ -367,19 +367,19 @@ scene("a new password ends the logins elsewhere, where that is told and leads ba
   assert.equal(await here.page.getAttribute("#you-old", "autocomplete"), "current-password");
   assert.equal(await here.page.getAttribute("#you-next", "autocomplete"), "new-password");
   await change("wrong", NEXT);
-  await says(here, "#you-old-wrong", "not your current password");
+  await says(here, "#you-old-wrong", "Wrong current password.");
   await change(PASSWORD, "short");
   await says(here, "#you-next-wrong", "too short");
   await change(PASSWORD, "password123");
-  await says(here, "#you-next-wrong", "guessed soon");
+  await says(here, "#you-next-wrong", "too easy to guess");
   await change(PASSWORD, NEXT);
-  await says(here, "#you-status", "The password is changed.");
+  await says(here, "#you-status", "Password changed.");
   assert.equal(await here.page.inputValue("#you-next"), "");
 
   await says(there, "#door-notice", "You have been logged out");
   assert.equal(await there.page.inputValue("#account-name"), "রহিম");
   await sendAccount(there, "রহিম", PASSWORD);
-  await says(there, "#account-wrong", "don’t belong together");
+  await says(there, "#account-wrong", "Wrong username or password.");
   await sendAccount(there, "রহিম", NEXT);
   await there.connected();
   assert.equal(await there.page.textContent("#room-name"), "tea");
@@ -402,9 +402,9 @@ scene("one sees where one is logged in, and ends it there", refusing(), async (a
   const lines = here.page.locator("#you-sessions .session");
   const count = (n) => here.until((n) => document.querySelectorAll("#you-sessions .session").length === n, n);
   await count(5);
-  assert.match(await lines.first().textContent(), /Chrome, Linux\s+this one\s+Logged in: Today, .*Last here: Today, /);
-  await lines.filter({ hasText: "Firefox, Android" }).getByRole("button", { name: "End: Firefox, Android" }).click();
-  await says(here, "#you-status", "1 login has ended.");
+  assert.match(await lines.first().textContent(), /Chrome, Linux\s+This device\s+Logged in: Today, .*Last active: Today, /);
+  await lines.filter({ hasText: "Firefox, Android" }).getByRole("button", { name: "End session: Firefox, Android" }).click();
+  await says(here, "#you-status", "1 session ended.");
   await count(4);
   await says(there, "#door-notice", "You have been logged out");
   // Guests are welcome here; whoever was logged in becomes one only by saying so.
@@ -412,15 +412,15 @@ scene("one sees where one is logged in, and ends it there", refusing(), async (a
   assert.equal(await there.page.isVisible("#join-as"), false);
 
   await here.page.click("#you-others");
-  await says(here, "#you-status", "2 logins have ended.");
+  await says(here, "#you-status", "2 sessions ended.");
   await count(2);
   await hidden(here, "#you-others");
   // A program's token is no login of one's own, and is ended for itself.
-  await lines.filter({ hasText: "a program" }).getByRole("button", { name: "End: tea clock" }).click();
+  await lines.filter({ hasText: "Bot" }).getByRole("button", { name: "End session: tea clock" }).click();
   await count(1);
 
   await lines.first().getByRole("button").click();
-  await says(here, "#you-sure", "You will be logged out here.");
+  await says(here, "#you-sure", "Log out on this device?");
   await here.page.click("#you-no");
   await hidden(here, "#you-sure");
   await lines.first().getByRole("button").click();
@@ -436,7 +436,7 @@ scene("more logins are ended than the server takes at once", refusing("--rate", 
   for (let i = 0; i < 5; i += 1) await adda.logIn("রহিম", PASSWORD);
   await openYou(rahim);
   await rahim.page.click("#you-others");
-  await says(rahim, "#you-status", "5 logins have ended.");
+  await says(rahim, "#you-status", "5 sessions ended.");
   assert.equal(await rahim.page.locator("#you-sessions .session").count(), 1);
 });
 
@@ -453,13 +453,13 @@ scene("whoever logs out is at the door, in every tab, and somebody else can come
   await rahim.say("unsent");
   await openYou(rahim);
   await rahim.page.click("#you-log-out");
-  await says(rahim, "#you-sure", "1 message has not been sent. It stays in this browser until রহিম comes back.");
+  await says(rahim, "#you-sure", "1 message has not been sent. It stays in this browser until you come back as রহিম.");
   between.closed = false;
   await rahim.page.click("#you-yes");
   await visible(rahim, "#join");
   await says(tab, "#door-notice", "You have been logged out");
   await rahim.join("Karim", "tea");
-  await says(rahim, "#pending .state", "it was written as রহিম");
+  await says(rahim, "#pending .state", "You wrote it as রহিম.");
   await rahim.say("a guest");
   assert.equal((await bot.heardText("a guest")).username, "Karim");
   await rahim.page.click("#leave");
@@ -504,7 +504,7 @@ scene("a login in another tab of the browser is told in this one", refusing(), a
   const ana = await adda.enter("Ana", "tea");
   const tab = await adda.tab(ana);
   await logInAtTheDoor(tab, "রহিম");
-  await says(ana, "#door-notice", "In this browser you are logged in as রহিম now.");
+  await says(ana, "#door-notice", "You are now logged in as রহিম in this browser.");
   await ana.page.click("#join .primary");
   await ana.connected();
   assert.deepEqual(await ana.people(), ["রহিম"]);
@@ -526,7 +526,7 @@ scene("a guest's tab becomes nobody new while another tab logs in", refusing(), 
     return route.continue();
   });
   await logInAtTheDoor(tab, "রহিম");
-  await says(ana, "#door-notice", "In this browser you are logged in as রহিম now.");
+  await says(ana, "#door-notice", "You are now logged in as রহিম in this browser.");
   assert.deepEqual(begins, []);
 });
 
@@ -556,7 +556,7 @@ scene("the dialog is reached and left by the keyboard, and says everything in Be
   assert.equal(await rahim.page.isVisible(".bar .lang-switch"), false);
   await rahim.page.focus("#you-open");
   await rahim.page.keyboard.press("Enter");
-  const dialog = rahim.page.getByRole("dialog", { name: "Who you are" });
+  const dialog = rahim.page.getByRole("dialog", { name: "Your profile" });
   await dialog.waitFor();
   assert.equal(await rahim.page.textContent("#you-role"), "Admin");
   await rahim.page.locator("#you-sessions .session").waitFor();
@@ -611,13 +611,13 @@ scene("no password, token or invitation is in an address, in the browser's store
   await ana.page.fill("#you-old", PASSWORD);
   await ana.page.fill("#you-next", NEXT);
   await ana.page.click("#you-password .primary");
-  await says(ana, "#you-status", "The password is changed.");
+  await says(ana, "#you-status", "Password changed.");
   seen.push(await store(ana));
   await ana.page.click("#you-log-out");
   await visible(ana, "#join");
   await ana.page.click("#join-account");
   await sendAccount(ana, "Mitali", "not it at all");
-  await says(ana, "#account-wrong", "don’t belong together");
+  await says(ana, "#account-wrong", "Wrong username or password.");
   await sendAccount(ana, "Mitali", NEXT);
   await says(ana, "#join-as", "Mitali");
   secrets.push((await sessionCookie(ana)).value);

@@ -150,11 +150,11 @@ scene("the newest is kept in sight only for who is there", {}, async (adda) => {
   assert.ok(await ana.page.locator("#newer").isHidden());
 
   await ana.page.locator("#scroller").evaluate((e) => (e.scrollTop = 0));
-  await ana.page.locator("#newer", { hasText: "To the newest" }).waitFor();
+  await ana.page.locator("#newer", { hasText: "Jump to latest" }).waitFor();
   bot.say("while reading");
-  await ana.page.locator("#newer", { hasText: "1 new message" }).waitFor();
+  await ana.page.locator("#newer", { hasText: "New messages (1)" }).waitFor();
   bot.say("and again");
-  await ana.page.locator("#newer", { hasText: "2 new messages" }).waitFor();
+  await ana.page.locator("#newer", { hasText: "New messages (2)" }).waitFor();
   assert.equal(await ana.page.locator("#scroller").evaluate((e) => e.scrollTop), 0);
 
   await ana.page.click("#newer");

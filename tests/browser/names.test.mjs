@@ -12,15 +12,15 @@ scene("the form says what is wrong with a name", {}, async (adda) => {
   const ana = await adda.open();
   const { page } = ana;
   const cases = [
-    ["", "tea", "#name-wrong", "Please say what you are called."],
-    [" \t ", "tea", "#name-wrong", "Please say what you are called."],
-    ["a".repeat(33), "tea", "#name-wrong", "That name is too long: 32 characters at most."],
-    ["a\u202Eb", "tea", "#name-wrong", "nobody can see"],
-    ["Ana\u200D", "tea", "#name-wrong", "nobody can see"],
-    ["Ana", "", "#room-wrong", "Please name a room."],
-    ["Ana", "a".repeat(65), "#room-wrong", "64 characters at most"],
-    ["Ana", "a\u200Bb", "#room-wrong", "nobody can see"],
-    ["Ana", " dm:a:b", "#room-wrong", "kept for private conversations"],
+    ["", "tea", "#name-wrong", "Enter a name."],
+    [" \t ", "tea", "#name-wrong", "Enter a name."],
+    ["a".repeat(33), "tea", "#name-wrong", "This name is too long. Use up to 32 characters."],
+    ["a\u202Eb", "tea", "#name-wrong", "invisible character"],
+    ["Ana\u200D", "tea", "#name-wrong", "invisible character"],
+    ["Ana", "", "#room-wrong", "Enter a room name."],
+    ["Ana", "a".repeat(65), "#room-wrong", "Use up to 64 characters."],
+    ["Ana", "a\u200Bb", "#room-wrong", "invisible character"],
+    ["Ana", " dm:a:b", "#room-wrong", "reserved for direct messages"],
   ];
   for (const [name, room, where, sentence] of cases) {
     await page.fill("#name", name);
@@ -35,7 +35,7 @@ scene("the form says what is wrong with a name", {}, async (adda) => {
 
   await page.click("#door [data-lang=bn]");
   await page.fill("#name", "");
-  await page.locator("#name-wrong", { hasText: "আপনার নামটি লিখুন।" }).waitFor();
+  await page.locator("#name-wrong", { hasText: "নাম লিখুন।" }).waitFor();
   await page.fill("#name", "ক".repeat(33));
   await page.locator("#name-wrong", { hasText: "সর্বোচ্চ ৩২টি অক্ষর" }).waitFor();
 

@@ -69,7 +69,7 @@ scene("scrolling up brings older messages, and what is read stays in its place",
   await edgeIs(ana, "older", "loading");
   release();
   await ana.sees("message 1");
-  await ana.page.locator("#older", { hasText: "This is where the room begins." }).waitFor();
+  await ana.page.locator("#older", { hasText: "This is the beginning of the room." }).waitFor();
   assert.deepEqual(await ana.messages(), upTo(130));
   assert.equal(await ana.page.locator("#timeline .line.day").count(), 1, "a day is told once");
   await toTop(ana);
@@ -83,7 +83,7 @@ scene("a room that has just begun says so, and asks for nothing", { flags: FLAGS
   const [ana] = await enterAfter(adda, 3, {
     prepare: (page) => page.route(MESSAGES_URL, (route) => ((asked += 1), route.fallback())),
   });
-  await ana.page.locator("#older", { hasText: "This is where the room begins." }).waitFor();
+  await ana.page.locator("#older", { hasText: "This is the beginning of the room." }).waitFor();
   assert.deepEqual(await ana.messages(), upTo(3));
   assert.equal(asked, 0);
 });
@@ -92,7 +92,7 @@ scene("older messages that could not be had can be asked for again", { flags: FL
   const [ana] = await enterAfter(adda, 80);
   await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 503, body: "{}" }));
   await toTop(ana);
-  await ana.page.locator("#older", { hasText: "could not be loaded" }).waitFor();
+  await ana.page.locator("#older", { hasText: "Couldn’t load messages." }).waitFor();
   assert.deepEqual(await ana.messages(), upTo(80).slice(30));
   await ana.page.unrouteAll({ behavior: "wait" });
   await ana.page.click("#older button");
@@ -105,7 +105,7 @@ scene("where older messages are gone the room is not said to begin", { flags: FL
   const [ana] = await enterAfter(adda, 80);
   await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 200, json: { data: [] } }));
   await toTop(ana);
-  await ana.page.locator("#older", { hasText: "There are no older messages here." }).waitFor();
+  await ana.page.locator("#older", { hasText: "There are no older messages." }).waitFor();
   assert.deepEqual(await ana.messages(), upTo(80).slice(30));
 });
 
@@ -116,7 +116,7 @@ scene("what is said meanwhile moves nothing, and stands once", { flags: FLAGS },
   const place = await topOf(ana, "message 71");
   bot.say("meanwhile");
   await ana.sees("meanwhile");
-  await ana.page.locator("#newer", { hasText: "1 new message" }).waitFor();
+  await ana.page.locator("#newer", { hasText: "New messages (1)" }).waitFor();
   assert.ok(Math.abs((await topOf(ana, "message 71")) - place) <= 1);
   await scrollUntil(ana, toTop, "message 1");
   assert.deepEqual(await ana.messages(), [...upTo(120), "meanwhile"]);
@@ -145,7 +145,7 @@ scene("a long way back keeps the page small, and there are two ways forth", { fl
   assert.deepEqual(held, upTo(held.length), "what is near the reader stays, what is far goes");
 
   bot.say("live");
-  await ana.page.locator("#newer", { hasText: "1 new message" }).waitFor();
+  await ana.page.locator("#newer", { hasText: "New messages (1)" }).waitFor();
   assert.equal((await ana.messages()).includes("live"), false);
   await scrollUntil(ana, toBottom, "live");
   const forth = await ana.messages();

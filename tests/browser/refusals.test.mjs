@@ -23,13 +23,13 @@ async function tryToJoin(person, name, room) {
 scene("a connection that is closed behind a refusal shows it, and is not opened again", { refuses: true }, async (adda) => {
   const [ana, between] = await openWired(adda);
   const cases = [
-    [{ reason: "banned", code: "forbidden" }, "#door-notice", "You are banned here.", "আপনি এখানে নিষিদ্ধ।"],
-    [{ reason: "no_such_room", code: "not_found" }, "#door-notice", "This room does not exist, or it is private", "আসরটি নেই, কিংবা এটি ঘরোয়া"],
-    [{ reason: "made_private", code: "forbidden" }, "#door-notice", "“tea” is a private room now.", "“tea” এখন ঘরোয়া আসর।"],
-    [{ reason: "name_reserved", code: "bad_name" }, "#name-wrong", "That name belongs to somebody here", "নামটি এখানে আরেকজনের"],
-    [{ reason: "bad_name", code: "bad_name" }, "#name-wrong", "The name is not allowed.", "নামটি চলবে না।"],
-    [{ reason: "a_word_of_tomorrow", code: "forbidden" }, "#door-notice", "You may not do that here.", "অনুমতি আপনার নেই"],
-    [{ reason: "a_word_of_tomorrow", code: "a_code_of_tomorrow" }, "#door-notice", "The server refused it: a sentence", "সার্ভার এটি নেয়নি: a sentence"],
+    [{ reason: "banned", code: "forbidden" }, "#door-notice", "You are banned.", "আপনাকে ব্যান করা হয়েছে।"],
+    [{ reason: "no_such_room", code: "not_found" }, "#door-notice", "This room does not exist or is private.", "রুমটি নেই অথবা এটি প্রাইভেট।"],
+    [{ reason: "made_private", code: "forbidden" }, "#door-notice", "“tea” is private now.", "“tea” রুমটি এখন প্রাইভেট।"],
+    [{ reason: "name_reserved", code: "bad_name" }, "#name-wrong", "There is an account with this name", "এই নামে বা প্রায় একই নামে একটি অ্যাকাউন্ট আছে।"],
+    [{ reason: "bad_name", code: "bad_name" }, "#name-wrong", "This name is not allowed.", "এই নাম ব্যবহার করা যাবে না।"],
+    [{ reason: "a_word_of_tomorrow", code: "forbidden" }, "#door-notice", "You don’t have permission to do this.", "আপনার এটি করার অনুমতি নেই।"],
+    [{ reason: "a_word_of_tomorrow", code: "a_code_of_tomorrow" }, "#door-notice", "The server refused this: a sentence", "সার্ভার এটি গ্রহণ করেনি: a sentence"],
   ];
   for (const [i, [refusal, where, en, bn]] of cases.entries()) {
     between.refusal = refusal;
@@ -43,7 +43,7 @@ scene("a connection that is closed behind a refusal shows it, and is not opened 
   }
   between.refusal = { reason: "login_required", code: "forbidden" };
   await tryToJoin(ana, "Ana", "tea");
-  await says(ana, "#door-notice", "Only people with an account can come in here.");
+  await says(ana, "#door-notice", "You need an account to join.");
   await ana.page.locator("#account-password").waitFor();
   assert.equal(between.attempts, cases.length + 1);
   await ana.page.click("#account-back");
@@ -55,9 +55,9 @@ scene("a refusal that passes is shown while it is tried again", {}, async (adda)
   const [ana, between] = await openWired(adda);
   between.refusal = { reason: "too_many_connections", code: "rate_limited" };
   await tryToJoin(ana, "Ana", "tea");
-  await says(ana, "#lost-text", "Too many connections are open from your address.");
+  await says(ana, "#lost-text", "Too many connections from your network.");
   await ana.page.click(".bar [data-lang=bn]");
-  await says(ana, "#lost-text", "আপনার ঠিকানা থেকে একসঙ্গে বেশি সংযোগ খোলা হয়েছে।");
+  await says(ana, "#lost-text", "আপনার নেটওয়ার্ক থেকে অনেক বেশি সংযোগ খোলা আছে।");
   assert.equal(between.attempts, 1, "after this close code the pause is the longest");
   between.refusal = null;
   await ana.page.click("#lost-retry");
@@ -89,9 +89,9 @@ scene("a guest whose session ends gets another, but not for ever", {}, async (ad
 scene("in a room a refusal that ends the stay says so at once, and which it was", {}, async (adda) => {
   const [ana, between] = await openWired(adda);
   const cases = [
-    ["kicked", "An admin removed you from “tea”.", "একজন অ্যাডমিন আপনাকে “tea” থেকে বের করে দিয়েছেন।"],
-    ["made_private", "“tea” is a private room now.", "“tea” এখন ঘরোয়া আসর।"],
-    ["banned", "You are banned here.", "আপনি এখানে নিষিদ্ধ।"],
+    ["kicked", "An admin kicked you from “tea”.", "একজন অ্যাডমিন আপনাকে “tea” রুম থেকে বের করে দিয়েছেন।"],
+    ["made_private", "“tea” is private now.", "“tea” রুমটি এখন প্রাইভেট।"],
+    ["banned", "You are banned.", "আপনাকে ব্যান করা হয়েছে।"],
   ];
   for (const [i, [reason, en, bn]] of cases.entries()) {
     await ana.join("Ana", "tea");
@@ -121,12 +121,12 @@ scene("a refused message says why in words, and one that passes goes out later",
   const pending = (text) => ana.page.locator("#pending .message", { hasText: text });
   const isTold = (text, words) => pending(text).locator(".state", { hasText: words }).waitFor();
   for (const [text, given, en, bn] of [
-    ["one", { reason: "muted", code: "forbidden" }, "Not sent. You are muted.", "যায়নি। আপনার লেখা এখন বন্ধ আছে।"],
-    ["two", { reason: "muted", code: "forbidden", retry_ms: 3_600_000 }, "Not sent. You are muted until ", " পর্যন্ত আপনার লেখা বন্ধ।"],
-    ["three", { reason: "read_only", code: "forbidden" }, "Not sent. Only admins post in this room.", "এই আসরে শুধু অ্যাডমিনরা লেখেন।"],
-    ["four", { reason: "message_too_long", code: "too_long" }, "Not sent. The message is too long.", "বার্তাটি বেশি বড়।"],
-    ["five", { reason: "a_word_of_tomorrow", code: "too_long" }, "Not sent. It is too long.", "এটি বেশি বড়।"],
-    ["six", { code: "a_code_of_tomorrow" }, "Not sent. The server refused it: a sentence", "সার্ভার এটি নেয়নি: a sentence"],
+    ["one", { reason: "muted", code: "forbidden" }, "Not sent. You are muted.", "পাঠানো যায়নি। আপনাকে মিউট করা হয়েছে।"],
+    ["two", { reason: "muted", code: "forbidden", retry_ms: 3_600_000 }, "Not sent. You are muted until ", " পর্যন্ত মিউট করা হয়েছে।"],
+    ["three", { reason: "read_only", code: "forbidden" }, "Not sent. Only admins can send messages in this room.", "এই রুমে শুধু অ্যাডমিনরা মেসেজ পাঠাতে পারেন।"],
+    ["four", { reason: "message_too_long", code: "too_long" }, "Not sent. This message is too long.", "মেসেজটি খুব বড়।"],
+    ["five", { reason: "a_word_of_tomorrow", code: "too_long" }, "Not sent. This is too long.", "এটি খুব বড়।"],
+    ["six", { code: "a_code_of_tomorrow" }, "Not sent. The server refused this: a sentence", "সার্ভার এটি গ্রহণ করেনি: a sentence"],
   ]) {
     refusal = given;
     await ana.say(text);
@@ -140,11 +140,11 @@ scene("a refused message says why in words, and one that passes goes out later",
   await ana.connected();
   await isTold("one", "Not sent. You are muted.");
   await isTold("two", "Not sent. You are muted until ");
-  await isTold("six", "Not sent. The server refused it: a sentence");
+  await isTold("six", "Not sent. The server refused this: a sentence");
 
   for (const [text, given, words] of [
-    ["slow", { reason: "slow_mode", code: "rate_limited", retry_ms: 1_500 }, "Goes out as soon as it may"],
-    ["full", { reason: "disk_full", code: "busy", retry_ms: 1_500 }, "Will be sent again. The server’s disk is full"],
+    ["slow", { reason: "slow_mode", code: "rate_limited", retry_ms: 1_500 }, "Will be sent in a moment"],
+    ["full", { reason: "disk_full", code: "busy", retry_ms: 1_500 }, "Retrying automatically. The server is out of disk space"],
   ]) {
     refusal = given;
     await ana.say(text);
@@ -157,7 +157,7 @@ scene("a refused message says why in words, and one that passes goes out later",
   // A nonce that was another message's is not used again.
   refusal = { reason: "nonce_used", code: "conflict" };
   await ana.say("mistaken");
-  await isTold("mistaken", "Not sent. The server took it for another message.");
+  await isTold("mistaken", "Not sent. Something went wrong with this message.");
   refusal = null;
   const nonces = [];
   const out = between.out;
@@ -180,11 +180,11 @@ scene("a message that may be stored does not go out under another user id", {}, 
     return false;
   };
   await ana.say("perhaps");
-  await says(ana, "#pending .state", "Will be sent again. The server did not answer in time.");
+  await says(ana, "#pending .state", "Retrying automatically. The server did not respond in time.");
   between.out = () => true;
   await ana.page.context().clearCookies();
   await between.cut();
-  await says(ana, "#pending .state", "It may have arrived: please look before you send it again.");
+  await says(ana, "#pending .state", "This may have been sent already. Check before you send it again.");
   await ana.say("next");
   await bot.heardText("next");
   assert.deepEqual(bot.texts, ["next"]);
@@ -196,14 +196,14 @@ scene("too many attempts are told with their end, and a response without words b
   await ana.page.fill("#account-name", "Ana");
   await ana.page.fill("#account-password", "tea with seven cardamoms");
   for (const [response, words] of [
-    [{ status: 429, json: { reason: "too_many_attempts", code: "rate_limited", error: "a sentence", retry_ms: 600_000 } }, /You can try again at (?:.+, )?\d{1,2}:\d{2}\s[AP]M\./u],
-    [{ status: 429, json: { reason: "too_many_attempts", code: "rate_limited", error: "a sentence" }, headers: { "Retry-After": "600" } }, /You can try again at (?:.+, )?\d{1,2}:\d{2}\s[AP]M\./u],
-    [{ status: 429, json: { reason: "too_many_attempts", code: "rate_limited", error: "a sentence" } }, "That was tried too often. Please try again in a moment."],
-    [{ status: 401, json: { reason: "wrong_login", code: "forbidden", error: "a sentence" } }, "That name and that password don’t belong together."],
-    [{ status: 403, json: { reason: "banned", code: "forbidden", error: "a sentence" } }, "You are banned here."],
+    [{ status: 429, json: { reason: "too_many_attempts", code: "rate_limited", error: "a sentence", retry_ms: 600_000 } }, /Try again after (?:.+, )?\d{1,2}:\d{2}\s[AP]M\./u],
+    [{ status: 429, json: { reason: "too_many_attempts", code: "rate_limited", error: "a sentence" }, headers: { "Retry-After": "600" } }, /Try again after (?:.+, )?\d{1,2}:\d{2}\s[AP]M\./u],
+    [{ status: 429, json: { reason: "too_many_attempts", code: "rate_limited", error: "a sentence" } }, "Too many attempts. Try again in a moment."],
+    [{ status: 401, json: { reason: "wrong_login", code: "forbidden", error: "a sentence" } }, "Wrong username or password."],
+    [{ status: 403, json: { reason: "banned", code: "forbidden", error: "a sentence" } }, "You are banned."],
     [{ status: 502, contentType: "text/html", body: "<h1>Bad Gateway</h1>" }, "The server is busy."],
-    [{ status: 403, contentType: "text/html", body: "<h1>Forbidden</h1>" }, "You may not do that here."],
-    [{ status: 400, json: null }, "The server refused it."],
+    [{ status: 403, contentType: "text/html", body: "<h1>Forbidden</h1>" }, "You don’t have permission to do this."],
+    [{ status: 400, json: null }, "The server refused this."],
   ]) {
     await ana.page.route("**/api/session", (route) => route.fulfill(response), { times: 1 });
     const answered = ana.page.waitForResponse("**/api/session");

@@ -21,7 +21,7 @@ scene("the server goes and comes back, and nothing is lost or doubled", { losesS
   await ana.say("and more");
   await ana.page.locator("#words").pressSequentially("half a thou");
   assert.deepEqual(await ana.pending(), ["meanwhile", "and more"]);
-  await ana.page.locator("#pending [data-state=queued] .state", { hasText: "Will be sent once connected" }).first().waitFor();
+  await ana.page.locator("#pending [data-state=queued] .state", { hasText: "Waiting for connection…" }).first().waitFor();
 
   await adda.start();
   await ana.connected();
@@ -325,10 +325,10 @@ scene("a refused message says why, and can be sent again or discarded", {}, asyn
   };
   between.out = refuse("forbidden");
   await ana.say("first");
-  await ana.page.locator("#pending .state", { hasText: "Not sent. You may not do that here." }).waitFor();
+  await ana.page.locator("#pending .state", { hasText: "Not sent. You don’t have permission to do this." }).waitFor();
   between.out = refuse("a_code_of_tomorrow");
   await ana.say("second");
-  await ana.page.locator("#pending .state", { hasText: "Not sent. The server refused it: a sentence from the server" }).waitFor();
+  await ana.page.locator("#pending .state", { hasText: "Not sent. The server refused this: a sentence from the server" }).waitFor();
 
   between.out = () => true;
   await ana.page.locator("#pending .message", { hasText: "second" }).locator(".discard").click();

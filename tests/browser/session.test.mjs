@@ -107,15 +107,15 @@ scene("a name that is an account's is refused at the door, in both languages", O
   };
   const wrong = (text) => ana.page.locator("#door #name-wrong", { hasText: text }).waitFor();
   await knock("রহিম");
-  await wrong("That name belongs to somebody here");
+  await wrong("There is an account with this name");
   assert.equal(await ana.page.getAttribute("#name", "aria-invalid"), "true");
   assert.equal(await ana.page.inputValue("#room"), "tea");
   await ana.page.click("#door [data-lang=bn]");
-  await wrong("অন্য একটি নাম নিন");
+  await wrong("অন্য নাম বেছে নিন");
   await ana.page.fill("#name", "করিম");
   assert.equal(await ana.page.textContent("#name-wrong"), "");
   await knock("রহিম");
-  await wrong("অন্য একটি নাম নিন");
+  await wrong("অন্য নাম বেছে নিন");
   // A reload does not go where one was not let in.
   await ana.page.reload();
   await ana.page.locator("#door").waitFor();
@@ -126,6 +126,6 @@ scene("a name that is an account's is refused at the door, in both languages", O
 scene("where one must have an account, a guest is told so at the door", { losesServer: true }, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   await adda.restart(["--accounts", "required", "--registration", "open"]);
-  await ana.page.locator("#door #door-notice", { hasText: "Only people with an account" }).waitFor();
+  await ana.page.locator("#door #door-notice", { hasText: "You need an account to join." }).waitFor();
   assert.equal(await ana.page.isVisible("#account-password"), true);
 });

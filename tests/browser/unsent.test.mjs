@@ -202,7 +202,7 @@ scene("what was written under another name is shown, and goes out only if one sa
   between.closed = false;
   await ana.join("রহিম", "tea");
   await pendingCount(ana, 2);
-  assert.deepEqual(await ana.page.locator("#pending .state").allTextContents(), Array(2).fill("Not sent. It was written as Ana."));
+  assert.deepEqual(await ana.page.locator("#pending .state").allTextContents(), Array(2).fill("Not sent. You wrote it as Ana."));
   await ana.say("as who I am");
   await bot.heardText("as who I am");
   await ana.page.locator("#pending .message", { hasText: "nobody's" }).locator(".discard").click();
@@ -226,7 +226,7 @@ scene("as somebody new one is asked about a message whose fate is unknown, and w
   between.out = () => true;
   await between.cut();
   await bot.heardText("behind it");
-  await ana.page.locator("#pending .state", { hasText: "It may have arrived" }).waitFor();
+  await ana.page.locator("#pending .state", { hasText: "This may have been sent already" }).waitFor();
   assert.deepEqual(bot.texts, ["behind it"]);
   await ana.page.locator("#pending .retry").click();
   await bot.heardText("sent");
@@ -254,7 +254,7 @@ scene("as somebody new one is not asked about what is seen to have arrived, in t
   await forgetUs(ana);
   between.in = () => true;
   await ana.page.reload();
-  await ana.page.locator("#pending .state", { hasText: "It may have arrived" }).waitFor();
+  await ana.page.locator("#pending .state", { hasText: "This may have been sent already" }).waitFor();
   await ana.page.locator("#scroller").evaluate((scroller) => (scroller.scrollTop = 0));
   await ana.sees("long ago");
   await nothingPending(ana);

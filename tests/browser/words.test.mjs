@@ -102,12 +102,12 @@ scene("the switch turns everything over, and is remembered", {}, async (adda) =>
   await ana.page.click(".bar [data-lang=bn]");
   assert.equal(await ana.page.getAttribute("html", "lang"), "bn");
   assert.equal(await ana.page.textContent("#typing-text"), "রহিম লিখছেন…");
-  assert.equal(await ana.page.textContent("#status-text"), "সংযোগ আছে");
+  assert.equal(await ana.page.textContent("#status-text"), "সংযুক্ত");
   assert.equal(await ana.page.textContent("#people-count"), "২ জন");
-  assert.equal(await ana.page.textContent(".line.join"), "রহিম এসেছেন");
+  assert.equal(await ana.page.textContent(".line.join"), "রহিম যোগ দিয়েছেন");
   assert.equal(await ana.page.textContent(".line.day"), "আজ");
   assert.match(await ana.page.textContent("#timeline time"), /^\p{Script=Bengali}+ [০-৯]{1,2}:[০-৯]{2}$/u);
-  assert.equal(await ana.page.getAttribute("#words", "placeholder"), "কিছু লিখুন");
+  assert.equal(await ana.page.getAttribute("#words", "placeholder"), "মেসেজ লিখুন");
   assert.equal(await ana.page.getAttribute(".send", "aria-label"), "পাঠান");
   assert.equal(await ana.page.title(), "tea · আড্ডা");
   assert.equal(await ana.page.getAttribute(".bar [data-lang=bn]", "aria-pressed"), "true");
@@ -124,5 +124,5 @@ scene("the switch turns everything over, and is remembered", {}, async (adda) =>
   await ana.connected();
   assert.equal(await ana.page.textContent("#people-title"), "কারা আছেন");
   await ana.page.click(".bar [data-lang=en]");
-  assert.equal(await ana.page.textContent("#people-title"), "Who is here");
+  assert.equal(await ana.page.textContent("#people-title"), "People");
 });
