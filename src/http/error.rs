@@ -71,6 +71,7 @@ impl<T: Into<Rejection>> From<T> for Reply {
     fn from(rejection: T) -> Self {
         let Rejection { reason, sentence, retry_ms } = rejection.into();
         let reply = Self::new(reason.status(), "application/json", http_error(reason, &sentence));
+        let reply = Self { reason: Some(reason), ..reply };
         match (reason.status(), retry_ms) {
             (401, _) => reply.with("WWW-Authenticate", "Bearer"),
             (503, _) => reply.with("Retry-After", "1"),

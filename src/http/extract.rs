@@ -106,10 +106,9 @@ impl Actor {
     }
 }
 
-/// The room in a part of the path, counted from the right. A name that is not valid is a room that does not exist.
-pub(super) fn room_at(request: &Request<'_>, part: usize) -> Result<RoomId, Rejection> {
-    let part = request.path.rsplit('/').nth(part).unwrap_or_default();
-    let text = unescape(part).map_err(|_| Reason::NoSuchRoom)?;
+/// The room in the path. A name that is not valid is a room that does not exist.
+pub(super) fn room(request: &Request<'_>) -> Result<RoomId, Rejection> {
+    let text = unescape(request.parameter("room")).map_err(|_| Reason::NoSuchRoom)?;
     RoomId::parse(&text).map_err(|_| Reason::NoSuchRoom.into())
 }
 

@@ -10,9 +10,11 @@ mod error;
 mod extract;
 mod handlers;
 mod login_pool;
+mod openapi;
 mod reply;
 mod request;
 mod router;
+mod routes;
 mod server;
 mod socket;
 

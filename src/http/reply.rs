@@ -17,6 +17,8 @@ pub(crate) struct Reply {
     pub(super) status: u16,
     pub(super) headers: Vec<(&'static str, Cow<'static, str>)>,
     pub(super) body: Cow<'static, [u8]>,
+    /// The reason, if it is a refusal.
+    pub(super) reason: Option<Reason>,
     /// If set, this reply has only the header fields of the reply that `rest` returns.
     pub(super) rest: Option<Rest>,
 }
@@ -29,7 +31,7 @@ impl Reply {
     }
 
     pub(super) fn empty(status: u16) -> Self {
-        Self { status, headers: Vec::with_capacity(12), body: Cow::Borrowed(&[]), rest: None }
+        Self { status, headers: Vec::with_capacity(12), body: Cow::Borrowed(&[]), reason: None, rest: None }
     }
 
     pub(super) fn json(value: &impl Serialize) -> Self {

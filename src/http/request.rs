@@ -7,7 +7,10 @@ use crate::config::Origin;
 use crate::http1::head::{BadEscape, query_value};
 
 /// The input of a handler.
+#[derive(Clone, Copy)]
 pub(crate) struct Request<'a> {
+    /// The path of its route, with `{name}` for each parameter. Empty before the request is routed.
+    pub(super) template: &'static str,
     pub(super) path: &'a str,
     pub(super) query: Option<&'a str>,
     pub(super) headers: &'a [tiny_http::Header],
@@ -59,8 +62,10 @@ impl Request<'_> {
         query_value(self.query?, name)
     }
 
-    /// The last part of the path, still percent-encoded.
-    pub(super) fn item(&self) -> &str {
-        self.path.rsplit('/').next().unwrap_or_default()
+    /// A parameter of the path, still percent-encoded. Empty if the route has no such parameter.
+    pub(super) fn parameter(&self, name: &str) -> &'_ str {
+        let mut parts = self.template.split('/').zip(self.path.split('/'));
+        let is_named = |part: &str| part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) == Some(name);
+        parts.find(|(part, _)| is_named(part)).map_or("", |(_, value)| value)
     }
 }

@@ -203,7 +203,8 @@ impl Shared {
             Some((path, query)) => (path, Some(query)),
             None => (request.url(), None),
         };
-        let question = Request { path, query, headers: request.headers(), body: &body, context: &self.context };
+        let question =
+            Request { template: "", path, query, headers: request.headers(), body: &body, context: &self.context };
         let method = request.method().as_str();
         let mut reply = caught(method, || dispatch(method, &question));
         match reply.rest.take() {

@@ -91,7 +91,7 @@ impl Backend {
 
     pub(crate) fn request<'a>(&'a self, target: &'a str, headers: &'a [tiny_http::Header]) -> Request<'a> {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        Request { path, query, headers, body: &[], context: &self.context }
+        Request { template: "", path, query, headers, body: &[], context: &self.context }
     }
 
     fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Reply {

@@ -7,7 +7,7 @@ use super::moderation::{DAY_MS, change_room};
 use crate::auth::permission::Action;
 use crate::auth::secret::{Secret, is_secret, random_id};
 use crate::http::error::unexpected;
-use crate::http::extract::{Actor, actor, body, room_at};
+use crate::http::extract::{Actor, actor, body, room};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::limits::{INVITATION_DAYS_MAX, INVITATION_USES_MAX};
@@ -25,7 +25,7 @@ pub(crate) fn accept(request: &Request<'_>) -> Result<Reply, Rejection> {
     struct Asked {
         invitation: String,
     }
-    let room = room_at(request, 1)?;
+    let room = room(request)?;
     // With an invitation, a user may enter like a member.
     let actor = actor(request, None)?;
     actor.may(Action::Enter)?;
@@ -109,7 +109,7 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
 
 /// `DELETE /api/invitations/{id}`
 pub(crate) fn revoke(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let invitation = request.item().parse().map(InvitationId).map_err(|_| Reason::NotFound)?;
+    let invitation = request.parameter("invitation").parse().map(InvitationId).map_err(|_| Reason::NotFound)?;
     let actor = actor(request, None)?;
     request.context.hub.change(actor.by(), Change::Uninvite { invitation })?;
     Ok(Reply::empty(204))

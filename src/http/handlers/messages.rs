@@ -13,7 +13,7 @@ use uuid::Builder;
 use super::rooms::is_there;
 use crate::auth::permission::Action;
 use crate::http::error::bad_cursor;
-use crate::http::extract::{Page, actor, check_rate, client, identity, limit_of, reader, room_at, text};
+use crate::http::extract::{Page, actor, check_rate, client, identity, limit_of, reader, room, text};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::hub::Said;
@@ -26,7 +26,7 @@ use crate::store::{Kinds, Side};
 
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
 pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let id = room_at(request, 1)?;
+    let id = room(request)?;
     let limit = limit_of(request, MESSAGES_LISTED, MESSAGES_LISTED_MAX)?;
     let cursor = |name| match request.query_value(name).transpose()? {
         None => Ok(None),
@@ -71,7 +71,7 @@ pub(crate) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
         username: Option<String>,
     }
     check_rate(request, request.context.reader.view(|view| client(request, view))?.identity.user)?;
-    let room = room_at(request, 1)?;
+    let room = room(request)?;
     let text = text(request)?;
     let limits = &request.context.policy.limits;
     let (body, nonce, named) = match request.media_type().as_str() {
@@ -135,12 +135,12 @@ pub(crate) fn idempotency_key(request: &Request<'_>) -> Result<Option<Nonce>, Re
 
 /// `DELETE /api/rooms/{id}/messages/{message}`
 pub(crate) fn delete(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let room = room_at(request, 2)?;
+    let room = room(request)?;
     let actor = actor(request, Some(&room))?;
     let author = actor.known()?;
     // A hidden room and a missing message get the same answer, so that a client learns nothing about either.
     actor.may(Action::Enter).map_err(|reason| if reason.is_hidden() { Reason::NoSuchMessage } else { reason })?;
-    let message_id = FrameId::parse(request.item()).ok_or(Reason::NoSuchMessage)?;
+    let message_id = FrameId::parse(request.parameter("message")).ok_or(Reason::NoSuchMessage)?;
     stored(request, room, author, Body::Delete { message_id }, idempotency_key(request)?)?;
     Ok(Reply::empty(204))
 }

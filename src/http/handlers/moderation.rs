@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::messages::{idempotency_key, stored};
 use crate::auth::permission::Action;
 use crate::http::error::unexpected;
-use crate::http::extract::{Actor, actor, body, json, room_at};
+use crate::http::extract::{Actor, actor, body, json, room};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http1::head::unescape;
@@ -35,7 +35,7 @@ pub(super) fn change_room(
 
 /// `PATCH /api/rooms/{id}`
 pub(crate) fn set_room(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let room = room_at(request, 0)?;
+    let room = room(request)?;
     let actor = actor(request, Some(&room))?;
     actor.may(Action::SetRoom)?;
     let patch = room_patch(json(request)?)?;
@@ -44,7 +44,7 @@ pub(crate) fn set_room(request: &Request<'_>) -> Result<Reply, Rejection> {
 
 /// `DELETE /api/rooms/{id}/members/{user}`
 pub(crate) fn kick(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let room = room_at(request, 2)?;
+    let room = room(request)?;
     let actor = actor(request, Some(&room))?;
     actor.may_to_others(Action::Kick)?;
     let change = Change::Kick { room, user: user_at(request)?, target: None };
@@ -52,9 +52,9 @@ pub(crate) fn kick(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(Reply::empty(204))
 }
 
-/// The user in the last part of the path.
+/// The user in the path.
 fn user_at(request: &Request<'_>) -> Result<UserId, Rejection> {
-    Uuid::try_parse(request.item()).map(UserId).map_err(|_| Reason::NoSuchUser.into())
+    Uuid::try_parse(request.parameter("user")).map(UserId).map_err(|_| Reason::NoSuchUser.into())
 }
 
 /// `PUT /api/users/{id}`
@@ -82,7 +82,7 @@ pub(crate) fn restrict(request: &Request<'_>) -> Result<Reply, Rejection> {
 pub(crate) fn unban_address(request: &Request<'_>) -> Result<Reply, Rejection> {
     let actor = actor(request, None)?;
     actor.may_to_others(Action::Ban)?;
-    let text = unescape(request.item()).map_err(|_| Reason::NotFound)?;
+    let text = unescape(request.parameter("address")).map_err(|_| Reason::NotFound)?;
     let network = network_of(text.parse().map_err(|_| Reason::NotFound)?);
     request.context.hub.change(actor.by(), Change::UnbanAddress { network })?;
     Ok(Reply::empty(204))

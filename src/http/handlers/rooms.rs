@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::authenticator::Identity;
-use crate::http::extract::{Page, limit_of, reader, room_at};
+use crate::http::extract::{Page, limit_of, reader, room};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::limits::ROOMS_LISTED_MAX;
@@ -120,7 +120,7 @@ pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
         #[serde(skip_serializing_if = "Option::is_none")]
         private: Option<bool>,
     }
-    let id = room_at(request, 0)?;
+    let id = room(request)?;
     request.context.reader.view(|view| {
         reader(request, view)?.may_enter(view, &id)?;
         if !is_there(request, view, &id)? {

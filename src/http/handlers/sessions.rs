@@ -29,7 +29,7 @@ use crate::store::entry::By;
 use crate::store::log::clock::Moment;
 
 /// `GET /api/session`
-pub(crate) fn who(request: &Request<'_>) -> Result<Reply, Rejection> {
+pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
     Ok(found(request).unwrap_or_else(|error| without_cookie(request, error)))
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn end(request: &Request<'_>) -> Result<Reply, Rejection> {
 
 /// `DELETE /api/sessions/{id}`
 pub(crate) fn end_one(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let key = request.item().parse().map(SessionId).map_err(|_| Reason::NotFound)?;
+    let key = request.parameter("session").parse().map(SessionId).map_err(|_| Reason::NotFound)?;
     ended(request, Some(key))
 }
 

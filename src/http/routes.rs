@@ -1,0 +1,526 @@
+//! The routes: each path with its operations, and what each operation takes, answers and refuses. The router runs this
+//! table, and `GET /api/openapi.json` shows it.
+
+use super::handlers::{accounts, assets, health, invitations, messages, moderation, rooms, sessions};
+use super::openapi;
+use super::reply::Reply;
+use super::request::Request;
+use crate::model::reason::{Reason, Rejection};
+
+pub(super) type Handler = fn(&Request<'_>) -> Result<Reply, Rejection>;
+
+/// A path and its operations.
+pub(super) struct Route {
+    /// The path. `{name}` stands for one part that is not empty.
+    pub(super) path: &'static str,
+    pub(super) readers: Readers,
+    pub(super) operations: &'static [Operation],
+}
+
+/// The origins whose pages may read the answers of a path (CORS). Only the server's own origin and those that the
+/// operator allows may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readers {
+    AnyOrigin,
+    AllowedOrigins,
+}
+
+/// One method of a path. HEAD is handled like GET, and every path has OPTIONS.
+#[derive(Clone, Copy)]
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) handler: Handler,
+    /// The unique name of the operation, for generated clients.
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) needs: Needs,
+    /// Names of parameters in the query and in header fields, as in `components.json`.
+    pub(super) parameters: &'static [&'static str],
+    pub(super) body: Option<Body>,
+    pub(super) answers: &'static [Answer],
+    /// The reasons of its refusals, besides [`ANY_REQUEST`].
+    pub(super) refusals: &'static [&'static [Reason]],
+}
+
+/// What a client must show for an operation to be possible at all. Permissions in a room are decided further in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    Session,
+    Account,
+    Admin,
+}
+
+/// The body of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Body {
+    /// The name of its schema in `components.json`.
+    pub(super) schema: &'static str,
+    /// Whether the body may also be the text of a message.
+    pub(super) may_be_text: bool,
+}
+
+/// A response that is no refusal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) description: &'static str,
+    pub(super) content: Content,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content {
+    Empty,
+    /// A media type without a schema.
+    Text(&'static str),
+    /// JSON: the name of its schema in `components.json`.
+    Json(&'static str),
+}
+
+const fn operation(method: &'static str, id: &'static str, handler: Handler, summary: &'static str) -> Operation {
+    Operation {
+        method,
+        handler,
+        id,
+        summary,
+        needs: Needs::Nothing,
+        parameters: &[],
+        body: None,
+        answers: &[],
+        refusals: &[],
+    }
+}
+
+const fn get(id: &'static str, handler: Handler, summary: &'static str) -> Operation {
+    operation("GET", id, handler, summary)
+}
+
+const fn post(id: &'static str, handler: Handler, summary: &'static str) -> Operation {
+    operation("POST", id, handler, summary)
+}
+
+const fn put(id: &'static str, handler: Handler, summary: &'static str) -> Operation {
+    operation("PUT", id, handler, summary)
+}
+
+const fn patch(id: &'static str, handler: Handler, summary: &'static str) -> Operation {
+    operation("PATCH", id, handler, summary)
+}
+
+const fn delete(id: &'static str, handler: Handler, summary: &'static str) -> Operation {
+    operation("DELETE", id, handler, summary)
+}
+
+impl Operation {
+    const fn needs(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
+
+    const fn parameters(self, parameters: &'static [&'static str]) -> Self {
+        Self { parameters, ..self }
+    }
+
+    const fn json(self, schema: &'static str) -> Self {
+        Self { body: Some(Body { schema, may_be_text: false }), ..self }
+    }
+
+    const fn json_or_text(self, schema: &'static str) -> Self {
+        Self { body: Some(Body { schema, may_be_text: true }), ..self }
+    }
+
+    const fn answers(self, answers: &'static [Answer]) -> Self {
+        Self { answers, ..self }
+    }
+
+    const fn refusals(self, refusals: &'static [&'static [Reason]]) -> Self {
+        Self { refusals, ..self }
+    }
+
+    /// Every reason for which this operation may be refused.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = Reason> {
+        self.refusals.iter().copied().chain([ANY_REQUEST]).flatten().copied()
+    }
+}
+
+const fn answer(status: u16, schema: &'static str, description: &'static str) -> Answer {
+    Answer { status, description, content: Content::Json(schema) }
+}
+
+const fn text(media_type: &'static str, description: &'static str) -> Answer {
+    Answer { status: 200, description, content: Content::Text(media_type) }
+}
+
+const DONE: Answer = Answer { status: 204, description: "Done.", content: Content::Empty };
+
+/// Refusals of any request, most of them in front of the router.
+pub(super) const ANY_REQUEST: &[Reason] = &[
+    Reason::MalformedRequest,
+    Reason::UnknownExpectation,
+    Reason::HeadTooLarge,
+    Reason::BodyTooLarge,
+    Reason::TooSlow,
+    Reason::TooManyConnections,
+    Reason::ServerFull,
+    Reason::AddressFull,
+    Reason::Busy,
+    Reason::Unavailable,
+    Reason::Internal,
+];
+/// Refusals of a client by its token or address.
+const CLIENT: &[Reason] = &[Reason::InvalidToken, Reason::LoginRequired, Reason::Banned];
+/// Refusals of a client that must have a session.
+const SESSION: &[Reason] = &[Reason::NoSession, Reason::SessionEnded];
+/// Refusals of anything that is stored.
+const STORING: &[Reason] =
+    &[Reason::ForeignOrigin, Reason::RateLimited, Reason::DiskFull, Reason::NotStored, Reason::OutcomeUnknown];
+/// Refusals of a body that must be JSON.
+const JSON: &[Reason] = &[Reason::UnknownMediaType, Reason::BadJson, Reason::MalformedField];
+/// Refusals of a query.
+const QUERY: &[Reason] = &[Reason::BadQuery, Reason::BadEscape];
+/// Refusals of a name or of an `Idempotency-Key`.
+const NAME: &[Reason] = &[Reason::BadName, Reason::NameTooLong];
+/// Refusals of a client that is no admin, or whose action is about an admin.
+const ADMIN: &[Reason] = &[Reason::NotAdmin];
+const TARGET: &[Reason] = &[Reason::TargetIsSelf, Reason::TargetIsAdmin];
+const ROOM: &[Reason] = &[Reason::NoSuchRoom];
+
+/// The path at which the page's files begin.
+pub(super) const PAGE: &Route = &Route {
+    path: "/",
+    readers: Readers::AllowedOrigins,
+    operations: &[get("getFile", assets::get, "Get a file of the page")],
+};
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        path: "/healthz",
+        readers: Readers::AnyOrigin,
+        operations: &[get("checkHealth", health::healthz, "Check that the hub and the store answer")
+            .answers(&[text("text/plain; charset=utf-8", "The server is healthy.")])],
+    },
+    Route {
+        path: "/metrics",
+        readers: Readers::AllowedOrigins,
+        operations: &[get("getMetrics", health::metrics, "Get the metrics for Prometheus")
+            .answers(&[text("text/plain; version=0.0.4", "The metrics in the text format of Prometheus.")])],
+    },
+    Route {
+        path: "/api/openapi.json",
+        readers: Readers::AnyOrigin,
+        operations: &[get("getOpenApi", openapi::get, "Get this description of the API").answers(&[answer(
+            200,
+            "OpenApi",
+            "The description, as OpenAPI 3.1.",
+        )])],
+    },
+    Route {
+        path: "/api/about",
+        readers: Readers::AnyOrigin,
+        operations: &[get("getAbout", accounts::about, "Get the rules for accounts and registration")
+            .answers(&[answer(200, "About", "The rules.")])],
+    },
+    Route {
+        path: "/api/rooms",
+        readers: Readers::AnyOrigin,
+        operations: &[get("listRooms", rooms::list, "List the rooms that have members or stored messages")
+            .parameters(&["after_room", "rooms_limit"])
+            .answers(&[answer(200, "RoomPage", "The rooms, ordered by id.")])
+            .refusals(&[CLIENT, QUERY])],
+    },
+    Route {
+        path: "/api/rooms/{room}",
+        readers: Readers::AnyOrigin,
+        operations: &[
+            get("getRoom", rooms::get, "Get a room and the people in it")
+                .answers(&[answer(200, "RoomDetails", "The room.")])
+                .refusals(&[CLIENT, ROOM]),
+            patch("setRoom", moderation::set_room, "Change the settings of a room")
+                .needs(Needs::Admin)
+                .json("RoomPatch")
+                .answers(&[answer(200, "RoomSettings", "All settings of the room.")])
+                .refusals(&[CLIENT, SESSION, ADMIN, ROOM, JSON, NAME, STORING, &[Reason::BadField]]),
+        ],
+    },
+    Route {
+        path: "/api/rooms/{room}/messages",
+        readers: Readers::AnyOrigin,
+        operations: &[
+            get("listMessages", messages::list, "Read or search the messages of a room")
+                .parameters(&["before", "after", "messages_limit", "q"])
+                .answers(&[answer(200, "MessagePage", "Messages, the oldest first; with `after` also other events.")])
+                .refusals(&[CLIENT, ROOM, QUERY]),
+            post("postMessage", messages::post, "Post a message")
+                .parameters(&["username", "idempotency_key"])
+                .json_or_text("NewMessage")
+                .answers(&[
+                    answer(201, "StoredMessage", "The message is stored."),
+                    answer(200, "StoredMessage", "The message was stored before, under the same nonce."),
+                ])
+                .refusals(&[
+                    CLIENT,
+                    ROOM,
+                    JSON,
+                    NAME,
+                    STORING,
+                    &[
+                        Reason::SessionEnded,
+                        Reason::BadEscape,
+                        Reason::BadRoom,
+                        Reason::BadField,
+                        Reason::EmptyMessage,
+                        Reason::MessageTooLong,
+                        Reason::UnknownType,
+                        Reason::NoSuchReply,
+                        Reason::NoSuchMessage,
+                        Reason::NoSuchUser,
+                        Reason::NameReserved,
+                        Reason::NonceUsed,
+                        Reason::Muted,
+                        Reason::ReadOnly,
+                        Reason::SlowMode,
+                    ],
+                ]),
+        ],
+    },
+    Route {
+        path: "/api/rooms/{room}/messages/{message}",
+        readers: Readers::AllowedOrigins,
+        operations: &[delete("deleteMessage", messages::delete, "Delete a message: an own one, or any as an admin")
+            .needs(Needs::Session)
+            .parameters(&["idempotency_key"])
+            .answers(&[DONE])
+            .refusals(&[
+                CLIENT,
+                SESSION,
+                ROOM,
+                NAME,
+                STORING,
+                &[Reason::NoSuchMessage, Reason::NotYours, Reason::NonceUsed],
+            ])],
+    },
+    Route {
+        path: "/api/rooms/{room}/members",
+        readers: Readers::AllowedOrigins,
+        operations: &[post(
+            "acceptInvitation",
+            invitations::accept,
+            "Become a member of a private room by an invitation",
+        )
+        .needs(Needs::Session)
+        .json("InvitationCode")
+        .answers(&[answer(200, "RoomSettings", "The settings of the room.")])
+        .refusals(&[CLIENT, SESSION, ROOM, JSON, STORING])],
+    },
+    Route {
+        path: "/api/rooms/{room}/members/{user}",
+        readers: Readers::AllowedOrigins,
+        operations: &[delete("kick", moderation::kick, "Kick a user out of a room")
+            .needs(Needs::Admin)
+            .answers(&[DONE])
+            .refusals(&[CLIENT, SESSION, ADMIN, TARGET, ROOM, STORING, &[Reason::NoSuchUser, Reason::NotJoined]])],
+    },
+    Route {
+        path: "/api/session",
+        readers: Readers::AllowedOrigins,
+        operations: &[
+            get("getSession", sessions::get, "Get the session of this client")
+                .needs(Needs::Session)
+                .answers(&[answer(200, "Session", "The session.")])
+                .refusals(&[CLIENT, SESSION]),
+            post("beginSession", sessions::begin, "Begin a session as a guest, or log in with a password")
+                .json("Login")
+                .answers(&[
+                    answer(201, "Session", "The new session, with its token. The token is also set as a cookie."),
+                    answer(200, "Session", "The guest has the new name."),
+                ])
+                .refusals(&[
+                    CLIENT,
+                    JSON,
+                    NAME,
+                    STORING,
+                    &[
+                        Reason::SessionEnded,
+                        Reason::NameReserved,
+                        Reason::LoggedIn,
+                        Reason::WrongLogin,
+                        Reason::BadPassword,
+                        Reason::TooManyAttempts,
+                    ],
+                ]),
+            delete("endSession", sessions::end, "Log out").needs(Needs::Session).answers(&[DONE]).refusals(&[
+                CLIENT,
+                SESSION,
+                STORING,
+                &[Reason::NotFound],
+            ]),
+        ],
+    },
+    Route {
+        path: "/api/sessions",
+        readers: Readers::AllowedOrigins,
+        operations: &[get("listSessions", sessions::list, "List the sessions of this user")
+            .needs(Needs::Session)
+            .answers(&[answer(200, "SessionList", "The sessions.")])
+            .refusals(&[CLIENT, SESSION])],
+    },
+    Route {
+        path: "/api/sessions/{session}",
+        readers: Readers::AllowedOrigins,
+        operations: &[delete("endOtherSession", sessions::end_one, "End a session of this user")
+            .needs(Needs::Session)
+            .answers(&[DONE])
+            .refusals(&[CLIENT, SESSION, STORING, &[Reason::NotFound]])],
+    },
+    Route {
+        path: "/api/accounts",
+        readers: Readers::AllowedOrigins,
+        operations: &[post("register", accounts::register, "Create an account and log in")
+            .json("Registration")
+            .answers(&[answer(201, "Session", "The session of the new account, with its token.")])
+            .refusals(&[
+                CLIENT,
+                JSON,
+                NAME,
+                STORING,
+                &[
+                    Reason::SessionEnded,
+                    Reason::RegistrationClosed,
+                    Reason::AlreadyRegistered,
+                    Reason::NoSuchInvitation,
+                    Reason::NameTaken,
+                    Reason::BadPassword,
+                    Reason::TooManyAttempts,
+                ],
+            ])],
+    },
+    Route {
+        path: "/api/account/password",
+        readers: Readers::AllowedOrigins,
+        operations: &[put("changePassword", accounts::change_password, "Change the password of this account")
+            .needs(Needs::Account)
+            .json("PasswordChange")
+            .answers(&[DONE])
+            .refusals(&[
+                CLIENT,
+                SESSION,
+                JSON,
+                STORING,
+                &[
+                    Reason::AccountRequired,
+                    Reason::NoPassword,
+                    Reason::WrongPassword,
+                    Reason::BadPassword,
+                    Reason::TooManyAttempts,
+                ],
+            ])],
+    },
+    Route {
+        path: "/api/invitations",
+        readers: Readers::AllowedOrigins,
+        operations: &[
+            get("listInvitations", invitations::list, "List the invitations that can still be used")
+                .needs(Needs::Admin)
+                .parameters(&["invitations_room"])
+                .answers(&[answer(200, "InvitationList", "The invitations, without their codes.")])
+                .refusals(&[CLIENT, SESSION, ADMIN, ROOM, &[Reason::RateLimited, Reason::BadEscape]]),
+            post("createInvitation", invitations::create, "Create an invitation to a private room, or to register")
+                .needs(Needs::Admin)
+                .json("NewInvitation")
+                .answers(&[answer(201, "Invitation", "The invitation, with its code.")])
+                .refusals(&[
+                    CLIENT,
+                    SESSION,
+                    ADMIN,
+                    ROOM,
+                    JSON,
+                    STORING,
+                    &[Reason::BadField, Reason::RoomIsPublic, Reason::RegistrationOff],
+                ]),
+        ],
+    },
+    Route {
+        path: "/api/invitations/{invitation}",
+        readers: Readers::AllowedOrigins,
+        operations: &[delete("revokeInvitation", invitations::revoke, "Revoke an invitation")
+            .needs(Needs::Admin)
+            .answers(&[DONE])
+            .refusals(&[CLIENT, SESSION, ADMIN, STORING, &[Reason::NotFound]])],
+    },
+    Route {
+        path: "/api/users/{user}",
+        readers: Readers::AllowedOrigins,
+        operations: &[put("restrictUser", moderation::restrict, "Mute or ban a user, or end a mute or ban")
+            .needs(Needs::Admin)
+            .json("Restrictions")
+            .answers(&[answer(200, "RestrictedUser", "The restrictions of the user.")])
+            .refusals(&[
+                CLIENT,
+                SESSION,
+                ADMIN,
+                TARGET,
+                JSON,
+                NAME,
+                STORING,
+                &[Reason::BadField, Reason::NoSuchUser, Reason::AddressUnknown, Reason::TargetIsNoGuest],
+            ])],
+    },
+    Route {
+        path: "/api/bans",
+        readers: Readers::AllowedOrigins,
+        operations: &[get("listBans", moderation::bans, "List the banned users and addresses")
+            .needs(Needs::Admin)
+            .answers(&[answer(200, "BanList", "The bans.")])
+            .refusals(&[CLIENT, ADMIN, &[Reason::RateLimited]])],
+    },
+    Route {
+        path: "/api/bans/{address}",
+        readers: Readers::AllowedOrigins,
+        operations: &[delete("unbanAddress", moderation::unban_address, "End the ban of an address")
+            .needs(Needs::Admin)
+            .answers(&[DONE])
+            .refusals(&[CLIENT, SESSION, ADMIN, STORING, &[Reason::NotFound]])],
+    },
+    Route {
+        path: "/api/announcements",
+        readers: Readers::AllowedOrigins,
+        operations: &[post("announce", moderation::announce, "Post a message to all rooms that have members")
+            .needs(Needs::Admin)
+            .parameters(&["idempotency_key"])
+            .json("Announcement")
+            .answers(&[answer(202, "AnnouncementAccepted", "The announcement is stored.")])
+            .refusals(&[
+                CLIENT,
+                SESSION,
+                ADMIN,
+                JSON,
+                NAME,
+                STORING,
+                &[Reason::EmptyMessage, Reason::MessageTooLong, Reason::Muted, Reason::NonceUsed],
+            ])],
+    },
+    #[cfg(test)]
+    Route {
+        path: super::server::PANIC_PATH,
+        readers: Readers::AllowedOrigins,
+        operations: &[get("panic", |_| panic!("for a test"), "Panic, for a test")],
+    },
+];
+
+impl Route {
+    /// Whether a path matches this route.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        let (wanted, parts) = (self.path.split('/'), path.split('/'));
+        wanted.clone().count() == parts.clone().count()
+            && wanted.zip(parts).all(|(wanted, part)| part == wanted || (wanted.starts_with('{') && !part.is_empty()))
+    }
+
+    /// The operation of a method.
+    pub(super) fn operation(&self, method: &str) -> Option<&'static Operation> {
+        self.operations.iter().find(|operation| operation.method == method)
+    }
+
+    /// The names of the parameters in the path.
+    pub(super) fn path_parameters(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+    }
+}
