@@ -1,7 +1,7 @@
 //! Permissions: one table for all protocols.
 //!
 //! [`may`] decides from a role, an action and a context, which the caller has looked up. It knows no protocol: a
-//! WebSocket, a request with a cookie and one with a bearer token get the same answer. The README shows the table, and
+//! WebSocket, a request with a cookie and one with a bearer token get the same answer. The reference shows the table, and
 //! a test keeps the two the same.
 //!
 //! Slow mode and rates depend on the time and are not decided here; [`is_slowed`] says which roles slow mode is for.
@@ -204,7 +204,7 @@ mod tests {
         ];
     }
 
-    /// The table as the README shows it: each action in its contexts, and whether each role may do it. Actions that no
+    /// The table as the reference shows it: each action in its contexts, and whether each role may do it. Actions that no
     /// protocol offers yet are left out.
     fn table() -> String {
         let mut text = String::from("| what | guest | user | admin |\n| --- | --- | --- | --- |\n");
@@ -403,9 +403,9 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_shows_the_table() {
-        let readme = include_str!("../../README.md");
-        let (_, section) = readme.split_once("## Who may do what\n").expect("the README has the section");
+    fn the_reference_shows_the_table() {
+        let page = include_str!("../../static/docs/permissions.md");
+        let (_, section) = page.split_once("## Who may do what\n").expect("the page has the section");
         let shown: String =
             section.lines().skip_while(|line| !line.starts_with('|')).fold(String::new(), |all, line| {
                 let ended = all.ends_with("\n\n");
@@ -417,7 +417,7 @@ mod tests {
                     all + "\n\n"
                 }
             });
-        assert_eq!(shown.trim_end(), table().trim_end(), "the README should say:\n{}", table());
+        assert_eq!(shown.trim_end(), table().trim_end(), "static/docs/permissions.md should say:\n{}", table());
     }
 
     #[test]

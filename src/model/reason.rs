@@ -296,7 +296,7 @@ mod tests {
         }
     }
 
-    /// The table as the README shows it.
+    /// The table as the reference shows it.
     fn table() -> String {
         let mut text = String::from("| reason | code | status | meaning |\n| --- | --- | --- | --- |\n");
         for reason in Reason::ALL {
@@ -307,13 +307,13 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_shows_the_table() {
-        let readme = include_str!("../../README.md");
-        let (_, section) = readme.split_once("## Errors\n").expect("the README has the section");
+    fn the_reference_shows_the_table() {
+        let page = include_str!("../../static/docs/errors.md");
+        let (_, section) = page.split_once("## Errors\n").expect("the page has the section");
         let (section, _) = section.split_once("\n## ").expect("a section follows");
         let shown =
             section.lines().filter(|line| line.starts_with('|')).fold(String::new(), |all, line| all + line + "\n");
-        assert_eq!(shown, table(), "the README should say:\n{}", table());
+        assert_eq!(shown, table(), "static/docs/errors.md should say:\n{}", table());
     }
 
     #[test]

@@ -16,7 +16,7 @@ const LAYERS: [(u8, &[&str]); 7] = [
     (3, &["hub"]),
     (2, &["store"]),
     (1, &["protocol", "wire", "http1", "auth", "logging"]),
-    (0, &["model", "limits", "rate", "metrics", "config", "threads", "published"]),
+    (0, &["build", "model", "limits", "rate", "metrics", "config", "threads", "published"]),
 ];
 
 /// Names that only some folders of `src/` may use: the name, and these folders.

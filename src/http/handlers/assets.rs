@@ -1,4 +1,5 @@
-//! The page: the files of `static/`, embedded in the binary, with their media types, validators and compressed forms.
+//! The page and the reference: the files of `static/` and the pages that the build script makes of `static/docs/`,
+//! embedded in the binary, with their media types, validators and compressed forms.
 //!
 //! Runs on the HTTP workers. In a release build it reads no disk, and no reply depends on the user.
 
@@ -10,6 +11,7 @@ use std::sync::{LazyLock, OnceLock};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
+use sha2::{Digest, Sha256};
 
 use crate::auth::secret::hex;
 use crate::config::split_host;
@@ -29,21 +31,21 @@ const CACHE_DAY: &str = "max-age=86400";
 #[folder = "static/"]
 struct Embedded;
 
+/// The address of the reference without its slash, from which its links would not work.
+const REFERENCE_PATH: &str = "/docs";
+/// The pages of the reference.
+const REFERENCE: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/reference.rs"));
+
 static ASSETS: LazyLock<BTreeMap<String, Asset>> = LazyLock::new(|| {
-    let load = |name: Cow<'static, str>| {
+    let embedded = Embedded::iter().filter_map(|name| {
         let file = Embedded::get(&name)?;
-        let kind = Kind::of(&name);
-        let hash = hex(&file.metadata.sha256_hash()[..16]);
-        let asset = Asset {
-            kind,
-            identity: file.data,
-            etag: format!("\"{hash}\""),
-            etag_gzip: format!("\"{hash}-gzip\""),
-            gzip: OnceLock::new(),
-        };
+        let asset = Asset::new(&name, file.data, &file.metadata.sha256_hash());
         Some((name.into_owned(), asset))
-    };
-    Embedded::iter().filter_map(load).collect()
+    });
+    let reference = REFERENCE
+        .iter()
+        .map(|(name, page)| ((*name).to_owned(), Asset::new(name, Cow::Borrowed(*page), &Sha256::digest(page).into())));
+    embedded.chain(reference).collect()
 });
 
 /// One file of the page.
@@ -73,6 +75,7 @@ impl Kind {
             "webmanifest" => ("application/manifest+json", true),
             "svg" => ("image/svg+xml", true),
             "txt" => ("text/plain; charset=utf-8", true),
+            "md" => ("text/markdown; charset=utf-8", true),
             "png" => ("image/png", false),
             "jpg" => ("image/jpeg", false),
             "ico" => ("image/x-icon", false),
@@ -85,22 +88,40 @@ impl Kind {
 
 /// Whether a path is a file of the page.
 pub fn has(path: &str) -> bool {
-    find(path).is_some()
+    path == REFERENCE_PATH || find(path).is_some()
 }
 
 fn find(path: &str) -> Option<&'static Asset> {
     match path.strip_prefix('/')? {
         "" => ASSETS.get(INDEX),
+        "docs/" => ASSETS.get("docs/index.html"),
+        // A page of the reference has no extension in its address.
+        name if name.starts_with("docs/") && !name.contains('.') => ASSETS.get(&format!("{name}.html")),
         name => ASSETS.get(name),
     }
 }
 
 /// Replies with the file at a path, or with 304 if the client has it.
 pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
+    if request.path == REFERENCE_PATH {
+        // Relative, because a proxy may serve adda below a path.
+        return Ok(Reply::empty(308).with("Location", "docs/"));
+    }
     Ok(find(request.path).map_or_else(|| Reply::from(Reason::NoSuchPath), |asset| asset.reply(request)))
 }
 
 impl Asset {
+    fn new(name: &str, identity: Cow<'static, [u8]>, hash: &[u8; 32]) -> Self {
+        let hash = hex(&hash[..16]);
+        Self {
+            kind: Kind::of(name),
+            identity,
+            etag: format!("\"{hash}\""),
+            etag_gzip: format!("\"{hash}-gzip\""),
+            gzip: OnceLock::new(),
+        }
+    }
+
     fn reply(&'static self, request: &Request<'_>) -> Reply {
         let gzip = request.header("Accept-Encoding").filter(|accepted| takes_gzip(accepted));
         let gzip = gzip.and_then(|_| self.gzip());
