@@ -38,6 +38,7 @@
 //! | pager | a page of stored frames | the hub | hub: the page | the hub has ended |
 //! | store | the log, the ledger, the database's writer | a batch | hub: the results | the hub has ended |
 //! | checkpoint | the checkpoints of the WAL | — | — | the store has ended |
+//! | log | standard error, while the server runs | every thread: lines | — | the process ends |
 //!
 //! # Channels
 //!
@@ -46,12 +47,14 @@
 //! ```text
 //! connections, http, control ══commands══▶ hub ──proposals──▶ store ──applied──▶ hub
 //!                                          hub ──fetches────▶ pager ──pages────▶ hub      ══ may block, ── never does
+//! every thread                             ──lines──────▶ log
 //! ```
 //!
 //! At most one batch is on its way between hub and store, and each channel between them holds one. Between hub and
 //! pager there is at most one page per member and room in catch-up. Bytes for which a member's channel has no room wait
 //! in its bounded outbox. So none of these threads ever waits to send, and a thread that waits for the hub waits for a
-//! thread that makes progress. The response to a request goes into a channel with room for it.
+//! thread that makes progress. The response to a request goes into a channel with room for it. A line for which the
+//! log's queue has no room is dropped and counted, so a standard error that is not read delays no thread.
 //!
 //! # What never happens
 //!

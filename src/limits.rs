@@ -206,11 +206,21 @@ pub const HUB_ANSWER_WAIT: Duration = Duration::from_secs(2);
 pub const CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// The same for a slow consumer, which has much to read before the close frame.
 pub const SLOW_CLOSE_WAIT: Duration = Duration::from_secs(30);
-/// Maximum time of a stop, from the signal to the end of the process.
+/// Maximum time of a stop, from the signal to the last lines of the log.
 pub const STOP_WAIT: Duration = Duration::from_secs(4);
 /// How much of this time HTTP requests in progress have.
 pub const REQUESTS_STOP_WAIT: Duration = Duration::from_millis(500);
 const _: () = assert!(CLOSE_WAIT.as_millis() < STOP_WAIT.as_millis());
+
+/// Bytes of a log line's text; a longer text is cut there.
+pub const LOG_TEXT_BYTES_MAX: usize = 4 * 1024;
+/// Log lines that wait for standard error; further lines are dropped and counted. The queue holds a burst of some tenths
+/// of a second, and at most 4 MiB.
+pub const LOG_LINES_QUEUED_MAX: usize = 1_024;
+/// How long the end of the process waits for the queued log lines.
+pub const LOG_FLUSH_WAIT: Duration = Duration::from_millis(500);
+// Supervisors and tests expect the end of the process within 5 s of the signal.
+const _: () = assert!(STOP_WAIT.as_millis() + LOG_FLUSH_WAIT.as_millis() < 5_000);
 
 /// Maximum of `--lease`: a lost connection with a lease still counts as a member.
 pub const LEASE_MAX: Duration = Duration::from_secs(300);

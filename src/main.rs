@@ -65,7 +65,10 @@ fn serve(flags: &Serve) -> ExitCode {
     let (accounts, data) = (config.accounts, config.data.clone());
     let running = match adda::start(config) {
         Ok(running) => running,
-        Err(error) => return fail(&error.to_string(), 1),
+        Err(error) => {
+            log::logger().flush();
+            return fail(&error.to_string(), 1);
+        }
     };
     greet(running.address());
     say_first_steps(accounts, &data);
@@ -73,6 +76,7 @@ fn serve(flags: &Serve) -> ExitCode {
     log::info!("stopping, by {}", if signal == Some(SIGINT) { "Ctrl-C" } else { "SIGTERM" });
     running.stop();
     log::info!("stopped");
+    log::logger().flush();
     ExitCode::SUCCESS
 }
 

@@ -26,6 +26,9 @@ impl Counter {
     }
 }
 
+/// Log lines that were dropped since the start. The log belongs to the process, and so does its counter.
+pub static LOG_LINES_DROPPED: Counter = Counter(AtomicU64::new(0));
+
 /// A number that increases and decreases.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
@@ -161,7 +164,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::with_capacity(4096);
-        let plain: [(&str, &str, &str, u64); 12] = [
+        let plain: [(&str, &str, &str, u64); 13] = [
             ("connections_accepted_total", "counter", "Connections accepted.", self.accepted.get()),
             ("connections", "gauge", "Connections open now.", self.connections.get()),
             ("members", "gauge", "WebSocket connections in the hub now.", self.members.get()),
@@ -174,6 +177,7 @@ impl Metrics {
             ("appends_pending", "gauge", "Frames that wait for the store now.", self.proposals_pending.get()),
             ("http_requests_total", "counter", "Requests answered over HTTP.", self.http_requests.get()),
             ("accept_errors_total", "counter", "Errors of accept.", self.accept_errors.get()),
+            ("log_lines_dropped_total", "counter", "Log lines dropped.", LOG_LINES_DROPPED.get()),
         ];
         for (name, kind, help, value) in plain {
             head(&mut text, name, kind, help);

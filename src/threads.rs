@@ -14,6 +14,7 @@ impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
             log::error!("the {} has failed; stopping", self.0);
+            log::logger().flush();
             std::process::exit(1);
         }
     }

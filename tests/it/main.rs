@@ -18,6 +18,7 @@ mod hostile_heads;
 mod house;
 mod lease;
 mod limits;
+mod logging;
 mod migration;
 mod moderation;
 mod names;

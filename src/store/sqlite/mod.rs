@@ -228,6 +228,7 @@ pub fn exit_on_sync_failure(fault: &Fault) {
         && matches!(*extended_code, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
     {
         log::error!("a sync failed, so what the disk holds is not known; stopping: {fault}");
+        log::logger().flush();
         std::process::exit(1);
     }
 }

@@ -120,9 +120,28 @@ impl Server {
         self.child.id()
     }
 
-    /// The log so far.
+    /// The log so far. A thread of the server writes it, so the line of an event may come later than the response.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until `condition` holds for the log, and returns the log.
+    #[track_caller]
+    pub fn wait_for_log(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
+        let mut log = String::new();
+        eventually(&format!("{what} in the log"), DEADLINE, || {
+            log = self.log();
+            condition(&log)
+        });
+        log
+    }
+
+    /// Stops the server, and returns the whole log.
+    #[track_caller]
+    pub fn whole_log(&mut self) -> String {
+        self.signal(Signal::TERM);
+        assert_eq!(self.wait_exit(DEADLINE).code(), Some(0));
+        self.log()
     }
 
     /// The lines of stdout after the first, to the end; the process must have ended.
