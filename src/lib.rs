@@ -39,6 +39,7 @@
 //! | store | the log, the ledger, the database's writer | a batch | hub: the results | the hub has ended |
 //! | checkpoint | the checkpoints of the WAL | — | — | the store has ended |
 //! | log | standard error, while the server runs | every thread: lines | — | the process ends |
+//! | output | one message to a standard stream | — | — | the message is written |
 //!
 //! # Channels
 //!

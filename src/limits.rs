@@ -217,7 +217,7 @@ pub const LOG_TEXT_BYTES_MAX: usize = 4 * 1024;
 /// Log lines that wait for standard error; further lines are dropped and counted. The queue holds a burst of some tenths
 /// of a second, and at most 4 MiB.
 pub const LOG_LINES_QUEUED_MAX: usize = 1_024;
-/// How long the end of the process waits for the queued log lines.
+/// How long the end of the process waits for the queued log lines, and its start for a standard output that is not read.
 pub const LOG_FLUSH_WAIT: Duration = Duration::from_millis(500);
 // Supervisors and tests expect the end of the process within 5 s of the signal.
 const _: () = assert!(STOP_WAIT.as_millis() + LOG_FLUSH_WAIT.as_millis() < 5_000);

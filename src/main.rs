@@ -3,9 +3,12 @@
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
 
 use adda::cli::{Cli, Command, Serve, TokenCommand, TokenFlags, UserCommand, UserFlags};
 use adda::config::Data;
+use adda::limits::LOG_FLUSH_WAIT;
 use adda::model::role::Accounts;
 use adda::tools::people;
 use adda::{logging, tools};
@@ -67,11 +70,15 @@ fn serve(flags: &Serve) -> ExitCode {
         Ok(running) => running,
         Err(error) => {
             log::logger().flush();
-            return fail(&error.to_string(), 1);
+            write_briefly(move || print_error(&error.to_string()));
+            return ExitCode::FAILURE;
         }
     };
-    greet(running.address());
-    say_first_steps(accounts, &data);
+    let address = running.address();
+    write_briefly(move || {
+        greet(address);
+        say_first_steps(accounts, &data);
+    });
     let signal = signals.forever().next();
     log::info!("stopping, by {}", if signal == Some(SIGINT) { "Ctrl-C" } else { "SIGTERM" });
     running.stop();
@@ -94,6 +101,21 @@ fn doctor(result: Result<bool, tools::Error>) -> ExitCode {
     }
 }
 
+/// Writes to a standard stream on a thread of its own, and waits for at most [`LOG_FLUSH_WAIT`]. A terminal that is
+/// stopped (Ctrl-S) or a full pipe blocks the write, and must not block the thread that waits for the signals.
+fn write_briefly(write: impl FnOnce() + Send + 'static) {
+    let (done, ended) = mpsc::channel::<()>();
+    let output = move || {
+        write();
+        drop(done);
+    };
+    match thread::Builder::new().name("output".into()).spawn(output) {
+        // Returns when `done` is dropped, or after that time.
+        Ok(_) => drop(ended.recv_timeout(LOG_FLUSH_WAIT)),
+        Err(error) => log::warn!("failed to start a thread for the output: {error}"),
+    }
+}
+
 /// Prints the first steps if accounts are required and there is no admin yet.
 fn say_first_steps(accounts: Accounts, data: &Data) {
     if let (Accounts::Required, Data::File(file)) = (accounts, data) {
@@ -110,9 +132,13 @@ fn say_first_steps(accounts: Accounts, data: &Data) {
 }
 
 fn fail(sentence: &str, code: u8) -> ExitCode {
+    print_error(sentence);
+    ExitCode::from(code)
+}
+
+fn print_error(sentence: &str) {
     // If standard error is closed the sentence is lost; the exit code is still right.
     let _ = writeln!(io::stderr(), "adda: {sentence}");
-    ExitCode::from(code)
 }
 
 /// Prints the addresses of the server: one line for programs, URLs for people, and a QR code for phones.

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,10 +12,10 @@ use std::time::{Duration, Instant};
 use adda::logging;
 use adda::threads::AbortOnPanic;
 use rustix::fs::OFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{Server, Ws, eventually, http, run};
+use crate::support::{Server, Ws, clean, eventually, http, run};
 
 /// Maximum time of a stop, with the last lines of the log.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -165,6 +166,15 @@ fn a_stderr_whose_reader_is_gone_stops_nothing() {
     assert_serves_and_stops(server, &mut ana);
 }
 
+/// Starts a server whose standard output and standard error are full.
+fn starts_stalled(fifo: &Fifo, address: &str) -> Child {
+    fifo.fill();
+    let stream = || OpenOptions::new().write(true).open(fifo.path()).expect("the writing end");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adda"));
+    let command = clean(&mut command).args(["--listen", address]).stdin(Stdio::null());
+    command.stdout(stream()).stderr(stream()).spawn().expect("a process")
+}
+
 #[track_caller]
 fn wait_exit(mut child: Child) -> ExitStatus {
     let mut status = None;
@@ -173,6 +183,26 @@ fn wait_exit(mut child: Child) -> ExitStatus {
         status.is_some()
     });
     status.expect("a status")
+}
+
+#[test]
+fn a_server_that_starts_with_stalled_streams_stops_on_sigterm() {
+    let fifo = Fifo::new();
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let server = starts_stalled(&fifo, &address.to_string());
+    eventually("it listens", crate::support::DEADLINE, || std::net::TcpStream::connect(address).is_ok());
+    assert_eq!(http(address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
+    let pid = i32::try_from(server.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, Signal::TERM).expect("the server is alive");
+    assert_eq!(wait_exit(server).code(), Some(0));
+}
+
+#[test]
+fn a_failed_start_with_stalled_streams_ends() {
+    let fifo = Fifo::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    assert_eq!(wait_exit(starts_stalled(&fifo, &address.to_string())).code(), Some(1));
 }
 
 /// Checks that each line has a level, a time in UTC and a text.
