@@ -141,9 +141,10 @@ pub(super) struct Page<T, N> {
 pub(super) fn limit_of(request: &Request<'_>, default: usize, most: usize) -> Result<usize, Rejection> {
     match request.query_value("limit").transpose()? {
         None => Ok(default),
-        Some(text) => match text.parse::<usize>() {
-            Ok(limit) if limit > 0 => Ok(limit.min(most)),
-            _ => Err(bad_limit(most)),
-        },
+        // A number that is too large for an integer is a large number, too.
+        Some(text) if text.bytes().all(|b| b.is_ascii_digit()) && text.bytes().any(|b| b != b'0') => {
+            Ok(text.parse().unwrap_or(most).min(most))
+        }
+        Some(_) => Err(bad_limit(most)),
     }
 }

@@ -136,8 +136,8 @@ mod tests {
     use super::*;
     use crate::limits::{
         INVITATION_DAYS_MAX, INVITATION_USES_MAX, LABEL_CHARS_MAX, MEMBERS_LISTED_MAX, MESSAGES_LISTED,
-        MESSAGES_LISTED_MAX, NONCE_CHARS_MAX, ROOM_CHARS_MAX, ROOM_NAME_CHARS_MAX, ROOMS_LISTED_MAX, SLOW_MODE_S_MAX,
-        TOPIC_CHARS_MAX, USERNAME_CHARS_MAX,
+        NONCE_CHARS_MAX, ROOM_CHARS_MAX, ROOM_NAME_CHARS_MAX, ROOMS_LISTED_MAX, SLOW_MODE_S_MAX, TOPIC_CHARS_MAX,
+        USERNAME_CHARS_MAX,
     };
 
     /// Every `$ref` in a value.
@@ -192,8 +192,7 @@ mod tests {
             ("schemas/NewInvitation/properties/uses/maximum", INVITATION_USES_MAX as usize),
             ("schemas/NewInvitation/properties/days/maximum", INVITATION_DAYS_MAX as usize),
             ("schemas/Restrictions/properties/banned/anyOf/1/properties/reason/maxLength", LABEL_CHARS_MAX),
-            ("parameters/rooms_limit/schema/maximum", ROOMS_LISTED_MAX),
-            ("parameters/messages_limit/schema/maximum", MESSAGES_LISTED_MAX),
+            ("parameters/rooms_limit/schema/default", ROOMS_LISTED_MAX),
             ("parameters/messages_limit/schema/default", MESSAGES_LISTED),
         ] {
             let value = document.pointer(&format!("/components/{pointer}"));

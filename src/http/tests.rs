@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::reply::Reply;
 use super::request::Request;
 use super::router::dispatch;
+use super::routes::{Needs, ROUTES, Route};
 use super::server::{Context, Endpoint, PANIC_PATH, Policy, SECURE_HEADER, Server, WORKERS};
 use super::socket::{DIRECTORY_PREFIX, Listening, SOCKET_NAME};
 use crate::auth::name::Skeletons;
@@ -444,6 +445,86 @@ fn invalid_json_and_an_invalid_field_have_different_reasons() {
             assert_eq!((reply.status, &*reply.reason()), (400, reason), "{method} {target} {body}");
             assert_eq!(reply.parsed()["code"], "bad_json");
         }
+    }
+    for body in [r#"{"content":"hi","username":5}"#, r#"{"content":"hi","username":"a","username":"b"}"#] {
+        let reply = backend.ask("POST", MESSAGES, &[JSON], body);
+        assert_eq!((reply.status, &*reply.reason()), (400, "malformed_field"), "{body}");
+        assert!(reply.text().contains("username") || reply.text().contains("integer"), "{}", reply.text());
+    }
+}
+
+/// The paths of all operations that need a role, with parameters that name nothing.
+fn operations_that_need(needs: Needs) -> Vec<(&'static str, String)> {
+    let filled = |route: &Route| {
+        let part = |part: &str| match part {
+            "{room}" => "tea".to_owned(),
+            "{message}" | "{user}" => Uuid::new_v4().to_string(),
+            "{session}" | "{invitation}" => "7".to_owned(),
+            "{address}" => "203.0.113.7".to_owned(),
+            part => part.to_owned(),
+        };
+        route.path.split('/').map(part).collect::<Vec<_>>().join("/")
+    };
+    let needing = |route: &'static Route| route.operations.iter().filter(move |operation| operation.needs == needs);
+    ROUTES.iter().flat_map(|route| needing(route).map(move |operation| (operation.method, filled(route)))).collect()
+}
+
+#[test]
+fn an_operation_is_refused_without_the_session_or_role_that_it_needs() {
+    let backend = Backend::with_tea();
+    let (_, guest) = backend.guest("eva");
+    // Enough of a body for every operation, so that no other error comes first.
+    let body = r#"{"invitation":"x","old":"kettle on the stove","new":"stove on the kettle"}"#;
+    for (method, target) in operations_that_need(Needs::Session) {
+        let reply = backend.ask(method, &target, &[JSON], r#"{"invitation":"x"}"#);
+        assert_eq!((reply.status, &*reply.reason()), (401, "no_session"), "{method} {target}");
+    }
+    for (method, target) in operations_that_need(Needs::Account) {
+        let body = body.replace(r#""invitation":"x","#, "");
+        let reply = backend.ask_as(&guest, method, &target, &body);
+        assert_eq!((reply.status, &*reply.reason()), (401, "account_required"), "{method} {target}");
+    }
+    let admin_operations = operations_that_need(Needs::Admin);
+    assert!(admin_operations.len() > 8);
+    for (method, target) in admin_operations {
+        let reply = backend.ask_as(&guest, method, &target, "{}");
+        assert_eq!((reply.status, &*reply.reason()), (403, "not_admin"), "{method} {target}");
+    }
+}
+
+#[test]
+fn the_reference_lists_every_operation() {
+    let page = include_str!("../../static/docs/http.md");
+    for route in ROUTES.iter().filter(|route| route.path != PANIC_PATH) {
+        for operation in route.operations {
+            let row = format!("| `{} {}", operation.method, route.path);
+            let is_there = page
+                .lines()
+                .any(|line| line.strip_prefix(&row).is_some_and(|rest| rest.starts_with(['`', '?', ' ', '['])));
+            assert!(is_there, "static/docs/http.md should have a row that begins with {row}");
+        }
+    }
+}
+
+#[test]
+fn the_reference_is_served_as_pages() {
+    let backend = Backend::start();
+    let index = backend.get("/docs/");
+    assert_eq!((index.status, index.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
+    let reply = backend.get("/docs");
+    assert_eq!((reply.status, reply.header("Location")), (308, Some("docs/")));
+    let mut links: Vec<&str> =
+        index.text().split("<a href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    links.retain(|link| !link.starts_with("http") && !link.starts_with("../") && *link != "./");
+    assert!(links.len() > 9, "{links:?}");
+    for link in links {
+        let (page, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let reply = backend.get(&format!("/docs/{page}"));
+        assert_eq!(reply.status, 200, "{link}");
+        assert!(anchor.is_empty() || reply.text().contains(&format!("id=\"{anchor}\"")), "{link}");
+    }
+    for missing in ["/docs/none", "/docs/index.html/", "/docs/../index.html"] {
+        assert_eq!(backend.get(missing).status, 404, "{missing}");
     }
 }
 

@@ -1,7 +1,9 @@
 //! The commands of admins, and the shapes of their JSON, the same in a frame and in a request.
 
 use chrono::DateTime;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Number;
 use serde_json::value::RawValue;
 
 use super::FrameType;
@@ -59,6 +61,7 @@ pub struct RoomPatch {
     pub name: Option<Box<str>>,
     pub topic: Option<Box<str>>,
     pub posting: Option<Posting>,
+    #[serde(default, deserialize_with = "whole_number")]
     pub slow_mode_s: Option<u32>,
     #[serde(rename = "private")]
     pub is_private: Option<bool>,
@@ -129,6 +132,18 @@ fn moment(text: &str) -> Result<u64, Rejection> {
 /// Checks a line of text that is shown to users.
 fn line(what: &str, text: &str, chars_max: usize) -> Result<Box<str>, Rejection> {
     visible_line(text, chars_max).map_err(|error| Reason::BadName.of_name(what, error))
+}
+
+/// Reads a whole number, also written as `5.0`, which JSON does not tell from `5`.
+///
+/// # Errors
+/// If it is another value, or out of range.
+pub fn whole_number<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let Some(number) = Option::<Number>::deserialize(deserializer)? else { return Ok(None) };
+    let whole =
+        number.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(number));
+    let number = number.as_u64().or(whole.map(|number| number as u64)).and_then(|number| T::try_from(number).ok());
+    number.map(Some).ok_or_else(|| D::Error::custom("expected a whole number that is not negative"))
 }
 
 /// The sentence for a value of `banned` that is none.

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::admin::bad_field;
-use super::{AdminAction, After, Body, ClientCommand, ClientFrame, Replay, restrictions, room_patch};
+use super::{AdminAction, After, Body, ClientCommand, ClientFrame, Replay, restrictions, room_patch, whole_number};
 use crate::limits::{self, Limits};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{FrameId, Nonce, RoomId, UserId};
@@ -45,6 +45,7 @@ struct Fields<'a> {
     message_id: Option<Text<'a>>,
     user_id: Option<Text<'a>>,
     after: Option<Text<'a>>,
+    #[serde(default, deserialize_with = "whole_number")]
     history: Option<u64>,
 }
 

@@ -181,7 +181,14 @@ fn invalid_fields_of_an_http_body_are_refused() {
         assert_eq!((rejection.reason, rejection.reason.status()), (reason, 400), "{json}");
     }
     assert_eq!(room_patch("{").unwrap_err().reason, BadJson);
-    assert_eq!(room_patch(r#"{"slow_mode_s":-1}"#).unwrap_err().reason, MalformedField);
+    for number in ["-1", "0.5", "\"5\"", "4294967296", "1e30", "true"] {
+        let json = format!(r#"{{"slow_mode_s":{number}}}"#);
+        assert_eq!(room_patch(&json).unwrap_err().reason, MalformedField, "{json}");
+    }
+    for (number, expected) in [("5", Some(5)), ("5.0", Some(5)), ("5e1", Some(50)), ("null", None)] {
+        let json = format!(r#"{{"slow_mode_s":{number}}}"#);
+        assert_eq!(room_patch(&json).unwrap().slow_mode_s, expected, "{json}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::limits::{INVITATION_DAYS_MAX, INVITATION_USES_MAX};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Registration;
 use crate::model::{RoomId, Timestamp, UserId};
+use crate::protocol::whole_number;
 use crate::store::TokenHash;
 use crate::store::accounts::{Invitation, InvitationId};
 use crate::store::change::{Change, Done, NewInvitation};
@@ -62,7 +63,9 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Reply, Rejection> {
     #[serde(deny_unknown_fields)]
     struct Asked {
         room: Option<String>,
+        #[serde(default, deserialize_with = "whole_number")]
         uses: Option<u32>,
+        #[serde(default, deserialize_with = "whole_number")]
         days: Option<u32>,
     }
     let Asked { room, uses, days } = body(request)?;

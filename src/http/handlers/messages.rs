@@ -82,8 +82,7 @@ pub(crate) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
             let ClientFrame { nonce, command: ClientCommand::Message(body @ Body::Text { .. }), .. } = decoded else {
                 return Err(Reason::UnknownType.because("only messages can be posted here"));
             };
-            let named = serde_json::from_str::<Named>(frame).ok().and_then(|named| named.username);
-            (body, nonce, named)
+            (body, nonce, serde_json::from_str::<Named>(frame)?.username)
         }
         "text/plain" => {
             let content = protocol::checked_content(text, limits)?;
