@@ -207,12 +207,12 @@ mod tests {
     /// The table as the reference shows it: each action in its contexts, and whether each role may do it. Actions that no
     /// protocol offers yet are left out.
     fn table() -> String {
-        let mut text = String::from("| what | guest | user | admin |\n| --- | --- | --- | --- |\n");
+        let mut text = String::from("| action | guest | user | admin |\n| --- | --- | --- | --- |\n");
         for (what, action, context) in rows() {
             let cells = Role::ALL.iter().map(|role| match may(*role, action, &context) {
                 Ok(()) => "yes",
                 Err(refusal) if refusal.is_hidden() => "no such room",
-                Err(Reason::LoginRequired | Reason::AccountRequired) => "log in",
+                Err(Reason::LoginRequired | Reason::AccountRequired) => "login required",
                 Err(_) => "no",
             });
             let cells: Vec<_> = cells.collect();
@@ -231,33 +231,33 @@ mod tests {
         let stranger = PermissionContext { access: Access::Stranger, ..plain };
         let registration = |registration, invited| PermissionContext { registration, invited, ..plain };
         vec![
-            ("enter a room, read it, follow it, search it", Enter, plain),
-            ("… where accounts are required", Enter, PermissionContext { accounts: Accounts::Required, ..plain }),
-            ("… that is private, as its member", Enter, member),
-            ("… that is private, as anybody else", Enter, stranger),
+            ("enter, read, follow and search a room", Enter, plain),
+            ("… if accounts are required", Enter, PermissionContext { accounts: Accounts::Required, ..plain }),
+            ("… that is private, as a member", Enter, member),
+            ("… that is private, as a non-member", Enter, stranger),
             ("… while banned", Enter, PermissionContext { restriction: Restriction::Banned, ..plain }),
-            ("say something in a room", Say, plain),
-            ("… where only admins post", Say, read_only),
+            ("post in a room", Say, plain),
+            ("… if only admins can post", Say, read_only),
             ("… while muted", Say, muted),
-            ("take back a message of one’s own", Delete, plain),
-            ("… of another’s", Delete, others(Role::User)),
+            ("delete own message", Delete, plain),
+            ("delete another user’s message", Delete, others(Role::User)),
             ("announce to all rooms", Announce, plain),
-            ("set a room’s name, topic, who may post, slow mode", SetRoom, plain),
+            ("change a room’s name, topic, posting rule and slow mode", SetRoom, plain),
             ("make a room private or public", SetPrivate, plain),
-            ("make or take back an invitation to a private room, as its member", InviteToRoom, member),
-            ("… as anybody else", InviteToRoom, stranger),
-            ("kick a guest or user out of a room", Kick, others(Role::User)),
+            ("create or revoke an invitation to a private room, as a member", InviteToRoom, member),
+            ("… as a non-member", InviteToRoom, stranger),
+            ("kick a guest or user from a room", Kick, others(Role::User)),
             ("mute a guest or user", Mute, others(Role::User)),
             ("ban a guest or user", Ban, others(Role::User)),
             ("kick, mute or ban an admin", Ban, others(Role::Admin)),
-            ("make or take back an invitation to register", InviteToRegister, plain),
-            ("register, where registration is open", Register, registration(Registration::Open, false)),
-            ("… by invitation, with one", Register, registration(Registration::Invite, true)),
-            ("… by invitation, without", Register, registration(Registration::Invite, false)),
-            ("… closed", Register, registration(Registration::Closed, true)),
-            ("change one’s password", ChangePassword, plain),
-            ("see and end one’s own sessions", EndSession, plain),
-            ("see and end another’s", EndSession, others(Role::Guest)),
+            ("create or revoke an invitation to register", InviteToRegister, plain),
+            ("register, if registration is open", Register, registration(Registration::Open, false)),
+            ("… if registration needs an invitation, with one", Register, registration(Registration::Invite, true)),
+            ("… if registration needs an invitation, without one", Register, registration(Registration::Invite, false)),
+            ("… if registration is closed", Register, registration(Registration::Closed, true)),
+            ("change own password", ChangePassword, plain),
+            ("list and end own sessions", EndSession, plain),
+            ("list and end another user’s sessions", EndSession, others(Role::Guest)),
         ]
     }
 
