@@ -99,10 +99,10 @@ pub struct Cidr(IpNet);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
     /// It is neither an address nor an address with a prefix length.
-    #[error("a range of addresses looks like 10.0.0.0/8, fd00::/8 or 127.0.0.1")]
+    #[error("expected a range of addresses like 10.0.0.0/8, fd00::/8 or 127.0.0.1")]
     Malformed,
     /// The address has bits beyond the prefix length, so either of them may be wrong.
-    #[error("the address has more bits than the length; the range that it is in is {0}")]
+    #[error("the address has bits beyond the prefix length; did you mean {0}?")]
     Bits(IpNet),
 }
 
@@ -146,7 +146,7 @@ pub struct Origin {
 
 /// Why a text is not an origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an origin looks like https://chat.example or http://192.168.1.5:3000")]
+#[error("expected an origin like https://chat.example or http://192.168.1.5:3000")]
 pub struct OriginError;
 
 impl FromStr for Origin {
@@ -308,7 +308,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Cidr>(), Err(CidrError::Malformed), "{text}");
         }
-        assert!("10.1.2.3/8".parse::<Cidr>().unwrap_err().to_string().ends_with("10.0.0.0/8"));
+        assert!("10.1.2.3/8".parse::<Cidr>().unwrap_err().to_string().ends_with("10.0.0.0/8?"));
     }
 
     #[test]

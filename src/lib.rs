@@ -161,7 +161,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (connections_max, term) = capacity::Bounds::raise_and_read().connections_max(connections_max);
     let socket = listener::open(listen).map_err(|error| StartError::Listen(listen, error))?;
     let address = socket.local_addr().map_err(|error| StartError::Listen(listen, error))?;
-    log::info!("{connections_max} connections at once, by {term}");
+    log::info!("connection limit: {connections_max}, set by {term}");
 
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = hub::channel();
@@ -230,7 +230,7 @@ impl Running {
             thread::sleep(Duration::from_millis(2));
         }
         if !inner.is_empty() {
-            log::warn!("what was being stored did not come to its end in time");
+            log::warn!("the store did not finish in time; stopping anyway");
         }
         drop(http);
     }

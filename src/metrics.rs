@@ -76,7 +76,7 @@ labels! {
         Handshakes = "handshakes",
         /// Permission: banned, login required, a reserved name, or a private room of which the client is not a member
         /// (401, 403, 404).
-        Authentication = "door",
+        Authentication = "authentication",
         /// The system refused a thread (503).
         Thread = "thread",
         /// A malformed head, or an unknown expectation (400, 417).
@@ -170,13 +170,13 @@ impl Metrics {
             ("members", "gauge", "WebSocket connections in the hub now.", self.members.get()),
             ("rooms", "gauge", "Rooms with members now.", self.rooms.get()),
             ("messages_total", "counter", "Messages stored.", self.messages.get()),
-            ("deliveries_total", "counter", "Frames handed to members.", self.deliveries.get()),
-            ("outbox_bytes", "gauge", "Bytes that wait in outboxes now.", self.outbox_bytes.get()),
-            ("outboxes_waiting", "gauge", "Outboxes with bytes in them now.", self.outboxes_waiting.get()),
-            ("commands_queued", "gauge", "Commands that wait for the hub now.", self.commands_queued.get()),
-            ("appends_pending", "gauge", "Frames that wait for the store now.", self.proposals_pending.get()),
-            ("http_requests_total", "counter", "Requests answered over HTTP.", self.http_requests.get()),
-            ("accept_errors_total", "counter", "Errors of accept.", self.accept_errors.get()),
+            ("deliveries_total", "counter", "Frames delivered to members.", self.deliveries.get()),
+            ("outbox_bytes", "gauge", "Bytes queued in outboxes now.", self.outbox_bytes.get()),
+            ("outboxes_waiting", "gauge", "Outboxes that are not empty now.", self.outboxes_waiting.get()),
+            ("commands_queued", "gauge", "Commands queued for the hub now.", self.commands_queued.get()),
+            ("appends_pending", "gauge", "Frames queued for the store now.", self.proposals_pending.get()),
+            ("http_requests_total", "counter", "HTTP requests answered.", self.http_requests.get()),
+            ("accept_errors_total", "counter", "Errors returned by accept.", self.accept_errors.get()),
             ("log_lines_dropped_total", "counter", "Log lines dropped.", LOG_LINES_DROPPED.get()),
         ];
         for (name, kind, help, value) in plain {
@@ -184,9 +184,9 @@ impl Metrics {
             let _ = writeln!(text, "adda_{name} {value}");
         }
         let refusals = Refusal::ALL.iter().zip(&self.refusals).map(|(reason, counter)| (reason.as_str(), counter));
-        by_reason(&mut text, "refusals_total", "Connections and requests turned away, by reason.", refusals);
+        by_reason(&mut text, "refusals_total", "Connections and requests refused, by reason.", refusals);
         let drops = Drop::ALL.iter().zip(&self.drops).map(|(reason, counter)| (reason.as_str(), counter));
-        by_reason(&mut text, "drops_total", "Connections ended and frames rejected, by reason.", drops);
+        by_reason(&mut text, "drops_total", "Connections closed and frames rejected, by reason.", drops);
         text
     }
 }

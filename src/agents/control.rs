@@ -155,10 +155,11 @@ impl<F: Fn(&[u8]) -> Vec<u8>> Server<F> {
             Ok(peer) => {
                 let user = peer.uid.as_raw();
                 log::debug!("refused user {user} at the control socket");
-                let sentence = format!("user {user} may not control this server; its own user and root may");
+                let sentence =
+                    format!("user {user} is not allowed to control this server; only its own user and root are");
                 return refuse(&stream, Reason::NotYours.because(sentence));
             }
-            Err(error) => return log::warn!("failed to ask for the user of a process: {error}"),
+            Err(error) => return log::warn!("failed to read the user of a control client: {error}"),
         }
         let stream = Arc::new(stream);
         if !self.clients.add(&stream) {
@@ -168,7 +169,7 @@ impl<F: Fn(&[u8]) -> Vec<u8>> Server<F> {
         let served = catch_unwind(AssertUnwindSafe(|| serve(&stream, self.io_wait, &*self.answer)));
         self.clients.remove(&stream);
         if served.is_err() {
-            log::error!("the handler of a control request has failed");
+            log::error!("the handler of a control request panicked");
         }
     }
 }
@@ -191,7 +192,7 @@ fn serve(stream: &UnixStream, io_wait: Duration, answer: impl Fn(&[u8]) -> Vec<u
         let (line, is_last) = match lines.next(io_wait) {
             Ok(Some(line)) => (answer(line), false),
             Err(LineError::TooLong) => {
-                let sentence = format!("the request is longer than {CONTROL_REQUEST_BYTES_MAX} bytes");
+                let sentence = format!("request too long: at most {CONTROL_REQUEST_BYTES_MAX} bytes");
                 (message::encode_answer::<()>(Err(Reason::BodyTooLarge.because(sentence))), true)
             }
             // The client is gone or stalled, or the server stops.

@@ -24,13 +24,13 @@ pub const COOKIES_BYTES_MAX: usize = 8 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
     /// Two cookies of this name. A foreign page of a neighbouring host or path has set one of them.
-    #[error("there is more than one {COOKIE_NAME} cookie")]
+    #[error("more than one {COOKIE_NAME} cookie")]
     TwoCookies,
     /// The Cookie fields are too long.
-    #[error("the Cookie field is longer than {COOKIES_BYTES_MAX} bytes")]
+    #[error("Cookie header too long: at most {COOKIES_BYTES_MAX} bytes")]
     CookiesTooLong,
     /// The Authorization field is not `Bearer` and a token.
-    #[error("the Authorization field is not “Bearer” and a token")]
+    #[error("the Authorization header must be “Bearer TOKEN”")]
     NotBearer,
 }
 

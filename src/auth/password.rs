@@ -48,15 +48,15 @@ const TRIED_FIRST: &str = "password passw0rd password1 password123 12345678 1234
 /// Why a password is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
-    #[error("the password has fewer than {PASSWORD_CHARS_MIN} characters")]
+    #[error("password too short: at least {PASSWORD_CHARS_MIN} characters")]
     TooShort,
-    #[error("the password is longer than {PASSWORD_BYTES_MAX} bytes")]
+    #[error("password too long: at most {PASSWORD_BYTES_MAX} bytes")]
     TooLong,
     /// It is the name of its user, or hardly more.
-    #[error("the password is the name, or hardly more")]
+    #[error("password too similar to the username")]
     SameAsName,
     /// It is one of the most common passwords, or one character repeated.
-    #[error("the password is one of those that are tried first")]
+    #[error("password too common")]
     TriedFirst,
 }
 
@@ -135,10 +135,10 @@ hide_in_debug!(PasswordHash);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
     /// The stored text is not an argon2id hash within the limits.
-    #[error("the stored hash can't be read")]
+    #[error("failed to read the stored password hash")]
     Stored,
     /// The library refuses its input. It does not do so with our parameters.
-    #[error("the password can't be hashed")]
+    #[error("failed to hash the password")]
     Failed,
 }
 

@@ -239,13 +239,13 @@ impl Accepting {
         let shared = &self.shared;
         let Some(mut permit) = shared.take() else {
             shared.metrics().refused(Refusal::Connections);
-            log::debug!("refused {peer}: over the cap on connections");
+            log::debug!("refused {peer}: connection limit reached");
             return self.turn_away(Arc::new(stream), FULL);
         };
         // The connections of a proxy are those of many clients. The head of the request names the client.
         if !is_proxy(peer.ip(), &shared.front.proxies) && !permit.is_within_share(peer.ip()) {
             shared.metrics().refused(Refusal::PerAddress);
-            log::debug!("refused {peer}: over the cap on one address's connections");
+            log::debug!("refused {peer}: connection limit of its address reached");
             return self.turn_away(Arc::new(stream), SHARE_TAKEN);
         }
         // The hub shares it later. Here the second handle keeps the socket open if the thread can't be started.
@@ -255,7 +255,7 @@ impl Accepting {
         let spawned = builder.spawn(move || serve(permit, serving, peer, connection));
         if let Err(error) = spawned {
             shared.metrics().refused(Refusal::Thread);
-            log::warn!("no thread for a connection: {error}");
+            log::warn!("failed to start a connection thread: {error}");
             self.turn_away(stream, FULL);
         }
     }
@@ -312,9 +312,9 @@ fn serve(mut permit: Permit, stream: Arc<TcpStream>, peer: SocketAddr, connectio
     };
     let front = &permit.shared.front;
     if session::is_websocket_path(head.path()) {
-        log::debug!("{client} asks for {}", head.path());
+        log::debug!("{client} requests {}", head.path());
         session::serve(stream, head, early, connection, client, &front.sessions);
-        log::debug!("{client} is gone");
+        log::debug!("{client} disconnected");
     } else {
         front.relay.forward(&stream, client, &head, early, &front.sessions.limits);
     }
@@ -328,13 +328,13 @@ fn admit(stream: &TcpStream, peer: SocketAddr, head: &Head, permit: &mut Permit)
     if is_proxy(peer.ip(), proxies) {
         if !permit.is_within_share(client.address) {
             permit.shared.metrics().refused(Refusal::PerAddress);
-            log::debug!("refused {client}: over the cap on one address's connections");
+            log::debug!("refused {client}: connection limit of its address reached");
             response::refuse(stream, &Problem { head_only: &*head.method == "HEAD", ..SHARE_TAKEN });
             return None;
         }
     } else if is_forwarded(head) && is_near(peer.ip()) && !permit.shared.has_warned.swap(true, Ordering::Relaxed) {
         log::warn!(
-            "{} says whom it asks for, and is not believed: all who come by it count as one address; \
+            "{} sends forwarded addresses but is not a trusted proxy: all its clients count as one address; \
              if it is your proxy, start with --trusted-proxy {0}",
             client.address
         );

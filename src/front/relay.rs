@@ -265,9 +265,9 @@ impl BodyReader<'_> {
                 line.truncate(line.len() - 2);
                 Ok(line)
             }
-            [.., b'\n'] => Err(RequestError::Malformed("a line between chunks does not end in CRLF")),
+            [.., b'\n'] => Err(RequestError::Malformed("a chunk line does not end in CRLF")),
             _ if line.len() < CHUNK_LINE_BYTES_MAX => Err(self.failed(io::ErrorKind::UnexpectedEof)),
-            _ => Err(RequestError::Malformed("a line between chunks is too long")),
+            _ => Err(RequestError::Malformed("a chunk line is too long")),
         }
     }
 
@@ -275,7 +275,7 @@ impl BodyReader<'_> {
         match kind {
             io::ErrorKind::TimedOut => RequestError::BodyTooSlow,
             io::ErrorKind::UnexpectedEof if self.0.get_ref().limit() == 0 => RequestError::BodyTooLarge,
-            io::ErrorKind::UnexpectedEof => RequestError::Malformed("the body ended early"),
+            io::ErrorKind::UnexpectedEof => RequestError::Malformed("the request body ended early"),
             _ => RequestError::Gone,
         }
     }
@@ -285,7 +285,7 @@ impl BodyReader<'_> {
 fn dechunk(source: &mut BodyReader<'_>) -> Result<Vec<u8>, RequestError> {
     let mut body = Vec::new();
     loop {
-        let size = chunk_size(&source.line()?).ok_or(RequestError::Malformed("a chunk has no proper size"))?;
+        let size = chunk_size(&source.line()?).ok_or(RequestError::Malformed("invalid chunk size"))?;
         if size == 0 {
             break;
         }
@@ -296,7 +296,7 @@ fn dechunk(source: &mut BodyReader<'_>) -> Result<Vec<u8>, RequestError> {
         let mut end = Vec::new();
         source.append(2, &mut end)?;
         if end != b"\r\n" {
-            return Err(RequestError::Malformed("a chunk is longer than its size"));
+            return Err(RequestError::Malformed("a chunk is longer than its size says"));
         }
     }
     loop {

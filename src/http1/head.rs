@@ -31,22 +31,22 @@ pub enum RequestError {
     #[error("{0}")]
     Malformed(&'static str),
     /// The head exceeds [`HEAD_BYTES_MAX`] or [`HEADERS_MAX`].
-    #[error("the request's head is too large")]
+    #[error("request head too large")]
     HeadTooLarge,
-    #[error("the body is larger than {BODY_BYTES_MAX} bytes")]
+    #[error("request body too large: at most {BODY_BYTES_MAX} bytes")]
     BodyTooLarge,
-    #[error("the request's head took too long")]
+    #[error("request timeout: the head did not arrive in time")]
     HeadTooSlow,
-    #[error("the body took too long")]
+    #[error("request timeout: the body did not arrive in time")]
     BodyTooSlow,
-    #[error("the only expectation taken is 100-continue")]
+    #[error("the only supported expectation is 100-continue")]
     Expectation,
     #[error("the server is busy; try again")]
     Busy,
-    #[error("there is no answer from the web server")]
+    #[error("no answer from the web server")]
     Unanswered,
     /// The connection has ended or is broken, or a part of a response has been sent already: no response is possible.
-    #[error("the client is gone")]
+    #[error("the client has disconnected")]
     Gone,
 }
 
@@ -151,7 +151,7 @@ pub fn read(stream: &TcpStream, deadline: Instant) -> Result<(Head, Vec<u8>), Re
             buffer.resize(HEAD_BYTES_MAX.min(filled * 2), 0);
         }
         let count = match read_by(stream, &mut buffer[filled..], deadline) {
-            Ok(0) if filled > 0 => return Err(RequestError::Malformed("the request's head ended early")),
+            Ok(0) if filled > 0 => return Err(RequestError::Malformed("the request head ended early")),
             Ok(0) => return Err(RequestError::Gone),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(RequestError::HeadTooSlow),
@@ -246,7 +246,7 @@ impl Lines<'_> {
             return Err(RequestError::HeadTooLarge);
         }
         let has_return = rest[..newline].ends_with(b"\r");
-        require(has_return, "a line of the head ends without a carriage return")?;
+        require(has_return, "a line of the request head does not end in CRLF")?;
         Ok(Some(start..self.at - 2))
     }
 }
@@ -254,7 +254,7 @@ impl Lines<'_> {
 /// Checks that the bytes can be part of a line: no control characters but tabs, and a carriage return only at the end.
 fn unfinished_line(bytes: &[u8]) -> Result<(), RequestError> {
     let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-    require(bytes.iter().all(|b| is_in_value(*b)), "the head has a control character")
+    require(bytes.iter().all(|b| is_in_value(*b)), "the request head contains a control character")
 }
 
 fn require(is_kept: bool, broken: &'static str) -> Result<(), RequestError> {
@@ -264,21 +264,21 @@ fn require(is_kept: bool, broken: &'static str) -> Result<(), RequestError> {
 /// Method, target and version (RFC 9112, section 3).
 fn request_line(line: &[u8]) -> Result<(&str, &str, Version), RequestError> {
     let is_visible = line.iter().all(|b| b.is_ascii_graphic() || *b == b' ');
-    require(is_visible, "the request line has a character that is not visible ASCII")?;
+    require(is_visible, "the request line contains an invalid character")?;
     let parts: Vec<&str> = text(line).splitn(4, ' ').collect();
     let [method, target, version] = parts[..] else {
-        return Err(RequestError::Malformed("the request line is not a method, a target and a version"));
+        return Err(RequestError::Malformed("malformed request line"));
     };
-    require(is_token(method.as_bytes()), "the method is not a token")?;
+    require(is_token(method.as_bytes()), "invalid method")?;
     let version = match version {
         "HTTP/1.1" => Version::Http11,
         "HTTP/1.0" => Version::Http10,
-        _ => return Err(RequestError::Malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")),
+        _ => return Err(RequestError::Malformed("unsupported HTTP version; use HTTP/1.1 or HTTP/1.0")),
     };
-    require(method != "CONNECT", "this is not a proxy")?;
-    require(!target.contains('#'), "a target has no fragment")?;
+    require(method != "CONNECT", "CONNECT is not supported")?;
+    require(!target.contains('#'), "the request target must not have a fragment")?;
     let is_known_form = target.starts_with('/') || (target == "*" && method == "OPTIONS") || has_scheme(target);
-    require(is_known_form, "the target is not a path")?;
+    require(is_known_form, "the request target must be a path")?;
     Ok((method, target, version))
 }
 
@@ -297,7 +297,7 @@ fn absolute_form(target: &str) -> Result<Option<(&str, &str)>, RequestError> {
     }
     let rest = &target[SCHEME.len()..];
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    require(is_host(authority.as_bytes()), "the target's host is malformed")?;
+    require(is_host(authority.as_bytes()), "invalid host in the request target")?;
     Ok(Some((authority, path)))
 }
 
@@ -306,11 +306,11 @@ fn absolute_form(target: &str) -> Result<Option<(&str, &str)>, RequestError> {
 /// # Errors
 /// [`RequestError::Malformed`].
 pub fn field_line(line: &[u8]) -> Result<(Range<usize>, Range<usize>), RequestError> {
-    require(!line.starts_with(b" ") && !line.starts_with(b"\t"), "a header line is folded")?;
+    require(!line.starts_with(b" ") && !line.starts_with(b"\t"), "folded header lines are not supported")?;
     let colon = line.iter().position(|b| *b == b':').ok_or(RequestError::Malformed("a header line has no colon"))?;
-    require(is_token(&line[..colon]), "a header's name is not a token")?;
+    require(is_token(&line[..colon]), "invalid header name")?;
     let value = &line[colon + 1..];
-    require(value.iter().all(|b| is_in_value(*b)), "a header's value has a control character")?;
+    require(value.iter().all(|b| is_in_value(*b)), "a header value contains a control character")?;
     // The only white space that a value may contain is spaces and tabs.
     let start = line.len() - value.trim_ascii_start().len();
     Ok((0..colon, start..start + value.trim_ascii().len()))
@@ -321,18 +321,18 @@ fn framing(head: &Head) -> Result<Framing, RequestError> {
     let mut encodings = head.headers_named("transfer-encoding");
     match (lengths.next(), encodings.next()) {
         (None, None) => Ok(Framing::None),
-        (Some(_), Some(_)) => Err(RequestError::Malformed("a body has one length: Content-Length or chunks")),
+        (Some(_), Some(_)) => Err(RequestError::Malformed("both Content-Length and Transfer-Encoding are given")),
         (Some(length), None) => {
-            require(lengths.next().is_none(), "there is more than one Content-Length")?;
+            require(lengths.next().is_none(), "more than one Content-Length")?;
             let is_number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
-            require(is_number, "the Content-Length is not a number")?;
+            require(is_number, "Content-Length is not a number")?;
             let length = text(length).parse().map(Framing::Length);
-            length.map_err(|_| RequestError::Malformed("the Content-Length is beyond all bounds"))
+            length.map_err(|_| RequestError::Malformed("Content-Length is too large"))
         }
         (None, Some(encoding)) => {
             let is_chunked = encodings.next().is_none() && encoding.eq_ignore_ascii_case(b"chunked");
-            require(is_chunked, "the only Transfer-Encoding taken is chunked")?;
-            require(head.version == Version::Http11, "HTTP/1.0 has no Transfer-Encoding")?;
+            require(is_chunked, "unsupported Transfer-Encoding; use chunked")?;
+            require(head.version == Version::Http11, "Transfer-Encoding is not allowed in HTTP/1.0")?;
             Ok(Framing::Chunked)
         }
     }
@@ -340,9 +340,9 @@ fn framing(head: &Head) -> Result<Framing, RequestError> {
 
 fn host(head: &Head) -> Result<Box<str>, RequestError> {
     let mut hosts = head.headers_named("host");
-    let host = hosts.next().ok_or(RequestError::Malformed("there is no Host"))?;
-    require(hosts.next().is_none(), "there is more than one Host")?;
-    require(is_host(host), "the Host is malformed")?;
+    let host = hosts.next().ok_or(RequestError::Malformed("missing Host header"))?;
+    require(hosts.next().is_none(), "more than one Host header")?;
+    require(is_host(host), "invalid Host header")?;
     Ok(text(host).into())
 }
 
@@ -368,7 +368,7 @@ fn text(bytes: &[u8]) -> &str {
 
 /// A part of a URL is not an escaped text in UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("its escapes are not those of a text in UTF-8")]
+#[error("malformed percent-encoding")]
 pub struct BadEscape;
 
 /// Undoes the percent escapes of a part of a path.

@@ -434,10 +434,10 @@ impl State {
                 },
             },
             ClientCommand::Join(_) if member.is_in(&room) => {
-                Reason::AlreadyInRoom.because(format!("you are in {room} already"))
+                Reason::AlreadyInRoom.because(format!("you are already in {room}"))
             }
             ClientCommand::Join(_) if member.subscriptions.len() >= ROOMS_PER_CONNECTION_MAX => Reason::TooManyRooms
-                .because(format!("one connection is in {ROOMS_PER_CONNECTION_MAX} rooms at most; leave one first")),
+                .because(format!("too many rooms: at most {ROOMS_PER_CONNECTION_MAX} per connection; leave one first")),
             ClientCommand::Join(replay) => return self.begin_join(from, room, replay, nonce, false),
             ClientCommand::Leave if self.begin_leave(from, &room) => return,
             ClientCommand::Leave => Reason::NotJoined.because(format!("you are not in {room}")),

@@ -524,7 +524,7 @@ fn a_request_is_answered_through_the_log() {
     assert_eq!(refused.reason, crate::model::reason::Reason::NoSuchUser);
     let done = server.api.change(By::Operator, kick(ana.principal.user())).unwrap();
     assert_eq!(done, crate::store::change::Done::Kicked { username: Username::parse("ana").ok() });
-    assert_eq!(ana.said(2), ["error: an admin has put you out of this room", "leave: ana left"]);
+    assert_eq!(ana.said(2), ["error: an admin kicked you from this room", "leave: ana left"]);
     // The user is connected but in no room. It may join again.
     server.say(&ana, r#"{"type":"join"}"#);
     assert_eq!(ana.said(2), ["welcome: welcome to general", "text: hi"]);
@@ -542,14 +542,17 @@ fn room_settings_are_broadcast_before_the_answer_to_their_command() {
     server.say(&ada, "one");
     server.say(&ada, r#"{"type":"room","topic":"leaves"}"#);
     server.say(&ada, "two");
-    let told = "room: ada has changed what is set of this room";
+    let told = "room: ada changed the room settings";
     let of_room = ["text: one", told, "text: two"];
     assert_eq!(ben.said(3), of_room);
     let of_ada = ada.said(6);
     assert_eq!(of_ada[..2], ["welcome: welcome to general", "join: ben joined"]);
-    let answer = of_ada.iter().position(|frame| frame == "room: it is set").unwrap();
+    let answer = of_ada.iter().position(|frame| frame == "room: the room settings were changed").unwrap();
     assert!(of_ada[..answer].iter().any(|frame| frame == told), "{of_ada:?}");
-    assert_eq!(of_ada[2..].iter().filter(|frame| *frame != "room: it is set").collect::<Vec<_>>(), of_room);
+    assert_eq!(
+        of_ada[2..].iter().filter(|frame| *frame != "room: the room settings were changed").collect::<Vec<_>>(),
+        of_room
+    );
     server.stop([ada, ben]);
 }
 
@@ -572,7 +575,7 @@ fn a_user_kicked_from_a_private_room_gets_the_reason() {
     assert_eq!(client.said(1), ["welcome: welcome to general"]);
     let kick = Change::Kick { room: room(ROOM_DEFAULT), user: user(2), target: None };
     server.api.change(ada, kick).unwrap();
-    assert_eq!(client.said(2), ["error: an admin has put you out of this room", "leave: ben left"]);
+    assert_eq!(client.said(2), ["error: an admin kicked you from this room", "leave: ben left"]);
     server.say(&client, r#"{"type":"join"}"#);
     assert_eq!(client.said(1), ["error: Room not found"]);
     server.stop([client]);

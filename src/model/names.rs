@@ -24,19 +24,19 @@ const ZERO_WIDTH_JOINER: char = '\u{200D}';
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// It is empty or only white space.
-    #[error("it is empty")]
+    #[error("must not be empty")]
     Empty,
     /// It is longer than this number of characters.
-    #[error("it is longer than {0} characters")]
+    #[error("must have at most {0} characters")]
     TooLong(usize),
     /// It has a control character, a bidi control or an invisible character.
-    #[error("it has an invisible or control character")]
+    #[error("must not contain invisible or control characters")]
     Invisible,
     /// It has only characters that show nothing.
-    #[error("there is nothing to see in it")]
+    #[error("must contain a visible character")]
     Blank,
     /// It begins with a prefix that is reserved for the server.
-    #[error("names that begin with “dm:” are kept for private conversations")]
+    #[error("must not begin with “dm:”, which is reserved for private conversations")]
     Reserved,
 }
 

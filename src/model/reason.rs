@@ -117,86 +117,86 @@ macro_rules! reasons {
 
 reasons! {
     // Permission.
-    Banned "banned" Forbidden 403 "you are banned here";
-    LoginRequired "login_required" Forbidden 401 "one must be logged in here";
-    AccountRequired "account_required" Forbidden 401 "that is for those who have an account";
+    Banned "banned" Forbidden 403 "you are banned";
+    LoginRequired "login_required" Forbidden 401 "login required";
+    AccountRequired "account_required" Forbidden 401 "this action needs an account";
     Muted "muted" Forbidden 403 "you are muted";
-    ReadOnly "read_only" Forbidden 403 "only admins post in this room";
-    NotAdmin "not_admin" Forbidden 403 "that is for admins";
-    NotYours "not_yours" Forbidden 403 "that is not yours";
-    TargetIsSelf "target_is_self" Forbidden 403 "that can't be done to oneself";
-    TargetIsAdmin "target_is_admin" Forbidden 403 "that can't be done to an admin";
-    RegistrationClosed "registration_closed" Forbidden 403 "registration is closed, or by invitation";
-    AlreadyRegistered "already_registered" Forbidden 403 "you have an account";
-    RegistrationOff "registration_off" Conflict 409 "nobody can register here: the operator has closed that";
-    ForeignOrigin "foreign_origin" Forbidden 403 "a page of another origin may not write here";
+    ReadOnly "read_only" Forbidden 403 "only admins can post in this room";
+    NotAdmin "not_admin" Forbidden 403 "this action needs an admin";
+    NotYours "not_yours" Forbidden 403 "this belongs to another user";
+    TargetIsSelf "target_is_self" Forbidden 403 "you cannot do this to yourself";
+    TargetIsAdmin "target_is_admin" Forbidden 403 "you cannot do this to an admin";
+    RegistrationClosed "registration_closed" Forbidden 403 "registration is closed, or needs an invitation";
+    AlreadyRegistered "already_registered" Forbidden 403 "you already have an account";
+    RegistrationOff "registration_off" Conflict 409 "registration is closed; an invitation to register would have no effect";
+    ForeignOrigin "foreign_origin" Forbidden 403 "requests from this origin are not allowed";
     // Sessions.
-    SessionEnded "session_ended" Forbidden 401 "this session has ended";
-    InvalidToken "invalid_token" Forbidden 401 "that token is nobody's";
-    NoSession "no_session" Forbidden 401 "nobody is known here by what this request shows; begin a session";
-    WrongLogin "wrong_login" Forbidden 401 "that name and that password don't belong together";
-    WrongPassword "wrong_password" Forbidden 403 "the old password is another";
-    BadPassword "bad_password" BadPassword 400 "that password can't be taken";
+    SessionEnded "session_ended" Forbidden 401 "the session has ended";
+    InvalidToken "invalid_token" Forbidden 401 "invalid token";
+    NoSession "no_session" Forbidden 401 "no session; start one first";
+    WrongLogin "wrong_login" Forbidden 401 "wrong username or password";
+    WrongPassword "wrong_password" Forbidden 403 "the old password is wrong";
+    BadPassword "bad_password" BadPassword 400 "invalid password";
     // Rooms.
     NoSuchRoom "no_such_room" NotFound 404 "Room not found";
     NotInRoom "not_in_room" Forbidden 403 "you are not in this room; join it first";
     NotJoined "not_joined" NotFound 404 "you are not in this room";
-    AlreadyInRoom "already_in_room" Conflict 409 "you are in this room already";
-    TooManyRooms "too_many_rooms" Forbidden 403 "this connection is in too many rooms; leave one first";
-    Kicked "kicked" Forbidden 403 "an admin has put you out of this room";
-    MadePrivate "made_private" Forbidden 403 "this room is private now";
-    RoomIsPublic "room_is_public" Conflict 409 "this room is public; anybody may come in";
+    AlreadyInRoom "already_in_room" Conflict 409 "you are already in this room";
+    TooManyRooms "too_many_rooms" Forbidden 403 "too many rooms on this connection; leave one first";
+    Kicked "kicked" Forbidden 403 "an admin kicked you from this room";
+    MadePrivate "made_private" Forbidden 403 "this room is now private";
+    RoomIsPublic "room_is_public" Conflict 409 "this room is public; it needs no invitation";
     // Objects of a request.
-    NoSuchMessage "no_such_message" NotFound 404 "there is no message by that id in this room";
-    NoSuchReply "no_such_reply" NotFound 404 "there is no message to reply to by that id";
-    NoSuchUser "no_such_user" NotFound 404 "there is nobody by that id";
-    NoSuchInvitation "no_such_invitation" NotFound 404 "there is no such invitation, or it is used up";
-    NotFound "not_found" NotFound 404 "there is no such thing";
+    NoSuchMessage "no_such_message" NotFound 404 "no such message";
+    NoSuchReply "no_such_reply" NotFound 404 "the message to reply to does not exist";
+    NoSuchUser "no_such_user" NotFound 404 "no such user";
+    NoSuchInvitation "no_such_invitation" NotFound 404 "no such invitation, or it has been used up";
+    NotFound "not_found" NotFound 404 "no such object";
     NoSuchPath "no_such_path" NotFound 404 "Not found";
-    NameTaken "name_taken" Conflict 409 "that name is taken, or looks like one that is";
-    NameReserved "name_reserved" BadName 403 "that name is somebody's here, or looks like it: log in, or take another";
-    NonceUsed "nonce_used" Conflict 409 "that nonce was another message's; what is new needs a new one";
-    LoggedIn "logged_in" Conflict 409 "you are logged in; log out to be a guest";
-    NoPassword "no_password" Conflict 409 "this account has no password; the operator can give it one";
-    AddressUnknown "address_unknown" BadRequest 400 "they are not here now, so it is not known from which address";
-    TargetIsNoGuest "target_is_no_guest" BadRequest 400 "only a guest is banned by address, too; an account is by itself";
+    NameTaken "name_taken" Conflict 409 "the username is taken, or looks like a taken one";
+    NameReserved "name_reserved" BadName 403 "the username belongs to an account, or looks like one that does; log in or choose another";
+    NonceUsed "nonce_used" Conflict 409 "the nonce was used for another message";
+    LoggedIn "logged_in" Conflict 409 "you are logged in; log out first";
+    NoPassword "no_password" Conflict 409 "this account has no password; the operator can set one";
+    AddressUnknown "address_unknown" BadRequest 400 "the user is not connected, so the address is unknown";
+    TargetIsNoGuest "target_is_no_guest" BadRequest 400 "only guests can be banned by address";
     // Contents of a frame or of a request.
-    BadJson "bad_json" BadJson 400 "this is not JSON";
-    MalformedField "malformed_field" BadJson 400 "a field is not what it should be";
-    BadField "bad_field" BadRequest 400 "a field is not what it should be";
-    BadQuery "bad_query" BadRequest 400 "the query can't be taken";
-    BadEscape "bad_escape" BadRoom 400 "the query can't be read";
-    BadRoom "bad_room" BadRoom 400 "the room's name can't be taken";
-    BadName "bad_name" BadName 400 "the name can't be taken";
-    NameTooLong "name_too_long" TooLong 400 "the name is too long";
+    BadJson "bad_json" BadJson 400 "invalid JSON";
+    MalformedField "malformed_field" BadJson 400 "invalid field";
+    BadField "bad_field" BadRequest 400 "invalid field";
+    BadQuery "bad_query" BadRequest 400 "invalid query";
+    BadEscape "bad_escape" BadRoom 400 "malformed percent-encoding";
+    BadRoom "bad_room" BadRoom 400 "invalid room name";
+    BadName "bad_name" BadName 400 "invalid name";
+    NameTooLong "name_too_long" TooLong 400 "name too long";
     EmptyMessage "empty_message" BadJson 400 "the message is empty";
-    MessageTooLong "message_too_long" TooLong 413 "the message is too long";
-    UnknownType "unknown_type" BadType 400 "this type is not taken here";
-    BinaryFrame "binary_frame" BadType 400 "binary frames are not taken here; send text";
-    UnknownMediaType "unknown_media_type" BadType 415 "send JSON as application/json";
-    MethodNotAllowed "method_not_allowed" MethodNotAllowed 405 "this method is not for here";
-    UpgradeRequired "upgrade_required" UpgradeRequired 426 "this is where a WebSocket is opened; ask for the upgrade";
+    MessageTooLong "message_too_long" TooLong 413 "message too long";
+    UnknownType "unknown_type" BadType 400 "unknown type";
+    BinaryFrame "binary_frame" BadType 400 "binary frames are not supported; send text";
+    UnknownMediaType "unknown_media_type" BadType 415 "unsupported media type; send application/json";
+    MethodNotAllowed "method_not_allowed" MethodNotAllowed 405 "method not allowed";
+    UpgradeRequired "upgrade_required" UpgradeRequired 426 "this path needs a WebSocket upgrade";
     // The request itself.
-    MalformedRequest "malformed_request" BadRequest 400 "the request can't be read";
-    UnknownExpectation "unknown_expectation" BadRequest 417 "the only expectation taken is 100-continue";
-    HeadTooLarge "head_too_large" HeadTooLarge 431 "the request's head is too large";
-    BodyTooLarge "body_too_large" BodyTooLarge 413 "the body is too large";
-    TooSlow "too_slow" TooSlow 408 "the request took too long";
+    MalformedRequest "malformed_request" BadRequest 400 "malformed request";
+    UnknownExpectation "unknown_expectation" BadRequest 417 "the only supported expectation is 100-continue";
+    HeadTooLarge "head_too_large" HeadTooLarge 431 "request head too large";
+    BodyTooLarge "body_too_large" BodyTooLarge 413 "request body too large";
+    TooSlow "too_slow" TooSlow 408 "request timeout";
     // Rates and capacity.
-    RateLimited "rate_limited" RateLimited 429 "not so fast";
-    SlowMode "slow_mode" RateLimited 429 "slow mode: wait before your next message here";
-    TooManyAttempts "too_many_attempts" RateLimited 429 "too many tries";
+    RateLimited "rate_limited" RateLimited 429 "rate limit exceeded";
+    SlowMode "slow_mode" RateLimited 429 "slow mode: wait before your next message in this room";
+    TooManyAttempts "too_many_attempts" RateLimited 429 "too many attempts";
     TooManyConnections "too_many_connections" RateLimited 429
-        "this address opens too many connections at once; try again in a moment";
-    ServerFull "server_full" Busy 503 "the server has as many connections as it can carry";
-    AddressFull "address_full" Busy 503 "there are as many connections from this address as it may have";
-    DiskFull "disk_full" Busy 503 "the disk is full: the message is not stored";
-    NotStored "not_stored" Busy 503 "the message can't be stored now";
+        "too many new connections from this address; try again in a moment";
+    ServerFull "server_full" Busy 503 "the server has reached its connection limit";
+    AddressFull "address_full" Busy 503 "this address has reached its connection limit";
+    DiskFull "disk_full" Busy 503 "the disk is full; the message was not stored";
+    NotStored "not_stored" Busy 503 "the message could not be stored";
     Busy "busy" Busy 503 "the server is busy; try again";
     OutcomeUnknown "outcome_unknown" Busy 504
-        "no answer in time: it is not known whether the message is stored; send it again with the same key";
-    Unavailable "unavailable" Unavailable 502 "there is no answer from the web server";
-    Internal "internal" Internal 500 "this should not have happened";
+        "no answer in time; the message may be stored: send it again with the same key";
+    Unavailable "unavailable" Unavailable 502 "no answer from the web server";
+    Internal "internal" Internal 500 "internal server error";
 }
 
 impl Reason {
@@ -222,7 +222,7 @@ impl Reason {
     #[must_use]
     pub fn of_name(self, what: &str, error: NameError) -> Rejection {
         let reason = if matches!(error, NameError::TooLong(_)) { Self::NameTooLong } else { self };
-        reason.because(format!("the {what} can't be taken: {error}"))
+        reason.because(format!("invalid {what}: {error}"))
     }
 }
 

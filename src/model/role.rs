@@ -67,7 +67,7 @@ pub enum SessionKind {
 
 /// An error: the word is none of the allowed values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is one of: {0}")]
+#[error("expected one of: {0}")]
 pub struct NoSuchWord(&'static str);
 
 macro_rules! words {
@@ -124,7 +124,7 @@ mod tests {
         }
         assert_eq!("required".parse(), Ok(Accounts::Required));
         assert_eq!("invite".parse(), Ok(Registration::Invite));
-        assert_eq!("root".parse::<Role>().unwrap_err().to_string(), "it is one of: guest, user, admin");
+        assert_eq!("root".parse::<Role>().unwrap_err().to_string(), "expected one of: guest, user, admin");
         assert!("Admin".parse::<Role>().is_err() && "".parse::<Posting>().is_err());
         assert!(Role::Guest < Role::User && Role::User < Role::Admin);
     }

@@ -94,7 +94,7 @@ pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
         Some(terms) => Some(serde_json::from_str::<BanTerms>(terms).map_err(bad_field)?.read()?),
     };
     if mute_until_ms.is_none() && ban.is_none() {
-        return Err(Reason::BadField.because("say muted_until, or banned, or both"));
+        return Err(Reason::BadField.because("missing field: muted_until or banned"));
     }
     Ok(Restrictions { mute_until_ms, ban })
 }
@@ -106,7 +106,7 @@ pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
 pub fn room_patch(json: &str) -> Result<RoomPatch, Rejection> {
     let patch: RoomPatch = serde_json::from_str(json).map_err(bad_field)?;
     if patch.slow_mode_s.is_some_and(|s| s > SLOW_MODE_S_MAX) {
-        return Err(Reason::BadField.because("slow_mode_s is a number of seconds, an hour at most"));
+        return Err(Reason::BadField.because(format!("invalid field: slow_mode_s must be at most {SLOW_MODE_S_MAX}")));
     }
     let line = |what, text: Option<Box<str>>, chars_max| text.map(|text| line(what, &text, chars_max)).transpose();
     let name = line("name", patch.name, ROOM_NAME_CHARS_MAX)?;
@@ -116,16 +116,17 @@ pub fn room_patch(json: &str) -> Result<RoomPatch, Rejection> {
 
 pub(super) fn bad_field(error: serde_json::Error) -> Rejection {
     if error.is_data() {
-        Reason::MalformedField.because(format!("a field is not what it should be: {error}"))
+        Reason::MalformedField.because(format!("invalid field: {error}"))
     } else {
-        Reason::BadJson.because(format!("this is not JSON: {error}"))
+        Reason::BadJson.because(format!("invalid JSON: {error}"))
     }
 }
 
 /// Parses a timestamp (RFC 3339) into milliseconds since 1970.
 fn moment(text: &str) -> Result<u64, Rejection> {
     let moment = DateTime::parse_from_rfc3339(text);
-    let moment = moment.map_err(|_| Reason::BadField.because("a moment looks like 2026-01-31T12:00:00Z"))?;
+    let moment =
+        moment.map_err(|_| Reason::BadField.because("invalid timestamp; use RFC 3339, like 2026-01-31T12:00:00Z"))?;
     Ok(u64::try_from(moment.timestamp_millis()).unwrap_or(0))
 }
 
@@ -146,8 +147,8 @@ pub fn whole_number<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D)
     number.map(Some).ok_or_else(|| D::Error::custom("expected a whole number that is not negative"))
 }
 
-/// The sentence for a value of `banned` that is none.
-const BAN_SHAPE: &str = r#"banned is true, false or {"until","reason","address"}"#;
+/// The sentence for an invalid value of `banned`.
+const BAN_SHAPE: &str = r#"invalid field: banned must be true, false or {"until","reason","address"}"#;
 
 /// The terms of a ban, as in JSON.
 #[derive(Debug, Default, Deserialize)]

@@ -86,11 +86,11 @@ fn room_and_command(
     limits: &Limits,
 ) -> Result<(Option<RoomId>, ClientCommand), Rejection> {
     let room = fields.room_id.as_ref().map(|text| RoomId::parse(&text.0)).transpose();
-    let room = room.map_err(|error| Reason::BadRoom.of_name("room's name", error))?;
+    let room = room.map_err(|error| Reason::BadRoom.of_name("room name", error))?;
     let command = match fields.kind.as_ref().map_or("text", |kind| &*kind.0) {
         kind @ ("text" | "announcement") => {
             let content = fields.content.as_ref().or(fields.message.as_ref());
-            let content = content.ok_or_else(|| Reason::MalformedField.because("a message needs its content"))?;
+            let content = content.ok_or_else(|| Reason::MalformedField.because("missing field: content"))?;
             let content = checked_content(&content.0, limits)?;
             if kind == "announcement" {
                 ClientCommand::Message(Body::Announcement { content })
@@ -102,7 +102,7 @@ fn room_and_command(
         }
         "delete" => {
             let id = fields.message_id.as_ref();
-            let id = id.ok_or_else(|| Reason::MalformedField.because("say by message_id which message"))?;
+            let id = id.ok_or_else(|| Reason::MalformedField.because("missing field: message_id"))?;
             let message_id = FrameId::parse(&id.0).ok_or(Reason::NoSuchMessage)?;
             ClientCommand::Message(Body::Delete { message_id })
         }
@@ -119,7 +119,7 @@ fn room_and_command(
         }
         kind => {
             let shown: String = kind.chars().take(32).collect();
-            return Err(Reason::UnknownType.because(format!("“{shown}” is not a type that is taken here")));
+            return Err(Reason::UnknownType.because(format!("unknown type “{shown}”")));
         }
     };
     Ok((room, command))
@@ -128,7 +128,7 @@ fn room_and_command(
 /// Reads an admin command. Its fields are the same as in the HTTP API.
 fn admin_action(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<AdminAction, Rejection> {
     let user = || match user.map(|id| Uuid::try_parse(&id.0)) {
-        None => Err(Reason::MalformedField.because("say by user_id whom")),
+        None => Err(Reason::MalformedField.because("missing field: user_id")),
         Some(Err(_)) => Err(Reason::NoSuchUser.into()),
         Some(Ok(id)) => Ok(UserId(id)),
     };
@@ -142,7 +142,8 @@ fn admin_action(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<Admin
         kind => {
             let field = if kind == "mute" { "muted_until" } else { "banned" };
             if fields.len() != 1 || !fields.contains_key(field) {
-                return Err(Reason::MalformedField.because(format!("say {field}, and nothing else")));
+                return Err(Reason::MalformedField
+                    .because(format!("a frame of type {kind} must have the field {field} and no other")));
             }
             let user = user()?;
             Ok(AdminAction::Restrict(user, restrictions(&json)?))
@@ -156,8 +157,7 @@ fn admin_action(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<Admin
 /// If the text is empty or too long.
 pub fn checked_content(content: &str, limits: &Limits) -> Result<Box<str>, Rejection> {
     if content.len() > limits.content_bytes_max {
-        let sentence =
-            format!("a message is {} bytes at most; this one has {}", limits.content_bytes_max, content.len());
+        let sentence = format!("message too long: {} bytes, at most {}", content.len(), limits.content_bytes_max);
         return Err(Reason::MessageTooLong.because(sentence));
     }
     if content.trim().is_empty() {

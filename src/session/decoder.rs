@@ -51,8 +51,10 @@ impl Chat<'_> {
         if !self.rate_limiter.is_unlimited()
             && let Err(wait) = self.rate_limiter.take(Instant::now())
         {
-            let sentence = format!("not so fast: {} messages a second at most", self.limits.rate_per_s);
             let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+            let rate_per_s = self.limits.rate_per_s;
+            let sentence =
+                format!("rate limit exceeded: at most {rate_per_s} messages per second, retry in {retry_ms} ms");
             let limited = Reason::RateLimited.because(sentence).retry_after(retry_ms);
             let nonce = match decoded {
                 // A retry of a stored message is not refused here. Otherwise its author would think that the message is

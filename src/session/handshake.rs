@@ -187,7 +187,7 @@ fn upgrade_request(
     limits: &Limits,
 ) -> Result<Box<UpgradeRequest>, Box<Refused>> {
     if &*head.method != "GET" && &*head.method != "HEAD" {
-        return Err(Refused::upgrade(Reason::MethodNotAllowed, "a WebSocket is opened by GET")
+        return Err(Refused::upgrade(Reason::MethodNotAllowed, "a WebSocket handshake must use GET")
             .with_headers(&[("Allow", "GET, HEAD, OPTIONS")]));
     }
     let has_token = |name: &str, token: &str| {
@@ -199,7 +199,7 @@ fn upgrade_request(
         return Err(Refused::new(Reason::UpgradeRequired, Refusal::Upgrade).with_headers(&[("Upgrade", "websocket")]));
     }
     if head.header("Sec-WebSocket-Version").map(<[u8]>::trim_ascii) != Some(b"13") {
-        let sentence = "only version 13 of the WebSocket protocol is spoken here";
+        let sentence = "unsupported WebSocket version; use 13";
         return Err(Refused::upgrade(Reason::UpgradeRequired, sentence)
             .with_headers(&[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]));
     }
@@ -207,16 +207,16 @@ fn upgrade_request(
     let malformed = |sentence: &'static str| Err(Refused::upgrade(Reason::MalformedRequest, sentence));
     let mut keys = head.headers_named("Sec-WebSocket-Key");
     let (Some(key), None) = (keys.next(), keys.next()) else {
-        return malformed("a WebSocket needs one Sec-WebSocket-Key");
+        return malformed("a WebSocket handshake must have one Sec-WebSocket-Key");
     };
     if !is_key(key) {
-        return malformed("the Sec-WebSocket-Key is not 16 bytes in base64");
+        return malformed("Sec-WebSocket-Key must be 16 bytes in base64");
     }
     if !matches!(head.framing, Framing::None | Framing::Length(0)) {
-        return malformed("a request for a WebSocket has no body");
+        return malformed("a WebSocket handshake must not have a body");
     }
     if !origin_is_welcome(head, client, origins) {
-        let rejection = Reason::ForeignOrigin.because("pages of that origin may not connect here");
+        let rejection = Reason::ForeignOrigin.because("connections from this origin are not allowed");
         return Err(Refused::new(rejection, Refusal::Origin));
     }
     let query = |name| head.query().and_then(|query| query_value(query, name)).and_then(Result::ok);
@@ -225,7 +225,7 @@ fn upgrade_request(
         None => limits.history_default,
         // A number that does not fit into a `usize` counts as a large one.
         Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(HISTORY_MAX).min(HISTORY_MAX),
-        Some(_) => return Err(Refused::upgrade(Reason::BadQuery, "history is a number")),
+        Some(_) => return Err(Refused::upgrade(Reason::BadQuery, "history must be a number")),
     };
     let replay = Replay { history, after: query("after").map(|text| After::parse(&text)) };
     let accept_key = derive_accept_key(key);
@@ -241,7 +241,7 @@ fn names(head: &Head) -> Result<(RoomId, Username), Box<Refused>> {
         ["chat", room, ""] => (Some(room), None),
         [room, username] if !username.is_empty() => (Some(room), Some(username)),
         _ => {
-            let sentence = "there is no way in here; use /ws, /ws/NAME, /ws/ROOM/NAME or /ws/chat/ROOM/";
+            let sentence = "no such WebSocket path; use /ws, /ws/NAME, /ws/ROOM/NAME or /ws/chat/ROOM/";
             return Err(Refused::upgrade(Reason::NoSuchPath, sentence));
         }
     };
@@ -253,13 +253,13 @@ fn names(head: &Head) -> Result<(RoomId, Username), Box<Refused>> {
         text.transpose().map(|text| text.filter(|text| !text.trim().is_empty()).unwrap_or_else(|| default.into()))
     };
     let room = given(room, "room", ROOM_DEFAULT)
-        .map_err(|error| Refused::upgrade(Reason::BadRoom, format!("the room's name can't be read: {error}")))?;
+        .map_err(|error| Refused::upgrade(Reason::BadRoom, format!("invalid room name: {error}")))?;
     let room = RoomId::parse(&room)
-        .map_err(|error| Refused::upgrade(Reason::BadRoom, format!("the room's name can't be taken: {error}")))?;
+        .map_err(|error| Refused::upgrade(Reason::BadRoom, format!("invalid room name: {error}")))?;
     let username = given(username, "username", USERNAME_DEFAULT)
-        .map_err(|error| Refused::upgrade(Reason::BadName, format!("the username can't be read: {error}")))?;
+        .map_err(|error| Refused::upgrade(Reason::BadName, format!("invalid username: {error}")))?;
     let username = Username::parse(&username)
-        .map_err(|error| Refused::upgrade(Reason::BadName, format!("the username can't be taken: {error}")))?;
+        .map_err(|error| Refused::upgrade(Reason::BadName, format!("invalid username: {error}")))?;
     Ok((room, username))
 }
 

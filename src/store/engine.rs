@@ -230,7 +230,7 @@ impl Store {
 fn report(kept: Result<(), Fault>) {
     if let Err(fault) = kept {
         exit_on_sync_failure(&fault);
-        log::warn!("failed to keep the database within its bounds: {fault}");
+        log::warn!("failed to apply the retention and the size limit: {fault}");
     }
 }
 

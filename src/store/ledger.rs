@@ -211,7 +211,7 @@ impl Ledger {
                 Entry::Leave { room, user, connection } => self.leave(&room, user, connection),
                 Entry::Change { .. } => Outcome::Refused {
                     room: None,
-                    rejection: Reason::Busy.because("the change can't be stored now").retry_after(1_000),
+                    rejection: Reason::Busy.because("the change could not be stored").retry_after(1_000),
                     nonce: None,
                 },
             };
@@ -283,7 +283,8 @@ impl Ledger {
         {
             let left_ms = (last + u64::from(slow_mode_s) * 1_000).saturating_sub(clock_ms);
             if left_ms > 0 {
-                let sentence = format!("slow mode: one message in {slow_mode_s} s here");
+                let left_s = left_ms.div_ceil(1_000);
+                let sentence = format!("slow mode: one message per {slow_mode_s} s in this room, retry in {left_s} s");
                 return Err(Stop::Refused(Reason::SlowMode.because(sentence).retry_after(left_ms)));
             }
         }

@@ -204,7 +204,7 @@ pub enum StartError {
     #[error("failed to start a thread: {0}")]
     Thread(#[from] io::Error),
     /// The stored policy can't be read, or the flags can't be stored.
-    #[error("failed to read what is stored: {0}")]
+    #[error("failed to read the database: {0}")]
     Read(#[from] Fault),
 }
 

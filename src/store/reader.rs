@@ -79,7 +79,7 @@ impl Uses {
 pub enum ReadError {
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("failed to read what is stored: {0}")]
+    #[error("failed to read the database: {0}")]
     Sqlite(#[from] Fault),
 }
 

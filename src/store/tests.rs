@@ -444,13 +444,13 @@ fn a_foreign_file_is_left_unchanged() {
     };
 
     std::fs::write(&path, b"this is a letter to my grandmother, and not a database of any kind at all").unwrap();
-    assert!(sentence().contains("is not a database of adda"), "{}", sentence());
+    assert!(sentence().contains("is not an adda database"), "{}", sentence());
     assert!(std::fs::read(&path).unwrap().starts_with(b"this is a letter"));
 
     std::fs::remove_file(&path).unwrap();
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE recipes (name TEXT)").unwrap();
     let before = std::fs::read(&path).unwrap();
-    assert!(sentence().contains("is not a database of adda"), "{}", sentence());
+    assert!(sentence().contains("is not an adda database"), "{}", sentence());
     assert_eq!(std::fs::read(&path).unwrap(), before);
 
     std::fs::remove_file(&path).unwrap();

@@ -42,15 +42,15 @@ pub fn close_frame(reason: CloseReason) -> Vec<u8> {
 fn status(reason: CloseReason) -> (u16, &'static str) {
     match reason {
         CloseReason::GoingAway => (1001, "the server is stopping"),
-        CloseReason::Protocol => (1002, "not the WebSocket protocol"),
-        CloseReason::Utf8 => (1007, "text that is not UTF-8"),
-        CloseReason::Idle => (1008, "nothing heard for too long"),
-        CloseReason::Pieces => (1008, "a message in too many pieces"),
-        CloseReason::Abuse => (1008, "too much was refused"),
-        CloseReason::SessionEnded => (1008, "your session here has ended"),
-        CloseReason::TooLarge => (1009, "a message is at most 64 KiB"),
-        CloseReason::SlowConsumer => (1013, "too slow; come back and resume"),
-        CloseReason::Overtaken => (1013, "what you had missed is gone; come back and resume"),
+        CloseReason::Protocol => (1002, "protocol error"),
+        CloseReason::Utf8 => (1007, "invalid UTF-8"),
+        CloseReason::Idle => (1008, "idle timeout"),
+        CloseReason::Pieces => (1008, "too many fragments in a message"),
+        CloseReason::Abuse => (1008, "too many rejected frames"),
+        CloseReason::SessionEnded => (1008, "session ended"),
+        CloseReason::TooLarge => (1009, "message too large: at most 64 KiB"),
+        CloseReason::SlowConsumer => (1013, "slow consumer; reconnect to resume"),
+        CloseReason::Overtaken => (1013, "missed frames are no longer stored; reconnect to resume"),
     }
 }
 

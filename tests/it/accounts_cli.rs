@@ -599,12 +599,12 @@ fn doctor_finds_damaged_accounts() {
     sound.assert_sound();
     let good = fs::read(sound.path()).expect("a database");
     for (spoil, finding) in [
-        ("DELETE FROM accounts WHERE name = 'Herald'", "1 sessions are of an account that is not there"),
-        ("DELETE FROM accounts WHERE name = 'Herald'", "looks of names are of an account that is not there"),
-        ("UPDATE sessions SET kind = 'guest'", "1 sessions of guests are of an account"),
-        ("UPDATE sessions SET token_hash = x'00'", "1 sessions have no hash of a token"),
-        ("DELETE FROM looks", "2 accounts have a name that anybody can take"),
-        ("UPDATE accounts SET password_hash = 'plain'", "2 accounts have a password that nobody can show"),
+        ("DELETE FROM accounts WHERE name = 'Herald'", "sessions of a missing account: 1"),
+        ("DELETE FROM accounts WHERE name = 'Herald'", "name skeletons of a missing account"),
+        ("UPDATE sessions SET kind = 'guest'", "guest sessions with the user id of an account: 1"),
+        ("UPDATE sessions SET token_hash = x'00'", "sessions without a token hash: 1"),
+        ("DELETE FROM looks", "accounts without a name skeleton: 2"),
+        ("UPDATE accounts SET password_hash = 'plain'", "accounts with an invalid password hash: 2"),
     ] {
         let data = Data::new();
         fs::write(data.path(), &good).expect("a database");

@@ -362,7 +362,7 @@ fn the_operators_account_settings_apply_to_every_protocol() {
         let stranger = request(address, Asked::Plainly, "POST", "/api/session", Some(&json!({"username": "Ana"})));
         assert_eq!(stranger.status, if accounts == Accounts::Required { 401 } else { 201 });
         if accounts == Accounts::Required {
-            assert_eq!(stranger.json()["error"], "one must be logged in here");
+            assert_eq!(stranger.json()["error"], "login required");
         }
     }
 }

@@ -72,7 +72,10 @@ impl Bound {
         if let Some((path, address)) = &places.file {
             match Self::bind_file(path, address) {
                 Ok(bound) => return Ok(bound),
-                Err(error) => log::info!("no control socket at `{}`, so it has no file: {error}", path.display()),
+                Err(error) => log::info!(
+                    "failed to create the control socket `{}`, using an abstract socket: {error}",
+                    path.display()
+                ),
             }
         }
         let socket = new_socket()?;
@@ -84,7 +87,7 @@ impl Bound {
     fn bind_file(path: &Path, address: &SocketAddrUnix) -> io::Result<Self> {
         match fs::symlink_metadata(path) {
             Ok(file) if file.file_type().is_socket() => fs::remove_file(path)?,
-            Ok(_) => return Err(io::Error::new(ErrorKind::AlreadyExists, "there is another file of that name")),
+            Ok(_) => return Err(io::Error::new(ErrorKind::AlreadyExists, "a file with this name exists")),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

@@ -10,10 +10,10 @@ const CHUNK_BYTES: usize = 8 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
     /// It is too long.
-    #[error("the line is too long")]
+    #[error("line too long")]
     TooLong,
     /// It was not complete in time.
-    #[error("no whole line in time")]
+    #[error("timeout while reading a line")]
     TimedOut,
     /// An error of the socket.
     #[error(transparent)]

@@ -90,7 +90,7 @@ pub(super) fn encode_answer<T: Serialize>(result: Result<T, Rejection>) -> Vec<u
         Ok(line) => return line,
         Err(error) => error,
     };
-    let sentence = format!("the request was carried out, but its answer can't be sent: {error}");
+    let sentence = format!("the request succeeded, but its answer could not be sent: {error}");
     let result = AnswerResult::<T>::Error(Reason::Internal.because(sentence));
     // This one is short and consists only of text.
     encode(&AnswerLine { version: VERSION, result }, CONTROL_ANSWER_BYTES_MAX).unwrap_or_default()
@@ -128,7 +128,7 @@ pub fn decode_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, AnswerError>
 
 fn other_version(client: u32, server: u32) -> String {
     format!(
-        "this command speaks version {client} of the control protocol and the server version {server}; \
+        "control protocol mismatch: this command uses version {client}, the server version {server}; \
          use the `adda` that the server runs"
     )
 }
@@ -150,7 +150,7 @@ struct Bounded {
 impl Write for Bounded {
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
         if self.bytes.len() + part.len() > self.bytes_max {
-            return Err(io::Error::other(format!("it is longer than {} bytes", self.bytes_max + 1)));
+            return Err(io::Error::other(format!("longer than {} bytes", self.bytes_max + 1)));
         }
         self.bytes.extend_from_slice(part);
         Ok(part.len())
@@ -254,7 +254,7 @@ mod tests {
         let most = "x".repeat(CONTROL_REQUEST_BYTES_MAX - around);
         assert_eq!(encode_request(&most).unwrap().len(), CONTROL_REQUEST_BYTES_MAX);
         let error = encode_request(&format!("{most}x")).unwrap_err();
-        assert_eq!(error.to_string(), format!("it is longer than {CONTROL_REQUEST_BYTES_MAX} bytes"));
+        assert_eq!(error.to_string(), format!("longer than {CONTROL_REQUEST_BYTES_MAX} bytes"));
         let around = encode_answer(Ok("")).len();
         let most = "x".repeat(CONTROL_ANSWER_BYTES_MAX - around);
         assert_eq!(encode_answer(Ok(&most)).len(), CONTROL_ANSWER_BYTES_MAX);

@@ -272,7 +272,7 @@ fn an_answer_above_the_limit_is_an_error_and_the_next_is_not() {
     let served = Served::start();
     let stream = served.connect();
     let long = |chars: usize| ask(&stream, &format!(r#"{{"version":1,"request":{{"long":{chars}}}}}"#));
-    assert!(long(CONTROL_ANSWER_BYTES_MAX).contains("its answer can't be sent"));
+    assert!(long(CONTROL_ANSWER_BYTES_MAX).contains("its answer could not be sent"));
     let most = CONTROL_ANSWER_BYTES_MAX - r#"{"version":1,"answer":""}"#.len() - 1;
     assert_eq!(long(most).len(), CONTROL_ANSWER_BYTES_MAX - 1);
 }
@@ -410,7 +410,7 @@ fn another_user_is_refused_with_an_error_and_blocks_no_thread() {
             let stream = connect_to(&hidden).unwrap();
             let answer = answer_of(&stream);
             assert!(answer.contains(r#""reason":"not_yours""#), "{answer}");
-            assert!(answer.contains(&format!("user {} may not", other.as_raw())), "{answer}");
+            assert!(answer.contains(&format!("user {} is not allowed", other.as_raw())), "{answer}");
             assert_closed(&stream);
         }
     });

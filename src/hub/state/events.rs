@@ -100,7 +100,7 @@ impl State {
         let muted_until = self.muted_until(user);
         let content = match &muted_until {
             Some(until) => format!("you are muted until {until}"),
-            None => "you may speak again".to_owned(),
+            None => "you are no longer muted".to_owned(),
         };
         for key in self.keys_of(user, |member| !member.gone) {
             let id = self.ids.next(&self.now);
@@ -117,7 +117,7 @@ impl State {
 
     /// The frame with the settings of a room.
     fn settings_frame(&mut self, room: &RoomId, settings: &RoomSettings, by: &Person) -> Arc<[u8]> {
-        let content = format!("{} has changed what is set of this room", by.username);
+        let content = format!("{} changed the room settings", by.username);
         let own = Some(Own::Room { room: settings.shown(room) });
         encoded(&Frame { own, ..Frame::new(self.ids.next(&self.now), room, by, &content, FrameType::Room, &self.now) })
     }
@@ -171,18 +171,18 @@ impl State {
 fn sentence_of(reply: &CommandReply, done: &Done) -> String {
     match done {
         Done::Kicked { username } => {
-            format!("{} is out of this room", username.as_ref().map_or("", Username::as_str))
+            format!("{} was kicked", username.as_ref().map_or("", Username::as_str))
         }
         Done::Restricted { username, muted_until_ms, is_banned } => {
             let name = username.as_ref().map_or("", Username::as_str);
             match (reply.kind, is_banned, muted_until_ms) {
                 (FrameType::Ban, true, _) => format!("{name} is banned"),
-                (FrameType::Ban, false, _) => format!("{name} may come in again"),
+                (FrameType::Ban, false, _) => format!("{name} is no longer banned"),
                 (_, _, Some(until_ms)) => format!("{name} is muted until {}", Timestamp::at(*until_ms)),
-                (_, _, None) => format!("{name} may speak again"),
+                (_, _, None) => format!("{name} is no longer muted"),
             }
         }
-        _ => "it is set".to_owned(),
+        _ => "the room settings were changed".to_owned(),
     }
 }
 

@@ -34,7 +34,7 @@ impl Ledger {
         // A token lasts for its span from now, whether it is used or not.
         let expires_ms = session.span_ms.map(|span_ms| self.moment.clock_ms + span_ms);
         people::begin_session(connection, user, session, expires_ms, self.moment.wall_ms)?;
-        self.lines.push(format!("{user} ({}) has token {} now", account.name, session.id.0));
+        self.lines.push(format!("{user} ({}) has a new token {}", account.name, session.id.0));
         let expires_ms = session.span_ms.map(|span_ms| self.moment.wall_ms + span_ms);
         let username = account.name.clone();
         Ok(Done::Session { user, username, role, expires_ms, is_new_account })

@@ -56,7 +56,7 @@ impl Ledger {
                 operator(by)?;
                 self.insert_account(connection, account)?;
                 self.lines
-                    .push(format!("{} ({}) has an account of role {} now", account.id, account.name, account.role));
+                    .push(format!("{} ({}) has a new account with role {}", account.id, account.name, account.role));
                 account_done(connection, 0)
             }
             Change::Register { account, invitation, session, replaces } => {
@@ -102,7 +102,7 @@ impl Ledger {
                 }
                 let expires_ms = self.moment.clock_ms + GUEST_SPAN_MS;
                 people::name_guest(connection, *user, username, session, expires_ms, &self.moment)?;
-                self.lines.push(format!("{user} ({username}) is a guest, from {}", by.network));
+                self.lines.push(format!("{user} ({username}) has started a guest session from {}", by.network));
                 let expires_ms = Some(self.moment.wall_ms + GUEST_SPAN_MS);
                 let (user, username, role) = (*user, username.clone(), Role::Guest);
                 Ok(Done::Session { user, username, role, expires_ms, is_new_account: false })
@@ -125,7 +125,7 @@ impl Ledger {
                     }
                 }
                 let ended = people::set_password(connection, account.id, password, *keep, clock_ms)?;
-                self.lines.push(format!("{} has another password, which ends {} sessions", account.id, ended.len()));
+                self.lines.push(format!("the password of {} has changed; sessions ended: {}", account.id, ended.len()));
                 let sessions_ended = ended.len();
                 self.ended(account.id, ended);
                 account_done(connection, sessions_ended)
@@ -142,7 +142,7 @@ impl Ledger {
                     self.policy.muted.remove_mut(&id);
                     self.policy.banned.remove_mut(&Banned::User(id));
                 }
-                self.lines.push(format!("{id} ({name}) is of role {role} now"));
+                self.lines.push(format!("{id} ({name}) has role {role} now"));
                 account_done(connection, 0)
             }
             Change::RemoveAccount { account } => {
@@ -151,7 +151,7 @@ impl Ledger {
                 let ended = people::remove(connection, id)?;
                 self.policy.roles.remove_mut(&id);
                 self.remove_members(|(_, user)| *user == id);
-                self.lines.push(format!("{id} ({name}) is removed"));
+                self.lines.push(format!("the account {id} ({name}) was removed"));
                 let sessions_ended = ended.len();
                 self.ended(id, ended);
                 self.events.push(Event::UserEnded(id));
@@ -167,7 +167,7 @@ impl Ledger {
                 }
                 people::unban(connection, banned)?;
                 self.policy.banned.remove_mut(&banned);
-                self.lines.push(format!("{by} lets the guests of {network} in again"));
+                self.lines.push(format!("{by} has unbanned the guests of {network}"));
                 Ok(Done::Nothing)
             }
             Change::SetRoom { room, patch } => self.set_room(connection, client(by)?, room, patch),
@@ -178,7 +178,7 @@ impl Ledger {
                     self.policy.members.remove_mut(&(room.clone(), *user));
                 }
                 self.presence.kick(room, *user);
-                self.lines.push(format!("{by} has kicked {user} ({}) out of {room}", shown(&username)));
+                self.lines.push(format!("{by} has kicked {user} ({}) from {room}", shown(&username)));
                 self.events.push(Event::Kicked { room: room.clone(), user: *user });
                 Ok(Done::Kicked { username })
             }
@@ -213,7 +213,7 @@ impl Ledger {
                 people::add_member(connection, room, user, clock_ms)?;
                 self.policy.members.insert_mut((room.clone(), user), ());
                 self.store_guest_with_name(connection, by)?;
-                self.lines.push(format!("{user} ({}) is a member of {room} by an invitation", by.person.username));
+                self.lines.push(format!("{user} ({}) has joined {room} by an invitation", by.person.username));
                 Ok(Done::Room(settings))
             }
             Change::Seen { sessions } => {
@@ -268,7 +268,7 @@ impl Ledger {
                 operator(by)?;
                 people::set_guest_key(connection, key)?;
                 self.policy.guest_key = Arc::new(key.clone());
-                self.lines.push("the key of guests' tokens is another now".to_owned());
+                self.lines.push("the key of guest tokens was rotated".to_owned());
                 Ok(Done::Nothing)
             }
         }
@@ -389,7 +389,7 @@ impl Ledger {
             self.policy.rooms.insert_mut(room.clone(), settings.clone().into());
         }
         self.lines.push(format!(
-            "{} has set room {room}: posting by {}, slow mode of {} s, {}",
+            "{} has changed the settings of {room}: posting by {}, slow mode of {} s, {}",
             by.user(),
             settings.posting,
             settings.slow_mode_s,
@@ -420,7 +420,7 @@ impl Ledger {
         }
         people::invite(connection, invitation, by.user(), self.moment.clock_ms)?;
         let to = room.as_ref().map_or_else(|| "to register".to_owned(), |room| format!("to {room}"));
-        self.lines.push(format!("{by} has made invitation {} {to}, for {uses} uses", id.0));
+        self.lines.push(format!("{by} has created invitation {} {to}, for {uses} uses", id.0));
         Ok(Done::Invited { expires_ms: self.moment.wall_ms + span_ms })
     }
 }

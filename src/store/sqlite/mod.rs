@@ -227,7 +227,7 @@ pub fn exit_on_sync_failure(fault: &Fault) {
     if let rusqlite::Error::SqliteFailure(ffi::Error { extended_code, .. }, _) = fault
         && matches!(*extended_code, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
     {
-        log::error!("a sync failed, so what the disk holds is not known; stopping: {fault}");
+        log::error!("failed to sync the database, so its state on the disk is unknown; stopping: {fault}");
         log::logger().flush();
         std::process::exit(1);
     }

@@ -38,15 +38,15 @@ pub enum ToolError {
     Open(#[from] OpenError),
     #[error("failed to read `{}`: {source}", path.display())]
     Read { path: PathBuf, source: rusqlite::Error },
-    #[error("there is no room “{room}” in `{}`", path.display())]
+    #[error("no such room in `{}`: {room}", path.display())]
     NoRoom { path: PathBuf, room: RoomId },
     /// The target of the copy exists.
-    #[error("`{}` is there already, and nothing is ever overwritten", .0.display())]
+    #[error("`{}` already exists and is not overwritten", .0.display())]
     Exists(PathBuf),
     #[error("failed to write `{}`: {source}", path.display())]
     Write { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     /// The copy is not sound, so it was removed.
-    #[error("the copy of `{}` would not be sound: {finding}", path.display())]
+    #[error("the copy of `{}` failed its check: {finding}", path.display())]
     Unsound { path: PathBuf, finding: String },
 }
 
@@ -290,28 +290,28 @@ fn log_time(connection: &Connection) -> rusqlite::Result<u64> {
 /// The errors that SQLite finds in the file.
 fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let said: Vec<String> = all(connection, &format!("PRAGMA integrity_check({FINDINGS_MAX})"), [], |row| row.get(0))?;
-    Ok(said.into_iter().filter(|line| line != "ok").map(|line| format!("SQLite says: {line}")).collect())
+    Ok(said.into_iter().filter(|line| line != "ok").map(|line| format!("SQLite: {line}")).collect())
 }
 
 /// Rows that must not exist, and the finding for each.
 const WRONG_MESSAGES: [(&str, &str); 2] = [
-    ("messages WHERE room NOT IN (SELECT key FROM rooms)", "messages are in no room"),
+    ("messages WHERE room NOT IN (SELECT key FROM rooms)", "messages without a room"),
     (
         "(SELECT seq, lag(seq) OVER (PARTITION BY room ORDER BY key) AS before FROM messages) WHERE seq <= before",
-        "messages are out of order",
+        "messages out of order",
     ),
 ];
 const WRONG_PEOPLE: [(&str, &str); 7] = [
+    ("sessions WHERE kind <> 'guest' AND user_id NOT IN (SELECT id FROM accounts)", "sessions of a missing account"),
     (
-        "sessions WHERE kind <> 'guest' AND user_id NOT IN (SELECT id FROM accounts)",
-        "sessions are of an account that is not there",
+        "sessions WHERE kind = 'guest' AND user_id IN (SELECT id FROM accounts)",
+        "guest sessions with the user id of an account",
     ),
-    ("sessions WHERE kind = 'guest' AND user_id IN (SELECT id FROM accounts)", "sessions of guests are of an account"),
-    ("sessions WHERE length(token_hash) <> 32", "sessions have no hash of a token"),
-    ("looks WHERE account NOT IN (SELECT key FROM accounts)", "looks of names are of an account that is not there"),
-    ("accounts WHERE key NOT IN (SELECT account FROM looks)", "accounts have a name that anybody can take"),
-    ("accounts WHERE password_hash NOT LIKE '$argon2id$%'", "accounts have a password that nobody can show"),
-    ("invitations WHERE length(code_hash) <> 32", "invitations have no hash of a code"),
+    ("sessions WHERE length(token_hash) <> 32", "sessions without a token hash"),
+    ("looks WHERE account NOT IN (SELECT key FROM accounts)", "name skeletons of a missing account"),
+    ("accounts WHERE key NOT IN (SELECT account FROM looks)", "accounts without a name skeleton"),
+    ("accounts WHERE password_hash NOT LIKE '$argon2id$%'", "accounts with an invalid password hash"),
+    ("invitations WHERE length(code_hash) <> 32", "invitations without a code hash"),
 ];
 
 /// Violations of adda's own rules in a file that SQLite finds sound.
@@ -323,10 +323,10 @@ fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let rooms: Vec<(String, i64, i64, i64, i64)> = all(connection, rooms, [FINDINGS_MAX], |row| row.try_into())?;
     for (room, head, count, first, last) in rooms {
         if last != head {
-            findings.push(format!("room “{room}”: its last place is said to be {head}, but is {last}"));
+            findings.push(format!("room “{room}”: the stored head is seq {head}, the last message has seq {last}"));
         }
         if last - first + 1 != count {
-            findings.push(format!("room “{room}”: {count} messages in the places from {first} to {last}"));
+            findings.push(format!("room “{room}”: {count} messages from seq {first} to seq {last}"));
         }
     }
     let has_accounts = schema::version(connection)? >= ACCOUNTS_SINCE;
@@ -334,7 +334,7 @@ fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     for (rows, sentence) in WRONG_MESSAGES.iter().chain(wrong_people) {
         let count: i64 = value(connection, &format!("SELECT count(*) FROM {rows}"), [])?;
         if count > 0 {
-            findings.push(format!("{count} {sentence}"));
+            findings.push(format!("{sentence}: {count}"));
         }
     }
     Ok(findings)

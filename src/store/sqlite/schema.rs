@@ -174,11 +174,11 @@ const LOG: &str = "
 pub enum OpenError {
     #[error("failed to open `{}`: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("`{}` is in use by another adda", .0.display())]
+    #[error("`{}` is in use by another adda process", .0.display())]
     InUse(PathBuf),
-    #[error("`{}` is not a database of adda, or is damaged", .0.display())]
+    #[error("`{}` is not an adda database, or is damaged", .0.display())]
     Foreign(PathBuf),
-    #[error("`{}` was made by a newer adda (schema {found}; this one knows up to {known})", path.display())]
+    #[error("`{}` needs a newer adda: its schema is {found}, and this program supports up to {known}", path.display())]
     Newer { path: PathBuf, found: usize, known: usize },
     /// Any other error of SQLite.
     #[error("failed to open `{}`: {source}", path.display())]

@@ -125,7 +125,7 @@ fn the_error_for_another_version_names_both_versions() {
     assert!(matches!(error, ControlError::Version(_)));
     assert_eq!(
         error.to_string(),
-        "this command speaks version 1 of the control protocol and the server version 3; \
+        "control protocol mismatch: this command uses version 1, the server version 3; \
          use the `adda` that the server runs"
     );
     other.join().unwrap();

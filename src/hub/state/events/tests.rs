@@ -280,12 +280,12 @@ fn the_proposer_of_a_change_is_answered() {
     };
     let kicked = Done::Kicked { username: Some(person(2, "ben").username) };
     for (kind, done, sentence) in [
-        (FrameType::Kick, kicked.clone(), "ben is out of this room"),
+        (FrameType::Kick, kicked.clone(), "ben was kicked"),
         (FrameType::Mute, restricted(Some(0), false), "ben is muted until 1970-01-01T00:00:00.000Z"),
-        (FrameType::Mute, restricted(None, true), "ben may speak again"),
+        (FrameType::Mute, restricted(None, true), "ben is no longer muted"),
         (FrameType::Ban, restricted(Some(0), true), "ben is banned"),
-        (FrameType::Ban, restricted(Some(0), false), "ben may come in again"),
-        (FrameType::Room, Done::Room(RoomSettings::default()), "it is set"),
+        (FrameType::Ban, restricted(Some(0), false), "ben is no longer banned"),
+        (FrameType::Room, Done::Room(RoomSettings::default()), "the room settings were changed"),
     ] {
         let mut desk = Desk::new(&without_lease());
         desk.come(1, &account(1, "ana", 7), "tea");
