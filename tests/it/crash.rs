@@ -14,11 +14,11 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::process::Signal;
 
 use crate::history::{Fault, History, Message, Room, check};
-use crate::posters::Poster;
+use crate::http_clients::Poster;
 use crate::proxy::{Lines, Proxy};
 use crate::random::Random;
 use crate::support::{DEADLINE, Server, clean};
-use crate::talkers::{Stage, Talker, read_log};
+use crate::ws_clients::{Stage, Talker, read_log};
 
 const SENDERS: usize = 8;
 const READERS: usize = 16;

@@ -17,10 +17,10 @@ use tempfile::TempDir;
 
 use crate::crash::{assert_kept, assert_sound, command, joined, steady_address, talkers, whole_log};
 use crate::history::{History, Room, check};
-use crate::posters::Poster;
+use crate::http_clients::Poster;
 use crate::random::Random;
 use crate::support::{DEADLINE, Server, Ws, clean, http, output, repository, run};
-use crate::talkers::Stage;
+use crate::ws_clients::Stage;
 
 const SENDERS: usize = 8;
 const READERS: usize = 8;

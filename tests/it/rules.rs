@@ -285,7 +285,7 @@ fn check_layers(sources: &[Source]) -> Vec<String> {
     for source in sources {
         let Some(module) = source.module() else { continue };
         let Some(layer) = layer_of(module) else {
-            breaches.push(format!("{} has no layer in the table of tests/it/house.rs", source.path));
+            breaches.push(format!("{} has no layer in the table of tests/it/rules.rs", source.path));
             continue;
         };
         for import in imports(source) {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::history::{Client, Event, Nonce, Room};
 use crate::support::{Response, read_response};
-use crate::talkers::{RETRY, Stage, message_of};
+use crate::ws_clients::{RETRY, Stage, message_of};
 
 /// A posting client. It sends its next message when the last one is stored.
 pub struct Poster {
