@@ -53,7 +53,7 @@ pub enum Change {
     /// Creates an invitation to register or to a private room.
     Invite(NewInvitation),
     /// Revokes an invitation.
-    Uninvite { invitation: InvitationId },
+    Revoke { invitation: InvitationId },
     /// Makes the client a member of a private room.
     UseInvitation { room: RoomId, code_hash: TokenHash },
     /// Notes uses of sessions, which extends the sessions.

@@ -183,7 +183,7 @@ impl Ledger {
                 Ok(Done::Kicked { username })
             }
             Change::Invite(invitation) => self.invite(connection, by, invitation),
-            Change::Uninvite { invitation } => {
+            Change::Revoke { invitation } => {
                 let Some(found) = people::invitation(connection, *invitation, self.moment.clock_ms)? else {
                     // A client that may not make invitations gets that answer, whether this invitation exists or not.
                     self.may(by, Action::InviteToRegister, None, Target::Own)?;
@@ -192,7 +192,7 @@ impl Ledger {
                 // All invitations that the client may not see get the same answer.
                 self.may(by, to_invite(found.room.as_ref()), found.room.as_ref(), Target::Own)
                     .map_err(|reason| if reason.is_hidden() { Reason::NotFound } else { reason })?;
-                people::uninvite(connection, *invitation, found.room.as_ref())?;
+                people::revoke(connection, *invitation, found.room.as_ref())?;
                 self.lines.push(format!("{by} has revoked invitation {}", invitation.0));
                 Ok(Done::Nothing)
             }

@@ -132,7 +132,7 @@ fn a_kicked_user_leaves_one_room_by_all_connections() {
 }
 
 #[test]
-fn uninvited_members_leave_a_room_that_becomes_private() {
+fn non_members_leave_a_room_that_becomes_private() {
     let mut desk = Desk::new(&without_lease());
     for (number, name) in [(1, "ana"), (2, "ben"), (3, "eva")] {
         desk.come(number, &guest(number, name), "tea");

@@ -381,7 +381,7 @@ impl World {
                 self.invitations.push_back(KnownInvitation { id, code_hash, room, uses_left, expires_ms });
             }
             Change::UseInvitation { code_hash, .. } => self.learn_use(*code_hash),
-            Change::Uninvite { invitation } => self.invitations.retain(|known| known.id != *invitation),
+            Change::Revoke { invitation } => self.invitations.retain(|known| known.id != *invitation),
             _ => {}
         }
         let (Done::Session { user, username, .. }, Some(session)) = (done, session_of(change)) else { return };
@@ -699,7 +699,7 @@ impl World {
             }
             Kind::Kick => self.kick(wanted),
             Kind::Invite => self.invite(wanted),
-            Kind::Uninvite => self.uninvite(wanted),
+            Kind::Revoke => self.revoke(wanted),
             Kind::UseInvitation => self.use_invitation(wanted),
             Kind::Seen => {
                 let count = 1 + self.random.below(3);

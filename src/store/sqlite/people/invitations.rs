@@ -72,7 +72,7 @@ pub fn invitation_by_code(
 ///
 /// # Errors
 /// `NotFound`, also if the invitation is not to `room`.
-pub fn uninvite(connection: &Connection, key: InvitationId, room: Option<&RoomId>) -> Result<(), Stop> {
+pub fn revoke(connection: &Connection, key: InvitationId, room: Option<&RoomId>) -> Result<(), Stop> {
     found(execute(connection, "DELETE FROM invitations WHERE key = ?1 AND room IS ?2", (key, room))?)
 }
 

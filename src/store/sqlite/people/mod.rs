@@ -31,7 +31,7 @@ use super::row::{all, execute, first, signed, unsigned};
 use super::schema;
 
 pub use crate::model::role::SessionKind;
-pub use invitations::{Invitation, InvitationId, invitation, invitation_by_code, invitations, invite, spend, uninvite};
+pub use invitations::{Invitation, InvitationId, invitation, invitation_by_code, invitations, invite, revoke, spend};
 pub use restrictions::{Ban, Banned, ban, bans, mute, unban};
 pub use rooms::{RoomSettings, add_member, remove_member, rooms_of, set_room};
 pub use sessions::{

@@ -324,8 +324,8 @@ fn an_invitation_to_a_room_makes_a_member_of_that_room_only() {
     assert_eq!(invitations(&db, Some(&tea), 5).unwrap(), [invitation]);
     assert!(invitations(&db, Some(&jam), 5).unwrap().is_empty() && invitations(&db, None, 5).unwrap().is_empty());
     assert_eq!((rooms_of(&db, id(1)).unwrap(), members(&db, &jam)), (vec![tea.clone()], vec![]));
-    assert!(is_refused(uninvite(&db, key, Some(&jam)), Reason::NotFound), "another room's");
-    uninvite(&db, key, Some(&tea)).unwrap();
+    assert!(is_refused(revoke(&db, key, Some(&jam)), Reason::NotFound), "another room's");
+    revoke(&db, key, Some(&tea)).unwrap();
     assert!(is_refused(accept(&db, code, &tea, id(2), 6), Reason::NotFound));
     assert_eq!(members(&db, &tea), [id(1)]);
     assert!(remove_member(&db, &tea, id(1)).unwrap() && !remove_member(&db, &tea, id(1)).unwrap());

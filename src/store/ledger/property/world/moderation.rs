@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    pub(super) fn uninvite(&mut self, wanted: Verdict) -> Made {
+    pub(super) fn revoke(&mut self, wanted: Verdict) -> Made {
         let known: Vec<_> = self.invitations.iter().map(|known| (known.id, known.room.clone())).collect();
         let (known, room) = self.random.of(&known).cloned().unzip();
         match wanted {
@@ -203,13 +203,13 @@ impl World {
                 let action = if room.is_some() { Action::InviteToRoom } else { Action::InviteToRegister };
                 let is_able = |client: &&Client| self.fits(client, action, room.as_ref(), Target::Own, Ok(()));
                 let admin = self.clients.iter().find(is_able).filter(|_| !self.moment.index.is_multiple_of(3));
-                Ok(change(admin.map_or(By::Operator, by), Change::Uninvite { invitation }))
+                Ok(change(admin.map_or(By::Operator, by), Change::Revoke { invitation }))
             }
             _ => {
                 let (client, _) = self.able(Action::InviteToRegister, Target::Own, wanted)?;
                 let unknown = InvitationId(self.random.key());
                 let known = known.filter(|_| wanted != Verdict::Refused(Reason::NotFound));
-                Ok(change(by(&client), Change::Uninvite { invitation: known.unwrap_or(unknown) }))
+                Ok(change(by(&client), Change::Revoke { invitation: known.unwrap_or(unknown) }))
             }
         }
     }
