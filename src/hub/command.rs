@@ -24,7 +24,7 @@ pub enum Command {
     /// A connection's session has ended. It sends no more commands, and its client can't be reached.
     Gone { from: ConnectionId },
     /// A request proposes a message. Every answer channel has a capacity of one, so the hub never blocks on it.
-    Say { message: Box<NewMessage>, answer: Sender<Answer> },
+    SendMessage { message: Box<NewMessage>, answer: Sender<Answer> },
     /// A request or a tool proposes a change.
     Change { by: By, change: Box<Change>, answer: Sender<Answer> },
     /// A health check: asks whether the hub answers.

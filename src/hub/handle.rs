@@ -40,7 +40,7 @@ pub fn presence() -> PublishedPresence {
 
 /// The frame of a stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum Sent {
     Stored(Arc<[u8]>),
     /// It was already stored before.
     Duplicate(Arc<[u8]>),
@@ -49,7 +49,7 @@ pub enum Said {
 /// The answer to the message or change of a request.
 #[derive(Debug)]
 pub enum Answer {
-    Said(Said),
+    Sent(Sent),
     Done(Done),
     Refused(Rejection),
 }
@@ -71,9 +71,9 @@ impl HubApi {
     ///
     /// # Errors
     /// The reason why it is not stored; [`Reason::OutcomeUnknown`] if that is not known.
-    pub fn say(&self, message: NewMessage) -> Result<Said, Rejection> {
-        match self.propose(|answer| Command::Say { message: Box::new(message), answer })? {
-            Answer::Said(said) => Ok(said),
+    pub fn send_message(&self, message: NewMessage) -> Result<Sent, Rejection> {
+        match self.propose(|answer| Command::SendMessage { message: Box::new(message), answer })? {
+            Answer::Sent(sent) => Ok(sent),
             Answer::Refused(rejection) => Err(rejection),
             Answer::Done(_) => Err(Reason::Internal.into()),
         }
@@ -87,7 +87,7 @@ impl HubApi {
         match self.propose(|answer| Command::Change { by, change: Box::new(change), answer })? {
             Answer::Done(done) => Ok(done),
             Answer::Refused(rejection) => Err(rejection),
-            Answer::Said(_) => Err(Reason::Internal.into()),
+            Answer::Sent(_) => Err(Reason::Internal.into()),
         }
     }
 

@@ -41,7 +41,7 @@ use crate::wire::{CloseReason, Encoding};
 
 use batch::{Batch, RoomBatch};
 pub use command::{Command, Connect, Inbound, channel};
-pub use handle::{Answer, HubApi, PublishedPresence, RoomPresence, Said, presence as new_presence};
+pub use handle::{Answer, HubApi, PublishedPresence, RoomPresence, Sent, presence as new_presence};
 use outbox::Outbox;
 use pager::Pager;
 pub use sink::{Chunk, ChunkSender, Sink};
@@ -288,9 +288,9 @@ impl Hub {
                 }
                 self.carry_out();
             }
-            Command::Say { message, answer } => {
+            Command::SendMessage { message, answer } => {
                 if let Some(reply_to) = self.request(answer) {
-                    self.state.say(*message, reply_to);
+                    self.state.send_message(*message, reply_to);
                     self.carry_out();
                 }
             }

@@ -31,7 +31,7 @@ use crate::store::entry::{Applied, By, CommandReply, Entry, NewMessage, Outcome,
 use crate::store::log::clock::Moment;
 use crate::wire::CloseReason;
 
-use super::handle::{Answer, Presence, RoomPresence, Said};
+use super::handle::{Answer, Presence, RoomPresence, Sent};
 use super::room::{Ring, Room};
 
 use catch_up::CatchUp;
@@ -311,7 +311,7 @@ impl State {
 
     /// Proposes a message. A message that the hub refuses may be a retry of a stored message. If it has a nonce, it
     /// goes to the store together with the refusal. The store refuses it only if it is new.
-    pub fn say(&mut self, message: NewMessage, reply_to: ReplyTo) {
+    pub fn send_message(&mut self, message: NewMessage, reply_to: ReplyTo) {
         if message.nonce.is_none()
             && let Some(rejection) = message.unless_stored
         {
@@ -402,7 +402,7 @@ impl State {
                 let author = Arc::clone(&member.principal);
                 let reply_to = ReplyTo::Connection(member.connection);
                 let message = NewMessage { room, author, body, nonce, is_member: true, unless_stored };
-                return self.say(message, reply_to);
+                return self.send_message(message, reply_to);
             }
             ClientCommand::Admin(action) => {
                 let kind = action.kind();
@@ -465,7 +465,7 @@ impl State {
             Outcome::Stored { room, stored, changed } => {
                 match reply_to {
                     ReplyTo::Request(request) => {
-                        self.answer(request, Answer::Said(Said::Stored(Arc::clone(&stored.json))));
+                        self.answer(request, Answer::Sent(Sent::Stored(Arc::clone(&stored.json))));
                     }
                     ReplyTo::Outsider(connection) => self.send_to(connection, Arc::clone(&stored.json)),
                     _ => {}
@@ -483,7 +483,7 @@ impl State {
                 ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => {
                     self.send_to(connection, stored.json);
                 }
-                ReplyTo::Request(request) => self.answer(request, Answer::Said(Said::Duplicate(stored.json))),
+                ReplyTo::Request(request) => self.answer(request, Answer::Sent(Sent::Duplicate(stored.json))),
                 ReplyTo::Member(_) | ReplyTo::Command(_) | ReplyTo::None => {}
             },
             Outcome::Refused { room, rejection, nonce } => self.refuse(reply_to, room, Rejected { rejection, nonce }),

@@ -99,7 +99,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
             Command::Gone { from } => drop(sockets.remove(&from)),
-            Command::Say { .. } | Command::Change { .. } | Command::Ping { .. } | Command::Stop => {}
+            Command::SendMessage { .. } | Command::Change { .. } | Command::Ping { .. } | Command::Stop => {}
         }
     }
     Ok(())

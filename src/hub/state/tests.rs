@@ -373,10 +373,10 @@ fn a_stored_message_is_broadcast_and_its_request_is_answered() {
     let result = Outcome::Stored { room: room("tea"), stored: stored(1, false), changed: None };
     desk.apply(result, ReplyTo::Request(7));
     assert_eq!(desk.inboxes.keys().copied().collect::<Vec<_>>(), [1]);
-    let [(7, Answer::Said(Said::Stored(json)))] = &desk.answers[..] else { panic!("{:?}", desk.answers) };
+    let [(7, Answer::Sent(Sent::Stored(json)))] = &desk.answers[..] else { panic!("{:?}", desk.answers) };
     assert_eq!(json, &stored(1, false).json);
     desk.apply(Outcome::Duplicate(stored(1, false)), ReplyTo::Request(8));
-    assert!(matches!(&desk.answers[1], (8, Answer::Said(Said::Duplicate(_)))));
+    assert!(matches!(&desk.answers[1], (8, Answer::Sent(Sent::Duplicate(_)))));
     desk.apply(Outcome::Refused { room: None, rejection: Reason::Muted.into(), nonce: None }, ReplyTo::Request(9));
     assert!(matches!(&desk.answers[2], (9, Answer::Refused(rejection)) if rejection.reason == Reason::Muted));
     // A deleted message is replayed in its deleted form.
