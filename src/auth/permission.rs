@@ -15,9 +15,9 @@ pub enum Action {
     /// Enter a room, and read its members, messages, search results, files and events.
     Enter,
     /// Send a message or a file to a room, or be seen typing there.
-    Say,
+    Post,
     /// Send a private message.
-    SayPrivately,
+    PostPrivately,
     /// React to a message.
     React,
     /// Edit a message.
@@ -54,14 +54,17 @@ impl Action {
     /// Whether the action concerns one room, so that the room's settings decide.
     #[must_use]
     pub fn is_in_room(self) -> bool {
-        use Action::{Delete, Edit, Enter, InviteToRoom, Kick, React, Say, SayPrivately, SetPrivate, SetRoom};
-        matches!(self, Enter | Say | SayPrivately | React | Edit | Delete | SetRoom | SetPrivate | InviteToRoom | Kick)
+        use Action::{Delete, Edit, Enter, InviteToRoom, Kick, Post, PostPrivately, React, SetPrivate, SetRoom};
+        matches!(
+            self,
+            Enter | Post | PostPrivately | React | Edit | Delete | SetRoom | SetPrivate | InviteToRoom | Kick
+        )
     }
 
     /// Whether other users see something new from the action. A mute forbids these actions.
     #[must_use]
     pub fn is_speech(self) -> bool {
-        matches!(self, Self::Say | Self::SayPrivately | Self::React | Self::Edit | Self::Announce)
+        matches!(self, Self::Post | Self::PostPrivately | Self::React | Self::Edit | Self::Announce)
     }
 }
 
@@ -146,8 +149,8 @@ pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<()
     let own = || if target == Target::Own { Ok(()) } else { Err(Reason::NotYours) };
     let posts = || if posting == Posting::Admins && role != Role::Admin { Err(Reason::ReadOnly) } else { Ok(()) };
     match action {
-        Enter | SayPrivately | React => Ok(()),
-        Say => posts(),
+        Enter | PostPrivately | React => Ok(()),
+        Post => posts(),
         // An edit is a way to post, so a room that takes no posts takes no edits.
         Edit => own().and_then(|()| posts()),
         Delete => own().or_else(|refusal| admins().map_err(|_| refusal)),
@@ -184,8 +187,8 @@ mod tests {
         /// All actions, in the order of the table.
         const ALL: [Self; 18] = [
             Self::Enter,
-            Self::Say,
-            Self::SayPrivately,
+            Self::Post,
+            Self::PostPrivately,
             Self::React,
             Self::Edit,
             Self::Delete,
@@ -236,9 +239,9 @@ mod tests {
             ("… that is private, as a member", Enter, member),
             ("… that is private, as a non-member", Enter, stranger),
             ("… while banned", Enter, PermissionContext { restriction: Restriction::Banned, ..plain }),
-            ("post in a room", Say, plain),
-            ("… if only admins can post", Say, read_only),
-            ("… while muted", Say, muted),
+            ("post in a room", Post, plain),
+            ("… if only admins can post", Post, read_only),
+            ("… while muted", Post, muted),
             ("delete own message", Delete, plain),
             ("delete another user’s message", Delete, others(Role::User)),
             ("announce to all rooms", Announce, plain),
@@ -296,8 +299,8 @@ mod tests {
     /// the table.
     const ROLES: [(Action, &str, &str, &str); 18] = [
         (Action::Enter, "gua", "gua", "gua"),
-        (Action::Say, "gua", "gua", "gua"),
-        (Action::SayPrivately, "gua", "gua", "gua"),
+        (Action::Post, "gua", "gua", "gua"),
+        (Action::PostPrivately, "gua", "gua", "gua"),
         (Action::React, "gua", "gua", "gua"),
         (Action::Edit, "gua", "", ""),
         (Action::Delete, "gua", "a", "a"),
@@ -325,13 +328,13 @@ mod tests {
             Target::Others(_) => users,
         };
         let name = format!("{action:?}");
-        let in_room = "Enter Say SayPrivately React Edit Delete SetRoom SetPrivate InviteToRoom Kick";
+        let in_room = "Enter Post PostPrivately React Edit Delete SetRoom SetPrivate InviteToRoom Kick";
         let is_of = |list: &str| list.split(' ').any(|one| one == name);
         let mut may = list.contains(letter);
         may &= context.restriction != Restriction::Banned;
-        may &= !(context.restriction == Restriction::Muted && is_of("Say SayPrivately React Edit Announce"));
+        may &= !(context.restriction == Restriction::Muted && is_of("Post PostPrivately React Edit Announce"));
         may &= !(context.access == Access::Stranger && is_of(in_room));
-        may &= !(context.posting == Posting::Admins && role != Role::Admin && is_of("Say Edit"));
+        may &= !(context.posting == Posting::Admins && role != Role::Admin && is_of("Post Edit"));
         may &= !(context.accounts == Accounts::Required && role == Role::Guest && !is_of("Register"));
         let is_let_in = match context.registration {
             Registration::Open => true,
@@ -386,9 +389,9 @@ mod tests {
         let others = |role| PermissionContext { target: Target::Others(role), ..plain };
         for (role, action, context, reason) in [
             (Role::Guest, Action::Enter, PermissionContext { accounts: Accounts::Required, ..plain }, LoginRequired),
-            (Role::Guest, Action::Say, PermissionContext { restriction: Restriction::Banned, ..plain }, Banned),
-            (Role::User, Action::Say, PermissionContext { restriction: Restriction::Muted, ..plain }, Muted),
-            (Role::User, Action::Say, PermissionContext { posting: Posting::Admins, ..plain }, ReadOnly),
+            (Role::Guest, Action::Post, PermissionContext { restriction: Restriction::Banned, ..plain }, Banned),
+            (Role::User, Action::Post, PermissionContext { restriction: Restriction::Muted, ..plain }, Muted),
+            (Role::User, Action::Post, PermissionContext { posting: Posting::Admins, ..plain }, ReadOnly),
             (Role::User, Action::Edit, others(Role::Guest), NotYours),
             (Role::User, Action::Delete, others(Role::Guest), NotYours),
             (Role::User, Action::Kick, others(Role::Guest), NotAdmin),
@@ -428,7 +431,7 @@ mod tests {
             action => action,
         };
         // Actions that no protocol offers yet are decided, and not shown.
-        let not_yet = [Action::SayPrivately, Action::React, Action::Edit];
+        let not_yet = [Action::PostPrivately, Action::React, Action::Edit];
         assert!(!rows.iter().any(|(_, of, _)| not_yet.contains(of)));
         for action in Action::ALL.into_iter().filter(|action| !not_yet.contains(action)) {
             assert!(rows.iter().any(|(_, of, _)| *of == twin(action)), "{action:?}");

@@ -419,7 +419,7 @@ impl State {
             }
             ClientCommand::Typing => match member.subscription(&room) {
                 None => outsider(&room),
-                Some(subscription) => match self.may(&member.principal, Action::Say, &room) {
+                Some(subscription) => match self.may(&member.principal, Action::Post, &room) {
                     Err(reason) => reason.into(),
                     Ok(_) => {
                         // A member's `typing` must not be seen before its `join`.

@@ -267,7 +267,7 @@ impl Ledger {
         let NewMessage { room, author, body, .. } = new;
         let clock_ms = self.moment.clock_ms;
         let (action, in_room) = match body {
-            Body::Text { .. } => (Action::Say, Some(room)),
+            Body::Text { .. } => (Action::Post, Some(room)),
             // An announcement is for all rooms, so its author needs to be in none.
             Body::Announcement { .. } => (Action::Announce, None),
             Body::Delete { .. } => (Action::Delete, Some(room)),
@@ -276,7 +276,7 @@ impl Ledger {
         if new.is_member && in_room.is_some() && self.presence.is_kicked(room, author.user()) {
             return Err(Reason::Kicked.into());
         }
-        if action == Action::Say
+        if action == Action::Post
             && is_slowed(role)
             && let Some(slow_mode_s) = self.slow_mode_s(room)
             && let Some(last) = people::spoke(storage.people(), room, author.user())?

@@ -84,7 +84,7 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
         (stranger, "closed"),
     ] {
         let body = || Some(json!({"content": "hi"}));
-        row(Action::Say, its, say(id), Box::new(move || ("POST", format!("/api/rooms/{id}/messages"), body(), 201)));
+        row(Action::Post, its, say(id), Box::new(move || ("POST", format!("/api/rooms/{id}/messages"), body(), 201)));
     }
     for its in [plain, muted, banned] {
         let says = Some(Spoken { room: "tea", says: Some(json!({"type": "announcement", "content": "a"})) });
@@ -341,7 +341,7 @@ fn the_operators_account_settings_apply_to_every_protocol() {
                 assert_eq!(ask("GET", "/api/rooms", None), status(Action::Enter, 200), "{role}");
                 assert_eq!(ask("GET", "/api/session", None), status(Action::Enter, 200), "{role}");
                 let said = ask("POST", "/api/rooms/tea/messages", Some(json!({"content": "hi"})));
-                assert_eq!(said, status(Action::Say, 201), "{role}");
+                assert_eq!(said, status(Action::Post, 201), "{role}");
                 let entered = spoken(address, asked, &Spoken { room: "tea", says: None });
                 let expected = may(*role, Action::Enter, &its).map_err(|refusal| status_of(refusal).to_string());
                 assert_eq!(entered, expected, "{role}");

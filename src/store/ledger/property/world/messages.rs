@@ -27,7 +27,7 @@ impl World {
             return Ok(entry);
         }
         let action = match kind {
-            Kind::Text => Action::Say,
+            Kind::Text => Action::Post,
             Kind::Announcement => Action::Announce,
             _ => Action::Delete,
         };
@@ -109,7 +109,7 @@ impl World {
                 .clients
                 .iter()
                 .filter(fits)
-                .find(|client| self.fits(client, Action::Say, Some(room), Target::Own, Ok(())));
+                .find(|client| self.fits(client, Action::Post, Some(room), Target::Own, Ok(())));
             if let Some(client) = client {
                 return Ok((Arc::clone(client), room.clone()));
             }
