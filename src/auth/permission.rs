@@ -89,7 +89,7 @@ pub enum Access {
     /// The room is private, and the user is a member.
     Member,
     /// The room is private, and the user is not a member.
-    Stranger,
+    NonMember,
 }
 
 /// The owner of the message or session that the action is about, or the user that it is about.
@@ -140,7 +140,7 @@ pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<()
         admins()?;
     }
     // Before every check whose answer would tell that the room exists.
-    if action.is_in_room() && access == Access::Stranger {
+    if action.is_in_room() && access == Access::NonMember {
         return Err(Reason::NoSuchRoom);
     }
     if restriction == Restriction::Muted && action.is_speech() {
@@ -231,7 +231,7 @@ mod tests {
         let read_only = PermissionContext { posting: Posting::Admins, ..plain };
         let muted = PermissionContext { restriction: Restriction::Muted, ..plain };
         let member = PermissionContext { access: Access::Member, ..plain };
-        let stranger = PermissionContext { access: Access::Stranger, ..plain };
+        let stranger = PermissionContext { access: Access::NonMember, ..plain };
         let registration = |registration, invited| PermissionContext { registration, invited, ..plain };
         vec![
             ("enter, read, follow and search a room", Enter, plain),
@@ -270,7 +270,7 @@ mod tests {
         let target = Role::ALL.iter().map(|role| Target::Others(*role)).chain([Target::Own]);
         for target in target {
             for restriction in [Restriction::None, Restriction::Muted, Restriction::Banned] {
-                for access in [Access::Public, Access::Member, Access::Stranger] {
+                for access in [Access::Public, Access::Member, Access::NonMember] {
                     for posting in Posting::ALL {
                         for accounts in Accounts::ALL {
                             for registration in Registration::ALL {
@@ -333,7 +333,7 @@ mod tests {
         let mut may = list.contains(letter);
         may &= context.restriction != Restriction::Banned;
         may &= !(context.restriction == Restriction::Muted && is_of("Post PostPrivately React Edit Announce"));
-        may &= !(context.access == Access::Stranger && is_of(in_room));
+        may &= !(context.access == Access::NonMember && is_of(in_room));
         may &= !(context.posting == Posting::Admins && role != Role::Admin && is_of("Post Edit"));
         may &= !(context.accounts == Accounts::Required && role == Role::Guest && !is_of("Register"));
         let is_let_in = match context.registration {
@@ -376,7 +376,7 @@ mod tests {
                         continue;
                     }
                     let hidden = answer == Err(Reason::NoSuchRoom);
-                    assert_eq!(hidden, context.access == Access::Stranger, "{role} {action:?} {context:?}");
+                    assert_eq!(hidden, context.access == Access::NonMember, "{role} {action:?} {context:?}");
                 }
             }
         }

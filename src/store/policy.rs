@@ -143,7 +143,7 @@ impl PolicySnapshot {
         let is_member = || room.zip(user).is_some_and(|(room, user)| self.is_member(room, user));
         let access = match settings {
             Some(settings) if settings.is_private && is_member() => Access::Member,
-            Some(settings) if settings.is_private => Access::Stranger,
+            Some(settings) if settings.is_private => Access::NonMember,
             _ => Access::Public,
         };
         PermissionContext {

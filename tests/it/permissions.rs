@@ -64,7 +64,7 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
     let banned = PermissionContext { restriction: Restriction::Banned, ..plain };
     let read_only = PermissionContext { posting: Posting::Admins, ..plain };
     let member = PermissionContext { access: Access::Member, ..plain };
-    let stranger = PermissionContext { access: Access::Stranger, ..plain };
+    let stranger = PermissionContext { access: Access::NonMember, ..plain };
     let others = |role| PermissionContext { target: Target::Others(role), ..plain };
     let mut rows = Vec::new();
     let mut row = |action, its, ws, http: Box<dyn Fn() -> Call>| rows.push(Row { action, its, http, ws });
@@ -134,7 +134,7 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
         let said = says(json!({"type": "ban", "banned": false}));
         row(Action::Ban, its, said, Box::new(move || put(json!({"banned": false}))));
     }
-    for (access, id) in [(Access::Member, "secret"), (Access::Stranger, "closed")] {
+    for (access, id) in [(Access::Member, "secret"), (Access::NonMember, "closed")] {
         let says = json!({"type": "kick", "user_id": victim.to_string(), "room_id": id});
         // Sent from another room, because the user can't join a private room without membership.
         let says = Some(Spoken { room: "tea", says: Some(says) });
@@ -223,7 +223,7 @@ fn every_protocol_answers_as_the_permission_table_says() {
                 let role = if asked == Asked::Plainly { Role::Guest } else { find_user.role };
                 if asked == Asked::Plainly {
                     its.restriction = Restriction::None;
-                    its.access = if its.access == Access::Public { Access::Public } else { Access::Stranger };
+                    its.access = if its.access == Access::Public { Access::Public } else { Access::NonMember };
                 }
                 let answer = may(role, row.action, &its);
                 let (method, target, body, success) = (row.http)();
