@@ -22,7 +22,7 @@ const DRAIN_CHUNK_BYTES: usize = 4 * 1024;
 /// A response is neither a page nor a script and is not cached, unless a handler says otherwise. `Referrer-Policy` must
 /// not be `no-referrer`: a form of our own page would then be sent with `Origin: null` (Fetch, “append a request
 /// `Origin` header”).
-pub const STANDING: [(&str, &str); 7] = [
+pub const DEFAULT_FIELDS: [(&str, &str); 7] = [
     ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
@@ -32,9 +32,9 @@ pub const STANDING: [(&str, &str); 7] = [
     ("Cache-Control", "no-store"),
 ];
 
-/// Adds those [`STANDING`] fields to the head of a response that it does not set itself.
-pub fn complete(head: &mut String, says: impl Fn(&str) -> bool) {
-    for (name, value) in STANDING.iter().filter(|(name, _)| !says(name)) {
+/// Adds those [`DEFAULT_FIELDS`] fields to the head of a response that it does not set itself.
+pub fn complete(head: &mut String, is_set: impl Fn(&str) -> bool) {
+    for (name, value) in DEFAULT_FIELDS.iter().filter(|(name, _)| !is_set(name)) {
         push_field(head, name, value);
     }
 }
@@ -90,7 +90,7 @@ impl<'a> Problem<'a> {
         for (name, value) in self.headers {
             push_field(&mut head, name, value);
         }
-        complete(&mut head, |name| self.headers.iter().any(|(said, _)| said.eq_ignore_ascii_case(name)));
+        complete(&mut head, |name| self.headers.iter().any(|(set, _)| set.eq_ignore_ascii_case(name)));
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
         if !self.head_only {
@@ -199,7 +199,7 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
         assert!(head.contains("\r\nConnection: close, Upgrade\r\n"));
         assert!(head.contains("\r\nUpgrade: websocket\r\n"));
-        for (name, value) in STANDING {
+        for (name, value) in DEFAULT_FIELDS {
             assert_eq!(head.matches(&format!("\r\n{name}: {value}")).count(), 1, "{name}");
         }
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
