@@ -227,7 +227,7 @@ pub const LEASE_MAX: Duration = Duration::from_secs(300);
 /// Addresses and users whose rate is remembered without an open connection.
 pub const RATES_KEPT_MAX: usize = 10_000;
 /// Number of remembered rates from which on full buckets are removed.
-pub const PACES_SWEPT_AT_MIN: usize = 1_000;
+pub const RATE_LIMITERS_SWEPT_AT_MIN: usize = 1_000;
 /// The rate limit of an address, as a multiple of the rate limit of a user: a school or a household shares one address.
 pub const USERS_PER_ADDRESS: u32 = 20;
 

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::{Limits, PACES_SWEPT_AT_MIN, RATES_KEPT_MAX, STRIKES_MAX, USERS_PER_ADDRESS};
+use crate::limits::{Limits, RATE_LIMITERS_SWEPT_AT_MIN, RATES_KEPT_MAX, STRIKES_MAX, USERS_PER_ADDRESS};
 use crate::model::UserId;
 
 /// The shortest time until a user may try again after its address has used up its share. Other users of the address
@@ -202,7 +202,7 @@ impl RateLimiters {
         Self {
             per_s: limits.rate_per_s,
             burst: limits.rate_burst,
-            kept: Mutex::new(Kept { allowances: HashMap::new(), swept_at: PACES_SWEPT_AT_MIN }),
+            kept: Mutex::new(Kept { allowances: HashMap::new(), swept_at: RATE_LIMITERS_SWEPT_AT_MIN }),
             handshakes: Mutex::new(TokenBuckets::new(limits.handshakes_per_s, limits.handshakes_burst)),
         }
     }
@@ -271,7 +271,7 @@ impl Kept {
         if left > RATES_KEPT_MAX {
             self.allowances.retain(|_, shared| is_held(shared));
         }
-        self.swept_at = PACES_SWEPT_AT_MIN.max(2 * self.allowances.len());
+        self.swept_at = RATE_LIMITERS_SWEPT_AT_MIN.max(2 * self.allowances.len());
     }
 }
 
@@ -381,14 +381,14 @@ mod tests {
         for number in 1..=2 * RATES_KEPT_MAX as u128 {
             let rate_limiter = stranger(number);
             let _ = rate_limiter.take(now);
-            assert!(count() <= 4 * RATES_KEPT_MAX + 4 * PACES_SWEPT_AT_MIN, "{}", count());
+            assert!(count() <= 4 * RATES_KEPT_MAX + 4 * RATE_LIMITERS_SWEPT_AT_MIN, "{}", count());
         }
         assert!(rate_limiters.of_user(user(0), address("::1"), now).take(now).is_err(), "who is here is not forgotten");
         let later = now + Duration::from_secs(3_600);
         for number in 0..8 * RATES_KEPT_MAX as u128 {
             drop(rate_limiters.of_user(user(1 << 100 | number), address("::2"), later));
         }
-        assert!(count() <= 2 * PACES_SWEPT_AT_MIN, "who came back to rest is: {}", count());
+        assert!(count() <= 2 * RATE_LIMITERS_SWEPT_AT_MIN, "who came back to rest is: {}", count());
         drop(held);
     }
 
@@ -396,10 +396,10 @@ mod tests {
     fn handshakes_are_counted_by_network() {
         let now = Instant::now();
         let rate_limiters = RateLimiters::new(&limits(0, 0));
-        let shakes = |from: &str| rate_limiters.take_handshake(address(from), now).is_ok();
-        assert_eq!([(); 3].map(|()| shakes("2001:db8::1")), [true, true, false]);
-        assert!(!shakes("2001:db8::2") && shakes("2001:db8:0:1::1"));
-        assert!(shakes("192.0.2.1") && shakes("::ffff:192.0.2.1") && !shakes("192.0.2.1"));
+        let may_connect = |from: &str| rate_limiters.take_handshake(address(from), now).is_ok();
+        assert_eq!([(); 3].map(|()| may_connect("2001:db8::1")), [true, true, false]);
+        assert!(!may_connect("2001:db8::2") && may_connect("2001:db8:0:1::1"));
+        assert!(may_connect("192.0.2.1") && may_connect("::ffff:192.0.2.1") && !may_connect("192.0.2.1"));
         let off = RateLimiters::new(&Limits { handshakes_per_s: 0, ..Limits::default() });
         assert!((0..10_000).all(|_| off.take_handshake(address("::1"), now).is_ok()));
     }
