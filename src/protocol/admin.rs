@@ -76,7 +76,7 @@ pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
     #[serde(deny_unknown_fields)]
     struct Fields<'a> {
         /// A timestamp (RFC 3339), or `null` to end a mute.
-        #[serde(default, deserialize_with = "said")]
+        #[serde(default, deserialize_with = "present")]
         muted_until: Option<Option<String>>,
         /// `false`, `true` for a permanent ban, or the terms of a ban. Kept as raw JSON, so that no deeply nested value
         /// is parsed.
@@ -173,6 +173,6 @@ impl BanTerms {
 }
 
 /// Tells a field that is `null` from a field that is missing: `null` is `Some(None)`.
-fn said<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
