@@ -332,9 +332,9 @@ impl<S: Storage> Upkept for Kept<'_, S> {
         let batch = changes.into_iter().map(|change| Proposal::unanswered(entry(change))).collect();
         let applied = self.core.apply(self.storage, &[(moment, batch)])?;
         // The effects on open connections go to the hub with the next batch.
-        let says_something =
+        let has_events =
             |applied: &Applied| matches!(&applied.result, Outcome::Changed { events, .. } if !events.is_empty());
-        self.core.own.extend(applied.into_iter().filter(says_something));
+        self.core.own.extend(applied.into_iter().filter(has_events));
         Ok(())
     }
 }

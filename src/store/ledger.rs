@@ -279,7 +279,7 @@ impl Ledger {
         if action == Action::Post
             && is_slowed(role)
             && let Some(slow_mode_s) = self.slow_mode_s(room)
-            && let Some(last) = people::spoke(storage.people(), room, author.user())?
+            && let Some(last) = people::last_message_ms(storage.people(), room, author.user())?
         {
             let left_ms = (last + u64::from(slow_mode_s) * 1_000).saturating_sub(clock_ms);
             if left_ms > 0 {
@@ -316,7 +316,7 @@ impl Ledger {
             self.store_guest(connection, author.user(), issued_ms, None)?;
         }
         if matches!(body, Body::Text { .. }) && self.slow_mode_s(room).is_some() {
-            people::note_spoke(connection, room, author.user(), self.moment.clock_ms)?;
+            people::note_message(connection, room, author.user(), self.moment.clock_ms)?;
         }
         Ok(())
     }
@@ -346,7 +346,7 @@ impl Ledger {
         let Some(nonce) = &new.nonce else { return Ok(None) };
         let before = storage.by_nonce(new.author.user(), nonce)?;
         Ok(before.map(|before| {
-            if before.says_the_same(new) {
+            if before.has_same_content(new) {
                 Outcome::Duplicate(before.stored(true, &mut self.json))
             } else {
                 refused(new, Reason::NonceUsed.into())

@@ -32,7 +32,7 @@ pub struct Memory {
     bytes: usize,
     bytes_max: usize,
     /// Counts frames, to tell which room was active last.
-    spoken: u64,
+    frame_count: u64,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ struct Room {
     /// The number of messages in `frames`.
     messages: usize,
     bytes: usize,
-    spoke_at: u64,
+    active_at: u64,
 }
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Memory {
     pub fn new(keep: Keep) -> Self {
         let bytes_max = keep.bytes_max.and_then(|most| usize::try_from(most).ok());
         let bytes_max = bytes_max.map_or(KEPT_BYTES_MAX, |most| most.min(KEPT_BYTES_MAX));
-        Self { rooms: BTreeMap::new(), nonces: HashMap::new(), bytes: 0, bytes_max, spoken: 0 }
+        Self { rooms: BTreeMap::new(), nonces: HashMap::new(), bytes: 0, bytes_max, frame_count: 0 }
     }
 
     /// How far to forget each room because of age: its frames from before a log time. This looks at all rooms, so it is
@@ -90,7 +90,7 @@ impl Memory {
             return Vec::new();
         }
         let mut silent: Vec<_> = self.rooms.iter().filter(|(_, room)| !room.frames.is_empty()).collect();
-        silent.sort_unstable_by_key(|(_, room)| room.spoke_at);
+        silent.sort_unstable_by_key(|(_, room)| room.active_at);
         let mut bytes = self.bytes;
         let mut excess = Vec::new();
         for (id, room) in silent {
@@ -123,8 +123,8 @@ impl Memory {
 
     pub fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Vec<KeptRoom> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let spoken = self.rooms.range((from, Bound::Unbounded)).filter(|(_, room)| !room.frames.is_empty());
-        spoken.take(limit).map(|(id, room)| KeptRoom { id: id.clone(), head: room.head }).collect()
+        let kept = self.rooms.range((from, Bound::Unbounded)).filter(|(_, room)| !room.frames.is_empty());
+        kept.take(limit).map(|(id, room)| KeptRoom { id: id.clone(), head: room.head }).collect()
     }
 
     pub fn room(&self, id: &RoomId) -> Option<KeptRoom> {
@@ -197,10 +197,10 @@ impl Storage for MemoryStorage<'_> {
         if nonce.as_ref().is_some_and(|nonce| memory.nonces.contains_key(nonce)) {
             return Ok(false);
         }
-        memory.spoken += 1;
+        memory.frame_count += 1;
         let room = memory.rooms.entry(new.room.clone()).or_default();
         room.head = stored.seq;
-        room.spoke_at = memory.spoken;
+        room.active_at = memory.frame_count;
         let kept = Kept { stored: stored.clone(), nonce: nonce.clone() };
         room.bytes += kept.cost();
         memory.bytes += kept.cost();

@@ -91,7 +91,7 @@ impl Message {
 
     /// Whether `new` has the same content as this message. The content of a deleted message is unknown, so any content
     /// matches. An announcement is one message, whichever room it is in.
-    pub fn says_the_same(&self, new: &NewMessage) -> bool {
+    pub fn has_same_content(&self, new: &NewMessage) -> bool {
         let NewMessage { room, body, .. } = new;
         (self.room == *room || self.kind == FrameType::Announcement)
             && self.kind == body.kind()

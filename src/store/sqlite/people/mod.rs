@@ -39,7 +39,7 @@ pub use sessions::{
     forgettable_sessions, name_guest, note_use, oldest_guests_beyond, session, session_of_key, sessions, store_guest,
     stored_guest, was_session_of,
 };
-pub use state::{note_spoke, policy, set_guest_key, set_policy, spoke};
+pub use state::{last_message_ms, note_message, policy, set_guest_key, set_policy};
 #[cfg(test)]
 pub use testing::{dump, integrity};
 

@@ -264,10 +264,13 @@ fn a_guest_is_stored_once_and_keeps_the_first_name() {
 fn the_time_that_slow_mode_counts_from_is_kept_for_an_hour() {
     let db = in_memory().unwrap();
     let tea = room("tea");
-    note_spoke(&db, &tea, id(1), 1_000).unwrap();
-    note_spoke(&db, &tea, id(1), 2_000).unwrap();
-    assert_eq!(spoke(&db, &tea, id(1)).unwrap(), Some(2_000));
-    assert_eq!((spoke(&db, &room("jam"), id(1)).unwrap(), spoke(&db, &tea, id(2)).unwrap()), (None, None));
+    note_message(&db, &tea, id(1), 1_000).unwrap();
+    note_message(&db, &tea, id(1), 2_000).unwrap();
+    assert_eq!(last_message_ms(&db, &tea, id(1)).unwrap(), Some(2_000));
+    assert_eq!(
+        (last_message_ms(&db, &room("jam"), id(1)).unwrap(), last_message_ms(&db, &tea, id(2)).unwrap()),
+        (None, None)
+    );
     let hour_ms = u64::from(crate::limits::SLOW_MODE_S_MAX) * 1_000;
     forget_what_is_over(&db, 2_000 + hour_ms - 1).unwrap();
     assert_eq!(number_of(&db, "spoke"), 1, "the longest slow mode still counts from it");
