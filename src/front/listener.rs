@@ -99,7 +99,7 @@ impl Listening {
         let refuser = thread::Builder::new()
             .name("refuser".into())
             .stack_size(STACK_BYTES)
-            .spawn(move || tell_refused(&refused))?;
+            .spawn(move || close_refused(&refused))?;
         let accepting = Accepting { socket: Arc::clone(&socket), shared: Arc::clone(&shared), refuse };
         let listener =
             thread::Builder::new().name("listener".into()).stack_size(STACK_BYTES).spawn(move || accepting.run())?;
@@ -216,7 +216,7 @@ impl Accepting {
                 Ok((stream, peer)) => {
                     back_off = BACK_OFF_MIN;
                     self.shared.metrics().accepted.increment();
-                    self.welcome(stream, peer, ConnectionId(next));
+                    self.start_connection(stream, peer, ConnectionId(next));
                     next += 1;
                 }
                 // `accept` gives this error only after the socket was shut down.
@@ -235,18 +235,18 @@ impl Accepting {
     }
 
     /// Starts the thread of a connection, or refuses the connection.
-    fn welcome(&self, stream: TcpStream, peer: SocketAddr, connection: ConnectionId) {
+    fn start_connection(&self, stream: TcpStream, peer: SocketAddr, connection: ConnectionId) {
         let shared = &self.shared;
         let Some(mut permit) = shared.take() else {
             shared.metrics().refused(Refusal::Connections);
             log::debug!("refused {peer}: connection limit reached");
-            return self.turn_away(Arc::new(stream), FULL);
+            return self.refuse_connection(Arc::new(stream), FULL);
         };
         // The connections of a proxy are those of many clients. The head of the request names the client.
         if !is_proxy(peer.ip(), &shared.front.proxies) && !permit.is_within_share(peer.ip()) {
             shared.metrics().refused(Refusal::PerAddress);
             log::debug!("refused {peer}: connection limit of its address reached");
-            return self.turn_away(Arc::new(stream), SHARE_TAKEN);
+            return self.refuse_connection(Arc::new(stream), SHARE_TAKEN);
         }
         // The hub shares it later. Here the second handle keeps the socket open if the thread can't be started.
         let stream = Arc::new(stream);
@@ -256,11 +256,11 @@ impl Accepting {
         if let Err(error) = spawned {
             shared.metrics().refused(Refusal::Thread);
             log::warn!("failed to start a connection thread: {error}");
-            self.turn_away(stream, FULL);
+            self.refuse_connection(stream, FULL);
         }
     }
 
-    fn turn_away(&self, stream: Arc<TcpStream>, problem: Problem<'_>) {
+    fn refuse_connection(&self, stream: Arc<TcpStream>, problem: Problem<'_>) {
         // The response fits into the buffer of any new socket. An error means that the client is gone.
         if stream.set_nonblocking(true).is_ok() && (&*stream).write_all(&problem.encode()).is_ok() {
             let _ = stream.shutdown(Shutdown::Write);
@@ -270,7 +270,7 @@ impl Accepting {
 }
 
 /// Keeps each refused connection for a moment: closing it with unread bytes would discard the response.
-fn tell_refused(refused: &Receiver<Arc<TcpStream>>) {
+fn close_refused(refused: &Receiver<Arc<TcpStream>>) {
     let mut kept: Vec<(Arc<TcpStream>, Instant)> = Vec::new();
     let mut buffer = [0; 1024];
     loop {
