@@ -178,7 +178,7 @@ impl Origin {
     /// the host of the request, or an origin that the operator has named. If the request came by TLS, a page that was
     /// loaded without TLS is foreign: an attacker on the path could have written it.
     #[must_use]
-    pub fn is_welcome(given: Option<&str>, host: Option<&str>, is_secure: bool, named: &[Self]) -> bool {
+    pub fn is_allowed(given: Option<&str>, host: Option<&str>, is_secure: bool, named: &[Self]) -> bool {
         let Some(given) = given else { return true };
         given.parse::<Self>().is_ok_and(|origin| {
             let is_own = || (!is_secure || origin.is_secure()) && host.is_some_and(|host| origin.is_served_by(host));
@@ -257,7 +257,7 @@ mod tests {
             ("https://chat.example:8443", true, false),
         ] {
             let named = ["http://friend.example".parse().unwrap()];
-            assert_eq!(Origin::is_welcome(Some(origin), Some("chat.example"), is_secure, &named), welcome, "{origin}");
+            assert_eq!(Origin::is_allowed(Some(origin), Some("chat.example"), is_secure, &named), welcome, "{origin}");
         }
     }
 

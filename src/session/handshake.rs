@@ -215,7 +215,7 @@ fn upgrade_request(
     if !matches!(head.framing, Framing::None | Framing::Length(0)) {
         return malformed("a WebSocket handshake must not have a body");
     }
-    if !origin_is_welcome(head, client, origins) {
+    if !origin_is_allowed(head, client, origins) {
         let rejection = Reason::ForeignOrigin.because("connections from this origin are not allowed");
         return Err(Refused::new(rejection, Refusal::Origin));
     }
@@ -270,10 +270,10 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 /// Whether the origin of a request may connect (RFC 6455, section 10.2).
-fn origin_is_welcome(head: &Head, client: Client, origins: &[Origin]) -> bool {
+fn origin_is_allowed(head: &Head, client: Client, origins: &[Origin]) -> bool {
     let mut given = head.headers_named("Origin");
     let origin = given.next().map(|bytes| std::str::from_utf8(bytes).unwrap_or_default());
-    given.next().is_none() && Origin::is_welcome(origin, Some(&head.host), client.is_secure, origins)
+    given.next().is_none() && Origin::is_allowed(origin, Some(&head.host), client.is_secure, origins)
 }
 
 #[cfg(test)]
