@@ -179,7 +179,7 @@ impl Hub {
             self.take_pages();
             connected &= self.take_commands();
             self.state.end_leases();
-            self.state.tell_presence();
+            self.state.send_presence();
             self.carry_out();
             self.feed_store();
             self.flush();

@@ -152,7 +152,7 @@ fn name(connection: u64) -> String {
 
 impl Model {
     /// One `presence` frame with all pending changes of a room.
-    fn tell_changes(&mut self, room: usize, count: usize) {
+    fn send_presence_changes(&mut self, room: usize, count: usize) {
         let Room { joined, left, are_known, .. } = self.rooms.get_mut(&room).unwrap();
         let are_known = std::mem::take(are_known);
         let names = |people: &mut Vec<(u64, String)>| people.drain(..).map(|(_, name)| name).collect::<Vec<_>>();
@@ -207,7 +207,7 @@ impl Model {
                 }
             } else {
                 let count = people.len() + 1;
-                self.tell_changes(room, count);
+                self.send_presence_changes(room, count);
                 self.tell(room, &Seen::Left(name(connection)));
             }
         }
@@ -475,11 +475,11 @@ impl Rig {
                     self.moment += PRESENCE_INTERVAL;
                     let (policy, now) = (Arc::new(policy()), self.now.clone());
                     self.state.begin_round(policy, fixtures::moment(), now, self.moment);
-                    self.state.tell_presence();
+                    self.state.send_presence();
                 }
                 for room in 0..3 {
                     if let Some(count) = self.model.rooms.get(&room).map(|room| room.people.len()) {
-                        self.model.tell_changes(room, count);
+                        self.model.send_presence_changes(room, count);
                     }
                 }
                 self.carry_out();

@@ -44,7 +44,7 @@ impl State {
         match reply_to {
             ReplyTo::Command(reply) => {
                 let sentence = sentence_of(&reply, &done);
-                self.tell_done(&reply, &sentence);
+                self.send_answer(&reply, &sentence);
             }
             ReplyTo::Request(request) => self.answer(request, Answer::Done(done)),
             ReplyTo::Member(_) | ReplyTo::Connection(_) | ReplyTo::Outsider(_) | ReplyTo::None => {}
@@ -65,14 +65,14 @@ impl State {
                 self.end(ended.collect());
             }
             Event::Kicked { room, user } => self.remove_from(&room, self.keys_of(user, |_| true), Reason::Kicked),
-            Event::Muted { user } => self.tell_muted(user),
+            Event::Muted { user } => self.send_mute(user),
             Event::RoomChanged { room, settings, by } => {
                 if let Some(key) = self.by_id.get(&room).copied() {
                     let frame = self.settings_frame(&room, &settings, &by);
                     if settings.is_private {
-                        self.tell_private(key, &frame);
+                        self.send_private_settings(key, &frame);
                     } else {
-                        self.tell_settings(key, frame);
+                        self.send_settings(key, frame);
                     }
                 }
             }
@@ -96,7 +96,7 @@ impl State {
     }
 
     /// Sends a user, on all its connections, the end of its mute, or that it is no longer muted.
-    fn tell_muted(&mut self, user: UserId) {
+    fn send_mute(&mut self, user: UserId) {
         let muted_until = self.muted_until(user);
         let content = match &muted_until {
             Some(until) => format!("you are muted until {until}"),
@@ -123,7 +123,7 @@ impl State {
     }
 
     /// Sends the members of a public room its new settings. No member has to leave.
-    fn tell_settings(&mut self, room_key: RoomKey, frame: Arc<[u8]>) {
+    fn send_settings(&mut self, room_key: RoomKey, frame: Arc<[u8]>) {
         for to in self.rooms[room_key.0].catching_up.as_slice() {
             self.effects.push(Effect::Send { to: *to, json: Arc::clone(&frame) });
         }
@@ -132,7 +132,7 @@ impl State {
 
     /// Sends the members of a private room its new settings. Where the room was public, members that are not invited
     /// leave it and get no settings. A pending join is not touched, because the store decides it by the new settings.
-    fn tell_private(&mut self, room_key: RoomKey, frame: &Arc<[u8]>) {
+    fn send_private_settings(&mut self, room_key: RoomKey, frame: &Arc<[u8]>) {
         let room = &self.rooms[room_key.0];
         let id = room.id.clone();
         let may_stay = |key: &MemberKey| self.may(&self.members[key.0].principal, Action::Enter, &id).is_ok();
@@ -142,7 +142,7 @@ impl State {
     }
 
     /// Answers a command with a frame of the command's type.
-    fn tell_done(&mut self, reply: &CommandReply, sentence: &str) {
+    fn send_answer(&mut self, reply: &CommandReply, sentence: &str) {
         let CommandReply { connection, room, nonce, kind } = reply;
         let Some(to) = self.member(*connection) else { return };
         // The answer must come after the room's frame about the change.

@@ -20,7 +20,7 @@ impl State {
     }
 
     /// Sends the `presence` frames that are due.
-    pub fn tell_presence(&mut self) {
+    pub fn send_presence(&mut self) {
         while let Some(&(due, room_key)) = self.presence_due.front()
             && due <= self.at
         {
@@ -34,7 +34,7 @@ impl State {
             if !changes.is_empty() {
                 let (joined, left) = changes.into_lists();
                 let json = self.presence_frame(room_key, member_count, &joined, &left);
-                self.tell_room(room_key, json, MissedChange::Crowd);
+                self.send_room_presence(room_key, json, MissedChange::Crowd);
             }
         }
     }
@@ -46,7 +46,7 @@ impl State {
             self.begin_changes(room_key);
         } else {
             let json = self.person_frame(room_key, person, FrameType::Join);
-            self.tell_room(room_key, json, MissedChange::Joined(Arc::clone(person)));
+            self.send_room_presence(room_key, json, MissedChange::Joined(Arc::clone(person)));
         }
     }
 
@@ -60,9 +60,9 @@ impl State {
         }
         // The changes are older than this leave, so the count still includes the person.
         let count = self.rooms[room_key.0].people.len() + 1;
-        self.tell_changes(room_key, count);
+        self.send_presence_changes(room_key, count);
         let json = self.person_frame(room_key, person, FrameType::Leave);
-        self.tell_room(room_key, Arc::clone(&json), MissedChange::Left(Arc::clone(person)));
+        self.send_room_presence(room_key, Arc::clone(&json), MissedChange::Left(Arc::clone(person)));
         Some(json)
     }
 
@@ -81,7 +81,7 @@ impl State {
 
     /// Sends a room that is no longer crowded its pending changes. Makes as many frames as are needed to name all these
     /// people, up to the number of people that a `welcome` lists.
-    fn tell_changes(&mut self, room_key: RoomKey, member_count: usize) {
+    fn send_presence_changes(&mut self, room_key: RoomKey, member_count: usize) {
         let changes = std::mem::take(&mut self.rooms[room_key.0].changes);
         if changes.is_empty() {
             return;
@@ -94,7 +94,7 @@ impl State {
             self.presence_frames(room_key, member_count, &joined, &left)
         };
         for json in frames {
-            self.tell_room(room_key, json, MissedChange::Crowd);
+            self.send_room_presence(room_key, json, MissedChange::Crowd);
         }
     }
 
@@ -156,7 +156,7 @@ impl State {
     }
 
     /// Sends a presence frame to the members, and remembers it for the members that are catching up.
-    fn tell_room(&mut self, room_key: RoomKey, json: Arc<[u8]>, change: MissedChange) {
+    fn send_room_presence(&mut self, room_key: RoomKey, json: Arc<[u8]>, change: MissedChange) {
         self.rooms[room_key.0].note_missed(&json, change);
         self.broadcast(room_key, json);
     }
@@ -242,7 +242,7 @@ mod tests {
         /// The frames that the room is sent when this time has passed.
         fn pass(&mut self, time: Duration) -> Vec<Value> {
             self.state.at += time;
-            self.state.tell_presence();
+            self.state.send_presence();
             self.carry_out();
             std::mem::take(&mut self.told)
         }
