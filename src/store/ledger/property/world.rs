@@ -151,7 +151,7 @@ pub struct World {
     connections: Vec<(RoomId, Client, ConnectionId)>,
     connections_made: u64,
     kicked: Vec<(RoomId, UserId)>,
-    spoke: BTreeMap<(RoomId, UserId), u64>,
+    last_message: BTreeMap<(RoomId, UserId), u64>,
     rooms_made: usize,
 }
 
@@ -201,7 +201,7 @@ impl World {
             connections: Vec::new(),
             connections_made: 0,
             kicked: Vec::new(),
-            spoke: BTreeMap::new(),
+            last_message: BTreeMap::new(),
             rooms_made: 0,
         }
     }
@@ -330,7 +330,7 @@ impl World {
         self.frames.entry(room.clone()).or_default().push(frame);
         self.heads.insert(room.clone(), stored.seq);
         if matches!(message.body, Body::Text { .. }) {
-            self.spoke.insert((room.clone(), author), self.moment.clock_ms);
+            self.last_message.insert((room.clone(), author), self.moment.clock_ms);
         }
         if let Some(deleted) = message.body.message_id() {
             self.frames.entry(room.clone()).or_default().iter_mut().for_each(|frame| {

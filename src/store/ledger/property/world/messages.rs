@@ -100,9 +100,9 @@ impl World {
         let slow: Vec<_> = self.rooms.iter().filter(|room| self.slow_mode_s(room) > 0).cloned().collect();
         for room in &slow {
             let fits = |client: &&Client| {
-                let spoke = self.spoke.get(&(room.clone(), client.user()));
-                let is_slowed =
-                    spoke.is_some_and(|at| at + 1_000 * u64::from(self.slow_mode_s(room)) > self.moment.clock_ms);
+                let last_message = self.last_message.get(&(room.clone(), client.user()));
+                let is_slowed = last_message
+                    .is_some_and(|at| at + 1_000 * u64::from(self.slow_mode_s(room)) > self.moment.clock_ms);
                 is_slowed && self.policy.role(client).is_ok_and(|role| role != Role::Admin)
             };
             let client = self
