@@ -62,7 +62,7 @@ fn a_client_is_checked_again_when_it_joins() {
     server.assert_refused(&account(2, "ben", 2), "session_ended");
     let welcome = |server: &mut Server, principal: &Arc<Principal>| {
         let mut client = server.enter(principal, Encoding::Json, 0);
-        assert_eq!(client.said(1), ["welcome: welcome to general"]);
+        assert_eq!(client.next_frames(1), ["welcome: welcome to general"]);
         client
     };
     operator(new_token(2, "ben", 4, Role::User));
@@ -95,7 +95,7 @@ fn a_client_is_checked_again_when_it_joins() {
     api.change(By::Client(ada.clone()), Change::SetRoom { room: room(ROOM_DEFAULT), patch }).unwrap();
     server.assert_refused(&guest(6, "kim"), "no_such_room");
     let mut ada = server.enter(&ada, Encoding::Json, 0);
-    assert_eq!(ada.said(1), ["welcome: welcome to general"]);
+    assert_eq!(ada.next_frames(1), ["welcome: welcome to general"]);
     server.stop([ada]);
 }
 
@@ -190,7 +190,7 @@ impl Server {
         self.commands.send(Command::Gone { from: connection }).unwrap();
     }
 
-    fn say(&self, client: &Client, text: &str) {
+    fn send(&self, client: &Client, text: &str) {
         let frame = crate::protocol::decode(text, &Limits::default()).unwrap();
         let frames = vec![Inbound::Frame(frame)];
         self.commands.send(Command::Frames { from: client.connection, frames }).unwrap();
@@ -249,8 +249,8 @@ impl Client {
     }
 
     /// The next frames, as type and content.
-    fn said(&mut self, count: usize) -> Vec<String> {
-        self.frames(count).iter().map(|json| said(json)).collect()
+    fn next_frames(&mut self, count: usize) -> Vec<String> {
+        self.frames(count).iter().map(|json| summary(json)).collect()
     }
 
     /// Asserts that only the close comes, with this code if the encoding has close codes.
@@ -263,7 +263,7 @@ impl Client {
     }
 }
 
-fn said(json: &str) -> String {
+fn summary(json: &str) -> String {
     let frame: serde_json::Value = serde_json::from_str(json).unwrap();
     format!("{}: {}", frame["type"].as_str().unwrap(), frame["content"].as_str().unwrap())
 }
@@ -308,28 +308,28 @@ fn members_of_each_encoding_get_the_same_frames() {
     let mut server = Server::prepare();
     let mut ana = server.connect("ana", Encoding::Json, 0);
     let mut bob = server.connect("bob", Encoding::Ndjson, 0);
-    server.say(&ana, "one");
+    server.send(&ana, "one");
     // These two enter in the middle of the batch.
     let mut cai = server.connect("cai", Encoding::Ndjson, 0);
     let mut dan = server.connect("dan", Encoding::Json, 0);
-    server.say(&bob, "two");
+    server.send(&bob, "two");
     server.run(calm());
 
     let rounds = ["welcome: welcome to general", "join: bob joined", "text: one", "join: cai joined"];
     let rounds: Vec<&str> = rounds.into_iter().chain(["join: dan joined", "text: two"]).collect();
     let of_ana = ana.frames(6);
-    assert_eq!(of_ana.iter().map(|json| said(json)).collect::<Vec<_>>(), rounds);
+    assert_eq!(of_ana.iter().map(|json| summary(json)).collect::<Vec<_>>(), rounds);
     for (client, first) in [(&mut bob, 2), (&mut cai, 4), (&mut dan, 5)] {
-        assert_eq!(client.said(1), rounds[..1]);
+        assert_eq!(client.next_frames(1), rounds[..1]);
         assert_eq!(client.frames(6 - first), of_ana[first..], "connection {}", client.connection.0);
     }
 
     // A replay has the same frames.
     let mut eva = server.connect("eva", Encoding::Ndjson, 2);
-    assert_eq!(eva.said(1), rounds[..1]);
+    assert_eq!(eva.next_frames(1), rounds[..1]);
     assert_eq!(eva.frames(2), [of_ana[2].clone(), of_ana[5].clone()]);
     for client in [&mut ana, &mut bob, &mut cai, &mut dan] {
-        assert_eq!(client.said(1), ["join: eva joined"]);
+        assert_eq!(client.next_frames(1), ["join: eva joined"]);
     }
     server.stop([ana, bob, cai, dan, eva]);
 }
@@ -339,29 +339,29 @@ fn the_last_member_of_an_encoding_may_leave_and_another_join() {
     let mut server = Server::prepare();
     server.run(calm());
     let mut ana = server.connect("ana", Encoding::Json, 0);
-    assert_eq!(ana.said(1), ["welcome: welcome to general"]);
+    assert_eq!(ana.next_frames(1), ["welcome: welcome to general"]);
     for (round, encoding) in
         [Encoding::Ndjson, Encoding::Ndjson, Encoding::Json, Encoding::Ndjson].into_iter().enumerate()
     {
         let mut bob = server.connect("bob", encoding, 0);
-        assert_eq!(bob.said(1), ["welcome: welcome to general"]);
-        server.say(&ana, &format!("round {round}"));
+        assert_eq!(bob.next_frames(1), ["welcome: welcome to general"]);
+        server.send(&ana, &format!("round {round}"));
         let frame = bob.frames(1);
-        assert_eq!(said(&frame[0]), format!("text: round {round}"));
-        assert_eq!(ana.said(1), ["join: bob joined"]);
+        assert_eq!(summary(&frame[0]), format!("text: round {round}"));
+        assert_eq!(ana.next_frames(1), ["join: bob joined"]);
         assert_eq!(ana.frames(1), frame);
         server.gone(bob);
-        assert_eq!(ana.said(1), ["leave: bob left"]);
-        server.say(&ana, "alone");
-        assert_eq!(ana.said(1), ["text: alone"]);
+        assert_eq!(ana.next_frames(1), ["leave: bob left"]);
+        server.send(&ana, "alone");
+        assert_eq!(ana.next_frames(1), ["text: alone"]);
     }
     // The first member of an encoding may be the only one left.
     let mut bob = server.connect("bob", Encoding::Ndjson, 0);
-    assert_eq!(bob.said(1), ["welcome: welcome to general"]);
+    assert_eq!(bob.next_frames(1), ["welcome: welcome to general"]);
     server.gone(ana);
-    assert_eq!(bob.said(1), ["leave: ana left"]);
-    server.say(&bob, "alone");
-    assert_eq!(bob.said(1), ["text: alone"]);
+    assert_eq!(bob.next_frames(1), ["leave: ana left"]);
+    server.send(&bob, "alone");
+    assert_eq!(bob.next_frames(1), ["text: alone"]);
     server.stop([bob]);
 }
 
@@ -372,19 +372,19 @@ fn a_slow_consumer_is_cut_at_a_frame_end_and_others_continue() {
     let mut ana = server.connect("ana", Encoding::Json, 0);
     let slow = [("bob", Encoding::Json), ("cai", Encoding::Ndjson)];
     let slow = slow.map(|(name, encoding)| server.connect(name, encoding, 0));
-    assert_eq!(ana.said(3), ["welcome: welcome to general", "join: bob joined", "join: cai joined"]);
+    assert_eq!(ana.next_frames(3), ["welcome: welcome to general", "join: bob joined", "join: cai joined"]);
 
     let (mut texts, mut left) = (Vec::new(), Vec::new());
     while left.len() < slow.len() {
         assert!(texts.len() < 1_000, "a channel of 32 KiB and an outbox of 64 hold no more than that");
-        server.say(&ana, &format!("{} {}", texts.len(), "x".repeat(7_000)));
+        server.send(&ana, &format!("{} {}", texts.len(), "x".repeat(7_000)));
         // The cut is decided some messages earlier.
         loop {
             let json = ana.frames(1).remove(0);
-            if said(&json).starts_with("text: ") {
+            if summary(&json).starts_with("text: ") {
                 break texts.push(json);
             }
-            left.push(said(&json));
+            left.push(summary(&json));
         }
     }
     left.sort_unstable();
@@ -406,8 +406,8 @@ fn a_slow_consumer_is_cut_at_a_frame_end_and_others_continue() {
             Got::KeepAlive => panic!("no keep-alive is due"),
         })
         .collect();
-        frames.retain(|json| said(json).starts_with("text: "));
-        assert!(!frames.is_empty() && texts.starts_with(&frames), "a prefix of what was said");
+        frames.retain(|json| summary(json).starts_with("text: "));
+        assert!(!frames.is_empty() && texts.starts_with(&frames), "a prefix of what was sent");
         server.gone(client);
     }
     assert!(server.metrics.render().contains("\nadda_drops_total{reason=\"slow_consumer\"} 2\n"));
@@ -420,7 +420,7 @@ fn a_session_that_ends_closes_members_of_each_encoding() {
     server.run(calm());
     for encoding in Encoding::ALL {
         let mut client = server.connect("ana", encoding, 0);
-        assert_eq!(client.said(1), ["welcome: welcome to general"]);
+        assert_eq!(client.next_frames(1), ["welcome: welcome to general"]);
         // A guest logs out.
         let session = SessionId::of_guest(client.principal.user());
         server.api.change(By::Client(Arc::clone(&client.principal)), Change::EndSession { session }).unwrap();
@@ -458,15 +458,15 @@ fn presence_is_published_before_its_frame_is_sent() {
         people.iter().map(|person| person.username.as_str().to_owned()).collect::<Vec<_>>()
     };
     let mut ana = server.connect("ana", Encoding::Json, 0);
-    assert_eq!(ana.said(1), ["welcome: welcome to general"]);
+    assert_eq!(ana.next_frames(1), ["welcome: welcome to general"]);
     assert_eq!(names(&server), ["ana"]);
     let bob = server.connect("bob", Encoding::Ndjson, 0);
-    assert_eq!(ana.said(1), ["join: bob joined"]);
+    assert_eq!(ana.next_frames(1), ["join: bob joined"]);
     assert_eq!(names(&server), ["ana", "bob"]);
     assert_eq!(server.api.present_rooms(None, 9, |_| true), [room(ROOM_DEFAULT)]);
     assert!(server.api.present_rooms(Some(&room(ROOM_DEFAULT)), 9, |_| true).is_empty());
     server.gone(bob);
-    assert_eq!(ana.said(1), ["leave: bob left"]);
+    assert_eq!(ana.next_frames(1), ["leave: bob left"]);
     assert_eq!(names(&server), ["ana"]);
     server.gone(ana);
     let deadline = Instant::now() + FRAME_WAIT;
@@ -484,7 +484,7 @@ fn presence_is_published_before_a_batch_that_is_sent_early() {
     let mut bob = server.connect("bob", Encoding::Json, 0);
     let text = "x".repeat(8_000);
     let texts = 2 * BATCH_BYTES_MAX / text.len();
-    (0..texts).for_each(|_| server.say(&ana, &text));
+    (0..texts).for_each(|_| server.send(&ana, &text));
     // Runs the hub one step at a time.
     let (ends, _threads) = server.ends();
     let (pager, _paging) = Pager::start(ends.reader.clone()).unwrap();
@@ -495,8 +495,8 @@ fn presence_is_published_before_a_batch_that_is_sent_early() {
         hub.wait(true);
         hub.take_applied();
     }
-    assert_eq!(ana.said(1), ["welcome: welcome to general"]);
-    assert_eq!(bob.said(1), ["welcome: welcome to general"]);
+    assert_eq!(ana.next_frames(1), ["welcome: welcome to general"]);
+    assert_eq!(bob.next_frames(1), ["welcome: welcome to general"]);
     assert_eq!(server.api.presence(&room(ROOM_DEFAULT)).map(|room| room.count), Some(2));
 }
 
@@ -505,18 +505,18 @@ fn a_request_is_answered_through_the_log() {
     let mut server = Server::prepare();
     server.run(calm());
     let mut ana = server.connect("ana", Encoding::Json, 0);
-    assert_eq!(ana.said(1), ["welcome: welcome to general"]);
-    let say = |content: &str| {
+    assert_eq!(ana.next_frames(1), ["welcome: welcome to general"]);
+    let send = |content: &str| {
         let body = crate::protocol::Body::Text { content: content.into(), reply_to: None };
         let nonce = crate::model::Nonce::parse("n1").ok();
         let (room, author) = (room(ROOM_DEFAULT), guest(9, "bob"));
         server.api.send_message(NewMessage { room, author, body, nonce, is_member: false, unless_stored: None })
     };
-    let Ok(Sent::Stored(json)) = say("hi") else { panic!() };
+    let Ok(Sent::Stored(json)) = send("hi") else { panic!() };
     assert_eq!(ana.frames(1), [String::from_utf8(json.to_vec()).unwrap()]);
-    let Ok(Sent::Duplicate(json)) = say("hi") else { panic!() };
+    let Ok(Sent::Duplicate(json)) = send("hi") else { panic!() };
     assert!(String::from_utf8(json.to_vec()).unwrap().contains(r#""duplicate":true"#));
-    assert_eq!(say("ho").unwrap_err().reason, crate::model::reason::Reason::NonceUsed);
+    assert_eq!(send("ho").unwrap_err().reason, crate::model::reason::Reason::NonceUsed);
 
     // The hub knows a connected user that is not stored.
     let kick = |user| Change::Kick { room: room(ROOM_DEFAULT), user, target: None };
@@ -524,10 +524,10 @@ fn a_request_is_answered_through_the_log() {
     assert_eq!(refused.reason, crate::model::reason::Reason::NoSuchUser);
     let done = server.api.change(By::Operator, kick(ana.principal.user())).unwrap();
     assert_eq!(done, crate::store::change::Done::Kicked { username: Username::parse("ana").ok() });
-    assert_eq!(ana.said(2), ["error: an admin kicked you from this room", "leave: ana left"]);
+    assert_eq!(ana.next_frames(2), ["error: an admin kicked you from this room", "leave: ana left"]);
     // The user is connected but in no room. It may join again.
-    server.say(&ana, r#"{"type":"join"}"#);
-    assert_eq!(ana.said(2), ["welcome: welcome to general", "text: hi"]);
+    server.send(&ana, r#"{"type":"join"}"#);
+    assert_eq!(ana.next_frames(2), ["welcome: welcome to general", "text: hi"]);
     server.stop([ana]);
 }
 
@@ -538,17 +538,17 @@ fn room_settings_are_broadcast_before_the_answer_to_their_command() {
     server.api.change(By::Operator, new_token(1, "ada", 1, Role::Admin)).unwrap();
     let mut ada = server.enter(&account(1, "ada", 1), Encoding::Json, 0);
     let mut ben = server.connect("ben", Encoding::Json, 0);
-    assert_eq!(ben.said(1), ["welcome: welcome to general"]);
-    server.say(&ada, "one");
-    server.say(&ada, r#"{"type":"room","topic":"leaves"}"#);
-    server.say(&ada, "two");
-    let told = "room: ada changed the room settings";
-    let of_room = ["text: one", told, "text: two"];
-    assert_eq!(ben.said(3), of_room);
-    let of_ada = ada.said(6);
+    assert_eq!(ben.next_frames(1), ["welcome: welcome to general"]);
+    server.send(&ada, "one");
+    server.send(&ada, r#"{"type":"room","topic":"leaves"}"#);
+    server.send(&ada, "two");
+    let announced = "room: ada changed the room settings";
+    let of_room = ["text: one", announced, "text: two"];
+    assert_eq!(ben.next_frames(3), of_room);
+    let of_ada = ada.next_frames(6);
     assert_eq!(of_ada[..2], ["welcome: welcome to general", "join: ben joined"]);
     let answer = of_ada.iter().position(|frame| frame == "room: the room settings were changed").unwrap();
-    assert!(of_ada[..answer].iter().any(|frame| frame == told), "{of_ada:?}");
+    assert!(of_ada[..answer].iter().any(|frame| frame == announced), "{of_ada:?}");
     assert_eq!(
         of_ada[2..].iter().filter(|frame| *frame != "room: the room settings were changed").collect::<Vec<_>>(),
         of_room
@@ -572,11 +572,11 @@ fn a_user_kicked_from_a_private_room_gets_the_reason() {
     let accept = Change::UseInvitation { room: room(ROOM_DEFAULT), code_hash };
     server.api.change(By::Client(Arc::clone(&ben)), accept).unwrap();
     let mut client = server.enter(&ben, Encoding::Json, 0);
-    assert_eq!(client.said(1), ["welcome: welcome to general"]);
+    assert_eq!(client.next_frames(1), ["welcome: welcome to general"]);
     let kick = Change::Kick { room: room(ROOM_DEFAULT), user: user(2), target: None };
     server.api.change(ada, kick).unwrap();
-    assert_eq!(client.said(2), ["error: an admin kicked you from this room", "leave: ben left"]);
-    server.say(&client, r#"{"type":"join"}"#);
-    assert_eq!(client.said(1), ["error: Room not found"]);
+    assert_eq!(client.next_frames(2), ["error: an admin kicked you from this room", "leave: ben left"]);
+    server.send(&client, r#"{"type":"join"}"#);
+    assert_eq!(client.next_frames(1), ["error: Room not found"]);
     server.stop([client]);
 }
