@@ -243,7 +243,7 @@ impl Rig {
         word(&self.apply([entry])[0])
     }
 
-    pub fn say(&mut self, message: NewMessage) -> String {
+    pub fn send(&mut self, message: NewMessage) -> String {
         self.word(Entry::Message(message))
     }
 

@@ -201,7 +201,7 @@ fn settings_and_restrictions_are_the_same_after_a_restart() {
     }
     let flags = Policy { accounts: Accounts::Optional, registration: crate::model::role::Registration::Invite };
     rig.store.set_policy(flags).unwrap();
-    assert_eq!(rig.say(said("tea", &guest, "one")), "tea 1");
+    assert_eq!(rig.send(said("tea", &guest, "one")), "tea 1");
 
     let facts = |rig: &Bench| {
         let policy = rig.store.policy();
@@ -232,8 +232,8 @@ fn settings_and_restrictions_are_the_same_after_a_restart() {
     let expected = ["banned", "muted", "slow_mode", "no join: no_such_room", "join 0 of 0, seen None"];
     assert_eq!(rig.words(entries), expected);
     rig.pass(60_000);
-    assert_eq!(rig.say(said("jam", &muted, "hi")), "jam 1");
-    assert_eq!(rig.say(said("tea", &guest, "two")), "tea 2");
+    assert_eq!(rig.send(said("jam", &muted, "hi")), "jam 1");
+    assert_eq!(rig.send(said("tea", &guest, "two")), "tea 2");
 }
 
 #[test]
@@ -414,12 +414,12 @@ fn the_past_of_a_room_counts_its_messages() {
 fn old_messages_are_found_too() {
     let directory = tempfile::tempdir().unwrap();
     let rig = Rig::open(&Data::File(directory.path().join("adda.db")));
-    let say = |room: &str, text: &str| message(room, text, None);
-    rig.commit(vec![say("tea", "rare 1"), say("jam", "rare, elsewhere"), say("tea", "Rarely 2")]);
+    let send = |room: &str, text: &str| message(room, text, None);
+    rig.commit(vec![send("tea", "rare 1"), send("jam", "rare, elsewhere"), send("tea", "Rarely 2")]);
     for _ in 0..5 {
-        rig.commit((0..1_000).map(|_| say("tea", "noise")).collect());
+        rig.commit((0..1_000).map(|_| send("tea", "noise")).collect());
     }
-    rig.commit(vec![say("tea", "rare 3"), say("tea", "noise, rare 4")]);
+    rig.commit(vec![send("tea", "rare 3"), send("tea", "noise, rare 4")]);
     let found = |side, limit, words| rig.page(side, limit, Some(words));
     let latest = Side::Before(Seq(u64::MAX));
     assert_eq!(found(latest, 9, "rare"), ["rare 1", "Rarely 2", "rare 3", "noise, rare 4"]);

@@ -64,11 +64,11 @@ fn room_settings_apply_by_role() {
     in_both(|mut rig| {
         let (admin, other) = (rig.account(1, Role::Admin), rig.account(2, Role::Admin));
         let (guest, member) = (stranger(3), stranger(4));
-        let say = |rig: &mut Rig, author: &_| rig.say(message("tea", author, "hi"));
-        assert_eq!(say(&mut rig, &guest), "tea 1");
+        let send = |rig: &mut Rig, author: &_| rig.send(message("tea", author, "hi"));
+        assert_eq!(send(&mut rig, &guest), "tea 1");
         let read_only = RoomPatch { posting: Some(Posting::Admins), ..patch() };
         rig.change(by(&admin), set_room("tea", read_only)).unwrap();
-        assert_eq!((say(&mut rig, &guest), say(&mut rig, &other)), ("read_only".into(), "tea 2".into()));
+        assert_eq!((send(&mut rig, &guest), send(&mut rig, &other)), ("read_only".into(), "tea 2".into()));
 
         let mut set = |patch| {
             let (_, events) = rig.change(by(&admin), set_room("tea", patch)).unwrap();
@@ -82,9 +82,9 @@ fn room_settings_apply_by_role() {
         rig.change(by(&admin), Change::Invite(invitation(1, "code", Some("tea"), 5))).unwrap();
         rig.change(by(&member), use_invitation("tea", "code")).unwrap();
         assert_eq!(rig.word(join("tea", &other)), "no join: no_such_room", "an admin who is no member");
-        assert_eq!(say(&mut rig, &other), "no_such_room");
+        assert_eq!(send(&mut rig, &other), "no_such_room");
         assert!(entered(&rig.word(join("tea", &member))));
-        assert_eq!(say(&mut rig, &member), "tea 3");
+        assert_eq!(send(&mut rig, &member), "tea 3");
         let (_, events) = rig.change(by(&admin), kick("tea", &member)).unwrap();
         assert_eq!(events, [Meaning::Kicked { room: room("tea"), user: member.user() }]);
         assert_eq!(rig.word(join("tea", &member)), "no join: no_such_room", "a kick ends the membership");
@@ -104,27 +104,27 @@ fn a_mute_expires_and_slow_mode_delays_a_client() {
         let (guest, another) = (signed_guest(3, rig.moment.clock_ms), stranger(4));
         let until_ms = rig.moment.wall_ms + 5_000;
         rig.change(by(&admin), mute(&guest, until_ms)).unwrap();
-        assert_eq!(rig.say(message("tea", &guest, "hi")), "muted");
+        assert_eq!(rig.send(message("tea", &guest, "hi")), "muted");
         rig.pass(4_999);
-        assert_eq!(rig.say(message("tea", &guest, "hi")), "muted");
+        assert_eq!(rig.send(message("tea", &guest, "hi")), "muted");
         rig.pass(1);
-        assert_eq!(rig.say(message("tea", &guest, "hi")), "tea 1");
+        assert_eq!(rig.send(message("tea", &guest, "hi")), "tea 1");
 
         rig.change(by(&admin), set_room("tea", RoomPatch { slow_mode_s: Some(10), ..patch() })).unwrap();
-        assert_eq!(rig.say(message("tea", &guest, "counts from here")), "tea 2");
+        assert_eq!(rig.send(message("tea", &guest, "counts from here")), "tea 2");
         rig.pass(1_000);
         let Outcome::Refused { rejection, .. } = &rig.apply([Entry::Message(message("tea", &guest, "early"))])[0]
         else {
             panic!()
         };
         assert_eq!((rejection.reason, rejection.retry_ms), (Reason::SlowMode, Some(9_000)));
-        assert_eq!(rig.say(message("tea", &another, "hi")), "tea 3");
-        assert_eq!(rig.say(message("tea", &other, "hi")), "tea 4");
-        assert_eq!(rig.say(message("tea", &other, "admins do not wait")), "tea 5");
+        assert_eq!(rig.send(message("tea", &another, "hi")), "tea 3");
+        assert_eq!(rig.send(message("tea", &other, "hi")), "tea 4");
+        assert_eq!(rig.send(message("tea", &other, "admins do not wait")), "tea 5");
         rig.pass(8_999);
-        assert_eq!(rig.say(message("tea", &guest, "early")), "slow_mode");
+        assert_eq!(rig.send(message("tea", &guest, "early")), "slow_mode");
         rig.pass(1);
-        assert_eq!(rig.say(message("tea", &guest, "on time")), "tea 6");
+        assert_eq!(rig.send(message("tea", &guest, "on time")), "tea 6");
     });
 }
 
@@ -136,15 +136,15 @@ fn a_jump_of_the_wall_clock_ends_neither_mute_nor_slow_mode() {
         let until_ms = rig.moment.wall_ms + 5_000;
         rig.change(by(&admin), mute(&guest, until_ms)).unwrap();
         rig.change(by(&admin), set_room("tea", RoomPatch { slow_mode_s: Some(10), ..patch() })).unwrap();
-        assert_eq!(rig.say(message("tea", &slow, "hi")), "tea 1");
+        assert_eq!(rig.send(message("tea", &slow, "hi")), "tea 1");
         for jump_ms in [1_000 * DAY_MS as i64, -2_000 * DAY_MS as i64] {
             rig.moment.wall_ms = rig.moment.wall_ms.saturating_add_signed(jump_ms);
-            assert_eq!(rig.say(message("tea", &guest, "hi")), "muted");
-            assert_eq!(rig.say(message("tea", &slow, "hi")), "slow_mode");
+            assert_eq!(rig.send(message("tea", &guest, "hi")), "muted");
+            assert_eq!(rig.send(message("tea", &slow, "hi")), "slow_mode");
         }
         rig.pass(10_000);
-        assert_eq!(rig.say(message("tea", &guest, "hi")), "tea 2");
-        assert_eq!(rig.say(message("tea", &slow, "hi")), "tea 3");
+        assert_eq!(rig.send(message("tea", &guest, "hi")), "tea 2");
+        assert_eq!(rig.send(message("tea", &slow, "hi")), "tea 3");
     });
 }
 
@@ -210,7 +210,7 @@ fn a_retry_is_recognised_before_any_reason_to_refuse_it() {
                 let body = Body::Text { content: content.into(), reply_to: Some(answered) };
                 message("tea", &author, "").with_body(body)
             };
-            assert_eq!(rig.say(answer("hi").with_nonce("n")), "tea 2");
+            assert_eq!(rig.send(answer("hi").with_nonce("n")), "tea 2");
             happens(&mut rig, answered);
             let entries = [answer("hi").with_nonce("n"), answer("else").with_nonce("n"), answer("new").with_nonce("m")];
             let words = rig.words(entries.map(Entry::Message));
@@ -227,7 +227,7 @@ fn a_retry_is_recognised_before_the_proposers_own_reason() {
             let rejection = Reason::RateLimited.because("retry in 2 s").retry_after(2_000);
             Entry::Message(super::NewMessage { unless_stored: Some(Box::new(rejection)), ..message })
         };
-        assert_eq!(rig.say(message("tea", &author, "hi").with_nonce("n")), "tea 1");
+        assert_eq!(rig.send(message("tea", &author, "hi").with_nonce("n")), "tea 1");
         let entries = [
             limited(message("tea", &author, "hi").with_nonce("n")),
             limited(message("tea", &author, "else").with_nonce("n")),
@@ -240,7 +240,7 @@ fn a_retry_is_recognised_before_the_proposers_own_reason() {
         let Outcome::Refused { rejection, nonce, .. } = &outcomes[2] else { panic!() };
         assert_eq!((&*rejection.sentence, rejection.retry_ms), ("retry in 2 s", Some(2_000)));
         assert_eq!(nonce.as_ref().map(|nonce| nonce.as_str()), Some("m"));
-        assert_eq!(rig.say(message("tea", &author, "new").with_nonce("m")), "tea 2", "nothing was stored");
+        assert_eq!(rig.send(message("tea", &author, "new").with_nonce("m")), "tea 2", "nothing was stored");
     });
 }
 
@@ -250,18 +250,18 @@ fn a_retried_delete_is_recognised_although_its_message_is_deleted() {
         let admin = rig.account(1, Role::Admin);
         let (author, other) = (stranger(3), stranger(4));
         let first = rig.stored(message("tea", &author, "a secret")).id;
-        assert_eq!(rig.say(delete("tea", &other, first)), "not_yours");
+        assert_eq!(rig.send(delete("tea", &other, first)), "not_yours");
         let outcome = rig.apply([Entry::Message(delete("tea", &author, first).with_nonce("n"))]).remove(0);
         let Outcome::Stored { stored, changed: Some(changed), .. } = &outcome else { panic!("{outcome:?}") };
         assert_eq!((stored.seq, changed.seq, changed.id), (Seq(2), Seq(1), first));
         assert_eq!(contents(std::slice::from_ref(changed)), [""]);
-        assert_eq!(rig.say(delete("tea", &author, first).with_nonce("n")), "duplicate 2");
-        assert_eq!(rig.say(delete("tea", &author, first)), "no_such_message");
-        assert_eq!(rig.say(delete("tea", &author, stored.id)), "no_such_message", "a delete can't be deleted");
-        assert_eq!(rig.say(delete("jam", &author, first)), "no_such_message", "it is in another room");
+        assert_eq!(rig.send(delete("tea", &author, first).with_nonce("n")), "duplicate 2");
+        assert_eq!(rig.send(delete("tea", &author, first)), "no_such_message");
+        assert_eq!(rig.send(delete("tea", &author, stored.id)), "no_such_message", "a delete can't be deleted");
+        assert_eq!(rig.send(delete("jam", &author, first)), "no_such_message", "it is in another room");
         assert_eq!((rig.page("tea", None), rig.page("tea", Some("secret"))), (vec!["".into()], vec![]));
         let second = rig.stored(message("tea", &author, "two")).id;
-        assert_eq!(rig.say(delete("tea", &admin, second)), "tea 4", "an admin deletes any message");
+        assert_eq!(rig.send(delete("tea", &admin, second)), "tea 4", "an admin deletes any message");
     });
 }
 
@@ -320,7 +320,7 @@ fn a_failed_batch_changes_nothing() {
     let (guest, target) = (stranger(3), logged_in(4));
     rig.account(4, Role::User);
     assert!(entered(&rig.word(join("tea", &guest))) && entered(&rig.word(join("tea", &target))));
-    assert_eq!(rig.say(message("tea", &guest, "sent before").with_nonce("n")), "tea 1");
+    assert_eq!(rig.send(message("tea", &guest, "sent before").with_nonce("n")), "tea 1");
     let trigger = "CREATE TEMP TRIGGER refuse BEFORE INSERT ON messages WHEN NEW.content = 'breaks'
                    BEGIN SELECT RAISE(ABORT, 'no'); END";
     rig.store.on_connection(|connection| connection.execute_batch(trigger).unwrap());
@@ -356,7 +356,7 @@ fn a_failed_batch_changes_nothing() {
     assert_eq!(rig.number("SELECT count(*) FROM rooms"), 1);
     assert_eq!((rig.store.present(&room("tea")), rig.store.present(&room("cellar"))), (2, 1), "each counts once");
     assert!(entered(&rig.word(join("tea", &target))));
-    assert_eq!(rig.say(message("tea", &target, "not kicked, not muted")), "tea 2", "no place is left out");
+    assert_eq!(rig.send(message("tea", &target, "not kicked, not muted")), "tea 2", "no place is left out");
     rig.words([leave("tea", &guest), of_connection(2, leave("tea", &guest)), leave("tea", &target)]);
     assert_eq!(rig.store.present(&room("tea")), 0);
 }
@@ -374,16 +374,16 @@ fn a_kick_in_a_failed_batch_has_no_effect() {
                    BEGIN SELECT RAISE(ABORT, 'no'); END";
     rig.store.on_connection(|connection| connection.execute_batch(trigger).unwrap());
     rig.change(by(&admin), kick("tea", &signed)).unwrap();
-    assert_eq!(rig.say(message("tea", &signed, "hi")), "kicked");
+    assert_eq!(rig.send(message("tea", &signed, "hi")), "kicked");
     let again = signed_guest(4, rig.moment.clock_ms);
     let other = signed_guest(5, rig.moment.clock_ms);
     assert!(entered(&rig.word(join("tea", &other))));
     let breaks = Entry::Message(message("tea", &guest, "breaks"));
     assert_eq!(rig.words([change(by(&admin), kick("tea", &other)), breaks.clone()]), ["busy", "not_stored"]);
-    assert_eq!(rig.say(message("tea", &other, "still here")), "tea 1");
+    assert_eq!(rig.send(message("tea", &other, "still here")), "tea 1");
     // A connection that joins may post again, whether its batch is stored or not.
     assert_eq!(rig.words([join("tea", &again), breaks]), ["join 1 of 1, seen None", "not_stored"]);
-    assert_eq!(rig.say(message("tea", &again, "back")), "tea 2");
+    assert_eq!(rig.send(message("tea", &again, "back")), "tea 2");
 }
 
 #[test]
@@ -415,16 +415,16 @@ fn a_kick_affects_only_a_user_in_the_room() {
         assert_eq!(rig.change(by(&admin), unknown), Err(Reason::NoSuchUser));
         let (_, events) = rig.change(by(&admin), kick("tea", &guest)).unwrap();
         assert_eq!(events, [Meaning::Kicked { room: room("tea"), user: user(3) }]);
-        assert_eq!(rig.say(message("tea", &guest, "hi")), "kicked");
-        assert_eq!(rig.say(message("jam", &guest, "hi")), "jam 1");
+        assert_eq!(rig.send(message("tea", &guest, "hi")), "kicked");
+        assert_eq!(rig.send(message("jam", &guest, "hi")), "jam 1");
         let elsewhere = super::NewMessage { is_member: false, ..message("tea", &guest, "by a request") };
-        assert_eq!(rig.say(elsewhere), "tea 1");
+        assert_eq!(rig.send(elsewhere), "tea 1");
         rig.word(leave("tea", &guest));
         rig.word(join("tea", &guest));
-        assert_eq!(rig.say(message("tea", &guest, "hi")), "tea 2", "a kick is no ban");
+        assert_eq!(rig.send(message("tea", &guest, "hi")), "tea 2", "a kick is no ban");
         // Later messages of a user that was not in the room are not refused.
         rig.change(by(&admin), kick("tea", &poster)).unwrap();
-        assert_eq!(rig.say(message("tea", &poster, "hi")), "tea 3");
+        assert_eq!(rig.send(message("tea", &poster, "hi")), "tea 3");
     });
 }
 
@@ -458,13 +458,13 @@ fn the_leave_of_a_refused_connection_removes_no_other_connection() {
         let forget =
             [Change::Forget { room: room("tea"), up_to: Seq(1) }, Change::ForgetRooms { rooms: vec![room("tea")] }];
         rig.apply(forget.map(|one| change(By::Server, one)));
-        assert_eq!(rig.say(message("tea", &guest, "again")), "tea 2", "the order goes on for the first connection");
+        assert_eq!(rig.send(message("tea", &guest, "again")), "tea 2", "the order goes on for the first connection");
         // The leave does not end a kick either, as messages of the first connection may be in flight.
         rig.change(by(&admin), kick("tea", &guest)).unwrap();
         rig.words([refused, second(leave("tea", &guest))]);
-        assert_eq!(rig.say(message("tea", &guest, "hi")), "kicked");
+        assert_eq!(rig.send(message("tea", &guest, "hi")), "kicked");
         rig.word(leave("tea", &guest));
-        assert_eq!(rig.say(message("tea", &guest, "hi")), "tea 3");
+        assert_eq!(rig.send(message("tea", &guest, "hi")), "tea 3");
     });
 }
 
@@ -581,8 +581,8 @@ fn a_login_needs_the_current_password_and_ends_the_oldest_login() {
             let proof = Proof::Account(SessionId(number));
             Arc::new(Principal { proof, ..Principal::clone(&logged_in(1)) })
         };
-        assert_eq!(rig.say(message("tea", &client(1), "hi")), "session_ended");
-        assert_eq!(rig.say(message("tea", &client(1_000), "hi")), "tea 1");
+        assert_eq!(rig.send(message("tea", &client(1), "hi")), "session_ended");
+        assert_eq!(rig.send(message("tea", &client(1_000), "hi")), "tea 1");
 
         let wrong = rig.change(by(&client(1_000)), set(&new, Some(&new), Some(SessionId(1_000))));
         assert_eq!(wrong, Err(Reason::WrongPassword));
@@ -593,7 +593,7 @@ fn a_login_needs_the_current_password_and_ends_the_oldest_login() {
         assert_eq!(done, Done::Account { sessions_ended, has_admin: false });
         assert!(matches!(&events[..], [Meaning::SessionsEnded { sessions, .. }] if sessions.len() == sessions_ended));
         assert_eq!(rig.change(guest.clone(), log_in(2_000, &old)), Err(Reason::WrongLogin), "it was changed meanwhile");
-        assert_eq!(rig.say(message("tea", &client(1_000), "hi")), "tea 2");
+        assert_eq!(rig.send(message("tea", &client(1_000), "hi")), "tea 2");
         rig.change(
             By::Operator,
             Change::Restrict(Restrict {
@@ -654,10 +654,10 @@ fn a_signed_guest_needs_no_row_until_the_first_message() {
         rig.stored(message("tea", &stranger(9), "hi"));
         rig.words([join("tea", &guest), leave("tea", &guest), join("tea", &guest)]);
         rig.change(by(&admin), set_room("cellar", RoomPatch { posting: Some(Posting::Admins), ..patch() })).unwrap();
-        assert_eq!(rig.say(message("cellar", &guest, "hi")), "read_only");
+        assert_eq!(rig.send(message("cellar", &guest, "hi")), "read_only");
         assert_eq!(rows_of_guests(&rig), 0, "a guest who only reads leaves no row, nor does a refused message");
-        assert_eq!(rig.say(message("tea", &guest, "hi")), "tea 2");
-        assert_eq!(rig.say(message("tea", &guest, "again")), "tea 3");
+        assert_eq!(rig.send(message("tea", &guest, "hi")), "tea 2");
+        assert_eq!(rig.send(message("tea", &guest, "again")), "tea 3");
         assert_eq!(rows_of_guests(&rig), 1);
         let issued_ms = rig.moment.clock_ms as i64;
         assert_eq!(rig.number("SELECT created_ms FROM sessions"), rig.moment.shown(issued_ms as u64) as i64);
@@ -723,7 +723,7 @@ fn a_guest_that_logged_out_stays_logged_out() {
         let (_, events) = rig.change(by(&guest), end()).unwrap();
         assert!(events.contains(&Meaning::UserEnded(user(3))), "{events:?}");
         // An entry of that session that was in flight.
-        assert_eq!(rig.say(message("tea", &guest, "hi")), "session_ended");
+        assert_eq!(rig.send(message("tea", &guest, "hi")), "session_ended");
         assert_eq!(rig.word(join("tea", &guest)), "no join: session_ended");
         assert_eq!(rig.change(by(&guest), end()), Err(Reason::SessionEnded));
         let state = |rig: &Rig| rig.reader.view(|view| view.stored_guest(user(3))).unwrap();
@@ -846,7 +846,7 @@ fn forgotten_messages_are_hidden_before_their_rows_are_deleted() {
     assert!(rig.number("SELECT count(*) FROM rooms WHERE head = floor") == 1);
     assert_eq!(rig.reader.view(|view| view.rooms(None, 9)).unwrap(), []);
     assert_eq!(rig.reader.view(|view| view.room(&room("tea"))).unwrap(), None);
-    assert_eq!(rig.say(message("tea", &author, "on")), format!("tea {}", count + 3));
+    assert_eq!(rig.send(message("tea", &author, "on")), format!("tea {}", count + 3));
 }
 
 #[test]
@@ -875,7 +875,7 @@ fn forgotten_messages_are_hidden_in_memory() {
     assert_eq!(words, ["tea 6", "nonce_used", "join 2 of 6, seen None"]);
     rig.change(By::Server, Change::Forget { room: room("tea"), up_to: Seq(u64::MAX) }).unwrap();
     assert_eq!(rig.reader.view(|view| view.rooms(None, 9)).unwrap(), []);
-    assert_eq!(rig.say(message("tea", &author, "on")), "tea 7", "somebody is in the room");
+    assert_eq!(rig.send(message("tea", &author, "on")), "tea 7", "somebody is in the room");
 }
 
 #[test]

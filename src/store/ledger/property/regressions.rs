@@ -151,12 +151,12 @@ fn a_kicked_user_is_refused_until_its_last_connection_has_left() {
         let change_of = Change::Kick { room: tea.clone(), user: guest().user(), target: Some(guest()) };
         change(By::Operator, change_of)
     };
-    let says = || text(guest(), &tea);
-    let outcomes = script.apply([join(1), join(2), kick(), says(), leave(1), says(), leave(2)]);
+    let text_of_guest = || text(guest(), &tea);
+    let outcomes = script.apply([join(1), join(2), kick(), text_of_guest(), leave(1), text_of_guest(), leave(2)]);
     let kicked = Some(Reason::Kicked);
     assert_eq!(reasons(&outcomes), [None, None, None, kicked, None, kicked, None]);
     // A kick of a user outside the room refuses nothing, as only a leave would end it.
-    let outcomes = script.apply([kick(), join(3), says()]);
+    let outcomes = script.apply([kick(), join(3), text_of_guest()]);
     assert_eq!(reasons(&outcomes), [None; 3]);
 }
 
