@@ -349,7 +349,7 @@ fn a_change_by_a_command_applies_at_once_to_open_connections() {
                 comes_to(ws, &say, "text");
             }
         });
-        for said in ["is of role admin now", "is of role user now", "has ended"] {
+        for said in ["has role admin now", "has role user now", "has ended"] {
             server.wait_for_log(said, |log| log.contains(said));
         }
     }
@@ -387,11 +387,11 @@ fn a_weak_password_is_refused_and_no_account_created() {
     let long = "x1".repeat(2_000);
     for (password, words) in [
         ("", "no password on standard input"),
-        ("short", "fewer than 8"),
-        ("\n", "fewer than 8"),
-        ("password123", "tried first"),
-        ("rahimuddin1", "is the name"),
-        (&long, "longer than 1024"),
+        ("short", "at least 8 characters"),
+        ("\n", "at least 8 characters"),
+        ("password123", "too common"),
+        ("rahimuddin1", "too similar to the username"),
+        (&long, "at most 1024 bytes"),
     ] {
         data.run(&["user", "add", "Rahimuddin"], password).refused(words);
         assert!(!data.path().exists(), "{words}");
@@ -400,7 +400,7 @@ fn a_weak_password_is_refused_and_no_account_created() {
     assert!(!data.path().exists());
     data.add("Rahim", "user");
     let before = data.stored();
-    data.run(&["user", "passwd", "Rahim"], "short\n").refused("fewer than 8");
+    data.run(&["user", "passwd", "Rahim"], "short\n").refused("at least 8 characters");
     assert!(data.stored() == before);
 }
 
@@ -551,14 +551,14 @@ fn a_foreign_file_is_left_unchanged() {
         }
     };
     connection("CREATE TABLE theirs (x); PRAGMA journal_mode = WAL;");
-    check("is not a database of adda");
+    check("is not an adda database");
     fs::write(data.path(), "Dear grandmother, this is a letter. ".repeat(100)).expect("a file");
-    check("is not a database of adda");
+    check("is not an adda database");
     fs::write(data.path(), "x").expect("a file");
-    check("is not a database of adda");
+    check("is not an adda database");
     fs::write(data.path(), &good).expect("a database");
     Connection::open(data.path()).expect("a database").execute_batch("PRAGMA user_version = 99").expect("a change");
-    check("was made by a newer adda");
+    check("needs a newer adda");
     fs::remove_file(data.path()).expect("no database");
     for arguments in [&["user", "list"][..], &["token", "list"], &["user", "passwd", "Rahim"]] {
         data.run(arguments, "").refused("No such file");

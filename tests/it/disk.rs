@@ -167,8 +167,11 @@ fn a_failed_sync_stops_the_server_and_acks_no_later_message() {
             assert_eq!(server.wait_exit(DEADLINE).code(), Some(1));
             stage.went_down();
             let log = server.log();
-            let said = log.lines().filter(|line| line.contains("a sync failed")).count();
-            assert!(said == 1 && log.lines().last().is_some_and(|line| line.contains("a sync failed")), "{log}");
+            let said = log.lines().filter(|line| line.contains("failed to sync the database")).count();
+            assert!(
+                said == 1 && log.lines().last().is_some_and(|line| line.contains("failed to sync the database")),
+                "{log}"
+            );
             disk.is_mended();
             server = Server::spawn(disk.command(address));
             stage.came_up();
@@ -306,11 +309,11 @@ fn a_damaged_database_is_an_error_in_one_sentence() {
     // A torn last page is not one of these: a crash may leave one, and the WAL then has the page whole.
     for kept in [1, 99, 100, 512, 4_095, 4_096, 4_097, 8_192, length / 2, length - 4_096] {
         fs::write(disk.data(), &whole[..kept]).expect("a file");
-        disk.assert_refused(&format!("{kept} of {length} bytes"), &["is not a database of adda, or is damaged"]);
+        disk.assert_refused(&format!("{kept} of {length} bytes"), &["is not an adda database, or is damaged"]);
     }
     for zeros in [1, 512, 4_096, length] {
         fs::write(disk.data(), vec![0; zeros]).expect("a file");
-        disk.assert_refused(&format!("{zeros} zeros"), &["is not a database of adda, or is damaged"]);
+        disk.assert_refused(&format!("{zeros} zeros"), &["is not an adda database, or is damaged"]);
     }
 }
 
@@ -320,7 +323,7 @@ fn a_database_of_a_newer_adda_is_an_error_in_one_sentence() {
     let connection = Connection::open(disk.data()).expect("the file");
     connection.pragma_update(None, "user_version", 99).expect("another version");
     drop(connection);
-    disk.assert_refused("a newer schema", &["was made by a newer adda (schema 99"]);
+    disk.assert_refused("a newer schema", &["needs a newer adda: its schema is 99"]);
 }
 
 #[test]

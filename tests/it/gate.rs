@@ -41,7 +41,7 @@ fn who_asked(server: &Server, path: &str) -> String {
     let mut found = None;
     eventually("it is in the log", DEADLINE, || {
         let log = server.log();
-        let line = log.lines().find_map(|line| line.strip_suffix(&format!(" asks for {path}")).map(str::to_owned));
+        let line = log.lines().find_map(|line| line.strip_suffix(&format!(" requests {path}")).map(str::to_owned));
         found = line.and_then(|line| line.rsplit(' ').next().map(str::to_owned));
         found.is_some()
     });

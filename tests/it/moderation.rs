@@ -86,7 +86,7 @@ fn a_mute_a_kick_and_a_ban_apply_at_once_and_can_be_undone() {
         assert_eq!((&bans["data"][0]["user"], &bans["data"][0]["reason"]), (&id.to_string().into(), &"spam".into()));
         stage.order(&server, "PUT", &user, json!({"banned": false}));
         enters(&server, "tea", token);
-        for said in ["has muted", "has unmuted", "out of tea", "has banned", "has unbanned"] {
+        for said in ["has muted", "has unmuted", "from tea", "has banned", "has unbanned"] {
             let is_said = |line: &str| line.contains(said) && line.contains(&id.to_string());
             server.wait_for_log(said, |log| log.lines().any(is_said));
         }
@@ -244,7 +244,7 @@ fn commands_moderate_too_and_the_target_is_told() {
         let by = if by_admin { &mut admin } else { &mut rahim };
         assert_eq!(command(by, asked.clone(), "bad")["code"], code, "{asked}");
     }
-    for said in ["has muted", "has unmuted", "out of tea", "has banned", "has unbanned"] {
+    for said in ["has muted", "has unmuted", "from tea", "has banned", "has unbanned"] {
         server.wait_for_log(said, |log| log.lines().any(|line| line.contains(said) && line.contains(&id)));
     }
 }

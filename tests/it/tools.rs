@@ -198,11 +198,11 @@ fn a_backup_does_not_overwrite_a_file() {
     for target in ["taken", "adda.db"] {
         let (code, said) = end_of(&["backup", "--data", &data.file(), &data.named(target)]);
         assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("is there already") && said.lines().count() == 1, "{said}");
+        assert!(said.contains("already exists") && said.lines().count() == 1, "{said}");
     }
     assert_eq!(fs::read_to_string(data.path("taken")).expect("the file"), "mine");
     let (code, said) = end_of(&["export", "--data", &data.file(), "--output", &data.file()]);
-    assert!(code == Some(1) && said.contains("is there already"), "{said}");
+    assert!(code == Some(1) && said.contains("already exists"), "{said}");
     let (code, said) = end_of(&["backup", "--data", &data.file(), &data.named("no/such/folder")]);
     assert!(code == Some(1) && said.contains("failed to write") && said.lines().count() == 1, "{said}");
     assert!(run(&mut adda(&["doctor", "--data", &data.file()])).contains("all is well"));
