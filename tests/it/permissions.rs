@@ -22,24 +22,24 @@ struct Row {
     action: Action,
     its: PermissionContext,
     http: Box<dyn Fn() -> Call>,
-    ws: Option<Spoken>,
+    ws: Option<WsAction>,
 }
 
 /// The action over a WebSocket: joining a room, and then perhaps a command.
-struct Spoken {
+struct WsAction {
     room: &'static str,
-    says: Option<Value>,
+    command: Option<Value>,
 }
 
 /// The tokens of a role: of an unrestricted user, a muted one and a banned one.
-struct Somebody {
+struct Tokens {
     role: Role,
     good: String,
     muted: String,
     banned: String,
 }
 
-impl Somebody {
+impl Tokens {
     fn token(&self, restriction: Restriction) -> &str {
         match restriction {
             Restriction::None => &self.good,
@@ -68,8 +68,8 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
     let others = |role| PermissionContext { target: Target::Others(role), ..plain };
     let mut rows = Vec::new();
     let mut row = |action, its, ws, http: Box<dyn Fn() -> Call>| rows.push(Row { action, its, http, ws });
-    let enter = |room| Some(Spoken { room, says: None });
-    let say = |room| Some(Spoken { room, says: Some(json!({"content": "hi"})) });
+    let enter = |room| Some(WsAction { room, command: None });
+    let say = |room| Some(WsAction { room, command: Some(json!({"content": "hi"})) });
     for (its, id) in [(plain, "tea"), (banned, "tea"), (member, "secret"), (stranger, "closed")] {
         for tail in ["/messages", "/messages?q=hi", ""] {
             row(Action::Enter, its, enter(id), Box::new(move || ("GET", format!("/api/rooms/{id}{tail}"), None, 200)));
@@ -87,13 +87,13 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
         row(Action::Post, its, say(id), Box::new(move || ("POST", format!("/api/rooms/{id}/messages"), body(), 201)));
     }
     for its in [plain, muted, banned] {
-        let says = Some(Spoken { room: "tea", says: Some(json!({"type": "announcement", "content": "a"})) });
+        let says = Some(WsAction { room: "tea", command: Some(json!({"type": "announcement", "content": "a"})) });
         let body = || Some(json!({"content": "a"}));
         row(Action::Announce, its, says, Box::new(move || ("POST", "/api/announcements".into(), body(), 202)));
     }
     for (its, id) in [(plain, "tea"), (banned, "tea"), (member, "secret"), (stranger, "closed")] {
         let set = |body: Value, id: &str| ("PATCH", format!("/api/rooms/{id}"), Some(body), 200);
-        let says = Some(Spoken { room: id, says: Some(json!({"type": "room", "topic": "t"})) });
+        let says = Some(WsAction { room: id, command: Some(json!({"type": "room", "topic": "t"})) });
         row(Action::SetRoom, its, says, Box::new(move || set(json!({"topic": "t"}), id)));
         row(Action::SetRoom, its, None, Box::new(move || set(json!({"posting": "everyone", "slow_mode_s": 0}), id)));
     }
@@ -115,7 +115,7 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
         let put = move |body: Value| ("PUT", format!("/api/users/{user}"), Some(body), 200);
         let says = move |mut says: Value| {
             says["user_id"] = user.to_string().into();
-            Some(Spoken { room: "tea", says: Some(says) })
+            Some(WsAction { room: "tea", command: Some(says) })
         };
         let kick = move || ("DELETE", format!("/api/rooms/tea/members/{user}"), None, 204);
         row(Action::Kick, its, says(json!({"type": "kick"})), Box::new(kick));
@@ -137,7 +137,7 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
     for (access, id) in [(Access::Member, "secret"), (Access::NonMember, "closed")] {
         let says = json!({"type": "kick", "user_id": victim.to_string(), "room_id": id});
         // Sent from another room, because the user can't join a private room without membership.
-        let says = Some(Spoken { room: "tea", says: Some(says) });
+        let says = Some(WsAction { room: "tea", command: Some(says) });
         let kick = move || ("DELETE", format!("/api/rooms/{id}/members/{victim}"), None, 204);
         row(Action::Kick, PermissionContext { access, ..others(Role::Guest) }, says, Box::new(kick));
     }
@@ -151,21 +151,21 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
 
 /// The result over a WebSocket: success, or the status or the code of the refusal.
 #[track_caller]
-fn spoken(address: SocketAddr, asked: Asked<'_>, spoken: &Spoken) -> Result<(), String> {
+fn over_websocket(address: SocketAddr, asked: Asked<'_>, action: &WsAction) -> Result<(), String> {
     let headers = asked.headers(address);
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let target = format!("/ws?room={}&history=0", spoken.room);
+    let target = format!("/ws?room={}&history=0", action.room);
     let mut ws = match Ws::open(address, &target, &headers).expect("an answer") {
         Ok(ws) => ws,
         Err(refused) => return Err(refused.status.to_string()),
     };
     assert_eq!(ws.next_frame()["type"], "welcome");
-    let Some(says) = &spoken.says else { return Ok(()) };
+    let Some(command) = &action.command else { return Ok(()) };
     // A nonce is one message in all rooms, so each call needs a new one.
     let nonce = Uuid::new_v4().to_string();
-    let mut says = says.clone();
-    says["nonce"] = nonce.as_str().into();
-    ws.command(&says);
+    let mut command = command.clone();
+    command["nonce"] = nonce.as_str().into();
+    ws.command(&command);
     loop {
         let Event::Frame(frame) = ws.event() else { panic!("the connection ended") };
         match frame["type"].as_str() {
@@ -174,7 +174,7 @@ fn spoken(address: SocketAddr, asked: Asked<'_>, spoken: &Spoken) -> Result<(), 
             }
             // A command that succeeds is answered by a frame of its type.
             Some(kind) if frame["nonce"] == nonce.as_str() => {
-                assert_eq!(kind, says["type"].as_str().unwrap_or("text"));
+                assert_eq!(kind, command["type"].as_str().unwrap_or("text"));
                 return Ok(());
             }
             _ => {}
@@ -188,7 +188,7 @@ fn every_protocol_answers_as_the_permission_table_says() {
     let now = Timestamp::now();
     let (victim, _) = people.find_user("victim", Role::Guest);
     let (other_admin, _) = people.find_user("boss", Role::Admin);
-    let mut everybody = Vec::new();
+    let mut users = Vec::new();
     for role in Role::ALL {
         let mut token = |restriction: &str| people.find_user(&format!("{role}-{restriction}"), *role);
         let ((good, good_token), (muted, muted_token), (banned, banned_token)) =
@@ -201,7 +201,7 @@ fn every_protocol_answers_as_the_permission_table_says() {
             connection.execute(sql, params![banned.0.as_bytes(), by])?;
             connection.execute("INSERT INTO room_members VALUES ('secret', ?1, 0)", [good.0.as_bytes()])
         });
-        everybody.push(Somebody { role: *role, good: good_token, muted: muted_token, banned: banned_token });
+        users.push(Tokens { role: *role, good: good_token, muted: muted_token, banned: banned_token });
     }
     people.change(|connection| {
         connection.execute_batch(
@@ -216,11 +216,11 @@ fn every_protocol_answers_as_the_permission_table_says() {
     let mut cells = 0;
     let mut wrong = Vec::new();
     for row in rows(victim, other_admin) {
-        for find_user in &everybody {
-            let token = find_user.token(row.its.restriction);
+        for user in &users {
+            let token = user.token(row.its.restriction);
             for asked in [Asked::Plainly, Asked::ByCookie(token), Asked::ByBearer(token), Asked::FromElsewhere(token)] {
                 let mut its = row.its;
-                let role = if asked == Asked::Plainly { Role::Guest } else { find_user.role };
+                let role = if asked == Asked::Plainly { Role::Guest } else { user.role };
                 if asked == Asked::Plainly {
                     its.restriction = Restriction::None;
                     its.access = if its.access == Access::Public { Access::Public } else { Access::NonMember };
@@ -258,7 +258,7 @@ fn every_protocol_answers_as_the_permission_table_says() {
                     (.., Err(_)) => Err("forbidden".to_owned()),
                     (.., Ok(())) => Ok(()),
                 };
-                let found = spoken(address, asked, ws);
+                let found = over_websocket(address, asked, ws);
                 cells += 1;
                 if found != expected {
                     wrong.push(format!(
@@ -277,12 +277,11 @@ fn every_protocol_answers_as_the_permission_table_says() {
 fn a_message_is_deleted_over_every_protocol_as_the_table_says() {
     let mut people = People::new();
     let (_, stranger) = people.find_user("stranger", Role::Guest);
-    let everybody: Vec<_> =
-        Role::ALL.iter().map(|role| (*role, people.find_user(&format!("a-{role}"), *role).1)).collect();
+    let users: Vec<_> = Role::ALL.iter().map(|role| (*role, people.find_user(&format!("a-{role}"), *role).1)).collect();
     let server = people.serve(&[]);
     let address = server.addr();
     let _host = Ws::join(&server, "/ws/tea/host");
-    for (role, token) in &everybody {
+    for (role, token) in &users {
         for (author, target) in [(token, Target::Own), (&stranger, Target::Others(Role::Guest))] {
             for asked in [Asked::Plainly, Asked::ByCookie(token), Asked::ByBearer(token), Asked::FromElsewhere(token)] {
                 let its = match asked {
@@ -309,7 +308,7 @@ fn a_message_is_deleted_over_every_protocol_as_the_table_says() {
                 };
                 assert_eq!(status, expected, "{role} {target:?} {asked:?}");
                 let says = json!({"type": "delete", "message_id": posted()});
-                let found = spoken(address, asked, &Spoken { room: "tea", says: Some(says) });
+                let found = over_websocket(address, asked, &WsAction { room: "tea", command: Some(says) });
                 let expected = match (asked, answer) {
                     (Asked::FromElsewhere(_), _) => Err("403".to_owned()),
                     (_, answer) => answer.map_err(|_| "forbidden".to_owned()),
@@ -342,7 +341,7 @@ fn the_operators_account_settings_apply_to_every_protocol() {
                 assert_eq!(ask("GET", "/api/session", None), status(Action::Enter, 200), "{role}");
                 let said = ask("POST", "/api/rooms/tea/messages", Some(json!({"content": "hi"})));
                 assert_eq!(said, status(Action::Post, 201), "{role}");
-                let entered = spoken(address, asked, &Spoken { room: "tea", says: None });
+                let entered = over_websocket(address, asked, &WsAction { room: "tea", command: None });
                 let expected = may(*role, Action::Enter, &its).map_err(|refusal| status_of(refusal).to_string());
                 assert_eq!(entered, expected, "{role}");
                 let invited = ask("POST", "/api/invitations", Some(json!({})));
