@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::support::Asked::ByBearer;
 use crate::support::{DEADLINE, People, Server, Ws, request};
 
-fn said(ws: &mut Ws, content: &str, nonce: &str) -> Value {
+fn sent(ws: &mut Ws, content: &str, nonce: &str) -> Value {
     ws.command(&json!({"content": content, "nonce": nonce}));
     ws.until(|frame| frame["nonce"] == nonce)
 }
 
-fn taken_back(ws: &mut Ws, id: &Value, nonce: &str) -> Value {
+fn deleted(ws: &mut Ws, id: &Value, nonce: &str) -> Value {
     ws.command(&json!({"type": "delete", "message_id": id, "nonce": nonce}));
     ws.until(|frame| frame["nonce"] == nonce)
 }
@@ -23,17 +23,17 @@ fn history(server: &Server, query: &str) -> Vec<Value> {
 }
 
 /// The checks for both stores, in memory and in a file.
-fn is_gone_for_everybody(server: &Server) {
+fn is_gone_for_all_clients(server: &Server) {
     let mut ana = Ws::join(server, "/ws/tea/Ana");
     let mut ben = Ws::join(server, "/ws/tea/Ben");
-    let regretted = said(&mut ana, "regrettable words", "1");
-    let kept = said(&mut ana, "kind words", "2");
-    assert_eq!(taken_back(&mut ben, &regretted["id"], "b")["code"], "forbidden", "another's");
+    let regretted = sent(&mut ana, "regrettable words", "1");
+    let kept = sent(&mut ana, "kind words", "2");
+    assert_eq!(deleted(&mut ben, &regretted["id"], "b")["code"], "forbidden", "another's");
 
-    let ack = taken_back(&mut ana, &regretted["id"], "3");
+    let ack = deleted(&mut ana, &regretted["id"], "3");
     assert_eq!((&ack["type"], &ack["seq"], &ack["content"]), (&"delete".into(), &3.into(), &"".into()));
     assert_eq!(ack["message_id"], regretted["id"]);
-    assert_eq!(ben.until(|frame| frame["type"] == "delete"), ack, "everybody gets the same frame");
+    assert_eq!(ben.until(|frame| frame["type"] == "delete"), ack, "all clients get the same frame");
 
     let erased = history(server, "").remove(0);
     assert_eq!((&erased["id"], &erased["seq"], &erased["content"]), (&regretted["id"], &1.into(), &"".into()));
@@ -54,12 +54,12 @@ fn is_gone_for_everybody(server: &Server) {
     assert_eq!(back.expect_text("nothing else")["seq"], 4);
 
     // A retry of a deleted message is a duplicate, and does not restore it.
-    let again = said(&mut ana, "regrettable words", "1");
+    let again = sent(&mut ana, "regrettable words", "1");
     assert_eq!((&again["duplicate"], &again["content"]), (&true.into(), &"".into()));
-    let twice = taken_back(&mut ana, &regretted["id"], "3");
+    let twice = deleted(&mut ana, &regretted["id"], "3");
     assert_eq!((&twice["duplicate"], &twice["id"]), (&true.into(), &ack["id"]));
     for (id, nonce) in [(&regretted["id"], "4"), (&ack["id"], "5")] {
-        assert_eq!(taken_back(&mut ana, id, nonce)["code"], "not_found", "nothing is there to take back");
+        assert_eq!(deleted(&mut ana, id, nonce)["code"], "not_found", "there is nothing to delete");
     }
     ana.command(&json!({"content": "so?", "reply_to": regretted["id"], "nonce": "6"}));
     assert_eq!(ana.until(|frame| frame["nonce"] == "6")["type"], "text", "its place is kept");
@@ -67,7 +67,7 @@ fn is_gone_for_everybody(server: &Server) {
 
 #[test]
 fn a_message_deleted_in_memory_is_gone_for_all_clients() {
-    is_gone_for_everybody(&Server::with(&["--rate", "0"]));
+    is_gone_for_all_clients(&Server::with(&["--rate", "0"]));
 }
 
 #[test]
@@ -76,12 +76,12 @@ fn a_deleted_message_is_gone_from_the_file_too() {
     let secret = "unsayable".repeat(600);
     {
         let mut server = people.serve(&[]);
-        is_gone_for_everybody(&server);
+        is_gone_for_all_clients(&server);
         let mut ana = Ws::join(&server, "/ws/tea/Ana");
         // A text larger than a database page, and a text within one page.
         for (content, nonce) in [(secret.as_str(), "7"), ("unsayable", "8")] {
-            let id = said(&mut ana, content, nonce)["id"].take();
-            taken_back(&mut ana, &id, &format!("{nonce}!"));
+            let id = sent(&mut ana, content, nonce)["id"].take();
+            deleted(&mut ana, &id, &format!("{nonce}!"));
         }
         // The stop of the server also removes the WAL.
         server.signal(Signal::TERM);
@@ -103,10 +103,10 @@ fn history_counts_messages_and_a_resume_gets_events_too() {
     let text = "words ".repeat(60);
     let mut ids = Vec::new();
     for number in 1..=210 {
-        ids.push(said(&mut ana, &text, &number.to_string())["id"].take());
+        ids.push(sent(&mut ana, &text, &number.to_string())["id"].take());
     }
     for (number, id) in ids.iter().rev().take(5).enumerate() {
-        taken_back(&mut ana, id, &format!("delete {number}"));
+        deleted(&mut ana, id, &format!("delete {number}"));
     }
     let replayed = |ws: &mut Ws| {
         let frames: Vec<Value> = (0..200).map(|_| ws.expect("text")).collect();
@@ -117,7 +117,7 @@ fn history_counts_messages_and_a_resume_gets_events_too() {
     let mut late = Ws::join(&server, "/ws/tea/Late?history=200");
     assert_eq!(late.welcome["seq"], 215);
     replayed(&mut late);
-    taken_back(&mut ana, &ids[0], "the first");
+    deleted(&mut ana, &ids[0], "the first");
     assert_eq!(late.expect("delete")["seq"], 216);
     // The same with frames that are read from the file.
     server.signal(Signal::TERM);
@@ -138,7 +138,7 @@ fn an_admin_can_delete_any_message_and_it_is_logged() {
     let (_, admin) = people.find_user("admin", Role::Admin);
     let server = people.serve(&[]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    let id = said(&mut ana, "rude", "1")["id"].as_str().expect("an id").to_owned();
+    let id = sent(&mut ana, "rude", "1")["id"].as_str().expect("an id").to_owned();
     let target = format!("/api/rooms/tea/messages/{id}");
     let ask = |target: &str| request(server.addr(), ByBearer(&admin), "DELETE", target, None).status;
     assert_eq!(ask(&format!("/api/rooms/coffee/messages/{id}")), 404, "it is in another room");
