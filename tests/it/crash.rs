@@ -14,11 +14,11 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::process::Signal;
 
 use crate::history::{Fault, History, Message, Room, check};
-use crate::http_clients::Poster;
+use crate::http_clients::HttpClient;
 use crate::proxy::{Lines, Proxy};
 use crate::random::Random;
 use crate::support::{DEADLINE, Server, clean};
-use crate::ws_clients::{Stage, Talker, read_log};
+use crate::ws_clients::{Stage, WsClient, read_log};
 
 const SENDERS: usize = 8;
 const READERS: usize = 16;
@@ -53,16 +53,16 @@ pub fn steady_address(random: &mut Random) -> SocketAddr {
 }
 
 /// The clients: senders in each of the rooms, and readers in one or two.
-pub fn talkers(senders: usize, readers: usize, rooms: &[Room], random: &mut Random) -> Vec<Talker> {
+pub fn talkers(senders: usize, readers: usize, rooms: &[Room], random: &mut Random) -> Vec<WsClient> {
     let room = |number: usize| rooms[number % rooms.len()];
-    let mut cast: Vec<Talker> =
-        (0..senders).map(|number| Talker::sender(number, room(number), random.fork())).collect();
+    let mut cast: Vec<WsClient> =
+        (0..senders).map(|number| WsClient::sender(number, room(number), random.fork())).collect();
     cast.extend((0..readers).map(|number| {
         let rooms = match number % 4 {
             0 => vec![room(number + 1), room(number)],
             _ => vec![room(number)],
         };
-        Talker::reader(senders + number, rooms, random.fork())
+        WsClient::reader(senders + number, rooms, random.fork())
     }));
     cast
 }
@@ -122,7 +122,7 @@ fn no_acked_message_is_lost_however_often_the_server_is_killed() {
         let _alarm = stage.alarm();
         let mut threads: Vec<_> = cast.into_iter().map(|talker| scope.spawn(|| talker.run(&stage))).collect();
         threads.extend((0..POSTERS).map(|number| {
-            let poster = Poster::new(SENDERS + READERS + number, ROOMS[number % ROOMS.len()]);
+            let poster = HttpClient::new(SENDERS + READERS + number, ROOMS[number % ROOMS.len()]);
             scope.spawn(|| poster.run(&stage))
         }));
         for cycle in 1..=cycles {
@@ -177,7 +177,7 @@ fn two_hundred_clients_reconnect_after_every_restart_and_miss_nothing() {
     let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
     let history = thread::scope(|scope| {
         let _alarm = stage.alarm();
-        let faithful = cast.into_iter().map(Talker::faithful);
+        let faithful = cast.into_iter().map(WsClient::faithful);
         let threads: Vec<_> = faithful.map(|talker| scope.spawn(|| talker.run(&stage))).collect();
         for signal in [Signal::TERM, Signal::KILL].repeat(3) {
             server.wait_for_metric_over("connections", (SENDERS + READERS) as u64);

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::crash::{assert_kept, assert_sound, command, joined, steady_address, talkers, whole_log};
 use crate::history::{History, Room, check};
-use crate::http_clients::Poster;
+use crate::http_clients::HttpClient;
 use crate::random::Random;
 use crate::support::{DEADLINE, Server, Ws, clean, http, output, repository, run};
 use crate::ws_clients::Stage;
@@ -160,7 +160,7 @@ fn a_failed_sync_stops_the_server_and_acks_no_later_message() {
     let history = thread::scope(|scope| {
         let _alarm = stage.alarm();
         let mut threads: Vec<_> = cast.into_iter().map(|talker| scope.spawn(|| talker.run(&stage))).collect();
-        threads.push(scope.spawn(|| Poster::new(SENDERS + READERS, ROOMS[0]).run(&stage)));
+        threads.push(scope.spawn(|| HttpClient::new(SENDERS + READERS, ROOMS[0]).run(&stage)));
         for _ in 0..3 {
             stage.wait_for_acks(random.within(50..400));
             disk.fails("sync");

@@ -12,25 +12,25 @@ use crate::support::{Response, read_response};
 use crate::ws_clients::{RETRY, Stage, message_of};
 
 /// A posting client. It sends its next message when the last one is stored.
-pub struct Poster {
+pub struct HttpClient {
     number: u64,
     room: Room,
-    said: u64,
+    sent_count: u64,
     user: Option<Uuid>,
     events: Vec<Event>,
 }
 
-impl Poster {
+impl HttpClient {
     pub fn new(number: usize, room: Room) -> Self {
-        Self { number: number as u64, room, said: 0, user: None, events: Vec::new() }
+        Self { number: number as u64, room, sent_count: 0, user: None, events: Vec::new() }
     }
 
     /// Posts until the end of the test.
     pub fn run(mut self, stage: &Stage) -> Client {
         let _alarm = stage.alarm();
-        while !stage.is_last_words() {
-            self.said += 1;
-            self.post(Nonce(self.number << 32 | self.said), stage);
+        while !stage.is_ending() {
+            self.sent_count += 1;
+            self.post(Nonce(self.number << 32 | self.sent_count), stage);
         }
         stage.settle();
         Client { name: self.name(), events: self.events }

@@ -71,7 +71,7 @@ pub fn message_of(frame: &Value) -> Message {
         assert_eq!(text("content"), nonce.content(), "another message's words in {frame}");
     }
     Message {
-        room: Room::parse(text("room_id")).unwrap_or_else(|| panic!("a room of nobody's in {frame}")),
+        room: Room::parse(text("room_id")).unwrap_or_else(|| panic!("an unknown room in {frame}")),
         seq: frame["seq"].as_u64().unwrap_or_else(|| panic!("no seq in {frame}")),
         id: Uuid::try_parse(text("id")).unwrap_or_else(|_| panic!("no id in {frame}")),
         nonce,
@@ -95,7 +95,7 @@ pub struct Stage {
     /// Valid messages that were refused because the server could not store them at that time.
     refused: AtomicU64,
     /// Whether clients send no new messages any more.
-    last_words: AtomicBool,
+    is_ending: AtomicBool,
     /// The number of clients without unacked messages after that.
     settled: AtomicUsize,
     /// The last `seq` of each room once it is final, and the time since then.
@@ -115,7 +115,7 @@ impl Stage {
             sent_again: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            last_words: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
             settled: AtomicUsize::new(0),
             heads: OnceLock::new(),
             failed: AtomicBool::new(false),
@@ -156,7 +156,7 @@ impl Stage {
     /// Ends the test: waits until `clients` have their last acks, then until they have seen all messages in `log`.
     #[track_caller]
     pub fn finish(&self, clients: usize, log: impl FnOnce() -> Vec<Message>) -> Vec<Message> {
-        self.last_words.store(true, Ordering::SeqCst);
+        self.is_ending.store(true, Ordering::SeqCst);
         self.came_up();
         self.wait("everything is acked", || self.settled.load(Ordering::SeqCst) == clients);
         let log = log();
@@ -197,8 +197,8 @@ impl Stage {
         self.patience
     }
 
-    pub fn is_last_words(&self) -> bool {
-        self.last_words.load(Ordering::SeqCst)
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::SeqCst)
     }
 
     /// Records that a client has no unacked messages and sends no new ones.
@@ -230,7 +230,7 @@ impl Stage {
     /// come or the test has failed.
     pub fn wait_until_up(&self, times: u64) {
         let mut up = self.up.lock().expect("no thread panics with it");
-        while !self.has_failed() && !(up.0 && (up.1 >= times || self.last_words.load(Ordering::SeqCst))) {
+        while !self.has_failed() && !(up.0 && (up.1 >= times || self.is_ending.load(Ordering::SeqCst))) {
             (up, _) = self.changed.wait_timeout(up, TICK).expect("no thread panics with it");
         }
     }
@@ -252,18 +252,18 @@ impl Drop for Alarm<'_> {
 }
 
 /// A client.
-pub struct Talker {
+pub struct WsClient {
     number: u64,
     /// The rooms that it is in; it sends to the first.
     rooms: Vec<Room>,
-    talks: bool,
+    is_sender: bool,
     /// Whether it may stay away for some restarts.
     strays: bool,
     random: Random,
     user: Option<Uuid>,
     token: Option<String>,
     last_seen: BTreeMap<Room, Message>,
-    said: u64,
+    sent_count: u64,
     /// Messages without an ack, in order.
     pending: VecDeque<Pending>,
     /// The time until which the server asked it to send nothing.
@@ -282,12 +282,12 @@ struct Pending {
 
 /// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Visit {
+enum ConnectionEnd {
     Broken,
     Done,
 }
 
-impl Talker {
+impl WsClient {
     /// A client that sends and reads.
     pub fn sender(number: usize, room: Room, random: Random) -> Self {
         Self::new(number, vec![room], true, random)
@@ -303,17 +303,17 @@ impl Talker {
         Self { strays: false, ..self }
     }
 
-    fn new(number: usize, rooms: Vec<Room>, talks: bool, random: Random) -> Self {
+    fn new(number: usize, rooms: Vec<Room>, is_sender: bool, random: Random) -> Self {
         Self {
             number: number as u64,
             rooms,
-            talks,
-            strays: !talks,
+            is_sender,
+            strays: !is_sender,
             random,
             user: None,
             token: None,
             last_seen: BTreeMap::new(),
-            said: 0,
+            sent_count: 0,
             pending: VecDeque::new(),
             holds_until: None,
             settled: false,
@@ -332,29 +332,29 @@ impl Talker {
             if self.is_done(stage) {
                 return Client { name: self.name(), events: self.events };
             }
-            match self.visit(stage) {
-                Visit::Done => return Client { name: self.name(), events: self.events },
-                Visit::Broken => thread::sleep(RETRY),
+            match self.connect(stage) {
+                ConnectionEnd::Done => return Client { name: self.name(), events: self.events },
+                ConnectionEnd::Broken => thread::sleep(RETRY),
             }
         }
     }
 
     fn name(&self) -> String {
-        format!("{}-{}", if self.talks { "sender" } else { "reader" }, self.number)
+        format!("{}-{}", if self.is_sender { "sender" } else { "reader" }, self.number)
     }
 
-    fn whereabouts(&self) -> String {
+    fn progress(&self) -> String {
         let seen: Vec<_> = self.last_seen.iter().map(|(room, message)| (room.0, message.seq)).collect();
         format!("seen {seen:?}, unacked {:?}", self.pending)
     }
 
     #[track_caller]
     fn assert_going(&self, stage: &Stage) {
-        assert!(!stage.has_failed(), "failed elsewhere; {} has {}", self.name(), self.whereabouts());
+        assert!(!stage.has_failed(), "failed elsewhere; {} has {}", self.name(), self.progress());
     }
 
     /// One connection.
-    fn visit(&mut self, stage: &Stage) -> Visit {
+    fn connect(&mut self, stage: &Stage) -> ConnectionEnd {
         let mut target = format!("/ws?room={}&username={}&history={PAGE}", self.rooms[0].id(), self.name());
         if let Some(token) = &self.token {
             target += &format!("&token={token}");
@@ -363,7 +363,7 @@ impl Talker {
             target += &format!("&after={}", last.id);
         }
         // A refused connection means that the server or the network is not ready yet.
-        let Ok(Ok(mut ws)) = Ws::open(stage.address, &target, &[]) else { return Visit::Broken };
+        let Ok(Ok(mut ws)) = Ws::open(stage.address, &target, &[]) else { return ConnectionEnd::Broken };
         stage.connections.fetch_add(1, Ordering::SeqCst);
         let window = self.random.within(1..WINDOW_MAX + 1) as usize;
         // Some clients send again at once; others first read the replay.
@@ -377,34 +377,34 @@ impl Talker {
             let seen = self.last_seen.get(&self.rooms[0]).map_or(0, |message| message.seq);
             let may_send = head.is_some_and(|head| hasty || seen >= head);
             if may_send && self.send(&mut ws, stage, window).is_none() {
-                return Visit::Broken;
+                return ConnectionEnd::Broken;
             }
             if self.is_done(stage) {
-                return Visit::Done;
+                return ConnectionEnd::Done;
             }
             self.assert_going(stage);
             match ws.event_within(TICK) {
-                None if quiet_since.elapsed() > stage.patience => return Visit::Broken,
+                None if quiet_since.elapsed() > stage.patience => return ConnectionEnd::Broken,
                 None => {}
-                Some(WsEvent::Close(_) | WsEvent::End) => return Visit::Broken,
+                Some(WsEvent::Close(_) | WsEvent::End) => return ConnectionEnd::Broken,
                 Some(WsEvent::Frame(frame)) => {
                     quiet_since = Instant::now();
                     if head.is_none() {
                         assert_eq!(frame["type"], "welcome", "before the welcome: {frame}");
                         head = frame["seq"].as_u64();
-                        self.arrive(&frame);
+                        self.note_identity(&frame);
                         if self.join_others(&mut ws).is_none() {
-                            return Visit::Broken;
+                            return ConnectionEnd::Broken;
                         }
                     }
-                    self.hear(&frame, stage);
+                    self.receive(&frame, stage);
                 }
             }
         }
     }
 
     /// Records the identity in the first `welcome` of a connection.
-    fn arrive(&mut self, welcome: &Value) {
+    fn note_identity(&mut self, welcome: &Value) {
         let user = welcome["user_id"].as_str().and_then(|text| Uuid::try_parse(text).ok());
         let user = user.unwrap_or_else(|| panic!("no user in {welcome}"));
         self.user = Some(user);
@@ -441,9 +441,9 @@ impl Talker {
                 self.send_one(ws, nonce, &nonce.content())?;
             }
         }
-        while self.talks && self.pending.len() < window && !stage.is_last_words() {
-            self.said += 1;
-            let nonce = Nonce(self.number << 32 | self.said);
+        while self.is_sender && self.pending.len() < window && !stage.is_ending() {
+            self.sent_count += 1;
+            let nonce = Nonce(self.number << 32 | self.sent_count);
             if self.random.once_in(ODD_ONE_IN) {
                 // A message of only white space is invalid.
                 self.send_one(ws, nonce, " ")?;
@@ -466,11 +466,11 @@ impl Talker {
     }
 
     /// Handles a frame.
-    fn hear(&mut self, frame: &Value, stage: &Stage) {
+    fn receive(&mut self, frame: &Value, stage: &Stage) {
         match frame["type"].as_str() {
             Some("welcome") => {
                 let room = frame["room_id"].as_str().and_then(Room::parse);
-                let room = room.unwrap_or_else(|| panic!("a room of nobody's in {frame}"));
+                let room = room.unwrap_or_else(|| panic!("an unknown room in {frame}"));
                 self.events.push(Event::Joined {
                     room,
                     resumed: self.last_seen.contains_key(&room),
@@ -490,7 +490,7 @@ impl Talker {
                 let is_own = self.user.is_some_and(|user| frame["user_id"] == user.to_string());
                 assert!(is_own || !is_duplicate, "another's duplicate: {frame}");
                 let place = self.pending.iter().position(|pending| Some(pending.nonce) == message.nonce);
-                assert!(is_own || place.is_none(), "another says what {} sent: {frame}", self.name());
+                assert!(is_own || place.is_none(), "another user sent the message of {}: {frame}", self.name());
                 if is_own {
                     self.events.push(if is_duplicate { Event::Duplicate(message) } else { Event::Acked(message) });
                 }
@@ -518,7 +518,7 @@ impl Talker {
 
     /// Whether all messages are acked and seen.
     fn is_done(&mut self, stage: &Stage) -> bool {
-        if !stage.is_last_words() || !self.pending.is_empty() {
+        if !stage.is_ending() || !self.pending.is_empty() {
             return false;
         }
         if !self.settled {
