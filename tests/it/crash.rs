@@ -53,7 +53,7 @@ pub fn steady_address(random: &mut Random) -> SocketAddr {
 }
 
 /// The clients: senders in each of the rooms, and readers in one or two.
-pub fn talkers(senders: usize, readers: usize, rooms: &[Room], random: &mut Random) -> Vec<WsClient> {
+pub fn start_clients(senders: usize, readers: usize, rooms: &[Room], random: &mut Random) -> Vec<WsClient> {
     let room = |number: usize| rooms[number % rooms.len()];
     let mut cast: Vec<WsClient> =
         (0..senders).map(|number| WsClient::sender(number, room(number), random.fork())).collect();
@@ -93,7 +93,7 @@ pub fn assert_sound(data: &Path, log: &[Message]) {
 }
 
 /// Starts a server that is killed before, during or just after its start.
-fn stillborn(address: SocketAddr, data: &Path, random: &mut Random) {
+fn start_and_kill(address: SocketAddr, data: &Path, random: &mut Random) {
     let mut command = command(address, data);
     let streams = clean(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = streams.spawn().expect("the server starts");
@@ -116,7 +116,7 @@ fn no_acked_message_is_lost_however_often_the_server_is_killed() {
     let address = steady_address(&mut random);
     let mut server = Server::spawn(command(address, &data));
     let stage = Stage::new(address, DEADLINE);
-    let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
+    let cast = start_clients(SENDERS, READERS, &ROOMS, &mut random);
     let mut before_listening = 0;
     let history = thread::scope(|scope| {
         let _alarm = stage.alarm();
@@ -133,7 +133,7 @@ fn no_acked_message_is_lost_however_often_the_server_is_killed() {
             stage.went_down();
             server.wait_exit(DEADLINE);
             if random.once_in(4) {
-                stillborn(address, &data, &mut random);
+                start_and_kill(address, &data, &mut random);
                 before_listening += 1;
             }
             server = Server::spawn(command(address, &data));
@@ -174,7 +174,7 @@ fn two_hundred_clients_reconnect_after_every_restart_and_miss_nothing() {
     let address = steady_address(&mut random);
     let mut server = Server::spawn(command(address, &data));
     let stage = Stage::new(address, DEADLINE);
-    let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
+    let cast = start_clients(SENDERS, READERS, &ROOMS, &mut random);
     let history = thread::scope(|scope| {
         let _alarm = stage.alarm();
         let faithful = cast.into_iter().map(WsClient::faithful);
@@ -209,7 +209,7 @@ fn no_message_is_lost_or_duplicated_on_a_faulty_network() {
     let mut dice = random.fork();
     let proxy = Proxy::start(server.addr(), move || Lines::rolled(&mut dice));
     let stage = Stage::new(proxy.addr(), Duration::from_secs(1));
-    let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
+    let cast = start_clients(SENDERS, READERS, &ROOMS, &mut random);
     let history = thread::scope(|scope| {
         let _alarm = stage.alarm();
         let threads: Vec<_> = cast.into_iter().map(|talker| scope.spawn(|| talker.run(&stage))).collect();

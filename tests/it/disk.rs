@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::crash::{assert_kept, assert_sound, command, joined, steady_address, talkers, whole_log};
+use crate::crash::{assert_kept, assert_sound, command, joined, start_clients, steady_address, whole_log};
 use crate::history::{History, Room, check};
 use crate::http_clients::HttpClient;
 use crate::random::Random;
@@ -156,7 +156,7 @@ fn a_failed_sync_stops_the_server_and_acks_no_later_message() {
     let address = steady_address(&mut random);
     let mut server = Server::spawn(disk.command(address));
     let stage = Stage::new(address, DEADLINE);
-    let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
+    let cast = start_clients(SENDERS, READERS, &ROOMS, &mut random);
     let history = thread::scope(|scope| {
         let _alarm = stage.alarm();
         let mut threads: Vec<_> = cast.into_iter().map(|talker| scope.spawn(|| talker.run(&stage))).collect();
@@ -192,7 +192,7 @@ fn a_full_disk_refuses_messages_and_nothing_else() {
     let disk = Disk::new();
     let mut server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
     let stage = Stage::new(server.addr(), DEADLINE);
-    let cast = talkers(SENDERS, READERS, &ROOMS, &mut random);
+    let cast = start_clients(SENDERS, READERS, &ROOMS, &mut random);
     let (history, stored_elsewhere) = thread::scope(|scope| {
         let _alarm = stage.alarm();
         let threads: Vec<_> = cast.into_iter().map(|talker| scope.spawn(|| talker.run(&stage))).collect();
