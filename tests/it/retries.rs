@@ -24,14 +24,14 @@ impl Stage {
     }
 
     #[track_caller]
-    fn order(&self, method: &str, target: &str, json: Value) {
+    fn admin_request(&self, method: &str, target: &str, json: Value) {
         let json = Some(json).filter(|json| !json.is_null());
         let response = request(self.server.addr(), ByBearer(&self.admin), method, target, json.as_ref());
         assert!(response.status < 300, "{}", response.text());
     }
 }
 
-fn said(ws: &mut Ws, nonce: &str) -> Value {
+fn sent(ws: &mut Ws, nonce: &str) -> Value {
     ws.command(&json!({"content": "hi", "nonce": nonce}));
     ws.until(|frame| frame["nonce"] == nonce)
 }
@@ -40,15 +40,15 @@ fn said(ws: &mut Ws, nonce: &str) -> Value {
 fn a_retry_is_a_duplicate_even_if_posting_is_forbidden_since() {
     let stage = Stage::set(&[]);
     let user = format!("/api/users/{}", stage.guest.0);
-    let mute = |until: Value| stage.order("PUT", &user, json!({"muted_until": until}));
-    let set = |what: Value| stage.order("PATCH", "/api/rooms/tea", what);
+    let mute = |until: Value| stage.admin_request("PUT", &user, json!({"muted_until": until}));
+    let set = |what: Value| stage.admin_request("PATCH", "/api/rooms/tea", what);
     let mut ws = Ws::join(&stage.server, &format!("/ws/tea/ana?token={}", stage.guest.1));
-    let stored = said(&mut ws, "0");
+    let stored = sent(&mut ws, "0");
     assert_eq!(stored["type"], "text");
     let check = |ws: &mut Ws, code: &str, nonce: &str| {
-        let again = said(ws, "0");
+        let again = sent(ws, "0");
         assert_eq!((&again["duplicate"], &again["id"]), (&true.into(), &stored["id"]), "{again}");
-        assert_eq!(said(ws, nonce)["code"], code);
+        assert_eq!(sent(ws, nonce)["code"], code);
     };
     mute(json!("2099-01-01T00:00:00Z"));
     check(&mut ws, "forbidden", "1");
@@ -56,7 +56,7 @@ fn a_retry_is_a_duplicate_even_if_posting_is_forbidden_since() {
     set(json!({"posting": "admins"}));
     check(&mut ws, "forbidden", "2");
     set(json!({"posting": "everyone", "slow_mode_s": 3_600}));
-    assert_eq!(said(&mut ws, "3")["type"], "text", "the first of this hour");
+    assert_eq!(sent(&mut ws, "3")["type"], "text", "the first of this hour");
     check(&mut ws, "rate_limited", "4");
     set(json!({"slow_mode_s": 0}));
     ws.command(&json!({"type": "leave", "room_id": "tea"}));
@@ -66,7 +66,7 @@ fn a_retry_is_a_duplicate_even_if_posting_is_forbidden_since() {
     ws.command(&json!({"type": "join", "room_id": "tea", "history": 0}));
     ws.until(|frame| frame["type"] == "welcome");
     for nonce in ["1", "2", "4", "5"] {
-        let stored = said(&mut ws, nonce);
+        let stored = sent(&mut ws, nonce);
         assert_eq!((&stored["type"], &stored["duplicate"]), (&"text".into(), &Value::Null), "{stored}");
     }
 }
@@ -75,13 +75,13 @@ fn a_retry_is_a_duplicate_even_if_posting_is_forbidden_since() {
 fn a_retry_over_the_rate_limit_is_a_duplicate() {
     let server = Server::with(&["--rate", "1", "--burst", "3"]);
     let mut ws = Ws::join(&server, "/ws/tea/ana");
-    let stored = said(&mut ws, "0");
+    let stored = sent(&mut ws, "0");
     let mut refused = 0;
     for nonce in 1..=8 {
-        refused += i32::from(said(&mut ws, &nonce.to_string())["code"] == "rate_limited");
+        refused += i32::from(sent(&mut ws, &nonce.to_string())["code"] == "rate_limited");
     }
     assert!(refused >= 4, "{refused} were too fast");
-    let again = said(&mut ws, "0");
+    let again = sent(&mut ws, "0");
     assert_eq!((&again["duplicate"], &again["id"]), (&true.into(), &stored["id"]), "{again}");
 }
 
