@@ -12,7 +12,7 @@ fn encoded(text: &str) -> String {
 }
 
 /// Sends `count` numbered messages, and waits for the echo of each.
-fn say_numbered(ws: &mut Ws, count: usize) {
+fn send_numbered(ws: &mut Ws, count: usize) {
     for number in 1..=count {
         let content = number.to_string();
         ws.say(&content);
@@ -131,7 +131,7 @@ fn typing_is_delivered_and_not_stored() {
 fn a_new_member_gets_the_last_five_messages_and_then_live_ones() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    say_numbered(&mut ana, 8);
+    send_numbered(&mut ana, 8);
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     assert_eq!(ben.welcome["seq"], 8);
     ana.say("live");
@@ -143,7 +143,7 @@ fn a_new_member_gets_the_last_five_messages_and_then_live_ones() {
 fn history_has_the_requested_length_up_to_200() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    say_numbered(&mut ana, 230);
+    send_numbered(&mut ana, 230);
     for (asked, replayed) in [
         ("history=0", 231..231),
         ("history=1", 230..231),
@@ -171,7 +171,7 @@ fn a_history_that_is_not_a_number_is_refused() {
 fn the_default_history_can_be_set() {
     let server = Server::with(&["--history", "2"]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    say_numbered(&mut ana, 4);
+    send_numbered(&mut ana, 4);
     let mut ben = Ws::join(&server, "/ws/tea/Ben");
     assert_eq!(ben.contents(2), ["3", "4"]);
     ben.expect_nothing_else();
@@ -285,7 +285,7 @@ fn one_connection_can_be_in_two_rooms() {
 fn a_further_room_replays_the_requested_history() {
     let server = Server::start();
     let mut coffee = Ws::join(&server, "/ws/coffee/Ben");
-    say_numbered(&mut coffee, 4);
+    send_numbered(&mut coffee, 4);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.command(&json!({"type": "join", "room_id": "coffee", "history": 2}));
     ana.expect("welcome");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::{DEADLINE, Event, Server, Ws, eventually};
 
 /// Sends numbered messages, and returns the frames that the author received.
-fn said(ws: &mut Ws, numbers: std::ops::RangeInclusive<usize>) -> Vec<Value> {
+fn send_numbered(ws: &mut Ws, numbers: std::ops::RangeInclusive<usize>) -> Vec<Value> {
     let one = |number: usize| {
         let content = number.to_string();
         ws.say(&content);
@@ -27,9 +27,9 @@ fn id(frame: &Value) -> &str {
 fn a_reconnect_replays_exactly_the_missed_messages() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    let before = said(&mut ana, 1..=3);
+    let before = send_numbered(&mut ana, 1..=3);
     // As many messages as a room keeps in memory.
-    let missed = said(&mut ana, 4..=200);
+    let missed = send_numbered(&mut ana, 4..=200);
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&before[2])));
     assert_eq!((&ben.welcome["reset"], &ben.welcome["seq"]), (&false.into(), &200.into()));
     for frame in &missed {
@@ -45,13 +45,13 @@ fn after_a_long_absence_a_client_gets_all_messages_and_then_live_ones() {
     let flags = ["--rate", "0", "--durability", "normal", "--data", file.to_str().unwrap()];
     let server = Server::with(&flags);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    let first = said(&mut ana, 1..=1).remove(0);
-    let mut missed = said(&mut ana, 2..=1_500);
+    let first = send_numbered(&mut ana, 1..=1).remove(0);
+    let mut missed = send_numbered(&mut ana, 2..=1_500);
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&first)));
     assert_eq!((&ben.welcome["reset"], &ben.welcome["seq"]), (&false.into(), &1_500.into()));
     // Ana goes on sending while Ben catches up.
     ana.expect("join");
-    missed.extend(said(&mut ana, 1_501..=1_550));
+    missed.extend(send_numbered(&mut ana, 1_501..=1_550));
     for frame in &missed {
         assert_eq!(&ben.next_frame(), frame);
     }
@@ -77,7 +77,7 @@ fn during_catch_up_a_join_arrives_before_the_members_messages() {
     let server =
         Server::with(&["--rate", "0", "--lease", "0", "--durability", "normal", "--data", file.to_str().unwrap()]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    let first = said(&mut ana, 1..=1).remove(0);
+    let first = send_numbered(&mut ana, 1..=1).remove(0);
     let text = "words ".repeat(20);
     (1..STORED).for_each(|_| ana.say(&text));
     (1..STORED).for_each(|_| drop(ana.expect("text")));
@@ -104,8 +104,8 @@ fn during_catch_up_a_join_arrives_before_the_members_messages() {
 fn an_absence_longer_than_the_kept_history_is_a_reset() {
     let server = Server::unhurried();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    let first = said(&mut ana, 1..=1).remove(0);
-    said(&mut ana, 2..=250);
+    let first = send_numbered(&mut ana, 1..=1).remove(0);
+    send_numbered(&mut ana, 2..=250);
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&first)));
     assert_eq!(ben.welcome["reset"], true);
     assert_eq!(ben.contents(5), ["246", "247", "248", "249", "250"]);
@@ -138,7 +138,7 @@ fn a_guest_keeps_its_id_by_the_token_and_a_nonce_is_one_message() {
 fn a_client_that_missed_nothing_gets_no_replay() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    let last = said(&mut ana, 1..=3).pop().expect("three messages");
+    let last = send_numbered(&mut ana, 1..=3).pop().expect("three messages");
     let mut ben = Ws::join(&server, &format!("/ws/tea/Ben?after={}", id(&last)));
     assert_eq!(ben.welcome["reset"], false);
     ben.expect_nothing_else();
@@ -148,9 +148,9 @@ fn a_client_that_missed_nothing_gets_no_replay() {
 fn an_unknown_id_is_a_reset_with_the_latest_history() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    let last = said(&mut ana, 1..=7).pop().expect("seven messages");
+    let last = send_numbered(&mut ana, 1..=7).pop().expect("seven messages");
     let mut elsewhere = Ws::join(&server, "/ws/coffee/Ana");
-    let foreign = said(&mut elsewhere, 1..=1).remove(0);
+    let foreign = send_numbered(&mut elsewhere, 1..=1).remove(0);
     let other = format!("/ws/tea/Ben?after={}", id(&foreign));
     for target in [
         "/ws/tea/Ben?after=0192f7a0-0000-7000-8000-000000000001",
@@ -172,7 +172,7 @@ fn an_unknown_id_is_a_reset_with_the_latest_history() {
 fn an_empty_after_counts_as_absent() {
     let server = Server::start();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    said(&mut ana, 1..=2);
+    send_numbered(&mut ana, 1..=2);
     let mut ben = Ws::join(&server, "/ws/tea/Ben?after=");
     assert_eq!(ben.welcome["reset"], false);
     assert_eq!(ben.contents(2), ["1", "2"]);
@@ -254,7 +254,7 @@ fn after_a_long_absence_a_client_catches_up_with_a_busy_room() {
     let file = dir.path().join("adda.db");
     let server = Server::with(&["--rate", "0", "--durability", "normal", "--data", file.to_str().unwrap()]);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    let first = said(&mut ana, 1..=1).remove(0);
+    let first = send_numbered(&mut ana, 1..=1).remove(0);
     let talk = |ana: &mut Ws, from: usize| {
         (0..AT_ONCE).for_each(|number| ana.say(&format!("{} {}", from + number, "words ".repeat(30))));
         (0..AT_ONCE).for_each(|_| drop(ana.until(|frame| frame["type"] == "text")));
@@ -301,7 +301,7 @@ fn a_client_overtaken_by_the_retention_gets_a_reset() {
     let flags = ["--rate", "0", "--durability", "normal", "--data", file.to_str().unwrap()];
     let mut server = Server::with(&flags);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    let first = said(&mut ana, 1..=1).remove(0);
+    let first = send_numbered(&mut ana, 1..=1).remove(0);
     let text = "words ".repeat(600);
     for _ in (1..STORED).step_by(AT_ONCE) {
         (0..AT_ONCE).for_each(|_| ana.say(&text));
@@ -335,7 +335,7 @@ fn a_client_overtaken_by_the_retention_gets_a_reset() {
         match ben.event() {
             Event::Frame(frame) if frame["type"] == "text" => {
                 let found = frame["seq"].as_u64().unwrap();
-                assert_eq!(found, seq + 1, "a gap that nobody told of");
+                assert_eq!(found, seq + 1, "a gap without a reset");
                 (seq, last_id) = (found, Some(id(&frame).to_owned()));
             }
             Event::Frame(_) => {}
