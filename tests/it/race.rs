@@ -283,30 +283,30 @@ fn command(ws: &mut Ws, command: Value) -> Op {
 
 /// The settings that a member receives in sequence, until the name of the room is `last`.
 #[track_caller]
-fn told(mut ws: Ws, last: &str) -> Vec<String> {
-    let mut told = Vec::new();
-    while told.last().is_none_or(|name| name != last) {
+fn received_settings(mut ws: Ws, last: &str) -> Vec<String> {
+    let mut received = Vec::new();
+    while received.last().is_none_or(|name| name != last) {
         let frame = ws.until(|frame| frame["type"] == "room");
         let room = &frame["room"];
         assert_eq!(room["name"], room["topic"], "half of a change: {frame}");
-        told.push(room["name"].as_str().expect("a name").to_owned());
+        received.push(room["name"].as_str().expect("a name").to_owned());
     }
-    told
+    received
 }
 
 /// Checks that the settings of a room are an interleaving of the accepted changes, and the last of them.
 #[track_caller]
-fn assert_one_order(streams: &[&Changes], told: &[String], last: &str) {
+fn assert_one_order(streams: &[&Changes], received: &[String], last: &str) {
     let accepted: BTreeSet<&str> = streams.iter().flat_map(|changes| changes.accepted()).collect();
-    let heard: BTreeSet<&str> = told.iter().map(String::as_str).collect();
-    assert_eq!(told.len(), heard.len(), "a change was told twice: {told:?}");
-    assert_eq!(heard, accepted, "told, and accepted");
+    let distinct: BTreeSet<&str> = received.iter().map(String::as_str).collect();
+    assert_eq!(received.len(), distinct.len(), "a change was received twice: {received:?}");
+    assert_eq!(distinct, accepted, "received, and accepted");
     for changes in streams {
         let own = changes.accepted();
-        let in_order: Vec<&str> = told.iter().map(String::as_str).filter(|name| own.contains(name)).collect();
+        let in_order: Vec<&str> = received.iter().map(String::as_str).filter(|name| own.contains(name)).collect();
         assert_eq!(in_order, own, "one client's changes in another order");
     }
-    assert_eq!(told.last().map(String::as_str), Some(last));
+    assert_eq!(received.last().map(String::as_str), Some(last));
 }
 
 /// The command line demotes an admin. Meanwhile this admin bans a guest and changes a room, another admin changes the
@@ -370,7 +370,7 @@ fn demotion(stage: &Stage, round: u64, random: &mut Random) {
         let late: Vec<String> = nonces(&log).difference(&nonces(&behind_ban)).cloned().collect();
         assert!(late.is_empty(), "stored behind the answer to the ban: {late:?}");
     } else {
-        assert!(messages.iter().all(|op| op.is_accepted), "nobody has banned the guest");
+        assert!(messages.iter().all(|op| op.is_accepted), "no admin has banned the guest");
     }
     let bans = stage.ask(&stage.steady, "GET", "/api/bans", None).json()["data"].take();
     let is_banned = bans.as_array().expect("bans").iter().any(|ban| ban["user"] == guest_id);
@@ -380,7 +380,7 @@ fn demotion(stage: &Stage, round: u64, random: &mut Random) {
     let settings = stage.ask(&stage.steady, "GET", &format!("/api/rooms/{room}"), None).json()["data"].take();
     assert_eq!(settings["name"], settings["topic"], "half of a change: {settings}");
     let last = settings["name"].as_str().expect("a name");
-    assert_one_order(&[&by_demoted, &by_steady, &by_ws], &told(watches, last), last);
+    assert_one_order(&[&by_demoted, &by_steady, &by_ws], &received_settings(watches, last), last);
     stage.command(&["user", "role", "demoted", "user"]);
 }
 
