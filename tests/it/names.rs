@@ -162,12 +162,12 @@ const HONEST: [&str; 36] = [
 ];
 
 /// A server that gets each request from another address, because one address may not begin many sessions.
-struct House {
+struct SpreadClient {
     server: Server,
     requests: u32,
 }
 
-impl House {
+impl SpreadClient {
     fn of(people: &People) -> Self {
         Self { server: people.serve(&["--trusted-proxy", "127.0.0.1"]), requests: 0 }
     }
@@ -199,8 +199,8 @@ impl House {
     }
 
     /// The names that do not get these statuses over HTTP and WebSocket, with the statuses that they get.
-    fn others(&mut self, names: &[&str], by_post: u16, by_upgrade: u16) -> String {
-        let mut others = String::new();
+    fn mismatches(&mut self, names: &[&str], by_post: u16, by_upgrade: u16) -> String {
+        let mut mismatches = String::new();
         for name in names {
             let (post, upgrade) = (self.post(name), self.upgrade(name));
             let mut is_right = (post.status, upgrade.status) == (by_post, by_upgrade);
@@ -208,10 +208,10 @@ impl House {
                 is_right &= post.json()["code"] == "bad_name" && upgrade.json()["code"] == "bad_name";
             }
             if !is_right {
-                let _ = writeln!(others, "{name:?}: {} by POST, {} by an upgrade", post.status, upgrade.status);
+                let _ = writeln!(mismatches, "{name:?}: {} by POST, {} by an upgrade", post.status, upgrade.status);
             }
         }
-        others
+        mismatches
     }
 }
 
@@ -222,16 +222,16 @@ fn names_that_resemble_an_accounts_name_are_refused_and_ordinary_names_accepted(
     for name in ["রহিম", "সোহাগ"] {
         people.account(name, Role::User, None);
     }
-    let mut house = House::of(&people);
-    assert_eq!(house.others(&SPOOFS, 403, 403), "");
-    assert_eq!(house.others(&NO_NAMES, 400, 400), "");
-    assert_eq!(house.others(&HONEST, 201, 101), "");
+    let mut client = SpreadClient::of(&people);
+    assert_eq!(client.mismatches(&SPOOFS, 403, 403), "");
+    assert_eq!(client.mismatches(&NO_NAMES, 400, 400), "");
+    assert_eq!(client.mismatches(&HONEST, 201, 101), "");
 }
 
 #[test]
 fn without_the_account_the_same_names_are_accepted() {
     let people = People::new();
-    let mut house = House::of(&people);
-    assert_eq!(house.others(&SPOOFS, 201, 101), "", "it is for the account that it is refused");
-    assert_eq!(house.others(&NO_NAMES, 400, 400), "");
+    let mut client = SpreadClient::of(&people);
+    assert_eq!(client.mismatches(&SPOOFS, 201, 101), "", "no account has a similar name");
+    assert_eq!(client.mismatches(&NO_NAMES, 400, 400), "");
 }
