@@ -177,8 +177,8 @@ mod tests {
         };
         assert_eq!(said(PEER, &proxies), expected, "{fields}");
         assert_eq!(said("::ffff:10.0.0.1", &proxies), expected, "{fields}");
-        assert_eq!(said("192.0.2.9", &proxies), "192.0.2.9", "a stranger says {fields}");
-        assert_eq!(said(PEER, &[]), "?", "nobody is trusted: {fields}");
+        assert_eq!(said("192.0.2.9", &proxies), "192.0.2.9", "an untrusted peer sends {fields}");
+        assert_eq!(said(PEER, &[]), "?", "no proxy is trusted: {fields}");
     }
 
     #[test]

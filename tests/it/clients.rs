@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::{DEADLINE, Server, Ws, eventually, repository, test_tools};
 
 /// The message of each client: words, joiners, conjuncts and an emoji of several characters.
-const SAID: [(&str, &str); 3] = [
+const MESSAGES: [(&str, &str); 3] = [
     ("পাইথন", "আমার সোনার বাংলা, আমি তোমায় ভালোবাসি"),
     ("নোড", "র\u{200d}্যাব আর ক্ষ্ম, কাঁঠাল 👩\u{200d}💻"),
     ("ক্যাট", "আড্ডা জমে ক্ষীর!"),
@@ -61,12 +61,12 @@ fn chat(server: &Server, watcher: &str, target: impl Fn(&str) -> String, names: 
     let mut watcher = Ws::join(server, watcher);
     let url = |name: &str| format!("ws://{}{}", server.addr(), target(name));
     let clients = repository().join("tests/clients");
-    let count = SAID.len().to_string();
+    let count = MESSAGES.len().to_string();
 
     let mut python = Command::new(tools.join("venv/bin/python"));
-    python.arg(clients.join("chat.py")).args([&url(names[0]), SAID[0].1, &count]);
+    python.arg(clients.join("chat.py")).args([&url(names[0]), MESSAGES[0].1, &count]);
     let mut node = Command::new("node");
-    node.arg(clients.join("chat.mjs")).args([&url(names[1]), SAID[1].1, &count]).env("ADDA_TEST_TOOLS", &tools);
+    node.arg(clients.join("chat.mjs")).args([&url(names[1]), MESSAGES[1].1, &count]).env("ADDA_TEST_TOOLS", &tools);
     let mut websocat = Command::new(tools.join("bin/websocat"));
     websocat.args(["--text", "--no-close", &url(names[2])]);
 
@@ -86,9 +86,9 @@ fn chat(server: &Server, watcher: &str, target: impl Fn(&str) -> String, names: 
     watcher.say("begin");
     // websocat needs no JSON: a plain line is a message.
     let stdin = websocat.0.stdin.as_mut().expect("a piped stdin");
-    stdin.write_all(format!("{}\n", SAID[2].1).as_bytes()).expect("a line for websocat");
+    stdin.write_all(format!("{}\n", MESSAGES[2].1).as_bytes()).expect("a line for websocat");
 
-    let said: BTreeSet<String> = (0..3).map(|n| format!("{}: {}", names[n], SAID[n].1)).collect();
+    let said: BTreeSet<String> = (0..3).map(|n| format!("{}: {}", names[n], MESSAGES[n].1)).collect();
     for (client, lines) in [("Python", python.lines()), ("Node", node.lines())] {
         assert_eq!(BTreeSet::from_iter(lines), said, "what {client} heard");
     }
@@ -113,7 +113,7 @@ fn chat(server: &Server, watcher: &str, target: impl Fn(&str) -> String, names: 
     });
 }
 
-const NAMES: [&str; 3] = [SAID[0].0, SAID[1].0, SAID[2].0];
+const NAMES: [&str; 3] = [MESSAGES[0].0, MESSAGES[1].0, MESSAGES[2].0];
 
 #[test]
 fn clients_chat_with_room_and_username_in_the_query() {

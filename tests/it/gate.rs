@@ -28,7 +28,7 @@ fn post(server: &Server, headers: &[(&str, &str)]) -> Response {
 }
 
 #[track_caller]
-fn assert_told_to_come_again(refusal: &Response, status: u16, code: &str) {
+fn assert_has_retry_after(refusal: &Response, status: u16, code: &str) {
     assert_eq!(refusal.status, status, "{}", refusal.text());
     assert_eq!(refusal.json()["code"], code);
     let seconds = refusal.header("Retry-After").and_then(|value| value.parse::<u64>().ok());
@@ -37,7 +37,7 @@ fn assert_told_to_come_again(refusal: &Response, status: u16, code: &str) {
 
 /// The client that the log names for a path.
 #[track_caller]
-fn who_asked(server: &Server, path: &str) -> String {
+fn logged_client(server: &Server, path: &str) -> String {
     let mut found = None;
     eventually("it is in the log", DEADLINE, || {
         let log = server.log();
@@ -67,9 +67,9 @@ fn only_a_trusted_proxy_can_name_the_client() {
     {
         let path = format!("/ws/tea/Ana{number}");
         Ws::connect_with(&trusting, &path, &[(name, value)]);
-        assert_eq!(who_asked(&trusting, &path), who, "{name}: {value}");
+        assert_eq!(logged_client(&trusting, &path), who, "{name}: {value}");
         Ws::connect_with(&other, &path, &[(name, value)]);
-        assert_eq!(who_asked(&other, &path), "127.0.0.1", "not trusted, {name}: {value}");
+        assert_eq!(logged_client(&other, &path), "127.0.0.1", "not trusted, {name}: {value}");
     }
     let warnings = |server: &Server| server.log().matches("start with --trusted-proxy 127.0.0.1").count();
     assert_eq!((warnings(&trusting), warnings(&other)), (0, 1), "the operator is told, once");
@@ -83,7 +83,7 @@ fn behind_a_proxy_each_client_has_its_own_connection_limit() {
     let silent: Vec<TcpStream> = (0..10).map(|_| TcpStream::connect(server.addr()).expect("a connection")).collect();
     let mut members: Vec<Ws> = (0..3).map(|_| Ws::connect_with(&server, "/ws/tea/Ana", &from("192.0.2.1"))).collect();
     let refusal = Ws::refused(&server, "/ws/tea/Ana", &from("192.0.2.1"));
-    assert_told_to_come_again(&refusal, 503, "busy");
+    assert_has_retry_after(&refusal, 503, "busy");
     let request = "HEAD / HTTP/1.1\r\nHost: h\r\nForwarded: for=192.0.2.1\r\n\r\n";
     let refusal = http(server.addr(), request);
     assert_eq!((refusal.status, refusal.body.len()), (503, 0));
@@ -121,7 +121,7 @@ fn an_address_has_a_rate_limit_on_handshakes() {
     let server = Server::with(&TRUSTING);
     let from = |address: &'static str| [("X-Forwarded-For", address)];
     let (count, refusal) = shake_hands(&server, 3 * HANDSHAKES_BURST, &from("2001:db8::1"));
-    assert_told_to_come_again(&refusal.expect("a refusal"), 429, "rate_limited");
+    assert_has_retry_after(&refusal.expect("a refusal"), 429, "rate_limited");
     assert!(count >= HANDSHAKES_BURST, "a school of {count} is too small");
     assert_eq!(server.metric("refusals_total{reason=\"handshakes\"}"), 1);
     // Other requests do not count as handshakes, and other networks are not affected.
@@ -139,7 +139,7 @@ fn an_address_has_a_rate_limit_on_handshakes() {
 #[test]
 fn loopback_is_limited_like_other_addresses_unless_rates_are_off() {
     let (_, refusal) = shake_hands(&Server::start(), 3 * HANDSHAKES_BURST, &[]);
-    assert_told_to_come_again(&refusal.expect("a refusal"), 429, "rate_limited");
+    assert_has_retry_after(&refusal.expect("a refusal"), 429, "rate_limited");
     for flags in [["--rate", "0"], ["--burst", "0"]] {
         assert_eq!(shake_hands(&Server::with(&flags), 3 * HANDSHAKES_BURST, &[]).0, 3 * HANDSHAKES_BURST);
     }
@@ -177,7 +177,7 @@ fn a_user_has_one_rate_limit_over_all_connections_and_requests() {
         let posted = post(&server, &[("Authorization", &bearer)]);
         taken += usize::from(posted.status == 201);
         if posted.status != 201 {
-            assert_told_to_come_again(&posted, 429, "rate_limited");
+            assert_has_retry_after(&posted, 429, "rate_limited");
         }
     }
     assert!((60..=90).contains(&taken), "{taken} of 110 were taken");
@@ -207,7 +207,7 @@ fn new_guests_of_an_address_share_its_rate_limit() {
     }
     assert!(taken >= burst, "{taken} are too few for an address");
     // Posts without a token count under the same limit.
-    assert_told_to_come_again(&post(&server, &[("X-Forwarded-For", "192.0.2.1")]), 429, "rate_limited");
+    assert_has_retry_after(&post(&server, &[("X-Forwarded-For", "192.0.2.1")]), 429, "rate_limited");
     assert_eq!(post(&server, &[("X-Forwarded-For", "192.0.2.2")]).status, 201);
     let mut other = guest("192.0.2.3");
     assert!(is_taken(&mut other, "another address"));

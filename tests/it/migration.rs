@@ -601,7 +601,7 @@ fn a_named_earlier_adda_creates_the_fixture_anew() {
         assert_eq!(ws.close_code(), 1008);
     }
     drop(ana);
-    eventually("nobody is in a room", DEADLINE, || {
+    eventually("all rooms are empty", DEADLINE, || {
         let rooms = read(address, boss, "/api/rooms");
         rooms.as_array().expect("rooms").iter().all(|room| room["client_count"] == 0)
     });

@@ -226,9 +226,9 @@ fn commands_moderate_too_and_the_target_is_told() {
     assert_eq!(command(&mut admin, json!({"type": "ban", "user_id": id, "banned": false}), "7")["type"], "ban");
     let mut rahim = enters(&server, "tea", &stage.user.1);
 
-    let nobody = "0192f7a0-0000-7000-8000-00000000000a";
+    let unknown_user = "0192f7a0-0000-7000-8000-00000000000a";
     for (by_admin, asked, code) in [
-        (true, json!({"type": "kick", "user_id": nobody}), "not_found"),
+        (true, json!({"type": "kick", "user_id": unknown_user}), "not_found"),
         (true, json!({"type": "kick"}), "bad_json"),
         (true, json!({"type": "mute", "user_id": id, "muted_until": "tomorrow"}), "bad_json"),
         (true, json!({"type": "mute", "user_id": id}), "bad_json"),
@@ -236,7 +236,7 @@ fn commands_moderate_too_and_the_target_is_told() {
         (true, json!({"type": "room", "name": "x".repeat(65)}), "too_long"),
         (true, json!({"type": "room", "slow_mode_s": 3_601}), "bad_json"),
         (true, json!({"type": "room", "colour": "red"}), "bad_json"),
-        (false, json!({"type": "kick", "user_id": nobody}), "forbidden"),
+        (false, json!({"type": "kick", "user_id": unknown_user}), "forbidden"),
         (false, json!({"type": "ban", "user_id": id, "banned": true}), "forbidden"),
         (false, json!({"type": "room", "topic": "mine"}), "forbidden"),
         (false, json!({"type": "room", "topic": "mine", "room_id": "plans"}), "forbidden"),
@@ -288,13 +288,13 @@ fn learns_nothing(server: &Server, room: &str, said: &str, token: Option<&str>) 
     let mut ws = Ws::join(server, &format!("/ws?room=apples{query}"));
     ws.command(&json!({"type": "join", "room_id": room, "nonce": "n"}));
     assert_eq!(ws.until(|frame| frame["nonce"] == "n")["code"], "not_found");
-    let anybody = "0192f7a0-0000-7000-8000-00000000000a";
+    let unknown_id = "0192f7a0-0000-7000-8000-00000000000a";
     for command in [
         json!({"content": "hi"}),
         json!({"type": "typing"}),
         json!({"type": "leave"}),
-        json!({"type": "delete", "message_id": anybody}),
-        json!({"type": "kick", "user_id": anybody}),
+        json!({"type": "delete", "message_id": unknown_id}),
+        json!({"type": "kick", "user_id": unknown_id}),
         json!({"type": "room", "topic": "x"}),
         json!({"type": "announcement", "content": "x"}),
     ] {
@@ -333,7 +333,7 @@ fn only_members_can_learn_of_a_private_room() {
         let asked = token.map_or(Plainly, ByBearer);
         request(address, asked, "POST", &format!("/api/rooms/{room}/members"), Some(&body)).status
     };
-    assert_eq!(become_member(None, "hideout"), 401, "one must be somebody to be a member");
+    assert_eq!(become_member(None, "hideout"), 401, "a member must have a session");
     assert_eq!(become_member(Some(&stage.guest.1), "apples"), 404, "it is for another room");
     for token in [&stage.guest.1, &stage.user.1] {
         assert_eq!(become_member(Some(token), "hideout"), 200);

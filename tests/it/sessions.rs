@@ -119,7 +119,7 @@ fn an_invalid_session_request_is_refused_with_the_reason() {
         assert_eq!(response.header("Set-Cookie"), None);
     }
     let conflict = post(server.addr(), ByBearer(&bot), "/api/session", json!({"username": "b"}));
-    assert_eq!(conflict.status, 409, "whoever is logged in is no guest");
+    assert_eq!(conflict.status, 409, "a logged-in user is not a guest");
     let plain = "POST /api/session HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 16\r\n\r\n{\"username\":\"a\"}";
     assert_eq!(crate::support::http(server.addr(), plain).status, 415);
 }

@@ -532,7 +532,7 @@ fn a_member_can_repeat_an_invitation_without_spending_it() {
         rig.change(by(&admin), Change::Invite(invitation(1, "code", Some("tea"), 1))).unwrap();
         assert_eq!(rig.change(by(&member), use_invitation("jam", "code")), Err(Reason::NoSuchRoom), "another room's");
         let (_, events) = rig.change(by(&member), use_invitation("tea", "code")).unwrap();
-        assert_eq!(events, [], "a new member puts nobody out");
+        assert_eq!(events, [], "a new member removes no other member");
         let (_, events) = rig.change(by(&member), use_invitation("tea", "code")).unwrap();
         assert_eq!(events, []);
         assert_eq!(rig.change(by(&other), use_invitation("tea", "code")), Err(Reason::NoSuchRoom), "used up");
@@ -623,7 +623,7 @@ fn the_guests_of_an_address_are_banned_and_unbanned() {
             Change::Restrict(Restrict { user: user(3), restrictions, target: Some(Arc::clone(&guest)), networks })
         };
         assert_eq!(rig.change(by(&admin), ban(vec![])), Err(Reason::AddressUnknown));
-        assert!(entered(&rig.word(join("tea", &guest))), "a refused ban bans nobody");
+        assert!(entered(&rig.word(join("tea", &guest))), "a refused ban has no effect");
         let (_, events) = rig.change(by(&admin), ban(vec![NETWORK])).unwrap();
         assert_eq!(events, [Meaning::UserEnded(user(3)), Meaning::GuestsBanned(NETWORK)]);
         let words = rig.words([
@@ -687,7 +687,7 @@ fn moderation_and_an_invitation_store_a_guest() {
         let name = |user| rig.reader.view(|view| view.user(user)).unwrap().and_then(|(_, name)| name);
         assert_eq!(name(user(10)), Some(username("user 10")), "a guest is listed under the name of then");
         assert_eq!(rig.change(by(&guests[5]), mute(&guests[0], 0)), Err(Reason::NotAdmin));
-        assert_eq!(rows_of_guests(&rig), 5, "what is refused stores nobody");
+        assert_eq!(rows_of_guests(&rig), 5, "a refused change stores no guest");
     });
 }
 
@@ -875,7 +875,7 @@ fn forgotten_messages_are_hidden_in_memory() {
     assert_eq!(words, ["tea 6", "nonce_used", "join 2 of 6, seen None"]);
     rig.change(By::Server, Change::Forget { room: room("tea"), up_to: Seq(u64::MAX) }).unwrap();
     assert_eq!(rig.reader.view(|view| view.rooms(None, 9)).unwrap(), []);
-    assert_eq!(rig.send(message("tea", &author, "on")), "tea 7", "somebody is in the room");
+    assert_eq!(rig.send(message("tea", &author, "on")), "tea 7", "the room has a member");
 }
 
 #[test]
