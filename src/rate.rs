@@ -119,7 +119,6 @@ impl<K: Hash + Eq> TokenBuckets<K> {
 /// The source of the messages that a bucket counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Payer {
-    /// One user.
     User(UserId),
     /// Requests over HTTP without a user, from one address.
     Anonymous(IpAddr),
@@ -239,7 +238,6 @@ impl RateLimiters {
 }
 
 impl Default for RateLimiters {
-    /// The default rates.
     fn default() -> Self {
         Self::new(&Limits::default())
     }

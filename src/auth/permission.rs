@@ -46,7 +46,6 @@ pub enum Action {
     ChangePassword,
     /// List the sessions of a user.
     ListSessions,
-    /// End a session.
     EndSession,
 }
 

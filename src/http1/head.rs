@@ -74,9 +74,7 @@ impl RequestError {
 /// The HTTP versions that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0
     Http10,
-    /// HTTP/1.1
     Http11,
 }
 
@@ -87,7 +85,6 @@ pub enum Framing {
     None,
     /// A body of this number of bytes.
     Length(u64),
-    /// A chunked body.
     Chunked,
 }
 

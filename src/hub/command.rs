@@ -44,7 +44,6 @@ pub struct Connect {
 /// One event of a connection.
 #[derive(Debug)]
 pub enum Inbound {
-    /// A client frame.
     Frame(ClientFrame),
     /// A client frame over the rate limit. It may be a retry of a stored message.
     Limited(ClientFrame, Box<Rejection>),

@@ -16,7 +16,6 @@ use super::Timestamp;
 pub struct Seq(pub u64);
 
 impl Seq {
-    /// The next number.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)

@@ -21,7 +21,6 @@ impl Timestamp {
         Self { unix_ms, text: moment.to_rfc3339_opts(SecondsFormat::Millis, true) }
     }
 
-    /// The current time.
     #[must_use]
     pub fn now() -> Self {
         Self::at(u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0))

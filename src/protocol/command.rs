@@ -68,7 +68,6 @@ pub struct ClientFrame {
 pub enum ClientCommand {
     /// Store a message or a deletion.
     Message(Body),
-    /// An admin command.
     Admin(Box<AdminAction>),
     /// Show the room that the sender is typing.
     Typing,

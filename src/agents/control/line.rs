@@ -9,7 +9,6 @@ const CHUNK_BYTES: usize = 8 * 1024;
 /// Why a line can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    /// It is too long.
     #[error("line too long")]
     TooLong,
     /// It was not complete in time.

@@ -27,6 +27,9 @@ const HEADER_BYTES: u64 = 100;
 const APPLICATION_ID: i32 = 0x6164_6461;
 
 /// Numbered migrations from an empty file to the current schema. `user_version` says how many are done.
+///
+/// Names in the schema are older than the names in the code, and stay, because a new name needs a migration: the table
+/// `looks` has the skeletons of names, and `spoke` has the time of each user's last message.
 pub(super) const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     |connection| connection.execute_batch(MESSAGES),
     // SQLite's tokenizer no longer defines what a word is.

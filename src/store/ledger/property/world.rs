@@ -137,7 +137,6 @@ pub struct World {
     /// Guests whose session is over and no longer remembered.
     over: Vec<Client>,
     accounts: Vec<KnownAccount>,
-    /// The latest sessions.
     sessions: VecDeque<SessionId>,
     pub users: VecDeque<UserId>,
     pub token_hashes: VecDeque<TokenHash>,
