@@ -201,20 +201,20 @@ impl Hub {
         self.metrics.outbox_bytes.set(bytes);
     }
 
-    /// Removes the connection of a member. The member leaves its rooms, or keeps its place for the lease. The frames
+    /// Removes the connection of a member. The member leaves its rooms, or has a lease. The frames
     /// that are for it only are sent first.
-    pub(super) fn take_peer(&mut self, member: MemberKey, keeps_place: bool) -> Option<Peer> {
+    pub(super) fn take_peer(&mut self, member: MemberKey, has_lease: bool) -> Option<Peer> {
         self.flush_own(member);
         let peer = self.peers.get_mut(member.0)?.take()?;
-        self.state.disconnect(peer.connection, keeps_place);
+        self.state.disconnect(peer.connection, has_lease);
         Some(peer)
     }
 
     /// Closes a connection from the server's side. Its sink gets the close reason after the frames that wait.
     pub(super) fn close(&mut self, member: MemberKey, reason: CloseReason) {
         // A client that was too slow or lost its network may reconnect soon.
-        let keeps_place = [CloseReason::SlowConsumer, CloseReason::Overtaken, CloseReason::Idle].contains(&reason);
-        if let Some(peer) = self.take_peer(member, keeps_place) {
+        let has_lease = [CloseReason::SlowConsumer, CloseReason::Overtaken, CloseReason::Idle].contains(&reason);
+        if let Some(peer) = self.take_peer(member, has_lease) {
             self.begin_close(peer.connection, peer.outbox, reason);
         }
     }

@@ -155,8 +155,8 @@ impl Desk {
         self.carry_out();
     }
 
-    pub fn disconnect(&mut self, connection: u64, keeps_place: bool) {
-        self.state.disconnect(ConnectionId(connection), keeps_place);
+    pub fn disconnect(&mut self, connection: u64, has_lease: bool) {
+        self.state.disconnect(ConnectionId(connection), has_lease);
         self.carry_out();
     }
 

@@ -76,7 +76,7 @@ pub struct State {
     rooms: Slab<Room>,
     /// Members whose connection is open, by that connection.
     by_connection: HashMap<ConnectionId, MemberKey>,
-    /// All members of each user, including members that only keep a place.
+    /// All members of each user, including members that have only a lease.
     by_user: BTreeSet<(UserId, MemberKey)>,
     /// Rooms by id, in the order of room lists.
     by_id: BTreeMap<RoomId, RoomKey>,
@@ -100,7 +100,7 @@ pub struct State {
     /// The user of `presence` frames.
     server: Person,
     lease: Duration,
-    /// Members whose connection was lost, and when they lose their place. All leases are equal, so the queue is in the
+    /// Members whose connection was lost, and when their lease ends. All leases are equal, so the queue is in the
     /// order of the end times.
     leases: VecDeque<(Instant, MemberKey, ConnectionId)>,
     ids: FrameIds,
@@ -266,7 +266,7 @@ impl State {
         }
     }
 
-    /// The members of a user, including members that only keep a place.
+    /// The members of a user, including members that have only a lease.
     fn members_of(&self, user: UserId) -> impl Iterator<Item = &Member> {
         self.keys_of(user, |_| true).into_iter().map(|key| &self.members[key.0])
     }

@@ -84,7 +84,7 @@ impl State {
         }
     }
 
-    /// Ends members. Members with a connection are closed; members that only keep a place lose it.
+    /// Ends members. Members with a connection are closed; members with only a lease lose it.
     fn end(&mut self, members: Vec<MemberKey>) {
         for key in members {
             if self.members[key.0].gone {

@@ -1,4 +1,4 @@
-//! Membership: how members enter and leave rooms, and how a member keeps its place for a lease after its connection is
+//! Membership: how members enter and leave rooms, and how a member remains in its rooms for a lease after its connection is
 //! lost. Runs on the hub's thread; the store decides each join and leave.
 
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use super::{Effect, Joining, Member, MemberKey, Phase, RoomKey, State, Subscript
 
 impl State {
     /// Handles the end of a connection. Its member leaves every room. If the client may reconnect soon, the member
-    /// keeps its place for the lease first.
-    pub fn disconnect(&mut self, connection: ConnectionId, keeps_place: bool) {
+    /// has a lease first.
+    pub fn disconnect(&mut self, connection: ConnectionId, has_lease: bool) {
         let Some(key) = self.by_connection.remove(&connection) else {
             return;
         };
         let member = &mut self.members[key.0];
         member.gone = true;
-        if keeps_place && !self.lease.is_zero() {
+        if has_lease && !self.lease.is_zero() {
             self.leases.push_back((self.at + self.lease, key, connection));
         } else {
             self.depart(key);
@@ -138,7 +138,7 @@ impl State {
         self.rooms[room_key.0].joining -= 1;
         self.note_presence(room_key);
         let person = Arc::clone(&self.members[key.0].principal.person);
-        // A user with another connection here, or with a kept place, was already in the room.
+        // A user with another connection here, or with a lease, was already in the room.
         if self.rooms[room_key.0].people.enter(person.id, key) {
             self.person_joined(room_key, &person);
         }

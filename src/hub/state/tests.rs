@@ -119,10 +119,10 @@ fn a_room_that_is_left_and_joined_again_gets_each_answer_in_order() {
 
 #[test]
 fn a_refused_join_of_a_closed_connection_sends_no_frame() {
-    for keeps_place in [true, false] {
+    for has_lease in [true, false] {
         let mut desk = Desk::new(&Limits::default());
         desk.connect(1, &guest(1, "ana"), "tea");
-        desk.disconnect(1, keeps_place);
+        desk.disconnect(1, has_lease);
         desk.refuse_join(Reason::Banned);
         desk.settle();
         assert!(desk.inboxes.is_empty() && desk.closed.is_empty());
@@ -144,7 +144,7 @@ fn assert_empty(desk: &Desk) {
 }
 
 #[test]
-fn a_lost_connection_keeps_its_place_for_its_lease() {
+fn a_lost_connection_remains_a_member_until_its_lease_ends() {
     let limits = Limits { lease: Duration::from_secs(10), ..Limits::default() };
     let mut desk = Desk::new(&limits);
     desk.come(1, &guest(1, "ana"), "tea");
@@ -276,7 +276,7 @@ fn an_admin_command_carries_its_target_and_networks() {
 }
 
 #[test]
-fn an_admin_command_finds_a_user_that_only_keeps_a_place() {
+fn an_admin_command_finds_a_user_that_has_only_a_lease() {
     let mut desk = Desk::new(&Limits::default());
     let ben = guest(2, "ben");
     desk.come(2, &ben, "tea");

@@ -63,7 +63,7 @@ fn a_banned_or_removed_user_is_closed_everywhere() {
 }
 
 #[test]
-fn a_kept_place_is_lost_with_its_session() {
+fn a_lease_ends_with_its_session() {
     type Ends = fn() -> Event;
     let ends: [Ends; 3] = [
         || Event::UserEnded(user(1)),
