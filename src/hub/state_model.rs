@@ -232,14 +232,14 @@ struct Decided {
 
 /// A minimal store: it assigns seqs, and knows which joins it refused and which users were kicked.
 #[derive(Default)]
-struct Places {
+struct StoreModel {
     kept: HashMap<RoomId, Vec<Stored>>,
     /// Connections whose last join of a room was refused.
     refused: BTreeSet<(u64, RoomId)>,
     kicked: BTreeSet<(RoomId, UserId)>,
 }
 
-impl Places {
+impl StoreModel {
     /// The reason why a message of a connection is refused.
     fn refusal(&self, connection: u64, room: &RoomId, user: UserId) -> Option<Reason> {
         if self.refused.contains(&(connection, room.clone())) {
@@ -266,7 +266,7 @@ struct Known {
 struct Rig {
     state: State,
     with_store: VecDeque<Decided>,
-    places: Places,
+    store_model: StoreModel,
     ids: FrameIds,
     now: Timestamp,
     moment: Instant,
@@ -299,7 +299,7 @@ impl Rig {
             state: fixtures::state(&limits, policy()),
             moment: Instant::now(),
             with_store: VecDeque::new(),
-            places: Places::default(),
+            store_model: StoreModel::default(),
             ids: FrameIds::new(),
             now: Timestamp::at(NOW_MS),
             entered: HashMap::new(),
@@ -514,7 +514,7 @@ impl Rig {
                 let frame = ClientFrame { room: room.map(room_id), nonce: None, command };
                 let room = room.unwrap_or(home);
                 if let Some(connection) = self.command(client, room, frame, Reason::NotInRoom, true)
-                    && self.places.refusal(connection, &room_id(room), self.user_of(connection)).is_none()
+                    && self.store_model.refusal(connection, &room_id(room), self.user_of(connection)).is_none()
                 {
                     let texts = &mut self.model.rooms.get_mut(&room).unwrap().texts;
                     texts.push(content.clone());
@@ -588,10 +588,10 @@ impl Rig {
             Entry::Message(message) => {
                 let ReplyTo::Connection(connection) = reply_to else { panic!("{reply_to:?}") };
                 let NewMessage { room, author, body, nonce, .. } = message;
-                match self.places.refusal(connection.0, &room, author.user()) {
+                match self.store_model.refusal(connection.0, &room, author.user()) {
                     Some(reason) => Outcome::Refused { room: Some(room), rejection: reason.into(), nonce },
                     None => {
-                        let kept = self.places.kept.entry(room.clone()).or_default();
+                        let kept = self.store_model.kept.entry(room.clone()).or_default();
                         let (id, seq) = (self.ids.next(&self.now), Seq(kept.len() as u64 + 1));
                         let json = serde_json::json!({
                             "type": "text", "room_id": room.as_str(), "user_id": author.user().0.to_string(),
@@ -609,12 +609,12 @@ impl Rig {
                 let key = (self.connection_of[&member], room.clone());
                 assert_eq!(connection.0, key.0);
                 if std::mem::take(&mut self.is_refused) {
-                    self.places.refused.insert(key);
+                    self.store_model.refused.insert(key);
                     Outcome::JoinRefused { room, rejection: REFUSAL.into() }
                 } else {
-                    self.places.refused.remove(&key);
-                    self.places.kicked.remove(&(room.clone(), principal.user()));
-                    let frames = self.places.kept.get(&room).cloned().unwrap_or_default();
+                    self.store_model.refused.remove(&key);
+                    self.store_model.kicked.remove(&(room.clone(), principal.user()));
+                    let frames = self.store_model.kept.get(&room).cloned().unwrap_or_default();
                     let head = Seq(frames.len() as u64);
                     let past = known.is_none().then_some(Past { head, frames, is_whole: true });
                     Outcome::Joined { room, past, seen: None }
@@ -623,7 +623,7 @@ impl Rig {
             Entry::Leave { room, user, connection } => {
                 let ReplyTo::Member(member) = reply_to else { panic!("{reply_to:?}") };
                 assert_eq!(connection.0, self.connection_of[&member]);
-                self.places.kicked.remove(&(room.clone(), user));
+                self.store_model.kicked.remove(&(room.clone(), user));
                 Outcome::Left { room }
             }
             Entry::Change { change, .. } => {
@@ -632,7 +632,7 @@ impl Rig {
                 if self.user_of(reply.connection.0) == user {
                     Outcome::Refused { room: None, rejection: Reason::TargetIsSelf.into(), nonce: None }
                 } else {
-                    self.places.kicked.insert((room.clone(), user));
+                    self.store_model.kicked.insert((room.clone(), user));
                     Outcome::Changed {
                         done: Done::Kicked { username: None },
                         events: vec![Event::Kicked { room, user }],
