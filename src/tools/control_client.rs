@@ -17,7 +17,7 @@ use rustix::process::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::agents::control::address::Places;
+use crate::agents::control::address::Addresses;
 use crate::agents::control::line::{LineError, Lines, write_line};
 use crate::agents::control::message::{AnswerError, decode_answer, encode_request};
 use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_ANSWER_WAIT, CONTROL_IO_WAIT};
@@ -124,11 +124,11 @@ fn is_closed(error: &io::Error) -> bool {
 
 fn open(database: &Path, wait: Duration) -> Result<UnixStream, ControlError> {
     let failed = |source: io::Error| ControlError::Io { path: database.to_owned(), source };
-    let places = Places::of(database).map_err(failed)?;
-    let trusted = |user: u32| user == 0 || user == places.owner || user == geteuid().as_raw();
+    let addresses = Addresses::of(database).map_err(failed)?;
+    let trusted = |user: u32| user == 0 || user == addresses.owner || user == geteuid().as_raw();
     let mut problem = ControlError::NoServer(database.to_owned());
-    let file = places.file.as_ref().map(|(path, address)| (address, !is_sticky_directory_of(path)));
-    for (address, is_proof) in file.into_iter().chain([(&places.hidden, false)]) {
+    let file = addresses.file.as_ref().map(|(path, address)| (address, !is_sticky_directory_of(path)));
+    for (address, is_proof) in file.into_iter().chain([(&addresses.abstract_socket, false)]) {
         let stream = match connect_within(address, wait) {
             Ok(stream) => stream,
             Err(Errno::NOENT | Errno::CONNREFUSED) => continue,

@@ -23,16 +23,15 @@ const MODE: u32 = 0o600;
 
 /// The possible addresses of a database's control socket.
 #[derive(Debug)]
-pub struct Places {
+pub struct Addresses {
     /// The socket file, if its path fits into an address.
     pub file: Option<(PathBuf, SocketAddrUnix)>,
-    /// The abstract socket.
-    pub hidden: SocketAddrUnix,
+    pub abstract_socket: SocketAddrUnix,
     /// The user id of the owner of the database.
     pub owner: u32,
 }
 
-impl Places {
+impl Addresses {
     /// The addresses for a database that exists.
     ///
     /// # Errors
@@ -40,13 +39,13 @@ impl Places {
     pub fn of(database: &Path) -> io::Result<Self> {
         let path = fs::canonicalize(database)?;
         let database = fs::metadata(&path)?;
-        let hidden = format!("adda{SUFFIX}-{:x}-{:x}", database.dev(), database.ino());
+        let abstract_socket = format!("adda{SUFFIX}-{:x}-{:x}", database.dev(), database.ino());
         let mut path = path.into_os_string();
         path.push(SUFFIX);
         let path = PathBuf::from(path);
         let file = SocketAddrUnix::new(&path).ok().map(|address| (path, address));
-        let hidden = SocketAddrUnix::new_abstract_name(hidden.as_bytes())?;
-        Ok(Self { file, hidden, owner: database.uid() })
+        let abstract_socket = SocketAddrUnix::new_abstract_name(abstract_socket.as_bytes())?;
+        Ok(Self { file, abstract_socket, owner: database.uid() })
     }
 }
 
@@ -68,8 +67,8 @@ impl Bound {
     /// Binds the control socket of a database. The caller holds the lock of the database, so an existing socket file is
     /// stale.
     pub(super) fn bind(database: &Path) -> io::Result<Self> {
-        let places = Places::of(database)?;
-        if let Some((path, address)) = &places.file {
+        let addresses = Addresses::of(database)?;
+        if let Some((path, address)) = &addresses.file {
             match Self::bind_file(path, address) {
                 Ok(bound) => return Ok(bound),
                 Err(error) => log::info!(
@@ -79,7 +78,7 @@ impl Bound {
             }
         }
         let socket = new_socket()?;
-        bind(&socket, &places.hidden)?;
+        bind(&socket, &addresses.abstract_socket)?;
         listen(&socket, CONTROL_BACKLOG)?;
         Ok(Self { listener: Arc::new(socket.into()), _file: None })
     }

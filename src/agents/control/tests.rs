@@ -11,7 +11,7 @@ use rustix::thread::set_thread_res_uid;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use super::address::Places;
+use super::address::Addresses;
 use super::*;
 use crate::limits::CONTROL_ANSWER_BYTES_MAX;
 
@@ -89,9 +89,9 @@ impl Served {
     }
 
     fn connect(&self) -> UnixStream {
-        let places = Places::of(&self.database).unwrap();
-        let at_file = || Some(UnixStream::connect(&places.file.as_ref()?.0).unwrap());
-        let stream = at_file().unwrap_or_else(|| connect_to(&places.hidden).unwrap());
+        let addresses = Addresses::of(&self.database).unwrap();
+        let at_file = || Some(UnixStream::connect(&addresses.file.as_ref()?.0).unwrap());
+        let stream = at_file().unwrap_or_else(|| connect_to(&addresses.abstract_socket).unwrap());
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         stream
@@ -187,8 +187,8 @@ fn a_stale_socket_is_replaced_and_another_file_is_kept() {
     drop(served.control.take());
     fs::write(served.file(), "mine").unwrap();
     served.serve(DEADLINE);
-    let hidden = connect_to(&Places::of(&served.database).unwrap().hidden).unwrap();
-    assert_eq!(echo(&hidden), ECHOED);
+    let abstract_socket = connect_to(&Addresses::of(&served.database).unwrap().abstract_socket).unwrap();
+    assert_eq!(echo(&abstract_socket), ECHOED);
     drop(served.control.take());
     assert_eq!(fs::read_to_string(served.file()).unwrap(), "mine");
 }
@@ -206,13 +206,13 @@ fn a_file_that_replaced_the_socket_is_not_removed() {
 fn a_database_with_a_long_path_has_a_socket_without_a_file() {
     let long = format!("{}/{}/adda.db", "d".repeat(60), "e".repeat(60));
     let mut served = Served::with(DEADLINE, &long);
-    assert!(Places::of(&served.database).unwrap().file.is_none());
+    assert!(Addresses::of(&served.database).unwrap().file.is_none());
     assert!(!served.file().exists());
     assert_eq!(echo(&served.connect()), ECHOED);
     let again = Control::start(&served.database, |(): ()| Ok(()));
     assert_eq!(again.unwrap_err().kind(), ErrorKind::AddrInUse);
     drop(served.control.take());
-    assert!(connect_to(&Places::of(&served.database).unwrap().hidden).is_err());
+    assert!(connect_to(&Addresses::of(&served.database).unwrap().abstract_socket).is_err());
     served.serve(DEADLINE);
     assert_eq!(echo(&served.connect()), ECHOED);
 }
@@ -222,8 +222,8 @@ fn a_link_to_a_database_leads_to_its_socket() {
     let served = Served::start();
     let link = served.database.with_file_name("link.db");
     std::os::unix::fs::symlink(&served.database, &link).unwrap();
-    let places = Places::of(&link).unwrap();
-    assert_eq!(fs::canonicalize(served.file()).unwrap(), places.file.unwrap().0);
+    let addresses = Addresses::of(&link).unwrap();
+    assert_eq!(fs::canonicalize(served.file()).unwrap(), addresses.file.unwrap().0);
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn only_the_servers_user_and_root_are_allowed() {
 fn another_user_is_refused_with_an_error_and_blocks_no_thread() {
     let other = Uid::from_raw(100_000 + std::process::id());
     let served = Served::with(DEADLINE, &format!("{}/{}/adda.db", "d".repeat(60), "e".repeat(60)));
-    let hidden = Places::of(&served.database).unwrap().hidden;
+    let abstract_socket = Addresses::of(&served.database).unwrap().abstract_socket;
     if !geteuid().is_root() {
         assert!(!is_allowed(geteuid(), other));
         assert_eq!(echo(&served.connect()), ECHOED);
@@ -407,7 +407,7 @@ fn another_user_is_refused_with_an_error_and_blocks_no_thread() {
     let refused = thread::spawn(move || {
         set_thread_res_uid(other, other, other).unwrap();
         for _ in 0..3 * CONTROL_CLIENTS_MAX {
-            let stream = connect_to(&hidden).unwrap();
+            let stream = connect_to(&abstract_socket).unwrap();
             let answer = answer_of(&stream);
             assert!(answer.contains(r#""reason":"not_yours""#), "{answer}");
             assert!(answer.contains(&format!("user {} is not allowed", other.as_raw())), "{answer}");

@@ -136,7 +136,7 @@ fn a_process_that_does_not_answer_is_an_error() {
     let (_directory, path) = database();
     // It listens but accepts no client: the request stays in the system's buffer.
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-    rustix::net::bind(&socket, &Places::of(&path).unwrap().file.unwrap().1).unwrap();
+    rustix::net::bind(&socket, &Addresses::of(&path).unwrap().file.unwrap().1).unwrap();
     rustix::net::listen(&socket, 3).unwrap();
     let waits = ClientWaits { io: DEADLINE, answer: SHORT };
     let error = ask(&path, waits, &Request::Add { first: 2, second: 3 }).unwrap_err();
