@@ -73,14 +73,14 @@ enum Counted {
     Address(IpAddr),
     Device(u64, u64),
     /// An account at an address that it was used from before.
-    Place(u64, IpAddr),
+    AccountAtAddress(u64, IpAddr),
 }
 
 /// All remembered attempts of the whole server.
 #[derive(Debug)]
 pub struct Attempts {
     keys: RandomState,
-    /// Attempts by account, by device and by known place. Those by address are kept apart, because an attacker may use
+    /// Attempts by account, by device, and by account at a known address. Those by address are kept apart, because an attacker may use
     /// many addresses.
     accounts: Tries<Counted>,
     addresses: Tries<Counted>,
@@ -114,7 +114,7 @@ impl Attempts {
         let account = self.keys.hash_one(skeleton.iter().next());
         let counted = match login.device {
             Some(device) => vec![Counted::Device(account, self.keys.hash_one(device))],
-            None if self.known.has(account, address) => vec![Counted::Place(account, address)],
+            None if self.known.has(account, address) => vec![Counted::AccountAtAddress(account, address)],
             None => vec![Counted::Account(account), Counted::Address(address)],
         };
         let waits = counted.iter().filter_map(|key| self.tries(key).wait(key, now));
@@ -204,8 +204,8 @@ impl<K: Hash + Eq + Copy> Tries<K> {
 
     fn forgive(&mut self, key: &K, at: Instant) {
         if let Some(tries) = self.tries.get_mut(key) {
-            if let Some(place) = tries.iter().position(|instant| *instant == at) {
-                tries.remove(place);
+            if let Some(pair) = tries.iter().position(|instant| *instant == at) {
+                tries.remove(pair);
             }
             if tries.is_empty() {
                 self.tries.remove(key);
@@ -229,7 +229,7 @@ impl<K: Hash + Eq + Copy> Tries<K> {
 #[derive(Debug, Default)]
 struct Known {
     /// The number of the latest addition of each pair.
-    places: HashMap<(u64, IpAddr), u64>,
+    pairs: HashMap<(u64, IpAddr), u64>,
     /// All additions, the oldest first.
     order: VecDeque<((u64, IpAddr), u64)>,
     additions: u64,
@@ -237,19 +237,19 @@ struct Known {
 
 impl Known {
     fn has(&self, account: u64, address: IpAddr) -> bool {
-        self.places.contains_key(&(account, address))
+        self.pairs.contains_key(&(account, address))
     }
 
     fn add(&mut self, account: u64, address: IpAddr) {
         self.additions += 1;
-        let place = (account, address);
-        self.places.insert(place, self.additions);
-        self.order.push_back((place, self.additions));
-        // The order may hold a place several times; the latest counts.
-        while self.order.len() > 2 * KNOWN_MAX || self.places.len() > KNOWN_MAX {
+        let pair = (account, address);
+        self.pairs.insert(pair, self.additions);
+        self.order.push_back((pair, self.additions));
+        // The order may hold a pair several times; the latest counts.
+        while self.order.len() > 2 * KNOWN_MAX || self.pairs.len() > KNOWN_MAX {
             let Some((oldest, number)) = self.order.pop_front() else { return };
-            if self.places.get(&oldest) == Some(&number) {
-                self.places.remove(&oldest);
+            if self.pairs.get(&oldest) == Some(&number) {
+                self.pairs.remove(&oldest);
             }
         }
     }
@@ -389,7 +389,7 @@ mod tests {
             known.add(number, address(1));
             known.add(7, address(1));
         }
-        assert!(known.places.len() <= KNOWN_MAX);
+        assert!(known.pairs.len() <= KNOWN_MAX);
         assert!(known.has(7, address(1)) && !known.has(1, address(1)) && known.has(KNOWN_MAX as u64, address(1)));
     }
 }
