@@ -26,8 +26,8 @@ use super::{Reader, StartError};
 
 /// The interval between two entries that note uses of sessions.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
-/// How long the thread waits before it looks for expired data in memory.
-const MEMORY_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the thread waits before it checks for expired data in memory.
+const MEMORY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Store {
     core: Core,
@@ -54,7 +54,7 @@ enum Backend {
 struct MemoryUpkeep {
     keep: Keep,
     people: People,
-    looked: Instant,
+    checked_at: Instant,
 }
 
 impl Store {
@@ -88,7 +88,7 @@ impl Store {
         let (policy, uses) = (core.policy.clone(), Arc::default());
         let source = Source::Memory { messages: Arc::clone(&messages), people: Arc::clone(&people) };
         let reader = Reader::new(source, policy, shared, Arc::clone(&uses));
-        let upkeep = MemoryUpkeep { keep, people: People::new(), looked: Instant::now() };
+        let upkeep = MemoryUpkeep { keep, people: People::new(), checked_at: Instant::now() };
         let backend = Backend::Memory { messages, people, upkeep };
         Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))
     }
@@ -123,7 +123,7 @@ impl Store {
     pub fn wait(&self) -> Duration {
         match &self.backend {
             Backend::File { upkeep, .. } => upkeep.wait(),
-            Backend::Memory { .. } => MEMORY_LOOK_EVERY,
+            Backend::Memory { .. } => MEMORY_CHECK_INTERVAL,
         }
     }
 
@@ -177,8 +177,8 @@ impl Store {
 impl MemoryUpkeep {
     fn step(&mut self, upkept: &mut Kept<'_, MemoryStorage<'_>>) -> Result<(), Fault> {
         let mut forgotten = upkept.storage.memory.excess();
-        if self.looked.elapsed() >= MEMORY_LOOK_EVERY {
-            self.looked = Instant::now();
+        if self.checked_at.elapsed() >= MEMORY_CHECK_INTERVAL {
+            self.checked_at = Instant::now();
             if self.keep.retention.is_some() {
                 let before_ms = self.keep.since_ms(upkept.clock_ms());
                 forgotten.extend(upkept.storage.memory.expired(before_ms));

@@ -25,9 +25,9 @@ const SLICE: Duration = Duration::from_millis(3);
 /// The pause after a slice that left work.
 const SLICE_PAUSE: Duration = Duration::from_millis(10);
 /// The interval between two checks of the bounds while they hold: without batches, and with them.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const LOOK_EVERY_BUSY: Duration = Duration::from_millis(20);
-/// Messages that are deleted between two looks at the clock. While no batch waits, a slice deletes no more than these.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL_BUSY: Duration = Duration::from_millis(20);
+/// Messages that are deleted between two checks of the clock. While no batch waits, a slice deletes no more than these.
 const MESSAGES_AT_ONCE: usize = 100;
 /// The same after a batch under load. It is larger, as the word index makes a segment of each transaction's words.
 const MESSAGES_AT_ONCE_BUSY: usize = 500;
@@ -43,9 +43,9 @@ const ROOMS_EVERY: Duration = Duration::from_secs(60);
 pub const OVER_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 /// The same for guests without messages and sessions that are over, when the database is near its size bound.
 const KEPT_WITHOUT_ROOM: Duration = Duration::from_secs(24 * 3600);
-/// Pages that return to the file system between two looks at the clock.
+/// Pages that return to the file system between two checks of the clock.
 const PAGES_AT_ONCE: u64 = 64;
-/// Pages of the word index that are merged between two looks at the clock.
+/// Pages of the word index that are merged between two checks of the clock.
 const WORDS_PAGES_AT_ONCE: u64 = 64;
 /// Free pages that are left for new data: this many, or this part of the file, whichever is more.
 const FREE_PAGES_MIN: u64 = 256;
@@ -95,12 +95,12 @@ pub struct Upkeep {
 pub struct People {
     sessions: TableSweep,
     /// When invitations, mutes and bans were last checked. They are few, so all are checked together.
-    looked: Option<Instant>,
+    checked_at: Option<Instant>,
 }
 
 impl People {
     pub fn new() -> Self {
-        Self { sessions: TableSweep::new("sessions", PEOPLE_EVERY), looked: None }
+        Self { sessions: TableSweep::new("sessions", PEOPLE_EVERY), checked_at: None }
     }
 
     /// Checks some sessions, if it is time. Forgets those that have been over for `over_kept`, and guests without
@@ -112,8 +112,8 @@ impl People {
         unseen_kept: Option<Duration>,
     ) -> Result<bool, Fault> {
         let clock_ms = upkept.clock_ms();
-        if self.looked.is_none_or(|looked| looked.elapsed() >= PEOPLE_EVERY) {
-            self.looked = Some(Instant::now());
+        if self.checked_at.is_none_or(|checked_at| checked_at.elapsed() >= PEOPLE_EVERY) {
+            self.checked_at = Some(Instant::now());
             in_transaction(upkept.connection(), |connection| people::forget_what_is_over(connection, clock_ms))?;
         }
         let Some((after, to)) = self.sessions.next(upkept.connection())? else { return Ok(false) };
@@ -166,7 +166,7 @@ struct Budget {
     /// How long it may take, and how long beyond a bound.
     time: Duration,
     time_max: Duration,
-    /// Messages that it may delete between two looks at the clock, and in all.
+    /// Messages that it may delete between two checks of the clock, and in all.
     at_once: usize,
     messages: usize,
 }
@@ -197,7 +197,7 @@ impl Upkeep {
 
     /// How long to wait for a batch before the next slice.
     pub fn wait(&self) -> Duration {
-        if self.is_behind { SLICE_PAUSE } else { LOOK_EVERY }
+        if self.is_behind { SLICE_PAUSE } else { CHECK_INTERVAL }
     }
 
     /// Runs a slice while no batch waits.
@@ -210,10 +210,10 @@ impl Upkeep {
     /// bound [`SHARE_MAX`] times as long. So it keeps up with any write load.
     pub fn behind_batch(&mut self, upkept: &mut impl Upkept) -> Result<(), Fault> {
         let since = self.ended.elapsed();
-        if since < LOOK_EVERY_BUSY {
+        if since < CHECK_INTERVAL_BUSY {
             return Ok(());
         }
-        let time = since.clamp(SLICE, LOOK_EVERY / SHARE_MAX);
+        let time = since.clamp(SLICE, CHECK_INTERVAL / SHARE_MAX);
         let budget = Budget { time, time_max: time * SHARE_MAX, at_once: MESSAGES_AT_ONCE_BUSY, messages: usize::MAX };
         self.slice(upkept, budget)
     }

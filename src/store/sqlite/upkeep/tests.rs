@@ -160,7 +160,7 @@ fn the_size_bound_holds_while_writing_continues() {
         for batch in 0..400 {
             rig.write(&texts(batch * 50, 50), NOW_MS);
             // As if the batch had taken its time.
-            upkeep.ended -= LOOK_EVERY;
+            upkeep.ended -= CHECK_INTERVAL;
             upkeep.behind_batch(&mut rig).unwrap();
             let size = rig.number("PRAGMA page_count") * 4_096;
             assert!(size < most * 11 / 10, "{size} after batch {batch}");
@@ -253,7 +253,7 @@ fn expired_sessions_and_restrictions_are_forgotten_in_time() {
         session(&rig, 700, "login", Some(long_ago), None);
         rig.finish(&mut upkeep);
         assert_eq!(rig.number("SELECT count(*) FROM sessions"), 5, "not before it is time again");
-        for walked in [&mut upkeep.people.sessions.begun, &mut upkeep.people.looked] {
+        for walked in [&mut upkeep.people.sessions.begun, &mut upkeep.people.checked_at] {
             *walked = walked.and_then(|at| at.checked_sub(PEOPLE_EVERY));
         }
         rig.storage.connection.execute("UPDATE mutes SET until_ms = 1", []).unwrap();
@@ -336,7 +336,7 @@ fn the_wal_stays_short_without_any_other_checkpoint() {
     let mut upkeep = rig.upkeep(Keep::default());
     for batch in 0..200 {
         rig.write(&texts(batch * 300, 300), NOW_MS);
-        upkeep.ended -= LOOK_EVERY_BUSY;
+        upkeep.ended -= CHECK_INTERVAL_BUSY;
         upkeep.behind_batch(&mut rig).unwrap();
         let length = path.with_extension("db-wal").metadata().unwrap().len();
         assert!(length < WAL_BYTES_MAX * 5 / 4, "{length}");
