@@ -39,7 +39,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// How long a refused connection is kept for its client to read the response.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
 /// How often the kept refused connections are checked.
-const REFUSED_LOOK: Duration = Duration::from_millis(20);
+const REFUSED_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The responses to refused connections.
 const FULL: Problem<'_> =
@@ -277,7 +277,7 @@ fn close_refused(refused: &Receiver<Arc<TcpStream>>) {
         let next = if kept.is_empty() {
             refused.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
-            refused.recv_timeout(REFUSED_LOOK)
+            refused.recv_timeout(REFUSED_CHECK_INTERVAL)
         };
         let now = Instant::now();
         match next {
