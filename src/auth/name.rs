@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_looks_requires_a_new_version() {
+    fn a_change_of_skeletons_requires_a_new_version() {
         use sha2::{Digest, Sha256};
         let mut digest = Sha256::new();
         for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {

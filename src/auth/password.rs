@@ -100,8 +100,8 @@ impl Password {
         // The name, the name twice, the name and a year.
         let around = lower.replacen(&name, "", 2);
         let is_hardly_more = lower.contains(&name) && around.chars().filter(|c| !c.is_ascii_digit()).count() < 2;
-        let looks_alike = Username::parse(&lower).is_ok_and(|lower| Skeletons::of(&lower).resemble(&Skeletons::of(of)));
-        if is_hardly_more || looks_alike {
+        let is_similar = Username::parse(&lower).is_ok_and(|lower| Skeletons::of(&lower).resemble(&Skeletons::of(of)));
+        if is_hardly_more || is_similar {
             return Err(PasswordError::SameAsName);
         }
         Ok(password)

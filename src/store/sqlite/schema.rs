@@ -87,7 +87,7 @@ const PEOPLE: &str = "
         look TEXT PRIMARY KEY,
         account INTEGER NOT NULL REFERENCES accounts (key)
     ) WITHOUT ROWID;
-    CREATE INDEX looks_of_account ON looks (account);
+    CREATE INDEX skeletons_of_account ON looks (account);
     CREATE TABLE sessions (
         key INTEGER PRIMARY KEY,
         token_hash BLOB NOT NULL UNIQUE,

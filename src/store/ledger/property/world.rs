@@ -614,7 +614,7 @@ impl World {
                     return Err(self.leave());
                 }
                 let skeletons = if refused == Some(Reason::NameReserved) {
-                    Some(self.looks_of_account()?)
+                    Some(self.skeletons_of_account()?)
                 } else {
                     principal.is_guest().then(|| Skeletons::of(&principal.person.username))
                 };

@@ -403,7 +403,7 @@ fn an_admin_is_neither_muted_nor_banned() {
 }
 
 #[test]
-fn looks_are_renewed_when_their_definition_changes() {
+fn skeletons_are_renewed_when_their_definition_changes() {
     let db = in_memory().unwrap();
     make(&db, &account(1, "admin")).unwrap();
     make(&db, &account(2, "rahim")).unwrap();
@@ -420,7 +420,7 @@ fn looks_are_renewed_when_their_definition_changes() {
     assert_eq!(skeletons(), made);
     spoil();
     renew_skeletons(&db).unwrap();
-    assert_ne!(skeletons(), made, "by the same notion nothing is read");
+    assert_ne!(skeletons(), made, "nothing is read if the definition is the same");
     db.execute("UPDATE marks SET value = 'an older one' WHERE name = 'looks'", []).unwrap();
     renew_skeletons(&db).unwrap();
     assert_eq!(skeletons(), made);

@@ -15,12 +15,12 @@ impl World {
 
     /// An account with a free name, or with a name that looks like a taken one.
     pub(super) fn new_account(&mut self, is_taken: bool) -> Result<NewAccount, Entry> {
-        let looks_taken = |text: &&str| {
+        let resembles_a_taken_name = |text: &&str| {
             let skeletons = Skeletons::of(&name(text));
             self.accounts.iter().any(|account| Skeletons::of(&account.name).resemble(&skeletons))
         };
         let known = |text: &&str| self.accounts.iter().any(|account| account.name.as_str() == *text);
-        let (taken, free): (Vec<&str>, Vec<&str>) = NAMES.into_iter().partition(looks_taken);
+        let (taken, free): (Vec<&str>, Vec<&str>) = NAMES.into_iter().partition(resembles_a_taken_name);
         // With exactly this name, the token would be for the existing account.
         let alike: Vec<String> = taken.iter().filter(|text| !known(text)).map(|text| (*text).to_owned()).collect();
         let shouted = taken.iter().map(|text| text.to_uppercase()).filter(|text| !known(&&**text));
@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    pub(super) fn looks_of_account(&mut self) -> Result<Skeletons, Entry> {
+    pub(super) fn skeletons_of_account(&mut self) -> Result<Skeletons, Entry> {
         match self.random.of(&self.accounts) {
             Some(account) => Ok(Skeletons::of(&account.name)),
             None => Err(self.create_account(Role::User)),
@@ -189,7 +189,7 @@ impl World {
         let session =
             NewSession { id, kind: SessionKind::Guest, token_hash, label: "".into(), span_ms: Some(GUEST_SPAN_MS) };
         let (username, skeletons) = if refused == Some(Reason::NameReserved) {
-            (name("ana"), self.looks_of_account()?)
+            (name("ana"), self.skeletons_of_account()?)
         } else {
             let username = name(GUEST_NAMES[self.random.below(GUEST_NAMES.len())]);
             let skeletons = Skeletons::of(&username);
