@@ -128,7 +128,7 @@ reasons! {
     TargetIsAdmin "target_is_admin" Forbidden 403 "you cannot do this to an admin";
     RegistrationClosed "registration_closed" Forbidden 403 "registration is closed, or needs an invitation";
     AlreadyRegistered "already_registered" Forbidden 403 "you already have an account";
-    RegistrationOff "registration_off" Conflict 409 "registration is closed; an invitation to register would have no effect";
+    RegistrationOff "registration_off" Conflict 409 "registration is closed; invitations to register are disabled";
     ForeignOrigin "foreign_origin" Forbidden 403 "requests from this origin are not allowed";
     // Sessions.
     SessionEnded "session_ended" Forbidden 401 "the session has ended";
@@ -154,7 +154,8 @@ reasons! {
     NotFound "not_found" NotFound 404 "no such object";
     NoSuchPath "no_such_path" NotFound 404 "Not found";
     NameTaken "name_taken" Conflict 409 "the username is taken, or looks like a taken one";
-    NameReserved "name_reserved" BadName 403 "the username belongs to an account, or looks like one that does; log in or choose another";
+    NameReserved "name_reserved" BadName 403
+        "the username belongs to an account, or looks like one that does; log in or choose another";
     NonceUsed "nonce_used" Conflict 409 "the nonce was used for another message";
     LoggedIn "logged_in" Conflict 409 "you are logged in; log out first";
     NoPassword "no_password" Conflict 409 "this account has no password; the operator can set one";
