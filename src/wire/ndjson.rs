@@ -1,7 +1,6 @@
 //! NDJSON bytes: each frame is a line, and an empty line is a keep-alive. Pure functions; they run on the caller's
 //! thread.
 
-/// Appends a line.
 pub(super) fn append_line(bytes: &mut Vec<u8>, json: &[u8]) {
     debug_assert!(!json.contains(&b'\n'), "JSON without white space has no line break");
     bytes.extend_from_slice(json);
