@@ -12,22 +12,22 @@ use crate::store::change::Done;
 
 /// A `limit` out of its range.
 pub(super) fn bad_limit(most: usize) -> Rejection {
-    Reason::BadQuery.because(format!("limit is a number from 1 to {most}"))
+    Reason::BadQuery.because(format!("limit must be a number from 1 to {most}"))
 }
 
 pub(super) fn bad_cursor() -> Rejection {
-    Reason::BadQuery.because("before and after are ids of messages, and only one of them can be said")
+    Reason::BadQuery.because("before and after must be message ids, and only one of them can be given")
 }
 
 /// The rate limit is exceeded; the next request may come after `wait`.
 pub(super) fn rate_limited(wait: Duration) -> Rejection {
-    Rejection::from(Reason::RateLimited).retry_after(ms(wait))
+    Reason::RateLimited.because(format!("rate limit exceeded, retry in {} s", wait.as_secs() + 1)).retry_after(ms(wait))
 }
 
 /// Too many attempts. The wait may be minutes long.
 pub(super) fn too_many_attempts(wait: Duration) -> Rejection {
     let minutes = wait.as_secs() / 60 + 1;
-    let sentence = format!("too many tries; the next one can be made in {minutes} min");
+    let sentence = format!("too many attempts, retry in {minutes} min");
     Reason::TooManyAttempts.because(sentence).retry_after(ms(wait))
 }
 
@@ -37,20 +37,23 @@ fn ms(wait: Duration) -> u64 {
 
 impl From<BadEscape> for Rejection {
     fn from(error: BadEscape) -> Self {
-        Reason::BadEscape.because(format!("the query can't be read: {error}"))
+        Reason::BadEscape.because(format!("invalid query: {error}"))
     }
 }
 
 impl From<serde_json::Error> for Rejection {
     fn from(error: serde_json::Error) -> Self {
-        let reason = if error.is_data() { Reason::MalformedField } else { Reason::BadJson };
-        reason.because(format!("the body can't be taken: {error}"))
+        if error.is_data() {
+            Reason::MalformedField.because(format!("invalid field: {error}"))
+        } else {
+            Reason::BadJson.because(format!("the request body is not valid JSON: {error}"))
+        }
     }
 }
 
 impl From<PasswordError> for Rejection {
     fn from(error: PasswordError) -> Self {
-        Reason::BadPassword.because(format!("that password can't be taken: {error}"))
+        Reason::BadPassword.because(error.to_string())
     }
 }
 
@@ -63,7 +66,7 @@ impl From<HashError> for Rejection {
 
 /// A change was applied, but its result is of another kind than the request's. It is a fault of the server.
 pub(super) fn unexpected(done: &Done) -> Rejection {
-    log::error!("a change returned {done:?}");
+    log::error!("unexpected result of a change: {done:?}");
     Reason::Internal.into()
 }
 

@@ -121,7 +121,7 @@ pub(super) fn json<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
 }
 
 pub(super) fn text<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
-    std::str::from_utf8(request.body).map_err(|_| Reason::BadJson.because("the body is not text in UTF-8"))
+    std::str::from_utf8(request.body).map_err(|_| Reason::BadJson.because("the request body is not valid UTF-8"))
 }
 
 /// The body as JSON. Its media type must be JSON.

@@ -35,7 +35,7 @@ impl Request<'_> {
         let mut given = self.headers_named("Origin");
         let origin = given.next();
         given.next().is_none()
-            && Origin::is_welcome(origin, self.header("Host"), self.is_secure(), &self.context.policy.origins)
+            && Origin::is_allowed(origin, self.header("Host"), self.is_secure(), &self.context.policy.origins)
     }
 
     /// The page's origin, if the operator allowed it.

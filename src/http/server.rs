@@ -240,7 +240,7 @@ struct SlowRequest {
 /// Runs a handler, and turns a panic into an internal error.
 fn caught(method: &str, handler: impl FnOnce() -> Reply) -> Reply {
     catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
-        log::error!("a handler of {method} requests has panicked");
+        log::error!("the handler of a {method} request panicked");
         Reply::from(Reason::Internal)
     })
 }

@@ -135,7 +135,7 @@ pub(crate) fn log_in(request: &Request<'_>, username: Username, password: &str) 
         let stored = account.as_ref().and_then(|account| account.password.clone());
         let verdict = attempt.verify(&password, stored.as_ref())?;
         let (Verdict::Right { renewed }, Some(account), Some(password)) = (verdict, account, stored) else {
-            log::info!("a login as {username} from {address} has failed");
+            log::info!("failed login as {username} from {address}");
             return Err(Reason::WrongLogin.into());
         };
         login.begin(context, |session, replaces| {
@@ -206,7 +206,7 @@ pub(crate) fn change_password(request: &Request<'_>) -> Result<Reply, Rejection>
     let by = By::Client(client.identity.principal(session.user));
     Ok(Reply::later(move |context| {
         if attempt.verify(&old, Some(&stored))? == Verdict::Wrong {
-            log::info!("{} has shown a wrong password for a new one", session.user);
+            log::info!("{} gave a wrong old password", session.user);
             return Err(Reason::WrongPassword.into());
         }
         let password = password::hash(&new)?;

@@ -73,7 +73,7 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Reply, Rejection> {
     let actor = inviting(request, room.as_ref())?;
     let (uses, days) = (uses.unwrap_or(1), days.unwrap_or(7));
     if !(1..=INVITATION_USES_MAX).contains(&uses) || !(1..=INVITATION_DAYS_MAX).contains(&days) {
-        return Err(Reason::BadField.because("uses is a number from 1 to 1000, days one from 1 to 365"));
+        return Err(Reason::BadField.because("uses must be from 1 to 1000, and days from 1 to 365"));
     }
     if room.is_none() && request.context.reader.policy().flags.registration == Registration::Closed {
         return Err(Reason::RegistrationOff.into());
@@ -114,6 +114,6 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
 pub(crate) fn revoke(request: &Request<'_>) -> Result<Reply, Rejection> {
     let invitation = request.parameter("invitation").parse().map(InvitationId).map_err(|_| Reason::NotFound)?;
     let actor = actor(request, None)?;
-    request.context.hub.change(actor.by(), Change::Uninvite { invitation })?;
+    request.context.hub.change(actor.by(), Change::Revoke { invitation })?;
     Ok(Reply::empty(204))
 }

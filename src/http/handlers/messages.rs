@@ -16,7 +16,7 @@ use crate::http::error::bad_cursor;
 use crate::http::extract::{Page, actor, check_rate, client, identity, limit_of, reader, room, text};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
-use crate::hub::Said;
+use crate::hub::Sent;
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{FrameId, Nonce, RoomId, Seq, UserId, Username};
@@ -80,7 +80,7 @@ pub(crate) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
             let frame = if text.trim_start().starts_with('{') { text.trim_start() } else { "{" };
             let decoded = protocol::decode(frame, limits).map_err(|rejected| rejected.rejection)?;
             let ClientFrame { nonce, command: ClientCommand::Message(body @ Body::Text { .. }), .. } = decoded else {
-                return Err(Reason::UnknownType.because("only messages can be posted here"));
+                return Err(Reason::UnknownType.because("only messages of type text can be posted"));
             };
             (body, nonce, serde_json::from_str::<Named>(frame)?.username)
         }
@@ -89,7 +89,7 @@ pub(crate) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
             (Body::Text { content, reply_to: None }, None, None)
         }
         _ => {
-            let sentence = "send JSON as application/json, or the text of a message as text/plain";
+            let sentence = "unsupported media type; send application/json or text/plain";
             return Err(Reason::UnknownMediaType.because(sentence));
         }
     };
@@ -120,9 +120,9 @@ pub(crate) fn stored(
     nonce: Option<Nonce>,
 ) -> Result<(u16, Arc<[u8]>), Rejection> {
     let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
-    match request.context.hub.say(message)? {
-        Said::Stored(json) => Ok((201, json)),
-        Said::Duplicate(json) => Ok((200, json)),
+    match request.context.hub.send_message(message)? {
+        Sent::Stored(json) => Ok((201, json)),
+        Sent::Duplicate(json) => Ok((200, json)),
     }
 }
 

@@ -48,9 +48,9 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     let limit = limit_of(request, ROOMS_LISTED_MAX, ROOMS_LISTED_MAX)?;
     let after = match request.query_value("after").transpose()? {
         None => None,
-        Some(text) => Some(RoomId::parse(&text).map_err(|error| {
-            Reason::BadQuery.because(format!("the room behind which to begin can't be one: {error}"))
-        })?),
+        Some(text) => {
+            Some(RoomId::parse(&text).map_err(|error| Reason::BadQuery.because(format!("invalid after: {error}")))?)
+        }
     };
     request.context.reader.view(|view| {
         let identity = reader(request, view)?;
