@@ -39,6 +39,8 @@ pub const LOGINS_PER_USER_MAX: usize = 50;
 pub const INVITATION_USES_MAX: u32 = 1_000;
 /// How many days an invitation is valid.
 pub const INVITATION_DAYS_MAX: u32 = 365;
+/// How long a setup link is valid, in milliseconds of log time: an hour.
+pub const SETUP_SPAN_MS: u64 = 3_600_000;
 
 /// Bytes of the latest frames of a room that the hub caches (its ring).
 pub const RING_BYTES_MAX: usize = 256 * 1024;

@@ -101,6 +101,20 @@ pub enum Target {
     Others(Role),
 }
 
+/// The code that a client shows in order to register.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum RegistrationCode {
+    /// No code, or an unknown one.
+    #[default]
+    None,
+    /// The code of a valid invitation to register.
+    Invitation,
+    /// The code of the valid setup link. The account becomes the first admin.
+    Setup,
+    /// The code of a setup link that was used or has expired.
+    SpentSetup,
+}
+
 /// What decides besides the role and the action. The default is the context of a guest that enters a public room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct PermissionContext {
@@ -116,8 +130,8 @@ pub struct PermissionContext {
     pub accounts: Accounts,
     /// How registration is open.
     pub registration: Registration,
-    /// Whether the user has shown a valid invitation to register.
-    pub invited: bool,
+    /// The code that the user shows in order to register.
+    pub code: RegistrationCode,
 }
 
 /// Whether a user of a role may do something in this context.
@@ -126,7 +140,7 @@ pub struct PermissionContext {
 /// The first [`Reason`] against it that the user may know.
 pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<(), Reason> {
     use Action::*;
-    let PermissionContext { restriction, access, posting, target, accounts, registration, invited } = *context;
+    let PermissionContext { restriction, access, posting, target, accounts, registration, code } = *context;
     if restriction == Restriction::Banned {
         return Err(Reason::Banned);
     }
@@ -159,11 +173,12 @@ pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<()
             Target::Others(Role::Admin) => Err(Reason::TargetIsAdmin),
             Target::Others(_) => Ok(()),
         }),
-        Register => match (role, registration) {
-            (Role::User | Role::Admin, _) => Err(Reason::AlreadyRegistered),
-            (Role::Guest, Registration::Open) => Ok(()),
-            (Role::Guest, Registration::Invite) if invited => Ok(()),
-            (Role::Guest, _) => Err(Reason::RegistrationClosed),
+        Register if role != Role::Guest => Err(Reason::AlreadyRegistered),
+        Register => match (code, registration) {
+            (RegistrationCode::Setup, _) => Ok(()),
+            (RegistrationCode::SpentSetup, _) => Err(Reason::NoSuchInvitation),
+            (_, Registration::Open) | (RegistrationCode::Invitation, Registration::Invite) => Ok(()),
+            _ => Err(Reason::RegistrationClosed),
         },
         ChangePassword if role == Role::Guest => Err(Reason::AccountRequired),
         ChangePassword | ListSessions | EndSession => own(),
@@ -231,7 +246,8 @@ mod tests {
         let muted = PermissionContext { restriction: Restriction::Muted, ..plain };
         let member = PermissionContext { access: Access::Member, ..plain };
         let stranger = PermissionContext { access: Access::NonMember, ..plain };
-        let registration = |registration, invited| PermissionContext { registration, invited, ..plain };
+        let registration = |registration, code| PermissionContext { registration, code, ..plain };
+        let (no_code, invitation) = (RegistrationCode::None, RegistrationCode::Invitation);
         vec![
             ("enter, read, follow and search a room", Enter, plain),
             ("… if accounts are required", Enter, PermissionContext { accounts: Accounts::Required, ..plain }),
@@ -253,15 +269,28 @@ mod tests {
             ("ban a guest or user", Ban, others(Role::User)),
             ("kick, mute or ban an admin", Ban, others(Role::Admin)),
             ("create or revoke an invitation to register", InviteToRegister, plain),
-            ("register, if registration is open", Register, registration(Registration::Open, false)),
-            ("… if registration needs an invitation, with one", Register, registration(Registration::Invite, true)),
-            ("… if registration needs an invitation, without one", Register, registration(Registration::Invite, false)),
-            ("… if registration is closed", Register, registration(Registration::Closed, true)),
+            ("register, if registration is open", Register, registration(Registration::Open, no_code)),
+            ("… if registration needs an invitation, with one", Register, registration(Registration::Invite, invitation)),
+            ("… if registration needs an invitation, without one", Register, registration(Registration::Invite, no_code)),
+            ("… if registration is closed", Register, registration(Registration::Closed, invitation)),
+            (
+                "… with a setup link, while there is no admin",
+                Register,
+                registration(Registration::Closed, RegistrationCode::Setup),
+            ),
+            (
+                "… with a setup link that is used or expired",
+                Register,
+                registration(Registration::Open, RegistrationCode::SpentSetup),
+            ),
             ("change own password", ChangePassword, plain),
             ("list and end own sessions", EndSession, plain),
             ("list and end another user’s sessions", EndSession, others(Role::Guest)),
         ]
     }
+
+    const CODES: [RegistrationCode; 4] =
+        [RegistrationCode::None, RegistrationCode::Invitation, RegistrationCode::Setup, RegistrationCode::SpentSetup];
 
     /// Every combination of the fields of a context.
     fn contexts() -> Vec<PermissionContext> {
@@ -273,7 +302,7 @@ mod tests {
                     for posting in Posting::ALL {
                         for accounts in Accounts::ALL {
                             for registration in Registration::ALL {
-                                for invited in [false, true] {
+                                for code in CODES {
                                     all.push(PermissionContext {
                                         restriction,
                                         access,
@@ -281,7 +310,7 @@ mod tests {
                                         target,
                                         accounts: *accounts,
                                         registration: *registration,
-                                        invited,
+                                        code,
                                     });
                                 }
                             }
@@ -336,8 +365,9 @@ mod tests {
         may &= !(context.posting == Posting::Admins && role != Role::Admin && is_of("Post Edit"));
         may &= !(context.accounts == Accounts::Required && role == Role::Guest && !is_of("Register"));
         let is_let_in = match context.registration {
-            Registration::Open => true,
-            Registration::Invite => context.invited,
+            _ if context.code == RegistrationCode::Setup => true,
+            Registration::Open => context.code != RegistrationCode::SpentSetup,
+            Registration::Invite => context.code == RegistrationCode::Invitation,
             Registration::Closed => false,
         };
         may && (is_let_in || !is_of("Register"))
@@ -359,7 +389,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(cells, 3 * 18 * 4 * 3 * 3 * 2 * 2 * 3 * 2);
+        assert_eq!(cells, 3 * 18 * 4 * 3 * 3 * 2 * 2 * 3 * 4);
     }
 
     #[test]
@@ -386,6 +416,7 @@ mod tests {
         use Reason::*;
         let plain = PermissionContext::default();
         let others = |role| PermissionContext { target: Target::Others(role), ..plain };
+        let spent = PermissionContext { code: RegistrationCode::SpentSetup, ..plain };
         for (role, action, context, reason) in [
             (Role::Guest, Action::Enter, PermissionContext { accounts: Accounts::Required, ..plain }, LoginRequired),
             (Role::Guest, Action::Post, PermissionContext { restriction: Restriction::Banned, ..plain }, Banned),
@@ -399,6 +430,8 @@ mod tests {
             (Role::Guest, Action::ChangePassword, plain, AccountRequired),
             (Role::Guest, Action::Register, plain, RegistrationClosed),
             (Role::User, Action::Register, plain, AlreadyRegistered),
+            (Role::Guest, Action::Register, spent, NoSuchInvitation),
+            (Role::User, Action::Register, spent, AlreadyRegistered),
         ] {
             assert_eq!(may(role, action, &context), Err(reason), "{role} {action:?}");
         }

@@ -129,6 +129,7 @@ reasons! {
     RegistrationClosed "registration_closed" Forbidden 403 "registration is closed, or needs an invitation";
     AlreadyRegistered "already_registered" Forbidden 403 "you already have an account";
     RegistrationOff "registration_off" Conflict 409 "registration is closed; invitations to register are disabled";
+    HasAdmin "has_admin" Conflict 409 "there is an admin already";
     ForeignOrigin "foreign_origin" Forbidden 403 "requests from this origin are not allowed";
     // Sessions.
     SessionEnded "session_ended" Forbidden 401 "the session has ended";

@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::auth::guest_token::GuestKey;
 use crate::auth::name::Skeletons;
 use crate::auth::password::PasswordHash;
+use crate::auth::secret::Secret;
+use crate::limits::SETUP_SPAN_MS;
 use crate::model::role::{Accounts, Registration, Role};
 use crate::model::{RoomId, Seq, UserId, Username};
 use crate::protocol::{Restrictions, RoomPatch};
@@ -25,7 +27,8 @@ use super::entry::Principal;
 pub enum Change {
     /// Creates an account. Only the operator may do so.
     CreateAccount(NewAccount),
-    /// Creates an account and logs in. Registration must be open, or the invitation valid.
+    /// Creates an account and logs in. Registration must be open, or the invitation valid. The code of the setup link
+    /// stands for an invitation, and creates an admin.
     Register { account: NewAccount, invitation: Option<TokenHash>, session: NewSession, replaces: Option<SessionId> },
     /// Logs in to an account with its password.
     LogIn(NewLogin),
@@ -68,6 +71,18 @@ pub enum Change {
     SetPolicy(Policy),
     /// Invalidates all signed guest tokens.
     RotateGuestKey { key: GuestKey },
+    /// Makes a setup link, whose code registers the first admin, and ends the link before it. Only the operator may do
+    /// so, while there is no admin.
+    OfferSetup { code_hash: TokenHash, span_ms: u64 },
+}
+
+impl Change {
+    /// Makes a setup link with a new code. Returns the change and the code.
+    #[must_use]
+    pub fn offer_setup() -> (Self, Secret) {
+        let code = Secret::random();
+        (Self::OfferSetup { code_hash: TokenHash::of(code.expose()), span_ms: SETUP_SPAN_MS }, code)
+    }
 }
 
 /// Flags of the operator that permission checks use.
@@ -177,6 +192,6 @@ pub enum Done {
     Kicked { username: Option<Username> },
     /// The current settings of the room.
     Room(RoomSettings),
-    /// The invitation expires at this wall time.
+    /// The invitation or the setup link expires at this wall time.
     Invited { expires_ms: u64 },
 }

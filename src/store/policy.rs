@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rpds::HashTrieMapSync;
 
 use crate::auth::guest_token::GuestKey;
-use crate::auth::permission::{Access, Action, PermissionContext, Restriction, Target, may};
+use crate::auth::permission::{Access, Action, PermissionContext, RegistrationCode, Restriction, Target, may};
 use crate::model::reason::Reason;
 use crate::model::role::Role;
 use crate::model::{RoomId, UserId};
@@ -173,12 +173,12 @@ impl PolicySnapshot {
         Ok(role)
     }
 
-    /// Checks whether a client may register. `invited` means that it has shown a valid invitation.
+    /// Checks whether a client that shows a code may register.
     ///
     /// # Errors
     /// As [`may`](Self::may).
-    pub fn may_register(&self, principal: &Principal, invited: bool, clock_ms: u64) -> Result<(), Reason> {
-        let context = PermissionContext { invited, ..self.context_of(principal, None, clock_ms) };
+    pub fn may_register(&self, principal: &Principal, code: RegistrationCode, clock_ms: u64) -> Result<(), Reason> {
+        let context = PermissionContext { code, ..self.context_of(principal, None, clock_ms) };
         may(self.role(principal)?, Action::Register, &context)
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::auth::name::Skeletons;
+use crate::auth::permission::RegistrationCode;
 use crate::limits::USES_PENDING_MAX;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Role;
@@ -304,7 +305,8 @@ impl View<'_> {
         Ok(people::invitations(self.connection, room, self.moment.clock_ms)?)
     }
 
-    pub fn invitation_of_code(&self, code: TokenHash) -> Answer<Option<Invitation>> {
-        Ok(people::invitation_by_code(self.connection, code, self.moment.clock_ms)?)
+    /// Looks up a code that a client shows in order to register.
+    pub fn registration_code(&self, code: TokenHash) -> Answer<RegistrationCode> {
+        Ok(people::registration_code(self.connection, code, self.moment.clock_ms)?)
     }
 }

@@ -15,7 +15,7 @@ use crate::auth::attempts::{Attempts, Login, LoginAttempt};
 use crate::auth::credential::{Credential, LOGIN_SPAN_MS, set_cookie};
 use crate::auth::name::Skeletons;
 use crate::auth::password::{self, Password, PasswordHash, Verdict};
-use crate::auth::permission::{Action, PermissionContext, may};
+use crate::auth::permission::{Action, PermissionContext, RegistrationCode, may};
 use crate::auth::secret::{Secret, is_secret, random_id};
 use crate::authenticator::{Authenticated, authenticate};
 use crate::http::error::too_many_attempts;
@@ -158,13 +158,12 @@ pub(crate) fn register(request: &Request<'_>) -> Result<Reply, Rejection> {
     let address = request.address();
     let invitation = invitation.filter(|code| is_secret(code)).map(|code| TokenHash::of(&code));
     let (login, is_taken) = request.context.reader.view(|view| {
-        let invited = invitation.map_or(Ok(None), |code| view.invitation_of_code(code))?;
-        let invited = invited.is_some_and(|invitation| invitation.room.is_none());
+        let code = invitation.map_or(Ok(RegistrationCode::None), |code| view.registration_code(code))?;
         let client = authenticate(view, shown(request)?.token(), address)?;
         may(
             client.identity.role,
             Action::Register,
-            &PermissionContext { invited, ..client.identity.context(view, None) },
+            &PermissionContext { code, ..client.identity.context(view, None) },
         )?;
         Ok::<_, Rejection>((NewLogin::of(request, &client)?, view.account_of_name(&name)?.is_some()))
     })?;

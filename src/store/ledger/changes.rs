@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::auth::credential::GUEST_SPAN_MS;
-use crate::auth::permission::{Action, Target};
+use crate::auth::permission::{Action, RegistrationCode, Target};
 use crate::model::reason::Reason;
 use crate::model::role::{Registration, Role};
 use crate::model::{Person, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{BanChange, Restrictions, RoomPatch};
 
-use super::super::change::{Change, Done, NewInvitation, NewLogin, NewRole, Restrict, Use};
+use super::super::change::{Change, Done, NewAccount, NewInvitation, NewLogin, NewRole, Restrict, Use};
 use super::super::entry::{By, Event, Outcome, Principal};
 use super::super::sqlite::people::{self, Account, Ban, Banned, RoomSettings, SessionId};
 use super::super::sqlite::{Connection, Fault};
@@ -62,17 +62,21 @@ impl Ledger {
             Change::Register { account, invitation, session, replaces } => {
                 let by = client(by)?;
                 let clock_ms = self.moment.clock_ms;
-                let invited = match invitation {
-                    Some(code) => people::invitation_by_code(connection, *code, clock_ms)?
-                        .is_some_and(|invitation| invitation.room.is_none()),
-                    None => false,
+                let code = match invitation {
+                    Some(code) => people::registration_code(connection, *code, clock_ms)?,
+                    None => RegistrationCode::None,
                 };
-                self.policy.may_register(by, invited, clock_ms)?;
-                if let (Registration::Invite, Some(code)) = (self.policy.flags.registration, invitation) {
+                self.policy.may_register(by, code, clock_ms)?;
+                if let (RegistrationCode::Invitation, Registration::Invite, Some(code)) =
+                    (code, self.policy.flags.registration, invitation)
+                {
                     people::spend(connection, *code, clock_ms)?;
                 }
-                let account = self.insert_account(connection, account)?;
-                self.lines.push(format!("{} ({}) has registered from {}", account.id, account.name, by.network));
+                // A new admin ends the setup link, so its code counts once.
+                let role = if code == RegistrationCode::Setup { Role::Admin } else { account.role };
+                let account = self.insert_account(connection, &NewAccount { role, ..account.clone() })?;
+                let how = if code == RegistrationCode::Setup { ", as an admin by the setup link" } else { "" };
+                self.lines.push(format!("{} ({}) has registered from {}{how}", account.id, account.name, by.network));
                 self.log_in(connection, by, account, session, *replaces)
             }
             Change::LogIn(NewLogin { user, password, renewed, session, replaces }) => {
@@ -270,6 +274,15 @@ impl Ledger {
                 self.policy.guest_key = Arc::new(key.clone());
                 self.lines.push("the key of guest tokens was rotated".to_owned());
                 Ok(Done::Nothing)
+            }
+            Change::OfferSetup { code_hash, span_ms } => {
+                operator(by)?;
+                if people::has_admin(connection)? {
+                    return Err(Reason::HasAdmin.into());
+                }
+                people::offer_setup(connection, *code_hash, self.moment.clock_ms + span_ms)?;
+                self.lines.push("the operator has made a setup link".to_owned());
+                Ok(Done::Invited { expires_ms: self.moment.wall_ms + span_ms })
             }
         }
     }

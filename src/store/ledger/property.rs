@@ -25,6 +25,8 @@ use world::{WORDS, World};
 /// The minimum of batches, and the number after which missing outcomes fail the test.
 const BATCHES_MIN: usize = 2_000;
 const BATCHES_MAX: usize = 20_000;
+/// How many admins must register by a setup link.
+const SETUPS_USED_MIN: u32 = 10;
 /// Batches between two comparisons of all contents.
 const BATCHES_PER_COMPARISON: usize = 100;
 /// The maximum of log batches in a transaction of the second store.
@@ -178,7 +180,8 @@ fn contents(store: &mut ScriptedStore, world: &World, moment: Moment) -> Content
             let was_theirs = session.as_ref().map(|session| view.was_session_of(*token, session.user)).transpose()?;
             shown(&mut lines, &(session, was_theirs));
         }
-        shown(&mut lines, &(view.bans()?, view.invitations(None)?));
+        let setup = world.setup.map(|setup| view.registration_code(setup.code_hash)).transpose()?;
+        shown(&mut lines, &(view.bans()?, view.invitations(None)?, setup));
         Ok::<_, ReadError>(lines)
     });
     all.insert("what a reader sees", read.unwrap());
@@ -204,7 +207,10 @@ fn three_stores_agree_on_random_batches() {
     stores.apply((begin, first));
     let (mut batches, mut restarts) = (0, 0);
     loop {
-        let missing = table.missing();
+        let mut missing = table.missing();
+        if world.setups_used < SETUPS_USED_MIN {
+            missing.push((Kind::Register, Verdict::Accepted));
+        }
         if batches >= BATCHES_MAX || batches >= BATCHES_MIN && missing.is_empty() {
             break;
         }
@@ -245,9 +251,10 @@ fn three_stores_agree_on_random_batches() {
     stores.flush();
     stores.grouped.reopen();
     stores.compare(&world, moment);
-    println!("{batches} batches, {restarts} restarts\n{table}");
+    println!("{batches} batches, {restarts} restarts, {} setup links used\n{table}", world.setups_used);
     let missing = table.missing();
     assert!(missing.is_empty(), "not often enough: {missing:?}");
+    assert!(world.setups_used >= SETUPS_USED_MIN, "{} setup links used", world.setups_used);
 }
 
 /// Passes the results of a batch to the world and the table.

@@ -21,6 +21,8 @@ use crate::model::role::{Accounts, Posting, Registration, Role};
 use crate::model::{FrameId, Seq};
 use crate::protocol::{BanChange, Body, Restrictions, RoomPatch};
 
+mod setup;
+
 const DAY_MS: u64 = 86_400_000;
 
 fn patch() -> RoomPatch {

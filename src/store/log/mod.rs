@@ -170,6 +170,7 @@ mod tests {
             change(By::Operator, set_role(1, Role::Admin)),
             change(By::Operator, Change::RemoveAccount { account: AccountRef::Id(user(1)) }),
             change(By::Operator, Change::RotateGuestKey { key: GuestKey::from_bytes([9; 32]) }),
+            change(By::Operator, Change::OfferSetup { code_hash: TokenHash::of("code"), span_ms: 3_600_000 }),
             change(by(&guest), Change::EndSession { session: SessionId(1 << 52) }),
             change(By::Server, Change::SetPolicy(Policy::default())),
             change(

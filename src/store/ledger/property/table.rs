@@ -37,6 +37,7 @@ pub enum Kind {
     ForgetSessions,
     SetPolicy,
     RotateGuestKey,
+    OfferSetup,
 }
 
 impl Kind {
@@ -73,6 +74,7 @@ impl Kind {
                 Change::ForgetSessions { .. } => Self::ForgetSessions,
                 Change::SetPolicy(_) => Self::SetPolicy,
                 Change::RotateGuestKey { .. } => Self::RotateGuestKey,
+                Change::OfferSetup { .. } => Self::OfferSetup,
             },
         }
     }
@@ -119,7 +121,10 @@ pub const KINDS: &[(Kind, &[Reason])] = {
         (Kind::Join, &[SessionEnded, Banned, LoginRequired, NoSuchRoom, NameReserved]),
         (Kind::Leave, &[]),
         (Kind::CreateAccount, &[NotAdmin, NameTaken]),
-        (Kind::Register, &[NoSession, SessionEnded, Banned, AlreadyRegistered, RegistrationClosed, NameTaken]),
+        (
+            Kind::Register,
+            &[NoSession, SessionEnded, Banned, AlreadyRegistered, RegistrationClosed, NoSuchInvitation, NameTaken],
+        ),
         (Kind::LogIn, &[NoSession, Banned, WrongLogin]),
         (Kind::NameGuest, &[NoSession, LoggedIn, SessionEnded, Banned, LoginRequired, NameReserved, NotFound]),
         (Kind::CreateToken, &[NotAdmin, NameTaken]),
@@ -156,6 +161,7 @@ pub const KINDS: &[(Kind, &[Reason])] = {
         (Kind::ForgetSessions, &[NotAdmin]),
         (Kind::SetPolicy, &[NotAdmin]),
         (Kind::RotateGuestKey, &[NotAdmin]),
+        (Kind::OfferSetup, &[NotAdmin, HasAdmin]),
     ]
 };
 

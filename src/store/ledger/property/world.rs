@@ -28,7 +28,7 @@ use crate::auth::credential::{GUEST_SPAN_MS, LOGIN_SPAN_MS};
 use crate::auth::guest_token::GuestKey;
 use crate::auth::name::Skeletons;
 use crate::auth::password::PasswordHash;
-use crate::auth::permission::{Action, PermissionContext, Target, may};
+use crate::auth::permission::{Action, PermissionContext, RegistrationCode, Target, may};
 use crate::model::reason::Reason;
 use crate::model::role::{Accounts, Posting, Registration, Role};
 use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, USERNAME_DEFAULT, UserId, Username};
@@ -116,6 +116,14 @@ struct KnownInvitation {
     expires_ms: u64,
 }
 
+/// The latest setup link.
+#[derive(Clone, Copy)]
+pub struct KnownSetup {
+    pub code_hash: TokenHash,
+    expires_ms: u64,
+    is_spent: bool,
+}
+
 #[derive(Clone)]
 struct KnownFrame {
     id: FrameId,
@@ -142,6 +150,9 @@ pub struct World {
     pub token_hashes: VecDeque<TokenHash>,
     ended: BTreeSet<SessionId>,
     invitations: VecDeque<KnownInvitation>,
+    pub setup: Option<KnownSetup>,
+    /// How many admins have registered by a setup link.
+    pub setups_used: u32,
     frames: BTreeMap<RoomId, Vec<KnownFrame>>,
     heads: BTreeMap<RoomId, Seq>,
     sent: VecDeque<Entry>,
@@ -193,6 +204,8 @@ impl World {
             token_hashes: VecDeque::new(),
             ended: BTreeSet::new(),
             invitations: VecDeque::new(),
+            setup: None,
+            setups_used: 0,
             frames: BTreeMap::new(),
             heads: BTreeMap::new(),
             sent: VecDeque::new(),
@@ -350,11 +363,25 @@ impl World {
         match change {
             Change::CreateAccount(account) => self.learn_account(account),
             Change::Register { account, invitation, .. } => {
-                self.learn_account(account);
+                let Done::Session { role, .. } = done else { panic!("no session: {done:?}") };
+                let code = self.setup.filter(|setup| Some(setup.code_hash) == *invitation);
+                let expected = match code.map(|setup| self.is_valid(setup)) {
+                    Some(true) => Role::Admin,
+                    Some(false) => panic!("a setup link counts twice: {change:?}"),
+                    None => Role::User,
+                };
+                assert_eq!(*role, expected, "{change:?}");
+                self.setups_used += u32::from(expected == Role::Admin);
+                self.learn_account(&NewAccount { role: *role, ..account.clone() });
                 invitation.iter().for_each(|code| self.learn_use(*code));
             }
             Change::CreateToken { account, .. } if matches!(done, Done::Session { is_new_account: true, .. }) => {
                 self.learn_account(account);
+            }
+            Change::SetRole(NewRole { role: Role::Admin, .. }) => self.spend_setup(),
+            Change::OfferSetup { code_hash, span_ms } => {
+                let (code_hash, expires_ms) = (*code_hash, self.moment.clock_ms + span_ms);
+                self.setup = Some(KnownSetup { code_hash, expires_ms, is_spent: false });
             }
             Change::SetPassword { account, password, .. } => {
                 let is_one = |known: &KnownAccount| match account {
@@ -407,9 +434,21 @@ impl World {
     }
 
     fn learn_account(&mut self, account: &NewAccount) {
-        let NewAccount { id, name, password, .. } = account.clone();
+        let NewAccount { id, name, role, password, .. } = account.clone();
         self.note_user(id);
         self.accounts.push(KnownAccount { id, name, password });
+        if role == Role::Admin {
+            self.spend_setup();
+        }
+    }
+
+    /// A new admin ends the setup link.
+    fn spend_setup(&mut self) {
+        self.setup.iter_mut().for_each(|setup| setup.is_spent = true);
+    }
+
+    fn is_valid(&self, setup: KnownSetup) -> bool {
+        !setup.is_spent && setup.expires_ms > self.moment.clock_ms
     }
 
     fn note_session(&mut self, session: &NewSession) {
@@ -730,6 +769,7 @@ impl World {
                 let by = if refused.is_some() { self.not_the_operator() } else { By::Operator };
                 Ok(change(by, Change::RotateGuestKey { key }))
             }
+            Kind::OfferSetup => self.offer_setup(refused),
         }
     }
 

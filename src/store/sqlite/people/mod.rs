@@ -12,6 +12,7 @@ mod invitations;
 mod restrictions;
 mod rooms;
 mod sessions;
+mod setup;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -39,6 +40,7 @@ pub use sessions::{
     forgettable_sessions, name_guest, note_use, oldest_guests_beyond, session, session_of_key, sessions, store_guest,
     stored_guest, was_session_of,
 };
+pub use setup::{offer_setup, registration_code};
 pub use state::{last_message_ms, note_message, policy, set_guest_key, set_policy};
 #[cfg(test)]
 pub use testing::{dump, integrity};
@@ -63,7 +65,7 @@ pub struct Account {
     pub created_ms: u64,
 }
 
-/// Creates an account.
+/// Creates an account. A new admin ends the setup link.
 ///
 /// # Errors
 /// [`Reason::NameTaken`], if the name looks like another account's name, or like the default name of clients without a
@@ -84,6 +86,9 @@ pub fn create(connection: &Connection, account: &Account, skeletons: &Skeletons)
         if insert_skeleton(connection, skeleton, key)? == 0 {
             return Err(Reason::NameTaken.into());
         }
+    }
+    if *role == Role::Admin {
+        setup::spend_setup(connection)?;
     }
     Ok(())
 }
@@ -163,7 +168,8 @@ pub fn renew_hash(
     Ok(execute(connection, sql, (id, old, new))? > 0)
 }
 
-/// Sets the role of an account. A new admin's mute and ban end, as no other user could end them.
+/// Sets the role of an account. A new admin's mute and ban end, as no other user could end them. The setup link ends,
+/// too.
 ///
 /// # Errors
 /// [`Reason::NotFound`], also for the guest role, which no account has.
@@ -175,6 +181,7 @@ pub fn set_role(connection: &Connection, id: UserId, role: Role) -> Result<(), S
     if role == Role::Admin {
         restrictions::unmute(connection, id)?;
         unban(connection, Banned::User(id))?;
+        setup::spend_setup(connection)?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ const TABLES: &[(&str, &str)] = &[
     ("room_settings", "SELECT * FROM room_settings WHERE ?1 > 0 ORDER BY room"),
     ("room_members", "SELECT * FROM room_members WHERE ?1 > 0 ORDER BY room, user_id"),
     ("spoke", "SELECT * FROM spoke WHERE clock_ms > ?1 - 3600000 ORDER BY room, user_id"),
-    ("marks", "SELECT * FROM marks WHERE name IN ('policy', 'guest_key') AND ?1 > 0 ORDER BY name"),
+    ("marks", "SELECT * FROM marks WHERE name IN ('policy', 'guest_key', 'setup') AND ?1 > 0 ORDER BY name"),
 ];
 
 /// One line for each row.

@@ -1,6 +1,7 @@
 //! Entries that change accounts, sessions and flags.
 
 use super::*;
+use crate::limits::SETUP_SPAN_MS;
 
 impl World {
     pub(super) fn account_ref(&mut self) -> Option<AccountRef> {
@@ -71,8 +72,7 @@ impl World {
         let account = self.new_account(refused == Some(Reason::NameTaken))?;
         let account = NewAccount { role: Role::User, ..account };
         let session = self.login();
-        let invitation = self.invitations.iter().rev().find(|known| known.room.is_none());
-        let invitation = invitation.map(|known| known.code_hash).filter(|_| self.random.once_in(2));
+        let (code, invitation) = self.registration_code(refused)?;
         if refused == Some(Reason::NoSession) {
             let by = self.operator_or_server();
             return Ok(change(by, Change::Register { account, invitation, session, replaces: None }));
@@ -85,7 +85,7 @@ impl World {
             let Ok(role) = self.policy.role(client) else { return wanted == Err(Reason::SessionEnded) };
             let guest_of = client.is_guest().then_some(client.network);
             let context = self.policy.context(Some(client.user()), guest_of, None, self.moment.clock_ms);
-            may(role, Action::Register, &PermissionContext { invited: invitation.is_some(), ..context }) == wanted
+            may(role, Action::Register, &PermissionContext { code, ..context }) == wanted
         };
         let clients: Vec<_> = self.clients.iter().filter(fits).cloned().collect();
         let Some(client) = self.random.of(&clients).cloned() else {
@@ -97,6 +97,60 @@ impl World {
         };
         let replaces = if self.random.once_in(2) { client.session() } else { None };
         Ok(change(by(&client), Change::Register { account, invitation, session, replaces }))
+    }
+
+    /// A code to register with, and what it is good for.
+    fn registration_code(&mut self, refused: Option<Reason>) -> Result<(RegistrationCode, Option<TokenHash>), Entry> {
+        if refused == Some(Reason::NoSuchInvitation) {
+            return match self.setup {
+                None => Err(self.offer_setup(None).unwrap_or_else(|step| step)),
+                Some(setup) if self.is_valid(setup) => Err(self.set_a_role(Role::Admin)),
+                // A spent code is refused whether or not there still is an admin.
+                Some(_) if self.has_admin() && self.random.once_in(2) => Err(self.set_a_role(Role::User)),
+                Some(setup) => Ok((RegistrationCode::SpentSetup, Some(setup.code_hash))),
+            };
+        }
+        if refused != Some(Reason::RegistrationClosed) && self.random.once_in(3) {
+            return match self.setup.filter(|setup| self.is_valid(*setup)) {
+                Some(setup) => Ok((RegistrationCode::Setup, Some(setup.code_hash))),
+                None => Err(self.offer_setup(None).unwrap_or_else(|step| step)),
+            };
+        }
+        let invitation = self.invitations.iter().rev().find(|known| known.room.is_none());
+        let invitation = invitation.map(|known| known.code_hash).filter(|_| self.random.once_in(2));
+        Ok((invitation.map_or(RegistrationCode::None, |_| RegistrationCode::Invitation), invitation))
+    }
+
+    pub(super) fn offer_setup(&mut self, refused: Option<Reason>) -> Made {
+        let has_admin = self.has_admin();
+        let code_hash = self.random.token_hash();
+        let span_ms = 1 + self.random.next() % SETUP_SPAN_MS;
+        let offer = Change::OfferSetup { code_hash, span_ms };
+        match refused {
+            Some(Reason::NotAdmin) => Ok(change(self.not_the_operator(), offer)),
+            Some(_) if !has_admin => Err(self.set_a_role(Role::Admin)),
+            None if has_admin => Err(self.set_a_role(Role::User)),
+            None if self.setup.is_some_and(|setup| setup.is_spent) && self.random.once_in(2) => {
+                Err(self.register(Some(Reason::NoSuchInvitation)).unwrap_or_else(|step| step))
+            }
+            _ => Ok(change(By::Operator, offer)),
+        }
+    }
+
+    fn has_admin(&self) -> bool {
+        self.accounts.iter().any(|account| self.policy.account_role(account.id) == Some(Role::Admin))
+    }
+
+    /// Gives a role to an account that has another one.
+    fn set_a_role(&mut self, role: Role) -> Entry {
+        let has_other = |account: &&KnownAccount| self.policy.account_role(account.id) != Some(role);
+        match self.accounts.iter().find(has_other) {
+            Some(account) => {
+                let account = AccountRef::Id(account.id);
+                change(By::Operator, Change::SetRole(NewRole { account, role }))
+            }
+            None => self.create_account(role),
+        }
     }
 
     pub(super) fn log_in(&mut self, wanted: Verdict) -> Made {
