@@ -98,12 +98,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use agents::control::Control;
+use auth::secret::Secret;
 use config::{Config, Data};
 use front::listener::{self, Front, Listening};
 use front::{capacity, relay};
 use hub::Command;
 use limits::{REQUESTS_STOP_WAIT, STOP_WAIT};
 use metrics::Metrics;
+use model::reason::{Reason, Rejection};
 use rate::RateLimiters;
 use store::change::{Change, Policy};
 use store::entry::By;
@@ -133,6 +135,7 @@ pub struct Running {
     address: SocketAddr,
     listening: Listening,
     commands: Sender<Command>,
+    api: hub::HubApi,
     http: http::Server,
     /// `None` with `--data :memory:`, as no data outlives the process.
     control: Option<Control>,
@@ -192,7 +195,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     };
     let front = Front { sessions, relay, proxies, connections_max, per_address_max: connections_per_address_max };
     let listening = Listening::start(socket, front).map_err(StartError::Thread)?;
-    Ok(Running { address, listening, commands, http, control, inner })
+    Ok(Running { address, listening, commands, api, http, control, inner })
 }
 
 /// Starts the control socket. Changes from there are proposed as the operator's.
@@ -205,6 +208,19 @@ impl Running {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Makes a setup link, as the operator, and returns its code. `None` if there is an admin already.
+    ///
+    /// # Errors
+    /// The reason why no link is made.
+    pub fn offer_setup(&self) -> Result<Option<Secret>, Rejection> {
+        let (change, code) = Change::offer_setup();
+        match self.api.change(By::Operator, change) {
+            Ok(_) => Ok(Some(code)),
+            Err(rejection) if rejection.reason == Reason::HasAdmin => Ok(None),
+            Err(rejection) => Err(rejection),
+        }
     }
 
     /// Stops accepting, commits, closes every connection with 1001, and waits for the threads, for [`STOP_WAIT`] at

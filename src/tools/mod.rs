@@ -5,6 +5,7 @@ mod ask;
 pub mod control_client;
 pub mod people;
 mod propose;
+pub mod setup;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};

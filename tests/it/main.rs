@@ -35,6 +35,7 @@ mod retries;
 mod rules;
 mod secrets;
 mod sessions;
+mod setup;
 mod slow;
 mod support;
 mod tools;

@@ -2,7 +2,9 @@
 //! it, in any encoding.
 
 use std::fs;
+use std::path::Path;
 
+use adda::tools::setup::setup_link;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -80,6 +82,7 @@ fn said(response: &Response, name: &str) -> String {
 fn no_secret_is_in_the_log_on_stdout_or_in_the_database() {
     let data = Data::new();
     let mut server = data.serve(&["--log", "debug", "--rate", "0", "--registration", "invite"]);
+    let setup = setup_link(Path::new(&data.file())).expect("a setup link").expect("there is no admin");
     let mut by_commands = Vec::new();
     let mut command = |arguments: &[&str], input: &str| {
         let said = data.run(arguments, input);
@@ -132,6 +135,7 @@ fn no_secret_is_in_the_log_on_stdout_or_in_the_database() {
         ("a user's token", &rahim),
         ("a newcomer's token", &newcomer),
         ("a mistyped token", &mistyped),
+        ("the code of a setup link", setup.expose()),
         ("an invitation", &invitation),
         ("an invitation to a room", &to_room),
     ]
