@@ -107,6 +107,7 @@ export class Door {
     const { room } = invitation;
     const canBeGuest = !account && about.accounts === "optional";
     if (room !== null) return () => this.#lang.t(canBeGuest ? "invited.room_guest" : "invited.room", { room });
+    if (!account && invitation.isSetup) return () => this.#lang.t("invited.setup");
     if (!account) return () => this.#lang.t(about.registration === "closed" ? "invited.closed" : "invited.register");
     this.#session.invitation = null;
     return () => this.#lang.t("invited.have_one");

@@ -33,7 +33,7 @@ export class Session {
   #isLeaving = false;
   // Which ways in the server has; until it says so, the one that it always has.
   about = { accounts: "optional", registration: "closed" };
-  // The one that was followed hither, `{ code, room }`, until it is used.
+  // The one that was followed hither, `{ code, room, isSetup }`, until it is used.
   invitation = null;
 
   // `store` is shared by the browser's tabs.
@@ -64,7 +64,8 @@ export class Session {
 
   get canRegister() {
     const { registration } = this.about;
-    return registration === "open" || (registration === "invite" && this.invitation?.room === null);
+    if (registration === "open" || this.invitation?.isSetup) return true;
+    return registration === "invite" && this.invitation?.room === null;
   }
 
   // Done when the browser has the cookie of the account of this id or, without one, of a guest of this name. Fails with

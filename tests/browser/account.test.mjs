@@ -268,6 +268,24 @@ scene("an invitation makes an account once, and is in the address no longer than
   await enterAs(tab, "tea");
 });
 
+scene("a setup link makes the first admin while registration is closed, once", refusing(), async (adda) => {
+  const code = await adda.offerSetup();
+  const ana = await adda.open({ query: `#setup=${code}` });
+  await says(ana, "#door-notice", "Create the first admin account.");
+  assert.equal(await ana.page.evaluate(() => location.href), `${adda.base}/`);
+  const late = await adda.open({ query: `#setup=${code}` });
+  await sendAccount(ana, "Mitali", PASSWORD);
+  await says(ana, "#join-as", "Mitali");
+  await enterAs(ana, "tea");
+  await openYou(ana);
+  assert.equal(await ana.page.textContent("#you-role"), "Admin");
+
+  await sendAccount(late, "Karim", PASSWORD);
+  await says(late, "#account-wrong", "used up or over");
+  const tab = await adda.tab(ana, { query: `#setup=${code}` });
+  await says(tab, "#door-notice", "and you have one");
+});
+
 scene("an invitation to a private room lets in a guest and whoever logs in", refusing(), async (adda) => {
   await adda.account("admin", PASSWORD, "admin");
   await adda.account("রহিম", PASSWORD);

@@ -4,10 +4,12 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import test, { after } from "node:test";
@@ -197,6 +199,18 @@ class Adda {
     tool.stdin.end(`${said}\n`);
     const [code] = await once(tool, "exit");
     assert.equal(code, 0, words.join(" "));
+  }
+
+  // Makes a setup link through the control socket; returns its code. The server needs a file.
+  async offerSetup() {
+    const code = randomBytes(32).toString("hex");
+    const code_hash = [...createHash("sha256").update(code).digest()];
+    const socket = connect(`${this.#data}.control`);
+    socket.end(`${JSON.stringify({ version: 1, request: { OfferSetup: { code_hash, span_ms: 3_600_000 } } })}\n`);
+    let answer = "";
+    for await (const part of socket) answer += part;
+    assert.ok(JSON.parse(answer).answer, answer);
+    return code;
   }
 
   account(name, password, role = "user") {
