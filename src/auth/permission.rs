@@ -270,8 +270,16 @@ mod tests {
             ("kick, mute or ban an admin", Ban, others(Role::Admin)),
             ("create or revoke an invitation to register", InviteToRegister, plain),
             ("register, if registration is open", Register, registration(Registration::Open, no_code)),
-            ("… if registration needs an invitation, with one", Register, registration(Registration::Invite, invitation)),
-            ("… if registration needs an invitation, without one", Register, registration(Registration::Invite, no_code)),
+            (
+                "… if registration needs an invitation, with one",
+                Register,
+                registration(Registration::Invite, invitation),
+            ),
+            (
+                "… if registration needs an invitation, without one",
+                Register,
+                registration(Registration::Invite, no_code),
+            ),
             ("… if registration is closed", Register, registration(Registration::Closed, invitation)),
             (
                 "… with a setup link, while there is no admin",
