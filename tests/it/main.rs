@@ -30,6 +30,7 @@ mod race;
 mod random;
 mod reads;
 mod reconnect;
+mod reference;
 mod rest;
 mod retries;
 mod rules;

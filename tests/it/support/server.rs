@@ -144,6 +144,12 @@ impl Server {
         self.log()
     }
 
+    /// The next line of stdout.
+    #[track_caller]
+    pub fn next_line(&self) -> String {
+        self.output.recv_timeout(DEADLINE).expect("another line of stdout")
+    }
+
     /// The lines of stdout after the first, to the end; the process must have ended.
     pub fn rest_of_stdout(&self) -> Vec<String> {
         self.output.iter().collect()
