@@ -64,9 +64,21 @@
 //! - A database has one process that writes it. A tool that changes something sends its change to the server by the
 //!   control socket.
 //! - Only `front` and `http` name `tiny_http`; only `session` names `tungstenite`; only `store/sqlite` names `rusqlite`.
-//! - A file imports nothing from a higher layer: `main cli tools` over `front` over `authenticator session http agents`
-//!   over `hub` over `store` over `protocol wire http1 auth logging` over `model limits rate metrics config threads
-//!   published`.
+//! - A read asks neither the hub nor the writer, and no GET appends to the log.
+//! - One function decides permission, and one makes the context for it. Every refusal is one type, with its words.
+//! - A file imports only from lower layers and from its own folder. No layer has a cycle of imports.
+//!
+//! # Layers
+//!
+//! | layer | files and folders |
+//! | --- | --- |
+//! | 6 | `main` `cli` `tools` `lib` |
+//! | 5 | `front` |
+//! | 4 | `authenticator` `session` `http` `agents` |
+//! | 3 | `hub` |
+//! | 2 | `store` |
+//! | 1 | `protocol` `wire` `http1` `auth` `logging` |
+//! | 0 | `build` `model` `limits` `rate` `metrics` `config` `threads` `published` |
 
 pub mod agents;
 pub mod auth;

@@ -20,7 +20,7 @@ use crate::store::View;
 use crate::store::entry::{By, Principal};
 
 /// The user id of a client without a session that proposes something. The proposal is refused, or makes its own id.
-pub(super) const STRANGER: UserId = UserId(Uuid::nil());
+pub(super) const UNKNOWN_USER: UserId = UserId(Uuid::nil());
 
 /// The credential of a request.
 pub(super) fn shown<'a>(request: &'a Request<'_>) -> Result<Credential<'a>, Rejection> {
@@ -81,7 +81,7 @@ pub(super) fn actor(request: &Request<'_>, room: Option<&RoomId>) -> Result<Acto
         check_rate(request, client(request, view)?.identity.user)?;
         let identity = reader(request, view)?;
         let (role, context) = (identity.role, identity.context(view, room));
-        Ok(Actor { principal: identity.principal(STRANGER), role, context })
+        Ok(Actor { principal: identity.principal(UNKNOWN_USER), role, context })
     })
 }
 
@@ -98,7 +98,7 @@ impl Actor {
 
     /// The client's principal, or [`Reason::NoSession`] if it has no session.
     pub(super) fn known(&self) -> Result<Arc<Principal>, Reason> {
-        if self.principal.user() == STRANGER { Err(Reason::NoSession) } else { Ok(Arc::clone(&self.principal)) }
+        if self.principal.user() == UNKNOWN_USER { Err(Reason::NoSession) } else { Ok(Arc::clone(&self.principal)) }
     }
 
     pub(super) fn by(&self) -> By {

@@ -453,18 +453,27 @@ fn invalid_json_and_an_invalid_field_have_different_reasons() {
     }
 }
 
+/// The paths of all operations that read. A health check is left out: it asks the hub.
+fn get_targets() -> Vec<String> {
+    let reads =
+        |route: &&Route| route.operation("GET").is_some() && route.path != "/healthz" && route.path != PANIC_PATH;
+    ROUTES.iter().filter(reads).map(filled).collect()
+}
+
+/// The path of a route, with the room `tea` and other parameters that name nothing.
+fn filled(route: &Route) -> String {
+    let part = |part: &str| match part {
+        "{room}" => "tea".to_owned(),
+        "{message}" | "{user}" => Uuid::new_v4().to_string(),
+        "{session}" | "{invitation}" => "7".to_owned(),
+        "{address}" => "203.0.113.7".to_owned(),
+        part => part.to_owned(),
+    };
+    route.path.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
 /// The paths of all operations that need a role, with parameters that name nothing.
 fn operations_that_need(needs: Needs) -> Vec<(&'static str, String)> {
-    let filled = |route: &Route| {
-        let part = |part: &str| match part {
-            "{room}" => "tea".to_owned(),
-            "{message}" | "{user}" => Uuid::new_v4().to_string(),
-            "{session}" | "{invitation}" => "7".to_owned(),
-            "{address}" => "203.0.113.7".to_owned(),
-            part => part.to_owned(),
-        };
-        route.path.split('/').map(part).collect::<Vec<_>>().join("/")
-    };
     let needing = |route: &'static Route| route.operations.iter().filter(move |operation| operation.needs == needs);
     ROUTES.iter().flat_map(|route| needing(route).map(move |operation| (operation.method, filled(route)))).collect()
 }
@@ -549,8 +558,8 @@ fn reads_send_the_hub_no_command() {
         assert_eq!(reply.status, 200, "{target}");
         assert!(reply.text().contains(part), "{target}: {}", reply.text());
     }
-    for target in ["/api/bans", "/api/invitations"] {
-        assert_eq!(backend.ask_as(&admin, "GET", target, "").status, 200, "{target}");
+    for target in get_targets() {
+        assert_eq!(backend.ask_as(&admin, "GET", &target, "").status, 200, "{target}");
     }
     assert!(commands.is_empty());
 }

@@ -1,4 +1,4 @@
-"""What schemathesis must know of the API: texts for the formats of its schemas, and how a client logs in."""
+"""What schemathesis must know of the API: texts for the formats of its schemas, and how an admin logs in."""
 
 import os
 

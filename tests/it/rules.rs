@@ -56,7 +56,9 @@ const REGISTRIES: [&str; 10] = [
     concat!("[regis", "tries"),
 ];
 
+/// The longest file, and the longest production code of a file: without comments, blank lines and tests.
 const LINES_MAX: usize = 1_000;
+const PRODUCTION_LINES_MAX: usize = 500;
 
 /// A text file of the checkout: its path from the top, and its text.
 struct Source {
@@ -361,9 +363,66 @@ fn check_care(sources: &[Source]) -> Vec<String> {
 
 /// Files that are too long.
 fn check_length(sources: &[Source]) -> Vec<String> {
-    let long = |source: &&Source| source.path != "Cargo.lock" && source.text.lines().count() > LINES_MAX;
-    let said = |source: &Source| format!("{} has over {LINES_MAX} lines", source.path);
-    sources.iter().filter(long).map(said).collect()
+    let mut breaches = Vec::new();
+    let tests = test_files(sources);
+    for source in sources.iter().filter(|source| source.path != "Cargo.lock") {
+        if source.text.lines().count() > LINES_MAX {
+            breaches.push(format!("{} has over {LINES_MAX} lines", source.path));
+        }
+        if source.module().is_some() && source.path.ends_with(".rs") && !tests.contains(&source.path) {
+            let code = without_tests(&code_of(&source.text));
+            let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
+            if lines > PRODUCTION_LINES_MAX {
+                breaches.push(format!("{} has {lines} lines of production code", source.path));
+            }
+        }
+    }
+    breaches
+}
+
+/// Whether a literal of a struct gives every field, so that it does not begin with another value of it.
+fn is_whole_literal(code: &str, at: usize) -> bool {
+    let is_type = ["->", "struct", "let", "impl"].iter().any(|word| code[..at].trim_end().ends_with(word));
+    let literal = code[at..].split_inclusive('}').next().unwrap_or_default();
+    !is_type && !literal.contains("..")
+}
+
+/// Violations of the invariants of permissions and refusals.
+fn check_invariants(sources: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    let tests = test_files(sources);
+    for source in sources.iter().filter(|source| source.module().is_some() && !tests.contains(&source.path)) {
+        let code = without_tests(&code_of(&source.text));
+        let mut breach = |what: &str| breaches.push(format!("{} {what}", source.path));
+        // One function decides permission, and one makes its context.
+        if code.lines().any(|line| line.starts_with("pub fn may(")) && source.path != "src/auth/permission.rs" {
+            breach("has a second function that decides permission");
+        }
+        let makes_context = code.match_indices("PermissionContext {").any(|(at, _)| is_whole_literal(&code, at));
+        if makes_context && source.path != "src/store/policy.rs" {
+            breach("makes a permission context");
+        }
+        // Every refusal is a `Reason`, which has its status.
+        if ["Reply::new(4", "Reply::new(5", "Reply::empty(4", "Reply::empty(5"].iter().any(|made| code.contains(made)) {
+            breach("refuses a request without a reason");
+        }
+        // Every change is applied by the ledger, in the transaction of the store.
+        if source.module() != Some("store") && ["store::ledger", "store::engine"].iter().any(|name| code.contains(name))
+        {
+            breach("goes past the log to the ledger");
+        }
+    }
+    breaches
+}
+
+/// The layers as the crate documentation shows them.
+fn layers_shown(lib: &str) -> Vec<(u8, Vec<String>)> {
+    let cell = |row: &str| -> Option<(u8, Vec<String>)> {
+        let mut cells = row.strip_prefix("//! | ")?.trim_end_matches('|').split('|').map(str::trim);
+        let layer = cells.next()?.parse().ok()?;
+        Some((layer, cells.next()?.split_whitespace().map(|name| name.trim_matches('`').to_owned()).collect()))
+    };
+    lib.lines().filter_map(cell).collect()
 }
 
 /// Files that name a registry, and lock files with another registry than the ecosystem's own.
@@ -440,6 +499,19 @@ fn assert_kept(breaches: Vec<String>) {
 #[test]
 fn the_layers_are_kept() {
     assert_kept(check_layers(&sources()));
+}
+
+#[test]
+fn the_crate_documentation_shows_the_layers() {
+    let lib = fs::read_to_string(repository().join("src/lib.rs")).expect("the crate's root");
+    let owned = |(layer, names): &(u8, &[&str])| (*layer, names.iter().map(|name| (*name).to_owned()).collect());
+    let layers: Vec<(u8, Vec<String>)> = LAYERS.iter().map(owned).collect();
+    assert_eq!(layers_shown(&lib), layers);
+}
+
+#[test]
+fn the_invariants_are_kept() {
+    assert_kept(check_invariants(&sources()));
 }
 
 #[test]
@@ -544,6 +616,27 @@ mod planted {
             ("src/hub/state.rs", "#[cfg(test)]\nmod tests { use std::fs; }", false),
         ] {
             caught(check_names, path, text, breach);
+        }
+    }
+
+    #[test]
+    fn broken_invariants_are_found() {
+        let context = "let c = PermissionContext { role, room };";
+        for (path, text, breach) in [
+            ("src/session/mod.rs", "pub fn may(role: Role) -> bool { true }", true),
+            ("src/auth/permission.rs", "pub fn may(role: Role) -> bool { true }", false),
+            ("src/http/extract.rs", "impl Actor { pub fn may(&self) {} }", false),
+            ("src/hub/mod.rs", context, true),
+            ("src/store/policy.rs", context, false),
+            ("src/hub/mod.rs", "let c = PermissionContext { code, ..context };", false),
+            ("src/hub/mod.rs", "fn f() -> PermissionContext { g() }", false),
+            ("src/http/handlers/rooms.rs", "Ok(Reply::new(404, text, body))", true),
+            ("src/http/handlers/rooms.rs", "Ok(Reply::empty(500))", true),
+            ("src/http/handlers/rooms.rs", "Ok(Reply::empty(204))", false),
+            ("src/http/handlers/rooms.rs", "use crate::store::ledger::Ledger;", true),
+            ("src/store/mod.rs", "use crate::store::ledger::Ledger;", false),
+        ] {
+            caught(check_invariants, path, text, breach);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::auth::permission::{Action, PermissionContext, RegistrationCode, may};
 use crate::auth::secret::{Secret, is_secret, random_id};
 use crate::authenticator::{Authenticated, authenticate};
 use crate::http::error::too_many_attempts;
-use crate::http::extract::{STRANGER, body, shown};
+use crate::http::extract::{UNKNOWN_USER, body, shown};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::server::Context;
@@ -99,7 +99,7 @@ impl NewLogin {
         };
         let is_cookie = matches!(shown(request)?, Credential::Cookie(_));
         let replaces = client.session.as_ref().filter(|_| is_cookie).map(|session| session.key);
-        let by = By::Client(client.identity.principal(STRANGER));
+        let by = By::Client(client.identity.principal(UNKNOWN_USER));
         Ok(Self { by, session, token, replaces, is_secure: request.is_secure() })
     }
 
