@@ -72,7 +72,7 @@
 //!
 //! | layer | files and folders |
 //! | --- | --- |
-//! | 6 | `main` `cli` `tools` `lib` |
+//! | 6 | `main` `cli` `lib` |
 //! | 5 | `front` |
 //! | 4 | `authenticator` `session` `http` `agents` |
 //! | 3 | `hub` |
@@ -99,7 +99,6 @@ pub mod rate;
 pub mod session;
 pub mod store;
 pub mod threads;
-pub mod tools;
 pub mod wire;
 
 use std::net::SocketAddr;

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 
-use adda::cli::{Cli, Command, Serve, TokenCommand, TokenFlags, UserCommand, UserFlags};
+use adda::cli::args::{Cli, Command, Serve, TokenCommand, TokenFlags, UserCommand, UserFlags};
+use adda::cli::{Error, export, users};
 use adda::config::Data;
 use adda::limits::LOG_FLUSH_WAIT;
+use adda::logging;
 use adda::model::role::Accounts;
-use adda::tools::people;
-use adda::{logging, tools};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -23,32 +23,32 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(flags) => serve(&flags),
-        Command::Export(flags) => tool(flags.export().and_then(|export| tools::export(&export))),
-        Command::Backup(flags) => tool(flags.database.file().and_then(|data| tools::backup(data, &flags.target))),
-        Command::Doctor(flags) => doctor(flags.file().and_then(tools::doctor)),
+        Command::Export(flags) => tool(flags.export().and_then(|export| export::export(&export))),
+        Command::Backup(flags) => tool(flags.database.file().and_then(|data| export::backup(data, &flags.target))),
+        Command::Doctor(flags) => doctor(flags.file().and_then(export::doctor)),
         Command::User(flags) => tool(user(&flags)),
         Command::Token(flags) => tool(token(&flags)),
     }
 }
 
-fn user(flags: &UserFlags) -> Result<(), tools::Error> {
+fn user(flags: &UserFlags) -> Result<(), Error> {
     let data = flags.database.file()?;
     match &flags.command {
-        UserCommand::Add { name, role } => people::add(data, name, *role),
-        UserCommand::Passwd { name } => people::set_password(data, name),
-        UserCommand::Role { name, role } => people::set_role(data, name, *role),
-        UserCommand::List { format } => people::list(data, *format),
-        UserCommand::Remove { name, yes } => people::remove(data, name, *yes),
+        UserCommand::Add { name, role } => users::add(data, name, *role),
+        UserCommand::Passwd { name } => users::set_password(data, name),
+        UserCommand::Role { name, role } => users::set_role(data, name, *role),
+        UserCommand::List { format } => users::list(data, *format),
+        UserCommand::Remove { name, yes } => users::remove(data, name, *yes),
     }
 }
 
-fn token(flags: &TokenFlags) -> Result<(), tools::Error> {
+fn token(flags: &TokenFlags) -> Result<(), Error> {
     let data = flags.database.file()?;
     match &flags.command {
-        TokenCommand::Create { name, label, expires } => people::create_token(data, name, label, *expires),
-        TokenCommand::List { name, format } => people::list_tokens(data, name.as_ref(), *format),
-        TokenCommand::RotateGuests => people::rotate_guest_key(data),
-        TokenCommand::Revoke { id } => people::revoke_token(data, *id),
+        TokenCommand::Create { name, label, expires } => users::create_token(data, name, label, *expires),
+        TokenCommand::List { name, format } => users::list_tokens(data, name.as_ref(), *format),
+        TokenCommand::RotateGuests => users::rotate_guest_key(data),
+        TokenCommand::Revoke { id } => users::revoke_token(data, *id),
     }
 }
 
@@ -87,16 +87,16 @@ fn serve(flags: &Serve) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn tool(result: Result<(), tools::Error>) -> ExitCode {
+fn tool(result: Result<(), Error>) -> ExitCode {
     doctor(result.map(|()| true))
 }
 
 /// Its exit code also says whether the database is sound.
-fn doctor(result: Result<bool, tools::Error>) -> ExitCode {
+fn doctor(result: Result<bool, Error>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error @ tools::Error::Usage(_)) => fail(&error.to_string(), EXIT_USAGE),
+        Err(error @ Error::Usage(_)) => fail(&error.to_string(), EXIT_USAGE),
         Err(error) => fail(&error.to_string(), 1),
     }
 }
@@ -119,7 +119,7 @@ fn write_briefly(write: impl FnOnce() + Send + 'static) {
 /// Prints the first steps if accounts are required and there is no admin yet.
 fn say_first_steps(accounts: Accounts, data: &Data) {
     if let (Accounts::Required, Data::File(file)) = (accounts, data) {
-        match people::first_steps(file) {
+        match users::first_steps(file) {
             Ok(Some(sentence)) => {
                 let mut stdout = io::stdout().lock();
                 // Standard output may be closed.

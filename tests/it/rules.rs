@@ -10,7 +10,7 @@ use crate::support::repository;
 /// The layer of each file or folder of `src/`. A file imports only from lower layers and from its own folder. The
 /// imports within a layer must not form a cycle.
 const LAYERS: [(u8, &[&str]); 7] = [
-    (6, &["main", "cli", "tools", "lib"]),
+    (6, &["main", "cli", "lib"]),
     (5, &["front"]),
     (4, &["authenticator", "session", "http", "agents"]),
     (3, &["hub"]),

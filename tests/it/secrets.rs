@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use adda::tools::setup::setup_link;
+use adda::cli::setup::setup_link;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

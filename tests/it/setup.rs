@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
 
+use adda::cli::setup::setup_link;
 use adda::config::{Config, Data as Place};
-use adda::tools::setup::setup_link;
 use serde_json::json;
 
 use crate::accounts_cli::Data;

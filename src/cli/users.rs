@@ -12,7 +12,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::propose::{Absent, propose};
-use super::{Error, ask};
+use super::{Error, prompt};
 use crate::auth::guest_token::GuestKey;
 use crate::auth::name::Skeletons;
 use crate::auth::password::{self, PasswordHash};
@@ -94,7 +94,7 @@ pub fn set_role(data: &Path, name: &Username, role: Role) -> Result<(), Error> {
 /// [`Error`].
 pub fn remove(data: &Path, name: &Username, is_sure: bool) -> Result<(), Error> {
     find(&Offline::open(data)?, name)?;
-    if !is_sure && !ask::is_sure(&format!("Remove “{name}”, with all its sessions and tokens?"))? {
+    if !is_sure && !prompt::is_sure(&format!("Remove “{name}”, with all its sessions and tokens?"))? {
         return Err(Error::Refused("nothing was changed".to_owned()));
     }
     let account = AccountRef::Name(name.clone());
@@ -287,7 +287,7 @@ fn find(database: &Offline, name: &Username) -> Result<Account, Error> {
 }
 
 fn ask_and_hash(name: &Username) -> Result<PasswordHash, Error> {
-    password::hash(&ask::new_password(name)?).map_err(|error| Error::Refused(error.to_string()))
+    password::hash(&prompt::new_password(name)?).map_err(|error| Error::Refused(error.to_string()))
 }
 
 fn in_words(error: Error, name: &Username) -> Error {

@@ -15,8 +15,10 @@ use crate::limits::{
 use crate::model::role::{Accounts, Registration, Role};
 use crate::model::{RoomId, Timestamp, Username};
 use crate::store::accounts::SessionId;
-use crate::tools::people::ListFormat;
-use crate::tools::{self, Export, Format};
+
+use super::Error;
+use super::export::{Export, Format};
+use super::users::ListFormat;
 
 /// A chat server in one binary: browser chat, rooms, and room listings for curl.
 #[derive(Debug, Parser)]
@@ -60,10 +62,10 @@ impl DatabaseFlag {
     ///
     /// # Errors
     /// Where the flag names no file.
-    pub fn file(&self) -> Result<&Path, tools::Error> {
+    pub fn file(&self) -> Result<&Path, Error> {
         if self.data.as_os_str() == ":memory:" {
             let sentence = "--data is :memory:, which no command can read or change; name a file";
-            return Err(tools::Error::Usage(sentence.to_owned()));
+            return Err(Error::Usage(sentence.to_owned()));
         }
         Ok(&self.data)
     }
@@ -193,7 +195,7 @@ impl ExportFlags {
     ///
     /// # Errors
     /// Where `--data` names no file.
-    pub fn export(&self) -> Result<Export, tools::Error> {
+    pub fn export(&self) -> Result<Export, Error> {
         Ok(Export {
             data: self.database.file()?.to_owned(),
             room: self.room.clone(),

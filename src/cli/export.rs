@@ -1,11 +1,4 @@
-//! The tools: `adda export`, `adda backup`, `adda doctor`, `adda user` and `adda token`. Each runs in a process of its
-//! own, and the server may run at the same time.
-
-mod ask;
-pub mod control_client;
-pub mod people;
-mod propose;
-pub mod setup;
+//! The commands that read a database: `adda export`, `adda backup` and `adda doctor`.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -16,7 +9,8 @@ use crate::logging::push_harmless;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{RoomId, Timestamp};
 use crate::store::{Inspection, Message, Offline, Progress, StartError, ToolError};
-use control_client::ControlError;
+
+use super::control_client::ControlError;
 
 /// Time between two updates of the progress bar.
 const BAR_EVERY: Duration = Duration::from_millis(100);
@@ -74,7 +68,7 @@ pub enum Error {
 
 impl Error {
     /// The reason, if the change was refused.
-    fn reason(&self) -> Option<Reason> {
+    pub(super) fn reason(&self) -> Option<Reason> {
         match self {
             Self::Rejected(rejection) | Self::Server(ControlError::Refused(rejection)) => Some(rejection.reason),
             _ => None,
