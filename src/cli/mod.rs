@@ -2,11 +2,20 @@
 //! server may run at the same time.
 
 pub mod args;
-pub mod control_client;
+pub mod backup;
+mod control_client;
+pub mod doctor;
+mod error;
 pub mod export;
+mod greeting;
+pub mod output;
+mod progress;
 mod prompt;
 mod propose;
+pub mod serve;
 pub mod setup;
+pub mod tokens;
 pub mod users;
+mod values;
 
-pub use export::Error;
+pub use error::Error;
