@@ -1,24 +1,38 @@
-//! The commands and their flags.
+//! The command line: the commands, and how arguments and variables become one of them.
 
+use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::Error;
-use super::export::{Export, Format};
-use super::output::ListFormat;
+use super::backup::Backup;
+use super::export::Export;
+use super::output::fail;
 use super::serve::Serve;
-use super::values::{expiry, label, role, room, session_key, since, username};
-use crate::model::role::Role;
-use crate::model::{RoomId, Timestamp, Username};
-use crate::store::accounts::SessionId;
+use super::tokens::Token;
+use super::usage;
+use super::users::User;
 
-/// A chat server in one binary: browser chat, rooms, and room listings for curl.
+/// The flags that `adda -h` shows.
+const MAIN_FLAGS: [&str; 4] = ["listen", "data", "accounts", "log"];
+
+/// Chat server in one binary: browser chat, rooms, room listings for curl
 #[derive(Debug, Parser)]
-#[command(name = "adda", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "adda",
+    version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    override_usage = "adda [COMMAND] [OPTIONS]",
+    max_term_width = 100,
+    after_long_help = EXAMPLES
+)]
 pub struct Cli {
-    /// What to do; nothing is `serve`.
+    /// `None` for `serve`.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// The flags of `serve`.
@@ -26,187 +40,222 @@ pub struct Cli {
     pub serve: Serve,
 }
 
-/// What the binary can do.
+const EXAMPLES: &str = "\
+Examples:
+  adda
+          Serve on port 3000, with the database adda.db in this directory
+  adda --listen 8080 --data /var/lib/adda/adda.db
+          Serve on another port, with another database
+  adda --listen 127.0.0.1:3000 --trusted-proxy 127.0.0.1
+          Serve behind a proxy on the same machine that ends TLS
+  adda user add rahim --role admin
+          Create the first admin
+  adda backup adda-backup.db
+          Copy the database; the server may be running
+
+Environment:
+  Each flag of `adda serve`, and --data of the other commands, can be set by a variable: \
+--max-content by ADDA_MAX_CONTENT. A flag overrides its variable, and an empty variable is ignored. \
+Without --listen and --port, and without their variables, PORT sets the port.
+
+  NO_COLOR turns colours off.
+
+Exit status:
+  0 for success, 1 for an error, 2 for an invalid command line or environment.";
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the server (also without this word)
+    /// Run the server (the default)
+    #[command(after_long_help = "See `adda --help` for examples and variables.")]
     Serve(Serve),
-    /// Write the messages of a database, oldest first; the server may be running
-    Export(ExportFlags),
-    /// Copy a database to a new file; the server may be running
-    Backup(BackupFlags),
-    /// Look whether a database is sound, and change nothing; exit code 1 where it is not
+    /// Create, change, list and remove accounts
+    #[command(after_long_help = "\
+Examples:
+  adda user add rahim --role admin
+  adda user add karim < password.txt
+  adda user list --format json
+
+The server may be running. A change applies to it at once, also to open connections.")]
+    User(User),
+    /// Create, list and revoke the tokens of programs
+    #[command(after_long_help = "\
+Examples:
+  adda token create herald --label news --expires 90d > token.txt
+  adda token list
+  adda token revoke 123
+
+The server may be running. A change applies to it at once, also to open connections.")]
+    Token(Token),
+    /// Write the messages, oldest first
+    #[command(after_long_help = "\
+Examples:
+  adda export > messages.ndjson
+  adda export --room tea --since 7d --format text
+
+The server may be running.")]
+    Export(Export),
+    /// Copy the database to a new file
+    #[command(after_long_help = "\
+Example:
+  adda backup adda-backup.db
+
+The server may be running. The copy is checked, and no file is overwritten. To restore it, stop the \
+server, replace the database by the copy, and remove the files adda.db-wal and adda.db-shm.")]
+    Backup(Backup),
+    /// Check the database; exit status 1 if it is damaged
+    #[command(after_long_help = "The server may be running. Nothing is changed.")]
     Doctor(DatabaseFlag),
-    /// Make, change, list and remove accounts; the server may be running
-    User(UserFlags),
-    /// Make, list and end tokens, by which programs come in; the server may be running
-    Token(TokenFlags),
 }
 
-/// Which database a tool works on.
+/// The database that a command works on.
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseFlag {
-    /// The database
-    #[arg(long, global = true, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db")]
-    pub data: PathBuf,
+    /// Database file
+    #[arg(long, global = true, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db",
+          value_hint = clap::ValueHint::FilePath)]
+    data: PathBuf,
 }
 
 impl DatabaseFlag {
     /// The database's file.
     ///
     /// # Errors
-    /// Where the flag names no file.
+    /// [`Error::Usage`] if the flag names no file.
     pub fn file(&self) -> Result<&Path, Error> {
         if self.data.as_os_str() == ":memory:" {
-            let sentence = "--data is :memory:, which no command can read or change; name a file";
+            let sentence = "the database :memory: exists only inside its server; name a file with --data or ADDA_DATA";
             return Err(Error::Usage(sentence.to_owned()));
         }
         Ok(&self.data)
     }
 }
 
-/// The flags of `user`.
-#[derive(Debug, Clone, Args)]
-pub struct UserFlags {
-    #[command(flatten)]
-    pub database: DatabaseFlag,
-    #[command(subcommand)]
-    pub command: UserCommand,
+/// The variables that stand for flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variables {
+    /// Those of the process, except for empty ones.
+    OfProcess,
+    Ignored,
 }
 
-/// The flags of `token`.
-#[derive(Debug, Clone, Args)]
-pub struct TokenFlags {
-    #[command(flatten)]
-    pub database: DatabaseFlag,
-    #[command(subcommand)]
-    pub command: TokenCommand,
+/// The definition of the command line.
+#[must_use]
+pub fn command(variables: Variables) -> clap::Command {
+    let set = |name: &std::ffi::OsStr| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let mut each = |arg: clap::Arg| {
+        // The variables follow from a rule, and the help texts name the possible values.
+        let takes_values = arg.get_action().takes_values();
+        let arg = arg.hide_env(true).hide_possible_values(takes_values);
+        let is_used = variables == Variables::OfProcess && arg.get_env().is_some_and(set);
+        if is_used { arg } else { arg.env(None::<&str>) }
+    };
+    with_each_arg(Cli::command(), &mut each).mut_args(|arg| {
+        let is_hidden = !MAIN_FLAGS.contains(&arg.get_id().as_str());
+        arg.hide_short_help(is_hidden)
+    })
 }
 
-/// What `adda user` can do.
-#[derive(Debug, Clone, Subcommand)]
-pub enum UserCommand {
-    /// Make an account; its password is asked for, or is a line of standard input
-    Add {
-        /// What they are called
-        #[arg(value_parser = username)]
-        name: Username,
-        /// What they may do: user or admin
-        #[arg(long, value_name = "ROLE", default_value = "user", value_parser = role)]
-        role: Role,
-    },
-    /// Set a password, which is asked for, or is a line of standard input; logins by the old one end
-    Passwd {
-        /// Whose
-        #[arg(value_parser = username)]
-        name: Username,
-    },
-    /// Make somebody an admin, or a user again
-    Role {
-        /// Whom
-        #[arg(value_parser = username)]
-        name: Username,
-        /// What they may do: user or admin
-        #[arg(value_parser = role)]
-        role: Role,
-    },
-    /// List the accounts
-    List {
-        /// For people (text), or a JSON object a line (json)
-        #[arg(long, value_name = "FORMAT", default_value = "text", value_enum)]
-        format: ListFormat,
-    },
-    /// Remove an account with its sessions and tokens; its messages stay
-    Remove {
-        /// Whose
-        #[arg(value_parser = username)]
-        name: Username,
-        /// Don't ask
-        #[arg(long)]
-        yes: bool,
-    },
+fn with_each_arg(command: clap::Command, each: &mut dyn FnMut(clap::Arg) -> clap::Arg) -> clap::Command {
+    command.mut_args(&mut *each).mut_subcommands(|command| with_each_arg(command, each))
 }
 
-/// What `adda token` can do.
-#[derive(Debug, Clone, Subcommand)]
-pub enum TokenCommand {
-    /// Make a token and print it, this once; where there is no such account, one without a password is made
-    Create {
-        /// Who its bearer is
-        #[arg(value_parser = username)]
-        name: Username,
-        /// What it is for, to tell it from others
-        #[arg(long, value_name = "TEXT", default_value = "", value_parser = label)]
-        label: String,
-        /// How long it is good, such as 90d; without this it is for good
-        #[arg(long, value_name = "TIME", value_parser = expiry)]
-        expires: Option<Duration>,
-    },
-    /// List the tokens, never what they are
-    List {
-        /// Only of this account
-        #[arg(value_parser = username)]
-        name: Option<Username>,
-        /// For people (text), or a JSON object a line (json)
-        #[arg(long, value_name = "FORMAT", default_value = "text", value_enum)]
-        format: ListFormat,
-    },
-    /// Make the tokens of all guests invalid, by another key; they come in as new guests
-    RotateGuests,
-    /// End a token
-    Revoke {
-        /// Its number in the list
-        #[arg(value_name = "ID", value_parser = session_key)]
-        id: SessionId,
-    },
-}
-
-/// The flags of `export`.
-#[derive(Debug, Clone, Args)]
-pub struct ExportFlags {
-    #[command(flatten)]
-    pub database: DatabaseFlag,
-
-    /// Only this room
-    #[arg(long, value_name = "ROOM", value_parser = room)]
-    pub room: Option<RoomId>,
-
-    /// The frames as members got them (ndjson), or lines for people (text)
-    #[arg(long, value_name = "FORMAT", default_value = "ndjson", value_enum)]
-    pub format: Format,
-
-    /// Only from this time on: 2026-01-31, 2026-01-31T18:00:00Z, or 7d for the last seven days
-    #[arg(long, value_name = "TIME", value_parser = since)]
-    pub since: Option<Timestamp>,
-
-    /// A new file; `-` is standard output
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    pub output: PathBuf,
-}
-
-impl ExportFlags {
-    /// The flags as the tool takes them.
+impl Cli {
+    /// Parses the arguments and variables of the process. The error is the exit code of the process: after the help or
+    /// the version, or after a sentence about an invalid command line.
     ///
     /// # Errors
-    /// Where `--data` names no file.
-    pub fn export(&self) -> Result<Export, Error> {
-        Ok(Export {
-            data: self.database.file()?.to_owned(),
-            room: self.room.clone(),
-            format: self.format,
-            since_ms: self.since.as_ref().map_or(0, |since| since.unix_ms),
-            output: (self.output.as_os_str() != "-").then(|| self.output.clone()),
+    /// The exit code.
+    pub fn of_process() -> Result<Self, ExitCode> {
+        Self::of(env::args_os().collect()).map_err(|stop| match stop {
+            Stop::Help(help) => {
+                // A closed output does not change the exit code.
+                let _ = help.print();
+                ExitCode::from(u8::try_from(help.exit_code()).unwrap_or(1))
+            }
+            Stop::Invalid(sentence) => fail(&Error::Usage(sentence)),
         })
+    }
+
+    /// Parses arguments, the first of which is the name of the program, and the variables of the process.
+    pub(super) fn of(mut args: Vec<OsString>) -> Result<Self, Stop> {
+        let mut command = command(Variables::OfProcess);
+        // `adda help user` and `adda user help` are `adda user --help`.
+        let has_subcommands = |arg: &OsString| command.find_subcommand(arg).is_some_and(clap::Command::has_subcommands);
+        let place = if args.get(1).is_some_and(has_subcommands) { 2 } else { 1 };
+        if args.get(place).is_some_and(|arg| arg == "help") {
+            args.remove(place);
+            args.push("--help".into());
+        }
+        if args.iter().any(|arg| arg == "-h") {
+            // The short help has one list of flags.
+            command = with_each_arg(command, &mut |arg| arg.help_heading(None::<&str>));
+        }
+        if args.get(1).is_some_and(|arg| command.find_subcommand(arg).is_some()) {
+            // The variables of `serve` don't concern another command.
+            command = command.mut_args(|arg| arg.env(None::<&str>));
+        }
+        let matches = command.try_get_matches_from_mut(&args).map_err(|error| match error.exit_code() {
+            0 => Stop::Help(error),
+            _ if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Stop::Help(error),
+            _ => Stop::Invalid(usage::sentence(&error, &args)),
+        })?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|error| Stop::Invalid(error.to_string()))?;
+        match &mut cli.command {
+            None => choose_listen(&mut cli.serve, &matches)?,
+            Some(Command::Serve(serve)) => {
+                matches.subcommand_matches("serve").map_or(Ok(()), |matches| choose_listen(serve, matches))?;
+            }
+            Some(_) => {}
+        }
+        Ok(cli)
     }
 }
 
-/// The flags of `backup`.
-#[derive(Debug, Clone, Args)]
-pub struct BackupFlags {
-    #[command(flatten)]
-    pub database: DatabaseFlag,
+/// Why nothing is run.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The help or the version was asked for, or the help is the answer to a missing command.
+    Help(clap::Error),
+    Invalid(String),
+}
 
-    /// Where the copy goes: a file that is not there yet
-    #[arg(value_name = "TARGET")]
-    pub target: PathBuf,
+/// Decides between `--listen` and `--port`: a flag overrides a variable, and two flags or two variables conflict.
+fn choose_listen(serve: &mut Serve, matches: &ArgMatches) -> Result<(), Stop> {
+    let conflict = |first: &str, second: &str| Stop::Invalid(format!("{first} and {second} conflict; use one of them"));
+    match (matches.value_source("listen"), matches.value_source("port")) {
+        (Some(ValueSource::CommandLine), Some(ValueSource::CommandLine)) => Err(conflict("--listen", "--port")),
+        (Some(ValueSource::EnvVariable), Some(ValueSource::EnvVariable)) => Err(conflict("ADDA_LISTEN", "ADDA_PORT")),
+        (Some(ValueSource::EnvVariable), Some(ValueSource::CommandLine)) => {
+            serve.listen = None;
+            Ok(())
+        }
+        // Without `--listen`, the port counts.
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command(Variables::OfProcess).debug_assert();
+    }
+
+    #[test]
+    fn the_variable_of_a_flag_follows_from_its_name() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let Some(variable) = arg.get_env() else { continue };
+                let flag = arg.get_long().expect("a flag").to_uppercase().replace('-', "_");
+                assert_eq!(variable.to_str(), Some(&*format!("ADDA_{flag}")));
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+        let serve = Cli::command();
+        let without = serve.get_arguments().filter(|arg| arg.get_env().is_none());
+        assert_eq!(without.count(), 0, "each flag of the server has a variable");
+    }
 }

@@ -1,17 +1,20 @@
 //! `adda doctor`: checks a database.
 
-use std::io::{self, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 use super::Error;
+use super::args::DatabaseFlag;
+use super::output::{count, print};
 use crate::logging::push_harmless;
 use crate::store::{Inspection, Offline};
 
-/// Checks a database and prints the findings. Returns whether it is sound.
+/// Checks a database and prints the findings. The exit code says whether it is sound.
 ///
 /// # Errors
 /// [`Error`] if it can't be read.
-pub fn doctor(data: &Path) -> Result<bool, Error> {
+pub fn run(flags: &DatabaseFlag) -> Result<ExitCode, Error> {
+    let data = flags.file()?;
     let inspection = Offline::open(data)?.inspect()?;
     let mut text = String::new();
     for line in report(data, &inspection) {
@@ -19,21 +22,20 @@ pub fn doctor(data: &Path) -> Result<bool, Error> {
         text.push('\n');
     }
     // If standard output is closed, the exit code still tells the result.
-    let _ = io::stdout().write_all(text.as_bytes());
-    Ok(inspection.findings.is_empty())
+    let _ = print(&text);
+    Ok(if inspection.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn report(data: &Path, inspection: &Inspection) -> Vec<String> {
     let Inspection { findings, schema, rooms, messages, guests, accounts, bytes } = inspection;
-    let kib = bytes / 1024;
-    let path = data.display();
-    let mut lines = vec![format!(
-        "{path}: schema {schema}, {rooms} rooms, {messages} messages, {accounts} accounts, {guests} guests, {kib} KiB"
-    )];
+    let (rooms, messages) = (count(*rooms, "room"), count(*messages, "message"));
+    let (accounts, guests) = (count(*accounts, "account"), count(*guests, "guest"));
+    let (path, kib) = (data.display(), bytes / 1024);
+    let mut lines = vec![format!("{path}: schema {schema}, {rooms}, {messages}, {accounts}, {guests}, {kib} KiB")];
     lines.extend(findings.iter().cloned());
     lines.push(match findings.len() {
         0 => "all is well".to_owned(),
-        count => format!("{count} findings: this database is not sound; go back to a backup"),
+        found => format!("{}: the database is damaged; restore a backup", count(found, "problem")),
     });
     lines
 }

@@ -1,30 +1,37 @@
 //! What the server prints at its start: its addresses, a QR code, and the first steps.
+//!
+//! The first line is for programs. The rest is for people, and may change.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
 
 use super::Error;
 use crate::config::Data;
 use crate::model::role::Accounts;
 use crate::store::Offline;
 
-/// Prints the addresses of the server: one line for programs, URLs for people, and a QR code for phones.
-pub fn greet(address: SocketAddr) {
+/// Prints the addresses of the server, and the first steps if there is no admin yet.
+pub fn print(address: SocketAddr, accounts: Accounts, data: &Data) {
     let mut text = format!("listening on http://{address}\n");
-    let open: Vec<String> =
+    let urls: Vec<String> =
         addresses(address).into_iter().map(|ip| format!("http://{}", SocketAddr::new(ip, address.port()))).collect();
-    for url in &open {
+    for url in &urls {
         text.push_str(&format!("  open {url}\n"));
     }
-    if io::stdout().is_terminal()
-        && let Some(url) = open.iter().rev().find(|url| !url.contains("127.0.0.1") && !url.contains("localhost"))
-        && let Ok(code) = qrcode::QrCode::new(url)
+    let stdout = io::stdout();
+    if stdout.is_terminal()
+        && let Some(url) = urls.iter().rev().find(|url| !url.contains("127.0.0.1") && !url.contains("localhost"))
+        && let Ok(code) = QrCode::new(url)
     {
-        let code = code.render::<qrcode::render::unicode::Dense1x2>().quiet_zone(true).build();
+        let code = code.render::<Dense1x2>().quiet_zone(true).build();
         text.push_str(&format!("\n{code}\n"));
     }
-    let mut stdout = io::stdout().lock();
+    text.push_str(&first_steps(accounts, data));
+    let mut stdout = stdout.lock();
     // Standard output may be closed.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
@@ -45,17 +52,15 @@ fn addresses(address: SocketAddr) -> Vec<IpAddr> {
     found
 }
 
-/// Prints the first steps if accounts are required and there is no admin yet.
-pub fn first_steps(accounts: Accounts, data: &Data) {
-    if let (Accounts::Required, Data::File(file)) = (accounts, data) {
-        match no_admin_yet(file) {
-            Ok(Some(sentence)) => {
-                let mut stdout = io::stdout().lock();
-                // Standard output may be closed.
-                let _ = writeln!(stdout, "\n{sentence}").and_then(|()| stdout.flush());
-            }
-            Ok(None) => {}
-            Err(error) => log::error!("failed to look for an admin: {error}"),
+/// How to create the first admin, if accounts are required and there is none; else an empty text.
+fn first_steps(accounts: Accounts, data: &Data) -> String {
+    let (Accounts::Required, Data::File(file)) = (accounts, data) else { return String::new() };
+    match no_admin_yet(file) {
+        Ok(Some(sentence)) => format!("\n{sentence}\n"),
+        Ok(None) => String::new(),
+        Err(error) => {
+            log::error!("failed to look for an admin: {error}");
+            String::new()
         }
     }
 }
@@ -67,7 +72,7 @@ fn no_admin_yet(data: &Path) -> Result<Option<String>, Error> {
     }
     let file = shell_word(&data.display().to_string());
     Ok(Some(format!(
-        "accounts are required, and nobody is an admin yet; to make one: adda user add NAME --role admin --data {file}"
+        "accounts are required, and there is no admin yet; to make one: adda user add NAME --role admin --data {file}"
     )))
 }
 

@@ -1,5 +1,5 @@
-//! The command line: its flags, and one file for each command. Each command runs in a process of its own, and the
-//! server may run at the same time.
+//! The command line: one file for each command. Each command runs in a process of its own, and the server may run at
+//! the same time.
 
 pub mod args;
 pub mod backup;
@@ -15,6 +15,7 @@ mod propose;
 pub mod serve;
 pub mod setup;
 pub mod tokens;
+mod usage;
 pub mod users;
 mod values;
 

@@ -23,21 +23,21 @@ const LINE_BYTES_MAX: u64 = 4 * PASSWORD_BYTES_MAX as u64;
 pub fn new_password(of: &Username) -> Result<Password, Error> {
     let parse = |text: &str| Password::new(text, of).map_err(|error| Error::Refused(error.to_string()));
     if !io::stdin().is_terminal() {
-        return parse(&line("no password on standard input")?);
+        return parse(&line("no password on standard input; type one, or pipe one line")?);
     }
     let first = parse(&hidden(&format!("Password for {}: ", of.as_str()))?)?;
-    let second = parse(&hidden("The same again: ")?);
+    let second = parse(&hidden("Repeat password: ")?);
     if second.is_ok_and(|second| second == first) {
         Ok(first)
     } else {
-        Err(Error::Refused("the two passwords are not the same".to_owned()))
+        Err(Error::Refused("passwords do not match".to_owned()))
     }
 }
 
 /// Asks whether to continue, on a terminal; any answer but yes is no.
 pub fn is_sure(question: &str) -> Result<bool, Error> {
     if !io::stdin().is_terminal() {
-        return Err(Error::Usage("nobody can be asked, as standard input is no terminal; say --yes".to_owned()));
+        return Err(Error::Usage("standard input is not a terminal; use --yes to confirm".to_owned()));
     }
     prompt(&format!("{question} [y/N] "))?;
     let answer = line("").unwrap_or_default().trim().to_lowercase();
@@ -53,13 +53,13 @@ fn line(none: &str) -> Result<String, Error> {
     }
     let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    String::from_utf8(line.to_vec()).map_err(|_| Error::Refused("what was given is no text (UTF-8)".to_owned()))
+    String::from_utf8(line.to_vec()).map_err(|_| Error::Refused("password is not UTF-8".to_owned()))
 }
 
 fn hidden(question: &str) -> Result<String, Error> {
     let _hush = Hush::begin().map_err(failed)?;
     prompt(question)?;
-    line("no password was given")
+    line("no password")
 }
 
 fn prompt(question: &str) -> Result<(), Error> {
@@ -68,7 +68,7 @@ fn prompt(question: &str) -> Result<(), Error> {
 }
 
 fn failed(error: io::Error) -> Error {
-    Error::Refused(format!("failed to ask: {error}"))
+    Error::Refused(format!("failed to read from the terminal: {error}"))
 }
 
 /// A terminal that echoes only the end of a line. Dropping this restores the terminal, as does a signal that ends the

@@ -1,5 +1,7 @@
 //! `adda serve`: the flags of the server, what they mean as a [`Config`], and its run until a signal.
 
+use std::env;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,111 +12,186 @@ use log::LevelFilter;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::greeting;
-use super::output::{EXIT_USAGE, fail, write_briefly};
-use super::values::{address, content_bytes, data_bytes, lease, outbox_bytes, ping_interval, rate, retention};
+use super::error::advice;
+use super::output::write_briefly;
+use super::values::{
+    List, address, connections, content_bytes, data_bytes, history, lease, limit, log_level, on_port, origins,
+    outbox_bytes, ping_interval, port, proxies, rate, retention,
+};
+use super::{Error, greeting};
 use crate::config::{Cidr, Config, Data, Durability, Keep, Origin};
-use crate::limits::{HISTORY_MAX, Limits};
-use crate::logging;
+use crate::limits::Limits;
 use crate::model::role::{Accounts, Registration};
+use crate::{StartError, logging, store};
+
+const LISTENING: &str = "Listening";
+const STORAGE: &str = "Storage";
+const ACCOUNTS: &str = "Accounts";
+const LIMITS: &str = "Limits";
+const PROXY: &str = "Proxies and other origins";
+const LOGGING: &str = "Logging";
 
 /// The flags of the server.
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
-    /// Where to listen; port 0 picks a free one [default: 0.0.0.0:3000, or port $PORT]
-    #[arg(long, env = "ADDA_LISTEN", value_name = "ADDR:PORT", value_parser = address)]
+    /// Address or port [default: 0.0.0.0:3000]
+    ///
+    /// An address with a port such as 127.0.0.1:3000, [::1]:3000 or localhost:3000, or a port alone (3000 or :3000),
+    /// which stands for 0.0.0.0. Port 0 picks a free port, which the first line of the output names.
+    #[arg(long, env = "ADDA_LISTEN", value_name = "ADDR", value_parser = address, help_heading = LISTENING)]
     pub listen: Option<SocketAddr>,
 
-    /// Where messages are kept, made where it is not; `:memory:` keeps the latest, and nothing beyond the process
-    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db")]
+    /// Port to listen on, instead of --listen
+    ///
+    /// The same as --listen with a port alone. Without both, the variable PORT sets the port.
+    #[arg(long, env = "ADDA_PORT", value_name = "PORT", value_parser = port, help_heading = LISTENING)]
+    pub port: Option<u16>,
+
+    /// Database file, or :memory:
+    ///
+    /// The file is created if it does not exist. :memory: stores nothing on disk: it keeps the latest messages of each room until the process
+    /// ends, and has no accounts at the start.
+    #[arg(long, env = "ADDA_DATA", value_name = "FILE", default_value = "adda.db", help_heading = STORAGE,
+          value_hint = clap::ValueHint::FilePath)]
     pub data: PathBuf,
 
-    /// Whether an acked message survives a power cut (full) or a crash of the process only (normal)
-    #[arg(long, env = "ADDA_DURABILITY", value_name = "LEVEL", default_value = "full", value_enum)]
+    /// Durability: full or normal
+    ///
+    /// full: an acknowledged message survives a power cut. normal: it survives a crash of the process; a power cut may
+    /// cost the last moments. normal is faster.
+    #[arg(long, env = "ADDA_DURABILITY", value_name = "LEVEL", default_value = "full", value_enum,
+          help_heading = STORAGE)]
     pub durability: Durability,
 
-    /// How long messages are kept, such as 90d or 12h; 0 is for good
-    #[arg(long, env = "ADDA_RETENTION", value_name = "TIME", default_value = "90d", value_parser = retention)]
+    /// Delete older messages; 0 keeps all
+    ///
+    /// The age of the oldest message, such as 90d, 12h or 30m. Guests without messages are deleted after it, too.
+    #[arg(long, env = "ADDA_RETENTION", value_name = "TIME", default_value = "90d", value_parser = retention,
+          help_heading = STORAGE)]
     pub retention: Duration,
 
-    /// How large the database may grow before the oldest messages go; 0 is as the disk allows
-    #[arg(long, env = "ADDA_MAX_DATA", value_name = "BYTES", default_value = "1G", value_parser = data_bytes)]
+    /// Maximum database size; 0 is no limit
+    ///
+    /// Above it the oldest messages are deleted. Such as 64M (the minimum), 1G, 1GB or 1GiB, which are powers of 1024.
+    #[arg(long, env = "ADDA_MAX_DATA", value_name = "BYTES", default_value = "1G", value_parser = data_bytes,
+          help_heading = STORAGE)]
     pub max_data: u64,
 
-    /// Stored messages that are shown on joining a room
-    #[arg(long, env = "ADDA_HISTORY", value_name = "N", default_value_t = Limits::default().history_default as u64,
-          value_parser = clap::value_parser!(u64).range(0..=HISTORY_MAX as u64))]
-    pub history: u64,
-
-    /// Pages of this origin may connect too; may be given again, or separated by commas
-    #[arg(long = "origin", env = "ADDA_ORIGIN", value_name = "URL", value_delimiter = ',')]
-    pub origins: Vec<Origin>,
-
-    /// Believe this proxy, or these, when they say whom they ask for (Forwarded or X-Forwarded-For); may be given again, or
-    /// separated by commas
-    #[arg(long = "trusted-proxy", env = "ADDA_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
-    pub trusted_proxies: Vec<Cidr>,
-
-    /// Connections at once, where that is fewer than the system allows
-    #[arg(long, env = "ADDA_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub max_connections: Option<u64>,
-
-    /// Connections at once from one address (IPv6: from one /64); 0 is no limit
-    #[arg(long, env = "ADDA_MAX_PER_IP", value_name = "N", default_value_t = 0)]
-    pub max_per_ip: u32,
-
-    /// Bytes of a message's text
-    #[arg(long, env = "ADDA_MAX_CONTENT", value_name = "BYTES", default_value = "8192", value_parser = content_bytes)]
-    pub max_content: usize,
-
-    /// Messages a second from one user (from one address 20 times as many); 0 is no limit, nor for new connections
-    #[arg(long, env = "ADDA_RATE", value_name = "N/s", default_value = "10/s", value_parser = rate)]
-    pub rate: u32,
-
-    /// Messages at once after a pause; 0 is no limit
-    #[arg(long, env = "ADDA_BURST", value_name = "N", default_value_t = Limits::default().rate_burst)]
-    pub burst: u32,
-
-    /// Bytes that may wait for a member that reads too slowly, before it is disconnected
-    #[arg(long, env = "ADDA_OUTBOX_BYTES", value_name = "BYTES", default_value = "1M", value_parser = outbox_bytes)]
-    pub outbox_bytes: usize,
-
-    /// How often a connection is asked whether it is still there
-    #[arg(long, env = "ADDA_PING_INTERVAL", value_name = "TIME", default_value = "25s", value_parser = ping_interval)]
-    pub ping_interval: Duration,
-
-    /// Whether one must have an account to come in (required), or guests are welcome (optional)
-    #[arg(long, env = "ADDA_ACCOUNTS", value_name = "WHEN", default_value = "optional", value_enum)]
+    /// Accounts: optional or required
+    ///
+    /// optional: guests may chat without an account. required: only users with an account may; while there is no
+    /// admin, the server prints at its start how to create one.
+    #[arg(long, env = "ADDA_ACCOUNTS", value_name = "WHEN", default_value = "optional", value_enum,
+          help_heading = ACCOUNTS)]
     pub accounts: Accounts,
 
-    /// How one comes to an account: by asking for one (open), by invitation (invite), or by `adda user add` alone (closed)
-    #[arg(long, env = "ADDA_REGISTRATION", value_name = "HOW", default_value = "closed", value_enum)]
+    /// How users register
+    ///
+    /// open: anyone can register. invite: with an invitation of an admin. closed: only the operator creates accounts,
+    /// with `adda user add`.
+    #[arg(long, env = "ADDA_REGISTRATION", value_name = "HOW", default_value = "closed", value_enum,
+          help_heading = ACCOUNTS)]
     pub registration: Registration,
 
-    /// How long a connection that was lost keeps its place, before the others see a leave; 0 is not at all
-    #[arg(long, env = "ADDA_LEASE", value_name = "TIME", default_value = "10s", value_parser = lease)]
+    /// Messages shown on joining a room
+    ///
+    /// At most 200.
+    #[arg(long, env = "ADDA_HISTORY", value_name = "N", default_value_t = Limits::default().history_default,
+          value_parser = history, help_heading = LIMITS)]
+    pub history: usize,
+
+    /// Maximum bytes of a message's text
+    #[arg(long, env = "ADDA_MAX_CONTENT", value_name = "BYTES", default_value = "8192", value_parser = content_bytes,
+          help_heading = LIMITS)]
+    pub max_content: usize,
+
+    /// Messages a second per user
+    ///
+    /// One address may send 20 times as many. 0 is no limit, and also lifts the limit on new connections.
+    #[arg(long, env = "ADDA_RATE", value_name = "N/s", default_value = "10/s", value_parser = rate,
+          help_heading = LIMITS)]
+    pub rate: u32,
+
+    /// Messages at once after a pause
+    ///
+    /// 0 is no limit.
+    #[arg(long, env = "ADDA_BURST", value_name = "N", default_value_t = Limits::default().rate_burst,
+          value_parser = limit, help_heading = LIMITS)]
+    pub burst: u32,
+
+    /// Maximum connections [default: by the system]
+    ///
+    /// The number of open files, threads and memory maps limits it, too.
+    #[arg(long, env = "ADDA_MAX_CONNECTIONS", value_name = "N", value_parser = connections, help_heading = LIMITS)]
+    pub max_connections: Option<u64>,
+
+    /// Maximum connections per address
+    ///
+    /// For IPv6, per /64 network. 0 is no limit.
+    #[arg(long, env = "ADDA_MAX_PER_IP", value_name = "N", default_value_t = 0, value_parser = limit,
+          help_heading = LIMITS)]
+    pub max_per_ip: u32,
+
+    /// Maximum bytes for a slow reader
+    ///
+    /// A member that reads too slowly is disconnected when this many bytes wait for it.
+    #[arg(long, env = "ADDA_OUTBOX_BYTES", value_name = "BYTES", default_value = "1M", value_parser = outbox_bytes,
+          help_heading = LIMITS)]
+    pub outbox_bytes: usize,
+
+    /// Time between pings
+    ///
+    /// A connection that is silent for 2.4 times as long is closed.
+    #[arg(long, env = "ADDA_PING_INTERVAL", value_name = "TIME", default_value = "25s", value_parser = ping_interval,
+          help_heading = LIMITS)]
+    pub ping_interval: Duration,
+
+    /// Time to reconnect without leaving
+    ///
+    /// A member whose connection was lost stays in its rooms for this time, at most 5m. 0 shows the leave at once.
+    #[arg(long, env = "ADDA_LEASE", value_name = "TIME", default_value = "10s", value_parser = lease,
+          help_heading = LIMITS)]
     pub lease: Duration,
 
-    /// How much to log: off, error, warn, info, debug
-    #[arg(long, env = "ADDA_LOG", value_name = "LEVEL", default_value = "info")]
+    /// Trust the client addresses from this proxy
+    ///
+    /// An address or range such as 127.0.0.1 or 10.0.0.0/8, whose headers Forwarded and X-Forwarded-For are trusted. Can
+    /// be repeated; several values are separated by commas or spaces.
+    #[arg(long = "trusted-proxy", env = "ADDA_TRUSTED_PROXY", value_name = "CIDR", value_parser = proxies,
+          help_heading = PROXY)]
+    pub trusted_proxies: Vec<List<Cidr>>,
+
+    /// Allow pages of this origin to connect
+    ///
+    /// Such as https://chat.example. The server's own pages are always allowed. Can be repeated; several values are
+    /// separated by commas or spaces.
+    #[arg(long = "origin", env = "ADDA_ORIGIN", value_name = "URL", value_parser = origins, help_heading = PROXY)]
+    pub origins: Vec<List<Origin>>,
+
+    /// Log level, from off to debug
+    ///
+    /// off, error, warn, info or debug. The log goes to standard error.
+    #[arg(long, env = "ADDA_LOG", value_name = "LEVEL", default_value = "info", value_parser = log_level(),
+          ignore_case = true, help_heading = LOGGING)]
     pub log: LevelFilter,
 }
 
 impl Serve {
-    /// The flags as the server takes them. `port` is the environment's `PORT`, heard where nothing says where
+    /// The flags as the server takes them. `fallback_port` is the variable `PORT`, which is used if no flag says where
     /// to listen.
     ///
     /// # Errors
-    /// A sentence about a `PORT` that is not a port, or about flags that together refuse every user.
-    pub fn config(&self, port: Option<&str>) -> Result<Config, String> {
+    /// [`Error::Usage`] if `fallback_port` is not a port, or if the flags together refuse every user.
+    pub fn config(&self, fallback_port: Option<&str>) -> Result<Config, Error> {
         let mut config = Config::default();
-        match (self.listen, port) {
-            (Some(address), _) => config.listen = address,
-            (None, Some(port)) => {
-                let number = port.parse().map_err(|_| format!("PORT is “{port}”, which is not a port (0 to 65535)"))?;
-                config.listen.set_port(number);
+        match (self.listen, self.port, fallback_port.filter(|text| !text.is_empty())) {
+            (Some(address), ..) => config.listen = address,
+            (None, Some(number), _) => config.listen = on_port(number),
+            (None, None, Some(text)) => {
+                let invalid = |expected| Error::Usage(format!("invalid value \"{text}\" in PORT: {expected}"));
+                config.listen = on_port(port(text).map_err(invalid)?);
             }
-            (None, None) => {}
+            (None, None, None) => {}
         }
         config.data = if self.data.as_os_str() == ":memory:" { Data::Memory } else { Data::File(self.data.clone()) };
         config.durability = self.durability;
@@ -122,8 +199,8 @@ impl Serve {
             retention: (!self.retention.is_zero()).then_some(self.retention),
             bytes_max: (self.max_data > 0).then_some(self.max_data),
         };
-        config.origins.clone_from(&self.origins);
-        config.proxies.clone_from(&self.trusted_proxies);
+        config.origins = self.origins.iter().flat_map(|list| list.0.clone()).collect();
+        config.proxies = self.trusted_proxies.iter().flat_map(|list| list.0.clone()).collect();
         config.connections_max = self.max_connections;
         config.connections_per_address_max = self.max_per_ip;
         config.accounts = self.accounts;
@@ -133,14 +210,14 @@ impl Serve {
             && config.accounts == Accounts::Required
             && config.registration != Registration::Open;
         if refuses_all {
-            let sentence = "--accounts required lets nobody in with --data :memory:, as no account is made there \
-                but by --registration open; say that, or name a file";
-            return Err(sentence.to_owned());
+            let sentence = "--accounts required with --data :memory: refuses every user, because there are no accounts; \
+                add --registration open, or use a file";
+            return Err(Error::Usage(sentence.to_owned()));
         }
         // A rate without a burst has none to bound, and the other way round.
         let is_limited = self.rate > 0 && self.burst > 0;
         config.limits = Limits {
-            history_default: usize::try_from(self.history).unwrap_or(HISTORY_MAX),
+            history_default: self.history,
             content_bytes_max: self.max_content,
             rate_per_s: if is_limited { self.rate } else { 0 },
             rate_burst: self.burst,
@@ -155,61 +232,60 @@ impl Serve {
 }
 
 /// Runs the server until a signal.
-pub fn run(flags: &Serve) -> ExitCode {
-    let config = match flags.config(std::env::var("PORT").ok().as_deref()) {
-        Ok(config) => config,
-        Err(sentence) => return fail(&sentence, EXIT_USAGE),
-    };
+///
+/// # Errors
+/// [`Error::Usage`] and [`Error::Start`].
+pub fn run(flags: &Serve) -> Result<ExitCode, Error> {
+    let config = flags.config(env::var("PORT").ok().as_deref())?;
     // Before the start: a signal during the start then stops the server cleanly after it.
-    let mut signals = match Signals::new([SIGINT, SIGTERM]) {
-        Ok(signals) => signals,
-        Err(error) => return fail(&format!("failed to wait for signals: {error}"), 1),
-    };
-    if let Err(error) = logging::start(flags.log) {
-        return fail(&format!("failed to start the log: {error}"), 1);
-    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])
+        .map_err(|error| Error::Start(format!("failed to wait for signals: {error}")))?;
+    logging::start(flags.log).map_err(|error| Error::Start(format!("failed to start the log: {error}")))?;
     let (accounts, data) = (config.accounts, config.data.clone());
-    let running = match crate::start(config) {
-        Ok(running) => running,
-        Err(error) => {
-            log::logger().flush();
-            write_briefly(move || drop(fail(&error.to_string(), 1)));
-            return ExitCode::FAILURE;
-        }
-    };
+    let running = crate::start(config).map_err(|error| {
+        // The error comes after the lines of the log.
+        log::logger().flush();
+        Error::Start(with_advice(&error))
+    })?;
     let address = running.address();
-    write_briefly(move || {
-        greeting::greet(address);
-        greeting::first_steps(accounts, &data);
-    });
+    write_briefly(move || greeting::print(address, accounts, &data));
     let signal = signals.forever().next();
     log::info!("stopping, by {}", if signal == Some(SIGINT) { "Ctrl-C" } else { "SIGTERM" });
     running.stop();
     log::info!("stopped");
     log::logger().flush();
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The error, and what the operator can try.
+fn with_advice(error: &StartError) -> String {
+    let advice = match error {
+        StartError::Listen(_, source) => match source.kind() {
+            io::ErrorKind::AddrInUse => "; stop the other program, or choose another port with --listen",
+            io::ErrorKind::AddrNotAvailable => "; choose an address of this machine with --listen",
+            io::ErrorKind::PermissionDenied => "; choose a port from 1024 on with --listen",
+            _ => "",
+        },
+        StartError::Store(store::StartError::Open(error)) => advice(error),
+        _ => "",
+    };
+    format!("{error}{advice}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};
-    use clap::Parser as _;
 
     fn config(args: &[&str], port: Option<&str>) -> Result<Config, String> {
-        let cli = Cli::try_parse_from([&["adda"], args].concat()).map_err(|error| error.to_string())?;
+        let args = [&["adda"], args].concat().into_iter().map(Into::into).collect();
+        let cli = Cli::of(args).map_err(|stop| format!("{stop:?}"))?;
         let serve = match cli.command {
             Some(Command::Serve(serve)) => serve,
             Some(other) => return Err(format!("{other:?}")),
             None => cli.serve,
         };
-        serve.config(port)
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        serve.config(port).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -253,7 +329,17 @@ mod tests {
         assert_eq!(given.limits.ping_interval, Duration::from_millis(500));
         assert_eq!((given.limits.outbox_bytes_max, given.limits.content_bytes_max), (2 << 20, 1 << 10));
         assert_eq!(config(&[], Some("8080")).unwrap().listen.to_string(), "0.0.0.0:8080");
-        assert_eq!(config(&["--origin=http://a,https://b:1"], None).unwrap().origins.len(), 2);
+        assert_eq!(config(&["--origin=http://a,https://b:1", "--origin", "http://c"], None).unwrap().origins.len(), 3);
+        for (args, port, listen) in [
+            (&["--listen=3000"][..], Some("1"), "0.0.0.0:3000"),
+            (&["--listen", ":80"], None, "0.0.0.0:80"),
+            (&["--port", "8080"], Some("1"), "0.0.0.0:8080"),
+            (&["serve", "--port=0"], None, "0.0.0.0:0"),
+            (&[], Some(""), "0.0.0.0:3000"),
+        ] {
+            assert_eq!(config(args, port).unwrap().listen.to_string(), listen, "{args:?}");
+        }
+        assert_eq!(config(&["--max-data", "1 GB"], None).unwrap().keep.bytes_max, Some(1 << 30));
     }
 
     #[test]
@@ -290,10 +376,12 @@ mod tests {
         ] {
             assert!(config(&args, None).is_err(), "{args:?}");
         }
-        assert!(config(&[], Some("http")).unwrap_err().contains("PORT"));
+        assert!(config(&[], Some("http")).unwrap_err().contains("invalid value \"http\" in PORT"));
+        let conflict = config(&["--listen=3000", "--port=3000"], None).unwrap_err();
+        assert!(conflict.contains("--listen and --port conflict"), "{conflict}");
         for registration in ["--registration=closed", "--registration=invite"] {
             let refused = config(&["--data=:memory:", "--accounts=required", registration], None).unwrap_err();
-            assert!(refused.contains("lets nobody in"), "{refused}");
+            assert!(refused.contains("refuses every user"), "{refused}");
             assert!(config(&["--data=:memory:", registration], None).is_ok());
         }
     }

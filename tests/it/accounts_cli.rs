@@ -174,7 +174,7 @@ fn both_ways(check: impl Fn(&Data, Option<&Server>)) {
 fn an_account_is_created_changed_listed_and_removed() {
     both_ways(|data, _| {
         let out = data.add("Rahim", "admin");
-        assert!(out.contains("“Rahim”, an admin"), "{out}");
+        assert!(out.contains("account created: Rahim (admin)"), "{out}");
         data.add("করিম", "user");
         assert_eq!(data.names(), ["Rahim", "করিম"]);
         assert_eq!(data.listed("user")[0]["role"], "admin");
@@ -184,12 +184,13 @@ fn an_account_is_created_changed_listed_and_removed() {
         assert!(lines[1].starts_with("admin  20") && lines[1].ends_with("yes       Rahim"), "{out}");
         assert!(lines[2].starts_with("user   20") && lines[2].ends_with("  করিম"), "{out}");
         let said = data.run(&["user", "role", "Rahim", "user"], "");
-        assert!(said.err.contains("nobody is an admin now"), "{said:?}");
-        assert!(said.done().contains("“Rahim” is a user"));
+        assert!(said.err.contains("adda: warning: no admin left"), "{said:?}");
+        assert!(said.done().contains("role changed: Rahim (user)"));
         data.run(&["user", "role", "করিম", "admin"], "").done();
         let roles: Vec<Value> = data.listed("user").iter().map(|user| user["role"].clone()).collect();
         assert_eq!(roles, ["user", "admin"]);
-        data.run(&["user", "remove", "Rahim", "--yes"], "").done();
+        let out = data.run(&["user", "remove", "Rahim", "--yes"], "").done();
+        assert_eq!(out, "account removed: Rahim; 0 sessions ended, messages kept\n");
         assert_eq!(data.names(), ["করিম"]);
         data.add("Rahim", "user");
         data.assert_sound();
@@ -213,7 +214,7 @@ fn a_new_password_ends_the_logins_but_no_token() {
         assert!(before.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{before}");
         assert_eq!(data.listed("user")[0]["logins"], 1);
         let out = data.run(&["user", "passwd", "Rahim"], "another one altogether\n").done();
-        assert!(out.contains("1 logins ended"), "{out}");
+        assert!(out == "password changed: Rahim; 1 login ended\n", "{out}");
         assert_ne!(hash(), before);
         let user = &data.listed("user")[0];
         assert_eq!((&user["logins"], &user["tokens"]), (&0.into(), &1.into()));
@@ -241,9 +242,9 @@ fn a_bot_can_join_with_its_token_until_that_is_revoked() {
     assert_eq!((&message["username"], &message["user_id"]), (&"Herald".into(), &data.listed("user")[0]["id"]));
     let id = it["id"].to_string();
     let out = data.run(&["token", "revoke", &id], "").done();
-    assert!(out.contains(&format!("token {id} of “Herald” has ended")), "{out}");
+    assert!(out == format!("token revoked: {id} of Herald\n"), "{out}");
     assert_eq!(data.listed("token"), Vec::<Value>::new());
-    data.run(&["token", "revoke", &id], "").refused("there is no token");
+    data.run(&["token", "revoke", &id], "").refused("no such token: ");
     let stale = crate::support::http(
         server.addr(),
         format!(
@@ -377,7 +378,7 @@ fn tokens_are_listed_for_people() {
     assert!(lines[2].matches('Z').count() == 2 && lines[2].ends_with("  Clock"), "{out}");
     let out = data.run(&["token", "list", "Clock"], "").done();
     assert!(out.lines().count() == 3 && !out.contains("Herald"), "{out}");
-    data.run(&["token", "list", "Nobody"], "").refused("there is no account “Nobody”");
+    data.run(&["token", "list", "Nobody"], "").refused("no such account: Nobody");
     data.assert_sound();
 }
 
@@ -396,7 +397,7 @@ fn a_weak_password_is_refused_and_no_account_created() {
         data.run(&["user", "add", "Rahimuddin"], password).refused(words);
         assert!(!data.path().exists(), "{words}");
     }
-    given(adda(&["user", "add", "Rahim"]).args(["--data", &data.file()]), b"\xff\xfe12345678\n").refused("no text");
+    given(adda(&["user", "add", "Rahim"]).args(["--data", &data.file()]), b"\xff\xfe12345678\n").refused("not UTF-8");
     assert!(!data.path().exists());
     data.add("Rahim", "user");
     let before = data.stored();
@@ -410,14 +411,14 @@ fn a_name_that_is_taken_or_resembles_another_is_refused() {
         data.add("admin", "admin");
         data.add("রহিম", "user");
         for name in ["admin", "Admin", "аdmin", "ａｄｍｉｎ", "রহিম", "Anonymous"] {
-            data.run(&["user", "add", name], &format!("{PASSWORD}\n")).refused("is taken");
+            data.run(&["user", "add", name], &format!("{PASSWORD}\n")).refused("name taken: ");
         }
-        data.run(&["token", "create", "Admin"], "").refused("is taken");
+        data.run(&["token", "create", "Admin"], "").refused("name taken: ");
         // To remove or change an account, its exact name is needed.
         for arguments in [&["remove", "Admin", "--yes"][..], &["role", "Admin", "user"], &["passwd", "Admin"]] {
-            data.run(&[&["user"], arguments].concat(), PASSWORD).refused("“admin” looks like it");
+            data.run(&[&["user"], arguments].concat(), PASSWORD).refused("no such account: Admin; did you mean admin?");
         }
-        data.run(&["user", "remove", "Nobody", "--yes"], "").refused("there is no account “Nobody”");
+        data.run(&["user", "remove", "Nobody", "--yes"], "").refused("no such account: Nobody");
         assert_eq!(data.names(), ["admin", "রহিম"]);
         assert_eq!(data.listed("user")[0]["role"], "admin");
     });
@@ -443,7 +444,7 @@ fn of_concurrent_commands_for_one_name_exactly_one_succeeds() {
         });
         let (done, refused): (Vec<_>, Vec<_>) = ends.into_iter().partition(|said| said.code == Some(0));
         assert_eq!(done.len(), 1, "{done:?} {refused:?}");
-        refused.into_iter().for_each(|said| said.refused("is taken"));
+        refused.into_iter().for_each(|said| said.refused("name taken: "));
         assert_eq!(data.names(), ["Rahim"]);
         data.assert_sound();
     }
@@ -561,7 +562,7 @@ fn a_foreign_file_is_left_unchanged() {
     check("needs a newer adda");
     fs::remove_file(data.path()).expect("no database");
     for arguments in [&["user", "list"][..], &["token", "list"], &["user", "passwd", "Rahim"]] {
-        data.run(arguments, "").refused("No such file");
+        data.run(arguments, "").refused("No such file or directory (os error 2); name the database with --data");
         assert!(!data.path().exists());
     }
 }
@@ -588,7 +589,7 @@ fn an_older_database_is_migrated_if_no_server_has_it_open() {
     drop(lock);
     data.add("Rahim", "user");
     let out = data.run(&["doctor"], "").done();
-    assert!(out.contains("1 accounts, 1 guests") && out.contains("all is well"), "{out}");
+    assert!(out.contains("1 account, 1 guest, ") && out.contains("all is well"), "{out}");
 }
 
 #[test]
@@ -734,6 +735,11 @@ struct Terminal {
 
 impl Terminal {
     fn run(arguments: &[&str]) -> Self {
+        Self::with(&[], arguments)
+    }
+
+    /// The same with these variables.
+    fn with(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
         grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("its other end");
@@ -742,6 +748,7 @@ impl Terminal {
         let stdio = || Stdio::from(theirs.try_clone().expect("a descriptor"));
         let mut command = Command::new("setsid");
         clean(&mut command).args(["--ctty", env!("CARGO_BIN_EXE_adda")]).args(arguments);
+        command.envs(variables.iter().copied());
         let child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().expect("setsid");
         let shown = Arc::new(Mutex::new(String::new()));
         let ours = fs::File::from(ours);
@@ -792,19 +799,19 @@ fn on_a_terminal_a_password_is_asked_for_twice_and_not_shown() {
     terminal.wait_for("Password for Rahim: ");
     assert!(!terminal.echoes());
     terminal.write(&format!("{PASSWORD}\n"));
-    terminal.wait_for("The same again: ");
+    terminal.wait_for("Repeat password: ");
     assert!(!terminal.echoes());
     terminal.write(&format!("{PASSWORD}\n"));
     assert_eq!(terminal.end(), Some(0), "{}", terminal.text());
-    terminal.wait_for("made “Rahim”");
+    terminal.wait_for("account created: Rahim (user)");
     assert!(terminal.echoes() && !terminal.text().contains("horse"), "{}", terminal.text());
     let mut terminal = Terminal::run(&["user", "passwd", "Rahim", "--data", &data.file()]);
     terminal.wait_for("Password for Rahim: ");
     terminal.write("one good password\n");
-    terminal.wait_for("The same again: ");
+    terminal.wait_for("Repeat password: ");
     terminal.write("one god password\n");
     assert_eq!(terminal.end(), Some(1));
-    terminal.wait_for("are not the same");
+    terminal.wait_for("passwords do not match");
     assert!(terminal.echoes());
 }
 
@@ -827,12 +834,23 @@ fn a_signal_during_password_input_restores_the_terminal() {
 }
 
 #[test]
+fn on_a_terminal_an_error_has_colours() {
+    for (no_color, begin) in
+        [("", "\u{1b}[1;31madda:\u{1b}[0m no such command: dance"), ("1", "adda: no such command: dance")]
+    {
+        let terminal = Terminal::with(&[("TERM", "xterm"), ("NO_COLOR", no_color)], &["dance"]);
+        terminal.wait_for("adda --help`");
+        assert!(terminal.text().starts_with(begin), "{:?}", terminal.text());
+    }
+}
+
+#[test]
 fn on_a_terminal_the_removal_of_an_account_must_be_confirmed() {
     let data = Data::new();
     data.add("Rahim", "user");
     for (answer, code, left) in [("n\n", 1, 1), ("\n", 1, 1), ("yes\n", 0, 0)] {
         let mut terminal = Terminal::run(&["user", "remove", "Rahim", "--data", &data.file()]);
-        terminal.wait_for("Remove “Rahim”, with all its sessions and tokens? [y/N] ");
+        terminal.wait_for("Remove account Rahim with its sessions and tokens? [y/N] ");
         terminal.write(answer);
         assert_eq!(terminal.end(), Some(code), "{answer:?}");
         assert_eq!(data.names().len(), left, "{answer:?}");

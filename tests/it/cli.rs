@@ -1,4 +1,4 @@
-//! Tests of the command: its output, its exit codes, and the contents of its log.
+//! Tests of the command: its arguments, its output, its exit codes, and the contents of its log.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -55,6 +55,131 @@ fn an_invalid_flag_is_exit_2_and_a_sentence() {
         assert!(said.contains(flags[0].split('=').next().unwrap_or_default()), "{flags:?}: {said}");
         assert!(!said.contains("panicked") && !said.contains('\u{1b}'), "{flags:?}: {said}");
     }
+}
+
+#[test]
+fn an_error_names_what_was_typed_and_what_to_try() {
+    for (arguments, said) in [
+        (&["--no-such-flag"][..], "no such flag: --no-such-flag; see `adda --help`"),
+        (&["--lisen", "3000"], "no such flag: --lisen; did you mean --listen?"),
+        (&["serve", "--max-content-bytes", "1"], "no such flag: --max-content-bytes; did you mean --max-content?"),
+        (&["user", "add", "x", "--rle", "admin"], "no such flag: --rle; did you mean --role?"),
+        (&["dance"], "no such command: dance; see `adda --help`"),
+        (&["doctr"], "no such command: doctr; did you mean doctor?"),
+        (&["user", "ad"], "no such command: ad; did you mean add?"),
+        (&["help", "user", "ad"], "no such command: ad; did you mean add?"),
+        (&["user", "--data", "x"], "command missing; see `adda user --help`"),
+        (&["user", "add"], "argument missing: NAME; see `adda user add --help`"),
+        (&["user", "add", "x", "y"], "unexpected argument: y; see `adda user add --help`"),
+        (&["user", "add", "x", "--role", "king"], "invalid value \"king\" for --role: expected user or admin"),
+        (&["user", "remove", "x", "--yes=1"], "--yes takes no value; see `adda user remove --help`"),
+        (&["token", "revoke", "x"], "invalid value \"x\" for ID: expected an id from `adda token list`"),
+        (&["--data", "x", "user", "list"], "--data stands before the command user; put flags after it"),
+        (&["--listen"], "value missing for --listen <ADDR>; see `adda --help`"),
+        (&["--accounts"], "value missing for --accounts <WHEN>; expected optional or required"),
+        (&["--listen", "1", "--listen", "2"], "--listen given twice; use it once"),
+        (&["--listen", "1", "--port", "2"], "--listen and --port conflict; use one of them"),
+        (&["--port", "x"], "invalid value \"x\" for --port: expected a port from 0 to 65535"),
+        (
+            &["--listen", "nowhere"],
+            "invalid value \"nowhere\" for --listen: expected an address such as 0.0.0.0:3000, or a port",
+        ),
+        (&["--durability", "some"], "invalid value \"some\" for --durability: expected full or normal"),
+        (&["--log", "shout"], "invalid value \"shout\" for --log: expected off, error, warn, info or debug"),
+        (&["--history", "201"], "invalid value \"201\" for --history: expected a number from 0 to 200"),
+        (
+            &["--origin", "http://a ftp://x"],
+            "invalid value \"http://a ftp://x\" for --origin: \"ftp://x\": expected an origin such as \
+             https://chat.example or http://192.168.1.5:3000",
+        ),
+        (
+            &["--trusted-proxy", "10.0.0.1/8"],
+            "invalid value \"10.0.0.1/8\" for --trusted-proxy: the address has bits beyond the prefix length; \
+             did you mean 10.0.0.0/8?",
+        ),
+    ] {
+        assert_eq!(refusal(adda().args(arguments)), (Some(2), format!("adda: {said}\n")), "{arguments:?}");
+    }
+    let (code, said) = refusal(adda().args(["--listen", "\u{1b}[31m\nx"]));
+    assert!(code == Some(2) && said.lines().count() == 1 && !said.contains('\u{1b}'), "{said:?}");
+}
+
+#[test]
+fn an_error_names_the_variable_that_has_the_value() {
+    let address = "expected an address such as 0.0.0.0:3000, or a port";
+    for (variables, arguments, said) in [
+        (&[("ADDA_LISTEN", "nowhere")][..], &[][..], format!("invalid value \"nowhere\" in ADDA_LISTEN: {address}")),
+        (&[("ADDA_LISTEN", "nowhere")], &["serve"], format!("invalid value \"nowhere\" in ADDA_LISTEN: {address}")),
+        (&[("ADDA_LISTEN", "a")], &["--listen", "b"], format!("invalid value \"b\" for --listen: {address}")),
+        (&[("ADDA_LISTEN", "a")], &["--listen", "a"], format!("invalid value \"a\" for --listen: {address}")),
+        (&[("PORT", "high")], &[], "invalid value \"high\" in PORT: expected a port from 0 to 65535".to_owned()),
+        (&[("ADDA_PORT", "x")], &[], "invalid value \"x\" in ADDA_PORT: expected a port from 0 to 65535".to_owned()),
+        (
+            &[("ADDA_MAX_PER_IP", "x")],
+            &[],
+            "invalid value \"x\" in ADDA_MAX_PER_IP: expected a number, or 0 for no limit".to_owned(),
+        ),
+        (
+            &[("ADDA_LOG", "x")],
+            &[],
+            "invalid value \"x\" in ADDA_LOG: expected off, error, warn, info or debug".to_owned(),
+        ),
+        (
+            &[("ADDA_LISTEN", "1"), ("ADDA_PORT", "2")],
+            &[],
+            "ADDA_LISTEN and ADDA_PORT conflict; use one of them".to_owned(),
+        ),
+    ] {
+        let said = format!("adda: {said}\n");
+        let mut command = adda();
+        command.envs(variables.iter().copied()).args(arguments);
+        assert_eq!(refusal(&mut command), (Some(2), said), "{variables:?} {arguments:?}");
+    }
+    // The variables of the server don't concern the other commands.
+    let output = output(adda().env("ADDA_LISTEN", "nowhere").args(["doctor", "-h"]));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+/// Starts a server with these variables and arguments; returns its address.
+fn address_of(variables: &[(&str, &str)], arguments: &[&str]) -> std::net::SocketAddr {
+    let mut command = Command::new("env");
+    command.args(variables.iter().map(|(name, value)| format!("{name}={value}")));
+    command.arg(env!("CARGO_BIN_EXE_adda")).args(arguments);
+    Server::spawn(command).addr()
+}
+
+#[test]
+fn a_port_alone_is_an_address() {
+    // Only a free port that the system chooses can be requested without a race.
+    for (variables, arguments, is_unspecified) in [
+        (&[][..], &["--listen", "0"][..], true),
+        (&[], &["--listen", ":0"], true),
+        (&[], &["--port", "0"], true),
+        (&[], &["serve", "--port=0"], true),
+        (&[("PORT", "1")], &["--port", "0"], true),
+        (&[("ADDA_LISTEN", "0"), ("PORT", "1")], &[], true),
+        (&[("ADDA_PORT", "0"), ("PORT", "1")], &[], true),
+        (&[("ADDA_LISTEN", "127.0.0.1:1")], &["--port", "0"], true),
+        (&[("ADDA_PORT", "1")], &["--listen", "127.0.0.1:0"], false),
+    ] {
+        let address = address_of(variables, arguments);
+        assert_eq!(address.ip().is_unspecified(), is_unspecified, "{variables:?} {arguments:?}: {address}");
+        assert!(address.port() > 1, "{variables:?} {arguments:?}: {address}");
+    }
+}
+
+#[test]
+fn an_empty_variable_is_ignored() {
+    let flags = "LISTEN PORT DURABILITY RETENTION MAX_DATA HISTORY ORIGIN TRUSTED_PROXY MAX_CONNECTIONS MAX_PER_IP \
+                 MAX_CONTENT RATE BURST OUTBOX_BYTES PING_INTERVAL ACCOUNTS REGISTRATION LEASE LOG";
+    let names: Vec<String> = flags.split(' ').map(|flag| format!("ADDA_{flag}")).collect();
+    let mut empty: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "")).collect();
+    empty.push(("PORT", ""));
+    assert_ne!(address_of(&empty, &["--listen", "127.0.0.1:0"]).port(), 0);
+    let said = refusal(adda().env("ADDA_LISTEN", "").args(["--listen", ""])).1;
+    assert!(said.contains("--listen"), "an empty flag is not ignored: {said}");
+    let said = refusal(adda().env("ADDA_DATA", "").args(["export"]).current_dir("/")).1;
+    assert!(said.contains("`adda.db`"), "the default is used: {said}");
 }
 
 #[test]
@@ -142,9 +267,35 @@ fn help_and_version_are_exit_0() {
     ] {
         assert!(text.contains(flag), "no {flag} in\n{text}");
     }
+    for heading in ["Listening:", "Storage:", "Accounts:", "Limits:", "Logging:", "Examples:", "Environment:"] {
+        assert!(text.contains(&format!("\n{heading}\n")), "no {heading} in\n{text}");
+    }
+    for arguments in [&["help"][..], &["help", "user", "add"], &["user", "help", "add"], &["-h"], &["-V"]] {
+        let output = output(adda().args(arguments));
+        assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}");
+    }
     let version = output(adda().arg("--version"));
     assert_eq!(version.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_short_help_fits_a_terminal() {
+    for (arguments, lines_max) in [
+        (&["-h"][..], 24),
+        (&["user", "-h"], 24),
+        (&["user", "add", "-h"], 24),
+        (&["token", "create", "-h"], 24),
+        (&["export", "-h"], 24),
+        (&["backup", "-h"], 24),
+        (&["serve", "-h"], 30),
+    ] {
+        let output = output(adda().env("COLUMNS", "80").args(arguments));
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(text.lines().count() <= lines_max, "{arguments:?}: {} lines\n{text}", text.lines().count());
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{arguments:?}\n{text}");
+        assert!(!text.contains('\u{1b}'), "no colours in a file");
+    }
 }
 
 #[test]

@@ -124,7 +124,9 @@ fn export_writes_the_frames_that_members_received() {
     drop(server);
     // As a killed server leaves it.
     let file = data.named("out.ndjson");
-    assert_eq!(run(&mut adda(&["export", "--data", &data.file(), "--output", &file])), "");
+    let output = output(&mut adda(&["export", "--data", &data.file(), "--output", &file]));
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), format!("exported 5 messages to {file}\n"));
     assert_eq!(lines(&fs::read_to_string(&file).expect("a file")).len(), 5);
 }
 
@@ -172,7 +174,13 @@ fn a_backup_of_a_busy_server_is_sound_and_can_be_served() {
         let talker = scope.spawn(|| talk(busy, &stopped, &text));
         server.wait_for_metric_over("messages_total", 2_000);
         for name in ["one.db", "two.db"] {
-            assert_eq!(run(&mut adda(&["backup", "--data", &data.file(), &data.named(name)])), "");
+            let output = output(&mut adda(&["backup", "--data", &data.file(), &data.named(name)]));
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success() && output.stdout.is_empty(), "{said}");
+            assert!(
+                said.starts_with("copied ") && said.contains("iB to ") && said.ends_with(&format!("{name}, checked\n")),
+                "{said}"
+            );
             assert!(run(&mut adda(&["doctor", "--data", &data.named(name)])).contains("all is well"));
         }
         stopped.store(true, Ordering::Relaxed);
