@@ -58,7 +58,8 @@ Environment:
 --max-content by ADDA_MAX_CONTENT. A flag overrides its variable, and an empty variable is ignored. \
 Without --listen and --port, and without their variables, PORT sets the port.
 
-  NO_COLOR turns colours off.
+  NO_COLOR turns colours off. On a terminal the server prints a QR code of its address, black on \
+white. With NO_COLOR or TERM=dumb it has no colours; then it is black on white only on a dark terminal.
 
 Exit status:
   0 for success, 1 for an error, 2 for an invalid command line or environment.";

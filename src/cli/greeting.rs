@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use anstream::{AutoStream, ColorChoice};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 
@@ -13,6 +14,9 @@ use super::Error;
 use crate::config::Data;
 use crate::model::role::Accounts;
 use crate::store::Offline;
+
+const BLACK_ON_WHITE: &str = "\x1b[30;47m";
+const RESET: &str = "\x1b[0m";
 
 /// Prints the addresses of the server, and the first steps if there is no admin yet.
 pub fn print(address: SocketAddr, accounts: Accounts, data: &Data) {
@@ -25,15 +29,25 @@ pub fn print(address: SocketAddr, accounts: Accounts, data: &Data) {
     let stdout = io::stdout();
     if stdout.is_terminal()
         && let Some(url) = urls.iter().rev().find(|url| !url.contains("127.0.0.1") && !url.contains("localhost"))
-        && let Ok(code) = QrCode::new(url)
+        && let Some(code) = qr_code(url, AutoStream::choice(&stdout) != ColorChoice::Never)
     {
-        let code = code.render::<Dense1x2>().quiet_zone(true).build();
         text.push_str(&format!("\n{code}\n"));
     }
     text.push_str(&first_steps(accounts, data));
     let mut stdout = stdout.lock();
     // Standard output may be closed.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// A QR code with a quiet zone. With colours it is black on white on any terminal. Without them its light modules are
+/// drawn in the colour of the text, so it is black on white on a dark terminal, and inverted on a light one.
+fn qr_code(text: &str, is_coloured: bool) -> Option<String> {
+    let code = QrCode::new(text).ok()?;
+    // `Dense1x2::Dark` is drawn, `Dense1x2::Light` is blank.
+    let (dark, light) = if is_coloured { (Dense1x2::Dark, Dense1x2::Light) } else { (Dense1x2::Light, Dense1x2::Dark) };
+    let drawn = code.render::<Dense1x2>().dark_color(dark).light_color(light).quiet_zone(true).build();
+    let (begin, end) = if is_coloured { (BLACK_ON_WHITE, RESET) } else { ("", "") };
+    Some(drawn.lines().map(|line| format!("{begin}{line}{end}\n")).collect())
 }
 
 /// The addresses under which the server is reachable from this machine and its networks, loopback first.
@@ -101,5 +115,22 @@ mod tests {
         ] {
             assert_eq!(shell_word(path), word);
         }
+    }
+
+    #[test]
+    fn a_qr_code_is_black_on_white() {
+        let coloured = qr_code("http://192.168.1.5:3000", true).unwrap();
+        let plain = qr_code("http://192.168.1.5:3000", false).unwrap();
+        assert_eq!(coloured.lines().count(), plain.lines().count());
+        // The last line is half of the quiet zone, and half outside of the code.
+        for (line, drawn) in coloured.lines().zip(plain.lines()).take(plain.lines().count() - 1) {
+            let line = line.strip_prefix(BLACK_ON_WHITE).and_then(|line| line.strip_suffix(RESET)).unwrap();
+            assert_eq!(line.chars().count(), drawn.chars().count());
+            for (black, white) in line.chars().zip(drawn.chars()) {
+                assert!([(' ', '█'), ('█', ' '), ('▀', '▄'), ('▄', '▀')].contains(&(black, white)), "{black} {white}");
+            }
+        }
+        // The quiet zone is light: it is blank on white, and drawn without colours.
+        assert!(plain.lines().next().unwrap().chars().all(|c| c == '█'), "{plain}");
     }
 }

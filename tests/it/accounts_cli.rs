@@ -834,6 +834,28 @@ fn a_signal_during_password_input_restores_the_terminal() {
 }
 
 #[test]
+fn on_a_terminal_the_qr_code_is_black_on_white() {
+    for (variables, is_coloured) in [
+        (&[("TERM", "xterm"), ("NO_COLOR", "")][..], true),
+        (&[("TERM", "xterm"), ("NO_COLOR", "1")], false),
+        (&[("TERM", "dumb"), ("NO_COLOR", "")], false),
+    ] {
+        // A loopback address would get a code that no phone can use; this one is taken for an address of the network.
+        let terminal = Terminal::with(variables, &["--listen", "127.0.0.2:0", "--log", "off"]);
+        terminal.wait_for("listening on http://127.0.0.2:");
+        terminal.wait_for("▀");
+        eventually("the code is complete", DEADLINE, || terminal.text().ends_with("\r\n\r\n"));
+        let text = terminal.text();
+        let (_, code) = text.split_once("\r\n\r\n").expect("a code");
+        assert!(code.lines().count() > 12, "{text}");
+        for line in code.trim_end().lines() {
+            let is_painted = line.starts_with("\u{1b}[30;47m") && line.ends_with("\u{1b}[0m");
+            assert_eq!((is_painted, line.contains('\u{1b}')), (is_coloured, is_coloured), "{variables:?}: {line:?}");
+        }
+    }
+}
+
+#[test]
 fn on_a_terminal_an_error_has_colours() {
     for (no_color, begin) in
         [("", "\u{1b}[1;31madda:\u{1b}[0m no such command: dance"), ("1", "adda: no such command: dance")]
