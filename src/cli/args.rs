@@ -10,9 +10,11 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use super::Error;
 use super::backup::Backup;
+use super::completions::Completions;
 use super::export::Export;
 use super::output::fail;
 use super::serve::Serve;
+use super::service::{self, Service};
 use super::tokens::Token;
 use super::usage;
 use super::users::User;
@@ -52,6 +54,8 @@ Examples:
           Create the first admin
   adda backup adda-backup.db
           Copy the database; the server may be running
+  adda service | sudo tee /etc/systemd/system/adda.service
+          Install a systemd service
 
 Environment:
   Each flag of `adda serve`, and --data of the other commands, can be set by a variable: \
@@ -106,6 +110,27 @@ server, replace the database by the copy, and remove the files adda.db-wal and a
     /// Check the database; exit status 1 if it is damaged
     #[command(after_long_help = "The server may be running. Nothing is changed.")]
     Doctor(DatabaseFlag),
+    /// Print a systemd unit for this program
+    #[command(after_long_help = "\
+The flags are those of `adda serve`, and become part of the unit. Variables are ignored.
+
+Examples:
+  adda service | sudo tee /etc/systemd/system/adda.service
+  adda service --listen 127.0.0.1:3000 --trusted-proxy 127.0.0.1")]
+    Service(Service),
+    /// Print a completion script for a shell
+    #[command(after_long_help = "\
+Examples:
+  adda completions bash > ~/.local/share/bash-completion/completions/adda
+  adda completions zsh > ~/.zfunc/_adda
+  adda completions fish > ~/.config/fish/completions/adda.fish")]
+    Completions(Completions),
+    /// Print the manual page
+    #[command(after_long_help = "\
+Examples:
+  adda man | man -l -
+  adda man | sudo tee /usr/local/share/man/man1/adda.1 > /dev/null")]
+    Man,
 }
 
 /// The database that a command works on.
@@ -150,10 +175,12 @@ pub fn command(variables: Variables) -> clap::Command {
         let is_used = variables == Variables::OfProcess && arg.get_env().is_some_and(set);
         if is_used { arg } else { arg.env(None::<&str>) }
     };
-    with_each_arg(Cli::command(), &mut each).mut_args(|arg| {
-        let is_hidden = !MAIN_FLAGS.contains(&arg.get_id().as_str());
-        arg.hide_short_help(is_hidden)
-    })
+    with_each_arg(Cli::command(), &mut each)
+        .mut_args(|arg| {
+            let is_hidden = !MAIN_FLAGS.contains(&arg.get_id().as_str());
+            arg.hide_short_help(is_hidden)
+        })
+        .mut_subcommands(|command| if command.get_name() == "service" { service::defaults(command) } else { command })
 }
 
 fn with_each_arg(command: clap::Command, each: &mut dyn FnMut(clap::Arg) -> clap::Arg) -> clap::Command {
@@ -205,6 +232,12 @@ impl Cli {
             None => choose_listen(&mut cli.serve, &matches)?,
             Some(Command::Serve(serve)) => {
                 matches.subcommand_matches("serve").map_or(Ok(()), |matches| choose_listen(serve, matches))?;
+            }
+            Some(Command::Service(service)) => {
+                if let Some(matches) = matches.subcommand_matches("service") {
+                    choose_listen(&mut service.serve, matches)?;
+                    service.given = service::given(matches);
+                }
             }
             Some(_) => {}
         }

@@ -3,16 +3,19 @@
 
 pub mod args;
 pub mod backup;
+pub mod completions;
 mod control_client;
 pub mod doctor;
 mod error;
 pub mod export;
 mod greeting;
+pub mod man;
 pub mod output;
 mod progress;
 mod prompt;
 mod propose;
 pub mod serve;
+pub mod service;
 pub mod setup;
 pub mod tokens;
 mod usage;

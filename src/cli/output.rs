@@ -97,6 +97,18 @@ pub fn print(text: &str) -> Result<(), Error> {
     written.map_err(|source| Error::Write { path: "standard output".into(), source })
 }
 
+/// Prints a document, all that a command is for. A reader that closes the pipe early (`| head`) is not an error.
+///
+/// # Errors
+/// [`Error::Write`].
+pub fn print_document(text: &str) -> Result<ExitCode, Error> {
+    match print(text) {
+        Err(Error::Write { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {}
+        result => result?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn line(sentence: &str) -> String {
     let mut line = String::with_capacity(sentence.len() + 1);
     push_harmless(&mut line, sentence);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tungstenite::Message;
 
-use crate::support::{DEADLINE, Event, Server, Ws, clean, http, output};
+use crate::support::{DEADLINE, Event, Server, Ws, clean, http, output, run};
 
 /// Time from a signal to the end of the process.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -97,6 +97,7 @@ fn an_error_names_what_was_typed_and_what_to_try() {
             "invalid value \"10.0.0.1/8\" for --trusted-proxy: the address has bits beyond the prefix length; \
              did you mean 10.0.0.0/8?",
         ),
+        (&["completions", "tcsh"], "invalid value \"tcsh\" for SHELL: expected bash, elvish, fish, powershell or zsh"),
     ] {
         assert_eq!(refusal(adda().args(arguments)), (Some(2), format!("adda: {said}\n")), "{arguments:?}");
     }
@@ -136,7 +137,7 @@ fn an_error_names_the_variable_that_has_the_value() {
         assert_eq!(refusal(&mut command), (Some(2), said), "{variables:?} {arguments:?}");
     }
     // The variables of the server don't concern the other commands.
-    let output = output(adda().env("ADDA_LISTEN", "nowhere").args(["doctor", "-h"]));
+    let output = output(adda().env("ADDA_LISTEN", "nowhere").args(["completions", "bash"]));
     assert_eq!(output.status.code(), Some(0));
 }
 
@@ -288,7 +289,9 @@ fn the_short_help_fits_a_terminal() {
         (&["token", "create", "-h"], 24),
         (&["export", "-h"], 24),
         (&["backup", "-h"], 24),
+        (&["completions", "-h"], 24),
         (&["serve", "-h"], 30),
+        (&["service", "-h"], 30),
     ] {
         let output = output(adda().env("COLUMNS", "80").args(arguments));
         let text = String::from_utf8(output.stdout).expect("UTF-8");
@@ -296,6 +299,118 @@ fn the_short_help_fits_a_terminal() {
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{arguments:?}\n{text}");
         assert!(!text.contains('\u{1b}'), "no colours in a file");
     }
+}
+
+/// Runs a program of the system on a text, if it is installed; returns its stdout.
+fn checked_by(program: &str, arguments: &[&str], text: &str) -> Option<String> {
+    let mut child = match Command::new(program)
+        .args(arguments)
+        .env("MANWIDTH", "80")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+    {
+        Ok(child) => child,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => panic!("{program}: {error}"),
+    };
+    let mut stdin = child.stdin.take().expect("its input");
+    let text = text.to_owned();
+    let writer = thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let output = child.wait_with_output().expect("its end");
+    writer.join().expect("a writer").expect("all is read");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && errors.is_empty(), "{program}: {errors}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn completions_are_scripts_of_their_shells() {
+    for (shell, sign) in [
+        ("bash", "complete -F _adda"),
+        ("zsh", "#compdef adda"),
+        ("fish", "complete -c adda"),
+        ("elvish", "edit:completion:arg-completer[adda]"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
+        let script = run(adda().args(["completions", shell]));
+        assert!(script.contains(sign), "{shell}");
+        for word in ["trusted-proxy", "rotate-guests", "completions"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+        match shell {
+            "bash" => checked_by("bash", &["-n"], &script),
+            "zsh" => checked_by("zsh", &["-n"], &script),
+            "fish" => checked_by("fish", &["--no-execute"], &script),
+            _ => None,
+        };
+    }
+    // The shell itself completes a command, a flag and a value.
+    let script = run(adda().args(["completions", "bash"]));
+    for (line, word, found) in [("adda toke", "toke", "token"), ("adda serve --lis", "--lis", "--listen")] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({line}); COMP_CWORD={}; _adda adda {word} {}; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            words.len() - 1,
+            words[words.len() - 2],
+        );
+        if let Some(said) = checked_by("bash", &[], &ask) {
+            assert!(said.lines().any(|line| line == found), "{line}: {said}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_page_has_every_command_and_flag() {
+    let page = run(adda().arg("man"));
+    for line in [".TH ADDA 1", ".SH \"NAME\"", ".SH \"SYNOPSIS\"", ".SH \"ENVIRONMENT\"", ".SH \"EXAMPLES\""] {
+        assert!(page.contains(line), "{line}");
+    }
+    let said = checked_by("groff", &["-man", "-Tutf8", "-ww", "-P-cbou"], &page);
+    let text = said.unwrap_or_else(|| page.replace('\\', ""));
+    for word in [
+        "adda token rotate-guests",
+        "adda user add",
+        "--max-connections",
+        "--trusted-proxy",
+        "--expires",
+        "adda completions",
+        "--listen",
+        "PORT",
+    ] {
+        assert!(text.contains(word), "{word} in\n{text}");
+    }
+}
+
+#[test]
+fn the_unit_runs_this_program() {
+    let program = env!("CARGO_BIN_EXE_adda");
+    for (flags, command) in [
+        (&[][..], "serve --data /var/lib/adda/adda.db"),
+        (
+            &["--listen", "127.0.0.1:3000", "--trusted-proxy", "127.0.0.1 ::1"],
+            "serve --data /var/lib/adda/adda.db --listen 127.0.0.1:3000 --trusted-proxy \"127.0.0.1 ::1\"",
+        ),
+        (&["--data", "/srv/chat/adda.db", "--port", "443"], "serve --data /srv/chat/adda.db --port 443"),
+    ] {
+        // Variables of the shell are no part of the service.
+        let unit = run(adda().env("ADDA_DATA", "mine.db").env("ADDA_LISTEN", "1").arg("service").args(flags));
+        assert!(unit.contains(&format!("\nExecStart={program} {command}\n")), "{unit}");
+        for line in ["ProtectSystem=strict", "NoNewPrivileges=yes", "LimitNOFILE=", "TasksMax=", "Restart=on-failure"] {
+            assert!(unit.contains(&format!("\n{line}")), "{line} in\n{unit}");
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("adda.service");
+        // systemd checks that the user of a unit exists.
+        std::fs::write(&file, unit.replace("\nUser=adda\n", "\nUser=root\n")).expect("a unit");
+        let verify = Command::new("systemd-analyze").arg("verify").arg(&file).output();
+        if let Ok(output) = verify {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success() && !said.contains("adda.service"), "{said}");
+        }
+    }
+    assert_eq!(refusal(adda().args(["service", "--listen", "nowhere"])).0, Some(2));
 }
 
 #[test]
