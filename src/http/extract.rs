@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -112,12 +113,18 @@ pub(super) fn room(request: &Request<'_>) -> Result<RoomId, Rejection> {
     RoomId::parse(&text).map_err(|_| Reason::NoSuchRoom.into())
 }
 
-/// The body as text. Its media type must be JSON.
+/// The body as the text of a JSON object. Its media type must be JSON.
 pub(super) fn json<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
     if request.media_type() != "application/json" {
         return Err(Reason::UnknownMediaType.into());
     }
-    text(request)
+    let text = text(request)?;
+    // Otherwise an array would be taken for the fields in their order.
+    if !text.trim_start().starts_with('{') {
+        serde_json::from_str::<IgnoredAny>(text)?;
+        return Err(Reason::MalformedField.because("the request body must be a JSON object"));
+    }
+    Ok(text)
 }
 
 pub(super) fn text<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {

@@ -440,7 +440,9 @@ fn invalid_json_and_an_invalid_field_have_different_reasons() {
     let backend = Backend::start();
     let admin = backend.admin("ada");
     for (method, target) in [("POST", "/api/session"), ("PATCH", "/api/rooms/tea"), ("POST", "/api/invitations")] {
-        for (body, reason) in [("{", "bad_json"), (r#"{"no_such_field":1}"#, "malformed_field")] {
+        for (body, reason) in
+            [("{", "bad_json"), (r#"{"no_such_field":1}"#, "malformed_field"), ("[]", "malformed_field")]
+        {
             let reply = backend.ask_as(&admin, method, target, body);
             assert_eq!((reply.status, &*reply.reason()), (400, reason), "{method} {target} {body}");
             assert_eq!(reply.parsed()["code"], "bad_json");
