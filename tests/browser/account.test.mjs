@@ -231,7 +231,7 @@ scene("what the page counts of a password the server counts alike", {}, async (a
   const source = readFileSync(path.join(REPOSITORY, "src/auth/password.rs"), "utf8");
   const limit = (name) => Number(source.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
   const { PASSWORD_CHARS_MIN: min, PASSWORD_BYTES_MAX: max, problems } = await ana.page.evaluate(async () => {
-    const { checkNew, checkShown, ...limits } = await import("/js/passwords.js");
+    const { checkNew, checkShown, ...limits } = await import("/js/core/passwords.js");
     const problems = ["", "১২৩৪৫৬৭", "য়".repeat(4), "é".repeat(512), "é".repeat(513)].map((text) => checkNew(text).problem);
     return { ...limits, problems };
   });

@@ -55,7 +55,7 @@ scene("page and server count and refuse alike", {}, async (adda) => {
   assert.ok(ranges.length > 10);
   const differ = await ana.page.evaluate(
     async ({ ranges, nameMax, roomMax }) => {
-      const names = await import("/js/names.js");
+      const names = await import("/js/core/names.js");
       const found = [];
       if (names.NAME_CHARS_MAX !== nameMax || names.ROOM_CHARS_MAX !== roomMax) found.push("the limits");
       for (let point = 0; point <= 0x10ffff; point += 1) {
@@ -80,7 +80,7 @@ scene("what the page lets through the server takes, and the other way round", {}
     "য়".repeat(16), "য়".repeat(17), "👩\u200D💻".repeat(11),
   ];
   const told = await ana.page.evaluate(async (all) => {
-    const { checkName, checkRoom } = await import("/js/names.js");
+    const { checkName, checkRoom } = await import("/js/core/names.js");
     return all.map((name) => [checkName(name), checkRoom(name)]);
   }, names);
   // The welcome, or null where the server refuses the upgrade.

@@ -9,14 +9,14 @@ import { REPOSITORY, STATIC, importPure } from "./support.mjs";
 
 // A module imports only from lower layers.
 const LAYERS = [
-  ["codes.js", "elements.js", "spans.js", "storage.js", "names.js", "passwords.js", "lang.js", "marks.js", "connection.js", "field.js", "unsent.js"],
-  ["requests.js"],
-  ["history.js", "refusals.js"],
-  ["people.js", "typing.js", "composer.js", "rooms.js", "form.js", "past.js", "outbox.js", "session.js", "invitation.js"],
-  ["dialog.js", "invitations.js", "standing.js", "toast.js"],
-  ["house.js", "moderation.js", "room-settings.js"],
-  ["timeline.js", "search.js", "visit.js", "account-form.js"],
-  ["door.js", "you.js"],
+  ["core/codes.js", "core/durations.js", "core/lang.js", "core/marks.js", "core/names.js", "core/passwords.js", "net/socket.js", "net/storage.js", "net/unsent.js", "ui/elements.js", "ui/field.js"],
+  ["net/requests.js"],
+  ["core/error-text.js", "net/history.js"],
+  ["net/outbox.js", "net/session.js", "room/composer.js", "room/past.js", "room/people.js", "room/typing.js", "start/invitation-link.js", "start/join-form.js", "start/room-list.js"],
+  ["admin/invitations.js", "room/restrictions.js", "ui/dialog.js", "ui/toasts.js"],
+  ["admin/moderation.js", "admin/room-settings.js", "admin/server-settings.js"],
+  ["room/room.js", "room/search.js", "room/timeline.js", "ui/account-form.js"],
+  ["room/profile.js", "start/start-screen.js"],
   ["main.js"],
 ];
 const FORBIDDEN = [
@@ -45,15 +45,15 @@ test("the HTML fits a Content-Security-Policy of default-src 'self'", () => {
 });
 
 test("every module stands in its layer and is fetched ahead", () => {
-  const modules = readdirSync(path.join(STATIC, "js")).sort();
+  const modules = files.filter((file) => file.endsWith(".js")).map((file) => path.relative("js", file)).sort();
   assert.deepEqual(LAYERS.flat().sort(), modules);
   const ahead = [...read("index.html").matchAll(/modulepreload" href="js\/([^"]+)"/g)].map(([, file]) => file);
   assert.deepEqual(ahead.sort(), modules);
   for (const [layer, own] of LAYERS.entries()) {
     const lower = LAYERS.slice(0, layer).flat();
     for (const file of own) {
-      for (const [, imported] of read(path.join("js", file)).matchAll(/^import .* from "\.\/([^"]+)";/gm)) {
-        assert.ok(lower.includes(imported), `${file} imports ${imported}, which is not below it`);
+      for (const [, imported] of read(path.join("js", file)).matchAll(/^import .* from "([^"]+)";/gm)) {
+        assert.ok(lower.includes(path.join(path.dirname(file), imported)), `${file} imports ${imported}, which is not below it`);
       }
     }
   }
@@ -70,7 +70,7 @@ test("each reason and code that the page knows is one of the server's", async ()
   const reasons = new Set([...table.matchAll(/^ {4}[A-Z]\w+ "(\w+)" [A-Z]\w+ \d{3}\s/gm)].map(([, word]) => word));
   const codes = new Set([...table.matchAll(/Self::[A-Z]\w+ => "(\w+)"/g)].map(([, word]) => word));
   assert.ok(reasons.size > 50 && codes.size > 10);
-  const { REASONS, CODES, PAGE_REASONS } = await importPure("codes.js");
+  const { REASONS, CODES, PAGE_REASONS } = await importPure("core/codes.js");
   for (const word of REASONS) assert.ok(reasons.has(word), word);
   for (const word of CODES) assert.ok(codes.has(word), word);
   for (const word of PAGE_REASONS) assert.ok(!reasons.has(word) && !codes.has(word), word);

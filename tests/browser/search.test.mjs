@@ -181,7 +181,7 @@ scene("what is marked is what was asked for", {}, async (adda) => {
   const mark = (text, asked) =>
     ana.page.evaluate(
       async ([said, words]) => {
-        const { markWords } = await import("/js/marks.js");
+        const { markWords } = await import("/js/core/marks.js");
         return markWords(said, words).map(({ text: piece, marked: is }) => (is ? `[${piece}]` : piece)).join("");
       },
       [text, asked],

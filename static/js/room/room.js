@@ -1,13 +1,13 @@
 // One stay in one room: what comes over the connection goes to the views, what is written goes through the outbox.
 
-import { needsAccount, needsLogin, reasonOf } from "./codes.js";
-import { Connection } from "./connection.js";
-import { isMessage } from "./history.js";
-import { Outbox } from "./outbox.js";
-import { Refused, ask } from "./requests.js";
-import { SERVER } from "./storage.js";
+import { needsAccount, needsLogin, reasonOf } from "../core/codes.js";
+import { Connection } from "../net/socket.js";
+import { isMessage } from "../net/history.js";
+import { Outbox } from "../net/outbox.js";
+import { Refused, ask } from "../net/requests.js";
+import { SERVER } from "../net/storage.js";
 import { TypingNotice } from "./typing.js";
-import { Unsent, newNonce } from "./unsent.js";
+import { Unsent, newNonce } from "../net/unsent.js";
 
 // Messages shown on joining; older ones come as they are looked for.
 const HISTORY = 50;

@@ -1,10 +1,10 @@
 // Who one is here: as a guest the ways to an account, with one its password and where one is logged in.
 
-import { needsLogin, reasonOf } from "./codes.js";
-import { Field, takeAll } from "./field.js";
-import { Reveal, checkNew, checkShown } from "./passwords.js";
+import { needsLogin, reasonOf } from "../core/codes.js";
+import { Field, takeAll } from "../ui/field.js";
+import { Reveal, checkNew, checkShown } from "../core/passwords.js";
 import { dressFace } from "./people.js";
-import { refusalText } from "./refusals.js";
+import { refusalText } from "../core/error-text.js";
 
 export class You {
   #dialog;

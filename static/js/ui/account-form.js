@@ -1,10 +1,10 @@
 // Logging in and making an account: one form, which stands where it is opened, at the door or in the room.
 
-import { isAboutName, reasonOf } from "./codes.js";
+import { isAboutName, reasonOf } from "../core/codes.js";
 import { Field, takeAll } from "./field.js";
-import { checkName } from "./names.js";
-import { Reveal, checkNew, checkShown } from "./passwords.js";
-import { refusalText } from "./refusals.js";
+import { checkName } from "../core/names.js";
+import { Reveal, checkNew, checkShown } from "../core/passwords.js";
+import { refusalText } from "../core/error-text.js";
 
 export class AccountForm {
   #form;

@@ -1,7 +1,7 @@
 // Looks for words in what was said in the room, newest first, and goes to what was found.
 
-import { isMessage, readHistory } from "./history.js";
-import { markWords } from "./marks.js";
+import { isMessage, readHistory } from "../net/history.js";
+import { markWords } from "../core/marks.js";
 import { dressFace, hueOf } from "./people.js";
 
 const PAGE = 20;

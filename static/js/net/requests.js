@@ -1,6 +1,6 @@
 // Requests to the server over REST. A refusal has one form, wherever it comes from.
 
-import { REASONS, codeOfStatus, isPassing } from "./codes.js";
+import { REASONS, codeOfStatus, isPassing } from "../core/codes.js";
 
 // A password takes the server a while, and may have to wait for its turn.
 const ANSWER_WAIT_MS = 30_000;

@@ -3,7 +3,7 @@
 // stands behind the `#` reaches no server, no log and no other page; here it is taken out of the address before anything
 // else is done, and kept in memory alone.
 
-import { checkRoom } from "./names.js";
+import { checkRoom } from "../core/names.js";
 
 const CODE = /^[\w-]{16,128}$/;
 

@@ -1,7 +1,7 @@
 // How we stand in the room, and how the room stands: its name, topic and sign in the header; who may post, a mute and
 // slow mode at the place where one writes.
 
-import { countdownWords, isFar, momentWords, spanWords } from "./spans.js";
+import { countdownWords, isFar, momentWords, spanWords } from "../core/durations.js";
 
 const TICK_MS = 1_000;
 // A timer takes no more than about 24 days.

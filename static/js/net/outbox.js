@@ -6,7 +6,7 @@
 // The server knows a nonce together with its author. If it has forgotten who we are, what went out under the former
 // user id could be stored twice: unless the copy of it is seen, its writer is asked.
 
-import { reasonOf } from "./codes.js";
+import { reasonOf } from "../core/codes.js";
 
 // An answer takes a round trip and a commit; past this the connection is not believed any more.
 const ANSWER_WAIT_MS = 10_000;

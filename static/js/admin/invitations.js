@@ -1,10 +1,10 @@
 // Invitations, to one private room or to register: makes them, shows the link of a new one, lists those that can still
 // be used, and takes one back.
 
-import { button, make } from "./elements.js";
-import { refusalText } from "./refusals.js";
-import { ask } from "./requests.js";
-import { momentWords, spanWords } from "./spans.js";
+import { button, make } from "../ui/elements.js";
+import { refusalText } from "../core/error-text.js";
+import { ask } from "../net/requests.js";
+import { momentWords, spanWords } from "../core/durations.js";
 
 const DAY_S = 86_400;
 const USES = [1, 5, 25, 100];

@@ -4,10 +4,10 @@
 // The page holds a part of the room's messages. It is attached while that part ends with the newest; detached (the
 // reader went far back, or to a message that was found) what is said now waits in the tail.
 
-import { reasonOf } from "./codes.js";
+import { reasonOf } from "../core/codes.js";
 import { dressFace, hueOf } from "./people.js";
-import { refusalText } from "./refusals.js";
-import { Refused } from "./requests.js";
+import { refusalText } from "../core/error-text.js";
+import { Refused } from "../net/requests.js";
 
 // Lines on the page. Past it those go that are farthest from the reader, or a day in a busy room would fill a phone.
 const LINES_MAX = 2_000;

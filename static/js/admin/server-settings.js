@@ -1,11 +1,11 @@
 // What admins do for the whole house: say something in all rooms, let in again who is banned, invite to register.
 
-import { openWindow } from "./dialog.js";
-import { button, make } from "./elements.js";
+import { openWindow } from "../ui/dialog.js";
+import { button, make } from "../ui/elements.js";
 import { Invitations } from "./invitations.js";
-import { refusalText } from "./refusals.js";
-import { ask } from "./requests.js";
-import { momentWords } from "./spans.js";
+import { refusalText } from "../core/error-text.js";
+import { ask } from "../net/requests.js";
+import { momentWords } from "../core/durations.js";
 
 // So much of an id tells two guests apart.
 const ID_CHARS = 8;

@@ -1,8 +1,8 @@
 // A refusal as text in the language of the page.
 
 import { reasonOf } from "./codes.js";
-import { Refused } from "./requests.js";
-import { countdownWords, isFar, momentWords } from "./spans.js";
+import { Refused } from "../net/requests.js";
+import { countdownWords, isFar, momentWords } from "./durations.js";
 
 const MINUTE_MS = 60_000;
 const UNREACHABLE = new Refused({ reason: "unreachable" });

@@ -2,12 +2,12 @@
 // hits hard, and undone where that is possible. Everybody is offered to delete their own messages, admins the rest; the
 // server decides anyway.
 
-import { reasonOf } from "./codes.js";
-import { askFirst, openMenu } from "./dialog.js";
-import { make } from "./elements.js";
-import { refusalText } from "./refusals.js";
-import { ask } from "./requests.js";
-import { FAR, momentWords, spanWords } from "./spans.js";
+import { reasonOf } from "../core/codes.js";
+import { askFirst, openMenu } from "../ui/dialog.js";
+import { make } from "../ui/elements.js";
+import { refusalText } from "../core/error-text.js";
+import { ask } from "../net/requests.js";
+import { FAR, momentWords, spanWords } from "../core/durations.js";
 
 const MUTES_S = [600, 3_600, 86_400];
 const BANS_S = [3_600, 86_400, 7 * 86_400];

@@ -6,7 +6,7 @@
 // That somebody is logged in, and as whom, is noted in the browser's store. It lets nobody in, but saves everybody else a
 // question that the server would refuse.
 
-import { needsAccount, needsLogin, reasonOf } from "./codes.js";
+import { needsAccount, needsLogin, reasonOf } from "../core/codes.js";
 import { Refused, ask } from "./requests.js";
 import { SERVER } from "./storage.js";
 

@@ -1,11 +1,11 @@
 // What admins set of the room that they are in: its name and topic, who may post, slow mode, and who may come in.
 
-import { askFirst, onSubmit, openWindow } from "./dialog.js";
-import { make } from "./elements.js";
+import { askFirst, onSubmit, openWindow } from "../ui/dialog.js";
+import { make } from "../ui/elements.js";
 import { Invitations } from "./invitations.js";
-import { refusalText } from "./refusals.js";
-import { ask } from "./requests.js";
-import { spanWords } from "./spans.js";
+import { refusalText } from "../core/error-text.js";
+import { ask } from "../net/requests.js";
+import { spanWords } from "../core/durations.js";
 
 const SLOW_S = [5, 10, 30, 60, 300, 900, 3_600];
 const NAME_CHARS_MAX = 64;

@@ -1,7 +1,7 @@
 // The form at the door: whom one wants to be and where one wants to go, checked as the server checks it.
 
-import { Field, takeAll } from "./field.js";
-import { checkName, checkRoom } from "./names.js";
+import { Field, takeAll } from "../ui/field.js";
+import { checkName, checkRoom } from "../core/names.js";
 
 export class JoinForm {
   #form;

@@ -2,7 +2,7 @@
 // long way back, the surroundings of a message that was found, and what is missing after the server began anew. Says so
 // at each edge, and how it went.
 
-import { isMessage, readHistory } from "./history.js";
+import { isMessage, readHistory } from "../net/history.js";
 
 const PAGE = 50;
 // Many at once, since nobody has scrolled there to wait for them.

@@ -1,11 +1,11 @@
 // The door: who one is, where one wants to go, and the ways in. A guest is one step away from the room; beside it one can
 // log in or, where the server lets one, make an account. Whoever is logged in chooses a room only.
 
-import { isAboutName, needsLogin, reasonOf } from "./codes.js";
-import { JoinForm } from "./form.js";
-import { dressFace } from "./people.js";
-import { refusalText } from "./refusals.js";
-import { Rooms } from "./rooms.js";
+import { isAboutName, needsLogin, reasonOf } from "../core/codes.js";
+import { JoinForm } from "./join-form.js";
+import { dressFace } from "../room/people.js";
+import { refusalText } from "../core/error-text.js";
+import { Rooms } from "./room-list.js";
 
 // The name belongs to an account, which may be the visitor's own.
 const ACCOUNT_NAME_REASONS = new Set(["name_taken", "name_reserved"]);
