@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 
-import { REPOSITORY, enterWired, scene, wire } from "./support.mjs";
+import { REPOSITORY } from "./modules.mjs";
+import { enterWired, scene, wire } from "./support.mjs";
 
 const PASSWORD = "tea with seven cardamoms";
 const NEXT = "বৃষ্টি নামল আজ";
@@ -231,8 +232,8 @@ scene("what the page counts of a password the server counts alike", {}, async (a
   const source = readFileSync(path.join(REPOSITORY, "src/auth/password.rs"), "utf8");
   const limit = (name) => Number(source.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
   const { PASSWORD_CHARS_MIN: min, PASSWORD_BYTES_MAX: max, problems } = await ana.page.evaluate(async () => {
-    const { checkNew, checkShown, ...limits } = await import("/js/core/passwords.js");
-    const problems = ["", "১২৩৪৫৬৭", "য়".repeat(4), "é".repeat(512), "é".repeat(513)].map((text) => checkNew(text).problem);
+    const { checkNewPassword, checkPassword, ...limits } = await import("/js/core/passwords.js");
+    const problems = ["", "১২৩৪৫৬৭", "য়".repeat(4), "é".repeat(512), "é".repeat(513)].map((text) => checkNewPassword(text).problem);
     return { ...limits, problems };
   });
   assert.deepEqual([min, max], [limit("PASSWORD_CHARS_MIN"), limit("PASSWORD_BYTES_MAX")]);

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 
-import { REPOSITORY, scene } from "./support.mjs";
+import { REPOSITORY } from "./modules.mjs";
+import { scene } from "./support.mjs";
 
 const source = (file) => readFileSync(path.join(REPOSITORY, "src", file), "utf8");
 

@@ -6,14 +6,13 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import test, { after } from "node:test";
-import { fileURLToPath } from "node:url";
 
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const CHROMIUM_FLAGS = [
@@ -28,17 +27,8 @@ const DEADLINE_MS = 20_000;
 // Of every account that the tests make.
 export const PASSWORD = "tea with seven cardamoms";
 
-export const REPOSITORY = fileURLToPath(new URL("../../", import.meta.url));
-export const STATIC = path.join(REPOSITORY, "static");
-
 const { chromium } = tool("playwright-core");
 const WebSocket = tool("ws");
-
-// A module of the page that imports nothing, for tests without a browser.
-export function importPure(file) {
-  const source = readFileSync(path.join(STATIC, "js", file));
-  return import(`data:text/javascript;base64,${source.toString("base64")}`);
-}
 
 function tool(name) {
   const directory = process.env.ADDA_TEST_TOOLS;

@@ -1,19 +1,14 @@
 // Bengali and English: every word in both, chosen by the browser or by hand.
 
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync } from "node:fs";
-import path from "node:path";
 import test from "node:test";
 
-import { STATIC, importPure, scene } from "./support.mjs";
+import { filesOf, importModule, read } from "./modules.mjs";
+import { scene } from "./support.mjs";
 
-const read = (...parts) => readFileSync(path.join(STATIC, ...parts), "utf8");
-const words = (code) => new Map(Object.entries(JSON.parse(read("lang", `${code}.json`))));
+const words = (code) => new Map(Object.entries(JSON.parse(read(`lang/${code}.json`))));
 const html = read("index.html");
-const scripts = readdirSync(path.join(STATIC, "js"), { recursive: true })
-  .filter((file) => file.endsWith(".js"))
-  .map((file) => read("js", file))
-  .join("\n");
+const scripts = filesOf(".js").map(read).join("\n");
 const keysInHtml = [...html.matchAll(/data-i18n(?:-[a-z-]+)?="([^"]+)"/g)].map(([, key]) => key);
 // Keys that the scripts put together: a literal beginning, an end that depends.
 const KEYS_MADE = /^(?:wrong\.(?:name|room|password)|you\.role|reason|reason_until|status|line|outbox|past|search)\./;
@@ -43,7 +38,7 @@ test("every key that is used exists, and every key that exists is used", () => {
 
 test("each reason and code that the page knows has its text, and each problem of a name", async () => {
   const en = words("en");
-  const { REASONS, CODES, PAGE_REASONS } = await importPure("core/codes.js");
+  const { REASONS, CODES, PAGE_REASONS } = await importModule("core/codes.js");
   const known = new Set([...REASONS, ...CODES, ...PAGE_REASONS, "other", "unknown"]);
   for (const word of known) assert.ok(en.has(`reason.${word}`), word);
   for (const key of en.keys()) {

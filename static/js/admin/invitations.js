@@ -1,10 +1,10 @@
-// Invitations, to one private room or to register: makes them, shows the link of a new one, lists those that can still
-// be used, and takes one back.
+// Invitations to a private room or to register: creates them, shows the link of a new one, lists those that can still be
+// used, and revokes them.
 
+import { durationText, timeText } from "../core/durations.js";
+import { errorText } from "../core/error-text.js";
+import { requestData } from "../net/requests.js";
 import { button, make } from "../ui/elements.js";
-import { refusalText } from "../core/error-text.js";
-import { ask } from "../net/requests.js";
-import { momentWords, spanWords } from "../core/durations.js";
 
 const DAY_S = 86_400;
 const USES = [1, 5, 25, 100];
@@ -17,79 +17,81 @@ export class Invitations {
   #room;
   #list = make("ul", { className: "rows" });
   #link = make("div", { className: "made", hidden: true });
-  #state = make("p", { className: "wrong", role: "alert" });
+  #error = make("p", { className: "wrong", role: "alert" });
 
-  // `room` is none for invitations to register.
+  // Without a `room` the invitations are to register.
   constructor({ lang, room }) {
     this.#lang = lang;
     this.#room = room;
-    const uses = choice(lang.t("invite.uses"), USES.map((n) => [n, lang.plural("invite.uses_of", n)]), 1);
-    const days = choice(lang.t("invite.days"), DAYS.map((n) => [n, spanWords(lang, n * DAY_S)]), DAYS_DEFAULT);
-    const make_ = button(lang.t("invite.make"), "soft", () =>
-      this.#orSay(() => this.#make(Number(uses.select.value), Number(days.select.value))),
+    const uses = labelledSelect(lang.t("invite.uses"), USES.map((n) => [n, lang.plural("invite.uses_of", n)]), 1);
+    const days = labelledSelect(lang.t("invite.days"), DAYS.map((n) => [n, durationText(lang, n * DAY_S)]), DAYS_DEFAULT);
+    const create = button(lang.t("invite.make"), "soft", () =>
+      this.#showFailure(() => this.#create(Number(uses.select.value), Number(days.select.value))),
     );
     this.element = make("div", { className: "invitations" },
-      make("div", { className: "pair" }, uses.element, days.element), make_, this.#link, this.#state, this.#list);
+      make("div", { className: "pair" }, uses.element, days.element), create, this.#link, this.#error, this.#list);
   }
 
   open() {
-    return this.#orSay(() => this.#read());
+    return this.#showFailure(() => this.#read());
   }
 
   async #read() {
     const query = this.#room === undefined ? "" : `?room=${encodeURIComponent(this.#room)}`;
-    const all = await ask("GET", `api/invitations${query}`);
-    this.#list.replaceChildren(...all.map((one) => this.#row(one)));
+    const invitations = await requestData("GET", `api/invitations${query}`);
+    this.#list.replaceChildren(...invitations.map((invitation) => this.#row(invitation)));
   }
 
-  #row({ id, uses_left: uses, expires }) {
-    const until = momentWords(this.#lang, new Date(expires));
-    const words = this.#lang.plural("invite.left", uses, { moment: until });
-    return make("li", {}, make("span", {}, words),
-      button(this.#lang.t("invite.take_back"), "soft", () =>
-        this.#orSay(async () => {
-          await ask("DELETE", `api/invitations/${id}`);
-          this.#link.hidden = true;
-          await this.#read();
-        }),
-      ));
+  #row({ id, uses_left: usesLeft, expires }) {
+    const moment = timeText(this.#lang, new Date(expires));
+    const revoke = async () => {
+      await requestData("DELETE", `api/invitations/${id}`);
+      this.#link.hidden = true;
+      await this.#read();
+    };
+    return make("li", {},
+      make("span", {}, this.#lang.plural("invite.left", usesLeft, { moment })),
+      button(this.#lang.t("invite.take_back"), "soft", () => this.#showFailure(revoke)));
   }
 
-  async #make(uses, days) {
-    const { code } = await ask("POST", "api/invitations", { body: { room: this.#room, uses, days } });
+  async #create(uses, days) {
+    const { code } = await requestData("POST", "api/invitations", { body: { room: this.#room, uses, days } });
     this.#showLink(code);
     await this.#read();
   }
 
-  // The link is told once; the server keeps only what proves it. Its secret is in the fragment, which no server sees.
+  // The server shows the code once and keeps only its hash. The code is in the fragment of the link, which a browser sends
+  // to no server.
   #showLink(code) {
     const link = new URL(location.pathname, location.href);
     link.hash = new URLSearchParams({ invite: code, ...(this.#room === undefined ? {} : { room: this.#room }) });
-    const field = make("input", { readOnly: true, value: link.href, "aria-label": this.#lang.t("invite.link") });
-    const said = make("span", { className: "said-of", role: "status" });
-    field.addEventListener("focus", () => field.select());
+    const input = make("input", { readOnly: true, value: link.href, "aria-label": this.#lang.t("invite.link") });
+    const status = make("span", { className: "said-of", role: "status" });
+    input.addEventListener("focus", () => input.select());
     const copy = button(this.#lang.t("invite.copy"), "soft", () => {
-      said.textContent = this.#lang.t(copied(field) ? "invite.copied" : "invite.copy_by_hand");
+      status.textContent = this.#lang.t(copyText(input) ? "invite.copied" : "invite.copy_by_hand");
     });
-    this.#link.replaceChildren(make("p", {}, this.#lang.t("invite.once")), make("div", { className: "copy" }, field, copy), said);
+    this.#link.replaceChildren(
+      make("p", {}, this.#lang.t("invite.once")), make("div", { className: "copy" }, input, copy), status);
     this.#link.hidden = false;
-    field.focus();
+    input.focus();
   }
 
-  async #orSay(act) {
-    this.#state.textContent = "";
+  async #showFailure(action) {
+    this.#error.textContent = "";
     try {
-      await act();
+      await action();
     } catch (error) {
-      this.#state.textContent = refusalText(error, this.#lang);
+      this.#error.textContent = errorText(error, this.#lang);
     }
   }
 }
 
-// The clipboard of newer pages is only for https://; this old way works on a LAN as well, where the browser lets it.
-function copied(field) {
-  field.focus();
-  field.select();
+// Copies the text of an input, and returns whether the browser allowed it. The modern clipboard is for https:// only; this
+// old command also works on plain http://.
+function copyText(input) {
+  input.focus();
+  input.select();
   try {
     return document.execCommand("copy");
   } catch {
@@ -97,8 +99,8 @@ function copied(field) {
   }
 }
 
-function choice(label, options, chosen) {
-  const select = make("select", {}, ...options.map(([value, words]) => make("option", { value }, words)));
-  select.value = String(chosen);
+function labelledSelect(label, options, value) {
+  const select = make("select", {}, ...options.map(([each, text]) => make("option", { value: each }, text)));
+  select.value = String(value);
   return { select, element: make("label", { className: "field" }, make("span", {}, label), select) };
 }

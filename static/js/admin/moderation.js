@@ -1,82 +1,81 @@
-// What can be done about a message and about somebody: offered in a menu, asked once where it can't be taken back or
-// hits hard, and undone where that is possible. Everybody is offered to delete their own messages, admins the rest; the
-// server decides anyway.
+// The menus of a message and of a person, with the actions of moderation. An action that can't be undone is confirmed;
+// any other one can be undone. A user may delete their own messages, an admin all; the server decides.
 
-import { reasonOf } from "../core/codes.js";
-import { askFirst, openMenu } from "../ui/dialog.js";
+import { Reason, reasonOf } from "../core/codes.js";
+import { FOREVER, durationText, timeText } from "../core/durations.js";
+import { errorText } from "../core/error-text.js";
+import { requestData } from "../net/requests.js";
+import { confirmAction, openMenu } from "../ui/dialog.js";
 import { make } from "../ui/elements.js";
-import { refusalText } from "../core/error-text.js";
-import { ask } from "../net/requests.js";
-import { FAR, momentWords, spanWords } from "../core/durations.js";
 
 const MUTES_S = [600, 3_600, 86_400];
 const BANS_S = [3_600, 86_400, 7 * 86_400];
+const BAN_DEFAULT_S = BANS_S[1];
 const REASON_CHARS_MAX = 128;
-const QUOTED_CHARS = 160;
+const QUOTE_CHARS_MAX = 160;
 
 export class Moderation {
   #lang;
   #toasts;
-  #standing;
-  // By id: the names of those who were banned from this page.
-  #banned = new Map();
+  #roomState;
+  // By user id: the names of those who were banned from this page.
+  #bannedNames = new Map();
 
-  constructor({ lang, toasts, standing }) {
+  constructor({ lang, toasts, roomState }) {
     this.#lang = lang;
     this.#toasts = toasts;
-    this.#standing = standing;
+    this.#roomState = roomState;
   }
 
-  nameOf(id) {
-    return this.#banned.get(id);
+  // The name of a user who was banned from this page, if known. The server keeps no names of guests.
+  bannedName(id) {
+    return this.#bannedNames.get(id);
   }
 
-  messageMenu({ frame, own, anchor }) {
+  openMessageMenu({ frame, own, anchor }) {
     const t = (key, values) => this.#lang.t(key, values);
+    const author = { id: frame.user_id, name: frame.username, anchor };
     const items = [];
-    const about = { id: frame.user_id, name: frame.username, anchor };
-    if (own || this.#standing.isAdmin) {
-      items.push({ words: t("message.delete"), danger: true, run: () => this.#delete(frame, anchor) });
+    if (own || this.#roomState.isAdmin) {
+      items.push({ text: t("message.delete"), danger: true, run: () => this.#delete(frame, anchor) });
     }
-    if (!own && this.#standing.isAdmin) {
-      items.push({ words: t("member.about", { name: frame.username }), run: () => this.memberMenu(about) });
+    if (!own && this.#roomState.isAdmin) {
+      items.push({ text: t("member.about", { name: author.name }), run: () => this.openPersonMenu(author) });
     }
-    if (items.length > 0) openMenu(this.#lang, { anchor, title: t("message.of", { name: frame.username }), items });
+    if (items.length > 0) openMenu(this.#lang, { anchor, title: t("message.of", { name: author.name }), items });
   }
 
-  memberMenu({ id, name, anchor }) {
+  openPersonMenu({ id, name, anchor }) {
     const t = (key, values) => this.#lang.t(key, values);
     const mutes = MUTES_S.map((seconds) => ({
-      words: spanWords(this.#lang, seconds),
+      text: durationText(this.#lang, seconds),
       run: () => this.#mute(id, name, new Date(Date.now() + seconds * 1000).toISOString()),
     }));
-    mutes.push({ words: t("mute.far"), run: () => this.#mute(id, name, FAR) });
+    mutes.push({ text: t("mute.far"), run: () => this.#mute(id, name, FOREVER) });
     openMenu(this.#lang, {
       anchor,
       title: name,
       items: [
         { label: t("mute.for"), choices: mutes },
-        { words: t("mute.end"), run: () => this.#unmute(id, name) },
-        { words: t("kick.offer"), danger: true, run: () => this.#kick(id, name) },
-        { words: t("ban.offer"), danger: true, run: () => this.#ban(id, name) },
+        { text: t("mute.end"), run: () => this.#unmute(id, name) },
+        { text: t("kick.offer"), danger: true, run: () => this.#kick(id, name) },
+        { text: t("ban.offer"), danger: true, run: () => this.#ban(id, name) },
       ],
     });
   }
 
   async #delete(frame, anchor) {
-    const { id: room } = this.#standing.settings;
-    await askFirst(this.#lang, {
+    const path = `${roomPath(this.#roomState)}/messages/${frame.id}`;
+    await this.#confirm({
       title: this.#lang.t("delete.ask"),
-      says: [
-        make("blockquote", { dir: "auto" }, quoted(frame.content)),
+      content: [
+        make("blockquote", { dir: "auto" }, shortened(frame.content)),
         make("p", {}, this.#lang.t("delete.means")),
       ],
-      yes: this.#lang.t("delete.yes"),
-      danger: true,
-      act: () => ask("DELETE", `api/rooms/${encodeURIComponent(room)}/messages/${frame.id}`),
-      whyNot: this.#whyNot,
+      confirm: this.#lang.t("delete.yes"),
+      action: () => requestData("DELETE", path),
     });
-    // The button that the focus would go back to may have gone meanwhile.
+    // The focus returns to the menu button. If that is hidden by now, the message takes the focus.
     const message = anchor.closest("li");
     if (document.activeElement !== document.body || !message.isConnected) return;
     message.tabIndex = -1;
@@ -84,99 +83,111 @@ export class Moderation {
   }
 
   async #kick(id, name) {
-    const { id: room, private: isPrivate } = this.#standing.settings;
-    const done = await askFirst(this.#lang, {
-      title: this.#lang.t("kick.ask", { name, room: this.#standing.name }),
-      says: [make("p", {}, this.#lang.t(isPrivate ? "kick.means_private" : "kick.means"))],
-      yes: this.#lang.t("kick.yes"),
-      danger: true,
-      act: () => ask("DELETE", `api/rooms/${encodeURIComponent(room)}/members/${id}`),
-      whyNot: this.#whyNot,
+    const { settings } = this.#roomState;
+    const path = `${roomPath(this.#roomState)}/members/${id}`;
+    const isDone = await this.#confirm({
+      title: this.#lang.t("kick.ask", { name, room: this.#roomState.name }),
+      content: [make("p", {}, this.#lang.t(settings.private ? "kick.means_private" : "kick.means"))],
+      confirm: this.#lang.t("kick.yes"),
+      action: () => requestData("DELETE", path),
     });
-    if (done) this.#toasts.tell(this.#lang.t("kick.done", { name }));
+    if (isDone) this.#toasts.show(this.#lang.t("kick.done", { name }));
   }
 
   async #mute(id, name, until) {
-    await this.#orTell(async () => {
-      const { muted_until: mutedUntil } = await ask("PUT", userPath(id), { body: { muted_until: until } });
-      const words = until === FAR
+    await this.#reportFailure(async () => {
+      const { muted_until: mutedUntil } = await requestData("PUT", userPath(id), { body: { muted_until: until } });
+      const text = until === FOREVER
         ? this.#lang.t("mute.done_far", { name })
-        : this.#lang.t("mute.done", { name, moment: momentWords(this.#lang, new Date(mutedUntil)) });
-      const undo = () => ask("PUT", userPath(id), { body: { muted_until: null } });
-      this.#toasts.tell(words, { undo, whyNot: this.#whyNot });
+        : this.#lang.t("mute.done", { name, moment: timeText(this.#lang, new Date(mutedUntil)) });
+      const undo = () => requestData("PUT", userPath(id), { body: { muted_until: null } });
+      this.#toasts.show(text, { undo, errorTextOf: this.#errorTextOf });
     });
   }
 
   async #unmute(id, name) {
-    await this.#orTell(async () => {
-      await ask("PUT", userPath(id), { body: { muted_until: null } });
-      this.#toasts.tell(this.#lang.t("mute.ended", { name }));
+    await this.#reportFailure(async () => {
+      await requestData("PUT", userPath(id), { body: { muted_until: null } });
+      this.#toasts.show(this.#lang.t("mute.ended", { name }));
     });
   }
 
   async #ban(id, name) {
-    const reason = make("input", { id: "ban-reason", maxLength: REASON_CHARS_MAX, dir: "auto", autocomplete: "off" });
-    const spans = BANS_S.map((seconds) => make("option", { value: seconds }, spanWords(this.#lang, seconds)));
-    const span = make("select", { id: "ban-span" }, ...spans, make("option", { value: "" }, this.#lang.t("ban.for_good")));
-    span.value = String(BANS_S[1]);
-    const address = make("input", { type: "checkbox", id: "ban-address" });
+    const { duration, reason, address, content } = this.#banForm();
     let addresses = [];
-    const done = await askFirst(this.#lang, {
+    const isDone = await this.#confirm({
       title: this.#lang.t("ban.ask", { name }),
-      says: [
-        make("p", {}, this.#lang.t("ban.means")),
-        field(this.#lang.t("ban.span"), span),
-        field(this.#lang.t("ban.reason"), reason),
-        make("label", { className: "check" }, address, make("span", {}, this.#lang.t("ban.address"))),
-      ],
-      yes: this.#lang.t("ban.yes"),
-      danger: true,
-      act: async () => {
-        const until = span.value === "" ? null : new Date(Date.now() + Number(span.value) * 1000).toISOString();
+      content,
+      confirm: this.#lang.t("ban.yes"),
+      action: async () => {
+        const seconds = Number(duration.value);
+        const until = duration.value === "" ? null : new Date(Date.now() + seconds * 1000).toISOString();
         addresses = await ban(id, { until, reason: reason.value.trim() }, address.checked);
       },
-      whyNot: this.#whyNot,
     });
-    if (!done) return;
-    this.#banned.set(id, name);
-    this.#toasts.tell(this.#lang.t("ban.done", { name }), { undo: () => unban(id, addresses), whyNot: this.#whyNot });
+    if (!isDone) return;
+    this.#bannedNames.set(id, name);
+    const undo = () => unban(id, addresses);
+    this.#toasts.show(this.#lang.t("ban.done", { name }), { undo, errorTextOf: this.#errorTextOf });
   }
 
-  async #orTell(act) {
+  // The inputs of a ban, and the content of the dialog with them.
+  #banForm() {
+    const t = (key) => this.#lang.t(key);
+    const durations = BANS_S.map((seconds) => make("option", { value: seconds }, durationText(this.#lang, seconds)));
+    const duration = make("select", { id: "ban-span" }, ...durations, make("option", { value: "" }, t("ban.for_good")));
+    duration.value = String(BAN_DEFAULT_S);
+    const reason = make("input", { id: "ban-reason", maxLength: REASON_CHARS_MAX, dir: "auto", autocomplete: "off" });
+    const address = make("input", { type: "checkbox", id: "ban-address" });
+    const content = [
+      make("p", {}, t("ban.means")),
+      labelled(t("ban.span"), duration),
+      labelled(t("ban.reason"), reason),
+      make("label", { className: "check" }, address, make("span", {}, t("ban.address"))),
+    ];
+    return { duration, reason, address, content };
+  }
+
+  #confirm(question) {
+    return confirmAction(this.#lang, { ...question, danger: true, errorTextOf: this.#errorTextOf });
+  }
+
+  async #reportFailure(action) {
     try {
-      await act();
+      await action();
     } catch (error) {
-      this.#toasts.tell(this.#whyNot(error));
+      this.#toasts.show(this.#errorTextOf(error));
     }
   }
 
-  #whyNot = (error) => refusalText(error, this.#lang);
+  #errorTextOf = (error) => errorText(error, this.#lang);
 }
 
-// Gives the addresses that were banned with a guest. An account has none that it is banned by: then it is banned alone.
-async function ban(id, how, withAddress) {
+// Bans a user, and returns the addresses that were banned with a guest. An account is not banned by its address: then it
+// is banned alone.
+async function ban(id, terms, withAddress) {
   if (!withAddress) {
-    await ask("PUT", userPath(id), { body: { banned: how } });
+    await requestData("PUT", userPath(id), { body: { banned: terms } });
     return [];
   }
   const before = await bannedAddresses();
   try {
-    await ask("PUT", userPath(id), { body: { banned: { ...how, address: true } } });
+    await requestData("PUT", userPath(id), { body: { banned: { ...terms, address: true } } });
   } catch (error) {
-    if (reasonOf(error) !== "target_is_no_guest") throw error;
-    return ban(id, how, false);
+    if (reasonOf(error) !== Reason.TARGET_IS_NO_GUEST) throw error;
+    return ban(id, terms, false);
   }
   const after = await bannedAddresses();
   return [...after].filter((address) => !before.has(address));
 }
 
 async function unban(id, addresses) {
-  await ask("PUT", userPath(id), { body: { banned: false } });
-  for (const address of addresses) await ask("DELETE", `api/bans/${encodeURIComponent(address)}`);
+  await requestData("PUT", userPath(id), { body: { banned: false } });
+  for (const address of addresses) await requestData("DELETE", `api/bans/${encodeURIComponent(address)}`);
 }
 
 async function bannedAddresses() {
-  const bans = await ask("GET", "api/bans");
+  const bans = await requestData("GET", "api/bans");
   return new Set(bans.map(({ address }) => address).filter((address) => address !== undefined));
 }
 
@@ -184,11 +195,15 @@ function userPath(id) {
   return `api/users/${encodeURIComponent(id)}`;
 }
 
-function field(words, input) {
-  return make("div", { className: "field" }, make("label", { htmlFor: input.id }, words), input);
+function roomPath({ settings }) {
+  return `api/rooms/${encodeURIComponent(settings.id)}`;
 }
 
-function quoted(text) {
+function labelled(label, input) {
+  return make("div", { className: "field" }, make("label", { htmlFor: input.id }, label), input);
+}
+
+function shortened(text) {
   const chars = [...text];
-  return chars.length > QUOTED_CHARS ? `${chars.slice(0, QUOTED_CHARS).join("")}…` : text;
+  return chars.length > QUOTE_CHARS_MAX ? `${chars.slice(0, QUOTE_CHARS_MAX).join("")}…` : text;
 }

@@ -1,20 +1,20 @@
-// What admins do for the whole house: say something in all rooms, let in again who is banned, invite to register.
+// The window for the whole server: announcements, bans, and invitations to register.
 
+import { timeText } from "../core/durations.js";
+import { errorText } from "../core/error-text.js";
+import { requestData } from "../net/requests.js";
 import { openWindow } from "../ui/dialog.js";
-import { button, make } from "../ui/elements.js";
+import { button, make, section } from "../ui/elements.js";
 import { Invitations } from "./invitations.js";
-import { refusalText } from "../core/error-text.js";
-import { ask } from "../net/requests.js";
-import { momentWords } from "../core/durations.js";
 
-// So much of an id tells two guests apart.
+// The part of an id that distinguishes guests without a name.
 const ID_CHARS = 8;
 
-export class House {
+export class ServerSettings {
   #lang;
   #nameOf;
 
-  // `nameOf` knows somebody by their id, or not: the server keeps no name of guests who only came by.
+  // `nameOf` returns the name of a user id, if it is known. The server keeps no names of guests.
   constructor({ lang, nameOf }) {
     this.#lang = lang;
     this.#nameOf = nameOf;
@@ -23,34 +23,34 @@ export class House {
   open() {
     const t = (key) => this.#lang.t(key);
     const invitations = new Invitations({ lang: this.#lang });
-    const bans = make("ul", { className: "rows" });
-    const state = make("p", { className: "state-of", role: "status" });
+    const list = make("ul", { className: "rows" });
+    const status = statusLine();
     openWindow(this.#lang, t("house.title"),
-      section(t("announce.title"), this.#announcement()),
-      section(t("bans.title"), state, bans),
+      section(t("announce.title"), this.#announcementForm()),
+      section(t("bans.title"), status, list),
       section(t("invite.register_title"), make("p", { className: "means" }, t("invite.register_means")), invitations.element),
     );
-    this.#readBans(bans, state);
+    this.#readBans(list, status);
     invitations.open();
   }
 
-  #announcement() {
+  #announcementForm() {
     const t = (key) => this.#lang.t(key);
-    const words = make("textarea", { rows: 3, dir: "auto", "aria-label": t("announce.title"), placeholder: t("announce.hint") });
-    const state = make("p", { className: "state-of", role: "status" });
-    const form = make("form", { className: "announce" }, words,
-      make("div", { className: "answers" }, state, make("button", { className: "primary" }, t("announce.yes"))));
+    const input = make("textarea", { rows: 3, dir: "auto", "aria-label": t("announce.title"), placeholder: t("announce.hint") });
+    const status = statusLine();
+    const form = make("form", { className: "announce" }, input,
+      make("div", { className: "answers" }, status, make("button", { className: "primary" }, t("announce.yes"))));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      const content = words.value.trim();
+      const content = input.value.trim();
       if (content === "" || form.ariaBusy === "true") return;
       form.ariaBusy = "true";
       try {
-        await ask("POST", "api/announcements", { body: { content } });
-        words.value = "";
-        state.textContent = t("announce.done");
+        await requestData("POST", "api/announcements", { body: { content } });
+        input.value = "";
+        status.textContent = t("announce.done");
       } catch (error) {
-        state.textContent = refusalText(error, this.#lang);
+        status.textContent = errorText(error, this.#lang);
       } finally {
         form.ariaBusy = null;
       }
@@ -58,37 +58,43 @@ export class House {
     return form;
   }
 
-  async #readBans(list, state) {
+  async #readBans(list, status) {
     try {
-      const bans = await ask("GET", "api/bans");
-      list.replaceChildren(...bans.map((ban) => this.#ban(ban, list, state)));
-      state.textContent = bans.length === 0 ? this.#lang.t("bans.nobody") : "";
+      const bans = await requestData("GET", "api/bans");
+      list.replaceChildren(...bans.map((ban) => this.#banRow(ban, list, status)));
+      status.textContent = bans.length === 0 ? this.#lang.t("bans.nobody") : "";
     } catch (error) {
-      state.textContent = refusalText(error, this.#lang);
+      status.textContent = errorText(error, this.#lang);
     }
   }
 
-  #ban({ user, username, address, until, reason }, list, state) {
-    const name = () => username ?? this.#nameOf(user) ?? this.#lang.t("bans.guest", { id: user.slice(0, ID_CHARS) });
-    const who = address === undefined ? name() : this.#lang.t("bans.address", { address });
+  #banRow(ban, list, status) {
+    const { user, address, until, reason } = ban;
     const ends = until === null
       ? this.#lang.t("bans.for_good")
-      : this.#lang.t("bans.until", { moment: momentWords(this.#lang, new Date(until)) });
-    const about = make("span", {}, make("b", { dir: "auto" }, who), make("small", { dir: "auto" }, reason === "" ? ends : `${ends} · ${reason}`));
-    const readmit = async () => {
+      : this.#lang.t("bans.until", { moment: timeText(this.#lang, new Date(until)) });
+    const details = reason === "" ? ends : `${ends} · ${reason}`;
+    const unban = async () => {
       try {
-        if (address === undefined) await ask("PUT", `api/users/${encodeURIComponent(user)}`, { body: { banned: false } });
-        else await ask("DELETE", `api/bans/${encodeURIComponent(address)}`);
+        if (address === undefined) await requestData("PUT", `api/users/${encodeURIComponent(user)}`, { body: { banned: false } });
+        else await requestData("DELETE", `api/bans/${encodeURIComponent(address)}`);
       } catch (error) {
-        state.textContent = refusalText(error, this.#lang);
+        status.textContent = errorText(error, this.#lang);
         return;
       }
-      await this.#readBans(list, state);
+      await this.#readBans(list, status);
     };
-    return make("li", {}, about, button(this.#lang.t("bans.readmit"), "soft", readmit));
+    return make("li", {},
+      make("span", {}, make("b", { dir: "auto" }, this.#banTitle(ban)), make("small", { dir: "auto" }, details)),
+      button(this.#lang.t("bans.readmit"), "soft", unban));
+  }
+
+  #banTitle({ user, username, address }) {
+    if (address !== undefined) return this.#lang.t("bans.address", { address });
+    return username ?? this.#nameOf(user) ?? this.#lang.t("bans.guest", { id: user.slice(0, ID_CHARS) });
   }
 }
 
-function section(words, ...parts) {
-  return make("section", {}, make("h3", {}, words), ...parts);
+function statusLine() {
+  return make("p", { className: "state-of", role: "status" });
 }

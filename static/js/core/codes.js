@@ -1,115 +1,180 @@
-// The words by which a refusal is known. Each has its text below `reason.` in both languages. Pure.
+// The words and numbers that the server sends with a rejection. Every module takes them from here. Pure.
 //
-// The server sends a fine word in the field `reason` and a coarse one in the field `code`. The page decides by these
-// words alone, never by the server's sentence.
+// A rejection has a fine word in the field `reason` and a coarse one in the field `code`. Each word has its text below
+// `reason.` in both languages. The page switches on these words, never on the server's sentence.
 
-// Values of `reason` that the page can meet: a part of the table in `src/model/reason.rs`. Any other value is read as
-// its `code`.
-export const REASONS = new Set([
+// Values of `reason` that the page can meet, from the table in `src/model/reason.rs`. For any other value the page uses
+// the `code`.
+export const Reason = Object.freeze({
   // Permission.
-  "banned",
-  "login_required",
-  "account_required",
-  "muted",
-  "read_only",
-  "not_admin",
-  "not_yours",
-  "target_is_self",
-  "target_is_admin",
-  "registration_closed",
-  "already_registered",
-  "foreign_origin",
+  BANNED: "banned",
+  LOGIN_REQUIRED: "login_required",
+  ACCOUNT_REQUIRED: "account_required",
+  MUTED: "muted",
+  READ_ONLY: "read_only",
+  NOT_ADMIN: "not_admin",
+  NOT_YOURS: "not_yours",
+  TARGET_IS_SELF: "target_is_self",
+  TARGET_IS_ADMIN: "target_is_admin",
+  REGISTRATION_CLOSED: "registration_closed",
+  ALREADY_REGISTERED: "already_registered",
+  FOREIGN_ORIGIN: "foreign_origin",
   // Sessions.
-  "session_ended",
-  "invalid_token",
-  "no_session",
-  "wrong_login",
-  "wrong_password",
-  "bad_password",
+  SESSION_ENDED: "session_ended",
+  INVALID_TOKEN: "invalid_token",
+  NO_SESSION: "no_session",
+  WRONG_LOGIN: "wrong_login",
+  WRONG_PASSWORD: "wrong_password",
+  BAD_PASSWORD: "bad_password",
   // Rooms.
-  "no_such_room",
-  "not_in_room",
-  "kicked",
-  "made_private",
-  "room_is_public",
-  // What a request names.
-  "no_such_message",
-  "no_such_reply",
-  "no_such_user",
-  "no_such_invitation",
-  "name_taken",
-  "name_reserved",
-  "nonce_used",
-  "logged_in",
-  "no_password",
-  "address_unknown",
-  "target_is_no_guest",
-  // What a request says.
-  "bad_room",
-  "bad_name",
-  "name_too_long",
-  "empty_message",
-  "message_too_long",
-  // How often, and how much.
-  "rate_limited",
-  "slow_mode",
-  "too_many_attempts",
-  "too_many_connections",
-  "disk_full",
-  "not_stored",
-  "outcome_unknown",
+  NO_SUCH_ROOM: "no_such_room",
+  NOT_IN_ROOM: "not_in_room",
+  KICKED: "kicked",
+  MADE_PRIVATE: "made_private",
+  ROOM_IS_PUBLIC: "room_is_public",
+  // Objects of a request.
+  NO_SUCH_MESSAGE: "no_such_message",
+  NO_SUCH_REPLY: "no_such_reply",
+  NO_SUCH_USER: "no_such_user",
+  NO_SUCH_INVITATION: "no_such_invitation",
+  NAME_TAKEN: "name_taken",
+  NAME_RESERVED: "name_reserved",
+  NONCE_USED: "nonce_used",
+  LOGGED_IN: "logged_in",
+  NO_PASSWORD: "no_password",
+  ADDRESS_UNKNOWN: "address_unknown",
+  TARGET_IS_NO_GUEST: "target_is_no_guest",
+  // Contents of a request.
+  BAD_ROOM: "bad_room",
+  BAD_NAME: "bad_name",
+  NAME_TOO_LONG: "name_too_long",
+  EMPTY_MESSAGE: "empty_message",
+  MESSAGE_TOO_LONG: "message_too_long",
+  // Rates and capacity.
+  RATE_LIMITED: "rate_limited",
+  SLOW_MODE: "slow_mode",
+  TOO_MANY_ATTEMPTS: "too_many_attempts",
+  TOO_MANY_CONNECTIONS: "too_many_connections",
+  DISK_FULL: "disk_full",
+  NOT_STORED: "not_stored",
+  OUTCOME_UNKNOWN: "outcome_unknown",
+});
+
+// Values of `code`. For a code that is not listed the page shows the server's sentence.
+export const Code = Object.freeze({
+  BAD_JSON: "bad_json",
+  BAD_TYPE: "bad_type",
+  BAD_ROOM: "bad_room",
+  BAD_NAME: "bad_name",
+  BAD_PASSWORD: "bad_password",
+  TOO_LONG: "too_long",
+  RATE_LIMITED: "rate_limited",
+  NOT_FOUND: "not_found",
+  FORBIDDEN: "forbidden",
+  CONFLICT: "conflict",
+  BUSY: "busy",
+  INTERNAL: "internal",
+});
+
+// Reasons that the page itself finds.
+export const PageReason = Object.freeze({
+  UNREACHABLE: "unreachable",
+  ACCOUNT_CHANGED: "account_changed",
+  // An unsent message was written under another name.
+  OTHER_NAME: "other_name",
+  // An unsent message may be stored already, under another user id.
+  UNSURE: "unsure",
+});
+
+// The word of a rejection that has neither a known reason nor a known code.
+export const OTHER = "other";
+
+// Close codes of a WebSocket.
+export const CloseCode = Object.freeze({
+  NORMAL: 1000,
+  // The browser reports it for a failed handshake and for a lost network.
+  ABNORMAL: 1006,
+  // The server rejected the connection.
+  POLICY: 1008,
+  // The server is full, or this client read too slowly.
+  TRY_AGAIN_LATER: 1013,
+  // Sent by the page: the client will reconnect, so the server keeps its membership for the lease.
+  RECONNECTING: 4000,
+});
+
+export const REASONS = new Set(Object.values(Reason));
+export const CODES = new Set(Object.values(Code));
+export const PAGE_REASONS = new Set(Object.values(PageReason));
+
+// The user must log in, or begin a new session.
+const LOGIN_REASONS = new Set([
+  Reason.LOGIN_REQUIRED,
+  Reason.ACCOUNT_REQUIRED,
+  Reason.SESSION_ENDED,
+  Reason.INVALID_TOKEN,
+  Reason.NO_SESSION,
 ]);
-
-// Values of `code`. A code without a text of its own leaves the server's sentence to be shown.
-export const CODES = new Set([
-  "bad_json",
-  "bad_type",
-  "bad_room",
-  "bad_name",
-  "bad_password",
-  "too_long",
-  "rate_limited",
-  "not_found",
-  "forbidden",
-  "conflict",
-  "busy",
-  "internal",
-]);
-
-// Reasons that the page finds without asking the server.
-export const PAGE_REASONS = new Set(["unreachable", "account_changed", "other_name", "unsure"]);
-
-// The page has to log in, or begin a new session.
-const LOGIN_REASONS = new Set(["login_required", "account_required", "session_ended", "invalid_token", "no_session"]);
-// Of these, a guest can't come in at all.
-const ACCOUNT_REASONS = new Set(["login_required", "account_required"]);
-const NAME_REASONS = new Set(["name_taken", "name_reserved", "bad_name", "name_too_long"]);
+// The server admits no guest.
+const ACCOUNT_REASONS = new Set([Reason.LOGIN_REQUIRED, Reason.ACCOUNT_REQUIRED]);
+const NAME_REASONS = new Set([Reason.NAME_TAKEN, Reason.NAME_RESERVED, Reason.BAD_NAME, Reason.NAME_TOO_LONG]);
+// The name belongs to an account, which may be the user's own.
+const ACCOUNT_NAME_REASONS = new Set([Reason.NAME_TAKEN, Reason.NAME_RESERVED]);
+// They end the membership of a room, also after `welcome`.
+const REMOVAL_REASONS = new Set([Reason.BANNED, Reason.KICKED, Reason.MADE_PRIVATE]);
+// The nonce itself is rejected: the message needs a new one.
+const NONCE_REASONS = new Set([Reason.NONCE_USED, Code.CONFLICT]);
 // The same request can succeed later.
-const PASSING_CODES = new Set(["rate_limited", "busy", "internal"]);
+const TEMPORARY_CODES = new Set([Code.RATE_LIMITED, Code.BUSY, Code.INTERNAL]);
+// A message with such a rejection is sent again automatically.
+const RESENT_CODES = new Set([Code.RATE_LIMITED, Code.BUSY]);
 
-// The word that a refusal is known by: its reason, else its code, else "other".
+const CODE_OF_STATUS = new Map([
+  [401, Code.FORBIDDEN],
+  [403, Code.FORBIDDEN],
+  [404, Code.NOT_FOUND],
+  [409, Code.CONFLICT],
+  [413, Code.TOO_LONG],
+  [429, Code.RATE_LIMITED],
+]);
+
+// The word that identifies a rejection: its reason, else its code, else `OTHER`.
 export function reasonOf({ reason, code }) {
-  return [reason, code].find((word) => REASONS.has(word) || CODES.has(word) || PAGE_REASONS.has(word)) ?? "other";
+  return [reason, code].find((word) => REASONS.has(word) || CODES.has(word) || PAGE_REASONS.has(word)) ?? OTHER;
 }
 
-export function needsLogin(refusal) {
-  return LOGIN_REASONS.has(reasonOf(refusal));
+export function needsLogin(rejection) {
+  return LOGIN_REASONS.has(reasonOf(rejection));
 }
 
-export function needsAccount(refusal) {
-  return ACCOUNT_REASONS.has(reasonOf(refusal));
+export function needsAccount(rejection) {
+  return ACCOUNT_REASONS.has(reasonOf(rejection));
 }
 
-export function isAboutName(refusal) {
-  return NAME_REASONS.has(reasonOf(refusal));
+export function isAboutName(rejection) {
+  return NAME_REASONS.has(reasonOf(rejection));
 }
 
-export function isPassing({ code }) {
-  return PASSING_CODES.has(code);
+export function isNameOfAccount(rejection) {
+  return ACCOUNT_NAME_REASONS.has(reasonOf(rejection));
 }
 
-// The code of a response whose body has none, as a proxy in front of the server may send it.
+export function isRemoval(rejection) {
+  return REMOVAL_REASONS.has(reasonOf(rejection));
+}
+
+export function needsNewNonce(rejection) {
+  return NONCE_REASONS.has(reasonOf(rejection));
+}
+
+export function isTemporary({ code }) {
+  return TEMPORARY_CODES.has(code);
+}
+
+export function isResent({ code }) {
+  return RESENT_CODES.has(code);
+}
+
+// The code of a response without one in its body, as a proxy in front of the server may send it.
 export function codeOfStatus(status) {
-  if (status >= 500) return "busy";
-  return { 401: "forbidden", 403: "forbidden", 404: "not_found", 409: "conflict", 413: "too_long", 429: "rate_limited" }[status] ?? "";
+  return status >= 500 ? Code.BUSY : (CODE_OF_STATUS.get(status) ?? "");
 }

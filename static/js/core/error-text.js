@@ -1,39 +1,38 @@
-// A refusal as text in the language of the page.
+// The text of a failed request, in the language of the page. Pure.
 
-import { reasonOf } from "./codes.js";
-import { Refused } from "../net/requests.js";
-import { countdownWords, isFar, momentWords } from "./durations.js";
+import { OTHER, PageReason, Reason, reasonOf } from "./codes.js";
+import { countdownText, isForever, timeText } from "./durations.js";
+import { Rejection } from "./rejection.js";
 
 const MINUTE_MS = 60_000;
-const UNREACHABLE = new Refused({ reason: "unreachable" });
+const UNREACHABLE = new Rejection({ reason: PageReason.UNREACHABLE });
 
-// Reasons with a second text, `reason_until.<word>`, for a known end. Each gives the values of that text, or null
-// where the first text serves better.
-const UNTIL = new Map([
-  ["muted", (lang, until) => (isFar(until) ? null : { moment: momentWords(lang, until) })],
-  ["rate_limited", momentIfLong],
-  ["too_many_attempts", momentIfLong],
-  [
-    "slow_mode",
-    (lang, until) => {
-      const seconds = Math.ceil((until - Date.now()) / 1000);
-      return seconds > 0 ? { left: countdownWords(lang, seconds) } : null;
-    },
-  ],
+// Reasons with a second text, `reason_until.<reason>`, for a known end. Each function gives the values of that text, or
+// null if the first text is to be used.
+const UNTIL_VALUES = new Map([
+  [Reason.MUTED, (lang, until) => (isForever(until) ? null : { moment: timeText(lang, until) })],
+  [Reason.RATE_LIMITED, timeOfLongWait],
+  [Reason.TOO_MANY_ATTEMPTS, timeOfLongWait],
+  [Reason.SLOW_MODE, remainingWait],
 ]);
 
-// The text of a failed request: of a `Refused`, or of any other error, which means that there was no answer.
-// `values` fill the places of the text: `room` and `name`.
-export function refusalText(error, lang, values = {}) {
-  const refused = error instanceof Refused ? error : UNREACHABLE;
-  const { until, message: sentence } = refused;
-  const word = reasonOf(refused);
-  const ends = until === null ? null : (UNTIL.get(word)?.(lang, until) ?? null);
-  if (ends !== null) return lang.t(`reason_until.${word}`, { ...values, ...ends });
-  if (word === "other" && sentence === "") return lang.t("reason.unknown");
-  return lang.t(`reason.${word}`, { ...values, sentence });
+// The text of a `Rejection`, or of any other error, which means that no response came. `values` fill the places of the
+// text: `room` and `name`.
+export function errorText(error, lang, values = {}) {
+  const rejection = error instanceof Rejection ? error : UNREACHABLE;
+  const { until, message: sentence } = rejection;
+  const reason = reasonOf(rejection);
+  const untilValues = until === null ? null : (UNTIL_VALUES.get(reason)?.(lang, until) ?? null);
+  if (untilValues !== null) return lang.t(`reason_until.${reason}`, { ...values, ...untilValues });
+  if (reason === OTHER && sentence === "") return lang.t("reason.unknown");
+  return lang.t(`reason.${reason}`, { ...values, sentence });
 }
 
-function momentIfLong(lang, until) {
-  return until - Date.now() > MINUTE_MS ? { moment: momentWords(lang, until) } : null;
+function timeOfLongWait(lang, until) {
+  return until - Date.now() > MINUTE_MS ? { moment: timeText(lang, until) } : null;
+}
+
+function remainingWait(lang, until) {
+  const seconds = Math.ceil((until - Date.now()) / 1000);
+  return seconds > 0 ? { left: countdownText(lang, seconds) } : null;
 }

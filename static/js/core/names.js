@@ -1,11 +1,11 @@
-// What may be a name: the same rules as the server's `src/model.rs`, so that the form can say at once what is wrong.
-// Pure.
+// The rules for names of users and rooms, the same as in the server's `src/model/mod.rs`, so that a form can report a
+// problem before it is sent. Pure.
 
 export const NAME_CHARS_MAX = 32;
 export const ROOM_CHARS_MAX = 64;
 
-// Rooms of two people are called `dm:<id>:<id>`; nobody joins one by its name.
-const DIRECT_PREFIX = "dm:";
+// Private conversations have the ids `dm:<id>:<id>`. They are not joined by name.
+const PRIVATE_PREFIX = "dm:";
 
 const EDGES = /^\p{White_Space}+|\p{White_Space}+$/gu;
 // Controls, bidi controls (UAX #9), separators of lines, zero-width and filler characters, and tags.
@@ -15,15 +15,15 @@ const INVISIBLE = new RegExp(
     "\\u{E0000}-\\u{E00FF}\\u{E01F0}-\\u{E0FFF}]",
   "u",
 );
-// What may stand in a name and is nothing by itself: spaces and what shows as one, joiners, variation selectors.
+// Characters that are allowed in a name but are not visible alone: spaces, joiners, variation selectors and the like.
 const BLANK =
   /^[\p{White_Space}\u200C\u200D\u2800\uFE00-\uFE0F\uFFFC\u{16FE4}\u{1D159}\u{E0100}-\u{E01EF}]*$/u;
 // A joiner (ZWJ, ZWNJ) belongs to Bengali spelling and to emoji, but only between two visible characters.
 const STRAY_JOINER = /(^|[\p{White_Space}\u200C\u200D])[\u200C\u200D]|[\u200C\u200D](\p{White_Space}|$)/u;
-// Half of a surrogate pair: no character at all, and nothing that could be sent.
-const HALF = /\p{Cs}/u;
+// Half of a surrogate pair, which can't be encoded as UTF-8.
+const LONE_SURROGATE = /\p{Cs}/u;
 
-// Each check gives `{ value }`, or `{ problem, max }` where the problem is "empty", "too_long", "invisible" or
+// Each check returns `{ value }` or `{ problem, max }`. The problem is "empty", "too_long", "invisible" or
 // "reserved".
 export function checkName(text) {
   return checkVisible(text, NAME_CHARS_MAX);
@@ -31,13 +31,13 @@ export function checkName(text) {
 
 export function checkRoom(text) {
   const checked = checkVisible(text, ROOM_CHARS_MAX);
-  return checked.value?.startsWith(DIRECT_PREFIX) ? { problem: "reserved" } : checked;
+  return checked.value?.startsWith(PRIVATE_PREFIX) ? { problem: "reserved" } : checked;
 }
 
 function checkVisible(text, max) {
   const value = text.replace(EDGES, "").normalize("NFC");
   if (value === "") return { problem: "empty" };
   if ([...value].length > max) return { problem: "too_long", max };
-  if ([INVISIBLE, STRAY_JOINER, BLANK, HALF].some((bad) => bad.test(value))) return { problem: "invisible" };
+  if ([INVISIBLE, STRAY_JOINER, BLANK, LONE_SURROGATE].some((pattern) => pattern.test(value))) return { problem: "invisible" };
   return { value };
 }

@@ -1,30 +1,32 @@
-// What was said in a room, page by page, as the server keeps it. No DOM here.
+// The stored messages of a room, page by page.
 
-import { Refused, request } from "./requests.js";
+import { Code } from "../core/codes.js";
+import { Rejection } from "../core/rejection.js";
+import { request } from "./requests.js";
 
-// Stored frames that are read as messages; others, as a reaction, belong to one.
-const MESSAGES = new Set(["text", "announcement"]);
-const ANSWER_WAIT_MS = 15_000;
+// The stored frames that are shown as messages. Others, such as a deletion, change a message.
+const MESSAGE_TYPES = new Set(["text", "announcement"]);
+const RESPONSE_WAIT_MS = 15_000;
 
-export function isMessage({ type }) {
-  return MESSAGES.has(type);
+export function isMessageFrame({ type }) {
+  return MESSAGE_TYPES.has(type);
 }
 
-// A page of the room's history as `{ data, next }`: oldest first, and the id to go on from where there is more in that
-// direction. Without `after` it has messages only, and their `seq`s have gaps; behind `after` it has every event. With
-// `words` it has only messages that contain all of them. Rejects if `signal` ends it or no response comes in time.
-export async function readHistory(room, { before, after, words, limit }, signal) {
-  const query = new URLSearchParams();
-  for (const [name, value] of Object.entries({ before, after, q: words, limit })) {
-    if (value !== undefined) query.set(name, value);
+// A page as `{ data, next }`: frames, oldest first, and the id from which the next page goes on, if there is one. Without
+// `after` the frames are messages only, and their `seq`s have gaps; with `after` they are all events. With `query` they
+// are the messages that contain all its words. Throws if `signal` aborts or no response comes in time.
+export async function readHistory(room, { before, after, query, limit }, signal) {
+  const parameters = new URLSearchParams();
+  for (const [name, value] of Object.entries({ before, after, q: query, limit })) {
+    if (value !== undefined) parameters.set(name, value);
   }
-  const path = `api/rooms/${encodeURIComponent(room)}/messages?${query}`;
+  const path = `api/rooms/${encodeURIComponent(room)}/messages?${parameters}`;
   try {
-    const { data, next } = await request("GET", path, { signal, waitMs: ANSWER_WAIT_MS });
+    const { data, next } = await request("GET", path, { signal, waitMs: RESPONSE_WAIT_MS });
     return { data, next };
   } catch (error) {
-    // A room of which nothing is kept, or a message that is no longer kept, has nothing before it.
-    if (error instanceof Refused && error.code === "not_found" && after === undefined) return { data: [] };
+    // Nothing is older than a message, or a room, that the server does not keep.
+    if (error instanceof Rejection && error.code === Code.NOT_FOUND && after === undefined) return { data: [] };
     throw error;
   }
 }

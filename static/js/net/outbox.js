@@ -1,147 +1,145 @@
-// Messages on their way, in the order they were written. Each has a nonce, and ends in one of three ways: the
-// author's own copy comes back (stored), an error bears its nonce (not stored), or nothing comes (unknown; it is sent
-// again with its nonce, and the server, which knows it if it had arrived, stores it once). One is under way at a time,
-// so that none overtakes another when the server refuses one for a while. No DOM here.
+// Sends the messages of a room, in the order in which they were written.
 //
-// The server knows a nonce together with its author. If it has forgotten who we are, what went out under the former
-// user id could be stored twice: unless the copy of it is seen, its writer is asked.
+// Each message has a nonce and one of three outcomes: its own copy comes back (stored), an error has its nonce (not
+// stored), or nothing comes (unknown). In the last case it is sent again with the same nonce, and the server stores it
+// once. One message is in flight at a time, so that no message overtakes one that waits for a rate limit.
+//
+// The server knows a nonce together with its author. If the user has a new user id, a message that was sent under the
+// former id could be stored twice. Such a message fails, and the user decides.
 
-import { reasonOf } from "../core/codes.js";
+import { PageReason, Reason, isResent, needsNewNonce } from "../core/codes.js";
 
-// An answer takes a round trip and a commit; past this the connection is not believed any more.
+// The time for one round trip and one commit. After that the connection counts as dead.
 const ANSWER_WAIT_MS = 10_000;
 const RETRY_DEFAULT_MS = 1_000;
 const RETRY_MAX_MS = 60_000;
-// Refusals after which the same message is sent again by itself.
-const RETRIED_CODES = new Set(["rate_limited", "busy"]);
-// Refusals of the nonce itself: the message needs another one.
-const NONCE_USED = new Set(["nonce_used", "conflict"]);
 
 export class Outbox {
   #unsent;
   #send;
   #onChange;
-  #onSilence;
+  #onTimeout;
   #items = [];
-  // The user id that we are in the room; null while it is not reached.
-  #self = null;
+  // The user's id in the room; null while the room is not joined.
+  #userId = null;
   #opening = null;
   #answerTimer;
   #pauseTimer = null;
-  // The refusal that a pause follows.
-  #pauseReason = null;
+  // The rejection after which the outbox waits.
+  #pausedBy = null;
 
-  // `unsent` keeps the messages; `send` gives one to the connection and says whether it took it; `onChange` hears of
-  // every change, and of the refusal that makes us wait, or null; `onSilence` hears when no answer came in time.
-  constructor({ unsent, send, onChange, onSilence }) {
+  // `unsent` stores the messages. `send` gives a message to the connection and returns whether it took it. `onChange` is
+  // called with the messages and the rejection after which the outbox waits, or null. `onTimeout` is called if no answer
+  // comes in time.
+  constructor({ unsent, send, onChange, onTimeout }) {
     this.#unsent = unsent;
     this.#send = send;
     this.#onChange = onChange;
-    this.#onSilence = onSilence;
+    this.#onTimeout = onTimeout;
   }
 
-  // How many messages are on their way.
+  // The number of messages that are not known to be stored.
   get size() {
     return this.#items.length;
   }
 
-  // Shows what is there, and what gone tabs have left.
+  // Lists the stored messages, and takes over those of closed tabs.
   start() {
-    this.changed();
+    this.update();
     this.#unsent.takeOver();
   }
 
   add(content) {
     this.#unsent.add({ content });
-    this.changed();
+    this.update();
   }
 
-  // The room is reached as `self` and its latest messages are seen: what is not among them goes out.
-  async open(self) {
+  // The room is joined as `userId`, and the replay has confirmed those messages that had been stored. The rest is sent.
+  async open(userId) {
     const opening = Symbol("opening");
     this.#opening = opening;
     await this.#unsent.takeOver();
     if (this.#opening !== opening) return;
-    this.#self = self;
-    this.changed();
+    this.#userId = userId;
+    this.update();
   }
 
-  // The connection is gone. What is under way has to go out again, unless its copy comes first.
+  // The connection is lost. The message in flight is sent again, unless its copy comes first.
   close() {
     this.#opening = null;
-    this.#self = null;
+    this.#userId = null;
     this.#endPause();
     for (const item of this.#unsent.list().filter(isSent)) this.#unsent.update({ ...item, state: "queued" });
-    this.changed();
+    this.update();
   }
 
-  // The author's own copy came: live, in the replay, from the past, or because it was sent twice.
+  // The message's own copy came: live, in a replay, in a page of history, or as the answer to a repetition.
   stored(nonce) {
     this.#unsent.remove(nonce);
-    if (this.#find(nonce)) this.changed();
+    if (this.#find(nonce)) this.update();
   }
 
-  // An error came, with the nonce of one of ours or with another; says whether it was one of ours.
-  refused(nonce, refused) {
+  // An error came for a nonce. Returns whether the nonce is one of this outbox.
+  rejected(nonce, rejection) {
     const item = this.#find(nonce);
     if (!item) return false;
-    const { reason, code, message: sentence, until } = refused;
-    if (RETRIED_CODES.has(code)) {
-      // What may be stored must not go out under another user id.
-      const by = reason === "outcome_unknown" ? item.by : undefined;
+    const { reason, code, message: sentence, until } = rejection;
+    if (isResent(rejection)) {
+      // A message that may be stored must not be sent under another user id.
+      const by = reason === Reason.OUTCOME_UNKNOWN ? item.by : undefined;
       this.#unsent.update({ ...item, state: "queued", by });
-      this.#pause(Math.min(until ? until - Date.now() : RETRY_DEFAULT_MS, RETRY_MAX_MS), refused);
+      this.#pause(Math.min(until ? until - Date.now() : RETRY_DEFAULT_MS, RETRY_MAX_MS), rejection);
     } else {
       this.#unsent.update({ ...item, state: "failed", reason, code, sentence, until: until?.getTime() ?? null });
     }
-    this.changed();
+    this.update();
     return true;
   }
 
-  // The server may want us to wait no longer.
+  // Ends a pause early, because the reason for it may be gone.
   resume() {
     if (this.#pauseTimer === null) return;
     this.#endPause();
-    this.changed();
+    this.update();
   }
 
-  // Sends a failed one again, behind what was written since. If it had arrived after all, its nonce tells.
+  // Sends a failed message again, after the messages that were written since. With the same nonce the server recognises
+  // a message that it has stored.
   retry(nonce) {
     const item = this.#find(nonce);
     if (!item) return;
     this.#unsent.remove(nonce);
-    const isUsed = NONCE_USED.has(reasonOf(item));
-    this.#unsent.add({ nonce: isUsed ? undefined : nonce, content: item.content });
-    this.changed();
+    this.#unsent.add({ nonce: needsNewNonce(item) ? undefined : nonce, content: item.content });
+    this.update();
   }
 
   discard(nonce) {
     this.#unsent.remove(nonce);
-    this.changed();
+    this.update();
   }
 
-  // Goes on with what there is now.
-  changed() {
-    this.#pump();
+  // Sends the next message, if there is one, and reports the list.
+  update() {
+    this.#sendNext();
     this.#items = this.#unsent.list();
     if (!this.#items.some(isSent)) clearTimeout(this.#answerTimer);
-    this.#onChange(this.#items, this.#pauseReason);
+    this.#onChange(this.#items, this.#pausedBy);
   }
 
-  #pump() {
-    if (this.#self === null || this.#pauseTimer !== null) return;
+  #sendNext() {
+    if (this.#userId === null || this.#pauseTimer !== null) return;
     const items = this.#unsent.list();
     if (items.some(isSent)) return;
     for (const item of items.filter(({ state }) => state === "queued")) {
-      if (item.by !== undefined && item.by !== this.#self) {
-        this.#unsent.update({ ...item, state: "failed", reason: "unsure" });
+      if (item.by !== undefined && item.by !== this.#userId) {
+        this.#unsent.update({ ...item, state: "failed", reason: PageReason.UNSURE });
         continue;
       }
-      // Noted before it is done: the page may end in between.
-      this.#unsent.update({ ...item, state: "sent", by: this.#self });
+      // The state is stored before the message is sent, because the page may end in between.
+      this.#unsent.update({ ...item, state: "sent", by: this.#userId });
       if (this.#send(item)) {
         clearTimeout(this.#answerTimer);
-        this.#answerTimer = setTimeout(this.#onSilence, ANSWER_WAIT_MS);
+        this.#answerTimer = setTimeout(this.#onTimeout, ANSWER_WAIT_MS);
       } else {
         this.#unsent.update(item);
       }
@@ -149,19 +147,19 @@ export class Outbox {
     }
   }
 
-  #pause(ms, refused) {
+  #pause(ms, rejection) {
     this.#endPause();
-    this.#pauseReason = refused;
+    this.#pausedBy = rejection;
     this.#pauseTimer = setTimeout(() => {
       this.#endPause();
-      this.changed();
+      this.update();
     }, ms);
   }
 
   #endPause() {
     clearTimeout(this.#pauseTimer);
     this.#pauseTimer = null;
-    this.#pauseReason = null;
+    this.#pausedBy = null;
   }
 
   #find(nonce) {

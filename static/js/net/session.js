@@ -1,51 +1,55 @@
-// Who we are to the server: a session, which the browser keeps as a cookie that no script sees. All tabs share it.
+// The session at the server: a guest's, or a login to an account. It is a cookie that scripts can't read and that all
+// tabs share.
 //
-// As a guest one is whoever the server takes the cookie for, and somebody new where it knows it no more. Whoever is
-// logged in does not become somebody else unawares: that is a refusal, which the page has to tell.
+// A guest whose session the server does not know becomes a new guest. A user who is logged in never becomes a guest, or
+// another account, without notice: `ensure` throws, and the page tells the user.
 //
-// That somebody is logged in, and as whom, is noted in the browser's store. It lets nobody in, but saves everybody else a
-// question that the server would refuse.
+// The account is noted in the browser's storage. The note gives no access. It saves guests a request that the server
+// would reject.
 
-import { needsAccount, needsLogin, reasonOf } from "../core/codes.js";
-import { Refused, ask } from "./requests.js";
+import { Code, PageReason, Reason, needsAccount, needsLogin, reasonOf } from "../core/codes.js";
+import { Rejection } from "../core/rejection.js";
+import { requestData } from "./requests.js";
 import { SERVER } from "./storage.js";
 
-// A guest's token from before the session was a cookie.
+// A guest's token from a version of the page without the cookie.
 const TOKEN_KEY = `token.${SERVER}`;
 const ACCOUNT_KEY = `account.${SERVER}`;
-// When a tab began to log in, until it has the answer.
+// The time at which a tab began to log in. The key exists until the response.
 const LOGIN_KEY = `login.${SERVER}`;
-// For so long another tab's login is waited for; a tab that is closed meanwhile leaves its note.
+// The longest wait for a login in another tab. A tab that is closed during a login leaves the key.
 const LOGIN_WAIT_MS = 10_000;
 const LOGIN_POLL_MS = 50;
-// What is asked one after another may be too much at once; the server says when to go on.
-const PAUSE_DEFAULT_MS = 1_000;
+// The wait after a rate limit, if the server names none.
+const RATE_LIMIT_WAIT_MS = 1_000;
 
 export class Session {
   #store;
-  // Whom we are logged in as, `{ id, username, role }`, or null; and whom we were, where that has ended unasked for.
+  // The account `{ id, username, role }`, or null for a guest.
   #account;
-  #lost = null;
-  // A guest's token that is to become the cookie.
+  // The last account, if its login ended without a logout in this tab.
+  #endedAccount = null;
+  // A guest's token that is not a cookie yet.
   #token = null;
-  // As whom the cookie was last seen to be good; null while that is in doubt.
-  #sureOf = null;
-  #isLeaving = false;
-  // Which ways in the server has; until it says so, the one that it always has.
+  // The account's id, or the guest's name, for which the cookie was last checked; null if it must be checked again.
+  #checkedFor = null;
+  #isLoggingOut = false;
+  // The server's policy for accounts. This is the default until the server's response.
   about = { accounts: "optional", registration: "closed" };
-  // The one that was followed hither, `{ code, room, isSetup }`, until it is used.
+  // The invitation `{ code, room, isSetup }` of the link that opened the page, until it is used. The room is null if the
+  // invitation is to register; `isSetup` means that it is to register as the first admin.
   invitation = null;
 
   // `store` is shared by the browser's tabs.
   constructor(store) {
     this.#store = store;
-    this.#account = noted(store);
+    this.#account = notedAccount(store);
   }
 
-  // A session of which is known what the server says of it, as far as it can be reached.
+  // The session after the first requests. It is usable if they fail.
   static async load(store) {
     const session = new Session(store);
-    await Promise.allSettled([session.#ask(), session.#account && session.#look()]);
+    await Promise.allSettled([session.#readAbout(), session.#account && session.#readAccount()]);
     return session;
   }
 
@@ -53,13 +57,13 @@ export class Session {
     return this.#account;
   }
 
-  get lost() {
-    return this.#lost;
+  get endedAccount() {
+    return this.#endedAccount;
   }
 
-  // Whether this page or another tab has logged in, and does not mean to end it just now.
+  // Whether this tab or another one is logged in, and does not log out at this moment.
   get isLogin() {
-    return !this.#isLeaving && (this.#account !== null || noted(this.#store) !== null);
+    return !this.#isLoggingOut && (this.#account !== null || notedAccount(this.#store) !== null);
   }
 
   get canRegister() {
@@ -68,42 +72,44 @@ export class Session {
     return registration === "invite" && this.invitation?.room === null;
   }
 
-  // Done when the browser has the cookie of the account of this id or, without one, of a guest of this name. Fails with
-  // `Refused`: "session_ended" where we are not logged in any more, "account_changed" where another account is.
+  // Resolves when the cookie is that of the account with this id or, without an id, that of a guest with this name. Throws
+  // a `Rejection` if the login has ended or another account is logged in.
   async ensure({ name, account = null }, signal) {
-    if (this.#sureOf === (account ?? name)) return;
-    await this.#loginDone(signal);
-    if (this.#account || noted(this.#store)) await this.#look(signal);
-    if (!this.#account && !account) await this.#beGuest(name, signal);
-    const now = this.#account?.id ?? null;
-    if (now !== account) throw new Refused({ reason: now === null ? "session_ended" : "account_changed" });
-    this.#sureOf = account ?? name;
+    if (this.#checkedFor === (account ?? name)) return;
+    await this.#otherLoginEnded(signal);
+    if (this.#account || notedAccount(this.#store)) await this.#readAccount(signal);
+    if (!this.#account && !account) await this.#beginGuest(name, signal);
+    const current = this.#account?.id ?? null;
+    if (current !== account) {
+      throw new Rejection({ reason: current === null ? Reason.SESSION_ENDED : PageReason.ACCOUNT_CHANGED });
+    }
+    this.#checkedFor = account ?? name;
   }
 
-  // Calls `hear` when another tab logs in or out.
-  watch(hear, signal) {
-    this.#store.watch(ACCOUNT_KEY, hear, signal);
+  // Calls `onChange` when another tab logs in or out.
+  watch(onChange, signal) {
+    this.#store.watch(ACCOUNT_KEY, onChange, signal);
   }
 
-  // To be asked for anew before the next connection.
-  doubt() {
-    this.#sureOf = null;
+  // The next `ensure` checks the cookie again.
+  invalidate() {
+    this.#checkedFor = null;
   }
 
-  // The server knew no session by our cookie, and has made us a new guest, by this token.
+  // Makes the token of a new guest the cookie. The server sends one if it did not know the former session.
   async adopt(token, name) {
     this.#token = token;
-    this.#sureOf = null;
+    this.#checkedFor = null;
     try {
       await this.ensure({ name });
     } catch {
-      // It is tried again before the next connection.
+      // The next connection calls `ensure` again.
     }
   }
 
-  // The server has taken us for somebody new where we were logged in.
-  over() {
-    this.#know(null);
+  // Notes that the server has ended the login.
+  loginEnded() {
+    this.#setAccount(null);
   }
 
   async logIn({ username, password }) {
@@ -116,106 +122,105 @@ export class Session {
     if (invitation) this.invitation = null;
   }
 
-  // Ends this session, a guest's too.
+  // Ends the session, also that of a guest.
   async logOut() {
-    this.#isLeaving = true;
+    this.#isLoggingOut = true;
     try {
-      await ask("DELETE", "api/session").catch(unlessUnknown);
-      this.#know(null);
-      this.#lost = null;
+      await requestData("DELETE", "api/session").catch(nullIfNoSession);
+      this.#setAccount(null);
+      this.#endedAccount = null;
     } finally {
-      this.#isLeaving = false;
+      this.#isLoggingOut = false;
     }
   }
 
   async changePassword({ old, next }) {
-    await ask("PUT", "api/account/password", { body: { old, new: next } });
+    await requestData("PUT", "api/account/password", { body: { old, new: next } });
   }
 
-  // Where we are logged in, each `{ id, kind, label, created, seen, expires, current }`.
+  // All sessions of the account, each `{ id, kind, label, created, seen, expires, current }`.
   list() {
-    return ask("GET", "api/sessions");
+    return requestData("GET", "api/sessions");
   }
 
-  // Ends one of them that is not this one.
+  // Ends another session of the account.
   async end(id) {
     for (;;) {
       try {
-        return await ask("DELETE", `api/sessions/${id}`);
+        return await requestData("DELETE", `api/sessions/${id}`);
       } catch (error) {
-        if (error.code === "not_found") return null; // It has ended meanwhile.
-        if (error.code !== "rate_limited") throw error;
-        await new Promise((waited) => setTimeout(waited, error.until ? error.until - Date.now() : PAUSE_DEFAULT_MS));
+        if (error.code === Code.NOT_FOUND) return null; // It has ended already.
+        if (error.code !== Code.RATE_LIMITED) throw error;
+        await sleep(error.until ? error.until - Date.now() : RATE_LIMIT_WAIT_MS);
       }
     }
   }
 
-  // Becomes a member of the private room that we are invited to. One that is not good is not kept either.
-  async accept() {
+  // Uses the invitation to become a member of its private room. An invalid invitation is dropped.
+  async acceptInvitation() {
     const { room, code } = this.invitation;
     try {
-      await ask("POST", `api/rooms/${encodeURIComponent(room)}/members`, { body: { invitation: code } });
+      await requestData("POST", `api/rooms/${encodeURIComponent(room)}/members`, { body: { invitation: code } });
     } catch (error) {
-      if (error.code !== "not_found") throw error;
+      if (error.code !== Code.NOT_FOUND) throw error;
       this.invitation = null;
-      throw new Refused({ reason: "no_such_invitation", code: "not_found" });
+      throw new Rejection({ reason: Reason.NO_SUCH_INVITATION, code: Code.NOT_FOUND });
     }
     this.invitation = null;
   }
 
-  // Logs in by a request. A login ends the guest's session of all tabs before its answer has come. A tab that became a
-  // new guest in between could get its cookie last, and the login's would be lost: so the others are told to wait.
+  // Logs in or registers. The server ends the guest's session of all tabs before it responds. A tab that begins a new
+  // guest's session in between could overwrite the cookie of the login, so the other tabs wait while the key is set.
   async #enter(path, body) {
     this.#store.set(LOGIN_KEY, Date.now());
     try {
-      this.#know(await ask("POST", path, { body }));
+      this.#setAccount(await requestData("POST", path, { body }));
     } finally {
       this.#store.remove(LOGIN_KEY);
     }
   }
 
-  // Waits while a tab logs in.
-  async #loginDone(signal) {
-    const isUnderWay = () => Math.abs(Date.now() - (this.#store.get(LOGIN_KEY) ?? 0)) < LOGIN_WAIT_MS;
-    while (isUnderWay() && !signal?.aborted) await new Promise((waited) => setTimeout(waited, LOGIN_POLL_MS));
+  // Waits for a login in another tab.
+  async #otherLoginEnded(signal) {
+    const isLoggingIn = () => Math.abs(Date.now() - (this.#store.get(LOGIN_KEY) ?? 0)) < LOGIN_WAIT_MS;
+    while (isLoggingIn() && !signal?.aborted) await sleep(LOGIN_POLL_MS);
   }
 
-  // Which ways in there are.
-  async #ask() {
-    this.about = await ask("GET", "api/about");
+  async #readAbout() {
+    this.about = await requestData("GET", "api/about");
   }
 
-  async #look(signal) {
-    this.#know(await ask("GET", "api/session", { signal }).catch(unlessUnknown));
+  async #readAccount(signal) {
+    this.#setAccount(await requestData("GET", "api/session", { signal }).catch(nullIfNoSession));
   }
 
-  async #beGuest(name, signal) {
-    const kept = this.#store.get(TOKEN_KEY);
-    if (typeof kept === "string") this.#token ??= kept;
-    const begin = () => ask("POST", "api/session", { body: { username: name }, token: this.#token, signal });
+  async #beginGuest(name, signal) {
+    const storedToken = this.#store.get(TOKEN_KEY);
+    if (typeof storedToken === "string") this.#token ??= storedToken;
+    const begin = () => requestData("POST", "api/session", { body: { username: name }, token: this.#token, signal });
     try {
       await begin().catch((error) => {
         if (!needsLogin(error) || this.#token === null) throw error;
-        // It was nobody's any more, or is not enough here.
+        // The token is invalid, or the server admits no guests. Without it the server says which.
         this.#forgetToken();
         return begin();
       });
       this.#forgetToken();
     } catch (error) {
       if (needsAccount(error)) this.about.accounts = "required";
-      if (reasonOf(error) !== "logged_in") throw error;
-      // We are logged in, and did not know.
+      if (reasonOf(error) !== Reason.LOGGED_IN) throw error;
+      // The cookie is that of a login that this tab did not know of.
       this.#forgetToken();
-      await this.#look(signal);
+      await this.#readAccount(signal);
     }
   }
 
-  // Takes note of who we are: `me` as the server says it, or null for nobody.
-  #know(me) {
-    const known = this.#account ?? noted(this.#store);
-    this.#account = me && me.kind !== "guest" ? { id: me.id, username: me.username, role: me.role } : null;
-    this.#lost = this.#account ? null : (known ?? this.#lost);
-    this.#sureOf = this.#account?.id ?? null;
+  // `user` is the server's answer, or null without a session.
+  #setAccount(user) {
+    const former = this.#account ?? notedAccount(this.#store);
+    this.#account = user && user.kind !== "guest" ? { id: user.id, username: user.username, role: user.role } : null;
+    this.#endedAccount = this.#account ? null : (former ?? this.#endedAccount);
+    this.#checkedFor = this.#account?.id ?? null;
     if (this.#account) this.#store.set(ACCOUNT_KEY, this.#account);
     else this.#store.remove(ACCOUNT_KEY);
   }
@@ -226,13 +231,16 @@ export class Session {
   }
 }
 
-function noted(store) {
+function notedAccount(store) {
   const account = store.get(ACCOUNT_KEY);
   return typeof account?.id === "string" && typeof account.username === "string" ? account : null;
 }
 
-// Nothing where the server knows nobody by what we show.
-function unlessUnknown(error) {
+function nullIfNoSession(error) {
   if (needsLogin(error)) return null;
   throw error;
+}
+
+function sleep(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -1,139 +1,190 @@
-// One room's WebSocket: opened, watched, and opened again with jittered back-off whenever it is lost. It hands on
-// whole frames and knows nothing of what they mean, but for `welcome`, which says that the room is reached.
+// The WebSocket to the server, and the rooms that are joined over it: one `Socket` with a `Channel` for each room.
+//
+// The socket connects, reconnects with jittered back-off, and detects dead connections. After each connect it joins its
+// channels again: the first one by the URL, the others by `join` commands. It passes each frame to the channel of the
+// frame's room. Of the types of frames it knows `welcome`, which confirms that a room is joined, and those of no room.
+//
+// Neither class queues commands. A message waits in the outbox until its channel is joined; a typing notice is obsolete
+// by then.
+
+import { CloseCode } from "../core/codes.js";
 
 const BACKOFF_BASE_MS = 500;
 const BACKOFF_MAX_MS = 15_000;
-// From the first byte to `welcome`; a network that swallows packets would hold a socket for minutes.
+// From the start of an attempt, or from a `join` command, to `welcome`. Without it, a network that drops packets would
+// hold a connection for minutes.
 const WELCOME_WAIT_MS = 10_000;
-// A connection that lasted so long was a good one: the next loss begins again with the shortest pause.
+// After a connection of this duration the back-off begins anew.
 const STEADY_MS = 5_000;
-// A clock that jumps by so much between two ticks means that the machine slept. The server, which hears nothing for
-// 60 s, has then closed a socket that looks open from here.
+// A clock that advances by so much between two ticks shows that the machine slept. The server closes a connection after
+// 60 s of silence, and the browser may not have noticed.
 const TICK_MS = 10_000;
 const SLEEP_MS = 75_000;
 
-const CLOSE_NORMAL = 1000;
-const CLOSE_POLICY = 1008;
-const CLOSE_OVER_CAPACITY = 1013;
-// Tells the server that we mean to come back, so that it keeps our place; what is closed as normal has left.
-const CLOSE_RENEWED = 4000;
+// Frames about the user. Their `room_id` is that of the URL, but they concern all rooms.
+const USER_TYPES = new Set(["mute"]);
 
-export class Connection {
+export class Socket {
   #prepare;
-  #address;
-  #onStatus;
-  #onFrame;
+  #url;
+  #isPageVisible;
+  // By room, in the order in which they were joined.
+  #channels = new Map();
+  // The channel that the URL of the present connection joins.
+  #first = null;
   #attempt = null;
   #socket = null;
-  #status = "connecting";
+  // "closed", "connecting", "open" (the server has sent `welcome`) or "waiting" (for the next attempt).
+  #state = "closed";
   #attempts = 0;
-  #welcomedAt = 0;
+  #openedMs = 0;
   #welcomeTimer;
   #retryTimer;
   #ticker;
-  #tickedAt = 0;
-  #wentOffline = false;
-  #ended = new AbortController();
+  #tickMs = 0;
+  #wasOffline = false;
 
-  // `prepare` does what must be done before each attempt, or fails with the close code of an attempt that failed, if
-  // with any; it may also end all attempts by `stop`. `address` gives the URL for each attempt; `onStatus` hears
-  // "connecting", "online" or "waiting", and the close code of what was lost; `onFrame` hears each frame.
-  constructor({ prepare, address, onStatus, onFrame }) {
+  // `prepare(signal)` runs before each attempt. If it throws, the attempt has failed with the close code in the error's
+  // `closeCode`, if there is one. `url(parameters)` returns the URL that joins a room with the parameters of its channel.
+  // `isPageVisible` returns whether the page is visible.
+  constructor({ prepare, url, isPageVisible }) {
     this.#prepare = prepare;
-    this.#address = address;
-    this.#onStatus = onStatus;
-    this.#onFrame = onFrame;
+    this.#url = url;
+    this.#isPageVisible = isPageVisible;
   }
 
-  get status() {
-    return this.#status;
+  // A channel for a room. `parameters` returns those of each join, `{ history, after }`. `onStatus` is called with
+  // "connecting", "online" or "waiting", and with the close code of the connection that was lost. `onFrame` is called with
+  // each frame of the room.
+  channel(room, { parameters, onStatus, onFrame }) {
+    return new Channel(this, room, { parameters, onStatus, onFrame });
   }
 
-  start() {
-    const { signal } = this.#ended;
-    document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.retry(), { signal });
-    window.addEventListener("offline", () => (this.#wentOffline = true), { signal });
-    window.addEventListener("online", () => (this.#wentOffline ? this.renew() : this.retry()), { signal });
-    this.#tickedAt = Date.now();
-    this.#ticker = setInterval(() => this.#tick(), TICK_MS);
-    this.#open();
+  // Adds a channel, and connects if it is the first one.
+  join(channel) {
+    this.#channels.set(channel.room, channel);
+    if (this.#state === "closed") this.#start();
+    else if (this.#state === "open") this.#sendJoin(channel);
+    else channel.setStatus(this.#state);
   }
 
-  // Sends a command if the room is reached; says whether it was.
+  // Removes a channel, and disconnects if it was the last one.
+  leave(channel) {
+    if (this.#channels.get(channel.room) !== channel) return;
+    this.#channels.delete(channel.room);
+    if (this.#first === channel) this.#first = null;
+    if (this.#channels.size === 0) this.#stop();
+    else this.send({ type: "leave", room_id: channel.room });
+  }
+
+  // Sends a command if the connection is open. Returns whether it was sent.
   send(command) {
-    if (this.#status !== "online" || this.#socket.readyState !== WebSocket.OPEN) return false;
+    if (this.#state !== "open" || this.#socket.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(command));
     return true;
   }
 
-  // Ends the pause before the next attempt, if there is one.
+  // Whether commands without a `room_id` go to this channel's room.
+  isDefault(channel) {
+    return channel === this.#first;
+  }
+
+  // Ends the wait before the next attempt.
   retry() {
-    if (this.#status === "waiting") this.#open();
+    if (this.#state === "waiting") this.#connect();
   }
 
-  // Gives up a socket that may be dead without showing it. Resuming costs little, waiting on a dead one a minute.
-  renew() {
-    this.#open();
+  // Replaces a connection that may be dead. Resuming costs little; a dead connection may stay unnoticed for a minute.
+  reconnect() {
+    if (this.#state !== "closed") this.#connect();
   }
 
-  stop() {
-    this.#ended.abort();
+  networkLost() {
+    this.#wasOffline = true;
+  }
+
+  networkRestored() {
+    if (this.#wasOffline) this.reconnect();
+    else this.retry();
+  }
+
+  #start() {
+    this.#tickMs = Date.now();
+    this.#ticker = setInterval(() => this.#tick(), TICK_MS);
+    this.#connect();
+  }
+
+  #stop() {
     clearInterval(this.#ticker);
-    this.#abandon(CLOSE_NORMAL);
-  }
-
-  #open() {
-    this.#abandon();
-    this.#wentOffline = false;
-    const attempt = new AbortController();
-    this.#attempt = attempt;
-    this.#tell("connecting");
-    this.#welcomeTimer = setTimeout(() => this.#lose(), WELCOME_WAIT_MS);
-    this.#prepare(attempt.signal).then(
-      () => this.#attempt === attempt && this.#connect(),
-      (error) => this.#attempt === attempt && this.#lose(error.code),
-    );
+    this.#close(CloseCode.NORMAL);
+    this.#state = "closed";
   }
 
   #connect() {
-    const socket = new WebSocket(this.#address());
+    this.#close(CloseCode.RECONNECTING);
+    this.#wasOffline = false;
+    const attempt = new AbortController();
+    this.#attempt = attempt;
+    this.#setState("connecting");
+    if (this.#attempt !== attempt) return; // The last channel has left.
+    this.#welcomeTimer = setTimeout(() => this.#lost(), WELCOME_WAIT_MS);
+    this.#prepare(attempt.signal).then(
+      () => this.#attempt === attempt && this.#open(),
+      (error) => this.#attempt === attempt && this.#lost(error.closeCode),
+    );
+  }
+
+  #open() {
+    [this.#first] = this.#channels.values();
+    const socket = new WebSocket(this.#url(this.#first.joinParameters()));
     this.#socket = socket;
-    socket.onmessage = ({ data }) => this.#socket === socket && this.#hear(data);
-    socket.onclose = ({ code }) => this.#socket === socket && this.#lose(code);
+    socket.onmessage = ({ data }) => this.#socket === socket && this.#received(data);
+    socket.onclose = ({ code }) => this.#socket === socket && this.#lost(code);
   }
 
-  #hear(data) {
-    let frame;
-    try {
-      frame = JSON.parse(data);
-    } catch {
-      return; // Not a frame of ours; what follows may be.
+  #received(data) {
+    const frame = parse(data);
+    if (frame === null) return;
+    if (USER_TYPES.has(frame.type)) {
+      for (const channel of [...this.#channels.values()]) channel.receive(frame);
+      return;
     }
-    if (frame === null || typeof frame !== "object") return;
-    if (frame.type === "welcome") {
-      clearTimeout(this.#welcomeTimer);
-      this.#welcomedAt = Date.now();
-      this.#tell("online");
-    }
-    this.#onFrame(frame);
+    // As in commands, a missing room is that of the URL.
+    const channel = frame.room_id === undefined ? this.#first : this.#channels.get(frame.room_id);
+    if (frame.type === "welcome") this.#welcomed(channel);
+    channel?.receive(frame);
   }
 
-  #lose(code) {
-    const reached = this.#status === "online";
-    const steady = reached && Date.now() - this.#welcomedAt > STEADY_MS;
-    this.#abandon();
-    if (steady) this.#attempts = 0;
-    // A server that is full, or that had enough of us, is not asked again at once. But one that has let us in is not
-    // full: it says the same to a page that read too slowly, which is to come back and resume.
-    const unwelcome = code === CLOSE_POLICY || (code === CLOSE_OVER_CAPACITY && !reached);
-    const pause = unwelcome ? BACKOFF_MAX_MS : Math.min(BACKOFF_MAX_MS, BACKOFF_BASE_MS * 2 ** this.#attempts);
+  #welcomed(channel) {
+    if (this.#state === "open") return;
+    clearTimeout(this.#welcomeTimer);
+    this.#openedMs = Date.now();
+    this.#state = "open";
+    for (const each of this.#channels.values()) if (each !== channel) this.#sendJoin(each);
+  }
+
+  #sendJoin(channel) {
+    channel.setStatus("connecting");
+    this.send({ type: "join", ...channel.joinParameters() });
+    channel.awaitWelcome(WELCOME_WAIT_MS);
+  }
+
+  #lost(code) {
+    const wasOpen = this.#state === "open";
+    const wasSteady = wasOpen && Date.now() - this.#openedMs > STEADY_MS;
+    this.#close(CloseCode.RECONNECTING);
+    if (wasSteady) this.#attempts = 0;
+    // A server that rejects the client or is full gets the longest wait. The same code after `welcome` means that this
+    // client read too slowly; it reconnects and resumes.
+    const isUnwelcome = code === CloseCode.POLICY || (code === CloseCode.TRY_AGAIN_LATER && !wasOpen);
+    const waitMs = isUnwelcome ? BACKOFF_MAX_MS : Math.min(BACKOFF_MAX_MS, BACKOFF_BASE_MS * 2 ** this.#attempts);
     this.#attempts += 1;
-    // Jittered, or all who lost one server come back to it in the same moment.
-    this.#retryTimer = setTimeout(() => this.#open(), pause * (0.5 + Math.random() / 2));
-    this.#tell("waiting", code);
+    // With jitter, the clients of a restarted server do not all come back at the same moment.
+    this.#retryTimer = setTimeout(() => this.#connect(), waitMs * (0.5 + Math.random() / 2));
+    this.#setState("waiting", code);
   }
 
-  #abandon(code = CLOSE_RENEWED) {
+  #close(code) {
     clearTimeout(this.#welcomeTimer);
     clearTimeout(this.#retryTimer);
     this.#attempt?.abort();
@@ -144,13 +195,87 @@ export class Connection {
   }
 
   #tick() {
-    const slept = Date.now() - this.#tickedAt > SLEEP_MS;
-    this.#tickedAt = Date.now();
-    if (slept && document.visibilityState === "visible") this.renew();
+    const hasSlept = Date.now() - this.#tickMs > SLEEP_MS;
+    this.#tickMs = Date.now();
+    if (hasSlept && this.#isPageVisible()) this.reconnect();
   }
 
-  #tell(status, code) {
+  #setState(state, code) {
+    this.#state = state;
+    // A channel may leave in its handler.
+    for (const channel of [...this.#channels.values()]) channel.setStatus(state, code);
+  }
+}
+
+// A room that is joined over a socket.
+export class Channel {
+  room;
+  #socket;
+  #parameters;
+  #onStatus;
+  #onFrame;
+  #status = "closed";
+  #welcomeTimer;
+
+  constructor(socket, room, { parameters, onStatus, onFrame }) {
+    this.room = room;
+    this.#socket = socket;
+    this.#parameters = parameters;
+    this.#onStatus = onStatus;
+    this.#onFrame = onFrame;
+  }
+
+  get isJoined() {
+    return this.#status === "online";
+  }
+
+  join() {
+    this.#socket.join(this);
+  }
+
+  leave() {
+    clearTimeout(this.#welcomeTimer);
+    this.#status = "closed";
+    this.#socket.leave(this);
+  }
+
+  // Sends a command for the room if it is joined. Returns whether it was sent.
+  send(command) {
+    if (!this.isJoined) return false;
+    return this.#socket.send(this.#socket.isDefault(this) ? command : { ...command, room_id: this.room });
+  }
+
+  // The rest is for the socket.
+
+  joinParameters() {
+    return { room_id: this.room, ...this.#parameters() };
+  }
+
+  awaitWelcome(ms) {
+    clearTimeout(this.#welcomeTimer);
+    this.#welcomeTimer = setTimeout(() => this.#socket.reconnect(), ms);
+  }
+
+  receive(frame) {
+    if (frame.type === "welcome") this.setStatus("online");
+    // The server has answered the `join`, so the connection is alive.
+    if (frame.type === "error") clearTimeout(this.#welcomeTimer);
+    this.#onFrame(frame);
+  }
+
+  setStatus(status, code) {
+    clearTimeout(this.#welcomeTimer);
     this.#status = status;
     this.#onStatus(status, code);
+  }
+}
+
+// A frame, or null for anything else.
+function parse(data) {
+  try {
+    const frame = JSON.parse(data);
+    return typeof frame === "object" ? frame : null;
+  } catch {
+    return null;
   }
 }

@@ -1,10 +1,10 @@
-// What the browser keeps for us, as JSON values by key. It may refuse (blocked site data, a full quota): then a
-// Map stands in, and the page works as before but forgets on a reload.
+// The browser's storage, with JSON values by key. Where the browser refuses to store (blocked site data, a full quota),
+// a `Map` holds the values until the page is reloaded.
 
 const PREFIX = "adda.";
 
-// The server at this address; another one may be beside it, behind the same host.
-export const SERVER = new URL(".", document.baseURI).pathname;
+// The path of this server. Another server may share the origin.
+export const SERVER = new URL(".", location.href).pathname;
 
 class Store {
   #area;
@@ -27,24 +27,24 @@ class Store {
     }
   }
 
-  // The keys that begin so.
+  // The keys with this prefix.
   keys(prefix) {
-    const kept = [...this.#memory.keys()];
+    const keys = [...this.#memory.keys()];
     try {
-      for (const key of Object.keys(this.#area)) if (key.startsWith(PREFIX)) kept.push(key.slice(PREFIX.length));
+      for (const key of Object.keys(this.#area)) if (key.startsWith(PREFIX)) keys.push(key.slice(PREFIX.length));
     } catch {
-      // What we hold ourselves is all there is.
+      // Without storage the keys in memory are all.
     }
-    return [...new Set(kept)].filter((key) => key.startsWith(prefix));
+    return [...new Set(keys)].filter((key) => key.startsWith(prefix));
   }
 
-  // Calls `hear` when another tab changes what stands under keys that begin so, or (with true) empties the store.
-  watch(prefix, hear, signal) {
-    const heard = ({ storageArea, key }) => {
+  // Calls `onChange(isCleared)` when another tab changes a value whose key has this prefix, or clears the storage.
+  watch(prefix, onChange, signal) {
+    const changed = ({ storageArea, key }) => {
       if (storageArea !== this.#area) return;
-      if (key === null || key.startsWith(PREFIX + prefix)) hear(key === null);
+      if (key === null || key.startsWith(PREFIX + prefix)) onChange(key === null);
     };
-    window.addEventListener("storage", heard, { signal });
+    window.addEventListener("storage", changed, { signal });
   }
 
   set(key, value) {
@@ -61,12 +61,12 @@ class Store {
     try {
       this.#area.removeItem(PREFIX + key);
     } catch {
-      // A store that refuses has nothing to forget.
+      // Nothing was stored.
     }
   }
 }
 
-// Choices, whom we have been to the server, and messages on their way: shared by all tabs of this browser.
-export const choices = new Store("localStorage");
-// What belongs to this tab and must outlive a reload: the room it is in, the draft.
-export const tab = new Store("sessionStorage");
+// Shared by all tabs of the browser: the language, the account, the user's ids, and unsent messages.
+export const browserStore = new Store("localStorage");
+// Kept by one tab through a reload: its room, and its drafts.
+export const tabStore = new Store("sessionStorage");

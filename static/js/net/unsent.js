@@ -1,18 +1,20 @@
-// What was written in a room and is not known to be stored. The browser keeps it through a reload, a closed tab and
-// a restart of its own, for 30 days. No DOM here.
+// The messages of a room that are not known to be stored. The browser keeps them for 30 days: through a reload, a closed
+// tab and a restart of the browser.
 //
-// Each message stands under a key of its own and names the tab that has it in hand, so that no tab ever writes over
-// what another wrote. A tab sends what it has in hand; any tab that sees the author's own copy removes the message,
-// whoever has it. A tab that goes lets go of its messages. One that ended without the chance to (a crash, a phone that
-// ended the browser) does not answer when it is asked for. What nobody has in hand is taken by the next tab that
-// reaches the room, in its order and before what is new; under another name it is shown, but not sent by itself.
+// Each message has a key of its own and names the tab that owns it, so no tab overwrites the messages of another. A tab
+// sends the messages that it owns. Any tab that sees a message's own copy removes the message. A tab that is closed
+// releases its messages. A tab that ended without that (in a crash, or because a phone ended the browser) does not answer
+// when the others ask for it. Messages without an owner are taken over by the next tab that joins the room, in their order
+// and before new ones. Under another name they are shown as failed.
 //
-// This needs no lock. A tab that only seemed to be gone (it was asleep) finds its messages in other hands or gone,
-// and lists them no more. If two have sent one nevertheless, the server knows its nonce and stores it once.
+// This needs no lock. A tab that was only asleep finds its messages owned by another tab, or gone. If two tabs have sent
+// the same message, the server knows its nonce and stores it once.
+
+import { PageReason } from "../core/codes.js";
 
 const NONCE_BYTES = 16;
-const KEPT_MS = 30 * 24 * 60 * 60 * 1000;
-// A living tab answers in a few milliseconds, in the background too. One that takes longer loses nothing.
+const RETENTION_MS = 30 * 24 * 60 * 60 * 1000;
+// A tab answers within a few milliseconds, also in the background. A tab that takes longer loses no message.
 const ANSWER_WAIT_MS = 300;
 
 export class Unsent {
@@ -22,37 +24,41 @@ export class Unsent {
   #onChange;
   #channel = null;
   #tab = newNonce();
-  #held = [];
-  #living = new Set();
-  #taking = null;
+  #owned = [];
+  // The tabs that have answered.
+  #alive = new Set();
+  #takingOver = null;
   #ended = new AbortController();
 
-  // `store` is shared by the browser's tabs, `scope` tells servers behind one host apart, `name` is what we are
-  // called in the room; `onChange` hears when the list is another without this tab's writing in it.
+  // `store` is shared by the browser's tabs. `scope` distinguishes servers behind one host. `name` is the user's name in the
+  // room. `onChange` is called when the list changes through another tab.
   constructor({ store, scope, room, name, onChange }) {
     this.#store = store;
     this.#prefix = `outbox ${scope} ${encodeURIComponent(room)} `;
     this.#name = name;
     this.#onChange = onChange;
-    this.#forgetOld(`outbox ${scope} `);
+    this.#removeExpired(`outbox ${scope} `);
     const { signal } = this.#ended;
-    store.watch(this.#prefix, (cleared) => this.#changedElsewhere(cleared), signal);
-    window.addEventListener("pagehide", () => this.#letGo(), { signal });
-    // The browser may keep a page that one went away from, and show it again as it was.
+    store.watch(this.#prefix, (isCleared) => this.#changedByOther(isCleared), signal);
+    window.addEventListener("pagehide", () => this.#release(), { signal });
+    // The browser may keep a page that the user has left, and show it again as it was.
     window.addEventListener("pageshow", ({ persisted }) => persisted && this.takeOver(), { signal });
-    this.#listen();
+    this.#openChannel();
   }
 
-  // This tab's messages in their order, each `{ nonce, content, state, reason, code, sentence, until, by, name }`: the state is
-  // "queued", "sent" or "failed", `by` the user id that it was sent under, if it was, `name` whom it was written as.
+  // The messages of this tab in their order, each `{ nonce, content, state, reason, code, sentence, until, by, name }`. The
+  // state is "queued", "sent" or "failed". `by` is the user id under which the message was sent, if it was. `name` is the
+  // name under which it was written.
   list() {
-    this.#held = this.#all().filter(({ tab }) => tab === this.#tab);
-    return this.#held.map((item) =>
-      item.name === this.#name || item.state === "failed" ? item : { ...item, state: "failed", reason: "other_name" },
+    this.#owned = this.#all().filter(({ tab }) => tab === this.#tab);
+    return this.#owned.map((item) =>
+      item.name === this.#name || item.state === "failed"
+        ? item
+        : { ...item, state: "failed", reason: PageReason.OTHER_NAME },
     );
   }
 
-  // Puts a message behind all others.
+  // Adds a message after all others.
   add({ nonce = newNonce(), content }) {
     const at = Math.max(Date.now(), ...this.#all().map((item) => item.at + 1));
     this.update({ nonce, content, state: "queued", name: this.#name, at });
@@ -62,71 +68,71 @@ export class Unsent {
     this.#store.set(this.#prefix + item.nonce, { ...item, tab: this.#tab });
   }
 
-  // Removes a message, whoever has it in hand.
+  // Removes a message of any tab.
   remove(nonce) {
     this.#store.remove(this.#prefix + nonce);
   }
 
-  // Takes what nobody has in hand; done when that is known.
+  // Takes over the messages without an owner. Resolves when they are known.
   takeOver() {
-    this.#taking ??= this.#take().finally(() => (this.#taking = null));
-    return this.#taking;
+    this.#takingOver ??= this.#takeOver().finally(() => (this.#takingOver = null));
+    return this.#takingOver;
   }
 
-  // Lets go of everything, for whoever comes to the room next.
+  // Releases all messages.
   close() {
     this.#ended.abort();
     this.#channel?.close();
-    this.#letGo();
+    this.#release();
   }
 
-  async #take() {
+  async #takeOver() {
     this.#takeFrom((tab) => tab === null);
     const others = new Set(this.#all().map(({ tab }) => tab));
     others.delete(this.#tab);
     if (others.size > 0) {
       this.#onChange();
-      this.#living.clear();
+      this.#alive.clear();
       this.#channel?.postMessage({ asks: this.#tab });
-      await new Promise((waited) => setTimeout(waited, ANSWER_WAIT_MS));
+      await new Promise((resolve) => setTimeout(resolve, ANSWER_WAIT_MS));
       if (this.#ended.signal.aborted) return;
-      this.#takeFrom((tab) => tab === null || (others.has(tab) && !this.#living.has(tab)));
+      this.#takeFrom((tab) => tab === null || (others.has(tab) && !this.#alive.has(tab)));
     }
     this.#onChange();
   }
 
-  #takeFrom(isGone) {
+  #takeFrom(hasEnded) {
     for (const item of this.#all()) {
-      if (item.tab === this.#tab || !isGone(item.tab)) continue;
+      if (item.tab === this.#tab || !hasEnded(item.tab)) continue;
       this.update({ ...item, state: item.state === "sent" ? "queued" : item.state });
     }
   }
 
-  #letGo() {
+  #release() {
     for (const item of this.#all()) {
       if (item.tab === this.#tab) this.#store.set(this.#prefix + item.nonce, { ...item, tab: null });
     }
   }
 
-  #listen() {
+  #openChannel() {
     try {
       this.#channel = new BroadcastChannel(`adda ${this.#prefix}`);
     } catch {
-      return; // Refused where storage is: then there is nothing to ask about either.
+      return; // A browser that refuses it also refuses storage, so no message is shared.
     }
     this.#channel.onmessage = ({ data: { asks, lives } }) => {
       if (asks !== undefined) this.#channel.postMessage({ lives: this.#tab });
-      else this.#living.add(lives);
+      else this.#alive.add(lives);
     };
   }
 
-  #changedElsewhere(cleared) {
-    // Somebody emptied the whole store. That was not to say that these messages were sent.
-    if (cleared) for (const item of this.#held) this.update(item);
+  #changedByOther(isCleared) {
+    // A cleared storage does not mean that the messages were sent.
+    if (isCleared) for (const item of this.#owned) this.update(item);
     this.#onChange();
   }
 
-  // All the room's messages, whoever has them.
+  // The messages of all tabs in this room.
   #all() {
     return this.#store
       .keys(this.#prefix)
@@ -135,15 +141,16 @@ export class Unsent {
       .sort((a, b) => a.at - b.at);
   }
 
-  #forgetOld(prefix) {
+  #removeExpired(prefix) {
     for (const key of this.#store.keys(prefix)) {
-      // A clock that was wrong may have dated it in the future.
-      if (!(Math.abs(Date.now() - this.#store.get(key)?.at) < KEPT_MS)) this.#store.remove(key);
+      // A wrong clock may have set a time in the future.
+      if (!(Math.abs(Date.now() - this.#store.get(key)?.at) < RETENTION_MS)) this.#store.remove(key);
     }
   }
 }
 
-// `crypto.randomUUID` is missing on plain http://, where a server on the LAN is.
+// Not `crypto.randomUUID`, which is missing on plain http://.
 export function newNonce() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(NONCE_BYTES)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const bytes = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

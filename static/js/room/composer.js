@@ -1,93 +1,95 @@
-// Where a message is written. Typing is never in the way of anything: not of a lost connection, not of a refusal.
+// The input for messages. It accepts text at any time, also without a connection.
 
 const HEIGHT_MAX_PX = 180;
 const CONTENT_BYTES_MAX_DEFAULT = 8 * 1024;
-// Some browsers end a composition before its last key event, which then bears only this code.
-const KEY_OF_IME = 229;
+// Some browsers end a composition before its last key event, which then has only this code.
+const KEY_CODE_OF_IME = 229;
 
 export class Composer {
   #form;
-  #words;
-  #wrong;
+  #input;
+  #error;
   #lang;
   #store;
-  #key = null;
+  #draftKey = null;
   #onSend = () => {};
   #onTyping = () => {};
   #bytesMax = CONTENT_BYTES_MAX_DEFAULT;
 
-  constructor({ form, words, wrong, lang, store }) {
+  // `store` keeps the draft of each room.
+  constructor({ form, input, error, lang, store }) {
     this.#form = form;
-    this.#words = words;
-    this.#wrong = wrong;
+    this.#input = input;
+    this.#error = error;
     this.#lang = lang;
     this.#store = store;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#send();
     });
-    words.addEventListener("keydown", (event) => this.#pressed(event));
-    words.addEventListener("input", () => this.#edited());
+    input.addEventListener("keydown", (event) => this.#keyPressed(event));
+    input.addEventListener("input", () => this.#edited());
   }
 
-  // Turns to a room; its draft is kept in the store until it is sent.
+  // Enters a room, with its draft.
   open(room, { onSend, onTyping }) {
-    this.#key = `draft.${room}`;
+    this.#draftKey = `draft.${room}`;
     this.#onSend = onSend;
     this.#onTyping = onTyping;
-    this.#words.value = this.#store.get(this.#key) ?? "";
+    this.#input.value = this.#store.get(this.#draftKey) ?? "";
     this.translate();
-    this.#fit();
+    this.#fitHeight();
   }
 
+  // Sets the server's limit for the content of a message.
   limit(bytes) {
     this.#bytesMax = bytes;
     this.translate();
   }
 
   focus() {
-    this.#words.focus();
+    this.#input.focus();
   }
 
   translate() {
-    const long = this.#tooLong(this.#words.value);
-    this.#wrong.textContent = long ? this.#lang.t("compose.too_long") : "";
-    this.#words.setAttribute("aria-invalid", String(long));
+    const isTooLong = this.#isTooLong(this.#input.value);
+    this.#error.textContent = isTooLong ? this.#lang.t("compose.too_long") : "";
+    this.#input.setAttribute("aria-invalid", String(isTooLong));
   }
 
-  #pressed(event) {
-    // Enter within a composition picks a word of the input method; the message is not done.
-    if (event.isComposing || event.keyCode === KEY_OF_IME) return;
+  #keyPressed(event) {
+    // Within a composition, Enter selects a word of the input method.
+    if (event.isComposing || event.keyCode === KEY_CODE_OF_IME) return;
     if (event.key !== "Enter" || event.shiftKey || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
     this.#send();
   }
 
   #edited() {
-    if (this.#words.value === "") this.#store.remove(this.#key);
-    else this.#store.set(this.#key, this.#words.value);
+    if (this.#input.value === "") this.#store.remove(this.#draftKey);
+    else this.#store.set(this.#draftKey, this.#input.value);
     this.translate();
-    this.#fit();
-    if (this.#words.value.trim() !== "") this.#onTyping();
+    this.#fitHeight();
+    if (this.#input.value.trim() !== "") this.#onTyping();
   }
 
   #send() {
-    const content = this.#words.value.trimEnd();
+    const content = this.#input.value.trimEnd();
     this.focus();
-    if (content.trim() === "" || this.#tooLong(content)) return;
-    this.#words.value = "";
+    if (content.trim() === "" || this.#isTooLong(content)) return;
+    this.#input.value = "";
     this.#edited();
-    // A lone half of a surrogate pair can't be sent as UTF-8.
+    // A lone surrogate can't be encoded as UTF-8.
     this.#onSend(content.toWellFormed?.() ?? content);
   }
 
-  #tooLong(content) {
+  #isTooLong(content) {
     return new TextEncoder().encode(content.trimEnd()).length > this.#bytesMax;
   }
 
-  #fit() {
-    const { style } = this.#words;
+  #fitHeight() {
+    const { style } = this.#input;
     style.height = "auto";
-    style.height = `${Math.min(this.#words.scrollHeight, HEIGHT_MAX_PX)}px`;
+    style.height = `${Math.min(this.#input.scrollHeight, HEIGHT_MAX_PX)}px`;
   }
 }

@@ -1,32 +1,32 @@
-// Brings what is not on the page: older messages as the reader comes near the first one, later ones again after a
-// long way back, the surroundings of a message that was found, and what is missing after the server began anew. Says so
-// at each edge, and how it went.
+// Loads messages that the timeline does not have: older ones near its first message, newer ones after a long way back,
+// those around a search result, and those in a gap. Shows the progress at the two edges of the timeline.
 
-import { isMessage, readHistory } from "../net/history.js";
+import { isMessageFrame, readHistory } from "../net/history.js";
 
 const PAGE = 50;
-// Many at once, since nobody has scrolled there to wait for them.
+// Larger, because the reader does not wait for these pages.
 const GAP_PAGE = 200;
-// On each side of a message that is gone to.
-const SURROUNDINGS = 30;
+// The messages that are loaded before and after a search result.
+const CONTEXT = 30;
 
 export class Past {
   #timeline;
   #lang;
   #room = null;
   #isOwn = () => false;
-  // By direction: the elements at that edge, and whether it is "idle", "loading", "failed" or (older) an end.
+  // By direction: the element at that edge and its state, which is "idle", "loading", "failed" or, for older messages, an
+  // end: "beginning" or "oldest".
   #edges;
-  // Where older messages go on, by the id of the first one that was on the page then; no id to go on from means that
-  // it is the first of the room.
-  #reached = null;
-  // Not before the room's latest messages are on the page.
-  #ready = false;
-  // The id of a stored frame that was seen: where to look for messages if none is on the page.
-  #seen;
+  // The result of the last page of older messages: the id of the timeline's first message at that time, and the id from
+  // which the next page goes on, if there is one.
+  #older = null;
+  // Whether the room's latest messages are in the timeline.
+  #isReady = false;
+  // The id of a stored frame, from which older messages are loaded if the timeline has none.
+  #lastSeen;
   #ended = new AbortController();
 
-  // `older` and `later` are the elements for what is to be said above and below the messages.
+  // `older` and `later` are the elements above and below the messages.
   constructor({ timeline, older, later, lang }) {
     this.#timeline = timeline;
     this.#lang = lang;
@@ -37,154 +37,152 @@ export class Past {
     for (const [direction, { element }] of this.#edges) {
       element.querySelector("button").addEventListener("click", () => this.#load(direction));
     }
-    timeline.onEdge((direction) => this.#ready && this.#near(direction));
+    timeline.onEdge((direction) => this.#isReady && this.#edgeReached(direction));
     this.translate();
   }
 
-  // Turns to a room; `isOwn` is asked of each frame that is brought, and knows one of ours.
+  // Enters a room. `isOwn` returns whether a stored frame is the user's own.
   open(room, isOwn) {
     this.close();
     this.#room = room;
     this.#isOwn = isOwn;
-    this.#reached = null;
-    this.#seen = undefined;
-    for (const direction of this.#edges.keys()) this.#tell(direction, "idle");
+    this.#older = null;
+    this.#lastSeen = undefined;
+    for (const direction of this.#edges.keys()) this.#setState(direction, "idle");
   }
 
   close() {
-    this.#ready = false;
+    this.#isReady = false;
     this.#stop();
   }
 
-  // The room is reached (again), and its latest messages are on the page. What failed is tried once more. `seen` is the
-  // id of the last stored frame: the latest may all be of another kind than messages.
-  caughtUp(seen) {
-    this.#ready = true;
-    this.#seen = seen;
-    if (seen !== undefined && !this.#timeline.first && this.#edges.get("older").state === "idle") this.#load("older");
-    this.#timeline.tellEdges();
+  // The replay has ended. `lastSeen` is the id of the last stored frame; the latest frames may all be other than messages.
+  caughtUp(lastSeen) {
+    this.#isReady = true;
+    this.#lastSeen = lastSeen;
+    if (lastSeen !== undefined && !this.#timeline.first && this.#edges.get("older").state === "idle") this.#load("older");
+    this.#timeline.checkEdges();
     for (const [direction, { state }] of this.#edges) if (state === "failed") this.#load(direction);
     this.#fillGap(this.#ended.signal);
   }
 
-  // Brings a message of this room onto the page, wherever it is. Rejects if its surroundings can't be had, and then
-  // changes nothing; says whether it is there before something else was wanted.
+  // Brings a message of this room into the timeline, with the messages around it. Throws, and changes nothing, if they
+  // can't be loaded. Returns whether the message is there; another request may have come in between.
   async bring(frame) {
-    if (!this.#timeline.has(frame.id)) {
-      this.#stop();
-      const { signal } = this.#ended;
-      const around = [{ before: frame.id }, { after: frame.id }].map((where) =>
-        readHistory(this.#room, { ...where, limit: SURROUNDINGS }, signal),
-      );
-      const [before, after] = await Promise.all(around).catch((error) => {
-        if (signal.aborted) return [];
-        throw error;
-      });
-      if (signal.aborted) return false;
-      this.#timeline.detach(this.#shown([...before.data, frame, ...after.data]));
-      this.#reached = { first: this.#timeline.first.id, next: before.next };
-      if (after.next === undefined) this.#timeline.attach();
-      this.#tell("older", before.next === undefined ? this.#end() : "idle");
-      this.#tell("later", "idle");
-    }
+    if (this.#timeline.has(frame.id)) return true;
+    this.#stop();
+    const { signal } = this.#ended;
+    const pages = [{ before: frame.id }, { after: frame.id }].map((where) =>
+      readHistory(this.#room, { ...where, limit: CONTEXT }, signal),
+    );
+    const [before, after] = await Promise.all(pages).catch((error) => {
+      if (signal.aborted) return [];
+      throw error;
+    });
+    if (signal.aborted) return false;
+    this.#timeline.detach(this.#messagesOf([...before.data, frame, ...after.data]));
+    this.#older = { first: this.#timeline.first.id, next: before.next };
+    if (after.next === undefined) this.#timeline.attach();
+    this.#setState("older", before.next === undefined ? this.#endState() : "idle");
+    this.#setState("later", "idle");
     return true;
   }
 
   translate() {
-    for (const [direction, { state }] of this.#edges) this.#tell(direction, state);
+    for (const [direction, { state }] of this.#edges) this.#setState(direction, state);
   }
 
-  #near(direction) {
+  #edgeReached(direction) {
     const { state } = this.#edges.get(direction);
     if (state === "loading" || state === "failed") return;
-    if (direction === "older" && this.#olderThan() === undefined) this.#tell("older", this.#end());
+    if (direction === "older" && this.#olderThan() === undefined) this.#setState("older", this.#endState());
     else this.#load(direction);
   }
 
-  // The id that older messages are to be asked for with, if there are any.
+  // The id before which older messages are to be loaded, if there may be any.
   #olderThan() {
     const { first } = this.#timeline;
-    if (this.#reached && this.#reached.first === first?.id) return this.#reached.next;
-    if (!first) return this.#seen;
+    if (this.#older && this.#older.first === first?.id) return this.#older.next;
+    if (!first) return this.#lastSeen;
     return first.seq === 1 ? undefined : first.id;
   }
 
-  // What is said where there is nothing older. Only the first place in the room's order is surely its beginning: before
-  // a later one there were perhaps messages that are not kept, perhaps events that a history omits.
-  #end() {
+  // The state where nothing is older. Only `seq` 1 is certainly the room's beginning. Before any other message there may
+  // have been messages that are not kept, or events that the history omits.
+  #endState() {
     return this.#timeline.first?.seq === 1 ? "beginning" : "oldest";
   }
 
   async #load(direction) {
-    this.#tell(direction, "loading");
+    this.#setState(direction, "loading");
     const { signal } = this.#ended;
     try {
       await (direction === "older" ? this.#loadOlder(signal) : this.#loadLater(signal));
     } catch {
-      if (!signal.aborted) this.#tell(direction, "failed");
+      if (!signal.aborted) this.#setState(direction, "failed");
     }
   }
 
   async #loadOlder(signal) {
     let next = this.#olderThan();
-    // A page may hold nothing that is shown.
-    for (let found = false; next !== undefined && !found; ) {
+    // A page may have no messages.
+    for (let isFound = false; next !== undefined && !isFound; ) {
       const page = await readHistory(this.#room, { before: next, limit: PAGE }, signal);
       if (signal.aborted) return;
-      const shown = this.#shown(page.data);
+      const messages = this.#messagesOf(page.data);
       ({ next } = page);
-      found = shown.length > 0;
-      this.#timeline.prepend(shown);
-      this.#reached = { first: this.#timeline.first?.id, next };
+      isFound = messages.length > 0;
+      this.#timeline.prepend(messages);
+      this.#older = { first: this.#timeline.first?.id, next };
     }
-    this.#tell("older", next === undefined ? this.#end() : "idle");
+    this.#setState("older", next === undefined ? this.#endState() : "idle");
   }
 
   async #loadLater(signal) {
     let next = this.#timeline.last.id;
-    for (let found = false; next !== undefined && !found && !this.#timeline.attached; ) {
+    for (let isFound = false; next !== undefined && !isFound && !this.#timeline.attached; ) {
       const page = await readHistory(this.#room, { after: next, limit: PAGE }, signal);
       if (signal.aborted) return;
-      const shown = this.#shown(page.data);
+      const messages = this.#messagesOf(page.data);
       ({ next } = page);
-      found = shown.length > 0;
+      isFound = messages.length > 0;
       if (this.#timeline.attached) break;
-      this.#timeline.append(shown);
+      this.#timeline.append(messages);
       if (next === undefined) this.#timeline.attach();
     }
-    this.#tell("later", "idle");
+    this.#setState("later", "idle");
   }
 
-  // Where the server could not go on from what is on the page, it began with its latest messages. What it still keeps
-  // of those between comes here. It ends with them, or when the page has no more room for what was before the gap.
+  // Loads the messages of a gap that the server still has, until they meet the lines before the gap, or the timeline has
+  // dropped those lines.
   async #fillGap(signal) {
     let next = this.#timeline.afterGap?.id;
     while (next !== undefined && this.#timeline.afterGap) {
-      // If that fails, the gap says that something is missing, and the next time that the room is reached will do.
+      // After a failure the gap stays. The next replay tries again.
       const page = await readHistory(this.#room, { before: next, limit: GAP_PAGE }, signal).catch(() => ({ data: [] }));
       if (signal.aborted || !this.#timeline.afterGap) return;
-      this.#timeline.fillGap(this.#shown(page.data));
+      this.#timeline.fillGap(this.#messagesOf(page.data));
       ({ next } = page);
     }
   }
 
-  #shown(frames) {
+  // The messages among stored frames, for the timeline. Deletions are applied.
+  #messagesOf(frames) {
     for (const frame of frames) if (frame.type === "delete") this.#timeline.delete(frame);
-    return frames.filter(isMessage).map((frame) => ({ frame, own: this.#isOwn(frame) }));
+    return frames.filter(isMessageFrame).map((frame) => ({ frame, own: this.#isOwn(frame) }));
   }
 
   #stop() {
     this.#ended.abort();
     this.#ended = new AbortController();
-    for (const [direction, { state }] of this.#edges) if (state === "loading") this.#tell(direction, "idle");
+    for (const [direction, { state }] of this.#edges) if (state === "loading") this.#setState(direction, "idle");
   }
 
-  #tell(direction, state) {
+  #setState(direction, state) {
     const edge = this.#edges.get(direction);
     edge.state = state;
     edge.element.dataset.state = state;
-    const words = edge.element.querySelector("span");
-    words.textContent = state === "idle" ? "" : this.#lang.t(`past.${state}`);
+    edge.element.querySelector("span").textContent = state === "idle" ? "" : this.#lang.t(`past.${state}`);
     edge.element.querySelector("button").hidden = state !== "failed";
   }
 }

@@ -1,7 +1,9 @@
-// Who is here: the list beside the room, by name, ourselves first. Who is here twice, as in two tabs, is one person.
+// The list of the people in the room, by name, with the user first. A user with several connections is listed once.
 
-const HUES = 8;
-// People in the list; those beyond it are only counted. A list of thousands would slow down a phone.
+import { fillAvatar } from "../ui/avatar.js";
+import { cloneTemplate } from "../ui/elements.js";
+
+// People that are listed. The rest is only counted, because a list of thousands slows a phone down.
 const LISTED_MAX = 1_000;
 
 export class People {
@@ -12,13 +14,13 @@ export class People {
   #template;
   #lang;
   #onMore;
-  #self = null;
-  // By user id: the name, the element, and by how many connections they are here.
+  #userId = null;
+  // By user id: the name, the element, and the number of connections.
   #people = new Map();
-  // The number of people here, with those that the server did not name.
+  // The number of people in the room, with those that the server did not name.
   #total = 0;
 
-  // `onMore` hears about whom more is wanted, and by which button.
+  // `onMore` is called with the person whose menu button was pressed: `{ id, name, anchor }`.
   constructor({ list, count, badge, more, template, lang, onMore }) {
     this.#list = list;
     this.#count = count;
@@ -30,52 +32,28 @@ export class People {
     this.reset([], 0, null);
   }
 
-  reset(members, total, self) {
-    this.#self = self;
+  reset(members, total, userId) {
+    this.#userId = userId;
     this.#people.clear();
     this.#list.replaceChildren();
     const sorted = [...members].sort((a, b) => this.#compare(a.id, a.username, b.id, b.username));
     for (const { id, username } of sorted) {
-      if (!this.#again(id)) this.#list.append(this.#enter(id, username));
+      if (!this.#addConnection(id)) this.#list.append(this.#create(id, username));
     }
     this.#total = this.#people.size + Math.max(0, total - members.length);
-    this.#tell();
+    this.#showCount();
   }
 
-  // Says whether this one was not here before.
+  // Returns whether the person was not in the room before.
   joined(id, name) {
-    if (this.#again(id)) return false;
-    this.#place(id, name);
+    if (this.#addConnection(id)) return false;
+    this.#insert(id, name);
     this.#total += 1;
-    this.#tell();
+    this.#showCount();
     return true;
   }
 
-  // The presence frame of a large room: how many people there are now, and the names of some that joined or left.
-  changed({ member_count: total, joined = [], left = [] }) {
-    for (const { id } of left) if (id !== this.#self) this.#remove(id);
-    for (const { id, username } of joined) if (!this.#people.has(id)) this.#place(id, username);
-    this.#total = total;
-    this.#tell();
-  }
-
-  // Adds a person to the list by name, if it is not full.
-  #place(id, name) {
-    if (this.#people.size >= LISTED_MAX) return;
-    let next = null;
-    for (const other of this.#people.values()) {
-      const behind = this.#compare(id, name, other.id, other.name) < 0;
-      if (behind && (!next || this.#compare(other.id, other.name, next.id, next.name) < 0)) next = other;
-    }
-    this.#list.insertBefore(this.#enter(id, name), next?.element ?? null);
-  }
-
-  #remove(id) {
-    this.#people.get(id)?.element.remove();
-    this.#people.delete(id);
-  }
-
-  // Says whether this one is not here any more.
+  // Returns whether the person has left the room with their last connection.
   left(id) {
     const person = this.#people.get(id);
     if (person) {
@@ -84,73 +62,78 @@ export class People {
       this.#remove(id);
     }
     this.#total = Math.max(this.#people.size, this.#total - 1);
-    this.#tell();
+    this.#showCount();
     return true;
+  }
+
+  // Applies the `presence` frame of a large room: the number of people, and some that joined or left.
+  changed({ member_count: total, joined = [], left = [] }) {
+    for (const { id } of left) if (id !== this.#userId) this.#remove(id);
+    for (const { id, username } of joined) if (!this.#people.has(id)) this.#insert(id, username);
+    this.#total = total;
+    this.#showCount();
   }
 
   translate() {
     const sorted = [...this.#people.values()].sort((a, b) => this.#compare(a.id, a.name, b.id, b.name));
     for (const { name, element } of sorted) {
-      this.#word(name, element);
+      this.#translatePerson(name, element);
       this.#list.append(element);
     }
-    this.#tell();
+    this.#showCount();
   }
 
-  #again(id) {
+  // Counts one more connection of a listed person. Returns whether the person is listed.
+  #addConnection(id) {
     const person = this.#people.get(id);
     if (person) person.connections += 1;
     return person !== undefined;
   }
 
-  #enter(id, name) {
-    const element = this.#template.content.firstElementChild.cloneNode(true);
+  // Adds a person at their place by name, unless the list is full.
+  #insert(id, name) {
+    if (this.#people.size >= LISTED_MAX) return;
+    let next = null;
+    for (const other of this.#people.values()) {
+      const isAfter = this.#compare(id, name, other.id, other.name) < 0;
+      if (isAfter && (!next || this.#compare(other.id, other.name, next.id, next.name) < 0)) next = other;
+    }
+    this.#list.insertBefore(this.#create(id, name), next?.element ?? null);
+  }
+
+  #remove(id) {
+    this.#people.get(id)?.element.remove();
+    this.#people.delete(id);
+  }
+
+  #create(id, name) {
+    const element = cloneTemplate(this.#template);
     element.querySelector(".who").textContent = name;
-    dressFace(element.querySelector(".face"), name);
-    element.querySelector(".you").hidden = id !== this.#self;
+    fillAvatar(element.querySelector(".face"), name);
+    element.querySelector(".you").hidden = id !== this.#userId;
     const more = element.querySelector(".more");
     more.addEventListener("click", () => this.#onMore({ id, name, anchor: more }));
-    more.hidden = id === this.#self;
-    this.#word(name, element);
+    more.hidden = id === this.#userId;
+    this.#translatePerson(name, element);
     this.#people.set(id, { id, name, element, connections: 1 });
     return element;
   }
 
-  // Writes what depends on the language.
-  #word(name, element) {
+  #translatePerson(name, element) {
     element.querySelector(".you").textContent = this.#lang.t("people.you");
     element.querySelector(".more").setAttribute("aria-label", this.#lang.t("member.about", { name }));
   }
 
   #compare(idA, nameA, idB, nameB) {
-    return (idB === this.#self) - (idA === this.#self) || this.#lang.compare(nameA, nameB);
+    return (idB === this.#userId) - (idA === this.#userId) || this.#lang.compare(nameA, nameB);
   }
 
-  #tell() {
-    // The list may hold people that left a large room without being named, so it can be longer than the count.
-    const unnamed = Math.max(0, this.#total - this.#people.size);
+  #showCount() {
+    // The list may still have people that left a large room without being named, so it can be longer than the count.
+    const unlisted = Math.max(0, this.#total - this.#people.size);
     this.#count.textContent = this.#lang.plural("people.count", this.#total);
     this.#badge.textContent = this.#lang.number(this.#total);
-    this.#more.hidden = unnamed === 0;
-    this.#more.textContent = this.#lang.plural("people.more", unnamed);
+    this.#more.hidden = unlisted === 0;
+    this.#more.textContent = this.#lang.plural("people.more", unlisted);
   }
-}
-
-// The round mark of a person: their first letter, in a colour that stays theirs.
-export function dressFace(face, name) {
-  face.textContent = firstLetter(name).toLocaleUpperCase();
-  face.dataset.hue = hueOf(name);
-}
-
-export function hueOf(name) {
-  let sum = 0;
-  for (const char of name) sum = (sum * 31 + char.codePointAt(0)) >>> 0;
-  return sum % HUES;
-}
-
-// A Bengali letter bears its vowel sign and joined consonants, so code points would cut it.
-function firstLetter(name) {
-  if (!Intl.Segmenter) return [...name][0] ?? "";
-  const [first] = new Intl.Segmenter(undefined, { granularity: "grapheme" }).segment(name);
-  return first?.segment ?? "";
 }

@@ -1,43 +1,49 @@
-// Who one is here: as a guest the ways to an account, with one its password and where one is logged in.
+// The dialog about the user: a guest can log in or register; a user with an account sees and ends sessions, changes the
+// password and logs out.
 
-import { needsLogin, reasonOf } from "../core/codes.js";
-import { Field, takeAll } from "../ui/field.js";
-import { Reveal, checkNew, checkShown } from "../core/passwords.js";
-import { dressFace } from "./people.js";
-import { refusalText } from "../core/error-text.js";
+import { Reason, needsLogin, reasonOf } from "../core/codes.js";
+import { errorText } from "../core/error-text.js";
+import { checkNewPassword, checkPassword } from "../core/passwords.js";
+import { fillAvatar } from "../ui/avatar.js";
+import { cloneTemplate, setText } from "../ui/elements.js";
+import { Field, submitFields } from "../ui/field.js";
+import { PasswordToggle } from "../ui/password-toggle.js";
 
-export class You {
+export class Profile {
   #dialog;
   #find;
   #session;
   #lang;
-  #account;
+  #accountForm;
   #template;
   #on;
+  // The user's name in the room.
   #name = "";
-  #password;
-  #reveal;
-  // Where we are logged in; null while that is not known.
+  #fields;
+  #passwordToggle;
+  // The account's sessions; null while they are not known.
   #sessions = null;
-  #status = () => "";
+  // Returns the text of the status line.
+  #statusText = () => "";
   #isBusy = false;
-  // What is done if one is sure.
-  #sure = null;
+  // The open question, `{ text, action, opener }`, or null.
+  #question = null;
 
-  // `account` is the form to log in by. `on` hears `loggedIn`; `logOut` that somebody wants to; `ended` that they are not
-  // logged in any more; and is asked `unsent`, how many messages are on their way.
-  constructor({ dialog, session, lang, account, template, on }) {
+  // `on` has functions: `loggedIn` is called after a login, `logOut` when the user wants to log out, `ended` when the
+  // server has ended the login; `unsentCount` returns the number of unsent messages.
+  constructor({ dialog, session, lang, accountForm, template, on }) {
     this.#dialog = dialog;
     this.#find = (name) => dialog.querySelector(`#you-${name}`);
     this.#session = session;
     this.#lang = lang;
-    this.#account = account;
+    this.#accountForm = accountForm;
     this.#template = template;
     this.#on = on;
     const { old, next } = this.#find("password").elements;
-    const field = (key, input, check) => new Field({ key: "password", input, wrong: this.#find(`${key}-wrong`), check, lang });
-    this.#password = { old: field("old", old, checkShown), next: field("next", next, checkNew) };
-    this.#reveal = new Reveal({ button: this.#find("reveal"), inputs: [old, next], lang });
+    const field = (name, input, check) =>
+      new Field({ key: "password", input, error: this.#find(`${name}-wrong`), check, lang });
+    this.#fields = { old: field("old", old, checkPassword), next: field("next", next, checkNewPassword) };
+    this.#passwordToggle = new PasswordToggle({ button: this.#find("reveal"), inputs: [old, next], lang });
     this.#listen();
   }
 
@@ -45,10 +51,9 @@ export class You {
     return this.#dialog.open;
   }
 
-  // `name` is what we are called in the room.
   open(name) {
     this.#name = name;
-    this.#show();
+    this.#reset();
     this.#dialog.showModal();
   }
 
@@ -56,71 +61,77 @@ export class You {
     this.#dialog.close();
   }
 
+  // Shows that an action has failed.
+  showError(error) {
+    this.#setStatus(() => errorText(error, this.#lang));
+  }
+
   translate() {
     const { account } = this.#session;
     this.#find("role").textContent = this.#lang.t(`you.role.${account?.role ?? "guest"}`);
-    for (const field of Object.values(this.#password)) field.translate();
-    this.#reveal.translate();
+    for (const field of Object.values(this.#fields)) field.translate();
+    this.#passwordToggle.translate();
     this.#showSessions();
     this.#showStatus();
-    if (this.#sure) this.#find("sure").querySelector("p").textContent = this.#sure.words();
+    if (this.#question) this.#find("sure-text").textContent = this.#question.text();
   }
 
   #listen() {
-    this.#find("close").addEventListener("click", () => this.close());
-    // A click beside it closes it, as people expect; what is typed in it is gone then as with Escape.
+    const onClick = (name, action) => this.#find(name).addEventListener("click", action);
+    onClick("close", () => this.close());
+    // A click beside the dialog closes it.
     this.#dialog.addEventListener("click", (event) => event.target === this.#dialog && this.close());
     this.#dialog.addEventListener("close", () => this.#closed());
-    this.#find("log-in").addEventListener("click", () => this.#enter("login"));
-    this.#find("register").addEventListener("click", () => this.#enter("register"));
+    onClick("log-in", () => this.#openAccountForm("login"));
+    onClick("register", () => this.#openAccountForm("register"));
     this.#find("password").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#changePassword();
     });
-    this.#find("retry").addEventListener("click", () => this.#load());
-    this.#find("others").addEventListener("click", () => this.#endOthers());
-    this.#find("log-out").addEventListener("click", () => this.#logOut());
-    this.#find("forget").addEventListener("click", () => this.#logOut());
-    this.#find("yes").addEventListener("click", () => {
-      const { act } = this.#sure;
+    onClick("retry", () => this.#readSessions());
+    onClick("others", () => this.#end(this.#sessions.filter(isOtherLogin)));
+    onClick("log-out", () => this.#logOut());
+    onClick("forget", () => this.#logOut());
+    onClick("yes", () => {
+      const { action } = this.#question;
       this.#ask(null);
-      act();
+      action();
     });
-    this.#find("no").addEventListener("click", () => {
-      const { asker } = this.#sure;
+    onClick("no", () => {
+      const { opener } = this.#question;
       this.#ask(null);
-      asker.focus();
+      opener.focus();
     });
   }
 
-  #show() {
+  #reset() {
     const { account, canRegister } = this.#session;
-    dressFace(this.#find("face"), this.#name);
+    fillAvatar(this.#find("face"), this.#name);
     this.#find("name").textContent = this.#name;
     this.#find("guest").hidden = account !== null;
     this.#find("account").hidden = account === null;
     this.#find("ways").hidden = false;
     this.#find("register").hidden = !canRegister;
     this.#find("username").value = account?.username ?? "";
-    for (const field of Object.values(this.#password)) field.fill("");
+    for (const field of Object.values(this.#fields)) field.fill("");
     this.#find("change").open = false;
     this.#find("retry").hidden = true;
     this.#sessions = null;
     this.#ask(null);
-    this.#tell(() => "");
+    this.#setStatus(() => "");
     this.translate();
-    if (account) this.#load();
+    if (account) this.#readSessions();
   }
 
   #closed() {
-    this.#account.close(this.#dialog);
-    this.#reveal.hide();
-    for (const field of Object.values(this.#password)) field.fill("");
+    this.#accountForm.close(this.#dialog);
+    this.#passwordToggle.hide();
+    for (const field of Object.values(this.#fields)) field.fill("");
   }
 
-  #enter(mode) {
+  #openAccountForm(mode) {
     this.#find("ways").hidden = true;
-    this.#account.open(this.#find("guest"), {
+    this.#accountForm.open(this.#find("guest"), {
       mode,
       name: mode === "register" ? this.#name : "",
       onDone: () => {
@@ -128,7 +139,7 @@ export class You {
         this.#on.loggedIn();
       },
       onBack: () => {
-        this.#account.close(this.#dialog);
+        this.#accountForm.close(this.#dialog);
         this.#find("ways").hidden = false;
         this.#find("log-in").focus();
       },
@@ -136,38 +147,42 @@ export class You {
   }
 
   async #changePassword() {
-    const taken = this.#isBusy ? null : takeAll(this.#password);
-    if (!taken) return;
-    this.#reveal.hide();
-    await this.#while(async () => {
+    const values = this.#isBusy ? null : submitFields(this.#fields);
+    if (!values) return;
+    this.#passwordToggle.hide();
+    await this.#exclusively(async () => {
       try {
-        await this.#session.changePassword(taken);
+        await this.#session.changePassword(values);
       } catch (error) {
-        if (needsLogin(error)) throw error;
-        const words = () => refusalText(error, this.#lang);
-        const word = reasonOf(error);
-        if (word === "wrong_password") this.#password.old.refuse(words);
-        else if (word === "bad_password") this.#password.next.refuse(words);
-        else this.#tell(words);
+        this.#passwordRejected(error);
         return;
       }
-      for (const field of Object.values(this.#password)) field.fill("");
+      for (const field of Object.values(this.#fields)) field.fill("");
       this.#find("change").open = false;
       this.#find("change").querySelector("summary").focus();
-      this.#tell(() => this.#lang.t("you.changed"));
-      await this.#load();
+      this.#setStatus(() => this.#lang.t("you.changed"));
+      await this.#readSessions();
     });
   }
 
-  async #load() {
+  #passwordRejected(error) {
+    if (needsLogin(error)) throw error;
+    const text = () => errorText(error, this.#lang);
+    const reason = reasonOf(error);
+    if (reason === Reason.WRONG_PASSWORD) this.#fields.old.reject(text);
+    else if (reason === Reason.BAD_PASSWORD) this.#fields.next.reject(text);
+    else this.#setStatus(text);
+  }
+
+  async #readSessions() {
     this.#find("retry").hidden = true;
     try {
       const sessions = await this.#session.list();
-      // This one first, then those that were used last.
+      // The present session first, then those that were used last.
       this.#sessions = sessions.sort((a, b) => b.current - a.current || Date.parse(b.seen) - Date.parse(a.seen));
     } catch (error) {
-      if (this.#isEnded(error)) return;
-      this.#tell(() => refusalText(error, this.#lang));
+      if (this.#handleLoginEnd(error)) return;
+      this.showError(error);
       this.#find("retry").hidden = false;
     }
     this.#showSessions();
@@ -175,24 +190,21 @@ export class You {
 
   #showSessions() {
     const sessions = this.#sessions ?? [];
-    this.#find("sessions").replaceChildren(...sessions.map((session) => this.#line(session)));
+    this.#find("sessions").replaceChildren(...sessions.map((session) => this.#sessionRow(session)));
     this.#find("others").hidden = !sessions.some(isOtherLogin);
   }
 
-  #line(session) {
-    const { kind, current } = session;
-    const element = this.#template.content.firstElementChild.cloneNode(true);
+  #sessionRow(session) {
+    const { kind, current, created, seen } = session;
+    const isBot = kind === "bot";
     const label = session.label || this.#lang.t("you.unknown");
-    const moment = (text) => {
-      const date = new Date(text);
-      return `${this.#lang.day(date)}, ${this.#lang.time(date)}`;
-    };
-    const values = { created: moment(session.created), seen: moment(session.seen) };
+    const times = { created: this.#timeText(created), seen: this.#timeText(seen) };
+    const element = cloneTemplate(this.#template);
     element.querySelector(".label").textContent = label;
     const badge = element.querySelector(".badge");
-    badge.hidden = !current && kind !== "bot";
+    badge.hidden = !current && !isBot;
     badge.textContent = this.#lang.t(current ? "you.this_one" : "you.program");
-    element.querySelector(".about").textContent = this.#lang.t(kind === "bot" ? "you.about_program" : "you.about_login", values);
+    element.querySelector(".about").textContent = this.#lang.t(isBot ? "you.about_program" : "you.about_login", times);
     const end = element.querySelector("button");
     end.textContent = this.#lang.t("you.end");
     end.ariaLabel = this.#lang.t("you.end_named", { label });
@@ -200,84 +212,82 @@ export class You {
     return element;
   }
 
-  #endOthers() {
-    this.#end(this.#sessions.filter(isOtherLogin));
+  #timeText(timestamp) {
+    const date = new Date(timestamp);
+    return `${this.#lang.day(date)}, ${this.#lang.time(date)}`;
   }
 
   #end(sessions) {
-    return this.#while(async () => {
+    return this.#exclusively(async () => {
       try {
         for (const { id } of sessions) await this.#session.end(id);
-        this.#tell(() => this.#lang.plural("you.ended", sessions.length));
+        this.#setStatus(() => this.#lang.plural("you.ended", sessions.length));
       } catch (error) {
-        if (this.#isEnded(error)) return;
-        this.#tell(() => refusalText(error, this.#lang));
+        if (this.#handleLoginEnd(error)) return;
+        this.showError(error);
       }
-      await this.#load();
-      // What was pressed may not be there any more.
+      await this.#readSessions();
+      // The button that was pressed may be gone.
       this.#find("where").focus();
     });
   }
 
-  // What is unsent stays here for whoever wrote it, which not everybody expects.
+  // Unsent messages stay in this browser after a logout, so the user is asked first.
   #logOut() {
     const { account } = this.#session;
-    if (this.#on.unsent() > 0) this.#askToLogOut(this.#find(account ? "log-out" : "forget"));
+    if (this.#on.unsentCount() > 0) this.#askToLogOut(this.#find(account ? "log-out" : "forget"));
     else this.#on.logOut();
   }
 
-  #askToLogOut(asker) {
-    const unsent = this.#on.unsent();
+  #askToLogOut(opener) {
+    const unsent = this.#on.unsentCount();
     this.#ask({
-      words: () => (unsent > 0 ? this.#lang.plural("you.unsent", unsent, { name: this.#name }) : this.#lang.t("you.sure")),
-      act: () => this.#on.logOut(),
-      asker,
+      text: () =>
+        unsent > 0 ? this.#lang.plural("you.unsent", unsent, { name: this.#name }) : this.#lang.t("you.sure"),
+      action: () => this.#on.logOut(),
+      opener,
     });
   }
 
-  #ask(sure) {
-    this.#sure = sure;
-    this.#find("sure").hidden = sure === null;
-    if (sure === null) return;
-    this.#find("sure").querySelector("p").textContent = sure.words();
+  // Asks a question in the dialog; null closes it.
+  #ask(question) {
+    this.#question = question;
+    this.#find("sure").hidden = question === null;
+    if (question === null) return;
+    this.#find("sure-text").textContent = question.text();
     this.#find("no").focus();
   }
 
-  // One thing at a time.
-  async #while(act) {
+  // Runs an action, unless one is running.
+  async #exclusively(action) {
     if (this.#isBusy) return;
     this.#isBusy = true;
     this.#dialog.ariaBusy = "true";
     try {
-      await act();
+      await action();
     } catch (error) {
-      if (!this.#isEnded(error)) throw error;
+      if (!this.#handleLoginEnd(error)) throw error;
     } finally {
       this.#isBusy = false;
       this.#dialog.ariaBusy = "false";
     }
   }
 
-  #isEnded(error) {
+  // Returns whether the error means that the login has ended. Then the dialog closes.
+  #handleLoginEnd(error) {
     if (!needsLogin(error)) return false;
     this.close();
     this.#on.ended();
     return true;
   }
 
-  // Says what came of something; also that logging out has failed.
-  tell(error) {
-    this.#tell(() => refusalText(error, this.#lang));
-  }
-
-  #tell(words) {
-    this.#status = words;
+  #setStatus(text) {
+    this.#statusText = text;
     this.#showStatus();
   }
 
   #showStatus() {
-    const words = this.#status();
-    if (this.#find("status").textContent !== words) this.#find("status").textContent = words;
+    setText(this.#find("status"), this.#statusText());
   }
 }
 

@@ -1,106 +1,98 @@
-// One stay in one room: what comes over the connection goes to the views, what is written goes through the outbox.
+// The room that the tab is in. Received frames go to the views; written messages go through the outbox.
 
-import { needsAccount, needsLogin, reasonOf } from "../core/codes.js";
-import { Connection } from "../net/socket.js";
-import { isMessage } from "../net/history.js";
+import { CloseCode, Code, Reason, isRemoval, needsAccount, needsLogin, reasonOf } from "../core/codes.js";
+import { Rejection } from "../core/rejection.js";
+import { isMessageFrame } from "../net/history.js";
 import { Outbox } from "../net/outbox.js";
-import { Refused, ask } from "../net/requests.js";
+import { OwnIds } from "../net/own-ids.js";
+import { requestData } from "../net/requests.js";
+import { Socket } from "../net/socket.js";
 import { SERVER } from "../net/storage.js";
-import { TypingNotice } from "./typing.js";
 import { Unsent, newNonce } from "../net/unsent.js";
+import { connectPageEvents, isPageVisible } from "../ui/page-events.js";
+import { Replay } from "./replay.js";
+import { TypingSender } from "./typing.js";
 
-// Messages shown on joining; older ones come as they are looked for.
+// The messages that are replayed on joining. Older ones are loaded on demand.
 const HISTORY = 50;
-// `welcome` says how far the room's order goes, so the end of a replay of events is seen. If it never comes, we don't
-// wait for it for ever.
-const REPLAY_WAIT_MS = 3_000;
-// A replay of messages can end before that seq, since other events can follow the last message. The server sends it in
-// one piece, so a pause marks its end. A pause that comes too early does no harm: the server still knows each nonce.
-const HISTORY_PAUSE_MS = 300;
-// A server that has forgotten our session makes us somebody new; so many of our former ids are kept.
-const SELVES_MAX = 50;
-const SELVES_KEY = `selves.${SERVER}`;
-const CLOSE_POLICY = 1008;
-const CLOSE_OVER_CAPACITY = 1013;
-// What a browser says of a WebSocket that was not let in, or whose network is gone.
-const CLOSE_ABNORMAL = 1006;
-// So often in a row a room that seems not to be there is asked for.
-const KNOCKS_MAX = 3;
-// Refusals that end the stay in a room, also behind `welcome`.
-const ENDING_REASONS = new Set(["banned", "kicked", "made_private"]);
+// Failed attempts in a row after which a rejection that may pass is final.
+const REJECTED_JOINS_MAX = 3;
 
-export class Visit {
+export class Room {
   #name;
   #account;
   #session;
   #room;
+  #state;
   #views;
-  #store;
   #onStatus;
   #onMessage;
-  #onRefused;
-  #connection;
+  #onRemoved;
+  #socket;
+  #channel;
   #unsent;
   #outbox;
-  #notice;
+  #typingSender;
+  #ownIds;
+  #replay;
   #isOnline = false;
-  #knocks = 0;
-  // The last refusal on this connection that answers no command: the server may close the connection for it.
-  #refusal = null;
-  #self = null;
-  #called;
-  #selves;
-  // The last stored frame seen, to resume after.
-  #last = null;
-  // The place in the room's order at which the replay ends; null once it has.
-  #replayEnd = null;
-  // In a replay of messages: how many may still come; null in a replay of events.
-  #historyLeft = null;
-  #replayTimer;
+  #rejectedJoins = 0;
+  // The last rejection on this connection that answers no command. The server may close the connection after it.
+  #rejection = null;
+  // The user's id and name in the room.
+  #userId = null;
+  #username;
   #ended = new AbortController();
 
-  // As a guest by this name, or with the session's account. `views` are the timeline, its past, search, people, typing
-  // line, composer and how we stand; `store` is the browser's, for all its tabs:
-  // whom we have been and what is unsent; `onStatus` hears the connection's, and the refusal that it was lost by if
-  // there was one; `onMessage` hears of each message of others; `onRefused` hears of the refusal that ends the stay.
-  constructor({ name, session, room, views, store, onStatus, onMessage, onRefused }) {
+  // The user is the session's account or, without one, a guest with this name. `state` is the `RoomState`. `views` are
+  // `timeline`, `past`, `search`, `people`, `typing`, `composer` and `roomStatus`. `store` is shared by the browser's tabs.
+  // `onStatus` is called with the channel's status, the close code and the rejection of the connection that was lost.
+  // `onMessage` is called for each new message of another user. `onRemoved` is called with the rejection that ends the
+  // membership.
+  constructor({ name, session, room, state, views, store, onStatus, onMessage, onRemoved }) {
     this.#name = name;
-    this.#called = name;
+    this.#username = name;
     this.#account = session.account?.id ?? null;
     this.#session = session;
     this.#room = room;
+    this.#state = state;
     this.#views = views;
-    this.#store = store;
     this.#onStatus = onStatus;
     this.#onMessage = onMessage;
-    this.#onRefused = onRefused;
-    this.#selves = new Set(store.get(SELVES_KEY) ?? []);
-    this.#connection = new Connection({
+    this.#onRemoved = onRemoved;
+    this.#ownIds = new OwnIds(store);
+    this.#replay = new Replay(() => this.#replayEnded());
+    this.#socket = new Socket({
       prepare: (signal) => this.#ensureSession(signal),
-      address: () => this.#address(),
-      onStatus: (status, code) => this.#statusChanged(status, code),
-      onFrame: (frame) => this.#hear(frame),
+      url: (parameters) => this.#url(parameters),
+      isPageVisible,
     });
-    this.#unsent = new Unsent({ store, scope: SERVER, room, name, onChange: () => this.#outbox.changed() });
+    this.#channel = this.#socket.channel(room, {
+      parameters: () => ({ history: HISTORY, after: this.#replay.lastId }),
+      onStatus: (status, code) => this.#statusChanged(status, code),
+      onFrame: (frame) => this.#received(frame),
+    });
+    this.#unsent = new Unsent({ store, scope: SERVER, room, name, onChange: () => this.#outbox.update() });
     this.#outbox = new Outbox({
       unsent: this.#unsent,
-      send: ({ nonce, content }) => this.#connection.send({ type: "text", content, nonce }),
+      send: ({ nonce, content }) => this.#channel.send({ type: "text", content, nonce }),
       onChange: (items, pausedBy) => views.timeline.showPending(items, pausedBy),
-      onSilence: () => this.#connection.renew(),
+      onTimeout: () => this.#socket.reconnect(),
     });
-    // With a nonce, so that an error about it is known for what it is.
-    this.#notice = new TypingNotice(() => this.#connection.send({ type: "typing", nonce: newNonce() }));
+    // The nonce identifies an error as the answer to this command.
+    this.#typingSender = new TypingSender(() => this.#channel.send({ type: "typing", nonce: newNonce() }));
   }
 
   start() {
-    const { timeline, past, people, typing, composer, standing } = this.#views;
-    standing.reset(this.#room);
+    const { timeline, past, people, typing, composer, roomStatus } = this.#views;
+    roomStatus.reset();
+    this.#state.reset(this.#room);
     timeline.reset({
-      retry: (nonce) => this.#outbox.retry(nonce),
-      discard: (nonce) => this.#outbox.discard(nonce),
+      onRetry: (nonce) => this.#outbox.retry(nonce),
+      onDiscard: (nonce) => this.#outbox.discard(nonce),
     });
     this.#outbox.start();
-    past.open(this.#room, (frame) => this.#recognise(frame));
+    past.open(this.#room, (frame) => this.#isOwn(frame));
     people.reset([], 0, null);
     typing.clear();
     composer.open(this.#room, {
@@ -108,234 +100,227 @@ export class Visit {
         timeline.toNewest();
         this.#outbox.add(content);
       },
-      onTyping: () => this.#notice.touched(),
+      onTyping: () => this.#typingSender.typed(),
     });
-    this.#session.watch(() => this.#askWhoWeAre(), this.#ended.signal);
-    this.#connection.start();
+    const { signal } = this.#ended;
+    this.#session.watch(() => this.#checkSession(), signal);
+    connectPageEvents(this.#socket, signal);
+    this.#channel.join();
   }
 
-  // Whether the room was ever reached.
-  get wasThere() {
-    return this.#self !== null;
+  // Whether the server has ever confirmed the join.
+  get wasJoined() {
+    return this.#userId !== null;
   }
 
-  // How many messages are not known to be stored.
-  get unsent() {
+  // The number of messages that are not known to be stored.
+  get unsentCount() {
     return this.#outbox.size;
   }
 
   retry() {
-    this.#connection.retry();
+    this.#socket.retry();
   }
 
   stop() {
     this.#ended.abort();
-    clearTimeout(this.#replayTimer);
-    this.#connection.stop();
+    this.#replay.stop();
+    this.#channel.leave();
     this.#outbox.close();
     this.#unsent.close();
     this.#views.past.close();
     this.#views.typing.clear();
   }
 
+  // The URL contains no secret, because URLs are logged.
+  #url({ room_id: room, history, after }) {
+    const url = new URL("ws", location.href);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    url.searchParams.set("room", room);
+    url.searchParams.set("username", this.#name);
+    url.searchParams.set("history", history);
+    if (after !== undefined) url.searchParams.set("after", after);
+    return url;
+  }
+
   async #ensureSession(signal) {
     try {
       await this.#session.ensure({ name: this.#name, account: this.#account }, signal);
     } catch (error) {
-      if (error instanceof Refused && !error.isPassing && !signal.aborted) this.#onRefused(error);
-      // One that has had enough of us is asked again only after the longest pause, as after its close code.
-      throw Object.assign(new Error("no session"), { code: error.code === "rate_limited" ? CLOSE_OVER_CAPACITY : undefined });
+      if (error instanceof Rejection && !error.isTemporary && !signal.aborted) this.#onRemoved(error);
+      // A rate limit leads to the longest wait, like its close code.
+      const closeCode = error.code === Code.RATE_LIMITED ? CloseCode.TRY_AGAIN_LATER : undefined;
+      throw Object.assign(new Error("no session"), { closeCode });
     }
   }
 
-  // Asks at once, as whoever was logged in is to hear soon that they are not any more.
-  #askWhoWeAre() {
-    this.#session.doubt();
+  // Checks the session at once, so that a user whose login has ended learns it soon.
+  #checkSession() {
+    this.#session.invalidate();
     this.#ensureSession(this.#ended.signal).catch(() => {
-      // It is asked again before the next connection.
+      // The next connection checks it again.
     });
   }
 
-  // A page is not told why its WebSocket was not let in or was ended; over HTTP the server says it.
-  async #askWhy() {
-    const knocks = this.#knocks;
+  // Asks over HTTP for the reason why a WebSocket was rejected or closed. A browser hides it from the page.
+  async #findReason() {
+    const rejectedJoins = this.#rejectedJoins;
     try {
-      await ask("GET", "api/session");
-      if (knocks >= KNOCKS_MAX) await ask("GET", `api/rooms/${encodeURIComponent(this.#room)}`);
+      await requestData("GET", "api/session");
+      if (rejectedJoins >= REJECTED_JOINS_MAX) await requestData("GET", `api/rooms/${encodeURIComponent(this.#room)}`);
     } catch (error) {
-      if (this.#ended.signal.aborted || !(error instanceof Refused) || error.isPassing) return;
-      // The next attempt renews a session that is over. By now the room may have been reached after all.
-      if (needsLogin(error) || (error.code === "not_found" && this.#knocks < KNOCKS_MAX)) return;
-      this.#onRefused(error);
+      if (this.#ended.signal.aborted || !(error instanceof Rejection) || error.isTemporary) return;
+      // The next attempt renews a session that has ended.
+      if (needsLogin(error)) return;
+      // The room may have been joined in the meantime.
+      if (error.code === Code.NOT_FOUND && this.#rejectedJoins < REJECTED_JOINS_MAX) return;
+      this.#onRemoved(error);
     }
-  }
-
-  // No secret is in it: addresses end up in logs.
-  #address() {
-    const url = new URL("ws", document.baseURI);
-    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    url.searchParams.set("room", this.#room);
-    url.searchParams.set("username", this.#name);
-    url.searchParams.set("history", HISTORY);
-    if (this.#last) url.searchParams.set("after", this.#last.id);
-    return url;
   }
 
   #statusChanged(status, code) {
-    // What is lost before it was online, or by the server's will, may have been refused for want of a session: a page
-    // is not told why its WebSocket was not let in.
-    if (status === "waiting" && (!this.#isOnline || code === CLOSE_POLICY)) {
-      this.#session.doubt();
-      if (code === CLOSE_ABNORMAL || this.#refusal !== null) this.#knocks += 1;
-      if (this.#isFinal(this.#refusal)) return this.#onRefused(this.#refusal);
-      if (code === CLOSE_POLICY && this.#session.isLogin) this.#askWhoWeAre();
-      else if (this.#refusal === null && (code === CLOSE_POLICY || code === CLOSE_ABNORMAL)) this.#askWhy();
+    const rejection = this.#rejection;
+    // Such a connection may have been rejected for its session.
+    if (status === "waiting" && (!this.#isOnline || code === CloseCode.POLICY)) {
+      this.#session.invalidate();
+      if (code === CloseCode.ABNORMAL || rejection !== null) this.#rejectedJoins += 1;
+      if (this.#isFinal(rejection)) {
+        this.#onRemoved(rejection);
+        return;
+      }
+      if (code === CloseCode.POLICY && this.#session.isLogin) this.#checkSession();
+      else if (rejection === null && (code === CloseCode.POLICY || code === CloseCode.ABNORMAL)) this.#findReason();
     }
-    const refusal = this.#refusal;
-    if (status !== "waiting") this.#refusal = null;
+    if (status !== "waiting") this.#rejection = null;
     this.#isOnline = status === "online";
-    if (this.#isOnline) this.#knocks = 0;
-    if (status !== "online") {
-      clearTimeout(this.#replayTimer);
+    if (this.#isOnline) this.#rejectedJoins = 0;
+    else {
+      this.#replay.stop();
       this.#outbox.close();
       this.#views.typing.clear();
     }
-    return this.#onStatus(status, code, refusal);
+    this.#onStatus(status, code, rejection);
   }
 
-  // Whether a connection that was lost behind this refusal would be refused again.
-  #isFinal(refusal) {
-    if (refusal === null || refusal.isPassing) return false;
-    if (ENDING_REASONS.has(reasonOf(refusal))) return true;
-    // Behind `welcome` the connection has outlived the refusal, so it was lost for another reason.
+  // Whether a new connection would be rejected for the same reason.
+  #isFinal(rejection) {
+    if (rejection === null || rejection.isTemporary) return false;
+    if (isRemoval(rejection)) return true;
+    // A connection that was joined has survived the rejection. It was lost for another reason.
     if (this.#isOnline) return false;
-    // A login is looked at before the next attempt, and a guest gets a new session then; that may fail too.
-    const mayHelp = this.#session.isLogin || !needsAccount(refusal);
-    if (needsLogin(refusal) && mayHelp) return this.#knocks >= KNOCKS_MAX;
+    // The next attempt checks a login and gives a guest a new session, which may help a few times.
+    const mayHelp = this.#session.isLogin || !needsAccount(rejection);
+    if (needsLogin(rejection) && mayHelp) return this.#rejectedJoins >= REJECTED_JOINS_MAX;
     return true;
   }
 
-  #hear(frame) {
+  #received(frame) {
+    const { timeline, people, typing, search } = this.#views;
     switch (frame.type) {
       case "welcome":
-        return this.#welcomed(frame);
+        this.#welcomed(frame);
+        break;
       case "join":
-        if (this.#views.people.joined(frame.user_id, frame.username)) this.#views.timeline.addPresence(frame);
-        return undefined;
+        if (people.joined(frame.user_id, frame.username)) timeline.addPresence(frame);
+        break;
       case "leave":
-        // It comes to ourselves only if it was not we who went.
-        if (frame.user_id === this.#self && frame.username === this.#called) return this.#onRefused(new Refused({ reason: "kicked" }));
-        if (!this.#views.people.left(frame.user_id)) return undefined;
-        this.#views.typing.gone(frame.user_id);
-        return this.#views.timeline.addPresence(frame);
+        this.#left(frame);
+        break;
       case "presence":
-        for (const { id } of frame.left ?? []) this.#views.typing.gone(id);
-        return this.#views.people.changed(frame);
+        for (const { id } of frame.left ?? []) typing.remove(id);
+        people.changed(frame);
+        break;
       case "typing":
-        if (!this.#selves.has(frame.user_id)) this.#views.typing.heard(frame.user_id, frame.username);
-        return undefined;
+        if (!this.#ownIds.has(frame.user_id)) typing.add(frame.user_id, frame.username);
+        break;
       case "error":
-        return this.#refused(frame);
+        this.#rejected(frame);
+        break;
       case "room":
-        this.#views.standing.set(frame.room);
-        return this.#outbox.resume();
+        this.#state.applySettings(frame.room);
+        this.#outbox.resume();
+        break;
       case "mute":
-        return this.#views.standing.muted(frame);
+        this.#state.applyMute(frame, Date.now());
+        break;
       case "delete":
-        this.#views.timeline.delete(frame);
-        this.#views.search.deleted(frame);
-        return this.#passed(frame);
+        timeline.delete(frame);
+        search.deleted(frame);
+        this.#replay.passed(frame);
+        break;
       default:
-        if (frame.duplicate) return this.#storedBefore(frame);
-        return isMessage(frame) ? this.#message(frame) : this.#passed(frame);
+        // The server had stored the message before. It is not new here, but has its place in the history.
+        if (frame.duplicate) this.#outbox.stored(frame.nonce);
+        else if (isMessageFrame(frame)) this.#messageReceived(frame);
+        else this.#replay.passed(frame);
     }
   }
 
   #welcomed(frame) {
-    const { user_id: self, username, token, members, member_count: total, seq, reset, limits } = frame;
+    const { user_id: userId, username, token, members, member_count: total, limits } = frame;
     if (typeof token === "string") {
-      // The server knew us no more. A guest is somebody new then; whoever was logged in is to be told.
+      // The server did not know the session, and has made a new guest.
       if (this.#account !== null) {
-        this.#session.over();
-        return this.#onRefused(new Refused({ reason: "session_ended" }));
+        this.#session.loginEnded();
+        this.#onRemoved(new Rejection({ reason: Reason.SESSION_ENDED }));
+        return;
       }
       this.#session.adopt(token, this.#name);
     }
-    this.#called = username;
-    this.#views.standing.welcomed(frame);
-    this.#become(self);
-    // In a large room the server names only some people, and perhaps not us.
-    const named = members.some(({ id }) => id === self) ? members : [{ id: self, username }, ...members];
-    this.#views.people.reset(named, total, self);
+    this.#userId = userId;
+    this.#username = username;
+    this.#ownIds.add(userId);
+    this.#state.applyWelcome(frame, Date.now());
+    // In a large room the server lists only some of the members, perhaps without this user.
+    const listed = members.some(({ id }) => id === userId) ? members : [{ id: userId, username }, ...members];
+    this.#views.people.reset(listed, total, userId);
     if (limits) this.#views.composer.limit(limits.content_bytes);
-    if (reset) this.#last = null;
-    if (!this.#last) this.#views.timeline.expectGap();
-    const known = this.#last?.seq ?? 0;
-    this.#replayEnd = seq;
-    this.#historyLeft = this.#last ? null : HISTORY;
-    this.#replayTimer = setTimeout(() => this.#caughtUp(), REPLAY_WAIT_MS);
-    if (known >= seq) this.#caughtUp();
-    return undefined;
+    if (frame.reset || this.#replay.lastId === undefined) this.#views.timeline.expectGap();
+    this.#replay.begin(frame, HISTORY);
   }
 
-  #message(frame) {
-    const own = this.#recognise(frame);
-    this.#views.typing.gone(frame.user_id);
-    if (frame.user_id === this.#self) this.#views.standing.said(frame);
-    if (this.#views.timeline.addMessage(frame, own) && !own) this.#onMessage(frame);
-    this.#passed(frame);
-  }
-
-  #refused(frame) {
-    const refusal = Refused.ofFrame(frame);
-    const word = reasonOf(refusal);
-    if (word === "muted") refusal.until ??= this.#views.standing.mutedUntil;
-    if (this.#outbox.refused(frame.nonce, refusal)) {
-      if (word === "slow_mode" && refusal.until) this.#views.standing.mustWait(refusal.until - Date.now());
-      return undefined;
+  #left(frame) {
+    // The server sends it to the user's own connection only after a kick.
+    if (frame.user_id === this.#userId && frame.username === this.#username) {
+      this.#onRemoved(new Rejection({ reason: Reason.KICKED }));
+      return;
     }
-    if (frame.nonce) return undefined;
-    this.#refusal = refusal;
-    return ENDING_REASONS.has(word) ? this.#onRefused(refusal) : undefined;
+    if (!this.#views.people.left(frame.user_id)) return;
+    this.#views.typing.remove(frame.user_id);
+    this.#views.timeline.addPresence(frame);
   }
 
-  // What we sent again had arrived. It is acked, and not shown here: it stands in the past, where it belongs.
-  #storedBefore({ nonce }) {
-    this.#outbox.stored(nonce);
+  #messageReceived(frame) {
+    const own = this.#isOwn(frame);
+    this.#views.typing.remove(frame.user_id);
+    if (frame.user_id === this.#userId) this.#state.applyOwnMessage(frame);
+    if (this.#views.timeline.addMessage(frame, own) && !own) this.#onMessage(frame);
+    this.#replay.passed(frame);
   }
 
-  // Says whether a stored message is ours; then it is not on its way any more, whichever tab sent it.
-  #recognise({ user_id: author, nonce }) {
-    const own = this.#selves.has(author);
-    if (own && nonce) this.#outbox.stored(nonce);
-    return own;
+  #rejected(frame) {
+    const rejection = Rejection.ofFrame(frame);
+    const reason = reasonOf(rejection);
+    if (reason === Reason.MUTED) rejection.until ??= this.#state.mutedUntil;
+    if (this.#outbox.rejected(frame.nonce, rejection)) {
+      const now = Date.now();
+      if (reason === Reason.SLOW_MODE && rejection.until) this.#state.applyWait(rejection.until - now, now);
+    } else if (!frame.nonce) {
+      this.#rejection = rejection;
+      if (isRemoval(rejection)) this.#onRemoved(rejection);
+    }
   }
 
-  // Takes note of who we are now. Other tabs may have been somebody too.
-  #become(self) {
-    this.#self = self;
-    this.#selves = new Set([...(this.#store.get(SELVES_KEY) ?? []), ...this.#selves]);
-    this.#selves.delete(self);
-    this.#selves.add(self);
-    this.#store.set(SELVES_KEY, [...this.#selves].slice(-SELVES_MAX));
+  // Whether a stored message is the user's own. Then the outbox removes it, whichever tab has sent it.
+  #isOwn({ user_id: author, nonce }) {
+    const isOwn = this.#ownIds.has(author);
+    if (isOwn && nonce) this.#outbox.stored(nonce);
+    return isOwn;
   }
 
-  // Takes note of how far the room's order has come; only a stored frame has a place in it.
-  #passed({ id, seq }) {
-    if (seq > (this.#last?.seq ?? 0)) this.#last = { id, seq };
-    if (this.#replayEnd === null || seq === undefined) return;
-    if (this.#historyLeft !== null) this.#historyLeft -= 1;
-    if (seq >= this.#replayEnd || this.#historyLeft === 0) return this.#caughtUp();
-    if (this.#historyLeft === null) return;
-    clearTimeout(this.#replayTimer);
-    this.#replayTimer = setTimeout(() => this.#caughtUp(), HISTORY_PAUSE_MS);
-  }
-
-  #caughtUp() {
-    clearTimeout(this.#replayTimer);
-    this.#replayEnd = null;
+  #replayEnded() {
     this.#views.timeline.caughtUp();
-    this.#views.past.caughtUp(this.#last?.id);
-    this.#outbox.open(this.#self);
+    this.#views.past.caughtUp(this.#replay.lastId);
+    this.#outbox.open(this.#userId);
   }
 }

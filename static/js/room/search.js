@@ -1,16 +1,17 @@
-// Looks for words in what was said in the room, newest first, and goes to what was found.
+// The search in the messages of the room, newest first.
 
-import { isMessage, readHistory } from "../net/history.js";
 import { markWords } from "../core/marks.js";
-import { dressFace, hueOf } from "./people.js";
+import { isMessageFrame, readHistory } from "../net/history.js";
+import { fillAvatar, fillName } from "../ui/avatar.js";
+import { cloneTemplate, setText } from "../ui/elements.js";
 
 const PAGE = 20;
-// A pause in typing that is long enough to look.
+// A pause in typing that starts the search.
 const PAUSE_MS = 300;
 
 export class Search {
   #form;
-  #field;
+  #input;
   #state;
   #list;
   #more;
@@ -19,18 +20,19 @@ export class Search {
   #lang;
   #onPick;
   #room = null;
-  // What was asked for, what was found, and where it goes on.
-  #asked = "";
-  #found = [];
+  #query = "";
+  // The results, each `{ frame, element }`, and the id from which the next page goes on.
+  #results = [];
   #next;
+  // "hint", "loading", "found", "nothing", "failed" or "lost" (a result could not be opened).
   #status = "hint";
   #timer;
   #ended = new AbortController();
 
-  // `state` is the line that says how it went; `onPick` hears the frame of the message to go to, and may reject.
+  // `state` is the element for the status. `onPick` is called with the frame of a result. If it rejects, the search says so.
   constructor({ form, state, list, more, retry, template, lang, onPick }) {
     this.#form = form;
-    this.#field = form.elements.words;
+    this.#input = form.elements.words;
     this.#state = state;
     this.#list = list;
     this.#more = more;
@@ -40,99 +42,95 @@ export class Search {
     this.#onPick = onPick;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#ask();
+      this.#search();
     });
-    this.#field.addEventListener("input", () => {
+    this.#input.addEventListener("input", () => {
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#ask(), PAUSE_MS);
+      this.#timer = setTimeout(() => this.#search(), PAUSE_MS);
     });
-    more.addEventListener("click", () => this.#read());
-    retry.addEventListener("click", () => this.#read());
+    more.addEventListener("click", () => this.#readPage());
+    retry.addEventListener("click", () => this.#readPage());
   }
 
-  // What was found in a room stays while one is in it, so that one can look at one result after another.
+  // Results are kept while the user is in the room, so that one can be opened after the other.
   open(room) {
-    if (room !== this.#room) this.forget();
+    if (room !== this.#room) this.reset();
     this.#room = room;
     this.translate();
-    this.#field.focus();
-    this.#field.select();
+    this.#input.focus();
+    this.#input.select();
   }
 
-  forget() {
+  reset() {
     this.#stop();
     this.#room = null;
-    this.#field.value = "";
+    this.#input.value = "";
     this.#begin("");
   }
 
-  // A message is deleted: what was found of it goes.
+  // Removes a deleted message from the results.
   deleted({ message_id: id }) {
-    const at = this.#found.findIndex(({ frame }) => frame.id === id);
-    if (at < 0) return;
-    const [{ element }] = this.#found.splice(at, 1);
+    const index = this.#results.findIndex(({ frame }) => frame.id === id);
+    if (index < 0) return;
+    const [{ element }] = this.#results.splice(index, 1);
     element.remove();
-    if (this.#found.length === 0 && this.#status === "found" && this.#next === undefined) this.#tell("nothing");
+    if (this.#results.length === 0 && this.#status === "found" && this.#next === undefined) this.#setStatus("nothing");
   }
 
   translate() {
-    for (const result of this.#found) this.#word(result);
-    this.#tell(this.#status);
+    for (const result of this.#results) this.#showTime(result);
+    this.#setStatus(this.#status);
   }
 
-  #ask() {
-    const asked = this.#field.value.trim();
+  #search() {
+    const query = this.#input.value.trim();
     clearTimeout(this.#timer);
-    if (asked === this.#asked && this.#status !== "failed") return;
-    this.#begin(asked);
-    if (asked !== "") this.#read();
+    if (query === this.#query && this.#status !== "failed") return;
+    this.#begin(query);
+    if (query !== "") this.#readPage();
   }
 
-  #begin(asked) {
+  #begin(query) {
     this.#stop();
-    this.#asked = asked;
-    this.#found = [];
+    this.#query = query;
+    this.#results = [];
     this.#next = undefined;
     this.#list.replaceChildren();
-    this.#tell("hint");
+    this.#setStatus("hint");
   }
 
-  // Reads the next page of what is asked for.
-  async #read() {
+  async #readPage() {
     this.#stop();
     const { signal } = this.#ended;
-    // Who asks for more by the keyboard goes on from the first that comes.
-    const goesOn = document.activeElement === this.#more;
-    const known = this.#found.length;
-    this.#tell("loading");
+    // After a press of "Show more" the focus moves to the first new result.
+    const movesFocus = document.activeElement === this.#more;
+    const firstNew = this.#results.length;
+    this.#setStatus("loading");
     try {
-      const { data, next } = await readHistory(this.#room, { words: this.#asked, before: this.#next, limit: PAGE }, signal);
+      const page = await readHistory(this.#room, { query: this.#query, before: this.#next, limit: PAGE }, signal);
       if (signal.aborted) return;
-      for (const frame of data.filter(isMessage).reverse()) this.#add(frame);
-      this.#next = next;
-      this.#tell(this.#found.length > 0 || next !== undefined ? "found" : "nothing");
-      if (goesOn) this.#found[known]?.element.querySelector("button").focus();
+      for (const frame of page.data.filter(isMessageFrame).reverse()) this.#add(frame);
+      this.#next = page.next;
+      this.#setStatus(this.#results.length > 0 || page.next !== undefined ? "found" : "nothing");
+      if (movesFocus) this.#results[firstNew]?.element.querySelector("button").focus();
     } catch {
-      if (!signal.aborted) this.#tell("failed");
+      if (!signal.aborted) this.#setStatus("failed");
     }
   }
 
   #add(frame) {
-    const element = this.#template.content.firstElementChild.cloneNode(true);
-    dressFace(element.querySelector(".face"), frame.username);
-    const who = element.querySelector(".who");
-    who.textContent = frame.username;
-    who.dataset.hue = hueOf(frame.username);
-    element.querySelector(".said").append(...markWords(frame.content, this.#asked).map(pieceOf));
+    const element = cloneTemplate(this.#template);
+    fillAvatar(element.querySelector(".face"), frame.username);
+    fillName(element.querySelector(".who"), frame.username);
+    element.querySelector(".said").append(...markWords(frame.content, this.#query).map(nodeOf));
     element.querySelector("button").addEventListener("click", () => this.#pick(frame));
     const result = { frame, element };
-    this.#found.push(result);
-    this.#word(result);
+    this.#results.push(result);
+    this.#showTime(result);
     this.#list.append(element);
   }
 
-  // Writes what depends on the language.
-  #word({ frame, element }) {
+  #showTime({ frame, element }) {
     const date = new Date(frame.timestamp);
     const time = element.querySelector("time");
     time.dateTime = frame.timestamp;
@@ -143,16 +141,14 @@ export class Search {
     try {
       await this.#onPick(frame);
     } catch {
-      this.#tell("lost");
+      this.#setStatus("lost");
     }
   }
 
-  #tell(status) {
+  #setStatus(status) {
     this.#status = status;
     this.#state.dataset.state = status;
-    // What was found speaks for itself.
-    const words = status === "found" ? "" : this.#lang.t(`search.${status}`, { words: this.#asked });
-    if (this.#state.textContent !== words) this.#state.textContent = words;
+    setText(this.#state, status === "found" ? "" : this.#lang.t(`search.${status}`, { words: this.#query }));
     this.#more.hidden = status !== "found" || this.#next === undefined;
     this.#retry.hidden = status !== "failed";
     this.#form.ariaBusy = String(status === "loading");
@@ -165,7 +161,7 @@ export class Search {
   }
 }
 
-function pieceOf({ text, marked }) {
+function nodeOf({ text, marked }) {
   if (!marked) return document.createTextNode(text);
   const mark = document.createElement("mark");
   mark.textContent = text;

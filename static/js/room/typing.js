@@ -1,31 +1,30 @@
-// Who is typing: what is said of us, seldom, and what is heard of others, which fades.
+// Typing notices: sends those of the user at intervals, and shows those of others for a while.
 
-const SAID_EVERY_MS = 2_500;
-const FADES_AFTER_MS = 4_000;
-const NAMED_MAX = 3;
+const SEND_INTERVAL_MS = 2_500;
+const SHOWN_MS = 4_000;
+const NAMES_MAX = 3;
 
-// Says that we are typing, at most once in a while.
-export class TypingNotice {
-  #say;
-  #saidAt = -Infinity;
+export class TypingSender {
+  #send;
+  #sentMs = -Infinity;
 
-  constructor(say) {
-    this.#say = say;
+  // `send` sends a notice and returns whether it was sent.
+  constructor(send) {
+    this.#send = send;
   }
 
-  touched() {
+  typed() {
     const now = performance.now();
-    if (now - this.#saidAt >= SAID_EVERY_MS && this.#say()) this.#saidAt = now;
+    if (now - this.#sentMs >= SEND_INTERVAL_MS && this.#send()) this.#sentMs = now;
   }
 }
 
-// Shows who else is typing.
 export class TypingLine {
   #line;
   #text;
   #lang;
-  // By user id: the name, and the timer that takes it away.
-  #typists = new Map();
+  // By user id: the name, and the timer that removes it.
+  #users = new Map();
 
   constructor({ line, text, lang }) {
     this.#line = line;
@@ -34,28 +33,28 @@ export class TypingLine {
     this.show();
   }
 
-  heard(id, name) {
-    clearTimeout(this.#typists.get(id)?.timer);
-    this.#typists.set(id, { name, timer: setTimeout(() => this.gone(id), FADES_AFTER_MS) });
+  add(id, name) {
+    clearTimeout(this.#users.get(id)?.timer);
+    this.#users.set(id, { name, timer: setTimeout(() => this.remove(id), SHOWN_MS) });
     this.show();
   }
 
-  gone(id) {
-    clearTimeout(this.#typists.get(id)?.timer);
-    if (this.#typists.delete(id)) this.show();
+  remove(id) {
+    clearTimeout(this.#users.get(id)?.timer);
+    if (this.#users.delete(id)) this.show();
   }
 
   clear() {
-    for (const { timer } of this.#typists.values()) clearTimeout(timer);
-    this.#typists.clear();
+    for (const { timer } of this.#users.values()) clearTimeout(timer);
+    this.#users.clear();
     this.show();
   }
 
   show() {
-    const names = Array.from(this.#typists.values(), ({ name }) => name);
+    const names = Array.from(this.#users.values(), ({ name }) => name);
     this.#line.classList.toggle("shown", names.length > 0);
     if (names.length === 0) this.#text.textContent = "";
-    else if (names.length > NAMED_MAX) this.#text.textContent = this.#lang.plural("typing.many", names.length);
+    else if (names.length > NAMES_MAX) this.#text.textContent = this.#lang.plural("typing.many", names.length);
     else this.#text.textContent = this.#lang.plural("typing.named", names.length, { names: this.#lang.list(names) });
   }
 }

@@ -1,19 +1,19 @@
-// An invitation as a link bears it: `#invite=CODE` to register, `#invite=CODE&room=R` to come into a private room, and
-// `#setup=CODE` to register as the first admin, even if registration is closed. What
-// stands behind the `#` reaches no server, no log and no other page; here it is taken out of the address before anything
-// else is done, and kept in memory alone.
+// The invitation in the page's URL: `#invite=CODE` to register, `#invite=CODE&room=R` to join a private room, and
+// `#setup=CODE` to register as the first admin, even if registration is closed. A browser sends the part after `#` to no
+// server. It is removed from the address bar at once, and kept in memory only.
 
 import { checkRoom } from "../core/names.js";
 
 const CODE = /^[\w-]{16,128}$/;
 
-// `{ code, room, isSetup }` without a room where it is one to register, or null.
+// Removes the invitation from the URL and returns it: `{ code, room, isSetup }`, or null. The room is null if the
+// invitation is to register.
 export function takeInvitation() {
-  const asked = new URLSearchParams(location.hash.slice(1));
-  const isSetup = asked.has("setup");
-  const code = asked.get(isSetup ? "setup" : "invite");
+  const parameters = new URLSearchParams(location.hash.slice(1));
+  const isSetup = parameters.has("setup");
+  const code = parameters.get(isSetup ? "setup" : "invite");
   if (code === null) return null;
   history.replaceState(null, "", location.pathname + location.search);
-  const room = asked.has("room") && !isSetup ? checkRoom(asked.get("room")).value : null;
+  const room = parameters.has("room") && !isSetup ? checkRoom(parameters.get("room")).value : null;
   return CODE.test(code) && room !== undefined ? { code, room, isSetup } : null;
 }

@@ -1,17 +1,17 @@
-// The form at the door: whom one wants to be and where one wants to go, checked as the server checks it.
+// The form of the start screen: name and room, checked as the server checks them.
 
-import { Field, takeAll } from "../ui/field.js";
 import { checkName, checkRoom } from "../core/names.js";
+import { Field, submitFields } from "../ui/field.js";
 
 export class JoinForm {
   #form;
   #fields;
   #account = null;
 
-  // `onJoin` hears a name and a room that are fit to be sent.
+  // `onJoin` is called with a valid name and room.
   constructor({ form, lang, onJoin }) {
     this.#form = form;
-    const field = (key, input, check) => new Field({ key, input, wrong: form.querySelector(`#${key}-wrong`), check, lang });
+    const field = (key, input, check) => new Field({ key, input, error: form.querySelector(`#${key}-wrong`), check, lang });
     this.#fields = {
       name: field("name", form.elements.username, checkName),
       room: field("room", form.elements.room, checkRoom),
@@ -19,8 +19,8 @@ export class JoinForm {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const { name, room } = this.#fields;
-      const taken = takeAll(this.#account ? { room } : { name, room });
-      if (taken) onJoin({ name: this.#account?.username ?? taken.name, room: taken.room });
+      const values = submitFields(this.#account ? { room } : { name, room });
+      if (values) onJoin({ name: this.#account?.username ?? values.name, room: values.room });
     });
   }
 
@@ -28,24 +28,28 @@ export class JoinForm {
     return this.#fields.name.text;
   }
 
+  get room() {
+    return this.#fields.room.text;
+  }
+
+  set room(room) {
+    this.#fields.room.fill(room);
+  }
+
   fill({ name, room }) {
     this.#fields.name.fill(name);
     this.#fields.room.fill(room);
   }
 
-  // Whoever is logged in has a name.
+  // A user with an account has a name already.
   setAccount(account) {
     this.#account = account;
     this.#form.querySelector("#name-field").hidden = account !== null;
   }
 
-  // Says beside the name why the server does not let its bearer in.
-  refuse(words) {
-    this.#fields.name.refuse(words);
-  }
-
-  setRoom(room) {
-    this.#fields.room.fill(room);
+  // Shows why the server rejects the name. `text()` returns it in the current language.
+  rejectName(text) {
+    this.#fields.name.reject(text);
   }
 
   focus() {

@@ -1,10 +1,14 @@
-// The rooms that are open now, offered at the door.
+// The rooms with people in them, on the start screen.
 
-const LISTED_MAX = 200;
+import { request } from "../net/requests.js";
+import { cloneTemplate } from "../ui/elements.js";
+import { isPageVisible } from "../ui/page-events.js";
+
+const REQUESTED_MAX = 200;
 const SHOWN_MAX = 12;
 const REFRESH_MS = 10_000;
 
-export class Rooms {
+export class RoomList {
   #section;
   #list;
   #template;
@@ -13,6 +17,7 @@ export class Rooms {
   #rooms = [];
   #timer = null;
 
+  // `onPick` is called with the id of the room that was pressed.
   constructor({ section, list, template, lang, onPick }) {
     this.#section = section;
     this.#list = list;
@@ -21,12 +26,12 @@ export class Rooms {
     this.#onPick = onPick;
   }
 
-  // Keeps the list fresh until `close`.
+  // Refreshes the list until `close`.
   open() {
     this.close();
-    const look = () => document.visibilityState === "visible" && this.#look();
-    look();
-    this.#timer = setInterval(look, REFRESH_MS);
+    const refresh = () => isPageVisible() && this.#read();
+    refresh();
+    this.#timer = setInterval(refresh, REFRESH_MS);
   }
 
   close() {
@@ -40,32 +45,32 @@ export class Rooms {
     this.#show();
   }
 
-  async #look() {
+  async #read() {
     try {
-      const answer = await fetch(`api/rooms?limit=${LISTED_MAX}`);
-      if (!answer.ok) return;
-      const { data } = await answer.json();
+      const { data } = await request("GET", `api/rooms?limit=${REQUESTED_MAX}`);
       if (this.#timer === null) return;
       this.#rooms = data;
       this.#rooms.sort((a, b) => b.client_count - a.client_count || this.#lang.compare(a.name, b.name));
       this.#show();
     } catch {
-      // The list is an offer; without it one still types a name.
+      // The form works without the list.
     }
   }
 
   #show() {
-    const elements = this.#rooms.slice(0, SHOWN_MAX).map(({ id, name, client_count: count }) => {
-      const element = this.#template.content.firstElementChild.cloneNode(true);
-      element.querySelector(".room").textContent = name;
-      element.querySelector(".count").textContent = this.#lang.plural("form.here", count);
-      element.querySelector("button").addEventListener("click", () => this.#onPick(id));
-      return element;
-    });
-    // A list that did not change keeps its buttons, and with them the keyboard's focus.
-    const same = elements.length === this.#list.children.length
+    const elements = this.#rooms.slice(0, SHOWN_MAX).map((room) => this.#create(room));
+    // An unchanged list keeps its buttons, and with them the focus.
+    const isSame = elements.length === this.#list.children.length
       && elements.every((element, i) => element.isEqualNode(this.#list.children[i]));
-    if (!same) this.#list.replaceChildren(...elements);
+    if (!isSame) this.#list.replaceChildren(...elements);
     this.#section.hidden = elements.length === 0;
+  }
+
+  #create({ id, name, client_count: count }) {
+    const element = cloneTemplate(this.#template);
+    element.querySelector(".room").textContent = name;
+    element.querySelector(".count").textContent = this.#lang.plural("form.here", count);
+    element.querySelector("button").addEventListener("click", () => this.#onPick(id));
+    return element;
   }
 }

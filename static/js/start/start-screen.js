@@ -1,89 +1,91 @@
-// The door: who one is, where one wants to go, and the ways in. A guest is one step away from the room; beside it one can
-// log in or, where the server lets one, make an account. Whoever is logged in chooses a room only.
+// The start screen. A guest enters a name and a room. A user with an account logs in, and enters a room only. Where the
+// server's policy allows it, a new user registers.
 
-import { isAboutName, needsLogin, reasonOf } from "../core/codes.js";
+import { isAboutName, isNameOfAccount, needsLogin } from "../core/codes.js";
+import { errorText } from "../core/error-text.js";
+import { fillAvatar } from "../ui/avatar.js";
+import { setText } from "../ui/elements.js";
 import { JoinForm } from "./join-form.js";
-import { dressFace } from "../room/people.js";
-import { refusalText } from "../core/error-text.js";
-import { Rooms } from "./room-list.js";
+import { RoomList } from "./room-list.js";
 
-// The name belongs to an account, which may be the visitor's own.
-const ACCOUNT_NAME_REASONS = new Set(["name_taken", "name_reserved"]);
-
-export class Door {
-  #door;
+export class StartScreen {
+  #screen;
   #find;
   #session;
   #lang;
-  #join;
-  #account;
-  #rooms;
-  #onEnter;
-  // Gives the sentence above the forms.
-  #notice = () => "";
-  // The room to go to as soon as one has logged in.
-  #straightTo = null;
+  #joinForm;
+  #accountForm;
+  #roomList;
+  #onJoin;
+  // Returns the text above the forms.
+  #noticeText = () => "";
+  // The room that is joined after a login, if any.
+  #roomAfterLogin = null;
   #isBusy = false;
 
-  // `account` is the form to log in by; `onEnter` hears the name and the room, `onLogOut` that somebody wants to.
-  constructor({ door, session, lang, account, roomTemplate, onEnter, onLogOut }) {
-    this.#door = door;
-    this.#find = (id) => door.querySelector(`#${id}`);
+  // `onJoin` is called with `{ name, room }`, `onLogOut` when the user wants to log out.
+  constructor({ screen, session, lang, accountForm, roomTemplate, onJoin, onLogOut }) {
+    this.#screen = screen;
+    this.#find = (id) => screen.querySelector(`#${id}`);
     this.#session = session;
     this.#lang = lang;
-    this.#account = account;
-    this.#onEnter = onEnter;
-    this.#join = new JoinForm({ form: this.#find("join"), lang, onJoin: (chosen) => this.#isBusy || onEnter(chosen) });
-    this.#rooms = new Rooms({
+    this.#accountForm = accountForm;
+    this.#onJoin = onJoin;
+    this.#joinForm = new JoinForm({
+      form: this.#find("join"),
+      lang,
+      onJoin: (values) => this.#isBusy || onJoin(values),
+    });
+    this.#roomList = new RoomList({
       section: this.#find("rooms"),
       list: this.#find("rooms").querySelector("ul"),
       template: roomTemplate,
       lang,
       onPick: (room) => {
-        this.#join.setRoom(room);
-        this.#join.submit();
+        this.#joinForm.room = room;
+        this.#joinForm.submit();
       },
     });
-    this.#find("join-account").addEventListener("click", () => this.#logIn(""));
-    this.#find("join-register").addEventListener("click", () => this.#register());
-    this.#find("join-mine").addEventListener("click", () => this.#logIn(this.#join.name));
+    this.#find("join-account").addEventListener("click", () => this.#openLogin(""));
+    this.#find("join-register").addEventListener("click", () => this.#openRegistration());
+    this.#find("join-mine").addEventListener("click", () => this.#openLogin(this.#joinForm.name));
     this.#find("join-log-out").addEventListener("click", onLogOut);
-    // Whoever takes another name is not asked whether the first is theirs.
+    // The offer to log in under the rejected name ends with another name.
     this.#find("name").addEventListener("input", () => (this.#find("join-mine").hidden = true));
   }
 
-  // Shows what is fit for whoever is there. `why` is the refusal that led here, `straightTo` the room to go (back) to once
-  // one has logged in.
-  show({ name, room, why = null, straightTo = null }) {
-    this.#door.hidden = false;
-    this.#straightTo = null;
-    this.#join.fill({ name, room: this.#session.invitation?.room ?? room });
-    this.#tell(this.#invited());
-    if (why) this.refuse(why, straightTo);
-    else this.#choose();
+  // Shows the form that fits the session. `error` is the rejection that led here. `roomAfterLogin` is the room that is
+  // joined after a login.
+  show({ name, room, error = null, roomAfterLogin = null }) {
+    this.#screen.hidden = false;
+    this.#roomAfterLogin = null;
+    this.#joinForm.fill({ name, room: this.#session.invitation?.room ?? room });
+    this.#setNotice(this.#invitationText());
+    if (error) this.reject(error, roomAfterLogin);
+    else this.#openForm();
   }
 
   close() {
-    this.#door.hidden = true;
-    this.#rooms.close();
-    this.#account.close(this.#door);
+    this.#screen.hidden = true;
+    this.#roomList.close();
+    this.#accountForm.close(this.#screen);
   }
 
-  // Says why one is not let in, and offers what may help.
-  refuse(error, straightTo = null) {
-    const values = { room: this.#find("room").value, name: this.#session.account?.username ?? "" };
-    const words = () => refusalText(error, this.#lang, values);
-    this.#straightTo = straightTo;
+  // Shows a rejection, with the form that may help.
+  reject(error, roomAfterLogin = null) {
+    const values = { room: this.#joinForm.room, name: this.#session.account?.username ?? "" };
+    const text = () => errorText(error, this.#lang, values);
+    this.#roomAfterLogin = roomAfterLogin;
     if (needsLogin(error)) {
-      this.#tell(words);
-      this.#logIn(this.#session.lost?.username ?? "");
+      this.#setNotice(text);
+      this.#openLogin(this.#session.endedAccount?.username ?? "");
     } else if (this.#session.account || !isAboutName(error)) {
-      this.#tell(words);
-      this.#choose();
+      this.#setNotice(text);
+      this.#openForm();
     } else {
-      this.#choose();
-      this.#find("join-mine").hidden = !ACCOUNT_NAME_REASONS.has(reasonOf(error));
-      this.#join.refuse(words);
+      this.#openForm();
+      this.#find("join-mine").hidden = !isNameOfAccount(error);
+      this.#joinForm.rejectName(text);
     }
   }
 
@@ -94,14 +96,13 @@ export class Door {
   }
 
   translate() {
-    this.#join.translate();
-    this.#rooms.translate();
-    const words = this.#notice();
-    if (this.#find("door-notice").textContent !== words) this.#find("door-notice").textContent = words;
+    this.#joinForm.translate();
+    this.#roomList.translate();
+    setText(this.#find("door-notice"), this.#noticeText());
   }
 
-  // What whoever comes by an invitation is told.
-  #invited() {
+  // The function for the text about the invitation, if there is one.
+  #invitationText() {
     const { account, about, invitation } = this.#session;
     if (invitation === null) return () => "";
     const { room } = invitation;
@@ -113,68 +114,69 @@ export class Door {
     return () => this.#lang.t("invited.have_one");
   }
 
-  #choose() {
+  // Opens the form that the session needs next.
+  #openForm() {
     const { account, about, invitation, canRegister } = this.#session;
-    if (account) this.#showJoin();
-    else if (invitation?.room === null && canRegister) this.#register();
-    else if (about.accounts === "required") this.#logIn("");
-    else this.#showJoin();
+    if (account) this.#openJoin();
+    else if (invitation?.room === null && canRegister) this.#openRegistration();
+    else if (about.accounts === "required") this.#openLogin("");
+    else this.#openJoin();
   }
 
-  #showJoin() {
+  #openJoin() {
     const { account, canRegister } = this.#session;
-    this.#account.close(this.#door);
-    // Which rooms there are may be another thing to whoever has just logged in.
-    this.#rooms.open();
+    this.#accountForm.close(this.#screen);
+    // After a login the list may have private rooms.
+    this.#roomList.open();
     this.#find("join").hidden = false;
     this.#find("join-as").hidden = account === null;
     this.#find("join-ways").hidden = account !== null;
     this.#find("join-register").hidden = !canRegister;
     this.#find("join-mine").hidden = true;
-    this.#join.setAccount(account);
+    this.#joinForm.setAccount(account);
     if (account) {
       this.#find("join-as").querySelector(".who").textContent = account.username;
-      dressFace(this.#find("join-as").querySelector(".face"), account.username);
+      fillAvatar(this.#find("join-as").querySelector(".face"), account.username);
     }
-    this.#join.focus();
+    this.#joinForm.focus();
   }
 
-  #logIn(name) {
-    this.#showAccount("login", name);
+  #openLogin(name) {
+    this.#openAccountForm("login", name);
   }
 
-  #register() {
-    this.#showAccount("register", this.#join.name);
+  #openRegistration() {
+    this.#openAccountForm("register", this.#joinForm.name);
   }
 
-  #showAccount(mode, name) {
+  #openAccountForm(mode, name) {
     this.#find("join").hidden = true;
-    this.#rooms.close();
-    this.#account.open(this.#find("door-account"), {
+    this.#roomList.close();
+    this.#accountForm.open(this.#find("door-account"), {
       mode,
       name,
       onDone: () => this.#loggedIn(),
-      onBack: this.#session.about.accounts === "required" ? null : () => this.#back(),
+      onBack: this.#session.about.accounts === "required" ? null : () => this.#goBack(),
     });
   }
 
-  #back() {
-    this.#straightTo = null;
-    this.#tell(this.#invited());
-    this.#showJoin();
+  #goBack() {
+    this.#roomAfterLogin = null;
+    this.#setNotice(this.#invitationText());
+    this.#openJoin();
   }
 
   #loggedIn() {
-    if (this.#straightTo) {
-      this.#onEnter({ name: this.#session.account.username, room: this.#straightTo });
+    if (this.#roomAfterLogin) {
+      this.#onJoin({ name: this.#session.account.username, room: this.#roomAfterLogin });
       return;
     }
-    this.#tell(this.#invited());
-    this.#showJoin();
+    this.#setNotice(this.#invitationText());
+    this.#openJoin();
   }
 
-  #tell(words) {
-    this.#notice = words;
+  #setNotice(text) {
+    this.#noticeText = text;
     this.translate();
   }
 }

@@ -1,10 +1,12 @@
-// Logging in and making an account: one form, which stands where it is opened, at the door or in the room.
+// The form to log in and to register. The start screen and the profile dialog share it; it is moved to where it opens.
 
-import { isAboutName, reasonOf } from "../core/codes.js";
-import { Field, takeAll } from "./field.js";
+import { Reason, isAboutName, reasonOf } from "../core/codes.js";
+import { errorText } from "../core/error-text.js";
 import { checkName } from "../core/names.js";
-import { Reveal, checkNew, checkShown } from "../core/passwords.js";
-import { refusalText } from "../core/error-text.js";
+import { checkNewPassword, checkPassword } from "../core/passwords.js";
+import { setText } from "./elements.js";
+import { Field, submitFields } from "./field.js";
+import { PasswordToggle } from "./password-toggle.js";
 
 export class AccountForm {
   #form;
@@ -12,12 +14,14 @@ export class AccountForm {
   #session;
   #lang;
   #fields;
-  #reveal;
+  #passwordToggle;
+  // "login" or "register".
   #mode = "login";
   #onDone = () => {};
   #onBack = null;
   #isBusy = false;
-  #wrong = () => "";
+  // Returns the error of the form.
+  #errorText = () => "";
 
   constructor({ form, session, lang }) {
     this.#form = form;
@@ -26,83 +30,83 @@ export class AccountForm {
     this.#lang = lang;
     const { username, password } = form.elements;
     this.#fields = {
-      username: new Field({ key: "name", input: username, wrong: this.#find("name-wrong"), check: checkName, lang }),
+      username: new Field({ key: "name", input: username, error: this.#find("name-wrong"), check: checkName, lang }),
       password: new Field({
         key: "password",
         input: password,
-        wrong: this.#find("password-wrong"),
-        check: (text) => (this.#isNew ? checkNew(text) : checkShown(text)),
+        error: this.#find("password-wrong"),
+        check: (text) => (this.#isRegistration ? checkNewPassword(text) : checkPassword(text)),
         lang,
       }),
     };
-    this.#reveal = new Reveal({ button: this.#find("reveal"), inputs: [password], lang });
+    this.#passwordToggle = new PasswordToggle({ button: this.#find("reveal"), inputs: [password], lang });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
     });
-    this.#find("other").addEventListener("click", () => this.#turn(this.#isNew ? "login" : "register"));
+    this.#find("other").addEventListener("click", () => this.#setMode(this.#isRegistration ? "login" : "register"));
     this.#find("back").addEventListener("click", () => this.#onBack?.());
   }
 
-  // Moves the form to `host`. `mode` is "login" or "register"; `onDone` hears that we are logged in, `onBack` that
-  // somebody would rather not, where that is offered.
+  // Moves the form to `host`. `onDone` is called after a login. `onBack` is called if the user goes back; without it the
+  // form has no way back.
   open(host, { mode, name = "", onDone, onBack = null }) {
     this.#onDone = onDone;
     this.#onBack = onBack;
     this.#fields.username.fill(name);
     host.append(this.#form);
     this.#form.hidden = false;
-    this.#turn(this.#session.canRegister ? mode : "login");
+    this.#setMode(this.#session.canRegister ? mode : "login");
   }
 
-  // Ends what was begun in `host`, if it stands there still.
+  // Hides the form, if it is in `host`.
   close(host) {
     if (!host.contains(this.#form)) return;
     this.#form.hidden = true;
     this.#fields.password.fill("");
-    this.#reveal.hide();
+    this.#passwordToggle.hide();
   }
 
   translate() {
     const t = (key) => this.#lang.t(key);
-    this.#find("title").textContent = t(this.#isNew ? "account.register" : "account.log_in");
-    this.#find("submit").textContent = t(this.#isNew ? "account.do_register" : "account.do_log_in");
-    this.#find("other").textContent = t(this.#isNew ? "account.have_one" : "account.make_one");
+    this.#find("title").textContent = t(this.#isRegistration ? "account.register" : "account.log_in");
+    this.#find("submit").textContent = t(this.#isRegistration ? "account.do_register" : "account.do_log_in");
+    this.#find("other").textContent = t(this.#isRegistration ? "account.have_one" : "account.make_one");
     for (const field of Object.values(this.#fields)) field.translate();
-    this.#reveal.translate();
-    this.#showWrong();
+    this.#passwordToggle.translate();
+    this.#showError();
   }
 
-  get #isNew() {
+  get #isRegistration() {
     return this.#mode === "register";
   }
 
-  #turn(mode) {
+  #setMode(mode) {
     this.#mode = mode;
     const { username, password } = this.#fields;
     username.fill(username.text);
     password.fill("");
-    this.#reveal.hide();
-    this.#form.elements.password.autocomplete = this.#isNew ? "new-password" : "current-password";
-    this.#find("password-hint").hidden = !this.#isNew;
+    this.#passwordToggle.hide();
+    this.#form.elements.password.autocomplete = this.#isRegistration ? "new-password" : "current-password";
+    this.#find("password-hint").hidden = !this.#isRegistration;
     this.#find("other").hidden = !this.#session.canRegister;
     this.#find("back").hidden = this.#onBack === null;
-    this.#wrong = () => "";
+    this.#errorText = () => "";
     this.translate();
     (username.text === "" ? username : password).focus();
   }
 
   async #submit() {
-    const taken = this.#isBusy ? null : takeAll(this.#fields);
-    if (!taken) return;
-    this.#reveal.hide();
+    const values = this.#isBusy ? null : submitFields(this.#fields);
+    if (!values) return;
+    this.#passwordToggle.hide();
     this.#setBusy(true);
     const mode = this.#mode;
     try {
-      if (this.#isNew) await this.#session.register(taken);
-      else await this.#session.logIn(taken);
+      if (this.#isRegistration) await this.#session.register(values);
+      else await this.#session.logIn(values);
     } catch (error) {
-      if (mode === this.#mode) this.#refused(error);
+      if (mode === this.#mode) this.#rejected(error);
       return;
     } finally {
       this.#setBusy(false);
@@ -111,29 +115,28 @@ export class AccountForm {
     this.#onDone();
   }
 
-  #refused(error) {
+  #rejected(error) {
     const { username, password } = this.#fields;
-    const words = () => refusalText(error, this.#lang);
-    if (isAboutName(error)) username.refuse(words);
-    else if (reasonOf(error) === "bad_password") password.refuse(words);
+    const text = () => errorText(error, this.#lang);
+    if (isAboutName(error)) username.reject(text);
+    else if (reasonOf(error) === Reason.BAD_PASSWORD) password.reject(text);
     else {
-      this.#wrong = words;
-      this.#showWrong();
+      this.#errorText = text;
+      this.#showError();
       this.#form.elements.password.select();
     }
   }
 
   #setBusy(isBusy) {
     this.#isBusy = isBusy;
-    this.#wrong = isBusy ? () => "" : this.#wrong;
-    this.#showWrong();
+    if (isBusy) this.#errorText = () => "";
+    this.#showError();
     this.#form.ariaBusy = String(isBusy);
-    // It keeps the focus, and a second press does nothing.
+    // Unlike a disabled button, it keeps the focus.
     this.#find("submit").setAttribute("aria-disabled", String(isBusy));
   }
 
-  #showWrong() {
-    const words = this.#wrong();
-    if (this.#find("wrong").textContent !== words) this.#find("wrong").textContent = words;
+  #showError() {
+    setText(this.#find("wrong"), this.#errorText());
   }
 }

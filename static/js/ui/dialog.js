@@ -1,97 +1,91 @@
-// What opens over the page: a small menu at a button, a question that waits for an answer, a window with more in it.
-// Each is made when it is opened, in the language of that moment, and gone when it is closed.
+// Dialogs: a menu at a button, a question that must be confirmed, and a window. Each is created when it opens, in the
+// language of that moment, and removed when it closes.
 
 import { button, make } from "./elements.js";
 
-// Where a menu opens at its button; elsewhere it comes from below. As in `app.css`.
+// On a wide page a menu opens at its button, else at the bottom. The same width is in `css/dialogs.css`.
 const WIDE = "(min-width: 48rem)";
 const GAP_PX = 4;
 
-// A menu of `items`: `{ words, run, danger }`, or `{ label, choices }` for several that stand in one row.
+// A menu of `items`, each `{ text, run, danger }`, or `{ label, choices }` for several in one row.
 export function openMenu(lang, { anchor, title, items }) {
-  const dialog = opened("menu", title);
-  const close = (run) => () => {
-    dialog.close();
-    return run();
-  };
-  const item = ({ words, run, danger }) => button(words, danger ? "item danger" : "item", close(run));
-  const list = items.map((one) =>
-    one.choices === undefined
-      ? item(one)
-      : make("div", { className: "choices-of", role: "group", "aria-label": one.label },
-          make("span", { className: "label" }, one.label), ...one.choices.map(item)),
-  );
+  const dialog = create("menu", title);
+  const item = ({ text, run, danger }) =>
+    button(text, danger ? "item danger" : "item", () => {
+      dialog.close();
+      return run();
+    });
   dialog.append(
     make("p", { className: "menu-title", dir: "auto" }, title),
-    ...list,
+    ...items.map((each) => (each.choices === undefined ? item(each) : menuGroup(each.label, each.choices.map(item)))),
     button(lang.t("dialog.cancel"), "item cancel", () => dialog.close()),
   );
   dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
-  dialog.addEventListener("keydown", (event) => walk(dialog, event));
+  dialog.addEventListener("keydown", (event) => moveFocus(dialog, event));
   show(dialog);
   if (matchMedia(WIDE).matches) placeAt(dialog, anchor);
   dialog.querySelector(".item").focus();
 }
 
-// Asks; `act` does what was agreed to, while the question stands, and what it fails with is said in the question.
-// Gives whether it was done.
-export function askFirst(lang, { title, says = [], yes, danger = false, act, whyNot }) {
-  return new Promise((answered) => {
-    const dialog = opened("ask", title);
-    const wrong = make("p", { className: "wrong", role: "alert" });
-    let done = false;
+// Asks for a confirmation of `action`, which runs while the question is open. If it fails, the question shows
+// `errorTextOf(error)`. Resolves to whether the action was done.
+export function confirmAction(lang, { title, content = [], confirm, danger = false, action, errorTextOf }) {
+  return new Promise((resolve) => {
+    const dialog = create("ask", title);
+    const error = make("p", { className: "wrong", role: "alert" });
+    let isDone = false;
     const form = make("form", { method: "dialog", noValidate: true },
       make("h2", { dir: "auto" }, title),
-      ...says,
-      wrong,
+      ...content,
+      error,
       make("div", { className: "answers" },
         button(lang.t("dialog.cancel"), "soft", () => dialog.close()),
-        make("button", { className: danger ? "primary danger" : "primary" }, yes)),
+        make("button", { className: danger ? "primary danger" : "primary" }, confirm)),
     );
-    onSubmit(form, wrong, whyNot, async () => {
-      await act();
-      done = true;
+    onSubmit(form, error, errorTextOf, async () => {
+      await action();
+      isDone = true;
       dialog.close();
     });
     dialog.append(form);
-    dialog.addEventListener("close", () => answered(done));
+    dialog.addEventListener("close", () => resolve(isDone));
     show(dialog);
-    // What can't be undone is not agreed to by an Enter too many.
+    // An Enter too many must not confirm what can't be undone.
     (form.querySelector("input, select, textarea") ?? form.querySelector(danger ? ".soft" : ".primary")).focus();
   });
 }
 
-// Does `act` when a form is sent, once at a time; what it fails with is said in `wrong`, in the words of `whyNot`.
-export function onSubmit(form, wrong, whyNot, act) {
+// Runs `action` when a form is submitted, once at a time. A failure is shown in the element `error`.
+export function onSubmit(form, error, errorTextOf, action) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (form.ariaBusy === "true") return;
     form.ariaBusy = "true";
-    wrong.textContent = "";
+    error.textContent = "";
     try {
-      await act();
-    } catch (error) {
-      wrong.textContent = whyNot(error);
+      await action();
+    } catch (failure) {
+      error.textContent = errorTextOf(failure);
     } finally {
       form.ariaBusy = null;
     }
   });
 }
 
-// A window with a title, a cross that closes it, and what `content` is.
+// A window with a title and a close button.
 export function openWindow(lang, title, ...content) {
-  const dialog = opened("window", title);
-  const cross = button("×", "icon cross", () => dialog.close());
-  cross.title = lang.t("dialog.close");
-  cross.setAttribute("aria-label", cross.title);
-  dialog.append(make("header", {}, make("h2", { dir: "auto" }, title), cross), ...content);
+  const dialog = create("window", title);
+  const close = button("×", "icon cross", () => dialog.close());
+  close.title = lang.t("dialog.close");
+  close.setAttribute("aria-label", close.title);
+  dialog.append(make("header", {}, make("h2", { dir: "auto" }, title), close), ...content);
   show(dialog);
   return dialog;
 }
 
-function opened(className, title) {
+function create(className, title) {
   const dialog = make("dialog", { className: `over ${className}`, "aria-label": title });
-  // What is pressed here is not the page's.
+  // The page's keyboard shortcuts do not apply in a dialog.
   dialog.addEventListener("keydown", (event) => event.stopPropagation());
   dialog.addEventListener("close", () => dialog.remove());
   return dialog;
@@ -102,22 +96,28 @@ function show(dialog) {
   dialog.showModal();
 }
 
+function menuGroup(label, items) {
+  return make("div", { className: "choices-of", role: "group", "aria-label": label },
+    make("span", { className: "label" }, label), ...items);
+}
+
+// Places a menu below its button or, where there is no space, above it.
 function placeAt(dialog, anchor) {
   const at = anchor.getBoundingClientRect();
   const { width, height } = dialog.getBoundingClientRect();
   const { clientWidth, clientHeight } = document.documentElement;
-  const below = at.bottom + GAP_PX + height <= clientHeight;
-  const top = below ? at.bottom + GAP_PX : Math.max(GAP_PX, at.top - GAP_PX - height);
+  const fitsBelow = at.bottom + GAP_PX + height <= clientHeight;
+  const top = fitsBelow ? at.bottom + GAP_PX : Math.max(GAP_PX, at.top - GAP_PX - height);
   dialog.style.left = `${Math.max(GAP_PX, Math.min(at.right - width, clientWidth - width - GAP_PX))}px`;
   dialog.style.top = `${top}px`;
 }
 
-// Arrows go from item to item, as in any menu.
-function walk(dialog, event) {
+// The arrow keys move the focus between the items of a menu.
+function moveFocus(dialog, event) {
   const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
   if (step === undefined) return;
   event.preventDefault();
   const items = [...dialog.querySelectorAll(".item")];
-  const at = items.indexOf(document.activeElement);
-  items[(at + step + items.length) % items.length].focus();
+  const index = items.indexOf(document.activeElement);
+  items[(index + step + items.length) % items.length].focus();
 }

@@ -1,10 +1,10 @@
-// Makes elements. Words are put in as text, never as HTML.
+// Creates elements. Texts are inserted as text, never as HTML.
 
-// `of` is what is set on the element, as its properties or (where it has none of the name) its attributes; `children`
-// are elements, texts, and null for nothing.
-export function make(tag, of = {}, ...children) {
+// `properties` are set as properties of the element, or as attributes where it has no property of that name. `children`
+// are elements, texts, or null for nothing.
+export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(of)) {
+  for (const [name, value] of Object.entries(properties)) {
     if (value === undefined) continue;
     if (name in element) element[name] = value;
     else element.setAttribute(name, value);
@@ -13,17 +13,31 @@ export function make(tag, of = {}, ...children) {
   return element;
 }
 
-// A button that does something, and can't be pressed again while it is doing it.
-export function button(words, className, press) {
-  const element = make("button", { type: "button", className }, words);
+// A button with an action. A press has no effect while the action runs.
+export function button(text, className, action) {
+  const element = make("button", { type: "button", className }, text);
   element.addEventListener("click", async () => {
     if (element.ariaDisabled === "true") return;
     element.ariaDisabled = "true";
     try {
-      await press(element);
+      await action(element);
     } finally {
       element.ariaDisabled = null;
     }
   });
   return element;
+}
+
+// A section with a heading.
+export function section(title, ...content) {
+  return make("section", {}, make("h3", {}, title), ...content);
+}
+
+export function cloneTemplate(template) {
+  return template.content.firstElementChild.cloneNode(true);
+}
+
+// Sets a text unless it is there already. A live region is read aloud each time its text is set.
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }

@@ -1,26 +1,28 @@
-// A field of a form, and what is wrong with what stands in it. Nobody is corrected in the middle of a first try: it is
-// checked when it is sent, and from then on with every key.
+// An input of a form with its error. The input is checked when the form is submitted, and from then on with each key, so
+// that no error appears in the middle of a first try.
+
+import { setText } from "./elements.js";
 
 export class Field {
   #key;
   #input;
-  #wrong;
+  #error;
   #check;
   #lang;
-  #isTold = false;
-  // Gives the sentence for why the server does not take it; null until it says so, and once it is written anew.
-  #refusal = null;
+  #wasSubmitted = false;
+  // Returns the text of the server's rejection of this value; null if there is none.
+  #rejectionText = null;
 
-  // `check` gives `{ value }` or `{ problem, max, min }`; the sentence of a problem has the key `wrong.<key>.<problem>`
-  // and stands in `wrong`.
-  constructor({ key, input, wrong, check, lang }) {
+  // `check` returns `{ value }` or `{ problem, max, min }`. The text of a problem has the key `wrong.<key>.<problem>`. It is
+  // shown in the element `error`.
+  constructor({ key, input, error, check, lang }) {
     this.#key = key;
     this.#input = input;
-    this.#wrong = wrong;
+    this.#error = error;
     this.#check = check;
     this.#lang = lang;
     input.addEventListener("input", () => {
-      this.#refusal = null;
+      this.#rejectionText = null;
       this.translate();
     });
   }
@@ -29,26 +31,26 @@ export class Field {
     return this.#input.value;
   }
 
-  // What stands in it when the form is shown; nothing is wrong with that yet.
+  // Sets the input, and removes the error.
   fill(text) {
     this.#input.value = text;
-    this.#isTold = false;
-    this.#refusal = null;
-    this.#tell("");
+    this.#wasSubmitted = false;
+    this.#rejectionText = null;
+    this.#showError("");
   }
 
-  // The value if it will do; otherwise says beside the field why not.
-  take() {
-    this.#isTold = true;
-    this.#refusal = null;
-    return this.#look();
+  // The value if it is valid. Otherwise shows the error.
+  submit() {
+    this.#wasSubmitted = true;
+    this.#rejectionText = null;
+    return this.#validate();
   }
 
-  // `words` gives the sentence in the language of the moment.
-  refuse(words) {
-    this.#isTold = true;
-    this.#refusal = words;
-    this.#look();
+  // Shows the server's rejection. `text()` returns it in the current language.
+  reject(text) {
+    this.#wasSubmitted = true;
+    this.#rejectionText = text;
+    this.#validate();
     this.#input.focus();
   }
 
@@ -57,30 +59,30 @@ export class Field {
   }
 
   translate() {
-    if (this.#isTold) this.#look();
+    if (this.#wasSubmitted) this.#validate();
   }
 
-  #look() {
+  #validate() {
     const { value, problem, max, min } = this.#check(this.#input.value);
-    if (problem) this.#tell(this.#lang.t(`wrong.${this.#key}.${problem}`, { max, min }));
-    else this.#tell(this.#refusal?.() ?? "");
+    if (problem) this.#showError(this.#lang.t(`wrong.${this.#key}.${problem}`, { max, min }));
+    else this.#showError(this.#rejectionText?.() ?? "");
     return value;
   }
 
-  #tell(sentence) {
-    if (this.#wrong.textContent !== sentence) this.#wrong.textContent = sentence;
-    this.#input.setAttribute("aria-invalid", String(sentence !== ""));
+  #showError(text) {
+    setText(this.#error, text);
+    this.#input.setAttribute("aria-invalid", String(text !== ""));
   }
 }
 
-// The values of some fields by their names if all will do; otherwise leads to the first that will not.
-export function takeAll(fields) {
+// The values of fields, by the fields' names, if all are valid. Otherwise null; the first invalid field has the focus.
+export function submitFields(fields) {
   const values = {};
-  let firstWrong = null;
+  let firstInvalid = null;
   for (const [name, field] of Object.entries(fields)) {
-    values[name] = field.take();
-    if (values[name] === undefined) firstWrong ??= field;
+    values[name] = field.submit();
+    if (values[name] === undefined) firstInvalid ??= field;
   }
-  firstWrong?.focus();
-  return firstWrong ? null : values;
+  firstInvalid?.focus();
+  return firstInvalid ? null : values;
 }

@@ -1,4 +1,4 @@
-// Says what was done, for a while, and offers to undo it.
+// Short reports of an action that was done, with a button to undo it. Each is shown for some seconds.
 
 import { button, make } from "./elements.js";
 
@@ -14,40 +14,37 @@ export class Toasts {
     this.#lang = lang;
   }
 
-  // `undo`, if it can be undone, may fail; `whyNot` says why.
-  tell(words, { undo, whyNot } = {}) {
-    const toast = make("div", { className: "toast" }, make("p", { dir: "auto" }, words));
+  // `undo` is there if the action can be undone. If it fails, `errorTextOf(error)` is shown.
+  show(text, { undo, errorTextOf } = {}) {
+    const toast = make("div", { className: "toast" }, make("p", { dir: "auto" }, text));
     let timer;
-    const end = () => {
-      clearTimeout(timer);
+    const hold = () => clearTimeout(timer);
+    const close = () => {
+      hold();
       toast.remove();
     };
-    const begin = () => {
-      clearTimeout(timer);
-      timer = setTimeout(end, SHOWN_MS);
+    const startTimer = () => {
+      hold();
+      timer = setTimeout(close, SHOWN_MS);
     };
     if (undo) {
       toast.append(button(this.#lang.t("toast.undo"), "undo", async () => {
-        clearTimeout(timer);
+        hold();
         try {
           await undo();
-          end();
-          this.tell(this.#lang.t("toast.undone"));
+          close();
+          this.show(this.#lang.t("toast.undone"));
         } catch (error) {
-          end();
-          this.tell(whyNot(error));
+          close();
+          this.show(errorTextOf(error));
         }
       }));
     }
-    // Whoever is about to press it has the time for it.
-    for (const stay of ["pointerenter", "focusin"]) toast.addEventListener(stay, () => clearTimeout(timer));
-    for (const go of ["pointerleave", "focusout"]) toast.addEventListener(go, begin);
-    begin();
+    // It stays while the user is about to press the button.
+    for (const event of ["pointerenter", "focusin"]) toast.addEventListener(event, hold);
+    for (const event of ["pointerleave", "focusout"]) toast.addEventListener(event, startTimer);
+    startTimer();
     this.#region.append(toast);
     while (this.#region.children.length > SHOWN_MAX) this.#region.firstElementChild.remove();
-  }
-
-  clear() {
-    this.#region.replaceChildren();
   }
 }
