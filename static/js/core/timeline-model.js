@@ -3,7 +3,7 @@
 // The timeline holds a part of the room's messages. It is attached while that part ends with the room's newest message.
 // It is detached while it shows an older part; new messages are then kept in the tail. No message is in it twice.
 //
-// A line is `{ kind, frame, own, date, follows }`. The kind is "message", "join", "leave", "gap" (messages may be missing
+// A line is `{ kind, frame, own, run, date, follows }`. The kind is "message", "join", "leave", "gap" (messages may be missing
 // here) or "day" (the day of the lines below it begins). `follows` means that the message is shown in one group with the
 // message above it.
 
@@ -27,6 +27,9 @@ export class TimelineModel {
   // The `delete` frames, by the id of the deleted message.
   #deletions = new Map();
   #gapExpected = false;
+  // Counts the replays that did not resume. A server that has lost messages begins its order anew, so `seq`s are compared
+  // within one run only.
+  #run = 0;
   #pending = [];
   #changes = noChanges();
 
@@ -109,7 +112,7 @@ export class TimelineModel {
       return false;
     }
     this.closeGap();
-    this.#add({ kind: "message", frame, own });
+    this.#add({ kind: "message", frame, own, run: this.#run });
     return true;
   }
 
@@ -133,6 +136,7 @@ export class TimelineModel {
 
   // The next message may not follow on the last one, because the server could not resume.
   expectGap() {
+    this.#run += 1;
     this.#gapExpected = this.#ids.size > 0;
   }
 
@@ -310,12 +314,11 @@ export function isDeleted({ deleted_at: deletedAt }) {
 }
 
 // The index at which a new line is inserted: before the messages that the room's order puts after it, else at the end.
-// The order holds within one run of the server's log, so it is not compared across a gap.
-function placeOf({ frame }, lines) {
+function placeOf({ frame, run }, lines) {
   let place = lines.length;
-  for (let i = lines.length - 1; i >= 0 && lines[i].kind !== "gap"; i -= 1) {
+  for (let i = lines.length - 1; i >= 0; i -= 1) {
     if (!isMessage(lines[i])) continue;
-    if (!(frame?.seq < lines[i].frame.seq)) break;
+    if (lines[i].run !== run || !(frame?.seq < lines[i].frame.seq)) break;
     place = i;
   }
   return place;

@@ -14,7 +14,7 @@ import { Search } from "./search.js";
 import { Timeline } from "./timeline.js";
 import { TypingLine } from "./typing.js";
 
-// On a page of this width the people are beside the room, else in a drawer. The same width is in `css/app.css`.
+// On a page of this width the people are beside the room, else in a drawer. The same width is in `css/people.css`.
 const WIDE = "(min-width: 48rem)";
 
 const find = (id) => document.getElementById(id);
