@@ -144,7 +144,7 @@ test("the checkers find planted violations", async () => {
   assert.match(await codes('if (reason === "banned") leave();'), /room\/x\.js: banned/);
   assert.match(await codes('if (code === "rate_limited") wait();'), /rate_limited/);
   assert.match(await codes("if (closeCode === 1008) stop();"), /1008/);
-  assert.deepEqual(styleViolations(read("index.html").replace("css/app.css", "css/none.css")), ["app.css", "none.css"]);
+  assert.deepEqual(styleViolations(read("index.html").replace("css/base.css", "css/none.css")), ["base.css", "none.css"]);
 });
 
 test("each folder of the page imports only what the table allows", () => {

@@ -385,7 +385,7 @@ fn every_response_has_the_security_headers() {
         assert!(only(&answer, "Content-Security-Policy").starts_with("default-src 'none';"), "{what}");
     }
     // The page is cached and revalidated, and may use the resources of this server.
-    for target in ["/", "/css/app.css", "/js/main.js", "/lang/bn.json"] {
+    for target in ["/", "/css/base.css", "/js/main.js", "/lang/bn.json"] {
         let known = format!("GET {target} HTTP/1.1\r\nHost: h:8\r\nIf-None-Match: {}\r\n\r\n", tag(target));
         let fresh = http(server.addr(), format!("GET {target} HTTP/1.1\r\nHost: h:8\r\n\r\n"));
         let known = http(server.addr(), known);

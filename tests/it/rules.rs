@@ -695,6 +695,6 @@ mod planted {
         }
         assert_eq!(check_top_level(["notes.txt", "src/lib.rs", ".ci/run", "tests/run"]).len(), 1);
         assert_eq!(check_top_level(["docs/a.md"]).len(), 1);
-        assert!(check_top_level(["Cargo.toml", "README.md", "static/css/app.css", ".gitignore"]).is_empty());
+        assert!(check_top_level(["Cargo.toml", "README.md", "static/css/base.css", ".gitignore"]).is_empty());
     }
 }
