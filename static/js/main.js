@@ -45,9 +45,9 @@ class Page {
   constructor({ lang, session }) {
     this.#lang = lang;
     this.#session = session;
-    this.#accountForm = new AccountForm({ form: find("account"), session, lang });
+    this.#accountForm = new AccountForm({ form: find("account-form"), session, lang });
     this.#startScreen = new StartScreen({
-      screen: find("door"),
+      screen: find("start"),
       session,
       lang,
       accountForm: this.#accountForm,
@@ -56,7 +56,7 @@ class Page {
       onLogOut: () => this.#logOut(),
     });
     this.#profile = new Profile({
-      dialog: find("you"),
+      dialog: find("profile"),
       session,
       lang,
       accountForm: this.#accountForm,
@@ -110,7 +110,7 @@ class Page {
     const roomSettings = new RoomSettings({ lang, toasts, roomState });
     const serverSettings = new ServerSettings({ lang, nameOf: (id) => moderation.bannedName(id) });
     find("room-settings").addEventListener("click", () => roomSettings.open());
-    find("house").addEventListener("click", () => serverSettings.open());
+    find("server-settings").addEventListener("click", () => serverSettings.open());
     return moderation;
   }
 
@@ -199,7 +199,8 @@ class Page {
     this.#enter(this.#session.account.username, room);
   }
 
-  // The user can't be, or stay, in the room. If another account is logged in before the room was joined, it joins instead.
+  // The user can't be, or stay, in the room. If another account is logged in before the room was joined, it joins
+  // instead.
   #removed(error) {
     const isOtherAccount = reasonOf(error) === PageReason.ACCOUNT_CHANGED && this.#session.account;
     if (isOtherAccount && !this.#room.wasJoined) this.#rejoin();

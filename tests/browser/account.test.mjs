@@ -26,9 +26,9 @@ async function sendAccount(person, name, password) {
 }
 
 async function logInAtTheDoor(person, name, password = PASSWORD) {
-  if (await person.page.isVisible("#join-account")) await person.page.click("#join-account");
+  if (await person.page.isVisible("#join-log-in")) await person.page.click("#join-log-in");
   await sendAccount(person, name, password);
-  await says(person, "#join-as", name);
+  await says(person, "#join-identity", name);
 }
 
 // Goes into a room as whoever one is logged in as.
@@ -41,13 +41,13 @@ async function enterAs(person, room) {
 async function backOnline(person, between) {
   await person.disconnected();
   between.closed = false;
-  await person.page.click("#lost-retry");
+  await person.page.click("#reconnect");
   await person.connected();
 }
 
 const openYou = async (person) => {
-  await person.page.click("#you-open");
-  await visible(person, "#you");
+  await person.page.click("#profile-open");
+  await visible(person, "#profile");
 };
 
 async function member(adda, name, room, context) {
@@ -60,15 +60,15 @@ async function member(adda, name, room, context) {
 scene("a guest goes in at once, and sees no way in that the server has not", {}, async (adda) => {
   const ana = await adda.open();
   assert.equal(await ana.page.isVisible("#join-register"), false);
-  await ana.page.click("#join-account");
+  await ana.page.click("#join-log-in");
   await hidden(ana, "#join");
-  assert.equal(await ana.page.isVisible("#account-other"), false);
+  assert.equal(await ana.page.isVisible("#account-switch"), false);
   await ana.page.click("#account-back");
   await ana.join("Ana", "tea");
   await openYou(ana);
-  assert.equal(await ana.page.textContent("#you-role"), "Guest");
-  assert.equal(await ana.page.isVisible("#you-register"), false);
-  assert.equal(await ana.page.isVisible("#you-account"), false);
+  assert.equal(await ana.page.textContent("#profile-role"), "Guest");
+  assert.equal(await ana.page.isVisible("#profile-register"), false);
+  assert.equal(await ana.page.isVisible("#profile-account"), false);
 });
 
 // Nothing is refused in it, so the browser has nothing to complain of either.
@@ -77,7 +77,7 @@ scene("whoever has an account logs in at the door, is called by its name, and st
   const bot = await adda.bot("Tomas", "tea");
   const rahim = await adda.open();
   await rahim.page.fill("#name", "Ana");
-  await rahim.page.click("#join-account");
+  await rahim.page.click("#join-log-in");
   for (const [selector, attribute, value] of [
     ["#account-name", "autocomplete", "username"],
     ["#account-password", "autocomplete", "current-password"],
@@ -86,7 +86,7 @@ scene("whoever has an account logs in at the door, is called by its name, and st
     assert.equal(await rahim.page.getAttribute(selector, attribute), value);
   }
   await sendAccount(rahim, "রহিম", PASSWORD);
-  await says(rahim, "#join-as", "রহিম");
+  await says(rahim, "#join-identity", "রহিম");
   assert.equal(await rahim.page.isVisible("#name"), false);
   await enterAs(rahim, "tea");
   await rahim.say("as myself");
@@ -98,7 +98,7 @@ scene("whoever has an account logs in at the door, is called by its name, and st
   assert.equal((await bot.heardText("still")).user_id, self);
   // Another tab, at the door.
   const tab = await adda.tab(rahim);
-  await says(tab, "#join-as", "রহিম");
+  await says(tab, "#join-identity", "রহিম");
   await enterAs(tab, "tea");
   await tab.say("from there");
   assert.equal((await bot.heardText("from there")).user_id, self);
@@ -120,20 +120,20 @@ scene("whoever is logged in and not known to be is called by the account's name,
 scene("a wrong password is told in words, and one who tries too often is told until when", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const ana = await adda.open();
-  await ana.page.click("#join-account");
+  await ana.page.click("#join-log-in");
   await ana.page.click("#account-submit");
-  await says(ana, "#account-name-wrong", "Enter a name.");
-  await says(ana, "#account-password-wrong", "Enter a password.");
+  await says(ana, "#account-name-error", "Enter a name.");
+  await says(ana, "#account-password-error", "Enter a password.");
   for (let tries = 0; tries < 5; tries += 1) {
     const answer = ana.page.waitForResponse("**/api/session");
     await sendAccount(ana, "রহিম", `guess ${tries}`);
     assert.equal((await answer).status(), 401);
-    await says(ana, "#account-wrong", "Wrong username or password.");
+    await says(ana, "#account-error", "Wrong username or password.");
   }
   await sendAccount(ana, "রহিম", PASSWORD);
-  await says(ana, "#account-wrong", /Try again after (?:.+, )?\d{1,2}:\d{2}\s[AP]M\./u);
-  await ana.page.click("#door [data-lang=bn]");
-  await says(ana, "#account-wrong", /(?:.+, )?\p{Script=Bengali}+\s[০-৯]{1,2}:[০-৯]{2}-এর পরে আবার চেষ্টা করুন।/u);
+  await says(ana, "#account-error", /Try again after (?:.+, )?\d{1,2}:\d{2}\s[AP]M\./u);
+  await ana.page.click("#start [data-lang=bn]");
+  await says(ana, "#account-error", /(?:.+, )?\p{Script=Bengali}+\s[০-৯]{1,2}:[০-৯]{2}-এর পরে আবার চেষ্টা করুন।/u);
   await ana.page.click("#account-back");
   await ana.join("Ana", "tea");
 });
@@ -141,29 +141,29 @@ scene("a wrong password is told in words, and one who tries too often is told un
 scene("a server that is busy or away is told from a wrong password", { ...refusing(), losesServer: true }, async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open();
-  await rahim.page.click("#join-account");
+  await rahim.page.click("#join-log-in");
   const answers = [(route) => route.fulfill({ status: 503, json: { error: "busy", code: "busy" } }), (route) => route.abort()];
   await rahim.page.route("**/api/session", (route) => (answers.shift() ?? ((it) => it.continue()))(route));
   await sendAccount(rahim, "রহিম", PASSWORD);
-  await says(rahim, "#account-wrong", "The server is busy.");
+  await says(rahim, "#account-error", "The server is busy.");
   await rahim.page.click("#account-submit");
-  await says(rahim, "#account-wrong", "Can’t reach the server.");
+  await says(rahim, "#account-error", "Can’t reach the server.");
   await rahim.page.click("#account-submit");
-  await says(rahim, "#join-as", "রহিম");
+  await says(rahim, "#join-identity", "রহিম");
 });
 
 scene("a password is looked at only while one wants to, and not sent as a text", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open();
-  await rahim.page.click("#join-account");
+  await rahim.page.click("#join-log-in");
   await rahim.page.fill("#account-password", PASSWORD);
   const type = () => rahim.page.getAttribute("#account-password", "type");
-  await rahim.page.click("#account-reveal");
+  await rahim.page.click("#account-password-toggle");
   assert.equal(await type(), "text");
-  assert.equal(await rahim.page.getAttribute("#account-reveal", "aria-pressed"), "true");
-  assert.equal(await rahim.page.textContent("#account-reveal"), "Hide password");
+  assert.equal(await rahim.page.getAttribute("#account-password-toggle", "aria-pressed"), "true");
+  assert.equal(await rahim.page.textContent("#account-password-toggle"), "Hide password");
   await sendAccount(rahim, "রহিম", PASSWORD);
-  await says(rahim, "#join-as", "রহিম");
+  await says(rahim, "#join-identity", "রহিম");
   assert.equal(await type(), "password");
   assert.equal(await rahim.page.inputValue("#account-password"), "");
 });
@@ -172,13 +172,13 @@ scene("a password is looked at only while one wants to, and not sent as a text",
 scene("where one must have an account the log-in comes first, and nothing else is offered", kept("--accounts", "required"), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open({ query: "?room=tea" });
-  await visible(rahim, "#account");
-  for (const selector of ["#join", "#account-back", "#account-other", "#rooms"]) {
+  await visible(rahim, "#account-form");
+  for (const selector of ["#join", "#account-back", "#account-switch", "#rooms"]) {
     assert.equal(await rahim.page.isVisible(selector), false, selector);
   }
   assert.equal(await rahim.page.evaluate(() => document.activeElement.id), "account-name");
   await sendAccount(rahim, "রহিম", PASSWORD);
-  await says(rahim, "#join-as", "রহিম");
+  await says(rahim, "#join-identity", "রহিম");
   assert.equal(await rahim.page.inputValue("#room"), "tea");
   await rahim.page.press("#room", "Enter");
   await rahim.connected();
@@ -190,7 +190,7 @@ scene("a guest whose name is an account's is offered the log-in, and goes where 
   await rahim.page.fill("#name", "রহিম");
   await rahim.page.fill("#room", "tea");
   await rahim.page.click("#join .primary");
-  await rahim.page.click("#join-mine");
+  await rahim.page.click("#join-own-name");
   assert.equal(await rahim.page.inputValue("#account-name"), "রহিম");
   assert.equal(await rahim.page.evaluate(() => document.activeElement.id), "account-password");
   await sendAccount(rahim, "রহিম", PASSWORD);
@@ -208,23 +208,23 @@ scene("where registration is open one makes an account, by the server's rules", 
   assert.equal(await ana.page.getAttribute("#account-password", "autocomplete"), "new-password");
   await visible(ana, "#account-password-hint");
   for (const [name, password, where, sentence] of [
-    ["Mitali", "short", "#account-password-wrong", "too short. Use at least 8 characters."],
-    ["Mitali", "password", "#account-password-wrong", "too easy to guess"],
-    ["Mitali", "mitali123", "#account-password-wrong", "too easy to guess"],
-    ["রহিম", PASSWORD, "#account-name-wrong", "This name or a very similar one is taken"],
+    ["Mitali", "short", "#account-password-error", "too short. Use at least 8 characters."],
+    ["Mitali", "password", "#account-password-error", "too easy to guess"],
+    ["Mitali", "mitali123", "#account-password-error", "too easy to guess"],
+    ["রহিম", PASSWORD, "#account-name-error", "This name or a very similar one is taken"],
   ]) {
     await sendAccount(ana, name, password);
     await says(ana, where, sentence);
   }
-  await ana.page.click("#door [data-lang=bn]");
-  await says(ana, "#account-name-wrong", "অন্য নাম বেছে নিন");
+  await ana.page.click("#start [data-lang=bn]");
+  await says(ana, "#account-name-error", "অন্য নাম বেছে নিন");
   await ana.page.fill("#account-password", "ছোট");
-  await says(ana, "#account-password-wrong", "অন্তত ৮টি অক্ষর ব্যবহার করুন");
+  await says(ana, "#account-password-error", "অন্তত ৮টি অক্ষর ব্যবহার করুন");
   await sendAccount(ana, "Mitali", PASSWORD);
-  await says(ana, "#join-as", "Mitali");
+  await says(ana, "#join-identity", "Mitali");
   await enterAs(ana, "tea");
   await openYou(ana);
-  assert.equal(await ana.page.textContent("#you-role"), "সদস্য");
+  assert.equal(await ana.page.textContent("#profile-role"), "সদস্য");
 });
 
 scene("what the page counts of a password the server counts alike", {}, async (adda) => {
@@ -248,10 +248,10 @@ scene("an invitation makes an account once, and is in the address no longer than
   assert.equal(await plain.page.isVisible("#join-register"), false);
 
   const ana = await adda.open({ query: `?room=tea#invite=${code}` });
-  await says(ana, "#door-notice", "You are invited to create an account.");
+  await says(ana, "#start-notice", "You are invited to create an account.");
   assert.equal(await ana.page.evaluate(() => location.href), `${adda.base}/?room=tea`);
   await sendAccount(ana, "Mitali", PASSWORD);
-  await says(ana, "#join-as", "Mitali");
+  await says(ana, "#join-identity", "Mitali");
   await enterAs(ana, "tea");
 
   // The page is open already when the link is followed, and it is for one.
@@ -260,12 +260,12 @@ scene("an invitation makes an account once, and is in the address no longer than
   await says(plain, "#account-title", "Create an account");
   assert.equal(await plain.page.evaluate(() => location.hash), "");
   await sendAccount(plain, "Karim", PASSWORD);
-  await says(plain, "#account-wrong", "The invite link is no longer valid");
+  await says(plain, "#account-error", "The invite link is no longer valid");
   await plain.page.click("#account-back");
   await plain.join("Ana", "tea");
   // Whoever has an account needs none.
   const tab = await adda.tab(ana, { query: `#invite=${code}` });
-  await says(tab, "#door-notice", "You already have an account.");
+  await says(tab, "#start-notice", "You already have an account.");
   await enterAs(tab, "tea");
 });
 
@@ -296,7 +296,7 @@ scene("an invitation to a private room lets in a guest and whoever logs in", ref
   const link = `#${new URLSearchParams({ invite: code, room: "বারান্দা" })}`;
 
   const ana = await adda.open({ query: link });
-  await says(ana, "#door-notice", "You are invited to “বারান্দা”.");
+  await says(ana, "#start-notice", "You are invited to “বারান্দা”.");
   assert.equal(await ana.page.inputValue("#room"), "বারান্দা");
   await ana.page.fill("#name", "Ana");
   await ana.page.click("#join .primary");
@@ -312,10 +312,10 @@ scene("an invitation to a private room lets in a guest and whoever logs in", ref
   const late = await adda.open({ query: link });
   await late.page.fill("#name", "Karim");
   await late.page.click("#join .primary");
-  await says(late, "#door-notice", "This invite link has expired");
+  await says(late, "#start-notice", "This invite link has expired");
   // What is no invitation is not shown as one.
   const odd = await adda.open({ query: "#invite=<b>&room=tea" });
-  assert.equal(await odd.page.textContent("#door-notice"), "");
+  assert.equal(await odd.page.textContent("#start-notice"), "");
   assert.equal(await odd.page.evaluate(() => location.hash), "");
 });
 
@@ -329,24 +329,24 @@ scene("a guest who logs in goes on in the room as that person, and what is unsen
   await between.cut();
   await ana.disconnected();
   await ana.say("unsent");
-  await ana.page.locator("#words").pressSequentially("half a thou");
+  await ana.page.locator("#message-input").pressSequentially("half a thou");
   await openYou(ana);
-  await ana.page.click("#you-log-in");
+  await ana.page.click("#profile-log-in");
   await ana.page.click("#account-back");
-  await ana.page.click("#you-log-in");
+  await ana.page.click("#profile-log-in");
   await sendAccount(ana, "রহিম", PASSWORD);
-  await hidden(ana, "#you");
+  await hidden(ana, "#profile");
   await backOnline(ana, between);
   await says(ana, "#pending .state", "You wrote it as Ana.");
-  assert.equal(await ana.page.inputValue("#words"), "half a thou");
+  assert.equal(await ana.page.inputValue("#message-input"), "half a thou");
   await ana.say("as myself");
   const mine = await bot.heardText("as myself");
   assert.equal(mine.username, "রহিম");
   assert.notEqual(mine.user_id, guest);
   assert.deepEqual(bot.texts, ["as a guest", "as myself"]);
-  assert.equal(await ana.page.textContent("#you-open .face"), "র");
+  assert.equal(await ana.page.textContent("#profile-open .avatar"), "র");
   await openYou(ana);
-  assert.equal(await ana.page.textContent("#you-role"), "Member");
+  assert.equal(await ana.page.textContent("#profile-role"), "Member");
 });
 
 scene("a guest who makes an account of their name takes along what is unsent", kept("--registration", "open"), async (adda) => {
@@ -359,11 +359,11 @@ scene("a guest who makes an account of their name takes along what is unsent", k
   await ana.disconnected();
   await ana.say("unsent");
   await openYou(ana);
-  await ana.page.click("#you-register");
+  await ana.page.click("#profile-register");
   assert.equal(await ana.page.inputValue("#account-name"), "Ana");
   await ana.page.fill("#account-password", PASSWORD);
   await ana.page.press("#account-password", "Enter");
-  await hidden(ana, "#you");
+  await hidden(ana, "#profile");
   await backOnline(ana, between);
   const sent = await bot.heardText("unsent");
   assert.equal(sent.username, "Ana");
@@ -377,28 +377,28 @@ scene("a new password ends the logins elsewhere, where that is told and leads ba
   const bot = await adda.bot("Tomas", "tea");
   const [here, there] = [await member(adda, "রহিম", "tea"), await member(adda, "রহিম", "tea")];
   await openYou(here);
-  await here.page.click("#you-change summary");
+  await here.page.click("#profile-password summary");
   const change = async (old, next) => {
-    await here.page.fill("#you-old", old);
-    await here.page.fill("#you-next", next);
-    await here.page.click("#you-password .primary");
+    await here.page.fill("#profile-old", old);
+    await here.page.fill("#profile-new", next);
+    await here.page.click("#profile-password-form .primary");
   };
-  assert.equal(await here.page.getAttribute("#you-old", "autocomplete"), "current-password");
-  assert.equal(await here.page.getAttribute("#you-next", "autocomplete"), "new-password");
+  assert.equal(await here.page.getAttribute("#profile-old", "autocomplete"), "current-password");
+  assert.equal(await here.page.getAttribute("#profile-new", "autocomplete"), "new-password");
   await change("wrong", NEXT);
-  await says(here, "#you-old-wrong", "Wrong current password.");
+  await says(here, "#profile-old-error", "Wrong current password.");
   await change(PASSWORD, "short");
-  await says(here, "#you-next-wrong", "too short");
+  await says(here, "#profile-new-error", "too short");
   await change(PASSWORD, "password123");
-  await says(here, "#you-next-wrong", "too easy to guess");
+  await says(here, "#profile-new-error", "too easy to guess");
   await change(PASSWORD, NEXT);
-  await says(here, "#you-status", "Password changed.");
-  assert.equal(await here.page.inputValue("#you-next"), "");
+  await says(here, "#profile-status", "Password changed.");
+  assert.equal(await here.page.inputValue("#profile-new"), "");
 
-  await says(there, "#door-notice", "You have been logged out");
+  await says(there, "#start-notice", "You have been logged out");
   assert.equal(await there.page.inputValue("#account-name"), "রহিম");
   await sendAccount(there, "রহিম", PASSWORD);
-  await says(there, "#account-wrong", "Wrong username or password.");
+  await says(there, "#account-error", "Wrong username or password.");
   await sendAccount(there, "রহিম", NEXT);
   await there.connected();
   assert.equal(await there.page.textContent("#room-name"), "tea");
@@ -418,32 +418,32 @@ scene("one sees where one is logged in, and ends it there", refusing(), async (a
   for (let i = 0; i < 2; i += 1) await adda.logIn("রহিম", PASSWORD);
   await adda.operator("", "token", "create", "রহিম", "--label", "tea clock");
   await openYou(here);
-  const lines = here.page.locator("#you-sessions .session");
-  const count = (n) => here.until((n) => document.querySelectorAll("#you-sessions .session").length === n, n);
+  const lines = here.page.locator("#profile-sessions .session");
+  const count = (n) => here.until((n) => document.querySelectorAll("#profile-sessions .session").length === n, n);
   await count(5);
   assert.match(await lines.first().textContent(), /Chrome, Linux\s+This device\s+Logged in: Today, .*Last active: Today, /);
   await lines.filter({ hasText: "Firefox, Android" }).getByRole("button", { name: "End session: Firefox, Android" }).click();
-  await says(here, "#you-status", "1 session ended.");
+  await says(here, "#profile-status", "1 session ended.");
   await count(4);
-  await says(there, "#door-notice", "You have been logged out");
+  await says(there, "#start-notice", "You have been logged out");
   // Guests are welcome here; whoever was logged in becomes one only by saying so.
   await there.page.click("#account-back");
-  assert.equal(await there.page.isVisible("#join-as"), false);
+  assert.equal(await there.page.isVisible("#join-identity"), false);
 
-  await here.page.click("#you-others");
-  await says(here, "#you-status", "2 sessions ended.");
+  await here.page.click("#profile-end-others");
+  await says(here, "#profile-status", "2 sessions ended.");
   await count(2);
-  await hidden(here, "#you-others");
+  await hidden(here, "#profile-end-others");
   // A program's token is no login of one's own, and is ended for itself.
   await lines.filter({ hasText: "Bot" }).getByRole("button", { name: "End session: tea clock" }).click();
   await count(1);
 
   await lines.first().getByRole("button").click();
-  await says(here, "#you-sure", "Log out on this device?");
-  await here.page.click("#you-no");
-  await hidden(here, "#you-sure");
+  await says(here, "#profile-question", "Log out on this device?");
+  await here.page.click("#profile-no");
+  await hidden(here, "#profile-question");
   await lines.first().getByRole("button").click();
-  await here.page.click("#you-yes");
+  await here.page.click("#profile-yes");
   await visible(here, "#join");
   assert.equal(await sessionCookie(here), undefined);
   await here.join("Ana", "tea");
@@ -454,9 +454,9 @@ scene("more logins are ended than the server takes at once", refusing("--rate", 
   const rahim = await member(adda, "রহিম", "tea");
   for (let i = 0; i < 5; i += 1) await adda.logIn("রহিম", PASSWORD);
   await openYou(rahim);
-  await rahim.page.click("#you-others");
-  await says(rahim, "#you-status", "5 sessions ended.");
-  assert.equal(await rahim.page.locator("#you-sessions .session").count(), 1);
+  await rahim.page.click("#profile-end-others");
+  await says(rahim, "#profile-status", "5 sessions ended.");
+  assert.equal(await rahim.page.locator("#profile-sessions .session").count(), 1);
 });
 
 scene("whoever logs out is at the door, in every tab, and somebody else can come in", refusing(), async (adda) => {
@@ -471,12 +471,12 @@ scene("whoever logs out is at the door, in every tab, and somebody else can come
   await rahim.disconnected();
   await rahim.say("unsent");
   await openYou(rahim);
-  await rahim.page.click("#you-log-out");
-  await says(rahim, "#you-sure", "1 message has not been sent. It stays in this browser until you come back as রহিম.");
+  await rahim.page.click("#profile-log-out");
+  await says(rahim, "#profile-question", "1 message has not been sent. It stays in this browser until you come back as রহিম.");
   between.closed = false;
-  await rahim.page.click("#you-yes");
+  await rahim.page.click("#profile-yes");
   await visible(rahim, "#join");
-  await says(tab, "#door-notice", "You have been logged out");
+  await says(tab, "#start-notice", "You have been logged out");
   await rahim.join("Karim", "tea");
   await says(rahim, "#pending .state", "You wrote it as রহিম.");
   await rahim.say("a guest");
@@ -493,7 +493,7 @@ scene("a login that is over before the page is opened again is told, and nobody 
   const rahim = await member(adda, "রহিম", "tea");
   await rahim.page.context().clearCookies();
   await rahim.page.reload();
-  await says(rahim, "#door-notice", "You have been logged out");
+  await says(rahim, "#start-notice", "You have been logged out");
   assert.equal(await sessionCookie(rahim), undefined);
   await sendAccount(rahim, "রহিম", PASSWORD);
   await rahim.connected();
@@ -511,7 +511,7 @@ for (const [how, said, ...words] of [
     const { value: former } = await sessionCookie(rahim);
     await adda.operator(said, ...words);
     await between.cut();
-    await says(rahim, "#door-notice", "You have been logged out");
+    await says(rahim, "#start-notice", "You have been logged out");
     assert.equal(await rahim.page.inputValue("#account-name"), "রহিম");
     // A cookie that is over may be left; that of a guest would be a new one.
     assert.ok([undefined, former].includes((await sessionCookie(rahim))?.value));
@@ -523,7 +523,7 @@ scene("a login in another tab of the browser is told in this one", refusing(), a
   const ana = await adda.enter("Ana", "tea");
   const tab = await adda.tab(ana);
   await logInAtTheDoor(tab, "রহিম");
-  await says(ana, "#door-notice", "You are now logged in as রহিম in this browser.");
+  await says(ana, "#start-notice", "You are now logged in as রহিম in this browser.");
   await ana.page.click("#join .primary");
   await ana.connected();
   assert.deepEqual(await ana.people(), ["রহিম"]);
@@ -540,12 +540,12 @@ scene("a guest's tab becomes nobody new while another tab logs in", refusing(), 
     // The login has begun; the guest's session ends before the answer is there.
     between.cut(1008);
     await ana.disconnected();
-    await ana.page.click("#lost-retry");
+    await ana.page.click("#reconnect");
     await ana.page.waitForRequest(isBegin, { timeout: 1_500 }).catch(() => null);
     return route.continue();
   });
   await logInAtTheDoor(tab, "রহিম");
-  await says(ana, "#door-notice", "You are now logged in as রহিম in this browser.");
+  await says(ana, "#start-notice", "You are now logged in as রহিম in this browser.");
   assert.deepEqual(begins, []);
 });
 
@@ -573,27 +573,27 @@ scene("the dialog is reached and left by the keyboard, and says everything in Be
   await adda.account("রহিম", PASSWORD, "admin");
   const rahim = await member(adda, "রহিম", "tea", { viewport: { width: 360, height: 640 } });
   assert.equal(await rahim.page.isVisible(".bar .lang-switch"), false);
-  await rahim.page.focus("#you-open");
+  await rahim.page.focus("#profile-open");
   await rahim.page.keyboard.press("Enter");
   const dialog = rahim.page.getByRole("dialog", { name: "Your profile" });
   await dialog.waitFor();
-  assert.equal(await rahim.page.textContent("#you-role"), "Admin");
-  await rahim.page.locator("#you-sessions .session").waitFor();
+  assert.equal(await rahim.page.textContent("#profile-role"), "Admin");
+  await rahim.page.locator("#profile-sessions .session").waitFor();
   await rahim.page.keyboard.press("Control+k");
   assert.equal(await rahim.page.isVisible("#search"), false);
-  await rahim.page.click("#you [data-lang=bn]");
-  await says(rahim, "#you-role", "অ্যাডমিন");
-  await rahim.page.click("#you-change summary");
+  await rahim.page.click("#profile [data-lang=bn]");
+  await says(rahim, "#profile-role", "অ্যাডমিন");
+  await rahim.page.click("#profile-password summary");
   const latin = await rahim.page.evaluate(() =>
-    [...document.querySelectorAll("#you [data-i18n], #you .session .about, #you .session .badge, #you .session button, #you-role")]
+    [...document.querySelectorAll("#profile [data-i18n], #profile .session .about, #profile .session .badge, #profile .session button, #profile-role")]
       .filter((element) => element.checkVisibility() && element.lang !== "en")
       .map((element) => element.textContent)
       .filter((text) => /[a-z]{2}/i.test(text)),
   );
   assert.deepEqual(latin, []);
   await rahim.page.keyboard.press("Escape");
-  await hidden(rahim, "#you");
-  assert.equal(await rahim.page.evaluate(() => document.activeElement.id), "you-open");
+  await hidden(rahim, "#profile");
+  assert.equal(await rahim.page.evaluate(() => document.activeElement.id), "profile-open");
 });
 
 scene("no password, token or invitation is in an address, in the browser's store or in the console", refusing("--registration", "invite"), async (adda) => {
@@ -616,29 +616,29 @@ scene("no password, token or invitation is in an address, in the browser's store
   };
   const ana = await adda.open({ query: `#invite=${code}`, prepare: note });
   await sendAccount(ana, "Mitali", PASSWORD);
-  await says(ana, "#join-as", "Mitali");
+  await says(ana, "#join-identity", "Mitali");
   seen.push(await store(ana));
   secrets.push((await sessionCookie(ana)).value);
   await ana.page.evaluate((hash) => (location.hash = hash), `#invite=${attic.code}&room=attic`);
-  await says(ana, "#door-notice", "You are invited to “attic”.");
+  await says(ana, "#start-notice", "You are invited to “attic”.");
   await ana.page.click("#join .primary");
   await ana.connected();
   await ana.say("up here");
   await ana.sees("up here");
   await openYou(ana);
-  await ana.page.click("#you-change summary");
-  await ana.page.fill("#you-old", PASSWORD);
-  await ana.page.fill("#you-next", NEXT);
-  await ana.page.click("#you-password .primary");
-  await says(ana, "#you-status", "Password changed.");
+  await ana.page.click("#profile-password summary");
+  await ana.page.fill("#profile-old", PASSWORD);
+  await ana.page.fill("#profile-new", NEXT);
+  await ana.page.click("#profile-password-form .primary");
+  await says(ana, "#profile-status", "Password changed.");
   seen.push(await store(ana));
-  await ana.page.click("#you-log-out");
+  await ana.page.click("#profile-log-out");
   await visible(ana, "#join");
-  await ana.page.click("#join-account");
+  await ana.page.click("#join-log-in");
   await sendAccount(ana, "Mitali", "not it at all");
-  await says(ana, "#account-wrong", "Wrong username or password.");
+  await says(ana, "#account-error", "Wrong username or password.");
   await sendAccount(ana, "Mitali", NEXT);
-  await says(ana, "#join-as", "Mitali");
+  await says(ana, "#join-identity", "Mitali");
   secrets.push((await sessionCookie(ana)).value);
   seen.push(await store(ana));
   assert.ok(seen.length > 40 && secrets.length >= 6);

@@ -6,7 +6,7 @@ import { scene } from "./support.mjs";
 
 scene("two people in a room see each other come, talk, type and go", {}, async (adda) => {
   const ana = await adda.enter("Ana", "চা-ঘর");
-  await ana.page.locator("#empty").waitFor();
+  await ana.page.locator("#timeline-empty").waitFor();
   await ana.say("is anybody here?");
   await ana.sees("is anybody here?");
 
@@ -16,9 +16,9 @@ scene("two people in a room see each other come, talk, type and go", {}, async (
   assert.deepEqual(await ana.people(), ["Ana", "রহিম"]);
   assert.deepEqual(await rahim.people(), ["রহিম", "Ana"], "oneself comes first");
   assert.equal(await ana.page.textContent("#people-count"), "2 people");
-  assert.equal(await ana.page.locator(".person .you:visible").count(), 1);
+  assert.equal(await ana.page.locator(".person .self:visible").count(), 1);
 
-  await rahim.page.locator("#words").pressSequentially("আমি");
+  await rahim.page.locator("#message-input").pressSequentially("আমি");
   await ana.page.locator("#typing-text", { hasText: "রহিম is typing…" }).waitFor();
   assert.equal(await rahim.page.textContent("#typing-text"), "", "one's own typing is left out");
 
@@ -26,23 +26,23 @@ scene("two people in a room see each other come, talk, type and go", {}, async (
   await ana.sees("আমি আছি");
   await ana.page.waitForSelector("#typing:not(.shown)", { state: "attached" });
   const heard = ana.page.locator("#timeline .message.other");
-  assert.equal(await heard.locator(".who").textContent(), "রহিম");
+  assert.equal(await heard.locator(".username").textContent(), "রহিম");
   assert.match(await heard.locator("time").textContent(), /^\d{1,2}:\d\d\s[AP]M$/u);
-  assert.equal(await ana.page.locator("#timeline .message.own .said").textContent(), "is anybody here?");
+  assert.equal(await ana.page.locator("#timeline .message.own .content").textContent(), "is anybody here?");
   assert.deepEqual(await rahim.messages(), ["is anybody here?", "আমি আছি"]);
   assert.equal(await rahim.page.locator("#timeline .line.day").textContent(), "Today");
 
   await rahim.page.click("#leave");
   await ana.seesLine("leave", "রহিম left");
   assert.deepEqual(await ana.people(), ["Ana"]);
-  await rahim.page.locator("#door").waitFor();
+  await rahim.page.locator("#start").waitFor();
 });
 
 scene("typing is said seldom and fades by itself", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const bot = await adda.bot("Tomas", "tea");
   await ana.seesLine("join", "Tomas");
-  await ana.page.locator("#words").pressSequentially("abcdefghij");
+  await ana.page.locator("#message-input").pressSequentially("abcdefghij");
   await ana.say("done");
   await bot.heardText("done");
   assert.equal(bot.frames.filter(({ type }) => type === "typing").length, 1);

@@ -7,19 +7,19 @@ import { scene } from "./support.mjs";
 scene("Enter sends, Shift+Enter makes a line", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
-  assert.equal(await ana.page.evaluate(() => document.activeElement.id), "words");
-  await ana.page.press("#words", "Enter");
+  assert.equal(await ana.page.evaluate(() => document.activeElement.id), "message-input");
+  await ana.page.press("#message-input", "Enter");
   await ana.page.keyboard.type("  indented");
   await ana.page.keyboard.press("Shift+Enter");
   await ana.page.keyboard.type("second line");
   await ana.page.keyboard.press("Enter");
   await bot.heardText("  indented\nsecond line");
-  assert.equal(await ana.page.inputValue("#words"), "");
+  assert.equal(await ana.page.inputValue("#message-input"), "");
   await ana.page.keyboard.type("by the button");
   await ana.page.click(".send");
   await bot.heardText("by the button");
   assert.equal(bot.texts.length, 2, "an empty message is not sent");
-  assert.equal(await ana.page.evaluate(() => document.activeElement.id), "words");
+  assert.equal(await ana.page.evaluate(() => document.activeElement.id), "message-input");
 });
 
 scene("Enter within a composition belongs to the input method", {}, async (adda) => {
@@ -27,7 +27,7 @@ scene("Enter within a composition belongs to the input method", {}, async (adda)
   const ana = await adda.enter("Ana", "tea");
   await ana.page.evaluate(() => {
     window.keysSeen = [];
-    document.querySelector("#words").addEventListener("keydown", ({ key, isComposing }) => {
+    document.querySelector("#message-input").addEventListener("keydown", ({ key, isComposing }) => {
       window.keysSeen.push([key, isComposing]);
     });
   });
@@ -35,16 +35,16 @@ scene("Enter within a composition belongs to the input method", {}, async (adda)
   await devtools.send("Input.imeSetComposition", { text: "আমার", selectionStart: 4, selectionEnd: 4 });
   await ana.page.keyboard.press("Enter");
   assert.deepEqual(await ana.page.evaluate(() => window.keysSeen), [["Enter", true]], "it was a composition");
-  assert.match(await ana.page.inputValue("#words"), /^আমার/);
+  assert.match(await ana.page.inputValue("#message-input"), /^আমার/);
   await devtools.send("Input.insertText", { text: "আমার সোনার বাংলা" });
-  const value = await ana.page.inputValue("#words");
+  const value = await ana.page.inputValue("#message-input");
   // Browsers that have ended the composition by then tell of it by the key's code alone.
   await ana.page.evaluate(() =>
     document
-      .querySelector("#words")
+      .querySelector("#message-input")
       .dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true, cancelable: true })),
   );
-  assert.equal(await ana.page.inputValue("#words"), value);
+  assert.equal(await ana.page.inputValue("#message-input"), value);
   await ana.page.keyboard.press("Enter");
   await bot.heardText(value.trimEnd());
   assert.equal(bot.texts.length, 1);
@@ -55,13 +55,13 @@ scene("a text that is too long stays where it is", { flags: ["--max-content", "1
   const ana = await adda.enter("Ana", "tea");
   const long = "আড্ডা ".repeat(80);
   await ana.say(long);
-  await ana.page.locator("#compose-wrong", { hasText: "too long" }).waitFor();
-  assert.equal(await ana.page.inputValue("#words"), long);
-  assert.equal(await ana.page.getAttribute("#words", "aria-invalid"), "true");
+  await ana.page.locator("#compose-error", { hasText: "too long" }).waitFor();
+  assert.equal(await ana.page.inputValue("#message-input"), long);
+  assert.equal(await ana.page.getAttribute("#message-input", "aria-invalid"), "true");
   await ana.say("short");
   await bot.heardText("short");
   assert.deepEqual(bot.texts, ["short"]);
-  assert.ok(await ana.page.locator("#compose-wrong").isHidden());
+  assert.ok(await ana.page.locator("#compose-error").isHidden());
 });
 
 scene("nothing is wider than a narrow phone", {}, async (adda) => {

@@ -71,7 +71,7 @@ scene("a foreign page opens no WebSocket and writes nothing, by fetch or by form
         document.body.append(frame);
       });
     await page.evaluate(frame, adda.base);
-    assert.equal(await page.frames()[1].locator("#door").count(), 0);
+    assert.equal(await page.frames()[1].locator("#start").count(), 0);
 
     // Our own page may do all of it, and is the first that the room hears of.
     const ana = await adda.enter("Ana", "tea");

@@ -18,7 +18,7 @@ async function host(adda, room, context) {
 
 const messageWith = (person, text) => person.page.locator("#timeline .message", { hasText: text });
 const memberNamed = (person, name) => person.page.locator("#people .person", { hasText: name });
-const item = (person, words) => person.page.locator(".menu .item", { hasText: words });
+const item = (person, words) => person.page.locator(".menu .menu-item", { hasText: words });
 const isVisible = (person, selector) => person.page.locator(selector).isVisible();
 
 // Does something by the menu of a member.
@@ -27,10 +27,10 @@ async function toMember(admin, name, words) {
   await item(admin, words).click();
 }
 
-const answer = (person, words) => person.page.locator(".ask .answers button", { hasText: words }).click();
+const answer = (person, words) => person.page.locator(".question .dialog-actions button", { hasText: words }).click();
 const toast = (person, words) => person.page.locator(".toast", { hasText: words });
-const seesNote = (person, words) => person.page.locator("#compose-note", { hasText: words }).waitFor();
-const seesAtDoor = (person, words) => person.page.locator("#door-notice", { hasText: words }).waitFor();
+const seesNote = (person, words) => person.page.locator("#compose-notice", { hasText: words }).waitFor();
+const seesAtDoor = (person, words) => person.page.locator("#start-notice", { hasText: words }).waitFor();
 
 // As the page itself asks.
 const asks = (person, method, path, body) =>
@@ -50,7 +50,7 @@ scene("only admins are shown what only they may do", HOUSE, async (adda) => {
   const admin = await host(adda, "tea");
   await admin.sees("anybody here?");
   for (const [person, isAdmin] of [[ana, false], [admin, true]]) {
-    assert.equal(await isVisible(person, "#order"), isAdmin);
+    assert.equal(await isVisible(person, "#admin-tools"), isAdmin);
     assert.equal(await messageWith(person, "anybody here?").locator(".more").isVisible(), isAdmin);
     assert.equal(await memberNamed(person, "Rahim").locator(".more").isVisible(), isAdmin);
   }
@@ -67,12 +67,12 @@ scene("a message is deleted for everybody, after one question, and stays deleted
   const admin = await host(adda, "tea");
   await ana.page.click("#search-open");
   await ana.page.fill("#search-form input", "tea");
-  await ana.page.locator("#search-found .result", { hasText: "cheap" }).waitFor();
+  await ana.page.locator("#search-results .result", { hasText: "cheap" }).waitFor();
   await ana.page.keyboard.press("Escape");
 
   await messageWith(ana, "what I regret").locator(".more").click();
   await item(ana, "Delete").click();
-  assert.match(await ana.page.textContent(".ask"), /for everyone\?.*what I regret/s);
+  assert.match(await ana.page.textContent(".question"), /for everyone\?.*what I regret/s);
   await answer(ana, "Cancel");
   await ana.say("still there");
   await admin.sees("still there");
@@ -86,7 +86,7 @@ scene("a message is deleted for everybody, after one question, and stays deleted
   await item(admin, "Delete").click();
   await answer(admin, "Delete");
   for (const person of [ana, admin]) await person.sees("Host deleted this message.");
-  assert.equal(await ana.page.locator("#search-found .result").count(), 0, "it is no more among what was found");
+  assert.equal(await ana.page.locator("#search-results .result").count(), 0, "it is no more among what was found");
 
   // Only those who were there learn from the event that an admin did it: a history has messages only.
   const late = await adda.enter("Late", "tea", { locale: "bn-BD" });
@@ -136,7 +136,7 @@ scene("where the latest is nothing but deletions, what was said before is found"
 scene("a mute is seen where one writes, is undone at once, and ends by itself", HOUSE, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const admin = await host(adda, "tea");
-  await ana.page.fill("#words", "what I was about to say");
+  await ana.page.fill("#message-input", "what I was about to say");
   await toMember(admin, "Ana", "1 hour");
   await seesNote(ana, "You are muted until");
   assert.equal(await isVisible(ana, "#compose"), false);
@@ -148,8 +148,8 @@ scene("a mute is seen where one writes, is undone at once, and ends by itself", 
   await toast(admin, "Ana is muted until").locator(".undo").click();
   await toast(admin, "Undone.").waitFor();
   await ana.page.locator("#compose").waitFor();
-  assert.equal(await ana.page.inputValue("#words"), "what I was about to say");
-  await ana.page.press("#words", "Enter");
+  assert.equal(await ana.page.inputValue("#message-input"), "what I was about to say");
+  await ana.page.press("#message-input", "Enter");
   await admin.sees("what I was about to say");
 
   const { data } = await asks(ana, "GET", "api/session");
@@ -171,13 +171,13 @@ scene("who is kicked is told at the door, and does not come back by themselves",
   await answer(admin, "Kick");
   await seesAtDoor(ana, "An admin kicked you from “tea”.");
   await toast(admin, "Ana was kicked from this room.").waitFor();
-  await ana.page.click("#door [data-lang=bn]");
+  await ana.page.click("#start [data-lang=bn]");
   await seesAtDoor(ana, "বের করে দিয়েছেন");
   await ana.page.reload();
-  await ana.page.locator("#door").waitFor();
+  await ana.page.locator("#start").waitFor();
   assert.equal(between.attempts, 1);
   await ana.join("Ana", "tea");
-  assert.equal(await isVisible(ana, "#door"), false);
+  assert.equal(await isVisible(ana, "#start"), false);
 });
 
 scene("who is banned is told so and stays out until let in again, a guest's address too", HOUSE, async (adda) => {
@@ -205,7 +205,7 @@ scene("who is banned is told so and stays out until let in again, a guest's addr
   await item(admin, "Ban from this server").click();
   await answer(admin, "Ban");
   await seesAtDoor(ana, "You are banned.");
-  await admin.page.click("#house");
+  await admin.page.click("#server-settings");
   const row = admin.page.locator(".window .rows li", { hasText: "Ana" });
   await row.locator("button", { hasText: "Unban" }).click();
   await admin.page.locator(".window", { hasText: "No banned users." }).waitFor();
@@ -223,7 +223,7 @@ scene("what the server does not allow is said in words", HOUSE, async (adda) => 
   await memberNamed(owner, "Host").locator(".more").click();
   await item(owner, "ব্যান করুন").click();
   await answer(owner, "ব্যান করুন");
-  await owner.page.locator(".ask .wrong", { hasText: "অ্যাডমিনের ক্ষেত্রে এটি করা যায় না।" }).waitFor();
+  await owner.page.locator(".question .error", { hasText: "অ্যাডমিনের ক্ষেত্রে এটি করা যায় না।" }).waitFor();
 
   // By the word, whatever the sentence; by the code, where the word is new; by the sentence, where both are.
   const refuses = (body) => admin.page.route("**/api/users/*", (route) => route.fulfill({ status: 400, json: body }), { times: 1 });
@@ -250,7 +250,7 @@ scene("what the server does not allow is said in words", HOUSE, async (adda) => 
   await toMember(admin, "Owner", "Ban from this server");
   await admin.page.check("#ban-address");
   await answer(admin, "Ban");
-  await admin.page.locator(".ask .wrong", { hasText: "You can still ban the guest without it." }).waitFor();
+  await admin.page.locator(".question .error", { hasText: "You can still ban the guest without it." }).waitFor();
   assert.deepEqual(bans, [true]);
   await answer(admin, "Ban");
   await toast(admin, "Owner is banned.").waitFor();
@@ -288,9 +288,9 @@ scene("slow mode is a wait that is counted down, and no error", HOUSE, async (ad
   const ana = await adda.enter("Ana", "tea");
   const admin = await host(adda, "tea");
   await admin.page.click("#room-settings");
-  await admin.page.selectOption("#set-slow", "5");
+  await admin.page.selectOption("#set-slow-mode", "5");
   await admin.page.click(".settings .primary");
-  const slow = (words) => ana.page.locator("#slow", { hasText: words }).waitFor();
+  const slow = (words) => ana.page.locator("#slow-mode", { hasText: words }).waitFor();
   await slow("wait 5 seconds between messages");
   await ana.say("one");
   await slow(/next message in [345] seconds/);
@@ -299,17 +299,17 @@ scene("slow mode is a wait that is counted down, and no error", HOUSE, async (ad
   await slow(/next message in 2 seconds/);
   await admin.sees("two");
   assert.equal(await ana.page.locator("#pending .message").count(), 0);
-  assert.equal(await isVisible(admin, "#slow"), false);
+  assert.equal(await isVisible(admin, "#slow-mode"), false);
   // What is no more to wait for goes at once.
   await admin.page.click("#room-settings");
-  await admin.page.selectOption("#set-slow", "3600");
+  await admin.page.selectOption("#set-slow-mode", "3600");
   await admin.page.click(".settings .primary");
   await slow("59:");
   await ana.say("three");
   await ana.page.locator("#pending .message", { hasText: "Will be sent in a moment" }).waitFor();
   await toast(admin, "Room settings saved.").last().locator(".undo").click();
   await admin.page.click("#room-settings");
-  await admin.page.selectOption("#set-slow", "0");
+  await admin.page.selectOption("#set-slow-mode", "0");
   await admin.page.click(".settings .primary");
   await admin.sees("three");
 });
@@ -320,31 +320,31 @@ scene("a private room is entered by invitation alone, and those who are put out 
   await admin.page.click("#room-settings");
   await admin.page.check("[name=set-access][value=private]");
   await admin.page.click(".settings .primary");
-  assert.match(await admin.page.textContent(".ask"), /Everyone except you will be removed/);
+  assert.match(await admin.page.textContent(".question"), /Everyone except you will be removed/);
   await answer(admin, "Make private");
   await seesAtDoor(ana, "“cellar” is private now.");
-  await admin.page.locator("#room-private").waitFor();
+  await admin.page.locator("#room-lock").waitFor();
   await ana.page.click("#join .primary");
   await seesAtDoor(ana, "This room does not exist or is private. You need an invite to join a private room.");
 
   await admin.page.click("#room-settings");
-  await admin.page.click(".invitations > .soft");
+  await admin.page.click(".invitations > .secondary");
   const link = new URL(await admin.page.inputValue(".copy input"));
   const { invite, room } = Object.fromEntries(new URLSearchParams(link.hash.slice(1)));
   assert.deepEqual([link.pathname, link.search, room], ["/", "", "cellar"]);
-  await admin.page.click(".copy .soft");
-  await admin.page.locator(".made", { hasText: "Copied." }).waitFor();
+  await admin.page.click(".copy .secondary");
+  await admin.page.locator(".new-invitation", { hasText: "Copied." }).waitFor();
   assert.equal(await admin.page.evaluate(() => String(getSelection()) || document.activeElement.value), link.href);
   await admin.page.locator(".rows li", { hasText: "For 1 more person" }).waitFor();
   assert.match(invite, /^\w{64}$/);
   await ana.page.goto(link.href);
   await seesAtDoor(ana, "You are invited to “cellar”.");
   await ana.join("Ana", "cellar");
-  await ana.page.locator("#room-private").waitFor();
+  await ana.page.locator("#room-lock").waitFor();
 
   // The row of the invitation that is used up stays until the list is read again.
   const listed = admin.page.waitForResponse((answer) => answer.url().includes("/api/invitations?"));
-  await admin.page.click(".invitations > .soft");
+  await admin.page.click(".invitations > .secondary");
   await listed;
   await admin.page.locator(".rows li button", { hasText: "Revoke" }).click();
   await admin.page.waitForFunction(() => document.querySelectorAll(".rows li").length === 0);
@@ -354,16 +354,16 @@ scene("an announcement is seen in every room for what it is", HOUSE, async (adda
   const ana = await adda.enter("Ana", "tea");
   const mitali = await adda.enter("Mitali", "cards", { locale: "bn-BD" });
   const admin = await host(adda, "tea");
-  await admin.page.click("#house");
+  await admin.page.click("#server-settings");
   await admin.page.fill(".announce textarea", "the kitchen closes at ten");
   await admin.page.click(".announce .primary");
   await admin.page.locator(".announce", { hasText: "Announcement sent." }).waitFor();
-  await admin.page.click(".cross");
+  await admin.page.click(".close");
   for (const [person, words] of [[ana, "Announcement to all rooms"], [mitali, "সব রুমের জন্য ঘোষণা"], [admin, "Announcement to all rooms"]]) {
     const said = person.page.locator("#timeline .announcement", { hasText: "the kitchen closes at ten" });
-    await said.locator(".kind", { hasText: words }).waitFor();
-    assert.equal(await said.locator(".who").isVisible(), true);
-    assert.equal(await said.locator(".who").textContent(), "Host");
+    await said.locator(".message-kind", { hasText: words }).waitFor();
+    assert.equal(await said.locator(".username").isVisible(), true);
+    assert.equal(await said.locator(".username").textContent(), "Host");
   }
 });
 
@@ -382,7 +382,7 @@ scene("all of it can be done by the keyboard, and by touch", HOUSE, async (adda)
   await admin.page.keyboard.press("Enter");
   await admin.page.keyboard.press("Enter");
   // A second Enter does not delete: the question begins with the way out.
-  await admin.page.locator(".ask").waitFor();
+  await admin.page.locator(".question").waitFor();
   assert.equal(await admin.page.evaluate(() => document.activeElement.textContent), "Cancel");
   await admin.page.keyboard.press("Tab");
   await admin.page.keyboard.press("Enter");
@@ -391,7 +391,7 @@ scene("all of it can be done by the keyboard, and by touch", HOUSE, async (adda)
   await admin.page.tap("#people-open");
   await memberNamed(admin, "Rahim").locator(".more").tap();
   await item(admin, "Kick from this room").tap();
-  await admin.page.locator(".ask .primary").tap();
+  await admin.page.locator(".question .primary").tap();
   await bot.heard(({ type, user_id: id }) => type === "leave" && id === bot.frames[0].user_id);
   assert.equal(await admin.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true);
 });

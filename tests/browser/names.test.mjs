@@ -13,15 +13,15 @@ scene("the form says what is wrong with a name", {}, async (adda) => {
   const ana = await adda.open();
   const { page } = ana;
   const cases = [
-    ["", "tea", "#name-wrong", "Enter a name."],
-    [" \t ", "tea", "#name-wrong", "Enter a name."],
-    ["a".repeat(33), "tea", "#name-wrong", "This name is too long. Use up to 32 characters."],
-    ["a\u202Eb", "tea", "#name-wrong", "invisible character"],
-    ["Ana\u200D", "tea", "#name-wrong", "invisible character"],
-    ["Ana", "", "#room-wrong", "Enter a room name."],
-    ["Ana", "a".repeat(65), "#room-wrong", "Use up to 64 characters."],
-    ["Ana", "a\u200Bb", "#room-wrong", "invisible character"],
-    ["Ana", " dm:a:b", "#room-wrong", "reserved for direct messages"],
+    ["", "tea", "#name-error", "Enter a name."],
+    [" \t ", "tea", "#name-error", "Enter a name."],
+    ["a".repeat(33), "tea", "#name-error", "This name is too long. Use up to 32 characters."],
+    ["a\u202Eb", "tea", "#name-error", "invisible character"],
+    ["Ana\u200D", "tea", "#name-error", "invisible character"],
+    ["Ana", "", "#room-error", "Enter a room name."],
+    ["Ana", "a".repeat(65), "#room-error", "Use up to 64 characters."],
+    ["Ana", "a\u200Bb", "#room-error", "invisible character"],
+    ["Ana", " dm:a:b", "#room-error", "reserved for direct messages"],
   ];
   for (const [name, room, where, sentence] of cases) {
     await page.fill("#name", name);
@@ -29,16 +29,16 @@ scene("the form says what is wrong with a name", {}, async (adda) => {
     await page.press("#room", "Enter");
     await page.locator(where, { hasText: sentence }).waitFor();
     assert.equal(await page.evaluate(() => document.activeElement.getAttribute("aria-invalid")), "true");
-    assert.ok(await page.locator("#door").isVisible());
+    assert.ok(await page.locator("#start").isVisible());
   }
   await page.fill("#room", "dm");
-  await page.locator("#room-wrong").waitFor({ state: "hidden" });
+  await page.locator("#room-error").waitFor({ state: "hidden" });
 
-  await page.click("#door [data-lang=bn]");
+  await page.click("#start [data-lang=bn]");
   await page.fill("#name", "");
-  await page.locator("#name-wrong", { hasText: "নাম লিখুন।" }).waitFor();
+  await page.locator("#name-error", { hasText: "নাম লিখুন।" }).waitFor();
   await page.fill("#name", "ক".repeat(33));
-  await page.locator("#name-wrong", { hasText: "সর্বোচ্চ ৩২টি অক্ষর" }).waitFor();
+  await page.locator("#name-error", { hasText: "সর্বোচ্চ ৩২টি অক্ষর" }).waitFor();
 
   await ana.join("  রহিম\u0020", "র\u200D্যাব");
   assert.deepEqual(await ana.people(), ["রহিম"]);
@@ -48,7 +48,7 @@ scene("page and server count and refuse alike", {}, async (adda) => {
   const ana = await adda.open();
   const limits = source("limits.rs");
   const limit = (name) => Number(limits.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
-  const body = source("model/mod.rs").match(/fn is_invisible[^]*?\n}/)[0];
+  const body = source("model/names.rs").match(/fn is_invisible[^]*?\n}/)[0];
   const ranges = [...body.matchAll(/'\\u\{(\w+)\}'(?:\.\.='\\u\{(\w+)\}')?/g)].map(([, from, to]) => [
     parseInt(from, 16),
     parseInt(to ?? from, 16),

@@ -25,7 +25,7 @@ const edgeIs = (ana, edge, state) => ana.page.waitForSelector(`#${edge}[data-sta
 const topOf = (ana, text) =>
   ana.page.evaluate((said) => {
     const all = [...document.querySelectorAll("#timeline .message")];
-    return all.find((e) => e.querySelector(".said").textContent === said).getBoundingClientRect().top;
+    return all.find((e) => e.querySelector(".content").textContent === said).getBoundingClientRect().top;
   }, text);
 
 // Goes on towards an end until the text is on the page.
@@ -36,7 +36,7 @@ async function scrollUntil(ana, go, text) {
     await go(ana);
     await ana.until(
       ([first, last]) => {
-        const said = document.querySelectorAll("#timeline .message .said");
+        const said = document.querySelectorAll("#timeline .message .content");
         return said[0].textContent !== first || said[said.length - 1].textContent !== last;
       },
       [before[0], before.at(-1)],

@@ -23,27 +23,27 @@ async function tryToJoin(person, name, room) {
 scene("a connection that is closed behind a refusal shows it, and is not opened again", { refuses: true }, async (adda) => {
   const [ana, between] = await openWired(adda);
   const cases = [
-    [{ reason: "banned", code: "forbidden" }, "#door-notice", "You are banned.", "আপনাকে ব্যান করা হয়েছে।"],
-    [{ reason: "no_such_room", code: "not_found" }, "#door-notice", "This room does not exist or is private.", "রুমটি নেই অথবা এটি প্রাইভেট।"],
-    [{ reason: "made_private", code: "forbidden" }, "#door-notice", "“tea” is private now.", "“tea” রুমটি এখন প্রাইভেট।"],
-    [{ reason: "name_reserved", code: "bad_name" }, "#name-wrong", "There is an account with this name", "এই নামে বা প্রায় একই নামে একটি অ্যাকাউন্ট আছে।"],
-    [{ reason: "bad_name", code: "bad_name" }, "#name-wrong", "This name is not allowed.", "এই নাম ব্যবহার করা যাবে না।"],
-    [{ reason: "a_word_of_tomorrow", code: "forbidden" }, "#door-notice", "You don’t have permission to do this.", "আপনার এটি করার অনুমতি নেই।"],
-    [{ reason: "a_word_of_tomorrow", code: "a_code_of_tomorrow" }, "#door-notice", "The server refused this: a sentence", "সার্ভার এটি গ্রহণ করেনি: a sentence"],
+    [{ reason: "banned", code: "forbidden" }, "#start-notice", "You are banned.", "আপনাকে ব্যান করা হয়েছে।"],
+    [{ reason: "no_such_room", code: "not_found" }, "#start-notice", "This room does not exist or is private.", "রুমটি নেই অথবা এটি প্রাইভেট।"],
+    [{ reason: "made_private", code: "forbidden" }, "#start-notice", "“tea” is private now.", "“tea” রুমটি এখন প্রাইভেট।"],
+    [{ reason: "name_reserved", code: "bad_name" }, "#name-error", "There is an account with this name", "এই নামে বা প্রায় একই নামে একটি অ্যাকাউন্ট আছে।"],
+    [{ reason: "bad_name", code: "bad_name" }, "#name-error", "This name is not allowed.", "এই নাম ব্যবহার করা যাবে না।"],
+    [{ reason: "a_word_of_tomorrow", code: "forbidden" }, "#start-notice", "You don’t have permission to do this.", "আপনার এটি করার অনুমতি নেই।"],
+    [{ reason: "a_word_of_tomorrow", code: "a_code_of_tomorrow" }, "#start-notice", "The server refused this: a sentence", "সার্ভার এটি গ্রহণ করেনি: a sentence"],
   ];
   for (const [i, [refusal, where, en, bn]] of cases.entries()) {
     between.refusal = refusal;
     await tryToJoin(ana, "Ana", "tea");
     await says(ana, where, en);
-    await ana.page.click("#door [data-lang=bn]");
+    await ana.page.click("#start [data-lang=bn]");
     await says(ana, where, bn);
-    await ana.page.click("#door [data-lang=en]");
-    assert.equal(await ana.page.isVisible("#join-mine"), refusal.reason === "name_reserved", "a log-in is offered for an account's name");
+    await ana.page.click("#start [data-lang=en]");
+    assert.equal(await ana.page.isVisible("#join-own-name"), refusal.reason === "name_reserved", "a log-in is offered for an account's name");
     assert.equal(between.attempts, i + 1, refusal.reason);
   }
   between.refusal = { reason: "login_required", code: "forbidden" };
   await tryToJoin(ana, "Ana", "tea");
-  await says(ana, "#door-notice", "You need an account to join.");
+  await says(ana, "#start-notice", "You need an account to join.");
   await ana.page.locator("#account-password").waitFor();
   assert.equal(between.attempts, cases.length + 1);
   await ana.page.click("#account-back");
@@ -55,14 +55,14 @@ scene("a refusal that passes is shown while it is tried again", {}, async (adda)
   const [ana, between] = await openWired(adda);
   between.refusal = { reason: "too_many_connections", code: "rate_limited" };
   await tryToJoin(ana, "Ana", "tea");
-  await says(ana, "#lost-text", "Too many connections from your network.");
+  await says(ana, "#disconnected-text", "Too many connections from your network.");
   await ana.page.click(".bar [data-lang=bn]");
-  await says(ana, "#lost-text", "আপনার নেটওয়ার্ক থেকে অনেক বেশি সংযোগ খোলা আছে।");
+  await says(ana, "#disconnected-text", "আপনার নেটওয়ার্ক থেকে অনেক বেশি সংযোগ খোলা আছে।");
   assert.equal(between.attempts, 1, "after this close code the pause is the longest");
   between.refusal = null;
-  await ana.page.click("#lost-retry");
+  await ana.page.click("#reconnect");
   await ana.connected();
-  await ana.page.locator("#lost").waitFor({ state: "hidden" });
+  await ana.page.locator("#disconnected").waitFor({ state: "hidden" });
 });
 
 scene("a guest whose session ends gets another, but not for ever", {}, async (adda) => {
@@ -71,7 +71,7 @@ scene("a guest whose session ends gets another, but not for ever", {}, async (ad
   await tryToJoin(ana, "Ana", "tea");
   await ana.disconnected();
   between.refusal = null;
-  await ana.page.click("#lost-retry");
+  await ana.page.click("#reconnect");
   await ana.connected();
 
   between.refusal = { reason: "session_ended", code: "forbidden" };
@@ -79,10 +79,10 @@ scene("a guest whose session ends gets another, but not for ever", {}, async (ad
   await between.cut(1008);
   for (let i = 1; i <= 3; i += 1) {
     await ana.disconnected();
-    await ana.page.click("#lost-retry");
+    await ana.page.click("#reconnect");
     await ana.until(() => document.querySelector("#status").dataset.state !== "connecting" || document.querySelector("#chat").hidden);
   }
-  await says(ana, "#door-notice", "You have been logged out");
+  await says(ana, "#start-notice", "You have been logged out");
   assert.equal(between.attempts, attempts + 3);
 });
 
@@ -101,10 +101,10 @@ scene("in a room a refusal that ends the stay says so at once, and which it was"
     await ana.say(`still here ${i}`);
     await ana.sees(`still here ${i}`);
     between.tell({ type: "error", reason, code: "forbidden", content: "a sentence" });
-    await says(ana, "#door-notice", en);
-    await ana.page.click("#door [data-lang=bn]");
-    await says(ana, "#door-notice", bn);
-    await ana.page.click("#door [data-lang=en]");
+    await says(ana, "#start-notice", en);
+    await ana.page.click("#start [data-lang=bn]");
+    await says(ana, "#start-notice", bn);
+    await ana.page.click("#start [data-lang=en]");
     assert.equal(between.attempts, i + 1, reason);
   }
 });
@@ -192,7 +192,7 @@ scene("a message that may be stored does not go out under another user id", {}, 
 
 scene("too many attempts are told with their end, and a response without words by its status", { losesServer: true, refuses: true }, async (adda) => {
   const ana = await adda.open();
-  await ana.page.click("#join-account");
+  await ana.page.click("#join-log-in");
   await ana.page.fill("#account-name", "Ana");
   await ana.page.fill("#account-password", "tea with seven cardamoms");
   for (const [response, words] of [
@@ -209,6 +209,6 @@ scene("too many attempts are told with their end, and a response without words b
     const answered = ana.page.waitForResponse("**/api/session");
     await ana.page.click("#account-submit");
     await answered;
-    await says(ana, "#account-wrong", words);
+    await says(ana, "#account-error", words);
   }
 });

@@ -49,7 +49,7 @@ scene("a server that begins anew with a history that has gaps leaves no gap wher
   await ana.sees("gone");
   await between.cut();
   await ana.disconnected();
-  await ana.page.click("#lost-retry");
+  await ana.page.click("#reconnect");
   await ana.connected();
   bot.say("three");
   await ana.sees("three");

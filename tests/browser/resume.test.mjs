@@ -16,10 +16,10 @@ scene("the server goes and comes back, and nothing is lost or doubled", { losesS
 
   await adda.lose();
   await ana.disconnected();
-  await ana.page.locator("#lost-text", { hasText: "Keep writing" }).waitFor();
+  await ana.page.locator("#disconnected-text", { hasText: "Keep writing" }).waitFor();
   await ana.say("meanwhile");
   await ana.say("and more");
-  await ana.page.locator("#words").pressSequentially("half a thou");
+  await ana.page.locator("#message-input").pressSequentially("half a thou");
   assert.deepEqual(await ana.pending(), ["meanwhile", "and more"]);
   await ana.page.locator("#pending [data-state=queued] .state", { hasText: "Waiting for connection…" }).first().waitFor();
 
@@ -31,9 +31,9 @@ scene("the server goes and comes back, and nothing is lost or doubled", { losesS
   await ana.until(() => document.querySelector("#pending").children.length === 0);
   assert.deepEqual(await ana.messages(), ["before", "meanwhile", "and more"]);
   assert.deepEqual(await rahim.messages(), ["before", "meanwhile", "and more"]);
-  assert.equal(await ana.page.inputValue("#words"), "half a thou");
+  assert.equal(await ana.page.inputValue("#message-input"), "half a thou");
   assert.equal(await ana.page.locator(".line.gap").count(), 0);
-  await ana.page.locator("#lost").waitFor({ state: "hidden" });
+  await ana.page.locator("#disconnected").waitFor({ state: "hidden" });
   const late = await adda.bot("late", "tea", { history: 50 });
   await late.heardText("and more");
   assert.deepEqual(late.texts, ["before", "meanwhile", "and more"]);
@@ -50,7 +50,7 @@ scene("what others said while the connection was gone comes once, without a gap"
   for (const text of ["two", "three"]) bot.say(text);
   await bot.heardText("three");
   between.closed = false;
-  await ana.page.click("#lost-retry");
+  await ana.page.click("#reconnect");
   await ana.sees("three");
   bot.say("four");
   await ana.sees("four");
@@ -76,7 +76,7 @@ scene("history that comes a second time is shown once, and then there is no gap"
   await between.cut();
   await ana.disconnected();
   between.closed = false;
-  await ana.page.click("#lost-retry");
+  await ana.page.click("#reconnect");
   await ana.connected();
   bot.say("two");
   await ana.sees("two");
@@ -135,7 +135,7 @@ scene("what is kept of a time that the server can't resume from is shown, and th
   for (const text of since) bot.say(text);
   await bot.heardText(since.at(-1));
   between.closed = false;
-  await ana.page.click("#lost-retry");
+  await ana.page.click("#reconnect");
   await ana.sees("since 1");
   await ana.seesLine("gap", "Some messages may be missing here.");
   assert.deepEqual(await ana.messages(), ["before", ...since]);
@@ -190,13 +190,13 @@ scene("a reload keeps the room, the draft and what is on its way", {}, async (ad
   await ana.say("ack lost");
   await bot.heardText("ack lost");
   await ana.say("not yet sent");
-  await ana.page.locator("#words").pressSequentially("a draft");
+  await ana.page.locator("#message-input").pressSequentially("a draft");
   assert.deepEqual(await ana.pending(), ["ack lost", "not yet sent"]);
 
   between.in = () => true;
   await ana.page.reload();
   await ana.connected();
-  assert.equal(await ana.page.inputValue("#words"), "a draft");
+  assert.equal(await ana.page.inputValue("#message-input"), "a draft");
   await bot.heardText("not yet sent");
   await ana.sees("not yet sent");
   assert.deepEqual(await ana.messages(), ["arrived", "ack lost", "not yet sent"]);
@@ -204,11 +204,11 @@ scene("a reload keeps the room, the draft and what is on its way", {}, async (ad
   await ana.until(() => document.querySelector("#pending").children.length === 0);
   assert.equal(await ana.page.locator("#timeline .message.own").count(), 3);
 
-  await ana.page.press("#words", "Enter");
+  await ana.page.press("#message-input", "Enter");
   await ana.sees("a draft");
   await ana.page.reload();
   await ana.connected();
-  assert.equal(await ana.page.inputValue("#words"), "", "what was sent is no draft any more");
+  assert.equal(await ana.page.inputValue("#message-input"), "", "what was sent is no draft any more");
 });
 
 scene("a message whose ack was lost long ago is acked when it goes out again, and stands once", { flags: ["--rate", "0"] }, async (adda) => {
@@ -264,8 +264,8 @@ scene("a reload and a later visit bring the same person back", {}, async (adda) 
   await later.goto(`${adda.base}/?room=tea`);
   await later.fill("#name", "Ana again");
   await later.press("#name", "Enter");
-  await later.fill("#words", "later");
-  await later.press("#words", "Enter");
+  await later.fill("#message-input", "later");
+  await later.press("#message-input", "Enter");
   assert.equal(await authorOf("later"), first);
 
   const mita = await adda.enter("Mita", "tea");
@@ -281,14 +281,14 @@ scene("one person in two tabs is one person", {}, async (adda) => {
   await tab.goto(`${adda.base}/?room=tea`);
   await tab.fill("#name", "Ana");
   await tab.press("#name", "Enter");
-  await tab.fill("#words", "from the other tab");
-  await tab.press("#words", "Enter");
+  await tab.fill("#message-input", "from the other tab");
+  await tab.press("#message-input", "Enter");
   await ana.sees("from the other tab");
   assert.equal(await ana.page.locator("#timeline .message.own").count(), 1);
-  assert.deepEqual(await tab.locator("#people .person .who").allTextContents(), ["Ana", "রহিম"]);
+  assert.deepEqual(await tab.locator("#people .person .username").allTextContents(), ["Ana", "রহিম"]);
   await ana.page.click("#leave");
-  await tab.fill("#words", "still here");
-  await tab.press("#words", "Enter");
+  await tab.fill("#message-input", "still here");
+  await tab.press("#message-input", "Enter");
   await rahim.sees("still here");
   assert.deepEqual(await rahim.people(), ["রহিম", "Ana"]);
   assert.equal(await rahim.page.textContent("#people-count"), "2 people");

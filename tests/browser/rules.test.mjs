@@ -113,7 +113,7 @@ async function codeViolations(sources) {
 
 function styleViolations(html) {
   const linked = [...html.matchAll(/<link rel="stylesheet" href="css\/([^"]+)">/g)].map(([, file]) => file);
-  const present = filesOf(".css").map((file) => path.relative("css", file));
+  const present = filesOf(".css").filter((file) => folderOf(file) === "css").map((file) => path.basename(file));
   return present.filter((file) => !linked.includes(file)).concat(linked.filter((file) => !present.includes(file)));
 }
 

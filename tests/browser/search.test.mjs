@@ -22,10 +22,10 @@ async function search(ana, words) {
   await ana.page.press("#search input", "Enter");
 }
 
-const results = (ana) => ana.page.locator(".result .said").allTextContents();
+const results = (ana) => ana.page.locator(".result .content").allTextContents();
 const marked = (ana) => ana.page.locator(".result mark").allTextContents();
-const nothing = (ana) => ana.page.locator("#search-state[data-state=nothing]").waitFor();
-const found = (ana, text) => ana.page.locator(".result .said", { hasText: text }).first().waitFor();
+const nothing = (ana) => ana.page.locator("#search-status[data-state=nothing]").waitFor();
+const found = (ana, text) => ana.page.locator(".result .content", { hasText: text }).first().waitFor();
 
 scene("Bengali words are found with their signs, and marked whole", { flags: FLAGS }, async (adda) => {
   const [ana] = await enterAfter(adda, [
@@ -41,7 +41,7 @@ scene("Bengali words are found with their signs, and marked whole", { flags: FLA
   assert.deepEqual(await results(ana), ["চাঁদ উঠেছে, চা কই?", "চায়ের সঙ্গে টা কী আছে?", "কেউ চা খাবেন?"]);
   assert.deepEqual(await marked(ana), ["চাঁদ", "চা", "চায়ের", "চা"]);
   const first = ana.page.locator(".result").first();
-  assert.equal(await first.locator(".who").textContent(), "রহিম");
+  assert.equal(await first.locator(".username").textContent(), "রহিম");
   assert.match(await first.locator("time").textContent(), /^Today, \d{1,2}:\d\d\s[AP]M$/u);
 
   await search(ana, "চা কই");
@@ -55,7 +55,7 @@ scene("Bengali words are found with their signs, and marked whole", { flags: FLA
   await ana.page.click(".bar [data-lang=bn]");
   assert.match(await ana.page.locator(".result time").textContent(), /^আজ, \p{Script=Bengali}+ [০-৯]{1,2}:[০-৯]{2}$/u);
   await search(ana, "পাওয়া যাবে না");
-  await ana.page.locator("#search-state", { hasText: "“পাওয়া যাবে না” খুঁজে কিছু পাওয়া যায়নি।" }).waitFor();
+  await ana.page.locator("#search-status", { hasText: "“পাওয়া যাবে না” খুঁজে কিছু পাওয়া যায়নি।" }).waitFor();
 });
 
 scene("case and accents don't matter, and odd characters are only text", { flags: FLAGS }, async (adda) => {
@@ -69,7 +69,7 @@ scene("case and accents don't matter, and odd characters are only text", { flags
   assert.deepEqual(await marked(ana), ["50", "off"]);
   for (const odd of ['"', "*", "NEAR(", "a AND", "content:x", "' OR 1=1 --", "%_"]) {
     await search(ana, odd);
-    await ana.until(() => ["nothing", "found"].includes(document.querySelector("#search-state").dataset.state));
+    await ana.until(() => ["nothing", "found"].includes(document.querySelector("#search-status").dataset.state));
   }
 });
 
@@ -84,7 +84,7 @@ scene("what strangers write stays text in a search", { flags: FLAGS }, async (ad
   const asked = `<img src=x onerror="window.pwned=1"> {words} $& coffee`;
   await search(ana, asked);
   await nothing(ana);
-  assert.equal(await ana.page.textContent("#search-state"), `No results for “${asked}”.`);
+  assert.equal(await ana.page.textContent("#search-status"), `No results for “${asked}”.`);
   assert.equal(await ana.page.evaluate(() => window.pwned), undefined);
 });
 
@@ -127,7 +127,7 @@ scene("a result leads to its message, among those around it", { flags: FLAGS }, 
     assert.ok(i < 20, "the way forth ends");
     const last = (await ana.messages()).at(-1);
     await ana.page.locator("#scroller").evaluate((e) => (e.scrollTop = e.scrollHeight));
-    await ana.until((text) => [...document.querySelectorAll("#timeline .said")].at(-1).textContent !== text, last);
+    await ana.until((text) => [...document.querySelectorAll("#timeline .content")].at(-1).textContent !== text, last);
   }
   const forth = await ana.messages();
   assert.deepEqual(forth, [...all, "live"].slice(-forth.length));
@@ -137,11 +137,11 @@ scene("a search that fails can be tried again", { flags: FLAGS, losesServer: tru
   const [ana] = await enterAfter(adda, ["tea"]);
   await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 503, body: "{}" }));
   await search(ana, "tea");
-  await ana.page.locator("#search-state", { hasText: "Search failed." }).waitFor();
+  await ana.page.locator("#search-status", { hasText: "Search failed." }).waitFor();
   await ana.page.unrouteAll({ behavior: "wait" });
   await ana.page.click("#search-retry");
   await found(ana, "tea");
-  assert.equal(await ana.page.textContent("#search-state"), "");
+  assert.equal(await ana.page.textContent("#search-status"), "");
 });
 
 scene("a search needs no mouse, and fits a phone", { flags: FLAGS }, async (adda) => {
@@ -153,9 +153,9 @@ scene("a search needs no mouse, and fits a phone", { flags: FLAGS }, async (adda
   await ana.page.keyboard.type("tea");
   await found(ana, "WWW");
   assert.equal(await ana.page.evaluate(() => document.scrollingElement.scrollWidth), 360);
-  const inner = await ana.page.locator("#search-found").evaluate((e) => [e.scrollWidth, e.clientWidth]);
+  const inner = await ana.page.locator("#search-results").evaluate((e) => [e.scrollWidth, e.clientWidth]);
   assert.equal(inner[0], inner[1]);
-  assert.ok(await ana.page.locator("#words").evaluate((e) => e.closest("[inert]") !== null), "what lies below can't be reached");
+  assert.ok(await ana.page.locator("#message-input").evaluate((e) => e.closest("[inert]") !== null), "what lies below can't be reached");
   await ana.page.keyboard.press("Escape");
   await ana.page.locator("#search").waitFor({ state: "hidden" });
   assert.equal(await focused(), "search-open");

@@ -92,7 +92,7 @@ scene("a server that has no time for a session is asked again", { losesServer: t
   for (let left = 2; left >= 0; left -= 1) {
     await ana.disconnected();
     assert.equal(answers.length, left);
-    await ana.page.click("#lost-retry");
+    await ana.page.click("#reconnect");
   }
   await ana.connected();
 });
@@ -105,20 +105,20 @@ scene("a name that is an account's is refused at the door, in both languages", O
     await ana.page.fill("#room", "tea");
     await ana.page.click("#join .primary");
   };
-  const wrong = (text) => ana.page.locator("#door #name-wrong", { hasText: text }).waitFor();
+  const wrong = (text) => ana.page.locator("#start #name-error", { hasText: text }).waitFor();
   await knock("রহিম");
   await wrong("There is an account with this name");
   assert.equal(await ana.page.getAttribute("#name", "aria-invalid"), "true");
   assert.equal(await ana.page.inputValue("#room"), "tea");
-  await ana.page.click("#door [data-lang=bn]");
+  await ana.page.click("#start [data-lang=bn]");
   await wrong("অন্য নাম বেছে নিন");
   await ana.page.fill("#name", "করিম");
-  assert.equal(await ana.page.textContent("#name-wrong"), "");
+  assert.equal(await ana.page.textContent("#name-error"), "");
   await knock("রহিম");
   await wrong("অন্য নাম বেছে নিন");
   // A reload does not go where one was not let in.
   await ana.page.reload();
-  await ana.page.locator("#door").waitFor();
+  await ana.page.locator("#start").waitFor();
   await knock("করিম");
   await ana.connected();
 });
@@ -126,6 +126,6 @@ scene("a name that is an account's is refused at the door, in both languages", O
 scene("where one must have an account, a guest is told so at the door", { losesServer: true }, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   await adda.restart(["--accounts", "required", "--registration", "open"]);
-  await ana.page.locator("#door #door-notice", { hasText: "You need an account to join." }).waitFor();
+  await ana.page.locator("#start #start-notice", { hasText: "You need an account to join." }).waitFor();
   assert.equal(await ana.page.isVisible("#account-password"), true);
 });

@@ -251,7 +251,7 @@ class Adda {
     const person = new Person(page);
     await prepare?.(page);
     await page.goto(`${this.base}/${query}`);
-    await page.locator("#door, #chat").filter({ visible: true }).waitFor();
+    await page.locator("#start, #chat").filter({ visible: true }).waitFor();
     return person;
   }
 
@@ -369,7 +369,7 @@ class Person {
     }, { username, password: PASSWORD });
     assert.equal(status, 201);
     await this.page.reload();
-    await this.page.locator("#door, #chat").filter({ visible: true }).waitFor();
+    await this.page.locator("#start, #chat").filter({ visible: true }).waitFor();
   }
 
   connected() {
@@ -381,8 +381,8 @@ class Person {
   }
 
   async say(text) {
-    await this.page.fill("#words", text);
-    await this.page.press("#words", "Enter");
+    await this.page.fill("#message-input", text);
+    await this.page.press("#message-input", "Enter");
   }
 
   // Waits until a message stands among the stored ones.
@@ -395,15 +395,15 @@ class Person {
   }
 
   messages() {
-    return this.page.locator("#timeline .message .said").allTextContents();
+    return this.page.locator("#timeline .message .content").allTextContents();
   }
 
   pending() {
-    return this.page.locator("#pending .message .said").allTextContents();
+    return this.page.locator("#pending .message .content").allTextContents();
   }
 
   people() {
-    return this.page.locator("#people .person .who").allTextContents();
+    return this.page.locator("#people .person .username").allTextContents();
   }
 
   // Waits until what `look` gives (run in the page, with `argument`) is so.

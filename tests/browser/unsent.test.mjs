@@ -29,7 +29,7 @@ async function offline(person, between) {
 
 async function online(person, between) {
   between.closed = false;
-  await person.page.click("#lost-retry");
+  await person.page.click("#reconnect");
   await person.connected();
 }
 

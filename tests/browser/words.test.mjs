@@ -105,13 +105,13 @@ scene("the switch turns everything over, and is remembered", {}, async (adda) =>
   assert.equal(await ana.page.textContent(".line.join"), "রহিম যোগ দিয়েছেন");
   assert.equal(await ana.page.textContent(".line.day"), "আজ");
   assert.match(await ana.page.textContent("#timeline time"), /^\p{Script=Bengali}+ [০-৯]{1,2}:[০-৯]{2}$/u);
-  assert.equal(await ana.page.getAttribute("#words", "placeholder"), "মেসেজ লিখুন");
+  assert.equal(await ana.page.getAttribute("#message-input", "placeholder"), "মেসেজ লিখুন");
   assert.equal(await ana.page.getAttribute(".send", "aria-label"), "পাঠান");
   assert.equal(await ana.page.title(), "tea · আড্ডা");
   assert.equal(await ana.page.getAttribute(".bar [data-lang=bn]", "aria-pressed"), "true");
   // Nothing of the page's own is left in Latin letters, but for what the two languages share.
   const latin = await ana.page.evaluate(() =>
-    [...document.querySelectorAll("#chat [data-i18n], .line, #people-count, .you, #status-text")]
+    [...document.querySelectorAll("#chat [data-i18n], .line, #people-count, .self, #status-text")]
       .filter((e) => e.checkVisibility() && e.lang !== "en")
       .map((e) => e.textContent)
       .filter((text) => /[a-z]{2}/i.test(text.replace(/Enter|Shift/g, ""))),

@@ -1,5 +1,5 @@
-// Invitations to a private room or to register: creates them, shows the link of a new one, lists those that can still be
-// used, and revokes them.
+// Invitations to a private room or to register: creates them, shows the link of a new one, lists those that can still
+// be used, and revokes them.
 
 import { durationText, timeText } from "../core/durations.js";
 import { errorText } from "../core/error-text.js";
@@ -8,6 +8,7 @@ import { button, make } from "../ui/elements.js";
 
 const DAY_S = 86_400;
 const USES = [1, 5, 25, 100];
+const USES_DEFAULT = 1;
 const DAYS = [1, 7, 30];
 const DAYS_DEFAULT = 7;
 
@@ -16,20 +17,22 @@ export class Invitations {
   #lang;
   #room;
   #list = make("ul", { className: "rows" });
-  #link = make("div", { className: "made", hidden: true });
-  #error = make("p", { className: "wrong", role: "alert" });
+  #link = make("div", { className: "new-invitation", hidden: true });
+  #error = make("p", { className: "error", role: "alert" });
 
   // Without a `room` the invitations are to register.
   constructor({ lang, room }) {
     this.#lang = lang;
     this.#room = room;
-    const uses = labelledSelect(lang.t("invite.uses"), USES.map((n) => [n, lang.plural("invite.uses_of", n)]), 1);
-    const days = labelledSelect(lang.t("invite.days"), DAYS.map((n) => [n, durationText(lang, n * DAY_S)]), DAYS_DEFAULT);
-    const create = button(lang.t("invite.make"), "soft", () =>
+    const usesOptions = USES.map((n) => [n, lang.plural("invite.uses_of", n)]);
+    const daysOptions = DAYS.map((n) => [n, durationText(lang, n * DAY_S)]);
+    const uses = labelledSelect(lang.t("invite.uses"), usesOptions, USES_DEFAULT);
+    const days = labelledSelect(lang.t("invite.days"), daysOptions, DAYS_DEFAULT);
+    const create = button(lang.t("invite.make"), "secondary", () =>
       this.#showFailure(() => this.#create(Number(uses.select.value), Number(days.select.value))),
     );
     this.element = make("div", { className: "invitations" },
-      make("div", { className: "pair" }, uses.element, days.element), create, this.#link, this.#error, this.#list);
+      make("div", { className: "columns" }, uses.element, days.element), create, this.#link, this.#error, this.#list);
   }
 
   open() {
@@ -51,7 +54,7 @@ export class Invitations {
     };
     return make("li", {},
       make("span", {}, this.#lang.plural("invite.left", usesLeft, { moment })),
-      button(this.#lang.t("invite.take_back"), "soft", () => this.#showFailure(revoke)));
+      button(this.#lang.t("invite.take_back"), "secondary", () => this.#showFailure(revoke)));
   }
 
   async #create(uses, days) {
@@ -60,15 +63,15 @@ export class Invitations {
     await this.#read();
   }
 
-  // The server shows the code once and keeps only its hash. The code is in the fragment of the link, which a browser sends
-  // to no server.
+  // The server shows the code once and keeps only its hash. The code is in the fragment of the link, which a browser
+  // sends to no server.
   #showLink(code) {
     const link = new URL(location.pathname, location.href);
     link.hash = new URLSearchParams({ invite: code, ...(this.#room === undefined ? {} : { room: this.#room }) });
     const input = make("input", { readOnly: true, value: link.href, "aria-label": this.#lang.t("invite.link") });
-    const status = make("span", { className: "said-of", role: "status" });
+    const status = make("span", { className: "copy-status", role: "status" });
     input.addEventListener("focus", () => input.select());
-    const copy = button(this.#lang.t("invite.copy"), "soft", () => {
+    const copy = button(this.#lang.t("invite.copy"), "secondary", () => {
       status.textContent = this.#lang.t(copyText(input) ? "invite.copied" : "invite.copy_by_hand");
     });
     this.#link.replaceChildren(
@@ -87,8 +90,8 @@ export class Invitations {
   }
 }
 
-// Copies the text of an input, and returns whether the browser allowed it. The modern clipboard is for https:// only; this
-// old command also works on plain http://.
+// Copies the text of an input, and returns whether the browser allowed it. The modern clipboard is for https:// only;
+// this old command also works on plain http://.
 function copyText(input) {
   input.focus();
   input.select();

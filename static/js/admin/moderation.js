@@ -135,7 +135,8 @@ export class Moderation {
   #banForm() {
     const t = (key) => this.#lang.t(key);
     const durations = BANS_S.map((seconds) => make("option", { value: seconds }, durationText(this.#lang, seconds)));
-    const duration = make("select", { id: "ban-span" }, ...durations, make("option", { value: "" }, t("ban.for_good")));
+    durations.push(make("option", { value: "" }, t("ban.for_good")));
+    const duration = make("select", { id: "ban-duration" }, ...durations);
     duration.value = String(BAN_DEFAULT_S);
     const reason = make("input", { id: "ban-reason", maxLength: REASON_CHARS_MAX, dir: "auto", autocomplete: "off" });
     const address = make("input", { type: "checkbox", id: "ban-address" });
@@ -143,7 +144,7 @@ export class Moderation {
       make("p", {}, t("ban.means")),
       labelled(t("ban.span"), duration),
       labelled(t("ban.reason"), reason),
-      make("label", { className: "check" }, address, make("span", {}, t("ban.address"))),
+      make("label", { className: "choice" }, address, make("span", {}, t("ban.address"))),
     ];
     return { duration, reason, address, content };
   }
@@ -163,8 +164,8 @@ export class Moderation {
   #errorTextOf = (error) => errorText(error, this.#lang);
 }
 
-// Bans a user, and returns the addresses that were banned with a guest. An account is not banned by its address: then it
-// is banned alone.
+// Bans a user, and returns the addresses that were banned with a guest. An account is not banned by its address: then
+// it is banned alone.
 async function ban(id, terms, withAddress) {
   if (!withAddress) {
     await requestData("PUT", userPath(id), { body: { banned: terms } });

@@ -1,5 +1,5 @@
-// The window with the settings of the current room: name, topic, posting, slow mode and access, and the invitations of a
-// private room.
+// The window with the settings of the current room: name, topic, posting, slow mode and access, and the invitations of
+// a private room.
 
 import { durationText } from "../core/durations.js";
 import { errorText } from "../core/error-text.js";
@@ -27,7 +27,7 @@ export class RoomSettings {
     const t = (key) => this.#lang.t(key);
     const { settings } = this.#roomState;
     const inputs = this.#inputs(settings);
-    const error = make("p", { className: "wrong", role: "alert" });
+    const error = make("p", { className: "error", role: "alert" });
     const form = make("form", { className: "settings", autocomplete: "off", noValidate: true },
       labelled(t("room.name"), inputs.name),
       labelled(t("room.topic"), inputs.topic),
@@ -35,7 +35,7 @@ export class RoomSettings {
       labelled(t("room.slow"), inputs.slowMode, t("room.slow_means")),
       group(t("room.access"), inputs.access),
       error,
-      make("div", { className: "answers" }, make("button", { className: "primary" }, t("room.save"))),
+      make("div", { className: "dialog-actions" }, make("button", { className: "primary" }, t("room.save"))),
     );
     const content = settings.private ? [form, this.#invitations(settings.id)] : [form];
     const dialog = openWindow(this.#lang, t("room.settings"), ...content);
@@ -47,15 +47,16 @@ export class RoomSettings {
   #invitations(room) {
     const invitations = new Invitations({ lang: this.#lang, room });
     invitations.open();
-    const description = make("p", { className: "means" }, this.#lang.t("invite.room_means"));
+    const description = make("p", { className: "description" }, this.#lang.t("invite.room_means"));
     return section(this.#lang.t("invite.title"), description, invitations.element);
   }
 
   #inputs(settings) {
     const t = (key) => this.#lang.t(key);
     const access = settings.private ? "private" : "public";
+    const name = settings.name || settings.id;
     return {
-      name: make("input", { id: "set-name", maxLength: NAME_CHARS_MAX, dir: "auto", value: settings.name || settings.id }),
+      name: make("input", { id: "set-name", maxLength: NAME_CHARS_MAX, dir: "auto", value: name }),
       topic: make("input", { id: "set-topic", maxLength: TOPIC_CHARS_MAX, dir: "auto", value: settings.topic }),
       slowMode: this.#slowModeSelect(settings.slow_mode_s),
       posting: [
@@ -72,7 +73,7 @@ export class RoomSettings {
   #slowModeSelect(current) {
     const waits = [...new Set([...SLOW_MODES_S, current])].filter((seconds) => seconds > 0).sort((a, b) => a - b);
     const textOf = (seconds) => this.#lang.t("room.slow_every", { every: durationText(this.#lang, seconds) });
-    const select = make("select", { id: "set-slow" },
+    const select = make("select", { id: "set-slow-mode" },
       make("option", { value: 0 }, this.#lang.t("room.slow_off")),
       ...waits.map((seconds) => make("option", { value: seconds }, textOf(seconds))));
     select.value = String(current);
@@ -106,7 +107,8 @@ export class RoomSettings {
   }
 
   async #patch(room, changes) {
-    this.#roomState.applySettings(await requestData("PATCH", `api/rooms/${encodeURIComponent(room)}`, { body: changes }));
+    const path = `api/rooms/${encodeURIComponent(room)}`;
+    this.#roomState.applySettings(await requestData("PATCH", path, { body: changes }));
   }
 
   #errorTextOf = (error) => errorText(error, this.#lang);
@@ -133,7 +135,7 @@ function radio(name, value, text, current, description) {
   const input = make("input", { type: "radio", name, value, checked: value === current });
   const label = make("span", {}, text);
   if (description) label.append(make("small", {}, description));
-  return make("label", { className: "check" }, input, label);
+  return make("label", { className: "choice" }, input, label);
 }
 
 function labelled(label, input, description) {

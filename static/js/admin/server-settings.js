@@ -25,10 +25,11 @@ export class ServerSettings {
     const invitations = new Invitations({ lang: this.#lang });
     const list = make("ul", { className: "rows" });
     const status = statusLine();
+    const description = make("p", { className: "description" }, t("invite.register_means"));
     openWindow(this.#lang, t("house.title"),
       section(t("announce.title"), this.#announcementForm()),
       section(t("bans.title"), status, list),
-      section(t("invite.register_title"), make("p", { className: "means" }, t("invite.register_means")), invitations.element),
+      section(t("invite.register_title"), description, invitations.element),
     );
     this.#readBans(list, status);
     invitations.open();
@@ -36,10 +37,12 @@ export class ServerSettings {
 
   #announcementForm() {
     const t = (key) => this.#lang.t(key);
-    const input = make("textarea", { rows: 3, dir: "auto", "aria-label": t("announce.title"), placeholder: t("announce.hint") });
+    const texts = { "aria-label": t("announce.title"), placeholder: t("announce.hint") };
+    const input = make("textarea", { rows: 3, dir: "auto", ...texts });
+    const submit = make("button", { className: "primary" }, t("announce.yes"));
     const status = statusLine();
     const form = make("form", { className: "announce" }, input,
-      make("div", { className: "answers" }, status, make("button", { className: "primary" }, t("announce.yes"))));
+      make("div", { className: "dialog-actions" }, status, submit));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const content = input.value.trim();
@@ -76,8 +79,7 @@ export class ServerSettings {
     const details = reason === "" ? ends : `${ends} · ${reason}`;
     const unban = async () => {
       try {
-        if (address === undefined) await requestData("PUT", `api/users/${encodeURIComponent(user)}`, { body: { banned: false } });
-        else await requestData("DELETE", `api/bans/${encodeURIComponent(address)}`);
+        await (address === undefined ? unbanUser(user) : unbanAddress(address));
       } catch (error) {
         status.textContent = errorText(error, this.#lang);
         return;
@@ -86,7 +88,7 @@ export class ServerSettings {
     };
     return make("li", {},
       make("span", {}, make("b", { dir: "auto" }, this.#banTitle(ban)), make("small", { dir: "auto" }, details)),
-      button(this.#lang.t("bans.readmit"), "soft", unban));
+      button(this.#lang.t("bans.readmit"), "secondary", unban));
   }
 
   #banTitle({ user, username, address }) {
@@ -95,6 +97,14 @@ export class ServerSettings {
   }
 }
 
+function unbanUser(id) {
+  return requestData("PUT", `api/users/${encodeURIComponent(id)}`, { body: { banned: false } });
+}
+
+function unbanAddress(address) {
+  return requestData("DELETE", `api/bans/${encodeURIComponent(address)}`);
+}
+
 function statusLine() {
-  return make("p", { className: "state-of", role: "status" });
+  return make("p", { className: "status-line", role: "status" });
 }

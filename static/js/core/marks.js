@@ -1,5 +1,5 @@
-// Marks the words of a search in a text. A word is the same as in the server's index (`src/store/sqlite`), so the marked
-// words are those that the server found. Pure.
+// Marks the words of a search in a text. A word is the same as in the server's index (`src/store/sqlite/search.rs`), so
+// the marked words are those that the server found. Pure.
 
 // Letters with all their marks, so that a Bengali vowel sign does not end a word.
 const WORD = /[\p{L}\p{N}\p{M}\p{Co}]+/gu;
@@ -8,8 +8,8 @@ const ACCENTS = /[\u0300-\u036F]/g;
 const LEAD_CHARS = 30;
 const LEAD_CHARS_MAX = 60;
 
-// The text in pieces `{ text, marked }`. A word is marked if the query has it, or if it begins with the query's last word.
-// Text far before the first mark is left out.
+// The text in pieces `{ text, marked }`. A word is marked if the query has it, or if it begins with the query's last
+// word. Text far before the first mark is left out.
 export function markWords(text, query) {
   const wanted = (query.match(WORD) ?? []).map(fold);
   const prefix = wanted.at(-1);

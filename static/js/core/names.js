@@ -1,4 +1,4 @@
-// The rules for names of users and rooms, the same as in the server's `src/model/mod.rs`, so that a form can report a
+// The rules for names of users and rooms, the same as in the server's `src/model/names.rs`, so that a form can report a
 // problem before it is sent. Pure.
 
 export const NAME_CHARS_MAX = 32;
@@ -38,6 +38,6 @@ function checkVisible(text, max) {
   const value = text.replace(EDGES, "").normalize("NFC");
   if (value === "") return { problem: "empty" };
   if ([...value].length > max) return { problem: "too_long", max };
-  if ([INVISIBLE, STRAY_JOINER, BLANK, LONE_SURROGATE].some((pattern) => pattern.test(value))) return { problem: "invisible" };
-  return { value };
+  const isInvisible = [INVISIBLE, STRAY_JOINER, BLANK, LONE_SURROGATE].some((pattern) => pattern.test(value));
+  return isInvisible ? { problem: "invisible" } : { value };
 }

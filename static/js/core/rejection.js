@@ -17,8 +17,8 @@ export class Rejection extends Error {
     return Rejection.received({ reason, code, sentence: content, retryMs });
   }
 
-  // The rejection with these fields from the network, which may be missing or of a wrong type. The values reach the page
-  // and the browser's storage, so they become text.
+  // The rejection with these fields from the network, which may be missing or of a wrong type. The values reach the
+  // page and the browser's storage, so they become text.
   static received({ reason, code, sentence, retryMs }) {
     return new Rejection({
       reason: REASONS.has(reason) ? reason : "",

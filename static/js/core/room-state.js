@@ -9,7 +9,8 @@ export class RoomState {
   #role = "guest";
   // By the server's clock; null while the user is not muted.
   #mutedUntil = null;
-  // By the local clock, for slow mode: the time of the user's last message, and the end of the wait that the server named.
+  // By the local clock, for slow mode: the time of the user's last message, and the end of the wait that the server
+  // named.
   #lastMessageMs = -Infinity;
   #waitUntilMs = -Infinity;
   // The server's clock minus the local clock.

@@ -3,9 +3,9 @@
 // The timeline holds a part of the room's messages. It is attached while that part ends with the room's newest message.
 // It is detached while it shows an older part; new messages are then kept in the tail. No message is in it twice.
 //
-// A line is `{ kind, frame, own, run, date, follows }`. The kind is "message", "join", "leave", "gap" (messages may be missing
-// here) or "day" (the day of the lines below it begins). `follows` means that the message is shown in one group with the
-// message above it.
+// A line is `{ kind, frame, own, run, date, follows }`. The kind is "message", "join", "leave", "gap" (messages may be
+// missing here) or "day" (the day of the lines below it begins). `follows` means that the message is shown in one group
+// with the message above it.
 
 // The lines that are kept. Above that number, those farthest from the reader are removed, so that a busy room does not
 // fill the memory of a phone.
@@ -27,8 +27,8 @@ export class TimelineModel {
   // The `delete` frames, by the id of the deleted message.
   #deletions = new Map();
   #gapExpected = false;
-  // Counts the replays that did not resume. A server that has lost messages begins its order anew, so `seq`s are compared
-  // within one run only.
+  // Counts the replays that did not resume. A server that has lost messages begins its order anew, so `seq`s are
+  // compared within one run only.
   #run = 0;
   #pending = [];
   #changes = noChanges();
@@ -157,8 +157,8 @@ export class TimelineModel {
     this.#insert(this.#lines.length, this.#unknown(messages));
   }
 
-  // Adds messages between the newest gap and the lines after it. The gap is removed if one of the messages is known from
-  // before the gap.
+  // Adds messages between the newest gap and the lines after it. The gap is removed if one of the messages is known
+  // from before the gap.
   fillGap(messages) {
     const gap = this.#newestGap();
     const before = new Set(this.#lines.slice(0, gap).filter(isMessage).map(({ frame }) => frame.id));
@@ -222,8 +222,12 @@ export class TimelineModel {
       return;
     }
     // The texts "Today" and "Yesterday" change at midnight.
-    if (!isSameDay(this.#lines.at(-1), dated(line))) for (const each of this.#lines) if (each.kind === "day") this.#changed(each);
+    if (!isSameDay(this.#lines.at(-1), dated(line))) this.#daysChanged();
     this.#insert(placeOf(line, this.#lines), [line]);
+  }
+
+  #daysChanged() {
+    for (const line of this.#lines) if (line.kind === "day") this.#changed(line);
   }
 
   // Lines for those messages that the timeline does not have.

@@ -12,9 +12,9 @@ export function isMessageFrame({ type }) {
   return MESSAGE_TYPES.has(type);
 }
 
-// A page as `{ data, next }`: frames, oldest first, and the id from which the next page goes on, if there is one. Without
-// `after` the frames are messages only, and their `seq`s have gaps; with `after` they are all events. With `query` they
-// are the messages that contain all its words. Throws if `signal` aborts or no response comes in time.
+// A page as `{ data, next }`: frames, oldest first, and the id from which the next page goes on, if there is one.
+// Without `after` the frames are messages only, and their `seq`s have gaps; with `after` they are all events. With
+// `query` they are the messages that contain all its words. Throws if `signal` aborts or no response comes in time.
 export async function readHistory(room, { before, after, query, limit }, signal) {
   const parameters = new URLSearchParams();
   for (const [name, value] of Object.entries({ before, after, q: query, limit })) {

@@ -28,9 +28,9 @@ export class Outbox {
   // The rejection after which the outbox waits.
   #pausedBy = null;
 
-  // `unsent` stores the messages. `send` gives a message to the connection and returns whether it took it. `onChange` is
-  // called with the messages and the rejection after which the outbox waits, or null. `onTimeout` is called if no answer
-  // comes in time.
+  // `unsent` stores the messages. `send` gives a message to the connection and returns whether it took it. `onChange`
+  // is called with the messages and the rejection after which the outbox waits, or null. `onTimeout` is called if no
+  // answer comes in time.
   constructor({ unsent, send, onChange, onTimeout }) {
     this.#unsent = unsent;
     this.#send = send;

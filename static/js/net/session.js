@@ -72,8 +72,8 @@ export class Session {
     return registration === "invite" && this.invitation?.room === null;
   }
 
-  // Resolves when the cookie is that of the account with this id or, without an id, that of a guest with this name. Throws
-  // a `Rejection` if the login has ended or another account is logged in.
+  // Resolves when the cookie is that of the account with this id or, without an id, that of a guest with this name.
+  // Throws a `Rejection` if the login has ended or another account is logged in.
   async ensure({ name, account = null }, signal) {
     if (this.#checkedFor === (account ?? name)) return;
     await this.#otherLoginEnded(signal);

@@ -45,8 +45,8 @@ export class Socket {
   #wasOffline = false;
 
   // `prepare(signal)` runs before each attempt. If it throws, the attempt has failed with the close code in the error's
-  // `closeCode`, if there is one. `url(parameters)` returns the URL that joins a room with the parameters of its channel.
-  // `isPageVisible` returns whether the page is visible.
+  // `closeCode`, if there is one. `url(parameters)` returns the URL that joins a room with the parameters of its
+  // channel. `isPageVisible` returns whether the page is visible.
   constructor({ prepare, url, isPageVisible }) {
     this.#prepare = prepare;
     this.#url = url;
@@ -54,8 +54,8 @@ export class Socket {
   }
 
   // A channel for a room. `parameters` returns those of each join, `{ history, after }`. `onStatus` is called with
-  // "connecting", "online" or "waiting", and with the close code of the connection that was lost. `onFrame` is called with
-  // each frame of the room.
+  // "connecting", "online" or "waiting", and with the close code of the connection that was lost. `onFrame` is called
+  // with each frame of the room.
   channel(room, { parameters, onStatus, onFrame }) {
     return new Channel(this, room, { parameters, onStatus, onFrame });
   }

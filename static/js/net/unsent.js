@@ -1,14 +1,14 @@
-// The messages of a room that are not known to be stored. The browser keeps them for 30 days: through a reload, a closed
-// tab and a restart of the browser.
+// The messages of a room that are not known to be stored. The browser keeps them for 30 days: through a reload, a
+// closed tab and a restart of the browser.
 //
 // Each message has a key of its own and names the tab that owns it, so no tab overwrites the messages of another. A tab
 // sends the messages that it owns. Any tab that sees a message's own copy removes the message. A tab that is closed
-// releases its messages. A tab that ended without that (in a crash, or because a phone ended the browser) does not answer
-// when the others ask for it. Messages without an owner are taken over by the next tab that joins the room, in their order
-// and before new ones. Under another name they are shown as failed.
+// releases its messages. A tab that ended without that (in a crash, or because a phone ended the browser) does not
+// answer when the others ask for it. Messages without an owner are taken over by the next tab that joins the room, in
+// their order and before new ones. Under another name they are shown as failed.
 //
-// This needs no lock. A tab that was only asleep finds its messages owned by another tab, or gone. If two tabs have sent
-// the same message, the server knows its nonce and stores it once.
+// This needs no lock. A tab that was only asleep finds its messages owned by another tab, or gone. If two tabs have
+// sent the same message, the server knows its nonce and stores it once.
 
 import { PageReason } from "../core/codes.js";
 
@@ -30,8 +30,8 @@ export class Unsent {
   #takingOver = null;
   #ended = new AbortController();
 
-  // `store` is shared by the browser's tabs. `scope` distinguishes servers behind one host. `name` is the user's name in the
-  // room. `onChange` is called when the list changes through another tab.
+  // `store` is shared by the browser's tabs. `scope` distinguishes servers behind one host. `name` is the user's name
+  // in the room. `onChange` is called when the list changes through another tab.
   constructor({ store, scope, room, name, onChange }) {
     this.#store = store;
     this.#prefix = `outbox ${scope} ${encodeURIComponent(room)} `;
@@ -46,9 +46,9 @@ export class Unsent {
     this.#openChannel();
   }
 
-  // The messages of this tab in their order, each `{ nonce, content, state, reason, code, sentence, until, by, name }`. The
-  // state is "queued", "sent" or "failed". `by` is the user id under which the message was sent, if it was. `name` is the
-  // name under which it was written.
+  // The messages of this tab in their order, each `{ nonce, content, state, reason, code, sentence, until, by, name }`.
+  // The state is "queued", "sent" or "failed". `by` is the user id under which the message was sent, if it was. `name`
+  // is the name under which it was written.
   list() {
     this.#owned = this.#all().filter(({ tab }) => tab === this.#tab);
     return this.#owned.map((item) =>

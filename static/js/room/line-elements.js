@@ -9,7 +9,8 @@ export class LineElements {
   #lang;
   #deletionOf;
 
-  // `templates` has those of a `message` and of any other `line`. `deletionOf` returns the `delete` frame of a message id.
+  // `templates` has those of a `message` and of any other `line`. `deletionOf` returns the `delete` frame of a message
+  // id.
   constructor({ templates, lang, deletionOf }) {
     this.#templates = templates;
     this.#lang = lang;
@@ -32,11 +33,11 @@ export class LineElements {
     const element = cloneTemplate(this.#templates.message);
     element.classList.add(own ? "own" : "other");
     element.dataset.id = frame.id;
-    fillAvatar(element.querySelector(".face"), frame.username);
-    fillName(element.querySelector(".who"), frame.username);
-    element.querySelector(".said").textContent = frame.content;
+    fillAvatar(element.querySelector(".avatar"), frame.username);
+    fillName(element.querySelector(".username"), frame.username);
+    element.querySelector(".content").textContent = frame.content;
     if (isAnnouncement(frame)) element.classList.add("announcement");
-    else element.querySelector(".kind").remove();
+    else element.querySelector(".message-kind").remove();
     return element;
   }
 
@@ -55,8 +56,9 @@ export class LineElements {
     time.title = this.#lang.moment(date);
     const more = this.#lang.t("message.more", { name: frame.username });
     element.querySelector(".more").setAttribute("aria-label", more);
-    if (isDeleted(frame)) element.querySelector(".said").textContent = this.#deletedText(frame);
-    if (isAnnouncement(frame)) element.querySelector(".kind").textContent = this.#lang.t("message.announcement");
+    if (isDeleted(frame)) element.querySelector(".content").textContent = this.#deletedText(frame);
+    const kind = element.querySelector(".message-kind");
+    if (isAnnouncement(frame)) kind.textContent = this.#lang.t("message.announcement");
   }
 
   #lineText({ kind, frame, date }) {

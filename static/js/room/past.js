@@ -14,8 +14,8 @@ export class Past {
   #lang;
   #room = null;
   #isOwn = () => false;
-  // By direction: the element at that edge and its state, which is "idle", "loading", "failed" or, for older messages, an
-  // end: "beginning" or "oldest".
+  // By direction: the element at that edge and its state, which is "idle", "loading", "failed" or, for older messages,
+  // an end: "beginning" or "oldest".
   #edges;
   // The result of the last page of older messages: the id of the timeline's first message at that time, and the id from
   // which the next page goes on, if there is one.
@@ -56,11 +56,13 @@ export class Past {
     this.#stop();
   }
 
-  // The replay has ended. `lastSeen` is the id of the last stored frame; the latest frames may all be other than messages.
+  // The replay has ended. `lastSeen` is the id of the last stored frame; the latest frames may all be other than
+  // messages.
   caughtUp(lastSeen) {
     this.#isReady = true;
     this.#lastSeen = lastSeen;
-    if (lastSeen !== undefined && !this.#timeline.first && this.#edges.get("older").state === "idle") this.#load("older");
+    const hasNone = lastSeen !== undefined && !this.#timeline.first;
+    if (hasNone && this.#edges.get("older").state === "idle") this.#load("older");
     this.#timeline.checkEdges();
     for (const [direction, { state }] of this.#edges) if (state === "failed") this.#load(direction);
     this.#fillGap(this.#ended.signal);
@@ -107,8 +109,8 @@ export class Past {
     return first.seq === 1 ? undefined : first.id;
   }
 
-  // The state where nothing is older. Only `seq` 1 is certainly the room's beginning. Before any other message there may
-  // have been messages that are not kept, or events that the history omits.
+  // The state where nothing is older. Only `seq` 1 is certainly the room's beginning. Before any other message there
+  // may have been messages that are not kept, or events that the history omits.
   #endState() {
     return this.#timeline.first?.seq === 1 ? "beginning" : "oldest";
   }
@@ -153,8 +155,8 @@ export class Past {
     this.#setState("later", "idle");
   }
 
-  // Loads the messages of a gap that the server still has, until they meet the lines before the gap, or the timeline has
-  // dropped those lines.
+  // Loads the messages of a gap that the server still has, until they meet the lines before the gap, or the timeline
+  // has dropped those lines.
   async #fillGap(signal) {
     let next = this.#timeline.afterGap?.id;
     while (next !== undefined && this.#timeline.afterGap) {

@@ -41,7 +41,7 @@ export class PendingList {
 
   #create({ nonce, content }) {
     const element = cloneTemplate(this.#template);
-    element.querySelector(".said").textContent = content;
+    element.querySelector(".content").textContent = content;
     element.querySelector(".retry").addEventListener("click", () => this.#onRetry(nonce));
     element.querySelector(".discard").addEventListener("click", () => this.#onDiscard(nonce));
     return element;

@@ -108,9 +108,9 @@ export class People {
 
   #create(id, name) {
     const element = cloneTemplate(this.#template);
-    element.querySelector(".who").textContent = name;
-    fillAvatar(element.querySelector(".face"), name);
-    element.querySelector(".you").hidden = id !== this.#userId;
+    element.querySelector(".username").textContent = name;
+    fillAvatar(element.querySelector(".avatar"), name);
+    element.querySelector(".self").hidden = id !== this.#userId;
     const more = element.querySelector(".more");
     more.addEventListener("click", () => this.#onMore({ id, name, anchor: more }));
     more.hidden = id === this.#userId;
@@ -120,7 +120,7 @@ export class People {
   }
 
   #translatePerson(name, element) {
-    element.querySelector(".you").textContent = this.#lang.t("people.you");
+    element.querySelector(".self").textContent = this.#lang.t("people.you");
     element.querySelector(".more").setAttribute("aria-label", this.#lang.t("member.about", { name }));
   }
 

@@ -33,17 +33,17 @@ export class Profile {
   // server has ended the login; `unsentCount` returns the number of unsent messages.
   constructor({ dialog, session, lang, accountForm, template, on }) {
     this.#dialog = dialog;
-    this.#find = (name) => dialog.querySelector(`#you-${name}`);
+    this.#find = (name) => dialog.querySelector(`#profile-${name}`);
     this.#session = session;
     this.#lang = lang;
     this.#accountForm = accountForm;
     this.#template = template;
     this.#on = on;
-    const { old, next } = this.#find("password").elements;
+    const { old, next } = this.#find("password-form").elements;
     const field = (name, input, check) =>
-      new Field({ key: "password", input, error: this.#find(`${name}-wrong`), check, lang });
-    this.#fields = { old: field("old", old, checkPassword), next: field("next", next, checkNewPassword) };
-    this.#passwordToggle = new PasswordToggle({ button: this.#find("reveal"), inputs: [old, next], lang });
+      new Field({ key: "password", input, error: this.#find(`${name}-error`), check, lang });
+    this.#fields = { old: field("old", old, checkPassword), next: field("new", next, checkNewPassword) };
+    this.#passwordToggle = new PasswordToggle({ button: this.#find("password-toggle"), inputs: [old, next], lang });
     this.#listen();
   }
 
@@ -73,7 +73,7 @@ export class Profile {
     this.#passwordToggle.translate();
     this.#showSessions();
     this.#showStatus();
-    if (this.#question) this.#find("sure-text").textContent = this.#question.text();
+    if (this.#question) this.#find("question-text").textContent = this.#question.text();
   }
 
   #listen() {
@@ -84,14 +84,14 @@ export class Profile {
     this.#dialog.addEventListener("close", () => this.#closed());
     onClick("log-in", () => this.#openAccountForm("login"));
     onClick("register", () => this.#openAccountForm("register"));
-    this.#find("password").addEventListener("submit", (event) => {
+    this.#find("password-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#changePassword();
     });
-    onClick("retry", () => this.#readSessions());
-    onClick("others", () => this.#end(this.#sessions.filter(isOtherLogin)));
+    onClick("sessions-retry", () => this.#readSessions());
+    onClick("end-others", () => this.#end(this.#sessions.filter(isOtherLogin)));
     onClick("log-out", () => this.#logOut());
-    onClick("forget", () => this.#logOut());
+    onClick("end-guest", () => this.#logOut());
     onClick("yes", () => {
       const { action } = this.#question;
       this.#ask(null);
@@ -106,16 +106,16 @@ export class Profile {
 
   #reset() {
     const { account, canRegister } = this.#session;
-    fillAvatar(this.#find("face"), this.#name);
+    fillAvatar(this.#find("avatar"), this.#name);
     this.#find("name").textContent = this.#name;
     this.#find("guest").hidden = account !== null;
     this.#find("account").hidden = account === null;
-    this.#find("ways").hidden = false;
+    this.#find("links").hidden = false;
     this.#find("register").hidden = !canRegister;
     this.#find("username").value = account?.username ?? "";
     for (const field of Object.values(this.#fields)) field.fill("");
-    this.#find("change").open = false;
-    this.#find("retry").hidden = true;
+    this.#find("password").open = false;
+    this.#find("sessions-retry").hidden = true;
     this.#sessions = null;
     this.#ask(null);
     this.#setStatus(() => "");
@@ -130,7 +130,7 @@ export class Profile {
   }
 
   #openAccountForm(mode) {
-    this.#find("ways").hidden = true;
+    this.#find("links").hidden = true;
     this.#accountForm.open(this.#find("guest"), {
       mode,
       name: mode === "register" ? this.#name : "",
@@ -140,7 +140,7 @@ export class Profile {
       },
       onBack: () => {
         this.#accountForm.close(this.#dialog);
-        this.#find("ways").hidden = false;
+        this.#find("links").hidden = false;
         this.#find("log-in").focus();
       },
     });
@@ -158,8 +158,8 @@ export class Profile {
         return;
       }
       for (const field of Object.values(this.#fields)) field.fill("");
-      this.#find("change").open = false;
-      this.#find("change").querySelector("summary").focus();
+      this.#find("password").open = false;
+      this.#find("password").querySelector("summary").focus();
       this.#setStatus(() => this.#lang.t("you.changed"));
       await this.#readSessions();
     });
@@ -175,7 +175,7 @@ export class Profile {
   }
 
   async #readSessions() {
-    this.#find("retry").hidden = true;
+    this.#find("sessions-retry").hidden = true;
     try {
       const sessions = await this.#session.list();
       // The present session first, then those that were used last.
@@ -183,7 +183,7 @@ export class Profile {
     } catch (error) {
       if (this.#handleLoginEnd(error)) return;
       this.showError(error);
-      this.#find("retry").hidden = false;
+      this.#find("sessions-retry").hidden = false;
     }
     this.#showSessions();
   }
@@ -191,7 +191,7 @@ export class Profile {
   #showSessions() {
     const sessions = this.#sessions ?? [];
     this.#find("sessions").replaceChildren(...sessions.map((session) => this.#sessionRow(session)));
-    this.#find("others").hidden = !sessions.some(isOtherLogin);
+    this.#find("end-others").hidden = !sessions.some(isOtherLogin);
   }
 
   #sessionRow(session) {
@@ -228,14 +228,14 @@ export class Profile {
       }
       await this.#readSessions();
       // The button that was pressed may be gone.
-      this.#find("where").focus();
+      this.#find("sessions-title").focus();
     });
   }
 
   // Unsent messages stay in this browser after a logout, so the user is asked first.
   #logOut() {
     const { account } = this.#session;
-    if (this.#on.unsentCount() > 0) this.#askToLogOut(this.#find(account ? "log-out" : "forget"));
+    if (this.#on.unsentCount() > 0) this.#askToLogOut(this.#find(account ? "log-out" : "end-guest"));
     else this.#on.logOut();
   }
 
@@ -252,9 +252,9 @@ export class Profile {
   // Asks a question in the dialog; null closes it.
   #ask(question) {
     this.#question = question;
-    this.#find("sure").hidden = question === null;
+    this.#find("question").hidden = question === null;
     if (question === null) return;
-    this.#find("sure-text").textContent = question.text();
+    this.#find("question-text").textContent = question.text();
     this.#find("no").focus();
   }
 

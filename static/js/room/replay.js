@@ -1,10 +1,11 @@
-// Follows the replay of a room after `welcome`, and finds its end. Remembers the last stored frame, after which the next
-// connection resumes.
+// Follows the replay of a room after `welcome`, and finds its end. Remembers the last stored frame, after which the
+// next connection resumes.
 
 // The end of a replay that never reaches the `seq` of `welcome`.
 const REPLAY_WAIT_MS = 3_000;
-// A replay of messages can end before that `seq`, because other events can follow the last message. The server sends the
-// replay in one piece, so a pause marks its end. A pause that comes too early does no harm: the server knows each nonce.
+// A replay of messages can end before that `seq`, because other events can follow the last message. The server sends
+// the replay in one piece, so a pause marks its end. A pause that comes too early does no harm: the server knows each
+// nonce.
 const HISTORY_PAUSE_MS = 300;
 
 export class Replay {
@@ -26,7 +27,8 @@ export class Replay {
     return this.#last?.id;
   }
 
-  // A replay begins. With `reset` the server could not resume, so the replay has the latest messages, `history` at most.
+  // A replay begins. With `reset` the server could not resume, so the replay has the latest messages, `history` at
+  // most.
   begin({ seq, reset }, history) {
     if (reset) this.#last = null;
     this.#endSeq = seq;

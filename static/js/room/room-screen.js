@@ -1,5 +1,5 @@
-// The screen of a room: the header, the messages, the composer, the people and the search. Creates their views, and opens
-// and closes the parts that cover others.
+// The screen of a room: the header, the messages, the composer, the people and the search. Creates their views, and
+// opens and closes the parts that cover others.
 
 import { CloseCode } from "../core/codes.js";
 import { errorText } from "../core/error-text.js";
@@ -32,11 +32,11 @@ export class RoomScreen {
     this.#lang = lang;
     this.views = this.#createViews(roomState, on);
     find("leave").addEventListener("click", () => on.leave());
-    find("lost-retry").addEventListener("click", () => on.retry());
-    find("you-open").addEventListener("click", () => on.openProfile());
+    find("reconnect").addEventListener("click", () => on.retry());
+    find("profile-open").addEventListener("click", () => on.openProfile());
     find("people-open").addEventListener("click", () => this.#setDrawer(true));
     find("people-close").addEventListener("click", () => this.#setDrawer(false));
-    find("veil").addEventListener("click", () => this.#setDrawer(false));
+    find("drawer-backdrop").addEventListener("click", () => this.#setDrawer(false));
     find("search-open").addEventListener("click", () => this.#setSearch(find("search").hidden));
     find("search-close").addEventListener("click", () => this.#setSearch(false));
     document.addEventListener("keydown", (event) => this.#keyPressed(event));
@@ -45,9 +45,9 @@ export class RoomScreen {
 
   open(room, name) {
     this.#room = room;
-    fillAvatar(find("you-open").querySelector(".face"), name);
+    fillAvatar(find("profile-open").querySelector(".avatar"), name);
     find("chat").hidden = false;
-    find("lost").hidden = true;
+    find("disconnected").hidden = true;
   }
 
   close() {
@@ -70,10 +70,10 @@ export class RoomScreen {
     this.#status = { status, closeCode, rejection };
     find("status").dataset.state = status;
     // During an attempt to reconnect the texts stay. Otherwise they would flicker, and be read aloud each time.
-    const isLost = status === "waiting" || (status === "connecting" && !find("lost").hidden);
+    const isLost = status === "waiting" || (status === "connecting" && !find("disconnected").hidden);
     setText(find("status-text"), this.#lang.t(`status.${isLost ? "waiting" : status}`));
-    setText(find("lost-text"), isLost ? this.#lostText() : "");
-    find("lost").hidden = !isLost;
+    setText(find("disconnected-text"), isLost ? this.#lostText() : "");
+    find("disconnected").hidden = !isLost;
   }
 
   translate() {
@@ -94,7 +94,7 @@ export class RoomScreen {
       scroller: find("scroller"),
       list: find("timeline"),
       pending: find("pending"),
-      empty: find("empty"),
+      empty: find("timeline-empty"),
       newer: find("newer"),
       templates: { message: find("message-template"), line: find("line-template"), pending: find("pending-template") },
       lang,
@@ -117,10 +117,10 @@ export class RoomScreen {
           chat: find("chat"),
           name: find("room-name"),
           topic: find("topic"),
-          lock: find("room-private"),
-          notice: find("compose-note"),
+          lock: find("room-lock"),
+          notice: find("compose-notice"),
           form: find("compose"),
-          slowMode: find("slow"),
+          slowMode: find("slow-mode"),
         },
         state: roomState,
         lang,
@@ -128,15 +128,15 @@ export class RoomScreen {
       typing: new TypingLine({ line: find("typing"), text: find("typing-text"), lang }),
       composer: new Composer({
         form: find("compose"),
-        input: find("words"),
-        error: find("compose-wrong"),
+        input: find("message-input"),
+        error: find("compose-error"),
         lang,
         store: tabStore,
       }),
       search: new Search({
         form: find("search-form"),
-        state: find("search-state"),
-        list: find("search-found").querySelector("ol"),
+        state: find("search-status"),
+        list: find("search-results").querySelector("ol"),
         more: find("search-more"),
         retry: find("search-retry"),
         template: find("result-template"),
@@ -195,7 +195,7 @@ export class RoomScreen {
   #setDrawer(isOpen) {
     if (isOpen === this.#isDrawerOpen) return;
     find("chat").classList.toggle("drawer", isOpen);
-    find("veil").hidden = !isOpen;
+    find("drawer-backdrop").hidden = !isOpen;
     find("people-open").setAttribute("aria-expanded", String(isOpen));
     for (const id of ["leave", "search", "search-open"]) find(id).inert = isOpen;
     this.#updateInert();
@@ -205,7 +205,7 @@ export class RoomScreen {
   // What is covered can't have the focus.
   #updateInert() {
     const isCovered = this.#isDrawerOpen || !find("search").hidden;
-    for (const element of [find("talk"), find("foot")]) element.inert = isCovered;
+    for (const element of [find("messages"), find("footer")]) element.inert = isCovered;
   }
 }
 

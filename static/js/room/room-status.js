@@ -15,8 +15,8 @@ export class RoomStatus {
   #muteTimer;
   #slowModeTimer;
 
-  // `parts` are the elements `chat`, `name`, `topic`, `lock`, `notice` (why the user can't post), `form` (the composer) and
-  // `slowMode`. `state` is the `RoomState`.
+  // `parts` are the elements `chat`, `name`, `topic`, `lock`, `notice` (why the user can't post), `form` (the composer)
+  // and `slowMode`. `state` is the `RoomState`.
   constructor({ parts, state, lang }) {
     this.#parts = parts;
     this.#state = state;

@@ -45,10 +45,10 @@ export class Room {
   #ended = new AbortController();
 
   // The user is the session's account or, without one, a guest with this name. `state` is the `RoomState`. `views` are
-  // `timeline`, `past`, `search`, `people`, `typing`, `composer` and `roomStatus`. `store` is shared by the browser's tabs.
-  // `onStatus` is called with the channel's status, the close code and the rejection of the connection that was lost.
-  // `onMessage` is called for each new message of another user. `onRemoved` is called with the rejection that ends the
-  // membership.
+  // `timeline`, `past`, `search`, `people`, `typing`, `composer` and `roomStatus`. `store` is shared by the browser's
+  // tabs. `onStatus` is called with the channel's status, the close code and the rejection of the connection that was
+  // lost. `onMessage` is called for each new message of another user. `onRemoved` is called with the rejection that
+  // ends the membership.
   constructor({ name, session, room, state, views, store, onStatus, onMessage, onRemoved }) {
     this.#name = name;
     this.#username = name;

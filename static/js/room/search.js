@@ -29,10 +29,11 @@ export class Search {
   #timer;
   #ended = new AbortController();
 
-  // `state` is the element for the status. `onPick` is called with the frame of a result. If it rejects, the search says so.
+  // `state` is the element for the status. `onPick` is called with the frame of a result. If it rejects, the search
+  // says so.
   constructor({ form, state, list, more, retry, template, lang, onPick }) {
     this.#form = form;
-    this.#input = form.elements.words;
+    this.#input = form.elements.query;
     this.#state = state;
     this.#list = list;
     this.#more = more;
@@ -120,9 +121,9 @@ export class Search {
 
   #add(frame) {
     const element = cloneTemplate(this.#template);
-    fillAvatar(element.querySelector(".face"), frame.username);
-    fillName(element.querySelector(".who"), frame.username);
-    element.querySelector(".said").append(...markWords(frame.content, this.#query).map(nodeOf));
+    fillAvatar(element.querySelector(".avatar"), frame.username);
+    fillName(element.querySelector(".username"), frame.username);
+    element.querySelector(".content").append(...markWords(frame.content, this.#query).map(nodeOf));
     element.querySelector("button").addEventListener("click", () => this.#pick(frame));
     const result = { frame, element };
     this.#results.push(result);

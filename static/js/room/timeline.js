@@ -312,7 +312,7 @@ export class Timeline {
   #showNewer() {
     if (this.#follows) this.#unseen = 0;
     this.#newer.hidden = this.#follows;
-    this.#newer.classList.toggle("fresh", this.#unseen > 0);
+    this.#newer.classList.toggle("unread", this.#unseen > 0);
     this.#newer.textContent =
       this.#unseen > 0 ? this.#lang.plural("timeline.newer", this.#unseen) : this.#lang.t("timeline.newest");
   }

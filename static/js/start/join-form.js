@@ -11,7 +11,8 @@ export class JoinForm {
   // `onJoin` is called with a valid name and room.
   constructor({ form, lang, onJoin }) {
     this.#form = form;
-    const field = (key, input, check) => new Field({ key, input, error: form.querySelector(`#${key}-wrong`), check, lang });
+    const field = (key, input, check) =>
+      new Field({ key, input, error: form.querySelector(`#${key}-error`), check, lang });
     this.#fields = {
       name: field("name", form.elements.username, checkName),
       room: field("room", form.elements.room, checkRoom),

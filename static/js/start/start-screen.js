@@ -46,12 +46,12 @@ export class StartScreen {
         this.#joinForm.submit();
       },
     });
-    this.#find("join-account").addEventListener("click", () => this.#openLogin(""));
+    this.#find("join-log-in").addEventListener("click", () => this.#openLogin(""));
     this.#find("join-register").addEventListener("click", () => this.#openRegistration());
-    this.#find("join-mine").addEventListener("click", () => this.#openLogin(this.#joinForm.name));
+    this.#find("join-own-name").addEventListener("click", () => this.#openLogin(this.#joinForm.name));
     this.#find("join-log-out").addEventListener("click", onLogOut);
     // The offer to log in under the rejected name ends with another name.
-    this.#find("name").addEventListener("input", () => (this.#find("join-mine").hidden = true));
+    this.#find("name").addEventListener("input", () => (this.#find("join-own-name").hidden = true));
   }
 
   // Shows the form that fits the session. `error` is the rejection that led here. `roomAfterLogin` is the room that is
@@ -84,7 +84,7 @@ export class StartScreen {
       this.#openForm();
     } else {
       this.#openForm();
-      this.#find("join-mine").hidden = !isNameOfAccount(error);
+      this.#find("join-own-name").hidden = !isNameOfAccount(error);
       this.#joinForm.rejectName(text);
     }
   }
@@ -98,7 +98,7 @@ export class StartScreen {
   translate() {
     this.#joinForm.translate();
     this.#roomList.translate();
-    setText(this.#find("door-notice"), this.#noticeText());
+    setText(this.#find("start-notice"), this.#noticeText());
   }
 
   // The function for the text about the invitation, if there is one.
@@ -129,14 +129,14 @@ export class StartScreen {
     // After a login the list may have private rooms.
     this.#roomList.open();
     this.#find("join").hidden = false;
-    this.#find("join-as").hidden = account === null;
-    this.#find("join-ways").hidden = account !== null;
+    this.#find("join-identity").hidden = account === null;
+    this.#find("join-links").hidden = account !== null;
     this.#find("join-register").hidden = !canRegister;
-    this.#find("join-mine").hidden = true;
+    this.#find("join-own-name").hidden = true;
     this.#joinForm.setAccount(account);
     if (account) {
-      this.#find("join-as").querySelector(".who").textContent = account.username;
-      fillAvatar(this.#find("join-as").querySelector(".face"), account.username);
+      this.#find("join-identity").querySelector(".username").textContent = account.username;
+      fillAvatar(this.#find("join-identity").querySelector(".avatar"), account.username);
     }
     this.#joinForm.focus();
   }
@@ -152,7 +152,7 @@ export class StartScreen {
   #openAccountForm(mode, name) {
     this.#find("join").hidden = true;
     this.#roomList.close();
-    this.#accountForm.open(this.#find("door-account"), {
+    this.#accountForm.open(this.#find("start-account"), {
       mode,
       name,
       onDone: () => this.#loggedIn(),

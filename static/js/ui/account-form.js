@@ -30,26 +30,26 @@ export class AccountForm {
     this.#lang = lang;
     const { username, password } = form.elements;
     this.#fields = {
-      username: new Field({ key: "name", input: username, error: this.#find("name-wrong"), check: checkName, lang }),
+      username: new Field({ key: "name", input: username, error: this.#find("name-error"), check: checkName, lang }),
       password: new Field({
         key: "password",
         input: password,
-        error: this.#find("password-wrong"),
+        error: this.#find("password-error"),
         check: (text) => (this.#isRegistration ? checkNewPassword(text) : checkPassword(text)),
         lang,
       }),
     };
-    this.#passwordToggle = new PasswordToggle({ button: this.#find("reveal"), inputs: [password], lang });
+    this.#passwordToggle = new PasswordToggle({ button: this.#find("password-toggle"), inputs: [password], lang });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
     });
-    this.#find("other").addEventListener("click", () => this.#setMode(this.#isRegistration ? "login" : "register"));
+    this.#find("switch").addEventListener("click", () => this.#setMode(this.#isRegistration ? "login" : "register"));
     this.#find("back").addEventListener("click", () => this.#onBack?.());
   }
 
-  // Moves the form to `host`. `onDone` is called after a login. `onBack` is called if the user goes back; without it the
-  // form has no way back.
+  // Moves the form to `host`. `onDone` is called after a login. `onBack` is called if the user goes back; without it
+  // the form has no way back.
   open(host, { mode, name = "", onDone, onBack = null }) {
     this.#onDone = onDone;
     this.#onBack = onBack;
@@ -71,7 +71,7 @@ export class AccountForm {
     const t = (key) => this.#lang.t(key);
     this.#find("title").textContent = t(this.#isRegistration ? "account.register" : "account.log_in");
     this.#find("submit").textContent = t(this.#isRegistration ? "account.do_register" : "account.do_log_in");
-    this.#find("other").textContent = t(this.#isRegistration ? "account.have_one" : "account.make_one");
+    this.#find("switch").textContent = t(this.#isRegistration ? "account.have_one" : "account.make_one");
     for (const field of Object.values(this.#fields)) field.translate();
     this.#passwordToggle.translate();
     this.#showError();
@@ -89,7 +89,7 @@ export class AccountForm {
     this.#passwordToggle.hide();
     this.#form.elements.password.autocomplete = this.#isRegistration ? "new-password" : "current-password";
     this.#find("password-hint").hidden = !this.#isRegistration;
-    this.#find("other").hidden = !this.#session.canRegister;
+    this.#find("switch").hidden = !this.#session.canRegister;
     this.#find("back").hidden = this.#onBack === null;
     this.#errorText = () => "";
     this.translate();
@@ -137,6 +137,6 @@ export class AccountForm {
   }
 
   #showError() {
-    setText(this.#find("wrong"), this.#errorText());
+    setText(this.#find("error"), this.#errorText());
   }
 }

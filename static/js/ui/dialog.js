@@ -11,35 +11,35 @@ const GAP_PX = 4;
 export function openMenu(lang, { anchor, title, items }) {
   const dialog = create("menu", title);
   const item = ({ text, run, danger }) =>
-    button(text, danger ? "item danger" : "item", () => {
+    button(text, danger ? "menu-item danger" : "menu-item", () => {
       dialog.close();
       return run();
     });
   dialog.append(
     make("p", { className: "menu-title", dir: "auto" }, title),
     ...items.map((each) => (each.choices === undefined ? item(each) : menuGroup(each.label, each.choices.map(item)))),
-    button(lang.t("dialog.cancel"), "item cancel", () => dialog.close()),
+    button(lang.t("dialog.cancel"), "menu-item cancel", () => dialog.close()),
   );
   dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
   dialog.addEventListener("keydown", (event) => moveFocus(dialog, event));
   show(dialog);
   if (matchMedia(WIDE).matches) placeAt(dialog, anchor);
-  dialog.querySelector(".item").focus();
+  dialog.querySelector(".menu-item").focus();
 }
 
 // Asks for a confirmation of `action`, which runs while the question is open. If it fails, the question shows
 // `errorTextOf(error)`. Resolves to whether the action was done.
 export function confirmAction(lang, { title, content = [], confirm, danger = false, action, errorTextOf }) {
   return new Promise((resolve) => {
-    const dialog = create("ask", title);
-    const error = make("p", { className: "wrong", role: "alert" });
+    const dialog = create("question", title);
+    const error = make("p", { className: "error", role: "alert" });
     let isDone = false;
     const form = make("form", { method: "dialog", noValidate: true },
       make("h2", { dir: "auto" }, title),
       ...content,
       error,
-      make("div", { className: "answers" },
-        button(lang.t("dialog.cancel"), "soft", () => dialog.close()),
+      make("div", { className: "dialog-actions" },
+        button(lang.t("dialog.cancel"), "secondary", () => dialog.close()),
         make("button", { className: danger ? "primary danger" : "primary" }, confirm)),
     );
     onSubmit(form, error, errorTextOf, async () => {
@@ -51,7 +51,7 @@ export function confirmAction(lang, { title, content = [], confirm, danger = fal
     dialog.addEventListener("close", () => resolve(isDone));
     show(dialog);
     // An Enter too many must not confirm what can't be undone.
-    (form.querySelector("input, select, textarea") ?? form.querySelector(danger ? ".soft" : ".primary")).focus();
+    (form.querySelector("input, select, textarea") ?? form.querySelector(danger ? ".secondary" : ".primary")).focus();
   });
 }
 
@@ -75,7 +75,7 @@ export function onSubmit(form, error, errorTextOf, action) {
 // A window with a title and a close button.
 export function openWindow(lang, title, ...content) {
   const dialog = create("window", title);
-  const close = button("×", "icon cross", () => dialog.close());
+  const close = button("×", "icon close", () => dialog.close());
   close.title = lang.t("dialog.close");
   close.setAttribute("aria-label", close.title);
   dialog.append(make("header", {}, make("h2", { dir: "auto" }, title), close), ...content);
@@ -84,7 +84,7 @@ export function openWindow(lang, title, ...content) {
 }
 
 function create(className, title) {
-  const dialog = make("dialog", { className: `over ${className}`, "aria-label": title });
+  const dialog = make("dialog", { className: `dialog ${className}`, "aria-label": title });
   // The page's keyboard shortcuts do not apply in a dialog.
   dialog.addEventListener("keydown", (event) => event.stopPropagation());
   dialog.addEventListener("close", () => dialog.remove());
@@ -97,7 +97,7 @@ function show(dialog) {
 }
 
 function menuGroup(label, items) {
-  return make("div", { className: "choices-of", role: "group", "aria-label": label },
+  return make("div", { className: "menu-group", role: "group", "aria-label": label },
     make("span", { className: "label" }, label), ...items);
 }
 
@@ -117,7 +117,7 @@ function moveFocus(dialog, event) {
   const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
   if (step === undefined) return;
   event.preventDefault();
-  const items = [...dialog.querySelectorAll(".item")];
+  const items = [...dialog.querySelectorAll(".menu-item")];
   const index = items.indexOf(document.activeElement);
   items[(index + step + items.length) % items.length].focus();
 }

@@ -1,5 +1,5 @@
-// An input of a form with its error. The input is checked when the form is submitted, and from then on with each key, so
-// that no error appears in the middle of a first try.
+// An input of a form with its error. The input is checked when the form is submitted, and from then on with each key,
+// so that no error appears in the middle of a first try.
 
 import { setText } from "./elements.js";
 
@@ -13,8 +13,8 @@ export class Field {
   // Returns the text of the server's rejection of this value; null if there is none.
   #rejectionText = null;
 
-  // `check` returns `{ value }` or `{ problem, max, min }`. The text of a problem has the key `wrong.<key>.<problem>`. It is
-  // shown in the element `error`.
+  // `check` returns `{ value }` or `{ problem, max, min }`. The text of a problem has the key `wrong.<key>.<problem>`.
+  // It is shown in the element `error`.
   constructor({ key, input, error, check, lang }) {
     this.#key = key;
     this.#input = input;

@@ -13,7 +13,8 @@ export class PasswordToggle {
     this.hide();
   }
 
-  // Must run before a form is sent: a browser may save a visible password as ordinary text and suggest it in other forms.
+  // Must run before a form is sent: a browser may save a visible password as ordinary text and suggest it in other
+  // forms.
   hide() {
     this.#setVisible(false);
   }
