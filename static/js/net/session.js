@@ -86,6 +86,13 @@ export class Session {
     this.#checkedFor = account ?? name;
   }
 
+  // Throws the server's rejection if the cookie's session is invalid. A rejection also deletes the cookie, so during a
+  // login in another tab the request waits: it could delete the cookie of the login.
+  async check(signal) {
+    await this.#otherLoginEnded(signal);
+    await requestData("GET", "api/session", { signal });
+  }
+
   // Calls `onChange` when another tab logs in or out.
   watch(onChange, signal) {
     this.#store.watch(ACCOUNT_KEY, onChange, signal);

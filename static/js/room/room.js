@@ -166,7 +166,7 @@ export class Room {
   async #findReason() {
     const rejectedJoins = this.#rejectedJoins;
     try {
-      await requestData("GET", "api/session");
+      await this.#session.check(this.#ended.signal);
       if (rejectedJoins >= REJECTED_JOINS_MAX) await requestData("GET", `api/rooms/${encodeURIComponent(this.#room)}`);
     } catch (error) {
       if (this.#ended.signal.aborted || !(error instanceof Rejection) || error.isTemporary) return;
