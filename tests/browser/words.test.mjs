@@ -11,7 +11,7 @@ const html = read("index.html");
 const scripts = filesOf(".js").map(read).join("\n");
 const keysInHtml = [...html.matchAll(/data-i18n(?:-[a-z-]+)?="([^"]+)"/g)].map(([, key]) => key);
 // Keys that the scripts put together: a literal beginning, an end that depends.
-const KEYS_MADE = /^(?:wrong\.(?:name|room|password)|you\.role|reason|reason_until|status|line|outbox|past|search)\./;
+const KEYS_MADE = /^(?:field\.(?:name|room|password)|profile\.role|reason|reason_until|status|line|outbox|history|search)\./;
 
 test("both languages have the same keys, and the same places in each", () => {
   const [en, bn] = [words("en"), words("bn")];
@@ -46,7 +46,7 @@ test("each reason and code that the page knows has its text, and each problem of
     if (word !== undefined) assert.ok(known.has(word), key);
   }
   for (const problem of ["empty", "too_long", "invisible"]) {
-    for (const field of ["name", "room"]) assert.ok(en.has(`wrong.${field}.${problem}`), `${field} ${problem}`);
+    for (const field of ["name", "room"]) assert.ok(en.has(`field.${field}.${problem}`), `${field} ${problem}`);
   }
 });
 

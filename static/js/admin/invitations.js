@@ -24,11 +24,11 @@ export class Invitations {
   constructor({ lang, room }) {
     this.#lang = lang;
     this.#room = room;
-    const usesOptions = USES.map((n) => [n, lang.plural("invite.uses_of", n)]);
+    const usesOptions = USES.map((n) => [n, lang.plural("invite.uses_count", n)]);
     const daysOptions = DAYS.map((n) => [n, durationText(lang, n * DAY_S)]);
     const uses = labelledSelect(lang.t("invite.uses"), usesOptions, USES_DEFAULT);
     const days = labelledSelect(lang.t("invite.days"), daysOptions, DAYS_DEFAULT);
-    const create = button(lang.t("invite.make"), "secondary", () =>
+    const create = button(lang.t("invite.create"), "secondary", () =>
       this.#showFailure(() => this.#create(Number(uses.select.value), Number(days.select.value))),
     );
     this.element = make("div", { className: "invitations" },
@@ -54,7 +54,7 @@ export class Invitations {
     };
     return make("li", {},
       make("span", {}, this.#lang.plural("invite.left", usesLeft, { moment })),
-      button(this.#lang.t("invite.take_back"), "secondary", () => this.#showFailure(revoke)));
+      button(this.#lang.t("invite.revoke"), "secondary", () => this.#showFailure(revoke)));
   }
 
   async #create(uses, days) {
@@ -72,10 +72,10 @@ export class Invitations {
     const status = make("span", { className: "copy-status", role: "status" });
     input.addEventListener("focus", () => input.select());
     const copy = button(this.#lang.t("invite.copy"), "secondary", () => {
-      status.textContent = this.#lang.t(copyText(input) ? "invite.copied" : "invite.copy_by_hand");
+      status.textContent = this.#lang.t(copyText(input) ? "invite.copied" : "invite.copy_failed");
     });
     this.#link.replaceChildren(
-      make("p", {}, this.#lang.t("invite.once")), make("div", { className: "copy" }, input, copy), status);
+      make("p", {}, this.#lang.t("invite.shown_once")), make("div", { className: "copy" }, input, copy), status);
     this.#link.hidden = false;
     input.focus();
   }

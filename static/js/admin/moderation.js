@@ -40,9 +40,9 @@ export class Moderation {
       items.push({ text: t("message.delete"), danger: true, run: () => this.#delete(frame, anchor) });
     }
     if (!own && this.#roomState.isAdmin) {
-      items.push({ text: t("member.about", { name: author.name }), run: () => this.openPersonMenu(author) });
+      items.push({ text: t("person.menu", { name: author.name }), run: () => this.openPersonMenu(author) });
     }
-    if (items.length > 0) openMenu(this.#lang, { anchor, title: t("message.of", { name: author.name }), items });
+    if (items.length > 0) openMenu(this.#lang, { anchor, title: t("message.menu", { name: author.name }), items });
   }
 
   openPersonMenu({ id, name, anchor }) {
@@ -51,15 +51,15 @@ export class Moderation {
       text: durationText(this.#lang, seconds),
       run: () => this.#mute(id, name, new Date(Date.now() + seconds * 1000).toISOString()),
     }));
-    mutes.push({ text: t("mute.far"), run: () => this.#mute(id, name, FOREVER) });
+    mutes.push({ text: t("mute.forever"), run: () => this.#mute(id, name, FOREVER) });
     openMenu(this.#lang, {
       anchor,
       title: name,
       items: [
         { label: t("mute.for"), choices: mutes },
         { text: t("mute.end"), run: () => this.#unmute(id, name) },
-        { text: t("kick.offer"), danger: true, run: () => this.#kick(id, name) },
-        { text: t("ban.offer"), danger: true, run: () => this.#ban(id, name) },
+        { text: t("kick.menu"), danger: true, run: () => this.#kick(id, name) },
+        { text: t("ban.menu"), danger: true, run: () => this.#ban(id, name) },
       ],
     });
   }
@@ -67,12 +67,12 @@ export class Moderation {
   async #delete(frame, anchor) {
     const path = `${roomPath(this.#roomState)}/messages/${frame.id}`;
     await this.#confirm({
-      title: this.#lang.t("delete.ask"),
+      title: this.#lang.t("delete.title"),
       content: [
         make("blockquote", { dir: "auto" }, shortened(frame.content)),
-        make("p", {}, this.#lang.t("delete.means")),
+        make("p", {}, this.#lang.t("delete.description")),
       ],
-      confirm: this.#lang.t("delete.yes"),
+      confirm: this.#lang.t("delete.confirm"),
       action: () => requestData("DELETE", path),
     });
     // The focus returns to the menu button. If that is hidden by now, the message takes the focus.
@@ -86,9 +86,9 @@ export class Moderation {
     const { settings } = this.#roomState;
     const path = `${roomPath(this.#roomState)}/members/${id}`;
     const isDone = await this.#confirm({
-      title: this.#lang.t("kick.ask", { name, room: this.#roomState.name }),
-      content: [make("p", {}, this.#lang.t(settings.private ? "kick.means_private" : "kick.means"))],
-      confirm: this.#lang.t("kick.yes"),
+      title: this.#lang.t("kick.title", { name, room: this.#roomState.name }),
+      content: [make("p", {}, this.#lang.t(settings.private ? "kick.description_private" : "kick.description"))],
+      confirm: this.#lang.t("kick.confirm"),
       action: () => requestData("DELETE", path),
     });
     if (isDone) this.#toasts.show(this.#lang.t("kick.done", { name }));
@@ -98,7 +98,7 @@ export class Moderation {
     await this.#reportFailure(async () => {
       const { muted_until: mutedUntil } = await requestData("PUT", userPath(id), { body: { muted_until: until } });
       const text = until === FOREVER
-        ? this.#lang.t("mute.done_far", { name })
+        ? this.#lang.t("mute.done_forever", { name })
         : this.#lang.t("mute.done", { name, moment: timeText(this.#lang, new Date(mutedUntil)) });
       const undo = () => requestData("PUT", userPath(id), { body: { muted_until: null } });
       this.#toasts.show(text, { undo, errorTextOf: this.#errorTextOf });
@@ -116,9 +116,9 @@ export class Moderation {
     const { duration, reason, address, content } = this.#banForm();
     let addresses = [];
     const isDone = await this.#confirm({
-      title: this.#lang.t("ban.ask", { name }),
+      title: this.#lang.t("ban.title", { name }),
       content,
-      confirm: this.#lang.t("ban.yes"),
+      confirm: this.#lang.t("ban.confirm"),
       action: async () => {
         const seconds = Number(duration.value);
         const until = duration.value === "" ? null : new Date(Date.now() + seconds * 1000).toISOString();
@@ -135,14 +135,14 @@ export class Moderation {
   #banForm() {
     const t = (key) => this.#lang.t(key);
     const durations = BANS_S.map((seconds) => make("option", { value: seconds }, durationText(this.#lang, seconds)));
-    durations.push(make("option", { value: "" }, t("ban.for_good")));
+    durations.push(make("option", { value: "" }, t("ban.permanent")));
     const duration = make("select", { id: "ban-duration" }, ...durations);
     duration.value = String(BAN_DEFAULT_S);
     const reason = make("input", { id: "ban-reason", maxLength: REASON_CHARS_MAX, dir: "auto", autocomplete: "off" });
     const address = make("input", { type: "checkbox", id: "ban-address" });
     const content = [
-      make("p", {}, t("ban.means")),
-      labelled(t("ban.span"), duration),
+      make("p", {}, t("ban.description")),
+      labelled(t("ban.duration"), duration),
       labelled(t("ban.reason"), reason),
       make("label", { className: "choice" }, address, make("span", {}, t("ban.address"))),
     ];

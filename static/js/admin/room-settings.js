@@ -32,7 +32,7 @@ export class RoomSettings {
       labelled(t("room.name"), inputs.name),
       labelled(t("room.topic"), inputs.topic),
       group(t("room.posting"), inputs.posting),
-      labelled(t("room.slow"), inputs.slowMode, t("room.slow_means")),
+      labelled(t("room.slow_mode"), inputs.slowMode, t("room.slow_mode_description")),
       group(t("room.access"), inputs.access),
       error,
       make("div", { className: "dialog-actions" }, make("button", { className: "primary" }, t("room.save"))),
@@ -47,7 +47,7 @@ export class RoomSettings {
   #invitations(room) {
     const invitations = new Invitations({ lang: this.#lang, room });
     invitations.open();
-    const description = make("p", { className: "description" }, this.#lang.t("invite.room_means"));
+    const description = make("p", { className: "description" }, this.#lang.t("invite.room_description"));
     return section(this.#lang.t("invite.title"), description, invitations.element);
   }
 
@@ -64,17 +64,17 @@ export class RoomSettings {
         radio("set-posting", "admins", t("room.posting_admins"), settings.posting),
       ],
       access: [
-        radio("set-access", "public", t("room.public"), access, t("room.public_means")),
-        radio("set-access", "private", t("room.private"), access, t("room.private_means")),
+        radio("set-access", "public", t("room.public"), access, t("room.public_description")),
+        radio("set-access", "private", t("room.private"), access, t("room.private_description")),
       ],
     };
   }
 
   #slowModeSelect(current) {
     const waits = [...new Set([...SLOW_MODES_S, current])].filter((seconds) => seconds > 0).sort((a, b) => a - b);
-    const textOf = (seconds) => this.#lang.t("room.slow_every", { every: durationText(this.#lang, seconds) });
+    const textOf = (seconds) => this.#lang.t("room.slow_mode_every", { every: durationText(this.#lang, seconds) });
     const select = make("select", { id: "set-slow-mode" },
-      make("option", { value: 0 }, this.#lang.t("room.slow_off")),
+      make("option", { value: 0 }, this.#lang.t("room.slow_mode_off")),
       ...waits.map((seconds) => make("option", { value: seconds }, textOf(seconds))));
     select.value = String(current);
     return select;
@@ -95,14 +95,14 @@ export class RoomSettings {
   async #saveAccess(before, changes) {
     const t = (key) => this.#lang.t(key);
     const isDone = await confirmAction(this.#lang, {
-      title: t(changes.private ? "room.private_ask" : "room.public_ask"),
-      content: [make("p", {}, t(changes.private ? "room.private_ask_means" : "room.public_ask_means"))],
-      confirm: t(changes.private ? "room.private_yes" : "room.public_yes"),
+      title: t(changes.private ? "room.make_private_title" : "room.make_public_title"),
+      content: [make("p", {}, t(changes.private ? "room.make_private_description" : "room.make_public_description"))],
+      confirm: t(changes.private ? "room.make_private_confirm" : "room.make_public_confirm"),
       danger: true,
       action: () => this.#patch(before.id, changes),
       errorTextOf: this.#errorTextOf,
     });
-    if (isDone) this.#toasts.show(t(changes.private ? "room.is_private" : "room.is_public"));
+    if (isDone) this.#toasts.show(t(changes.private ? "room.made_private" : "room.made_public"));
     return isDone;
   }
 

@@ -25,8 +25,8 @@ export class ServerSettings {
     const invitations = new Invitations({ lang: this.#lang });
     const list = make("ul", { className: "rows" });
     const status = statusLine();
-    const description = make("p", { className: "description" }, t("invite.register_means"));
-    openWindow(this.#lang, t("house.title"),
+    const description = make("p", { className: "description" }, t("invite.register_description"));
+    openWindow(this.#lang, t("server.title"),
       section(t("announce.title"), this.#announcementForm()),
       section(t("bans.title"), status, list),
       section(t("invite.register_title"), description, invitations.element),
@@ -39,7 +39,7 @@ export class ServerSettings {
     const t = (key) => this.#lang.t(key);
     const texts = { "aria-label": t("announce.title"), placeholder: t("announce.hint") };
     const input = make("textarea", { rows: 3, dir: "auto", ...texts });
-    const submit = make("button", { className: "primary" }, t("announce.yes"));
+    const submit = make("button", { className: "primary" }, t("announce.submit"));
     const status = statusLine();
     const form = make("form", { className: "announce" }, input,
       make("div", { className: "dialog-actions" }, status, submit));
@@ -65,7 +65,7 @@ export class ServerSettings {
     try {
       const bans = await requestData("GET", "api/bans");
       list.replaceChildren(...bans.map((ban) => this.#banRow(ban, list, status)));
-      status.textContent = bans.length === 0 ? this.#lang.t("bans.nobody") : "";
+      status.textContent = bans.length === 0 ? this.#lang.t("bans.empty") : "";
     } catch (error) {
       status.textContent = errorText(error, this.#lang);
     }
@@ -74,7 +74,7 @@ export class ServerSettings {
   #banRow(ban, list, status) {
     const { user, address, until, reason } = ban;
     const ends = until === null
-      ? this.#lang.t("bans.for_good")
+      ? this.#lang.t("bans.permanent")
       : this.#lang.t("bans.until", { moment: timeText(this.#lang, new Date(until)) });
     const details = reason === "" ? ends : `${ends} · ${reason}`;
     const unban = async () => {
@@ -88,7 +88,7 @@ export class ServerSettings {
     };
     return make("li", {},
       make("span", {}, make("b", { dir: "auto" }, this.#banTitle(ban)), make("small", { dir: "auto" }, details)),
-      button(this.#lang.t("bans.readmit"), "secondary", unban));
+      button(this.#lang.t("bans.unban"), "secondary", unban));
   }
 
   #banTitle({ user, username, address }) {

@@ -15,15 +15,15 @@ export function isForever(date, now = Date.now()) {
 
 // A number of seconds in the largest unit that divides it.
 export function durationText(lang, seconds) {
-  if (seconds % DAY_S === 0) return lang.plural("span.day", seconds / DAY_S);
-  if (seconds % HOUR_S === 0) return lang.plural("span.hour", seconds / HOUR_S);
-  if (seconds % MINUTE_S === 0) return lang.plural("span.minute", seconds / MINUTE_S);
-  return lang.plural("span.second", seconds);
+  if (seconds % DAY_S === 0) return lang.plural("duration.day", seconds / DAY_S);
+  if (seconds % HOUR_S === 0) return lang.plural("duration.hour", seconds / HOUR_S);
+  if (seconds % MINUTE_S === 0) return lang.plural("duration.minute", seconds / MINUTE_S);
+  return lang.plural("duration.second", seconds);
 }
 
 // The rest of a countdown: "1:05", or only seconds.
 export function countdownText(lang, seconds) {
-  if (seconds < MINUTE_S) return lang.plural("span.second", seconds);
+  if (seconds < MINUTE_S) return lang.plural("duration.second", seconds);
   const rest = seconds % MINUTE_S;
   return `${lang.number(Math.floor(seconds / MINUTE_S))}:${rest < 10 ? lang.number(0) : ""}${lang.number(rest)}`;
 }

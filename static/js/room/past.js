@@ -184,7 +184,7 @@ export class Past {
     const edge = this.#edges.get(direction);
     edge.state = state;
     edge.element.dataset.state = state;
-    edge.element.querySelector("span").textContent = state === "idle" ? "" : this.#lang.t(`past.${state}`);
+    edge.element.querySelector("span").textContent = state === "idle" ? "" : this.#lang.t(`history.${state}`);
     edge.element.querySelector("button").hidden = state !== "failed";
   }
 }

@@ -65,7 +65,7 @@ export class PendingList {
     }
     if (state !== "queued" || pausedBy === null) return this.#lang.t(`outbox.${state}`);
     // A rate limit is common. A fault of the server is named.
-    if (pausedBy.code === Code.RATE_LIMITED) return this.#lang.t("outbox.waits");
-    return this.#lang.t("outbox.retries", { reason: errorText(pausedBy, this.#lang) });
+    if (pausedBy.code === Code.RATE_LIMITED) return this.#lang.t("outbox.waiting");
+    return this.#lang.t("outbox.will_retry", { reason: errorText(pausedBy, this.#lang) });
   }
 }

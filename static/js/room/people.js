@@ -121,7 +121,7 @@ export class People {
 
   #translatePerson(name, element) {
     element.querySelector(".self").textContent = this.#lang.t("people.you");
-    element.querySelector(".more").setAttribute("aria-label", this.#lang.t("member.about", { name }));
+    element.querySelector(".more").setAttribute("aria-label", this.#lang.t("person.menu", { name }));
   }
 
   #compare(idA, nameA, idB, nameB) {

@@ -68,7 +68,7 @@ export class Profile {
 
   translate() {
     const { account } = this.#session;
-    this.#find("role").textContent = this.#lang.t(`you.role.${account?.role ?? "guest"}`);
+    this.#find("role").textContent = this.#lang.t(`profile.role.${account?.role ?? "guest"}`);
     for (const field of Object.values(this.#fields)) field.translate();
     this.#passwordToggle.translate();
     this.#showSessions();
@@ -160,7 +160,7 @@ export class Profile {
       for (const field of Object.values(this.#fields)) field.fill("");
       this.#find("password").open = false;
       this.#find("password").querySelector("summary").focus();
-      this.#setStatus(() => this.#lang.t("you.changed"));
+      this.#setStatus(() => this.#lang.t("profile.changed"));
       await this.#readSessions();
     });
   }
@@ -197,17 +197,18 @@ export class Profile {
   #sessionRow(session) {
     const { kind, current, created, seen } = session;
     const isBot = kind === "bot";
-    const label = session.label || this.#lang.t("you.unknown");
+    const label = session.label || this.#lang.t("profile.unknown");
     const times = { created: this.#timeText(created), seen: this.#timeText(seen) };
     const element = cloneTemplate(this.#template);
     element.querySelector(".label").textContent = label;
     const badge = element.querySelector(".badge");
     badge.hidden = !current && !isBot;
-    badge.textContent = this.#lang.t(current ? "you.this_one" : "you.program");
-    element.querySelector(".about").textContent = this.#lang.t(isBot ? "you.about_program" : "you.about_login", times);
+    badge.textContent = this.#lang.t(current ? "profile.this_session" : "profile.bot");
+    const about = this.#lang.t(isBot ? "profile.about_bot" : "profile.about_login", times);
+    element.querySelector(".about").textContent = about;
     const end = element.querySelector("button");
-    end.textContent = this.#lang.t("you.end");
-    end.ariaLabel = this.#lang.t("you.end_named", { label });
+    end.textContent = this.#lang.t("profile.end");
+    end.ariaLabel = this.#lang.t("profile.end_named", { label });
     end.addEventListener("click", () => (current ? this.#askToLogOut(end) : this.#end([session])));
     return element;
   }
@@ -221,7 +222,7 @@ export class Profile {
     return this.#exclusively(async () => {
       try {
         for (const { id } of sessions) await this.#session.end(id);
-        this.#setStatus(() => this.#lang.plural("you.ended", sessions.length));
+        this.#setStatus(() => this.#lang.plural("profile.ended", sessions.length));
       } catch (error) {
         if (this.#handleLoginEnd(error)) return;
         this.showError(error);
@@ -243,7 +244,9 @@ export class Profile {
     const unsent = this.#on.unsentCount();
     this.#ask({
       text: () =>
-        unsent > 0 ? this.#lang.plural("you.unsent", unsent, { name: this.#name }) : this.#lang.t("you.sure"),
+        unsent > 0
+          ? this.#lang.plural("profile.unsent", unsent, { name: this.#name })
+          : this.#lang.t("profile.confirm_log_out"),
       action: () => this.#on.logOut(),
       opener,
     });

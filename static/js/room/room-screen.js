@@ -149,7 +149,7 @@ export class RoomScreen {
   #lostText() {
     const { closeCode, rejection } = this.#status;
     if (rejection !== null) return errorText(rejection, this.#lang);
-    return this.#lang.t(closeCode === CloseCode.POLICY ? "lost.policy" : "lost.text");
+    return this.#lang.t(closeCode === CloseCode.POLICY ? "disconnected.policy" : "disconnected.text");
   }
 
   async #showMessage(frame) {

@@ -60,10 +60,10 @@ export class RoomStatus {
     if (this.#muteMs > 0) {
       const until = this.#state.mutedUntil;
       return isForever(until)
-        ? this.#lang.t("note.muted")
-        : this.#lang.t("note.muted_until", { moment: timeText(this.#lang, until) });
+        ? this.#lang.t("restriction.muted")
+        : this.#lang.t("restriction.muted_until", { moment: timeText(this.#lang, until) });
     }
-    return this.#state.isReadOnly ? this.#lang.t("note.admins_post") : "";
+    return this.#state.isReadOnly ? this.#lang.t("restriction.admins_post") : "";
   }
 
   // The rest of the mute in milliseconds.
@@ -83,8 +83,8 @@ export class RoomStatus {
     const waitMs = this.#state.slowModeWaitMs(Date.now());
     slowMode.dataset.state = waitMs > 0 ? "waiting" : "ready";
     slowMode.textContent = waitMs > 0
-      ? this.#lang.t("note.slow_wait", { left: countdownText(this.#lang, Math.ceil(waitMs / 1000)) })
-      : this.#lang.t("note.slow", { every: durationText(this.#lang, this.#state.settings.slow_mode_s) });
+      ? this.#lang.t("restriction.slow_mode_wait", { left: countdownText(this.#lang, Math.ceil(waitMs / 1000)) })
+      : this.#lang.t("restriction.slow_mode", { every: durationText(this.#lang, this.#state.settings.slow_mode_s) });
     if (waitMs > 0) this.#slowModeTimer = setTimeout(() => this.#showSlowMode(), waitMs % TICK_MS || TICK_MS);
   }
 }

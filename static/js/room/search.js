@@ -24,7 +24,7 @@ export class Search {
   // The results, each `{ frame, element }`, and the id from which the next page goes on.
   #results = [];
   #next;
-  // "hint", "loading", "found", "nothing", "failed" or "lost" (a result could not be opened).
+  // "hint", "loading", "found", "nothing", "failed" or "open_failed" (of a result).
   #status = "hint";
   #timer;
   #ended = new AbortController();
@@ -142,7 +142,7 @@ export class Search {
     try {
       await this.#onPick(frame);
     } catch {
-      this.#setStatus("lost");
+      this.#setStatus("open_failed");
     }
   }
 

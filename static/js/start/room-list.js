@@ -69,7 +69,7 @@ export class RoomList {
   #create({ id, name, client_count: count }) {
     const element = cloneTemplate(this.#template);
     element.querySelector(".room").textContent = name;
-    element.querySelector(".count").textContent = this.#lang.plural("form.here", count);
+    element.querySelector(".count").textContent = this.#lang.plural("start.people", count);
     element.querySelector("button").addEventListener("click", () => this.#onPick(id));
     return element;
   }

@@ -107,11 +107,12 @@ export class StartScreen {
     if (invitation === null) return () => "";
     const { room } = invitation;
     const canBeGuest = !account && about.accounts === "optional";
-    if (room !== null) return () => this.#lang.t(canBeGuest ? "invited.room_guest" : "invited.room", { room });
-    if (!account && invitation.isSetup) return () => this.#lang.t("invited.setup");
-    if (!account) return () => this.#lang.t(about.registration === "closed" ? "invited.closed" : "invited.register");
+    if (room !== null) return () => this.#lang.t(canBeGuest ? "invitation.room_guest" : "invitation.room", { room });
+    if (!account && invitation.isSetup) return () => this.#lang.t("invitation.setup");
+    const isClosed = about.registration === "closed";
+    if (!account) return () => this.#lang.t(isClosed ? "invitation.closed" : "invitation.register");
     this.#session.invitation = null;
-    return () => this.#lang.t("invited.have_one");
+    return () => this.#lang.t("invitation.have_one");
   }
 
   // Opens the form that the session needs next.

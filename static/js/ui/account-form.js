@@ -70,8 +70,8 @@ export class AccountForm {
   translate() {
     const t = (key) => this.#lang.t(key);
     this.#find("title").textContent = t(this.#isRegistration ? "account.register" : "account.log_in");
-    this.#find("submit").textContent = t(this.#isRegistration ? "account.do_register" : "account.do_log_in");
-    this.#find("switch").textContent = t(this.#isRegistration ? "account.have_one" : "account.make_one");
+    this.#find("submit").textContent = t(this.#isRegistration ? "account.submit_register" : "account.submit_log_in");
+    this.#find("switch").textContent = t(this.#isRegistration ? "account.has_account" : "account.create");
     for (const field of Object.values(this.#fields)) field.translate();
     this.#passwordToggle.translate();
     this.#showError();

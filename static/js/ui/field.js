@@ -13,7 +13,7 @@ export class Field {
   // Returns the text of the server's rejection of this value; null if there is none.
   #rejectionText = null;
 
-  // `check` returns `{ value }` or `{ problem, max, min }`. The text of a problem has the key `wrong.<key>.<problem>`.
+  // `check` returns `{ value }` or `{ problem, max, min }`. The text of a problem has the key `field.<key>.<problem>`.
   // It is shown in the element `error`.
   constructor({ key, input, error, check, lang }) {
     this.#key = key;
@@ -64,7 +64,7 @@ export class Field {
 
   #validate() {
     const { value, problem, max, min } = this.#check(this.#input.value);
-    if (problem) this.#showError(this.#lang.t(`wrong.${this.#key}.${problem}`, { max, min }));
+    if (problem) this.#showError(this.#lang.t(`field.${this.#key}.${problem}`, { max, min }));
     else this.#showError(this.#rejectionText?.() ?? "");
     return value;
   }
