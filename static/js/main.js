@@ -1,4 +1,11 @@
 // The page. Creates the screens and dialogs once, and moves between the start screen and one room at a time.
+//
+// The other modules are in folders, and import only from their own folder and those in this list:
+//
+// - core/  pure functions and models; imports no other folder
+// - net/   requests, the WebSocket, the session, storage; imports core
+// - ui/    widgets that several views share; imports core
+// - room/, start/, admin/  the views; import core, net and ui, not each other
 
 import { Moderation } from "./admin/moderation.js";
 import { RoomSettings } from "./admin/room-settings.js";

@@ -7,7 +7,7 @@ import { tabStore } from "../net/storage.js";
 import { fillAvatar } from "../ui/avatar.js";
 import { setText } from "../ui/elements.js";
 import { Composer } from "./composer.js";
-import { Past } from "./past.js";
+import { HistoryLoader } from "./history-loader.js";
 import { People } from "./people.js";
 import { RoomStatus } from "./room-status.js";
 import { Search } from "./search.js";
@@ -77,10 +77,10 @@ export class RoomScreen {
   }
 
   translate() {
-    const { roomStatus, timeline, past, people, typing, composer, search } = this.views;
+    const { roomStatus, timeline, historyLoader, people, typing, composer, search } = this.views;
     roomStatus.show();
     timeline.translate();
-    past.translate();
+    historyLoader.translate();
     people.translate();
     typing.show();
     composer.translate();
@@ -102,7 +102,7 @@ export class RoomScreen {
     });
     return {
       timeline,
-      past: new Past({ timeline, older: find("older"), later: find("later"), lang }),
+      historyLoader: new HistoryLoader({ timeline, older: find("older"), later: find("later"), lang }),
       people: new People({
         list: find("people").querySelector("ul"),
         count: find("people-count"),
@@ -153,7 +153,7 @@ export class RoomScreen {
   }
 
   async #showMessage(frame) {
-    if (!(await this.views.past.bring(frame))) return;
+    if (!(await this.views.historyLoader.bring(frame))) return;
     this.#setSearch(false);
     this.views.timeline.show(frame.id);
   }

@@ -45,10 +45,10 @@ export class Room {
   #ended = new AbortController();
 
   // The user is the session's account or, without one, a guest with this name. `state` is the `RoomState`. `views` are
-  // `timeline`, `past`, `search`, `people`, `typing`, `composer` and `roomStatus`. `store` is shared by the browser's
-  // tabs. `onStatus` is called with the channel's status, the close code and the rejection of the connection that was
-  // lost. `onMessage` is called for each new message of another user. `onRemoved` is called with the rejection that
-  // ends the membership.
+  // `timeline`, `historyLoader`, `search`, `people`, `typing`, `composer` and `roomStatus`. `store` is shared by the
+  // browser's tabs. `onStatus` is called with the channel's status, the close code and the rejection of the connection
+  // that was lost. `onMessage` is called for each new message of another user. `onRemoved` is called with the rejection
+  // that ends the membership.
   constructor({ name, session, room, state, views, store, onStatus, onMessage, onRemoved }) {
     this.#name = name;
     this.#username = name;
@@ -84,7 +84,7 @@ export class Room {
   }
 
   start() {
-    const { timeline, past, people, typing, composer, roomStatus } = this.#views;
+    const { timeline, historyLoader, people, typing, composer, roomStatus } = this.#views;
     roomStatus.reset();
     this.#state.reset(this.#room);
     timeline.reset({
@@ -92,7 +92,7 @@ export class Room {
       onDiscard: (nonce) => this.#outbox.discard(nonce),
     });
     this.#outbox.start();
-    past.open(this.#room, (frame) => this.#isOwn(frame));
+    historyLoader.open(this.#room, (frame) => this.#isOwn(frame));
     people.reset([], 0, null);
     typing.clear();
     composer.open(this.#room, {
@@ -128,7 +128,7 @@ export class Room {
     this.#channel.leave();
     this.#outbox.close();
     this.#unsent.close();
-    this.#views.past.close();
+    this.#views.historyLoader.close();
     this.#views.typing.clear();
   }
 
@@ -319,8 +319,8 @@ export class Room {
   }
 
   #replayEnded() {
-    this.#views.timeline.caughtUp();
-    this.#views.past.caughtUp(this.#replay.lastId);
+    this.#views.timeline.replayEnded();
+    this.#views.historyLoader.replayEnded(this.#replay.lastId);
     this.#outbox.open(this.#userId);
   }
 }

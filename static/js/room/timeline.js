@@ -146,8 +146,7 @@ export class Timeline {
     this.#model.expectGap();
   }
 
-  // The replay has ended.
-  caughtUp() {
+  replayEnded() {
     this.#keepPlace(() => this.#model.closeGap());
     this.#list.ariaBusy = "false";
   }

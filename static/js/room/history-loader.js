@@ -9,7 +9,7 @@ const GAP_PAGE = 200;
 // The messages that are loaded before and after a search result.
 const CONTEXT = 30;
 
-export class Past {
+export class HistoryLoader {
   #timeline;
   #lang;
   #room = null;
@@ -58,7 +58,7 @@ export class Past {
 
   // The replay has ended. `lastSeen` is the id of the last stored frame; the latest frames may all be other than
   // messages.
-  caughtUp(lastSeen) {
+  replayEnded(lastSeen) {
     this.#isReady = true;
     this.#lastSeen = lastSeen;
     const hasNone = lastSeen !== undefined && !this.#timeline.first;
