@@ -1,4 +1,4 @@
-// Oneself: logging in, an account, its password, where one is logged in, and what others may not learn of it.
+// Accounts on the page: login, registration, password, sessions, and the secrets that must not leak.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -18,20 +18,20 @@ const hidden = (person, selector) => person.page.locator(selector).waitFor({ sta
 const says = (person, selector, text) => person.page.locator(selector, { hasText: text }).filter({ visible: true }).waitFor();
 const sessionCookie = async (person) => (await person.page.context().cookies()).find(({ name }) => name === "adda_session");
 
-// Fills in the form that stands there, at the door or in the dialog.
+// Fills in the account form, on the start screen or in the profile dialog, and submits it.
 async function sendAccount(person, name, password) {
   await person.page.fill("#account-name", name);
   await person.page.fill("#account-password", password);
   await person.page.click("#account-submit");
 }
 
-async function logInAtTheDoor(person, name, password = PASSWORD) {
+async function logInAtStart(person, name, password = PASSWORD) {
   if (await person.page.isVisible("#join-log-in")) await person.page.click("#join-log-in");
   await sendAccount(person, name, password);
   await says(person, "#join-identity", name);
 }
 
-// Goes into a room as whoever one is logged in as.
+// Joins a room as the account that is logged in.
 async function enterAs(person, room) {
   await person.page.fill("#room", room);
   await person.page.click("#join .primary");
@@ -45,19 +45,19 @@ async function backOnline(person, between) {
   await person.connected();
 }
 
-const openYou = async (person) => {
+const openProfile = async (person) => {
   await person.page.click("#profile-open");
   await visible(person, "#profile");
 };
 
 async function member(adda, name, room, context) {
   const person = await adda.open(context);
-  await logInAtTheDoor(person, name);
+  await logInAtStart(person, name);
   await enterAs(person, room);
   return person;
 }
 
-scene("a guest goes in at once, and sees no way in that the server has not", {}, async (adda) => {
+scene("a guest joins at once, and registration is offered only where the server allows it", {}, async (adda) => {
   const ana = await adda.open();
   assert.equal(await ana.page.isVisible("#join-register"), false);
   await ana.page.click("#join-log-in");
@@ -65,14 +65,14 @@ scene("a guest goes in at once, and sees no way in that the server has not", {},
   assert.equal(await ana.page.isVisible("#account-switch"), false);
   await ana.page.click("#account-back");
   await ana.join("Ana", "tea");
-  await openYou(ana);
+  await openProfile(ana);
   assert.equal(await ana.page.textContent("#profile-role"), "Guest");
   assert.equal(await ana.page.isVisible("#profile-register"), false);
   assert.equal(await ana.page.isVisible("#profile-account"), false);
 });
 
 // Nothing is refused in it, so the browser has nothing to complain of either.
-scene("whoever has an account logs in at the door, is called by its name, and stays logged in", kept(), async (adda) => {
+scene("a user logs in on the start screen, has the account's name, and stays logged in", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
   const rahim = await adda.open();
@@ -96,7 +96,7 @@ scene("whoever has an account logs in at the door, is called by its name, and st
   await rahim.connected();
   await rahim.say("still");
   assert.equal((await bot.heardText("still")).user_id, self);
-  // Another tab, at the door.
+  // Another tab, on the start screen.
   const tab = await adda.tab(rahim);
   await says(tab, "#join-identity", "রহিম");
   await enterAs(tab, "tea");
@@ -104,11 +104,11 @@ scene("whoever has an account logs in at the door, is called by its name, and st
   assert.equal((await bot.heardText("from there")).user_id, self);
 });
 
-scene("whoever is logged in and not known to be is called by the account's name, whatever was typed", refusing(), async (adda) => {
+scene("a login that the page does not know of decides the name, whatever was typed", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
   const rahim = await adda.open();
-  await logInAtTheDoor(rahim, "রহিম");
+  await logInAtStart(rahim, "রহিম");
   await rahim.page.evaluate(() => localStorage.clear());
   await rahim.page.reload();
   await rahim.join("Ana", "tea");
@@ -117,7 +117,7 @@ scene("whoever is logged in and not known to be is called by the account's name,
   assert.equal(bot.frames.some(({ username }) => username === "Ana"), false);
 });
 
-scene("a wrong password is told in words, and one who tries too often is told until when", refusing(), async (adda) => {
+scene("a wrong password shows a text, and too many attempts show when the next one is allowed", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const ana = await adda.open();
   await ana.page.click("#join-log-in");
@@ -138,7 +138,7 @@ scene("a wrong password is told in words, and one who tries too often is told un
   await ana.join("Ana", "tea");
 });
 
-scene("a server that is busy or away is told from a wrong password", { ...refusing(), losesServer: true }, async (adda) => {
+scene("a busy or unreachable server has another text than a wrong password", { ...refusing(), losesServer: true }, async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open();
   await rahim.page.click("#join-log-in");
@@ -152,7 +152,7 @@ scene("a server that is busy or away is told from a wrong password", { ...refusi
   await says(rahim, "#join-identity", "রহিম");
 });
 
-scene("a password is looked at only while one wants to, and not sent as a text", kept(), async (adda) => {
+scene("a password is visible only on request, and never when the form is sent", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open();
   await rahim.page.click("#join-log-in");
@@ -169,7 +169,7 @@ scene("a password is looked at only while one wants to, and not sent as a text",
 });
 
 // No request is refused: the page does not ask what only members may know.
-scene("where one must have an account the log-in comes first, and nothing else is offered", kept("--accounts", "required"), async (adda) => {
+scene("a server that requires accounts offers the login only", kept("--accounts", "required"), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open({ query: "?room=tea" });
   await visible(rahim, "#account-form");
@@ -184,7 +184,7 @@ scene("where one must have an account the log-in comes first, and nothing else i
   await rahim.connected();
 });
 
-scene("a guest whose name is an account's is offered the log-in, and goes where they wanted", refusing(), async (adda) => {
+scene("a guest with the name of an account is offered the login, which leads to the chosen room", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open();
   await rahim.page.fill("#name", "রহিম");
@@ -199,7 +199,7 @@ scene("a guest whose name is an account's is offered the log-in, and goes where 
   assert.deepEqual(await rahim.people(), ["রহিম"]);
 });
 
-scene("where registration is open one makes an account, by the server's rules", refusing("--registration", "open"), async (adda) => {
+scene("open registration creates an account by the server's rules", refusing("--registration", "open"), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const ana = await adda.open();
   await ana.page.fill("#name", "Mitali");
@@ -223,11 +223,11 @@ scene("where registration is open one makes an account, by the server's rules", 
   await sendAccount(ana, "Mitali", PASSWORD);
   await says(ana, "#join-identity", "Mitali");
   await enterAs(ana, "tea");
-  await openYou(ana);
+  await openProfile(ana);
   assert.equal(await ana.page.textContent("#profile-role"), "সদস্য");
 });
 
-scene("what the page counts of a password the server counts alike", {}, async (adda) => {
+scene("the page and the server count the characters of a password alike", {}, async (adda) => {
   const ana = await adda.open();
   const source = readFileSync(path.join(REPOSITORY, "src/auth/password.rs"), "utf8");
   const limit = (name) => Number(source.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
@@ -240,7 +240,7 @@ scene("what the page counts of a password the server counts alike", {}, async (a
   assert.deepEqual(problems, ["empty", "too_short", undefined, undefined, "too_long"]);
 });
 
-scene("an invitation makes an account once, and is in the address no longer than it takes to read it", refusing("--registration", "invite"), async (adda) => {
+scene("an invitation creates one account, and leaves the address bar at once", refusing("--registration", "invite"), async (adda) => {
   await adda.account("admin", PASSWORD, "admin");
   const token = await adda.logIn("admin", PASSWORD);
   const { code } = (await adda.rest("POST", "/api/invitations", { body: {}, token })).data;
@@ -263,31 +263,31 @@ scene("an invitation makes an account once, and is in the address no longer than
   await says(plain, "#account-error", "The invite link is no longer valid");
   await plain.page.click("#account-back");
   await plain.join("Ana", "tea");
-  // Whoever has an account needs none.
+  // A user with an account needs none.
   const tab = await adda.tab(ana, { query: `#invite=${code}` });
   await says(tab, "#start-notice", "You already have an account.");
   await enterAs(tab, "tea");
 });
 
-scene("a setup link makes the first admin while registration is closed, once", refusing(), async (adda) => {
+scene("a setup link registers the first admin once, although registration is closed", refusing(), async (adda) => {
   const code = await adda.offerSetup();
   const ana = await adda.open({ query: `#setup=${code}` });
-  await says(ana, "#door-notice", "Create the first admin account.");
+  await says(ana, "#start-notice", "Create the first admin account.");
   assert.equal(await ana.page.evaluate(() => location.href), `${adda.base}/`);
   const late = await adda.open({ query: `#setup=${code}` });
   await sendAccount(ana, "Mitali", PASSWORD);
-  await says(ana, "#join-as", "Mitali");
+  await says(ana, "#join-identity", "Mitali");
   await enterAs(ana, "tea");
-  await openYou(ana);
-  assert.equal(await ana.page.textContent("#you-role"), "Admin");
+  await openProfile(ana);
+  assert.equal(await ana.page.textContent("#profile-role"), "Admin");
 
   await sendAccount(late, "Karim", PASSWORD);
-  await says(late, "#account-wrong", "used up or over");
+  await says(late, "#account-error", "used up or over");
   const tab = await adda.tab(ana, { query: `#setup=${code}` });
-  await says(tab, "#door-notice", "and you have one");
+  await says(tab, "#start-notice", "and you have one");
 });
 
-scene("an invitation to a private room lets in a guest and whoever logs in", refusing(), async (adda) => {
+scene("an invitation to a private room admits a guest and an account", refusing(), async (adda) => {
   await adda.account("admin", PASSWORD, "admin");
   await adda.account("রহিম", PASSWORD);
   const token = await adda.logIn("admin", PASSWORD);
@@ -303,7 +303,7 @@ scene("an invitation to a private room lets in a guest and whoever logs in", ref
   await ana.connected();
 
   const rahim = await adda.open({ query: link });
-  await logInAtTheDoor(rahim, "রহিম");
+  await logInAtStart(rahim, "রহিম");
   await rahim.page.click("#join .primary");
   await rahim.connected();
   await rahim.say("so here we are");
@@ -319,7 +319,7 @@ scene("an invitation to a private room lets in a guest and whoever logs in", ref
   assert.equal(await odd.page.evaluate(() => location.hash), "");
 });
 
-scene("a guest who logs in goes on in the room as that person, and what is unsent is neither lost nor sent as theirs", kept(), async (adda) => {
+scene("a guest who logs in stays in the room, and unsent messages are neither lost nor sent as the account", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
@@ -330,7 +330,7 @@ scene("a guest who logs in goes on in the room as that person, and what is unsen
   await ana.disconnected();
   await ana.say("unsent");
   await ana.page.locator("#message-input").pressSequentially("half a thou");
-  await openYou(ana);
+  await openProfile(ana);
   await ana.page.click("#profile-log-in");
   await ana.page.click("#account-back");
   await ana.page.click("#profile-log-in");
@@ -345,11 +345,11 @@ scene("a guest who logs in goes on in the room as that person, and what is unsen
   assert.notEqual(mine.user_id, guest);
   assert.deepEqual(bot.texts, ["as a guest", "as myself"]);
   assert.equal(await ana.page.textContent("#profile-open .avatar"), "র");
-  await openYou(ana);
+  await openProfile(ana);
   assert.equal(await ana.page.textContent("#profile-role"), "Member");
 });
 
-scene("a guest who makes an account of their name takes along what is unsent", kept("--registration", "open"), async (adda) => {
+scene("a guest who registers the own name keeps the unsent messages", kept("--registration", "open"), async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   await ana.say("as a guest");
@@ -358,7 +358,7 @@ scene("a guest who makes an account of their name takes along what is unsent", k
   await between.cut();
   await ana.disconnected();
   await ana.say("unsent");
-  await openYou(ana);
+  await openProfile(ana);
   await ana.page.click("#profile-register");
   assert.equal(await ana.page.inputValue("#account-name"), "Ana");
   await ana.page.fill("#account-password", PASSWORD);
@@ -372,11 +372,11 @@ scene("a guest who makes an account of their name takes along what is unsent", k
   assert.equal(await ana.page.locator("#pending .message").count(), 0);
 });
 
-scene("a new password ends the logins elsewhere, where that is told and leads back", refusing(), async (adda) => {
+scene("a new password ends the other logins, which show it and offer the login", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
   const [here, there] = [await member(adda, "রহিম", "tea"), await member(adda, "রহিম", "tea")];
-  await openYou(here);
+  await openProfile(here);
   await here.page.click("#profile-password summary");
   const change = async (old, next) => {
     await here.page.fill("#profile-old", old);
@@ -410,14 +410,14 @@ scene("a new password ends the logins elsewhere, where that is told and leads ba
   assert.deepEqual([...new Set(bot.frames.map(({ username }) => username))], ["Tomas", "রহিম"]);
 });
 
-scene("one sees where one is logged in, and ends it there", refusing(), async (adda) => {
+scene("the profile lists the sessions and ends them", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const phone = "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 Chrome/130.0.0.0 Mobile Safari/537.36 Firefox/130.0";
   const here = await member(adda, "রহিম", "tea");
   const there = await member(adda, "রহিম", "tea", { userAgent: phone });
   for (let i = 0; i < 2; i += 1) await adda.logIn("রহিম", PASSWORD);
   await adda.operator("", "token", "create", "রহিম", "--label", "tea clock");
-  await openYou(here);
+  await openProfile(here);
   const lines = here.page.locator("#profile-sessions .session");
   const count = (n) => here.until((n) => document.querySelectorAll("#profile-sessions .session").length === n, n);
   await count(5);
@@ -426,7 +426,7 @@ scene("one sees where one is logged in, and ends it there", refusing(), async (a
   await says(here, "#profile-status", "1 session ended.");
   await count(4);
   await says(there, "#start-notice", "You have been logged out");
-  // Guests are welcome here; whoever was logged in becomes one only by saying so.
+  // The server admits guests, but a user whose login has ended becomes one only on request.
   await there.page.click("#account-back");
   assert.equal(await there.page.isVisible("#join-identity"), false);
 
@@ -449,17 +449,17 @@ scene("one sees where one is logged in, and ends it there", refusing(), async (a
   await here.join("Ana", "tea");
 });
 
-scene("more logins are ended than the server takes at once", refusing("--rate", "2/s", "--burst", "2"), async (adda) => {
+scene("more sessions are ended than the server's rate allows at once", refusing("--rate", "2/s", "--burst", "2"), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await member(adda, "রহিম", "tea");
   for (let i = 0; i < 5; i += 1) await adda.logIn("রহিম", PASSWORD);
-  await openYou(rahim);
+  await openProfile(rahim);
   await rahim.page.click("#profile-end-others");
   await says(rahim, "#profile-status", "5 sessions ended.");
   assert.equal(await rahim.page.locator("#profile-sessions .session").count(), 1);
 });
 
-scene("whoever logs out is at the door, in every tab, and somebody else can come in", refusing(), async (adda) => {
+scene("a logout leads every tab to the start screen, and another user can join", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
   let between;
@@ -470,7 +470,7 @@ scene("whoever logs out is at the door, in every tab, and somebody else can come
   await between.cut();
   await rahim.disconnected();
   await rahim.say("unsent");
-  await openYou(rahim);
+  await openProfile(rahim);
   await rahim.page.click("#profile-log-out");
   await says(rahim, "#profile-question", "1 message has not been sent. It stays in this browser until you come back as রহিম.");
   between.closed = false;
@@ -482,12 +482,12 @@ scene("whoever logs out is at the door, in every tab, and somebody else can come
   await rahim.say("a guest");
   assert.equal((await bot.heardText("a guest")).username, "Karim");
   await rahim.page.click("#leave");
-  await logInAtTheDoor(rahim, "রহিম");
+  await logInAtStart(rahim, "রহিম");
   await enterAs(rahim, "tea");
   assert.equal((await bot.heardText("unsent")).username, "রহিম");
 });
 
-scene("a login that is over before the page is opened again is told, and nobody becomes a guest unasked", refusing(), async (adda) => {
+scene("a login that ended while the page was closed is reported, and does not become a guest", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
   const rahim = await member(adda, "রহিম", "tea");
@@ -504,7 +504,7 @@ for (const [how, said, ...words] of [
   ["by another password", NEXT, "user", "passwd", "রহিম"],
   ["with the account", "", "user", "remove", "রহিম", "--yes"],
 ]) {
-  scene(`a login that the operator has ended ${how} is told when the connection comes back`, { ...refusing(), losesServer: true }, async (adda) => {
+  scene(`a login that the operator has ended ${how} is reported on the next connection`, { ...refusing(), losesServer: true }, async (adda) => {
     await adda.account("রহিম", PASSWORD);
     let between;
     const rahim = await member(adda, "রহিম", "tea", { prepare: async (page) => (between = await wire(page)) });
@@ -518,18 +518,18 @@ for (const [how, said, ...words] of [
   });
 }
 
-scene("a login in another tab of the browser is told in this one", refusing(), async (adda) => {
+scene("a login in another tab is reported in this one", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const ana = await adda.enter("Ana", "tea");
   const tab = await adda.tab(ana);
-  await logInAtTheDoor(tab, "রহিম");
+  await logInAtStart(tab, "রহিম");
   await says(ana, "#start-notice", "You are now logged in as রহিম in this browser.");
   await ana.page.click("#join .primary");
   await ana.connected();
   assert.deepEqual(await ana.people(), ["রহিম"]);
 });
 
-scene("a guest's tab becomes nobody new while another tab logs in", refusing(), async (adda) => {
+scene("a guest's tab begins no new session while another tab logs in", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   const tab = await adda.tab(ana);
@@ -544,12 +544,12 @@ scene("a guest's tab becomes nobody new while another tab logs in", refusing(), 
     await ana.page.waitForRequest(isBegin, { timeout: 1_500 }).catch(() => null);
     return route.continue();
   });
-  await logInAtTheDoor(tab, "রহিম");
+  await logInAtStart(tab, "রহিম");
   await says(ana, "#start-notice", "You are now logged in as রহিম in this browser.");
   assert.deepEqual(begins, []);
 });
 
-scene("a page that opens its connection anew keeps its place, and one that leaves has left", {}, async (adda) => {
+scene("a page that reconnects stays a member, and a page that leaves is none", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
   await bot.heard(({ type, username }) => type === "join" && username === "Ana");
@@ -569,7 +569,7 @@ scene("a page that opens its connection anew keeps its place, and one that leave
   assert.deepEqual(comings(), ["join", "leave"]);
 });
 
-scene("the dialog is reached and left by the keyboard, and says everything in Bengali", kept(), async (adda) => {
+scene("the profile dialog works by keyboard and in Bengali", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD, "admin");
   const rahim = await member(adda, "রহিম", "tea", { viewport: { width: 360, height: 640 } });
   assert.equal(await rahim.page.isVisible(".bar .lang-switch"), false);
@@ -596,7 +596,7 @@ scene("the dialog is reached and left by the keyboard, and says everything in Be
   assert.equal(await rahim.page.evaluate(() => document.activeElement.id), "profile-open");
 });
 
-scene("no password, token or invitation is in an address, in the browser's store or in the console", refusing("--registration", "invite"), async (adda) => {
+scene("no password, token or invitation is in a URL, in the browser's storage or in the console", refusing("--registration", "invite"), async (adda) => {
   await adda.account("admin", PASSWORD, "admin");
   const token = await adda.logIn("admin", PASSWORD);
   const { code } = (await adda.rest("POST", "/api/invitations", { body: {}, token })).data;
@@ -625,7 +625,7 @@ scene("no password, token or invitation is in an address, in the browser's store
   await ana.connected();
   await ana.say("up here");
   await ana.sees("up here");
-  await openYou(ana);
+  await openProfile(ana);
   await ana.page.click("#profile-password summary");
   await ana.page.fill("#profile-old", PASSWORD);
   await ana.page.fill("#profile-new", NEXT);

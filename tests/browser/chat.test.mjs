@@ -1,10 +1,10 @@
-// People in one room see one another.
+// Users in one room.
 
 import assert from "node:assert/strict";
 
 import { scene } from "./support.mjs";
 
-scene("two people in a room see each other come, talk, type and go", {}, async (adda) => {
+scene("two users in a room see each other join, write, type and leave", {}, async (adda) => {
   const ana = await adda.enter("Ana", "চা-ঘর");
   await ana.page.locator("#timeline-empty").waitFor();
   await ana.say("is anybody here?");
@@ -38,7 +38,7 @@ scene("two people in a room see each other come, talk, type and go", {}, async (
   await rahim.page.locator("#start").waitFor();
 });
 
-scene("typing is said seldom and fades by itself", {}, async (adda) => {
+scene("typing notices are sent at intervals and disappear", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const bot = await adda.bot("Tomas", "tea");
   await ana.seesLine("join", "Tomas");
@@ -52,7 +52,7 @@ scene("typing is said seldom and fades by itself", {}, async (adda) => {
   await ana.page.waitForSelector("#typing:not(.shown)", { state: "attached" });
 });
 
-scene("consecutive messages of one person stand together", {}, async (adda) => {
+scene("successive messages of one user form a group", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const bot = await adda.bot("Tomas", "tea");
   for (const text of ["one", "two"]) bot.say(text);
@@ -63,7 +63,7 @@ scene("consecutive messages of one person stand together", {}, async (adda) => {
   assert.deepEqual(follows, [false, true, false]);
 });
 
-scene("what strangers write stays text", {}, async (adda) => {
+scene("the messages of others are never HTML", {}, async (adda) => {
   const nasty = `<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>&amp;`;
   const ana = await adda.enter("Ana", "<b>tea</b>");
   const bot = await adda.bot("<img src=x onerror=pwned=1>", "<b>tea</b>");
@@ -78,7 +78,7 @@ scene("what strangers write stays text", {}, async (adda) => {
   assert.equal(await ana.page.evaluate(() => window.pwned), undefined);
 });
 
-scene("names that JavaScript's objects have of their own are names like any other", {}, async (adda) => {
+scene("names of properties of JavaScript objects are ordinary names", {}, async (adda) => {
   for (const room of ["__proto__", "constructor"]) {
     const ana = await adda.enter("toString", room);
     const bot = await adda.bot("__proto__", room);
@@ -92,7 +92,7 @@ scene("names that JavaScript's objects have of their own are names like any othe
   }
 });
 
-scene("open rooms are offered at the door", {}, async (adda) => {
+scene("the start screen lists the rooms", {}, async (adda) => {
   await adda.bot("Tomas", "সাহিত্য");
   await adda.bot("Tomas", "tea");
   await adda.bot("Mita", "tea");
@@ -108,7 +108,7 @@ scene("open rooms are offered at the door", {}, async (adda) => {
   assert.deepEqual(await ana.people(), ["Ana", "Tomas"]);
 });
 
-scene("a link leads to a room, and does not bear one's name", {}, async (adda) => {
+scene("a link leads to a room and does not contain the user's name", {}, async (adda) => {
   const ana = await adda.open({ query: `?room=${encodeURIComponent("চা ঘর + বই")}` });
   assert.equal(await ana.page.inputValue("#room"), "চা ঘর + বই");
   await ana.page.fill("#name", "Ana");
@@ -122,7 +122,7 @@ scene("a link leads to a room, and does not bear one's name", {}, async (adda) =
   await ana.seesLine("join", "Mita");
 });
 
-scene("the title counts what came while nobody looked", {}, async (adda) => {
+scene("the title counts the messages that come while the page is hidden", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const look = (state) =>
     ana.page.evaluate((visibility) => {
@@ -139,7 +139,7 @@ scene("the title counts what came while nobody looked", {}, async (adda) => {
   await ana.until(() => document.title === "tea · adda");
 });
 
-scene("the newest is kept in sight only for who is there", {}, async (adda) => {
+scene("the view follows the newest message only while the reader is at the end", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const bot = await adda.bot("Tomas", "tea");
   const fromEnd = () =>
@@ -168,7 +168,7 @@ scene("the newest is kept in sight only for who is there", {}, async (adda) => {
   assert.ok((await fromEnd()) <= 1, "one's own message is looked at");
 });
 
-scene("who writes faster than allowed loses nothing", { flags: ["--rate", "4/s", "--burst", "2"] }, async (adda) => {
+scene("a user who writes faster than the rate allows loses no message", { flags: ["--rate", "4/s", "--burst", "2"] }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
   const texts = ["one", "two", "three", "four", "five", "six"];

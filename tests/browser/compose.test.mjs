@@ -1,10 +1,10 @@
-// Writing: keys, input methods, lengths, narrow screens.
+// The composer: keys, input methods, lengths, narrow screens.
 
 import assert from "node:assert/strict";
 
 import { scene } from "./support.mjs";
 
-scene("Enter sends, Shift+Enter makes a line", {}, async (adda) => {
+scene("Enter sends, Shift+Enter inserts a new line", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
   assert.equal(await ana.page.evaluate(() => document.activeElement.id), "message-input");
@@ -50,7 +50,7 @@ scene("Enter within a composition belongs to the input method", {}, async (adda)
   assert.equal(bot.texts.length, 1);
 });
 
-scene("a text that is too long stays where it is", { flags: ["--max-content", "1024"] }, async (adda) => {
+scene("a text that is too long stays in the input", { flags: ["--max-content", "1024"] }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
   const long = "আড্ডা ".repeat(80);
@@ -69,7 +69,7 @@ scene("nothing is wider than a narrow phone", {}, async (adda) => {
   for (const locale of ["en-US", "bn-BD"]) {
     const ana = await adda.open({ ...phone, locale });
     const width = () => ana.page.evaluate(() => document.scrollingElement.scrollWidth);
-    assert.equal(await width(), 360, `the door in ${locale}`);
+    assert.equal(await width(), 360, `the start screen in ${locale}`);
     const room = `${locale} ${"W".repeat(50)}`;
     await ana.join("W".repeat(32), room);
     const bot = await adda.bot("M".repeat(32), room);
@@ -93,7 +93,7 @@ scene("nothing is wider than a narrow phone", {}, async (adda) => {
   }
 });
 
-scene("everything can be reached and named without a mouse or eyes", {}, async (adda) => {
+scene("every control has a name and works by keyboard", {}, async (adda) => {
   const ana = await adda.open();
   const unnamed = () =>
     ana.page.evaluate(() =>

@@ -1,4 +1,4 @@
-// A page of another site, open in the visitor's browser: it may read what is public, and do nothing.
+// A page of another origin in the user's browser: it may read public data, and change nothing.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -37,7 +37,7 @@ const fetched = ([address, options]) =>
     () => "blocked",
   );
 
-scene("a foreign page opens no WebSocket and writes nothing, by fetch or by form", {}, async (adda) => {
+scene("a page of another origin opens no WebSocket and writes nothing, by fetch or by form", {}, async (adda) => {
   await site(async (foreign) => {
     const bot = await adda.bot("bot", "tea");
     const socket = `${adda.base.replace("http", "ws")}/ws?room=tea&username=Eve`;
@@ -85,7 +85,7 @@ scene("a foreign page opens no WebSocket and writes nothing, by fetch or by form
   });
 });
 
-scene("a page that the operator named may write and read the answer", {}, async (adda) => {
+scene("a page of an allowed origin may write and read the response", {}, async (adda) => {
   await site(async (friend) => {
     await adda.restart(["--origin", friend]);
     const bot = await adda.bot("bot", "tea");

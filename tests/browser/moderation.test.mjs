@@ -1,11 +1,11 @@
-// Keeping order: what admins can do on the page, and what everybody sees of it.
+// Moderation: the actions of admins on the page, and what the members see.
 
 import assert from "node:assert/strict";
 
 import { PASSWORD, enterWired, scene } from "./support.mjs";
 
-// With a file, since accounts are in it; and whoever asks to be a guest while logged in is refused that.
-const HOUSE = { keepsMuch: true, refuses: true };
+// Accounts need a database file. The server rejects the request for a guest's session during a login.
+const ACCOUNTS = { keepsMuch: true, refuses: true };
 
 // An admin at a page.
 async function host(adda, room, context) {
@@ -30,7 +30,7 @@ async function toMember(admin, name, words) {
 const answer = (person, words) => person.page.locator(".question .dialog-actions button", { hasText: words }).click();
 const toast = (person, words) => person.page.locator(".toast", { hasText: words });
 const seesNote = (person, words) => person.page.locator("#compose-notice", { hasText: words }).waitFor();
-const seesAtDoor = (person, words) => person.page.locator("#start-notice", { hasText: words }).waitFor();
+const seesOnStart = (person, words) => person.page.locator("#start-notice", { hasText: words }).waitFor();
 
 // As the page itself asks.
 const asks = (person, method, path, body) =>
@@ -40,7 +40,7 @@ const asks = (person, method, path, body) =>
     return { status: answer.status, ...(answer.status === 204 ? {} : await answer.json()) };
   }, [method, path, body]);
 
-scene("only admins are shown what only they may do", HOUSE, async (adda) => {
+scene("the actions of admins are shown to admins only", ACCOUNTS, async (adda) => {
   const bot = await adda.bot("Rahim", "tea");
   bot.say("anybody here?");
   const ana = await adda.enter("Ana", "tea");
@@ -58,7 +58,7 @@ scene("only admins are shown what only they may do", HOUSE, async (adda) => {
   assert.equal(await memberNamed(admin, "Host").locator(".more").isVisible(), false, "nothing is done to oneself");
 });
 
-scene("a message is deleted for everybody, after one question, and stays deleted", HOUSE, async (adda) => {
+scene("a message is deleted for everyone, after one question, and stays deleted", ACCOUNTS, async (adda) => {
   const bot = await adda.bot("Rahim", "tea");
   bot.say("buy cheap tea");
   const ana = await adda.enter("Ana", "tea");
@@ -102,7 +102,7 @@ scene("a message is deleted for everybody, after one question, and stays deleted
   }
 });
 
-scene("a deletion moves the mark to resume from, and is no message", HOUSE, async (adda) => {
+scene("a deletion counts for resuming, and is not a message", ACCOUNTS, async (adda) => {
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   await ana.say("first");
   await ana.sees("first");
@@ -119,7 +119,7 @@ scene("a deletion moves the mark to resume from, and is no message", HOUSE, asyn
   assert.equal((await ana.messages()).length, 1);
 });
 
-scene("where the latest is nothing but deletions, what was said before is found", { ...HOUSE, flags: ["--rate", "0"] }, async (adda) => {
+scene("older messages are loaded where the latest frames are all deletions", { ...ACCOUNTS, flags: ["--rate", "0"] }, async (adda) => {
   const bot = await adda.bot("Rahim", "tea");
   bot.say("the good old days");
   for (let i = 0; i < 60; i += 1) bot.say(`spam ${i}`);
@@ -133,7 +133,7 @@ scene("where the latest is nothing but deletions, what was said before is found"
   await ana.sees("the good old days");
 });
 
-scene("a mute is seen where one writes, is undone at once, and ends by itself", HOUSE, async (adda) => {
+scene("a mute replaces the composer, can be undone, and expires", ACCOUNTS, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const admin = await host(adda, "tea");
   await ana.page.fill("#message-input", "what I was about to say");
@@ -164,15 +164,15 @@ scene("a mute is seen where one writes, is undone at once, and ends by itself", 
   await ana.page.locator("#compose").waitFor();
 });
 
-scene("who is kicked is told at the door, and does not come back by themselves", HOUSE, async (adda) => {
+scene("a kicked user is told on the start screen, and does not rejoin automatically", ACCOUNTS, async (adda) => {
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   const admin = await host(adda, "tea");
   await toMember(admin, "Ana", "Kick from this room");
   await answer(admin, "Kick");
-  await seesAtDoor(ana, "An admin kicked you from “tea”.");
+  await seesOnStart(ana, "An admin kicked you from “tea”.");
   await toast(admin, "Ana was kicked from this room.").waitFor();
   await ana.page.click("#start [data-lang=bn]");
-  await seesAtDoor(ana, "বের করে দিয়েছেন");
+  await seesOnStart(ana, "বের করে দিয়েছেন");
   await ana.page.reload();
   await ana.page.locator("#start").waitFor();
   assert.equal(between.attempts, 1);
@@ -180,21 +180,21 @@ scene("who is kicked is told at the door, and does not come back by themselves",
   assert.equal(await isVisible(ana, "#start"), false);
 });
 
-scene("who is banned is told so and stays out until let in again, a guest's address too", HOUSE, async (adda) => {
+scene("a banned user is told, and can't join until the ban ends; a guest's address is banned, too", ACCOUNTS, async (adda) => {
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   const admin = await host(adda, "tea");
   await toMember(admin, "Ana", "Ban from this server");
   await admin.page.fill("#ban-reason", "sells tea");
   await admin.page.check("#ban-address");
   await answer(admin, "Ban");
-  await seesAtDoor(ana, "You are banned.");
+  await seesOnStart(ana, "You are banned.");
   assert.equal(between.attempts, 1);
   await ana.page.click("#join .primary");
-  await seesAtDoor(ana, "You are banned.");
+  await seesOnStart(ana, "You are banned.");
   const other = await adda.open();
   await other.page.fill("#name", "Ana 2");
   await other.page.click("#join .primary");
-  await seesAtDoor(other, "You are banned.");
+  await seesOnStart(other, "You are banned.");
   await toast(admin, "Ana is banned.").locator(".undo").click();
   await toast(admin, "Undone.").waitFor();
   await other.page.click("#join .primary");
@@ -204,7 +204,7 @@ scene("who is banned is told so and stays out until let in again, a guest's addr
   await memberNamed(admin, "Ana").filter({ hasNotText: "2" }).locator(".more").click();
   await item(admin, "Ban from this server").click();
   await answer(admin, "Ban");
-  await seesAtDoor(ana, "You are banned.");
+  await seesOnStart(ana, "You are banned.");
   await admin.page.click("#server-settings");
   const row = admin.page.locator(".window .rows li", { hasText: "Ana" });
   await row.locator("button", { hasText: "Unban" }).click();
@@ -212,7 +212,7 @@ scene("who is banned is told so and stays out until let in again, a guest's addr
   await ana.join("Ana", "tea");
 });
 
-scene("what the server does not allow is said in words", HOUSE, async (adda) => {
+scene("a rejected action shows a text", ACCOUNTS, async (adda) => {
   await adda.account("Owner", PASSWORD, "admin");
   const owner = await adda.open({ locale: "bn-BD" });
   await owner.logIn("Owner");
@@ -257,7 +257,7 @@ scene("what the server does not allow is said in words", HOUSE, async (adda) => 
   assert.deepEqual(bans, [true, true, false]);
 });
 
-scene("a room's name, topic and who may post are seen by everybody at once, and undone", HOUSE, async (adda) => {
+scene("a room's name, topic and posting rule change for all members at once, and can be undone", ACCOUNTS, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const admin = await host(adda, "tea");
   await admin.page.click("#room-settings");
@@ -284,7 +284,7 @@ scene("a room's name, topic and who may post are seen by everybody at once, and 
   assert.equal(await isVisible(ana, "#topic"), false);
 });
 
-scene("slow mode is a wait that is counted down, and no error", HOUSE, async (adda) => {
+scene("slow mode shows a countdown, not an error", ACCOUNTS, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const admin = await host(adda, "tea");
   await admin.page.click("#room-settings");
@@ -314,7 +314,7 @@ scene("slow mode is a wait that is counted down, and no error", HOUSE, async (ad
   await admin.sees("three");
 });
 
-scene("a private room is entered by invitation alone, and those who are put out are told why", { ...HOUSE, losesServer: true }, async (adda) => {
+scene("a private room is joined by invitation only, and removed members are told why", { ...ACCOUNTS, losesServer: true }, async (adda) => {
   const ana = await adda.enter("Ana", "cellar");
   const admin = await host(adda, "cellar");
   await admin.page.click("#room-settings");
@@ -322,10 +322,10 @@ scene("a private room is entered by invitation alone, and those who are put out 
   await admin.page.click(".settings .primary");
   assert.match(await admin.page.textContent(".question"), /Everyone except you will be removed/);
   await answer(admin, "Make private");
-  await seesAtDoor(ana, "“cellar” is private now.");
+  await seesOnStart(ana, "“cellar” is private now.");
   await admin.page.locator("#room-lock").waitFor();
   await ana.page.click("#join .primary");
-  await seesAtDoor(ana, "This room does not exist or is private. You need an invite to join a private room.");
+  await seesOnStart(ana, "This room does not exist or is private. You need an invite to join a private room.");
 
   await admin.page.click("#room-settings");
   await admin.page.click(".invitations > .secondary");
@@ -338,7 +338,7 @@ scene("a private room is entered by invitation alone, and those who are put out 
   await admin.page.locator(".rows li", { hasText: "For 1 more person" }).waitFor();
   assert.match(invite, /^\w{64}$/);
   await ana.page.goto(link.href);
-  await seesAtDoor(ana, "You are invited to “cellar”.");
+  await seesOnStart(ana, "You are invited to “cellar”.");
   await ana.join("Ana", "cellar");
   await ana.page.locator("#room-lock").waitFor();
 
@@ -350,7 +350,7 @@ scene("a private room is entered by invitation alone, and those who are put out 
   await admin.page.waitForFunction(() => document.querySelectorAll(".rows li").length === 0);
 });
 
-scene("an announcement is seen in every room for what it is", HOUSE, async (adda) => {
+scene("an announcement is marked as such in every room", ACCOUNTS, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const mitali = await adda.enter("Mitali", "cards", { locale: "bn-BD" });
   const admin = await host(adda, "tea");
@@ -367,7 +367,7 @@ scene("an announcement is seen in every room for what it is", HOUSE, async (adda
   }
 });
 
-scene("all of it can be done by the keyboard, and by touch", HOUSE, async (adda) => {
+scene("moderation works by keyboard and by touch", ACCOUNTS, async (adda) => {
   const bot = await adda.bot("Rahim", "tea");
   bot.say("buy cheap tea");
   const admin = await host(adda, "tea", { viewport: { width: 360, height: 720 }, hasTouch: true });

@@ -1,4 +1,4 @@
-// Names: what the form says, and that it says the same as the server.
+// Names of users and rooms: the errors of the form, and the same rules in the server.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -9,7 +9,7 @@ import { scene } from "./support.mjs";
 
 const source = (file) => readFileSync(path.join(REPOSITORY, "src", file), "utf8");
 
-scene("the form says what is wrong with a name", {}, async (adda) => {
+scene("the form shows the problem of a name", {}, async (adda) => {
   const ana = await adda.open();
   const { page } = ana;
   const cases = [
@@ -44,7 +44,7 @@ scene("the form says what is wrong with a name", {}, async (adda) => {
   assert.deepEqual(await ana.people(), ["রহিম"]);
 });
 
-scene("page and server count and refuse alike", {}, async (adda) => {
+scene("the page and the server have the same rules for names", {}, async (adda) => {
   const ana = await adda.open();
   const limits = source("limits.rs");
   const limit = (name) => Number(limits.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
@@ -72,7 +72,7 @@ scene("page and server count and refuse alike", {}, async (adda) => {
   assert.deepEqual(differ, []);
 });
 
-scene("what the page lets through the server takes, and the other way round", {}, async (adda) => {
+scene("the page and the server accept the same names", {}, async (adda) => {
   const ana = await adda.open();
   const names = [
     "Ana", "রহিম", "ক্ষমা", "র\u200D্যাব", "عمر", "小明", "Jose\u0301", "👩\u200D💻 dev", "O'Neil-Smith", "a  b", "য়", "dm:x",
@@ -85,10 +85,10 @@ scene("what the page lets through the server takes, and the other way round", {}
     return all.map((name) => [checkName(name), checkRoom(name)]);
   }, names);
   // The welcome, or null where the server refuses the upgrade.
-  const knock = (username, room) => adda.bot(username, room).then((bot) => bot.frames[0], () => null);
+  const connect = (username, room) => adda.bot(username, room).then((bot) => bot.frames[0], () => null);
   for (const [i, name] of names.entries()) {
     const [asName, asRoom] = told[i];
-    const [named, roomed] = await Promise.all([knock(name, "tea"), knock("Ana", name)]);
+    const [named, roomed] = await Promise.all([connect(name, "tea"), connect("Ana", name)]);
     assert.equal(named?.username ?? null, asName.value ?? null, `name ${JSON.stringify(name)}`);
     assert.equal(roomed?.room_id ?? null, asRoom.value ?? null, `room ${JSON.stringify(name)}`);
   }

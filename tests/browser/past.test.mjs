@@ -1,4 +1,4 @@
-// What was said before: it comes as it is looked for, and nothing moves under the reader's eyes.
+// Older messages: they are loaded on demand, and the lines that are being read stay in place.
 
 import assert from "node:assert/strict";
 
@@ -44,7 +44,7 @@ async function scrollUntil(ana, go, text) {
   }
 }
 
-scene("scrolling up brings older messages, and what is read stays in its place", { flags: FLAGS }, async (adda) => {
+scene("scrolling up loads older messages, and the visible lines stay in place", { flags: FLAGS }, async (adda) => {
   const [ana] = await enterAfter(adda, 130);
   assert.deepEqual(await ana.messages(), upTo(130).slice(80));
   const asked = [];
@@ -78,7 +78,7 @@ scene("scrolling up brings older messages, and what is read stays in its place",
   assert.equal(asked.length, 2, "past the beginning nothing is asked for");
 });
 
-scene("a room that has just begun says so, and asks for nothing", { flags: FLAGS }, async (adda) => {
+scene("a new room shows its beginning and requests no older messages", { flags: FLAGS }, async (adda) => {
   let asked = 0;
   const [ana] = await enterAfter(adda, 3, {
     prepare: (page) => page.route(MESSAGES_URL, (route) => ((asked += 1), route.fallback())),
@@ -88,7 +88,7 @@ scene("a room that has just begun says so, and asks for nothing", { flags: FLAGS
   assert.equal(asked, 0);
 });
 
-scene("older messages that could not be had can be asked for again", { flags: FLAGS, losesServer: true }, async (adda) => {
+scene("a failed page of older messages can be retried", { flags: FLAGS, losesServer: true }, async (adda) => {
   const [ana] = await enterAfter(adda, 80);
   await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 503, body: "{}" }));
   await toTop(ana);
@@ -101,7 +101,7 @@ scene("older messages that could not be had can be asked for again", { flags: FL
   assert.deepEqual(await ana.messages(), upTo(80));
 });
 
-scene("where older messages are gone the room is not said to begin", { flags: FLAGS }, async (adda) => {
+scene("a room whose older messages are gone does not show a beginning", { flags: FLAGS }, async (adda) => {
   const [ana] = await enterAfter(adda, 80);
   await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 200, json: { data: [] } }));
   await toTop(ana);
@@ -109,7 +109,7 @@ scene("where older messages are gone the room is not said to begin", { flags: FL
   assert.deepEqual(await ana.messages(), upTo(80).slice(30));
 });
 
-scene("what is said meanwhile moves nothing, and stands once", { flags: FLAGS }, async (adda) => {
+scene("a message that comes meanwhile moves no line, and is shown once", { flags: FLAGS }, async (adda) => {
   const [ana, bot] = await enterAfter(adda, 120);
   await toTop(ana);
   await ana.sees("message 21");
@@ -122,7 +122,7 @@ scene("what is said meanwhile moves nothing, and stands once", { flags: FLAGS },
   assert.deepEqual(await ana.messages(), [...upTo(120), "meanwhile"]);
 });
 
-scene("a page that overlaps what is there is shown once", { flags: FLAGS }, async (adda) => {
+scene("a page that overlaps the lines is shown once", { flags: FLAGS }, async (adda) => {
   const [ana, bot] = await enterAfter(adda, 120);
   const later = bot.frames.find(({ content }) => content === "message 90").id;
   let overlapped = 0;
@@ -136,7 +136,7 @@ scene("a page that overlaps what is there is shown once", { flags: FLAGS }, asyn
   assert.deepEqual(await ana.messages(), upTo(120));
 });
 
-scene("a long way back keeps the page small, and there are two ways forth", { flags: FLAGS, keepsMuch: true }, async (adda) => {
+scene("a long way back keeps the number of lines bounded, and two ways lead forward", { flags: FLAGS, keepsMuch: true }, async (adda) => {
   const count = 2_150;
   const [ana, bot] = await enterAfter(adda, count);
   await scrollUntil(ana, toTop, "message 1");

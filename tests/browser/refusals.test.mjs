@@ -1,5 +1,5 @@
-// The page knows a refusal by its word, and shows it in the visitor's language. The test sends the refusals to the page
-// in place of the server, so that each word can be tested.
+// The page switches on the reason of a rejection, and shows a text in its language. The test sends the rejections in
+// place of the server, so that each reason can be tested.
 
 import assert from "node:assert/strict";
 
@@ -20,7 +20,7 @@ async function tryToJoin(person, name, room) {
   await person.page.click("#join .primary");
 }
 
-scene("a connection that is closed behind a refusal shows it, and is not opened again", { refuses: true }, async (adda) => {
+scene("a connection that is closed after a rejection shows it, and does not reconnect", { refuses: true }, async (adda) => {
   const [ana, between] = await openWired(adda);
   const cases = [
     [{ reason: "banned", code: "forbidden" }, "#start-notice", "You are banned.", "আপনাকে ব্যান করা হয়েছে।"],
@@ -51,7 +51,7 @@ scene("a connection that is closed behind a refusal shows it, and is not opened 
   await ana.join("Ana", "tea");
 });
 
-scene("a refusal that passes is shown while it is tried again", {}, async (adda) => {
+scene("a temporary rejection is shown while the page reconnects", {}, async (adda) => {
   const [ana, between] = await openWired(adda);
   between.refusal = { reason: "too_many_connections", code: "rate_limited" };
   await tryToJoin(ana, "Ana", "tea");
@@ -65,7 +65,7 @@ scene("a refusal that passes is shown while it is tried again", {}, async (adda)
   await ana.page.locator("#disconnected").waitFor({ state: "hidden" });
 });
 
-scene("a guest whose session ends gets another, but not for ever", {}, async (adda) => {
+scene("a guest whose session ends gets a new one a few times only", {}, async (adda) => {
   const [ana, between] = await openWired(adda);
   between.refusal = { reason: "session_ended", code: "forbidden" };
   await tryToJoin(ana, "Ana", "tea");
@@ -86,7 +86,7 @@ scene("a guest whose session ends gets another, but not for ever", {}, async (ad
   assert.equal(between.attempts, attempts + 3);
 });
 
-scene("in a room a refusal that ends the stay says so at once, and which it was", {}, async (adda) => {
+scene("a rejection that ends the membership is shown at once, with its reason", {}, async (adda) => {
   const [ana, between] = await openWired(adda);
   const cases = [
     ["kicked", "An admin kicked you from “tea”.", "একজন অ্যাডমিন আপনাকে “tea” রুম থেকে বের করে দিয়েছেন।"],
@@ -109,7 +109,7 @@ scene("in a room a refusal that ends the stay says so at once, and which it was"
   }
 });
 
-scene("a refused message says why in words, and one that passes goes out later", {}, async (adda) => {
+scene("a rejected message shows the reason, and a temporary one is sent later", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   let refusal;
@@ -171,7 +171,7 @@ scene("a refused message says why in words, and one that passes goes out later",
   assert.ok(bot.frames.some(({ content, nonce }) => content === "mistaken" && nonce === nonces[0]));
 });
 
-scene("a message that may be stored does not go out under another user id", {}, async (adda) => {
+scene("a message that may be stored is not sent under another user id", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   between.out = (frame) => {
@@ -190,7 +190,7 @@ scene("a message that may be stored does not go out under another user id", {}, 
   assert.deepEqual(bot.texts, ["next"]);
 });
 
-scene("too many attempts are told with their end, and a response without words by its status", { losesServer: true, refuses: true }, async (adda) => {
+scene("too many attempts show the end of the wait, and a response without a body is known by its status", { losesServer: true, refuses: true }, async (adda) => {
   const ana = await adda.open();
   await ana.page.click("#join-log-in");
   await ana.page.fill("#account-name", "Ana");

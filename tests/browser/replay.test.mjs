@@ -1,10 +1,10 @@
-// Histories of messages only, whose `seq`s have gaps: such a gap is no loss, and their end is seen without a last `seq`.
+// Replays of messages only. Their `seq`s have gaps, which mean no loss, and they may end before the `seq` of `welcome`.
 
 import assert from "node:assert/strict";
 
 import { enterChanged, scene } from "./support.mjs";
 
-scene("the end of a history is seen, although the room's order goes on behind its last message", {}, async (adda) => {
+scene("the end of a replay is found although events follow its last message", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   for (const text of ["one", "two"]) bot.say(text);
   await bot.heardText("two");
@@ -36,7 +36,7 @@ scene("a full history ends with its last message", { flags: ["--rate", "0"] }, a
   assert.equal(await ana.page.locator(".line.gap").count(), 0);
 });
 
-scene("a server that begins anew with a history that has gaps leaves no gap where one message is known", {}, async (adda) => {
+scene("a reset leaves no gap in the timeline if one message is known, although the history has gaps in `seq`", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const spread = (frame) => (frame.seq === undefined ? undefined : [{ ...frame, seq: frame.seq * 10 }]);
   const [ana, between] = await enterChanged(adda, "Ana", "tea", spread);

@@ -1,4 +1,4 @@
-// Connections end; what was written does not.
+// Lost connections, restarts and reloads lose no message.
 
 import assert from "node:assert/strict";
 
@@ -7,7 +7,7 @@ import { enterWired, scene, wire } from "./support.mjs";
 // Where pages kept who they were to the server before there was a cookie.
 const TOKEN = "adda.token./";
 
-scene("the server goes and comes back, and nothing is lost or doubled", { losesServer: true }, async (adda) => {
+scene("a restart of the server loses and doubles nothing", { losesServer: true }, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const rahim = await adda.enter("রহিম", "tea");
   await ana.seesLine("join", "রহিম");
@@ -39,7 +39,7 @@ scene("the server goes and comes back, and nothing is lost or doubled", { losesS
   assert.deepEqual(late.texts, ["before", "meanwhile", "and more"]);
 });
 
-scene("what others said while the connection was gone comes once, without a gap", {}, async (adda) => {
+scene("messages that came during a disconnection are shown once, without a gap", {}, async (adda) => {
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   const bot = await adda.bot("Tomas", "tea");
   bot.say("one");
@@ -59,7 +59,7 @@ scene("what others said while the connection was gone comes once, without a gap"
   assert.equal(between.addresses.at(-1).searchParams.get("after"), bot.frames.find(({ content }) => content === "one").id);
 });
 
-scene("history that comes a second time is shown once, and then there is no gap", {}, async (adda) => {
+scene("a history that is replayed twice is shown once, without a gap", {}, async (adda) => {
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   const bot = await adda.bot("Tomas", "tea");
   bot.say("one");
@@ -85,7 +85,7 @@ scene("history that comes a second time is shown once, and then there is no gap"
   assert.equal(await ana.page.locator(".line.gap").count(), 0);
 });
 
-scene("a page that read too slowly comes back soon, and gets what it missed", { keepsMuch: true, flags: ["--rate", "0"] }, async (adda) => {
+scene("a page that read too slowly reconnects soon, and gets the missing messages", { keepsMuch: true, flags: ["--rate", "0"] }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   let between;
   const ana = await adda.open({
@@ -119,7 +119,7 @@ scene("a page that read too slowly comes back soon, and gets what it missed", { 
   assert.deepEqual(await ana.messages(), ["one", "gone", ...missed]);
 });
 
-scene("what is kept of a time that the server can't resume from is shown, and that something may be missing", {
+scene("where the server can't resume, the kept messages are shown, and a line says that some may be missing", {
   losesServer: true,
   flags: ["--rate", "0", "--data", ":memory:"],
 }, async (adda) => {
@@ -143,7 +143,7 @@ scene("what is kept of a time that the server can't resume from is shown, and th
   assert.deepEqual(kinds, ["message", "line", "message"], "the gap stands between");
 });
 
-scene("a message whose ack was lost is found in the replay and not sent again", {}, async (adda) => {
+scene("a message whose acknowledgement was lost is found in the replay and not sent again", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   between.in = ({ type }) => type !== "text";
@@ -181,7 +181,7 @@ scene("a message that never reached the server is sent again", {}, async (adda) 
   assert.equal(bot.frames.find(({ content }) => content === "swallowed").nonce, swallowed[0].nonce);
 });
 
-scene("a reload keeps the room, the draft and what is on its way", {}, async (adda) => {
+scene("a reload keeps the room, the draft and the unsent messages", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   await ana.say("arrived");
@@ -211,7 +211,7 @@ scene("a reload keeps the room, the draft and what is on its way", {}, async (ad
   assert.equal(await ana.page.inputValue("#message-input"), "", "what was sent is no draft any more");
 });
 
-scene("a message whose ack was lost long ago is acked when it goes out again, and stands once", { flags: ["--rate", "0"] }, async (adda) => {
+scene("a message whose acknowledgement was lost long ago is acknowledged when it is sent again, and shown once", { flags: ["--rate", "0"] }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   between.in = ({ type }) => type !== "text";
@@ -240,7 +240,7 @@ scene("a message whose ack was lost long ago is acked when it goes out again, an
   assert.deepEqual(await ana.messages(), [...shown, "after it"]);
 });
 
-scene("a reload and a later visit bring the same person back", {}, async (adda) => {
+scene("the user is the same after a reload and on a later visit", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   const authorOf = async (text) => (await bot.heardText(text)).user_id;
@@ -273,7 +273,7 @@ scene("a reload and a later visit bring the same person back", {}, async (adda) 
   assert.notEqual(await authorOf("somebody else"), first);
 });
 
-scene("one person in two tabs is one person", {}, async (adda) => {
+scene("a user with two tabs is listed once", {}, async (adda) => {
   const rahim = await adda.enter("রহিম", "tea");
   const ana = await adda.enter("Ana", "tea");
   await rahim.seesLine("join", "Ana");
@@ -315,7 +315,7 @@ scene("a token that the server does not know is replaced", { refuses: true }, as
   assert.equal(await ana.page.locator("#timeline .message.own").count(), 1, "what this tab wrote before is still one's own");
 });
 
-scene("a refused message says why, and can be sent again or discarded", {}, async (adda) => {
+scene("a rejected message shows the reason, and can be retried or discarded", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   const refuse = (code) => (frame) => {
@@ -339,7 +339,7 @@ scene("a refused message says why, and can be sent again or discarded", {}, asyn
   assert.deepEqual(bot.texts, ["first"]);
 });
 
-scene("it waits longer after each failure, and not at all once the page is seen or the network back", {}, async (adda) => {
+scene("the waits grow with each failure, and end when the page is visible or the network is back", {}, async (adda) => {
   let between;
   const ana = await adda.open({
     prepare: async (page) => {
@@ -374,7 +374,7 @@ scene("it waits longer after each failure, and not at all once the page is seen 
   await ana.connected();
 });
 
-scene("a connection that died in silence is given up", {}, async (adda) => {
+scene("a dead connection is replaced", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   let between;
   const ana = await adda.open({
@@ -412,7 +412,7 @@ scene("a connection that died in silence is given up", {}, async (adda) => {
   assert.deepEqual(bot.texts, ["one", "two"]);
 });
 
-scene("it works where the browser keeps nothing", {}, async (adda) => {
+scene("the page works where the browser stores nothing", {}, async (adda) => {
   const ana = await adda.open({
     prepare: (page) =>
       page.addInitScript(() => {

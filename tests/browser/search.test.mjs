@@ -1,4 +1,4 @@
-// Looking for what was said, in any language, and going there.
+// The search in the messages of a room, in any language.
 
 import assert from "node:assert/strict";
 
@@ -58,7 +58,7 @@ scene("Bengali words are found with their signs, and marked whole", { flags: FLA
   await ana.page.locator("#search-status", { hasText: "“পাওয়া যাবে না” খুঁজে কিছু পাওয়া যায়নি।" }).waitFor();
 });
 
-scene("case and accents don't matter, and odd characters are only text", { flags: FLAGS }, async (adda) => {
+scene("a search ignores case and accents, and special characters are text", { flags: FLAGS }, async (adda) => {
   const [ana] = await enterAfter(adda, ["At the Café Dhaka", "a decaf for me", "50% \"off\" today"]);
   await search(ana, "CAFE dha");
   await found(ana, "Dhaka");
@@ -73,7 +73,7 @@ scene("case and accents don't matter, and odd characters are only text", { flags
   }
 });
 
-scene("what strangers write stays text in a search", { flags: FLAGS }, async (adda) => {
+scene("the messages of others are never HTML in a search", { flags: FLAGS }, async (adda) => {
   const nasty = `tea <img src=x onerror="window.pwned=1"><mark>tea</mark><script>window.pwned=1</script>&amp; {words}`;
   const [ana] = await enterAfter(adda, [nasty]);
   await search(ana, "tea");
@@ -88,7 +88,7 @@ scene("what strangers write stays text in a search", { flags: FLAGS }, async (ad
   assert.equal(await ana.page.evaluate(() => window.pwned), undefined);
 });
 
-scene("more is shown page by page, newest first", { flags: FLAGS }, async (adda) => {
+scene("results come page by page, newest first", { flags: FLAGS }, async (adda) => {
   const texts = Array.from({ length: 45 }, (_, i) => `tea number ${i + 1}`);
   const [ana, bot] = await enterAfter(adda, texts.flatMap((text) => [text, "coffee"]));
   await search(ana, "tea");
@@ -133,7 +133,7 @@ scene("a result leads to its message, among those around it", { flags: FLAGS }, 
   assert.deepEqual(forth, [...all, "live"].slice(-forth.length));
 });
 
-scene("a search that fails can be tried again", { flags: FLAGS, losesServer: true }, async (adda) => {
+scene("a failed search can be retried", { flags: FLAGS, losesServer: true }, async (adda) => {
   const [ana] = await enterAfter(adda, ["tea"]);
   await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 503, body: "{}" }));
   await search(ana, "tea");
@@ -144,7 +144,7 @@ scene("a search that fails can be tried again", { flags: FLAGS, losesServer: tru
   assert.equal(await ana.page.textContent("#search-status"), "");
 });
 
-scene("a search needs no mouse, and fits a phone", { flags: FLAGS }, async (adda) => {
+scene("the search works by keyboard and fits a phone", { flags: FLAGS }, async (adda) => {
   const phone = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
   const [ana] = await enterAfter(adda, [`tea ${"W".repeat(400)}`, "tea"], phone);
   const focused = () => ana.page.evaluate(() => document.activeElement.closest("[id], .result").id);
@@ -176,7 +176,7 @@ scene("a search needs no mouse, and fits a phone", { flags: FLAGS }, async (adda
   assert.deepEqual(await results(ana), []);
 });
 
-scene("what is marked is what was asked for", {}, async (adda) => {
+scene("the words of the query are marked", {}, async (adda) => {
   const ana = await adda.open();
   const mark = (text, asked) =>
     ana.page.evaluate(

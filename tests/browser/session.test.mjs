@@ -1,4 +1,4 @@
-// Who one is here: a session in a cookie, and nothing of it in an address.
+// The session of a guest: a cookie, and no secret in a URL.
 
 import assert from "node:assert/strict";
 
@@ -21,7 +21,7 @@ const stored = (person) => person.page.evaluate((key) => localStorage.getItem(ke
 
 const sessionCookie = async (person) => (await person.page.context().cookies()).find(({ name }) => name === "adda_session");
 
-scene("no address that the page makes bears a secret", {}, async (adda) => {
+scene("no URL that the page requests contains a secret", {}, async (adda) => {
   const addresses = [];
   const note = (page) => {
     page.on("websocket", (socket) => addresses.push(socket.url()));
@@ -32,7 +32,7 @@ scene("no address that the page makes bears a secret", {}, async (adda) => {
   assert.equal(cookie.httpOnly, true);
   await ana.page.reload();
   await ana.connected();
-  // The server forgets us, and makes us somebody new.
+  // The server has lost the session, and makes a new guest.
   await ana.page.context().clearCookies();
   await ana.page.reload();
   await ana.connected();
@@ -47,7 +47,7 @@ scene("no address that the page makes bears a secret", {}, async (adda) => {
   assert.equal(await stored(ana), null);
 });
 
-scene("a token that was kept before there was a cookie becomes one, of the same person", {}, async (adda) => {
+scene("a token that an older page stored becomes the cookie of the same user", {}, async (adda) => {
   const bot = await adda.bot("Ana", "tea");
   const { token, user_id: former } = bot.frames[0];
   const ana = await adda.open();
@@ -59,7 +59,7 @@ scene("a token that was kept before there was a cookie becomes one, of the same 
   assert.equal((await sessionCookie(ana)).value, token);
 });
 
-scene("one who is made somebody new by a connection stays that one", {}, async (adda) => {
+scene("a user who becomes a new guest on connecting stays that guest", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   await ana.say("first");
@@ -78,7 +78,7 @@ scene("one who is made somebody new by a connection stays that one", {}, async (
   assert.equal((await bot.heardText("third")).user_id, second.user_id);
 });
 
-scene("a server that has no time for a session is asked again", { losesServer: true }, async (adda) => {
+scene("a request for a session is repeated after a rate limit", { losesServer: true }, async (adda) => {
   const ana = await adda.open();
   const answers = [() => null, () => 503, () => 429];
   await ana.page.route("**/api/session", (route) => {
@@ -97,16 +97,16 @@ scene("a server that has no time for a session is asked again", { losesServer: t
   await ana.connected();
 });
 
-scene("a name that is an account's is refused at the door, in both languages", OPEN, async (adda) => {
+scene("the name of an account is rejected on the start screen, in both languages", OPEN, async (adda) => {
   await register(adda, "রহিম");
   const ana = await adda.open();
-  const knock = async (name) => {
+  const connect = async (name) => {
     await ana.page.fill("#name", name);
     await ana.page.fill("#room", "tea");
     await ana.page.click("#join .primary");
   };
   const wrong = (text) => ana.page.locator("#start #name-error", { hasText: text }).waitFor();
-  await knock("রহিম");
+  await connect("রহিম");
   await wrong("There is an account with this name");
   assert.equal(await ana.page.getAttribute("#name", "aria-invalid"), "true");
   assert.equal(await ana.page.inputValue("#room"), "tea");
@@ -114,16 +114,16 @@ scene("a name that is an account's is refused at the door, in both languages", O
   await wrong("অন্য নাম বেছে নিন");
   await ana.page.fill("#name", "করিম");
   assert.equal(await ana.page.textContent("#name-error"), "");
-  await knock("রহিম");
+  await connect("রহিম");
   await wrong("অন্য নাম বেছে নিন");
   // A reload does not go where one was not let in.
   await ana.page.reload();
   await ana.page.locator("#start").waitFor();
-  await knock("করিম");
+  await connect("করিম");
   await ana.connected();
 });
 
-scene("where one must have an account, a guest is told so at the door", { losesServer: true }, async (adda) => {
+scene("a guest is told on the start screen that the server requires an account", { losesServer: true }, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   await adda.restart(["--accounts", "required", "--registration", "open"]);
   await ana.page.locator("#start #start-notice", { hasText: "You need an account to join." }).waitFor();

@@ -1,4 +1,4 @@
-// What the browser tests stand on: a server of their own, a Chromium, and people who enter rooms.
+// Support for the browser tests: a server for each test, a Chromium, and users who join rooms.
 //
 // ADDA_BIN names the server's binary; ADDA_TEST_TOOLS a directory whose node_modules has playwright-core and ws.
 
@@ -24,7 +24,7 @@ const CHROMIUM_FLAGS = [
   "--disable-sync",
 ];
 const DEADLINE_MS = 20_000;
-// Of every account that the tests make.
+// The password of every account.
 export const PASSWORD = "tea with seven cardamoms";
 
 const { chromium } = tool("playwright-core");
@@ -38,7 +38,7 @@ function tool(name) {
 
 let launched = null;
 
-// One Chromium for each test file; each person in it has a context of their own.
+// One Chromium for each test file. Each user has a browser context.
 function browser() {
   launched ??= chromium.launch({ executablePath: CHROMIUM, args: CHROMIUM_FLAGS });
   return launched;
@@ -46,10 +46,9 @@ function browser() {
 
 after(async () => (await launched)?.close());
 
-// A test with a server, a browser and nobody there yet. When it is over everything it started is ended, and nothing
-// may have gone wrong in any page. `losesServer` lets the browser complain of what it could not get, and gives the
-// server a file for what it must remember, as does `keepsMuch`: without one it keeps the latest messages only.
-// `refuses` lets the browser complain of a request that the server refuses, as it does of any.
+// A test with a server and a browser, without users. At the end everything is stopped, and no page may have reported an
+// error. `losesServer` allows errors of failed requests, and gives the server a database file, as does `keepsMuch`;
+// without a file it keeps the latest messages only. `refuses` allows errors of rejected requests.
 export function scene(name, options, act) {
   test(name, { timeout: 90_000 }, async () => {
     const adda = new Adda(options);
@@ -63,9 +62,9 @@ export function scene(name, options, act) {
   });
 }
 
-// Stands between a page and the server. `out` and `in` see each frame and say whether it may pass; `cut` ends the
-// connection as a network would; while `closed` no new one is let through. While there is a `refusal`, each new one
-// gets it as an `error` frame and is closed with 1008, as the server does once the handshake is over.
+// Intercepts the WebSockets of a page. `out` and `in` get each frame and return whether it passes. `cut` ends the
+// connection like a network failure. While `closed` is set, new connections fail. While `refusal` is set, each new one
+// gets it as an `error` frame and is closed with 1008, as the server does after the handshake.
 export async function wire(page) {
   const between = { out: () => true, in: () => true, closed: false, refusal: null, attempts: 0, addresses: [], cut: () => {} };
   await page.routeWebSocket(/\/ws\?/, (route) => {
@@ -100,7 +99,7 @@ export async function enterWired(adda, name, room) {
 }
 
 // Joins a room. `change` gets each frame from the server and returns the frames to deliver instead, or undefined.
-// With `frozen` the page's clock stands.
+// With `frozen` the page's clock is stopped.
 export async function enterChanged(adda, name, room, change, { frozen = false } = {}) {
   let between;
   const person = await adda.open({
@@ -141,7 +140,7 @@ class Adda {
     this.#refuses = refuses;
   }
 
-  // Starts the server; after a loss on the port that it had before, so that pages find it again.
+  // Starts the server. After `lose` it has the same port, so that pages reconnect.
   async start() {
     const bin = process.env.ADDA_BIN;
     if (!bin || !existsSync(bin)) throw new Error(`set ADDA_BIN to the server's binary (it is ${bin ?? "not set"})`);
@@ -168,21 +167,21 @@ class Adda {
     return this.#directory ? path.join(this.#directory, "adda.db") : ":memory:";
   }
 
-  // As a power cut would.
+  // Kills the server.
   async lose() {
     const ended = once(this.#process, "exit");
     this.#process.kill("SIGKILL");
     await ended;
   }
 
-  // The server anew, with other flags.
+  // Restarts the server with other flags.
   async restart(flags) {
     await this.lose();
     this.#flags = flags;
     await this.start();
   }
 
-  // A tool of the operator's, beside the server; it needs one that has a file. `said` goes to its standard input.
+  // Runs a command of the operator beside the server, which needs a database file. `said` is its standard input.
   async operator(said, ...words) {
     const env = { PATH: process.env.PATH, ADDA_DATA: path.join(this.#directory, "adda.db") };
     const tool = spawn(process.env.ADDA_BIN, words, { env, stdio: ["pipe", "ignore", "inherit"] });
@@ -207,7 +206,7 @@ class Adda {
     return this.operator(password, "user", "add", name, "--role", role);
   }
 
-  // What REST answers to a program; `token` says who asks.
+  // The response to an HTTP request of a program, with the session of `token`.
   async rest(method, target, { body, token } = {}) {
     const headers = { "Content-Type": "application/json" };
     if (token) headers.Authorization = `Bearer ${token}`;
@@ -215,14 +214,14 @@ class Adda {
     return { status: answer.status, data: answer.status === 204 ? null : (await answer.json()).data };
   }
 
-  // A login from elsewhere: its token.
+  // Logs in from another device, and returns the token.
   async logIn(username, password) {
     const { status, data } = await this.rest("POST", "/api/session", { body: { username, password } });
     assert.equal(status, 201);
     return data.token;
   }
 
-  // A browser context with a page at the door.
+  // A new user: a browser context with a page on the start screen.
   async open({ query = "", prepare, ...context } = {}) {
     const opened = await (await browser()).newContext({ locale: "en-US", viewport: { width: 1100, height: 700 }, ...context });
     this.#contexts.push(opened);
@@ -255,7 +254,7 @@ class Adda {
     return person;
   }
 
-  // A page of somebody else's, in a browser of its own; what goes wrong there is none of ours.
+  // A page of another origin, in a context of its own. Its errors are ignored.
   async elsewhere(address) {
     const opened = await (await browser()).newContext();
     this.#contexts.push(opened);
@@ -265,14 +264,14 @@ class Adda {
     return page;
   }
 
-  // Somebody who goes into a room.
+  // A user who joins a room.
   async enter(name, room, context = {}) {
     const person = await this.open(context);
     await person.join(name, room);
     return person;
   }
 
-  // Somebody without a browser, who hears everything and can talk.
+  // A user without a browser, who receives all frames and can send messages.
   async bot(username, room, more = {}) {
     const bot = new Bot(`${this.base.replace("http", "ws")}/ws?${new URLSearchParams({ room, username, ...more })}`);
     this.#bots.push(bot);
@@ -348,7 +347,7 @@ class Bot {
   }
 }
 
-// A person at a page, with the words that the tests use for what they do and see.
+// A user at a page: their actions, and what the page shows.
 class Person {
   constructor(page) {
     this.page = page;
@@ -361,7 +360,7 @@ class Person {
     await this.connected();
   }
 
-  // Logs this browser in, by the page's own cookie jar.
+  // Logs this browser in by a request, without the form.
   async logIn(username) {
     const status = await this.page.evaluate(async (login) => {
       const headers = { "Content-Type": "application/json" };
@@ -385,7 +384,7 @@ class Person {
     await this.page.press("#message-input", "Enter");
   }
 
-  // Waits until a message stands among the stored ones.
+  // Waits until the timeline shows a stored message.
   sees(text) {
     return this.page.locator("#timeline .message", { hasText: text }).first().waitFor();
   }
@@ -406,7 +405,7 @@ class Person {
     return this.page.locator("#people .person .username").allTextContents();
   }
 
-  // Waits until what `look` gives (run in the page, with `argument`) is so.
+  // Waits until `look(argument)`, evaluated in the page, is true.
   until(look, argument) {
     return this.page.waitForFunction(look, argument);
   }

@@ -110,7 +110,7 @@ test("a deletion erases the message wherever it is, and its copies", () => {
   model.delete(deletion(0, "admin"));
   model.prepend(page(0, 0));
   assert.equal(model.first.content, "", "a copy that comes later is erased, too");
-  model.delete({ ...deletion(1, "somebody else") });
+  model.delete({ ...deletion(1, "another user") });
   assert.equal(model.deletionOf("m1").username, "admin", "the first deletion counts");
 
   model.detach(page(-20, -18));

@@ -1,5 +1,4 @@
-// What is written and not sent yet belongs to the browser, not to a tab: it is not lost with one, and two do not
-// fight over it.
+// Unsent messages belong to the browser, not to a tab: they are not lost with a tab, and two tabs do not send them twice.
 
 import assert from "node:assert/strict";
 
@@ -52,7 +51,7 @@ for (const [how, prepared] of [
   ["closed", undefined],
   ["lost in a crash", silent],
 ]) {
-  scene(`what a tab that was ${how} had not sent goes out in the next one, in its order and before what is new`, {}, async (adda) => {
+  scene(`the unsent messages of a tab that was ${how} are sent by the next one, in their order and before new ones`, {}, async (adda) => {
     const bot = await adda.bot("Tomas", "tea");
     const first = await adda.open();
     const [ana, between] = await anotherTab(adda, first, "Ana", "tea", prepared);
@@ -73,7 +72,7 @@ for (const [how, prepared] of [
   });
 }
 
-scene("what was not sent is there after the browser was restarted, and while the room can't be reached", {}, async (adda) => {
+scene("unsent messages survive a restart of the browser, and are listed without a connection", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   await offline(ana, between);
@@ -100,7 +99,7 @@ scene("what was not sent is there after the browser was restarted, and while the
   assert.deepEqual(bot.texts, ["one", "two", "three"]);
 });
 
-scene("what a living tab has not sent is left to it", {}, async (adda) => {
+scene("the unsent messages of a living tab stay with it", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   await offline(ana, between);
@@ -119,7 +118,7 @@ scene("what a living tab has not sent is left to it", {}, async (adda) => {
   assert.deepEqual(await tab.messages(), ["from the other tab", "one", "two"]);
 });
 
-scene("a room that was left keeps its unsent messages for whoever comes back first", {}, async (adda) => {
+scene("a room that was left keeps its unsent messages for the next tab that joins it", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   await offline(ana, between);
@@ -138,7 +137,7 @@ scene("a room that was left keeps its unsent messages for whoever comes back fir
   assert.deepEqual(bot.texts, ["one"]);
 });
 
-scene("a message that any tab sees stored is on its way in none", {}, async (adda) => {
+scene("a message that any tab sees stored is pending in none", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   const [tab] = await anotherTab(adda, ana, "Ana", "tea");
@@ -181,7 +180,7 @@ scene("a tab that slept while its messages were taken does not list or send them
   assert.deepEqual(bot.texts, ["keep", "awake"]);
 });
 
-scene("emptying the browser's store under a tab does not lose what it has not sent", {}, async (adda) => {
+scene("clearing the browser's storage does not lose the unsent messages of an open tab", {}, async (adda) => {
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   const other = await adda.tab(ana);
   await offline(ana, between);
@@ -192,7 +191,7 @@ scene("emptying the browser's store under a tab does not lose what it has not se
   assert.deepEqual(await ana.pending(), ["one", "two"]);
 });
 
-scene("what was written under another name is shown, and goes out only if one says so", {}, async (adda) => {
+scene("a message that was written under another name is shown, and sent only on request", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   await offline(ana, between);
@@ -215,7 +214,7 @@ scene("what was written under another name is shown, and goes out only if one sa
 // Makes the server forget who we are, as far as this page can tell.
 const forgetUs = (person) => person.page.context().clearCookies();
 
-scene("as somebody new one is asked about a message whose fate is unknown, and what never left goes out", {}, async (adda) => {
+scene("a user with a new id decides about a message that may be stored, and messages that were never sent are sent", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   between.out = ({ type }) => type !== "text";
@@ -233,7 +232,7 @@ scene("as somebody new one is asked about a message whose fate is unknown, and w
   await nothingPending(ana);
 });
 
-scene("as somebody new one is not asked about what is seen to have arrived, in the replay or further back", { flags: ["--rate", "0"] }, async (adda) => {
+scene("a user with a new id is not asked about messages that are found stored, in the replay or further back", { flags: ["--rate", "0"] }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const [ana, between] = await enterWired(adda, "Ana", "tea");
   between.in = ({ type }) => type !== "text";
@@ -262,7 +261,7 @@ scene("as somebody new one is not asked about what is seen to have arrived, in t
   assert.equal(bot.texts.filter((text) => text === "long ago").length, 1);
 });
 
-scene("what nobody came back for is forgotten after thirty days, from whatever room", {}, async (adda) => {
+scene("unsent messages are removed after thirty days, in all rooms", {}, async (adda) => {
   const [ana, between] = await enterWired(adda, "Ana", "once");
   await offline(ana, between);
   for (const text of ["old", "of tomorrow's clock", "recent"]) await ana.say(text);

@@ -1,4 +1,4 @@
-// Bengali and English: every word in both, chosen by the browser or by hand.
+// Bengali and English: every text in both, chosen by the browser or the user.
 
 import assert from "node:assert/strict";
 import test from "node:test";
