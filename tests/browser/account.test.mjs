@@ -282,9 +282,9 @@ scene("a setup link registers the first admin once, although registration is clo
   assert.equal(await ana.page.textContent("#profile-role"), "Admin");
 
   await sendAccount(late, "Karim", PASSWORD);
-  await says(late, "#account-error", "used up or over");
+  await says(late, "#account-error", "This invite link has expired or has been used.");
   const tab = await adda.tab(ana, { query: `#setup=${code}` });
-  await says(tab, "#start-notice", "and you have one");
+  await says(tab, "#start-notice", "You already have an account.");
 });
 
 scene("an invitation to a private room admits a guest and an account", refusing(), async (adda) => {
