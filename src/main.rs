@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use adda::cli::args::{Cli, Command};
-use adda::cli::{backup, completions, doctor, export, man, output, serve, service, tokens, users};
+use adda::cli::{backup, completions, doctor, export, man, output, serve, service, setup, tokens, users};
 
 fn main() -> ExitCode {
     let cli = match Cli::of_process() {
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Export(flags) => export::run(&flags),
         Command::Backup(flags) => backup::run(&flags),
         Command::Doctor(flags) => doctor::run(&flags),
+        Command::Setup(flags) => setup::run(&flags),
         Command::Service(flags) => service::run(&flags),
         Command::Completions(flags) => completions::run(&flags),
         Command::Man => man::run(),

@@ -15,6 +15,7 @@ use super::export::Export;
 use super::output::fail;
 use super::serve::Serve;
 use super::service::{self, Service};
+use super::setup::Setup;
 use super::tokens::Token;
 use super::usage;
 use super::users::User;
@@ -50,8 +51,8 @@ Examples:
           Serve on another port, with another database
   adda --listen 127.0.0.1:3000 --trusted-proxy 127.0.0.1
           Serve behind a proxy on the same machine that ends TLS
-  adda user add rahim --role admin
-          Create the first admin
+  adda setup
+          Print a link that creates the first admin
   adda backup adda-backup.db
           Copy the database; the server may be running
   adda service | sudo tee /etc/systemd/system/adda.service
@@ -110,6 +111,16 @@ server, replace the database by the copy, and remove the files adda.db-wal and a
     /// Check the database; exit status 1 if it is damaged
     #[command(after_long_help = "The server may be running. Nothing is changed.")]
     Doctor(DatabaseFlag),
+    /// Print a link that creates the first admin
+    #[command(after_long_help = "\
+The link works once, within an hour, and only while there is no admin. A newer link replaces it.
+
+Examples:
+  adda setup
+  adda setup --url https://chat.example
+
+The server may be running; it must run when the link is opened.")]
+    Setup(Setup),
     /// Print a systemd unit for this program
     #[command(after_long_help = "\
 The flags are those of `adda serve`, and become part of the unit. Variables are ignored.

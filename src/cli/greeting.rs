@@ -11,6 +11,8 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 
 use super::Error;
+use super::setup::link;
+use crate::auth::secret::Secret;
 use crate::config::Data;
 use crate::model::role::Accounts;
 use crate::store::Offline;
@@ -18,8 +20,9 @@ use crate::store::Offline;
 const BLACK_ON_WHITE: &str = "\x1b[30;47m";
 const RESET: &str = "\x1b[0m";
 
-/// Prints the addresses of the server, and the first steps if there is no admin yet.
-pub fn print(address: SocketAddr, accounts: Accounts, data: &Data) {
+/// Prints the addresses of the server, and the first steps if there is no admin yet. `setup` is the code of a link for
+/// the first admin.
+pub fn print(address: SocketAddr, accounts: Accounts, data: &Data, setup: Option<&Secret>) {
     let mut text = format!("listening on http://{address}\n");
     let urls: Vec<String> =
         addresses(address).into_iter().map(|ip| format!("http://{}", SocketAddr::new(ip, address.port()))).collect();
@@ -33,7 +36,13 @@ pub fn print(address: SocketAddr, accounts: Accounts, data: &Data) {
     {
         text.push_str(&format!("\n{code}\n"));
     }
-    text.push_str(&first_steps(accounts, data));
+    match (setup, urls.last()) {
+        (Some(code), Some(url)) => text.push_str(&format!(
+            "\nThere is no admin yet. To create the first one, open this link within an hour:\n  {}\n",
+            link(url, code)
+        )),
+        _ => text.push_str(&first_steps(accounts, data)),
+    }
     let mut stdout = stdout.lock();
     // Standard output may be closed.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -1,7 +1,7 @@
 //! `adda serve`: the flags of the server, what they mean as a [`Config`], and its run until a signal.
 
 use std::env;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,10 +19,11 @@ use super::values::{
     outbox_bytes, ping_interval, port, proxies, rate, retention,
 };
 use super::{Error, greeting};
+use crate::auth::secret::Secret;
 use crate::config::{Cidr, Config, Data, Durability, Keep, Origin};
 use crate::limits::Limits;
 use crate::model::role::{Accounts, Registration};
-use crate::{StartError, logging, store};
+use crate::{Running, StartError, logging, store};
 
 const LISTENING: &str = "Listening";
 const STORAGE: &str = "Storage";
@@ -248,13 +249,22 @@ pub fn run(flags: &Serve) -> Result<ExitCode, Error> {
         Error::Start(with_advice(&error))
     })?;
     let address = running.address();
-    write_briefly(move || greeting::print(address, accounts, &data));
+    let setup = if io::stdout().is_terminal() { offer_setup(&running) } else { None };
+    write_briefly(move || greeting::print(address, accounts, &data, setup.as_ref()));
     let signal = signals.forever().next();
     log::info!("stopping, by {}", if signal == Some(SIGINT) { "Ctrl-C" } else { "SIGTERM" });
     running.stop();
     log::info!("stopped");
     log::logger().flush();
     Ok(ExitCode::SUCCESS)
+}
+
+/// The code of a link for the first admin. `None` if there is an admin, or no link can be made now.
+fn offer_setup(running: &Running) -> Option<Secret> {
+    running.offer_setup().unwrap_or_else(|rejection| {
+        log::warn!("failed to make a setup link: {}", rejection.sentence);
+        None
+    })
 }
 
 /// The error, and what the operator can try.

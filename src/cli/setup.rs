@@ -1,23 +1,39 @@
-//! The command `adda setup`: makes a link whose code registers the first admin.
+//! `adda setup`: makes a link whose code registers the first admin.
 
-use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
 
 use super::Error;
+use super::args::DatabaseFlag;
+use super::output::say;
 use super::propose::{Absent, propose};
 use crate::auth::secret::Secret;
-use crate::model::reason::Reason;
 use crate::store::change::Change;
 
-/// Makes a setup link, and returns its code. A link that was made before ends. `None` if there is an admin already. The
-/// code is valid for an hour ([`SETUP_SPAN_MS`](crate::limits::SETUP_SPAN_MS)), and shown only here.
+#[derive(Debug, Clone, Args)]
+pub struct Setup {
+    #[command(flatten)]
+    database: DatabaseFlag,
+
+    /// Address of the server in the link
+    #[arg(long, env = "ADDA_URL", value_name = "URL", default_value = "http://localhost:3000")]
+    url: String,
+}
+
+/// Prints a link whose code registers the first admin. A link that was made before ends. The code is valid for an hour
+/// ([`SETUP_SPAN_MS`](crate::limits::SETUP_SPAN_MS)), and shown only here.
 ///
 /// # Errors
-/// [`Error`].
-pub fn setup_link(data: &Path) -> Result<Option<Secret>, Error> {
+/// [`Error`]; [`Reason::HasAdmin`](crate::model::reason::Reason::HasAdmin) if there is an admin already.
+pub fn run(flags: &Setup) -> Result<ExitCode, Error> {
     let (change, code) = Change::offer_setup();
-    match propose(data, Absent::Make, change) {
-        Ok(_) => Ok(Some(code)),
-        Err(error) if error.reason() == Some(Reason::HasAdmin) => Ok(None),
-        Err(error) => Err(error),
-    }
+    propose(flags.database.file()?, Absent::Make, change)?;
+    say(&link(&flags.url, &code));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The link of a code. The browser does not send what stands behind the `#`.
+pub(super) fn link(url: &str, code: &Secret) -> String {
+    format!("{}/#setup={}", url.trim_end_matches('/'), code.expose())
 }

@@ -54,7 +54,7 @@ impl Said {
 
     /// Checks that the command failed with one sentence, and printed nothing to stdout.
     #[track_caller]
-    fn refused(self, with: &str) {
+    pub fn refused(self, with: &str) {
         assert_eq!((self.code, self.out.as_str()), (Some(1), ""), "{self:?}");
         assert!(self.err.starts_with("adda: ") && self.err.lines().count() == 1 && self.err.contains(with), "{self:?}");
     }
@@ -844,9 +844,13 @@ fn on_a_terminal_the_qr_code_is_black_on_white() {
         let terminal = Terminal::with(variables, &["--listen", "127.0.0.2:0", "--log", "off"]);
         terminal.wait_for("listening on http://127.0.0.2:");
         terminal.wait_for("▀");
-        eventually("the code is complete", DEADLINE, || terminal.text().ends_with("\r\n\r\n"));
+        // Behind the code there is a link for the first admin, as there is none.
+        terminal.wait_for("There is no admin yet.");
+        eventually("the link is complete", DEADLINE, || {
+            terminal.text().rsplit_once("/#setup=").is_some_and(|(_, code)| code.trim_end().len() == 64)
+        });
         let text = terminal.text();
-        let (_, code) = text.split_once("\r\n\r\n").expect("a code");
+        let code = text.split("\r\n\r\n").nth(1).expect("a code");
         assert!(code.lines().count() > 12, "{text}");
         for line in code.trim_end().lines() {
             let is_painted = line.starts_with("\u{1b}[30;47m") && line.ends_with("\u{1b}[0m");

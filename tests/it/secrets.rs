@@ -2,13 +2,12 @@
 //! it, in any encoding.
 
 use std::fs;
-use std::path::Path;
 
-use adda::cli::setup::setup_link;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::accounts_cli::Data;
+use crate::setup::code_for;
 use crate::support::Asked::{ByBearer, ByCookie, Plainly};
 use crate::support::{Asked, DEADLINE, Response, Server, Ws, request};
 
@@ -82,7 +81,7 @@ fn said(response: &Response, name: &str) -> String {
 fn no_secret_is_in_the_log_on_stdout_or_in_the_database() {
     let data = Data::new();
     let mut server = data.serve(&["--log", "debug", "--rate", "0", "--registration", "invite"]);
-    let setup = setup_link(Path::new(&data.file())).expect("a setup link").expect("there is no admin");
+    let setup = code_for(&data);
     let mut by_commands = Vec::new();
     let mut command = |arguments: &[&str], input: &str| {
         let said = data.run(arguments, input);
@@ -135,7 +134,7 @@ fn no_secret_is_in_the_log_on_stdout_or_in_the_database() {
         ("a user's token", &rahim),
         ("a newcomer's token", &newcomer),
         ("a mistyped token", &mistyped),
-        ("the code of a setup link", setup.expose()),
+        ("the code of a setup link", &setup),
         ("an invitation", &invitation),
         ("an invitation to a room", &to_room),
     ]
