@@ -1,12 +1,13 @@
-// Makes the README's picture: `node tests/browser/picture.mjs` writes `page.png` beside this file.
+// Makes the README's pictures: `node tests/browser/picture.mjs` writes `page.png` and `phone.png` beside this file.
 
 import { fileURLToPath } from "node:url";
 
 import { scene } from "./support.mjs";
 
-const FILE = fileURLToPath(new URL("page.png", import.meta.url));
+const DESKTOP = fileURLToPath(new URL("page.png", import.meta.url));
+const PHONE = fileURLToPath(new URL("phone.png", import.meta.url));
 
-scene("the README's picture", { flags: ["--rate", "0"] }, async (adda) => {
+scene("the README's pictures", { flags: ["--rate", "0"] }, async (adda) => {
   const friends = new Map();
   for (const name of ["নাসরিন", "রহিম"]) friends.set(name, await adda.bot(name, "চা-ঘর"));
   const ana = await adda.enter("Ana", "চা-ঘর", { viewport: { width: 960, height: 632 }, locale: "en-GB" });
@@ -25,5 +26,11 @@ scene("the README's picture", { flags: ["--rate", "0"] }, async (adda) => {
   }
   friends.get("নাসরিন").typing();
   await ana.page.locator("#typing.shown").waitFor();
-  await ana.page.screenshot({ path: FILE });
+  await ana.page.screenshot({ path: DESKTOP });
+
+  const phone = await adda.enter("Karim", "চা-ঘর", { viewport: { width: 360, height: 632 }, locale: "en-GB" });
+  await phone.sees("Keep a cup for me!");
+  friends.get("নাসরিন").typing();
+  await phone.page.locator("#typing.shown").waitFor();
+  await phone.page.screenshot({ path: PHONE });
 });

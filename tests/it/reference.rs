@@ -155,3 +155,148 @@ fn examples_are_read_and_compared_as_they_are_printed() {
     }
     assert!(!line_matches("a…b", "ab c") && line_matches("a…b…", "a1b2") && !line_matches("ab", "abc"));
 }
+
+/// A page of the reference.
+fn page(name: &str) -> String {
+    fs::read_to_string(repository().join("static/docs").join(name)).expect("a page")
+}
+
+/// The row of a table that begins with a cell.
+#[track_caller]
+fn row<'a>(page: &'a str, first: &str) -> &'a str {
+    let begin = format!("| {first}");
+    page.lines().find(|line| line.starts_with(&begin)).unwrap_or_else(|| panic!("no row begins with {begin}"))
+}
+
+#[test]
+fn the_reference_shows_every_flag_with_its_default() {
+    let text = page("configuration.md");
+    let command = adda::cli::args::command(adda::cli::args::Variables::Ignored);
+    let serve = command.find_subcommand("serve").expect("the command serve");
+    let flags: Vec<_> =
+        serve.get_arguments().filter(|flag| !["help", "version"].contains(&flag.get_id().as_str())).collect();
+    for flag in &flags {
+        let name = flag.get_long().expect("a long name");
+        let row = row(&text, &format!("`--{name} "));
+        for default in flag.get_default_values() {
+            let default = format!("| `{}` |", default.to_str().expect("a default in UTF-8"));
+            // A rate is shown with its unit, and a bare number is one of bytes.
+            assert!(
+                row.contains(&default) || row.contains(&default.replace("` |", "/s` |")),
+                "{row} without {default}"
+            );
+        }
+    }
+    let rows = text.lines().filter(|line| line.starts_with("| `--")).count();
+    assert_eq!(rows, flags.len(), "a row for each flag");
+}
+
+#[test]
+fn the_reference_shows_every_command() {
+    let text = page("operating.md");
+    let command = adda::cli::args::command(adda::cli::args::Variables::Ignored);
+    let mut names = Vec::new();
+    for command in command.get_subcommands().filter(|command| command.get_name() != "serve") {
+        let inner: Vec<_> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+        if inner.is_empty() {
+            names.push(command.get_name().to_owned());
+        }
+        names.extend(inner.iter().map(|inner| format!("{} {inner}", command.get_name())));
+    }
+    assert!(names.len() > 12, "{names:?}");
+    for name in names {
+        row(&text, &format!("`adda {name}"));
+    }
+}
+
+#[test]
+fn the_reference_shows_the_limits() {
+    use adda::auth::attempts::{
+        LOGINS_PER_ACCOUNT, LOGINS_PER_ADDRESS, REGISTRATIONS_PER_ADDRESS, SESSIONS_BURST, SESSIONS_PER_S,
+    };
+    use adda::auth::password::{PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN};
+    use adda::limits::*;
+
+    let text = page("limits.md");
+    let limits = Limits::default();
+    let kib = |bytes: usize| format!("{} KiB", bytes / 1024);
+    let mib = |bytes: usize| format!("{} MiB", bytes / 1024 / 1024);
+    let s = |time: std::time::Duration| format!("{} s", time.as_secs());
+    let grouped = |number: usize| format!("{},{:03}", number / 1_000, number % 1_000);
+    let (rate, burst) = (limits.rate_per_s, limits.rate_burst);
+    for (first, parts) in [
+        ("request head", vec![kib(HEAD_BYTES_MAX), format!("{HEADERS_MAX} fields"), s(limits.head_deadline)]),
+        ("request body", vec![kib(BODY_BYTES_MAX), s(limits.body_deadline)]),
+        ("WebSocket message", vec![kib(MESSAGE_BYTES_MAX), kib(limits.content_bytes_max), s(limits.read_deadline())]),
+        (
+            "room, username, nonce",
+            vec![format!("{ROOM_CHARS_MAX}, {USERNAME_CHARS_MAX}, {NONCE_CHARS_MAX} characters")],
+        ),
+        ("a room's displayed name, topic", vec![format!("{ROOM_NAME_CHARS_MAX}, {TOPIC_CHARS_MAX} characters")]),
+        ("slow mode", vec![format!("{} s", grouped(SLOW_MODE_S_MAX as usize))]),
+        ("a token's label, a ban's reason", vec![format!("{LABEL_CHARS_MAX} characters")]),
+        (
+            "password |",
+            vec![format!("{PASSWORD_CHARS_MIN} characters"), format!("{} bytes", grouped(PASSWORD_BYTES_MAX))],
+        ),
+        ("rooms of one connection", vec![format!("| {ROOMS_PER_CONNECTION_MAX} |")]),
+        ("logins of one account", vec![format!("{LOGINS_PER_USER_MAX} at once")]),
+        (
+            "invitation",
+            vec![format!("{} uses", grouped(INVITATION_USES_MAX as usize)), format!("{INVITATION_DAYS_MAX} days")],
+        ),
+        ("setup link", vec![(if SETUP_SPAN_MS == 3_600_000 { "an hour" } else { "?" }).to_owned()]),
+        (
+            "rate |",
+            vec![format!("{rate} messages a second after a burst of {burst}"), format!("{STRIKES_MAX} refusals")],
+        ),
+        (
+            "rate of an address",
+            vec![
+                format!("{} messages a second", rate * USERS_PER_ADDRESS),
+                format!("burst of {}", burst * USERS_PER_ADDRESS),
+                format!("{} new WebSockets a second after {}", limits.handshakes_per_s, limits.handshakes_burst),
+            ],
+        ),
+        (
+            "failed logins",
+            vec![format!("{LOGINS_PER_ACCOUNT} of an account"), format!("{LOGINS_PER_ADDRESS} of an address")],
+        ),
+        (
+            "registrations, guests' sessions",
+            vec![format!("{REGISTRATIONS_PER_ADDRESS} an hour; {SESSIONS_BURST}, then {SESSIONS_PER_S} a second")],
+        ),
+        (
+            "password checks",
+            vec![format!("{HASHES_RUNNING_MAX} at once, {HASHES_WAITING_MAX} wait, for {}", s(HASH_WAIT))],
+        ),
+        (
+            "people that a `welcome`",
+            vec![
+                format!("first {MEMBERS_LISTED_MAX}"),
+                format!("{PRESENCE_NAMES_MAX} and {PRESENCE_NAMES_MAX}"),
+                grouped(PRESENCE_NAMES_PER_INTERVAL_MAX),
+            ],
+        ),
+        (
+            "latest frames in memory",
+            vec![format!("{HISTORY_MAX} messages or {}", kib(RING_BYTES_MAX)), mib(RINGS_BYTES_MAX)],
+        ),
+        ("`--data :memory:`", vec![format!("{HISTORY_MAX} messages"), mib(KEPT_BYTES_MAX)]),
+        ("replay", vec![format!("{HISTORY_MAX} messages")]),
+        ("outbox |", vec![mib(limits.outbox_bytes_max), s(limits.outbox_stall), mib(OUTBOXES_BYTES_MAX)]),
+        ("silence", vec![format!("every {}, end after {}", s(limits.ping_interval), s(limits.read_deadline()))]),
+        (
+            "connections | the",
+            vec![
+                format!("open files − {DESCRIPTORS_RESERVED}"),
+                format!("(`(vm.max_map_count − {MAPS_RESERVED}) / {MAPS_PER_THREAD}`)"),
+            ],
+        ),
+    ] {
+        let row = row(&text, first);
+        for part in parts {
+            assert!(row.contains(&part), "{row} without {part}");
+        }
+    }
+}
