@@ -25,6 +25,18 @@ use crate::limits::Limits;
 use crate::model::role::{Accounts, Registration};
 use crate::{Running, StartError, logging, store};
 
+// As a comment this text would be read for links.
+const LISTEN_HELP: &str = "\
+Address or port [default: 0.0.0.0:3000]
+
+An address with a port such as 127.0.0.1:3000, [::1]:3000 or localhost:3000, or a port alone (3000 or :3000), which \
+stands for 0.0.0.0. Port 0 picks a free port, which the first line of the output names.";
+const ORIGIN_HELP: &str = "\
+Allow pages of this origin to connect
+
+Such as https://chat.example. The server's own pages are always allowed. Can be repeated; several values are separated \
+by commas or spaces.";
+
 const LISTENING: &str = "Listening";
 const STORAGE: &str = "Storage";
 const ACCOUNTS: &str = "Accounts";
@@ -36,10 +48,8 @@ const LOGGING: &str = "Logging";
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
     /// Address or port [default: 0.0.0.0:3000]
-    ///
-    /// An address with a port such as 127.0.0.1:3000, [::1]:3000 or localhost:3000, or a port alone (3000 or :3000),
-    /// which stands for 0.0.0.0. Port 0 picks a free port, which the first line of the output names.
-    #[arg(long, env = "ADDA_LISTEN", value_name = "ADDR", value_parser = address, help_heading = LISTENING)]
+    #[arg(long, env = "ADDA_LISTEN", value_name = "ADDR", value_parser = address, help_heading = LISTENING,
+          long_help = LISTEN_HELP)]
     pub listen: Option<SocketAddr>,
 
     /// Port to listen on, instead of --listen
@@ -163,10 +173,8 @@ pub struct Serve {
     pub trusted_proxies: Vec<List<Cidr>>,
 
     /// Allow pages of this origin to connect
-    ///
-    /// Such as https://chat.example. The server's own pages are always allowed. Can be repeated; several values are
-    /// separated by commas or spaces.
-    #[arg(long = "origin", env = "ADDA_ORIGIN", value_name = "URL", value_parser = origins, help_heading = PROXY)]
+    #[arg(long = "origin", env = "ADDA_ORIGIN", value_name = "URL", value_parser = origins, help_heading = PROXY,
+          long_help = ORIGIN_HELP)]
     pub origins: Vec<List<Origin>>,
 
     /// Log level, from off to debug

@@ -2,7 +2,7 @@
 //! routes.
 //!
 //! `tiny_http` is never exposed to the network: only the relay connects here, with one checked request at a time. A few
-//! worker threads answer the requests. A handler is a function from a request to a [`Reply`] and must not touch a
+//! worker threads answer the requests. A handler is a function from a request to a [`reply::Reply`] and must not touch a
 //! socket. Requests that wait for a password hash go on to separate threads ([`login_pool`]), so that no login delays a read.
 //! All these threads end when the [`Server`] is dropped.
 

@@ -70,7 +70,7 @@ impl RoomId {
     }
 }
 
-/// The name of a user. Two users may have the same name; their [`UserId`]s differ.
+/// The name of a user. Two users may have the same name; their [`UserId`](super::UserId)s differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Username(Arc<str>);
 
