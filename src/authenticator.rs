@@ -219,7 +219,7 @@ impl Authenticator {
     /// Starts the thread, which ends with the last handle.
     ///
     /// # Errors
-    /// If the system refuses a thread.
+    /// If a thread can't be started.
     pub fn start(reader: Reader) -> io::Result<Self> {
         let (requests, waiting) = bounded::<Arc<AdmissionRequest>>(AUTHENTICATIONS_WAITING_MAX);
         let builder = thread::Builder::new().name("authenticator".into()).stack_size(STORE_STACK_BYTES);

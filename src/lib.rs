@@ -1,26 +1,103 @@
 //! adda: a real-time chat server in one small binary, blocking on purpose.
 //!
-//! Every connection to the one public port gets an OS thread. A WebSocket stays on its thread; every other request is
-//! relayed to `tiny_http` behind a private socket. Every change is an entry of one log: a message, a join, a leave, or
-//! a change of accounts, sessions, rooms and restrictions. The thread `hub` owns rooms, members and their outboxes, and
-//! proposes entries. The thread `store` gives each batch of entries its time, applies it in one transaction, and
-//! returns the result of each entry.
+//! # Bird's eye view
+//!
+//! Every connection to the one public port gets an OS thread. A WebSocket stays on its thread. Every other request is
+//! relayed to `tiny_http` behind a private socket. Every change is an *entry* of one ordered *log*: a message, a join,
+//! a leave, or a [`Change`] of accounts, sessions, rooms and restrictions. The thread `hub` owns rooms, members and
+//! their outboxes, and proposes entries. The thread `store` gives each batch of entries its time, applies it in one
+//! transaction, and returns the result of each entry.
 //!
 //! ```text
-//! socket ─ listener ─ head ─┬─ WebSocket ─ session ──Command──▶ hub ──Proposal──▶ store: log, ledger
+//! socket ─ listener ─ head ─┬─ WebSocket ─ session ──Command──▶ hub ──Proposal──▶ store: ledger, database
 //!                           └─ anything else ─ relay ─ tiny_http ──Command──▶ │       │ commit
 //! sinks ◀──────────────── one non-blocking send per member per batch ──────── hub ◀───┘ Applied
 //! ```
 //!
-//! The ledger (`store::ledger`) decides the effect of every entry, with the same code for a file and for memory. Its
-//! input is the entry, its time and the stored data, never a clock, a random source or the environment: the same log
-//! gives the same data. With each batch it publishes a `PolicySnapshot` (settings, restrictions, roles). Reads ask
-//! neither the hub nor the store. Each uses one transaction of its own, the policy, and the people of each room as the
-//! hub last published them.
+//! The *ledger* (`store::ledger`) is the code that decides the effect of every entry, the same for a file and for
+//! memory. Its input is the entry, its time and the stored data, never a clock, a random source or the environment: the
+//! same entries give the same data. With each batch it publishes a `PolicySnapshot` (settings, restrictions, roles).
+//! Reads ask neither the thread `hub` nor the thread `store`. Each read uses one transaction of its own, the
+//! `PolicySnapshot`, and the people of each room as the hub last published them.
 //!
-//! A member has an encoding and a sink. An encoding (`wire`) turns a JSON frame into bytes: a WebSocket message, or a
-//! line. The hub encodes a frame once per encoding in use in the room. A sink is the connection's socket, or a channel
-//! whose reader has a thread of its own. Both have the same bounds and the same rule for slow consumers.
+//! A *member* is a connection in a room. It has an encoding and a sink. An *encoding* (`wire`) turns a JSON frame into
+//! bytes: a WebSocket message, or a line. The hub encodes a frame once per encoding in use in the room. A *sink* is the
+//! connection's socket, or a channel that the thread of an HTTP response reads. Bytes that a sink does not take at once
+//! wait in the member's bounded *outbox*, and the hub tries again every few milliseconds. A member whose outbox is
+//! full, or makes no progress, is a slow consumer and is disconnected.
+//!
+//! # The path of a message
+//!
+//! `session::read_loop` reads a WebSocket message, `session::decoder` applies the rates and calls `protocol::decode`,
+//! and the hub gets a `Command`. `hub::state` turns it into a `Proposal`. The ledger checks it (permission, slow mode,
+//! nonce) and stores it. The hub gets `Applied` with the frame's JSON, adds it to the room's batch for each encoding
+//! (`hub::batch`), and `hub::delivery` sends the batch to each member.
+//!
+//! # The path of a change
+//!
+//! An admin's kick over a WebSocket is decoded by `protocol::admin` into an `AdminAction`, which `hub::state` turns into
+//! a [`Change`]. Over HTTP, `http::handlers::moderation` makes the same `Change`, after an early check of the
+//! permission. From there the path is one: `Proposal`, `store::ledger` (which makes the binding check by
+//! `auth::permission::may`), the storage, commit, `Applied`. The hub then sends frames, closes connections, and answers
+//! the client by `ReplyTo`. A command of the command line comes in by the control socket (`agents::control`), or
+//! applies the same `Change` itself if no server has the database open (`cli::propose`).
+//!
+//! A flag that decides what is allowed, such as `--registration`, is proposed at the start as an entry, so the ledger
+//! never reads the configuration. Other flags reach the parts of the server as [`limits::Limits`].
+//!
+//! # Terms
+//!
+//! - *command*: what a client or request asks the hub to do. *Proposal*: an entry on its way to the store. *Applied*: an
+//!   entry with its result.
+//! - *connection*: a socket. *Session* in `session/`: the life of a WebSocket. In accounts, cookies and tokens, a session
+//!   is a login, a guest's token, or a program's token.
+//! - *user*: an account or a guest. *People*: the users in a room. *Principal*: the user that proposes something.
+//! - *frame*: one JSON object of the protocol. *Head*: the request line and header fields of a request.
+//! - *replay*: the messages that a join sends first. *Catch-up*: the replay of what a member missed, page by page.
+//! - *restriction*: a mute or a ban. *Lease*: the time for which a lost connection stays a member.
+//! - *forgotten*: removed by the retention or by the limit of the database's size.
+//! - *round*: one turn of the hub's loop: all queued commands, then one batch for each room.
+//!
+//! # Code map
+//!
+//! | file or folder | owns |
+//! | --- | --- |
+//! | `main`, `cli/` | the command line: one file per command, flags, errors for the operator, the client of the control socket |
+//! | `front/` | the public port: `listener`, `capacity` (how many connections the system can carry), `relay` to `tiny_http` |
+//! | `http1/` | parsing of request heads (`head`), the client behind a proxy (`forwarded`), responses outside of `tiny_http` |
+//! | `http/` | `routes` (the table of operations), `router`, `handlers/`, `openapi` and `components.json` (schemas) |
+//! | `session/` | a WebSocket: `handshake`, `decoder` (rates), `read_loop`, `stream` |
+//! | `authenticator` | the client that a token shows: its user, role and name |
+//! | `agents/control` | the server's side of the control socket |
+//! | `hub/` | `mod` (the loop), `state` and `state/` (pure decisions), `roster` (people of a room), `room`, `outbox` (what waits for a member), `delivery` (sending, pings and closing), `sink`, `pager` (catch-up from the database), `handle` (the interface for requests) |
+//! | `store/` | `entry` and `change` (what the log holds), `log/` (batches and their time), `ledger` and `ledger/` (what an entry does), `policy` (the published snapshot), `reader` (all reads), `sqlite/` (the database: `schema` and migrations, `messages`, `people/`, `search`, `upkeep`), `memory` (messages without a file) |
+//! | `protocol/` | the JSON of WebSockets: `decode` and `command` (from clients), `frame` (to clients), `admin` (admin commands, also over HTTP) |
+//! | `wire/` | encodings of frames, WebSocket framing, close codes |
+//! | `auth/` | `permission` (who can do what), `password`, `credential` (cookies and tokens), `guest_token`, `attempts` (limits of logins), `name` (look-alike names) |
+//! | `model/` | ids, names and their rules, times, roles, `reason` (every refusal: word, code, status, sentence) |
+//! | `limits`, `rate` | every bound of the server, and rate limiters |
+//! | `config`, `logging`, `metrics`, `threads`, `published` | settings, the log on standard error, counters for Prometheus, thread policies, a value that one thread publishes |
+//! | `build` | Cargo's build script, which turns the reference into HTML. It is no module of the crate |
+//!
+//! # Where to begin
+//!
+//! | to change | begin in |
+//! | --- | --- |
+//! | a fixed bound | `limits`; the rules of names are in `model/names` |
+//! | a flag | `cli/serve` and `config`. If it bounds something, it is a field of [`limits::Limits`], which has the default. If it decides what is allowed, it is a field of `store::change::Policy` |
+//! | who can do what, also in slow mode | `auth/permission`; its context is made in `store/policy` |
+//! | what a change does | `store/change` (the type) and `store/ledger/changes`, or `store/ledger/accounts` for accounts and sessions. `store/sqlite/people` stores it, with `--data :memory:`, too |
+//! | what a join or leave does | `store/ledger/presence` (the order of entries), `hub/state/membership` (members and leases) |
+//! | a reason of refusals | `model/reason`, then `static/docs/errors.md`, `static/js/core/codes.js` and `static/lang/` |
+//! | an HTTP operation | `http/routes`, `http/handlers/` and `http/components.json` |
+//! | a login | `http/handlers/accounts`: `auth/attempts` limits it, `http/login_pool` compares the password, `Change::LogIn` begins the session. Lifetimes are in `auth/credential` |
+//! | a reconnect | `hub/state/catch_up`, and `hub/pager` for frames that are no longer in memory |
+//! | what a slow member is sent | `hub/outbox` sends and keeps bytes, `hub/delivery` says when |
+//! | the tables of the database | `store/sqlite/schema`, with a migration and a fixture for `tests/it/migration` |
+//!
+//! A change of the protocol or of a limit also concerns `static/js/` (the page) and `static/docs/` (the reference).
+//! Tests compare the reference, `components.json` and the page with the code. Tests in `store/ledger/property` compare
+//! the storages.
 //!
 //! # Threads
 //!
@@ -30,43 +107,46 @@
 //! | listener | the public port, the connection limits | `accept` | refuser: sockets | the port is shut down |
 //! | refuser | refused sockets | listener | — | the listener has ended |
 //! | connection (each) | one socket's reading side | its client | hub: `Connect`, `Frames`, `Gone` | its client has gone, or the hub has shut its socket down |
-//! | authenticator | — | connections: tokens | connections: identities | the server has stopped |
+//! | authenticator | — | connections: tokens of handshakes | connections: identities | the server has stopped |
 //! | http (each) | one request at a time | `tiny_http` | hub: messages, changes | the server is unblocked |
-//! | login (each) | one request that needs a password hash | http: requests | hub: changes | the http threads have ended |
-//! | control-client (four) | one client of the control socket at a time | commands that connect | hub: changes | the server stops |
+//! | login (each) | one request with a password | http: requests | hub: changes | the http threads have ended |
+//! | control-client (four) | one client of the control socket at a time, which it accepts | `adda` commands | hub: changes | the server stops |
 //! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: reads; sinks: frames | `Stop` is carried out |
 //! | pager | a page of stored frames | the hub | hub: the page | the hub has ended |
 //! | store | the log, the ledger, the database's writer | a batch | hub: the results | the hub has ended |
 //! | checkpoint | the checkpoints of the WAL | — | — | the store has ended |
-//! | log | standard error, while the server runs | every thread: lines | — | the process ends |
+//! | log | standard error, while the server runs (`logging`; not the log of entries) | every thread: lines | — | the process ends |
 //! | output | one message to a standard stream | — | — | the message is written |
 //!
 //! # Channels
 //!
-//! No cycle of threads can block on full channels:
+//! No cycle of threads can block on full channels. In the graph, `══` may block and `──` never does:
 //!
 //! ```text
-//! connections, http, control ══commands══▶ hub ──proposals──▶ store ──applied──▶ hub
-//!                                          hub ──fetches────▶ pager ──pages────▶ hub      ══ may block, ── never does
-//! every thread                             ──lines──────▶ log
+//! connections ══tokens══▶ authenticator ──identities──▶ connections
+//! http ──requests──▶ login
+//! connections, http, login, control ══commands══▶ hub ──proposals──▶ store ──applied──▶ hub
+//!                                                 hub ──fetches────▶ pager ──pages────▶ hub
+//! every thread ──lines──▶ log
 //! ```
 //!
 //! At most one batch is on its way between hub and store, and each channel between them holds one. Between hub and
-//! pager there is at most one page per member and room in catch-up. Bytes for which a member's channel has no room wait
-//! in its bounded outbox. So none of these threads ever waits to send, and a thread that waits for the hub waits for a
-//! thread that makes progress. The response to a request goes into a channel with room for it. A line for which the
-//! log's queue has no room is dropped and counted, so a standard error that is not read delays no thread.
+//! pager there is at most one page per member and room in catch-up. Bytes that a sink does not take wait in the
+//! bounded outbox of the member. So hub, store and pager never wait to send, and a thread that waits for the hub waits for a
+//! thread that makes progress. The authenticator waits for no other thread. The response to a request goes into a channel with room for it. A line for which the
+//! queue of the thread `log` has no room is dropped and counted, so a standard error that is not read delays no thread.
 //!
 //! # What never happens
 //!
 //! - The hub touches no disk, parses no JSON from clients and never blocks on a sink. It knows no bytes of a protocol.
-//! - A session writes to no socket after the handshake.
+//! - A session writes to no socket after the handshake. Pongs and close replies go to the hub, which sends them.
 //! - A database has one process that writes it. A tool that changes something sends its change to the server by the
 //!   control socket.
 //! - Only `front` and `http` name `tiny_http`; only `session` names `tungstenite`; only `store/sqlite` names `rusqlite`.
-//! - A read asks neither the hub nor the writer, and no GET appends to the log.
-//! - One function decides permission, and one makes the context for it. Every refusal is one type, with its words.
-//! - A file imports only from lower layers and from its own folder. No layer has a cycle of imports.
+//! - A read asks neither the hub nor the writer, and no GET appends an entry.
+//! - One function decides permission (`auth::permission::may`), and one makes its context (`store::policy`). Every refusal
+//!   is a `model::reason::Rejection`.
+//! - A file imports only from its own folder, from lower layers, and from its own layer without a cycle.
 //!
 //! # Layers
 //!
@@ -135,7 +215,7 @@ pub enum StartError {
     /// The HTTP server can't be started.
     #[error("failed to start the web server: {0}")]
     Http(#[source] http::StartError),
-    /// The system refuses a thread.
+    /// A thread can't be started.
     #[error("failed to start a thread: {0}")]
     Thread(#[source] std::io::Error),
 }
@@ -187,9 +267,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     inner.extend(hub::start(ends, limits, Arc::clone(&metrics)).map_err(StartError::Thread)?);
     let api = hub::HubApi::new(commands.clone(), presence);
     let rate_limiters = Arc::new(RateLimiters::new(&limits));
-    let policy = http::Policy { origins: origins.clone(), rate_limiters: Arc::clone(&rate_limiters), limits };
+    let settings = http::Settings { origins: origins.clone(), rate_limiters: Arc::clone(&rate_limiters), limits };
     let http =
-        http::Server::start(api.clone(), reader.clone(), policy, Arc::clone(&metrics)).map_err(StartError::Http)?;
+        http::Server::start(api.clone(), reader.clone(), settings, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
     let sessions = session::Context {
         commands: commands.clone(),

@@ -28,7 +28,7 @@ pub enum StartError {
     /// The process has a logger already.
     #[error(transparent)]
     Taken(#[from] log::SetLoggerError),
-    /// The system refuses a thread.
+    /// A thread can't be started.
     #[error(transparent)]
     Thread(#[from] io::Error),
 }

@@ -52,10 +52,10 @@ pub struct Control {
 }
 
 impl Control {
-    /// Binds the control socket of a database, and answers requests with `handler`.
+    /// Opens the control socket beside a database, and answers its requests with `handler`.
     ///
     /// # Errors
-    /// An error of the system, also if it refuses a thread.
+    /// If the socket can't be opened or a thread can't be started.
     pub fn start<R, A, H>(database: &Path, handler: H) -> io::Result<Self>
     where
         R: DeserializeOwned,

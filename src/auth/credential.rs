@@ -23,7 +23,7 @@ pub const COOKIES_BYTES_MAX: usize = 8 * 1024;
 /// Why the credential of a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// Two cookies of this name. A foreign page of a neighbouring host or path has set one of them.
+    /// Two cookies of this name. A page of another subdomain or path may have set one of them.
     #[error("more than one {COOKIE_NAME} cookie")]
     TwoCookies,
     /// The Cookie fields are too long.

@@ -85,7 +85,7 @@ impl Listening {
     /// Starts the threads, which accept connections.
     ///
     /// # Errors
-    /// If the system refuses a thread.
+    /// If a thread can't be started.
     pub fn start(socket: TcpListener, front: Front) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let shared = Arc::new(Shared {

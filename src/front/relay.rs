@@ -1,6 +1,6 @@
 //! The relay: carries one request to `tiny_http` and the response back.
 //!
-//! Runs on the connection's own thread. `tiny_http` sees only what this file has checked and written anew: the whole
+//! Runs on the connection's own thread. `tiny_http` sees only what this file has checked and rewritten: the whole
 //! body with one Content-Length, the allowed header fields, and HTTP/1.0. In HTTP/1.0 it neither sends chunks nor waits
 //! for a second request. Every response says `Connection: close`, and a connection carries one request.
 

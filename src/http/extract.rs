@@ -62,7 +62,7 @@ pub(super) fn reader(request: &Request<'_>, view: &View<'_>) -> Result<Identity,
 /// Takes one token of the client's message rate limit. All writes count, because each costs a commit.
 pub(super) fn check_rate(request: &Request<'_>, user: Option<UserId>) -> Result<(), Rejection> {
     let (address, now) = (request.address(), Instant::now());
-    let rate_limiters = &request.context.policy.rate_limiters;
+    let rate_limiters = &request.context.settings.rate_limiters;
     let rate_limiter =
         user.map_or_else(|| rate_limiters.of_anonymous(address, now), |id| rate_limiters.of_user(id, address, now));
     rate_limiter.take(now).map_err(rate_limited)

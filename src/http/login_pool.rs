@@ -37,7 +37,7 @@ impl<J: Send + 'static> SlowLane<J> {
     /// Starts the threads, which call `run` for each job. It must not panic.
     ///
     /// # Errors
-    /// If the system refuses a thread.
+    /// If a thread can't be started.
     pub(super) fn start(run: impl Fn(J, Turn) + Clone + Send + 'static) -> io::Result<Self> {
         Self::start_within(HASH_WAIT, run)
     }

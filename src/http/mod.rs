@@ -18,7 +18,7 @@ mod routes;
 mod server;
 mod socket;
 
-pub use server::{CLIENT_HEADER, Endpoint, Policy, SECURE_HEADER, Server, StartError, WORKERS};
+pub use server::{CLIENT_HEADER, Endpoint, SECURE_HEADER, Server, Settings, StartError, WORKERS};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -35,13 +35,13 @@ impl Request<'_> {
         let mut given = self.headers_named("Origin");
         let origin = given.next();
         given.next().is_none()
-            && Origin::is_allowed(origin, self.header("Host"), self.is_secure(), &self.context.policy.origins)
+            && Origin::is_allowed(origin, self.header("Host"), self.is_secure(), &self.context.settings.origins)
     }
 
     /// The page's origin, if the operator allowed it.
     pub(super) fn named_origin(&self) -> Option<&Origin> {
         let given: Origin = self.header("Origin")?.parse().ok()?;
-        self.context.policy.origins.iter().find(|named| **named == given)
+        self.context.settings.origins.iter().find(|named| **named == given)
     }
 
     /// The media type of the body without its parameters, in lower case.

@@ -55,7 +55,7 @@ pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
             Reply::from(Reason::MethodNotAllowed).with("Allow", allowed)
         }
     };
-    shared(reply, method, route, request)
+    with_cors(reply, method, route, request)
 }
 
 /// Runs the handler of an operation. In a debug build, a refusal that the operation does not document is a fault.
@@ -76,7 +76,7 @@ fn answer(operation: &'static Operation, request: &Request<'_>) -> Reply {
 
 /// Tells a browser which origins may read a response or send a request (Fetch, “CORS protocol”). Any origin may read
 /// public paths; allowed origins may do everything.
-fn shared(reply: Reply, method: &str, route: &Route, request: &Request<'_>) -> Reply {
+fn with_cors(reply: Reply, method: &str, route: &Route, request: &Request<'_>) -> Reply {
     // A preflight asks about the request that follows it.
     let intended = request.header("Access-Control-Request-Method").filter(|_| method == "OPTIONS");
     let is_reading = match intended {

@@ -70,14 +70,14 @@ pub(super) struct Shared {
 pub(crate) struct Context {
     pub(super) hub: HubApi,
     pub(super) reader: Reader,
-    pub(super) policy: Policy,
+    pub(super) settings: Settings,
     pub(super) attempts: Arc<Mutex<Attempts>>,
     pub(super) metrics: Arc<Metrics>,
 }
 
 /// The operator's settings for HTTP.
 #[derive(Debug, Clone, Default)]
-pub struct Policy {
+pub struct Settings {
     /// Other origins whose pages may write.
     pub origins: Vec<Origin>,
     /// The rate limits of messages.
@@ -90,8 +90,8 @@ impl Server {
     ///
     /// # Errors
     /// If the private socket can't be opened, or a thread can't be started.
-    pub fn start(hub: HubApi, reader: Reader, policy: Policy, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        let context = Context { hub, reader, policy, attempts: Arc::default(), metrics };
+    pub fn start(hub: HubApi, reader: Reader, settings: Settings, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+        let context = Context { hub, reader, settings, attempts: Arc::default(), metrics };
         let listening = Mutex::new(Some(Arc::new(Listening::start()?)));
         let shared = Arc::new(Shared { listening, context });
         let slow = SlowLane::start({

@@ -19,7 +19,7 @@ use super::reply::Reply;
 use super::request::Request;
 use super::router::dispatch;
 use super::routes::{Needs, ROUTES, Route};
-use super::server::{Context, Endpoint, PANIC_PATH, Policy, SECURE_HEADER, Server, WORKERS};
+use super::server::{Context, Endpoint, PANIC_PATH, SECURE_HEADER, Server, Settings, WORKERS};
 use super::socket::{DIRECTORY_PREFIX, Listening, SOCKET_NAME};
 use crate::auth::name::Skeletons;
 use crate::config::{Data, Durability, Keep};
@@ -64,9 +64,9 @@ impl Backend {
         let ends = Ends { commands: commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
         threads.extend(hub::start(ends, limits, Arc::clone(&metrics)).unwrap());
         let origins = vec!["https://friend.example".parse().unwrap()];
-        let policy = Policy { origins, rate_limiters: Arc::new(RateLimiters::new(&limits)), limits };
+        let settings = Settings { origins, rate_limiters: Arc::new(RateLimiters::new(&limits)), limits };
         let hub = HubApi::new(commands.clone(), presence.clone());
-        let context = Context { hub, reader, policy, attempts: Arc::default(), metrics };
+        let context = Context { hub, reader, settings, attempts: Arc::default(), metrics };
         Self { context, commands, presence, threads }
     }
 
@@ -80,7 +80,7 @@ impl Backend {
     /// Starts an HTTP server for it.
     pub(crate) fn serve(&self, metrics: &Arc<Metrics>) -> Server {
         let Context { hub, reader, .. } = &self.context;
-        Server::start(hub.clone(), reader.clone(), Policy::default(), Arc::clone(metrics)).unwrap()
+        Server::start(hub.clone(), reader.clone(), Settings::default(), Arc::clone(metrics)).unwrap()
     }
 
     /// Replaces the hub: commands of requests go to the receiver.

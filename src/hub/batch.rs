@@ -1,7 +1,7 @@
-//! Batches: the frames that the members of a room are sent at the end of a round. There is one batch per encoding in
-//! use.
+//! A batch collects the frames of a room during one round of the hub's loop. At the end of the round, the hub sends it
+//! to the members of the room. There is one batch per encoding in use.
 //!
-//! Runs on the hub's thread and sends nothing. A frame is encoded once per encoding in use, for any number of members.
+//! Runs on the hub's thread and does no I/O. A frame is encoded once per encoding in use, for any number of members.
 
 use std::sync::Arc;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::model::{Person, UserId};
 
-/// The net changes. A person who joined and left since then is in neither list.
+/// The people who joined and those who left since the last `presence` frame. A person who joined and left again is in
+/// neither list.
 #[derive(Debug, Default)]
 pub struct Changes {
     joined: People,

@@ -128,7 +128,7 @@ mod tests {
         assert!(!roster.enter(user(1), MemberKey(3)));
         assert!(!roster.enter(user(1), MemberKey(4)));
         assert_eq!((roster.len(), roster.firsts().collect::<Vec<_>>()), (2, vec![MemberKey(1), MemberKey(2)]));
-        // The oldest connection leaves: the next one is listed in the same place.
+        // When the oldest connection of a user leaves, the user's next connection takes its place in the list.
         assert!(!roster.leave(user(1), MemberKey(1)));
         assert_eq!(roster.firsts().collect::<Vec<_>>(), [MemberKey(3), MemberKey(2)]);
         assert!(!roster.leave(user(1), MemberKey(4)));

@@ -193,7 +193,7 @@ impl Ledger {
         self.moment = *moment;
         let refuse = |Proposal { entry, reply_to }| {
             let result = match entry {
-                // It may be the retry of a stored message. To say that it is not stored would be wrong then.
+                // The message may be a retry of a stored message. Then the answer must not be that it is not stored.
                 Entry::Message(new) | Entry::Announcement { message: new, .. } => {
                     let sent_before = self.sent_before(storage, &new).ok().flatten();
                     sent_before.unwrap_or_else(|| refused(&new, Rejection::from(reason).retry_after(1_000)))
@@ -201,8 +201,8 @@ impl Ledger {
                 Entry::Join(join) => match self.may_join(storage, &join) {
                     // Reading goes on. If the room's past can't be read now, the next join requests it again.
                     Ok(()) => {
-                        let order = self.order(storage, &join).unwrap_or_default();
-                        self.enter(&join, order)
+                        let position = self.history_position(storage, &join).unwrap_or_default();
+                        self.enter(&join, position)
                     }
                     Err(Stop::Refused(rejection)) => Outcome::JoinRefused { room: join.room, rejection },
                     // A join that can't be checked is not allowed.
@@ -357,8 +357,8 @@ impl Ledger {
     fn join(&mut self, storage: &mut impl Storage, join: &Join) -> Result<Outcome, Fault> {
         match self.may_join(storage, join) {
             Ok(()) => {
-                let order = self.order(storage, join)?;
-                Ok(self.enter(join, order))
+                let position = self.history_position(storage, join)?;
+                Ok(self.enter(join, position))
             }
             Err(Stop::Refused(rejection)) => Ok(Outcome::JoinRefused { room: join.room.clone(), rejection }),
             Err(Stop::Fault(fault)) => Err(fault),
@@ -378,7 +378,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn order(&self, storage: &mut impl Storage, join: &Join) -> Result<Order, Fault> {
+    fn history_position(&self, storage: &mut impl Storage, join: &Join) -> Result<HistoryPosition, Fault> {
         let room = &join.room;
         let row = storage.room(room)?;
         let head = self.head(room, row);
@@ -390,10 +390,10 @@ impl Ledger {
             (Some(row), Some(After::Id(id))) => storage.seq_of(room, row, id)?,
             _ => None,
         };
-        Ok(Order { head, past, seen })
+        Ok(HistoryPosition { head, past, seen })
     }
 
-    fn enter(&mut self, join: &Join, Order { head, past, seen }: Order) -> Outcome {
+    fn enter(&mut self, join: &Join, HistoryPosition { head, past, seen }: HistoryPosition) -> Outcome {
         self.presence.enter(&join.room, join.principal.user(), join.connection);
         if let Some(known) = join.known.filter(|known| *known > head) {
             self.presence.see_head(&join.room, known);
@@ -425,9 +425,9 @@ impl Ledger {
     }
 }
 
-/// What a joining connection is told about a room's order.
+/// Where a joining connection stands in the room's history.
 #[derive(Default)]
-struct Order {
+struct HistoryPosition {
     head: Seq,
     past: Option<Past>,
     /// The seq of the last frame that the client has seen, if the frame is kept.

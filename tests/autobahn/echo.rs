@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let policy = store::change::Policy::default();
     let started = store::start(&Data::Memory, Durability::Normal, Keep::default(), policy, Arc::clone(&metrics))?;
     let api = HubApi::new(commands.clone(), new_presence());
-    let http = http::Server::start(api, started.reader.clone(), http::Policy::default(), Arc::clone(&metrics))?;
+    let http = http::Server::start(api, started.reader.clone(), http::Settings::default(), Arc::clone(&metrics))?;
     let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
     // The suite opens its connections one upon the other.
     let limits = Limits { handshakes_per_s: 0, ..Limits::default() };

@@ -304,7 +304,7 @@ fn a_client_that_sends_byte_by_byte_has_the_same_deadline() {
     let began = Instant::now();
     let pause = Duration::from_millis(10);
     while (&stream).write_all(b" ").is_ok() {
-        assert!(began.elapsed() < DEADLINE, "each byte begins the time anew");
+        assert!(began.elapsed() < DEADLINE, "each byte restarts the time");
         thread::sleep(pause);
     }
 }

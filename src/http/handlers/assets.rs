@@ -1,5 +1,5 @@
-//! The page and the reference: the files of `static/` and the pages that the build script makes of `static/docs/`,
-//! embedded in the binary, with their media types, validators and compressed forms.
+//! The files of the web page (`static/`) and the pages of the reference, which the build script makes from
+//! `static/docs/`. They are embedded in the binary, with their media types, ETags and compressed forms.
 //!
 //! Runs on the HTTP workers. In a release build it reads no disk, and no reply depends on the user.
 

@@ -73,7 +73,7 @@ pub(crate) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
     check_rate(request, request.context.reader.view(|view| client(request, view))?.identity.user)?;
     let room = room(request)?;
     let text = text(request)?;
-    let limits = &request.context.policy.limits;
+    let limits = &request.context.settings.limits;
     let (body, nonce, named) = match request.media_type().as_str() {
         "application/json" => {
             // A message as plain text is not JSON, so a JSON body must begin with `{`.

@@ -129,7 +129,7 @@ pub(crate) fn announce(request: &Request<'_>) -> Result<Reply, Rejection> {
     let actor = actor(request, None)?;
     actor.may(Action::Announce)?;
     let asked: Asked = body(request)?;
-    let content = checked_content(&asked.content, &request.context.policy.limits)?;
+    let content = checked_content(&asked.content, &request.context.settings.limits)?;
     let nonce = idempotency_key(request)?;
     let room = RoomId::parse(ROOM_DEFAULT).map_err(|_| Reason::NoSuchRoom)?;
     stored(request, room, actor.known()?, Body::Announcement { content }, nonce)?;

@@ -98,8 +98,8 @@ impl State {
         }
     }
 
-    /// Makes as many `presence` frames as are needed to name these people, up to the number of people that a `welcome`
-    /// lists.
+    /// Makes the `presence` frames that name the people who joined and left. Each frame names [`PRESENCE_NAMES_MAX`] of
+    /// each at most, and all together name [`MEMBERS_LISTED_MAX`]. The others are only counted.
     pub(super) fn presence_frames(
         &mut self,
         room_key: RoomKey,

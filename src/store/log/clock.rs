@@ -270,7 +270,7 @@ impl LogClock {
         if reading.at.saturating_duration_since(self.steady_since) < CLOCK_STEADY_WAIT {
             return None;
         }
-        // The start is computed anew, so that slow drift over months is no jump.
+        // The start is computed again, so that slow drift over months is no jump.
         self.start_wall_ms = self.start_wall_ms(reading);
         self.steady_since = reading.at;
         self.trusted_start_wall_ms = Some(self.start_wall_ms);

@@ -141,7 +141,8 @@ pub fn empty_rooms(connection: &Connection, after: i64, up_to: i64) -> rusqlite:
     all(connection, sql, [after, up_to], |row| row.get(0))
 }
 
-/// The rooms with keys greater than `after` and at most `up_to` that have forgotten messages not deleted yet.
+/// The rooms with expired messages that are still in the table. Their keys are greater than `after`, and at most
+/// `up_to`.
 pub fn forgotten_rooms(connection: &Connection, after: i64, up_to: i64) -> rusqlite::Result<Vec<RoomRow>> {
     let sql = "SELECT key, head, floor FROM rooms r WHERE key > ?1 AND key <= ?2 AND floor > 0
          AND EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq <= r.floor)";

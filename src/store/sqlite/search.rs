@@ -121,9 +121,9 @@ pub fn delete(connection: &Connection, key: i64, room_key: i64, content: &str) -
     execute(connection, sql, (key, indexed(room_key, content))).map(drop)
 }
 
-/// Erases a message's words completely, and inserts another text. This reads and writes the index at each word, and
-/// other messages must not wait for that. So the words of a very long message are only marked, as [`delete`] does it.
-/// They go when the index merges its segments.
+/// Replaces the indexed words of a message by those of another text. The old words are erased at once, which reads and
+/// writes the index for each word. For a very long message that would delay other messages. Its old words are only
+/// marked as deleted, as [`delete`] does it, and disappear when the index merges its segments.
 pub fn erase(connection: &Connection, key: i64, room_key: i64, was: &str, is: &str) -> rusqlite::Result<()> {
     if indexed(room_key, was).split(' ').count() > WORDS_ERASED_MAX {
         delete(connection, key, room_key, was)?;

@@ -165,8 +165,8 @@ pub const KINDS: &[(Kind, &[Reason])] = {
     ]
 };
 
-/// Reasons in the code of the ledger or of `may` for which no entry here is refused, and the explanation.
-const OTHERWISE: &[(Reason, &str)] = &[
+/// Reasons that the ledger or the function `may` can return, but that this test does not produce, each with the cause.
+const NOT_PRODUCED: &[(Reason, &str)] = &[
     (Reason::NotStored, "only where a nonce is used that can't be found"),
     (Reason::Busy, "only where a whole batch can't be stored"),
     (Reason::AccountRequired, "a guest's id is no account's, so `not_yours` comes first"),
@@ -255,7 +255,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Every reason that the ledger's code names has a row in the table, or is explained in [`OTHERWISE`].
+/// Every reason that the ledger's code names has a row in the table, or is explained in [`NOT_PRODUCED`].
 #[test]
 fn each_reason_that_apply_names_has_a_row() {
     let sources = [
@@ -277,7 +277,7 @@ fn each_reason_that_apply_names_has_a_row() {
         }
     }
     let rows: BTreeSet<_> = KINDS.iter().flat_map(|(_, reasons)| *reasons).copied().collect();
-    let otherwise: BTreeSet<_> = OTHERWISE.iter().map(|(reason, _)| *reason).collect();
+    let otherwise: BTreeSet<_> = NOT_PRODUCED.iter().map(|(reason, _)| *reason).collect();
     let without: Vec<_> = named.iter().filter(|reason| !rows.contains(reason) && !otherwise.contains(reason)).collect();
     assert!(without.is_empty(), "no row for {without:?}");
     let unnamed: Vec<_> = otherwise.iter().filter(|reason| rows.contains(reason)).collect();

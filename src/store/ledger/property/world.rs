@@ -156,7 +156,7 @@ pub struct World {
     frames: BTreeMap<RoomId, Vec<KnownFrame>>,
     heads: BTreeMap<RoomId, Seq>,
     sent: VecDeque<Entry>,
-    /// The location of the message that a user sent with a nonce, while it is kept.
+    /// The room and seq of the message that a user sent with a nonce. An entry is removed with its message.
     nonces: HashMap<(UserId, Nonce), (RoomId, Seq)>,
     connections: Vec<(RoomId, Client, ConnectionId)>,
     connections_made: u64,

@@ -295,7 +295,7 @@ fn a_room_is_deleted_with_its_last_message_unless_it_has_connections() {
         rig.commit(vec![leave("jam", guest)], NOW_MS);
         finish(&mut rig);
         assert_eq!(row(&rig, "jam"), None);
-        // A room that returns begins anew, and not with a row from the writer's cache.
+        // A deleted room that is created again starts at seq 1. The row in the writer's cache is not used.
         rig.write(&["a new word".to_owned()], NOW_MS);
         assert_eq!(row(&rig, "tea").map(|row| (row.head, row.floor)), Some((Seq(1), Seq(0))));
     });
