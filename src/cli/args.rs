@@ -23,7 +23,7 @@ use super::users::User;
 /// The flags that `adda -h` shows.
 const MAIN_FLAGS: [&str; 4] = ["listen", "data", "accounts", "log"];
 
-/// Chat server in one binary: browser chat, rooms, room listings for curl
+/// Chat server in a single binary, with chat in the browser and room lists for curl
 #[derive(Debug, Parser)]
 #[command(
     name = "adda",
@@ -50,7 +50,7 @@ Examples:
   adda --listen 8080 --data /var/lib/adda/adda.db
           Serve on another port, with another database
   adda --listen 127.0.0.1:3000 --trusted-proxy 127.0.0.1
-          Serve behind a proxy on the same machine that ends TLS
+          Serve behind a TLS-terminating proxy on the same machine
   adda setup
           Print a link that creates the first admin
   adda backup adda-backup.db
@@ -59,8 +59,8 @@ Examples:
           Install a systemd service
 
 Environment:
-  Each flag of `adda serve`, and --data of the other commands, can be set by a variable: \
---max-content by ADDA_MAX_CONTENT. A flag overrides its variable, and an empty variable is ignored. \
+  Each flag of `adda serve`, and --data of the other commands, can also be set by an environment \
+variable, for example --max-content by ADDA_MAX_CONTENT. A flag overrides its variable, and an empty variable is ignored. \
 Without --listen and --port, and without their variables, PORT sets the port.
 
   NO_COLOR turns colours off. On a terminal the server prints a QR code of its address, black on \
@@ -81,37 +81,37 @@ Examples:
   adda user add karim < password.txt
   adda user list --format json
 
-The server may be running. A change applies to it at once, also to open connections.")]
+This works while the server is running. Changes take effect at once, including on open connections.")]
     User(User),
-    /// Create, list and revoke the tokens of programs
+    /// Create, list and revoke tokens for bots
     #[command(after_long_help = "\
 Examples:
   adda token create herald --label news --expires 90d > token.txt
   adda token list
   adda token revoke 123
 
-The server may be running. A change applies to it at once, also to open connections.")]
+This works while the server is running. Changes take effect at once, including on open connections.")]
     Token(Token),
-    /// Write the messages, oldest first
+    /// Export messages, oldest first
     #[command(after_long_help = "\
 Examples:
   adda export > messages.ndjson
   adda export --room tea --since 7d --format text
 
-The server may be running.")]
+This works while the server is running.")]
     Export(Export),
     /// Copy the database to a new file
     #[command(after_long_help = "\
 Example:
   adda backup adda-backup.db
 
-The server may be running. The copy is checked, and no file is overwritten. To restore it, stop the \
-server, replace the database by the copy, and remove the files adda.db-wal and adda.db-shm.")]
+This works while the server is running. The copy is checked, and no file is overwritten. To restore it, stop the \
+server, replace the database with the copy, and remove the files adda.db-wal and adda.db-shm.")]
     Backup(Backup),
     /// Check the database; exit status 1 if it is damaged
-    #[command(after_long_help = "The server may be running. Nothing is changed.")]
+    #[command(after_long_help = "This works while the server is running. Nothing is changed.")]
     Doctor(DatabaseFlag),
-    /// Print a link that creates the first admin
+    /// Print a link for creating the first admin
     #[command(after_long_help = "\
 The link works once, within an hour, and only while there is no admin. A newer link replaces it.
 
@@ -119,11 +119,11 @@ Examples:
   adda setup
   adda setup --url https://chat.example
 
-The server may be running; it must run when the link is opened.")]
+The server need not run now, but must run when the link is opened.")]
     Setup(Setup),
     /// Print a systemd unit for this program
     #[command(after_long_help = "\
-The flags are those of `adda serve`, and become part of the unit. Variables are ignored.
+Takes the flags of `adda serve` and writes them into the unit. Environment variables are ignored.
 
 Examples:
   adda service | sudo tee /etc/systemd/system/adda.service

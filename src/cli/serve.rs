@@ -34,7 +34,7 @@ stands for 0.0.0.0. Port 0 picks a free port, which the first line of the output
 const ORIGIN_HELP: &str = "\
 Allow pages of this origin to connect
 
-Such as https://chat.example. The server's own pages are always allowed. Can be repeated; several values are separated \
+For example https://chat.example. The server's own pages are always allowed. Can be repeated; several values are separated \
 by commas or spaces.";
 
 const LISTENING: &str = "Listening";
@@ -54,7 +54,7 @@ pub struct Serve {
 
     /// Port to listen on, instead of --listen
     ///
-    /// The same as --listen with a port alone. Without both, the variable PORT sets the port.
+    /// The same as --listen with a port alone. If neither is given, the variable PORT sets the port.
     #[arg(long, env = "ADDA_PORT", value_name = "PORT", value_parser = port, help_heading = LISTENING)]
     pub port: Option<u16>,
 
@@ -68,30 +68,31 @@ pub struct Serve {
 
     /// Durability: full or normal
     ///
-    /// full: an acknowledged message survives a power cut. normal: it survives a crash of the process; a power cut may
-    /// cost the last moments. normal is faster.
+    /// full: acknowledged messages survive a power cut. normal: faster; they survive a crash of the process, but a power
+    /// cut may lose the latest ones.
     #[arg(long, env = "ADDA_DURABILITY", value_name = "LEVEL", default_value = "full", value_enum,
           help_heading = STORAGE)]
     pub durability: Durability,
 
-    /// Delete older messages; 0 keeps all
+    /// Delete messages older than this; 0 keeps all
     ///
-    /// The age of the oldest message, such as 90d, 12h or 30m. Guests without messages are deleted after it, too.
+    /// A time such as 90d, 12h or 30m. Guests without messages are deleted after this time, too.
     #[arg(long, env = "ADDA_RETENTION", value_name = "TIME", default_value = "90d", value_parser = retention,
           help_heading = STORAGE)]
     pub retention: Duration,
 
     /// Maximum database size; 0 is no limit
     ///
-    /// Above it the oldest messages are deleted. Such as 64M (the minimum), 1G, 1GB or 1GiB, which are powers of 1024.
+    /// Above this size, the oldest messages are deleted. For example 64M (the minimum), 1G, 1GB or 1GiB; units are powers
+    /// of 1024.
     #[arg(long, env = "ADDA_MAX_DATA", value_name = "BYTES", default_value = "1G", value_parser = data_bytes,
           help_heading = STORAGE)]
     pub max_data: u64,
 
     /// Accounts: optional or required
     ///
-    /// optional: guests may chat without an account. required: only users with an account may; while there is no
-    /// admin, the server prints at its start how to create one.
+    /// optional: guests can chat without an account. required: only users with an account can chat; if there is no
+    /// admin, the server prints how to create one when it starts.
     #[arg(long, env = "ADDA_ACCOUNTS", value_name = "WHEN", default_value = "optional", value_enum,
           help_heading = ACCOUNTS)]
     pub accounts: Accounts,
@@ -116,23 +117,23 @@ pub struct Serve {
           help_heading = LIMITS)]
     pub max_content: usize,
 
-    /// Messages a second per user
+    /// Messages per second per user
     ///
     /// One address may send 20 times as many. 0 is no limit, and also lifts the limit on new connections.
     #[arg(long, env = "ADDA_RATE", value_name = "N/s", default_value = "10/s", value_parser = rate,
           help_heading = LIMITS)]
     pub rate: u32,
 
-    /// Messages at once after a pause
+    /// Messages a user can send at once
     ///
     /// 0 is no limit.
     #[arg(long, env = "ADDA_BURST", value_name = "N", default_value_t = Limits::default().rate_burst,
           value_parser = limit, help_heading = LIMITS)]
     pub burst: u32,
 
-    /// Maximum connections [default: by the system]
+    /// Maximum connections [default: set by the system]
     ///
-    /// The number of open files, threads and memory maps limits it, too.
+    /// The system's limits on open files, threads and memory maps also apply.
     #[arg(long, env = "ADDA_MAX_CONNECTIONS", value_name = "N", value_parser = connections, help_heading = LIMITS)]
     pub max_connections: Option<u64>,
 
@@ -143,9 +144,9 @@ pub struct Serve {
           help_heading = LIMITS)]
     pub max_per_ip: u32,
 
-    /// Maximum bytes for a slow reader
+    /// Maximum bytes queued for a slow reader
     ///
-    /// A member that reads too slowly is disconnected when this many bytes wait for it.
+    /// A connection that reads too slowly is closed once this many bytes are waiting for it.
     #[arg(long, env = "ADDA_OUTBOX_BYTES", value_name = "BYTES", default_value = "1M", value_parser = outbox_bytes,
           help_heading = LIMITS)]
     pub outbox_bytes: usize,
@@ -159,15 +160,16 @@ pub struct Serve {
 
     /// Time to reconnect without leaving
     ///
-    /// A member whose connection was lost stays in its rooms for this time, at most 5m. 0 shows the leave at once.
+    /// Users who lose their connection stay in their rooms for this long, at most 5m. With 0, they are shown as leaving at
+    /// once.
     #[arg(long, env = "ADDA_LEASE", value_name = "TIME", default_value = "10s", value_parser = lease,
           help_heading = LIMITS)]
     pub lease: Duration,
 
-    /// Trust the client addresses from this proxy
+    /// Trust the headers of this proxy
     ///
-    /// An address or range such as 127.0.0.1 or 10.0.0.0/8, whose headers Forwarded and X-Forwarded-For are trusted. Can
-    /// be repeated; several values are separated by commas or spaces.
+    /// The address or range of a proxy, such as 127.0.0.1 or 10.0.0.0/8. Its headers Forwarded and X-Forwarded-For give
+    /// the address of the client. Can be repeated; several values are separated by commas or spaces.
     #[arg(long = "trusted-proxy", env = "ADDA_TRUSTED_PROXY", value_name = "CIDR", value_parser = proxies,
           help_heading = PROXY)]
     pub trusted_proxies: Vec<List<Cidr>>,

@@ -121,23 +121,23 @@ reasons! {
     LoginRequired "login_required" Forbidden 401 "login required";
     AccountRequired "account_required" Forbidden 401 "this action needs an account";
     Muted "muted" Forbidden 403 "you are muted";
-    ReadOnly "read_only" Forbidden 403 "only admins can post in this room";
-    NotAdmin "not_admin" Forbidden 403 "this action needs an admin";
+    ReadOnly "read_only" Forbidden 403 "only admins can send messages in this room";
+    NotAdmin "not_admin" Forbidden 403 "only admins can do this";
     NotYours "not_yours" Forbidden 403 "this belongs to another user";
     TargetIsSelf "target_is_self" Forbidden 403 "you cannot do this to yourself";
     TargetIsAdmin "target_is_admin" Forbidden 403 "you cannot do this to an admin";
-    RegistrationClosed "registration_closed" Forbidden 403 "registration is closed, or needs an invitation";
+    RegistrationClosed "registration_closed" Forbidden 403 "registration is closed or needs an invitation";
     AlreadyRegistered "already_registered" Forbidden 403 "you already have an account";
     RegistrationOff "registration_off" Conflict 409 "registration is closed; invitations to register are disabled";
-    HasAdmin "has_admin" Conflict 409 "there is an admin already";
+    HasAdmin "has_admin" Conflict 409 "there is already an admin";
     ForeignOrigin "foreign_origin" Forbidden 403 "requests from this origin are not allowed";
     // Sessions.
     SessionEnded "session_ended" Forbidden 401 "the session has ended";
     InvalidToken "invalid_token" Forbidden 401 "invalid token";
     NoSession "no_session" Forbidden 401 "no session; start one first";
     WrongLogin "wrong_login" Forbidden 401 "wrong username or password";
-    WrongPassword "wrong_password" Forbidden 403 "the old password is wrong";
-    BadPassword "bad_password" BadPassword 400 "invalid password";
+    WrongPassword "wrong_password" Forbidden 403 "the current password is wrong";
+    BadPassword "bad_password" BadPassword 400 "this password is not allowed; choose another";
     // Rooms.
     NoSuchRoom "no_such_room" NotFound 404 "Room not found";
     NotInRoom "not_in_room" Forbidden 403 "you are not in this room; join it first";
@@ -146,22 +146,22 @@ reasons! {
     TooManyRooms "too_many_rooms" Forbidden 403 "too many rooms on this connection; leave one first";
     Kicked "kicked" Forbidden 403 "an admin kicked you from this room";
     MadePrivate "made_private" Forbidden 403 "this room is now private";
-    RoomIsPublic "room_is_public" Conflict 409 "this room is public; it needs no invitation";
+    RoomIsPublic "room_is_public" Conflict 409 "this room is public; no invitation is needed";
     // Objects of a request.
     NoSuchMessage "no_such_message" NotFound 404 "no such message";
-    NoSuchReply "no_such_reply" NotFound 404 "the message to reply to does not exist";
+    NoSuchReply "no_such_reply" NotFound 404 "the message being replied to does not exist";
     NoSuchUser "no_such_user" NotFound 404 "no such user";
     NoSuchInvitation "no_such_invitation" NotFound 404 "no such invitation, or it has been used up";
     NotFound "not_found" NotFound 404 "no such object";
     NoSuchPath "no_such_path" NotFound 404 "Not found";
-    NameTaken "name_taken" Conflict 409 "the username is taken, or looks like a taken one";
+    NameTaken "name_taken" Conflict 409 "the username is taken, or too similar to a taken one";
     NameReserved "name_reserved" BadName 403
-        "the username belongs to an account, or looks like one that does; log in or choose another";
+        "the username belongs to an account, or is too similar to one; log in, or choose another";
     NonceUsed "nonce_used" Conflict 409 "the nonce was used for another message";
     LoggedIn "logged_in" Conflict 409 "you are logged in; log out first";
     NoPassword "no_password" Conflict 409 "this account has no password; the operator can set one";
-    AddressUnknown "address_unknown" BadRequest 400 "the user is not connected, so the address is unknown";
-    TargetIsNoGuest "target_is_no_guest" BadRequest 400 "only guests can be banned by address";
+    AddressUnknown "address_unknown" BadRequest 400 "the guest is not connected, so the IP address is unknown";
+    TargetIsNoGuest "target_is_no_guest" BadRequest 400 "only guests can be banned by IP address";
     // Contents of a frame or of a request.
     BadJson "bad_json" BadJson 400 "invalid JSON";
     MalformedField "malformed_field" BadJson 400 "invalid field";
@@ -170,9 +170,9 @@ reasons! {
     BadEscape "bad_escape" BadRoom 400 "malformed percent-encoding";
     BadRoom "bad_room" BadRoom 400 "invalid room name";
     BadName "bad_name" BadName 400 "invalid name";
-    NameTooLong "name_too_long" TooLong 400 "name too long";
+    NameTooLong "name_too_long" TooLong 400 "the name is too long";
     EmptyMessage "empty_message" BadJson 400 "the message is empty";
-    MessageTooLong "message_too_long" TooLong 413 "message too long";
+    MessageTooLong "message_too_long" TooLong 413 "the message is too long";
     UnknownType "unknown_type" BadType 400 "unknown type";
     BinaryFrame "binary_frame" BadType 400 "binary frames are not supported; send text";
     UnknownMediaType "unknown_media_type" BadType 415 "unsupported media type; send application/json";
@@ -196,8 +196,8 @@ reasons! {
     NotStored "not_stored" Busy 503 "the message could not be stored";
     Busy "busy" Busy 503 "the server is busy; try again";
     OutcomeUnknown "outcome_unknown" Busy 504
-        "no answer in time; the message may be stored: send it again with the same key";
-    Unavailable "unavailable" Unavailable 502 "no answer from the web server";
+        "no response in time; the message may have been stored: send it again with the same nonce";
+    Unavailable "unavailable" Unavailable 502 "no response from the web server";
     Internal "internal" Internal 500 "internal server error";
 }
 

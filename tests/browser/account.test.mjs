@@ -337,7 +337,7 @@ scene("a guest who logs in stays in the room, and unsent messages are neither lo
   await sendAccount(ana, "রহিম", PASSWORD);
   await hidden(ana, "#profile");
   await backOnline(ana, between);
-  await says(ana, "#pending .state", "You wrote it as Ana.");
+  await says(ana, "#pending .state", "You wrote this message as Ana.");
   assert.equal(await ana.page.inputValue("#message-input"), "half a thou");
   await ana.say("as myself");
   const mine = await bot.heardText("as myself");
@@ -386,7 +386,7 @@ scene("a new password ends the other logins, which show it and offer the login",
   assert.equal(await here.page.getAttribute("#profile-old", "autocomplete"), "current-password");
   assert.equal(await here.page.getAttribute("#profile-new", "autocomplete"), "new-password");
   await change("wrong", NEXT);
-  await says(here, "#profile-old-error", "Wrong current password.");
+  await says(here, "#profile-old-error", "The current password is wrong.");
   await change(PASSWORD, "short");
   await says(here, "#profile-new-error", "too short");
   await change(PASSWORD, "password123");
@@ -472,13 +472,13 @@ scene("a logout leads every tab to the start screen, and another user can join",
   await rahim.say("unsent");
   await openProfile(rahim);
   await rahim.page.click("#profile-log-out");
-  await says(rahim, "#profile-question", "1 message has not been sent. It stays in this browser until you come back as রহিম.");
+  await says(rahim, "#profile-question", "1 message hasn’t been sent. It will be kept in this browser for when you come back as রহিম.");
   between.closed = false;
   await rahim.page.click("#profile-yes");
   await visible(rahim, "#join");
   await says(tab, "#start-notice", "You have been logged out");
   await rahim.join("Karim", "tea");
-  await says(rahim, "#pending .state", "You wrote it as রহিম.");
+  await says(rahim, "#pending .state", "You wrote this message as রহিম.");
   await rahim.say("a guest");
   assert.equal((await bot.heardText("a guest")).username, "Karim");
   await rahim.page.click("#leave");

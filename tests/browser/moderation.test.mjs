@@ -208,7 +208,7 @@ scene("a banned user is told, and can't join until the ban ends; a guest's addre
   await admin.page.click("#server-settings");
   const row = admin.page.locator(".window .rows li", { hasText: "Ana" });
   await row.locator("button", { hasText: "Unban" }).click();
-  await admin.page.locator(".window", { hasText: "No banned users." }).waitFor();
+  await admin.page.locator(".window", { hasText: "No bans." }).waitFor();
   await ana.join("Ana", "tea");
 });
 
@@ -325,7 +325,7 @@ scene("a private room is joined by invitation only, and removed members are told
   await seesOnStart(ana, "“cellar” is private now.");
   await admin.page.locator("#room-lock").waitFor();
   await ana.page.click("#join .primary");
-  await seesOnStart(ana, "This room does not exist or is private. You need an invite to join a private room.");
+  await seesOnStart(ana, "This room doesn’t exist or is private. You need an invite to join a private room.");
 
   await admin.page.click("#room-settings");
   await admin.page.click(".invitations > .secondary");

@@ -201,7 +201,7 @@ scene("a message that was written under another name is shown, and sent only on 
   between.closed = false;
   await ana.join("রহিম", "tea");
   await pendingCount(ana, 2);
-  assert.deepEqual(await ana.page.locator("#pending .state").allTextContents(), Array(2).fill("Not sent. You wrote it as Ana."));
+  assert.deepEqual(await ana.page.locator("#pending .state").allTextContents(), Array(2).fill("Not sent. You wrote this message as Ana."));
   await ana.say("as who I am");
   await bot.heardText("as who I am");
   await ana.page.locator("#pending .message", { hasText: "nobody's" }).locator(".discard").click();

@@ -61,7 +61,7 @@ fn a_setup_link_of_a_running_server_makes_one_admin() {
     let code = code_for(&data);
     assert_refused(&register(server.addr(), "Old", &old), 403, "registration_closed");
     race(server.addr(), &code);
-    data.run(&["setup"], "").refused("there is an admin already");
+    data.run(&["setup"], "").refused("there is already an admin");
     let log = server.log();
     assert!(log.contains("has made a setup link") && log.contains("as an admin by the setup link"), "{log}");
     for place in [log.as_bytes(), &data.bytes()] {
