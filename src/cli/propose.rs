@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::control_client::ControlError;
+use super::output::remark;
 use super::{Error, control_client};
 use crate::store::change::{Change, Done};
 use crate::store::{Offline, OpenError, StartError, propose_alone};
@@ -29,6 +30,7 @@ pub enum Absent {
 /// [`Error`]. The file is unchanged then, unless the error says that the outcome is unknown.
 pub fn propose(data: &Path, absent: Absent, change: Change) -> Result<Done, Error> {
     check(data, absent)?;
+    let is_new = !data.exists();
     let deadline = Instant::now() + OTHERS_WAIT;
     loop {
         // Without a file, no server can have it open.
@@ -39,7 +41,13 @@ pub fn propose(data: &Path, absent: Absent, change: Change) -> Result<Done, Erro
             }
         }
         match propose_alone(data, change.clone()) {
-            Ok(done) => return done.map_err(Error::Rejected),
+            Ok(done) => {
+                if is_new {
+                    let path = data.canonicalize().unwrap_or_else(|_| data.to_owned());
+                    remark(&format!("created a new database, {}; no server has it open", path.display()));
+                }
+                return done.map_err(Error::Rejected);
+            }
             // Another process has the database open. It may be about to bind its control socket, or to end.
             Err(StartError::Open(OpenError::InUse(_))) if Instant::now() < deadline => {
                 thread::sleep(OTHERS_POLL);

@@ -110,7 +110,7 @@ impl Unit<'_> {
             let _ = writeln!(
                 text,
                 "# To create the first admin, as root, while the service runs:\n\
-                 #   {} user add NAME --role admin --data {data_word}\n#",
+                 #   {} setup --data {data_word}\n#",
                 program.display()
             );
         }

@@ -8,6 +8,7 @@ use super::Error;
 use super::args::DatabaseFlag;
 use super::output::say;
 use super::propose::{Absent, propose};
+use super::values::server_url;
 use crate::auth::secret::Secret;
 use crate::store::change::Change;
 
@@ -17,7 +18,8 @@ pub struct Setup {
     database: DatabaseFlag,
 
     /// Address of the server in the link
-    #[arg(long, env = "ADDA_URL", value_name = "URL", default_value = "http://localhost:3000")]
+    #[arg(long, env = "ADDA_URL", value_name = "URL", default_value = "http://localhost:3000",
+          value_parser = server_url)]
     url: String,
 }
 

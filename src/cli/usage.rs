@@ -108,7 +108,8 @@ fn one_of(error: &Error, help: &str) -> String {
 fn suggestion(error: &Error, kind: ContextKind) -> Option<String> {
     let word = match error.get(kind)? {
         ContextValue::String(word) => word,
-        ContextValue::Strings(words) => words.first()?,
+        // The most similar word is the last.
+        ContextValue::Strings(words) => words.last()?,
         _ => return None,
     };
     Some(format!("did you mean {word}?"))

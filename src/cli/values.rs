@@ -2,7 +2,7 @@
 //!
 //! Each error continues the sentence `invalid value "x" for --flag: …`, and says what is expected.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -29,7 +29,13 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         return Ok(on_port(port));
     }
     let expected = || "expected an address such as 0.0.0.0:3000, or a port".to_owned();
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Err(format!("expected a port, too, such as {}", SocketAddr::new(ip, Config::default().listen.port())));
+    }
     let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    if port.parse::<u64>().is_ok_and(|port| port > u64::from(u16::MAX)) {
+        return Err("expected a port from 0 to 65535".to_owned());
+    }
     // An IPv6 address needs brackets: without them, its end could be a port.
     if port.parse::<u16>().is_err() || (host.contains(':') && !host.starts_with('[')) {
         return Err(expected());
@@ -40,6 +46,16 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         _ => format!("no such host: {host}"),
     })?;
     found.next().ok_or_else(expected)
+}
+
+/// The URL of a server, without a path.
+pub fn server_url(text: &str) -> Result<String, String> {
+    let url = text.trim().trim_end_matches('/');
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '#') => Ok(url.to_owned()),
+        _ => Err("expected a URL such as https://chat.example".to_owned()),
+    }
 }
 
 /// The default address with another port.

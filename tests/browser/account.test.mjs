@@ -282,7 +282,7 @@ scene("a setup link registers the first admin once, although registration is clo
   assert.equal(await ana.page.textContent("#profile-role"), "Admin");
 
   await sendAccount(late, "Karim", PASSWORD);
-  await says(late, "#account-error", "This invite link has expired or has been used.");
+  await says(late, "#account-error", "This setup link has been used, has expired, or belongs to another database.");
   const tab = await adda.tab(ana, { query: `#setup=${code}` });
   await says(tab, "#start-notice", "You already have an account.");
 });
@@ -312,7 +312,7 @@ scene("an invitation to a private room admits a guest and an account", refusing(
   const late = await adda.open({ query: link });
   await late.page.fill("#name", "Karim");
   await late.page.click("#join .primary");
-  await says(late, "#start-notice", "This invite link has expired");
+  await says(late, "#start-notice", "This invite link is no longer valid");
   // What is no invitation is not shown as one.
   const odd = await adda.open({ query: "#invite=<b>&room=tea" });
   assert.equal(await odd.page.textContent("#start-notice"), "");

@@ -250,7 +250,7 @@ scene("a rejected action shows a text", ACCOUNTS, async (adda) => {
   await toMember(admin, "Owner", "Ban from this server");
   await admin.page.check("#ban-address");
   await answer(admin, "Ban");
-  await admin.page.locator(".question .error", { hasText: "You can still ban the guest without it." }).waitFor();
+  await admin.page.locator(".question .error", { hasText: "You can still ban them without it." }).waitFor();
   assert.deepEqual(bans, [true]);
   await answer(admin, "Ban");
   await toast(admin, "Owner is banned.").waitFor();
@@ -322,7 +322,7 @@ scene("a private room is joined by invitation only, and removed members are told
   await admin.page.click(".settings .primary");
   assert.match(await admin.page.textContent(".question"), /Everyone except you will be removed/);
   await answer(admin, "Make private");
-  await seesOnStart(ana, "“cellar” is private now.");
+  await seesOnStart(ana, "“cellar” is now private.");
   await admin.page.locator("#room-lock").waitFor();
   await ana.page.click("#join .primary");
   await seesOnStart(ana, "This room doesn’t exist or is private. You need an invite to join a private room.");

@@ -24,9 +24,9 @@ scene("a connection that is closed after a rejection shows it, and does not reco
   const [ana, between] = await openWired(adda);
   const cases = [
     [{ reason: "banned", code: "forbidden" }, "#start-notice", "You are banned.", "আপনাকে ব্যান করা হয়েছে।"],
-    [{ reason: "no_such_room", code: "not_found" }, "#start-notice", "This room does not exist or is private.", "রুমটি নেই অথবা এটি প্রাইভেট।"],
-    [{ reason: "made_private", code: "forbidden" }, "#start-notice", "“tea” is private now.", "“tea” রুমটি এখন প্রাইভেট।"],
-    [{ reason: "name_reserved", code: "bad_name" }, "#name-error", "There is an account with this name", "এই নামে বা প্রায় একই নামে একটি অ্যাকাউন্ট আছে।"],
+    [{ reason: "no_such_room", code: "not_found" }, "#start-notice", "This room doesn’t exist or is private.", "রুমটি নেই অথবা এটি প্রাইভেট।"],
+    [{ reason: "made_private", code: "forbidden" }, "#start-notice", "“tea” is now private.", "“tea” রুমটি এখন প্রাইভেট।"],
+    [{ reason: "name_reserved", code: "bad_name" }, "#name-error", "This name or a very similar one belongs to an account", "এই নামে বা প্রায় একই নামে একটি অ্যাকাউন্ট আছে।"],
     [{ reason: "bad_name", code: "bad_name" }, "#name-error", "This name is not allowed.", "এই নাম ব্যবহার করা যাবে না।"],
     [{ reason: "a_word_of_tomorrow", code: "forbidden" }, "#start-notice", "You don’t have permission to do this.", "আপনার এটি করার অনুমতি নেই।"],
     [{ reason: "a_word_of_tomorrow", code: "a_code_of_tomorrow" }, "#start-notice", "The server refused this: a sentence", "সার্ভার এটি গ্রহণ করেনি: a sentence"],
@@ -90,7 +90,7 @@ scene("a rejection that ends the membership is shown at once, with its reason", 
   const [ana, between] = await openWired(adda);
   const cases = [
     ["kicked", "An admin kicked you from “tea”.", "একজন অ্যাডমিন আপনাকে “tea” রুম থেকে বের করে দিয়েছেন।"],
-    ["made_private", "“tea” is private now.", "“tea” রুমটি এখন প্রাইভেট।"],
+    ["made_private", "“tea” is now private.", "“tea” রুমটি এখন প্রাইভেট।"],
     ["banned", "You are banned.", "আপনাকে ব্যান করা হয়েছে।"],
   ];
   for (const [i, [reason, en, bn]] of cases.entries()) {
@@ -180,7 +180,7 @@ scene("a message that may be stored is not sent under another user id", {}, asyn
     return false;
   };
   await ana.say("perhaps");
-  await says(ana, "#pending .state", "Retrying automatically. The server did not respond in time.");
+  await says(ana, "#pending .state", "Retrying automatically. The server didn’t respond in time.");
   between.out = () => true;
   await ana.page.context().clearCookies();
   await between.cut();

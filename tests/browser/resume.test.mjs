@@ -16,7 +16,7 @@ scene("a restart of the server loses and doubles nothing", { losesServer: true }
 
   await adda.lose();
   await ana.disconnected();
-  await ana.page.locator("#disconnected-text", { hasText: "Keep writing" }).waitFor();
+  await ana.page.locator("#disconnected-text", { hasText: "You can keep writing" }).waitFor();
   await ana.say("meanwhile");
   await ana.say("and more");
   await ana.page.locator("#message-input").pressSequentially("half a thou");

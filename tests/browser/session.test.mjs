@@ -107,7 +107,7 @@ scene("the name of an account is rejected on the start screen, in both languages
   };
   const wrong = (text) => ana.page.locator("#start #name-error", { hasText: text }).waitFor();
   await connect("রহিম");
-  await wrong("There is an account with this name");
+  await wrong("This name or a very similar one belongs to an account");
   assert.equal(await ana.page.getAttribute("#name", "aria-invalid"), "true");
   assert.equal(await ana.page.inputValue("#room"), "tea");
   await ana.page.click("#start [data-lang=bn]");

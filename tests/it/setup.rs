@@ -73,6 +73,8 @@ fn a_setup_link_of_a_running_server_makes_one_admin() {
 #[test]
 fn a_setup_link_made_before_the_first_start_is_valid_after_it() {
     let data = Data::new();
+    let made = data.run(&["setup"], "");
+    assert!(made.err.contains("created a new database, ") && made.err.contains(&data.file()), "{made:?}");
     let code = code_for(&data);
     let server = data.serve(&["--registration", "open", "--accounts", "required"]);
     let account = json!({"username": "Rahim", "password": PASSWORD});

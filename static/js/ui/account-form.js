@@ -117,7 +117,9 @@ export class AccountForm {
 
   #rejected(error) {
     const { username, password } = this.#fields;
-    const text = () => errorText(error, this.#lang);
+    const isCodeRefused = [Reason.NO_SUCH_INVITATION, Reason.REGISTRATION_CLOSED].includes(reasonOf(error));
+    const isSetupRefused = this.#isRegistration && isCodeRefused && this.#session.invitation?.isSetup;
+    const text = () => (isSetupRefused ? this.#lang.t("invitation.setup_refused") : errorText(error, this.#lang));
     if (isAboutName(error)) username.reject(text);
     else if (reasonOf(error) === Reason.BAD_PASSWORD) password.reject(text);
     else {
