@@ -335,7 +335,7 @@ scene("a private room is joined by invitation only, and removed members are told
   await admin.page.click(".copy .secondary");
   await admin.page.locator(".new-invitation", { hasText: "Copied." }).waitFor();
   assert.equal(await admin.page.evaluate(() => String(getSelection()) || document.activeElement.value), link.href);
-  await admin.page.locator(".rows li", { hasText: "For 1 more person" }).waitFor();
+  await admin.page.locator(".rows li", { hasText: "Can be used by 1 more person" }).waitFor();
   assert.match(invite, /^\w{64}$/);
   await ana.page.goto(link.href);
   await seesOnStart(ana, "You are invited to “cellar”.");
