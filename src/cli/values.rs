@@ -276,8 +276,20 @@ mod tests {
         ] {
             assert_eq!(address(text).unwrap().to_string(), parsed, "{text}");
         }
-        for text in ["", ":", "nowhere", "1.2.3.4", "::1", "[::1]", "99999", "-1", "127.0.0.1:99999", "127.0.0.1:x"] {
-            assert!(address(text).unwrap_err().starts_with("expected an address"), "{text}");
+        let address_or_port = "expected an address such as 0.0.0.0:3000, or a port";
+        for (text, error) in [
+            ("", address_or_port),
+            (":", address_or_port),
+            ("nowhere", address_or_port),
+            ("[::1]", address_or_port),
+            ("99999", address_or_port),
+            ("-1", address_or_port),
+            ("127.0.0.1:x", address_or_port),
+            ("1.2.3.4", "expected a port, too, such as 1.2.3.4:3000"),
+            ("::1", "expected a port, too, such as [::1]:3000"),
+            ("127.0.0.1:99999", "expected a port from 0 to 65535"),
+        ] {
+            assert_eq!(address(text).unwrap_err(), error, "{text}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{Server, repository, test_tools};
+use crate::support::{Server, Ws, repository, test_tools};
 
 /// The commands that start the server. It runs already, so they print what it printed.
 const STARTS: [&str; 2] = ["adda", "cargo run --release"];
@@ -206,6 +206,57 @@ fn the_reference_shows_every_command() {
     assert!(names.len() > 12, "{names:?}");
     for name in names {
         row(&text, &format!("`adda {name}"));
+    }
+}
+
+/// The words in backquotes of the first cell of each row of the table below a line.
+#[track_caller]
+fn first_words(page: &str, above: &str) -> Vec<String> {
+    let (_, table) = page.split_once(above).unwrap_or_else(|| panic!("no line {above}"));
+    let rows =
+        table.lines().skip_while(|line| !line.starts_with("| ---")).skip(1).take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn the_reference_shows_every_metric() {
+    let server = Server::start();
+    let metrics = server.get("/metrics").text().to_owned();
+    let mut served: Vec<&str> =
+        metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let shown = first_words(&page("operating.md"), "| metric | kind | meaning |\n");
+    let mut shown: Vec<&str> = shown.iter().map(|name| name.split('{').next().expect("a name")).collect();
+    served.sort_unstable();
+    shown.sort_unstable();
+    assert_eq!(shown, served);
+}
+
+#[test]
+fn the_reference_shows_the_commands_of_a_websocket() {
+    let server = Server::start();
+    let mut ws = Ws::join(&server, "/ws/tea/ana");
+    let shown = first_words(&page("websocket.md"), "| `type` | fields | effect |\n");
+    assert!(shown.len() >= 10, "{shown:?}");
+    for kind in shown {
+        ws.command(&serde_json::json!({"type": kind, "nonce": "known"}));
+        ws.command(&serde_json::json!({"type": "wave", "nonce": "unknown"}));
+        let end = ws.until(|frame| {
+            assert!(frame["nonce"] != "known" || frame["reason"] != "unknown_type", "{kind}: {frame}");
+            frame["nonce"] == "unknown"
+        });
+        assert_eq!(end["reason"], "unknown_type", "{kind}");
+    }
+}
+
+#[test]
+fn the_reference_names_files_that_exist() {
+    for path in first_words(&page("architecture.md"), "| part | what it does |\n") {
+        let is_there = ["", "src/"].iter().any(|folder| {
+            let path = repository().join(format!("{folder}{path}"));
+            path.exists() || path.with_extension("rs").exists()
+        });
+        assert!(is_there, "{path}");
     }
 }
 
