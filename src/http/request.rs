@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::routes::parameter;
 use super::server::{CLIENT_HEADER, Context, SECURE_HEADER};
 use crate::config::Origin;
 use crate::http1::head::{BadEscape, query_value};
@@ -63,9 +64,8 @@ impl Request<'_> {
     }
 
     /// A parameter of the path, still percent-encoded. Empty if the route has no such parameter.
-    pub(super) fn parameter(&self, name: &str) -> &'_ str {
+    pub(super) fn parameter(&self, name: &str) -> &str {
         let mut parts = self.template.split('/').zip(self.path.split('/'));
-        let is_named = |part: &str| part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) == Some(name);
-        parts.find(|(part, _)| is_named(part)).map_or("", |(_, value)| value)
+        parts.find(|(part, _)| parameter(part) == Some(name)).map_or("", |(_, value)| value)
     }
 }

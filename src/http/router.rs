@@ -60,16 +60,17 @@ pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
 
 /// Runs the handler of an operation. In a debug build, a refusal that the operation does not document is a fault.
 fn answer(operation: &'static Operation, request: &Request<'_>) -> Reply {
-    let documented = |reply: Reply| {
-        let is_documented = reply.reason.is_none_or(|reason| operation.reasons().any(|known| known == reason));
-        debug_assert!(is_documented, "{}: {:?} is not documented", operation.id, reply.reason);
-        reply
-    };
-    let mut reply = documented((operation.handler)(request).unwrap_or_else(Reply::from));
-    if cfg!(debug_assertions)
-        && let Some(rest) = reply.rest.take()
-    {
-        reply.rest = Some(Box::new(move |context| documented(rest(context))));
+    let mut reply = (operation.handler)(request).unwrap_or_else(Reply::from);
+    if cfg!(debug_assertions) {
+        let documented = |reply: Reply| {
+            let is_documented = reply.reason.is_none_or(|reason| operation.reasons().any(|known| known == reason));
+            assert!(is_documented, "{}: {:?} is not documented", operation.id, reply.reason);
+            reply
+        };
+        reply = documented(reply);
+        if let Some(rest) = reply.rest.take() {
+            reply.rest = Some(Box::new(move |context| documented(rest(context))));
+        }
     }
     reply
 }

@@ -511,7 +511,9 @@ impl Route {
     pub(super) fn matches(&self, path: &str) -> bool {
         let (wanted, parts) = (self.path.split('/'), path.split('/'));
         wanted.clone().count() == parts.clone().count()
-            && wanted.zip(parts).all(|(wanted, part)| part == wanted || (wanted.starts_with('{') && !part.is_empty()))
+            && wanted
+                .zip(parts)
+                .all(|(wanted, part)| part == wanted || (parameter(wanted).is_some() && !part.is_empty()))
     }
 
     /// The operation of a method.
@@ -521,6 +523,11 @@ impl Route {
 
     /// The names of the parameters in the path.
     pub(super) fn path_parameters(&self) -> impl Iterator<Item = &'static str> {
-        self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        self.path.split('/').filter_map(parameter)
     }
+}
+
+/// The name of the parameter for which a part of a route's path stands.
+pub(super) fn parameter(part: &str) -> Option<&str> {
+    part.strip_prefix('{')?.strip_suffix('}')
 }

@@ -181,7 +181,10 @@ mod tests {
         let (_, body) = ask("/api/rooms?limit=2&after=general");
         assert!(body.starts_with(r#"{"data":[{"id":"tea""#) && !body.contains("next"), "{body}");
         assert!(ask("/api/rooms?after=a+b").1.starts_with(r#"{"data":[{"id":"general""#));
-        assert_eq!(ask("/api/rooms?limit=9999").0, 200);
+        // A number that no integer can hold counts as the largest limit, too.
+        for limit in ["9999", "99999999999999999999999999"] {
+            assert_eq!(ask(&format!("/api/rooms?limit={limit}")).0, 200, "{limit}");
+        }
         for query in ["limit=0", "limit=x", "limit=-1", "limit=%ff", "after=%00", "after=%f", "after="] {
             assert_eq!(ask(&format!("/api/rooms?{query}")).0, 400, "{query}");
         }
