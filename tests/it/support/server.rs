@@ -251,11 +251,15 @@ impl Drop for Server {
     }
 }
 
-/// Removes environment variables from a command that may be set around a test.
+/// What a program under test gets of the environment around the test.
+const INHERITED: [&str; 6] = ["ADDA_TEST_TOOLS", "HOME", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "XDG_CACHE_HOME"];
+
+/// Gives a command no more of the environment around the test than `INHERITED`: `CI`, `NO_COLOR` or `ADDA_LISTEN`
+/// would change what it does.
 pub fn clean(command: &mut Command) -> &mut Command {
+    let set: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
     for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if (name.starts_with("ADDA_") && name != "ADDA_TEST_TOOLS") || name == "PORT" {
+        if !set.contains(&name) && !INHERITED.iter().any(|inherited| *inherited == name) {
             command.env_remove(name);
         }
     }
