@@ -570,8 +570,9 @@ fn a_foreign_file_is_left_unchanged() {
 #[test]
 fn an_older_database_is_migrated_if_no_server_has_it_open() {
     let data = Data::of_a_server();
-    let spoil = "DROP TABLE accounts; DROP TABLE looks; DROP TABLE sessions; DROP TABLE invitations; DROP TABLE mutes;
-        DROP TABLE bans; DROP TABLE room_settings; DROP TABLE room_members; DROP TABLE marks; DROP TABLE spoke;
+    let spoil =
+        "DROP TABLE accounts; DROP TABLE skeletons; DROP TABLE sessions; DROP TABLE invitations; DROP TABLE mutes;
+        DROP TABLE bans; DROP TABLE room_settings; DROP TABLE room_members; DROP TABLE marks; DROP TABLE last_posts;
         DROP TABLE position; ALTER TABLE rooms DROP COLUMN floor; PRAGMA user_version = 2;
         ALTER TABLE messages DROP COLUMN kind; ALTER TABLE messages DROP COLUMN message_id;
         ALTER TABLE messages DROP COLUMN deleted_ms;
@@ -604,7 +605,7 @@ fn doctor_finds_damaged_accounts() {
         ("DELETE FROM accounts WHERE name = 'Herald'", "name skeletons of a missing account"),
         ("UPDATE sessions SET kind = 'guest'", "guest sessions with the user id of an account: 1"),
         ("UPDATE sessions SET token_hash = x'00'", "sessions without a token hash: 1"),
-        ("DELETE FROM looks", "accounts without a name skeleton: 2"),
+        ("DELETE FROM skeletons", "accounts without a name skeleton: 2"),
         ("UPDATE accounts SET password_hash = 'plain'", "accounts with an invalid password hash: 2"),
     ] {
         let data = Data::new();

@@ -760,7 +760,7 @@ fn a_checkpoint_loses_nothing_after_any_kill() {
 fn a_migration_loses_nothing_after_any_kill() {
     let binary = Path::new(env!("CARGO_BIN_EXE_adda"));
     let run = |point: &Point| {
-        let fixture = Fixture::restore();
+        let fixture = Fixture::restore(migration::SCHEMAS[0]);
         let disk = Disk::new();
         fixture.unpack(&disk.data());
         let mut doomed = server_command(binary, &disk.data());

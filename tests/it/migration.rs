@@ -1,12 +1,12 @@
 //! Tests of migration: a database of an earlier adda is opened with all its data. These are messages and their order,
 //! search, accounts, sessions, guests' tokens, bans, mutes, settings, private rooms and invitations.
 //!
-//! `fixtures/schema-5.db.gz` was created by an adda of schema 5. `fixtures/schema-5.json` describes it: its users,
+//! `fixtures/schema-N.db.gz` was created by an adda of schema N. `fixtures/schema-N.json` describes it: its users,
 //! their tokens, and the answers of that adda. Its times are shifted so that it looks as if it had just been created.
-//! An adda of schema 5 creates both files anew: `ADDA_FIXTURE_FROM=/path/to/adda cargo test --test it migration`.
+//! An earlier adda creates both files anew: `ADDA_FIXTURE_FROM=/path/to/adda cargo test --test it migration`.
 //!
-//! `ADDA_BIG_DATABASE=5000000000` sets the size of the large database in bytes. `ADDA_BIN_BEFORE` names an adda of
-//! schema 5, which must refuse the database that the new one has opened.
+//! `ADDA_BIG_DATABASE=5000000000` sets the size of the large database in bytes. `ADDA_BIN_BEFORE` names an earlier adda,
+//! which must refuse the database that the new one has opened.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -44,24 +44,29 @@ const BANNED_ADDRESS_V6: &str = "2001:db8:7::1";
 const NEIGHBOUR_V6: &str = "2001:db8:7::2";
 const GOOD_ADDRESS: &str = "198.51.100.1";
 const ROOMS: [&str; 4] = ["tea", "আড্ডা", "board", "vault"];
-/// Columns with a time in milliseconds, by table.
-const MOMENTS: [(&str, &[&str]); 7] = [
-    ("messages", &["at_ms", "deleted_ms"]),
-    ("accounts", &["created_ms"]),
-    ("sessions", &["created_ms", "seen_ms", "expires_ms", "ended_ms"]),
-    ("invitations", &["expires_ms", "created_ms"]),
-    ("mutes", &["until_ms"]),
-    ("bans", &["until_ms", "created_ms"]),
-    ("room_members", &["since_ms"]),
+/// The schemas of the fixtures.
+pub const SCHEMAS: [i64; 2] = [5, 6];
+/// Columns with a time in milliseconds, by table, and the first schema that has the table.
+const MOMENTS: [(&str, &[&str], i64); 9] = [
+    ("messages", &["at_ms", "deleted_ms"], 5),
+    ("accounts", &["created_ms"], 5),
+    ("sessions", &["created_ms", "seen_ms", "expires_ms", "ended_ms"], 5),
+    ("invitations", &["expires_ms", "created_ms"], 5),
+    ("mutes", &["until_ms"], 5),
+    ("bans", &["until_ms", "created_ms"], 5),
+    ("room_members", &["since_ms"], 5),
+    ("spoke", &["clock_ms"], 6),
+    ("position", &["clock_ms", "wall_ms"], 6),
 ];
 
-fn fixture(extension: &str) -> PathBuf {
-    repository().join("tests/it/fixtures").join(format!("schema-5.{extension}"))
+fn fixture(schema: i64, extension: &str) -> PathBuf {
+    repository().join("tests/it/fixtures").join(format!("schema-{schema}.{extension}"))
 }
 
 /// The fixture, in its own directory.
 pub struct Fixture {
     dir: TempDir,
+    schema: i64,
     /// The description beside the database.
     pub facts: Value,
     /// How far its times are shifted.
@@ -71,13 +76,13 @@ pub struct Fixture {
 impl Fixture {
     /// Restores the database with all data in its WAL, as a killed server leaves it.
     #[track_caller]
-    pub fn restore() -> Self {
+    pub fn restore(schema: i64) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let facts: Value =
-            serde_json::from_str(&fs::read_to_string(fixture("json")).expect("the fixture")).expect("JSON");
+            serde_json::from_str(&fs::read_to_string(fixture(schema, "json")).expect("the fixture")).expect("JSON");
         let made_ms = facts["made_ms"].as_i64().expect("a moment");
         let shift_ms = chrono::Utc::now().timestamp_millis() - made_ms;
-        let fixture = Self { dir, facts, shift_ms };
+        let fixture = Self { dir, schema, facts, shift_ms };
         fixture.unpack(&fixture.data());
         fixture
     }
@@ -85,11 +90,12 @@ impl Fixture {
     /// Writes the database to a file.
     pub fn unpack(&self, data: &Path) {
         let mut bytes = Vec::new();
-        GzDecoder::new(File::open(fixture("db.gz")).expect("the fixture")).read_to_end(&mut bytes).expect("its bytes");
+        let packed = File::open(fixture(self.schema, "db.gz")).expect("the fixture");
+        GzDecoder::new(packed).read_to_end(&mut bytes).expect("its bytes");
         fs::write(data, bytes).expect("a file");
         let connection = Connection::open(data).expect("a database");
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("a setting");
-        for (table, columns) in MOMENTS {
+        for (table, columns, _) in MOMENTS.into_iter().filter(|(.., since)| *since <= self.schema) {
             for column in columns {
                 // A time far in the future, such as 2099, is not shifted.
                 let shift = format!("UPDATE {table} SET {column} = {column} + ?1 WHERE {column} < 4000000000000");
@@ -261,8 +267,10 @@ pub fn assert_kept(server: &Server, fixture: &Fixture) {
         let mut ws = enters(server, GOOD_ADDRESS, &format!("/ws?room=tea&token={token}&after={after}"));
         assert_eq!(ws.user_id(), fixture.id(name), "{name}");
         assert_eq!((&ws.welcome["reset"], &ws.welcome["token"]), (&json!(false), &Value::Null), "{}", ws.welcome);
-        for before in facts["answers"]["rooms"][0]["messages"].as_array().expect("messages").iter().skip(1) {
-            assert_contains(&ws.next_frame(), before, *shift_ms, "replay");
+        let before = history_of(&facts["answers"]["rooms"][0]["messages"]);
+        for before in before.as_array().expect("messages").iter().skip(1) {
+            let frame = ws.until(|frame| frame["type"] != "delete");
+            assert_contains(&frame, before, *shift_ms, "replay");
         }
     }
     let mut loud = enters(server, GOOD_ADDRESS, &format!("/ws?room=tea&history=0&token={}", fixture.token("loud")));
@@ -285,7 +293,8 @@ fn assert_usable(server: &Server, fixture: &Fixture) {
     assert_eq!((&again["duplicate"], &again["id"], &again["seq"]), (&json!(true), &sent["id"], &sent["seq"]));
     ana.command(&json!({"content": "নতুন brown", "nonce": "new"}));
     let new = ana.until(|frame| frame["nonce"] == "new");
-    assert_eq!(new["seq"], messages.len() as u64 + 1, "{new}");
+    let head = facts["answers"]["rooms"][0]["room"]["seq"].as_u64().expect("a number");
+    assert_eq!(new["seq"], head + 1, "{new}");
     let found = read(address, None, "/api/rooms/tea/messages?limit=200&q=brown");
     let before = facts["answers"]["rooms"][0]["found"][0].as_array().expect("a page").len();
     assert_eq!(found.as_array().map(Vec::len), Some(before + 1));
@@ -330,56 +339,59 @@ fn stop(mut server: Server) {
 
 #[test]
 fn a_database_of_an_earlier_adda_is_opened_with_all_its_data() {
-    let fixture = Fixture::restore();
-    let server = fixture.serve();
-    assert_kept(&server, &fixture);
-    stop(server);
-    // The data does not depend on the first start.
-    let server = fixture.serve();
-    assert_kept(&server, &fixture);
-    assert_usable(&server, &fixture);
-    stop(server);
-    adda(&fixture.data(), &["doctor"]);
+    for fixture in SCHEMAS.map(Fixture::restore) {
+        let server = fixture.serve();
+        assert_kept(&server, &fixture);
+        stop(server);
+        // The data does not depend on the first start.
+        let server = fixture.serve();
+        assert_kept(&server, &fixture);
+        assert_usable(&server, &fixture);
+        stop(server);
+        adda(&fixture.data(), &["doctor"]);
+    }
 }
 
 #[test]
 fn an_earlier_adda_refuses_a_migrated_database() {
-    let fixture = Fixture::restore();
-    let before = user_version(&fixture.data());
-    assert_eq!(before, 5);
-    stop(fixture.serve());
-    let now = user_version(&fixture.data());
-    assert!(now > before, "user_version was {before} and is {now}");
-    if let Some(binary) = std::env::var_os("ADDA_BIN_BEFORE") {
-        for arguments in [&["doctor"][..], &["user", "add", "nadia"], &[]] {
-            let mut command = Command::new(&binary);
-            clean(&mut command).args(arguments).arg("--data").arg(fixture.data());
-            let ended = output(&mut command);
-            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-            assert!(ended.status.code() == Some(1) && said.contains("newer"), "{arguments:?}: {ended:?}");
+    for schema in SCHEMAS {
+        let fixture = Fixture::restore(schema);
+        assert_eq!(user_version(&fixture.data()), schema);
+        stop(fixture.serve());
+        let now = user_version(&fixture.data());
+        assert!(now > schema, "user_version was {schema} and is {now}");
+        if let Some(binary) = std::env::var_os("ADDA_BIN_BEFORE") {
+            for arguments in [&["doctor"][..], &["user", "add", "nadia"], &[]] {
+                let mut command = Command::new(&binary);
+                clean(&mut command).args(arguments).arg("--data").arg(fixture.data());
+                let ended = output(&mut command);
+                let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+                assert!(ended.status.code() == Some(1) && said.contains("newer"), "{arguments:?}: {ended:?}");
+            }
         }
     }
 }
 
 #[test]
 fn the_tools_can_read_and_change_an_earlier_database() {
-    let fixture = Fixture::restore();
-    let data = fixture.data();
-    adda(&data, &["doctor"]);
-    let messages: Vec<Value> = adda(&data, &["export", "--room", "tea"])
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("a frame a line"))
-        .collect();
-    let before = &fixture.facts["answers"]["rooms"][0]["messages"];
-    assert_contains(&json!(messages), before, fixture.shift_ms, "export");
-    let accounts = adda(&data, &["user", "list", "--format", "json"]);
-    assert_eq!(accounts.lines().count(), 3, "{accounts}");
-    let copy = data.with_extension("copy");
-    adda(&data, &["backup", copy.to_str().expect("a plain path")]);
-    assert_eq!(user_version(&copy), user_version(&data));
-    let token = adda(&data, &["token", "create", "karim"]).trim_end().to_owned();
-    let server = fixture.serve();
-    assert_kept_but_for_tokens(&server, &fixture, &token);
+    for fixture in SCHEMAS.map(Fixture::restore) {
+        let data = fixture.data();
+        adda(&data, &["doctor"]);
+        let messages: Vec<Value> = adda(&data, &["export", "--room", "tea"])
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a frame a line"))
+            .collect();
+        let before = history_of(&fixture.facts["answers"]["rooms"][0]["messages"]);
+        assert_contains(&history_of(&json!(messages)), &before, fixture.shift_ms, "export");
+        let accounts = adda(&data, &["user", "list", "--format", "json"]);
+        assert_eq!(accounts.lines().count(), 3, "{accounts}");
+        let copy = data.with_extension("copy");
+        adda(&data, &["backup", copy.to_str().expect("a plain path")]);
+        assert_eq!(user_version(&copy), user_version(&data));
+        let token = adda(&data, &["token", "create", "karim"]).trim_end().to_owned();
+        let server = fixture.serve();
+        assert_kept_but_for_tokens(&server, &fixture, &token);
+    }
 }
 
 /// Like [`assert_kept`], with one token that was created meanwhile.
@@ -444,7 +456,7 @@ fn enlarge(data: &Path, bytes: u64) {
 #[test]
 fn a_large_database_of_an_earlier_adda_is_served_at_once() {
     let bytes = std::env::var("ADDA_BIG_DATABASE").map_or(BIG_BYTES, |text| text.parse().expect("a number of bytes"));
-    let fixture = Fixture::restore();
+    let fixture = Fixture::restore(SCHEMAS[0]);
     let data = fixture.data();
     enlarge(&data, bytes);
     let unlimited = || {
@@ -614,12 +626,12 @@ fn a_named_earlier_adda_creates_the_fixture_anew() {
         "answers": answers(address, &tokens),
     });
     stop(server);
-    fs::create_dir_all(fixture("json").parent().expect("a directory")).expect("a directory");
+    let schema = user_version(&data);
     // One line per part, so that a diff is readable.
     let parts = facts.as_object().expect("an object").iter().map(|(name, part)| format!("{name:?}: {part}"));
     let parts: Vec<String> = parts.collect();
-    fs::write(fixture("json"), format!("{{\n{}\n}}\n", parts.join(",\n"))).expect("the facts");
-    let mut packed = GzEncoder::new(File::create(fixture("db.gz")).expect("a file"), Compression::best());
+    fs::write(fixture(schema, "json"), format!("{{\n{}\n}}\n", parts.join(",\n"))).expect("the facts");
+    let mut packed = GzEncoder::new(File::create(fixture(schema, "db.gz")).expect("a file"), Compression::best());
     packed.write_all(&fs::read(&data).expect("the database")).expect("its bytes");
     packed.finish().expect("its end");
 }

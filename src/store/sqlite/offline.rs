@@ -29,6 +29,8 @@ const LOCKED_WAIT: Duration = Duration::from_millis(20);
 const ACCOUNTS_SINCE: usize = 3;
 /// The schema that introduced signed tokens and the floors of rooms.
 const LOG_SINCE: usize = 6;
+/// The schema that named the tables `skeletons` and `last_posts`.
+const NAMES_SINCE: usize = 7;
 /// The number of findings of one kind that are reported.
 const FINDINGS_MAX: i64 = 20;
 
@@ -102,7 +104,7 @@ impl Offline {
         }
         let connection = schema::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let this = Self { path: path.to_owned(), connection };
-        this.read(add_missing_columns)?;
+        this.read(add_missing_names)?;
         Ok(this)
     }
 
@@ -270,13 +272,16 @@ impl Drop for Part {
 }
 
 /// Lets a database of an earlier schema be read as one of this schema. The added views exist only on this connection.
-fn add_missing_columns(connection: &Connection) -> rusqlite::Result<()> {
+fn add_missing_names(connection: &Connection) -> rusqlite::Result<()> {
     let schema = schema::version(connection)?;
     if (1..LOG_SINCE).contains(&schema) {
         connection.execute_batch("CREATE TEMP VIEW rooms AS SELECT *, 0 AS floor FROM main.rooms")?;
     }
     if (ACCOUNTS_SINCE..LOG_SINCE).contains(&schema) {
         connection.execute_batch("CREATE TEMP VIEW sessions AS SELECT *, 0 AS is_signed FROM main.sessions")?;
+    }
+    if (ACCOUNTS_SINCE..NAMES_SINCE).contains(&schema) {
+        connection.execute_batch("CREATE TEMP VIEW skeletons AS SELECT look AS skeleton, account FROM main.looks")?;
     }
     Ok(())
 }
@@ -308,8 +313,8 @@ const WRONG_PEOPLE: [(&str, &str); 7] = [
         "guest sessions with the user id of an account",
     ),
     ("sessions WHERE length(token_hash) <> 32", "sessions without a token hash"),
-    ("looks WHERE account NOT IN (SELECT key FROM accounts)", "name skeletons of a missing account"),
-    ("accounts WHERE key NOT IN (SELECT account FROM looks)", "accounts without a name skeleton"),
+    ("skeletons WHERE account NOT IN (SELECT key FROM accounts)", "name skeletons of a missing account"),
+    ("accounts WHERE key NOT IN (SELECT account FROM skeletons)", "accounts without a name skeleton"),
     ("accounts WHERE password_hash NOT LIKE '$argon2id$%'", "accounts with an invalid password hash"),
     ("invitations WHERE length(code_hash) <> 32", "invitations without a code hash"),
 ];

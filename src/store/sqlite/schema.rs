@@ -27,9 +27,6 @@ const HEADER_BYTES: u64 = 100;
 const APPLICATION_ID: i32 = 0x6164_6461;
 
 /// Numbered migrations from an empty file to the current schema. `user_version` says how many are done.
-///
-/// Names in the schema are older than the names in the code, and stay, because a new name needs a migration: the table
-/// `looks` has the skeletons of names, and `spoke` has the time of each user's last message.
 pub(super) const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     |connection| connection.execute_batch(MESSAGES),
     // SQLite's tokenizer no longer defines what a word is.
@@ -38,6 +35,7 @@ pub(super) const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     |connection| connection.execute_batch(DELETED_MESSAGES),
     |connection| connection.execute_batch(MARKS),
     |connection| connection.execute_batch(LOG),
+    |connection| connection.execute_batch(NAMES),
 ];
 
 /// Migration 1.
@@ -170,6 +168,14 @@ const LOG: &str = "
         wall_ms INTEGER NOT NULL
     );
     DELETE FROM marks WHERE name = 'beside';
+";
+
+/// Migration 7: the names of tables are the terms of the code.
+const NAMES: &str = "
+    ALTER TABLE looks RENAME TO skeletons;
+    ALTER TABLE skeletons RENAME COLUMN look TO skeleton;
+    ALTER TABLE spoke RENAME TO last_posts;
+    UPDATE marks SET name = 'skeletons' WHERE name = 'looks';
 ";
 
 /// Why a database can't be used. The file is unchanged.
@@ -356,7 +362,7 @@ mod tests {
         drop(old);
 
         let (_database, connection) = Database::open(&path, Durability::Full).unwrap();
-        let sql = "SELECT value FROM marks WHERE name = 'looks'";
+        let sql = "SELECT value FROM marks WHERE name = 'skeletons'";
         let made: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
         assert_eq!(made, crate::auth::name::skeleton_version());
         let version_found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();

@@ -94,12 +94,16 @@ pub fn create(connection: &Connection, account: &Account, skeletons: &Skeletons)
 }
 
 fn insert_skeleton(connection: &Connection, skeleton: &str, account: i64) -> rusqlite::Result<usize> {
-    execute(connection, "INSERT INTO looks (look, account) VALUES (?1, ?2) ON CONFLICT DO NOTHING", (skeleton, account))
+    execute(
+        connection,
+        "INSERT INTO skeletons (skeleton, account) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        (skeleton, account),
+    )
 }
 
 /// The account whose name has one of these skeletons. A guest may not have such a name.
 pub fn resembling(connection: &Connection, skeletons: &Skeletons) -> rusqlite::Result<Option<Account>> {
-    let sql = account_where("key = (SELECT account FROM looks WHERE look = ?1)");
+    let sql = account_where("key = (SELECT account FROM skeletons WHERE skeleton = ?1)");
     for skeleton in skeletons.iter() {
         if let Some(account) = first(connection, &sql, [skeleton], account)? {
             return Ok(Some(account));
@@ -194,7 +198,7 @@ pub fn set_role(connection: &Connection, id: UserId, role: Role) -> Result<(), S
 pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionId>, Stop> {
     let live = "SELECT key FROM sessions WHERE user_id = ?1 AND ended_ms IS NULL ORDER BY key";
     let ended = all(connection, live, [id], |row| row.get(0))?;
-    execute(connection, "DELETE FROM looks WHERE account = (SELECT key FROM accounts WHERE id = ?1)", [id])?;
+    execute(connection, "DELETE FROM skeletons WHERE account = (SELECT key FROM accounts WHERE id = ?1)", [id])?;
     found(execute(connection, "DELETE FROM accounts WHERE id = ?1", [id])?)?;
     execute(connection, "DELETE FROM sessions WHERE user_id = ?1", [id])?;
     execute(connection, "DELETE FROM room_members WHERE user_id = ?1", [id])?;
@@ -205,7 +209,7 @@ pub fn remove(connection: &Connection, id: UserId) -> Result<Vec<SessionId>, Sto
 /// is opened. If nothing is newer, it reads one row. If two accounts have one skeleton, it belongs to the older account.
 pub fn renew_skeletons(connection: &Connection) -> rusqlite::Result<()> {
     let skeleton_version = name::skeleton_version();
-    let made = state::value::<String>(connection, "looks")?;
+    let made = state::value::<String>(connection, "skeletons")?;
     if made.as_deref() == Some(&*skeleton_version) {
         return Ok(());
     }
@@ -215,11 +219,11 @@ pub fn renew_skeletons(connection: &Connection) -> rusqlite::Result<()> {
     for (key, name) in names {
         wanted.extend(Skeletons::of(&name).iter().map(|skeleton| (skeleton.to_owned(), key)));
     }
-    execute(connection, "DELETE FROM looks", [])?;
+    execute(connection, "DELETE FROM skeletons", [])?;
     for (skeleton, key) in wanted {
         insert_skeleton(connection, &skeleton, key)?;
     }
-    state::set_value(connection, "looks", skeleton_version)?;
+    state::set_value(connection, "skeletons", skeleton_version)?;
     transaction.commit()
 }
 
@@ -230,7 +234,7 @@ pub fn forget_what_is_over(connection: &Connection, now_ms: u64) -> rusqlite::Re
         "DELETE FROM invitations WHERE uses_left = 0 OR expires_ms <= ?1",
         "DELETE FROM mutes WHERE until_ms <= ?1",
         "DELETE FROM bans WHERE until_ms <= ?1",
-        "DELETE FROM spoke WHERE clock_ms <= ?1 - 3600000",
+        "DELETE FROM last_posts WHERE clock_ms <= ?1 - 3600000",
     ] {
         execute(connection, sql, [signed(now_ms)])?;
     }

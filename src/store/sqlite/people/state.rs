@@ -68,12 +68,12 @@ pub(super) fn set_value(connection: &Connection, name: &str, value: impl ToSql) 
 
 /// When a user last posted in a room with slow mode, in log time.
 pub fn last_message_ms(connection: &Connection, room: &RoomId, user: UserId) -> rusqlite::Result<Option<u64>> {
-    let sql = "SELECT clock_ms FROM spoke WHERE room = ?1 AND user_id = ?2";
+    let sql = "SELECT clock_ms FROM last_posts WHERE room = ?1 AND user_id = ?2";
     first(connection, sql, (room, user), |row| row.get(0).map(unsigned))
 }
 
 /// Notes that a user posts in a room with slow mode.
 pub fn note_message(connection: &Connection, room: &RoomId, user: UserId, clock_ms: u64) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO spoke (room, user_id, clock_ms) VALUES (?1, ?2, ?3)";
+    let sql = "INSERT OR REPLACE INTO last_posts (room, user_id, clock_ms) VALUES (?1, ?2, ?3)";
     execute(connection, sql, (room, user, signed(clock_ms))).map(drop)
 }

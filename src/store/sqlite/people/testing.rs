@@ -9,14 +9,14 @@ use super::signed;
 /// written. Upkeep may have removed rows that do not count.
 const TABLES: &[(&str, &str)] = &[
     ("accounts", "SELECT * FROM accounts WHERE ?1 > 0 ORDER BY key"),
-    ("looks", "SELECT * FROM looks WHERE ?1 > 0 ORDER BY look"),
+    ("skeletons", "SELECT * FROM skeletons WHERE ?1 > 0 ORDER BY skeleton"),
     ("sessions", "SELECT * FROM sessions WHERE ?1 > 0 ORDER BY key"),
     ("invitations", "SELECT * FROM invitations WHERE uses_left > 0 AND expires_ms > ?1 ORDER BY key"),
     ("mutes", "SELECT * FROM mutes WHERE until_ms > ?1 ORDER BY user_id"),
     ("bans", "SELECT * FROM bans WHERE until_ms IS NULL OR until_ms > ?1 ORDER BY kind, subject"),
     ("room_settings", "SELECT * FROM room_settings WHERE ?1 > 0 ORDER BY room"),
     ("room_members", "SELECT * FROM room_members WHERE ?1 > 0 ORDER BY room, user_id"),
-    ("spoke", "SELECT * FROM spoke WHERE clock_ms > ?1 - 3600000 ORDER BY room, user_id"),
+    ("last_posts", "SELECT * FROM last_posts WHERE clock_ms > ?1 - 3600000 ORDER BY room, user_id"),
     ("marks", "SELECT * FROM marks WHERE name IN ('policy', 'guest_key', 'setup') AND ?1 > 0 ORDER BY name"),
 ];
 

@@ -273,9 +273,9 @@ fn the_time_that_slow_mode_counts_from_is_kept_for_an_hour() {
     );
     let hour_ms = u64::from(crate::limits::SLOW_MODE_S_MAX) * 1_000;
     forget_what_is_over(&db, 2_000 + hour_ms - 1).unwrap();
-    assert_eq!(number_of(&db, "spoke"), 1, "the longest slow mode still counts from it");
+    assert_eq!(number_of(&db, "last_posts"), 1, "the longest slow mode still counts from it");
     forget_what_is_over(&db, 2_000 + hour_ms).unwrap();
-    assert_eq!(number_of(&db, "spoke"), 0);
+    assert_eq!(number_of(&db, "last_posts"), 0);
 }
 
 #[test]
@@ -408,20 +408,21 @@ fn skeletons_are_renewed_when_their_definition_changes() {
     make(&db, &account(1, "admin")).unwrap();
     make(&db, &account(2, "rahim")).unwrap();
     let skeletons = || {
-        let mut statement = db.prepare("SELECT look, account FROM looks ORDER BY look").unwrap();
+        let mut statement = db.prepare("SELECT skeleton, account FROM skeletons ORDER BY skeleton").unwrap();
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         rows.collect::<rusqlite::Result<Vec<(String, i64)>>>().unwrap()
     };
     let made = skeletons();
     db.execute("DELETE FROM marks", []).unwrap();
-    let spoil = || db.execute("UPDATE looks SET look = 'as an older adda saw it' WHERE account = 1", []).unwrap();
+    let spoil =
+        || db.execute("UPDATE skeletons SET skeleton = 'as an older adda saw it' WHERE account = 1", []).unwrap();
     spoil();
     renew_skeletons(&db).unwrap();
     assert_eq!(skeletons(), made);
     spoil();
     renew_skeletons(&db).unwrap();
     assert_ne!(skeletons(), made, "nothing is read if the definition is the same");
-    db.execute("UPDATE marks SET value = 'an older one' WHERE name = 'looks'", []).unwrap();
+    db.execute("UPDATE marks SET value = 'an older one' WHERE name = 'skeletons'", []).unwrap();
     renew_skeletons(&db).unwrap();
     assert_eq!(skeletons(), made);
     // A newer Unicode version may find two accounts alike that an older one did not.
