@@ -1,12 +1,16 @@
 //! Skeletons of names, so that no client takes a name that a reader would confuse with the name of an account.
 //!
 //! Two names resemble each other if they share a skeleton. A skeleton is the name without differences that readers
-//! miss: case, width, invisible characters, punctuation and accents. Characters that resemble others are replaced
-//! (Unicode confusables, UTS #39, section 4). Skeletons are only compared, never shown, and they are not names. Pure.
+//! miss: case, width, invisible characters, punctuation, symbols and accents. Characters that resemble others are
+//! replaced (Unicode confusables, UTS #39, section 4). Skeletons are only compared, never shown, and they are not
+//! names. Pure.
 //!
-//! A name may have several skeletons, because case folding and confusables don't commute. Greek `Ν` looks like `N`,
-//! and its lower case `ν` looks like `v`. With one common skeleton for all three, `van` and `nan` would be the same
-//! name.
+//! A name may have several skeletons. Case folding and confusables don't commute: Greek `Ν` looks like `N`, and its
+//! lower case `ν` looks like `v`. With one common skeleton for all three, `van` and `nan` would be the same name. And a
+//! name with the word of a role, such as `boss (admin)`, is also read without that word.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
@@ -20,7 +24,7 @@ const DOT_BELOW: char = '\u{0323}';
 const BRAILLE_BLANK: char = '\u{2800}';
 
 /// The version of this algorithm. Increase it with each change below that gives any name other skeletons.
-const SKELETON_VERSION: u32 = 2;
+const SKELETON_VERSION: u32 = 3;
 
 /// The version of the skeletons made here: of this algorithm, and of the Unicode tables that it uses. Skeletons made
 /// by another version must be computed again.
@@ -31,7 +35,7 @@ pub fn skeleton_version() -> String {
     format!("{SKELETON_VERSION} {std:?} {nfkd:?} {skeleton:?}")
 }
 
-/// The skeletons of a name, one to four. They are stored with an account to protect its name.
+/// The skeletons of a name, one to eight. They are stored with an account to protect its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skeletons(Vec<Box<str>>);
 
@@ -43,11 +47,9 @@ impl Skeletons {
     }
 
     fn of_text(name: &str) -> Self {
-        let letters: String = name.chars().map(|c| sign_as_letter(c).unwrap_or(c)).collect();
-        let punctuation: String = name.chars().filter(|c| sign_as_letter(*c).is_none()).collect();
         let mut skeletons: Vec<Box<str>> = Vec::with_capacity(4);
-        for reading in [&letters, &punctuation] {
-            for skeleton in [tidied(&settled(&shaped(reading))), tidied(&settled(reading))] {
+        for text in [name, &without_role(name)] {
+            for skeleton in readings(text) {
                 if !skeleton.is_empty() && !skeletons.iter().any(|known| **known == *skeleton) {
                     skeletons.push(skeleton.into());
                 }
@@ -63,7 +65,7 @@ impl Skeletons {
         Self(skeletons)
     }
 
-    /// All skeletons, one at least and four at most.
+    /// All skeletons, one at least and eight at most.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|skeleton| &**skeleton)
     }
@@ -73,6 +75,51 @@ impl Skeletons {
     pub fn resemble(&self, other: &Self) -> bool {
         self.0.iter().any(|skeleton| other.0.contains(skeleton))
     }
+}
+
+/// The skeletons of a text as it is: each sign as a letter or as punctuation, and folded after or before the
+/// confusables are replaced.
+fn readings(text: &str) -> [String; 4] {
+    let letters: String = text.chars().map(|c| sign_as_letter(c).unwrap_or(c)).collect();
+    let punctuation: String = text.chars().filter(|c| sign_as_letter(*c).is_none()).collect();
+    let [letters, punctuation] = [&letters, &punctuation].map(|text| [settled(&shaped(text)), settled(text)]);
+    let [[a, b], [c, d]] = [letters, punctuation];
+    [a, b, c, d].map(|text| tidied(&text))
+}
+
+/// Words that claim a role. The word “guest” is not one of them: it claims nothing.
+const ROLES: [&str; 20] = [
+    "admin",
+    "admins",
+    "administrator",
+    "mod",
+    "mods",
+    "moderator",
+    "op",
+    "operator",
+    "owner",
+    "root",
+    "staff",
+    "official",
+    "system",
+    "support",
+    "bot",
+    "verified",
+    "অ্যাডমিন",
+    "এডমিন",
+    "মডারেটর",
+    "প্রশাসক",
+];
+
+static ROLES_READ: LazyLock<HashSet<String>> = LazyLock::new(|| ROLES.into_iter().flat_map(readings).collect());
+
+/// A name without the words that claim a role. Empty if it has no such word, or no other word.
+fn without_role(name: &str) -> String {
+    let is_between = |c: char| !c.is_alphanumeric() && !is_combining_mark(c) && !matches!(c, '\u{200C}' | '\u{200D}');
+    let words: Vec<&str> = name.split(is_between).filter(|word| !word.is_empty()).collect();
+    let claims_role = |word: &str| readings(word).iter().any(|reading| ROLES_READ.contains(reading));
+    let others: Vec<&str> = words.iter().filter(|word| !claims_role(word)).copied().collect();
+    if others.len() == words.len() { String::new() } else { others.concat() }
 }
 
 /// The letter that a sign stands for in some names (`@dmin`). In others it is just a sign (`@admin`), so a name has
@@ -98,6 +145,7 @@ fn folded(text: &str) -> String {
 
 /// Decomposed, without width and invisible characters, and each character replaced by the one that it resembles.
 fn shaped(text: &str) -> String {
+    let text = text.chars().filter(|c| !is_legal_sign(*c));
     let whole: String = text.nfkd().map(unboxed).filter(|c| !is_passed_over(*c)).collect();
     let shaped: String = skeleton(&whole).map(plain).collect();
     ra_from_ba(&shaped)
@@ -157,8 +205,13 @@ fn is_passed_over(c: char) -> bool {
             | '\u{3008}'..='\u{3020}' | '\u{3030}' | '\u{30FB}' | BRAILLE_BLANK)
 }
 
-/// The last step: drops accents, sorts the marks on a letter, removes repeated ones, and makes `i`, `l` and `1` the
-/// same.
+/// Legal signs, such as ™. Unicode decomposes them to letters.
+fn is_legal_sign(c: char) -> bool {
+    matches!(c, '\u{2117}' | '\u{2120}' | '\u{2122}')
+}
+
+/// The last step: drops accents and all that is no letter, digit or mark, sorts the marks on a letter, removes repeated
+/// ones, and makes `i`, `l` and `1` the same.
 fn tidied(text: &str) -> String {
     let mut tidy = String::with_capacity(text.len());
     let mut marks: Vec<char> = Vec::new();
@@ -171,7 +224,7 @@ fn tidied(text: &str) -> String {
             continue;
         }
         flush(&mut marks, &mut tidy);
-        if !is_passed_over(c) {
+        if c.is_alphanumeric() {
             base = c;
             tidy.push(if c == 'i' { 'l' } else { c });
         }
@@ -358,6 +411,47 @@ mod tests {
     }
 
     #[test]
+    fn symbols_enclosing_marks_and_roles_make_no_other_name() {
+        for spoof in [
+            "boss ✓",
+            "boss™",
+            "★boss★",
+            "boss (admin)",
+            "boss✔️",
+            "boss 👑",
+            "👑boss",
+            "boss®",
+            "boss ℠",
+            "b⃝o⃝s⃝s⃝",
+            "boss~",
+            "boss ⚡️",
+            "boss+",
+            "$boss$",
+            "boss→",
+            "|boss|",
+            "Admin boss",
+            "boss [MOD]",
+            "boss-moderator",
+            "boss αdmin",
+            "official_boss",
+            "boss, owner",
+            "boss (bot)",
+            "boss ☑ verified",
+            "boss অ্যাডমিন",
+        ] {
+            assert_eq!(passed("boss", &[spoof]), [""; 0]);
+        }
+        assert_eq!(passed("Admin Boss", &["boss", "Boss (admin)"]), [""; 0]);
+        for (name, others) in [
+            ("boss", &["boss (guest)", "bossa", "boss2", "Admin", "bossadmin", "the boss"][..]),
+            ("admin", &["administrator", "mod", "admin 2", "Rahim (admin)"]),
+            ("রহিম", &["রহিম করিম", "করিম অ্যাডমিন"]),
+        ] {
+            assert_eq!(passed(name, others), others, "{name}");
+        }
+    }
+
+    #[test]
     fn a_spelling_in_another_order_is_the_same_name() {
         for (one, other) in [
             ("সো", "স\u{09C7}\u{09BE}"),
@@ -409,7 +503,7 @@ mod tests {
         "আব্দুল্লাহ",
         "নুসরাত জাহান",
         "মেঘলা ☁️",
-        "রহিম 🌧",
+        "করিমুল 🌧",
         "চাঁদ",
         "হৃদয়",
         "ৎসারা",
@@ -470,12 +564,12 @@ mod tests {
     }
 
     #[test]
-    fn skeletons_are_one_to_four_and_stable() {
+    fn skeletons_are_one_to_eight_and_stable() {
         for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
             let Ok(name) = Username::parse(name) else { continue };
             let skeletons = Skeletons::of(&name);
             assert!(
-                (1..=4).contains(&skeletons.iter().count()) && skeletons.iter().all(|skeleton| !skeleton.is_empty()),
+                (1..=8).contains(&skeletons.iter().count()) && skeletons.iter().all(|skeleton| !skeleton.is_empty()),
                 "{name}"
             );
             assert_eq!(skeletons, Skeletons::of(&name));
@@ -497,7 +591,7 @@ mod tests {
         }
         let begin = digest.finalize()[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         // After a change of the skeletons, increase the version and write the new digest here.
-        assert_eq!((SKELETON_VERSION, &*begin), (2, "d03deb7e"), "{}", skeleton_version());
+        assert_eq!((SKELETON_VERSION, &*begin), (3, "7739035f"), "{}", skeleton_version());
     }
 
     proptest::proptest! {
@@ -505,7 +599,7 @@ mod tests {
         fn a_name_resembles_itself_in_other_case_or_with_separators(text in "\\PC{1,24}", at in 0..24_usize) {
             if let Ok(name) = Username::parse(&text) {
                 let skeletons = Skeletons::of(&name);
-                proptest::prop_assert!((1..=4).contains(&skeletons.iter().count()));
+                proptest::prop_assert!((1..=8).contains(&skeletons.iter().count()));
                 for other in [name.as_str().to_uppercase(), name.as_str().to_lowercase()] {
                     proptest::prop_assert!(skeletons.resemble(&Skeletons::of_text(&other)), "{:?}", other);
                 }
