@@ -148,7 +148,7 @@ pub fn data_bytes(text: &str) -> Result<u64, String> {
 }
 
 pub fn room(text: &str) -> Result<RoomId, String> {
-    RoomId::parse(text).map_err(|error| error.to_string())
+    RoomId::parse_to_read(text).map_err(|error| error.to_string())
 }
 
 /// A date or a moment (RFC 3339), or a time before now.

@@ -16,7 +16,7 @@ use crate::authenticator::{Authenticated, Identity, admit, authenticate, note_us
 use crate::http1::head::unescape;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Role;
-use crate::model::{RoomId, UserId, Username};
+use crate::model::{NameError, RoomId, UserId, Username};
 use crate::store::View;
 use crate::store::entry::{By, Principal};
 
@@ -109,8 +109,17 @@ impl Actor {
 
 /// The room in the path. A name that is not valid is a room that does not exist.
 pub(super) fn room(request: &Request<'_>) -> Result<RoomId, Rejection> {
+    room_by(request, RoomId::parse)
+}
+
+/// The room in the path of a request that only reads.
+pub(super) fn room_to_read(request: &Request<'_>) -> Result<RoomId, Rejection> {
+    room_by(request, RoomId::parse_to_read)
+}
+
+fn room_by(request: &Request<'_>, parse: fn(&str) -> Result<RoomId, NameError>) -> Result<RoomId, Rejection> {
     let text = unescape(request.parameter("room")).map_err(|_| Reason::NoSuchRoom)?;
-    RoomId::parse(&text).map_err(|_| Reason::NoSuchRoom.into())
+    parse(&text).map_err(|_| Reason::NoSuchRoom.into())
 }
 
 /// The body as the text of a JSON object. Its media type must be JSON.

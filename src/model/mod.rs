@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use ids::FrameIds;
 pub use ids::{ConnectionId, FrameId, Seq, UserId};
-pub use names::{NameError, Nonce, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, Username, visible_line};
+pub use names::{NameError, Nonce, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, Username, shows_nothing, visible_line};
 pub use time::Timestamp;
 
 /// A user as other users see it.

@@ -38,6 +38,9 @@ pub enum NameError {
     /// It begins with a prefix that is reserved for the server.
     #[error("must not begin with “dm:”, which is reserved for private conversations")]
     Reserved,
+    /// It is `.` or `..`, which URL parsers remove from a path (RFC 3986, section 5.2.4).
+    #[error("must not be “.” or “..”, which URLs can't contain")]
+    DotSegment,
 }
 
 /// A room's id, as in the URL, in NFC.
@@ -48,8 +51,18 @@ impl RoomId {
     /// Reads a room id from a client.
     ///
     /// # Errors
-    /// [`NameError`] if it is empty, longer than [`ROOM_CHARS_MAX`], reserved, or has invisible characters.
+    /// [`NameError`] if it is empty, longer than [`ROOM_CHARS_MAX`], reserved, a dot segment of a URL, or has invisible
+    /// characters.
     pub fn parse(text: &str) -> Result<Self, NameError> {
+        let room = Self::parse_to_read(text)?;
+        if matches!(room.as_str(), "." | "..") { Err(NameError::DotSegment) } else { Ok(room) }
+    }
+
+    /// Reads the id of a room that may be older than today's rules of names. Such a room can be read, but not written.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), but a dot segment is accepted.
+    pub fn parse_to_read(text: &str) -> Result<Self, NameError> {
         let name = visible_name(text, ROOM_CHARS_MAX)?;
         if name.starts_with(DIRECT_PREFIX) {
             return Err(NameError::Reserved);
@@ -137,7 +150,7 @@ pub fn visible_line(text: &str, chars_max: usize) -> Result<Box<str>, NameError>
 }
 
 macro_rules! shown_as_text {
-    ($($name:ident),*) => {$(
+    ($($name:ident by $parse:ident),*) => {$(
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self.as_str())
@@ -152,12 +165,12 @@ macro_rules! shown_as_text {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::parse(&Cow::<str>::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+                Self::$parse(&Cow::<str>::deserialize(deserializer)?).map_err(serde::de::Error::custom)
             }
         }
     )*};
 }
-shown_as_text!(RoomId, Username, Nonce);
+shown_as_text!(RoomId by parse_to_read, Username by parse, Nonce by parse);
 
 /// Trims and normalises a name (NFC, UAX #15), and refuses names with invisible characters.
 ///
@@ -190,6 +203,12 @@ fn visible_name(text: &str, chars_max: usize) -> Result<String, NameError> {
         return Err(NameError::Blank);
     }
     Ok(name)
+}
+
+/// Whether a text shows nothing: it has only spaces, control characters and invisible characters.
+#[must_use]
+pub fn shows_nothing(text: &str) -> bool {
+    text.chars().all(|c| is_blank(c) || is_invisible(c))
 }
 
 /// Characters that are allowed in a name but show nothing by themselves: spaces and similar characters, joiners, and
@@ -313,6 +332,42 @@ mod tests {
         assert_eq!(RoomId::parse(&"a".repeat(100_000)), Err(NameError::TooLong(ROOM_CHARS_MAX)));
         assert!(Nonce::parse(&"🙂".repeat(NONCE_CHARS_MAX)).is_ok());
         assert_eq!(Nonce::parse(&"n".repeat(NONCE_CHARS_MAX + 1)), Err(NameError::TooLong(NONCE_CHARS_MAX)));
+    }
+
+    #[test]
+    fn a_room_name_that_urls_cannot_contain_is_for_reading_only() {
+        for name in [".", "..", " . ", "..\t"] {
+            assert_eq!(RoomId::parse(name), Err(NameError::DotSegment), "{name:?}");
+            assert!(RoomId::parse_to_read(name).is_ok(), "{name:?}");
+        }
+        for name in ["...", ".a", "a.", "a..b", "%2e", "%2E%2E", "a/b", "?", "#", "\\", "c:"] {
+            assert_eq!(RoomId::parse(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn a_text_without_any_visible_character_shows_nothing() {
+        for text in [
+            "",
+            " \n\t",
+            "\u{200B}",
+            "\u{200B} \u{200B}\n",
+            "\u{2060}",
+            "\u{FEFF}",
+            "\u{200D}\u{FE0F}",
+            "\u{202E}\u{202C}",
+            "\u{3164}",
+            "\u{2800}",
+            "\u{AD}",
+            "\u{E0041}",
+            "\0\u{7F}",
+            "\u{115F}\u{1160}",
+        ] {
+            assert!(shows_nothing(text), "{text:?}");
+        }
+        for text in [".", "\u{200B}a", "।", "\u{09BE}", "🦊", "☁\u{FE0F}", "\u{20E3}"] {
+            assert!(!shows_nothing(text), "{text:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::admin::bad_field;
 use super::{AdminAction, After, Body, ClientCommand, ClientFrame, Replay, restrictions, room_patch, whole_number};
 use crate::limits::{self, Limits};
 use crate::model::reason::{Reason, Rejection};
-use crate::model::{FrameId, Nonce, RoomId, UserId};
+use crate::model::{FrameId, Nonce, RoomId, UserId, shows_nothing};
 
 /// The reason why a client's frame was refused, for its `error` frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +160,7 @@ pub fn checked_content(content: &str, limits: &Limits) -> Result<Box<str>, Rejec
         let sentence = format!("message too long: {} bytes, at most {}", content.len(), limits.content_bytes_max);
         return Err(Reason::MessageTooLong.because(sentence));
     }
-    if content.trim().is_empty() {
+    if shows_nothing(content) {
         return Err(Reason::EmptyMessage.into());
     }
     Ok(content.into())

@@ -7,7 +7,7 @@ use adda::model::role::Role;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
-use crate::support::{People, Response, Server, http, read_response, upgrade_request};
+use crate::support::{People, Response, Server, Ws, exchange, http, read_response, upgrade_request};
 
 /// Valid names that resemble `admin` or `রহিম`, where those are accounts.
 const SPOOFS: [&str; 78] = [
@@ -226,6 +226,41 @@ fn names_that_resemble_an_accounts_name_are_refused_and_ordinary_names_accepted(
     assert_eq!(client.mismatches(&SPOOFS, 403, 403), "");
     assert_eq!(client.mismatches(&NO_NAMES, 400, 400), "");
     assert_eq!(client.mismatches(&HONEST, 201, 101), "");
+}
+
+#[test]
+fn a_room_that_urls_cannot_name_is_refused() {
+    let server = Server::start();
+    for room in [".", "..", "%2e", "%2E%2E", ".%2e"] {
+        let refused = Ws::refused(&server, &format!("/ws?room={room}&username=Ana"), &[]);
+        assert_eq!((refused.status, &refused.json()["code"]), (400, &"bad_room".into()), "{room}");
+        let refused = Ws::refused(&server, &format!("/ws/chat/{room}/"), &[]);
+        assert_eq!(refused.status, 400, "{room}");
+        let body = Some(json!({"content": "hi", "username": "Ana"}));
+        let posted = exchange(server.addr(), "POST", &format!("/api/rooms/{room}/messages"), &[], body.as_ref());
+        assert_eq!(posted.expect("an answer").status, 404, "{room}");
+    }
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    ana.command(&json!({"type": "join", "room_id": "..", "nonce": "j"}));
+    assert_eq!(ana.until(|frame| frame["nonce"] == "j")["code"], "bad_room");
+    Ws::join(&server, "/ws?room=...&username=Ana");
+}
+
+#[test]
+fn a_message_that_shows_nothing_is_refused_as_empty() {
+    let server = Server::start();
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    for content in ["\u{200B}", " \u{200B}\n", "\u{2060}\u{FEFF}", "\u{202E}\u{202C}", "\u{3164}", "\u{2800} \u{2800}"]
+    {
+        ana.command(&json!({"content": content, "nonce": "n"}));
+        let refused = ana.until(|frame| frame["nonce"] == "n");
+        assert_eq!((&refused["type"], &refused["reason"]), (&"error".into(), &"empty_message".into()), "{content:?}");
+        let body = Some(json!({"content": content}));
+        let posted = exchange(server.addr(), "POST", "/api/rooms/tea/messages", &[], body.as_ref()).expect("an answer");
+        assert_eq!((posted.status, &posted.json()["reason"]), (400, &"empty_message".into()), "{content:?}");
+    }
+    ana.say("\u{200B}.");
+    ana.expect_text("\u{200B}.");
 }
 
 #[test]

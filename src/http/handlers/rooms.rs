@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::authenticator::Identity;
-use crate::http::extract::{Page, limit_of, reader, room};
+use crate::http::extract::{Page, limit_of, reader, room_to_read};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::limits::ROOMS_LISTED_MAX;
@@ -48,9 +48,10 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     let limit = limit_of(request, ROOMS_LISTED_MAX, ROOMS_LISTED_MAX)?;
     let after = match request.query_value("after").transpose()? {
         None => None,
-        Some(text) => {
-            Some(RoomId::parse(&text).map_err(|error| Reason::BadQuery.because(format!("invalid after: {error}")))?)
-        }
+        Some(text) => Some(
+            RoomId::parse_to_read(&text)
+                .map_err(|error| Reason::BadQuery.because(format!("invalid after: {error}")))?,
+        ),
     };
     request.context.reader.view(|view| {
         let identity = reader(request, view)?;
@@ -120,7 +121,7 @@ pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
         #[serde(skip_serializing_if = "Option::is_none")]
         private: Option<bool>,
     }
-    let id = room(request)?;
+    let id = room_to_read(request)?;
     request.context.reader.view(|view| {
         reader(request, view)?.may_enter(view, &id)?;
         if !is_there(request, view, &id)? {
