@@ -12,13 +12,15 @@
 //!
 //! Pure. This file does not decide whether a token has expired or its guest was logged out: the caller does.
 
+use std::net::IpAddr;
+
 use hmac::digest::common::Key;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
-use crate::model::UserId;
+use crate::model::{UserId, Username};
 
 use super::secret::{Secret, is_hex, random_bytes};
 
@@ -90,6 +92,25 @@ impl GuestKey {
         let (signed, mac) = bytes.split_at(SIGNED_BYTES);
         self.mac(signed).verify_truncated_left(mac).ok()?;
         GuestToken::from_bytes(signed)
+    }
+
+    /// The user id of a client without a token, by its network and its name. It is the same for each of its requests, so
+    /// a retry is recognised, and no other network can make it. Without a name, it is an id for the network.
+    ///
+    /// It is a UUID of version 8 (RFC 9562, section 5.8), as no other id here is.
+    #[must_use]
+    pub fn user_without_token(&self, network: IpAddr, name: Option<&Username>) -> UserId {
+        let network = match network {
+            IpAddr::V4(network) => network.to_ipv6_mapped(),
+            IpAddr::V6(network) => network,
+        };
+        // The first byte sets this apart from a token's version.
+        let mut signed = vec![0];
+        signed.extend_from_slice(&network.octets());
+        signed.extend_from_slice(name.map_or("", Username::as_str).as_bytes());
+        let mut bytes = [0; USER_BYTES];
+        bytes.copy_from_slice(&self.mac(&signed).finalize().into_bytes()[..USER_BYTES]);
+        UserId(Builder::from_custom_bytes(bytes).into_uuid())
     }
 
     fn mac(&self, signed: &[u8]) -> Hmac<Sha256> {

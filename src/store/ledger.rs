@@ -14,7 +14,9 @@ use crate::model::role::Role;
 use crate::model::{ConnectionId, FrameId, Nonce, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{After, Body};
 
-use super::entry::{self, Applied, Entry, Join, NewMessage, Outcome, Past, Proof, Proposal, ReplyTo, Stored};
+use super::entry::{
+    self, Applied, Entry, Join, NewMessage, Outcome, Past, Principal, Proof, Proposal, ReplyTo, Stored,
+};
 use super::log::clock::{Moment, Stored as Position};
 use super::message::{Message, encode_new};
 use super::policy::{ENDED_KEPT_MS, PolicySnapshot};
@@ -54,6 +56,9 @@ pub trait Storage {
     fn by_nonce(&mut self, author: UserId, nonce: &Nonce) -> Result<Option<Message>, Fault>;
 
     fn by_id(&mut self, room: &RoomId, row: RoomRow, id: FrameId) -> Result<Option<Message>, Fault>;
+
+    /// The name of a user in the latest frame of it that is kept.
+    fn author_name(&self, user: UserId) -> Result<Option<Username>, Fault>;
 
     /// Replaces a stored message, and erases its old content.
     fn replace(&mut self, room: &RoomId, row: RoomRow, message: &Message, stored: &Stored) -> Result<(), Fault>;
@@ -279,7 +284,7 @@ impl Ledger {
         if action == Action::Post
             && is_slowed(role)
             && let Some(slow_mode_s) = self.slow_mode_s(room)
-            && let Some(last) = people::last_message_ms(storage.people(), room, author.user())?
+            && let Some(last) = people::last_message_ms(storage.people(), room, self.slow_mode_user(author))?
         {
             let left_ms = (last + u64::from(slow_mode_s) * 1_000).saturating_sub(clock_ms);
             if left_ms > 0 {
@@ -303,6 +308,14 @@ impl Ledger {
         Ok(Some(message))
     }
 
+    /// The user that slow mode counts for. All clients of a network without a token are one, whatever their names.
+    fn slow_mode_user(&self, author: &Principal) -> UserId {
+        match author.proof {
+            Proof::None => self.policy.guest_key.user_without_token(author.network, None),
+            Proof::Guest(_) | Proof::SignedGuest { .. } | Proof::Account(_) => author.user(),
+        }
+    }
+
     /// The slow mode of a room, if it is on.
     fn slow_mode_s(&self, room: &RoomId) -> Option<u32> {
         self.policy.room(room).map(|settings| settings.slow_mode_s).filter(|slow_mode_s| *slow_mode_s > 0)
@@ -316,7 +329,7 @@ impl Ledger {
             self.store_guest(connection, author.user(), issued_ms, None)?;
         }
         if matches!(body, Body::Text { .. }) && self.slow_mode_s(room).is_some() {
-            people::note_message(connection, room, author.user(), self.moment.clock_ms)?;
+            people::note_message(connection, room, self.slow_mode_user(author), self.moment.clock_ms)?;
         }
         Ok(())
     }

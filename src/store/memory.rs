@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::config::Keep;
 use crate::limits::{EVENTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX};
-use crate::model::{FrameId, Nonce, RoomId, Seq, UserId};
+use crate::model::{FrameId, Nonce, RoomId, Seq, UserId, Username};
 
 use super::entry::{NewMessage, Past, Stored};
 use super::ledger::{RoomRow, Storage};
@@ -101,6 +101,16 @@ impl Memory {
             excess.push((id.clone(), room.head));
         }
         excess
+    }
+
+    /// The name of a user in the latest frame of it that is kept. It looks at all frames.
+    pub fn author_name(&self, user: UserId) -> Option<Username> {
+        let field = format!("\"user_id\":\"{user}\"");
+        // Most frames are not parsed.
+        let is_of = |kept: &&Kept| std::str::from_utf8(&kept.stored.json).is_ok_and(|json| json.contains(&field));
+        let frames = self.rooms.values().flat_map(|room| &room.frames).filter(is_of).filter_map(Kept::message);
+        let latest = frames.filter(|message| message.author.id == user).max_by_key(|message| message.id);
+        latest.map(|message| message.author.username.clone())
     }
 
     fn forget_first(&mut self, id: &RoomId) {
@@ -224,6 +234,10 @@ impl Storage for MemoryStorage<'_> {
 
     fn by_id(&mut self, room: &RoomId, _: RoomRow, id: FrameId) -> Result<Option<Message>, Fault> {
         Ok(self.memory.frame(room, id).and_then(Kept::message))
+    }
+
+    fn author_name(&self, user: UserId) -> Result<Option<Username>, Fault> {
+        Ok(self.memory.author_name(user))
     }
 
     fn replace(&mut self, room: &RoomId, _: RoomRow, _: &Message, stored: &Stored) -> Result<(), Fault> {

@@ -288,7 +288,14 @@ impl View<'_> {
 
     /// The role and the name of a user, as far as they are stored.
     pub fn user(&self, id: UserId) -> Answer<Option<(Role, Option<Username>)>> {
-        Ok(people::find_user(self.connection, id)?)
+        if let Some(known) = people::find_user(self.connection, id)? {
+            return Ok(Some(known));
+        }
+        let name = match self.messages {
+            Some(memory) => locked(memory).author_name(id),
+            None => messages::author_name(self.connection, id)?,
+        };
+        Ok(name.map(|name| (Role::Guest, Some(name))))
     }
 
     /// The private rooms that a user is a member of, ordered by id.

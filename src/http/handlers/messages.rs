@@ -7,26 +7,24 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
-use uuid::Builder;
 
 use super::rooms::is_there;
 use crate::auth::permission::Action;
 use crate::http::error::bad_cursor;
-use crate::http::extract::{Page, actor, check_rate, client, identity, limit_of, reader, room, text};
+use crate::http::extract::{Page, actor, check_rate, client, identity, limit_of, reader, room, room_to_read, text};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::hub::Sent;
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX};
 use crate::model::reason::{Reason, Rejection};
-use crate::model::{FrameId, Nonce, RoomId, Seq, UserId, Username};
+use crate::model::{FrameId, Nonce, RoomId, Seq, Username};
 use crate::protocol::{self, Body, ClientCommand, ClientFrame};
 use crate::store::entry::{NewMessage, Principal};
 use crate::store::{Kinds, Side};
 
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
 pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let id = room(request)?;
+    let id = room_to_read(request)?;
     let limit = limit_of(request, MESSAGES_LISTED, MESSAGES_LISTED_MAX)?;
     let cursor = |name| match request.query_value(name).transpose()? {
         None => Ok(None),
@@ -105,7 +103,8 @@ pub(crate) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
     let author = request.context.reader.view(|view| {
         let identity = identity(request, view, username)?;
         identity.may_enter(view, &room)?;
-        Ok::<_, Rejection>(identity.principal(anonymous_user(&identity.username)))
+        let stranger = view.policy().guest_key.user_without_token(identity.network, Some(&identity.username));
+        Ok::<_, Rejection>(identity.principal(stranger))
     })?;
     let (status, json) = stored(request, room, author, body, nonce)?;
     Ok(Reply::data(status, raw(&json)))
@@ -142,15 +141,6 @@ pub(crate) fn delete(request: &Request<'_>) -> Result<Reply, Rejection> {
     let message_id = FrameId::parse(request.parameter("message")).ok_or(Reason::NoSuchMessage)?;
     stored(request, room, author, Body::Delete { message_id }, idempotency_key(request)?)?;
     Ok(Reply::empty(204))
-}
-
-/// The user id of a client that posts without a token. It is derived from the name, so that a retry with the same
-/// `Idempotency-Key` is recognised. It is a version 8 UUID (RFC 9562, section 5.8), as no other id here is.
-fn anonymous_user(username: &Username) -> UserId {
-    let hash: [u8; 32] = Sha256::digest(username.as_str().as_bytes()).into();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash[..16]);
-    UserId(Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 /// A stored frame as it is, inside another JSON.

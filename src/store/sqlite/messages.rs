@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row};
 
 use crate::limits::{HISTORY_MAX, PAST_FRAMES_MAX, RING_BYTES_MAX};
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId};
+use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
 use crate::protocol::FrameType;
 
 use super::super::entry::{NewMessage, Stored};
@@ -177,6 +177,12 @@ pub fn delete_forgotten(connection: &Connection, room: RoomRow, limit: usize) ->
 pub fn by_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rusqlite::Result<Option<Message>> {
     let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.user_id = ?1 AND m.nonce = ?2 AND m.seq > r.floor");
     first(connection, &sql, (author, nonce.as_str()), message)
+}
+
+/// The name of a user in the latest frame of it that is kept.
+pub fn author_name(connection: &Connection, user: UserId) -> rusqlite::Result<Option<Username>> {
+    let sql = format!("SELECT m.username {FROM} WHERE m.user_id = ?1 AND m.seq > r.floor ORDER BY m.id DESC LIMIT 1");
+    first(connection, &sql, [user], |row| row.get(0))
 }
 
 /// A message in a room by its id, if it is kept.

@@ -16,7 +16,7 @@ use rusqlite::{ErrorCode, ffi};
 
 use crate::limits::{FORGOTTEN_AT_ONCE, POSITION_EVERY, ROOMS_CACHED_MAX};
 use crate::model::reason::Reason;
-use crate::model::{FrameId, Nonce, RoomId, Seq, UserId};
+use crate::model::{FrameId, Nonce, RoomId, Seq, UserId, Username};
 
 use super::entry::{NewMessage, Past, Stored};
 use super::ledger::{RoomRow, Storage};
@@ -127,6 +127,10 @@ impl Storage for SqliteStorage {
 
     fn by_id(&mut self, _: &RoomId, row: RoomRow, id: FrameId) -> Result<Option<Message>, Fault> {
         messages::by_id(&self.connection, row.key, id)
+    }
+
+    fn author_name(&self, user: UserId) -> Result<Option<Username>, Fault> {
+        messages::author_name(&self.connection, user)
     }
 
     fn replace(&mut self, _: &RoomId, row: RoomRow, message: &Message, _: &Stored) -> Result<(), Fault> {
