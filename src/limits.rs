@@ -233,6 +233,12 @@ pub const RATE_LIMITERS_SWEPT_AT_MIN: usize = 1_000;
 /// The rate limit of an address, as a multiple of the rate limit of a user: a school or a household shares one address.
 pub const USERS_PER_ADDRESS: u32 = 20;
 
+/// Clients without a token whose address is remembered, so that a ban of one can include it.
+pub const POSTERS_KEPT_MAX: usize = 10_000;
+/// With at least this many connections of other users, and most of all connections, an address counts as shared. It is
+/// then banned only by force.
+pub const SHARED_ADDRESS_MIN: usize = 3;
+
 /// Refused frames after which a connection is closed for abuse (1008); one is forgiven each second.
 pub const STRIKES_MAX: u32 = 200;
 

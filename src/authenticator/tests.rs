@@ -99,9 +99,9 @@ impl Rig {
     }
 
     fn restrict(&self, user: UserId, by: &By) {
-        let ban = BanChange::Ban { until_ms: None, reason: "".into(), by_address: false };
+        let ban = BanChange::Ban { until_ms: None, reason: "".into(), by_address: None };
         let restrictions = Restrictions { mute_until_ms: None, ban: Some(ban) };
-        let restrict = Restrict { user, restrictions, target: None, networks: Vec::new() };
+        let restrict = Restrict { user, restrictions, target: None, networks: Vec::new(), is_shared: false };
         self.change(by.clone(), Change::Restrict(restrict));
     }
 }

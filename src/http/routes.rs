@@ -461,7 +461,13 @@ pub(super) const ROUTES: &[Route] = &[
                 JSON,
                 NAME,
                 STORING,
-                &[Reason::BadField, Reason::NoSuchUser, Reason::AddressUnknown, Reason::TargetIsNoGuest],
+                &[
+                    Reason::BadField,
+                    Reason::NoSuchUser,
+                    Reason::AddressUnknown,
+                    Reason::AddressShared,
+                    Reason::TargetIsNoGuest,
+                ],
             ])],
     },
     Route {
@@ -475,10 +481,25 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/api/bans/{address}",
         readers: Readers::AllowedOrigins,
-        operations: &[delete("unbanAddress", moderation::unban_address, "End the ban of an address")
-            .needs(Needs::Admin)
-            .answers(&[DONE])
-            .refusals(&[CLIENT, SESSION, ADMIN, STORING, &[Reason::NotFound]])],
+        operations: &[
+            put("banAddress", moderation::ban_address, "Ban the guests of an address")
+                .needs(Needs::Admin)
+                .json("AddressBan")
+                .answers(&[DONE])
+                .refusals(&[
+                    CLIENT,
+                    SESSION,
+                    ADMIN,
+                    STORING,
+                    JSON,
+                    NAME,
+                    &[Reason::BadField, Reason::NotFound, Reason::AddressShared],
+                ]),
+            delete("unbanAddress", moderation::unban_address, "End the ban of an address")
+                .needs(Needs::Admin)
+                .answers(&[DONE])
+                .refusals(&[CLIENT, SESSION, ADMIN, STORING, &[Reason::NotFound]]),
+        ],
     },
     Route {
         path: "/api/announcements",

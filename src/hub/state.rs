@@ -9,6 +9,7 @@ mod membership;
 mod presence;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,8 @@ pub struct State {
     by_connection: HashMap<ConnectionId, MemberKey>,
     /// All members of each user, including members that have only a lease.
     by_user: BTreeSet<(UserId, MemberKey)>,
+    /// The networks of clients that have sent a message without a token.
+    posters: HashMap<UserId, IpAddr>,
     /// Rooms by id, in the order of room lists.
     by_id: BTreeMap<RoomId, RoomKey>,
     /// The memory of all rings, in bytes.
@@ -185,6 +188,7 @@ impl State {
             rooms: Slab::new(),
             by_connection: HashMap::new(),
             by_user: BTreeSet::new(),
+            posters: HashMap::new(),
             by_id: BTreeMap::new(),
             ring_bytes: 0,
             policy,
@@ -312,6 +316,7 @@ impl State {
     /// Proposes a message. A message that the hub refuses may be a retry of a stored message. If it has a nonce, it
     /// goes to the store together with the refusal. The store refuses it only if it is new.
     pub fn send_message(&mut self, message: NewMessage, reply_to: ReplyTo) {
+        self.note_poster(&message.author);
         if message.nonce.is_none()
             && let Some(rejection) = message.unless_stored
         {
@@ -409,9 +414,7 @@ impl State {
                 let (by, connection) = (By::Client(Arc::clone(&member.principal)), member.connection);
                 let change = match *action {
                     AdminAction::Kick(user) => Change::Kick { room: room.clone(), user, target: None },
-                    AdminAction::Restrict(user, restrictions) => {
-                        Change::Restrict(Restrict { user, restrictions, target: None, networks: Vec::new() })
-                    }
+                    AdminAction::Restrict(user, restrictions) => Change::Restrict(Restrict::of(user, restrictions)),
                     AdminAction::SetRoom(patch) => Change::SetRoom { room: room.clone(), patch },
                 };
                 let reply_to = ReplyTo::Command(Box::new(CommandReply { connection, room, nonce, kind }));

@@ -11,7 +11,7 @@ use crate::config::{Data, Durability, Keep};
 use crate::limits::BATCH_BYTES_MAX;
 use crate::model::role::Role;
 use crate::model::{ROOM_DEFAULT, Username};
-use crate::protocol::{BanChange, Restrictions, RoomPatch};
+use crate::protocol::{AddressBan, BanChange, Restrictions, RoomPatch};
 use crate::store::accounts::{InvitationId, SessionId, SessionKind};
 use crate::store::change::Change;
 use crate::store::change::{AccountRef, NewAccount, NewInvitation, NewSession, Policy, Restrict};
@@ -37,11 +37,20 @@ fn new_token(number: u64, name: &str, session: i64, role: Role) -> Change {
 
 fn restrict(number: u64, ban: BanChange) -> Change {
     let restrictions = Restrictions { mute_until_ms: None, ban: Some(ban) };
-    Change::Restrict(Restrict { user: user(number), restrictions, target: None, networks: Vec::new() })
+    Change::Restrict(Restrict {
+        user: user(number),
+        restrictions,
+        target: None,
+        networks: Vec::new(),
+        is_shared: false,
+    })
 }
 
 fn ban(number: u64, by_address: bool) -> Change {
-    restrict(number, BanChange::Ban { until_ms: None, reason: "".into(), by_address })
+    restrict(
+        number,
+        BanChange::Ban { until_ms: None, reason: "".into(), by_address: by_address.then(AddressBan::default) },
+    )
 }
 
 /// The client was authenticated before a change, and its connection reaches the hub after it.

@@ -161,6 +161,8 @@ reasons! {
     LoggedIn "logged_in" Conflict 409 "you are logged in; log out first";
     NoPassword "no_password" Conflict 409 "this account has no password; the operator can set one";
     AddressUnknown "address_unknown" BadRequest 400 "the guest is not connected, so the IP address is unknown";
+    AddressShared "address_shared" Conflict 409
+        "most connections come from this address, perhaps through a proxy that `--trusted-proxy` does not name; with “force” it is banned";
     TargetIsNoGuest "target_is_no_guest" BadRequest 400 "only guests can be banned by IP address";
     // Contents of a frame or of a request.
     BadJson "bad_json" BadJson 400 "invalid JSON";

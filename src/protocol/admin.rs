@@ -50,8 +50,24 @@ pub enum BanChange {
         until_ms: Option<u64>,
         reason: Box<str>,
         /// Whether guests from the addresses of a banned guest are banned, too.
-        by_address: bool,
+        by_address: Option<AddressBan>,
     },
+}
+
+/// How a ban applies to addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressBan {
+    /// Whether an address is banned even if most connections share it.
+    pub force: bool,
+}
+
+/// A ban of an address, which its user need not be known for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressBanTerms {
+    /// The end of the ban, as a wall time; `None` is a permanent ban.
+    pub until_ms: Option<u64>,
+    pub reason: Box<str>,
+    pub force: bool,
 }
 
 /// Changes to the settings of a room. `None` keeps the current value.
@@ -148,7 +164,7 @@ pub fn whole_number<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D)
 }
 
 /// The sentence for an invalid value of `banned`.
-const BAN_SHAPE: &str = r#"invalid field: banned must be true, false or {"until","reason","address"}"#;
+const BAN_SHAPE: &str = r#"invalid field: banned must be true, false or {"until","reason","address","force"}"#;
 
 /// The terms of a ban, as in JSON.
 #[derive(Debug, Default, Deserialize)]
@@ -162,14 +178,37 @@ struct BanTerms {
     /// Whether guests from the addresses of a banned guest are banned, too.
     #[serde(default)]
     address: bool,
+    /// Whether an address is banned even if most connections share it.
+    #[serde(default)]
+    force: bool,
 }
 
 impl BanTerms {
     fn read(self) -> Result<BanChange, Rejection> {
         let until_ms = self.until.as_deref().map(moment).transpose()?;
         let reason = line("reason", &self.reason, LABEL_CHARS_MAX)?;
-        Ok(BanChange::Ban { until_ms, reason, by_address: self.address })
+        let by_address = self.address.then_some(AddressBan { force: self.force });
+        Ok(BanChange::Ban { until_ms, reason, by_address })
     }
+}
+
+/// Reads the body of `PUT /api/bans/{address}`.
+///
+/// # Errors
+/// If a field is invalid.
+pub fn address_ban(json: &str) -> Result<AddressBanTerms, Rejection> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Fields {
+        until: Option<String>,
+        #[serde(default)]
+        reason: String,
+        #[serde(default)]
+        force: bool,
+    }
+    let Fields { until, reason, force } = serde_json::from_str(json).map_err(bad_field)?;
+    let until_ms = until.as_deref().map(moment).transpose()?;
+    Ok(AddressBanTerms { until_ms, reason: line("reason", &reason, LABEL_CHARS_MAX)?, force })
 }
 
 /// Tells a field that is `null` from a field that is missing: `null` is `Some(None)`.

@@ -10,7 +10,10 @@ mod frame;
 #[cfg(test)]
 mod tests;
 
-pub use admin::{AdminAction, BanChange, Restrictions, RoomPatch, restrictions, room_patch, whole_number};
+pub use admin::{
+    AddressBan, AddressBanTerms, AdminAction, BanChange, Restrictions, RoomPatch, address_ban, restrictions,
+    room_patch, whole_number,
+};
 pub use command::{After, Body, ClientCommand, ClientFrame, Replay};
 pub use decode::{Rejected, checked_content, decode};
 pub use frame::{Failure, Frame, FrameType, LimitsShown, Own, Presence, RoomSettingsView, Welcome, http_error};

@@ -67,6 +67,7 @@ fn admin_commands_carry_their_fields() {
     let user = UserId(Uuid::try_parse(USER).unwrap());
     let until_ms = 1_769_860_800_000;
     let restrict = |mute_until_ms, ban| AdminAction::Restrict(user, Restrictions { mute_until_ms, ban });
+    let force = |force| Some(AddressBan { force });
     let ban = |until_ms, reason: &str, by_address| {
         restrict(None, Some(BanChange::Ban { until_ms, reason: reason.into(), by_address }))
     };
@@ -79,14 +80,18 @@ fn admin_commands_carry_their_fields() {
         ),
         (format!(r#""type":"mute","user_id":"{USER}","muted_until":null"#), restrict(Some(0), None)),
         (format!(r#""type":"ban","user_id":"{USER}","banned":false"#), restrict(None, Some(BanChange::Lift))),
-        (format!(r#""type":"ban","user_id":"{USER}","banned":true"#), ban(None, "", false)),
+        (format!(r#""type":"ban","user_id":"{USER}","banned":true"#), ban(None, "", None)),
         (
             format!(r#""type":"ban","user_id":"{USER}","banned":{{"reason":"loud","address":true}}"#),
-            ban(None, "loud", true),
+            ban(None, "loud", force(false)),
+        ),
+        (
+            format!(r#""type":"ban","user_id":"{USER}","banned":{{"address":true,"force":true}}"#),
+            ban(None, "", force(true)),
         ),
         (
             format!(r#""type":"ban","user_id":"{USER}","banned":{{"until":"2026-01-31T12:00:00Z"}}"#),
-            ban(Some(until_ms), "", false),
+            ban(Some(until_ms), "", None),
         ),
         (r#""type":"room","topic":"tea","slow_mode_s":5"#.to_owned(), AdminAction::SetRoom(topic)),
     ] {

@@ -16,7 +16,7 @@ use crate::auth::secret::Secret;
 use crate::limits::SETUP_SPAN_MS;
 use crate::model::role::{Accounts, Registration, Role};
 use crate::model::{RoomId, Seq, UserId, Username};
-use crate::protocol::{Restrictions, RoomPatch};
+use crate::protocol::{AddressBanTerms, Restrictions, RoomPatch};
 
 use super::TokenHash;
 use super::accounts::{InvitationId, RoomSettings, SessionId, SessionKind};
@@ -47,6 +47,8 @@ pub enum Change {
     RemoveAccount { account: AccountRef },
     /// Mutes or bans a user, or ends a mute or ban.
     Restrict(Restrict),
+    /// Bans the guests of a network. `is_shared` says whether most connections come from it, as only the proposer knows.
+    BanAddress { network: IpAddr, terms: AddressBanTerms, is_shared: bool },
     /// Unbans the guests of a network.
     UnbanAddress { network: IpAddr },
     /// Changes the settings of a room.
@@ -164,6 +166,16 @@ pub struct Restrict {
     pub target: Option<Arc<Principal>>,
     /// The networks of the user's connections.
     pub networks: Vec<IpAddr>,
+    /// Whether most connections come from one of these networks.
+    pub is_shared: bool,
+}
+
+impl Restrict {
+    /// New restrictions, without what only the hub knows.
+    #[must_use]
+    pub fn of(user: UserId, restrictions: Restrictions) -> Self {
+        Self { user, restrictions, target: None, networks: Vec::new(), is_shared: false }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -128,7 +128,7 @@ pub fn set_room(name: &str, patch: RoomPatch) -> Change {
 
 fn restrict(target: &Arc<Principal>, restrictions: Restrictions) -> Change {
     let (user, target) = (target.user(), Some(Arc::clone(target)));
-    Change::Restrict(Restrict { user, restrictions, target, networks: vec![NETWORK] })
+    Change::Restrict(Restrict { user, restrictions, target, networks: vec![NETWORK], is_shared: false })
 }
 
 /// A mute until a wall time.
@@ -137,7 +137,7 @@ pub fn mute(target: &Arc<Principal>, until_ms: u64) -> Change {
 }
 
 pub fn ban(target: &Arc<Principal>) -> Change {
-    let ban = BanChange::Ban { until_ms: None, reason: "spam".into(), by_address: false };
+    let ban = BanChange::Ban { until_ms: None, reason: "spam".into(), by_address: None };
     restrict(target, Restrictions { mute_until_ms: None, ban: Some(ban) })
 }
 

@@ -7,7 +7,7 @@ use adda::model::role::Role;
 use serde_json::{Value, json};
 
 use crate::support::Asked::{ByBearer, Plainly};
-use crate::support::{People, Response, Server, Ws, request};
+use crate::support::{People, Response, Server, Ws, exchange, request};
 
 /// How soon a change must apply to open connections.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -116,6 +116,102 @@ fn a_ban_by_address_applies_to_all_guests_of_the_address() {
     Ws::join(&server, "/ws/tea/New");
     let again = request(server.addr(), ByBearer(&stage.admin), "DELETE", "/api/bans/127.0.0.1", None);
     assert_eq!(again.status, 404, "{}", again.text());
+}
+
+#[test]
+fn an_address_is_banned_before_its_guests_come() {
+    let stage = Stage::set();
+    let server = stage.people.serve(&["--trusted-proxy", "127.0.0.1"]);
+    let from = |address: &str| Ws::connect_with(&server, "/ws/tea/Ana", &[("X-Forwarded-For", address)]);
+    let put = |address: &str, body: Value| {
+        let target = format!("/api/bans/{address}");
+        request(server.addr(), ByBearer(&stage.admin), "PUT", &target, Some(&body)).status
+    };
+    assert_eq!(put("203.0.113.7", json!({"reason": "flood", "until": "2099-01-01T00:00:00Z"})), 204);
+    assert_eq!(put("2001%3Adb8%3A7%3A%3A1", json!({})), 204);
+    for address in ["203.0.113.7", "2001:db8:7::2"] {
+        let refused = Ws::refused(&server, "/ws/tea/Ana", &[("X-Forwarded-For", address)]);
+        assert_eq!(refused.status, 403, "{address}");
+    }
+    let bans = stage.order(&server, "GET", "/api/bans", Value::Null).json()["data"].take();
+    let addresses: Vec<_> = bans.as_array().expect("bans").iter().map(|ban| &ban["address"]).collect();
+    assert_eq!(addresses, ["203.0.113.7", "2001:db8:7::"]);
+    // It applies to guests that are connected, too.
+    let mut ana = from("198.51.100.1");
+    assert_eq!(put("198.51.100.1", json!({})), 204);
+    assert_eq!(ana.close_code(), 1008);
+    for (body, status) in [(json!({"untill": null}), 400), (json!({"until": 5}), 400), (json!({"force": "yes"}), 400)] {
+        assert_eq!(put("203.0.113.8", body), status);
+    }
+    assert_eq!(put("nowhere", json!({})), 404);
+    let by_user = request(server.addr(), ByBearer(&stage.user.1), "PUT", "/api/bans/203.0.113.8", Some(&json!({})));
+    assert_eq!((by_user.status, &by_user.json()["reason"]), (403, &"not_admin".into()));
+}
+
+/// Behind a proxy that is not named, all connections have one address.
+#[test]
+fn an_address_that_most_connections_share_is_banned_only_by_force() {
+    let stage = Stage::set();
+    let server = stage.people.serve(&[]);
+    let (ana, token) = &stage.guest;
+    let mut clients: Vec<Ws> = (0..3).map(|number| Ws::join(&server, &format!("/ws/tea/Guest{number}"))).collect();
+    clients.push(enters(&server, "tea", token));
+    let user = format!("/api/users/{ana}");
+    let refused = |target: &str, body: Value| {
+        let answer = request(server.addr(), ByBearer(&stage.admin), "PUT", target, Some(&body));
+        let json = answer.json();
+        assert_eq!(
+            (answer.status, &json["code"], &json["reason"]),
+            (409, &"conflict".into(), &"address_shared".into())
+        );
+        let sentence = json["error"].as_str().expect("a sentence").to_owned();
+        assert!(sentence.contains("--trusted-proxy") && sentence.contains("force"), "{sentence}");
+    };
+    refused(&user, json!({"banned": {"address": true}}));
+    refused(&user, json!({"banned": {"address": true, "force": false}}));
+    refused("/api/bans/127.0.0.1", json!({}));
+    let mut admin = enters(&server, "tea", &stage.admin);
+    admin.command(&json!({"type": "ban", "user_id": ana, "banned": {"address": true}, "nonce": "b"}));
+    assert_eq!(admin.until(|frame| frame["nonce"] == "b")["reason"], "address_shared");
+    assert_eq!(stage.order(&server, "GET", "/api/bans", Value::Null).json()["data"], json!([]), "nothing has changed");
+    stage.order(&server, "PUT", &user, json!({"banned": {"address": true, "force": true}}));
+    assert!(clients.iter_mut().all(|client| client.close_code() == 1008));
+}
+
+#[test]
+fn a_client_without_a_token_is_subject_to_every_measure() {
+    let stage = Stage::set();
+    let server = stage.people.serve(&["--trusted-proxy", "127.0.0.1"]);
+    let post_from = |address: &str, name: &str, content: &str| {
+        let headers = [("X-Forwarded-For", address)];
+        let body = json!({"username": name, "content": content});
+        exchange(server.addr(), "POST", "/api/rooms/tea/messages", &headers, Some(&body)).expect("an answer")
+    };
+    let post = |name: &str, content: &str| post_from("203.0.113.7", name, content);
+    let author = |answer: &Response| answer.json()["data"]["user_id"].as_str().expect("a user").to_owned();
+    let (ana, also_ana, ben) = (author(&post("ana", "1")), author(&post("ana", "2")), author(&post("ben", "3")));
+    assert!(ana == also_ana && ana != ben, "{ana} {also_ana} {ben}");
+    let elsewhere = author(&post_from("203.0.113.8", "ana", "4"));
+    assert_ne!(ana, elsewhere, "nobody elsewhere can post as this guest");
+
+    let user = format!("/api/users/{ana}");
+    stage.order(&server, "PUT", &user, json!({"muted_until": "2099-01-01T00:00:00Z"}));
+    let refused = post("ana", "5");
+    assert_eq!((refused.status, &refused.json()["reason"]), (403, &"muted".into()));
+    assert_eq!(post("ben", "6").status, 201);
+    stage.order(&server, "PUT", &user, json!({"muted_until": null}));
+    stage.order(&server, "PUT", &user, json!({"banned": true}));
+    assert_eq!(post("ana", "7").json()["reason"], "banned");
+    let bans = stage.order(&server, "GET", "/api/bans", Value::Null).json()["data"].take();
+    assert_eq!((&bans[0]["user"], &bans[0]["username"]), (&ana.clone().into(), &"ana".into()));
+    stage.order(&server, "PUT", &user, json!({"banned": {"address": true}}));
+    assert_eq!(post("another", "8").json()["reason"], "banned", "the address is known from the posts");
+    stage.order(&server, "DELETE", "/api/bans/203.0.113.7", Value::Null);
+
+    stage.order(&server, "PATCH", "/api/rooms/tea", json!({"slow_mode_s": 60}));
+    assert_eq!(post("first", "9").status, 201);
+    assert_eq!(post("second", "10").json()["reason"], "slow_mode", "another name changes nothing");
+    assert_eq!(post_from("203.0.113.8", "third", "11").status, 201, "another address is another guest");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! REST: moderation. Room settings, kicks, mutes, bans and announcements. Runs on the
 //! HTTP workers; each change goes through the hub and the log.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,7 +15,7 @@ use crate::http::request::Request;
 use crate::http1::head::unescape;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{ROOM_DEFAULT, RoomId, Timestamp, UserId, Username};
-use crate::protocol::{Body, checked_content, restrictions, room_patch};
+use crate::protocol::{Body, address_ban, checked_content, restrictions, room_patch};
 use crate::rate::network_of;
 use crate::store::accounts::{Ban, Banned};
 use crate::store::change::{Change, Done, Restrict};
@@ -69,7 +71,7 @@ pub(crate) fn restrict(request: &Request<'_>) -> Result<Reply, Rejection> {
     actor.may_to_others(Action::Ban)?;
     let restrictions = restrictions(json(request)?)?;
     let id = user_at(request)?;
-    let restrict = Restrict { user: id, restrictions, target: None, networks: Vec::new() };
+    let restrict = Restrict::of(id, restrictions);
     match request.context.hub.change(actor.by(), Change::Restrict(restrict))? {
         Done::Restricted { muted_until_ms, is_banned: banned, .. } => {
             Ok(Reply::data(200, Shown { id, muted_until: muted_until_ms.map(Timestamp::at), banned }))
@@ -78,12 +80,27 @@ pub(crate) fn restrict(request: &Request<'_>) -> Result<Reply, Rejection> {
     }
 }
 
+/// The network of the address in the path.
+fn network_at(request: &Request<'_>) -> Result<IpAddr, Rejection> {
+    let text = unescape(request.parameter("address")).map_err(|_| Reason::NotFound)?;
+    Ok(network_of(text.parse().map_err(|_| Reason::NotFound)?))
+}
+
+/// `PUT /api/bans/{address}`
+pub(crate) fn ban_address(request: &Request<'_>) -> Result<Reply, Rejection> {
+    let actor = actor(request, None)?;
+    actor.may_to_others(Action::Ban)?;
+    let terms = address_ban(json(request)?)?;
+    let network = network_at(request)?;
+    request.context.hub.change(actor.by(), Change::BanAddress { network, terms, is_shared: false })?;
+    Ok(Reply::empty(204))
+}
+
 /// `DELETE /api/bans/{address}`
 pub(crate) fn unban_address(request: &Request<'_>) -> Result<Reply, Rejection> {
     let actor = actor(request, None)?;
     actor.may_to_others(Action::Ban)?;
-    let text = unescape(request.parameter("address")).map_err(|_| Reason::NotFound)?;
-    let network = network_of(text.parse().map_err(|_| Reason::NotFound)?);
+    let network = network_at(request)?;
     request.context.hub.change(actor.by(), Change::UnbanAddress { network })?;
     Ok(Reply::empty(204))
 }

@@ -1,16 +1,17 @@
 //! The effects of changes on open connections, and the answers to their proposers. Runs on the hub's thread; the store
 //! has already decided each change.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::auth::permission::Action;
+use crate::limits::{POSTERS_KEPT_MAX, SHARED_ADDRESS_MIN};
 use crate::model::reason::Reason;
 use crate::model::{Person, RoomId, Timestamp, UserId, Username};
 use crate::protocol::{Frame, FrameType, Own, Rejected};
-use crate::rate::network_of;
 use crate::store::accounts::RoomSettings;
 use crate::store::change::{Change, Done};
-use crate::store::entry::{By, CommandReply, Entry, Event, ReplyTo};
+use crate::store::entry::{By, CommandReply, Entry, Event, Principal, Proof, ReplyTo};
 use crate::wire::CloseReason;
 
 use super::super::handle::Answer;
@@ -25,15 +26,45 @@ impl State {
             Change::Kick { user, target: known, .. } => *known = target(*user),
             Change::Restrict(restrict) => {
                 restrict.target = target(restrict.user);
-                let mut networks: Vec<_> =
-                    self.members_of(restrict.user).map(|member| network_of(member.principal.network)).collect();
-                networks.sort_unstable();
-                networks.dedup();
-                restrict.networks = networks;
+                restrict.networks = self.networks_of(restrict.user);
+                restrict.is_shared =
+                    restrict.networks.iter().any(|network| self.is_shared(*network, Some(restrict.user)));
             }
+            Change::BanAddress { network, is_shared, .. } => *is_shared = self.is_shared(*network, None),
             _ => {}
         }
         self.propose(Entry::Change { by, change }, reply_to);
+    }
+
+    /// The networks of a user's connections, or the network of its latest request without a token.
+    fn networks_of(&self, user: UserId) -> Vec<IpAddr> {
+        let mut networks: Vec<_> = self.members_of(user).map(|member| member.principal.network).collect();
+        if networks.is_empty() {
+            networks.extend(self.posters.get(&user));
+        }
+        networks.sort_unstable();
+        networks.dedup();
+        networks
+    }
+
+    /// Whether most connections come from a network, and several are not the user's. So it may be the address of a
+    /// proxy, or of a school.
+    fn is_shared(&self, network: IpAddr, except: Option<UserId>) -> bool {
+        let is_other = |member: &&Member| Some(member.principal.user()) != except;
+        let others = self.members.iter().map(|(_, member)| member).filter(is_other);
+        let (here, all) = others
+            .fold((0, 0), |(here, all), member| (here + usize::from(member.principal.network == network), all + 1));
+        here >= SHARED_ADDRESS_MIN && 2 * here > all
+    }
+
+    /// Notes the network of a client without a token, which has no connection.
+    pub(super) fn note_poster(&mut self, author: &Principal) {
+        if author.proof == Proof::None {
+            if self.posters.len() >= POSTERS_KEPT_MAX {
+                self.posters.clear();
+            }
+            self.posters.insert(author.user(), author.network);
+        }
     }
 
     /// Applies a change to open connections, and answers its proposer.

@@ -253,7 +253,9 @@ fn an_admin_command_carries_its_target_and_networks() {
         let Some(Proposal { entry: Entry::Change { by, change }, reply_to }) = desk.proposals.pop_front() else {
             panic!("{command}")
         };
-        let Change::Restrict(Restrict { user, restrictions, target, mut networks }) = *change else { panic!() };
+        let Change::Restrict(Restrict { user, restrictions, target, mut networks, is_shared: false }) = *change else {
+            panic!()
+        };
         assert_eq!(by, By::Client(account(1, "ana", 7)));
         assert_eq!((user.0, restrictions == Restrictions::default()), (id, false));
         assert_eq!(target.map(|target| target.user().0), (expected > 0).then_some(id), "{command} {id}");

@@ -9,7 +9,7 @@ use crate::auth::permission::{Action, RegistrationCode, Target};
 use crate::model::reason::Reason;
 use crate::model::role::{Registration, Role};
 use crate::model::{Person, RoomId, USERNAME_DEFAULT, UserId, Username};
-use crate::protocol::{BanChange, Restrictions, RoomPatch};
+use crate::protocol::{AddressBan, AddressBanTerms, BanChange, Restrictions, RoomPatch};
 
 use super::super::change::{Change, Done, NewAccount, NewInvitation, NewLogin, NewRole, Restrict, Use};
 use super::super::entry::{By, Event, Outcome, Principal};
@@ -161,7 +161,20 @@ impl Ledger {
                 self.events.push(Event::UserEnded(id));
                 account_done(connection, sessions_ended)
             }
-            Change::Restrict(restrict) => self.restrict(connection, by, restrict),
+            Change::Restrict(restrict) => self.restrict(storage, by, restrict),
+            Change::BanAddress { network, terms: AddressBanTerms { until_ms, reason, force }, is_shared } => {
+                self.may(by, Action::Ban, None, Target::Others(Role::Guest))?;
+                if *is_shared && !force {
+                    return Err(Reason::AddressShared.into());
+                }
+                let (banned, until_ms) = (Banned::Address(*network), until_ms.map(|ms| self.moment.to_clock(ms)));
+                self.ban(connection, Ban { banned, until_ms, reason: reason.clone(), by: by.user() })?;
+                self.lines.push(format!("{by} has banned the guests of {network}"));
+                if self.policy.is_banned(banned, self.moment.clock_ms) {
+                    self.events.push(Event::GuestsBanned(*network));
+                }
+                Ok(Done::Nothing)
+            }
             Change::UnbanAddress { network } => {
                 self.may(by, Action::Ban, None, Target::Others(Role::Guest))?;
                 let banned = Banned::Address(*network);
@@ -177,7 +190,7 @@ impl Ledger {
             Change::SetRoom { room, patch } => self.set_room(connection, client(by)?, room, patch),
             Change::Kick { room, user, target } => {
                 let (_, username) =
-                    self.may_moderate(connection, by, Action::Kick, Some(room), *user, target.as_deref())?;
+                    self.may_moderate(storage, by, Action::Kick, Some(room), *user, target.as_deref())?;
                 if people::remove_member(connection, room, *user)? {
                     self.policy.members.remove_mut(&(room.clone(), *user));
                 }
@@ -296,10 +309,10 @@ impl Ledger {
     }
 
     /// The role and name of a user that the proposer may moderate. Stores the user if it is a connected guest without a
-    /// row.
+    /// row. A user that has only sent messages, such as a client without a token, is a guest, too.
     fn may_moderate(
         &mut self,
-        connection: &Connection,
+        storage: &impl Storage,
         by: &By,
         action: Action,
         room: Option<&RoomId>,
@@ -308,25 +321,29 @@ impl Ledger {
     ) -> Result<(Role, Option<Username>), Stop> {
         // The first check assumes a guest. A client that may moderate no user must not learn which users exist.
         self.may(by, action, room, Target::Others(Role::Guest))?;
+        let connection = storage.people();
+        let connected = connected.filter(|connected| connected.user() == user);
         let connected_name = connected.map(|connected| connected.person.username.clone());
-        let (role, username) = match people::find_user(connection, user)? {
-            Some((role, username)) => (role, username.or(connected_name)),
-            None => {
-                let connected = connected.filter(|connected| connected.user() == user).ok_or(Reason::NoSuchUser)?;
+        let (role, username) = match (people::find_user(connection, user)?, connected) {
+            (Some((role, username)), _) => (role, username.or(connected_name)),
+            (None, Some(connected)) => {
                 self.store_guest_with_name(connection, connected)?;
                 (Role::Guest, connected_name)
             }
+            (None, None) => (Role::Guest, Some(storage.author_name(user)?.ok_or(Reason::NoSuchUser)?)),
         };
         let is_self = matches!(by, By::Client(by) if by.user() == user);
         self.may(by, action, room, if is_self { Target::Own } else { Target::Others(role) })?;
         Ok((role, username))
     }
 
-    fn restrict(&mut self, connection: &Connection, by: &By, restrict: &Restrict) -> Made {
-        let Restrict { user, restrictions: Restrictions { mute_until_ms, ban }, target, networks } = restrict;
+    fn restrict(&mut self, storage: &impl Storage, by: &By, restrict: &Restrict) -> Made {
+        let connection = storage.people();
+        let Restrict { user, restrictions: Restrictions { mute_until_ms, ban }, target, networks, is_shared } =
+            restrict;
         let (user, clock_ms) = (*user, self.moment.clock_ms);
         let action = if ban.is_some() { Action::Ban } else { Action::Mute };
-        let (role, username) = self.may_moderate(connection, by, action, None, user, target.as_deref())?;
+        let (role, username) = self.may_moderate(storage, by, action, None, user, target.as_deref())?;
         let name = shown(&username);
         if let Some(until_ms) = mute_until_ms {
             let until_ms = self.moment.to_clock(*until_ms);
@@ -349,17 +366,18 @@ impl Ledger {
             }
             Some(BanChange::Ban { until_ms, reason, by_address }) => {
                 let networks: &[IpAddr] = match (by_address, role) {
-                    (false, _) => &[],
-                    (true, Role::Guest) if networks.is_empty() => return Err(Reason::AddressUnknown.into()),
-                    (true, Role::Guest) => networks,
-                    (true, _) => return Err(Reason::TargetIsNoGuest.into()),
+                    (None, _) => &[],
+                    (Some(_), Role::Guest) if networks.is_empty() => return Err(Reason::AddressUnknown.into()),
+                    (Some(AddressBan { force: false }), Role::Guest) if *is_shared => {
+                        return Err(Reason::AddressShared.into());
+                    }
+                    (Some(_), Role::Guest) => networks,
+                    (Some(_), _) => return Err(Reason::TargetIsNoGuest.into()),
                 };
                 let until_ms = until_ms.map(|until_ms| self.moment.to_clock(until_ms));
                 let banned = networks.iter().map(|network| Banned::Address(*network)).chain([Banned::User(user)]);
                 for banned in banned {
-                    let ban = Ban { banned, until_ms, reason: reason.clone(), by: by.user() };
-                    people::ban(connection, &ban, clock_ms)?;
-                    self.policy.banned.insert_mut(banned, until_ms);
+                    self.ban(connection, Ban { banned, until_ms, reason: reason.clone(), by: by.user() })?;
                 }
                 self.lines.push(format!("{by} has banned {user} ({name}) and {} addresses", networks.len()));
                 if self.policy.is_banned(Banned::User(user), clock_ms) {
@@ -371,6 +389,12 @@ impl Ledger {
         let muted_until_ms = self.policy.muted_until(user, clock_ms).map(|until_ms| self.moment.shown(until_ms));
         let is_banned = self.policy.is_banned(Banned::User(user), clock_ms);
         Ok(Done::Restricted { username, muted_until_ms, is_banned })
+    }
+
+    fn ban(&mut self, connection: &Connection, ban: Ban) -> Result<(), Fault> {
+        people::ban(connection, &ban, self.moment.clock_ms)?;
+        self.policy.banned.insert_mut(ban.banned, ban.until_ms);
+        Ok(())
     }
 
     fn set_room(&mut self, connection: &Connection, by: &Principal, room: &RoomId, patch: &RoomPatch) -> Made {

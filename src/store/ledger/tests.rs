@@ -19,7 +19,7 @@ use crate::limits::{FORGOTTEN_AT_ONCE, LOGINS_PER_USER_MAX};
 use crate::model::reason::Reason;
 use crate::model::role::{Accounts, Posting, Registration, Role};
 use crate::model::{FrameId, Seq};
-use crate::protocol::{BanChange, Body, Restrictions, RoomPatch};
+use crate::protocol::{AddressBan, BanChange, Body, Restrictions, RoomPatch};
 
 mod setup;
 
@@ -276,9 +276,9 @@ fn a_refused_change_rolls_back_only_itself() {
             .unwrap();
         rig.change(by(&admin), Change::Invite(invitation(7, "code", None, 1))).unwrap();
         // The mute is written before the ban is refused, as only guests can be banned by address.
-        let ban = BanChange::Ban { until_ms: None, reason: "".into(), by_address: true };
+        let ban = BanChange::Ban { until_ms: None, reason: "".into(), by_address: Some(AddressBan::default()) };
         let restrictions = Restrictions { mute_until_ms: Some(u64::MAX), ban: Some(ban) };
-        let half = Restrict { user: user(2), restrictions, target: None, networks: vec![] };
+        let half = Restrict { user: user(2), restrictions, target: None, networks: vec![], is_shared: false };
         // The invitation is used before the name is found to be taken.
         let register = |number, token: &str| Change::Register {
             account: new_account(number, Role::User),
@@ -602,10 +602,11 @@ fn a_login_needs_the_current_password_and_ends_the_oldest_login() {
                 user: user(1),
                 restrictions: Restrictions {
                     mute_until_ms: None,
-                    ban: Some(BanChange::Ban { until_ms: None, reason: "".into(), by_address: false }),
+                    ban: Some(BanChange::Ban { until_ms: None, reason: "".into(), by_address: None }),
                 },
                 target: None,
                 networks: vec![],
+                is_shared: false,
             }),
         )
         .unwrap();
@@ -620,9 +621,15 @@ fn the_guests_of_an_address_are_banned_and_unbanned() {
         let account = rig.account(2, Role::User);
         let (guest, neighbour) = (signed_guest(3, rig.moment.clock_ms), stranger(4));
         let ban = |networks| {
-            let ban = BanChange::Ban { until_ms: None, reason: "".into(), by_address: true };
+            let ban = BanChange::Ban { until_ms: None, reason: "".into(), by_address: Some(AddressBan::default()) };
             let restrictions = Restrictions { mute_until_ms: None, ban: Some(ban) };
-            Change::Restrict(Restrict { user: user(3), restrictions, target: Some(Arc::clone(&guest)), networks })
+            Change::Restrict(Restrict {
+                user: user(3),
+                restrictions,
+                target: Some(Arc::clone(&guest)),
+                networks,
+                is_shared: false,
+            })
         };
         assert_eq!(rig.change(by(&admin), ban(vec![])), Err(Reason::AddressUnknown));
         assert!(entered(&rig.word(join("tea", &guest))), "a refused ban has no effect");

@@ -43,6 +43,7 @@ export const Reason = Object.freeze({
   LOGGED_IN: "logged_in",
   NO_PASSWORD: "no_password",
   ADDRESS_UNKNOWN: "address_unknown",
+  ADDRESS_SHARED: "address_shared",
   TARGET_IS_NO_GUEST: "target_is_no_guest",
   // Contents of a request.
   BAD_ROOM: "bad_room",

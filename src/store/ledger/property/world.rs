@@ -32,7 +32,7 @@ use crate::auth::permission::{Action, PermissionContext, RegistrationCode, Targe
 use crate::model::reason::Reason;
 use crate::model::role::{Accounts, Posting, Registration, Role};
 use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, USERNAME_DEFAULT, UserId, Username};
-use crate::protocol::{After, BanChange, Body, Restrictions, RoomPatch};
+use crate::protocol::{AddressBan, AddressBanTerms, After, BanChange, Body, Restrictions, RoomPatch};
 
 const ROOMS: [&str; 4] = ["tea", "jam", "আড্ডা", "attic"];
 /// Names of accounts. The last name looks like the first.
@@ -590,7 +590,7 @@ impl World {
                 let restrictions = if reason == Reason::Muted {
                     Restrictions { mute_until_ms: Some(until_ms), ban: None }
                 } else {
-                    let ban = BanChange::Ban { until_ms: Some(until_ms), reason: "spam".into(), by_address: false };
+                    let ban = BanChange::Ban { until_ms: Some(until_ms), reason: "spam".into(), by_address: None };
                     Restrictions { mute_until_ms: None, ban: Some(ban) }
                 };
                 self.restrict(By::Operator, &client, restrictions)
@@ -719,6 +719,7 @@ impl World {
                 Ok(change(by, Change::RemoveAccount { account }))
             }
             Kind::Restrict => self.restriction(wanted),
+            Kind::BanAddress => self.ban_address(wanted),
             Kind::UnbanAddress => self.unban_address(wanted),
             Kind::SetRoom => {
                 let patch = RoomPatch {

@@ -170,7 +170,7 @@ impl World {
             };
             let until_ms = wants_ban.then(|| self.wall_soon());
             let ban = match until_ms {
-                Some(_) => BanChange::Ban { until_ms, reason: "spam".into(), by_address: false },
+                Some(_) => BanChange::Ban { until_ms, reason: "spam".into(), by_address: None },
                 None => BanChange::Lift,
             };
             let person = Arc::new(Person { id, username: name });

@@ -7,7 +7,7 @@ impl World {
         let networks = vec![target.network];
         let user = target.user();
         let target = Some(Arc::clone(target));
-        change(by, Change::Restrict(Restrict { user, restrictions, target, networks }))
+        change(by, Change::Restrict(Restrict { user, restrictions, target, networks, is_shared: false }))
     }
 
     /// A client that an admin can moderate.
@@ -23,7 +23,7 @@ impl World {
     pub(super) fn restriction(&mut self, wanted: Verdict) -> Made {
         let until_ms = self.wall_soon();
         let is_for_good = self.random.once_in(20);
-        let by_address = self.random.once_in(3);
+        let by_address = self.random.once_in(3).then(AddressBan::default);
         let ban = BanChange::Ban { until_ms: (!is_for_good).then_some(until_ms), reason: "spam".into(), by_address };
         let mut restrictions = match self.random.below(6) {
             0 => Restrictions { mute_until_ms: Some(0), ban: None },
@@ -32,7 +32,8 @@ impl World {
             4 => Restrictions { mute_until_ms: Some(until_ms), ban: Some(ban) },
             _ => Restrictions { mute_until_ms: None, ban: Some(ban) },
         };
-        let by_address = BanChange::Ban { until_ms: Some(until_ms), reason: "spam".into(), by_address: true };
+        let by_address =
+            BanChange::Ban { until_ms: Some(until_ms), reason: "spam".into(), by_address: Some(AddressBan::default()) };
         let action = if restrictions.ban.is_some() { Action::Ban } else { Action::Mute };
         let (admin, _) = self.able(action, Target::Others(Role::Guest), wanted)?;
         let target = match wanted {
@@ -52,7 +53,7 @@ impl World {
                 restrictions.ban = Some(by_address);
                 self.target(Some(Role::User))
             }
-            Verdict::Refused(Reason::AddressUnknown) => {
+            Verdict::Refused(Reason::AddressUnknown | Reason::AddressShared) => {
                 restrictions.ban = Some(by_address);
                 self.target(Some(Role::Guest)).filter(|client| client.proof != Proof::None)
             }
@@ -61,7 +62,7 @@ impl World {
                 let target = self.target(None);
                 let is_guest = target.as_ref().is_some_and(|target| target.is_guest());
                 if let Some(BanChange::Ban { by_address, .. }) = &mut restrictions.ban {
-                    *by_address &= is_guest;
+                    *by_address = by_address.filter(|_| is_guest);
                 }
                 target
             }
@@ -74,9 +75,23 @@ impl World {
         match wanted {
             Verdict::Refused(Reason::NoSuchUser) => restrict.target = None,
             Verdict::Refused(Reason::AddressUnknown) => restrict.networks.clear(),
+            Verdict::Refused(Reason::AddressShared) => restrict.is_shared = true,
             _ => {}
         }
         Ok(Entry::Change { by, change: Box::new(Change::Restrict(restrict)) })
+    }
+
+    pub(super) fn ban_address(&mut self, wanted: Verdict) -> Made {
+        let (network, is_shared) = (self.network(), self.random.once_in(4));
+        let until_ms = (!self.random.once_in(20)).then(|| self.wall_soon());
+        let terms = AddressBanTerms { until_ms, reason: "flood".into(), force: is_shared };
+        if wanted == Verdict::Accepted && self.random.once_in(2) {
+            return Ok(change(By::Operator, Change::BanAddress { network, terms, is_shared }));
+        }
+        let (admin, _) = self.able(Action::Ban, Target::Others(Role::Guest), wanted)?;
+        let is_refused = wanted == Verdict::Refused(Reason::AddressShared);
+        let terms = AddressBanTerms { force: terms.force && !is_refused, ..terms };
+        Ok(change(by(&admin), Change::BanAddress { network, terms, is_shared: is_shared || is_refused }))
     }
 
     pub(super) fn unban_address(&mut self, wanted: Verdict) -> Made {
@@ -91,7 +106,8 @@ impl World {
                 let target = self.target(Some(Role::Guest)).filter(|client| client.proof != Proof::None);
                 let target = target.ok_or_else(|| self.step(None))?;
                 let until_ms = Some(self.wall_soon());
-                let ban = Some(BanChange::Ban { until_ms, reason: "flood".into(), by_address: true });
+                let ban =
+                    Some(BanChange::Ban { until_ms, reason: "flood".into(), by_address: Some(AddressBan::default()) });
                 return Err(self.restrict(By::Operator, &target, Restrictions { mute_until_ms: None, ban }));
             }
             None => self.network(),
