@@ -1,0 +1,91 @@
+// The layout: what is visible and reachable on screens of all sizes, whatever the lengths of names and texts.
+
+import assert from "node:assert/strict";
+
+import { PASSWORD, scene } from "./support.mjs";
+
+const PHONES = [320, 360, 390].map((width) => ({ viewport: { width, height: 844 }, isMobile: true, hasTouch: true }));
+const LONG_ROOMS = ["W".repeat(40), "general-discussion-for-all-of-our-team-2026", "আড্ডাঘর".repeat(8), "😀".repeat(64)];
+const DESKTOP = { viewport: { width: 1280, height: 800 } };
+
+// The controls that are not completely within the width of the window.
+const cutOff = (person, selector) =>
+  person.page.locator(selector).evaluateAll((elements) =>
+    elements
+      .filter((element) => element.checkVisibility())
+      .filter((element) => {
+        const { left, right } = element.getBoundingClientRect();
+        return left < 0 || right > innerWidth;
+      })
+      .map((element) => element.outerHTML),
+  );
+
+const isWithinWindow = (person, selector) =>
+  person.page.locator(selector).evaluate((element) => {
+    const { top, bottom, left, right } = element.getBoundingClientRect();
+    return top >= 0 && left >= 0 && bottom <= innerHeight && right <= innerWidth;
+  });
+
+const pageOverflow = (person) =>
+  person.page.evaluate(() => {
+    const { scrollHeight, clientHeight, scrollWidth, clientWidth } = document.scrollingElement;
+    return [scrollHeight - clientHeight, scrollWidth - clientWidth];
+  });
+
+scene("long names of rooms leave the start screen usable on a phone", {}, async (adda) => {
+  for (const room of LONG_ROOMS) await adda.bot("Tomas", room);
+  for (const phone of PHONES) {
+    const ana = await adda.open({ ...phone, locale: "bn-BD" });
+    await ana.until((count) => document.querySelectorAll("#rooms li").length === count, LONG_ROOMS.length);
+    assert.deepEqual(await cutOff(ana, "#start button, #start input, #start .count"), []);
+    assert.deepEqual((await pageOverflow(ana))[1], 0);
+    const card = await ana.page.locator(".start-card").evaluate((e) => e.getBoundingClientRect().width);
+    assert.ok(card <= phone.viewport.width, `${card} px`);
+  }
+});
+
+scene("only the parts of a room scroll, never the page", { flags: ["--rate", "0"], keepsMuch: true, refuses: true }, async (adda) => {
+  await adda.account("Host", PASSWORD, "admin");
+  const bot = await adda.bot("Tomas", "tea");
+  for (let i = 1; i <= 100; i += 1) bot.say(`message ${i}`);
+  await bot.heardText("message 100");
+  for (const context of [DESKTOP, PHONES[2]]) {
+    const ana = await adda.open(context);
+    await ana.logIn("Host");
+    await ana.join("Host", "tea");
+    for (let i = 1; i <= 5; i += 1) await ana.say(`mine ${i}`);
+    await ana.sees("mine 5");
+    assert.deepEqual(await pageOverflow(ana), [0, 0]);
+    const isInPlace = async (when) => {
+      assert.equal(await ana.page.evaluate(() => scrollY), 0, when);
+      for (const selector of [".bar", "#message-input", ".send"]) assert.ok(await isWithinWindow(ana, selector), `${selector} ${when}`);
+    };
+    await isInPlace("at the beginning");
+    await ana.page.locator("#scroller").evaluate((e) => (e.scrollTop = 0));
+    for (const key of ["PageDown", "End", "Space"]) {
+      await ana.page.evaluate(() => document.activeElement.blur());
+      await ana.page.keyboard.press(key);
+      await isInPlace(`after ${key}`);
+    }
+    if (!context.isMobile) {
+      for (const selector of [".bar", "#people", "#scroller", "#footer"]) {
+        const { x, y, width, height } = await ana.page.locator(selector).boundingBox();
+        await ana.page.mouse.move(x + width / 2, y + height / 2);
+        for (let i = 0; i < 5; i += 1) await ana.page.mouse.wheel(0, 2_000);
+        await isInPlace(`after the wheel over ${selector}`);
+      }
+    }
+    await ana.page.click("#profile-open");
+    await isInPlace("with the profile");
+    await ana.page.keyboard.press("Escape");
+    await ana.page.locator("#timeline .message.other .more").last().click();
+    await isInPlace("with a menu");
+    await ana.page.keyboard.press("Escape");
+    await isInPlace("after the menu");
+    await ana.page.click("#search-open");
+    await ana.page.fill("#search-form input", "message");
+    await ana.page.locator("#search-results .result").nth(19).waitFor();
+    await isWithinWindow(ana, ".bar");
+    assert.deepEqual(await pageOverflow(ana), [0, 0], "with results of a search");
+  }
+});
