@@ -32,6 +32,9 @@ const pageOverflow = (person) =>
     return [scrollHeight - clientHeight, scrollWidth - clientWidth];
   });
 
+const fromEnd = (person) =>
+  person.page.locator("#scroller").evaluate((e) => Math.round(e.scrollHeight - e.scrollTop - e.clientHeight));
+
 scene("long names of rooms leave the start screen usable on a phone", {}, async (adda) => {
   for (const room of LONG_ROOMS) await adda.bot("Tomas", room);
   for (const phone of PHONES) {
@@ -88,4 +91,56 @@ scene("only the parts of a room scroll, never the page", { flags: ["--rate", "0"
     await isWithinWindow(ana, ".bar");
     assert.deepEqual(await pageOverflow(ana), [0, 0], "with results of a search");
   }
+});
+
+scene("a composer that grows or shrinks keeps the newest message in sight", { flags: ["--rate", "0"] }, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  for (let i = 1; i <= 40; i += 1) bot.say(`message ${i}`);
+  await bot.heardText("message 40");
+  for (const context of [DESKTOP, PHONES[0]]) {
+    const ana = await adda.enter("Ana", "tea", context);
+    await ana.sees("message 40");
+    const follows = async (when) => {
+      await ana.page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+      assert.ok((await fromEnd(ana)) <= 1, when);
+      assert.ok(await ana.page.locator("#newer").isHidden(), when);
+    };
+    await ana.page.focus("#message-input");
+    for (let i = 1; i <= 9; i += 1) {
+      await ana.page.keyboard.type(`line ${i}`);
+      await follows(`line ${i}`);
+      await ana.page.keyboard.press("Shift+Enter");
+      await follows(`a new line after line ${i}`);
+    }
+    bot.say("while writing");
+    await ana.sees("while writing");
+    await follows("a message while writing");
+    for (let i = 0; i < 60; i += 1) await ana.page.keyboard.press("Backspace");
+    await follows("lines were deleted");
+    // A keyboard on the screen, and a turned phone.
+    const { width, height } = context.viewport;
+    await ana.page.setViewportSize({ width, height: height - 300 });
+    await follows("the window is lower");
+    await ana.page.setViewportSize({ width: width * 2, height: height - 300 });
+    await follows("the window is wider");
+    await ana.page.setViewportSize({ width, height });
+    await follows("the window is higher");
+  }
+});
+
+scene("a composer that grows does not move the lines that are being read", { flags: ["--rate", "0"] }, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  for (let i = 1; i <= 40; i += 1) bot.say(`message ${i}`);
+  await bot.heardText("message 40");
+  const ana = await adda.enter("Ana", "tea");
+  await ana.sees("message 40");
+  const scroller = ana.page.locator("#scroller");
+  const before = await scroller.evaluate((e) => (e.scrollTop = e.scrollHeight - e.clientHeight - 120));
+  await ana.page.locator("#newer").waitFor();
+  for (let i = 1; i <= 6; i += 1) {
+    await ana.page.locator("#message-input").pressSequentially(`line ${i}`);
+    await ana.page.keyboard.press("Shift+Enter");
+  }
+  assert.equal(await scroller.evaluate((e) => e.scrollTop), before);
+  assert.ok(await ana.page.locator("#newer").isVisible());
 });

@@ -29,6 +29,8 @@ export class Composer {
     });
     input.addEventListener("keydown", (event) => this.#keyPressed(event));
     input.addEventListener("input", () => this.#edited());
+    // On a narrower screen the same text has more lines.
+    window.addEventListener("resize", () => this.#fitHeight());
   }
 
   // Enters a room, with its draft.
@@ -89,7 +91,10 @@ export class Composer {
 
   #fitHeight() {
     const { style } = this.#input;
+    // The form keeps its height meanwhile. Otherwise the timeline would be taller for a moment, and would scroll.
+    this.#form.style.minHeight = `${this.#form.offsetHeight}px`;
     style.height = "auto";
     style.height = `${Math.min(this.#input.scrollHeight, HEIGHT_MAX_PX)}px`;
+    this.#form.style.minHeight = "";
   }
 }

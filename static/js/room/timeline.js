@@ -29,6 +29,8 @@ export class Timeline {
   #shownPending = null;
   // Whether the view follows the newest message.
   #follows = true;
+  // The heights of the scroller and of its content when the view last scrolled to the end.
+  #followedHeights = "";
   // Messages of others that came while the reader was elsewhere.
   #unseen = 0;
   // The element of the message that was searched for.
@@ -299,11 +301,20 @@ export class Timeline {
   }
 
   #scrollToEnd() {
-    if (this.#follows) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    if (!this.#follows) return;
+    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#followedHeights = this.#heights;
   }
 
+  get #heights() {
+    const { scrollHeight, clientHeight } = this.#scroller;
+    return `${scrollHeight} ${clientHeight}`;
+  }
+
+  // After a change of the heights it was the browser that scrolled, not the reader.
   #scrolled() {
-    this.#follows = this.attached && this.#distanceToEnd < END_DISTANCE_PX;
+    if (this.#follows && this.#heights !== this.#followedHeights) this.#scrollToEnd();
+    else this.#follows = this.attached && this.#distanceToEnd < END_DISTANCE_PX;
     this.#showNewer();
     this.checkEdges();
   }
