@@ -99,11 +99,12 @@ export async function enterWired(adda, name, room) {
 }
 
 // Joins a room. `change` gets each frame from the server and returns the frames to deliver instead, or undefined.
-// With `frozen` the page's clock is stopped.
-export async function enterChanged(adda, name, room, change, { frozen = false } = {}) {
+// With `frozen` the page's clock is stopped. `prepare` gets the page before it is loaded.
+export async function enterChanged(adda, name, room, change, { frozen = false, prepare } = {}) {
   let between;
   const person = await adda.open({
     prepare: async (page) => {
+      await prepare?.(page);
       if (frozen) {
         await page.clock.install();
         await page.clock.pauseAt(Date.now() + 1_000);

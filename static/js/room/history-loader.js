@@ -22,7 +22,9 @@ export class HistoryLoader {
   #older = null;
   // Whether the room's latest messages are in the timeline.
   #isReady = false;
-  // The id of a stored frame, from which older messages are loaded if the timeline has none.
+  // Whether the room has stored frames, and the id of the last one that was seen. If the timeline has no message, older
+  // ones are loaded from there.
+  #hasFrames = false;
   #lastSeen;
   #ended = new AbortController();
 
@@ -47,22 +49,24 @@ export class HistoryLoader {
     this.#room = room;
     this.#isOwn = isOwn;
     this.#older = null;
+    this.#hasFrames = false;
     this.#lastSeen = undefined;
     for (const direction of this.#edges.keys()) this.#setState(direction, "idle");
   }
 
   close() {
-    this.#isReady = false;
+    this.#setReady(false);
     this.#stop();
   }
 
-  // The replay has ended. `lastSeen` is the id of the last stored frame; the latest frames may all be other than
-  // messages.
-  replayEnded(lastSeen) {
-    this.#isReady = true;
-    this.#lastSeen = lastSeen;
-    const hasNone = lastSeen !== undefined && !this.#timeline.first;
-    if (hasNone && this.#edges.get("older").state === "idle") this.#load("older");
+  // The replay has ended: `lastId` is the id of the last stored frame that came, and `hasFrames` tells whether the room
+  // has any. The latest frames may all be other than messages, or a slow network has not brought them yet.
+  replayEnded({ lastId, hasFrames }) {
+    this.#lastSeen = lastId;
+    this.#hasFrames = hasFrames;
+    const mayHaveMessages = !this.#timeline.first && this.#olderPage() !== null;
+    if (mayHaveMessages && this.#edges.get("older").state === "idle") this.#load("older");
+    this.#setReady(true);
     this.#timeline.checkEdges();
     for (const [direction, { state }] of this.#edges) if (state === "failed") this.#load(direction);
     this.#fillGap(this.#ended.signal);
@@ -97,16 +101,16 @@ export class HistoryLoader {
   #edgeReached(direction) {
     const { state } = this.#edges.get(direction);
     if (state === "loading" || state === "failed") return;
-    if (direction === "older" && this.#olderThan() === undefined) this.#setState("older", this.#endState());
+    if (direction === "older" && this.#olderPage() === null) this.#setState("older", this.#endState());
     else this.#load(direction);
   }
 
-  // The id before which older messages are to be loaded, if there may be any.
-  #olderThan() {
+  // The next page of older messages as `{ before }`, without an id for the latest ones; null if there is none.
+  #olderPage() {
     const { first } = this.#timeline;
-    if (this.#older && this.#older.first === first?.id) return this.#older.next;
-    if (!first) return this.#lastSeen;
-    return first.seq === 1 ? undefined : first.id;
+    if (this.#older && this.#older.first === first?.id) return pageBefore(this.#older.next);
+    if (!first) return this.#hasFrames ? { before: this.#lastSeen } : null;
+    return first.seq === 1 ? null : { before: first.id };
   }
 
   // The state where nothing is older. Only `seq` 1 is certainly the room's beginning. Before any other message there
@@ -126,18 +130,18 @@ export class HistoryLoader {
   }
 
   async #loadOlder(signal) {
-    let next = this.#olderThan();
+    let where = this.#olderPage();
     // A page may have no messages.
-    for (let isFound = false; next !== undefined && !isFound; ) {
-      const page = await readHistory(this.#room, { before: next, limit: PAGE }, signal);
+    for (let isFound = false; where !== null && !isFound; ) {
+      const { data, next } = await readHistory(this.#room, { ...where, limit: PAGE }, signal);
       if (signal.aborted) return;
-      const messages = this.#messagesOf(page.data);
-      ({ next } = page);
+      const messages = this.#messagesOf(data);
       isFound = messages.length > 0;
       this.#timeline.prepend(messages);
       this.#older = { first: this.#timeline.first?.id, next };
+      where = pageBefore(next);
     }
-    this.#setState("older", next === undefined ? this.#endState() : "idle");
+    this.#setState("older", where === null ? this.#endState() : "idle");
   }
 
   async #loadLater(signal) {
@@ -180,11 +184,27 @@ export class HistoryLoader {
     for (const [direction, { state }] of this.#edges) if (state === "loading") this.#setState(direction, "idle");
   }
 
+  #setReady(isReady) {
+    this.#isReady = isReady;
+    this.#showEmptiness();
+  }
+
+  // The room counts as empty only after the server has said so.
+  #showEmptiness() {
+    const { state } = this.#edges.get("older");
+    this.#timeline.canBeEmpty = this.#isReady && state !== "loading" && state !== "failed";
+  }
+
   #setState(direction, state) {
     const edge = this.#edges.get(direction);
     edge.state = state;
     edge.element.dataset.state = state;
     edge.element.querySelector("span").textContent = state === "idle" ? "" : this.#lang.t(`history.${state}`);
     edge.element.querySelector("button").hidden = state !== "failed";
+    this.#showEmptiness();
   }
+}
+
+function pageBefore(id) {
+  return id === undefined ? null : { before: id };
 }

@@ -29,6 +29,11 @@ export class People {
     this.#template = template;
     this.#lang = lang;
     this.#onMore = onMore;
+    this.clear();
+  }
+
+  // The people are not known.
+  clear() {
     this.reset([], 0, null);
   }
 
@@ -131,8 +136,9 @@ export class People {
   #showCount() {
     // The list may still have people that left a large room without being named, so it can be longer than the count.
     const unlisted = Math.max(0, this.#total - this.#people.size);
-    this.#count.textContent = this.#lang.plural("people.count", this.#total);
-    this.#badge.textContent = this.#lang.number(this.#total);
+    const isKnown = this.#userId !== null;
+    this.#count.textContent = isKnown ? this.#lang.plural("people.count", this.#total) : "";
+    this.#badge.textContent = isKnown ? this.#lang.number(this.#total) : "";
     this.#more.hidden = unlisted === 0;
     this.#more.textContent = this.#lang.plural("people.more", unlisted);
   }

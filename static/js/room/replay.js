@@ -14,6 +14,8 @@ export class Replay {
   #last = null;
   // The `seq` at which the replay ends; null after its end.
   #endSeq = null;
+  // Whether the room has stored frames.
+  #hasFrames = false;
   // The messages that may still come in a replay of messages; null in a replay of events.
   #messagesLeft = null;
   #timer;
@@ -27,11 +29,17 @@ export class Replay {
     return this.#last?.id;
   }
 
+  // Whether the room has stored frames, also those that the replay does not have.
+  get hasFrames() {
+    return this.#hasFrames || this.#last !== null;
+  }
+
   // A replay begins. With `reset` the server could not resume, so the replay has the latest messages, `history` at
   // most.
   begin({ seq, reset }, history) {
     if (reset) this.#last = null;
     this.#endSeq = seq;
+    this.#hasFrames = seq > 0;
     this.#messagesLeft = this.#last ? null : history;
     this.#wait(REPLAY_WAIT_MS);
     if ((this.#last?.seq ?? 0) >= seq) this.#end();

@@ -93,7 +93,7 @@ export class Room {
     });
     this.#outbox.start();
     historyLoader.open(this.#room, (frame) => this.#isOwn(frame));
-    people.reset([], 0, null);
+    people.clear();
     typing.clear();
     composer.open(this.#room, {
       onSend: (content) => {
@@ -320,7 +320,7 @@ export class Room {
 
   #replayEnded() {
     this.#views.timeline.replayEnded();
-    this.#views.historyLoader.replayEnded(this.#replay.lastId);
+    this.#views.historyLoader.replayEnded(this.#replay);
     this.#outbox.open(this.#userId);
   }
 }

@@ -35,6 +35,8 @@ export class Timeline {
   #unseen = 0;
   // The element of the message that was searched for.
   #found = null;
+  // Whether a timeline without lines means a room without messages.
+  #canBeEmpty = false;
 
   // `onMore` is called with the message whose menu button was pressed: `{ frame, own, anchor }`.
   constructor({ scroller, list, pending, empty, newer, templates, lang, onMore }) {
@@ -73,6 +75,12 @@ export class Timeline {
 
   get attached() {
     return this.#model.isAttached;
+  }
+
+  // While the room's messages are not known, its timeline does not show that it has none.
+  set canBeEmpty(canBeEmpty) {
+    this.#canBeEmpty = canBeEmpty;
+    this.#showEmptiness();
   }
 
   get first() {
@@ -210,7 +218,7 @@ export class Timeline {
     if (added.size > 0) this.#insert(added);
     for (const line of changed) if (this.#elements.has(line)) this.#update(line);
     if (this.#model.pending !== this.#shownPending) this.#renderPending();
-    this.#empty.hidden = !this.#model.isEmpty;
+    this.#showEmptiness();
   }
 
   // Inserts the elements of new lines, each run of neighbours at once. Most lines are added at the end, so the search
@@ -253,7 +261,11 @@ export class Timeline {
   #renderPending() {
     this.#shownPending = this.#model.pending;
     this.#pendingList.show(this.#model.pending, this.#pausedBy);
-    this.#empty.hidden = !this.#model.isEmpty;
+    this.#showEmptiness();
+  }
+
+  #showEmptiness() {
+    this.#empty.hidden = !this.#canBeEmpty || !this.#model.isEmpty;
   }
 
   // Changes the lines without an announcement by screen readers, since the lines are old.

@@ -1,0 +1,94 @@
+// What a room shows before its messages and people are known.
+
+import assert from "node:assert/strict";
+import { EventEmitter, once } from "node:events";
+
+import { enterChanged, scene, wire } from "./support.mjs";
+
+const FLAGS = ["--rate", "0"];
+const MESSAGES_URL = /\/api\/rooms\/[^/]+\/messages\?/;
+
+async function tryToJoin(person, name, room) {
+  await person.page.fill("#name", name);
+  await person.page.fill("#room", room);
+  await person.page.click("#join .primary");
+}
+
+const claimsEmptiness = (person) => person.page.isVisible("#timeline-empty");
+const countOf = (person) => person.page.textContent("#people-count");
+
+scene("a room shows no emptiness and no count of people while it connects", {}, async (adda) => {
+  let between;
+  const held = [];
+  const events = new EventEmitter();
+  const ana = await adda.open({
+    prepare: async (page) => {
+      between = await wire(page);
+      between.in = (frame) => (held.push(frame), events.emit("held"), false);
+    },
+  });
+  const welcomed = once(events, "held");
+  await tryToJoin(ana, "Ana", "tea");
+  await welcomed;
+  assert.equal(await claimsEmptiness(ana), false);
+  assert.equal(await countOf(ana), "");
+  await ana.page.click(".bar [data-lang=bn]");
+  assert.equal(await claimsEmptiness(ana), false);
+  assert.equal(await countOf(ana), "");
+  await ana.page.click(".bar [data-lang=en]");
+  for (const frame of held) between.tell(frame);
+  await ana.page.locator("#timeline-empty").waitFor();
+  assert.equal(await countOf(ana), "1 person");
+  await ana.say("hello");
+  assert.equal(await claimsEmptiness(ana), false);
+});
+
+scene("a room that can't be reached shows no emptiness", { losesServer: true }, async (adda) => {
+  let between;
+  const ana = await adda.open({
+    prepare: async (page) => {
+      between = await wire(page);
+      between.closed = true;
+    },
+  });
+  await tryToJoin(ana, "Ana", "tea");
+  await ana.disconnected();
+  assert.equal(await claimsEmptiness(ana), false);
+  assert.equal(await countOf(ana), "");
+  between.closed = false;
+  await ana.page.click("#reconnect");
+  await ana.connected();
+  await ana.page.locator("#timeline-empty").waitFor();
+});
+
+scene("a room whose messages come late or fail to load shows no emptiness", { flags: FLAGS, losesServer: true }, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  bot.say("hello");
+  await bot.heardText("hello");
+  let answer;
+  const [ana] = await enterChanged(adda, "Ana", "tea", (frame) => (frame.type === "text" ? [] : undefined), {
+    prepare: (page) => page.route(MESSAGES_URL, (route) => (answer ? answer(route) : undefined)),
+  });
+  // The replay does not come, so the page asks for the messages.
+  const asked = ana.page.waitForRequest(MESSAGES_URL);
+  assert.equal(await claimsEmptiness(ana), false);
+  await asked;
+  assert.equal(await claimsEmptiness(ana), false);
+  answer = (route) => route.fulfill({ status: 503, body: "{}" });
+  await ana.page.reload();
+  await ana.page.locator("#older", { hasText: "Couldn’t load messages." }).waitFor();
+  assert.equal(await claimsEmptiness(ana), false);
+  answer = (route) => route.fallback();
+  await ana.page.click("#older button");
+  await ana.sees("hello");
+});
+
+scene("a room whose messages are all gone is empty", { flags: FLAGS }, async (adda) => {
+  const bot = await adda.bot("Tomas", "tea");
+  bot.say("hello");
+  await bot.heardText("hello");
+  const [ana] = await enterChanged(adda, "Ana", "tea", (frame) => (frame.type === "text" ? [] : undefined), {
+    prepare: (page) => page.route(MESSAGES_URL, (route) => route.fulfill({ json: { data: [] } })),
+  });
+  await ana.page.locator("#timeline-empty").waitFor();
+});
