@@ -25,6 +25,7 @@ import { takeInvitation } from "./start/invitation-link.js";
 import { StartScreen } from "./start/start-screen.js";
 import { AccountForm } from "./ui/account-form.js";
 import { isPageVisible } from "./ui/page-events.js";
+import { ScreenHistory } from "./ui/screen-history.js";
 import { Toasts } from "./ui/toasts.js";
 import { translateElements } from "./ui/translate.js";
 
@@ -42,6 +43,7 @@ class Page {
   #roomScreen;
   #roomState;
   #profile;
+  #history = new ScreenHistory((entry) => entry.room !== this.#roomId && this.#show(entry));
   // The room that the tab is in, its id, and the user's name in it.
   #room = null;
   #roomId = null;
@@ -98,13 +100,17 @@ class Page {
     const requested = requestedBy(location);
     const last = tabStore.get(TAB_ROOM_KEY);
     const { account, endedAccount, invitation } = this.#session;
+    const { entry } = this.#history;
     const loginEnded = new Rejection({ reason: Reason.SESSION_ENDED });
-    if (!last || invitation || (requested.room && requested.room !== last.room)) {
+    if (entry !== null && entry.room !== (last?.room ?? null) && !invitation) {
+      this.#show(entry);
+    } else if (!last || invitation || (requested.room && requested.room !== last.room)) {
+      this.#history.start();
       this.#showStart({ ...requested, error: endedAccount && loginEnded });
     } else if (account || !last.isAccount) {
       this.#enter(account?.username ?? last.name, last.room);
     } else {
-      this.#leave({ room: last.room, error: loginEnded });
+      this.#lose({ room: last.room, error: loginEnded });
     }
   }
 
@@ -150,7 +156,16 @@ class Page {
   #invited(invitation) {
     if (!invitation) return;
     this.#session.invitation = invitation;
-    this.#leave();
+    this.#lose();
+  }
+
+  // Shows the screen of an entry of the history. A room is joined again, unless it takes a login or a name.
+  #show({ room, isAccount }) {
+    this.#closeRoom();
+    const { account } = this.#session;
+    const name = account?.username ?? (isAccount ? null : browserStore.get("name"));
+    if (room !== null && name) this.#enter(name, room);
+    else this.#showStart(requestedBy(location));
   }
 
   // Joins a room from the start screen. An invitation to the room is used first.
@@ -176,10 +191,7 @@ class Page {
     if (!account) browserStore.set("name", name);
     browserStore.set("room", room);
     tabStore.set(TAB_ROOM_KEY, { name, room, isAccount: account !== null });
-    // The address leads others to the room, so it has no name.
-    const link = new URL(location.pathname, location.href);
-    link.searchParams.set("room", room);
-    history.replaceState(null, "", link);
+    this.#history.enterRoom(room, account !== null);
     this.#roomId = room;
     this.#name = name;
     this.#roomScreen.open(room, name);
@@ -211,7 +223,7 @@ class Page {
   #removed(error) {
     const isOtherAccount = reasonOf(error) === PageReason.ACCOUNT_CHANGED && this.#session.account;
     if (isOtherAccount && !this.#room.wasJoined) this.#rejoin();
-    else this.#leave({ room: this.#roomId, error });
+    else this.#lose({ room: this.#roomId, error });
   }
 
   async #logOut() {
@@ -223,21 +235,32 @@ class Page {
       else this.#startScreen.reject(error);
       return;
     }
-    this.#leave();
+    this.#lose();
   }
 
-  // Leaves the room. After a rejection with an `error`, a login leads back to `room`.
-  #leave({ room, error } = {}) {
+  // Leaves the room by the user's wish.
+  #leave() {
+    this.#closeRoom();
+    this.#history.leaveRoom();
+    this.#showStart({});
+  }
+
+  // Leaves the room for good. After a rejection with an `error`, a login leads back to `room`.
+  #lose({ room, error } = {}) {
+    this.#closeRoom();
+    this.#history.loseRoom();
+    this.#showStart({ room, error, roomAfterLogin: room });
+  }
+
+  #closeRoom() {
     this.#room?.stop();
     this.#room = null;
     this.#profile.close();
     this.#roomScreen.close();
     for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
     tabStore.remove(TAB_ROOM_KEY);
-    history.replaceState(null, "", location.pathname);
     this.#roomId = null;
     this.#unreadCount = 0;
-    this.#showStart({ room, error, roomAfterLogin: room });
   }
 
   #countUnread() {
