@@ -26,7 +26,7 @@ test("both languages have the same keys, and the same places in each", () => {
 
 test("every key that is used exists, and every key that exists is used", () => {
   const en = words("en");
-  const literal = [...scripts.matchAll(/\.t\(\s*"([^"]+)"/g)].map(([, key]) => key);
+  const literal = [...scripts.matchAll(/\.(?:t|pieces)\(\s*"([^"]+)"/g)].map(([, key]) => key);
   const plural = [...scripts.matchAll(/\.plural\(\s*"([^"]+)"/g)].map(([, key]) => key);
   assert.ok(literal.length > 5 && plural.length > 3 && keysInHtml.length > 20);
   const used = new Set([...keysInHtml, ...literal, ...plural.flatMap((key) => [`${key}.one`, `${key}.other`])]);

@@ -87,7 +87,7 @@ export class ServerSettings {
       await this.#readBans(list, status);
     };
     return make("li", {},
-      make("span", {}, make("b", { dir: "auto" }, this.#banTitle(ban)), make("small", { dir: "auto" }, details)),
+      make("span", {}, make("b", { dir: "auto" }, this.#banTitle(ban)), make("small", {}, details)),
       button(this.#lang.t("bans.unban"), "secondary", unban));
   }
 

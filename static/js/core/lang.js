@@ -47,11 +47,16 @@ export class Lang {
 
   // The text of a key, with each `{place}` filled from `values`.
   t(key, values = {}) {
+    return this.pieces(key, values).map(({ text }) => text).join("");
+  }
+
+  // The same text in pieces `{ text, isValue }`. A value, such as a name, can have another direction than the text.
+  pieces(key, values = {}) {
     const text = this.#texts.get(this.#code).get(key) ?? key;
-    return text.replace(/\{(\w+)\}/g, (place, name) => {
-      const value = values[name];
-      if (value === undefined) return place;
-      return typeof value === "number" ? this.number(value) : value;
+    return text.split(/(\{\w+\})/).map((piece) => {
+      const value = piece.startsWith("{") ? values[piece.slice(1, -1)] : undefined;
+      if (value === undefined) return { text: piece, isValue: false };
+      return { text: typeof value === "number" ? this.number(value) : value, isValue: true };
     });
   }
 

@@ -2,7 +2,7 @@
 
 import { isAnnouncement, isDeleted, isMessage } from "../core/timeline-model.js";
 import { fillAvatar, fillName } from "../ui/avatar.js";
-import { cloneTemplate } from "../ui/elements.js";
+import { cloneTemplate, setPieces } from "../ui/elements.js";
 
 export class LineElements {
   #templates;
@@ -26,7 +26,7 @@ export class LineElements {
   // Writes what can change: the group, a deletion, and the language.
   update(line, element) {
     if (isMessage(line)) this.#updateMessage(line, element);
-    else element.querySelector("span").textContent = this.#lineText(line);
+    else this.#updateLine(line, element.querySelector("span"));
   }
 
   #createMessage({ frame, own }) {
@@ -56,19 +56,20 @@ export class LineElements {
     time.title = this.#lang.moment(date);
     const more = this.#lang.t("message.more", { name: frame.username });
     element.querySelector(".more").setAttribute("aria-label", more);
-    if (isDeleted(frame)) element.querySelector(".content").textContent = this.#deletedText(frame);
+    if (isDeleted(frame)) setPieces(element.querySelector(".content"), this.#deletedPieces(frame));
     const kind = element.querySelector(".message-kind");
     if (isAnnouncement(frame)) kind.textContent = this.#lang.t("message.announcement");
   }
 
-  #lineText({ kind, frame, date }) {
-    return kind === "day" ? this.#lang.day(date) : this.#lang.t(`line.${kind}`, { name: frame?.username });
+  #updateLine({ kind, frame, date }, element) {
+    if (kind === "day") element.textContent = this.#lang.day(date);
+    else setPieces(element, this.#lang.pieces(`line.${kind}`, { name: frame?.username }));
   }
 
   // The text of a deleted message names the deleting user, unless the author deleted it.
-  #deletedText({ id, user_id: author }) {
+  #deletedPieces({ id, user_id: author }) {
     const deletion = this.#deletionOf(id);
-    if (!deletion || deletion.user_id === author) return this.#lang.t("message.deleted");
-    return this.#lang.t("message.deleted_by", { name: deletion.username });
+    if (!deletion || deletion.user_id === author) return this.#lang.pieces("message.deleted");
+    return this.#lang.pieces("message.deleted_by", { name: deletion.username });
   }
 }

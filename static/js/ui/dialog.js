@@ -16,7 +16,7 @@ export function openMenu(lang, { anchor, title, items }) {
       return run();
     });
   dialog.append(
-    make("p", { className: "menu-title", dir: "auto" }, title),
+    make("p", { className: "menu-title" }, title),
     ...items.map((each) => (each.choices === undefined ? item(each) : menuGroup(each.label, each.choices.map(item)))),
     button(lang.t("dialog.cancel"), "menu-item cancel", () => dialog.close()),
   );
@@ -35,7 +35,7 @@ export function confirmAction(lang, { title, content = [], confirm, danger = fal
     const error = make("p", { className: "error", role: "alert" });
     let isDone = false;
     const form = make("form", { method: "dialog", noValidate: true },
-      make("h2", { dir: "auto" }, title),
+      make("h2", {}, title),
       ...content,
       error,
       make("div", { className: "dialog-actions" },
@@ -78,7 +78,7 @@ export function openWindow(lang, title, ...content) {
   const close = button("×", "icon close", () => dialog.close());
   close.title = lang.t("dialog.close");
   close.setAttribute("aria-label", close.title);
-  dialog.append(make("header", {}, make("h2", { dir: "auto" }, title), close), ...content);
+  dialog.append(make("header", {}, make("h2", {}, title), close), ...content);
   show(dialog);
   return dialog;
 }

@@ -37,6 +37,11 @@ export function cloneTemplate(template) {
   return template.content.firstElementChild.cloneNode(true);
 }
 
+// Shows a text of `Lang.pieces`. The direction of a value does not spread to the text around it.
+export function setPieces(element, pieces) {
+  element.replaceChildren(...pieces.map(({ text, isValue }) => (isValue ? make("bdi", {}, text) : text)));
+}
+
 // Sets a text unless it is there already. A live region is read aloud each time its text is set.
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

@@ -16,7 +16,7 @@ export class Toasts {
 
   // `undo` is there if the action can be undone. If it fails, `errorTextOf(error)` is shown.
   show(text, { undo, errorTextOf } = {}) {
-    const toast = make("div", { className: "toast" }, make("p", { dir: "auto" }, text));
+    const toast = make("div", { className: "toast" }, make("p", {}, text));
     let timer;
     const hold = () => clearTimeout(timer);
     const close = () => {
