@@ -76,7 +76,7 @@ export class Moderation {
       action: () => requestData("DELETE", path),
     });
     // The focus returns to the menu button. If that is hidden by now, the message takes the focus.
-    const message = anchor.closest("li");
+    const message = anchor.closest(".message");
     if (document.activeElement !== document.body || !message.isConnected) return;
     message.tabIndex = -1;
     message.focus({ preventScroll: true });

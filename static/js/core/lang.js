@@ -2,7 +2,6 @@
 
 export const LANGUAGES = ["en", "bn"];
 const DEFAULT = "en";
-const DAY_MS = 24 * 60 * 60 * 1000;
 
 // The page's language for a language tag such as `bn-BD`; undefined for other languages.
 export function languageOf(tag) {
@@ -91,9 +90,16 @@ export class Lang {
     return this.#moments.format(date);
   }
 
+  // The date without the time.
+  date(date) {
+    return this.#dates.format(date);
+  }
+
+  // The day as it is called on the day of `now`. Days are those of the calendar, which are not always of 24 hours.
   day(date, now = new Date()) {
     if (isSameDay(date, now)) return this.t("line.today");
-    if (isSameDay(date, new Date(now - DAY_MS))) return this.t("line.yesterday");
+    const yesterday = new Date(now.getFullYear(), now.getMonth(), now.getDate() - 1);
+    if (isSameDay(date, yesterday)) return this.t("line.yesterday");
     return (date.getFullYear() === now.getFullYear() ? this.#days : this.#dates).format(date);
   }
 

@@ -62,8 +62,10 @@ export class LineElements {
   }
 
   #updateLine({ kind, frame, date }, element) {
-    if (kind === "day") element.textContent = this.#lang.day(date);
-    else setPieces(element, this.#lang.pieces(`line.${kind}`, { name: frame?.username }));
+    if (kind === "day") {
+      element.textContent = this.#lang.day(date);
+      element.parentElement.title = this.#lang.date(date);
+    } else setPieces(element, this.#lang.pieces(`line.${kind}`, { name: frame?.username }));
   }
 
   // The text of a deleted message names the deleting user, unless the author deleted it.

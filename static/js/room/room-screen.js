@@ -6,6 +6,7 @@ import { errorText } from "../core/error-text.js";
 import { tabStore } from "../net/storage.js";
 import { fillAvatar } from "../ui/avatar.js";
 import { setText } from "../ui/elements.js";
+import { RovingFocus } from "../ui/roving-focus.js";
 import { Composer } from "./composer.js";
 import { HistoryLoader } from "./history-loader.js";
 import { People } from "./people.js";
@@ -40,6 +41,9 @@ export class RoomScreen {
     find("search-open").addEventListener("click", () => this.#setSearch(find("search").hidden));
     find("search-close").addEventListener("click", () => this.#setSearch(false));
     document.addEventListener("keydown", (event) => this.#keyPressed(event));
+    new RovingFocus({ container: find("timeline"), selector: ".more", startsAtLast: true });
+    new RovingFocus({ container: find("people"), selector: ".person .more" });
+    new RovingFocus({ container: find("search-results"), selector: ".result button" });
     matchMedia(WIDE).addEventListener("change", () => this.#setDrawer(false));
   }
 

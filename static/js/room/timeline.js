@@ -2,6 +2,7 @@
 // otherwise keeps the lines that are being read in place while others come and go.
 
 import { TimelineModel, isMessage } from "../core/timeline-model.js";
+import { copyMessagesAsText } from "./copied-text.js";
 import { LineElements } from "./line-elements.js";
 import { PendingList } from "./pending-list.js";
 
@@ -54,6 +55,7 @@ export class Timeline {
       onRetry: (nonce) => this.#onRetry(nonce),
       onDiscard: (nonce) => this.#onDiscard(nonce),
     });
+    copyMessagesAsText(list);
     list.addEventListener("click", ({ target }) => this.#openMenu(target.closest(".more")));
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     newer.addEventListener("click", () => {
