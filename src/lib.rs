@@ -90,7 +90,7 @@
 //! | what a join or leave does | `store/ledger/presence` (the order of entries), `hub/state/membership` (members and leases) |
 //! | a reason of refusals | `model/reason`, then `static/docs/errors.md`, `static/js/core/codes.js` and `static/lang/` |
 //! | an HTTP operation | `http/routes`, `http/handlers/` and `http/components.json` |
-//! | a login | `http/handlers/accounts`: `auth/attempts` limits it, `http/login_pool` compares the password, `Change::LogIn` begins the session. Lifetimes are in `auth/credential` |
+//! | a login | `http/handlers/accounts`: `auth/attempts` limits it, `http/slow_lane` compares the password, `Change::LogIn` begins the session. Lifetimes are in `auth/credential` |
 //! | a reconnect | `hub/state/catch_up`, and `hub/pager` for frames that are no longer in memory |
 //! | what a slow member is sent | `hub/outbox` sends and keeps bytes, `hub/delivery` says when |
 //! | the tables of the database | `store/sqlite/schema`, with a migration and a fixture for `tests/it/migration` |
@@ -110,6 +110,7 @@
 //! | authenticator | — | connections: tokens of handshakes | connections: identities | the server has stopped |
 //! | http (each) | one request at a time | `tiny_http` | hub: messages, changes | the server is unblocked |
 //! | login (each) | one request with a password | http: requests | hub: changes | the http threads have ended |
+//! | search | one search at a time | http: requests | — | the http threads have ended |
 //! | control-client (four) | one client of the control socket at a time, which it accepts | `adda` commands | hub: changes | the server stops |
 //! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: reads; sinks: frames | `Stop` is carried out |
 //! | pager | a page of stored frames | the hub | hub: the page | the hub has ended |
@@ -124,7 +125,7 @@
 //!
 //! ```text
 //! connections ══tokens══▶ authenticator ──identities──▶ connections
-//! http ──requests──▶ login
+//! http ──requests──▶ login, search
 //! connections, http, login, control ══commands══▶ hub ──proposals──▶ store ──applied──▶ hub
 //!                                                 hub ──fetches────▶ pager ──pages────▶ hub
 //! every thread ──lines──▶ log

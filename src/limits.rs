@@ -82,6 +82,16 @@ const _: () = assert!(PRESENCE_NAMES_MAX * PRESENCE_PEOPLE_MAX <= PRESENCE_NAMES
 pub const MESSAGES_LISTED: usize = 50;
 /// Maximum messages in one page of a room's history.
 pub const MESSAGES_LISTED_MAX: usize = 200;
+/// Distinct terms of a search.
+pub const SEARCH_TERMS_MAX: usize = 16;
+/// How long a search may take. Then it answers with what it has found, and the client goes on from there.
+pub const SEARCH_TIME: Duration = Duration::from_millis(200);
+/// Searches that wait for the thread that searches; a further one is refused.
+pub const SEARCHES_WAITING_MAX: usize = 8;
+/// How long a search may wait for the thread before it is refused.
+pub const SEARCH_WAIT: Duration = Duration::from_secs(5);
+/// Frames that a reader of `:memory:` copies while it holds the lock that the store needs, too.
+pub const MEMORY_FRAMES_AT_ONCE: usize = 200;
 /// Rooms in one page of the room listing.
 pub const ROOMS_LISTED_MAX: usize = 200;
 /// Rooms that one connection may be in at once.
@@ -183,7 +193,9 @@ pub const AUTHENTICATION_WAIT: Duration = Duration::from_secs(5);
 pub const HASHES_RUNNING_MAX: usize = 2;
 /// Requests that wait for a hash. With the running ones they leave half of the relay's permits to other requests.
 pub const HASHES_WAITING_MAX: usize = 10;
+// Searches and hashes together leave some of them.
 const _: () = assert!(HASHES_WAITING_MAX + HASHES_RUNNING_MAX <= RELAYS_MAX / 2);
+const _: () = assert!(HASHES_WAITING_MAX + HASHES_RUNNING_MAX + SEARCHES_WAITING_MAX < RELAYS_MAX);
 /// How long a request waits for a hash before it is refused, so that the relay does not give up first.
 pub const HASH_WAIT: Duration = Duration::from_secs(10);
 /// How long a change may take before its proposer gets the answer that the outcome is unknown.
@@ -274,6 +286,14 @@ pub struct Limits {
     /// WebSockets that an address may open at once after a pause: the clients of a school behind one address connect
     /// together.
     pub handshakes_burst: u32,
+    /// Searches per second from an address; 0 for no limit.
+    pub searches_per_s: u32,
+    /// Searches from an address at once after a pause.
+    pub searches_burst: u32,
+    /// Pages of history per second from an address; 0 for no limit.
+    pub pages_per_s: u32,
+    /// Pages of history from an address at once after a pause.
+    pub pages_burst: u32,
 }
 
 impl Limits {
@@ -302,6 +322,10 @@ impl Default for Limits {
             rate_burst: 30,
             handshakes_per_s: 20,
             handshakes_burst: 300,
+            searches_per_s: 10,
+            searches_burst: 200,
+            pages_per_s: 100,
+            pages_burst: 2_000,
         }
     }
 }

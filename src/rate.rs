@@ -174,13 +174,30 @@ impl RateLimiter {
     }
 }
 
-/// The rate limits of all users that are connected, or were until recently, and of the handshakes of each address.
+/// The rate limits of all users that are connected, or were until recently, and of what each address does besides
+/// messages.
 #[derive(Debug)]
 pub struct RateLimiters {
     per_s: u32,
     burst: u32,
     kept: Mutex<Kept>,
-    handshakes: Mutex<TokenBuckets<IpAddr>>,
+    handshakes: AddressRate,
+    searches: AddressRate,
+    pages: AddressRate,
+}
+
+/// A rate of each address.
+#[derive(Debug)]
+struct AddressRate(Mutex<TokenBuckets<IpAddr>>);
+
+impl AddressRate {
+    fn new(per_s: u32, burst: u32) -> Self {
+        Self(Mutex::new(TokenBuckets::new(per_s, burst)))
+    }
+
+    fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(network_of(address), now)
+    }
 }
 
 /// An allowance is kept while a session holds it, and after that until it is full again. If a sweep leaves more than
@@ -202,7 +219,9 @@ impl RateLimiters {
             per_s: limits.rate_per_s,
             burst: limits.rate_burst,
             kept: Mutex::new(Kept { allowances: HashMap::new(), swept_at: RATE_LIMITERS_SWEPT_AT_MIN }),
-            handshakes: Mutex::new(TokenBuckets::new(limits.handshakes_per_s, limits.handshakes_burst)),
+            handshakes: AddressRate::new(limits.handshakes_per_s, limits.handshakes_burst),
+            searches: AddressRate::new(limits.searches_per_s, limits.searches_burst),
+            pages: AddressRate::new(limits.pages_per_s, limits.pages_burst),
         }
     }
 
@@ -211,7 +230,23 @@ impl RateLimiters {
     /// # Errors
     /// The time until the next handshake is allowed.
     pub fn take_handshake(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).take(network_of(address), now)
+        self.handshakes.take(address, now)
+    }
+
+    /// Takes the token of one search from the bucket of an address.
+    ///
+    /// # Errors
+    /// The time until the next search is allowed.
+    pub fn take_search(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.searches.take(address, now)
+    }
+
+    /// Takes the token of one page of history from the bucket of an address.
+    ///
+    /// # Errors
+    /// The time until the next page is allowed.
+    pub fn take_page(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.pages.take(address, now)
     }
 
     /// The rate limit of a user at an address.
@@ -388,6 +423,18 @@ mod tests {
         }
         assert!(count() <= 2 * RATE_LIMITERS_SWEPT_AT_MIN, "who came back to rest is: {}", count());
         drop(held);
+    }
+
+    #[test]
+    fn searches_and_pages_have_buckets_of_their_own() {
+        let now = Instant::now();
+        let limits =
+            Limits { searches_per_s: 1, searches_burst: 2, pages_per_s: 1, pages_burst: 3, ..Limits::default() };
+        let rate_limiters = RateLimiters::new(&limits);
+        let taken = |take: &dyn Fn() -> bool| (0..9).take_while(|_| take()).count();
+        assert_eq!(taken(&|| rate_limiters.take_search(address("192.0.2.1"), now).is_ok()), 2);
+        assert_eq!(taken(&|| rate_limiters.take_page(address("192.0.2.1"), now).is_ok()), 3);
+        assert_eq!(taken(&|| rate_limiters.take_search(address("192.0.2.2"), now).is_ok()), 2);
     }
 
     #[test]

@@ -227,12 +227,15 @@ impl Serve {
         }
         // A rate without a burst has none to bound, and the other way round.
         let is_limited = self.rate > 0 && self.burst > 0;
+        let unless_off = |per_s: u32| if is_limited { per_s } else { 0 };
         config.limits = Limits {
             history_default: self.history,
             content_bytes_max: self.max_content,
-            rate_per_s: if is_limited { self.rate } else { 0 },
+            rate_per_s: unless_off(self.rate),
             rate_burst: self.burst,
-            handshakes_per_s: if is_limited { config.limits.handshakes_per_s } else { 0 },
+            handshakes_per_s: unless_off(config.limits.handshakes_per_s),
+            searches_per_s: unless_off(config.limits.searches_per_s),
+            pages_per_s: unless_off(config.limits.pages_per_s),
             outbox_bytes_max: self.outbox_bytes,
             ping_interval: self.ping_interval,
             lease: self.lease,
@@ -333,6 +336,7 @@ mod tests {
         let given = given.unwrap();
         assert_eq!(given.listen.to_string(), "[::1]:0");
         assert_eq!((given.limits.rate_per_s, given.limits.handshakes_per_s), (0, 0));
+        assert_eq!((given.limits.searches_per_s, given.limits.pages_per_s), (0, 0));
         assert!(plain.limits.handshakes_per_s > 0 && plain.proxies.is_empty());
         let proxies = config(&["--trusted-proxy=10.0.0.0/8, ::1", "--trusted-proxy=127.0.0.1"], None).unwrap().proxies;
         assert_eq!(proxies.len(), 3);

@@ -3,19 +3,20 @@
 //!
 //! `tiny_http` is never exposed to the network: only the relay connects here, with one checked request at a time. A few
 //! worker threads answer the requests. A handler is a function from a request to a [`reply::Reply`] and must not touch a
-//! socket. Requests that wait for a password hash go on to separate threads ([`login_pool`]), so that no login delays a read.
+//! socket. Requests that wait for a password hash, and searches, go on to separate threads ([`slow_lane`]), so that they
+//! delay no other request.
 //! All these threads end when the [`Server`] is dropped.
 
 mod error;
 mod extract;
 mod handlers;
-mod login_pool;
 mod openapi;
 mod reply;
 mod request;
 mod router;
 mod routes;
 mod server;
+mod slow_lane;
 mod socket;
 
 pub use server::{CLIENT_HEADER, Endpoint, SECURE_HEADER, Server, Settings, StartError, WORKERS};

@@ -6,9 +6,10 @@ use std::io::Cursor;
 use serde::Serialize;
 
 use super::server::Context;
+use super::slow_lane::Lane;
 use crate::model::reason::{Reason, Rejection};
 
-/// The second step of a request that waits for a password hash.
+/// The second step of a request in a slow lane.
 pub(super) type Rest = Box<dyn FnOnce(&Context) -> Reply + Send>;
 
 /// The reply of a handler: a complete response in memory. The relay adds default header fields to every response: not
@@ -19,8 +20,8 @@ pub(crate) struct Reply {
     pub(super) body: Cow<'static, [u8]>,
     /// The reason, if it is a refusal.
     pub(super) reason: Option<Reason>,
-    /// If set, this reply has only the header fields of the reply that `rest` returns.
-    pub(super) rest: Option<Rest>,
+    /// If set, this reply has only the header fields of the reply that `rest` returns in its lane.
+    pub(super) rest: Option<(Lane, Rest)>,
 }
 
 impl Reply {
@@ -68,9 +69,9 @@ impl Reply {
     }
 
     /// A reply that takes long and is made on another thread.
-    pub(super) fn later(rest: impl FnOnce(&Context) -> Result<Self, Rejection> + Send + 'static) -> Self {
+    pub(super) fn later(lane: Lane, rest: impl FnOnce(&Context) -> Result<Self, Rejection> + Send + 'static) -> Self {
         let rest = |context: &Context| rest(context).unwrap_or_else(Self::from);
-        Self { rest: Some(Box::new(rest)), ..Self::empty(202) }
+        Self { rest: Some((lane, Box::new(rest))), ..Self::empty(202) }
     }
 
     /// This reply with the header fields that were set before it was made.

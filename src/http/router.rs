@@ -68,8 +68,8 @@ fn answer(operation: &'static Operation, request: &Request<'_>) -> Reply {
             reply
         };
         reply = documented(reply);
-        if let Some(rest) = reply.rest.take() {
-            reply.rest = Some(Box::new(move |context| documented(rest(context))));
+        if let Some((lane, rest)) = reply.rest.take() {
+            reply.rest = Some((lane, Box::new(move |context| documented(rest(context)))));
         }
     }
     reply

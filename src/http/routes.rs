@@ -248,7 +248,7 @@ pub(super) const ROUTES: &[Route] = &[
             get("listMessages", messages::list, "Read or search the messages of a room")
                 .parameters(&["before", "after", "messages_limit", "q"])
                 .answers(&[answer(200, "MessagePage", "Messages, the oldest first; with `after` also other events.")])
-                .refusals(&[CLIENT, ROOM, QUERY]),
+                .refusals(&[CLIENT, ROOM, QUERY, &[Reason::RateLimited]]),
             post("postMessage", messages::post, "Post a message")
                 .parameters(&["username", "idempotency_key"])
                 .json_or_text("NewMessage")

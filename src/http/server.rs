@@ -1,4 +1,4 @@
-//! The private HTTP server: `tiny_http`, its workers, and the pool of threads for logins.
+//! The private HTTP server: `tiny_http`, its workers, and the threads for logins and searches.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::login_pool::{SlowLane, Turn};
 use super::reply::{Reply, Rest};
 use super::request::Request;
 use super::router::dispatch;
+use super::slow_lane::{Lane, SlowLane, Turn};
 use super::socket::Listening;
 use crate::auth::attempts::Attempts;
 use crate::config::Origin;
@@ -23,7 +23,7 @@ use crate::rate::RateLimiters;
 use crate::store::Reader;
 
 /// The number of threads that answer requests. They may wait for the hub and the store, but never for a client or a
-/// password hash.
+/// password hash or a search.
 pub const WORKERS: usize = 2;
 
 /// The header field in which the relay passes the client's address. The relay removes this field from clients'
@@ -53,7 +53,31 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Dropped after the workers have ended, so that none of them can add a request.
-    slow: Arc<SlowLane<SlowRequest>>,
+    slow: Arc<SlowLanes>,
+}
+
+/// The lanes of slow requests.
+#[derive(Debug)]
+struct SlowLanes {
+    logins: SlowLane<SlowRequest>,
+    searches: SlowLane<SlowRequest>,
+}
+
+impl SlowLanes {
+    fn start(shared: &Arc<Shared>) -> io::Result<Self> {
+        let start = |lane| {
+            let shared = Arc::clone(shared);
+            SlowLane::start(lane, move |request, turn| shared.finish(request, turn))
+        };
+        Ok(Self { logins: start(Lane::Login)?, searches: start(Lane::Search)? })
+    }
+
+    fn get(&self, lane: Lane) -> &SlowLane<SlowRequest> {
+        match lane {
+            Lane::Login => &self.logins,
+            Lane::Search => &self.searches,
+        }
+    }
 }
 
 /// The address of the private socket, for the relay.
@@ -94,11 +118,7 @@ impl Server {
         let context = Context { hub, reader, settings, attempts: Arc::default(), metrics };
         let listening = Mutex::new(Some(Arc::new(Listening::start()?)));
         let shared = Arc::new(Shared { listening, context });
-        let slow = SlowLane::start({
-            let shared = Arc::clone(&shared);
-            move |request, turn| shared.finish(request, turn)
-        });
-        let slow = Arc::new(slow.map_err(StartError::Worker)?);
+        let slow = Arc::new(SlowLanes::start(&shared).map_err(StartError::Worker)?);
         let mut server = Self { shared, workers: Vec::with_capacity(WORKERS), slow };
         for number in 0..WORKERS {
             let (shared, slow) = (Arc::clone(&server.shared), Arc::clone(&server.slow));
@@ -178,7 +198,7 @@ impl Shared {
     }
 
     /// The loop of a worker thread.
-    fn work(&self, slow: &SlowLane<SlowRequest>) {
+    fn work(&self, slow: &SlowLanes) {
         loop {
             let Some(listening) = self.listening().clone() else {
                 return;
@@ -192,7 +212,7 @@ impl Shared {
         }
     }
 
-    fn answer(&self, mut request: tiny_http::Request, slow: &SlowLane<SlowRequest>) {
+    fn answer(&self, mut request: tiny_http::Request, slow: &SlowLanes) {
         self.context.metrics.http_requests.increment();
         // Later, `tiny_http` would read an unread body into memory, all at once. The relay has already bounded its
         // size.
@@ -209,16 +229,17 @@ impl Shared {
         let mut reply = caught(method, || dispatch(method, &question));
         match reply.rest.take() {
             None => respond(request, reply),
-            Some(rest) => {
-                if let Err(SlowRequest { request, reply, .. }) = slow.queue(SlowRequest { request, reply, rest }) {
-                    let busy = Reply::from(Reason::Busy.because("too many logins at once; try again in a moment"));
+            Some((lane, rest)) => {
+                let slow = slow.get(lane).queue(SlowRequest { request, reply, rest });
+                if let Err(SlowRequest { request, reply, .. }) = slow {
+                    let busy = Reply::from(Reason::Busy.because(lane.full()));
                     respond(request, busy.under(reply));
                 }
             }
         }
     }
 
-    /// Answers a request from the slow lane.
+    /// Answers a request from a slow lane.
     fn finish(&self, slow: SlowRequest, turn: Turn) {
         let SlowRequest { request, reply, rest } = slow;
         let done = match turn {
@@ -229,7 +250,7 @@ impl Shared {
     }
 }
 
-/// A request for the slow lane, after the cheap checks of its handler.
+/// A request for a slow lane, after the cheap checks of its handler.
 struct SlowRequest {
     request: tiny_http::Request,
     /// The header fields of the final reply.

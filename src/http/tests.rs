@@ -20,6 +20,7 @@ use super::request::Request;
 use super::router::dispatch;
 use super::routes::{Needs, ROUTES, Route};
 use super::server::{Context, Endpoint, PANIC_PATH, SECURE_HEADER, Server, Settings, WORKERS};
+use super::slow_lane::Lane;
 use super::socket::{DIRECTORY_PREFIX, Listening, SOCKET_NAME};
 use crate::auth::name::Skeletons;
 use crate::config::{Data, Durability, Keep};
@@ -97,7 +98,12 @@ impl Backend {
 
     fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Reply {
         let headers = headers(fields);
-        dispatch(method, &Request { body: body.as_bytes(), ..self.request(target, &headers) })
+        let mut reply = dispatch(method, &Request { body: body.as_bytes(), ..self.request(target, &headers) });
+        // A search needs no thread of its own here.
+        match reply.rest.take() {
+            Some((Lane::Search, rest)) => rest(&self.context).under(reply),
+            rest => Reply { rest, ..reply },
+        }
     }
 
     pub(crate) fn get(&self, target: &str) -> Reply {

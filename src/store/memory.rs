@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
 use crate::config::Keep;
-use crate::limits::{EVENTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX};
+use crate::limits::{EVENTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX, MEMORY_FRAMES_AT_ONCE};
 use crate::model::{FrameId, Nonce, RoomId, Seq, UserId, Username};
 
 use super::entry::{NewMessage, Past, Stored};
@@ -17,9 +18,9 @@ use super::ledger::{RoomRow, Storage};
 use super::log::clock::Stored as Position;
 use super::message::Message;
 use super::policy::PolicySnapshot;
-use super::sqlite::search::Wanted;
 use super::sqlite::{Connection, Fault, people};
-use super::{KeptRoom, Kinds, Side, locked};
+use super::terms::Terms;
+use super::{KeptRoom, Side, locked};
 
 /// The approximate size of a frame beside its JSON, with its share of the room's bookkeeping.
 const FRAME_OVERHEAD_BYTES: usize = 768;
@@ -151,30 +152,61 @@ impl Memory {
     }
 
     fn frame(&self, room: &RoomId, id: FrameId) -> Option<&Kept> {
-        self.rooms.get(room)?.frames.iter().rev().find(|kept| kept.stored.id == id)
+        // Ids increase with the seq.
+        let frames = &self.rooms.get(room)?.frames;
+        frames.binary_search_by_key(&id, |kept| kept.stored.id).ok().map(|index| &frames[index])
     }
 
-    pub fn page(&self, id: &RoomId, side: Side, kinds: Kinds, limit: usize, wanted: Option<&Wanted>) -> Vec<Stored> {
+    /// The next frames of a room on one side of a seq, the nearest first. These are at most
+    /// [`MEMORY_FRAMES_AT_ONCE`], so that a reader holds the lock only for a moment.
+    pub fn frames(&self, id: &RoomId, side: Side) -> Vec<Stored> {
         let Some(room) = self.rooms.get(id) else { return Vec::new() };
-        let fits = |kept: &&Kept| match wanted {
-            _ if kept.stored.is_event => wanted.is_none() && kinds == Kinds::All,
-            None => true,
-            Some(wanted) => kept.message().is_some_and(|message| wanted.are_in(&message.content)),
-        };
-        let frames = room.frames.iter();
+        let split = |is_first: &dyn Fn(Seq) -> bool| room.frames.partition_point(|kept| is_first(kept.stored.seq));
+        let stored = |kept: &Kept| kept.stored.clone();
         match side {
             Side::After(seq) => {
-                let behind = frames.filter(|kept| kept.stored.seq > seq).filter(fits);
-                behind.take(limit).map(|kept| kept.stored.clone()).collect()
+                let frames = room.frames.range(split(&|other| other <= seq)..);
+                frames.take(MEMORY_FRAMES_AT_ONCE).map(stored).collect()
             }
             Side::Before(seq) => {
-                let before = frames.rev().filter(|kept| kept.stored.seq < seq).filter(fits);
-                let mut page: Vec<_> = before.take(limit).map(|kept| kept.stored.clone()).collect();
-                page.reverse();
-                page
+                let frames = room.frames.range(..split(&|other| other < seq));
+                frames.rev().take(MEMORY_FRAMES_AT_ONCE).map(stored).collect()
             }
         }
     }
+}
+
+/// The frames of a room on one side of a seq that `fits` accepts, oldest first, `limit` at most. Also returns the last
+/// frame that was looked at if `deadline` came before the end. Some frames are looked at even after the deadline.
+///
+/// The lock is held only while some frames are copied, never while `fits` runs.
+pub fn page(
+    memory: &Mutex<Memory>,
+    id: &RoomId,
+    mut side: Side,
+    limit: usize,
+    deadline: Option<Instant>,
+    fits: impl Fn(&Stored) -> bool,
+) -> (Vec<Stored>, Option<FrameId>) {
+    let begun = side;
+    let (mut page, mut stopped_at) = (Vec::new(), None);
+    while page.len() < limit && stopped_at.is_none() {
+        let frames = locked(memory).frames(id, side);
+        let Some(last) = frames.last() else { break };
+        side = side.from(last.seq);
+        let last = last.id;
+        let left = limit - page.len();
+        page.extend(frames.into_iter().filter(&fits).take(left));
+        let is_over = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        stopped_at = Some(last).filter(|_| page.len() < limit && is_over());
+    }
+    begun.sort(&mut page);
+    (page, stopped_at)
+}
+
+/// Whether a stored frame is a message that has all the terms.
+pub fn has_terms(stored: &Stored, terms: &Terms) -> bool {
+    !stored.is_event && Message::of_frame(&stored.json).is_some_and(|message| terms.are_in(&message.content))
 }
 
 /// The messages and the `people` tables, locked while a batch is applied.

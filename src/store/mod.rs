@@ -20,6 +20,7 @@ mod message;
 mod policy;
 mod reader;
 mod sqlite;
+pub mod terms;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,7 +44,7 @@ use entry::{Applied, Outcome, Proposal, Stored};
 use log::clock::Reading;
 pub use message::Message;
 pub use policy::{PolicySnapshot, PublishedPolicy};
-pub use reader::{ReadError, Reader, View};
+pub use reader::{Found, ReadError, Reader, View};
 pub use sqlite::offline::{Inspection, Offline, Progress, ToolError};
 pub use sqlite::schema::{Database, OpenError};
 use sqlite::{Fault, exit_on_sync_failure};
@@ -89,8 +90,16 @@ pub enum Kinds {
 }
 
 impl Side {
+    /// The same side of another seq.
+    fn from(self, seq: Seq) -> Self {
+        match self {
+            Self::Before(_) => Self::Before(seq),
+            Self::After(_) => Self::After(seq),
+        }
+    }
+
     /// Puts frames that were read on this side into chronological order.
-    fn sort(self, walked: &mut [Message]) {
+    fn sort<T>(self, walked: &mut [T]) {
         if matches!(self, Self::Before(_)) {
             walked.reverse();
         }

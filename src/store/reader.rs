@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use crate::auth::name::Skeletons;
 use crate::auth::permission::RegistrationCode;
@@ -16,12 +17,13 @@ use crate::model::{FrameId, RoomId, Seq, UserId, Username};
 
 use super::change::Use;
 use super::log::clock::{Moment, SharedClock};
-use super::memory::Memory;
+use super::memory::{self, Memory};
+use super::message::Message;
 use super::policy::{PolicySnapshot, PublishedPolicy};
 use super::sqlite::people::{self, Account, Ban, Invitation, Session, SessionId, StoredGuest};
 use super::sqlite::schema::{Database, OpenError};
-use super::sqlite::search::{self, Wanted};
-use super::sqlite::{Connection, Fault, messages};
+use super::sqlite::{Connection, Fault, messages, search};
+use super::terms::Terms;
 use super::{KeptRoom, Kinds, Side, Stored, TokenHash, locked};
 
 /// Idle connections that are kept for later readers, at most.
@@ -97,6 +99,15 @@ impl From<ReadError> for Rejection {
     }
 }
 
+/// The result of a search.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The messages that were found, oldest first.
+    pub frames: Vec<Stored>,
+    /// The last message that was read, if the deadline came before the end.
+    pub stopped_at: Option<FrameId>,
+}
+
 /// One read transaction.
 pub struct View<'a> {
     connection: &'a Connection,
@@ -166,6 +177,37 @@ impl Reader {
         }
     }
 
+    /// Searches the messages of a room, on the side that `begin` returns. Ends at the deadline, but some messages are
+    /// read in any case. In a file, `begin` and the search read the same transaction. In memory, the search holds no
+    /// lock.
+    ///
+    /// # Errors
+    /// [`ReadError`], or the error of `begin`.
+    pub fn search<E: From<ReadError>>(
+        &self,
+        room: &RoomId,
+        terms: &Terms,
+        limit: usize,
+        deadline: Instant,
+        begin: impl FnOnce(&View<'_>) -> Result<Side, E>,
+    ) -> Result<Found, E> {
+        if let Source::Memory { messages, .. } = &self.source {
+            let side = self.view(begin)?;
+            let fits = |stored: &Stored| memory::has_terms(stored, terms);
+            let (frames, stopped_at) = memory::page(messages, room, side, limit, Some(deadline), fits);
+            return Ok(Found { frames, stopped_at });
+        }
+        self.view(|view| {
+            let side = begin(view)?;
+            let search = || -> Answer<Found> {
+                let Some(row) = messages::room(view.connection, room)? else { return Ok(Found::default()) };
+                let (found, stopped_at) = search::page(view.connection, row, side, limit, terms, deadline)?;
+                Ok(Found { frames: stored(&found), stopped_at })
+            };
+            Ok(search()?)
+        })
+    }
+
     fn view_of<'a>(&self, connection: &'a Connection, messages: Option<&'a Mutex<Memory>>) -> View<'a> {
         View { connection, messages, policy: self.policy(), moment: self.moment() }
     }
@@ -179,6 +221,11 @@ impl Reader {
 }
 
 type Answer<T> = Result<T, ReadError>;
+
+fn stored(messages: &[Message]) -> Vec<Stored> {
+    let mut json = Vec::new();
+    messages.iter().map(|message| message.stored(false, &mut json)).collect()
+}
 
 impl View<'_> {
     /// The policy at the beginning of this view.
@@ -215,30 +262,14 @@ impl View<'_> {
         }
     }
 
-    /// The frames of a room on one side of a seq, oldest first, `limit` at most. With `words`, only messages that
-    /// contain all of them.
-    pub fn page(
-        &self,
-        id: &RoomId,
-        side: Side,
-        kinds: Kinds,
-        limit: usize,
-        words: Option<&str>,
-    ) -> Answer<Vec<Stored>> {
-        let wanted = match words.map(Wanted::parse) {
-            Some(None) => return Ok(Vec::new()),
-            wanted => wanted.flatten(),
-        };
+    /// The frames of a room on one side of a seq, oldest first, `limit` at most.
+    pub fn page(&self, id: &RoomId, side: Side, kinds: Kinds, limit: usize) -> Answer<Vec<Stored>> {
         if let Some(memory) = self.messages {
-            return Ok(locked(memory).page(id, side, kinds, limit, wanted.as_ref()));
+            let fits = |stored: &Stored| kinds == Kinds::All || !stored.is_event;
+            return Ok(memory::page(memory, id, side, limit, None, fits).0);
         }
         let Some(room) = messages::room(self.connection, id)? else { return Ok(Vec::new()) };
-        let page = match &wanted {
-            Some(wanted) => search::page(self.connection, room, side, limit, wanted)?,
-            None => messages::page(self.connection, room, side, kinds, limit)?,
-        };
-        let mut json = Vec::new();
-        Ok(page.iter().map(|message| message.stored(false, &mut json)).collect())
+        Ok(stored(&messages::page(self.connection, room, side, kinds, limit)?))
     }
 
     /// The seq of a frame in a room, if it is kept.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -12,7 +13,8 @@ use super::engine::Store;
 use super::entry::{By, Entry, Event, Join, NewMessage, Outcome, Principal, Proof, Proposal, ReplyTo};
 use super::log::clock::{Moment, Reading};
 use super::sqlite::schema::Database;
-use super::{Kinds, Reader, Side, Stored, TokenHash};
+use super::terms::Terms;
+use super::{Kinds, ReadError, Reader, Side, Stored, TokenHash};
 use crate::auth::name::Skeletons;
 use crate::config::{Durability, Keep};
 use crate::model::reason::Reason;
@@ -179,6 +181,25 @@ pub fn contents(frames: &[Stored]) -> Vec<String> {
     frames.iter().map(content).collect()
 }
 
+/// The frames of a room on one side of a seq, or the messages there that have some words.
+pub fn page(
+    reader: &Reader,
+    room: &RoomId,
+    side: Side,
+    kinds: Kinds,
+    limit: usize,
+    words: Option<&str>,
+) -> Vec<Stored> {
+    let Some(words) = words else { return reader.view(|view| view.page(room, side, kinds, limit)).unwrap() };
+    let (terms, deadline) = (Terms::parse(words).unwrap(), Instant::now() + SEARCH_WAIT);
+    let found = reader.search(room, &terms, limit, deadline, |_| Ok::<_, ReadError>(side)).unwrap();
+    assert_eq!(found.stopped_at, None, "the search took too long");
+    found.frames
+}
+
+/// How long a search in a test may take.
+const SEARCH_WAIT: Duration = Duration::from_secs(60);
+
 /// A store whose log time the test controls.
 pub struct Rig {
     pub store: Store,
@@ -275,10 +296,8 @@ impl Rig {
 
     /// All kept messages of a room, or those that have some words.
     pub fn page(&self, name: &str, words: Option<&str>) -> Vec<String> {
-        let page = self
-            .reader
-            .view(|view| view.page(&room(name), Side::After(Seq(0)), Kinds::Messages, 9_999, words))
-            .unwrap();
+        let side = Side::After(Seq(0));
+        let page = page(&self.reader, &room(name), side, Kinds::Messages, 9_999, words);
         contents(&page)
     }
 }

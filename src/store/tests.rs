@@ -16,6 +16,7 @@ use accounts::{SessionId, SessionKind};
 use change::Change;
 use entry::{By, Entry, Past};
 use sqlite::{Connection, people};
+use terms::Terms;
 
 fn message(room: &str, content: &str, nonce: Option<&str>) -> Entry {
     let message = said(room, &stranger(1), content);
@@ -68,7 +69,7 @@ impl Rig {
     }
 
     fn page(&self, side: Side, limit: usize, words: Option<&str>) -> Vec<String> {
-        contents(&self.0.reader.view(|view| view.page(&room("tea"), side, Kinds::Messages, limit, words)).unwrap())
+        contents(&testing::page(&self.0.reader, &room("tea"), side, Kinds::Messages, limit, words))
     }
 
     fn close(self) {
@@ -374,6 +375,35 @@ fn history_is_paged_both_ways_and_searched() {
 }
 
 #[test]
+fn a_search_that_ends_at_its_deadline_goes_on_from_there() {
+    everywhere(|data| {
+        let rig = Rig::open(data);
+        for begin in (0..1_000).step_by(100) {
+            rig.commit((begin..begin + 100).map(|number| message("tea", &format!("number {number}"), None)).collect());
+        }
+        // In memory, 200 messages are kept.
+        let oldest = if *data == Data::Memory { 800 } else { 0 };
+        let terms = Terms::parse(&format!("number {oldest}")).unwrap();
+        for mut side in [Side::Before(Seq(u64::MAX)), Side::After(Seq(0))] {
+            let (mut found, mut steps) = (Vec::new(), 0);
+            loop {
+                steps += 1;
+                let over = Instant::now();
+                let step = rig.0.reader.search(&room("tea"), &terms, 9, over, |_| Ok::<_, ReadError>(side)).unwrap();
+                found.extend(contents(&step.frames));
+                let Some(id) = step.stopped_at else { break };
+                let seq = rig.0.reader.view(|view| view.seq_of(&room("tea"), id)).unwrap().unwrap();
+                assert_ne!(side, side.from(seq), "it goes on");
+                side = side.from(seq);
+            }
+            assert_eq!(found, [format!("number {oldest}")]);
+            assert!(steps > 1, "the deadline was over from the beginning");
+        }
+        rig.close();
+    });
+}
+
+#[test]
 fn events_are_not_messages() {
     everywhere(|data| {
         let rig = Rig::open(data);
@@ -382,7 +412,7 @@ fn events_are_not_messages() {
         let deleted = rig.commit(said[..2].iter().map(delete).collect());
         assert_eq!(words(&deleted), ["tea 4", "tea 5"]);
         let page = |side, kinds, limit| {
-            let page = rig.0.reader.view(|view| view.page(&room("tea"), side, kinds, limit, None)).unwrap();
+            let page = rig.0.reader.view(|view| view.page(&room("tea"), side, kinds, limit)).unwrap();
             page.iter().map(|stored| (stored.seq.0, stored.is_event)).collect::<Vec<_>>()
         };
         let latest = Side::Before(Seq(u64::MAX));

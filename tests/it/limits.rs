@@ -1,13 +1,10 @@
 //! Tests of the connection limit: further connections are refused without an abort, and accepted again when others
 //! close.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-
-use rustix::net::{AddressFamily, SocketType};
+use std::net::Ipv4Addr;
 
 use crate::support::{DEADLINE, Event, Response, Server, Ws, binary_for_anybody, eventually, raise_descriptor_limit};
-use crate::support::{http, read_response};
+use crate::support::{get_from, http};
 
 /// Checks that a response refuses a connection at the limit.
 #[track_caller]
@@ -152,19 +149,9 @@ fn one_address_has_its_own_connection_limit() {
     let mut members: Vec<Ws> = (0..3).map(|_| Ws::join(&server, "/ws/tea/Ana")).collect();
     let refusal = Ws::refused(&server, "/ws/tea/Ana", &[]);
     assert_full(&refusal);
-    assert_eq!(get_from(&server, Ipv4Addr::new(127, 0, 0, 2)).expect("an answer").status, 200);
+    assert_eq!(get_from(server.addr(), Ipv4Addr::new(127, 0, 0, 2), "/healthz").expect("an answer").status, 200);
     members.pop();
     eventually("its share is free again", DEADLINE, || {
         http(server.addr(), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
     });
-}
-
-/// A GET from a given address of the loopback network.
-fn get_from(server: &Server, source: Ipv4Addr) -> io::Result<Response> {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    rustix::net::bind(&socket, &SocketAddr::new(IpAddr::V4(source), 0))?;
-    rustix::net::connect(&socket, &server.addr())?;
-    let mut stream = TcpStream::from(socket);
-    io::Write::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")?;
-    read_response(&mut stream, DEADLINE)
 }

@@ -34,6 +34,7 @@ mod reference;
 mod rest;
 mod retries;
 mod rules;
+mod search;
 mod secrets;
 mod sessions;
 mod setup;

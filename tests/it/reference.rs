@@ -310,6 +310,25 @@ fn the_reference_shows_the_limits() {
             ],
         ),
         (
+            "reads of an address",
+            vec![
+                format!("{} searches a second after a burst of {}", limits.searches_per_s, limits.searches_burst),
+                format!(
+                    "{} pages of history a second after {}",
+                    limits.pages_per_s,
+                    grouped(limits.pages_burst as usize)
+                ),
+            ],
+        ),
+        (
+            "search |",
+            vec![
+                format!("{SEARCH_TERMS_MAX} different terms"),
+                format!("{} ms", SEARCH_TIME.as_millis()),
+                format!("{SEARCHES_WAITING_MAX} wait, for {}", s(SEARCH_WAIT)),
+            ],
+        ),
+        (
             "failed logins",
             vec![format!("{LOGINS_PER_ACCOUNT} of an account"), format!("{LOGINS_PER_ADDRESS} of an address")],
         ),

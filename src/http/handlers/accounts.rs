@@ -23,6 +23,7 @@ use crate::http::extract::{UNKNOWN_USER, body, shown};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::server::Context;
+use crate::http::slow_lane::Lane;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Role;
 use crate::model::{UserId, Username};
@@ -131,7 +132,7 @@ pub(crate) fn log_in(request: &Request<'_>, username: Username, password: &str) 
         Ok::<_, Rejection>((NewLogin::of(request, &client)?, account, device))
     })?;
     let attempt = Try::begin(request.context, Login { name: &username, address, device })?;
-    Ok(Reply::later(move |context| {
+    Ok(Reply::later(Lane::Login, move |context| {
         let stored = account.as_ref().and_then(|account| account.password.clone());
         let verdict = attempt.verify(&password, stored.as_ref())?;
         let (Verdict::Right { renewed }, Some(account), Some(password)) = (verdict, account, stored) else {
@@ -172,7 +173,7 @@ pub(crate) fn register(request: &Request<'_>) -> Result<Reply, Rejection> {
     if is_taken {
         return Err(Reason::NameTaken.into());
     }
-    Ok(Reply::later(move |context| {
+    Ok(Reply::later(Lane::Login, move |context| {
         let (skeletons, password) = (Skeletons::of(&name), Some(password::hash(&password)?));
         let account = NewAccount { id: UserId(Uuid::new_v4()), name, skeletons, role: Role::User, password };
         login.begin(context, |session, replaces| Change::Register { account, invitation, session, replaces })
@@ -203,7 +204,7 @@ pub(crate) fn change_password(request: &Request<'_>) -> Result<Reply, Rejection>
     let login = Login { name: &account.name, address, device: shown.token() };
     let attempt = Try::begin(request.context, login)?;
     let by = By::Client(client.identity.principal(session.user));
-    Ok(Reply::later(move |context| {
+    Ok(Reply::later(Lane::Login, move |context| {
         if attempt.verify(&old, Some(&stored))? == Verdict::Wrong {
             log::info!("{} gave a wrong old password", session.user);
             return Err(Reason::WrongPassword.into());

@@ -1,65 +1,121 @@
 //! REST: messages: history, search, posting and deletion.
 //!
-//! Runs on the HTTP workers. Reads use neither the hub's thread nor the writer. Stored data is read in one transaction,
+//! Runs on the HTTP workers, and searches on their own thread. Reads use neither the hub's thread nor the writer. Stored data is read in one transaction,
 //! and the people in a room are read from the presence that the hub publishes. No read creates a room.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::rooms::is_there;
 use crate::auth::permission::Action;
-use crate::http::error::bad_cursor;
+use crate::authenticator::Identity;
+use crate::http::error::{bad_cursor, rate_limited};
 use crate::http::extract::{Page, actor, check_rate, client, identity, limit_of, reader, room, room_to_read, text};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
+use crate::http::server::Context;
+use crate::http::slow_lane::Lane;
 use crate::hub::Sent;
-use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX};
+use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, SEARCH_TIME};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{FrameId, Nonce, RoomId, Seq, Username};
 use crate::protocol::{self, Body, ClientCommand, ClientFrame};
-use crate::store::entry::{NewMessage, Principal};
-use crate::store::{Kinds, Side};
+use crate::store::entry::{NewMessage, Principal, Stored};
+use crate::store::terms::Terms;
+use crate::store::{Found, Kinds, Side, View};
 
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
 pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
+    let rate_limiters = &request.context.settings.rate_limiters;
     let id = room_to_read(request)?;
     let limit = limit_of(request, MESSAGES_LISTED, MESSAGES_LISTED_MAX)?;
-    let cursor = |name| match request.query_value(name).transpose()? {
-        None => Ok(None),
-        Some(text) => FrameId::parse(&text).map(Some).ok_or_else(bad_cursor),
+    let cursor = Cursor::of(request)?;
+    let now = Instant::now();
+    let Some(words) = request.query_value("q").transpose()? else {
+        rate_limiters.take_page(request.address(), now).map_err(rate_limited)?;
+        let frames = request.context.reader.view(|view| {
+            let side = cursor.enter(request.context, view, &reader(request, view)?, &id)?;
+            // With `after`, a client follows the room, so it gets events, too.
+            let kinds = if cursor.is_after() { Kinds::All } else { Kinds::Messages };
+            // One more frame than is listed tells whether there are more.
+            Ok::<_, Rejection>(view.page(&id, side, kinds, limit + 1)?)
+        })?;
+        return Ok(page(cursor, limit, &frames, None));
     };
-    let (before, after) = (cursor("before")?, cursor("after")?);
-    if before.is_some() && after.is_some() {
-        return Err(bad_cursor());
+    rate_limiters.take_search(request.address(), now).map_err(rate_limited)?;
+    let terms = Terms::parse(&words).map_err(|error| Reason::BadQuery.because(error.to_string()))?;
+    // The room is checked here, so that a refused search does not wait. The search checks it again in its transaction.
+    let identity = request.context.reader.view(|view| {
+        let identity = reader(request, view)?;
+        cursor.enter(request.context, view, &identity, &id)?;
+        Ok::<_, Rejection>(identity)
+    })?;
+    Ok(Reply::later(Lane::Search, move |context| {
+        let deadline = Instant::now() + SEARCH_TIME;
+        let begin = |view: &View<'_>| cursor.enter(context, view, &identity, &id);
+        let Found { frames, stopped_at } = context.reader.search(&id, &terms, limit + 1, deadline, begin)?;
+        Ok(page(cursor, limit, &frames, stopped_at))
+    }))
+}
+
+/// Where a page is, relative to a stored frame.
+#[derive(Debug, Clone, Copy)]
+enum Cursor {
+    /// The latest frames.
+    Latest,
+    Before(FrameId),
+    After(FrameId),
+}
+
+impl Cursor {
+    fn of(request: &Request<'_>) -> Result<Self, Rejection> {
+        let id = |name| match request.query_value(name).transpose()? {
+            None => Ok(None),
+            Some(text) => FrameId::parse(&text).map(Some).ok_or_else(bad_cursor),
+        };
+        match (id("before")?, id("after")?) {
+            (None, None) => Ok(Self::Latest),
+            (Some(before), None) => Ok(Self::Before(before)),
+            (None, Some(after)) => Ok(Self::After(after)),
+            (Some(_), Some(_)) => Err(bad_cursor()),
+        }
     }
-    let words = request.query_value("q").transpose()?;
-    let frames = request.context.reader.view(|view| -> Result<_, Rejection> {
-        reader(request, view)?.may_enter(view, &id)?;
-        if !is_there(request, view, &id)? {
+
+    fn is_after(self) -> bool {
+        matches!(self, Self::After(_))
+    }
+
+    /// The place of the cursor in a room, which must exist for the client.
+    fn enter(self, context: &Context, view: &View<'_>, client: &Identity, room: &RoomId) -> Result<Side, Rejection> {
+        client.may_enter(view, room)?;
+        if !is_there(context, view, room)? {
             return Err(Reason::NoSuchRoom.into());
         }
-        let place = |frame| view.seq_of(&id, frame)?.ok_or_else(bad_cursor);
-        let side = match (before, after) {
-            (_, Some(after)) => Side::After(place(after)?),
-            (Some(before), None) => Side::Before(place(before)?),
-            (None, None) => Side::Before(Seq(u64::MAX)),
-        };
-        // One more frame than is listed tells whether there are more.
-        let kinds = if after.is_some() { Kinds::All } else { Kinds::Messages };
-        Ok(view.page(&id, side, kinds, limit + 1, words.as_deref())?)
-    })?;
+        let place = |frame| view.seq_of(room, frame)?.ok_or_else(bad_cursor);
+        match self {
+            Self::Latest => Ok(Side::Before(Seq(u64::MAX))),
+            Self::Before(frame) => Ok(Side::Before(place(frame)?)),
+            Self::After(frame) => Ok(Side::After(place(frame)?)),
+        }
+    }
+}
+
+/// A page of at most `limit` frames. More frames than that tell that there is a next page. So does `stopped_at`, the
+/// last message that a search has read.
+fn page(cursor: Cursor, limit: usize, frames: &[Stored], stopped_at: Option<FrameId>) -> Reply {
     let has_more = frames.len() > limit;
-    let frames = match (has_more, after) {
-        (false, _) => &frames[..],
-        (true, Some(_)) => &frames[..limit],
-        (true, None) => &frames[1..],
+    let frames = match (has_more, cursor.is_after()) {
+        (false, _) => frames,
+        (true, true) => &frames[..limit],
+        (true, false) => &frames[1..],
     };
-    let onward = if after.is_some() { frames.last() } else { frames.first() };
-    let next = onward.filter(|_| has_more).map(|stored| stored.id);
+    let onward = if cursor.is_after() { frames.last() } else { frames.first() };
+    let next = onward.filter(|_| has_more).map(|stored| stored.id).or(stopped_at);
     let data: Vec<&RawValue> = frames.iter().filter_map(|stored| raw(&stored.json)).collect();
-    Ok(Reply::json(&Page { data, next }))
+    Reply::json(&Page { data, next })
 }
 
 /// `POST /api/rooms/{id}/messages`

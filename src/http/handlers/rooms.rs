@@ -8,6 +8,7 @@ use crate::authenticator::Identity;
 use crate::http::extract::{Page, limit_of, reader, room_to_read};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
+use crate::http::server::Context;
 use crate::limits::ROOMS_LISTED_MAX;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Posting;
@@ -16,8 +17,8 @@ use crate::store::View;
 use crate::store::accounts::RoomSettings;
 
 /// Whether a room exists: it has members, messages, or settings.
-pub(crate) fn is_there(request: &Request<'_>, view: &View<'_>, room: &RoomId) -> Result<bool, Rejection> {
-    let is_known = view.policy().room(room).is_some() || request.context.hub.presence(room).is_some();
+pub(crate) fn is_there(context: &Context, view: &View<'_>, room: &RoomId) -> Result<bool, Rejection> {
+    let is_known = view.policy().room(room).is_some() || context.hub.presence(room).is_some();
     Ok(is_known || view.room(room)?.is_some())
 }
 
@@ -124,7 +125,7 @@ pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
     let id = room_to_read(request)?;
     request.context.reader.view(|view| {
         reader(request, view)?.may_enter(view, &id)?;
-        if !is_there(request, view, &id)? {
+        if !is_there(request.context, view, &id)? {
             return Err(Reason::NoSuchRoom.into());
         }
         let settings = view.policy().room(&id).cloned().unwrap_or_default();

@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::super::engine::scripted::ScriptedStore;
 use super::super::entry::{Applied, Entry, Outcome, Proposal};
 use super::super::log::clock::Moment;
+use super::super::testing::page;
 use super::super::{Kinds, ReadError, Side};
 use crate::limits::{BATCH_NUMBERS_SKIPPED, HISTORY_MAX};
 use crate::model::Seq;
@@ -155,20 +156,15 @@ fn contents(store: &mut ScriptedStore, world: &World, moment: Moment) -> Content
         shown(&mut lines, &view.rooms(None, 1_000)?);
         for room in &world.all_rooms {
             shown(&mut lines, &(room, view.room(room)?, view.head(room)?, view.invitations(Some(room))?));
-            let frames = view.page(room, Side::After(Seq(0)), Kinds::All, 10 * HISTORY_MAX, None)?;
+            let frames = view.page(room, Side::After(Seq(0)), Kinds::All, 10 * HISTORY_MAX)?;
             for stored in &frames {
                 shown(&mut lines, &(room, stored.seq, stored.id, String::from_utf8_lossy(&stored.json)));
             }
             if let Some(last) = frames.last() {
                 shown(
                     &mut lines,
-                    &(view.seq_of(room, last.id)?, view.page(room, Side::Before(last.seq), Kinds::All, 2, None)?),
+                    &(view.seq_of(room, last.id)?, view.page(room, Side::Before(last.seq), Kinds::All, 2)?),
                 );
-            }
-            for word in WORDS {
-                let found =
-                    view.page(room, Side::Before(Seq(u64::MAX >> 1)), Kinds::All, 10 * HISTORY_MAX, Some(word))?;
-                shown(&mut lines, &(room, word, found.iter().map(|stored| stored.seq.0).collect::<Vec<_>>()));
             }
         }
         for user in &world.users {
@@ -185,6 +181,15 @@ fn contents(store: &mut ScriptedStore, world: &World, moment: Moment) -> Content
         Ok::<_, ReadError>(lines)
     });
     all.insert("what a reader sees", read.unwrap());
+    let mut found = Vec::new();
+    for room in &world.all_rooms {
+        for word in WORDS {
+            let latest = Side::Before(Seq(u64::MAX >> 1));
+            let page = page(store.reader(), room, latest, Kinds::Messages, 10 * HISTORY_MAX, Some(word));
+            found.push(format!("{room} {word} {:?}", page.iter().map(|stored| stored.seq.0).collect::<Vec<_>>()));
+        }
+    }
+    all.insert("what a search finds", found);
     all
 }
 

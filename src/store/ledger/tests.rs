@@ -949,7 +949,7 @@ fn several_batches_share_one_transaction() {
     let applied = rig.store.apply(vec![(moments[0], batch("three")), (moments[1], batch("breaks"))]);
     let words: Vec<_> = applied.iter().map(|applied| word(&applied.result)).collect();
     assert_eq!(words, ["not_stored", "not_stored"]);
-    let page = rig.reader.view(|view| view.page(&room("tea"), Side::After(Seq(0)), Kinds::All, 9, None)).unwrap();
+    let page = rig.reader.view(|view| view.page(&room("tea"), Side::After(Seq(0)), Kinds::All, 9)).unwrap();
     assert_eq!(contents(&page), ["one", "two"]);
 }
 

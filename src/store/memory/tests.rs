@@ -86,12 +86,25 @@ fn a_room_keeps_its_latest_frames() {
         let message = message(&name(1), &stranger(1), "hi").with_nonce(&format!("{number}"));
         rig.apply(vec![Entry::Message(message)]);
     }
+    let (page, _) = page(&rig.memory, &room(&name(1)), Side::After(Seq(0)), 9_999, None, |_| true);
     let memory = rig.memory();
-    let page = memory.page(&room(&name(1)), Side::After(Seq(0)), Kinds::All, 9_999, None);
     assert_eq!((page.len(), page[0].seq), (HISTORY_MAX, Seq(51)));
     assert_eq!(memory.bytes, page.iter().map(|stored| stored.json.len() + FRAME_OVERHEAD_BYTES).sum::<usize>());
     assert_eq!(memory.nonces.len(), HISTORY_MAX, "a nonce goes with its frame");
     assert!(!memory.nonces.contains_key(&(stranger(1).user(), nonce("49"))));
+}
+
+#[test]
+fn a_reader_holds_no_lock_while_it_compares_frames() {
+    let mut rig = Rig::new(Keep::default());
+    rig.apply((0..HISTORY_MAX).map(|_| said(1)).collect());
+    let memory = &rig.memory;
+    let is_free = |_: &Stored| memory.try_lock().is_ok();
+    for side in [Side::Before(Seq(u64::MAX)), Side::After(Seq(0))] {
+        assert!(memory.lock().unwrap().frames(&room(&name(1)), side).len() <= MEMORY_FRAMES_AT_ONCE);
+        let (page, stopped_at) = page(memory, &room(&name(1)), side, 9_999, None, is_free);
+        assert_eq!((page.len(), stopped_at), (HISTORY_MAX, None));
+    }
 }
 
 #[test]

@@ -304,6 +304,11 @@ fn kept_room_row(row: &Row<'_>) -> rusqlite::Result<KeptRoom> {
     Ok(KeptRoom { id: row.get(0)?, head: row.get(1)? })
 }
 
+/// The id in a row of [`COLUMNS`].
+pub fn id(row: &Row<'_>) -> rusqlite::Result<FrameId> {
+    row.get(0)
+}
+
 /// The text in a row of [`COLUMNS`].
 pub fn content<'a>(row: &'a Row<'_>) -> rusqlite::Result<&'a str> {
     Ok(row.get_ref(6)?.as_str()?)

@@ -337,9 +337,10 @@ mod tests {
     use rusqlite::params;
 
     use super::*;
+    use crate::limits::SEARCH_TIME;
     use crate::model::{RoomId, Seq};
     use crate::store::sqlite::messages;
-    use crate::store::sqlite::search::Wanted;
+    use crate::store::terms::Terms;
     use crate::store::{Kinds, Side};
 
     #[test]
@@ -370,8 +371,8 @@ mod tests {
         let room = messages::room(&connection, &RoomId::parse("tea").unwrap()).unwrap().unwrap();
         assert_eq!((room.key, room.head, room.floor), (1, Seq(2), Seq(0)));
         for (text, count) in [("cafe", 1), ("বৃষ্টি", 1), ("tea", 0)] {
-            let wanted = Wanted::parse(text).unwrap();
-            let found = search::page(&connection, room, Side::After(Seq(0)), 9, &wanted).unwrap();
+            let (terms, deadline) = (Terms::parse(text).unwrap(), Instant::now() + SEARCH_TIME);
+            let (found, _) = search::page(&connection, room, Side::After(Seq(0)), 9, &terms, deadline).unwrap();
             assert_eq!(found.len(), count, "{text}");
             let sql = "SELECT count(*) FROM words WHERE words MATCH ?1";
             let indexed: i64 = connection.query_row(sql, [format!("\"{text}\"")], |row| row.get(0)).unwrap();

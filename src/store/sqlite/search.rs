@@ -1,18 +1,18 @@
-//! The definition of a word, and the word index.
+//! The word index, and searches in the database.
 //!
-//! Both storages share this definition. A text is folded and split into words here, and the index gets only the words.
-//! So reading a message and querying the index give the same answer. A search first reads the messages nearest to its
-//! seq, where frequent words are found soonest. For the others it queries the index.
+//! A search first reads the messages nearest to its seq, where frequent words are found soonest. For the others it
+//! queries the index.
 
-use std::borrow::Cow;
+use std::time::Instant;
 
 use rusqlite::{Connection, Rows};
-use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::is_combining_mark;
+
+use crate::model::FrameId;
 
 use super::super::Side;
 use super::super::ledger::RoomRow;
 use super::super::message::Message;
+use super::super::terms::{Terms, folded, words};
 use super::messages::{self, COLUMNS, FROM, IS_MESSAGE, sql_of};
 use super::row::{execute, signed};
 
@@ -26,77 +26,13 @@ pub const SCHEMA: &str = "CREATE VIRTUAL TABLE words USING fts5 (
 /// The number of messages that a search reads before it queries the index, and the bytes of their texts.
 const READ_MAX: usize = 2_000;
 const READ_BYTES_MAX: usize = 512 * 1024;
+/// The number of messages that are read between two checks of the clock, and the bytes of their texts.
+const READ_AT_ONCE: usize = 64;
+const READ_AT_ONCE_BYTES: usize = 64 * 1024;
 /// The number of a message's words that are erased from the index at once: 60 µs each with 20,000 messages.
 const WORDS_ERASED_MAX: usize = 200;
 /// Begins the word that names the room of a message. No word of a text contains this private-use character.
 const ROOM_MARK: char = '\u{E000}';
-
-/// The words that a search looks for. The last word may be a prefix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    whole: Vec<String>,
-    begun: String,
-}
-
-impl Wanted {
-    /// The words of a typed text; `None` if it has none.
-    pub fn parse(text: &str) -> Option<Self> {
-        let folded = folded(text);
-        let mut whole: Vec<String> = words(&folded).map(str::to_owned).collect();
-        let begun = whole.pop()?;
-        Some(Self { whole, begun })
-    }
-
-    /// Whether a text has all the words.
-    pub fn are_in(&self, text: &str) -> bool {
-        let folded = folded(text);
-        words(&folded).any(|word| word.starts_with(&self.begun))
-            && self.whole.iter().all(|wanted| words(&folded).any(|word| word == wanted))
-    }
-
-    /// The query for FTS5. Its terms are quoted, so that nothing in them is an operator.
-    fn query(&self, room_key: i64) -> String {
-        format!("{} \"{}\"*", self.whole_query(room_key), self.begun)
-    }
-
-    /// The same without the last word, which may be a prefix.
-    fn whole_query(&self, room_key: i64) -> String {
-        let whole: String = self.whole.iter().map(|word| format!(" \"{word}\"")).collect();
-        format!("\"{ROOM_MARK}{room_key}\"{whole}")
-    }
-}
-
-/// Folds a text for comparison: to lower case and without the accents on letters (U+0300 to U+036F). Characters that
-/// only shape letters are left out too (joiners, soft hyphens, variation selectors). The result is in NFC, as a letter
-/// may be encoded in several ways.
-fn folded(text: &str) -> Cow<'_, str> {
-    if text.is_ascii() {
-        let has_upper = text.bytes().any(|byte| byte.is_ascii_uppercase());
-        return if has_upper { Cow::Owned(text.to_ascii_lowercase()) } else { Cow::Borrowed(text) };
-    }
-    let is_left_out =
-        |c: &char| matches!(c, '\u{300}'..='\u{36F}' | '\u{200C}' | '\u{200D}' | '\u{AD}' | '\u{FE00}'..='\u{FE0F}');
-    let lower = text.chars().flat_map(char::to_lowercase).map(|c| if c == 'ς' { 'σ' } else { c });
-    Cow::Owned(lower.nfd().filter(|c| !is_left_out(c)).nfc().collect())
-}
-
-/// The words of a folded text: runs of letters, digits and the marks on them, such as Bengali vowel signs. Chinese and
-/// Japanese are written without spaces, so each of their characters is a word.
-fn words(folded: &str) -> impl Iterator<Item = &str> {
-    let runs = folded.split(|c: char| !(c.is_alphanumeric() || is_combining_mark(c)));
-    runs.flat_map(|run| {
-        run.split_inclusive(stands_alone).flat_map(|part| match part.char_indices().last() {
-            Some((at, last)) if stands_alone(last) => [&part[..at], &part[at..]],
-            _ => [part, ""],
-        })
-    })
-    .filter(|word| !word.is_empty())
-}
-
-fn stands_alone(c: char) -> bool {
-    matches!(c, '\u{3041}'..='\u{3096}' | '\u{30A1}'..='\u{30FA}' | '\u{3400}'..='\u{4DBF}' | '\u{4E00}'..='\u{9FFF}'
-        | '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{323AF}')
-}
 
 /// The text that the index gets for a message, when it is inserted and when it is deleted.
 fn indexed(room_key: i64, content: &str) -> String {
@@ -162,7 +98,20 @@ pub fn merge(connection: &Connection, pages: u64) -> rusqlite::Result<bool> {
     Ok(connection.total_changes() - before >= 2)
 }
 
-/// The messages of a room on one side of a seq that have all the words, oldest first, `limit` at most.
+/// The query for FTS5. Its terms are quoted, so that nothing in them is an operator.
+fn query(terms: &Terms, room_key: i64) -> String {
+    let begun = terms.begun().map(|begun| format!(" \"{begun}\"*")).unwrap_or_default();
+    format!("{}{begun}", whole_query(terms, room_key))
+}
+
+/// The same without the last word, which may be a prefix.
+fn whole_query(terms: &Terms, room_key: i64) -> String {
+    let whole: String = terms.whole().iter().map(|word| format!(" \"{word}\"")).collect();
+    format!("\"{ROOM_MARK}{room_key}\"{whole}")
+}
+
+/// The messages of a room on one side of a seq that have all the terms, oldest first, `limit` at most. Also returns the
+/// last message that was read if the search ended at its deadline. A search reads some messages even after its deadline.
 ///
 /// Frequent words are found soonest by reading the messages nearest to the seq, rare words by querying the index. The
 /// index is slow only for a prefix of frequent words. So it is first queried for the whole words, and their messages
@@ -172,98 +121,102 @@ pub fn page(
     room: RoomRow,
     side: Side,
     limit: usize,
-    wanted: &Wanted,
-) -> rusqlite::Result<Vec<Message>> {
+    terms: &Terms,
+    deadline: Instant,
+) -> rusqlite::Result<(Vec<Message>, Option<FrameId>)> {
     let RoomRow { key: room_key, floor, .. } = room;
     let (comparison, order, place) = sql_of(side);
-    let mut found = Vec::new();
+    let mut search = Search { terms, limit, deadline, found: Vec::new(), last: None };
     let sql = format!(
         "SELECT {COLUMNS}, m.key {FROM} WHERE m.room = ?1 AND m.seq {comparison} ?2 AND m.seq > ?3 AND {IS_MESSAGE} ORDER BY m.seq {order}"
     );
     let mut nearest = connection.prepare_cached(&sql)?;
-    let mut read_up_to = read(nearest.query((room_key, place, floor))?, limit, wanted, &mut found)?;
+    let mut end = search.read(nearest.query((room_key, place, floor))?, READ_MAX, READ_BYTES_MAX)?;
     // Keys increase with the seq in a room. CROSS JOIN makes the index lead, in that order and only as far as needed.
     let sql = format!(
         "SELECT {COLUMNS}, m.key
          FROM words w CROSS JOIN messages m ON m.key = w.rowid CROSS JOIN rooms r ON r.key = m.room
-         WHERE w.words MATCH ?1 AND w.rowid {comparison} ?2 AND m.room = ?3 AND m.seq > ?5 AND {IS_MESSAGE}
-         ORDER BY w.rowid {order} LIMIT ?4"
+         WHERE w.words MATCH ?1 AND w.rowid {comparison} ?2 AND m.room = ?3 AND m.seq > ?4 AND {IS_MESSAGE}
+         ORDER BY w.rowid {order}"
     );
     let mut matching = connection.prepare_cached(&sql)?;
-    if let Some(key) = read_up_to
-        && !wanted.whole.is_empty()
+    if let End::Bound(key) = end
+        && !terms.whole().is_empty()
+        && terms.begun().is_some()
     {
-        let rows = matching.query((wanted.whole_query(room_key), key, room_key, -1, floor))?;
-        read_up_to = read(rows, limit, wanted, &mut found)?;
+        let rows = matching.query((whole_query(terms, room_key), key, room_key, floor))?;
+        end = search.read(rows, READ_MAX, READ_BYTES_MAX)?;
     }
-    if let Some(key) = read_up_to {
-        let left = signed((limit - found.len()) as u64);
-        let values = (wanted.query(room_key), key, room_key, left, floor);
-        for message in matching.query_map(values, messages::message)? {
-            found.push(message?);
-        }
+    if let End::Bound(key) = end {
+        let rows = matching.query((query(terms, room_key), key, room_key, floor))?;
+        end = search.read(rows, usize::MAX, usize::MAX)?;
     }
+    let Search { mut found, last, .. } = search;
     side.sort(&mut found);
-    Ok(found)
+    Ok((found, last.filter(|_| matches!(end, End::Deadline))))
 }
 
-/// Reads messages until enough matches are found or no messages are left. At the bound, returns the key of the last
-/// message that it read.
-fn read(mut rows: Rows<'_>, limit: usize, wanted: &Wanted, found: &mut Vec<Message>) -> rusqlite::Result<Option<i64>> {
-    let (mut messages_read, mut bytes_read) = (0, 0);
-    while found.len() < limit {
-        let Some(row) = rows.next()? else { return Ok(None) };
-        let content = messages::content(row)?;
-        if wanted.are_in(content) {
-            found.push(messages::message(row)?);
+/// A search that goes on from one query to the next.
+struct Search<'a> {
+    terms: &'a Terms,
+    limit: usize,
+    deadline: Instant,
+    found: Vec<Message>,
+    /// The last message that was read.
+    last: Option<FrameId>,
+}
+
+/// Why reading ended.
+enum End {
+    /// Enough matches are found, or no messages are left.
+    Complete,
+    /// As many messages were read as should be. The last one has this key.
+    Bound(i64),
+    Deadline,
+}
+
+impl Search<'_> {
+    fn read(&mut self, mut rows: Rows<'_>, messages_max: usize, bytes_max: usize) -> rusqlite::Result<End> {
+        let (mut messages_read, mut bytes_read) = (0, 0);
+        let (mut unchecked, mut unchecked_bytes) = (0, 0);
+        while self.found.len() < self.limit {
+            let Some(row) = rows.next()? else { return Ok(End::Complete) };
+            let content = messages::content(row)?;
+            if self.terms.are_in(content) {
+                self.found.push(messages::message(row)?);
+            }
+            self.last = Some(messages::id(row)?);
+            (messages_read, bytes_read) = (messages_read + 1, bytes_read + content.len());
+            if messages_read >= messages_max || bytes_read >= bytes_max {
+                return Ok(End::Bound(messages::key(row)?));
+            }
+            (unchecked, unchecked_bytes) = (unchecked + 1, unchecked_bytes + content.len());
+            if unchecked >= READ_AT_ONCE || unchecked_bytes >= READ_AT_ONCE_BYTES {
+                if Instant::now() >= self.deadline {
+                    return Ok(End::Deadline);
+                }
+                (unchecked, unchecked_bytes) = (0, 0);
+            }
         }
-        (messages_read, bytes_read) = (messages_read + 1, bytes_read + content.len());
-        if messages_read == READ_MAX || bytes_read >= READ_BYTES_MAX {
-            return Ok(Some(messages::key(row)?));
-        }
+        Ok(End::Complete)
     }
-    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn words_of(text: &str) -> Vec<String> {
-        words(&folded(text)).map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn a_text_is_split_into_the_expected_words() {
-        for (text, expected) in [
-            ("Hot TEA, please!", &["hot", "tea", "please"][..]),
-            ("Café crème, ÅNGSTRÖM", &["cafe", "creme", "angstrom"]),
-            ("বৃষ্টি নামলে", &["বৃষ্টি", "নামলে"]),
-            ("\u{09DF}", &["\u{09AF}\u{09BC}"]),
-            ("র\u{200D}্যাম", &["র্যাম"]),
-            ("ὈΔΥΣΣΕΎΣ", &["οδυσσευσ"]),
-            ("İstanbul", &["istanbul"]),
-            ("我喝茶 tea茶", &["我", "喝", "茶", "tea", "茶"]),
-            ("a_b-c.d 3½", &["a", "b", "c", "d", "3½"]),
-            ("\u{E000}17 🎉 ❤\u{FE0F} \"*(", &["17"]),
-        ] {
-            assert_eq!(words_of(text), expected, "{text}");
-            assert_eq!(words_of(&words_of(text).join(" ")), expected, "{text}: its words are folded already");
-        }
-    }
-
     #[test]
     fn special_characters_are_never_query_operators() {
-        let query = |text| Wanted::parse(text).map(|wanted| wanted.query(7));
+        let query = |text| Terms::parse(text).map(|terms| query(&terms, 7)).unwrap();
         for (text, expected) in [
             ("tea", "\"\u{E000}7\" \"tea\"*"),
             ("a AND (b OR \"c", "\"\u{E000}7\" \"a\" \"and\" \"b\" \"or\" \"c\"*"),
             ("content:x* -y ^z NEAR(1)", "\"\u{E000}7\" \"content\" \"x\" \"y\" \"z\" \"near\" \"1\"*"),
         ] {
-            assert_eq!(query(text).as_deref(), Some(expected), "{text}");
+            assert_eq!(query(text), expected, "{text}");
         }
-        assert_eq!(query("\"'%;--"), None);
-        assert_eq!(query(""), None);
+        assert!(Terms::parse("\"'%;--").unwrap().is_empty() && Terms::parse("").unwrap().is_empty());
     }
 
     /// Every fifth code point, in a text of its own: the index must find what reading finds.
@@ -281,10 +234,10 @@ mod tests {
         let mut find = connection.prepare("SELECT rowid FROM words WHERE words MATCH ?1 ORDER BY rowid").unwrap();
         let mut searched = 0;
         for text in texts.iter().step_by(401).chain(&["x".to_owned(), "xa".to_owned(), "xay a z".to_owned()]) {
-            let Some(wanted) = Wanted::parse(text) else { continue };
+            let terms = Terms::parse(text).unwrap();
             let indexed: Vec<i64> =
-                find.query_map([wanted.query(1)], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
-            let read = texts.iter().enumerate().filter(|(key, text)| key % 2 == 1 && wanted.are_in(text));
+                find.query_map([query(&terms, 1)], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+            let read = texts.iter().enumerate().filter(|(key, text)| key % 2 == 1 && terms.are_in(text));
             assert_eq!(indexed, read.map(|(key, _)| key as i64).collect::<Vec<_>>(), "{text}");
             searched += 1;
         }

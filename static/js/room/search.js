@@ -108,11 +108,14 @@ export class Search {
     const firstNew = this.#results.length;
     this.#setStatus("loading");
     try {
-      const page = await readHistory(this.#room, { query: this.#query, before: this.#next, limit: PAGE }, signal);
-      if (signal.aborted) return;
-      for (const frame of page.data.filter(isMessageFrame).reverse()) this.#add(frame);
-      this.#next = page.next;
-      this.#setStatus(this.#results.length > 0 || page.next !== undefined ? "found" : "nothing");
+      // A search that takes long is answered in several pages, which may be empty.
+      do {
+        const page = await readHistory(this.#room, { query: this.#query, before: this.#next, limit: PAGE }, signal);
+        if (signal.aborted) return;
+        for (const frame of page.data.filter(isMessageFrame).reverse()) this.#add(frame);
+        this.#next = page.next;
+      } while (this.#results.length === firstNew && this.#next !== undefined);
+      this.#setStatus(this.#results.length > 0 ? "found" : "nothing");
       if (movesFocus) this.#results[firstNew]?.element.querySelector("button").focus();
     } catch {
       if (!signal.aborted) this.#setStatus("failed");

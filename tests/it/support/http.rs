@@ -1,8 +1,10 @@
 //! HTTP as bytes on a socket: the server reads exactly the bytes of the test.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketType};
 
 use super::DEADLINE;
 
@@ -100,6 +102,19 @@ pub fn exchange(
         Some(length) if method != "HEAD" && response.body.len() != length => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(response),
     }
+}
+
+/// A GET from a given address of the loopback network.
+///
+/// # Errors
+/// If there is no response.
+pub fn get_from(address: SocketAddr, source: Ipv4Addr, target: &str) -> io::Result<Response> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::new(IpAddr::V4(source), 0))?;
+    rustix::net::connect(&socket, &address)?;
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())?;
+    read_response(&mut stream, DEADLINE)
 }
 
 /// Reads one response. Of an upgrade (101) it reads the head, with the bytes behind it as the body; of others

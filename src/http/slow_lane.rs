@@ -1,9 +1,9 @@
-//! The slow lane: threads for requests that wait for a password hash. A hash takes some tens of milliseconds, so many
-//! logins would block all reads.
+//! Slow lanes: threads for requests that take long. A password hash takes some tens of milliseconds, and a search up to
+//! 200 ms, so a few of them would block all other requests.
 //!
 //! A handler does the cheap checks on its worker, rate limits first, and returns the rest as a function. The function
-//! runs here, on two threads, so that at most two hashes are in memory at once. A bounded number of requests wait for a
-//! bounded time; others are refused with `busy`. The threads end when the [`SlowLane`] is dropped.
+//! runs here, so that a bounded number runs at once. A bounded number of requests wait for a bounded time; others are
+//! refused with `busy`. The threads end when the [`SlowLane`] is dropped.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,12 +11,54 @@ use std::{fmt, io};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
-use crate::limits::{HASH_WAIT, HASHES_RUNNING_MAX, HASHES_WAITING_MAX};
+use crate::limits::{HASH_WAIT, HASHES_RUNNING_MAX, HASHES_WAITING_MAX, SEARCH_WAIT, SEARCHES_WAITING_MAX};
 use crate::threads::lower_priority;
 
 /// The nice value of these threads, the same as that of connection threads. A thread with a higher one could be preempted
 /// while it holds a lock that they wait for.
 const NICE: i32 = 5;
+
+/// The kind of a slow lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Password hashes. At most two are in memory at once.
+    Login,
+    /// Searches, on one thread: they never take more than one core.
+    Search,
+}
+
+impl Lane {
+    /// The name of its threads.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Search => "search",
+        }
+    }
+
+    /// Jobs that run at once, and jobs that wait.
+    fn sizes(self) -> (usize, usize) {
+        match self {
+            Self::Login => (HASHES_RUNNING_MAX, HASHES_WAITING_MAX),
+            Self::Search => (1, SEARCHES_WAITING_MAX),
+        }
+    }
+
+    fn wait_max(self) -> Duration {
+        match self {
+            Self::Login => HASH_WAIT,
+            Self::Search => SEARCH_WAIT,
+        }
+    }
+
+    /// The sentence for a request for which there is no room.
+    pub(super) fn full(self) -> &'static str {
+        match self {
+            Self::Login => "too many logins at once; try again in a moment",
+            Self::Search => "too many searches at once; try again in a moment",
+        }
+    }
+}
 
 /// Whether a job got its thread in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,24 +80,29 @@ impl<J: Send + 'static> SlowLane<J> {
     ///
     /// # Errors
     /// If a thread can't be started.
-    pub(super) fn start(run: impl Fn(J, Turn) + Clone + Send + 'static) -> io::Result<Self> {
-        Self::start_within(HASH_WAIT, run)
+    pub(super) fn start(lane: Lane, run: impl Fn(J, Turn) + Clone + Send + 'static) -> io::Result<Self> {
+        Self::start_within(lane, lane.wait_max(), run)
     }
 
-    fn start_within(wait_max: Duration, run: impl Fn(J, Turn) + Clone + Send + 'static) -> io::Result<Self> {
-        let (jobs, waiting) = bounded::<(Instant, J)>(HASHES_WAITING_MAX);
-        let mut lane = Self { jobs: Some(jobs), threads: Vec::with_capacity(HASHES_RUNNING_MAX) };
-        for number in 0..HASHES_RUNNING_MAX {
+    fn start_within(
+        lane: Lane,
+        wait_max: Duration,
+        run: impl Fn(J, Turn) + Clone + Send + 'static,
+    ) -> io::Result<Self> {
+        let (running_max, waiting_max) = lane.sizes();
+        let (jobs, waiting) = bounded::<(Instant, J)>(waiting_max);
+        let mut this = Self { jobs: Some(jobs), threads: Vec::with_capacity(running_max) };
+        for number in 0..running_max {
             let (run, waiting) = (run.clone(), waiting.clone());
-            let thread = thread::Builder::new().name(format!("login-{number}"));
-            lane.threads.push(thread.spawn(move || {
+            let thread = thread::Builder::new().name(format!("{}-{number}", lane.name()));
+            this.threads.push(thread.spawn(move || {
                 lower_priority(NICE);
                 for (queued, job) in waiting {
                     run(job, if queued.elapsed() <= wait_max { Turn::InTime } else { Turn::Late });
                 }
             })?);
         }
-        Ok(lane)
+        Ok(this)
     }
 
     /// Queues a job. Returns it if the queue is full.
@@ -97,7 +144,7 @@ mod tests {
             running.send((job, turn)).unwrap();
             let _ = closed.recv();
         };
-        (SlowLane::start_within(wait_max, run).unwrap(), runs, gate)
+        (SlowLane::start_within(Lane::Login, wait_max, run).unwrap(), runs, gate)
     }
 
     #[test]
