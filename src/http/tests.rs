@@ -25,7 +25,7 @@ use super::socket::{DIRECTORY_PREFIX, Listening, SOCKET_NAME};
 use crate::auth::name::Skeletons;
 use crate::config::{Data, Durability, Keep};
 use crate::hub::{self, Arrival, Chunk, Command, Connect, Ends, HubApi, Inbound, PublishedPresence, Sink};
-use crate::limits::{CHANGE_WAIT, Limits};
+use crate::limits::{CHANGE_WAIT, HISTORY_MAX, Limits};
 use crate::metrics::Metrics;
 use crate::model::reason::Reason;
 use crate::model::role::Role;
@@ -337,6 +337,34 @@ fn a_page_of_history_says_where_the_next_page_begins() {
         assert_eq!((reply.status, &*reply.reason()), (400, "bad_query"), "{bad}");
     }
     assert_eq!(backend.get("/api/rooms/none/messages").status, 404);
+}
+
+#[test]
+fn a_page_at_a_forgotten_message_is_a_reset() {
+    let backend = Backend::with_tea();
+    let page = |query: &str| {
+        let reply = backend.get(&format!("{MESSAGES}?{query}"));
+        (reply.status, reply.parsed())
+    };
+    let first = page("").1["data"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(page(&format!("after={first}")).1, serde_json::json!({ "data": [] }));
+    for number in 0..HISTORY_MAX {
+        backend.post("tea", &format!("number {number}"));
+    }
+    let (_, after) = page(&format!("after={first}&limit=2"));
+    assert_eq!(
+        (&after["reset"], &after["data"][0]["content"], &after["data"][0]["seq"]),
+        (&true.into(), &"number 0".into(), &2.into())
+    );
+    let (_, rest) = page(&format!("after={}&limit=2", after["next"].as_str().unwrap()));
+    assert_eq!((&rest["reset"], &rest["data"][0]["content"]), (&Value::Null, &"number 2".into()));
+    assert_eq!(page(&format!("before={first}")), (200, serde_json::json!({ "data": [], "reset": true })));
+    let old = "0192f7a0-0000-7000-8000-000000000001";
+    assert_eq!(page(&format!("before={old}")).1["reset"], true);
+    let future = "ffffffff-ffff-7000-8000-000000000001".to_owned();
+    for never in [Uuid::new_v4().to_string(), future, Uuid::nil().to_string()] {
+        assert_eq!(page(&format!("after={never}")).0, 400, "{never}");
+    }
 }
 
 #[test]

@@ -37,6 +37,12 @@ impl FrameId {
         Uuid::try_parse(text).ok().map(Self)
     }
 
+    /// Whether it is an id as the server makes them for frames, which sort by their time.
+    #[must_use]
+    pub fn is_ordered(self) -> bool {
+        self.0.get_version_num() == 7
+    }
+
     /// The time of its creation, in milliseconds since 1970 (RFC 9562, section 5.7).
     #[must_use]
     pub fn unix_ms(self) -> u64 {

@@ -151,6 +151,11 @@ impl Memory {
         self.frame(id, frame).map(|kept| kept.stored.seq)
     }
 
+    /// The id of a room's oldest frame.
+    pub fn oldest_id(&self, id: &RoomId) -> Option<FrameId> {
+        self.rooms.get(id)?.frames.front().map(|kept| kept.stored.id)
+    }
+
     fn frame(&self, room: &RoomId, id: FrameId) -> Option<&Kept> {
         // Ids increase with the seq.
         let frames = &self.rooms.get(room)?.frames;

@@ -80,6 +80,17 @@ pub enum Side {
     After(Seq),
 }
 
+/// Where a frame id stands in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The frame is kept.
+    At(Seq),
+    /// The frame is not kept any more, as far as its id tells: it is older than all kept frames of the room.
+    Forgotten,
+    /// The room never had this frame.
+    Unknown,
+}
+
 /// Which kinds of stored frames are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kinds {

@@ -24,7 +24,7 @@ use super::sqlite::people::{self, Account, Ban, Invitation, Session, SessionId, 
 use super::sqlite::schema::{Database, OpenError};
 use super::sqlite::{Connection, Fault, messages, search};
 use super::terms::Terms;
-use super::{KeptRoom, Kinds, Side, Stored, TokenHash, locked};
+use super::{KeptRoom, Kinds, Place, Side, Stored, TokenHash, locked};
 
 /// Idle connections that are kept for later readers, at most.
 const READERS_IDLE_MAX: usize = 4;
@@ -281,6 +281,26 @@ impl View<'_> {
                 Ok(messages::seq_of(self.connection, room, frame)?)
             }
         }
+    }
+
+    /// Where a frame id stands in a room. Ids increase with the seq, so an id tells that its frame is forgotten.
+    pub fn place(&self, id: &RoomId, frame: FrameId) -> Answer<Place> {
+        if let Some(seq) = self.seq_of(id, frame)? {
+            return Ok(Place::At(seq));
+        }
+        let oldest = match self.messages {
+            Some(memory) => locked(memory).oldest_id(id),
+            None => match messages::room(self.connection, id)? {
+                Some(room) => messages::oldest_id(self.connection, room)?,
+                None => None,
+            },
+        };
+        let is_old = match oldest {
+            Some(oldest) => frame < oldest,
+            // The room keeps nothing, so whatever it had is forgotten.
+            None => frame.unix_ms() <= self.moment.clock_ms,
+        };
+        Ok(if frame.is_ordered() && is_old { Place::Forgotten } else { Place::Unknown })
     }
 
     /// The session of a random token, if it is valid.

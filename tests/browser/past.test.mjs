@@ -161,3 +161,23 @@ scene("a long way back keeps the number of lines bounded, and two ways lead forw
   const newest = await ana.messages();
   assert.deepEqual(newest, [...upTo(count), "live", "and live again"].slice(-newest.length));
 });
+
+scene("messages that are gone meanwhile give way to those that are kept", { flags: FLAGS }, async (adda) => {
+  const [ana, bot] = await enterAfter(adda, 150);
+  await ana.page.click("#search-open");
+  await ana.page.fill("#search input", "message 3");
+  await ana.page.press("#search input", "Enter");
+  await ana.page.locator(".result", { hasText: /message 3$/ }).locator("button").click();
+  await ana.sees("message 3");
+  // In memory, a room keeps 200 messages.
+  for (let number = 151; number <= 450; number += 1) bot.say(`message ${number}`);
+  await bot.heardText("message 450");
+  await toBottom(ana);
+  await ana.sees("message 251");
+  assert.equal((await ana.messages())[0], "message 251");
+  await toTop(ana);
+  await edgeIs(ana, "older", "oldest");
+  await scrollUntil(ana, toBottom, "message 450");
+  const all = await ana.messages();
+  assert.deepEqual(all, upTo(450).slice(450 - all.length));
+});

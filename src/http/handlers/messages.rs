@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::rooms::is_there;
 use crate::auth::permission::Action;
 use crate::authenticator::Identity;
 use crate::http::error::{bad_cursor, rate_limited};
-use crate::http::extract::{Page, actor, check_rate, client, identity, limit_of, reader, room, room_to_read, text};
+use crate::http::extract::{actor, check_rate, client, identity, limit_of, reader, room, room_to_read, text};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::server::Context;
@@ -25,7 +25,7 @@ use crate::model::{FrameId, Nonce, RoomId, Seq, Username};
 use crate::protocol::{self, Body, ClientCommand, ClientFrame};
 use crate::store::entry::{NewMessage, Principal, Stored};
 use crate::store::terms::Terms;
-use crate::store::{Found, Kinds, Side, View};
+use crate::store::{Found, Kinds, Place, Side, View};
 
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
 pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
@@ -36,14 +36,14 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     let now = Instant::now();
     let Some(words) = request.query_value("q").transpose()? else {
         rate_limiters.take_page(request.address(), now).map_err(rate_limited)?;
-        let frames = request.context.reader.view(|view| {
-            let side = cursor.enter(request.context, view, &reader(request, view)?, &id)?;
+        let (start, frames) = request.context.reader.view(|view| {
+            let start = cursor.enter(request.context, view, &reader(request, view)?, &id)?;
             // With `after`, a client follows the room, so it gets events, too.
-            let kinds = if cursor.is_after() { Kinds::All } else { Kinds::Messages };
+            let kinds = if start.is_after() { Kinds::All } else { Kinds::Messages };
             // One more frame than is listed tells whether there are more.
-            Ok::<_, Rejection>(view.page(&id, side, kinds, limit + 1)?)
+            Ok::<_, Rejection>((start, view.page(&id, start.side, kinds, limit + 1)?))
         })?;
-        return Ok(page(cursor, limit, &frames, None));
+        return Ok(page(start, limit, &frames, None));
     };
     rate_limiters.take_search(request.address(), now).map_err(rate_limited)?;
     let terms = Terms::parse(&words).map_err(|error| Reason::BadQuery.because(error.to_string()))?;
@@ -55,9 +55,13 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     })?;
     Ok(Reply::later(Lane::Search, move |context| {
         let deadline = Instant::now() + SEARCH_TIME;
-        let begin = |view: &View<'_>| cursor.enter(context, view, &identity, &id);
+        let mut start = Start::LATEST;
+        let begin = |view: &View<'_>| {
+            start = cursor.enter(context, view, &identity, &id)?;
+            Ok::<_, Rejection>(start.side)
+        };
         let Found { frames, stopped_at } = context.reader.search(&id, &terms, limit + 1, deadline, begin)?;
-        Ok(page(cursor, limit, &frames, stopped_at))
+        Ok(page(start, limit, &frames, stopped_at))
     }))
 }
 
@@ -68,6 +72,22 @@ enum Cursor {
     Latest,
     Before(FrameId),
     After(FrameId),
+}
+
+/// Where a page begins in a room.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    side: Side,
+    /// Whether the frame of the cursor is not kept any more.
+    is_reset: bool,
+}
+
+impl Start {
+    const LATEST: Self = Self { side: Side::Before(Seq(u64::MAX)), is_reset: false };
+
+    fn is_after(self) -> bool {
+        matches!(self.side, Side::After(_))
+    }
 }
 
 impl Cursor {
@@ -84,38 +104,49 @@ impl Cursor {
         }
     }
 
-    fn is_after(self) -> bool {
-        matches!(self, Self::After(_))
-    }
-
-    /// The place of the cursor in a room, which must exist for the client.
-    fn enter(self, context: &Context, view: &View<'_>, client: &Identity, room: &RoomId) -> Result<Side, Rejection> {
+    /// The start of the page in a room, which must exist for the client. If the frame of the cursor is not kept any
+    /// more, the page begins with the oldest kept frame, and nothing is before it.
+    fn enter(self, context: &Context, view: &View<'_>, client: &Identity, room: &RoomId) -> Result<Start, Rejection> {
         client.may_enter(view, room)?;
         if !is_there(context, view, room)? {
             return Err(Reason::NoSuchRoom.into());
         }
-        let place = |frame| view.seq_of(room, frame)?.ok_or_else(bad_cursor);
-        match self {
-            Self::Latest => Ok(Side::Before(Seq(u64::MAX))),
-            Self::Before(frame) => Ok(Side::Before(place(frame)?)),
-            Self::After(frame) => Ok(Side::After(place(frame)?)),
+        let (id, side): (_, fn(Seq) -> Side) = match self {
+            Self::Latest => return Ok(Start::LATEST),
+            Self::Before(id) => (id, Side::Before),
+            Self::After(id) => (id, Side::After),
+        };
+        match view.place(room, id)? {
+            Place::At(seq) => Ok(Start { side: side(seq), is_reset: false }),
+            Place::Forgotten => Ok(Start { side: side(Seq(0)), is_reset: true }),
+            Place::Unknown => Err(bad_cursor()),
         }
     }
 }
 
+/// A page of a room's history.
+#[derive(Serialize)]
+struct HistoryPage<'a> {
+    data: Vec<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<FrameId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset: Option<bool>,
+}
+
 /// A page of at most `limit` frames. More frames than that tell that there is a next page. So does `stopped_at`, the
 /// last message that a search has read.
-fn page(cursor: Cursor, limit: usize, frames: &[Stored], stopped_at: Option<FrameId>) -> Reply {
+fn page(start: Start, limit: usize, frames: &[Stored], stopped_at: Option<FrameId>) -> Reply {
     let has_more = frames.len() > limit;
-    let frames = match (has_more, cursor.is_after()) {
+    let frames = match (has_more, start.is_after()) {
         (false, _) => frames,
         (true, true) => &frames[..limit],
         (true, false) => &frames[1..],
     };
-    let onward = if cursor.is_after() { frames.last() } else { frames.first() };
+    let onward = if start.is_after() { frames.last() } else { frames.first() };
     let next = onward.filter(|_| has_more).map(|stored| stored.id).or(stopped_at);
-    let data: Vec<&RawValue> = frames.iter().filter_map(|stored| raw(&stored.json)).collect();
-    Reply::json(&Page { data, next })
+    let data = frames.iter().filter_map(|stored| raw(&stored.json)).collect();
+    Reply::json(&HistoryPage { data, next, reset: start.is_reset.then_some(true) })
 }
 
 /// `POST /api/rooms/{id}/messages`

@@ -211,6 +211,12 @@ pub fn seq_of(connection: &Connection, room: RoomRow, id: FrameId) -> rusqlite::
     first(connection, sql, (id, room.key, room.floor), |row| row.get(0))
 }
 
+/// The id of the oldest kept frame of a room.
+pub fn oldest_id(connection: &Connection, room: RoomRow) -> rusqlite::Result<Option<FrameId>> {
+    let sql = "SELECT id FROM messages WHERE room = ?1 AND seq > ?2 ORDER BY seq LIMIT 1";
+    first(connection, sql, (room.key, room.floor), |row| row.get(0))
+}
+
 /// The comparison operator, the sort order and the seq of a side.
 pub fn sql_of(side: Side) -> (&'static str, &'static str, Seq) {
     match side {

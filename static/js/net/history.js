@@ -12,7 +12,8 @@ export function isMessageFrame({ type }) {
   return MESSAGE_TYPES.has(type);
 }
 
-// A page as `{ data, next }`: frames, oldest first, and the id from which the next page goes on, if there is one.
+// A page as `{ data, next, reset }`: frames, oldest first, and the id from which the next page goes on, if there is one.
+// `reset` says that the frame of `before` or `after` is not kept any more; then the page has the oldest frames, or none.
 // Without `after` the frames are messages only, and their `seq`s have gaps; with `after` they are all events. With
 // `query` they are the messages that contain all its words. Throws if `signal` aborts or no response comes in time.
 export async function readHistory(room, { before, after, query, limit }, signal) {
@@ -22,11 +23,11 @@ export async function readHistory(room, { before, after, query, limit }, signal)
   }
   const path = `api/rooms/${encodeURIComponent(room)}/messages?${parameters}`;
   try {
-    const { data, next } = await request("GET", path, { signal, waitMs: RESPONSE_WAIT_MS });
-    return { data, next };
+    const { data, next, reset = false } = await request("GET", path, { signal, waitMs: RESPONSE_WAIT_MS });
+    return { data, next, reset };
   } catch (error) {
     // Nothing is older than a message, or a room, that the server does not keep.
-    if (error instanceof Rejection && error.code === Code.NOT_FOUND && after === undefined) return { data: [] };
+    if (error instanceof Rejection && error.code === Code.NOT_FOUND && after === undefined) return { data: [], reset: false };
     throw error;
   }
 }

@@ -73,7 +73,7 @@ export class HistoryLoader {
   }
 
   // Brings a message of this room into the timeline, with the messages around it. Throws, and changes nothing, if they
-  // can't be loaded. Returns whether the message is there; another request may have come in between.
+  // can't be loaded or are not kept any more. Returns whether the message is there; another request may have come in between.
   async bring(frame) {
     if (this.#timeline.has(frame.id)) return true;
     this.#stop();
@@ -86,6 +86,7 @@ export class HistoryLoader {
       throw error;
     });
     if (signal.aborted) return false;
+    if (before.reset || after.reset) throw new Error("the message is not kept any more");
     this.#timeline.detach(this.#messagesOf([...before.data, frame, ...after.data]));
     this.#older = { first: this.#timeline.first.id, next: before.next };
     if (after.next === undefined) this.#timeline.attach();
@@ -153,7 +154,14 @@ export class HistoryLoader {
       ({ next } = page);
       isFound = messages.length > 0;
       if (this.#timeline.attached) break;
-      this.#timeline.append(messages);
+      // If the shown messages are not kept any more, the timeline goes on with those that are.
+      if (page.reset) {
+        this.#timeline.detach(messages);
+        this.#older = { first: this.#timeline.first?.id, next: undefined };
+        this.#setState("older", this.#endState());
+      } else {
+        this.#timeline.append(messages);
+      }
       if (next === undefined) this.#timeline.attach();
     }
     this.#setState("later", "idle");
