@@ -16,7 +16,7 @@ pub(super) fn bad_limit(most: usize) -> Rejection {
 }
 
 pub(super) fn bad_cursor() -> Rejection {
-    Reason::BadQuery.because("before and after must be message ids, and only one of them can be given")
+    Reason::BadQuery.because("before, after and around must be message ids, and only one of them can be given")
 }
 
 /// The rate limit is exceeded; the next request may come after `wait`.

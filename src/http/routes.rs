@@ -246,7 +246,7 @@ pub(super) const ROUTES: &[Route] = &[
         readers: Readers::AnyOrigin,
         operations: &[
             get("listMessages", messages::list, "Read or search the messages of a room")
-                .parameters(&["before", "after", "messages_limit", "q"])
+                .parameters(&["before", "after", "around", "messages_limit", "q"])
                 .answers(&[answer(200, "MessagePage", "Messages, the oldest first; with `after` also other events.")])
                 .refusals(&[CLIENT, ROOM, QUERY, &[Reason::RateLimited]]),
             post("postMessage", messages::post, "Post a message")
@@ -284,32 +284,39 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/api/rooms/{room}/messages/{message}",
-        readers: Readers::AllowedOrigins,
-        operations: &[delete("deleteMessage", messages::delete, "Delete a message: an own one, or any as an admin")
-            .needs(Needs::Session)
-            .parameters(&["idempotency_key"])
-            .answers(&[DONE])
-            .refusals(&[
-                CLIENT,
-                SESSION,
-                ROOM,
-                NAME,
-                STORING,
-                &[Reason::NoSuchMessage, Reason::NotYours, Reason::NonceUsed],
-            ])],
+        readers: Readers::AnyOrigin,
+        operations: &[
+            get("getMessage", messages::get, "Get a message")
+                .answers(&[answer(200, "StoredMessage", "The message.")])
+                .refusals(&[CLIENT, ROOM, &[Reason::NoSuchMessage, Reason::RateLimited]]),
+            delete("deleteMessage", messages::delete, "Delete a message: an own one, or any as an admin")
+                .needs(Needs::Session)
+                .parameters(&["idempotency_key"])
+                .answers(&[DONE])
+                .refusals(&[
+                    CLIENT,
+                    SESSION,
+                    ROOM,
+                    NAME,
+                    STORING,
+                    &[Reason::NoSuchMessage, Reason::NotYours, Reason::NonceUsed],
+                ]),
+        ],
     },
     Route {
         path: "/api/rooms/{room}/members",
-        readers: Readers::AllowedOrigins,
-        operations: &[post(
-            "acceptInvitation",
-            invitations::accept,
-            "Become a member of a private room by an invitation",
-        )
-        .needs(Needs::Session)
-        .json("InvitationCode")
-        .answers(&[answer(200, "RoomSettings", "The settings of the room.")])
-        .refusals(&[CLIENT, SESSION, ROOM, JSON, STORING])],
+        readers: Readers::AnyOrigin,
+        operations: &[
+            get("listMembers", rooms::members, "List the people in a room")
+                .parameters(&["after_member", "members_limit"])
+                .answers(&[answer(200, "PersonPage", "The people, ordered by id.")])
+                .refusals(&[CLIENT, ROOM, QUERY, &[Reason::RateLimited]]),
+            post("acceptInvitation", invitations::accept, "Become a member of a private room by an invitation")
+                .needs(Needs::Session)
+                .json("InvitationCode")
+                .answers(&[answer(200, "RoomSettings", "The settings of the room.")])
+                .refusals(&[CLIENT, SESSION, ROOM, JSON, STORING]),
+        ],
     },
     Route {
         path: "/api/rooms/{room}/members/{user}",

@@ -3,6 +3,7 @@
 //!
 //! Runs on the threads of requests and tools. Each wait for the hub has a deadline.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use rpds::RedBlackTreeMapSync;
 
 use crate::limits::{CHANGE_WAIT, HUB_ANSWER_WAIT};
 use crate::model::reason::{Reason, Rejection};
-use crate::model::{Person, RoomId};
+use crate::model::{Person, RoomId, UserId};
 use crate::published::Published;
 use crate::store::change::{Change, Done};
 use crate::store::entry::{By, NewMessage};
@@ -25,6 +26,20 @@ pub struct RoomPresence {
     pub count: usize,
     /// The people who joined first, at most [`MEMBERS_LISTED_MAX`](crate::limits::MEMBERS_LISTED_MAX).
     pub people: Vec<Arc<Person>>,
+    /// All people, by their ids.
+    pub all: PeopleById,
+}
+
+/// People by their ids. A copy shares what has not changed.
+pub type PeopleById = RedBlackTreeMapSync<UserId, Arc<Person>>;
+
+impl RoomPresence {
+    /// The people whose ids follow `after`, ordered by id, `limit` at most.
+    #[must_use]
+    pub fn after(&self, after: Option<UserId>, limit: usize) -> Vec<Arc<Person>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.all.range((from, Bound::Unbounded)).map(|(_, person)| Arc::clone(person)).take(limit).collect()
+    }
 }
 
 /// The rooms with people, by their ids.
@@ -119,7 +134,6 @@ impl HubApi {
     /// `count`.
     #[must_use]
     pub fn present_rooms(&self, after: Option<&RoomId>, count: usize, fits: impl Fn(&RoomId) -> bool) -> Vec<RoomId> {
-        use std::ops::Bound;
         let presence = self.presence.get();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let rooms = presence.range((from, Bound::Unbounded)).map(|(room, _)| room);

@@ -9,6 +9,7 @@ use crate::limits::{HISTORY_MAX, MISSED_MAX, RING_BYTES_MAX};
 use crate::model::{Person, RoomId, Seq};
 use crate::store::entry::{Past, Stored};
 
+use super::handle::PeopleById;
 use super::presence::Changes;
 use super::roster::{MemberSet, Roster};
 use super::state::MemberKey;
@@ -22,6 +23,8 @@ pub struct Room {
     pub catching_up: MemberSet,
     /// The people of `members` and `catching_up`.
     pub people: Roster,
+    /// The same people with their names, to be published.
+    pub people_by_id: PeopleById,
     /// Presence changes that a room with many people has not been told yet.
     pub changes: Changes,
     /// When the next `presence` frame is due, if there are changes.
@@ -242,6 +245,7 @@ impl Room {
             members: MemberSet::default(),
             catching_up: MemberSet::default(),
             people: Roster::default(),
+            people_by_id: PeopleById::default(),
             changes: Changes::default(),
             presence_due: None,
             missed: Missed::default(),

@@ -67,6 +67,11 @@ impl Roster {
         self.people.is_empty()
     }
 
+    /// The oldest connection of a person.
+    pub fn first_of(&self, user: UserId) -> Option<MemberKey> {
+        self.firsts.get(self.people.get(&user)?).copied()
+    }
+
     /// The oldest connection of each person, in the order of arrival.
     pub fn firsts(&self) -> impl Iterator<Item = MemberKey> {
         self.firsts.values().copied()

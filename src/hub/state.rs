@@ -254,7 +254,8 @@ impl State {
         for id in std::mem::take(&mut self.presence_changed) {
             match self.by_id.get(&id).map(|key| &self.rooms[key.0]).filter(|room| !room.people.is_empty()) {
                 Some(room) => {
-                    let presence = RoomPresence { count: room.people.len(), people: self.listed(room) };
+                    let (count, people, all) = (room.people.len(), self.listed(room), room.people_by_id.clone());
+                    let presence = RoomPresence { count, people, all };
                     self.presence.insert_mut(id, Arc::new(presence));
                 }
                 None => drop(self.presence.remove_mut(&id)),

@@ -24,6 +24,7 @@ mod migration;
 mod moderation;
 mod names;
 mod origin;
+mod pages;
 mod permissions;
 mod proxy;
 mod race;

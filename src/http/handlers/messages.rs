@@ -27,7 +27,7 @@ use crate::store::entry::{NewMessage, Principal, Stored};
 use crate::store::terms::Terms;
 use crate::store::{Found, Kinds, Place, Side, View};
 
-/// `GET /api/rooms/{id}/messages?before=ID|after=ID&limit=N&q=words`
+/// `GET /api/rooms/{id}/messages?before=ID|after=ID|around=ID&limit=N&q=words`
 pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     let rate_limiters = &request.context.settings.rate_limiters;
     let id = room_to_read(request)?;
@@ -36,15 +36,22 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     let now = Instant::now();
     let Some(words) = request.query_value("q").transpose()? else {
         rate_limiters.take_page(request.address(), now).map_err(rate_limited)?;
-        let (start, frames) = request.context.reader.view(|view| {
+        return request.context.reader.view(|view| {
             let start = cursor.enter(request.context, view, &reader(request, view)?, &id)?;
-            // With `after`, a client follows the room, so it gets events, too.
-            let kinds = if start.is_after() { Kinds::All } else { Kinds::Messages };
-            // One more frame than is listed tells whether there are more.
-            Ok::<_, Rejection>((start, view.page(&id, start.side, kinds, limit + 1)?))
-        })?;
-        return Ok(page(start, limit, &frames, None));
+            match (cursor, start) {
+                (Cursor::Around(_), Start { side: Side::After(seq), is_reset: false }) => around(view, &id, seq, limit),
+                // With `after`, a client follows the room, so it gets events, too.
+                (Cursor::After(_), _) => {
+                    Ok(page(start, limit, &view.page(&id, start.side, Kinds::All, limit + 1)?, None))
+                }
+                // One more frame than is listed tells whether there are more.
+                _ => Ok(page(start, limit, &view.page(&id, start.side, Kinds::Messages, limit + 1)?, None)),
+            }
+        });
     };
+    if matches!(cursor, Cursor::Around(_)) {
+        return Err(Reason::BadQuery.because("around and q can't be given together"));
+    }
     rate_limiters.take_search(request.address(), now).map_err(rate_limited)?;
     let terms = Terms::parse(&words).map_err(|error| Reason::BadQuery.because(error.to_string()))?;
     // The room is checked here, so that a refused search does not wait. The search checks it again in its transaction.
@@ -72,6 +79,8 @@ enum Cursor {
     Latest,
     Before(FrameId),
     After(FrameId),
+    /// The frame with the messages before and after it.
+    Around(FrameId),
 }
 
 /// Where a page begins in a room.
@@ -96,11 +105,12 @@ impl Cursor {
             None => Ok(None),
             Some(text) => FrameId::parse(&text).map(Some).ok_or_else(bad_cursor),
         };
-        match (id("before")?, id("after")?) {
-            (None, None) => Ok(Self::Latest),
-            (Some(before), None) => Ok(Self::Before(before)),
-            (None, Some(after)) => Ok(Self::After(after)),
-            (Some(_), Some(_)) => Err(bad_cursor()),
+        match (id("before")?, id("after")?, id("around")?) {
+            (None, None, None) => Ok(Self::Latest),
+            (Some(before), None, None) => Ok(Self::Before(before)),
+            (None, Some(after), None) => Ok(Self::After(after)),
+            (None, None, Some(around)) => Ok(Self::Around(around)),
+            _ => Err(bad_cursor()),
         }
     }
 
@@ -114,7 +124,7 @@ impl Cursor {
         let (id, side): (_, fn(Seq) -> Side) = match self {
             Self::Latest => return Ok(Start::LATEST),
             Self::Before(id) => (id, Side::Before),
-            Self::After(id) => (id, Side::After),
+            Self::After(id) | Self::Around(id) => (id, Side::After),
         };
         match view.place(room, id)? {
             Place::At(seq) => Ok(Start { side: side(seq), is_reset: false }),
@@ -128,6 +138,9 @@ impl Cursor {
 #[derive(Serialize)]
 struct HistoryPage<'a> {
     data: Vec<&'a RawValue>,
+    /// Only around a frame: the `before` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev: Option<FrameId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<FrameId>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,7 +159,39 @@ fn page(start: Start, limit: usize, frames: &[Stored], stopped_at: Option<FrameI
     let onward = if start.is_after() { frames.last() } else { frames.first() };
     let next = onward.filter(|_| has_more).map(|stored| stored.id).or(stopped_at);
     let data = frames.iter().filter_map(|stored| raw(&stored.json)).collect();
-    Reply::json(&HistoryPage { data, next, reset: start.is_reset.then_some(true) })
+    Reply::json(&HistoryPage { data, prev: None, next, reset: start.is_reset.then_some(true) })
+}
+
+/// The page of at most `limit` messages with a frame in the middle.
+fn around(view: &View<'_>, room: &RoomId, middle: Seq, limit: usize) -> Result<Reply, Rejection> {
+    let (older_max, newer_max) = (limit / 2, limit.div_ceil(2));
+    let older = view.page(room, Side::Before(middle), Kinds::Messages, older_max + 1)?;
+    let newer = view.page(room, Side::After(Seq(middle.0 - 1)), Kinds::Messages, newer_max + 1)?;
+    let (has_older, has_newer) = (older.len() > older_max, newer.len() > newer_max);
+    let frames: Vec<&Stored> = older[usize::from(has_older)..].iter().chain(newer.iter().take(newer_max)).collect();
+    let prev = frames.first().filter(|_| has_older).map(|stored| stored.id);
+    let next = frames.last().filter(|_| has_newer).map(|stored| stored.id);
+    let data = frames.iter().filter_map(|stored| raw(&stored.json)).collect();
+    Ok(Reply::json(&HistoryPage { data, prev, next, reset: None }))
+}
+
+/// `GET /api/rooms/{id}/messages/{message}`
+pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
+    let room = room(request)?;
+    let rate_limiters = &request.context.settings.rate_limiters;
+    rate_limiters.take_page(request.address(), Instant::now()).map_err(rate_limited)?;
+    let frame = request.context.reader.view(|view| {
+        reader(request, view)?.may_enter(view, &room)?;
+        if !is_there(request.context, view, &room)? {
+            return Err(Rejection::from(Reason::NoSuchRoom));
+        }
+        let id = FrameId::parse(request.parameter("message")).ok_or(Reason::NoSuchMessage)?;
+        let seq = view.seq_of(&room, id)?.ok_or(Reason::NoSuchMessage)?;
+        let page = view.page(&room, Side::After(Seq(seq.0 - 1)), Kinds::Messages, 1)?;
+        // The frame may be an event.
+        Ok(page.into_iter().find(|stored| stored.id == id).ok_or(Reason::NoSuchMessage)?)
+    })?;
+    Ok(Reply::data(200, raw(&frame.json)))
 }
 
 /// `POST /api/rooms/{id}/messages`

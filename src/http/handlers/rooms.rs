@@ -1,18 +1,21 @@
 //! REST: the rooms that a client may see. Runs on the HTTP workers. No read creates a room.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::authenticator::Identity;
+use crate::http::error::rate_limited;
 use crate::http::extract::{Page, limit_of, reader, room_to_read};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::server::Context;
-use crate::limits::ROOMS_LISTED_MAX;
+use crate::limits::{MEMBERS_LISTED_MAX, ROOMS_LISTED_MAX};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Posting;
-use crate::model::{Person, RoomId, Seq};
+use crate::model::{Person, RoomId, Seq, UserId};
 use crate::store::View;
 use crate::store::accounts::RoomSettings;
 
@@ -143,6 +146,36 @@ pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
     })
 }
 
+/// `GET /api/rooms/{id}/members?limit=N&after=ID`
+pub(crate) fn members(request: &Request<'_>) -> Result<Reply, Rejection> {
+    let id = room_to_read(request)?;
+    let limit = limit_of(request, MEMBERS_LISTED_MAX, MEMBERS_LISTED_MAX)?;
+    let after = match request.query_value("after").transpose()? {
+        None => None,
+        Some(text) => Some(
+            Uuid::try_parse(&text)
+                .map(UserId)
+                .map_err(|_| Reason::BadQuery.because("after must be the id of a user"))?,
+        ),
+    };
+    let rate_limiters = &request.context.settings.rate_limiters;
+    rate_limiters.take_page(request.address(), Instant::now()).map_err(rate_limited)?;
+    request.context.reader.view(|view| {
+        reader(request, view)?.may_enter(view, &id)?;
+        if !is_there(request.context, view, &id)? {
+            return Err(Rejection::from(Reason::NoSuchRoom));
+        }
+        Ok(())
+    })?;
+    // One more person than is listed tells whether there are more.
+    let presence = request.context.hub.presence(&id);
+    let mut data = presence.map_or_else(Vec::new, |presence| presence.after(after, limit + 1));
+    let has_more = data.len() > limit;
+    data.truncate(limit);
+    let next = data.last().filter(|_| has_more).map(|person| person.id);
+    Ok(Reply::json(&Page { data, next }))
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
@@ -201,6 +234,37 @@ mod tests {
         assert_eq!(ask(&backend, "/api/rooms").1, page);
         assert_eq!(ask(&backend, "/api/rooms/empty").0, 200);
         drop(member);
+    }
+
+    #[test]
+    fn all_people_of_a_room_are_listed_page_by_page() {
+        let backend = Backend::start();
+        let user = |number: u128| UserId(Uuid::from_u128(number));
+        let mut members: Vec<_> = (1..=250).rev().map(|number| backend.join("tea", user(number), "ana")).collect();
+        // A second connection is no second person.
+        members.push(backend.join("tea", user(7), "ana"));
+        let page = |query: &str| {
+            let (status, body) = ask(&backend, &format!("/api/rooms/tea/members{query}"));
+            assert_eq!(status, 200, "{body}");
+            serde_json::from_str::<serde_json::Value>(&body).unwrap()
+        };
+        let ids = |page: &serde_json::Value| -> Vec<UserId> {
+            let people = page["data"].as_array().unwrap().iter();
+            people.map(|person| UserId(person["id"].as_str().unwrap().parse().unwrap())).collect()
+        };
+        let first = page("");
+        assert_eq!(first["data"][0], serde_json::json!({"id": user(1).to_string(), "username": "ana"}));
+        assert_eq!(ids(&first), (1..=200).map(user).collect::<Vec<_>>());
+        let last = page(&format!("?after={}", first["next"].as_str().unwrap()));
+        assert_eq!((ids(&last), &last["next"]), ((201..=250).map(user).collect(), &serde_json::Value::Null));
+        drop(members.drain(..240));
+        // A page goes on after a person that has left.
+        let rest = page(&format!("?limit=3&after={}", user(4)));
+        assert_eq!((ids(&rest), rest["next"].as_str()), ((5..=7).map(user).collect(), Some(&*user(7).to_string())));
+        for query in ["after=ana", "after=", "limit=0"] {
+            assert_eq!(ask(&backend, &format!("/api/rooms/tea/members?{query}")).0, 400, "{query}");
+        }
+        assert_eq!(ask(&backend, "/api/rooms/none/members").0, 404);
     }
 
     #[test]

@@ -139,7 +139,9 @@ impl State {
         self.note_presence(room_key);
         let person = Arc::clone(&self.members[key.0].principal.person);
         // A user with another connection here, or with a lease, was already in the room.
-        if self.rooms[room_key.0].people.enter(person.id, key) {
+        let room = &mut self.rooms[room_key.0];
+        if room.people.enter(person.id, key) {
+            room.people_by_id.insert_mut(person.id, Arc::clone(&person));
             self.person_joined(room_key, &person);
         }
         let room = &mut self.rooms[room_key.0];
@@ -233,9 +235,15 @@ impl State {
             room.end_catching_up(key);
         }
         let (person, gone) = (Arc::clone(&member.principal.person), member.gone);
-        let told = if self.rooms[room_key.0].people.leave(person.id, key) {
+        let room = &mut self.rooms[room_key.0];
+        let told = if room.people.leave(person.id, key) {
+            room.people_by_id.remove_mut(&person.id);
             self.person_left(room_key, &person)
         } else {
+            // The name of a person is that of its oldest connection.
+            if let Some(first) = room.people.first_of(person.id) {
+                room.people_by_id.insert_mut(person.id, Arc::clone(&self.members[first.0].principal.person));
+            }
             None
         };
         if !gone {
