@@ -41,16 +41,6 @@ impl From<BadEscape> for Rejection {
     }
 }
 
-impl From<serde_json::Error> for Rejection {
-    fn from(error: serde_json::Error) -> Self {
-        if error.is_data() {
-            Reason::MalformedField.because(format!("invalid field: {error}"))
-        } else {
-            Reason::BadJson.because(format!("the request body is not valid JSON: {error}"))
-        }
-    }
-}
-
 impl From<PasswordError> for Rejection {
     fn from(error: PasswordError) -> Self {
         Reason::BadPassword.because(error.to_string())

@@ -17,6 +17,7 @@ use crate::http1::head::unescape;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Role;
 use crate::model::{NameError, RoomId, UserId, Username};
+use crate::protocol;
 use crate::store::View;
 use crate::store::entry::{By, Principal};
 
@@ -130,7 +131,7 @@ pub(super) fn json<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
     let text = text(request)?;
     // Otherwise an array would be taken for the fields in their order.
     if !text.trim_start().starts_with('{') {
-        serde_json::from_str::<IgnoredAny>(text)?;
+        protocol::read::<IgnoredAny>(text)?;
         return Err(Reason::MalformedField.because("the request body must be a JSON object"));
     }
     Ok(text)
@@ -142,7 +143,7 @@ pub(super) fn text<'a>(request: &Request<'a>) -> Result<&'a str, Rejection> {
 
 /// The body as JSON. Its media type must be JSON.
 pub(super) fn body<'a, T: Deserialize<'a>>(request: &Request<'a>) -> Result<T, Rejection> {
-    Ok(serde_json::from_str(json(request)?)?)
+    protocol::read(json(request)?)
 }
 
 /// A page of a list, and where the next page begins.

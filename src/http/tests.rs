@@ -43,6 +43,7 @@ const FRAME_WAIT: Duration = Duration::from_secs(20);
 const MESSAGES: &str = "/api/rooms/tea/messages";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
+const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
 /// A hub and a store in memory, and the context of handlers.
 pub(crate) struct Backend {
@@ -262,6 +263,14 @@ fn a_message_is_posted_as_json_or_as_text() {
             r#""username":"ana","content":"hi","type":"text""#,
         ),
         (MESSAGES, &[TEXT], "{as typed", 201, r#""username":"Anonymous","content":"{as typed""#),
+        (MESSAGES, &[FORM], "{a=1&b=%41+c", 201, r#""content":"{a=1&b=%41+c""#),
+        (MESSAGES, &[JSON], r#"{"content":"hi","username":5}"#, 400, "invalid field `username`"),
+        (MESSAGES, &[JSON], r#"{"content":"hi","username":["ana"]}"#, 400, "invalid field `username`"),
+        (MESSAGES, &[JSON], r#"{"username":"a","content":"hi","username":"b"}"#, 400, "duplicate field `username`"),
+        (MESSAGES, &[JSON], r#"{"content":"hi","content":"ho"}"#, 400, "duplicate field `content`"),
+        (MESSAGES, &[JSON], r#"{"content":"hi","reply_to":7}"#, 400, "invalid field `reply_to`"),
+        (MESSAGES, &[JSON], r#"{"content":true}"#, 400, "invalid field `content`"),
+        (MESSAGES, &[JSON], r#"{"content":null}"#, 400, "missing field: content"),
         (MESSAGES, &[TEXT, ("Idempotency-Key", "k1")], "hi", 201, r#""nonce":"k1""#),
         ("/api/rooms/tea/messages?username=bob+b", &[TEXT], "hi", 201, r#""username":"bob b""#),
         (MESSAGES, &[JSON], r#"{"content":"hi","nonce":"again"}"#, 201, r#""nonce":"again""#),
@@ -299,6 +308,35 @@ fn a_message_is_posted_as_json_or_as_text() {
     }
     let long = backend.ask("POST", MESSAGES, &[TEXT], &"x".repeat(9_000));
     assert_eq!((long.status, &*long.reason()), (413, "message_too_long"));
+}
+
+#[test]
+fn a_refused_field_is_named_in_every_body() {
+    let backend = Backend::with_tea();
+    let admin = backend.admin("ada");
+    let user = UserId(Uuid::from_u128(7));
+    for (method, target, body, name) in [
+        ("POST", "/api/session", r#"{"username":5}"#, "`username`"),
+        ("POST", "/api/session", r#"{"username":null}"#, "`username`"),
+        ("POST", "/api/session", r#"{"username":"a","username":"b"}"#, "`username`"),
+        ("POST", "/api/accounts", r#"{"username":"a","password":12345678}"#, "`password`"),
+        ("PUT", "/api/account/password", r#"{"old":"a","new":[]}"#, "`new`"),
+        ("PATCH", "/api/rooms/tea", r#"{"topic":"a","slow_mode_s":"5"}"#, "`slow_mode_s`"),
+        ("PATCH", "/api/rooms/tea", r#"{"private":1,"topic":"a"}"#, "`private`"),
+        ("PATCH", "/api/rooms/tea", r#"{"posting":"nobody"}"#, "`posting`"),
+        ("PATCH", "/api/rooms/tea", r#"{"topic":"a","topic":"b"}"#, "`topic`"),
+        ("POST", "/api/invitations", r#"{"uses":1.5}"#, "`uses`"),
+        ("POST", "/api/invitations", r#"{"room":7}"#, "`room`"),
+        ("POST", "/api/rooms/tea/members", r#"{"invitation":7}"#, "`invitation`"),
+        ("POST", "/api/announcements", r#"{"content":{}}"#, "`content`"),
+        ("PUT", &*format!("/api/users/{user}"), r#"{"muted_until":7}"#, "`muted_until`"),
+        ("PUT", &*format!("/api/users/{user}"), r#"{"banned":{"reason":7}}"#, "`reason`"),
+        ("PUT", &*format!("/api/users/{user}"), r#"{"banned":true,"banned":false}"#, "`banned`"),
+    ] {
+        let reply = backend.ask_as(&admin, method, target, body);
+        assert_eq!((reply.status, &*reply.reason()), (400, "malformed_field"), "{body}: {}", reply.text());
+        assert!(reply.text().contains(name), "{body}: {}", reply.text());
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Number;
 use serde_json::value::RawValue;
 
-use super::FrameType;
+use super::{FrameType, read};
 use crate::limits::{LABEL_CHARS_MAX, ROOM_NAME_CHARS_MAX, SLOW_MODE_S_MAX, TOPIC_CHARS_MAX};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Posting;
@@ -99,7 +99,7 @@ pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
         #[serde(borrow)]
         banned: Option<&'a RawValue>,
     }
-    let Fields { muted_until, banned } = serde_json::from_str(json).map_err(bad_field)?;
+    let Fields { muted_until, banned } = read(json)?;
     let mute_until_ms = muted_until.map(|until| until.as_deref().map_or(Ok(0), moment)).transpose()?;
     let ban = match banned.map(RawValue::get) {
         None => None,
@@ -107,7 +107,7 @@ pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
         Some("true") => Some(BanTerms::default().read()?),
         // A sequence would be taken for the fields in their order.
         Some(terms) if !terms.starts_with('{') => return Err(Reason::MalformedField.because(BAN_SHAPE)),
-        Some(terms) => Some(serde_json::from_str::<BanTerms>(terms).map_err(bad_field)?.read()?),
+        Some(terms) => Some(read::<BanTerms>(terms)?.read()?),
     };
     if mute_until_ms.is_none() && ban.is_none() {
         return Err(Reason::BadField.because("missing field: muted_until or banned"));
@@ -120,7 +120,7 @@ pub fn restrictions(json: &str) -> Result<Restrictions, Rejection> {
 /// # Errors
 /// If a field is invalid.
 pub fn room_patch(json: &str) -> Result<RoomPatch, Rejection> {
-    let patch: RoomPatch = serde_json::from_str(json).map_err(bad_field)?;
+    let patch: RoomPatch = read(json)?;
     if patch.slow_mode_s.is_some_and(|s| s > SLOW_MODE_S_MAX) {
         return Err(Reason::BadField.because(format!("invalid field: slow_mode_s must be at most {SLOW_MODE_S_MAX}")));
     }
@@ -128,14 +128,6 @@ pub fn room_patch(json: &str) -> Result<RoomPatch, Rejection> {
     let name = line("name", patch.name, ROOM_NAME_CHARS_MAX)?;
     let topic = line("topic", patch.topic, TOPIC_CHARS_MAX)?;
     Ok(RoomPatch { name, topic, ..patch })
-}
-
-pub(super) fn bad_field(error: serde_json::Error) -> Rejection {
-    if error.is_data() {
-        Reason::MalformedField.because(format!("invalid field: {error}"))
-    } else {
-        Reason::BadJson.because(format!("invalid JSON: {error}"))
-    }
 }
 
 /// Parses a timestamp (RFC 3339) into milliseconds since 1970.

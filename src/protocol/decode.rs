@@ -1,14 +1,14 @@
 //! Decodes the frames of clients.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::admin::bad_field;
-use super::{AdminAction, After, Body, ClientCommand, ClientFrame, Replay, restrictions, room_patch, whole_number};
+use super::fields::RawFields;
+use super::{
+    AdminAction, After, Body, ClientCommand, ClientFrame, Replay, read, restrictions, room_patch, whole_number,
+};
 use crate::limits::{self, Limits};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{FrameId, Nonce, RoomId, UserId, shows_nothing};
@@ -67,10 +67,10 @@ pub fn decode(text: &str, limits: &Limits) -> Result<ClientFrame, Rejected> {
         let command = ClientCommand::Message(Body::Text { content, reply_to: None });
         return Ok(ClientFrame { room: None, nonce: None, command });
     }
-    let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
+    let fields: Fields<'_> = read(text).map_err(|rejection| {
         let nonce = serde_json::from_str::<NonceOnly<'_>>(text).ok().and_then(|fields| fields.nonce);
         let nonce = nonce.and_then(|nonce| Nonce::parse(&nonce.0).ok());
-        Rejected::new(bad_field(error), nonce)
+        Rejected { rejection, nonce }
     })?;
     let nonce = fields.nonce.as_ref().map(|text| Nonce::parse(&text.0)).transpose();
     let nonce = nonce.map_err(|error| Rejected::new(Reason::BadName.of_name("nonce", error), None))?;
@@ -132,10 +132,9 @@ fn admin_action(kind: &str, text: &str, user: Option<&Text<'_>>) -> Result<Admin
         Some(Err(_)) => Err(Reason::NoSuchUser.into()),
         Some(Ok(id)) => Ok(UserId(id)),
     };
-    // Values are kept as raw JSON, so that no deeply nested value is parsed here.
-    let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).map_err(bad_field)?;
+    let RawFields(mut fields) = read(text)?;
     fields.retain(|name, _| !["type", "room_id", "nonce", "user_id"].contains(&&**name));
-    let json = serde_json::to_string(&fields).map_err(bad_field)?;
+    let json = serde_json::to_string(&fields).map_err(|_| Reason::Internal)?;
     match kind {
         "kick" => Ok(AdminAction::Kick(user()?)),
         "room" => Ok(AdminAction::SetRoom(room_patch(&json)?)),

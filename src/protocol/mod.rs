@@ -6,6 +6,7 @@
 mod admin;
 mod command;
 mod decode;
+mod fields;
 mod frame;
 #[cfg(test)]
 mod tests;
@@ -16,4 +17,5 @@ pub use admin::{
 };
 pub use command::{After, Body, ClientCommand, ClientFrame, Replay};
 pub use decode::{Rejected, checked_content, decode};
+pub use fields::read;
 pub use frame::{Failure, Frame, FrameType, LimitsShown, Own, Presence, RoomSettingsView, Welcome, http_error};

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::limits::{self, Limits};
-use crate::model::reason::Reason;
+use crate::model::reason::{Reason, Rejection};
 use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
 
 fn limits() -> Limits {
@@ -99,6 +99,28 @@ fn admin_commands_carry_their_fields() {
         let decoded = decode(&format!(r#"{{{fields},"room_id":"tea","nonce":"n"}}"#), &limits());
         let command = ClientCommand::Admin(Box::new(expected));
         assert_eq!(decoded, Ok(ClientFrame { room, nonce, command }), "{fields}");
+    }
+}
+
+#[test]
+fn a_refused_field_is_named() {
+    let user = format!(r#""user_id":"{USER}""#);
+    for (frame, name) in [
+        (r#"{"content":"x","nonce":5}"#.to_owned(), "`nonce`"),
+        (r#"{"nonce":"n","room_id":{},"content":"x"}"#.to_owned(), "`room_id`"),
+        (r#"{"content":"x","content":"y"}"#.to_owned(), "`content`"),
+        (r#"{"type":"join","room_id":"tea","history":"5"}"#.to_owned(), "`history`"),
+        (r#"{"type":"join","room_id":"tea","after":5}"#.to_owned(), "`after`"),
+        (r#"{"type":7}"#.to_owned(), "`type`"),
+        (r#"{"type":"delete","message_id":7}"#.to_owned(), "`message_id`"),
+        (format!(r#"{{"type":"ban",{user},"banned":true,"banned":false}}"#), "`banned`"),
+        (format!(r#"{{"type":"ban",{user},"banned":{{"address":1}}}}"#), "`address`"),
+        (format!(r#"{{"type":"mute",{user},"muted_until":7}}"#), "`muted_until`"),
+        (r#"{"type":"room","topic":["tea"]}"#.to_owned(), "`topic`"),
+    ] {
+        let Rejection { reason, sentence, .. } = decode(&frame, &limits()).unwrap_err().rejection;
+        assert_eq!(reason, Reason::MalformedField, "{frame}: {sentence}");
+        assert!(sentence.contains(name), "{frame}: {sentence}");
     }
 }
 

@@ -283,8 +283,12 @@ fn a_foreign_page_cannot_write_and_its_preflight_is_refused() {
     let (writers, fields) = preflight("https://friend.example", "POST");
     assert_eq!(writers.as_deref(), Some("https://friend.example"));
     assert!(fields.expect("fields").to_ascii_lowercase().contains("content-type"));
-    // Bodies in the media types of forms are refused from every client, and a GET writes nothing.
-    for kind in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/html"] {
+    // A form of a foreign page is refused, also in the media type that `curl -d` uses, and a GET writes nothing.
+    for kind in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"] {
+        let form = [("Content-Type", kind), ("Origin", "https://evil.example")];
+        assert_eq!(post(&server, &form).status, 403, "{kind}");
+    }
+    for kind in ["multipart/form-data; boundary=x", "text/html"] {
         assert_eq!(post(&server, &[("Content-Type", kind)]).status, 415, "{kind}");
     }
     for line in [format!("GET {MESSAGES}?content=hi&username=Eve"), format!("GET {MESSAGES}?_method=POST&content=hi")] {

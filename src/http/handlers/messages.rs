@@ -177,7 +177,7 @@ fn around(view: &View<'_>, room: &RoomId, middle: Seq, limit: usize) -> Result<R
 
 /// `GET /api/rooms/{id}/messages/{message}`
 pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let room = room(request)?;
+    let room = room_to_read(request)?;
     let rate_limiters = &request.context.settings.rate_limiters;
     rate_limiters.take_page(request.address(), Instant::now()).map_err(rate_limited)?;
     let frame = request.context.reader.view(|view| {
@@ -212,9 +212,10 @@ pub(crate) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
             let ClientFrame { nonce, command: ClientCommand::Message(body @ Body::Text { .. }), .. } = decoded else {
                 return Err(Reason::UnknownType.because("only messages of type text can be posted"));
             };
-            (body, nonce, serde_json::from_str::<Named>(frame)?.username)
+            (body, nonce, protocol::read::<Named>(frame)?.username)
         }
-        "text/plain" => {
+        // `curl -d` sends a text as a form. It is taken as it is.
+        "text/plain" | "application/x-www-form-urlencoded" => {
             let content = protocol::checked_content(text, limits)?;
             (Body::Text { content, reply_to: None }, None, None)
         }
