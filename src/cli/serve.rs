@@ -1,6 +1,7 @@
 //! `adda serve`: the flags of the server, what they mean as a [`Config`], and its run until a signal.
 
 use std::env;
+use std::fs;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use log::LevelFilter;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::error::advice;
@@ -252,7 +253,7 @@ impl Serve {
 pub fn run(flags: &Serve) -> Result<ExitCode, Error> {
     let config = flags.config(env::var("PORT").ok().as_deref())?;
     // Before the start: a signal during the start then stops the server cleanly after it.
-    let mut signals = Signals::new([SIGINT, SIGTERM])
+    let mut signals = Signals::new(stop_signals())
         .map_err(|error| Error::Start(format!("failed to wait for signals: {error}")))?;
     logging::start(flags.log).map_err(|error| Error::Start(format!("failed to start the log: {error}")))?;
     let (accounts, data) = (config.accounts, config.data.clone());
@@ -265,11 +266,30 @@ pub fn run(flags: &Serve) -> Result<ExitCode, Error> {
     let setup = if io::stdout().is_terminal() { offer_setup(&running) } else { None };
     write_briefly(move || greeting::print(address, accounts, &data, setup.as_ref()));
     let signal = signals.forever().next();
-    log::info!("stopping, by {}", if signal == Some(SIGINT) { "Ctrl-C" } else { "SIGTERM" });
+    let name = match signal {
+        Some(SIGINT) => "Ctrl-C",
+        Some(SIGHUP) => "SIGHUP",
+        _ => "SIGTERM",
+    };
+    log::info!("stopping, by {name}");
     running.stop();
     log::info!("stopped");
     log::logger().flush();
     Ok(ExitCode::SUCCESS)
+}
+
+/// The signals that stop the server. A SIGHUP that is ignored at the start stays ignored, as `nohup` wants it.
+fn stop_signals() -> Vec<i32> {
+    // Without `/proc`, no signal counts as ignored.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if is_ignored(SIGHUP, &status) { vec![SIGINT, SIGTERM] } else { vec![SIGINT, SIGTERM, SIGHUP] }
+}
+
+/// Whether a process ignores a signal, by its `/proc/PID/status` (proc_pid_status(5)).
+fn is_ignored(signal: i32, status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }
 
 /// The code of a link for the first admin. `None` if there is an admin, or no link can be made now.
@@ -309,6 +329,13 @@ mod tests {
             None => cli.serve,
         };
         serve.config(port).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_ignored_signal_is_found_in_the_status_of_the_process() {
+        let status = "Name:\tadda\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n";
+        assert!(is_ignored(SIGHUP, status) && !is_ignored(SIGINT, status) && !is_ignored(SIGTERM, status));
+        assert!(!is_ignored(SIGHUP, "") && !is_ignored(SIGHUP, "SigIgn:\tmany"));
     }
 
     #[test]

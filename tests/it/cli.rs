@@ -423,7 +423,7 @@ fn the_unit_runs_this_program() {
 
 #[test]
 fn a_signal_closes_with_1001_and_exits_0() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut server = Server::start();
         let mut ana = Ws::join(&server, "/ws/tea/Ana");
         let mut ben = Ws::join(&server, "/ws/tea/Ben");
@@ -435,6 +435,36 @@ fn a_signal_closes_with_1001_and_exits_0() {
         assert_eq!(server.wait_exit(STOP_WAIT).code(), Some(0), "{signal:?}");
         assert!(TcpStream::connect(server.addr()).is_err(), "nothing listens any more");
     }
+}
+
+#[test]
+fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
+    // `nohup` does the same, and would also move the output to a file.
+    let mut server = Server::under(&["sh", "-c", "trap '' HUP; exec \"$0\" \"$@\""], &[]);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    server.signal(Signal::HUP);
+    ana.say("still here");
+    ana.expect_text("still here");
+    server.signal(Signal::TERM);
+    assert_eq!(ana.close_code(), 1001);
+    assert!(server.whole_log().contains("by SIGTERM"));
+}
+
+#[test]
+fn a_hangup_commits_what_was_acked() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("adda.db");
+    let flags = ["--data", data.to_str().expect("a path in UTF-8")];
+    let mut server = Server::with(&flags);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    ana.say("before the terminal closes");
+    ana.expect_text("before the terminal closes");
+    server.signal(Signal::HUP);
+    assert_eq!(ana.close_code(), 1001);
+    assert_eq!(server.wait_exit(STOP_WAIT).code(), Some(0));
+    assert!(server.log().contains("by SIGHUP") && !data.with_extension("db-wal").exists(), "{}", server.log());
+    let server = Server::with(&flags);
+    Ws::join(&server, "/ws/tea/Ben?history=1").expect_text("before the terminal closes");
 }
 
 #[test]
