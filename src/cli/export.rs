@@ -1,6 +1,5 @@
 //! `adda export`: writes the messages of a database.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +13,7 @@ use super::progress::Bar;
 use super::values::{room, since};
 use crate::logging::push_harmless;
 use crate::model::{RoomId, Timestamp};
-use crate::store::{Message, Offline, ToolError};
+use crate::store::{Message, Offline, ToolError, private_file};
 
 /// The format of exported messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -71,7 +70,7 @@ pub fn run(export: &Export) -> Result<ExitCode, Error> {
     };
     let output: Box<dyn Write> = match export.file() {
         None => Box::new(io::stdout().lock()),
-        Some(path) => match File::options().write(true).create_new(true).open(path) {
+        Some(path) => match private_file::create_new(path) {
             Ok(file) => Box::new(file),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(ToolError::Exists(path.to_owned()).into());

@@ -18,6 +18,7 @@ pub mod log;
 mod memory;
 mod message;
 mod policy;
+pub mod private_file;
 mod reader;
 mod sqlite;
 pub mod terms;

@@ -12,6 +12,7 @@ mod crowds;
 mod deletes;
 mod disk;
 mod errors;
+mod files;
 mod floods;
 mod gate;
 mod history;

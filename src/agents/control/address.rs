@@ -95,6 +95,8 @@ impl Bound {
         let socket = File::from(new_socket()?);
         socket.set_permissions(Permissions::from_mode(MODE))?;
         bind(&socket, address)?;
+        // The umask may have taken bits from the owner.
+        fs::set_permissions(path, Permissions::from_mode(MODE))?;
         let made = fs::symlink_metadata(path)?;
         let file = Some(SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) });
         listen(&socket, CONTROL_BACKLOG)?;

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::model::{RoomId, Timestamp, Username};
 
 use super::super::message::Message;
+use super::super::private_file;
 use super::messages;
 use super::people::{self, Account, Session};
 use super::row::{all, unsigned, value};
@@ -183,8 +184,7 @@ impl Offline {
         let write = |source| ToolError::Write { path: target.to_owned(), source };
         let part = Part(beside(target, &format!(".{}.part", std::process::id())));
         // The file is created here, so that no other file can be taken for it.
-        let file = fs::File::options().write(true).create_new(true).open(&part.0);
-        drop(file.map_err(|error| write(error.into()))?);
+        drop(private_file::create_new(&part.0).map_err(|error| write(error.into()))?);
         if let Some(finding) = self.copy_into(&part.0, tell).map_err(|error| write(error.into()))? {
             return Err(ToolError::Unsound { path: self.path.clone(), finding });
         }

@@ -3,7 +3,7 @@
 //! Every connection to a server's database is opened here. So each has the settings that durability depends on: WAL,
 //! and `synchronous` as the operator chose. A file that can't be a database of adda is left unchanged.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::config::Durability;
 use crate::limits::WAL_BYTES_MAX;
 
+use super::super::private_file;
 use super::row::value;
 use super::{people, search};
 
@@ -197,7 +198,9 @@ pub enum OpenError {
 /// An open database: its path for further connections, and the lock that keeps other processes out.
 #[derive(Debug)]
 pub struct Database {
-    pub(super) path: PathBuf,
+    path: PathBuf,
+    /// The path without symbolic links. SQLite makes its files beside it.
+    pub(super) real_path: PathBuf,
     durability: Durability,
     /// Held as long as the process has connections. Closing any descriptor of the file would release SQLite's locks on
     /// it (POSIX). So this is opened before the first connection and dropped after the last.
@@ -210,7 +213,12 @@ impl Database {
     /// # Errors
     /// [`OpenError`]; the file is unchanged.
     pub fn open(path: &Path, durability: Durability) -> Result<(Self, Connection), OpenError> {
-        let database = Self { path: path.to_owned(), durability, _lock: lock(path)? };
+        let lock = lock(path)?;
+        let failed = |source| OpenError::File { path: path.to_owned(), source };
+        let real_path = fs::canonicalize(path).map_err(failed)?;
+        // Before the first connection. SQLite gives its files the mode of the database.
+        restrict(&lock, &real_path).map_err(failed)?;
+        let database = Self { path: path.to_owned(), real_path, durability, _lock: lock };
         let writer = database.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         migrate(&writer).map_err(|error| open_error(path, error))?;
         Ok((database, writer))
@@ -282,10 +290,16 @@ fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
     }
 }
 
+/// Makes the database and the files that an earlier process left beside it private.
+fn restrict(database: &File, real_path: &Path) -> io::Result<()> {
+    private_file::restrict(database, real_path)?;
+    ["-wal", "-shm", "-journal"].iter().try_for_each(|suffix| private_file::restrict_path(&beside(real_path, suffix)))
+}
+
 /// Takes the lock that says that a process uses this file.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+    let file = private_file::open(path).map_err(failed)?;
     // A process that is ending or starting may hold it for a moment.
     let until = Instant::now() + LOCK_WAIT;
     loop {

@@ -185,7 +185,7 @@ impl Upkeep {
     pub fn new(keep: Keep, database: &Database, durability: Durability) -> Self {
         Self {
             keep,
-            wal: beside(&database.path, "-wal"),
+            wal: beside(&database.real_path, "-wal"),
             syncs: durability == Durability::Full,
             is_behind: true,
             is_merging: false,
