@@ -70,7 +70,7 @@
 //! | `authenticator` | the client that a token shows: its user, role and name |
 //! | `agents/control` | the server's side of the control socket |
 //! | `hub/` | `mod` (the loop), `state` and `state/` (pure decisions), `roster` (people of a room), `room`, `outbox` (what waits for a member), `delivery` (sending, pings and closing), `sink`, `pager` (catch-up from the database), `handle` (the interface for requests) |
-//! | `store/` | `entry` and `change` (what the log holds), `log/` (batches and their time), `ledger` and `ledger/` (what an entry does), `policy` (the published snapshot), `reader` (all reads), `sqlite/` (the database: `schema` and migrations, `messages`, `people/`, `search`, `upkeep`), `memory` (messages without a file) |
+//! | `store/` | `entry` and `change` (what the log holds), `log/` (batches and their time), `ledger` and `ledger/` (what an entry does), `policy` (the published snapshot), `reader` (all reads), `sqlite/` (the database: `schema` and migrations, `messages`, `people/`, `search`, `upkeep`, `files` (are they still the ones that were opened)), `memory` (messages without a file) |
 //! | `protocol/` | the JSON of WebSockets: `decode` and `command` (from clients), `frame` (to clients), `admin` (admin commands, also over HTTP) |
 //! | `wire/` | encodings of frames, WebSocket framing, close codes |
 //! | `auth/` | `permission` (who can do what), `password`, `credential` (cookies and tokens), `guest_token`, `attempts` (limits of logins), `name` (look-alike names) |
@@ -115,7 +115,7 @@
 //! | hub | rooms, members, outboxes | commands, the store, the pager | store: a batch; pager: reads; sinks: frames | `Stop` is carried out |
 //! | pager | a page of stored frames | the hub | hub: the page | the hub has ended |
 //! | store | the log, the ledger, the database's writer | a batch | hub: the results | the hub has ended |
-//! | checkpoint | the checkpoints of the WAL | — | — | the store has ended |
+//! | checkpoint | the checkpoints of the WAL, and looking whether the files are still there | — | — | the store has ended |
 //! | log | standard error, while the server runs (`logging`; not the log of entries) | every thread: lines | — | the process ends |
 //! | output | one message to a standard stream | — | — | the message is written |
 //!

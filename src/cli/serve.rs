@@ -253,8 +253,8 @@ impl Serve {
 pub fn run(flags: &Serve) -> Result<ExitCode, Error> {
     let config = flags.config(env::var("PORT").ok().as_deref())?;
     // Before the start: a signal during the start then stops the server cleanly after it.
-    let mut signals = Signals::new(stop_signals())
-        .map_err(|error| Error::Start(format!("failed to wait for signals: {error}")))?;
+    let mut signals =
+        Signals::new(stop_signals()).map_err(|error| Error::Start(format!("failed to wait for signals: {error}")))?;
     logging::start(flags.log).map_err(|error| Error::Start(format!("failed to start the log: {error}")))?;
     let (accounts, data) = (config.accounts, config.data.clone());
     let running = crate::start(config).map_err(|error| {

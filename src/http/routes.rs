@@ -196,7 +196,8 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/healthz",
         readers: Readers::AnyOrigin,
         operations: &[get("checkHealth", health::healthz, "Check that the hub and the store answer")
-            .answers(&[text("text/plain; charset=utf-8", "The server is healthy.")])],
+            .answers(&[text("text/plain; charset=utf-8", "The server is healthy.")])
+            .refusals(&[&[Reason::NotStored]])],
     },
     Route {
         path: "/metrics",

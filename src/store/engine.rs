@@ -26,6 +26,8 @@ use super::{Reader, StartError};
 
 /// The interval between two entries that note uses of sessions.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
+/// The interval between two looks at the files of the database while batches come.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long the thread waits before it checks for expired data in memory.
 const MEMORY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -47,7 +49,7 @@ struct Core {
 
 #[expect(clippy::large_enum_variant, reason = "there is one, and it is never moved again")]
 enum Backend {
-    File { storage: SqliteStorage, upkeep: Upkeep },
+    File { storage: SqliteStorage, upkeep: Upkeep, database: Arc<Database>, looked_at: Instant },
     Memory { messages: Arc<Mutex<Memory>>, people: Arc<Mutex<Connection>>, upkeep: MemoryUpkeep },
 }
 
@@ -74,7 +76,8 @@ impl Store {
         let source = Source::Database { database: Arc::clone(database), idle: Arc::default() };
         let reader = Reader::new(source, core.policy.clone(), shared, Arc::clone(&uses));
         let upkeep = Upkeep::new(keep, database, durability);
-        let backend = Backend::File { storage: SqliteStorage::new(connection), upkeep };
+        let (storage, database) = (SqliteStorage::new(connection), Arc::clone(database));
+        let backend = Backend::File { storage, upkeep, database, looked_at: Instant::now() };
         Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))
     }
 
@@ -112,7 +115,16 @@ impl Store {
     /// Applies batches of the log, all in one transaction.
     pub fn apply(&mut self, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
         match &mut self.backend {
-            Backend::File { storage, .. } => self.core.apply_or_refuse(storage, batches),
+            Backend::File { storage, database, looked_at, .. } => {
+                if looked_at.elapsed() >= LOOK_EVERY {
+                    *looked_at = Instant::now();
+                    database.look();
+                }
+                match database.loss() {
+                    Some(_) => self.core.refuse(storage, batches, Reason::NotStored),
+                    None => self.core.apply_or_refuse(storage, batches),
+                }
+            }
             Backend::Memory { messages, people, .. } => {
                 self.core.apply_or_refuse(&mut MemoryStorage::lock(messages, people), batches)
             }
@@ -132,10 +144,13 @@ impl Store {
         if is_idle {
             self.core.log.observe();
         }
+        if self.is_lost() {
+            return;
+        }
         let noted = if self.seen_at.elapsed() < SEEN_EVERY { Ok(()) } else { self.note_uses() };
         let Self { core, backend, .. } = self;
         let kept = noted.and_then(|()| match backend {
-            Backend::File { storage, upkeep } => {
+            Backend::File { storage, upkeep, .. } => {
                 let upkept = &mut Kept { core, storage };
                 if is_idle { upkeep.between_batches(upkept) } else { upkeep.behind_batch(upkept) }
             }
@@ -146,8 +161,23 @@ impl Store {
         report(kept);
     }
 
+    /// Whether the files of the database are lost.
+    fn is_lost(&self) -> bool {
+        matches!(&self.backend, Backend::File { database, .. } if database.loss().is_some())
+    }
+
+    /// Ends the store, before the end of the process.
+    pub fn end(mut self) {
+        if self.is_lost() {
+            // SQLite would write to the lost files. It would also remove the WAL at the path, which another process may
+            // use.
+            return std::mem::forget(self);
+        }
+        self.note_time();
+    }
+
     /// Stores the log time at the end, so that the next run continues from there and not from the last batch.
-    pub fn note_time(&mut self) {
+    fn note_time(&mut self) {
         self.core.log.observe();
         if let Backend::File { storage, .. } = &self.backend
             && let Err(fault) = storage.note_position(self.core.log.stored())
@@ -301,7 +331,15 @@ impl Core {
         exit_on_sync_failure(&fault);
         let count: usize = batches.iter().map(|(_, batch)| batch.len()).sum();
         log::error!("failed to store {count} entries: {fault}");
-        let reason = sqlite::reason_of(&fault);
+        self.refuse(storage, batches, sqlite::reason_of(&fault))
+    }
+
+    fn refuse(
+        &mut self,
+        storage: &mut impl Storage,
+        batches: Vec<(Moment, Vec<Proposal>)>,
+        reason: Reason,
+    ) -> Vec<Applied> {
         let refuse = |(moment, batch)| self.ledger.refuse(storage, batch, &moment, reason);
         batches.into_iter().flat_map(refuse).collect()
     }

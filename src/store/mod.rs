@@ -177,8 +177,8 @@ pub fn start(
             let database = Arc::new(database);
             // Nothing is ever sent. The checkpoint thread ends when the store's thread drops `open`.
             let (open, closed) = bounded::<()>(0);
-            let checkpointer = database.checkpointer()?;
-            let checkpoints = spawn("checkpoint").spawn(move || checkpoint(&checkpointer, &closed))?;
+            let (checkpointer, checkpointed) = (database.checkpointer()?, Arc::clone(&database));
+            let checkpoints = spawn("checkpoint").spawn(move || checkpoint(&checkpointed, &checkpointer, &closed))?;
             let (store, reader) = Store::of_database(&database, connection, durability, keep, Reading::now())?;
             (store, reader, Some((open, checkpoints)))
         }
@@ -211,7 +211,7 @@ pub fn start(
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        store.note_time();
+        store.end();
         readers.close();
     })?;
     let threads = [thread].into_iter().chain(checkpoints).collect();
@@ -230,20 +230,24 @@ pub enum StartError {
 }
 
 /// Checkpoints the WAL at intervals, on the thread `checkpoint`, so that no commit has to. Readers may hold up a
-/// checkpoint for a while; the next round continues it.
-fn checkpoint(connection: &sqlite::Connection, closed: &Receiver<()>) {
+/// checkpoint for a while; the next round continues it. Also looks whether the files are still there.
+fn checkpoint(database: &Database, connection: &sqlite::Connection, closed: &Receiver<()>) {
     while closed.recv_timeout(CHECKPOINT_EVERY) == Err(RecvTimeoutError::Timeout) {
-        let moved = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get::<_, i64>(1));
-        let pages = moved.map_or(u64::MAX, |pages| u64::try_from(pages).unwrap_or(0));
+        database.look();
+        if database.loss().is_some() {
+            continue;
+        }
+        let pages = database.look_at_wal(connection).unwrap_or(u64::MAX);
         if pages >= CHECKPOINT_PAGES_MIN
-            && let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            && let Err(error) = database.checkpoint(connection, "PASSIVE")
         {
             exit_on_sync_failure(&error);
             ::log::warn!("failed to move the WAL into the database: {error}");
         }
     }
     // The last checkpoint truncates the WAL, so that the file is complete without it.
-    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    database.look();
+    let _ = database.checkpoint(connection, "TRUNCATE");
 }
 
 #[cfg(test)]

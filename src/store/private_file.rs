@@ -57,7 +57,10 @@ fn restrict_by(path: &Path, found: &Metadata, set: impl FnOnce(Permissions) -> i
     set(Permissions::from_mode(MODE))?;
     // A file without rights of others has just been created, under a umask that takes rights of the owner.
     if is_wider {
-        log::warn!("`{}` had mode {mode:o}; changed it to {MODE:o}, so that only its owner can read it", path.display());
+        log::warn!(
+            "`{}` had mode {mode:o}; changed it to {MODE:o}, so that only its owner can read it",
+            path.display()
+        );
     }
     Ok(())
 }

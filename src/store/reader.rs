@@ -137,6 +137,14 @@ impl Reader {
         self.clock.now()
     }
 
+    /// Why nothing is stored, if the files of the database are lost.
+    pub fn loss(&self) -> Option<String> {
+        match &self.source {
+            Source::Database { database, .. } => database.loss().map(|loss| loss.to_string()),
+            Source::Memory { .. } => None,
+        }
+    }
+
     /// Notes a use of a session. The session is extended within a minute.
     pub fn note_use(&self, used: Use) {
         self.uses.note(used);

@@ -2,6 +2,7 @@
 //!
 //! [`SqliteStorage`] belongs to the store's thread. Readers and tools have their own connections.
 
+pub mod files;
 pub mod messages;
 pub mod offline;
 pub mod people;

@@ -15,6 +15,7 @@ use crate::config::Durability;
 use crate::limits::WAL_BYTES_MAX;
 
 use super::super::private_file;
+use super::files::{Files, HEADER_BYTES, Loss};
 use super::row::value;
 use super::{people, search};
 
@@ -22,8 +23,6 @@ use super::{people, search};
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// How long to wait for another process's lock on the whole database.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
-/// The size of the header with which every database begins that is not empty.
-const HEADER_BYTES: u64 = 100;
 /// "adda" in ASCII. It marks a file as a database of adda (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6164_6461;
 
@@ -202,9 +201,10 @@ pub struct Database {
     /// The path without symbolic links. SQLite makes its files beside it.
     pub(super) real_path: PathBuf,
     durability: Durability,
+    files: Files,
     /// Held as long as the process has connections. Closing any descriptor of the file would release SQLite's locks on
     /// it (POSIX). So this is opened before the first connection and dropped after the last.
-    _lock: File,
+    lock: File,
 }
 
 impl Database {
@@ -218,10 +218,30 @@ impl Database {
         let real_path = fs::canonicalize(path).map_err(failed)?;
         // Before the first connection. SQLite gives its files the mode of the database.
         restrict(&lock, &real_path).map_err(failed)?;
-        let database = Self { path: path.to_owned(), real_path, durability, _lock: lock };
-        let writer = database.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        let writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, durability)?;
         migrate(&writer).map_err(|error| open_error(path, error))?;
-        Ok((database, writer))
+        let files = Files::new(&lock, path, &real_path).map_err(failed)?;
+        Ok((Self { path: path.to_owned(), real_path, durability, files, lock }, writer))
+    }
+
+    /// Why nothing may be stored, as of the last look.
+    pub fn loss(&self) -> Option<Loss> {
+        self.files.loss()
+    }
+
+    /// Looks whether the files are still there and unchanged.
+    pub fn look(&self) {
+        self.files.look(&self.lock);
+    }
+
+    /// Looks whether the WAL is whole. Returns the number of its frames.
+    pub fn look_at_wal(&self, connection: &Connection) -> rusqlite::Result<u64> {
+        self.files.look_at_wal(connection)
+    }
+
+    /// Runs a checkpoint, unless the files are lost.
+    pub fn checkpoint(&self, connection: &Connection, mode: &str) -> rusqlite::Result<()> {
+        self.files.checkpoint(connection, &self.lock, mode)
     }
 
     /// Opens another connection, for reading.
@@ -235,29 +255,33 @@ impl Database {
     }
 
     fn connect(&self, access: OpenFlags) -> Result<Connection, OpenError> {
-        let connection = open(&self.path, access)?;
-        self.set_up(&connection, access).map_err(|error| open_error(&self.path, error))?;
-        Ok(connection)
+        connect(&self.path, access, self.durability)
     }
+}
 
-    fn set_up(&self, connection: &Connection, access: OpenFlags) -> rusqlite::Result<()> {
-        connection.set_prepared_statement_cache_capacity(32);
-        // Negative sizes are in KiB. Readers need less.
-        if access.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
-            return connection.pragma_update(None, "cache_size", -512);
-        }
-        connection.pragma_update(None, "cache_size", -2048)?;
-        // Free space returns to the file system in slices. This must be set before WAL creates the first page. A file
-        // with tables keeps its own setting.
-        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        let synchronous = if self.durability == Durability::Full { "FULL" } else { "NORMAL" };
-        connection.pragma_update(None, "synchronous", synchronous)?;
-        // Another connection does checkpoints, off the writer's path.
-        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
-        // A WAL that had to grow is truncated when it restarts.
-        connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))
+fn connect(path: &Path, access: OpenFlags, durability: Durability) -> Result<Connection, OpenError> {
+    let connection = open(path, access)?;
+    set_up(&connection, access, durability).map_err(|error| open_error(path, error))?;
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection, access: OpenFlags, durability: Durability) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(32);
+    // Negative sizes are in KiB. Readers need less.
+    if access.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+        return connection.pragma_update(None, "cache_size", -512);
     }
+    connection.pragma_update(None, "cache_size", -2048)?;
+    // Free space returns to the file system in slices. This must be set before WAL creates the first page. A file
+    // with tables keeps its own setting.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    // Another connection does checkpoints, off the writer's path.
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+    // A WAL that had to grow is truncated when it restarts.
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))
 }
 
 /// Opens a connection to a file that is empty or a database of adda with a known schema. Writes nothing.
@@ -311,7 +335,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         }
     }
     // SQLite would treat a file of one byte as empty and overwrite it.
-    let is_cut_off = (1..HEADER_BYTES).contains(&file.metadata().map_err(failed)?.len());
+    let is_cut_off = (1..HEADER_BYTES as u64).contains(&file.metadata().map_err(failed)?.len());
     if is_cut_off { Err(OpenError::Foreign(path.to_owned())) } else { Ok(file) }
 }
 

@@ -9,6 +9,7 @@
 //! covers it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Durability, Keep};
@@ -76,6 +77,7 @@ pub trait Upkept {
 #[derive(Debug)]
 pub struct Upkeep {
     keep: Keep,
+    database: Arc<Database>,
     /// The path of the database's WAL.
     wal: PathBuf,
     /// Whether batches are synced, so that syncing must be turned on again after a slice.
@@ -182,9 +184,10 @@ struct Size {
 
 impl Upkeep {
     /// The upkeep of a database within these bounds.
-    pub fn new(keep: Keep, database: &Database, durability: Durability) -> Self {
+    pub fn new(keep: Keep, database: &Arc<Database>, durability: Durability) -> Self {
         Self {
             keep,
+            database: Arc::clone(database),
             wal: beside(&database.real_path, "-wal"),
             syncs: durability == Durability::Full,
             is_behind: true,
@@ -323,7 +326,7 @@ impl Upkeep {
         let (pages, moved): (i64, i64) = connection.query_row(noop, [], |row| Ok((row.get(1)?, row.get(2)?)))?;
         let left = unsigned(pages - moved);
         if left > 0 && (left < CHECKPOINT_PAGES_SHORT || length >= WAL_BYTES_MAX) {
-            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+            self.database.checkpoint(connection, "PASSIVE")?;
         }
         Ok(())
     }

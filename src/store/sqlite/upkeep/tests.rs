@@ -21,7 +21,7 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// A database with its writer, its ledger and a clock that the test sets.
 struct Rig {
-    database: Database,
+    database: Arc<Database>,
     storage: SqliteStorage,
     ledger: Ledger,
     moment: Moment,
@@ -37,7 +37,7 @@ impl Rig {
         let (database, connection) = Database::open(path, Durability::Full).unwrap();
         let ledger = Ledger::new(people::policy(&connection, NOW_MS).unwrap());
         let moment = at(NOW_MS);
-        Self { database, storage: SqliteStorage::new(connection), ledger, moment, written: 0 }
+        Self { database: Arc::new(database), storage: SqliteStorage::new(connection), ledger, moment, written: 0 }
     }
 
     fn upkeep(&self, keep: Keep) -> Upkeep {

@@ -1,0 +1,213 @@
+//! Watches the files of an open database: whether they are still those at its path, with the contents that SQLite gave
+//! them.
+//!
+//! SQLite does not notice that a file was removed, replaced or truncated. It would go on writing to a file without a
+//! name, or to a damaged one, and its messages would be acknowledged and lost.
+//!
+//! In WAL mode only a checkpoint writes to the database file. All checkpoints of this process pass through
+//! [`Files::checkpoint`]. So the file changes between two of them only if another program has changed it.
+
+use std::fmt;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, TryLockError};
+
+use super::super::locked;
+use super::schema::beside;
+use super::{Connection, Fault};
+
+/// The header with which every database begins that is not empty.
+pub const HEADER_BYTES: usize = 100;
+/// The header of the WAL, and that of each of its frames (SQLite's file format, section 4.1).
+const WAL_HEADER_BYTES: u64 = 32;
+const WAL_FRAME_HEADER_BYTES: u64 = 24;
+/// A WAL may restart and be truncated between two readings of it. So they are repeated.
+const WAL_READINGS: usize = 3;
+
+/// Why nothing may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// There is no file at the path.
+    Missing(Part),
+    /// Another file is at the path.
+    Replaced(Part),
+    /// Another program has written to the file, or truncated it. This never ends while the process runs.
+    Changed(Part),
+}
+
+/// A file of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Database,
+    Wal,
+    /// The index of the WAL.
+    Shm,
+}
+
+impl Part {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Database => "",
+            Self::Wal => "-wal",
+            Self::Shm => "-shm",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Database => "the database file",
+            Self::Wal => "the WAL of the database",
+            Self::Shm => "the WAL index of the database",
+        })
+    }
+}
+
+/// The end of a sentence.
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(part) => write!(f, "{part} was removed or moved"),
+            Self::Replaced(part) => write!(f, "{part} was replaced by another file"),
+            Self::Changed(part) => write!(f, "{part} was changed by another program"),
+        }
+    }
+}
+
+/// The device and inode of a file.
+type Identity = (u64, u64);
+
+fn identity(file: &Metadata) -> Identity {
+    (file.dev(), file.ino())
+}
+
+/// The part of the database file by which a change is noticed.
+#[derive(Debug, PartialEq, Eq)]
+struct Content {
+    header: [u8; HEADER_BYTES],
+    bytes: u64,
+}
+
+impl Content {
+    fn read(database: &File) -> io::Result<Self> {
+        let mut header = [0; HEADER_BYTES];
+        database.read_exact_at(&mut header, 0)?;
+        Ok(Self { header, bytes: database.metadata()?.len() })
+    }
+}
+
+#[derive(Debug)]
+pub struct Files {
+    /// The files as they were opened, with the paths by which they are found. That of the database is as the operator
+    /// gave it.
+    opened: Vec<(Part, PathBuf, Identity)>,
+    /// The content of the database after the last checkpoint. Whoever runs a checkpoint holds the lock.
+    content: Mutex<Option<Content>>,
+    loss: Mutex<Option<Loss>>,
+}
+
+impl Files {
+    /// The files of a database that this process has just opened. `real_path` has no symbolic link.
+    pub fn new(database: &File, path: &Path, real_path: &Path) -> io::Result<Self> {
+        let mut opened = vec![(Part::Database, path.to_owned(), identity(&database.metadata()?))];
+        for part in [Part::Wal, Part::Shm] {
+            let path = beside(real_path, part.suffix());
+            if let Ok(file) = fs::metadata(&path) {
+                opened.push((part, path, identity(&file)));
+            }
+        }
+        Ok(Self { opened, content: Mutex::new(Content::read(database).ok()), loss: Mutex::new(None) })
+    }
+
+    /// Why nothing may be stored, as of the last look.
+    pub fn loss(&self) -> Option<Loss> {
+        *locked(&self.loss)
+    }
+
+    /// Looks at the files, and logs what has changed. Reads no file while another thread runs a checkpoint.
+    pub fn look(&self, database: &File) {
+        let mut found = self.opened.iter().find_map(|(part, path, opened)| match fs::metadata(path) {
+            Ok(file) if identity(&file) == *opened => None,
+            Ok(_) => Some(Loss::Replaced(*part)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Loss::Missing(*part)),
+            // A path that can't be looked up for another reason says nothing.
+            Err(_) => None,
+        });
+        if found.is_none() {
+            let content = match self.content.try_lock() {
+                Ok(content) => Some(content),
+                Err(TryLockError::Poisoned(content)) => Some(content.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            found = content.and_then(|content| changed(content.as_ref(), database));
+        }
+        self.note(found);
+    }
+
+    fn note(&self, found: Option<Loss>) {
+        let mut loss = locked(&self.loss);
+        if *loss == found || matches!(*loss, Some(Loss::Changed(_))) {
+            return;
+        }
+        *loss = found;
+        drop(loss);
+        let path = self.opened[0].1.display();
+        match found {
+            Some(Loss::Changed(_)) | Some(Loss::Replaced(_)) => log::error!(
+                "{}, while the server runs (`{path}`); nothing is stored any more: stop the server and restore a backup",
+                found.map(|loss| loss.to_string()).unwrap_or_default()
+            ),
+            Some(loss) => log::error!("{loss}, while the server runs (`{path}`); nothing is stored until it is back"),
+            None => log::warn!("the files of the database are back (`{path}`); messages are stored again"),
+        }
+    }
+
+    /// Runs a checkpoint, unless the file is lost. No other thread of this process runs one meanwhile.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn checkpoint(&self, connection: &Connection, database: &File, mode: &str) -> Result<(), Fault> {
+        let mut content = locked(&self.content);
+        if let Some(loss) = changed(content.as_ref(), database) {
+            self.note(Some(loss));
+        }
+        if self.loss().is_some() {
+            return Ok(());
+        }
+        let done = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+        *content = Content::read(database).ok();
+        done
+    }
+
+    /// Looks whether the WAL has all frames that SQLite has written. Returns the number of frames.
+    pub fn look_at_wal(&self, connection: &Connection) -> Result<u64, Fault> {
+        let frames = || connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get::<_, i64>(1));
+        let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let mut pages = 0;
+        for _ in 0..WAL_READINGS {
+            pages = u64::try_from(frames()?).unwrap_or(0);
+            let bytes = WAL_HEADER_BYTES + pages * (page_bytes.unsigned_abs() + WAL_FRAME_HEADER_BYTES);
+            let wal = self.opened.iter().find(|(part, ..)| *part == Part::Wal);
+            let is_there = wal.and_then(|(_, path, _)| fs::metadata(path).ok()).is_none_or(|file| file.len() >= bytes);
+            if pages == 0 || is_there {
+                return Ok(pages);
+            }
+        }
+        self.note(Some(Loss::Changed(Part::Wal)));
+        Ok(pages)
+    }
+}
+
+/// Whether another program has changed the database file since the last checkpoint.
+fn changed(noted: Option<&Content>, database: &File) -> Option<Loss> {
+    let noted = noted?;
+    match Content::read(database) {
+        Ok(content) if content == *noted => None,
+        // Shorter than the header.
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => None,
+        _ => Some(Loss::Changed(Part::Database)),
+    }
+}
