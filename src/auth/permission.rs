@@ -30,6 +30,8 @@ pub enum Action {
     SetRoom,
     /// Make a room private, or public again.
     SetPrivate,
+    /// Delete a room with all its messages.
+    DeleteRoom,
     /// Create or revoke an invitation to a private room.
     InviteToRoom,
     /// Remove a user from a room.
@@ -53,11 +55,13 @@ impl Action {
     /// Whether the action concerns one room, so that the room's settings decide.
     #[must_use]
     pub fn is_in_room(self) -> bool {
-        use Action::{Delete, Edit, Enter, InviteToRoom, Kick, Post, PostPrivately, React, SetPrivate, SetRoom};
-        matches!(
-            self,
-            Enter | Post | PostPrivately | React | Edit | Delete | SetRoom | SetPrivate | InviteToRoom | Kick
-        )
+        use Action::{Delete, DeleteRoom, Edit, Enter, InviteToRoom, Kick};
+        use Action::{Post, PostPrivately, React, SetPrivate, SetRoom};
+        match self {
+            Enter | Post | PostPrivately | React | Edit | Delete => true,
+            SetRoom | SetPrivate | DeleteRoom | InviteToRoom | Kick => true,
+            _ => false,
+        }
     }
 
     /// Whether other users see something new from the action. A mute forbids these actions.
@@ -89,6 +93,8 @@ pub enum Access {
     Member,
     /// The room is private, and the user is not a member.
     NonMember,
+    /// The room is private, and has no members.
+    Abandoned,
 }
 
 /// The owner of the message or session that the action is about, or the user that it is about.
@@ -149,11 +155,17 @@ pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<()
     }
     let admins = || if role == Role::Admin { Ok(()) } else { Err(Reason::NotAdmin) };
     // The same answer for every room, so that it does not tell whether the room exists.
-    if matches!(action, SetRoom | SetPrivate | InviteToRoom | Kick) {
+    if matches!(action, SetRoom | SetPrivate | DeleteRoom | InviteToRoom | Kick) {
         admins()?;
     }
     // Before every check whose answer would tell that the room exists.
-    if action.is_in_room() && access == Access::NonMember {
+    let is_hidden = match access {
+        Access::Public | Access::Member => false,
+        Access::NonMember => true,
+        // An admin can make it public. Otherwise it would be lost.
+        Access::Abandoned => action != SetPrivate,
+    };
+    if action.is_in_room() && is_hidden {
         return Err(Reason::NoSuchRoom);
     }
     if restriction == Restriction::Muted && action.is_speech() {
@@ -167,7 +179,7 @@ pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<()
         // An edit is a way to post, so a room that takes no posts takes no edits.
         Edit => own().and_then(|()| posts()),
         Delete => own().or_else(|refusal| admins().map_err(|_| refusal)),
-        Announce | SetRoom | SetPrivate | InviteToRoom | InviteToRegister => admins(),
+        Announce | SetRoom | SetPrivate | DeleteRoom | InviteToRoom | InviteToRegister => admins(),
         Kick | Mute | Ban => admins().and(match target {
             Target::Own => Err(Reason::TargetIsSelf),
             Target::Others(Role::Admin) => Err(Reason::TargetIsAdmin),
@@ -199,7 +211,7 @@ mod tests {
 
     impl Action {
         /// All actions, in the order of the table.
-        const ALL: [Self; 18] = [
+        const ALL: [Self; 19] = [
             Self::Enter,
             Self::Post,
             Self::PostPrivately,
@@ -209,6 +221,7 @@ mod tests {
             Self::Announce,
             Self::SetRoom,
             Self::SetPrivate,
+            Self::DeleteRoom,
             Self::InviteToRoom,
             Self::Kick,
             Self::Mute,
@@ -262,6 +275,12 @@ mod tests {
             ("announce to all rooms", Announce, plain),
             ("change a room’s name, topic, posting rule and slow mode", SetRoom, plain),
             ("make a room private or public", SetPrivate, plain),
+            (
+                "… that is private and has no members",
+                SetPrivate,
+                PermissionContext { access: Access::Abandoned, ..plain },
+            ),
+            ("delete a room with all its messages", DeleteRoom, plain),
             ("create or revoke an invitation to a private room, as a member", InviteToRoom, member),
             ("… as a non-member", InviteToRoom, stranger),
             ("kick a guest or user from a room", Kick, others(Role::User)),
@@ -306,7 +325,7 @@ mod tests {
         let target = Role::ALL.iter().map(|role| Target::Others(*role)).chain([Target::Own]);
         for target in target {
             for restriction in [Restriction::None, Restriction::Muted, Restriction::Banned] {
-                for access in [Access::Public, Access::Member, Access::NonMember] {
+                for access in [Access::Public, Access::Member, Access::NonMember, Access::Abandoned] {
                     for posting in Posting::ALL {
                         for accounts in Accounts::ALL {
                             for registration in Registration::ALL {
@@ -333,7 +352,7 @@ mod tests {
     /// What each role may do without restrictions, in a public room, with open registration. The columns list the roles
     /// that may act on their own objects, on those of guests and users, and on those of admins. A handwritten copy of
     /// the table.
-    const ROLES: [(Action, &str, &str, &str); 18] = [
+    const ROLES: [(Action, &str, &str, &str); 19] = [
         (Action::Enter, "gua", "gua", "gua"),
         (Action::Post, "gua", "gua", "gua"),
         (Action::PostPrivately, "gua", "gua", "gua"),
@@ -343,6 +362,7 @@ mod tests {
         (Action::Announce, "a", "a", "a"),
         (Action::SetRoom, "a", "a", "a"),
         (Action::SetPrivate, "a", "a", "a"),
+        (Action::DeleteRoom, "a", "a", "a"),
         (Action::InviteToRoom, "a", "a", "a"),
         (Action::Kick, "", "a", ""),
         (Action::Mute, "", "a", ""),
@@ -364,12 +384,13 @@ mod tests {
             Target::Others(_) => users,
         };
         let name = format!("{action:?}");
-        let in_room = "Enter Post PostPrivately React Edit Delete SetRoom SetPrivate InviteToRoom Kick";
+        let in_room = "Enter Post PostPrivately React Edit Delete SetRoom SetPrivate DeleteRoom InviteToRoom Kick";
         let is_of = |list: &str| list.split(' ').any(|one| one == name);
         let mut may = list.contains(letter);
         may &= context.restriction != Restriction::Banned;
         may &= !(context.restriction == Restriction::Muted && is_of("Post PostPrivately React Edit Announce"));
         may &= !(context.access == Access::NonMember && is_of(in_room));
+        may &= !(context.access == Access::Abandoned && is_of(in_room) && !is_of("SetPrivate"));
         may &= !(context.posting == Posting::Admins && role != Role::Admin && is_of("Post Edit"));
         may &= !(context.accounts == Accounts::Required && role == Role::Guest && !is_of("Register"));
         let is_let_in = match context.registration {
@@ -397,7 +418,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(cells, 3 * 18 * 4 * 3 * 3 * 2 * 2 * 3 * 4);
+        assert_eq!(cells, 3 * 19 * 4 * 3 * 4 * 2 * 2 * 3 * 4);
     }
 
     #[test]
@@ -413,7 +434,12 @@ mod tests {
                         continue;
                     }
                     let hidden = answer == Err(Reason::NoSuchRoom);
-                    assert_eq!(hidden, context.access == Access::NonMember, "{role} {action:?} {context:?}");
+                    let is_hidden = match context.access {
+                        Access::Public | Access::Member => false,
+                        Access::NonMember => true,
+                        Access::Abandoned => action != Action::SetPrivate,
+                    };
+                    assert_eq!(hidden, is_hidden, "{role} {action:?} {context:?}");
                 }
             }
         }

@@ -224,9 +224,9 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/api/rooms",
         readers: Readers::AnyOrigin,
         operations: &[get("listRooms", rooms::list, "List the rooms that have members or stored messages")
-            .parameters(&["after_room", "rooms_limit"])
-            .answers(&[answer(200, "RoomPage", "The rooms, ordered by id.")])
-            .refusals(&[CLIENT, QUERY])],
+            .parameters(&["sort_rooms", "after_room", "rooms_limit"])
+            .answers(&[answer(200, "RoomPage", "The rooms.")])
+            .refusals(&[CLIENT, QUERY, &[Reason::RateLimited]])],
     },
     Route {
         path: "/api/rooms/{room}",
@@ -239,7 +239,20 @@ pub(super) const ROUTES: &[Route] = &[
                 .needs(Needs::Admin)
                 .json("RoomPatch")
                 .answers(&[answer(200, "RoomSettings", "All settings of the room.")])
-                .refusals(&[CLIENT, SESSION, ADMIN, ROOM, JSON, NAME, STORING, &[Reason::BadField]]),
+                .refusals(&[
+                    CLIENT,
+                    SESSION,
+                    ADMIN,
+                    ROOM,
+                    JSON,
+                    NAME,
+                    STORING,
+                    &[Reason::BadField, Reason::DefaultRoom],
+                ]),
+            delete("deleteRoom", moderation::delete_room, "Delete a room with all its messages")
+                .needs(Needs::Admin)
+                .answers(&[DONE])
+                .refusals(&[CLIENT, SESSION, ADMIN, ROOM, STORING]),
         ],
     },
     Route {

@@ -718,7 +718,7 @@ fn each_path_has_its_methods() {
             assert_eq!(reply.status, status, "{method} {target}");
             let expected = (public && status != 405).then_some("*");
             assert_eq!(reply.header("Access-Control-Allow-Origin"), expected, "{target}");
-            let methods = if target == "/api/rooms/tea" { "GET, HEAD, PATCH, OPTIONS" } else { "GET, HEAD, OPTIONS" };
+            let methods = if target == "/api/rooms/tea" { "GET, HEAD, PATCH, DELETE, OPTIONS" } else { "GET, HEAD, OPTIONS" };
             assert_eq!(reply.header("Allow"), (status > 200).then_some(methods), "{method} {target}");
         }
         let methods = ask("OPTIONS", target).header("Access-Control-Allow-Methods").map(str::to_string);

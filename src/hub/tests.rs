@@ -572,20 +572,21 @@ fn a_user_kicked_from_a_private_room_gets_the_reason() {
     server.api.change(By::Operator, new_token(1, "ada", 1, Role::Admin)).unwrap();
     let ada = By::Client(account(1, "ada", 1));
     let patch = RoomPatch { is_private: Some(true), ..RoomPatch::default() };
-    server.api.change(ada.clone(), Change::SetRoom { room: room(ROOM_DEFAULT), patch }).unwrap();
+    server.api.change(ada.clone(), Change::SetRoom { room: room("vault"), patch }).unwrap();
     let code_hash = TokenHash::of("code");
-    let (id, of) = (InvitationId(7), Some(room(ROOM_DEFAULT)));
+    let (id, of) = (InvitationId(7), Some(room("vault")));
     let invitation = NewInvitation { id, code_hash, room: of, uses: 1, span_ms: 60_000 };
     server.api.change(ada.clone(), Change::Invite(invitation)).unwrap();
     let ben = guest(2, "ben");
-    let accept = Change::UseInvitation { room: room(ROOM_DEFAULT), code_hash };
+    let accept = Change::UseInvitation { room: room("vault"), code_hash };
     server.api.change(By::Client(Arc::clone(&ben)), accept).unwrap();
     let mut client = server.enter(&ben, Encoding::Json, 0);
-    assert_eq!(client.next_frames(1), ["welcome: welcome to general"]);
-    let kick = Change::Kick { room: room(ROOM_DEFAULT), user: user(2), target: None };
+    server.send(&client, r#"{"type":"join","room_id":"vault"}"#);
+    assert_eq!(client.next_frames(2), ["welcome: welcome to general", "welcome: welcome to vault"]);
+    let kick = Change::Kick { room: room("vault"), user: user(2), target: None };
     server.api.change(ada, kick).unwrap();
     assert_eq!(client.next_frames(2), ["error: an admin kicked you from this room", "leave: ben left"]);
-    server.send(&client, r#"{"type":"join"}"#);
+    server.send(&client, r#"{"type":"join","room_id":"vault"}"#);
     assert_eq!(client.next_frames(1), ["error: Room not found"]);
     server.stop([client]);
 }

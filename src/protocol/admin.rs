@@ -198,7 +198,7 @@ pub fn address_ban(json: &str) -> Result<AddressBanTerms, Rejection> {
         #[serde(default)]
         force: bool,
     }
-    let Fields { until, reason, force } = serde_json::from_str(json).map_err(bad_field)?;
+    let Fields { until, reason, force } = read(json)?;
     let until_ms = until.as_deref().map(moment).transpose()?;
     Ok(AddressBanTerms { until_ms, reason: line("reason", &reason, LABEL_CHARS_MAX)?, force })
 }

@@ -53,6 +53,8 @@ pub enum Change {
     UnbanAddress { network: IpAddr },
     /// Changes the settings of a room.
     SetRoom { room: RoomId, patch: RoomPatch },
+    /// Deletes a room with all its messages.
+    DeleteRoom { room: RoomId },
     /// Kicks a user from a room. `target` is the user as the proposer knows it, if it is connected.
     Kick { room: RoomId, user: UserId, target: Option<Arc<Principal>> },
     /// Creates an invitation to register or to a private room.

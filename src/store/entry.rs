@@ -214,6 +214,8 @@ pub enum Event {
     Muted { user: UserId },
     /// The settings of a room have changed.
     RoomChanged { room: RoomId, settings: RoomSettings, by: Person },
+    /// The room is deleted. Its members must leave it.
+    RoomDeleted { room: RoomId },
     /// The frames of a room up to this seq are no longer kept.
     Forgotten { room: RoomId, up_to: Seq },
 }

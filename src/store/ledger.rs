@@ -70,7 +70,10 @@ pub trait Storage {
     /// Forgets a room's frames up to a seq.
     fn forget(&mut self, room: &RoomId, row: RoomRow, up_to: Seq) -> Result<(), Fault>;
 
-    /// Forgets a room without frames.
+    /// Forgets all frames of a room. Its row is kept, so that its order goes on if its name is used again.
+    fn delete_room(&mut self, room: &RoomId, row: RoomRow) -> Result<(), Fault>;
+
+    /// Forgets a room without frames, unless it was deleted.
     fn forget_room(&mut self, room: &RoomId) -> Result<(), Fault>;
 
     /// Begins a transaction, if the storage has any.

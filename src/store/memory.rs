@@ -46,6 +46,8 @@ struct Room {
     messages: usize,
     bytes: usize,
     active_at: u64,
+    /// Whether the room was deleted once. Then it is kept, as only it knows where its order goes on.
+    is_deleted: bool,
 }
 
 #[derive(Debug)]
@@ -128,7 +130,7 @@ impl Memory {
 
     /// The rooms without frames.
     pub fn empty_rooms(&self) -> Vec<RoomId> {
-        let empty = self.rooms.iter().filter(|(_, room)| room.frames.is_empty());
+        let empty = self.rooms.iter().filter(|(_, room)| room.frames.is_empty() && !room.is_deleted);
         empty.map(|(id, _)| id.clone()).collect()
     }
 
@@ -136,6 +138,13 @@ impl Memory {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let kept = self.rooms.range((from, Bound::Unbounded)).filter(|(_, room)| !room.frames.is_empty());
         kept.take(limit).map(|(id, room)| KeptRoom { id: id.clone(), head: room.head }).collect()
+    }
+
+    /// All rooms with frames, each with the log time of its last frame.
+    pub fn active_rooms(&self) -> Vec<(KeptRoom, u64)> {
+        let last = |room: &Room| room.frames.back().map(|kept| kept.stored.id.unix_ms());
+        let rooms = self.rooms.iter().filter_map(|(id, room)| Some((id, room, last(room)?)));
+        rooms.map(|(id, room, last_ms)| (KeptRoom { id: id.clone(), head: room.head }, last_ms)).collect()
     }
 
     pub fn room(&self, id: &RoomId) -> Option<KeptRoom> {
@@ -310,8 +319,16 @@ impl Storage for MemoryStorage<'_> {
         Ok(())
     }
 
+    fn delete_room(&mut self, room: &RoomId, row: RoomRow) -> Result<(), Fault> {
+        self.forget(room, row, row.head)?;
+        if let Some(room) = self.memory.rooms.get_mut(room) {
+            room.is_deleted = true;
+        }
+        Ok(())
+    }
+
     fn forget_room(&mut self, id: &RoomId) -> Result<(), Fault> {
-        if self.memory.rooms.get(id).is_some_and(|room| room.frames.is_empty()) {
+        if self.memory.rooms.get(id).is_some_and(|room| room.frames.is_empty() && !room.is_deleted) {
             self.memory.rooms.remove(id);
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! The store's thread owns it and changes it together with the database. It publishes snapshots, each as cheap as
 //! copying a pointer. Handshakes and the hub read the snapshot of the last commit.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -27,7 +28,8 @@ pub const ENDED_KEPT_MS: u64 = 60_000;
 pub struct PolicySnapshot {
     pub flags: Policy,
     pub(super) rooms: HashTrieMapSync<RoomId, Arc<RoomSettings>>,
-    pub(super) members: HashTrieMapSync<(RoomId, UserId), ()>,
+    /// The members of each private room that has any.
+    members: HashTrieMapSync<RoomId, Arc<HashSet<UserId>>>,
     /// The end of each mute, in log time.
     pub(super) muted: HashTrieMapSync<UserId, u64>,
     /// The end of each ban, in log time; `None` for a permanent ban.
@@ -76,7 +78,35 @@ impl PolicySnapshot {
 
     #[must_use]
     pub fn is_member(&self, room: &RoomId, user: UserId) -> bool {
-        self.members.contains_key(&(room.clone(), user))
+        get(&self.members, room).is_some_and(|members| members.contains(&user))
+    }
+
+    pub(super) fn add_member(&mut self, room: &RoomId, user: UserId) {
+        let mut members = self.members.get(room).cloned().unwrap_or_default();
+        Arc::make_mut(&mut members).insert(user);
+        self.members.insert_mut(room.clone(), members);
+    }
+
+    pub(super) fn remove_member(&mut self, room: &RoomId, user: UserId) {
+        let Some(mut members) = self.members.get(room).cloned() else { return };
+        Arc::make_mut(&mut members).remove(&user);
+        if members.is_empty() {
+            self.members.remove_mut(room);
+        } else {
+            self.members.insert_mut(room.clone(), members);
+        }
+    }
+
+    /// Removes a user from all private rooms.
+    pub(super) fn remove_from_rooms(&mut self, user: UserId) {
+        let of_user = self.members.iter().filter(|(_, members)| members.contains(&user));
+        let rooms: Vec<_> = of_user.map(|(room, _)| room.clone()).collect();
+        rooms.iter().for_each(|room| self.remove_member(room, user));
+    }
+
+    /// Removes all members of a room.
+    pub(super) fn remove_members(&mut self, room: &RoomId) {
+        self.members.remove_mut(room);
     }
 
     /// Whether there are accounts. Guests may not take their names.
@@ -143,6 +173,9 @@ impl PolicySnapshot {
         let is_member = || room.zip(user).is_some_and(|(room, user)| self.is_member(room, user));
         let access = match settings {
             Some(settings) if settings.is_private && is_member() => Access::Member,
+            Some(settings) if settings.is_private && room.is_some_and(|room| get(&self.members, room).is_none()) => {
+                Access::Abandoned
+            }
             Some(settings) if settings.is_private => Access::NonMember,
             _ => Access::Public,
         };
@@ -199,8 +232,13 @@ impl PolicySnapshot {
 
     #[must_use]
     pub fn with_member(mut self, room: &RoomId, user: UserId) -> Self {
-        self.members.insert_mut((room.clone(), user), ());
+        self.add_member(room, user);
         self
+    }
+
+    /// The members of private rooms.
+    pub fn members(&self) -> impl Iterator<Item = (&RoomId, &HashSet<UserId>)> {
+        self.members.iter().map(|(room, users)| (room, &**users))
     }
 
     #[must_use]

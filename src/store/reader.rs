@@ -254,6 +254,14 @@ impl View<'_> {
         }
     }
 
+    /// All rooms of which frames are kept, each with the log time of its last frame, in no particular order.
+    pub fn active_rooms(&self) -> Answer<Vec<(KeptRoom, u64)>> {
+        match self.messages {
+            Some(memory) => Ok(locked(memory).active_rooms()),
+            None => Ok(messages::active_rooms(self.connection)?),
+        }
+    }
+
     /// A room, if frames of it are kept.
     pub fn room(&self, id: &RoomId) -> Answer<Option<KeptRoom>> {
         match self.messages {

@@ -7,7 +7,7 @@ use adda::model::role::Role;
 use serde_json::{Value, json};
 
 use crate::support::Asked::{ByBearer, Plainly};
-use crate::support::{People, Response, Server, Ws, exchange, request};
+use crate::support::{People, Response, Server, Ws, adda, exchange, request};
 
 /// How soon a change must apply to open connections.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -212,6 +212,76 @@ fn a_client_without_a_token_is_subject_to_every_measure() {
     assert_eq!(post("first", "9").status, 201);
     assert_eq!(post("second", "10").json()["reason"], "slow_mode", "another name changes nothing");
     assert_eq!(post_from("203.0.113.8", "third", "11").status, 201, "another address is another guest");
+}
+
+#[test]
+fn general_stays_public_and_an_abandoned_room_can_be_opened() {
+    let mut stage = Stage::set();
+    let (second, second_token) = stage.people.find_user("second", Role::Admin);
+    let server = stage.people.serve(&[]);
+    let ask = |token: &str, method: &str, target: &str, body: Value| {
+        request(server.addr(), ByBearer(token), method, target, Some(&body).filter(|body| !body.is_null()))
+    };
+    let refused = ask(&stage.admin, "PATCH", "/api/rooms/general", json!({"private": true}));
+    assert_eq!((refused.status, &refused.json()["reason"]), (409, &"default_room".into()));
+    let mut admin = enters(&server, "general", &stage.admin);
+    admin.command(&json!({"type": "room", "private": true, "nonce": "p"}));
+    assert_eq!(admin.until(|frame| frame["nonce"] == "p")["reason"], "default_room");
+
+    assert_eq!(ask(&second_token, "PATCH", "/api/rooms/vault", json!({"private": true, "topic": "hush"})).status, 200);
+    assert_eq!(ask(&second_token, "POST", "/api/rooms/vault/messages", json!({"content": "secret"})).status, 201);
+    // While it has a member, it does not exist for another admin.
+    assert_eq!(ask(&stage.admin, "PATCH", "/api/rooms/vault", json!({"private": false})).status, 404);
+    adda(&stage.people.data(), &["user", "remove", "second", "--yes"]);
+    assert_eq!(ask(&second_token, "GET", "/api/session", Value::Null).status, 401, "{second}");
+    let user = ask(&stage.user.1, "PATCH", "/api/rooms/vault", json!({"private": false}));
+    assert_eq!((user.status, &user.json()["reason"]), (403, &"not_admin".into()));
+    for (patch, status) in [
+        (json!({"private": true}), 404),
+        (json!({"topic": "mine"}), 404),
+        (json!({"private": false, "topic": "mine"}), 404),
+        (json!({"private": false}), 200),
+    ] {
+        assert_eq!(ask(&stage.admin, "PATCH", "/api/rooms/vault", patch.clone()).status, status, "{patch}");
+    }
+    let messages = ask(&stage.user.1, "GET", "/api/rooms/vault/messages", Value::Null).json();
+    assert_eq!(messages["data"][0]["content"], "secret");
+}
+
+#[test]
+fn a_deleted_room_is_gone_and_its_order_goes_on() {
+    let stage = Stage::set();
+    let post = |server: &Server, content: &str| {
+        let body = Some(json!({"content": content}));
+        request(server.addr(), Plainly, "POST", "/api/rooms/tea/messages", body.as_ref()).json()["data"].take()
+    };
+    {
+        let server = stage.people.serve(&[]);
+        let mut ana = enters(&server, "tea", &stage.guest.1);
+        assert_eq!((post(&server, "one")["seq"].clone(), post(&server, "two")["seq"].clone()), (1.into(), 2.into()));
+        stage.order(&server, "PATCH", "/api/rooms/tea", json!({"topic": "leaves"}));
+        let by_user = request(server.addr(), ByBearer(&stage.user.1), "DELETE", "/api/rooms/tea", None);
+        assert_eq!((by_user.status, &by_user.json()["reason"]), (403, &"not_admin".into()));
+        stage.order(&server, "DELETE", "/api/rooms/tea", Value::Null);
+        let told = at_once(&mut ana, |frame| frame["type"] == "error");
+        assert_eq!((&told["code"], &told["reason"]), (&"forbidden".into(), &"room_deleted".into()));
+        ana.command(&json!({"content": "still here?", "nonce": "n"}));
+        assert_eq!(ana.until(|frame| frame["nonce"] == "n")["type"], "error");
+        let rooms = stage.order(&server, "GET", "/api/rooms", Value::Null).json();
+        assert_eq!(rooms["data"], json!([]));
+        for target in ["/api/rooms/tea", "/api/rooms/tea/messages", "/api/rooms/tea/messages?q=one"] {
+            assert_eq!(server.get(target).status, 404, "{target}");
+        }
+        let again = request(server.addr(), ByBearer(&stage.admin), "DELETE", "/api/rooms/tea", None);
+        assert_eq!((again.status, &again.json()["reason"]), (404, &"no_such_room".into()));
+    }
+    let server = stage.people.serve(&[]);
+    let ana = enters(&server, "tea", &stage.guest.1);
+    assert_eq!((&ana.welcome["seq"], ana.welcome.get("room")), (&2.into(), None), "{}", ana.welcome);
+    assert_eq!(post(&server, "three")["seq"], 3);
+    let page = server.get("/api/rooms/tea/messages").json();
+    assert_eq!(page["data"].as_array().map(Vec::len), Some(1), "{page}");
+    adda(&stage.people.data(), &["doctor"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Response, Server, Ws, run};
+use crate::support::{Response, Server, Ws, exchange, run};
 
 /// Runs `curl`, and parses its output.
 #[track_caller]
@@ -182,7 +182,8 @@ fn another_method_is_405_with_the_allowed_methods() {
     let server = Server::start();
     for target in ["/", "/api/rooms", "/api/rooms/general", "/healthz", "/metrics"] {
         let methods = ["POST", "PUT", "DELETE", "PATCH", "BREW"].iter();
-        for method in methods.filter(|method| (target, **method) != ("/api/rooms/general", "PATCH")) {
+        let is_allowed = |method: &str| target == "/api/rooms/general" && matches!(method, "PATCH" | "DELETE");
+        for method in methods.filter(|method| !is_allowed(method)) {
             let response = curl(&server, target, &["--request", method]);
             assert_eq!(response.status, 405, "{method} {target}");
             let allow = response.header("Allow").unwrap_or_default();
@@ -340,4 +341,32 @@ fn a_query_or_a_body_does_not_change_the_response() {
     let large = "x".repeat(70 * 1024);
     let refused = curl(&server, "/api/rooms", &["--data", &large]);
     assert!(matches!(refused.status, 405 | 413), "{}", refused.status);
+}
+
+#[test]
+fn active_rooms_are_listed_by_people_and_then_by_the_latest_message() {
+    for data in [&[][..], &["--data", ":memory:"]] {
+        let server = Server::with(data);
+        let post = |room: &str| {
+            let body = Some(json!({"content": "hi"}));
+            let posted = exchange(server.addr(), "POST", &format!("/api/rooms/{room}/messages"), &[], body.as_ref());
+            assert_eq!(posted.expect("an answer").status, 201);
+        };
+        ["a", "b", "c", "d", "a"].iter().for_each(|room| post(room));
+        let _people = [Ws::join(&server, "/ws/c/Ana"), Ws::join(&server, "/ws/quiet/Ana")];
+        let page = |query: &str| {
+            let page = server.get(&format!("/api/rooms?sort=active{query}")).json();
+            let rooms = page["data"].as_array().expect("rooms").iter().map(|room| room["id"].as_str().expect("an id"));
+            (rooms.collect::<Vec<_>>().join(" "), page["next"].as_str().map(str::to_owned))
+        };
+        assert_eq!(page(""), ("c quiet a d b".to_owned(), None));
+        let (first, next) = page("&limit=2");
+        let (second, next) = page(&format!("&limit=2&after={}", next.filter(|_| first == "c quiet").expect("a page")));
+        let (third, next) = page(&format!("&limit=2&after={}", next.filter(|_| second == "a d").expect("a page")));
+        assert_eq!((&*third, next), ("b", None));
+        for query in ["sort=other", "sort=active&after=tea", "sort=active&after=2-0-tea", "sort=active&after=1-x-tea"] {
+            let refused = server.get(&format!("/api/rooms?{query}"));
+            assert_eq!((refused.status, &refused.json()["reason"]), (400, &"bad_query".into()), "{query}");
+        }
+    }
 }

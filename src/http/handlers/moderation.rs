@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::messages::{idempotency_key, stored};
 use crate::auth::permission::Action;
 use crate::http::error::unexpected;
-use crate::http::extract::{Actor, actor, body, json, room};
+use crate::http::extract::{Actor, actor, body, json, room, room_to_read};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http1::head::unescape;
@@ -39,9 +39,18 @@ pub(super) fn change_room(
 pub(crate) fn set_room(request: &Request<'_>) -> Result<Reply, Rejection> {
     let room = room(request)?;
     let actor = actor(request, Some(&room))?;
-    actor.may(Action::SetRoom)?;
+    actor.may(Action::SetPrivate)?;
     let patch = room_patch(json(request)?)?;
     change_room(request, &actor, &room, Change::SetRoom { room: room.clone(), patch })
+}
+
+/// `DELETE /api/rooms/{id}`
+pub(crate) fn delete_room(request: &Request<'_>) -> Result<Reply, Rejection> {
+    let room = room_to_read(request)?;
+    let actor = actor(request, Some(&room))?;
+    actor.may(Action::DeleteRoom)?;
+    request.context.hub.change(actor.by(), Change::DeleteRoom { room })?;
+    Ok(Reply::empty(204))
 }
 
 /// `DELETE /api/rooms/{id}/members/{user}`

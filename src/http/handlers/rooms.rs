@@ -1,5 +1,7 @@
 //! REST: the rooms that a client may see. Runs on the HTTP workers. No read creates a room.
 
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,16 +49,20 @@ impl RoomSummary {
     }
 }
 
-/// `GET /api/rooms?limit=N&after=ID`
+/// `GET /api/rooms?sort=id|active&limit=N&after=CURSOR`
 pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     let limit = limit_of(request, ROOMS_LISTED_MAX, ROOMS_LISTED_MAX)?;
-    let after = match request.query_value("after").transpose()? {
-        None => None,
-        Some(text) => Some(
-            RoomId::parse_to_read(&text)
-                .map_err(|error| Reason::BadQuery.because(format!("invalid after: {error}")))?,
-        ),
-    };
+    let after = request.query_value("after").transpose()?;
+    match request.query_value("sort").transpose()?.as_deref() {
+        None | Some("id") => list_by_id(request, limit, after.as_deref()),
+        Some("active") => list_by_activity(request, limit, after.as_deref()),
+        Some(_) => Err(Reason::BadQuery.because("sort must be “id” or “active”")),
+    }
+}
+
+fn list_by_id(request: &Request<'_>, limit: usize, after: Option<&str>) -> Result<Reply, Rejection> {
+    let after = after.map(RoomId::parse_to_read).transpose();
+    let after = after.map_err(|error| Reason::BadQuery.because(format!("invalid after: {error}")))?;
     request.context.reader.view(|view| {
         let identity = reader(request, view)?;
         // One more room than is listed tells whether there are more. Private rooms are removed before anything is
@@ -69,6 +75,70 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     })
 }
 
+/// The place of a room in the list by activity: rooms with people first, then the rooms with the latest frames.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Activity {
+    is_empty: bool,
+    last_ms: Reverse<u64>,
+    id: RoomId,
+}
+
+impl Activity {
+    /// The cursor of the page after this room.
+    fn cursor(&self) -> String {
+        format!("{}-{}-{}", u8::from(self.is_empty), self.last_ms.0, self.id)
+    }
+
+    fn parse(cursor: &str) -> Option<Self> {
+        let (is_empty, rest) = cursor.split_once('-')?;
+        let (last_ms, id) = rest.split_once('-')?;
+        let (last_ms, id) = (Reverse(last_ms.parse().ok()?), RoomId::parse_to_read(id).ok()?);
+        matches!(is_empty, "0" | "1").then(|| Self { is_empty: is_empty == "1", last_ms, id })
+    }
+}
+
+fn list_by_activity(request: &Request<'_>, limit: usize, after: Option<&str>) -> Result<Reply, Rejection> {
+    let after = match after {
+        None => None,
+        Some(cursor) => {
+            let sentence = "after must be the next of a page with sort=active";
+            Some(Activity::parse(cursor).ok_or_else(|| Reason::BadQuery.because(sentence))?)
+        }
+    };
+    // This looks at all rooms.
+    let rate_limiters = &request.context.settings.rate_limiters;
+    rate_limiters.take_page(request.address(), Instant::now()).map_err(rate_limited)?;
+    request.context.reader.view(|view| {
+        let identity = reader(request, view)?;
+        let is_listed = |room: &RoomId| is_listed(view, &identity, room);
+        let kept = view.active_rooms()?.into_iter().map(|(room, last_ms)| (room.id, (Some(room.head), last_ms)));
+        let mut rooms: HashMap<RoomId, (Option<Seq>, u64)> = kept.filter(|(room, _)| is_listed(room)).collect();
+        let present: HashSet<RoomId> =
+            request.context.hub.present_rooms(None, usize::MAX, is_listed).into_iter().collect();
+        let own = identity.user.map_or_else(|| Ok(Vec::new()), |user| view.rooms_of(user))?;
+        for room in present.iter().cloned().chain(own) {
+            rooms.entry(room).or_insert((None, 0));
+        }
+        let place = |(id, (head, last_ms)): (RoomId, (Option<Seq>, u64))| {
+            (Activity { is_empty: !present.contains(&id), last_ms: Reverse(last_ms), id }, head)
+        };
+        let is_after = |(room, _): &(Activity, Option<Seq>)| after.as_ref().is_none_or(|after| room > after);
+        let mut rooms: Vec<_> = rooms.into_iter().map(place).filter(is_after).collect();
+        rooms.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let has_more = rooms.len() > limit;
+        rooms.truncate(limit);
+        let next = rooms.last().filter(|_| has_more).map(|(room, _)| room.cursor());
+        let data = rooms.into_iter().map(|(room, head)| RoomSummary::of(request, view, room.id, head));
+        let data = data.collect::<Result<Vec<_>, Rejection>>()?;
+        Ok(Reply::json(&Page { data, next }))
+    })
+}
+
+/// Whether a room is listed to a client: it is public, or the client is a member.
+fn is_listed(view: &View<'_>, identity: &Identity, room: &RoomId) -> bool {
+    !view.policy().is_private(room) || identity.user.is_some_and(|user| view.policy().is_member(room, user))
+}
+
 /// The rooms after a given room that a client may see, ordered by id, at most `count`.
 fn listed(
     request: &Request<'_>,
@@ -77,11 +147,7 @@ fn listed(
     after: Option<RoomId>,
     count: usize,
 ) -> Result<Vec<RoomSummary>, Rejection> {
-    let is_listed = |room: &RoomId| {
-        let is_hidden =
-            view.policy().is_private(room) && !identity.user.is_some_and(|user| view.policy().is_member(room, user));
-        !is_hidden
-    };
+    let is_listed = |room: &RoomId| is_listed(view, identity, room);
     let mut rooms: Vec<(RoomId, Option<Seq>)> = Vec::new();
     // Rooms with messages, page by page, until enough of them are listed.
     let mut behind = after.clone();

@@ -107,6 +107,10 @@ impl State {
                     }
                 }
             }
+            Event::RoomDeleted { room } => {
+                let members = self.by_id.get(&room).map(|key| self.rooms[key.0].all_members().collect());
+                self.remove_from(&room, members.unwrap_or_default(), Reason::RoomDeleted);
+            }
             Event::Forgotten { room, up_to } => {
                 if let Some(key) = self.by_id.get(&room).copied() {
                     self.change_ring(key, |ring| ring.forget(up_to));

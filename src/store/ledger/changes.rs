@@ -8,7 +8,7 @@ use crate::auth::credential::GUEST_SPAN_MS;
 use crate::auth::permission::{Action, RegistrationCode, Target};
 use crate::model::reason::Reason;
 use crate::model::role::{Registration, Role};
-use crate::model::{Person, RoomId, USERNAME_DEFAULT, UserId, Username};
+use crate::model::{Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{AddressBan, AddressBanTerms, BanChange, Restrictions, RoomPatch};
 
 use super::super::change::{Change, Done, NewAccount, NewInvitation, NewLogin, NewRole, Restrict, Use};
@@ -154,7 +154,7 @@ impl Ledger {
                 let Account { id, name, .. } = find_account(connection, account)?;
                 let ended = people::remove(connection, id)?;
                 self.policy.roles.remove_mut(&id);
-                self.remove_members(|(_, user)| *user == id);
+                self.policy.remove_from_rooms(id);
                 self.lines.push(format!("the account {id} ({name}) was removed"));
                 let sessions_ended = ended.len();
                 self.ended(id, ended);
@@ -188,11 +188,12 @@ impl Ledger {
                 Ok(Done::Nothing)
             }
             Change::SetRoom { room, patch } => self.set_room(connection, client(by)?, room, patch),
+            Change::DeleteRoom { room } => self.delete_room(storage, by, room),
             Change::Kick { room, user, target } => {
                 let (_, username) =
                     self.may_moderate(storage, by, Action::Kick, Some(room), *user, target.as_deref())?;
                 if people::remove_member(connection, room, *user)? {
-                    self.policy.members.remove_mut(&(room.clone(), *user));
+                    self.policy.remove_member(room, *user);
                 }
                 self.presence.kick(room, *user);
                 self.lines.push(format!("{by} has kicked {user} ({}) from {room}", shown(&username)));
@@ -228,7 +229,7 @@ impl Ledger {
                 }
                 people::spend(connection, *code_hash, clock_ms)?;
                 people::add_member(connection, room, user, clock_ms)?;
-                self.policy.members.insert_mut((room.clone(), user), ());
+                self.policy.add_member(room, user);
                 self.store_guest_with_name(connection, by)?;
                 self.lines.push(format!("{user} ({}) has joined {room} by an invitation", by.person.username));
                 Ok(Done::Room(settings))
@@ -399,7 +400,10 @@ impl Ledger {
 
     fn set_room(&mut self, connection: &Connection, by: &Principal, room: &RoomId, patch: &RoomPatch) -> Made {
         let clock_ms = self.moment.clock_ms;
-        self.policy.may(by, Action::SetRoom, Some(room), Target::Own, clock_ms)?;
+        // Whoever may only make the room public must not change anything else.
+        if *patch != (RoomPatch { is_private: Some(false), ..RoomPatch::default() }) {
+            self.policy.may(by, Action::SetRoom, Some(room), Target::Own, clock_ms)?;
+        }
         if patch.is_private.is_some() {
             self.policy.may(by, Action::SetPrivate, Some(room), Target::Own, clock_ms)?;
         }
@@ -412,13 +416,16 @@ impl Ledger {
             slow_mode_s: patch.slow_mode_s.unwrap_or(before.slow_mode_s),
             is_private: patch.is_private.unwrap_or(before.is_private),
         };
+        if settings.is_private && !was_private && room.as_str() == ROOM_DEFAULT {
+            return Err(Reason::DefaultRoom.into());
+        }
         people::set_room(connection, room, &settings)?;
         if settings.is_private && !was_private {
             people::add_member(connection, room, by.user(), clock_ms)?;
-            self.policy.members.insert_mut((room.clone(), by.user()), ());
+            self.policy.add_member(room, by.user());
         }
         if !settings.is_private && was_private {
-            self.remove_members(|(of, _)| of == room);
+            self.policy.remove_members(room);
         }
         if settings == RoomSettings::default() {
             self.policy.rooms.remove_mut(room);
@@ -437,12 +444,28 @@ impl Ledger {
         Ok(Done::Room(settings))
     }
 
-    /// Removes members of private rooms from the policy.
-    fn remove_members(&mut self, is_removed: impl Fn(&(RoomId, UserId)) -> bool) {
-        let removed: Vec<_> = self.policy.members.keys().filter(|member| is_removed(member)).cloned().collect();
-        for member in &removed {
-            self.policy.members.remove_mut(member);
+    /// Deletes a room with its messages, settings, members and invitations. If its name is used again, its order goes on.
+    fn delete_room(&mut self, storage: &mut impl Storage, by: &By, room: &RoomId) -> Made {
+        self.may(by, Action::DeleteRoom, Some(room), Target::Own)?;
+        let row = storage.room(room)?;
+        let is_there = row.is_some_and(|row| row.floor < row.head)
+            || self.policy.room(room).is_some()
+            || self.presence.connections(room) > 0;
+        if !is_there {
+            return Err(Reason::NoSuchRoom.into());
         }
+        people::set_room(storage.people(), room, &RoomSettings::default())?;
+        self.policy.rooms.remove_mut(room);
+        self.policy.remove_members(room);
+        if let Some(row) = row {
+            storage.delete_room(room, row)?;
+            self.events.push(Event::Forgotten { room: room.clone(), up_to: row.head });
+        }
+        // Messages of its people that are on their way are refused.
+        self.presence.kick_all(room);
+        self.lines.push(format!("{by} has deleted {room}"));
+        self.events.push(Event::RoomDeleted { room: room.clone() });
+        Ok(Done::Nothing)
     }
 
     fn invite(&mut self, connection: &Connection, by: &By, invitation: &NewInvitation) -> Made {

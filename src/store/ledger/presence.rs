@@ -86,6 +86,13 @@ impl Presence {
         }
     }
 
+    /// Kicks all users of a room.
+    pub fn kick_all(&mut self, room: &RoomId) {
+        let users = self.rooms.get(room).into_iter().flatten().map(|(user, _)| *user);
+        let users: BTreeSet<UserId> = users.collect();
+        users.into_iter().for_each(|user| self.kick(room, user));
+    }
+
     pub fn is_kicked(&self, room: &RoomId, user: UserId) -> bool {
         !self.kicked.is_empty() && self.kicked.contains(&(room.clone(), user))
     }

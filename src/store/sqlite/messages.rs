@@ -130,13 +130,14 @@ pub fn oldest(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite
 /// Deletes a room's row, unless the room has messages. Forgotten messages that are not deleted yet count too. Returns
 /// whether the row is deleted.
 pub fn delete_empty_room(connection: &Connection, room_key: i64) -> rusqlite::Result<bool> {
-    let sql = "DELETE FROM rooms WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM messages WHERE room = ?1)";
+    let sql = "DELETE FROM rooms WHERE key = ?1 AND is_deleted = 0
+         AND NOT EXISTS (SELECT 1 FROM messages WHERE room = ?1)";
     Ok(execute(connection, sql, [room_key])? > 0)
 }
 
 /// The rooms without messages whose keys are greater than `after` and at most `up_to`.
 pub fn empty_rooms(connection: &Connection, after: i64, up_to: i64) -> rusqlite::Result<Vec<RoomId>> {
-    let sql = "SELECT id FROM rooms WHERE key > ?1 AND key <= ?2
+    let sql = "SELECT id FROM rooms WHERE key > ?1 AND key <= ?2 AND is_deleted = 0
         AND NOT EXISTS (SELECT 1 FROM messages WHERE room = rooms.key)";
     all(connection, sql, [after, up_to], |row| row.get(0))
 }
@@ -147,6 +148,11 @@ pub fn forgotten_rooms(connection: &Connection, after: i64, up_to: i64) -> rusql
     let sql = "SELECT key, head, floor FROM rooms r WHERE key > ?1 AND key <= ?2 AND floor > 0
          AND EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq <= r.floor)";
     all(connection, sql, [after, up_to], room_row)
+}
+
+/// Notes that a room was deleted, so that its row is kept.
+pub fn mark_deleted(connection: &Connection, room_key: i64) -> rusqlite::Result<()> {
+    execute(connection, "UPDATE rooms SET is_deleted = 1 WHERE key = ?1", [room_key]).map(drop)
 }
 
 /// Stores a room's floor.
@@ -299,6 +305,13 @@ pub fn following(
 pub fn rooms(connection: &Connection, after: Option<&RoomId>, limit: usize) -> rusqlite::Result<Vec<KeptRoom>> {
     let sql = format!("SELECT id, head FROM rooms r WHERE id > ?1 AND {IS_KEPT} ORDER BY id LIMIT ?2");
     all(connection, &sql, (after.map_or("", RoomId::as_str), signed(limit as u64)), kept_room_row)
+}
+
+/// All rooms of which frames are kept, each with the log time of its last frame, in no particular order.
+pub fn active_rooms(connection: &Connection) -> rusqlite::Result<Vec<(KeptRoom, u64)>> {
+    let sql = "SELECT r.id, r.head, m.id FROM rooms r JOIN messages m ON m.room = r.key AND m.seq = r.head
+         WHERE r.head > r.floor";
+    all(connection, sql, [], |row| Ok((kept_room_row(row)?, row.get::<_, FrameId>(2)?.unix_ms())))
 }
 
 /// A room, if frames of it are kept.

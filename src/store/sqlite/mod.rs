@@ -160,6 +160,11 @@ impl Storage for SqliteStorage {
         messages::delete_forgotten(&self.connection, row, FORGOTTEN_AT_ONCE).map(drop)
     }
 
+    fn delete_room(&mut self, room: &RoomId, row: RoomRow) -> Result<(), Fault> {
+        messages::mark_deleted(&self.connection, row.key)?;
+        self.forget(room, row, row.head)
+    }
+
     fn forget_room(&mut self, room: &RoomId) -> Result<(), Fault> {
         if let Some(row) = self.room(room)?
             && messages::delete_empty_room(&self.connection, row.key)?

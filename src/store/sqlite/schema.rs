@@ -36,6 +36,7 @@ pub(super) const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     |connection| connection.execute_batch(MARKS),
     |connection| connection.execute_batch(LOG),
     |connection| connection.execute_batch(NAMES),
+    |connection| connection.execute_batch(DELETED_ROOMS),
 ];
 
 /// Migration 1.
@@ -177,6 +178,9 @@ const NAMES: &str = "
     ALTER TABLE spoke RENAME TO last_posts;
     UPDATE marks SET name = 'skeletons' WHERE name = 'looks';
 ";
+
+/// Migration 8: whether a room was deleted.
+const DELETED_ROOMS: &str = "ALTER TABLE rooms ADD COLUMN is_deleted INTEGER NOT NULL DEFAULT 0";
 
 /// Why a database can't be used. The file is unchanged.
 #[derive(Debug, thiserror::Error)]

@@ -31,6 +31,8 @@ export const Reason = Object.freeze({
   NOT_IN_ROOM: "not_in_room",
   KICKED: "kicked",
   MADE_PRIVATE: "made_private",
+  ROOM_DELETED: "room_deleted",
+  DEFAULT_ROOM: "default_room",
   ROOM_IS_PUBLIC: "room_is_public",
   // Objects of a request.
   NO_SUCH_MESSAGE: "no_such_message",
@@ -121,7 +123,7 @@ const NAME_REASONS = new Set([Reason.NAME_TAKEN, Reason.NAME_RESERVED, Reason.BA
 // The name belongs to an account, which may be the user's own.
 const ACCOUNT_NAME_REASONS = new Set([Reason.NAME_TAKEN, Reason.NAME_RESERVED]);
 // They end the membership of a room, also after `welcome`.
-const REMOVAL_REASONS = new Set([Reason.BANNED, Reason.KICKED, Reason.MADE_PRIVATE]);
+const REMOVAL_REASONS = new Set([Reason.BANNED, Reason.KICKED, Reason.MADE_PRIVATE, Reason.ROOM_DELETED]);
 // The nonce itself is rejected: the message needs a new one.
 const NONCE_REASONS = new Set([Reason.NONCE_USED, Code.CONFLICT]);
 // The same request can succeed later.

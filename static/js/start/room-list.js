@@ -47,10 +47,11 @@ export class RoomList {
 
   async #read() {
     try {
-      const { data } = await request("GET", `api/rooms?limit=${REQUESTED_MAX}`);
+      const { data } = await request("GET", `api/rooms?sort=active&limit=${REQUESTED_MAX}`);
       if (this.#timer === null) return;
       this.#rooms = data;
-      this.#rooms.sort((a, b) => b.client_count - a.client_count || this.#lang.compare(a.name, b.name));
+      // Among rooms with as many people, the server's order stays: the latest message first.
+      this.#rooms.sort((a, b) => b.client_count - a.client_count);
       this.#show();
     } catch {
       // The form works without the list.

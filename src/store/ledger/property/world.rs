@@ -31,7 +31,9 @@ use crate::auth::password::PasswordHash;
 use crate::auth::permission::{Action, PermissionContext, RegistrationCode, Target, may};
 use crate::model::reason::Reason;
 use crate::model::role::{Accounts, Posting, Registration, Role};
-use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, USERNAME_DEFAULT, UserId, Username};
+use crate::model::{
+    ConnectionId, FrameId, Nonce, Person, ROOM_DEFAULT, RoomId, Seq, USERNAME_DEFAULT, UserId, Username,
+};
 use crate::protocol::{AddressBan, AddressBanTerms, After, BanChange, Body, Restrictions, RoomPatch};
 
 const ROOMS: [&str; 4] = ["tea", "jam", "আড্ডা", "attic"];
@@ -733,8 +735,19 @@ impl World {
                     let room = self.a_room();
                     return Ok(change(self.operator_or_server(), Change::SetRoom { room, patch }));
                 }
+                if refused == Some(Reason::DefaultRoom) {
+                    let (admin, _) = self.able_where(Action::SetPrivate, Target::Own, wanted, false)?;
+                    let patch = RoomPatch { is_private: Some(true), ..patch };
+                    return Ok(change(by(&admin), Change::SetRoom { room: room(ROOM_DEFAULT), patch }));
+                }
                 let (admin, room) = self.able(Action::SetRoom, Target::Own, wanted)?;
                 Ok(change(by(&admin), Change::SetRoom { room, patch }))
+            }
+            Kind::DeleteRoom => {
+                let by_operator = wanted == Verdict::Accepted && self.random.once_in(3);
+                let (admin, room) = self.able(Action::DeleteRoom, Target::Own, wanted)?;
+                let by = if by_operator { By::Operator } else { by(&admin) };
+                Ok(change(by, Change::DeleteRoom { room }))
             }
             Kind::Kick => self.kick(wanted),
             Kind::Invite => self.invite(wanted),
