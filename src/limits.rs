@@ -115,10 +115,23 @@ pub const FORGOTTEN_AT_ONCE: usize = 500;
 pub const DATA_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Requests at `tiny_http` at once; further requests wait for a permit.
 pub const RELAYS_MAX: usize = 24;
+/// Those of one address.
+pub const RELAYS_PER_ADDRESS_MAX: usize = 18;
 /// Request bodies in memory at once: 16 MiB.
 pub const BODIES_MAX: usize = 256;
+/// Those of one address.
+pub const BODIES_PER_ADDRESS_MAX: usize = 192;
+/// How long a body is not cut off, however many there are.
+pub const BODY_SPARED: Duration = Duration::from_secs(1);
 /// How long a request waits for a permit before it is refused.
 pub const RELAY_WAIT: Duration = Duration::from_secs(5);
+const _: () = assert!(BODY_SPARED.as_millis() < RELAY_WAIT.as_millis());
+/// Bytes of all responses that their readers have not taken yet.
+pub const RESPONSES_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Those of the readers at one address.
+pub const RESPONSES_PER_ADDRESS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes per second of a response that its reader must take, on average over [`Limits::write_stall`].
+pub const RESPONSE_BYTES_PER_S_MIN: u32 = 4 * 1024;
 /// Refused connections that are kept open until their clients have read the response.
 pub const REFUSED_MAX: usize = 32;
 

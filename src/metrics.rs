@@ -101,6 +101,8 @@ labels! {
     Drop {
         /// A slow consumer: its outbox is full, or it took nothing for too long (1013).
         SlowConsumer = "slow_consumer",
+        /// A client that read a response over HTTP too slowly, or was the slowest when the memory for responses was short.
+        SlowReader = "slow_reader",
         /// Nothing was received for too long (1008).
         Idle = "idle",
         /// A violation of RFC 6455 (1002).

@@ -1,28 +1,93 @@
-//! Responses of `tiny_http`, in the form that the client gets.
+//! Responses of `tiny_http`, in the form that the client gets, and how they are sent to it.
+//!
+//! Runs on the connection's own thread. A response is whole in memory before any of it is sent, so `tiny_http` never
+//! waits for a client.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
+use super::shares::Share;
 use crate::http1::response;
+use crate::limits::RESPONSE_BYTES_PER_S_MIN;
 
-/// A response body up to this size is read whole, so that its permit is released before a slow client has read it.
-const ANSWER_BYTES_KEPT: u64 = 256 * 1024;
 /// Maximum bytes of a response's head.
 const ANSWER_HEAD_BYTES_MAX: u64 = 16 * 1024;
+/// Maximum bytes that one call writes. The time that a reader has is counted after each call.
+const SENT_BYTES_MAX: usize = 32 * 1024;
 /// The header fields of a response that are replaced, or that concern only the hop behind the relay.
 const REPLACED: [&str; 5] = ["Connection", "Content-Length", "Keep-Alive", "Server", "Transfer-Encoding"];
 
-/// the body.
-pub(super) fn read_answer(answer: &mut BufReader<UnixStream>, method: &str) -> io::Result<(Vec<u8>, u64)> {
-    let (head, length) = rewritten_head(answer, method)?;
-    let mut bytes = head.into_bytes();
-    if length > ANSWER_BYTES_KEPT {
-        return Ok((bytes, length));
+/// Why a response did not reach its reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undelivered {
+    Gone,
+    /// The reader is too slow and is cut off.
+    TooSlow,
+}
+
+/// The beginning of a response.
+pub(super) struct Answer {
+    /// The head in the form that the client gets.
+    head: String,
+    /// The length of the body.
+    length: usize,
+    source: BufReader<UnixStream>,
+}
+
+impl Answer {
+    /// Reads the head.
+    pub(super) fn begin(mut source: BufReader<UnixStream>, method: &str) -> io::Result<Self> {
+        let (head, length) = rewritten_head(&mut source, method)?;
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        Ok(Self { head, length, source })
     }
-    let before = bytes.len();
-    bytes.resize(before + length as usize, 0);
-    answer.read_exact(&mut bytes[before..])?;
-    Ok((bytes, 0))
+
+    /// The length of the response.
+    pub(super) fn len(&self) -> usize {
+        self.head.len() + self.length
+    }
+
+    /// Reads the body. Returns the whole response.
+    pub(super) fn read(mut self) -> io::Result<Vec<u8>> {
+        let (length, before) = (self.len(), self.head.len());
+        let mut bytes = self.head.into_bytes();
+        bytes.reserve_exact(length - before);
+        bytes.resize(length, 0);
+        self.source.read_exact(&mut bytes[before..])?;
+        Ok(bytes)
+    }
+}
+
+/// Sends a response as its reader takes it. The reader must take [`RESPONSE_BYTES_PER_S_MIN`] on average,
+/// and may pause for `stall`.
+pub(super) fn send_to_reader(
+    mut stream: &TcpStream,
+    mut bytes: &[u8],
+    share: &Share<'_>,
+    stall: Duration,
+) -> Result<(), Undelivered> {
+    let mut deadline = Instant::now() + stall;
+    while !bytes.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Undelivered::TooSlow);
+        }
+        stream.set_write_timeout(Some(left)).map_err(|_| Undelivered::Gone)?;
+        match stream.write(&bytes[..bytes.len().min(SENT_BYTES_MAX)]) {
+            Ok(count) => {
+                share.moved(count);
+                bytes = &bytes[count..];
+                let earned = Duration::from_secs(count as u64) / RESPONSE_BYTES_PER_S_MIN;
+                deadline = (deadline + earned).min(Instant::now() + stall);
+            }
+            // `WouldBlock` is the error of a write time-out.
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            Err(_) => return Err(Undelivered::Gone),
+        }
+    }
+    Ok(())
 }
 
 /// The head of `tiny_http`'s response in the form that the client gets, and the length of the body that follows.
@@ -63,25 +128,27 @@ fn rewritten_head(answer: &mut impl BufRead, method: &str) -> io::Result<(String
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::net::{Shutdown, TcpListener};
+    use std::sync::Arc;
     use std::thread;
 
+    use super::super::shares::{Bounds, Claim, Pool};
     use super::*;
 
     #[test]
-    fn a_long_response_is_relayed_in_pieces() {
+    fn a_response_is_read_whole_and_its_head_is_rewritten() {
         let body: Vec<u8> = (0..700_000u32).map(|number| number as u8).collect();
-        for length in [0, 1, 100_000, 256 * 1024, 700_000] {
+        for length in [0, 1, 100_000, 700_000] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let mut ours = BufReader::new(ours);
             let body = &body[..length];
             let bytes =
                 [format!("HTTP/1.0 200 OK\r\nServer: x\r\nA: b\r\nX-Frame-Options: SAMEORIGIN\r\nContent-Length: {length}\r\n\r\n").as_bytes(), body]
                     .concat();
             thread::spawn(move || theirs.write_all(&bytes));
-            let (mut bytes, left) = read_answer(&mut ours, "GET").unwrap();
-            assert_eq!(left > 0, length as u64 > ANSWER_BYTES_KEPT);
-            ours.take(left).read_to_end(&mut bytes).unwrap();
+            let answer = Answer::begin(BufReader::new(ours), "GET").unwrap();
+            let expected_length = answer.len();
+            let bytes = answer.read().unwrap();
+            assert_eq!(bytes.len(), expected_length);
             let mut expected = "HTTP/1.1 200 OK\r\nA: b\r\nX-Frame-Options: SAMEORIGIN\r\n".to_owned();
             response::complete(&mut expected, |name| name == "X-Frame-Options");
             expected += &format!("Content-Length: {length}\r\nConnection: close\r\n\r\n");
@@ -91,6 +158,29 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nbod").unwrap();
         drop(theirs);
-        assert!(read_answer(&mut BufReader::new(ours), "GET").is_err());
+        assert!(Answer::begin(BufReader::new(ours), "GET").unwrap().read().is_err());
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_or_loses_its_share_is_cut_off() {
+        let pool = Pool::new(Bounds { total: 1, of_owner: 1, spared: Duration::ZERO, cut: Shutdown::Both });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (client, Arc::new(listener.accept().unwrap().0))
+        };
+        let take = |from: u8, socket| pool.take(Claim { owner: [192, 0, 2, from].into(), amount: 1, socket }).unwrap();
+        let long = vec![0; 32 << 20];
+        let (_client, stream) = connect();
+        let share = take(1, Some(Arc::clone(&stream)));
+        assert_eq!(send_to_reader(&stream, &long, &share, Duration::from_millis(50)), Err(Undelivered::TooSlow));
+        drop(share);
+        let (_client, stream) = connect();
+        let share = take(1, Some(Arc::clone(&stream)));
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| send_to_reader(&stream, &long, &share, Duration::from_secs(20)));
+            let _other = take(2, None);
+            assert!(sending.join().unwrap().is_err() && share.is_taken_back());
+        });
     }
 }

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::time::Instant;
 
 use super::relay::send;
+use super::shares::Share;
 use crate::http1::head::{Framing, Head, RequestError, Version, field_line};
 use crate::http1::response;
 use crate::limits::{BODY_BYTES_MAX, Limits};
@@ -18,11 +19,13 @@ const CHUNK_LINE_BYTES_MAX: usize = 1024;
 /// Maximum bytes of a chunked body with its framing: even bytes sent in chunks of one take six times their size.
 const CHUNKED_BYTES_MAX: u64 = 8 * BODY_BYTES_MAX as u64;
 
-/// Reads the whole body, of a known length or in chunks.
+/// Reads the whole body, of a known length or in chunks. `early` are the bytes behind the head that have been read
+/// already. `share` is the body's share of the memory for bodies.
 pub(super) fn read_body(
     stream: &TcpStream,
     head: &Head,
-    early: Vec<u8>,
+    early: &[u8],
+    share: Option<&Share<'_>>,
     limits: &Limits,
 ) -> Result<Vec<u8>, RequestError> {
     let mut waits = false;
@@ -46,7 +49,7 @@ pub(super) fn read_body(
     if waits && early.is_empty() {
         send(stream, b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    let source = Source { early: &early, stream, deadline: Instant::now() + limits.body_deadline };
+    let source = Source { early, stream, share, deadline: Instant::now() + limits.body_deadline };
     let mut reader = BodyReader(BufReader::with_capacity(PIECE_BYTES, source.take(CHUNKED_BYTES_MAX)));
     match length {
         Some(length) => {
@@ -62,13 +65,18 @@ pub(super) fn read_body(
 struct Source<'a> {
     early: &'a [u8],
     stream: &'a TcpStream,
+    share: Option<&'a Share<'a>>,
     deadline: Instant,
 }
 
 impl Read for Source<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.early.is_empty() {
-            response::read_by(self.stream, buffer, self.deadline)
+            let count = response::read_by(self.stream, buffer, self.deadline)?;
+            if let Some(share) = self.share {
+                share.moved(count);
+            }
+            Ok(count)
         } else {
             self.early.read(buffer)
         }
@@ -181,7 +189,7 @@ mod tests {
                 let _ = client.shutdown(Shutdown::Write);
                 let _ = client.read(&mut [0; 64]);
             });
-            let body = read_body(&stream, &head, early, limits);
+            let body = read_body(&stream, &head, &early, None, limits);
             drop(stream);
             body
         })

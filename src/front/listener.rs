@@ -316,7 +316,7 @@ fn serve(mut permit: Permit, stream: Arc<TcpStream>, peer: SocketAddr, connectio
         session::serve(stream, head, early, connection, client, &front.sessions);
         log::debug!("{client} disconnected");
     } else {
-        front.relay.forward(&stream, client, &head, early, &front.sessions.limits);
+        front.relay.forward(&stream, client, &head, &early, &front.sessions.limits);
     }
 }
 

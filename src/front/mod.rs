@@ -6,3 +6,4 @@ mod body;
 pub mod capacity;
 pub mod listener;
 pub mod relay;
+mod shares;

@@ -4,28 +4,33 @@
 //! body with one Content-Length, the allowed header fields, and HTTP/1.0. In HTTP/1.0 it neither sends chunks nor waits
 //! for a second request. Every response says `Connection: close`, and a connection carries one request.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::io::{self, BufReader, Write};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::net::sockopt::set_socket_linger;
 
-use super::answer::read_answer;
+use super::answer::{Answer, Undelivered, send_to_reader};
 use super::body::read_body;
+use super::shares::{Bounds, Claim, Pool, Share};
 use crate::http::{CLIENT_HEADER, Endpoint, SECURE_HEADER, WORKERS};
 use crate::http1::forwarded::Client;
 use crate::http1::head::{Framing, Head, RequestError};
 use crate::http1::response;
-use crate::limits::{BODIES_MAX, HUB_ANSWER_WAIT, Limits, RELAY_WAIT, RELAYS_MAX};
-use crate::metrics::Metrics;
+use crate::limits::{
+    BODIES_MAX, BODIES_PER_ADDRESS_MAX, BODY_SPARED, HUB_ANSWER_WAIT, Limits, RELAY_WAIT, RELAYS_MAX,
+    RELAYS_PER_ADDRESS_MAX, RESPONSES_BYTES_MAX, RESPONSES_PER_ADDRESS_BYTES_MAX,
+};
+use crate::metrics::{Drop, Metrics};
+use crate::rate::network_of;
 
 /// How long `tiny_http` may take for a response. A permit must not be released before `tiny_http` is done with the
 /// request, or more requests would be there than permits. So this is longer than the hub can keep all of them waiting.
 const ANSWER_WAIT: Duration = Duration::from_secs(40);
 const _: () = assert!((RELAYS_MAX / WORKERS) as u64 * HUB_ANSWER_WAIT.as_secs() < ANSWER_WAIT.as_secs());
-/// Bytes that are read at once of a long response.
+/// Bytes that are read at once of the head of a response.
 const PIECE_BYTES: usize = 8 * 1024;
 
 /// The header fields of a request that are passed to the handlers; all others are dropped.
@@ -53,9 +58,11 @@ pub struct Relay {
     endpoint: Endpoint,
     metrics: Arc<Metrics>,
     /// Permits for requests at `tiny_http`.
-    requests: Semaphore,
+    requests: Pool,
     /// Permits for request bodies, which are held in memory before that.
-    bodies: Semaphore,
+    bodies: Pool,
+    /// Bytes of responses until their readers have taken them.
+    responses: Pool,
     permit_wait: Duration,
 }
 
@@ -63,62 +70,86 @@ impl Relay {
     /// A relay to the endpoint of an HTTP server.
     #[must_use]
     pub fn new(endpoint: Endpoint, metrics: Arc<Metrics>) -> Self {
-        let (requests, bodies) = (Semaphore::new(RELAYS_MAX), Semaphore::new(BODIES_MAX));
-        Self { endpoint, metrics, requests, bodies, permit_wait: RELAY_WAIT }
+        let (spared, cut) = (Duration::ZERO, Shutdown::Both);
+        Self {
+            endpoint,
+            metrics,
+            requests: Pool::new(Bounds { total: RELAYS_MAX, of_owner: RELAYS_PER_ADDRESS_MAX, spared, cut }),
+            // A client whose body is cut off can still read why.
+            bodies: Pool::new(Bounds {
+                total: BODIES_MAX,
+                of_owner: BODIES_PER_ADDRESS_MAX,
+                spared: BODY_SPARED,
+                cut: Shutdown::Read,
+            }),
+            responses: Pool::new(Bounds {
+                total: RESPONSES_BYTES_MAX,
+                of_owner: RESPONSES_PER_ADDRESS_BYTES_MAX,
+                spared,
+                cut,
+            }),
+            permit_wait: RELAY_WAIT,
+        }
     }
 
     /// Carries out one request, or sends an error response. `early` are the bytes behind the head that have been read
     /// already. Waits for the body, for a permit, for the response and for its reader, each with a time-out. Nothing
     /// can be sent on the stream afterwards.
-    pub fn forward(&self, stream: &TcpStream, client: Client, head: &Head, early: Vec<u8>, limits: &Limits) {
-        match self.exchange(stream, client, head, early, limits) {
-            Ok(()) => response::linger(stream),
+    pub fn forward(&self, stream: &Arc<TcpStream>, client: Client, head: &Head, early: &[u8], limits: &Limits) {
+        match self.answer(stream, client, head, early, limits) {
+            Ok((bytes, share)) => self.deliver(stream, bytes, share, limits),
             Err(error) => error.answer(stream, client, &*head.method == "HEAD", &self.metrics),
         }
     }
 
-    fn exchange(
+    /// The response of `tiny_http`, whole, so that no permit depends on the client that reads it.
+    fn answer(
         &self,
-        stream: &TcpStream,
+        stream: &Arc<TcpStream>,
         client: Client,
         head: &Head,
-        early: Vec<u8>,
+        early: &[u8],
         limits: &Limits,
-    ) -> Result<(), RequestError> {
-        stream.set_write_timeout(Some(limits.write_stall)).map_err(|_| RequestError::Gone)?;
-        let _held = match head.framing {
-            Framing::None | Framing::Length(0) => None,
-            Framing::Length(_) | Framing::Chunked => {
-                Some(self.bodies.acquire(self.permit_wait).ok_or(RequestError::Busy)?)
-            }
-        };
-        let body = read_body(stream, head, early, limits)?;
-        let permit = self.requests.acquire(self.permit_wait).ok_or(RequestError::Busy)?;
+    ) -> Result<(Vec<u8>, Share<'_>), RequestError> {
+        let owner = network_of(client.address);
+        let (body, body_share) = self.body(stream, owner, head, early, limits)?;
+        let claim = Claim { owner, amount: 1, socket: None };
+        let _permit = self.requests.acquire(claim, self.permit_wait).ok_or(RequestError::Busy)?;
         let unanswered = |error| {
             log::warn!("no answer from the web server: {error}");
             RequestError::Unanswered
         };
-        let mut answer = self.ask(&request(head, client, &body)).map_err(unanswered)?;
-        drop(body);
-        let (bytes, mut left) = read_answer(&mut answer, &head.method).map_err(unanswered)?;
-        if left == 0 {
-            drop(answer);
-            drop(permit);
-            return send(stream, &bytes);
-        }
-        send(stream, &bytes)?;
-        while left > 0 {
-            // From here on an error can only truncate the response; its Content-Length shows that.
-            let piece = answer.fill_buf().map_err(|_| RequestError::Gone)?;
-            let count = left.min(piece.len() as u64) as usize;
-            if count == 0 {
-                return Err(RequestError::Gone);
+        let source = self.ask(&request(head, client, &body)).map_err(unanswered)?;
+        drop((body, body_share));
+        let answer = Answer::begin(source, &head.method).map_err(unanswered)?;
+        let claim = Claim { owner, amount: answer.len(), socket: Some(Arc::clone(stream)) };
+        let share = self.responses.take(claim).ok_or(RequestError::Busy)?;
+        Ok((answer.read().map_err(unanswered)?, share))
+    }
+
+    /// The body of a request, with its share of the memory for bodies.
+    fn body(
+        &self,
+        stream: &Arc<TcpStream>,
+        owner: IpAddr,
+        head: &Head,
+        early: &[u8],
+        limits: &Limits,
+    ) -> Result<(Vec<u8>, Option<Share<'_>>), RequestError> {
+        let share = match head.framing {
+            Framing::None | Framing::Length(0) => None,
+            Framing::Length(_) | Framing::Chunked => {
+                stream.set_write_timeout(Some(limits.write_stall)).map_err(|_| RequestError::Gone)?;
+                let claim = Claim { owner, amount: 1, socket: Some(Arc::clone(stream)) };
+                Some(self.bodies.acquire(claim, self.permit_wait).ok_or(RequestError::Busy)?)
             }
-            send(stream, &piece[..count])?;
-            answer.consume(count);
-            left -= count as u64;
-        }
-        Ok(())
+        };
+        let is_cut_off = || share.as_ref().is_some_and(Share::is_taken_back);
+        let body = read_body(stream, head, early, share.as_ref(), limits)
+            .map_err(|error| if is_cut_off() { RequestError::CutOff } else { error })?;
+        // The client has done its part. What remains to wait for is the server.
+        share.iter().for_each(Share::keep);
+        Ok((body, share))
     }
 
     /// Sends a whole request.
@@ -129,30 +160,20 @@ impl Relay {
         stream.write_all(request)?;
         Ok(BufReader::with_capacity(PIECE_BYTES, stream))
     }
-}
 
-/// A semaphore: a channel that holds one message for each permit that is taken.
-#[derive(Debug)]
-struct Semaphore(Sender<()>, Receiver<()>);
-
-/// A permit; dropping it releases it.
-struct Permit<'a>(&'a Receiver<()>);
-
-impl Semaphore {
-    fn new(permits: usize) -> Self {
-        let (taken, given_back) = bounded(permits);
-        Self(taken, given_back)
-    }
-
-    fn acquire(&self, wait: Duration) -> Option<Permit<'_>> {
-        self.0.send_timeout((), wait).ok()?;
-        Some(Permit(&self.1))
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        let _ = self.0.try_recv();
+    /// Sends a response. The client is cut off if it reads too slowly, or if the memory for responses is short and it is
+    /// the slowest of the largest owner.
+    fn deliver(&self, stream: &TcpStream, bytes: Vec<u8>, share: Share<'_>, limits: &Limits) {
+        let sent = send_to_reader(stream, &bytes, &share, limits.write_stall);
+        let is_cut_off = sent == Err(Undelivered::TooSlow) || share.is_taken_back();
+        drop((bytes, share));
+        if is_cut_off {
+            self.metrics.dropped(Drop::SlowReader);
+            // A reset, so that the kernel discards what it still has of the response.
+            let _ = set_socket_linger(stream, Some(Duration::ZERO));
+        } else if sent.is_ok() {
+            response::linger(stream);
+        }
     }
 }
 
@@ -233,7 +254,9 @@ mod tests {
             let (stream, peer) = self.listener.accept().unwrap();
             let (relay, limits, metrics) = (Arc::clone(&self.relay), self.limits, Arc::clone(&self.metrics));
             thread::spawn(move || match head::read(&stream, Instant::now() + limits.head_deadline) {
-                Ok((head, early)) => relay.forward(&stream, Client::of(&head, peer, &[]), &head, early, &limits),
+                Ok((head, early)) => {
+                    relay.forward(&stream.into(), Client::of(&head, peer, &[]), &head, &early, &limits)
+                }
                 Err(error) => error.answer(&stream, peer, false, &metrics),
             });
             client
@@ -369,9 +392,11 @@ mod tests {
     fn a_request_without_a_permit_is_busy_with_retry_after() {
         let mut rig = Rig::new();
         let relay = Arc::get_mut(&mut rig.relay).unwrap();
-        relay.requests = Semaphore::new(1);
+        let bounds = Bounds { total: 1, of_owner: 1, spared: Duration::ZERO, cut: Shutdown::Both };
+        relay.requests = Pool::new(bounds);
         relay.permit_wait = Duration::from_millis(20);
-        let permit = rig.relay.requests.acquire(Duration::ZERO).unwrap();
+        let owner = "::1".parse().unwrap();
+        let permit = rig.relay.requests.take(Claim { owner, amount: 1, socket: None }).unwrap();
         let answer = rig.ask("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\n"), "{answer}");
@@ -379,14 +404,5 @@ mod tests {
         for _ in 0..3 {
             assert!(rig.ask("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").ends_with("ok\n"));
         }
-    }
-
-    #[test]
-    fn a_client_that_reads_nothing_of_a_response_times_out() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
-        assert_eq!(send(&stream, &vec![0; 32 << 20]), Err(RequestError::Gone));
     }
 }

@@ -43,6 +43,9 @@ pub enum RequestError {
     Expectation,
     #[error("the server is busy; try again")]
     Busy,
+    /// Its body was the slowest when there were too many.
+    #[error("too many requests at once, and this one was the slowest; try again")]
+    CutOff,
     #[error("no answer from the web server")]
     Unanswered,
     /// The connection has ended or is broken, or a part of a response has been sent already: no response is possible.
@@ -60,7 +63,7 @@ impl RequestError {
             Self::BodyTooLarge => (Reason::BodyTooLarge, Refusal::LargeBody),
             Self::HeadTooSlow | Self::BodyTooSlow => (Reason::TooSlow, Refusal::Slow),
             Self::Expectation => (Reason::UnknownExpectation, Refusal::BadHead),
-            Self::Busy => (Reason::Busy, Refusal::Busy),
+            Self::Busy | Self::CutOff => (Reason::Busy, Refusal::Busy),
             Self::Unanswered => (Reason::Unavailable, Refusal::Busy),
             Self::Gone => return,
         };

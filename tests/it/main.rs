@@ -41,6 +41,7 @@ mod secrets;
 mod sessions;
 mod setup;
 mod slow;
+mod stalled;
 mod support;
 mod tools;
 mod ws_clients;

@@ -278,6 +278,16 @@ fn the_reference_shows_the_limits() {
     for (first, parts) in [
         ("request head", vec![kib(HEAD_BYTES_MAX), format!("{HEADERS_MAX} fields"), s(limits.head_deadline)]),
         ("request body", vec![kib(BODY_BYTES_MAX), s(limits.body_deadline)]),
+        (
+            "requests in service",
+            vec![format!("{RELAYS_MAX} at once, {RELAYS_PER_ADDRESS_MAX} of an address"), s(RELAY_WAIT)],
+        ),
+        ("request bodies in memory", vec![format!("{BODIES_MAX} at once, {BODIES_PER_ADDRESS_MAX} of an address")]),
+        ("response |", vec![kib(RESPONSE_BYTES_PER_S_MIN as usize), s(limits.write_stall)]),
+        (
+            "responses that wait",
+            vec![mib(RESPONSES_BYTES_MAX), format!("{} of an address", mib(RESPONSES_PER_ADDRESS_BYTES_MAX))],
+        ),
         ("WebSocket message", vec![kib(MESSAGE_BYTES_MAX), kib(limits.content_bytes_max), s(limits.read_deadline())]),
         (
             "room, username, nonce",

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::DEADLINE;
 
@@ -77,6 +77,25 @@ pub fn try_http(address: SocketAddr, request: impl AsRef<[u8]>) -> io::Result<Re
     read_response(&mut stream, DEADLINE)
 }
 
+/// Connects from a given address of the loopback network. `receive_bytes` bounds the bytes that arrive before they are
+/// read.
+///
+/// # Errors
+/// An error of the system.
+pub fn connect_from(
+    source: impl Into<IpAddr>,
+    address: SocketAddr,
+    receive_bytes: Option<usize>,
+) -> io::Result<TcpStream> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    if let Some(bytes) = receive_bytes {
+        sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
+    }
+    rustix::net::bind(&socket, &SocketAddr::new(source.into(), 0))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(TcpStream::from(socket))
+}
+
 /// Sends a request with these header fields, and JSON if there is any, to a server that may die meanwhile.
 ///
 /// # Errors
@@ -109,10 +128,7 @@ pub fn exchange(
 /// # Errors
 /// If there is no response.
 pub fn get_from(address: SocketAddr, source: Ipv4Addr, target: &str) -> io::Result<Response> {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    rustix::net::bind(&socket, &SocketAddr::new(IpAddr::V4(source), 0))?;
-    rustix::net::connect(&socket, &address)?;
-    let mut stream = TcpStream::from(socket);
+    let mut stream = connect_from(source, address, None)?;
     stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())?;
     read_response(&mut stream, DEADLINE)
 }

@@ -12,7 +12,7 @@ use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use http::{Response, exchange, get_from, http, read_response, upgrade_request};
+pub use http::{Response, connect_from, exchange, get_from, http, read_response, upgrade_request};
 pub use operator::{adda, adda_given, user_token};
 pub use people::{Asked, People, request};
 pub use server::{Server, binary_for_anybody, clean};
