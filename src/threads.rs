@@ -1,6 +1,8 @@
-//! Policies for threads: the process ends if an essential thread panics, and less urgent threads run at lower priority.
+//! Policies for threads: the process ends if an essential thread panics, less urgent threads run at lower priority, and a
+//! stop waits for threads only until a deadline.
 
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
@@ -17,6 +19,21 @@ impl Drop for AbortOnPanic {
             log::logger().flush();
             std::process::exit(1);
         }
+    }
+}
+
+/// How often a stop checks whether threads have ended.
+pub const JOIN_CHECK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Joins threads until all have ended or the time is over, and returns whether all have ended.
+pub fn join_by(threads: &mut Vec<JoinHandle<()>>, deadline: Instant) -> bool {
+    loop {
+        // A panic has been reported already.
+        threads.extract_if(.., |thread| thread.is_finished()).for_each(|thread| drop(thread.join()));
+        if threads.is_empty() || Instant::now() >= deadline {
+            return threads.is_empty();
+        }
+        thread::sleep(JOIN_CHECK_INTERVAL);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A failed login counts against the account and against the address. A successful login counts against neither. So two
 //! attacks are limited: many passwords for one account from any number of addresses, and one password for many
-//! accounts.
+//! accounts. A successful login has a limit of its own, because it costs a password hash, too.
 //!
 //! With the first limit alone, an attacker could lock out the owner of an account for good, with five wrong attempts
 //! every half hour. So clients with an earlier successful login are counted apart from other clients. One kind is a
@@ -19,7 +19,7 @@ use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::limits::RATES_KEPT_MAX;
+use crate::limits::{LOGINS_PER_USER_MAX, RATES_KEPT_MAX};
 use crate::model::Username;
 use crate::rate::{TokenBuckets, network_of};
 
@@ -31,6 +31,14 @@ pub const LOGINS_PER_ACCOUNT: usize = 5;
 /// Failed logins of unknown clients that one address may have. More than for an account: a whole school may share an
 /// address or, where addresses are scarce, a whole quarter.
 pub const LOGINS_PER_ADDRESS: usize = 20;
+/// Successful logins that one account may have within [`SUCCESS_SPAN`]. More than its login sessions, so that a program
+/// can begin all of them.
+pub const SUCCESSES_PER_ACCOUNT: usize = 60;
+/// Successful logins that one address may have within [`SUCCESS_SPAN`]: the people of a school log in together.
+pub const SUCCESSES_PER_ADDRESS: usize = 300;
+/// For how long a successful login counts.
+pub const SUCCESS_SPAN: Duration = Duration::from_secs(60);
+const _: () = assert!(SUCCESSES_PER_ACCOUNT > LOGINS_PER_USER_MAX);
 /// For how long a failed login counts.
 pub const LOGIN_SPAN: Duration = Duration::from_secs(30 * 60);
 /// Registration attempts that one address may make within [`REGISTRATION_SPAN`].
@@ -65,6 +73,15 @@ pub struct LoginAttempt {
     at: Instant,
 }
 
+/// Why a login may not be tried now, with the time to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginRefused {
+    /// There were too many failed logins.
+    Failed(Duration),
+    /// There were too many successful logins.
+    Succeeded(Duration),
+}
+
 /// The key that a failed login counts against. Names and tokens are hashed with a key of this process: nothing else of
 /// them is needed, and an attacker chooses their length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,6 +103,9 @@ pub struct Attempts {
     addresses: Tries<Counted>,
     registrations: Tries<IpAddr>,
     sessions: TokenBuckets<IpAddr>,
+    /// Successful logins by account and by address.
+    successes: Tries<u64>,
+    address_successes: Tries<IpAddr>,
     known: Known,
 }
 
@@ -97,21 +117,28 @@ impl Default for Attempts {
             addresses: Tries::new(LOGINS_PER_ADDRESS, LOGIN_SPAN),
             registrations: Tries::new(REGISTRATIONS_PER_ADDRESS, REGISTRATION_SPAN),
             sessions: TokenBuckets::new(SESSIONS_PER_S, SESSIONS_BURST),
+            successes: Tries::new(SUCCESSES_PER_ACCOUNT, SUCCESS_SPAN),
+            address_successes: Tries::new(SUCCESSES_PER_ADDRESS, SUCCESS_SPAN),
             known: Known::default(),
         }
     }
 }
 
 impl Attempts {
+    /// The key of the account of a name, for this process. Names that look alike have the same key.
+    #[must_use]
+    pub fn account_key(&self, name: &Username) -> u64 {
+        self.keys.hash_one(Skeletons::of(name).iter().next())
+    }
+
     /// Counts a login as failed before its password is checked, so that a thousand logins at once are not all let
     /// through. Call it before any expensive work.
     ///
     /// # Errors
-    /// The time to wait; then nothing is counted.
-    pub fn login(&mut self, login: Login<'_>, now: Instant) -> Result<LoginAttempt, Duration> {
+    /// [`LoginRefused`]; then it is not counted as failed.
+    pub fn login(&mut self, login: Login<'_>, now: Instant) -> Result<LoginAttempt, LoginRefused> {
         let address = network_of(login.address);
-        let skeleton = Skeletons::of(login.name);
-        let account = self.keys.hash_one(skeleton.iter().next());
+        let account = self.account_key(login.name);
         let counted = match login.device {
             Some(device) => vec![Counted::Device(account, self.keys.hash_one(device))],
             None if self.known.has(account, address) => vec![Counted::AccountAtAddress(account, address)],
@@ -119,7 +146,11 @@ impl Attempts {
         };
         let waits = counted.iter().filter_map(|key| self.tries(key).wait(key, now));
         if let Some(wait) = waits.max() {
-            return Err(wait);
+            return Err(LoginRefused::Failed(wait));
+        }
+        let of_account = self.successes.wait(&account, now);
+        if let Some(wait) = of_account.max(self.address_successes.wait(&address, now)) {
+            return Err(LoginRefused::Succeeded(wait));
         }
         for key in &counted {
             self.tries(key).count(*key, now);
@@ -127,9 +158,11 @@ impl Attempts {
         Ok(LoginAttempt { account, address, counted, at: now })
     }
 
-    /// Takes the count back because the password was right, and remembers the account at this address.
+    /// Counts the login as successful because the password was right, and remembers the account at this address.
     pub fn succeeded(&mut self, pending: LoginAttempt) {
         self.undecided(&pending);
+        self.successes.count(pending.account, pending.at);
+        self.address_successes.count(pending.address, pending.at);
         self.known.add(pending.account, pending.address);
     }
 
@@ -282,7 +315,8 @@ mod tests {
     fn an_account_has_five_attempts_per_half_hour_from_all_addresses_together() {
         let (mut attempts, start, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
         assert_eq!(let_through(&mut attempts, (0..1_000).map(|from| stranger(&rahim, from)), start), 5);
-        assert_eq!(attempts.login(stranger(&rahim, 9), start + SECOND).unwrap_err(), LOGIN_SPAN - SECOND);
+        let refused = attempts.login(stranger(&rahim, 9), start + SECOND).unwrap_err();
+        assert_eq!(refused, LoginRefused::Failed(LOGIN_SPAN - SECOND));
         assert_eq!(let_through(&mut attempts, [stranger(&name("RAHIM"), 9)], start), 0, "however it is written");
         assert_eq!(let_through(&mut attempts, [stranger(&name("karim"), 9)], start), 1);
         let later = start + LOGIN_SPAN;
@@ -316,9 +350,9 @@ mod tests {
     }
 
     #[test]
-    fn a_successful_login_is_not_counted() {
+    fn a_successful_login_does_not_count_as_failed() {
         let (mut attempts, now, rahim) = (Attempts::default(), Instant::now(), name("rahim"));
-        for from in 0..100 {
+        for from in 0..50 {
             let pending = attempts.login(stranger(&rahim, from), now).unwrap();
             attempts.succeeded(pending);
         }
@@ -327,6 +361,26 @@ mod tests {
             attempts.undecided(&pending);
         }
         assert!(attempts.accounts.tries.is_empty() && attempts.addresses.tries.is_empty());
+    }
+
+    #[test]
+    fn successful_logins_are_limited_by_account_and_by_address() {
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
+        let mut log_in = |name: &Username, from, now| {
+            let pending = attempts.login(stranger(name, from), now)?;
+            attempts.succeeded(pending);
+            Ok::<_, LoginRefused>(())
+        };
+        let rahim = name("rahim");
+        let done = (0..1_000).take_while(|from| log_in(&rahim, *from, now).is_ok()).count();
+        assert_eq!(done, SUCCESSES_PER_ACCOUNT);
+        assert_eq!(log_in(&rahim, 1, now + SECOND), Err(LoginRefused::Succeeded(SUCCESS_SPAN - SECOND)));
+        assert_eq!(log_in(&name("karim"), 1, now), Ok(()));
+        let pupils: Vec<_> = (0..1_000).map(|number| name(&format!("pupil {number}"))).collect();
+        let done = pupils.iter().take_while(|pupil| log_in(pupil, 5_000, now).is_ok()).count();
+        assert_eq!(done, SUCCESSES_PER_ADDRESS);
+        assert_eq!(log_in(&name("karim"), 2, now), Ok(()));
+        assert_eq!(log_in(&rahim, 5_000, now + SUCCESS_SPAN), Ok(()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::Cursor;
 use serde::Serialize;
 
 use super::server::Context;
-use super::slow_lane::Lane;
+use super::slow_lane::{Lane, Payer};
 use crate::model::reason::{Reason, Rejection};
 
 /// The second step of a request in a slow lane.
@@ -20,8 +20,8 @@ pub(crate) struct Reply {
     pub(super) body: Cow<'static, [u8]>,
     /// The reason, if it is a refusal.
     pub(super) reason: Option<Reason>,
-    /// If set, this reply has only the header fields of the reply that `rest` returns in its lane.
-    pub(super) rest: Option<(Lane, Rest)>,
+    /// If set, this reply has only the header fields of the reply that the second step returns in its lane.
+    pub(super) later: Option<(Lane, Payer, Rest)>,
 }
 
 impl Reply {
@@ -32,7 +32,7 @@ impl Reply {
     }
 
     pub(super) fn empty(status: u16) -> Self {
-        Self { status, headers: Vec::with_capacity(12), body: Cow::Borrowed(&[]), reason: None, rest: None }
+        Self { status, headers: Vec::with_capacity(12), body: Cow::Borrowed(&[]), reason: None, later: None }
     }
 
     pub(super) fn json(value: &impl Serialize) -> Self {
@@ -69,9 +69,13 @@ impl Reply {
     }
 
     /// A reply that takes long and is made on another thread.
-    pub(super) fn later(lane: Lane, rest: impl FnOnce(&Context) -> Result<Self, Rejection> + Send + 'static) -> Self {
+    pub(super) fn later(
+        lane: Lane,
+        payer: Payer,
+        rest: impl FnOnce(&Context) -> Result<Self, Rejection> + Send + 'static,
+    ) -> Self {
         let rest = |context: &Context| rest(context).unwrap_or_else(Self::from);
-        Self { rest: Some((lane, Box::new(rest))), ..Self::empty(202) }
+        Self { later: Some((lane, payer, Box::new(rest))), ..Self::empty(202) }
     }
 
     /// This reply with the header fields that were set before it was made.

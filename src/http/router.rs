@@ -68,8 +68,8 @@ fn answer(operation: &'static Operation, request: &Request<'_>) -> Reply {
             reply
         };
         reply = documented(reply);
-        if let Some((lane, rest)) = reply.rest.take() {
-            reply.rest = Some((lane, Box::new(move |context| documented(rest(context)))));
+        if let Some((lane, payer, rest)) = reply.later.take() {
+            reply.later = Some((lane, payer, Box::new(move |context| documented(rest(context)))));
         }
     }
     reply

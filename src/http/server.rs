@@ -227,11 +227,11 @@ impl Shared {
             Request { template: "", path, query, headers: request.headers(), body: &body, context: &self.context };
         let method = request.method().as_str();
         let mut reply = caught(method, || dispatch(method, &question));
-        match reply.rest.take() {
+        match reply.later.take() {
             None => respond(request, reply),
-            Some((lane, rest)) => {
-                let slow = slow.get(lane).queue(SlowRequest { request, reply, rest });
-                if let Err(SlowRequest { request, reply, .. }) = slow {
+            Some((lane, payer, rest)) => {
+                let refused = slow.get(lane).queue(payer, SlowRequest { request, reply, rest });
+                if let Some(SlowRequest { request, reply, .. }) = refused {
                     let busy = Reply::from(Reason::Busy.because(lane.full()));
                     respond(request, busy.under(reply));
                 }

@@ -101,9 +101,9 @@ impl Backend {
         let headers = headers(fields);
         let mut reply = dispatch(method, &Request { body: body.as_bytes(), ..self.request(target, &headers) });
         // A search needs no thread of its own here.
-        match reply.rest.take() {
+        match reply.later.take() {
             Some((Lane::Search, rest)) => rest(&self.context).under(reply),
-            rest => Reply { rest, ..reply },
+            later => Reply { later, ..reply },
         }
     }
 
@@ -718,7 +718,8 @@ fn each_path_has_its_methods() {
             assert_eq!(reply.status, status, "{method} {target}");
             let expected = (public && status != 405).then_some("*");
             assert_eq!(reply.header("Access-Control-Allow-Origin"), expected, "{target}");
-            let methods = if target == "/api/rooms/tea" { "GET, HEAD, PATCH, DELETE, OPTIONS" } else { "GET, HEAD, OPTIONS" };
+            let methods =
+                if target == "/api/rooms/tea" { "GET, HEAD, PATCH, DELETE, OPTIONS" } else { "GET, HEAD, OPTIONS" };
             assert_eq!(reply.header("Allow"), (status > 200).then_some(methods), "{method} {target}");
         }
         let methods = ask("OPTIONS", target).header("Access-Control-Allow-Methods").map(str::to_string);

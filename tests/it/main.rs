@@ -21,6 +21,7 @@ mod http_clients;
 mod lease;
 mod limits;
 mod logging;
+mod logins;
 mod migration;
 mod moderation;
 mod names;

@@ -264,6 +264,7 @@ fn the_reference_names_files_that_exist() {
 fn the_reference_shows_the_limits() {
     use adda::auth::attempts::{
         LOGINS_PER_ACCOUNT, LOGINS_PER_ADDRESS, REGISTRATIONS_PER_ADDRESS, SESSIONS_BURST, SESSIONS_PER_S,
+        SUCCESSES_PER_ACCOUNT, SUCCESSES_PER_ADDRESS,
     };
     use adda::auth::password::{PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN};
     use adda::limits::*;
@@ -341,6 +342,10 @@ fn the_reference_shows_the_limits() {
         (
             "failed logins",
             vec![format!("{LOGINS_PER_ACCOUNT} of an account"), format!("{LOGINS_PER_ADDRESS} of an address")],
+        ),
+        (
+            "successful logins",
+            vec![format!("{SUCCESSES_PER_ACCOUNT} of an account and {SUCCESSES_PER_ADDRESS} of an address")],
         ),
         (
             "registrations, guests' sessions",

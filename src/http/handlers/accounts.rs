@@ -11,22 +11,23 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::sessions::{Me, label_of};
-use crate::auth::attempts::{Attempts, Login, LoginAttempt};
+use crate::auth::attempts::{Attempts, Login, LoginAttempt, LoginRefused};
 use crate::auth::credential::{Credential, LOGIN_SPAN_MS, set_cookie};
 use crate::auth::name::Skeletons;
 use crate::auth::password::{self, Password, PasswordHash, Verdict};
 use crate::auth::permission::{Action, PermissionContext, RegistrationCode, may};
 use crate::auth::secret::{Secret, is_secret, random_id};
 use crate::authenticator::{Authenticated, authenticate};
-use crate::http::error::too_many_attempts;
+use crate::http::error::{rate_limited, too_many_attempts};
 use crate::http::extract::{UNKNOWN_USER, body, shown};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::server::Context;
-use crate::http::slow_lane::Lane;
+use crate::http::slow_lane::{Lane, Payer};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Role;
 use crate::model::{UserId, Username};
+use crate::rate::network_of;
 use crate::store::TokenHash;
 use crate::store::accounts::{SessionId, SessionKind};
 use crate::store::change::{self, AccountRef, Change, NewAccount, NewSession};
@@ -44,6 +45,12 @@ pub(crate) fn locked(attempts: &Mutex<Attempts>) -> MutexGuard<'_, Attempts> {
     attempts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The client for which a password is hashed.
+fn payer(request: &Request<'_>, name: &Username) -> Payer {
+    let account = locked(&request.context.attempts).account_key(name);
+    Payer { network: network_of(request.address()), account }
+}
+
 /// A login attempt. It does not count if it is dropped before its password was compared.
 struct Try {
     attempts: Arc<Mutex<Attempts>>,
@@ -54,7 +61,10 @@ impl Try {
     /// Begins an attempt, unless there were too many attempts by this client or for this account.
     fn begin(context: &Context, login: Login<'_>) -> Result<Self, Rejection> {
         let attempts = Arc::clone(&context.attempts);
-        let pending = locked(&attempts).login(login, Instant::now()).map_err(too_many_attempts)?;
+        let pending = locked(&attempts).login(login, Instant::now()).map_err(|refused| match refused {
+            LoginRefused::Failed(wait) => too_many_attempts(wait),
+            LoginRefused::Succeeded(wait) => rate_limited(wait),
+        })?;
         Ok(Self { attempts, pending: Some(pending) })
     }
 
@@ -132,7 +142,7 @@ pub(crate) fn log_in(request: &Request<'_>, username: Username, password: &str) 
         Ok::<_, Rejection>((NewLogin::of(request, &client)?, account, device))
     })?;
     let attempt = Try::begin(request.context, Login { name: &username, address, device })?;
-    Ok(Reply::later(Lane::Login, move |context| {
+    Ok(Reply::later(Lane::Login, payer(request, &username), move |context| {
         let stored = account.as_ref().and_then(|account| account.password.clone());
         let verdict = attempt.verify(&password, stored.as_ref())?;
         let (Verdict::Right { renewed }, Some(account), Some(password)) = (verdict, account, stored) else {
@@ -173,7 +183,7 @@ pub(crate) fn register(request: &Request<'_>) -> Result<Reply, Rejection> {
     if is_taken {
         return Err(Reason::NameTaken.into());
     }
-    Ok(Reply::later(Lane::Login, move |context| {
+    Ok(Reply::later(Lane::Login, payer(request, &name), move |context| {
         let (skeletons, password) = (Skeletons::of(&name), Some(password::hash(&password)?));
         let account = NewAccount { id: UserId(Uuid::new_v4()), name, skeletons, role: Role::User, password };
         login.begin(context, |session, replaces| Change::Register { account, invitation, session, replaces })
@@ -204,7 +214,7 @@ pub(crate) fn change_password(request: &Request<'_>) -> Result<Reply, Rejection>
     let login = Login { name: &account.name, address, device: shown.token() };
     let attempt = Try::begin(request.context, login)?;
     let by = By::Client(client.identity.principal(session.user));
-    Ok(Reply::later(Lane::Login, move |context| {
+    Ok(Reply::later(Lane::Login, payer(request, &account.name), move |context| {
         if attempt.verify(&old, Some(&stored))? == Verdict::Wrong {
             log::info!("{} gave a wrong old password", session.user);
             return Err(Reason::WrongPassword.into());

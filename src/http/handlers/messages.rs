@@ -17,12 +17,13 @@ use crate::http::extract::{actor, check_rate, client, identity, limit_of, reader
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::server::Context;
-use crate::http::slow_lane::Lane;
+use crate::http::slow_lane::{Lane, Payer};
 use crate::hub::Sent;
 use crate::limits::{MESSAGES_LISTED, MESSAGES_LISTED_MAX, SEARCH_TIME};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::{FrameId, Nonce, RoomId, Seq, Username};
 use crate::protocol::{self, Body, ClientCommand, ClientFrame};
+use crate::rate::network_of;
 use crate::store::entry::{NewMessage, Principal, Stored};
 use crate::store::terms::Terms;
 use crate::store::{Found, Kinds, Place, Side, View};
@@ -54,13 +55,14 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     }
     rate_limiters.take_search(request.address(), now).map_err(rate_limited)?;
     let terms = Terms::parse(&words).map_err(|error| Reason::BadQuery.because(error.to_string()))?;
+    let payer = Payer { network: network_of(request.address()), account: 0 };
     // The room is checked here, so that a refused search does not wait. The search checks it again in its transaction.
     let identity = request.context.reader.view(|view| {
         let identity = reader(request, view)?;
         cursor.enter(request.context, view, &identity, &id)?;
         Ok::<_, Rejection>(identity)
     })?;
-    Ok(Reply::later(Lane::Search, move |context| {
+    Ok(Reply::later(Lane::Search, payer, move |context| {
         let deadline = Instant::now() + SEARCH_TIME;
         let mut start = Start::LATEST;
         let begin = |view: &View<'_>| {
