@@ -185,7 +185,7 @@ pub mod wire;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
@@ -201,6 +201,7 @@ use model::reason::{Reason, Rejection};
 use rate::RateLimiters;
 use store::change::{Change, Policy};
 use store::entry::By;
+use threads::{JOIN_CHECK_INTERVAL, join_by};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -316,7 +317,7 @@ impl Running {
     }
 
     /// Stops accepting, commits, closes every connection with 1001, and waits for the threads, for [`STOP_WAIT`] at
-    /// most.
+    /// most. Threads that need longer end with the process.
     pub fn stop(self) {
         let Self { mut listening, commands, http, control, mut inner, .. } = self;
         let deadline = Instant::now() + STOP_WAIT;
@@ -328,18 +329,14 @@ impl Running {
         // Fails only if the hub has ended.
         let _ = commands.send_deadline(Command::Stop, deadline);
         drop(commands);
-        while Instant::now() < deadline && !inner.is_empty() {
-            inner.extract_if(.., |thread| thread.is_finished()).for_each(|thread| drop(thread.join()));
-            thread::sleep(Duration::from_millis(2));
+        if !join_by(&mut inner, deadline) {
+            log::warn!("the store did not finish in time; stopping anyway");
         }
         // All members have their close frame. Requests may still be in progress, and heads may never be complete.
         let soon = deadline.min(Instant::now() + REQUESTS_STOP_WAIT);
         while Instant::now() < soon && listening.connections() > 0 {
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(JOIN_CHECK_INTERVAL);
         }
-        if !inner.is_empty() {
-            log::warn!("the store did not finish in time; stopping anyway");
-        }
-        drop(http);
+        http.stop(deadline.min(Instant::now() + REQUESTS_STOP_WAIT));
     }
 }

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use super::reply::{Reply, Rest};
 use super::request::Request;
@@ -16,11 +17,12 @@ use super::socket::Listening;
 use crate::auth::attempts::Attempts;
 use crate::config::Origin;
 use crate::hub::HubApi;
-use crate::limits::{BODY_BYTES_MAX, Limits};
+use crate::limits::{BODY_BYTES_MAX, Limits, REQUESTS_STOP_WAIT};
 use crate::metrics::Metrics;
 use crate::model::reason::Reason;
 use crate::rate::RateLimiters;
 use crate::store::Reader;
+use crate::threads::join_by;
 
 /// The number of threads that answer requests. They may wait for the hub and the store, but never for a client or a
 /// password hash or a search.
@@ -47,12 +49,11 @@ pub enum StartError {
     Worker(#[source] io::Error),
 }
 
-/// The HTTP server and its workers. Dropping it ends them.
+/// The HTTP server and its threads. Dropping it is [`stop`](Self::stop) with [`REQUESTS_STOP_WAIT`].
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// Dropped after the workers have ended, so that none of them can add a request.
     slow: Arc<SlowLanes>,
 }
 
@@ -77,6 +78,17 @@ impl SlowLanes {
             Lane::Login => &self.logins,
             Lane::Search => &self.searches,
         }
+    }
+
+    fn close(&self) {
+        self.logins.close();
+        self.searches.close();
+    }
+
+    /// Waits for the threads of closed lanes, until `deadline` at most.
+    fn join_by(&self, deadline: Instant) {
+        self.logins.join_by(deadline);
+        self.searches.join_by(deadline);
     }
 }
 
@@ -129,6 +141,27 @@ impl Server {
         Ok(server)
     }
 
+    /// Accepts no further request, and waits for the threads until `deadline` at most. A thread that needs longer ends
+    /// with the process.
+    pub fn stop(mut self, deadline: Instant) {
+        self.end(deadline);
+    }
+
+    fn end(&mut self, deadline: Instant) {
+        // A separate statement, so that the mutex is not locked while a starting worker needs it.
+        let listening = self.shared.listening().take();
+        let Some(listening) = listening else { return };
+        for _ in 0..WORKERS {
+            listening.server.unblock();
+        }
+        // Requests that wait are refused, and no further one is taken.
+        self.slow.close();
+        join_by(&mut self.workers, deadline);
+        self.slow.join_by(deadline);
+        // A thread that goes on may hold the socket, but it must not leave its directory behind.
+        listening.remove();
+    }
+
     /// The address to which the relay connects.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
@@ -137,19 +170,8 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Ends the workers and removes the socket's directory.
     fn drop(&mut self) {
-        // A separate statement, so that the mutex is not locked while a starting worker needs it.
-        let listening = self.shared.listening().take();
-        if let Some(listening) = listening {
-            for _ in 0..WORKERS {
-                listening.server.unblock();
-            }
-            for worker in self.workers.drain(..) {
-                // A worker catches the panics of its handlers, so there is no panic to propagate.
-                let _ = worker.join();
-            }
-        }
+        self.end(Instant::now() + REQUESTS_STOP_WAIT);
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Listening {
     pub(super) path: PathBuf,
     /// A second handle of the listening socket, to end its accept loop.
     pub(super) listener: UnixListener,
-    _directory: PrivateDirectory,
+    directory: PrivateDirectory,
 }
 
 impl Listening {
@@ -43,7 +43,12 @@ impl Listening {
         let path = directory.0.join(SOCKET_NAME);
         let listener = UnixListener::bind(&path)?;
         let server = tiny_http::Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
-        Ok(Self { server, path, listener, _directory: directory })
+        Ok(Self { server, path, listener, directory })
+    }
+
+    /// Removes the socket and its directory, even if a thread still uses it.
+    pub(super) fn remove(&self) {
+        self.directory.remove();
     }
 }
 
@@ -94,10 +99,14 @@ impl PrivateDirectory {
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
+
+    fn remove(&self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.remove();
     }
 }

@@ -102,7 +102,7 @@ impl Backend {
         let mut reply = dispatch(method, &Request { body: body.as_bytes(), ..self.request(target, &headers) });
         // A search needs no thread of its own here.
         match reply.later.take() {
-            Some((Lane::Search, rest)) => rest(&self.context).under(reply),
+            Some((Lane::Search, _, rest)) => rest(&self.context).under(reply),
             later => Reply { later, ..reply },
         }
     }

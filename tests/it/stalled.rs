@@ -213,3 +213,24 @@ fn slow_bodies_of_one_address_leave_room_for_others() {
     );
     assert_stops(server);
 }
+
+#[test]
+fn a_stop_waits_for_no_peer() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("adda.db");
+    let server = with_long_page(&["--data", data.to_str().expect("a path")]);
+    let readers: Vec<TcpStream> = (0..8).map(|_| ask(&server, STALLING, HISTORY, Some(RECEIVE_BYTES))).collect();
+    let bodies: Vec<TcpStream> = (0..8).map(|number| begin_post(&server, number).expect("a request")).collect();
+    let mut heads: Vec<TcpStream> =
+        (0..8).map(|_| connect_from(STALLING, server.addr(), None).expect("a connection")).collect();
+    heads[0].write_all(b"GET / HTTP/1.1\r\nHost:").expect("half a head");
+    let members: Vec<Ws> = (0..8).map(|number| Ws::join(&server, &format!("/ws/jam/Stalled{number}"))).collect();
+    let mut controls: Vec<UnixStream> =
+        (0..8).map(|_| UnixStream::connect(dir.path().join("adda.db.control")).expect("the control socket")).collect();
+    for (number, control) in controls.iter_mut().enumerate() {
+        let half = if number % 2 == 0 { "{\"" } else { "" };
+        control.write_all(half.as_bytes()).expect("half a request");
+    }
+    assert_stops(server);
+    drop((readers, bodies, heads, members, controls));
+}
