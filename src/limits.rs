@@ -132,6 +132,8 @@ pub const RESPONSES_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const RESPONSES_PER_ADDRESS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes per second of a response that its reader must take, on average over [`Limits::write_stall`].
 pub const RESPONSE_BYTES_PER_S_MIN: u32 = 4 * 1024;
+/// How long an unfinished head is not cut off in favour of a client whose address has hardly fewer of them.
+pub const HEAD_SPARED: Duration = Duration::from_secs(1);
 /// Refused connections that are kept open until their clients have read the response.
 pub const REFUSED_MAX: usize = 32;
 

@@ -103,6 +103,8 @@ labels! {
         SlowConsumer = "slow_consumer",
         /// A client that read a response over HTTP too slowly, or was the slowest when the memory for responses was short.
         SlowReader = "slow_reader",
+        /// A connection without a complete head, closed at the limit on connections to make room for another.
+        Displaced = "displaced",
         /// Nothing was received for too long (1008).
         Idle = "idle",
         /// A violation of RFC 6455 (1002).

@@ -65,7 +65,7 @@ impl Answer {
 pub(super) fn send_to_reader(
     mut stream: &TcpStream,
     mut bytes: &[u8],
-    share: &Share<'_>,
+    share: &Share,
     stall: Duration,
 ) -> Result<(), Undelivered> {
     let mut deadline = Instant::now() + stall;

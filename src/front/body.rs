@@ -25,7 +25,7 @@ pub(super) fn read_body(
     stream: &TcpStream,
     head: &Head,
     early: &[u8],
-    share: Option<&Share<'_>>,
+    share: Option<&Share>,
     limits: &Limits,
 ) -> Result<Vec<u8>, RequestError> {
     let mut waits = false;
@@ -65,7 +65,7 @@ pub(super) fn read_body(
 struct Source<'a> {
     early: &'a [u8],
     stream: &'a TcpStream,
-    share: Option<&'a Share<'a>>,
+    share: Option<&'a Share>,
     deadline: Instant,
 }
 

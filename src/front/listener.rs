@@ -1,5 +1,7 @@
 //! The public port: accepts connections, enforces the connection limits, and starts a thread for each connection.
 //!
+//! At the limit of connections, one without a complete head makes room for another: the largest address pays first.
+//!
 //! Runs on the thread `listener`, which never waits for a peer. The thread `refuser` keeps a refused connection until
 //! the client could read its 503. After an error of `accept` the listener waits and tries again; such an error never
 //! ends it.
@@ -18,11 +20,12 @@ use rustix::net::listen;
 
 use crate::config::Cidr;
 use crate::front::relay::Relay;
+use crate::front::shares::{Bounds, Claim, Pool, Share};
 use crate::http1::forwarded::{Client, is_forwarded, is_proxy};
 use crate::http1::head::{self, Head};
 use crate::http1::response::{self, Problem};
-use crate::limits::{REFUSED_MAX, STACK_BYTES};
-use crate::metrics::{Metrics, Refusal};
+use crate::limits::{HEAD_SPARED, REFUSED_MAX, STACK_BYTES};
+use crate::metrics::{self, Metrics, Refusal};
 use crate::model::ConnectionId;
 use crate::model::reason::Reason;
 use crate::rate::network_of;
@@ -40,6 +43,9 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
 /// How often the kept refused connections are checked.
 const REFUSED_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the listener waits until the thread of a displaced connection has ended, and how often it checks that.
+const DISPLACED_WAIT: Duration = Duration::from_millis(500);
+const DISPLACED_CHECK_INTERVAL: Duration = Duration::from_micros(200);
 
 /// The responses to refused connections.
 const FULL: Problem<'_> =
@@ -91,6 +97,12 @@ impl Listening {
         let shared = Arc::new(Shared {
             front,
             count: AtomicU64::new(0),
+            arriving: Pool::new(Bounds {
+                total: usize::MAX,
+                of_owner: usize::MAX,
+                spared: HEAD_SPARED,
+                cut: Shutdown::Both,
+            }),
             addresses: Mutex::default(),
             has_warned: AtomicBool::new(false),
         });
@@ -130,6 +142,8 @@ impl Listening {
 struct Shared {
     front: Front,
     count: AtomicU64,
+    /// The connections whose head is not complete.
+    arriving: Arc<Pool>,
     addresses: Mutex<HashMap<IpAddr, u32>>,
     /// Whether the log has a line about a proxy that is not trusted; one line is enough.
     has_warned: AtomicBool,
@@ -152,8 +166,8 @@ impl Shared {
     }
 
     /// Takes a permit for a connection; `None` if the limit is reached. Only the thread `listener` takes permits.
-    fn take(self: &Arc<Self>) -> Option<Permit> {
-        if self.connections() >= self.front.connections_max {
+    fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
+        if self.is_full() && !self.displace_one(peer) {
             return None;
         }
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
@@ -163,6 +177,23 @@ impl Shared {
 
     fn connections(&self) -> u64 {
         self.count.load(Ordering::Acquire)
+    }
+
+    fn is_full(&self) -> bool {
+        self.connections() >= self.front.connections_max
+    }
+
+    /// Closes a connection without a complete head for another client. Returns whether there is room now.
+    fn displace_one(&self, peer: IpAddr) -> bool {
+        if !self.arriving.take_back_for(network_of(peer)) {
+            return false;
+        }
+        self.metrics().dropped(metrics::Drop::Displaced);
+        let deadline = Instant::now() + DISPLACED_WAIT;
+        while self.is_full() && Instant::now() < deadline {
+            thread::sleep(DISPLACED_CHECK_INTERVAL);
+        }
+        !self.is_full()
     }
 }
 
@@ -237,7 +268,7 @@ impl Accepting {
     /// Starts the thread of a connection, or refuses the connection.
     fn start_connection(&self, stream: TcpStream, peer: SocketAddr, connection: ConnectionId) {
         let shared = &self.shared;
-        let Some(mut permit) = shared.take() else {
+        let Some(mut permit) = shared.take(peer.ip()) else {
             shared.metrics().refused(Refusal::Connections);
             log::debug!("refused {peer}: connection limit reached");
             return self.refuse_connection(Arc::new(stream), FULL);
@@ -251,8 +282,10 @@ impl Accepting {
         // The hub shares it later. Here the second handle keeps the socket open if the thread can't be started.
         let stream = Arc::new(stream);
         let serving = Arc::clone(&stream);
+        let claim = Claim { owner: network_of(peer.ip()), amount: 1, socket: Some(Arc::clone(&stream)) };
+        let arriving = shared.arriving.take(claim);
         let builder = thread::Builder::new().name("connection".into()).stack_size(STACK_BYTES);
-        let spawned = builder.spawn(move || serve(permit, serving, peer, connection));
+        let spawned = builder.spawn(move || serve(permit, arriving, serving, peer, connection));
         if let Err(error) = spawned {
             shared.metrics().refused(Refusal::Thread);
             log::warn!("failed to start a connection thread: {error}");
@@ -303,8 +336,14 @@ fn close_refused(refused: &Receiver<Arc<TcpStream>>) {
 /// Serves one connection to its end.
 ///
 /// The permit is the first parameter, so that it is dropped last, after the socket.
-fn serve(mut permit: Permit, stream: Arc<TcpStream>, peer: SocketAddr, connection: ConnectionId) {
-    let Some((head, early)) = read_head(&stream, peer, &permit.shared.front) else {
+fn serve(
+    mut permit: Permit,
+    arriving: Option<Share>,
+    stream: Arc<TcpStream>,
+    peer: SocketAddr,
+    connection: ConnectionId,
+) {
+    let Some((head, early)) = read_head(&stream, arriving, peer, &permit.shared.front) else {
         return;
     };
     let Some(client) = admit(&stream, peer, &head, &mut permit) else {
@@ -353,9 +392,14 @@ fn is_near(address: IpAddr) -> bool {
 /// Reads the head, or sends the error response. It has a stack frame of its own, because an idle session keeps the
 /// pages of stack that it has used.
 #[inline(never)]
-fn read_head(stream: &TcpStream, peer: SocketAddr, front: &Front) -> Option<(Head, Vec<u8>)> {
+fn read_head(stream: &TcpStream, arriving: Option<Share>, peer: SocketAddr, front: &Front) -> Option<(Head, Vec<u8>)> {
     // Frames are whole when they are written, so Nagle's algorithm would only delay them.
     stream.set_nodelay(true).ok()?;
     let read = head::read(stream, Instant::now() + front.sessions.limits.head_deadline);
-    read.inspect_err(|error| error.answer(stream, peer, false, &front.sessions.metrics)).ok()
+    let read = read.inspect_err(|error| {
+        if !arriving.is_some_and(|share| share.is_taken_back()) {
+            error.answer(stream, peer, false, &front.sessions.metrics);
+        }
+    });
+    read.ok()
 }

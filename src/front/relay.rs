@@ -58,11 +58,11 @@ pub struct Relay {
     endpoint: Endpoint,
     metrics: Arc<Metrics>,
     /// Permits for requests at `tiny_http`.
-    requests: Pool,
+    requests: Arc<Pool>,
     /// Permits for request bodies, which are held in memory before that.
-    bodies: Pool,
+    bodies: Arc<Pool>,
     /// Bytes of responses until their readers have taken them.
-    responses: Pool,
+    responses: Arc<Pool>,
     permit_wait: Duration,
 }
 
@@ -110,7 +110,7 @@ impl Relay {
         head: &Head,
         early: &[u8],
         limits: &Limits,
-    ) -> Result<(Vec<u8>, Share<'_>), RequestError> {
+    ) -> Result<(Vec<u8>, Share), RequestError> {
         let owner = network_of(client.address);
         let (body, body_share) = self.body(stream, owner, head, early, limits)?;
         let claim = Claim { owner, amount: 1, socket: None };
@@ -135,7 +135,7 @@ impl Relay {
         head: &Head,
         early: &[u8],
         limits: &Limits,
-    ) -> Result<(Vec<u8>, Option<Share<'_>>), RequestError> {
+    ) -> Result<(Vec<u8>, Option<Share>), RequestError> {
         let share = match head.framing {
             Framing::None | Framing::Length(0) => None,
             Framing::Length(_) | Framing::Chunked => {
@@ -163,7 +163,7 @@ impl Relay {
 
     /// Sends a response. The client is cut off if it reads too slowly, or if the memory for responses is short and it is
     /// the slowest of the largest owner.
-    fn deliver(&self, stream: &TcpStream, bytes: Vec<u8>, share: Share<'_>, limits: &Limits) {
+    fn deliver(&self, stream: &TcpStream, bytes: Vec<u8>, share: Share, limits: &Limits) {
         let sent = send_to_reader(stream, &bytes, &share, limits.write_stall);
         let is_cut_off = sent == Err(Undelivered::TooSlow) || share.is_taken_back();
         drop((bytes, share));

@@ -51,8 +51,8 @@ pub struct Pool {
 
 /// A share of a pool. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Share<'a> {
-    pool: &'a Pool,
+pub struct Share {
+    pool: Arc<Pool>,
     id: u64,
     course: Arc<Course>,
 }
@@ -94,8 +94,8 @@ struct Waiting {
 
 impl Pool {
     #[must_use]
-    pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, state: Mutex::default() }
+    pub fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { bounds, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,23 +106,23 @@ impl Pool {
     ///
     /// A share of an owner with more than twice as much is taken back even if it is spared otherwise: the caller can't
     /// wait.
-    pub fn take(&self, claim: Claim) -> Option<Share<'_>> {
+    pub fn take(self: &Arc<Self>, claim: Claim) -> Option<Share> {
         let claim = self.bounded(claim);
         let mut state = self.state();
         state.make_room(&claim, &self.bounds, Instant::now(), Haste::CannotWait).ok()?;
         let id = state.new_id();
         let course = state.hold(id, claim);
-        Some(Share { pool: self, id, course })
+        Some(Share { pool: Arc::clone(self), id, course })
     }
 
     /// Takes a share, and waits for it if need be. Returns `None` if there is none in time.
-    pub fn acquire(&self, claim: Claim, wait: Duration) -> Option<Share<'_>> {
+    pub fn acquire(self: &Arc<Self>, claim: Claim, wait: Duration) -> Option<Share> {
         let claim = self.bounded(claim);
         let mut state = self.state();
         if state.waiting.is_empty() && state.fits(&claim, &self.bounds) {
             let id = state.new_id();
             let course = state.hold(id, claim);
-            return Some(Share { pool: self, id, course });
+            return Some(Share { pool: Arc::clone(self), id, course });
         }
         let deadline = Instant::now() + wait;
         let (id, wake) = (state.new_id(), Arc::new(Condvar::new()));
@@ -138,7 +138,7 @@ impl Pool {
                 {
                     first.wake.notify_one();
                 }
-                return granted.map(|course| Share { pool: self, id, course });
+                return granted.map(|course| Share { pool: Arc::clone(self), id, course });
             }
             // The first claim tries again for all of them.
             let until = if at == 0 { retry_at.unwrap_or(now + RETRY_WAIT).min(deadline) } else { deadline };
@@ -147,13 +147,21 @@ impl Pool {
         }
     }
 
+    /// Takes back a share for a client of this owner, whether or not the pool is short. Returns whether there was one.
+    pub fn take_back_for(&self, owner: IpAddr) -> bool {
+        let claim = Claim { owner, amount: 1, socket: None };
+        let mut state = self.state();
+        let slowest = state.slowest_of_largest(&claim, &self.bounds, Instant::now(), Haste::CannotWait);
+        slowest.map(|id| state.take_back(id, &self.bounds)).is_ok()
+    }
+
     /// A claim that one owner can hold.
     fn bounded(&self, claim: Claim) -> Claim {
         Claim { amount: claim.amount.min(self.bounds.of_owner).min(self.bounds.total), ..claim }
     }
 }
 
-impl Share<'_> {
+impl Share {
     /// Counts bytes that were moved, which make the share a faster one.
     pub fn moved(&self, bytes: usize) {
         self.course.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -173,7 +181,7 @@ impl Share<'_> {
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for Share {
     fn drop(&mut self) {
         let mut state = self.pool.state();
         if state.release(self.id).is_some() && !state.waiting.is_empty() {
@@ -262,13 +270,17 @@ impl State {
     fn make_room(&mut self, claim: &Claim, bounds: &Bounds, now: Instant, haste: Haste) -> Result<(), Short> {
         while !self.fits(claim, bounds) {
             let slowest = self.slowest_of_largest(claim, bounds, now, haste)?;
-            if let Some(held) = self.release(slowest) {
-                held.course.is_taken_back.store(true, Ordering::Release);
-                // An error means that the client has gone.
-                let _ = held.claim.socket.map(|socket| socket.shutdown(bounds.cut));
-            }
+            self.take_back(slowest, bounds);
         }
         Ok(())
+    }
+
+    fn take_back(&mut self, id: u64, bounds: &Bounds) {
+        if let Some(held) = self.release(id) {
+            held.course.is_taken_back.store(true, Ordering::Release);
+            // An error means that the client has gone.
+            let _ = held.claim.socket.map(|socket| socket.shutdown(bounds.cut));
+        }
     }
 
     /// The share that pays for a claim: of the owners that have no less than the owner of the claim, with the claim,
@@ -312,7 +324,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(20);
     const SOON: Duration = Duration::from_millis(20);
 
-    fn pool(total: usize, of_owner: usize, spared: Duration) -> Pool {
+    fn pool(total: usize, of_owner: usize, spared: Duration) -> Arc<Pool> {
         Pool::new(Bounds { total, of_owner, spared, cut: Shutdown::Both })
     }
 
@@ -426,6 +438,17 @@ mod tests {
         let newcomer = pool.take(claim(2, 1));
         assert!(newcomer.is_some() && shares.iter().filter(|share| share.is_taken_back()).count() == 1);
         assert!(pool.take(claim(3, 1)).is_none(), "two are not much more than one");
+    }
+
+    #[test]
+    fn a_share_is_taken_back_for_a_client_although_the_pool_is_not_short() {
+        let pool = pool(100, 100, Duration::ZERO);
+        assert!(!pool.take_back_for(owner(2)));
+        let (claims, _clients): (Vec<_>, Vec<_>) = [1, 1].map(|from| open_claim(from, 1)).into_iter().unzip();
+        let shares: Vec<_> = claims.into_iter().map(|claim| pool.take(claim).unwrap()).collect();
+        shares[1].moved(1 << 20);
+        assert!(pool.take_back_for(owner(2)));
+        assert!(shares[0].is_taken_back() && !shares[1].is_taken_back());
     }
 
     #[test]

@@ -144,6 +144,36 @@ fn a_low_limit_on_tasks_lowers_the_connection_limit_without_an_abort() {
 }
 
 #[test]
+fn connections_without_a_head_make_room_for_others_at_the_limit() {
+    let server = Server::with(&["--max-connections", "20"]);
+    let mut member = Ws::join(&server, "/ws/tea/Ana");
+    let mut silent: Vec<_> = (0..60)
+        .map(|number| {
+            let mut stream = connect_from(Ipv4Addr::LOCALHOST, server.addr(), None).expect("a connection");
+            // Silent, in the middle of the head, or at its end.
+            let beginning = ["", "GET /heal", "GET /healthz HTTP/1.1\r\nHost: x\r\n"][number % 3];
+            let _ = io::Write::write_all(&mut stream, beginning.as_bytes());
+            stream
+        })
+        .collect();
+    let mut members = Vec::new();
+    for _ in 0..10 {
+        let response = get_from(&server, Ipv4Addr::new(127, 0, 0, 2)).expect("an answer");
+        assert_eq!(response.status, 200, "{}", response.text());
+        silent.extend(connect_from(Ipv4Addr::LOCALHOST, server.addr(), None));
+    }
+    // The address itself must wait until one of its own is not spared any more.
+    eventually("others of the same address enter, too", DEADLINE, || {
+        members.extend(Ws::open(server.addr(), "/ws/tea/Ben", &[]).ok().and_then(Result::ok));
+        members.len() > 3
+    });
+    member.say("still here");
+    member.until(|frame| frame["content"] == "still here");
+    assert!(server.metric("drops_total{reason=\"displaced\"}") >= 10);
+    drop(silent);
+}
+
+#[test]
 fn one_address_has_its_own_connection_limit() {
     let server = Server::with(&["--max-per-ip", "3"]);
     let mut members: Vec<Ws> = (0..3).map(|_| Ws::join(&server, "/ws/tea/Ana")).collect();
