@@ -190,7 +190,9 @@ fn request(head: &Head, client: Client, body: &[u8]) -> Vec<u8> {
         line(&[SECURE_HEADER.as_bytes(), b": 1"]);
     }
     // If the target has a host, that host counts.
-    line(&[b"Host: ", head.host.as_bytes()]);
+    if !head.host.is_empty() {
+        line(&[b"Host: ", head.host.as_bytes()]);
+    }
     for (name, value) in head.headers() {
         let is_passed = PASSED.iter().any(|passed| passed.eq_ignore_ascii_case(name));
         // `tiny_http` refuses a request with a byte beyond ASCII.

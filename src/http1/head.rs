@@ -31,7 +31,9 @@ pub enum RequestError {
     #[error("{0}")]
     Malformed(&'static str),
     /// The head exceeds [`HEAD_BYTES_MAX`] or [`HEADERS_MAX`].
-    #[error("request head too large")]
+    #[error(
+        "request head too large: at most {HEAD_BYTES_MAX} bytes and {HEADERS_MAX} fields, with all cookies of this host"
+    )]
     HeadTooLarge,
     #[error("request body too large: at most {BODY_BYTES_MAX} bytes")]
     BodyTooLarge,
@@ -99,7 +101,8 @@ pub struct Head {
     /// The path with its query, in visible ASCII, or `*` for OPTIONS.
     pub target: Box<str>,
     pub version: Version,
-    /// The host of the request: from the target if that has one, else from the Host field.
+    /// The host of the request: from the target if that has one, else from the Host field. Empty in HTTP/1.0 without
+    /// either.
     pub host: Box<str>,
     pub framing: Framing,
     /// The bytes of the head. At least [`BUFFER_BYTES_MIN`] are allocated for them.
@@ -340,7 +343,11 @@ fn framing(head: &Head) -> Result<Framing, RequestError> {
 
 fn host(head: &Head) -> Result<Box<str>, RequestError> {
     let mut hosts = head.headers_named("host");
-    let host = hosts.next().ok_or(RequestError::Malformed("missing Host header"))?;
+    let Some(host) = hosts.next() else {
+        // Only HTTP/1.1 requires it (RFC 9112, section 3.2).
+        require(head.version == Version::Http10, "missing Host header")?;
+        return Ok(Box::default());
+    };
     require(hosts.next().is_none(), "more than one Host header")?;
     require(is_host(host), "invalid Host header")?;
     Ok(text(host).into())

@@ -164,7 +164,8 @@ pub fn cases() -> Vec<Case> {
         body("chunked with a vertical tab", 400, "Transfer-Encoding: \x0bchunked\r\n", "0\r\n\r\n"),
         body("chunked in quotes", 400, "Transfer-Encoding: \"chunked\"\r\n", "0\r\n\r\n"),
         body("empty encoding", 400, "Transfer-Encoding:\r\n", "0\r\n\r\n"),
-        refused("no Host in HTTP/1.0", 400, "GET / HTTP/1.0\r\n\r\n"),
+        refused("two Hosts in HTTP/1.0", 400, "GET / HTTP/1.0\r\nHost: h\r\nHost: h\r\n\r\n"),
+        refused("empty Host in HTTP/1.0", 400, "GET / HTTP/1.0\r\nHost:\r\n\r\n"),
         refused(
             "chunks in HTTP/1.0",
             400,
@@ -229,6 +230,8 @@ pub fn cases() -> Vec<Case> {
     cases.push(smuggled("pipelining", &format!("{get}\r\n")));
     cases
         .push(smuggled("pipelining in HTTP/1.0", "GET /healthz HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"));
+    cases.push(smuggled("no Host in HTTP/1.0", "GET /healthz HTTP/1.0\r\n\r\n"));
+    cases.push(smuggled("no Host in HTTP/1.0, with a body", "GET /healthz HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi"));
     cases.push(smuggled("pipelining behind a body", &format!("{get}Content-Length: 5\r\n\r\nhello")));
     cases.push(smuggled(
         "pipelining behind chunks",
