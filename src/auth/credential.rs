@@ -16,9 +16,6 @@ pub const COOKIE_NAME: &str = "adda_session";
 pub const GUEST_SPAN_MS: u64 = 90 * DAY_MS;
 pub const LOGIN_SPAN_MS: u64 = 30 * DAY_MS;
 const DAY_MS: u64 = 86_400_000;
-/// Bytes of all Cookie fields that are read. Browsers keep 4 KiB of each cookie, and other pages of the same host set
-/// their own.
-pub const COOKIES_BYTES_MAX: usize = 8 * 1024;
 
 /// Why the credential of a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,9 +23,6 @@ pub enum CredentialError {
     /// Two cookies of this name. A page of another subdomain or path may have set one of them.
     #[error("more than one {COOKIE_NAME} cookie")]
     TwoCookies,
-    /// The Cookie fields are too long.
-    #[error("Cookie header too long: at most {COOKIES_BYTES_MAX} bytes")]
-    CookiesTooLong,
     /// The Authorization field is not `Bearer` and a token.
     #[error("the Authorization header must be “Bearer TOKEN”")]
     NotBearer,
@@ -57,20 +51,16 @@ fn cookie(value: &str, max_age_s: u64, over_tls: bool) -> String {
 
 /// The session token in the Cookie fields of a request (RFC 6265, sections 4.2.1 and 5.4), if there is one.
 ///
-/// Other cookies are ignored, whatever they contain. The session cookie may occur once only. A browser sends two if a
+/// Other cookies are ignored, whatever they contain and however long they are: other programs on the same host set them.
+/// The session cookie may occur once only. A browser sends two if a
 /// page of another subdomain or path has set one too, and the server can't tell which is its own. A cookie whose value
 /// does not have the shape of a token counts as absent.
 ///
 /// # Errors
 /// [`CredentialError`].
 pub fn token_of_cookies<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<&'a str>, CredentialError> {
-    let mut bytes = 0;
     let mut found = None;
     for field in fields {
-        bytes += field.len();
-        if bytes > COOKIES_BYTES_MAX {
-            return Err(CredentialError::CookiesTooLong);
-        }
         for pair in field.split(|b| *b == b';') {
             let Some(value) = pair.trim_ascii().strip_prefix(COOKIE_NAME.as_bytes()) else { continue };
             let Some(value) = value.strip_prefix(b"=") else { continue };
@@ -185,6 +175,7 @@ mod tests {
             format!("{ours}; a=b"),
             format!("a=\"q; {ours};c"),
             format!("a=b;{ours};  "),
+            format!("a={}; {ours}; b={0}", "x".repeat(8_000)),
             format!("xadda_session=1; {ours}; adda_session2=2; Adda_Session=3; adda_session"),
         ] {
             assert_eq!(of_cookies(&[&field]), Ok(Some(&*token)), "{field}");
@@ -233,8 +224,6 @@ mod tests {
         let ours = format!("adda_session={token}");
         assert_eq!(of_cookies(&[&format!("{ours}; {ours}")]), Err(CredentialError::TwoCookies));
         assert_eq!(of_cookies(&[&ours, "adda_session=x"]), Err(CredentialError::TwoCookies));
-        let long = format!("a={}; {ours}", "x".repeat(COOKIES_BYTES_MAX));
-        assert_eq!(of_cookies(&[&long]), Err(CredentialError::CookiesTooLong));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) const UNKNOWN_USER: UserId = UserId(Uuid::nil());
 pub(super) fn shown<'a>(request: &'a Request<'_>) -> Result<Credential<'a>, Rejection> {
     let cookies = request.headers_named("Cookie").map(str::as_bytes);
     Credential::of(request.header("Authorization").map(str::as_bytes), cookies, None)
-        .map_err(|_| Reason::InvalidToken.into())
+        .map_err(|error| Reason::InvalidToken.because(format!("invalid token: {error}")))
 }
 
 /// Authenticates the client by its token. An expired cookie counts as no token, because browsers keep sending it. An

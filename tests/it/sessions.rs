@@ -9,7 +9,7 @@ use adda::model::role::{Registration, Role};
 use serde_json::{Value, json};
 
 use crate::support::Asked::{ByBearer, ByCookie, Plainly};
-use crate::support::{Asked, People, Response, Server, Ws, request};
+use crate::support::{Asked, People, Response, Server, Ws, http, request};
 
 /// How soon a change must apply to open connections.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -93,6 +93,33 @@ fn a_guest_gets_a_session_changes_its_name_and_logs_out() {
     assert_eq!(request(address, ByBearer(&token), "GET", "/api/session", None).status, 401);
     assert_eq!(request(address, Plainly, "GET", "/api/session", None).status, 401);
     assert!(!server.whole_log().contains(&token), "no token is in the log");
+}
+
+#[test]
+fn cookies_of_other_programs_on_the_host_are_skipped() {
+    let server = Server::start();
+    let (id, token) = guest(&server, "rahim");
+    let others: String = (0..3).map(|number| format!("other{number}={}; ", "x".repeat(3_000))).collect();
+    let cookies = format!("{others}adda_session={token}; last=1");
+    for (fields, status) in [
+        (format!("Cookie: {others}\r\n"), 401),
+        (format!("Cookie: {cookies}\r\n"), 200),
+        (format!("Cookie: {others}\r\nCookie: adda_session={token}\r\n"), 200),
+        (format!("Cookie: {others}\r\nAuthorization: Bearer {token}\r\n"), 200),
+        (format!("Cookie: {cookies}; {others}\r\n"), 431),
+    ] {
+        let get = |target: &str| http(server.addr(), format!("GET {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n"));
+        let me = get("/api/session");
+        assert_eq!(me.status, status, "{}", me.text());
+        assert_eq!(get("/api/rooms").status, if status == 431 { 431 } else { 200 });
+        match status {
+            200 => assert_eq!(text(&me.json()["data"], "id"), id),
+            401 => assert_eq!(me.json()["reason"], "no_session"),
+            _ => assert!(me.text().contains("16384 bytes") && me.text().contains("cookies"), "{}", me.text()),
+        }
+    }
+    let mut ws = Ws::connect_with(&server, "/ws/tea/x", &[("Cookie", &cookies)]);
+    assert_eq!(ws.expect("welcome")["user_id"], id.as_str());
 }
 
 #[test]
