@@ -63,8 +63,8 @@
 //! | file or folder | owns |
 //! | --- | --- |
 //! | `main`, `cli/` | the command line: one file per command, flags, errors for the operator, the client of the control socket |
-//! | `front/` | the public port: `listener`, `capacity` (how many connections the system can carry), `relay` to `tiny_http` |
-//! | `http1/` | parsing of request heads (`head`), the client behind a proxy (`forwarded`), responses outside of `tiny_http` |
+//! | `front/` | the public port: `listener`, `capacity` (how many connections the system can carry), `relay` to `tiny_http` with `body` and `answer`, `shares` (bounded resources, fair by address) |
+//! | `http1/` | parsing of request heads (`head`), the client behind a proxy (`forwarded`), refusals of foreign origins (`origin`), responses outside of `tiny_http` |
 //! | `http/` | `routes` (the table of operations), `router`, `handlers/`, `openapi` and `components.json` (schemas) |
 //! | `session/` | a WebSocket: `handshake`, `decoder` (rates), `read_loop`, `stream` |
 //! | `authenticator` | the client that a token shows: its user, role and name |
@@ -183,6 +183,7 @@ pub mod threads;
 pub mod wire;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -269,7 +270,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     inner.extend(hub::start(ends, limits, Arc::clone(&metrics)).map_err(StartError::Thread)?);
     let api = hub::HubApi::new(commands.clone(), presence);
     let rate_limiters = Arc::new(RateLimiters::new(&limits));
-    let settings = http::Settings { origins: origins.clone(), rate_limiters: Arc::clone(&rate_limiters), limits };
+    let directory = match &data {
+        Data::File(path) => path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned)),
+        Data::Memory => None,
+    };
+    let settings =
+        http::Settings { origins: origins.clone(), directory, rate_limiters: Arc::clone(&rate_limiters), limits };
     let http =
         http::Server::start(api.clone(), reader.clone(), settings, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
@@ -292,7 +298,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 }
 
 /// Starts the control socket. Changes from there are proposed as the operator's.
-fn control(database: &std::path::Path, api: hub::HubApi) -> std::io::Result<Control> {
+fn control(database: &Path, api: hub::HubApi) -> std::io::Result<Control> {
     Control::start(database, move |change: Change| api.change(By::Operator, change))
 }
 

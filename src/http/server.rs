@@ -41,7 +41,7 @@ pub(super) const PANIC_PATH: &str = "/panic";
 /// The HTTP server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// No directory accepts the socket; this is the last directory that was tried.
+    /// No directory accepts the socket; this is the first directory that was tried.
     #[error("failed to open a private socket in `{}`: {source}", directory.display())]
     Socket { directory: PathBuf, source: io::Error },
     /// The system can't start a worker thread.
@@ -116,6 +116,8 @@ pub(crate) struct Context {
 pub struct Settings {
     /// Other origins whose pages may write.
     pub origins: Vec<Origin>,
+    /// The directory of the database, if it is a file.
+    pub directory: Option<PathBuf>,
     /// The rate limits of messages.
     pub rate_limiters: Arc<RateLimiters>,
     pub limits: Limits,
@@ -127,8 +129,8 @@ impl Server {
     /// # Errors
     /// If the private socket can't be opened, or a thread can't be started.
     pub fn start(hub: HubApi, reader: Reader, settings: Settings, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+        let listening = Mutex::new(Some(Arc::new(Listening::start(settings.directory.as_deref())?)));
         let context = Context { hub, reader, settings, attempts: Arc::default(), metrics };
-        let listening = Mutex::new(Some(Arc::new(Listening::start()?)));
         let shared = Arc::new(Shared { listening, context });
         let slow = Arc::new(SlowLanes::start(&shared).map_err(StartError::Worker)?);
         let mut server = Self { shared, workers: Vec::with_capacity(WORKERS), slow };
@@ -210,7 +212,7 @@ impl Shared {
         let mut listening = self.listening();
         if listening.as_ref().is_some_and(|now| Arc::ptr_eq(now, ended)) {
             log::warn!("the private HTTP socket is gone; opening another");
-            let next = Listening::start().map_err(io::Error::other)?;
+            let next = Listening::start(self.context.settings.directory.as_deref()).map_err(io::Error::other)?;
             *listening = Some(Arc::new(next));
             for _ in 0..WORKERS {
                 ended.server.unblock();

@@ -28,6 +28,7 @@ mod names;
 mod origin;
 mod pages;
 mod permissions;
+mod private_socket;
 mod proxy;
 mod race;
 mod random;
