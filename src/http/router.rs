@@ -5,6 +5,7 @@ use super::handlers::assets;
 use super::reply::Reply;
 use super::request::Request;
 use super::routes::{Operation, PAGE, ROUTES, Readers, Route};
+use crate::http1::origin::foreign_origin;
 use crate::model::reason::Reason;
 
 /// The methods that any origin may use on public paths, and the header fields that it may send.
@@ -35,7 +36,7 @@ fn allowed<'a>(routes: impl IntoIterator<Item = &'a Route>) -> String {
 pub(super) fn dispatch(method: &str, request: &Request<'_>) -> Reply {
     let is_writing = !READING.contains(&method) && method != "OPTIONS";
     if is_writing && !request.may_write() {
-        return Reply::from(Reason::ForeignOrigin);
+        return Reply::from(foreign_origin(request.header("Origin"), request.header("Host")));
     }
     if request.path == "*" {
         return Reply::empty(204).with("Allow", allowed(ROUTES));

@@ -2,4 +2,5 @@
 
 pub mod forwarded;
 pub mod head;
+pub mod origin;
 pub mod response;

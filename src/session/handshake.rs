@@ -16,6 +16,7 @@ use crate::authenticator::{Authenticator, Identity};
 use crate::config::Origin;
 use crate::http1::forwarded::Client;
 use crate::http1::head::{Framing, Head, Version, query_value, unescape};
+use crate::http1::origin::foreign_origin;
 use crate::http1::response::{self, Problem};
 use crate::hub::{Arrival, Connect, Sink};
 use crate::limits::{HISTORY_MAX, Limits};
@@ -216,7 +217,8 @@ fn upgrade_request(
         return malformed("a WebSocket handshake must not have a body");
     }
     if !origin_is_allowed(head, client, origins) {
-        let rejection = Reason::ForeignOrigin.because("connections from this origin are not allowed");
+        let origin = head.header("Origin").map(String::from_utf8_lossy);
+        let rejection = foreign_origin(origin.as_deref(), Some(&head.host));
         return Err(Refused::new(rejection, Refusal::Origin));
     }
     let query = |name| head.query().and_then(|query| query_value(query, name)).and_then(Result::ok);

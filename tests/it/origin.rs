@@ -65,6 +65,40 @@ fn the_operator_may_allow_further_origins() {
 }
 
 #[test]
+fn a_refused_origin_is_explained_to_the_client_and_once_in_the_log() {
+    let server = Server::start();
+    // As with `proxy_set_header Host $host;` in nginx, which drops the port.
+    let fields = "Host: chat.example\r\nOrigin: http://chat.example:8080\r\n";
+    for _ in 0..50 {
+        let post = format!(
+            "POST /api/rooms/tea/messages HTTP/1.1\r\n{fields}Content-Type: text/plain\r\nContent-Length: 2\r\n\r\nhi"
+        );
+        let refusal = http(server.addr(), post);
+        assert_eq!((refusal.status, &refusal.json()["reason"]), (403, &"foreign_origin".into()));
+        let sentence = refusal.text().to_owned();
+        assert!(
+            ["http://chat.example:8080", "chat.example", "--origin"].iter().all(|part| sentence.contains(part)),
+            "{sentence}"
+        );
+    }
+    let headers = [("Host", "chat.example"), ("Origin", "http://chat.example:8080")];
+    let refusal = Ws::refused(&server, "/ws/tea/Ana", &headers);
+    assert!(refusal.text().contains("chat.example:8080") && refusal.text().contains("--origin"), "{}", refusal.text());
+    for number in 0..100 {
+        Ws::refused(&server, "/ws/tea/Ana", &[("Host", "chat.example"), ("Origin", &format!("http://evil{number}"))]);
+    }
+    let log = server.wait_for_log("the refusal", |log| log.contains("chat.example:8080"));
+    assert_eq!(
+        log.matches("Origin is \\\"http://chat.example:8080\\\"").count()
+            + log.matches("Origin is \"http://chat.example:8080\"").count(),
+        1,
+        "{log}"
+    );
+    assert!(log.contains("--origin http://chat.example:8080"), "{log}");
+    assert!(log.matches("refused a page of another origin").count() <= 20, "{log}");
+}
+
+#[test]
 fn any_page_may_read_the_room_listing() {
     let server = Server::start();
     let request = "GET /api/rooms HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n";
