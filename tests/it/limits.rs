@@ -1,10 +1,11 @@
 //! Tests of the connection limit: further connections are refused without an abort, and accepted again when others
 //! close.
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 
 use crate::support::{DEADLINE, Event, Response, Server, Ws, binary_for_anybody, eventually, raise_descriptor_limit};
-use crate::support::{get_from, http};
+use crate::support::{connect_from, get_from, http};
 
 /// Checks that a response refuses a connection at the limit.
 #[track_caller]
@@ -152,13 +153,13 @@ fn connections_without_a_head_make_room_for_others_at_the_limit() {
             let mut stream = connect_from(Ipv4Addr::LOCALHOST, server.addr(), None).expect("a connection");
             // Silent, in the middle of the head, or at its end.
             let beginning = ["", "GET /heal", "GET /healthz HTTP/1.1\r\nHost: x\r\n"][number % 3];
-            let _ = io::Write::write_all(&mut stream, beginning.as_bytes());
+            let _ = stream.write_all(beginning.as_bytes());
             stream
         })
         .collect();
     let mut members = Vec::new();
     for _ in 0..10 {
-        let response = get_from(&server, Ipv4Addr::new(127, 0, 0, 2)).expect("an answer");
+        let response = get_from(server.addr(), Ipv4Addr::new(127, 0, 0, 2), "/healthz").expect("an answer");
         assert_eq!(response.status, 200, "{}", response.text());
         silent.extend(connect_from(Ipv4Addr::LOCALHOST, server.addr(), None));
     }
