@@ -37,7 +37,7 @@ fn field_at(json: &str, line: usize, column: usize) -> Option<String> {
     let RawFields(fields) = serde_json::from_str(json).ok()?;
     // A value is a part of the text. An error is found at the end of its value, or within.
     let begin = |value: &RawValue| value.get().as_ptr() as usize - json.as_ptr() as usize;
-    let before = fields.iter().map(|(name, value)| (begin(value), name)).filter(|(begin, _)| *begin < place);
+    let before = fields.iter().map(|(name, value)| (begin(value), name)).filter(|(begin, _)| *begin <= place);
     before.max().map(|(_, name)| name.chars().take(64).collect())
 }
 
