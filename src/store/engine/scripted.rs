@@ -11,6 +11,7 @@ use crate::limits::BATCH_NUMBERS_SKIPPED;
 use crate::model::{Seq, UserId};
 use crate::store::ledger::Storage;
 use crate::store::sqlite::people::Banned;
+use crate::store::sqlite::search;
 
 pub struct ScriptedStore {
     store: Store,
@@ -70,6 +71,16 @@ impl ScriptedStore {
         let clock = LogClock::resume(Some(position), None, still(wall_ms));
         self.reader = self.reader.clone().with_clock(clock.shared());
         self.store.core.log = Log::Local(clock);
+    }
+
+    /// Adds messages to the word index of a file, as upkeep does.
+    pub fn index(&mut self, messages_max: usize) {
+        if let Backend::File { storage, .. } = &self.store.backend {
+            let transaction = storage.connection.unchecked_transaction().unwrap();
+            search::follow(&transaction, messages_max, usize::MAX).unwrap();
+            transaction.commit().unwrap();
+            assert_eq!(search::wrong_counts(&storage.connection, 9).unwrap(), []);
+        }
     }
 
     /// Removes expired rows, as upkeep does.

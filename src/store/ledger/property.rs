@@ -1,8 +1,8 @@
 //! The property of the ledger: the batch, its moment and the state alone decide what a batch does.
 //!
 //! Random batches go to three stores. The first is a file with a transaction for each batch. The second is a file with
-//! several batches in a transaction, and is closed and reopened at intervals. The third is memory. All give the same
-//! answers and end with the same contents. The run continues until each kind of entry was accepted, and refused for
+//! several batches in a transaction, and is closed and reopened at intervals. The third is memory. The word indexes of the
+//! files follow at different paces. All give the same answers and end with the same contents. The run continues until each kind of entry was accepted, and refused for
 //! each of its reasons, as often as the table wants.
 
 mod regressions;
@@ -245,6 +245,11 @@ fn three_stores_agree_on_random_batches() {
             stores.flush();
             if world.random.once_in(10) {
                 stores.grouped.forget_what_is_over();
+            }
+            // One index follows closely, and the other now and then.
+            stores.plain.index(usize::MAX >> 1);
+            if world.random.once_in(3) {
+                stores.grouped.index(1 + world.random.below(30));
             }
         }
         if batches.is_multiple_of(BATCHES_PER_COMPARISON) {

@@ -57,7 +57,7 @@ fn keep_key(connection: &Connection) -> rusqlite::Result<usize> {
     execute(connection, sql, [])
 }
 
-/// Inserts a message and its words. Returns false and writes nothing if the author has used the nonce before.
+/// Inserts a message. Returns false and writes nothing if the author has used the nonce before.
 pub fn insert(
     connection: &Connection,
     key: i64,
@@ -84,11 +84,7 @@ pub fn insert(
         body.message_id(),
         key,
     );
-    if execute(connection, sql, values)? == 0 {
-        return Ok(false);
-    }
-    search::insert(connection, key, room.key, body.content())?;
-    Ok(true)
+    Ok(execute(connection, sql, values)? > 0)
 }
 
 /// Deletes the row of a forgotten message with this nonce, so that the nonce can be used again. Returns whether there

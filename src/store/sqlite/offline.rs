@@ -19,6 +19,7 @@ use super::messages;
 use super::people::{self, Account, Session};
 use super::row::{all, unsigned, value};
 use super::schema::{self, OpenError, beside};
+use super::search;
 
 /// Messages that are read at once.
 const MESSAGES_AT_ONCE: usize = 500;
@@ -32,6 +33,8 @@ const ACCOUNTS_SINCE: usize = 3;
 const LOG_SINCE: usize = 6;
 /// The schema that named the tables `skeletons` and `last_posts`.
 const NAMES_SINCE: usize = 7;
+/// The schema since which the word index has a position.
+const INDEX_SINCE: usize = 9;
 /// The number of findings of one kind that are reported.
 const FINDINGS_MAX: i64 = 20;
 
@@ -332,6 +335,11 @@ fn disorder(connection: &Connection) -> rusqlite::Result<Vec<String>> {
         }
         if last - first + 1 != count {
             findings.push(format!("room “{room}”: {count} messages from seq {first} to seq {last}"));
+        }
+    }
+    if schema::version(connection)? >= INDEX_SINCE {
+        for (room, indexed, messages) in search::wrong_counts(connection, FINDINGS_MAX)? {
+            findings.push(format!("room “{room}”: {indexed} messages in the word index, and not {messages}"));
         }
     }
     let has_accounts = schema::version(connection)? >= ACCOUNTS_SINCE;

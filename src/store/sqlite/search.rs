@@ -1,5 +1,9 @@
 //! The word index, and searches in the database.
 //!
+//! The index follows the messages: upkeep adds them in the order of their keys, in transactions of their own. Its
+//! *position* is the key up to which it is complete. So a commit of messages writes no index, and many messages are
+//! indexed at once, which costs less. A search reads the messages behind the position.
+//!
 //! A search first reads the messages nearest to its seq, where frequent words are found soonest. For the others it
 //! queries the index.
 
@@ -7,14 +11,14 @@ use std::time::Instant;
 
 use rusqlite::{Connection, Rows};
 
-use crate::model::FrameId;
+use crate::model::{FrameId, Seq};
 
 use super::super::Side;
 use super::super::ledger::RoomRow;
 use super::super::message::Message;
 use super::super::terms::{Terms, folded, words};
 use super::messages::{self, COLUMNS, FROM, IS_MESSAGE, sql_of};
-use super::row::{execute, signed};
+use super::row::{all, execute, first, signed, value};
 
 /// The schema of the index. It compares words by their bytes. A prefix of two or three characters is looked up
 /// directly; for another length, all words that begin with it are walked. The index keeps no text, no positions within
@@ -45,22 +49,60 @@ fn indexed(room_key: i64, content: &str) -> String {
     text
 }
 
+/// The key up to which all messages are in the index. No message after it is in the index.
+pub fn position(connection: &Connection) -> rusqlite::Result<i64> {
+    value(connection, "SELECT coalesce((SELECT value FROM marks WHERE name = 'indexed_key'), 0)", [])
+}
+
+/// The number of keys behind the position, which is at least the number of messages there.
+pub fn backlog(connection: &Connection) -> rusqlite::Result<i64> {
+    let (_, last) = messages::keys(connection)?;
+    Ok((last - position(connection)?).max(0))
+}
+
+/// Adds the next messages to the index: at most so many, with texts of about so many bytes. Runs in a transaction.
+/// Returns whether messages may be left.
+pub fn follow(connection: &Connection, messages_max: usize, bytes_max: usize) -> rusqlite::Result<bool> {
+    let mut next =
+        connection.prepare_cached("SELECT key, room, content FROM messages WHERE key > ?1 ORDER BY key LIMIT ?2")?;
+    let mut rows = next.query((position(connection)?, signed(messages_max as u64)))?;
+    let (mut last, mut count, mut bytes) = (None, 0, 0);
+    while bytes < bytes_max
+        && let Some(row) = rows.next()?
+    {
+        let (key, content) = (row.get(0)?, row.get_ref(2)?.as_str()?);
+        insert(connection, key, row.get(1)?, content)?;
+        (last, count, bytes) = (Some(key), count + 1, bytes + content.len());
+    }
+    let Some(last) = last else { return Ok(false) };
+    let sql = "INSERT OR REPLACE INTO marks (name, value) VALUES ('indexed_key', ?1)";
+    execute(connection, sql, [last])?;
+    Ok(count == messages_max || bytes >= bytes_max)
+}
+
 /// Inserts a message's words.
-pub fn insert(connection: &Connection, key: i64, room_key: i64, content: &str) -> rusqlite::Result<()> {
+fn insert(connection: &Connection, key: i64, room_key: i64, content: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO words (rowid, content) VALUES (?1, ?2)";
     execute(connection, sql, (key, indexed(room_key, content))).map(drop)
 }
 
-/// Deletes a message's words. The index has no text of its own, so it needs the text that was inserted.
+/// Deletes a message's words, if it is indexed. The index has no text of its own, so it needs the text that was
+/// inserted.
 pub fn delete(connection: &Connection, key: i64, room_key: i64, content: &str) -> rusqlite::Result<()> {
+    if key > position(connection)? {
+        return Ok(());
+    }
     let sql = "INSERT INTO words (words, rowid, content) VALUES ('delete', ?1, ?2)";
     execute(connection, sql, (key, indexed(room_key, content))).map(drop)
 }
 
-/// Replaces the indexed words of a message by those of another text. The old words are erased at once, which reads and
+/// Replaces the words of a message by those of another text, if it is indexed. The old words are erased at once, which reads and
 /// writes the index for each word. For a very long message that would delay other messages. Its old words are only
 /// marked as deleted, as [`delete`] does it, and disappear when the index merges its segments.
 pub fn erase(connection: &Connection, key: i64, room_key: i64, was: &str, is: &str) -> rusqlite::Result<()> {
+    if key > position(connection)? {
+        return Ok(());
+    }
     if indexed(room_key, was).split(' ').count() > WORDS_ERASED_MAX {
         delete(connection, key, room_key, was)?;
         return insert(connection, key, room_key, is);
@@ -74,15 +116,36 @@ pub fn erase(connection: &Connection, key: i64, room_key: i64, was: &str, is: &s
     insert(connection, key, room_key, is)
 }
 
-/// Rebuilds the index from the messages.
-pub fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!("DROP TABLE IF EXISTS words; {SCHEMA}"))?;
-    let mut messages = connection.prepare("SELECT key, room, content FROM messages ORDER BY key")?;
-    let mut rows = messages.query([])?;
-    while let Some(row) = rows.next()? {
-        insert(connection, row.get(0)?, row.get(1)?, row.get_ref(2)?.as_str()?)?;
+/// Makes an empty index at the beginning. The data of the index before is left to [`drop_data`], as dropping a large
+/// table takes seconds.
+pub fn begin_anew(connection: &Connection) -> rusqlite::Result<()> {
+    if value::<i64>(connection, "SELECT count(*) FROM (SELECT 1 FROM messages LIMIT 1)", [])? == 0 {
+        return connection.execute_batch(&format!("DROP TABLE words; {SCHEMA}"));
     }
+    // Earlier schemas have no position.
+    connection.execute_batch(&format!(
+        "DROP TABLE IF EXISTS dropped_words;
+         ALTER TABLE words_data RENAME TO dropped_words;
+         CREATE TABLE words_data (id INTEGER PRIMARY KEY, block BLOB);
+         -- What FTS5 reads before it drops the table.
+         INSERT INTO words_data SELECT * FROM dropped_words WHERE id IN (1, 10);
+         DROP TABLE words;
+         {SCHEMA};"
+    ))?;
     Ok(())
+}
+
+/// Deletes some data of an index that was replaced. Returns whether there is more.
+pub fn drop_data(connection: &Connection, rows_max: usize) -> rusqlite::Result<bool> {
+    let is_there = "SELECT count(*) FROM sqlite_schema WHERE name = 'dropped_words'";
+    if value::<i64>(connection, is_there, [])? == 0 {
+        return Ok(false);
+    }
+    let sql = "DELETE FROM dropped_words WHERE id IN (SELECT id FROM dropped_words LIMIT ?1)";
+    if execute(connection, sql, [signed(rows_max as u64)])? == 0 {
+        connection.execute_batch("DROP TABLE dropped_words")?;
+    }
+    Ok(true)
 }
 
 /// Lets the index merge as few as two of its segments.
@@ -96,6 +159,17 @@ pub fn merge(connection: &Connection, pages: u64) -> rusqlite::Result<bool> {
     execute(connection, "INSERT INTO words (words, rank) VALUES ('merge', ?1)", [signed(pages)])?;
     // The command itself counts as one change (FTS5, section 6.8).
     Ok(connection.total_changes() - before >= 2)
+}
+
+/// The rooms of which the index does not have as many messages as it should: the room, the number that it has, and the
+/// number that it should have.
+pub fn wrong_counts(connection: &Connection, limit: i64) -> rusqlite::Result<Vec<(String, i64, i64)>> {
+    let sql = "SELECT id, indexed, messages FROM (
+            SELECT r.id, (SELECT count(*) FROM words WHERE words MATCH '\"' || char(?1) || r.key || '\"') AS indexed,
+                (SELECT count(*) FROM messages m WHERE m.room = r.key AND m.key <= ?2) AS messages
+            FROM rooms r)
+        WHERE indexed <> messages LIMIT ?3";
+    all(connection, sql, (u32::from(ROOM_MARK), position(connection)?, limit), |row| row.try_into())
 }
 
 /// The query for FTS5. Its terms are quoted, so that nothing in them is an operator.
@@ -115,7 +189,7 @@ fn whole_query(terms: &Terms, room_key: i64) -> String {
 ///
 /// Frequent words are found soonest by reading the messages nearest to the seq, rare words by querying the index. The
 /// index is slow only for a prefix of frequent words. So it is first queried for the whole words, and their messages
-/// are read.
+/// are read. Messages that are not indexed yet are the newest, and all of them are read.
 pub fn page(
     connection: &Connection,
     room: RoomRow,
@@ -126,7 +200,8 @@ pub fn page(
 ) -> rusqlite::Result<(Vec<Message>, Option<FrameId>)> {
     let RoomRow { key: room_key, floor, .. } = room;
     let (comparison, order, place) = sql_of(side);
-    let mut search = Search { terms, limit, deadline, found: Vec::new(), last: None };
+    let position = position(connection)?;
+    let mut search = Search { terms, limit, deadline, position, found: Vec::new(), last: None };
     let sql = format!(
         "SELECT {COLUMNS}, m.key {FROM} WHERE m.room = ?1 AND m.seq {comparison} ?2 AND m.seq > ?3 AND {IS_MESSAGE} ORDER BY m.seq {order}"
     );
@@ -140,6 +215,7 @@ pub fn page(
          ORDER BY w.rowid {order}"
     );
     let mut matching = connection.prepare_cached(&sql)?;
+    let is_indexed = matches!(end, End::Bound(_));
     if let End::Bound(key) = end
         && !terms.whole().is_empty()
         && terms.begun().is_some()
@@ -151,9 +227,31 @@ pub fn page(
         let rows = matching.query((query(terms, room_key), key, room_key, floor))?;
         end = search.read(rows, usize::MAX, usize::MAX)?;
     }
+    if is_indexed
+        && let (Side::After(_), End::Exhausted) = (side, &end)
+        && let Some(before) = last_indexed(connection, room, position)?
+    {
+        end = search.read(nearest.query((room_key, before, floor))?, usize::MAX, usize::MAX)?;
+    }
     let Search { mut found, last, .. } = search;
     side.sort(&mut found);
     Ok((found, last.filter(|_| matches!(end, End::Deadline))))
+}
+
+/// The last seq of a room whose message is indexed; `None` if all messages of the room are.
+fn last_indexed(connection: &Connection, room: RoomRow, position: i64) -> rusqlite::Result<Option<Seq>> {
+    let sql = "SELECT key FROM messages WHERE room = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1";
+    let is_behind = |seq: u64| first(connection, sql, (room.key, Seq(seq)), |row| row.get::<_, i64>(0));
+    // Keys increase with the seq.
+    let (mut low, mut high) = (room.floor.0, room.head.0);
+    if is_behind(high)?.is_none_or(|key| key <= position) {
+        return Ok(None);
+    }
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if is_behind(middle)?.is_some_and(|key| key <= position) { low = middle } else { high = middle }
+    }
+    Ok(Some(Seq(low)))
 }
 
 /// A search that goes on from one query to the next.
@@ -161,6 +259,8 @@ struct Search<'a> {
     terms: &'a Terms,
     limit: usize,
     deadline: Instant,
+    /// The key of the last message that is indexed.
+    position: i64,
     found: Vec<Message>,
     /// The last message that was read.
     last: Option<FrameId>,
@@ -168,8 +268,10 @@ struct Search<'a> {
 
 /// Why reading ended.
 enum End {
-    /// Enough matches are found, or no messages are left.
+    /// Enough matches are found.
     Complete,
+    /// No messages are left.
+    Exhausted,
     /// As many messages were read as should be. The last one has this key.
     Bound(i64),
     Deadline,
@@ -180,7 +282,7 @@ impl Search<'_> {
         let (mut messages_read, mut bytes_read) = (0, 0);
         let (mut unchecked, mut unchecked_bytes) = (0, 0);
         while self.found.len() < self.limit {
-            let Some(row) = rows.next()? else { return Ok(End::Complete) };
+            let Some(row) = rows.next()? else { return Ok(End::Exhausted) };
             let content = messages::content(row)?;
             if self.terms.are_in(content) {
                 self.found.push(messages::message(row)?);
@@ -188,7 +290,11 @@ impl Search<'_> {
             self.last = Some(messages::id(row)?);
             (messages_read, bytes_read) = (messages_read + 1, bytes_read + content.len());
             if messages_read >= messages_max || bytes_read >= bytes_max {
-                return Ok(End::Bound(messages::key(row)?));
+                // The index does not have the messages behind its position, so all of them are read.
+                let key = messages::key(row)?;
+                if key <= self.position {
+                    return Ok(End::Bound(key));
+                }
             }
             (unchecked, unchecked_bytes) = (unchecked + 1, unchecked_bytes + content.len());
             if unchecked >= READ_AT_ONCE || unchecked_bytes >= READ_AT_ONCE_BYTES {

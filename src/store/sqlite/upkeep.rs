@@ -1,5 +1,5 @@
 //! Upkeep keeps the database within its bounds. It deletes the oldest messages with their words, returns space to the
-//! file system, and keeps the WAL short. It removes sessions, invitations, mutes and bans that are over, guests that
+//! file system, and keeps the WAL short. It adds new messages to the word index. It removes sessions, invitations, mutes and bans that are over, guests that
 //! were not seen for a long time, and rooms without messages and connections.
 //!
 //! Everything that clients can see of it goes through the log as entries. It runs on the store's thread and connection,
@@ -48,6 +48,15 @@ const KEPT_WITHOUT_ROOM: Duration = Duration::from_secs(24 * 3600);
 const PAGES_AT_ONCE: u64 = 64;
 /// Pages of the word index that are merged between two checks of the clock.
 const WORDS_PAGES_AT_ONCE: u64 = 64;
+/// Messages that are added to the word index in one transaction: while no batch waits, and after a batch under load.
+const INDEXED_AT_ONCE: usize = 200;
+const INDEXED_AT_ONCE_BUSY: usize = 1_000;
+/// Bytes of their texts, for each of these messages.
+const INDEXED_BYTES: usize = 200;
+/// Under load, the index waits until so many messages are behind it.
+const UNINDEXED_MAX: i64 = 100_000;
+/// Rows of a replaced index that are deleted between two checks of the clock.
+const DROPPED_AT_ONCE: usize = 32;
 /// Free pages that are left for new data: this many, or this part of the file, whichever is more.
 const FREE_PAGES_MIN: u64 = 256;
 const FREE_PART: u64 = 32;
@@ -171,6 +180,9 @@ struct Budget {
     /// Messages that it may delete between two checks of the clock, and in all.
     at_once: usize,
     messages: usize,
+    /// Messages that it may index between two checks of the clock, and the number from which on it does.
+    indexed_at_once: usize,
+    unindexed_max: i64,
 }
 
 /// The size of the database.
@@ -206,7 +218,15 @@ impl Upkeep {
     /// Runs a slice while no batch waits.
     pub fn between_batches(&mut self, upkept: &mut impl Upkept) -> Result<(), Fault> {
         let (time, at_once) = (SLICE, MESSAGES_AT_ONCE);
-        self.slice(upkept, Budget { time, time_max: time, at_once, messages: at_once })
+        let budget = Budget {
+            time,
+            time_max: time,
+            at_once,
+            messages: at_once,
+            indexed_at_once: INDEXED_AT_ONCE,
+            unindexed_max: 0,
+        };
+        self.slice(upkept, budget)
     }
 
     /// Runs a slice after a batch, if it is due. It may take as long as all work since the last slice, and beyond a
@@ -217,7 +237,14 @@ impl Upkeep {
             return Ok(());
         }
         let time = since.clamp(SLICE, CHECK_INTERVAL / SHARE_MAX);
-        let budget = Budget { time, time_max: time * SHARE_MAX, at_once: MESSAGES_AT_ONCE_BUSY, messages: usize::MAX };
+        let budget = Budget {
+            time,
+            time_max: time * SHARE_MAX,
+            at_once: MESSAGES_AT_ONCE_BUSY,
+            messages: usize::MAX,
+            indexed_at_once: INDEXED_AT_ONCE_BUSY,
+            unindexed_max: UNINDEXED_MAX,
+        };
         self.slice(upkept, budget)
     }
 
@@ -264,8 +291,10 @@ impl Upkeep {
             if is_loose {
                 upkept.connection().execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
             }
+            // Deleting comes first: messages that go soon need no index.
+            let indexes = deleted == 0 && index(upkept.connection(), budget)?;
             self.shorten_wal(upkept.connection())?;
-            if deleted == 0 && !self.is_merging && !is_loose && !forgets {
+            if deleted == 0 && !self.is_merging && !is_loose && !forgets && !indexes {
                 return Ok(false);
             }
             let is_past = self.keep.bytes_max.is_some_and(|most| size.bytes > most);
@@ -330,6 +359,17 @@ impl Upkeep {
         }
         Ok(())
     }
+}
+
+/// Adds messages to the word index, if enough wait. Without, deletes what is left of a replaced index. Returns whether
+/// work may be left.
+fn index(connection: &Connection, budget: Budget) -> Result<bool, Fault> {
+    if search::backlog(connection)? > budget.unindexed_max {
+        let at_once = budget.indexed_at_once;
+        return in_transaction(connection, |connection| search::follow(connection, at_once, at_once * INDEXED_BYTES));
+    }
+    let is_idle = budget.unindexed_max == 0;
+    Ok(is_idle && in_transaction(connection, |connection| search::drop_data(connection, DROPPED_AT_ONCE))?)
 }
 
 fn in_transaction<T>(connection: &Connection, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
