@@ -70,7 +70,7 @@
 //! | `authenticator` | the client that a token shows: its user, role and name |
 //! | `agents/control` | the server's side of the control socket |
 //! | `hub/` | `mod` (the loop), `state` and `state/` (pure decisions), `roster` (people of a room), `room`, `outbox` (what waits for a member), `delivery` (sending, pings and closing), `sink`, `pager` (catch-up from the database), `handle` (the interface for requests) |
-//! | `store/` | `entry` and `change` (what the log holds), `log/` (batches and their time), `ledger` and `ledger/` (what an entry does), `policy` (the published snapshot), `reader` (all reads), `sqlite/` (the database: `schema` and migrations, `messages`, `people/`, `search`, `upkeep`, `files` (are they still the ones that were opened)), `memory` (messages without a file) |
+//! | `store/` | `entry` and `change` (what the log holds), `log/` (batches and their time), `ledger` and `ledger/` (what an entry does), `policy` (the published snapshot), `reader` (all reads), `terms` (what a search looks for), `sqlite/` (the database: `schema` and migrations, `messages`, `people/`, `search`, `upkeep`, `files` (are they still the ones that were opened)), `memory` (messages without a file) |
 //! | `protocol/` | the JSON of WebSockets: `decode` and `command` (from clients), `frame` (to clients), `admin` (admin commands, also over HTTP) |
 //! | `wire/` | encodings of frames, WebSocket framing, close codes |
 //! | `auth/` | `permission` (who can do what), `password`, `credential` (cookies and tokens), `guest_token`, `attempts` (limits of logins), `name` (look-alike names) |
@@ -93,6 +93,7 @@
 //! | a login | `http/handlers/accounts`: `auth/attempts` limits it, `http/slow_lane` compares the password, `Change::LogIn` begins the session. Lifetimes are in `auth/credential` |
 //! | a reconnect | `hub/state/catch_up`, and `hub/pager` for frames that are no longer in memory |
 //! | what a slow member is sent | `hub/outbox` sends and keeps bytes, `hub/delivery` says when |
+//! | what a search finds | `store/terms` and `static/js/core/marks.js`; other tokens in the index need a migration |
 //! | the tables of the database | `store/sqlite/schema`, with a migration and a fixture for `tests/it/migration` |
 //!
 //! A change of the protocol or of a limit also concerns `static/js/` (the page) and `static/docs/` (the reference).

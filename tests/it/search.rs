@@ -3,9 +3,11 @@
 use std::io;
 use std::net::Ipv4Addr;
 
+use rusqlite::{Connection, OpenFlags};
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Response, Server, Ws, get_from};
+use crate::support::{DEADLINE, People, Response, Server, Ws, eventually, get_from};
 
 /// More searches than any burst.
 const SEARCHES_MANY: usize = 2_000;
@@ -88,4 +90,70 @@ fn without_a_rate_searches_have_none() {
     for _ in 0..300 {
         assert_eq!(found(&server, "tea"), ["tea"]);
     }
+}
+
+/// Checks what searches find on a server. Returns the texts, in their order.
+#[track_caller]
+fn finds_signs_and_scripts_without_spaces(server: &Server) -> Vec<&'static str> {
+    let texts = vec![
+        "a cake 🎂 for you",
+        "I write C++ and C",
+        "a cat in a box",
+        "ผมกินข้าวผัดทุกวัน",
+        "ຂ້ອຍກິນເຂົ້າຜັດທຸກມື້",
+        "ខ្ញុំញ៉ាំបាយឆារាល់ថ្ងៃ",
+        "ကျွန်တော်ထမင်းကြော်စားတယ်",
+        "我喝茶",
+        "র\u{200D}্যাব এসেছে",
+        "done :)",
+    ];
+    let mut ana = Ws::join(server, "/ws/tea/Ana");
+    for text in &texts {
+        ana.say(text);
+        ana.expect("text");
+    }
+    for (query, number) in [
+        ("🎂", 0),
+        ("c++", 1),
+        ("ข้าวผัด", 3),
+        ("ເຂົ້າຜັດ", 4),
+        ("បាយ", 5),
+        ("ထမင်း", 6),
+        ("喝茶", 7),
+        ("র্যাব", 8),
+        ("র\u{200D}্যাব", 8),
+        (":)", 9),
+    ] {
+        assert_eq!(found(server, query), [texts[number]], "{query}");
+    }
+    for query in ["🍰", "C#", "ข้าวต้ม", "茶喝", ":("] {
+        assert_eq!(found(server, query), [""; 0], "{query}");
+    }
+    texts
+}
+
+#[test]
+fn signs_and_scripts_without_spaces_are_found_in_memory() {
+    finds_signs_and_scripts_without_spaces(&Server::unhurried());
+}
+
+#[test]
+fn signs_and_scripts_without_spaces_are_found_in_a_file_and_after_a_crash() {
+    let people = People::new();
+    let mut server = people.serve(&[]);
+    let texts = finds_signs_and_scripts_without_spaces(&server);
+    server.signal(Signal::KILL);
+    server.wait_exit(DEADLINE);
+    let server = people.serve(&[]);
+    let all = || ["🎂", "c++", "喝茶", "ထမင်း"].map(|query| found(&server, query));
+    let expected = [texts[0], texts[1], texts[7], texts[6]].map(|text| vec![text.to_owned()]);
+    assert_eq!(all(), expected, "at once");
+    // The index follows.
+    eventually("the messages are indexed", DEADLINE, || {
+        let data = Connection::open_with_flags(people.data(), OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a database");
+        let sql = "SELECT count(*) FROM messages WHERE key > coalesce(
+            (SELECT value FROM marks WHERE name = 'indexed_key'), 0)";
+        data.query_row(sql, [], |row| row.get::<_, i64>(0)).is_ok_and(|count| count == 0)
+    });
+    assert_eq!(all(), expected, "by the index");
 }

@@ -230,6 +230,10 @@ fn doctor_reports_damage_and_changes_nothing() {
         ),
         ("PRAGMA foreign_keys = OFF; DELETE FROM rooms WHERE id = 'jam'", "messages without a room: 1"),
         ("UPDATE messages SET key = 99 WHERE content = 'one'", "messages out of order: 1"),
+        (
+            "INSERT OR REPLACE INTO marks VALUES ('indexed_key', 99); INSERT INTO words (words) VALUES ('delete-all')",
+            "room “tea”: 0 messages in the word index, and not 3",
+        ),
     ] {
         let data = Data::new();
         fs::copy(sound.path("adda.db"), data.path("adda.db")).expect("a copy");

@@ -16,7 +16,7 @@ use crate::model::{FrameId, Seq};
 use super::super::Side;
 use super::super::ledger::RoomRow;
 use super::super::message::Message;
-use super::super::terms::{Terms, folded, words};
+use super::super::terms::{Terms, each_token};
 use super::messages::{self, COLUMNS, FROM, IS_MESSAGE, sql_of};
 use super::row::{all, execute, first, signed, value};
 
@@ -40,12 +40,11 @@ const ROOM_MARK: char = '\u{E000}';
 
 /// The text that the index gets for a message, when it is inserted and when it is deleted.
 fn indexed(room_key: i64, content: &str) -> String {
-    let folded = folded(content);
     let mut text = format!("{ROOM_MARK}{room_key}");
-    for word in words(&folded) {
+    each_token(content, |token| {
         text.push(' ');
-        text.push_str(word);
-    }
+        text.push_str(token);
+    });
     text
 }
 
@@ -172,16 +171,21 @@ pub fn wrong_counts(connection: &Connection, limit: i64) -> rusqlite::Result<Vec
     all(connection, sql, (u32::from(ROOM_MARK), position(connection)?, limit), |row| row.try_into())
 }
 
-/// The query for FTS5. Its terms are quoted, so that nothing in them is an operator.
-fn query(terms: &Terms, room_key: i64) -> String {
-    let begun = terms.begun().map(|begun| format!(" \"{begun}\"*")).unwrap_or_default();
-    format!("{}{begun}", whole_query(terms, room_key))
+/// The queries for FTS5: for the whole tokens of a search, and for all. They are quoted, so that nothing in them is an
+/// operator.
+struct Queries {
+    whole: String,
+    all: String,
 }
 
-/// The same without the last word, which may be a prefix.
-fn whole_query(terms: &Terms, room_key: i64) -> String {
-    let whole: String = terms.whole().iter().map(|word| format!(" \"{word}\"")).collect();
-    format!("\"{ROOM_MARK}{room_key}\"{whole}")
+impl Queries {
+    fn new(terms: &Terms, room_key: i64) -> Self {
+        let (whole, begun) = terms.tokens();
+        let whole: String = whole.iter().map(|token| format!(" \"{token}\"")).collect();
+        let whole = format!("\"{ROOM_MARK}{room_key}\"{whole}");
+        let begun: String = begun.iter().map(|token| format!(" \"{token}\"*")).collect();
+        Self { all: format!("{whole}{begun}"), whole }
+    }
 }
 
 /// The messages of a room on one side of a seq that have all the terms, oldest first, `limit` at most. Also returns the
@@ -216,15 +220,16 @@ pub fn page(
     );
     let mut matching = connection.prepare_cached(&sql)?;
     let is_indexed = matches!(end, End::Bound(_));
+    let queries = Queries::new(terms, room_key);
     if let End::Bound(key) = end
-        && !terms.whole().is_empty()
-        && terms.begun().is_some()
+        && queries.all != queries.whole
+        && queries.whole.contains(' ')
     {
-        let rows = matching.query((whole_query(terms, room_key), key, room_key, floor))?;
+        let rows = matching.query((&queries.whole, key, room_key, floor))?;
         end = search.read(rows, READ_MAX, READ_BYTES_MAX)?;
     }
     if let End::Bound(key) = end {
-        let rows = matching.query((query(terms, room_key), key, room_key, floor))?;
+        let rows = matching.query((&queries.all, key, room_key, floor))?;
         end = search.read(rows, usize::MAX, usize::MAX)?;
     }
     if is_indexed
@@ -314,15 +319,103 @@ mod tests {
 
     #[test]
     fn special_characters_are_never_query_operators() {
-        let query = |text| Terms::parse(text).map(|terms| query(&terms, 7)).unwrap();
         for (text, expected) in [
             ("tea", "\"\u{E000}7\" \"tea\"*"),
             ("a AND (b OR \"c", "\"\u{E000}7\" \"a\" \"and\" \"b\" \"or\" \"c\"*"),
-            ("content:x* -y ^z NEAR(1)", "\"\u{E000}7\" \"content\" \"x\" \"y\" \"z\" \"near\" \"1\"*"),
+            ("content:x* -y NEAR(1)", "\"\u{E000}7\" \"content\" \"x\" \"y\" \"near\" \"1\"*"),
+            ("\"'", "\"\u{E000}7\" \"\u{E122}\u{E127}\""),
         ] {
-            assert_eq!(query(text), expected, "{text}");
+            assert_eq!(Queries::new(&Terms::parse(text).unwrap(), 7).all, expected, "{text}");
         }
-        assert!(Terms::parse("\"'%;--").unwrap().is_empty() && Terms::parse("").unwrap().is_empty());
+    }
+
+    /// A database with messages in two rooms. Returns their rows, with the seqs and texts of the first room.
+    fn with_messages(connection: &Connection, count: u64) -> (RoomRow, Vec<(u64, String)>) {
+        crate::store::sqlite::schema::migrate(connection).unwrap();
+        let mut rows = [1, 2].map(|key| RoomRow { key, head: Seq(0), floor: Seq(0) });
+        connection.execute_batch("INSERT INTO rooms (key, id, head) VALUES (1, 'tea', 0), (2, 'jam', 0)").unwrap();
+        let mut texts = Vec::new();
+        for key in 1..=count {
+            let room = usize::from(key % 3 == 0);
+            let seq = rows[room].head.next();
+            rows[room].head = seq;
+            let text = format!("all n{} {}", key % 7, if key % 10 == 1 { "rare" } else { "often" });
+            let sql = "INSERT INTO messages (id, room, seq, user_id, username, content, at_ms, key)
+                VALUES (?1, ?2, ?3, zeroblob(16), 'ana', ?4, 1, ?5)";
+            let id = FrameId(uuid::Uuid::from_u128(u128::from(key)));
+            connection.execute(sql, (id, rows[room].key, seq, &text, key as i64)).unwrap();
+            if room == 0 {
+                texts.push((seq.0, text));
+            }
+        }
+        for row in &rows {
+            connection.execute("UPDATE rooms SET head = ?2 WHERE key = ?1", (row.key, row.head)).unwrap();
+        }
+        (rows[0], texts)
+    }
+
+    #[test]
+    fn a_search_finds_the_same_wherever_the_index_is() {
+        let connection = Connection::open_in_memory().unwrap();
+        let (room, texts) = with_messages(&connection, 6_000);
+        loop {
+            for query in ["rare", "n3 ra", "all", "n1 n2", "often al"] {
+                let terms = Terms::parse(query).unwrap();
+                let matching = || texts.iter().filter(|(_, text)| terms.are_in(text)).map(|(seq, _)| *seq);
+                for place in [0, 1, 100, 2_500, 3_999, u64::MAX >> 1] {
+                    for limit in [1, 7, 9_999] {
+                        let find = |side| {
+                            let deadline = Instant::now() + std::time::Duration::from_secs(60);
+                            let (found, end) = page(&connection, room, side, limit, &terms, deadline).unwrap();
+                            assert_eq!(end, None);
+                            found.iter().map(|message| message.seq.0).collect::<Vec<_>>()
+                        };
+                        let after: Vec<_> = matching().filter(|seq| *seq > place).take(limit).collect();
+                        let at = position(&connection).unwrap();
+                        assert_eq!(find(Side::After(Seq(place))), after, "{query} after {place}, index at {at}");
+                        let mut before: Vec<_> = matching().filter(|seq| *seq < place).collect();
+                        before.drain(..before.len().saturating_sub(limit));
+                        assert_eq!(find(Side::Before(Seq(place))), before, "{query} before {place}, index at {at}");
+                    }
+                }
+            }
+            if !follow(&connection, 1_700, usize::MAX).unwrap() {
+                break;
+            }
+        }
+        assert_eq!((backlog(&connection).unwrap(), wrong_counts(&connection, 9).unwrap()), (0, Vec::new()));
+    }
+
+    #[test]
+    fn a_text_that_is_gone_is_in_no_index() {
+        let connection = Connection::open_in_memory().unwrap();
+        let _ = with_messages(&connection, 20);
+        follow(&connection, 10, usize::MAX).unwrap();
+        let count = |query: &str| -> i64 {
+            let sql = "SELECT count(*) FROM words WHERE words MATCH ?1";
+            connection.query_row(sql, [query], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((count("rare"), count("often")), (1, 9));
+        for key in [1, 2, 11, 12] {
+            let (room, content): (i64, String) = connection
+                .query_row("SELECT room, content FROM messages WHERE key = ?1", [key], |row| row.try_into())
+                .unwrap();
+            if key % 2 == 0 {
+                delete(&connection, key, room, &content).unwrap();
+                connection.execute("DELETE FROM messages WHERE key = ?1", [key]).unwrap();
+            } else {
+                erase(&connection, key, room, &content, "").unwrap();
+                connection.execute("UPDATE messages SET content = '' WHERE key = ?1", [key]).unwrap();
+            }
+        }
+        assert_eq!((count("rare"), count("often")), (0, 8));
+        assert_eq!(wrong_counts(&connection, 9).unwrap(), []);
+        while follow(&connection, 3, usize::MAX).unwrap() {}
+        assert_eq!((count("rare"), count("often")), (0, 16));
+        assert_eq!(wrong_counts(&connection, 9).unwrap(), []);
+        // A fault is noticed.
+        connection.execute("UPDATE marks SET value = 19 WHERE name = 'indexed_key'", []).unwrap();
+        assert_eq!(wrong_counts(&connection, 9).unwrap().len(), 1);
     }
 
     /// Every fifth code point, in a text of its own: the index must find what reading finds.
@@ -341,8 +434,9 @@ mod tests {
         let mut searched = 0;
         for text in texts.iter().step_by(401).chain(&["x".to_owned(), "xa".to_owned(), "xay a z".to_owned()]) {
             let terms = Terms::parse(text).unwrap();
-            let indexed: Vec<i64> =
-                find.query_map([query(&terms, 1)], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+            let query = Queries::new(&terms, 1).all;
+            let indexed = find.query_map([query], |row| row.get::<_, i64>(0)).unwrap().map(Result::unwrap);
+            let indexed: Vec<i64> = indexed.filter(|key| terms.are_in(&texts[*key as usize])).collect();
             let read = texts.iter().enumerate().filter(|(key, text)| key % 2 == 1 && terms.are_in(text));
             assert_eq!(indexed, read.map(|(key, _)| key as i64).collect::<Vec<_>>(), "{text}");
             searched += 1;

@@ -41,7 +41,7 @@ const ROOMS: [&str; 4] = ["tea", "jam", "আড্ডা", "attic"];
 const NAMES: [&str; 8] = ["ana", "রহিম", "eli", "fay", "gus", "ivo", "kim", "Аna"];
 const GUEST_NAMES: [&str; 5] = [USERNAME_DEFAULT, "zoe", "wim", "রহিমা", "José"];
 /// Words of messages. Searches use them too.
-pub const WORDS: [&str; 5] = ["hello", "চা", "kettle", "José", "সকাল"];
+pub const WORDS: [&str; 9] = ["hello", "চা", "kettle", "José", "সকাল", "C++", "🎂", "ข้าวผัด", "喝茶"];
 const NETWORKS: u8 = 3;
 const GUESTS_MIN: usize = 3;
 const CLIENTS_MAX: usize = 16;
