@@ -73,6 +73,20 @@ scene("a search ignores case and accents, and special characters are text", { fl
   }
 });
 
+scene("emoji, signs and scripts without spaces are found and marked", { flags: FLAGS }, async (adda) => {
+  const [ana] = await enterAfter(adda, ["a cake 🎂 for you", "C++ and cats", "ผมกินข้าวผัดทุกวัน", "র\u200D্যাব এসেছে", "the end"]);
+  for (const [words, text, mark] of [
+    ["🎂", "a cake 🎂 for you", "🎂"],
+    ["C++", "C++ and cats", "C++"],
+    ["ข้าวผัด", "ผมกินข้าวผัดทุกวัน", "ข้าวผัด"],
+    ["র্যাব", "র\u200D্যাব এসেছে", "র\u200D্যাব"],
+  ]) {
+    await search(ana, words);
+    await found(ana, text);
+    assert.deepEqual([await results(ana), await marked(ana)], [[text], [mark]]);
+  }
+});
+
 scene("the messages of others are never HTML in a search", { flags: FLAGS }, async (adda) => {
   const nasty = `tea <img src=x onerror="window.pwned=1"><mark>tea</mark><script>window.pwned=1</script>&amp; {words}`;
   const [ana] = await enterAfter(adda, [nasty]);
@@ -131,6 +145,19 @@ scene("a result leads to its message, among those around it", { flags: FLAGS }, 
   }
   const forth = await ana.messages();
   assert.deepEqual(forth, [...all, "live"].slice(-forth.length));
+});
+
+scene("a search that is answered in parts goes on by itself", { flags: FLAGS }, async (adda) => {
+  const [ana] = await enterAfter(adda, ["tea"]);
+  const asked = [];
+  await ana.page.route(MESSAGES_URL, (route) => {
+    asked.push(new URL(route.request().url()).searchParams.get("before"));
+    const frame = { id: "1", username: "Ben", content: "old tea", type: "text", timestamp: new Date().toISOString() };
+    return route.fulfill({ json: asked.length < 3 ? { data: [], next: `part ${asked.length}` } : { data: [frame] } });
+  });
+  await search(ana, "tea");
+  await found(ana, "old tea");
+  assert.deepEqual(asked, [null, "part 1", "part 2"]);
 });
 
 scene("a failed search can be retried", { flags: FLAGS, losesServer: true }, async (adda) => {
@@ -192,8 +219,24 @@ scene("the words of the query are marked", {}, async (adda) => {
     ["TÉA", "tea", "[TÉA]"],
     ["tea", "", "tea"],
     ["tea", "?!", "tea"],
+    ["tea?!", "?!", "tea[?!]"],
     ["a.b c", "a b c", "[a].[b] [c]"],
     ["কী কি", "কি", "কী [কি]"],
+    ["র\u200D্যাব আসছে", "র্যাব", "[র\u200D্যাব] আসছে"],
+    ["র্যাব আসছে", "র\u200D্যাব", "[র্যাব] আসছে"],
+    ["র\u200D্যাবের গাড়ি", "র\u200D্যা", "[র\u200D্যাবের] গাড়ি"],
+    ["ছাড়া ছাড\u09BCা", "ছাড\u09BCা", "[ছাড়া] [ছাড\u09BCা]"],
+    ["我喝茶，他也喝茶", "喝茶", "我[喝茶]，他也[喝茶]"],
+    ["我喝了茶", "喝茶", "我喝了茶"],
+    ["tea茶", "tea 茶", "[tea][茶]"],
+    ["ผมกินข้าวผัดทุกวัน", "ข้าวผัด", "ผมกิน[ข้าวผัด]ทุกวัน"],
+    ["ញ៉ាំ\u200Bបាយ", "ញ៉ាំបាយ", "[ញ៉ាំ\u200Bបាយ]"],
+    ["C++, C and cats", "c++", "[C++], C and cats"],
+    ["cake 🎂🍰", "🎂", "cake [🎂]🍰"],
+    ["so :) it is", ":)", "so [:)] it is"],
+    ["ὈΔΥΣΣΕΎΣ", "οδυσσευς", "[ὈΔΥΣΣΕΎΣ]"],
+    ["İstanbul", "istanbul", "[İstanbul]"],
+    ["caFE\u0301 e", "cafe", "[caFE\u0301] e"],
     ["", "tea", ""],
   ]) {
     assert.equal(await mark(text, asked), expected);
