@@ -24,6 +24,7 @@ import { RoomScreen } from "./room/room-screen.js";
 import { takeInvitation } from "./start/invitation-link.js";
 import { StartScreen } from "./start/start-screen.js";
 import { AccountForm } from "./ui/account-form.js";
+import { onNewDay } from "./ui/new-day.js";
 import { isPageVisible } from "./ui/page-events.js";
 import { ScreenHistory } from "./ui/screen-history.js";
 import { Toasts } from "./ui/toasts.js";
@@ -135,6 +136,10 @@ class Page {
       });
     }
     window.addEventListener("hashchange", () => this.#invited(takeInvitation()));
+    onNewDay(() => {
+      this.#roomScreen.showDays();
+      this.#profile.showDays();
+    });
     document.addEventListener("visibilitychange", () => {
       this.#unreadCount = 0;
       this.#showTitle();

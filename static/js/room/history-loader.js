@@ -2,6 +2,7 @@
 // those around a search result, and those in a gap. Shows the progress at the two edges of the timeline.
 
 import { isMessageFrame, readHistory } from "../net/history.js";
+import { setText } from "../ui/elements.js";
 
 const PAGE = 50;
 // Larger, because the reader does not wait for these pages.
@@ -207,7 +208,7 @@ export class HistoryLoader {
     const edge = this.#edges.get(direction);
     edge.state = state;
     edge.element.dataset.state = state;
-    edge.element.querySelector("span").textContent = state === "idle" ? "" : this.#lang.t(`history.${state}`);
+    setText(edge.element.querySelector("span"), state === "idle" ? "" : this.#lang.t(`history.${state}`));
     edge.element.querySelector("button").hidden = state !== "failed";
     this.#showEmptiness();
   }

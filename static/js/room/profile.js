@@ -76,6 +76,11 @@ export class Profile {
     if (this.#question) this.#find("question-text").textContent = this.#question.text();
   }
 
+  // Shows the times of the sessions as they are called from now on, because a new day has begun.
+  showDays() {
+    if (this.isOpen) this.#showSessions();
+  }
+
   #listen() {
     const onClick = (name, action) => this.#find(name).addEventListener("click", action);
     onClick("close", () => this.close());

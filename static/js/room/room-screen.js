@@ -92,6 +92,14 @@ export class RoomScreen {
     this.showConnection(this.#status);
   }
 
+  // Shows points in time as they are called from now on, because a new day has begun.
+  showDays() {
+    const { roomStatus, timeline, search } = this.views;
+    roomStatus.show();
+    timeline.showDays();
+    search.showTimes();
+  }
+
   #createViews(roomState, on) {
     const lang = this.#lang;
     const timeline = new Timeline({

@@ -79,8 +79,12 @@ export class Search {
   }
 
   translate() {
-    for (const result of this.#results) this.#showTime(result);
+    this.showTimes();
     this.#setStatus(this.#status);
+  }
+
+  showTimes() {
+    for (const result of this.#results) this.#showTime(result);
   }
 
   #search() {

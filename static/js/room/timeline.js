@@ -197,6 +197,10 @@ export class Timeline {
     this.#showNewer();
   }
 
+  showDays() {
+    for (const [line, element] of this.#elements) if (line.kind === "day") this.#lineElements.update(line, element);
+  }
+
   // Reports each edge of the lines that the reader is near to.
   checkEdges() {
     if (!this.#model.hasMessages) return;
