@@ -1,6 +1,7 @@
 // Support for the browser tests: a server for each test, a Chromium, and users who join rooms.
 //
-// ADDA_BIN names the server's binary; ADDA_TEST_TOOLS a directory whose node_modules has playwright-core and ws.
+// ADDA_BIN names the server's binary; ADDA_TEST_TOOLS a directory whose node_modules has axe-core, playwright-core and
+// ws.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -30,9 +31,9 @@ export const PASSWORD = "tea with seven cardamoms";
 const { chromium } = tool("playwright-core");
 const WebSocket = tool("ws");
 
-function tool(name) {
+export function tool(name) {
   const directory = process.env.ADDA_TEST_TOOLS;
-  if (!directory) throw new Error("set ADDA_TEST_TOOLS to the directory that holds node_modules with playwright-core and ws");
+  if (!directory) throw new Error("set ADDA_TEST_TOOLS to the directory whose node_modules has the tools of the tests");
   return createRequire(path.join(path.resolve(directory), "/"))(name);
 }
 
