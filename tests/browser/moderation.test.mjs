@@ -350,6 +350,25 @@ scene("a private room is joined by invitation only, and removed members are told
   await admin.page.waitForFunction(() => document.querySelectorAll(".rows li").length === 0);
 });
 
+scene("who is kicked from a private room is told of the kick, in each tab", { ...ACCOUNTS, losesServer: true }, async (adda) => {
+  const admin = await host(adda, "cellar");
+  await asks(admin, "PATCH", "api/rooms/cellar", { private: true });
+  const { data: invitation } = await asks(admin, "POST", "api/invitations", { room: "cellar", uses: 1, days: 1 });
+  const ana = await adda.open({ query: `#invite=${invitation.code}&room=cellar` });
+  await ana.join("Ana", "cellar");
+  const tab = await adda.tab(ana, { query: "?room=cellar" });
+  await tab.join("Ana", "cellar");
+  await toMember(admin, "Ana", "Kick from this room");
+  await answer(admin, "Kick");
+  for (const person of [ana, tab]) {
+    await seesOnStart(person, "An admin kicked you from “cellar”.");
+    await person.page.click("#start [data-lang=bn]");
+    await seesOnStart(person, "বের করে দিয়েছেন");
+  }
+  await ana.page.click("#join .primary");
+  await seesOnStart(ana, "রুমটি নেই অথবা এটি প্রাইভেট।");
+});
+
 scene("an announcement is marked as such in every room", ACCOUNTS, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const mitali = await adda.enter("Mitali", "cards", { locale: "bn-BD" });
