@@ -65,7 +65,7 @@
 //! | `main`, `cli/` | the command line: one file per command, flags, errors for the operator, the client of the control socket |
 //! | `front/` | the public port: `listener`, `capacity` (how many connections the system can carry), `relay` to `tiny_http` with `body` and `answer`, `shares` (bounded resources, fair by address) |
 //! | `http1/` | parsing of request heads (`head`), the client behind a proxy (`forwarded`), refusals of foreign origins (`origin`), responses outside of `tiny_http` |
-//! | `http/` | `routes` (the table of operations), `router`, `handlers/`, `openapi` and `components.json` (schemas) |
+//! | `http/` | `routes` (the table of operations), `operation` (its parts), `router`, `handlers/`, `openapi` and `components.json` (schemas) |
 //! | `session/` | a WebSocket: `handshake`, `decoder` (rates), `read_loop`, `stream` |
 //! | `authenticator` | the client that a token shows: its user, role and name |
 //! | `agents/control` | the server's side of the control socket |

@@ -11,6 +11,7 @@ mod error;
 mod extract;
 mod handlers;
 mod openapi;
+mod operation;
 mod reply;
 mod request;
 mod router;

@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
+use super::operation::{Content, Needs, Operation, Route};
 use super::reply::Reply;
 use super::request::Request;
-use super::routes::{Content, Needs, Operation, ROUTES, Route};
+use super::routes::ROUTES;
 use crate::model::reason::{Reason, Rejection};
 
 const COMPONENTS: &str = include_str!("components.json");

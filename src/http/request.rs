@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::routes::parameter;
+use super::operation::parameter;
 use super::server::{CLIENT_HEADER, Context, SECURE_HEADER};
 use crate::config::Origin;
 use crate::http1::head::{BadEscape, query_value};

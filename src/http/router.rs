@@ -2,9 +2,10 @@
 //! (CORS). Runs on the HTTP workers.
 
 use super::handlers::assets;
+use super::operation::{Operation, Readers, Route};
 use super::reply::Reply;
 use super::request::Request;
-use super::routes::{Operation, PAGE, ROUTES, Readers, Route};
+use super::routes::{PAGE, ROUTES};
 use crate::http1::origin::foreign_origin;
 use crate::model::reason::Reason;
 

@@ -16,10 +16,11 @@ use crossbeam_channel::{Receiver, Sender};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::operation::{Needs, Route};
 use super::reply::Reply;
 use super::request::Request;
 use super::router::dispatch;
-use super::routes::{Needs, ROUTES, Route};
+use super::routes::ROUTES;
 use super::server::{Context, Endpoint, PANIC_PATH, SECURE_HEADER, Server, Settings, WORKERS};
 use super::slow_lane::Lane;
 use super::socket::{DIRECTORY_PREFIX, Listening, SOCKET_NAME};
