@@ -260,6 +260,10 @@ pub const RATE_LIMITERS_SWEPT_AT_MIN: usize = 1_000;
 /// The rate limit of an address, as a multiple of the rate limit of a user: a school or a household shares one address.
 pub const USERS_PER_ADDRESS: u32 = 20;
 
+/// Rooms that an address may make at once after a pause, by the first message in each.
+pub const NEW_ROOMS_BURST: u32 = 20;
+/// How long an address must wait for each further room.
+pub const NEW_ROOM_INTERVAL: Duration = Duration::from_secs(10);
 /// Clients without a token whose address is remembered, so that a ban of one can include it.
 pub const POSTERS_KEPT_MAX: usize = 10_000;
 /// With at least this many connections of other users, and most of all connections, an address counts as shared. It is

@@ -32,7 +32,7 @@ pub fn network_of(address: IpAddr) -> IpAddr {
 /// A token bucket: it fills at a fixed rate up to a burst, and each frame takes one token.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
-    per_s: u32,
+    per_s: f64,
     burst: u32,
     tokens: f64,
     filled_at: Instant,
@@ -41,9 +41,9 @@ pub struct TokenBucket {
 impl TokenBucket {
     /// A full bucket. A rate of 0 never refuses. The burst is at least one token.
     #[must_use]
-    pub fn new(per_s: u32, burst: u32, now: Instant) -> Self {
+    pub fn new(per_s: impl Into<f64>, burst: u32, now: Instant) -> Self {
         let burst = burst.max(1);
-        Self { per_s, burst, tokens: f64::from(burst), filled_at: now }
+        Self { per_s: per_s.into(), burst, tokens: f64::from(burst), filled_at: now }
     }
 
     /// Whether the bucket is full again after a pause.
@@ -53,7 +53,7 @@ impl TokenBucket {
     }
 
     fn fill(&mut self, now: Instant) {
-        let dripped = now.saturating_duration_since(self.filled_at).as_secs_f64() * f64::from(self.per_s);
+        let dripped = now.saturating_duration_since(self.filled_at).as_secs_f64() * self.per_s;
         self.tokens = (self.tokens + dripped).min(f64::from(self.burst));
         self.filled_at = self.filled_at.max(now);
     }
@@ -63,7 +63,7 @@ impl TokenBucket {
     /// # Errors
     /// The time until the next token.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        if self.per_s == 0 {
+        if self.per_s <= 0.0 {
             return Ok(());
         }
         self.fill(now);
@@ -71,7 +71,7 @@ impl TokenBucket {
             self.tokens -= 1.0;
             Ok(())
         } else {
-            Err(Duration::from_secs_f64((1.0 - self.tokens) / f64::from(self.per_s)))
+            Err(Duration::from_secs_f64((1.0 - self.tokens) / self.per_s))
         }
     }
 }
@@ -80,7 +80,7 @@ impl TokenBucket {
 /// buckets. Above that limit a new key is refused.
 #[derive(Debug)]
 pub struct TokenBuckets<K> {
-    per_s: u32,
+    per_s: f64,
     burst: u32,
     buckets: HashMap<K, TokenBucket>,
     /// The earliest time of the next sweep. It keeps the cost of many new keys at one refusal each.
@@ -90,8 +90,8 @@ pub struct TokenBuckets<K> {
 impl<K: Hash + Eq> TokenBuckets<K> {
     /// Has no buckets yet; each bucket begins full.
     #[must_use]
-    pub fn new(per_s: u32, burst: u32) -> Self {
-        Self { per_s, burst, buckets: HashMap::new(), sweep_from: None }
+    pub fn new(per_s: impl Into<f64>, burst: u32) -> Self {
+        Self { per_s: per_s.into(), burst, buckets: HashMap::new(), sweep_from: None }
     }
 
     /// Takes one token from the bucket of a key.
@@ -99,7 +99,7 @@ impl<K: Hash + Eq> TokenBuckets<K> {
     /// # Errors
     /// The time until the next token.
     pub fn take(&mut self, key: K, now: Instant) -> Result<(), Duration> {
-        if self.per_s == 0 {
+        if self.per_s <= 0.0 {
             return Ok(());
         }
         if self.buckets.len() >= RATES_KEPT_MAX && !self.buckets.contains_key(&key) {

@@ -23,8 +23,9 @@ pub enum Command {
     Frames { from: ConnectionId, frames: Vec<Inbound> },
     /// A connection's session has ended. It sends no more commands, and its client can't be reached.
     Gone { from: ConnectionId },
-    /// A request proposes a message. Every answer channel has a capacity of one, so the hub never blocks on it.
-    SendMessage { message: Box<NewMessage>, answer: Sender<Answer> },
+    /// A request proposes a message, which makes its room if there is none. Every answer channel has a capacity of one,
+    /// so the hub never blocks on it.
+    SendMessage { message: Box<NewMessage>, makes_room: bool, answer: Sender<Answer> },
     /// A request or a tool proposes a change.
     Change { by: By, change: Box<Change>, answer: Sender<Answer> },
     /// A health check: asks whether the hub answers.

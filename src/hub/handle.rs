@@ -82,12 +82,12 @@ impl HubApi {
         Self { commands, presence }
     }
 
-    /// Proposes a message, and waits until it is stored or refused.
+    /// Proposes a message, and waits until it is stored or refused. `makes_room` says that its room does not exist.
     ///
     /// # Errors
     /// The reason why it is not stored; [`Reason::OutcomeUnknown`] if that is not known.
-    pub fn send_message(&self, message: NewMessage) -> Result<Sent, Rejection> {
-        match self.propose(|answer| Command::SendMessage { message: Box::new(message), answer })? {
+    pub fn send_message(&self, message: NewMessage, makes_room: bool) -> Result<Sent, Rejection> {
+        match self.propose(|answer| Command::SendMessage { message: Box::new(message), makes_room, answer })? {
             Answer::Sent(sent) => Ok(sent),
             Answer::Refused(rejection) => Err(rejection),
             Answer::Done(_) => Err(Reason::Internal.into()),

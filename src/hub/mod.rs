@@ -288,9 +288,9 @@ impl Hub {
                 }
                 self.carry_out();
             }
-            Command::SendMessage { message, answer } => {
+            Command::SendMessage { message, makes_room, answer } => {
                 if let Some(reply_to) = self.request(answer) {
-                    self.state.send_message(*message, reply_to);
+                    self.state.send_message(*message, makes_room, reply_to);
                     self.carry_out();
                 }
             }

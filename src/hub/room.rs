@@ -77,6 +77,11 @@ impl Ring {
         }
     }
 
+    /// Whether the room has had no frame yet.
+    pub fn is_new(&self) -> bool {
+        self.is_known && self.head == Seq(0)
+    }
+
     /// Adds a frame to which the store gave a seq.
     pub fn push(&mut self, stored: Stored) {
         if self.is_known {

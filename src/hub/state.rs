@@ -18,7 +18,9 @@ use uuid::Uuid;
 
 use crate::auth::name::Skeletons;
 use crate::auth::permission::{Action, Target};
-use crate::limits::{Limits, MEMBERS_LISTED_MAX, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX};
+use crate::limits::{
+    Limits, MEMBERS_LISTED_MAX, NEW_ROOM_INTERVAL, NEW_ROOMS_BURST, RINGS_BYTES_MAX, ROOMS_PER_CONNECTION_MAX,
+};
 use crate::model::FrameIds;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Role;
@@ -26,6 +28,7 @@ use crate::model::{ConnectionId, Nonce, Person, RoomId, Timestamp, UserId, Usern
 use crate::protocol::{
     AdminAction, Body, ClientCommand, ClientFrame, Failure, Frame, FrameType, LimitsShown, Own, Rejected, Replay,
 };
+use crate::rate::TokenBuckets;
 use crate::store::PolicySnapshot;
 use crate::store::change::{Change, Restrict};
 use crate::store::entry::{Applied, By, CommandReply, Entry, NewMessage, Outcome, Principal, Proposal, ReplyTo};
@@ -81,6 +84,8 @@ pub struct State {
     by_user: BTreeSet<(UserId, MemberKey)>,
     /// The networks of clients that have sent a message without a token.
     posters: HashMap<UserId, IpAddr>,
+    /// By network: how many rooms it may make.
+    new_rooms: TokenBuckets<IpAddr>,
     /// Rooms by id, in the order of room lists.
     by_id: BTreeMap<RoomId, RoomKey>,
     /// The memory of all rings, in bytes.
@@ -183,12 +188,14 @@ impl State {
     /// Has no rooms and no members.
     #[must_use]
     pub fn new(limits: &Limits, policy: Arc<PolicySnapshot>, moment: Moment) -> Self {
+        let new_rooms_per_s = if limits.rate_per_s == 0 { 0.0 } else { NEW_ROOM_INTERVAL.as_secs_f64().recip() };
         Self {
             members: Slab::new(),
             rooms: Slab::new(),
             by_connection: HashMap::new(),
             by_user: BTreeSet::new(),
             posters: HashMap::new(),
+            new_rooms: TokenBuckets::new(new_rooms_per_s, NEW_ROOMS_BURST),
             by_id: BTreeMap::new(),
             ring_bytes: 0,
             policy,
@@ -314,10 +321,13 @@ impl State {
         key
     }
 
-    /// Proposes a message. A message that the hub refuses may be a retry of a stored message. If it has a nonce, it
+    /// Proposes a message. `makes_room` says that it would be the first in its room. A message that the hub refuses may be a retry of a stored message. If it has a nonce, it
     /// goes to the store together with the refusal. The store refuses it only if it is new.
-    pub fn send_message(&mut self, message: NewMessage, reply_to: ReplyTo) {
+    pub fn send_message(&mut self, mut message: NewMessage, makes_room: bool, reply_to: ReplyTo) {
         self.note_poster(&message.author);
+        if makes_room && message.unless_stored.is_none() {
+            message.unless_stored = self.take_new_room(&message.author).err().map(Box::new);
+        }
         if message.nonce.is_none()
             && let Some(rejection) = message.unless_stored
         {
@@ -408,7 +418,9 @@ impl State {
                 let author = Arc::clone(&member.principal);
                 let reply_to = ReplyTo::Connection(member.connection);
                 let message = NewMessage { room, author, body, nonce, is_member: true, unless_stored };
-                return self.send_message(message, reply_to);
+                // The first message makes a room, not a join.
+                let makes_room = self.by_id.get(&message.room).is_some_and(|key| self.rooms[key.0].ring.is_new());
+                return self.send_message(message, makes_room, reply_to);
             }
             ClientCommand::Admin(action) => {
                 let kind = action.kind();

@@ -574,6 +574,7 @@ fn an_older_database_is_migrated_if_no_server_has_it_open() {
         "DROP TABLE accounts; DROP TABLE skeletons; DROP TABLE sessions; DROP TABLE invitations; DROP TABLE mutes;
         DROP TABLE bans; DROP TABLE room_settings; DROP TABLE room_members; DROP TABLE marks; DROP TABLE last_posts;
         DROP TABLE position; ALTER TABLE rooms DROP COLUMN floor; PRAGMA user_version = 2;
+        ALTER TABLE rooms DROP COLUMN is_deleted;
         ALTER TABLE messages DROP COLUMN kind; ALTER TABLE messages DROP COLUMN message_id;
         ALTER TABLE messages DROP COLUMN deleted_ms;
         CREATE TABLE users (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, token_hash BLOB NOT NULL UNIQUE,

@@ -6,7 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{DEADLINE, Server, Ws, eventually, raise_descriptor_limit, read_response, upgrade_request};
+use serde_json::json;
+
+use crate::support::{
+    DEADLINE, Server, Ws, eventually, exchange, raise_descriptor_limit, read_response, upgrade_request,
+};
 
 const DRIPPING: usize = 150;
 const IDLE: usize = 150;
@@ -114,4 +118,27 @@ fn a_crowd_that_leaves_frees_all_resources() {
     }
     eventually("only the watcher's connection is left", DEADLINE, || server.fds() < 32);
     watcher.expect_nothing_else();
+}
+
+#[test]
+fn an_address_makes_few_rooms_at_once() {
+    let server = Server::with(&["--trusted-proxy", "127.0.0.1"]);
+    let post = |address: &str, room: &str| {
+        let headers = [("X-Forwarded-For", address)];
+        let body = Some(json!({"content": "hi"}));
+        let target = format!("/api/rooms/{room}/messages");
+        exchange(server.addr(), "POST", &target, &headers, body.as_ref()).expect("an answer")
+    };
+    assert_eq!(post("198.51.100.1", "tea").status, 201);
+    let made = (0..100).take_while(|number| post("203.0.113.7", &format!("junk-{number}")).status == 201).count();
+    assert!((20..25).contains(&made), "{made}");
+    let refused = post("203.0.113.7", "one-more");
+    assert_eq!((refused.status, &refused.json()["reason"]), (429, &"rate_limited".into()));
+    assert!(refused.header("Retry-After").is_some() && refused.text().contains("new rooms"), "{}", refused.text());
+    // By a WebSocket it is the same, and old rooms and other addresses go on.
+    let mut ws = Ws::connect_with(&server, "/ws/junk/Ana", &[("X-Forwarded-For", "203.0.113.7")]);
+    ws.expect("welcome");
+    ws.command(&json!({"content": "hi", "nonce": "n"}));
+    assert_eq!(ws.until(|frame| frame["nonce"] == "n")["reason"], "rate_limited");
+    assert_eq!((post("203.0.113.7", "tea").status, post("198.51.100.1", "new").status), (201, 201));
 }

@@ -24,7 +24,7 @@ use crate::model::reason::{Reason, Rejection};
 use crate::model::{FrameId, Nonce, RoomId, Seq, Username};
 use crate::protocol::{self, Body, ClientCommand, ClientFrame};
 use crate::rate::network_of;
-use crate::store::entry::{NewMessage, Principal, Stored};
+use crate::store::entry::{NewMessage, Stored};
 use crate::store::terms::Terms;
 use crate::store::{Found, Kinds, Place, Side, View};
 
@@ -235,26 +235,24 @@ pub(crate) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
         Some(name) => Username::parse(&name).map_err(|error| Reason::BadName.of_name("username", error))?,
         None => Username::anonymous(),
     };
-    let author = request.context.reader.view(|view| {
+    let (author, makes_room) = request.context.reader.view(|view| {
         let identity = identity(request, view, username)?;
         identity.may_enter(view, &room)?;
         let stranger = view.policy().guest_key.user_without_token(identity.network, Some(&identity.username));
-        Ok::<_, Rejection>(identity.principal(stranger))
+        Ok::<_, Rejection>((identity.principal(stranger), !is_there(request.context, view, &room)?))
     })?;
-    let (status, json) = stored(request, room, author, body, nonce)?;
+    let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
+    let (status, json) = stored(request, message, makes_room)?;
     Ok(Reply::data(status, raw(&json)))
 }
 
 /// Stores a message or a deletion. Returns 201 and its frame, or 200 for a retry.
 pub(crate) fn stored(
     request: &Request<'_>,
-    room: RoomId,
-    author: Arc<Principal>,
-    body: Body,
-    nonce: Option<Nonce>,
+    message: NewMessage,
+    makes_room: bool,
 ) -> Result<(u16, Arc<[u8]>), Rejection> {
-    let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
-    match request.context.hub.send_message(message)? {
+    match request.context.hub.send_message(message, makes_room)? {
         Sent::Stored(json) => Ok((201, json)),
         Sent::Duplicate(json) => Ok((200, json)),
     }
@@ -274,7 +272,8 @@ pub(crate) fn delete(request: &Request<'_>) -> Result<Reply, Rejection> {
     // A hidden room and a missing message get the same answer, so that a client learns nothing about either.
     actor.may(Action::Enter).map_err(|reason| if reason.is_hidden() { Reason::NoSuchMessage } else { reason })?;
     let message_id = FrameId::parse(request.parameter("message")).ok_or(Reason::NoSuchMessage)?;
-    stored(request, room, author, Body::Delete { message_id }, idempotency_key(request)?)?;
+    let (body, nonce) = (Body::Delete { message_id }, idempotency_key(request)?);
+    stored(request, NewMessage { room, author, body, nonce, is_member: false, unless_stored: None }, false)?;
     Ok(Reply::empty(204))
 }
 

@@ -19,6 +19,7 @@ use crate::protocol::{Body, address_ban, checked_content, restrictions, room_pat
 use crate::rate::network_of;
 use crate::store::accounts::{Ban, Banned};
 use crate::store::change::{Change, Done, Restrict};
+use crate::store::entry::NewMessage;
 
 pub(super) const DAY_MS: u64 = 86_400_000;
 
@@ -158,6 +159,7 @@ pub(crate) fn announce(request: &Request<'_>) -> Result<Reply, Rejection> {
     let content = checked_content(&asked.content, &request.context.settings.limits)?;
     let nonce = idempotency_key(request)?;
     let room = RoomId::parse(ROOM_DEFAULT).map_err(|_| Reason::NoSuchRoom)?;
-    stored(request, room, actor.known()?, Body::Announcement { content }, nonce)?;
+    let (author, body) = (actor.known()?, Body::Announcement { content });
+    stored(request, NewMessage { room, author, body, nonce, is_member: false, unless_stored: None }, false)?;
     Ok(Reply::data(202, asked))
 }

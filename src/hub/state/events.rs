@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::auth::permission::Action;
 use crate::limits::{POSTERS_KEPT_MAX, SHARED_ADDRESS_MIN};
-use crate::model::reason::Reason;
+use crate::model::reason::{Reason, Rejection};
+use crate::model::role::Role;
 use crate::model::{Person, RoomId, Timestamp, UserId, Username};
 use crate::protocol::{Frame, FrameType, Own, Rejected};
 use crate::store::accounts::RoomSettings;
@@ -55,6 +56,17 @@ impl State {
         let (here, all) = others
             .fold((0, 0), |(here, all), member| (here + usize::from(member.principal.network == network), all + 1));
         here >= SHARED_ADDRESS_MIN && 2 * here > all
+    }
+
+    /// Takes the token of one new room from the bucket of the author's network. Admins need none.
+    pub(super) fn take_new_room(&mut self, author: &Principal) -> Result<(), Rejection> {
+        if self.policy.account_role(author.user()) == Some(Role::Admin) {
+            return Ok(());
+        }
+        self.new_rooms.take(author.network, self.at).map_err(|wait| {
+            let sentence = format!("too many new rooms from this address, retry in {} s", wait.as_secs() + 1);
+            Reason::RateLimited.because(sentence).retry_after(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+        })
     }
 
     /// Notes the network of a client without a token, which has no connection.
