@@ -15,6 +15,9 @@ use unicode_normalization::char::is_combining_mark;
 
 use crate::limits::SEARCH_TERMS_MAX;
 
+/// The number of tokens for which the index is queried at most. More of them would find hardly fewer messages.
+const TOKENS_MAX: usize = 32;
+
 /// What a search looks for: messages that have all these terms. Without terms, it finds nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms(Vec<Term>);
@@ -80,13 +83,14 @@ impl Terms {
         !self.is_empty() && self.0.iter().all(|term| term.is_in(&folded))
     }
 
-    /// The tokens that the index has for a text with these terms, and tokens with which others begin.
+    /// The tokens that the index has for a text with these terms, and tokens with which others begin. These are at most
+    /// [`TOKENS_MAX`] each, whatever the length of the terms.
     pub fn tokens(&self) -> (Vec<String>, Vec<String>) {
         let (mut whole, mut begun) = (Vec::new(), Vec::new());
         for term in &self.0 {
             let mut add = |token: &str, is_begun: bool| {
                 let list = if is_begun { &mut begun } else { &mut whole };
-                if !list.iter().any(|known| known == token) {
+                if list.len() < TOKENS_MAX && !list.iter().any(|known| known == token) {
                     list.push(token.to_owned());
                 }
             };
@@ -379,6 +383,16 @@ mod tests {
         assert!(Terms::parse(&query(SEARCH_TERMS_MAX).repeat(400)).is_ok());
         let twice = Terms::parse("tea Tea TEA").unwrap();
         assert!(twice.are_in("tea") && !twice.are_in("teapot"));
+    }
+
+    #[test]
+    fn a_long_term_has_few_tokens() {
+        for long in [('\u{4E00}'..'\u{5E00}').collect(), "a+b-".repeat(4_000), "🎂🍰".repeat(2_000)] {
+            let terms = Terms::parse(&long).unwrap();
+            let (whole, begun) = terms.tokens();
+            assert!((1..=TOKENS_MAX).contains(&whole.len()) && begun.len() <= TOKENS_MAX, "{whole:?} {begun:?}");
+            assert!(terms.are_in(&long) && !terms.are_in("茶 a b 🎂"));
+        }
     }
 
     /// A text with a term has the tokens of the term.
