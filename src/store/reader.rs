@@ -199,6 +199,9 @@ impl Reader {
         deadline: Instant,
         begin: impl FnOnce(&View<'_>) -> Result<Side, E>,
     ) -> Result<Found, E> {
+        if terms.is_empty() {
+            return self.view(begin).map(|_| Found::default());
+        }
         if let Source::Memory { messages, .. } = &self.source {
             let side = self.view(begin)?;
             let fits = |stored: &Stored| memory::has_terms(stored, terms);

@@ -126,7 +126,7 @@ fn finds_signs_and_scripts_without_spaces(server: &Server) -> Vec<&'static str> 
     ] {
         assert_eq!(found(server, query), [texts[number]], "{query}");
     }
-    for query in ["🍰", "C#", "ข้าวต้ม", "茶喝", ":("] {
+    for query in ["🍰", "C#", "ข้าวต้ม", "茶喝", ":(", "", " ", &"茶".repeat(1_000)] {
         assert_eq!(found(server, query), [""; 0], "{query}");
     }
     texts
