@@ -1,7 +1,8 @@
 //! REST: messages: history, search, posting and deletion.
 //!
-//! Runs on the HTTP workers, and searches on their own thread. Reads use neither the hub's thread nor the writer. Stored data is read in one transaction,
-//! and the people in a room are read from the presence that the hub publishes. No read creates a room.
+//! Runs on the HTTP workers, and searches on their own thread. Reads use neither the hub's thread nor the writer. Stored
+//! data is read in one transaction, and the people in a room are read from the presence that the hub publishes. No read
+//! creates a room.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,6 +1,6 @@
 //! Upkeep keeps the database within its bounds. It deletes the oldest messages with their words, returns space to the
-//! file system, and keeps the WAL short. It adds new messages to the word index. It removes sessions, invitations, mutes and bans that are over, guests that
-//! were not seen for a long time, and rooms without messages and connections.
+//! file system, and keeps the WAL short. It adds new messages to the word index. It removes sessions, invitations, mutes
+//! and bans that are over, guests that were not seen for a long time, and rooms without messages and connections.
 //!
 //! Everything that clients can see of it goes through the log as entries. It runs on the store's thread and connection,
 //! in slices between batches. A slice takes a few milliseconds while no batch waits. Under constant load it takes as

@@ -142,6 +142,23 @@ fn expired_messages_are_deleted_with_their_words_and_space() {
 }
 
 #[test]
+fn the_word_index_waits_under_load_and_follows_afterwards() {
+    everywhere(|mut rig| {
+        rig.write(&texts(0, 500), NOW_MS);
+        let mut upkeep = rig.upkeep(Keep::default());
+        upkeep.ended -= CHECK_INTERVAL;
+        upkeep.behind_batch(&mut rig).unwrap();
+        let backlog = |rig: &Rig| search::backlog(&rig.storage.connection).unwrap();
+        assert_eq!(backlog(&rig), 500);
+        rig.finish(&mut upkeep);
+        assert_eq!(backlog(&rig), 0);
+        assert_eq!(search::wrong_counts(&rig.storage.connection, 9).unwrap(), []);
+        assert_eq!(upkeep.wait(), CHECK_INTERVAL, "there is nothing left to do");
+        rig.assert_sound();
+    });
+}
+
+#[test]
 fn without_bounds_nothing_is_deleted() {
     everywhere(|mut rig| {
         rig.write(&texts(0, 100), 1);
