@@ -24,7 +24,7 @@ use super::{Connection, Fault, messages, people, search};
 /// How long a slice may take while no batch waits.
 const SLICE: Duration = Duration::from_millis(3);
 /// The pause after a slice that left work.
-const SLICE_PAUSE: Duration = Duration::from_millis(10);
+const SLICE_PAUSE: Duration = Duration::from_millis(4);
 /// The interval between two checks of the bounds while they hold: without batches, and with them.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL_BUSY: Duration = Duration::from_millis(20);
