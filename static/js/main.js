@@ -310,6 +310,7 @@ async function loadLang() {
   const texts = await Promise.all(LANGUAGES.map(async (code) => [code, await request("GET", `lang/${code}.json`)]));
   return new Lang({
     texts: Object.fromEntries(texts),
+    values: { origin: location.origin },
     preferred: navigator.languages,
     code: browserStore.get("lang"),
   });

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createServer } from "node:http";
+import { createServer, request } from "node:http";
 
 import { scene } from "./support.mjs";
 
@@ -95,4 +95,48 @@ scene("a page of an allowed origin may write and read the response", {}, async (
     assert.equal(await page.evaluate(openSocket, `${adda.base.replace("http", "ws")}/ws?room=tea`), "open");
     await bot.heardText("hello");
   });
+});
+
+// A proxy in front of the server that changes the Host header, such as nginx with `proxy_set_header Host $host`.
+async function proxy(adda, host, act) {
+  const server = createServer((incoming, outgoing) => {
+    const { hostname, port } = new URL(adda.base);
+    const { method, url, headers } = incoming;
+    const forwarded = request({ hostname, port, path: url, method, headers: { ...headers, host } }, (response) => {
+      outgoing.writeHead(response.statusCode, response.headers);
+      response.pipe(outgoing);
+    });
+    incoming.pipe(forwarded);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  try {
+    await act(`http://127.0.0.1:${server.address().port}`);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+scene("behind a proxy that changes Host the page names its address and the setting", { refuses: true }, async (adda) => {
+  for (const host of ["127.0.0.1", "localhost", "chat.example:3000"]) {
+    await proxy(adda, host, async (address) => {
+      const page = await adda.elsewhere(address);
+      await page.fill("#name", "Ana");
+      await page.click("#join .primary");
+      const notice = page.locator("#start-notice");
+      await notice.filter({ hasText: `The server doesn’t accept requests from ${address}.` }).waitFor();
+      await notice.filter({ hasText: `--origin ${address}` }).waitFor();
+      await notice.filter({ hasText: "Host" }).waitFor();
+      // What the server saw is in its own sentence.
+      const sentence = `the origin is ${address} and the Host is ${host}`;
+      await page.route("**/api/session", (route) =>
+        route.fulfill({ status: 403, json: { reason: "foreign_origin", code: "forbidden", error: sentence } }));
+      await page.click("#join .primary");
+      await notice.filter({ hasText: `The server says: ${sentence}` }).waitFor();
+      await page.click("#start [data-lang=bn]");
+      await notice.filter({ hasText: `সার্ভার ${address} থেকে` }).filter({ hasText: sentence }).waitFor();
+      await page.context().close();
+    });
+  }
 });

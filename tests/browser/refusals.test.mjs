@@ -145,6 +145,7 @@ scene("a rejected message shows the reason, and a temporary one is sent later", 
   for (const [text, given, words] of [
     ["slow", { reason: "slow_mode", code: "rate_limited", retry_ms: 1_500 }, "Will be sent in a moment"],
     ["full", { reason: "disk_full", code: "busy", retry_ms: 1_500 }, "Retrying automatically. The server is out of disk space"],
+    ["busy", { code: "busy", retry_ms: 1_500 }, /^Retrying automatically\. The server is busy\.$/],
   ]) {
     refusal = given;
     await ana.say(text);

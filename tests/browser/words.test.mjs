@@ -1,9 +1,11 @@
 // Bengali and English: every text in both, chosen by the browser or the user.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import path from "node:path";
 import test from "node:test";
 
-import { filesOf, importModule, read } from "./modules.mjs";
+import { REPOSITORY, filesOf, importModule, read } from "./modules.mjs";
 import { scene } from "./support.mjs";
 
 const words = (code) => new Map(Object.entries(JSON.parse(read(`lang/${code}.json`))));
@@ -47,6 +49,18 @@ test("each reason and code that the page knows has its text, and each problem of
   }
   for (const problem of ["empty", "too_long", "invisible"]) {
     for (const field of ["name", "room"]) assert.ok(en.has(`field.${field}.${problem}`), `${field} ${problem}`);
+  }
+});
+
+test("no reason of a message that is sent again tells the user to try again", async () => {
+  const { REASONS, CODES } = await importModule("core/codes.js");
+  const table = readFileSync(path.join(REPOSITORY, "src/model/reason.rs"), "utf8");
+  const busy = [...table.matchAll(/^ {4}[A-Z]\w+ "(\w+)" Busy \d{3}\s/gm)].map(([, word]) => word);
+  assert.ok(busy.length > 2);
+  const reasons = ["busy", ...busy.filter((word) => REASONS.has(word) || CODES.has(word))];
+  for (const reason of reasons) {
+    assert.doesNotMatch(words("en").get(`reason.${reason}`), /try again/i, reason);
+    assert.doesNotMatch(words("bn").get(`reason.${reason}`), /আবার চেষ্টা/, reason);
   }
 });
 

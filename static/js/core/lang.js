@@ -10,6 +10,7 @@ export function languageOf(tag) {
 
 export class Lang {
   #texts;
+  #values;
   #preferred;
   #code;
   #listeners = [];
@@ -22,10 +23,11 @@ export class Lang {
   #lists;
   #collator;
 
-  // `texts` has the texts of each language, by key. `preferred` are the browser's language tags, best first. `code` is
-  // the language that the user has chosen, if any.
-  constructor({ texts, preferred, code }) {
+  // `texts` has the texts of each language, by key. `values` fill places of any text. `preferred` are the browser's
+  // language tags, best first. `code` is the language that the user has chosen, if any.
+  constructor({ texts, values = {}, preferred, code }) {
     this.#texts = new Map(Object.entries(texts).map(([each, byKey]) => [each, new Map(Object.entries(byKey))]));
+    this.#values = values;
     this.#preferred = preferred;
     this.#use(languageOf(code) ?? preferred.map(languageOf).find(Boolean) ?? DEFAULT);
   }
@@ -53,7 +55,8 @@ export class Lang {
   pieces(key, values = {}) {
     const text = this.#texts.get(this.#code).get(key) ?? key;
     return text.split(/(\{\w+\})/).map((piece) => {
-      const value = piece.startsWith("{") ? values[piece.slice(1, -1)] : undefined;
+      const name = piece.startsWith("{") ? piece.slice(1, -1) : "";
+      const value = values[name] ?? this.#values[name];
       if (value === undefined) return { text: piece, isValue: false };
       return { text: typeof value === "number" ? this.number(value) : value, isValue: true };
     });
