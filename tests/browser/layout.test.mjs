@@ -47,6 +47,31 @@ scene("long names of rooms leave the start screen usable on a phone", {}, async 
   }
 });
 
+scene("long names of users leave the start screen and the profile usable on a phone", { keepsMuch: true, refuses: true }, async (adda) => {
+  const names = ["M".repeat(32), "নাসরিনসুলতানা".repeat(2), "ليلىحسين".repeat(4)];
+  const isReadable = async (person, selector) => {
+    const { width, height } = await person.page.locator(selector).boundingBox();
+    assert.ok(width >= 60 && height <= 160, `${selector}: ${width} by ${height} px`);
+  };
+  for (const name of names) {
+    await adda.account(name, PASSWORD);
+    const ana = await adda.open(PHONES[0]);
+    await ana.page.click("#join-log-in");
+    await ana.page.fill("#account-name", name);
+    await ana.page.fill("#account-password", PASSWORD);
+    await ana.page.click("#account-submit");
+    await ana.page.locator("#join-identity").waitFor();
+    await isReadable(ana, "#join-identity .username");
+    assert.deepEqual(await cutOff(ana, "#start button, #start input"), []);
+    await ana.page.click("#join .primary");
+    await ana.connected();
+    await ana.page.click("#profile-open");
+    await isReadable(ana, "#profile-name");
+    assert.deepEqual(await cutOff(ana, "#profile button, #profile summary"), []);
+    await ana.page.context().close();
+  }
+});
+
 scene("only the parts of a room scroll, never the page", { flags: ["--rate", "0"], keepsMuch: true, refuses: true }, async (adda) => {
   await adda.account("Host", PASSWORD, "admin");
   const bot = await adda.bot("Tomas", "tea");
