@@ -8,7 +8,7 @@ import { PASSWORD, scene, tool } from "./support.mjs";
 const { source: AXE } = tool("axe-core");
 const ACCOUNTS = { flags: ["--rate", "0", "--registration", "open"], losesServer: true, refuses: true };
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
-// Without animations, as the contrast of what appears is less at first.
+// Without animations, because text that fades in has less contrast at first.
 const CONTEXTS = [
   { viewport: { width: 1280, height: 800 }, colorScheme: "light", locale: "en-US" },
   { viewport: { width: 1280, height: 800 }, colorScheme: "dark", locale: "bn-BD" },

@@ -10,7 +10,7 @@ import { enterWired, scene, wire } from "./support.mjs";
 const PASSWORD = "tea with seven cardamoms";
 const NEXT = "বৃষ্টি নামল আজ";
 const kept = (...flags) => ({ keepsMuch: true, flags });
-// The browser complains of each request that is refused.
+// The browser reports an error for each rejected request.
 const refusing = (...flags) => ({ ...kept(...flags), refuses: true });
 
 const visible = (person, selector) => person.page.locator(selector).filter({ visible: true }).waitFor();
@@ -71,7 +71,7 @@ scene("a guest joins at once, and registration is offered only where the server 
   assert.equal(await ana.page.isVisible("#profile-account"), false);
 });
 
-// Nothing is refused in it, so the browser has nothing to complain of either.
+// No request is rejected, so the browser reports no error.
 scene("a user logs in on the start screen, has the account's name, and stays logged in", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
@@ -168,7 +168,7 @@ scene("a password is visible only on request, and never when the form is sent", 
   assert.equal(await rahim.page.inputValue("#account-password"), "");
 });
 
-// No request is refused: the page does not ask what only members may know.
+// No request is rejected: the page makes none that only members may make.
 scene("a server that requires accounts offers the login only", kept("--accounts", "required"), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open({ query: "?room=tea" });
@@ -254,7 +254,7 @@ scene("an invitation creates one account, and leaves the address bar at once", r
   await says(ana, "#join-identity", "Mitali");
   await enterAs(ana, "tea");
 
-  // The page is open already when the link is followed, and it is for one.
+  // The link is opened in a page that is open already. It is for one person.
   await plain.join("Ana", "tea");
   await plain.page.evaluate((code) => (location.hash = `#invite=${code}`), code);
   await says(plain, "#account-title", "Create an account");
@@ -263,7 +263,7 @@ scene("an invitation creates one account, and leaves the address bar at once", r
   await says(plain, "#account-error", "The invite link is no longer valid");
   await plain.page.click("#account-back");
   await plain.join("Ana", "tea");
-  // A user with an account needs none.
+  // A user with an account needs no invitation.
   const tab = await adda.tab(ana, { query: `#invite=${code}` });
   await says(tab, "#start-notice", "You already have an account.");
   await enterAs(tab, "tea");
@@ -313,7 +313,7 @@ scene("an invitation to a private room admits a guest and an account", refusing(
   await late.page.fill("#name", "Karim");
   await late.page.click("#join .primary");
   await says(late, "#start-notice", "This invite link is no longer valid");
-  // What is no invitation is not shown as one.
+  // An invalid code is not shown as an invitation.
   const odd = await adda.open({ query: "#invite=<b>&room=tea" });
   assert.equal(await odd.page.textContent("#start-notice"), "");
   assert.equal(await odd.page.evaluate(() => location.hash), "");
@@ -434,7 +434,7 @@ scene("the profile lists the sessions and ends them", refusing(), async (adda) =
   await says(here, "#profile-status", "2 sessions ended.");
   await count(2);
   await hidden(here, "#profile-end-others");
-  // A program's token is no login of one's own, and is ended for itself.
+  // A program's token is no login of the user, so it is ended separately.
   await lines.filter({ hasText: "Bot" }).getByRole("button", { name: "End session: tea clock" }).click();
   await count(1);
 
@@ -513,7 +513,7 @@ for (const [how, said, ...words] of [
     await between.cut();
     await says(rahim, "#start-notice", "You have been logged out");
     assert.equal(await rahim.page.inputValue("#account-name"), "রহিম");
-    // A cookie that is over may be left; that of a guest would be a new one.
+    // An expired cookie may remain. A guest's cookie would be a new one.
     assert.ok([undefined, former].includes((await sessionCookie(rahim))?.value));
   });
 }
@@ -537,7 +537,7 @@ scene("a guest's tab begins no new session while another tab logs in", refusing(
   const isBegin = (request) => request.method() === "POST" && request.url().endsWith("api/session");
   ana.page.on("request", (request) => isBegin(request) && begins.push(request.url()));
   await tab.page.route("**/api/session", async (route) => {
-    // The login has begun; the guest's session ends before the answer is there.
+    // The login has begun. The guest's session ends before the response.
     between.cut(1008);
     await ana.disconnected();
     await ana.page.click("#reconnect");
@@ -642,7 +642,7 @@ scene("no password, token or invitation is in a URL, in the browser's storage or
   secrets.push((await sessionCookie(ana)).value);
   seen.push(await store(ana));
   assert.ok(seen.length > 40 && secrets.length >= 6);
-  // The first address is that of the link, whose end no request bears.
+  // The first address is that of the link. No request has its fragment.
   for (const text of seen) {
     for (const secret of secrets) assert.ok(!text.includes(secret) && !text.includes(encodeURIComponent(secret)), text);
   }

@@ -38,7 +38,7 @@ scene("Enter within a composition belongs to the input method", {}, async (adda)
   assert.match(await ana.page.inputValue("#message-input"), /^আমার/);
   await devtools.send("Input.insertText", { text: "আমার সোনার বাংলা" });
   const value = await ana.page.inputValue("#message-input");
-  // Browsers that have ended the composition by then tell of it by the key's code alone.
+  // In browsers that have ended the composition by then, only the key's code shows it.
   await ana.page.evaluate(() =>
     document
       .querySelector("#message-input")

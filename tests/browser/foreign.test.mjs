@@ -9,7 +9,7 @@ import { scene } from "./support.mjs";
 const FOREIGN = `<!DOCTYPE html><title>elsewhere</title>
 <form method="post" enctype="text/plain"><input name="content" value="by a form"></form>`;
 
-// Another site on this machine: its origin differs by the port.
+// Another site on this machine. Its origin has another port.
 async function site(act) {
   const server = createServer((_, answer) => answer.setHeader("Content-Type", "text/html").end(FOREIGN));
   server.listen(0, "127.0.0.1");
@@ -22,7 +22,7 @@ async function site(act) {
   }
 }
 
-// How a WebSocket from this page to that address ends: by opening, or not at all.
+// Whether a WebSocket from this page to that address opens.
 const openSocket = (address) =>
   new Promise((found) => {
     const socket = new WebSocket(address);
@@ -30,7 +30,7 @@ const openSocket = (address) =>
     socket.onerror = () => found("error");
   });
 
-// What comes of a fetch: the status, or that the browser would not.
+// The status of a fetch, or that the browser blocked it.
 const fetched = ([address, options]) =>
   fetch(address, options).then(
     ({ status }) => status,
@@ -50,7 +50,7 @@ scene("a page of another origin opens no WebSocket and writes nothing, by fetch 
     for (const options of [json, text, { ...json, credentials: "include" }, { ...text, referrerPolicy: "no-referrer" }]) {
       assert.equal(await page.evaluate(fetched, [messages, options]), "blocked", JSON.stringify(options));
     }
-    // This one the browser sends without asking, and only keeps the answer from the page; the room will show.
+    // The browser sends this request, and only hides the response from the page. The room shows whether it had an effect.
     assert.equal(await page.evaluate(fetched, [messages, { ...text, mode: "no-cors" }]), "blocked");
     for (const enctype of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]) {
       await page.goto(foreign);
@@ -62,7 +62,7 @@ scene("a page of another origin opens no WebSocket and writes nothing, by fetch 
     await page.goto(foreign);
     assert.equal(await page.evaluate(fetched, [`${adda.base}/api/rooms`, {}]), 200, "what is public it may read");
 
-    // Nor may it hold our page in a frame, to lead the visitor's clicks.
+    // It can't show the page in a frame, where it could direct the user's clicks.
     const frame = (address) =>
       new Promise((found) => {
         const frame = document.createElement("iframe");
@@ -73,13 +73,13 @@ scene("a page of another origin opens no WebSocket and writes nothing, by fetch 
     await page.evaluate(frame, adda.base);
     assert.equal(await page.frames()[1].locator("#start").count(), 0);
 
-    // Our own page may do all of it, and is the first that the room hears of.
+    // The page of the server itself may do all of this. Its message is the first one in the room.
     const ana = await adda.enter("Ana", "tea");
     assert.equal(await ana.page.evaluate(openSocket, socket), "open");
     assert.equal(await ana.page.evaluate(fetched, [messages, json]), 201);
     await bot.heardText("by fetch");
     assert.deepEqual(bot.texts, ["by fetch"]);
-    // Kept from the first visit and asked after: the copy may still do what the page must.
+    // The copy in the browser's cache is validated, and works as well.
     await ana.page.reload();
     await ana.connected();
   });
@@ -128,7 +128,7 @@ scene("behind a proxy that changes Host the page names its address and the setti
       await notice.filter({ hasText: `The server doesn’t accept requests from ${address}.` }).waitFor();
       await notice.filter({ hasText: `--origin ${address}` }).waitFor();
       await notice.filter({ hasText: "Host" }).waitFor();
-      // What the server saw is in its own sentence.
+      // The server's sentence names the values that it received.
       const sentence = `the origin is ${address} and the Host is ${host}`;
       await page.route("**/api/session", (route) =>
         route.fulfill({ status: 403, json: { reason: "foreign_origin", code: "forbidden", error: sentence } }));

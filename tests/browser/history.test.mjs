@@ -81,7 +81,7 @@ scene("the entry of a link keeps its address, and a reload keeps the screen", {}
   await ana.page.goto("about:blank");
   await ana.page.goBack();
   await inRoom(ana, "tea");
-  // A fragment that somebody types is no other screen.
+  // A new fragment of the address is no other screen.
   await ana.page.evaluate(() => (location.hash = "x"));
   await ana.say("still here");
   await ana.sees("still here");

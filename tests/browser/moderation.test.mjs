@@ -7,7 +7,7 @@ import { PASSWORD, enterWired, scene } from "./support.mjs";
 // Accounts need a database file. The server rejects the request for a guest's session during a login.
 const ACCOUNTS = { keepsMuch: true, refuses: true };
 
-// An admin at a page.
+// An admin who has joined a room.
 async function host(adda, room, context) {
   await adda.account("Host", PASSWORD, "admin");
   const admin = await adda.open(context);
@@ -21,7 +21,7 @@ const memberNamed = (person, name) => person.page.locator("#people .person", { h
 const item = (person, words) => person.page.locator(".menu .menu-item", { hasText: words });
 const isVisible = (person, selector) => person.page.locator(selector).isVisible();
 
-// Does something by the menu of a member.
+// Chooses an item in the menu of a member.
 async function toMember(admin, name, words) {
   await memberNamed(admin, name).locator(".more").click();
   await item(admin, words).click();
@@ -32,7 +32,7 @@ const toast = (person, words) => person.page.locator(".toast", { hasText: words 
 const seesNote = (person, words) => person.page.locator("#compose-notice", { hasText: words }).waitFor();
 const seesOnStart = (person, words) => person.page.locator("#start-notice", { hasText: words }).waitFor();
 
-// As the page itself asks.
+// Makes a request as the page does.
 const asks = (person, method, path, body) =>
   person.page.evaluate(async ([method, path, body]) => {
     const headers = { "Content-Type": "application/json" };
@@ -88,7 +88,7 @@ scene("a message is deleted for everyone, after one question, and stays deleted"
   for (const person of [ana, admin]) await person.sees("Host deleted this message.");
   assert.equal(await ana.page.locator("#search-results .result").count(), 0, "it is no more among what was found");
 
-  // Only those who were there learn from the event that an admin did it: a history has messages only.
+  // Only connected members learn from the event that an admin deleted it: a history has messages only.
   const late = await adda.enter("Late", "tea", { locale: "bn-BD" });
   await late.until(() => document.querySelectorAll("#timeline .message.deleted").length === 2);
   await late.sees("মেসেজটি মুছে ফেলা হয়েছে।");
@@ -225,7 +225,7 @@ scene("a rejected action shows a text", ACCOUNTS, async (adda) => {
   await answer(owner, "ব্যান করুন");
   await owner.page.locator(".question .error", { hasText: "অ্যাডমিনের ক্ষেত্রে এটি করা যায় না।" }).waitFor();
 
-  // By the word, whatever the sentence; by the code, where the word is new; by the sentence, where both are.
+  // The reason decides, whatever the sentence; the code if the reason is new; the sentence if both are new.
   const refuses = (body) => admin.page.route("**/api/users/*", (route) => route.fulfill({ status: 400, json: body }), { times: 1 });
   for (const [body, words] of [
     [{ reason: "target_is_self", code: "forbidden", error: "a sentence" }, "You can’t do this to yourself."],
@@ -238,7 +238,7 @@ scene("a rejected action shows a text", ACCOUNTS, async (adda) => {
     await toast(admin, words).waitFor();
   }
 
-  // An account is banned alone; of a guest who has gone the admin decides.
+  // An account is banned without its address. For a guest who is offline the admin decides.
   const bans = [];
   await admin.page.route("**/api/users/*", (route) => {
     const { banned } = route.request().postDataJSON();
@@ -300,7 +300,7 @@ scene("slow mode shows a countdown, not an error", ACCOUNTS, async (adda) => {
   await admin.sees("two");
   assert.equal(await ana.page.locator("#pending .message").count(), 0);
   assert.equal(await isVisible(admin, "#slow-mode"), false);
-  // What is no more to wait for goes at once.
+  // A message whose wait has ended is sent at once.
   await admin.page.click("#room-settings");
   await admin.page.selectOption("#set-slow-mode", "3600");
   await admin.page.click(".settings .primary");
@@ -400,7 +400,7 @@ scene("moderation works by keyboard and by touch", ACCOUNTS, async (adda) => {
   assert.equal(await more.evaluate((button) => button === document.activeElement), true);
   await admin.page.keyboard.press("Enter");
   await admin.page.keyboard.press("Enter");
-  // A second Enter does not delete: the question begins with the way out.
+  // A second Enter does not delete: the button Cancel has the focus.
   await admin.page.locator(".question").waitFor();
   assert.equal(await admin.page.evaluate(() => document.activeElement.textContent), "Cancel");
   await admin.page.keyboard.press("Tab");

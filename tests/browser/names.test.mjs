@@ -84,7 +84,7 @@ scene("the page and the server accept the same names", {}, async (adda) => {
     const { checkName, checkRoom } = await import("/js/core/names.js");
     return all.map((name) => [checkName(name), checkRoom(name)]);
   }, names);
-  // The welcome, or null where the server refuses the upgrade.
+  // The `welcome`, or null if the server rejects the upgrade.
   const connect = (username, room) => adda.bot(username, room).then((bot) => bot.frames[0], () => null);
   for (const [i, name] of names.entries()) {
     const [asName, asRoom] = told[i];

@@ -9,7 +9,7 @@ const MESSAGES_URL = /\/api\/rooms\/[^/]+\/messages\?/;
 
 const upTo = (count) => Array.from({ length: count }, (_, i) => `message ${i + 1}`);
 
-// A room in which so much was said, and a reader who has just come.
+// A room with so many messages, and a user who has just joined it.
 async function enterAfter(adda, count, context = {}) {
   const bot = await adda.bot("Tomas", "tea");
   for (const text of upTo(count)) bot.say(text);
@@ -28,7 +28,7 @@ const topOf = (ana, text) =>
     return all.find((e) => e.querySelector(".content").textContent === said).getBoundingClientRect().top;
   }, text);
 
-// Goes on towards an end until the text is on the page.
+// Scrolls towards one end until the text is on the page.
 async function scrollUntil(ana, go, text) {
   const there = () => ana.messages().then((texts) => texts.includes(text));
   while (!(await there())) {

@@ -35,7 +35,7 @@ scene("in a large room the count and the list follow presence frames, without li
   assert.deepEqual(people.slice(1), [...people.slice(1)].sort());
   assert.equal(await ana.page.textContent("#typing-text"), "");
 
-  // Few of those who left are named. The count is right all the same.
+  // Only some of the people who left are named. The count is right nevertheless.
   presence(11_000, undefined, undefined);
   await counts(ana, "11,000 people");
   presence(150, [], [{ id: self, username: "Ana" }, ...range(10, 20)]);

@@ -95,7 +95,7 @@ scene("a rejection that ends the membership is shown at once, with its reason", 
   ];
   for (const [i, [reason, en, bn]] of cases.entries()) {
     await ana.join("Ana", "tea");
-    // Other refusals, and refusals of a command, do not end the stay.
+    // Other rejections, and rejections of a command, do not end the membership.
     between.tell({ type: "error", reason: "bad_json", code: "bad_json", content: "a sentence" });
     between.tell({ type: "error", reason, code: "forbidden", content: "a sentence", nonce: "of another command" });
     await ana.say(`still here ${i}`);
@@ -135,7 +135,7 @@ scene("a rejected message shows the reason, and a temporary one is sent later", 
     await isTold(text, bn);
     await ana.page.click(".bar [data-lang=en]");
   }
-  // It is kept with its reason.
+  // The message is stored with its reason.
   await ana.page.reload();
   await ana.connected();
   await isTold("one", "Not sent. You are muted.");
@@ -155,7 +155,7 @@ scene("a rejected message shows the reason, and a temporary one is sent later", 
     await ana.sees(text);
   }
 
-  // A nonce that was another message's is not used again.
+  // A nonce that belongs to another message is not used again.
   refusal = { reason: "nonce_used", code: "conflict" };
   await ana.say("mistaken");
   await isTold("mistaken", "Not sent. Something went wrong with this message.");

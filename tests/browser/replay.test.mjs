@@ -8,7 +8,7 @@ scene("the end of a replay is found although events follow its last message", {}
   const bot = await adda.bot("Tomas", "tea");
   for (const text of ["one", "two"]) bot.say(text);
   await bot.heardText("two");
-  // As if each message were followed by events, which a history omits.
+  // The `seq`s are those of a room where events, which a history omits, follow each message.
   const spread = (seq) => seq * 10;
   const change = (frame) => (frame.seq === undefined ? undefined : [{ ...frame, seq: frame.type === "welcome" ? spread(frame.seq) + 7 : spread(frame.seq) }]);
   const [ana] = await enterChanged(adda, "Ana", "tea", change, { frozen: true });
@@ -44,7 +44,7 @@ scene("a reset leaves no gap in the timeline if one message is known, although t
   await ana.sees("one");
   bot.say("two");
   await ana.sees("two");
-  // What it knew last is gone, so that the server begins anew.
+  // The server does not have the page's last frame any more, so it can't resume.
   between.tell({ ...bot.frames.find(({ content }) => content === "two"), id: crypto.randomUUID(), seq: 90, content: "gone" });
   await ana.sees("gone");
   await between.cut();

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 
 import { enterWired, scene, wire } from "./support.mjs";
 
-// Where pages kept who they were to the server before there was a cookie.
+// The key of a guest's token in pages without the cookie.
 const TOKEN = "adda.token./";
 
 scene("a restart of the server loses and doubles nothing", { losesServer: true }, async (adda) => {
@@ -64,7 +64,7 @@ scene("a history that is replayed twice is shown once, without a gap", {}, async
   const bot = await adda.bot("Tomas", "tea");
   bot.say("one");
   await ana.sees("one");
-  // A frame that the server doesn't know makes it begin anew, as after a restart that lost the last messages.
+  // The server can't resume after a frame that it does not know, as after a restart that lost the last messages.
   between.tell({ ...bot.frames.find(({ type }) => type === "text"), id: crypto.randomUUID(), seq: 9, content: "forgotten" });
   await ana.sees("forgotten");
   let reset;
@@ -97,7 +97,7 @@ scene("a page that read too slowly reconnects soon, and gets the missing message
   await ana.join("Ana", "tea");
   bot.say("one");
   await ana.sees("one");
-  // What it resumes after has gone meanwhile, so that the server begins anew, and far from where the page left off.
+  // The server does not have the page's last frame any more, so it can't resume, and its messages are much newer.
   between.tell({ ...bot.frames.find(({ type }) => type === "text"), id: crypto.randomUUID(), seq: 9, content: "gone" });
   await ana.sees("gone");
   await ana.page.clock.pauseAt(Date.now() + 60_000);
@@ -217,7 +217,7 @@ scene("a message whose acknowledgement was lost long ago is acknowledged when it
   between.in = ({ type }) => type !== "text";
   await ana.say("only once");
   await bot.heardText("only once");
-  // More than a page shows when it is joined anew.
+  // More messages than a new join replays.
   for (let i = 1; i <= 60; i += 1) bot.say(`later ${i}`);
   await bot.heardText("later 60");
   const duplicates = [];
@@ -354,7 +354,7 @@ scene("the waits grow with each failure, and end when the page is visible or the
   await ana.disconnected();
   const attempts = between.attempts;
 
-  // The pause is at most 500 ms at first; closed with 1013 before the room was reached, it is 7.5 to 15 s.
+  // The wait is at most 500 ms at first. After a close with 1013 before `welcome` it is 7.5 to 15 s.
   await ana.page.clock.runFor(500);
   await ana.disconnected();
   assert.equal(between.attempts, attempts + 1);

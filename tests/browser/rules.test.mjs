@@ -98,7 +98,7 @@ async function codeViolations(sources) {
   const { REASONS, CODES, PAGE_REASONS, CloseCode } = await importModule(CODES_MODULE);
   const words = new Set([...REASONS, ...CODES, ...PAGE_REASONS]);
   const numbers = new Set(Object.values(CloseCode).map(String));
-  // A form's own problems are no rejections.
+  // Problems that a form finds itself are no rejections.
   const withoutProblems = (code) => code.replace(/\bproblem: "\w+"/g, "");
   return [...sources]
     .filter(([file]) => file !== CODES_MODULE)

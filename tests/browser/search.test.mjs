@@ -37,7 +37,7 @@ scene("Bengali words are found with their signs, and marked whole", { flags: FLA
   ]);
   await search(ana, "চা");
   await found(ana, "কেউ চা");
-  // The last word may be begun only; a letter with another sign is another word.
+  // The last word may be incomplete. A letter with another sign is another word.
   assert.deepEqual(await results(ana), ["চাঁদ উঠেছে, চা কই?", "চায়ের সঙ্গে টা কী আছে?", "কেউ চা খাবেন?"]);
   assert.deepEqual(await marked(ana), ["চাঁদ", "চা", "চায়ের", "চা"]);
   const first = ana.page.locator(".result").first();

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 
 import { enterWired, scene } from "./support.mjs";
 
-// Where pages kept a guest's token before there was a cookie.
+// The key of a guest's token in pages without the cookie.
 const TOKEN = "adda.token./";
 const OPEN = { flags: ["--registration", "open"], refuses: true };
 
@@ -116,7 +116,7 @@ scene("the name of an account is rejected on the start screen, in both languages
   assert.equal(await ana.page.textContent("#name-error"), "");
   await connect("রহিম");
   await wrong("অন্য নাম বেছে নিন");
-  // A reload does not go where one was not let in.
+  // A reload does not try to join the room that rejected the user.
   await ana.page.reload();
   await ana.page.locator("#start").waitFor();
   await connect("করিম");

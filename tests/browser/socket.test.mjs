@@ -72,7 +72,7 @@ class FakeWebSocket {
     this.closedWith = code;
   }
 
-  // What the server does.
+  // The actions of the server.
   receives(frame) {
     this.onmessage({ data: typeof frame === "string" ? frame : JSON.stringify(frame) });
   }

@@ -273,7 +273,7 @@ class Adda {
     return person;
   }
 
-  // A user without a browser, who receives all frames and can send messages.
+  // A client without a browser, which receives all frames and can send messages.
   async bot(username, room, more = {}) {
     const bot = new Bot(`${this.base.replace("http", "ws")}/ws?${new URLSearchParams({ room, username, ...more })}`);
     this.#bots.push(bot);
@@ -324,7 +324,7 @@ class Bot {
     return this.frames.filter(({ type }) => type === "text").map(({ content }) => content);
   }
 
-  // Waits for a frame that fits; fails with the connection.
+  // Waits for a frame that fits. Rejects if the connection fails.
   heard(fits) {
     return new Promise((found, failed) => {
       const timer = setTimeout(() => {
@@ -349,7 +349,7 @@ class Bot {
   }
 }
 
-// A user at a page: their actions, and what the page shows.
+// A user of the page: the user's actions, and what the page shows.
 class Person {
   constructor(page) {
     this.page = page;

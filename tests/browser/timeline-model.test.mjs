@@ -32,7 +32,7 @@ function timelineOf(...seqs) {
   return model;
 }
 
-// What a reader sees: the contents of messages, and the kinds of other lines. Days are left out.
+// The lines that are shown: the `seq`s of messages, and the kinds of other lines. Days are left out.
 function shown(model) {
   const lines = model.lines.filter(({ kind }) => kind !== "day");
   return lines.map(({ kind, frame }) => (kind === "message" ? frame.seq : kind));

@@ -6,7 +6,7 @@ import { enterWired, scene, wire } from "./support.mjs";
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 
-// What the browser keeps of unsent messages.
+// The unsent messages in the browser's storage.
 const kept = (person) =>
   person.page.evaluate(() =>
     Object.keys(localStorage)
@@ -17,7 +17,7 @@ const kept = (person) =>
   );
 const nothingPending = (person) => person.until(() => document.querySelector("#pending").children.length === 0);
 const pendingCount = (person, count) => person.until((n) => document.querySelectorAll("#pending .message").length === n, count);
-// A tab that ends without a word, as in a crash.
+// A tab that ends without events, as in a crash.
 const silent = (page) => page.addInitScript(() => window.addEventListener("pagehide", (event) => event.stopImmediatePropagation()));
 
 async function offline(person, between) {
@@ -32,7 +32,7 @@ async function online(person, between) {
   await person.connected();
 }
 
-// Enters with a wire in between; what is made ready is as in `open`.
+// Joins a room with intercepted WebSockets. `context` is as in `open`.
 async function anotherTab(adda, person, name, room, more) {
   let between;
   const tab = await adda.tab(person, {
@@ -211,7 +211,7 @@ scene("a message that was written under another name is shown, and sent only on 
   assert.deepEqual(bot.texts, ["as who I am", "mine"]);
 });
 
-// Makes the server forget who we are, as far as this page can tell.
+// Makes the server forget the guest's session, as far as this page can tell.
 const forgetUs = (person) => person.page.context().clearCookies();
 
 scene("a user with a new id decides about a message that may be stored, and messages that were never sent are sent", {}, async (adda) => {

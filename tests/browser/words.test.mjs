@@ -12,7 +12,7 @@ const words = (code) => new Map(Object.entries(JSON.parse(read(`lang/${code}.jso
 const html = read("index.html");
 const scripts = filesOf(".js").map(read).join("\n");
 const keysInHtml = [...html.matchAll(/data-i18n(?:-[a-z-]+)?="([^"]+)"/g)].map(([, key]) => key);
-// Keys that the scripts put together: a literal beginning, an end that depends.
+// Keys that the scripts put together from a literal beginning and a variable end.
 const KEYS_MADE = /^(?:field\.(?:name|room|password)|profile\.role|reason|reason_until|status|line|outbox|history|search)\./;
 
 test("both languages have the same keys, and the same places in each", () => {
@@ -123,7 +123,7 @@ scene("the switch turns everything over, and is remembered", {}, async (adda) =>
   assert.equal(await ana.page.getAttribute(".send", "aria-label"), "পাঠান");
   assert.equal(await ana.page.title(), "tea · আড্ডা");
   assert.equal(await ana.page.getAttribute(".bar [data-lang=bn]", "aria-pressed"), "true");
-  // Nothing of the page's own is left in Latin letters, but for what the two languages share.
+  // No text of the page is left in Latin letters, except for what the two languages share.
   const latin = await ana.page.evaluate(() =>
     [...document.querySelectorAll("#chat [data-i18n], .line, #people-count, .self, #status-text")]
       .filter((e) => e.checkVisibility() && e.lang !== "en")
