@@ -3,10 +3,10 @@
 
 import assert from "node:assert/strict";
 
-import { PASSWORD, scene, tool } from "./support.mjs";
+import { PASSWORD, browserTest, tool } from "./support.mjs";
 
 const { source: AXE } = tool("axe-core");
-const ACCOUNTS = { flags: ["--rate", "0", "--registration", "open"], losesServer: true, refuses: true };
+const ACCOUNTS = { flags: ["--rate", "0", "--registration", "open"], stopsServer: true, expectsRejections: true };
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 // Without animations, because text that fades in has less contrast at first.
 const CONTEXTS = [
@@ -29,12 +29,12 @@ async function violations(person, where) {
 
 for (const context of CONTEXTS) {
   const { viewport, colorScheme, locale } = context;
-  scene(`nothing violates a rule: ${viewport.width} px, ${colorScheme}, ${locale}`, ACCOUNTS, async (adda) => {
+  browserTest(`nothing violates a rule: ${viewport.width} px, ${colorScheme}, ${locale}`, ACCOUNTS, async (adda) => {
     const found = [];
     const look = async (person, where) => found.push(...(await violations(person, where)));
     await adda.account("Host", PASSWORD, "admin");
     const bot = await adda.bot("ليلى", "tea");
-    for (const text of ["who wants tea?", "with milk\nor without?", "هل يريد أحد كوبا من الشاي؟", "কেউ চা খাবেন?"]) bot.say(text);
+    for (const text of ["who wants tea?", "with milk\nor without?", "هل يريد أحد كوبا من الشاي؟", "কেউ চা খাবেন?"]) bot.send(text);
 
     const ana = await adda.open(context);
     await ana.page.locator("#rooms li").waitFor();
@@ -55,8 +55,8 @@ for (const context of CONTEXTS) {
     await look(ana, "empty room");
     await ana.page.click("#leave");
     await ana.join("Ana", "tea");
-    await ana.say("me!");
-    await ana.sees("me!");
+    await ana.send("me!");
+    await ana.waitForMessage("me!");
     bot.typing();
     await ana.page.locator("#typing.shown").waitFor();
     await look(ana, "room of a guest");
@@ -68,7 +68,7 @@ for (const context of CONTEXTS) {
     await host.logIn("Host");
     await look(host, "start of an account");
     await host.join("Host", "tea");
-    await host.sees("me!");
+    await host.waitForMessage("me!");
     await look(host, "room of an admin");
     if (viewport.width < 768) {
       await host.page.click("#people-open");
@@ -107,11 +107,11 @@ for (const context of CONTEXTS) {
     await host.page.locator(".result").waitFor();
     await look(host, "search");
     await ana.page.locator("#slow-mode").filter({ visible: true }).waitFor();
-    await ana.say("soon");
-    await ana.say("later");
+    await ana.send("soon");
+    await ana.send("later");
     await ana.page.locator("#pending .message", { hasText: "later" }).waitFor();
     await look(ana, "unsent message");
-    await adda.lose();
+    await adda.kill();
     await ana.disconnected();
     await look(ana, "disconnected");
     assert.deepEqual(found, []);

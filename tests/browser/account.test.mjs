@@ -5,13 +5,13 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 
 import { REPOSITORY } from "./modules.mjs";
-import { enterWired, scene, wire } from "./support.mjs";
+import { enterIntercepted, browserTest, interceptSockets } from "./support.mjs";
 
 const PASSWORD = "tea with seven cardamoms";
 const NEXT = "বৃষ্টি নামল আজ";
-const kept = (...flags) => ({ keepsMuch: true, flags });
+const kept = (...flags) => ({ hasDatabase: true, flags });
 // The browser reports an error for each rejected request.
-const refusing = (...flags) => ({ ...kept(...flags), refuses: true });
+const refusing = (...flags) => ({ ...kept(...flags), expectsRejections: true });
 
 const visible = (person, selector) => person.page.locator(selector).filter({ visible: true }).waitFor();
 const hidden = (person, selector) => person.page.locator(selector).waitFor({ state: "hidden" });
@@ -38,9 +38,9 @@ async function enterAs(person, room) {
   await person.connected();
 }
 
-async function backOnline(person, between) {
+async function backOnline(person, connection) {
   await person.disconnected();
-  between.closed = false;
+  connection.closed = false;
   await person.page.click("#reconnect");
   await person.connected();
 }
@@ -57,7 +57,7 @@ async function member(adda, name, room, context) {
   return person;
 }
 
-scene("a guest joins at once, and registration is offered only where the server allows it", {}, async (adda) => {
+browserTest("a guest joins at once, and registration is offered only where the server allows it", {}, async (adda) => {
   const ana = await adda.open();
   assert.equal(await ana.page.isVisible("#join-register"), false);
   await ana.page.click("#join-log-in");
@@ -72,7 +72,7 @@ scene("a guest joins at once, and registration is offered only where the server 
 });
 
 // No request is rejected, so the browser reports no error.
-scene("a user logs in on the start screen, has the account's name, and stays logged in", kept(), async (adda) => {
+browserTest("a user logs in on the start screen, has the account's name, and stays logged in", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
   const rahim = await adda.open();
@@ -89,22 +89,22 @@ scene("a user logs in on the start screen, has the account's name, and stays log
   await says(rahim, "#join-identity", "রহিম");
   assert.equal(await rahim.page.isVisible("#name"), false);
   await enterAs(rahim, "tea");
-  await rahim.say("as myself");
-  const { user_id: self, username } = await bot.heardText("as myself");
+  await rahim.send("as myself");
+  const { user_id: self, username } = await bot.waitForText("as myself");
   assert.equal(username, "রহিম");
   await rahim.page.reload();
   await rahim.connected();
-  await rahim.say("still");
-  assert.equal((await bot.heardText("still")).user_id, self);
+  await rahim.send("still");
+  assert.equal((await bot.waitForText("still")).user_id, self);
   // Another tab, on the start screen.
   const tab = await adda.tab(rahim);
   await says(tab, "#join-identity", "রহিম");
   await enterAs(tab, "tea");
-  await tab.say("from there");
-  assert.equal((await bot.heardText("from there")).user_id, self);
+  await tab.send("from there");
+  assert.equal((await bot.waitForText("from there")).user_id, self);
 });
 
-scene("a login that the page does not know of decides the name, whatever was typed", refusing(), async (adda) => {
+browserTest("a login that the page does not know of decides the name, whatever was typed", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
   const rahim = await adda.open();
@@ -112,12 +112,12 @@ scene("a login that the page does not know of decides the name, whatever was typ
   await rahim.page.evaluate(() => localStorage.clear());
   await rahim.page.reload();
   await rahim.join("Ana", "tea");
-  await rahim.say("who is it?");
-  assert.equal((await bot.heardText("who is it?")).username, "রহিম");
+  await rahim.send("who is it?");
+  assert.equal((await bot.waitForText("who is it?")).username, "রহিম");
   assert.equal(bot.frames.some(({ username }) => username === "Ana"), false);
 });
 
-scene("a wrong password shows a text, and too many attempts show when the next one is allowed", refusing(), async (adda) => {
+browserTest("a wrong password shows a text, and too many attempts show when the next one is allowed", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const ana = await adda.open();
   await ana.page.click("#join-log-in");
@@ -138,7 +138,7 @@ scene("a wrong password shows a text, and too many attempts show when the next o
   await ana.join("Ana", "tea");
 });
 
-scene("a busy or unreachable server has another text than a wrong password", { ...refusing(), losesServer: true }, async (adda) => {
+browserTest("a busy or unreachable server has another text than a wrong password", { ...refusing(), stopsServer: true }, async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open();
   await rahim.page.click("#join-log-in");
@@ -152,7 +152,7 @@ scene("a busy or unreachable server has another text than a wrong password", { .
   await says(rahim, "#join-identity", "রহিম");
 });
 
-scene("a password is visible only on request, and never when the form is sent", kept(), async (adda) => {
+browserTest("a password is visible only on request, and never when the form is sent", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open();
   await rahim.page.click("#join-log-in");
@@ -169,7 +169,7 @@ scene("a password is visible only on request, and never when the form is sent", 
 });
 
 // No request is rejected: the page makes none that only members may make.
-scene("a server that requires accounts offers the login only", kept("--accounts", "required"), async (adda) => {
+browserTest("a server that requires accounts offers the login only", kept("--accounts", "required"), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open({ query: "?room=tea" });
   await visible(rahim, "#account-form");
@@ -184,7 +184,7 @@ scene("a server that requires accounts offers the login only", kept("--accounts"
   await rahim.connected();
 });
 
-scene("a guest with the name of an account is offered the login, which leads to the chosen room", refusing(), async (adda) => {
+browserTest("a guest with the name of an account is offered the login, which leads to the chosen room", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await adda.open();
   await rahim.page.fill("#name", "রহিম");
@@ -199,7 +199,7 @@ scene("a guest with the name of an account is offered the login, which leads to 
   assert.deepEqual(await rahim.people(), ["রহিম"]);
 });
 
-scene("open registration creates an account by the server's rules", refusing("--registration", "open"), async (adda) => {
+browserTest("open registration creates an account by the server's rules", refusing("--registration", "open"), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const ana = await adda.open();
   await ana.page.fill("#name", "Mitali");
@@ -227,7 +227,7 @@ scene("open registration creates an account by the server's rules", refusing("--
   assert.equal(await ana.page.textContent("#profile-role"), "সদস্য");
 });
 
-scene("the page and the server count the characters of a password alike", {}, async (adda) => {
+browserTest("the page and the server count the characters of a password alike", {}, async (adda) => {
   const ana = await adda.open();
   const source = readFileSync(path.join(REPOSITORY, "src/auth/password.rs"), "utf8");
   const limit = (name) => Number(source.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
@@ -240,7 +240,7 @@ scene("the page and the server count the characters of a password alike", {}, as
   assert.deepEqual(problems, ["empty", "too_short", undefined, undefined, "too_long"]);
 });
 
-scene("an invitation creates one account, and leaves the address bar at once", refusing("--registration", "invite"), async (adda) => {
+browserTest("an invitation creates one account, and leaves the address bar at once", refusing("--registration", "invite"), async (adda) => {
   await adda.account("admin", PASSWORD, "admin");
   const token = await adda.logIn("admin", PASSWORD);
   const { code } = (await adda.rest("POST", "/api/invitations", { body: {}, token })).data;
@@ -269,7 +269,7 @@ scene("an invitation creates one account, and leaves the address bar at once", r
   await enterAs(tab, "tea");
 });
 
-scene("a setup link registers the first admin once, although registration is closed", refusing(), async (adda) => {
+browserTest("a setup link registers the first admin once, although registration is closed", refusing(), async (adda) => {
   const code = await adda.offerSetup();
   const ana = await adda.open({ query: `#setup=${code}` });
   await says(ana, "#start-notice", "Create the first admin account.");
@@ -287,7 +287,7 @@ scene("a setup link registers the first admin once, although registration is clo
   await says(tab, "#start-notice", "You already have an account.");
 });
 
-scene("an invitation to a private room admits a guest and an account", refusing(), async (adda) => {
+browserTest("an invitation to a private room admits a guest and an account", refusing(), async (adda) => {
   await adda.account("admin", PASSWORD, "admin");
   await adda.account("রহিম", PASSWORD);
   const token = await adda.logIn("admin", PASSWORD);
@@ -306,8 +306,8 @@ scene("an invitation to a private room admits a guest and an account", refusing(
   await logInAtStart(rahim, "রহিম");
   await rahim.page.click("#join .primary");
   await rahim.connected();
-  await rahim.say("so here we are");
-  await ana.sees("so here we are");
+  await rahim.send("so here we are");
+  await ana.waitForMessage("so here we are");
 
   const late = await adda.open({ query: link });
   await late.page.fill("#name", "Karim");
@@ -319,16 +319,16 @@ scene("an invitation to a private room admits a guest and an account", refusing(
   assert.equal(await odd.page.evaluate(() => location.hash), "");
 });
 
-scene("a guest who logs in stays in the room, and unsent messages are neither lost nor sent as the account", kept(), async (adda) => {
+browserTest("a guest who logs in stays in the room, and unsent messages are neither lost nor sent as the account", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
-  const [ana, between] = await enterWired(adda, "Ana", "tea");
-  await ana.say("as a guest");
-  const { user_id: guest } = await bot.heardText("as a guest");
-  between.closed = true;
-  await between.cut();
+  const [ana, connection] = await enterIntercepted(adda, "Ana", "tea");
+  await ana.send("as a guest");
+  const { user_id: guest } = await bot.waitForText("as a guest");
+  connection.closed = true;
+  await connection.cut();
   await ana.disconnected();
-  await ana.say("unsent");
+  await ana.send("unsent");
   await ana.page.locator("#message-input").pressSequentially("half a thou");
   await openProfile(ana);
   await ana.page.click("#profile-log-in");
@@ -336,11 +336,11 @@ scene("a guest who logs in stays in the room, and unsent messages are neither lo
   await ana.page.click("#profile-log-in");
   await sendAccount(ana, "রহিম", PASSWORD);
   await hidden(ana, "#profile");
-  await backOnline(ana, between);
+  await backOnline(ana, connection);
   await says(ana, "#pending .state", "You wrote this message as Ana.");
   assert.equal(await ana.page.inputValue("#message-input"), "half a thou");
-  await ana.say("as myself");
-  const mine = await bot.heardText("as myself");
+  await ana.send("as myself");
+  const mine = await bot.waitForText("as myself");
   assert.equal(mine.username, "রহিম");
   assert.notEqual(mine.user_id, guest);
   assert.deepEqual(bot.texts, ["as a guest", "as myself"]);
@@ -349,30 +349,30 @@ scene("a guest who logs in stays in the room, and unsent messages are neither lo
   assert.equal(await ana.page.textContent("#profile-role"), "Member");
 });
 
-scene("a guest who registers the own name keeps the unsent messages", kept("--registration", "open"), async (adda) => {
+browserTest("a guest who registers the own name keeps the unsent messages", kept("--registration", "open"), async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  const [ana, between] = await enterWired(adda, "Ana", "tea");
-  await ana.say("as a guest");
-  const { user_id: guest } = await bot.heardText("as a guest");
-  between.closed = true;
-  await between.cut();
+  const [ana, connection] = await enterIntercepted(adda, "Ana", "tea");
+  await ana.send("as a guest");
+  const { user_id: guest } = await bot.waitForText("as a guest");
+  connection.closed = true;
+  await connection.cut();
   await ana.disconnected();
-  await ana.say("unsent");
+  await ana.send("unsent");
   await openProfile(ana);
   await ana.page.click("#profile-register");
   assert.equal(await ana.page.inputValue("#account-name"), "Ana");
   await ana.page.fill("#account-password", PASSWORD);
   await ana.page.press("#account-password", "Enter");
   await hidden(ana, "#profile");
-  await backOnline(ana, between);
-  const sent = await bot.heardText("unsent");
+  await backOnline(ana, connection);
+  const sent = await bot.waitForText("unsent");
   assert.equal(sent.username, "Ana");
   assert.notEqual(sent.user_id, guest);
-  await ana.sees("unsent");
+  await ana.waitForMessage("unsent");
   assert.equal(await ana.page.locator("#pending .message").count(), 0);
 });
 
-scene("a new password ends the other logins, which show it and offer the login", refusing(), async (adda) => {
+browserTest("a new password ends the other logins, which show it and offer the login", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
   const [here, there] = [await member(adda, "রহিম", "tea"), await member(adda, "রহিম", "tea")];
@@ -402,21 +402,21 @@ scene("a new password ends the other logins, which show it and offer the login",
   await sendAccount(there, "রহিম", NEXT);
   await there.connected();
   assert.equal(await there.page.textContent("#room-name"), "tea");
-  await there.say("back");
-  await bot.heardText("back");
+  await there.send("back");
+  await bot.waitForText("back");
   await here.page.keyboard.press("Escape");
-  await here.say("never away");
-  await bot.heardText("never away");
+  await here.send("never away");
+  await bot.waitForText("never away");
   assert.deepEqual([...new Set(bot.frames.map(({ username }) => username))], ["Tomas", "রহিম"]);
 });
 
-scene("the profile lists the sessions and ends them", refusing(), async (adda) => {
+browserTest("the profile lists the sessions and ends them", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const phone = "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 Chrome/130.0.0.0 Mobile Safari/537.36 Firefox/130.0";
   const here = await member(adda, "রহিম", "tea");
   const there = await member(adda, "রহিম", "tea", { userAgent: phone });
   for (let i = 0; i < 2; i += 1) await adda.logIn("রহিম", PASSWORD);
-  await adda.operator("", "token", "create", "রহিম", "--label", "tea clock");
+  await adda.runCommand("", "token", "create", "রহিম", "--label", "tea clock");
   await openProfile(here);
   const lines = here.page.locator("#profile-sessions .session");
   const count = (n) => here.until((n) => document.querySelectorAll("#profile-sessions .session").length === n, n);
@@ -449,7 +449,7 @@ scene("the profile lists the sessions and ends them", refusing(), async (adda) =
   await here.join("Ana", "tea");
 });
 
-scene("more sessions are ended than the server's rate allows at once", refusing("--rate", "2/s", "--burst", "2"), async (adda) => {
+browserTest("more sessions are ended than the server's rate allows at once", refusing("--rate", "2/s", "--burst", "2"), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const rahim = await member(adda, "রহিম", "tea");
   for (let i = 0; i < 5; i += 1) await adda.logIn("রহিম", PASSWORD);
@@ -459,35 +459,35 @@ scene("more sessions are ended than the server's rate allows at once", refusing(
   assert.equal(await rahim.page.locator("#profile-sessions .session").count(), 1);
 });
 
-scene("a logout leads every tab to the start screen, and another user can join", refusing(), async (adda) => {
+browserTest("a logout leads every tab to the start screen, and another user can join", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
-  let between;
-  const rahim = await member(adda, "রহিম", "tea", { prepare: async (page) => (between = await wire(page)) });
+  let connection;
+  const rahim = await member(adda, "রহিম", "tea", { prepare: async (page) => (connection = await interceptSockets(page)) });
   const tab = await adda.tab(rahim);
   await enterAs(tab, "tea");
-  between.closed = true;
-  await between.cut();
+  connection.closed = true;
+  await connection.cut();
   await rahim.disconnected();
-  await rahim.say("unsent");
+  await rahim.send("unsent");
   await openProfile(rahim);
   await rahim.page.click("#profile-log-out");
   await says(rahim, "#profile-question", "1 message hasn’t been sent. It will be kept in this browser for when you come back as রহিম.");
-  between.closed = false;
+  connection.closed = false;
   await rahim.page.click("#profile-yes");
   await visible(rahim, "#join");
   await says(tab, "#start-notice", "You have been logged out");
   await rahim.join("Karim", "tea");
   await says(rahim, "#pending .state", "You wrote this message as রহিম.");
-  await rahim.say("a guest");
-  assert.equal((await bot.heardText("a guest")).username, "Karim");
+  await rahim.send("a guest");
+  assert.equal((await bot.waitForText("a guest")).username, "Karim");
   await rahim.page.click("#leave");
   await logInAtStart(rahim, "রহিম");
   await enterAs(rahim, "tea");
-  assert.equal((await bot.heardText("unsent")).username, "রহিম");
+  assert.equal((await bot.waitForText("unsent")).username, "রহিম");
 });
 
-scene("a login that ended while the page was closed is reported, and does not become a guest", refusing(), async (adda) => {
+browserTest("a login that ended while the page was closed is reported, and does not become a guest", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const bot = await adda.bot("Tomas", "tea");
   const rahim = await member(adda, "রহিম", "tea");
@@ -500,17 +500,17 @@ scene("a login that ended while the page was closed is reported, and does not be
   assert.deepEqual([...new Set(bot.frames.map(({ username }) => username))], ["Tomas", "রহিম"]);
 });
 
-for (const [how, said, ...words] of [
+for (const [how, input, ...words] of [
   ["by another password", NEXT, "user", "passwd", "রহিম"],
   ["with the account", "", "user", "remove", "রহিম", "--yes"],
 ]) {
-  scene(`a login that the operator has ended ${how} is reported on the next connection`, { ...refusing(), losesServer: true }, async (adda) => {
+  browserTest(`a login that the operator has ended ${how} is reported on the next connection`, { ...refusing(), stopsServer: true }, async (adda) => {
     await adda.account("রহিম", PASSWORD);
-    let between;
-    const rahim = await member(adda, "রহিম", "tea", { prepare: async (page) => (between = await wire(page)) });
+    let connection;
+    const rahim = await member(adda, "রহিম", "tea", { prepare: async (page) => (connection = await interceptSockets(page)) });
     const { value: former } = await sessionCookie(rahim);
-    await adda.operator(said, ...words);
-    await between.cut();
+    await adda.runCommand(input, ...words);
+    await connection.cut();
     await says(rahim, "#start-notice", "You have been logged out");
     assert.equal(await rahim.page.inputValue("#account-name"), "রহিম");
     // An expired cookie may remain. A guest's cookie would be a new one.
@@ -518,7 +518,7 @@ for (const [how, said, ...words] of [
   });
 }
 
-scene("a login in another tab is reported in this one", refusing(), async (adda) => {
+browserTest("a login in another tab is reported in this one", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
   const ana = await adda.enter("Ana", "tea");
   const tab = await adda.tab(ana);
@@ -529,16 +529,16 @@ scene("a login in another tab is reported in this one", refusing(), async (adda)
   assert.deepEqual(await ana.people(), ["রহিম"]);
 });
 
-scene("a guest's tab begins no new session while another tab logs in", refusing(), async (adda) => {
+browserTest("a guest's tab begins no new session while another tab logs in", refusing(), async (adda) => {
   await adda.account("রহিম", PASSWORD);
-  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const [ana, connection] = await enterIntercepted(adda, "Ana", "tea");
   const tab = await adda.tab(ana);
   const begins = [];
   const isBegin = (request) => request.method() === "POST" && request.url().endsWith("api/session");
   ana.page.on("request", (request) => isBegin(request) && begins.push(request.url()));
   await tab.page.route("**/api/session", async (route) => {
     // The login has begun. The guest's session ends before the response.
-    between.cut(1008);
+    connection.cut(1008);
     await ana.disconnected();
     await ana.page.click("#reconnect");
     await ana.page.waitForRequest(isBegin, { timeout: 1_500 }).catch(() => null);
@@ -549,10 +549,10 @@ scene("a guest's tab begins no new session while another tab logs in", refusing(
   assert.deepEqual(begins, []);
 });
 
-scene("a page that reconnects stays a member, and a page that leaves is none", {}, async (adda) => {
+browserTest("a page that reconnects stays a member, and a page that leaves is none", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
-  await bot.heard(({ type, username }) => type === "join" && username === "Ana");
+  await bot.waitForFrame(({ type, username }) => type === "join" && username === "Ana");
   const renewed = ana.page.waitForEvent("websocket");
   await ana.page.evaluate(() => {
     window.dispatchEvent(new Event("offline"));
@@ -560,16 +560,16 @@ scene("a page that reconnects stays a member, and a page that leaves is none", {
   });
   await renewed;
   await ana.connected();
-  await ana.say("here");
-  await bot.heardText("here");
+  await ana.send("here");
+  await bot.waitForText("here");
   const comings = () => bot.frames.filter(({ type }) => type === "join" || type === "leave").map(({ type }) => type);
   assert.deepEqual(comings(), ["join"]);
   await ana.page.click("#leave");
-  await bot.heard(({ type }) => type === "leave");
+  await bot.waitForFrame(({ type }) => type === "leave");
   assert.deepEqual(comings(), ["join", "leave"]);
 });
 
-scene("the profile dialog works by keyboard and in Bengali", kept(), async (adda) => {
+browserTest("the profile dialog works by keyboard and in Bengali", kept(), async (adda) => {
   await adda.account("রহিম", PASSWORD, "admin");
   const rahim = await member(adda, "রহিম", "tea", { viewport: { width: 360, height: 640 } });
   assert.equal(await rahim.page.isVisible(".bar .lang-switch"), false);
@@ -596,7 +596,7 @@ scene("the profile dialog works by keyboard and in Bengali", kept(), async (adda
   assert.equal(await rahim.page.evaluate(() => document.activeElement.id), "profile-open");
 });
 
-scene("no password, token or invitation is in a URL, in the browser's storage or in the console", refusing("--registration", "invite"), async (adda) => {
+browserTest("no password, token or invitation is in a URL, in the browser's storage or in the console", refusing("--registration", "invite"), async (adda) => {
   await adda.account("admin", PASSWORD, "admin");
   const token = await adda.logIn("admin", PASSWORD);
   const { code } = (await adda.rest("POST", "/api/invitations", { body: {}, token })).data;
@@ -623,8 +623,8 @@ scene("no password, token or invitation is in a URL, in the browser's storage or
   await says(ana, "#start-notice", "You are invited to “attic”.");
   await ana.page.click("#join .primary");
   await ana.connected();
-  await ana.say("up here");
-  await ana.sees("up here");
+  await ana.send("up here");
+  await ana.waitForMessage("up here");
   await openProfile(ana);
   await ana.page.click("#profile-password summary");
   await ana.page.fill("#profile-old", PASSWORD);

@@ -2,17 +2,17 @@
 
 import assert from "node:assert/strict";
 
-import { scene } from "./support.mjs";
+import { browserTest } from "./support.mjs";
 
-scene("two users in a room see each other join, write, type and leave", {}, async (adda) => {
+browserTest("two users in a room see each other join, write, type and leave", {}, async (adda) => {
   const ana = await adda.enter("Ana", "চা-ঘর");
   await ana.page.locator("#timeline-empty").waitFor();
-  await ana.say("is anybody here?");
-  await ana.sees("is anybody here?");
+  await ana.send("is anybody here?");
+  await ana.waitForMessage("is anybody here?");
 
   const rahim = await adda.enter("রহিম", "চা-ঘর");
-  await ana.seesLine("join", "রহিম joined");
-  await rahim.sees("is anybody here?");
+  await ana.waitForLine("join", "রহিম joined");
+  await rahim.waitForMessage("is anybody here?");
   assert.deepEqual(await ana.people(), ["Ana", "রহিম"]);
   assert.deepEqual(await rahim.people(), ["রহিম", "Ana"], "oneself comes first");
   assert.equal(await ana.page.textContent("#people-count"), "2 people");
@@ -22,29 +22,29 @@ scene("two users in a room see each other join, write, type and leave", {}, asyn
   await ana.page.locator("#typing-text", { hasText: "রহিম is typing…" }).waitFor();
   assert.equal(await rahim.page.textContent("#typing-text"), "", "one's own typing is left out");
 
-  await rahim.say("আমি আছি");
-  await ana.sees("আমি আছি");
+  await rahim.send("আমি আছি");
+  await ana.waitForMessage("আমি আছি");
   await ana.page.waitForSelector("#typing:not(.shown)", { state: "attached" });
-  const heard = ana.page.locator("#timeline .message.other");
-  assert.equal(await heard.locator(".username").textContent(), "রহিম");
-  assert.match(await heard.locator("time").textContent(), /^\d{1,2}:\d\d\s[AP]M$/u);
+  const received = ana.page.locator("#timeline .message.other");
+  assert.equal(await received.locator(".username").textContent(), "রহিম");
+  assert.match(await received.locator("time").textContent(), /^\d{1,2}:\d\d\s[AP]M$/u);
   assert.equal(await ana.page.locator("#timeline .message.own .content").textContent(), "is anybody here?");
   assert.deepEqual(await rahim.messages(), ["is anybody here?", "আমি আছি"]);
   assert.equal(await rahim.page.locator("#timeline .line.day").textContent(), "Today");
 
   await rahim.page.click("#leave");
-  await ana.seesLine("leave", "রহিম left");
+  await ana.waitForLine("leave", "রহিম left");
   assert.deepEqual(await ana.people(), ["Ana"]);
   await rahim.page.locator("#start").waitFor();
 });
 
-scene("typing notices are sent at intervals and disappear", {}, async (adda) => {
+browserTest("typing notices are sent at intervals and disappear", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const bot = await adda.bot("Tomas", "tea");
-  await ana.seesLine("join", "Tomas");
+  await ana.waitForLine("join", "Tomas");
   await ana.page.locator("#message-input").pressSequentially("abcdefghij");
-  await ana.say("done");
-  await bot.heardText("done");
+  await ana.send("done");
+  await bot.waitForText("done");
   assert.equal(bot.frames.filter(({ type }) => type === "typing").length, 1);
 
   bot.typing();
@@ -52,47 +52,47 @@ scene("typing notices are sent at intervals and disappear", {}, async (adda) => 
   await ana.page.waitForSelector("#typing:not(.shown)", { state: "attached" });
 });
 
-scene("successive messages of one user form a group", {}, async (adda) => {
+browserTest("successive messages of one user form a group", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const bot = await adda.bot("Tomas", "tea");
-  for (const text of ["one", "two"]) bot.say(text);
-  await ana.sees("two");
-  await ana.say("three");
-  await ana.sees("three");
+  for (const text of ["one", "two"]) bot.send(text);
+  await ana.waitForMessage("two");
+  await ana.send("three");
+  await ana.waitForMessage("three");
   const follows = await ana.page.locator("#timeline .message").evaluateAll((all) => all.map((e) => e.classList.contains("follows")));
   assert.deepEqual(follows, [false, true, false]);
 });
 
-scene("the messages of others are never HTML", {}, async (adda) => {
+browserTest("the messages of others are never HTML", {}, async (adda) => {
   const nasty = `<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>&amp;`;
   const ana = await adda.enter("Ana", "<b>tea</b>");
   const bot = await adda.bot("<img src=x onerror=pwned=1>", "<b>tea</b>");
-  await ana.seesLine("join", "<img src=x onerror=pwned=1>");
+  await ana.waitForLine("join", "<img src=x onerror=pwned=1>");
   bot.typing();
   await ana.page.locator("#typing-text", { hasText: "<img src=x" }).waitFor();
-  bot.say(nasty);
-  await ana.sees(nasty);
+  bot.send(nasty);
+  await ana.waitForMessage(nasty);
   assert.deepEqual(await ana.messages(), [nasty]);
   assert.equal(await ana.page.textContent("#room-name"), "<b>tea</b>");
   assert.equal(await ana.page.locator("#chat img, #chat script, #chat b").count(), 0);
   assert.equal(await ana.page.evaluate(() => window.pwned), undefined);
 });
 
-scene("names of properties of JavaScript objects are ordinary names", {}, async (adda) => {
+browserTest("names of properties of JavaScript objects are ordinary names", {}, async (adda) => {
   for (const room of ["__proto__", "constructor"]) {
     const ana = await adda.enter("toString", room);
     const bot = await adda.bot("__proto__", room);
-    await ana.seesLine("join", "__proto__ joined");
-    bot.say("hasOwnProperty");
-    await ana.sees("hasOwnProperty");
-    await ana.say("{name} $& valueOf");
-    await bot.heardText("{name} $& valueOf");
-    await ana.sees("{name} $& valueOf");
+    await ana.waitForLine("join", "__proto__ joined");
+    bot.send("hasOwnProperty");
+    await ana.waitForMessage("hasOwnProperty");
+    await ana.send("{name} $& valueOf");
+    await bot.waitForText("{name} $& valueOf");
+    await ana.waitForMessage("{name} $& valueOf");
     assert.deepEqual(await ana.people(), ["toString", "__proto__"]);
   }
 });
 
-scene("the start screen lists the rooms", {}, async (adda) => {
+browserTest("the start screen lists the rooms", {}, async (adda) => {
   await adda.bot("Tomas", "সাহিত্য");
   await adda.bot("Tomas", "tea");
   await adda.bot("Mita", "tea");
@@ -108,7 +108,7 @@ scene("the start screen lists the rooms", {}, async (adda) => {
   assert.deepEqual(await ana.people(), ["Ana", "Tomas"]);
 });
 
-scene("a link leads to a room and does not contain the user's name", {}, async (adda) => {
+browserTest("a link leads to a room and does not contain the user's name", {}, async (adda) => {
   const ana = await adda.open({ query: `?room=${encodeURIComponent("চা ঘর + বই")}` });
   assert.equal(await ana.page.inputValue("#room"), "চা ঘর + বই");
   await ana.page.fill("#name", "Ana");
@@ -119,10 +119,10 @@ scene("a link leads to a room and does not contain the user's name", {}, async (
   assert.equal(await mita.page.inputValue("#room"), "চা ঘর + বই");
   await mita.page.fill("#name", "Mita");
   await mita.page.press("#name", "Enter");
-  await ana.seesLine("join", "Mita");
+  await ana.waitForLine("join", "Mita");
 });
 
-scene("the title counts the messages that come while the page is hidden", {}, async (adda) => {
+browserTest("the title counts the messages that come while the page is hidden", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const look = (state) =>
     ana.page.evaluate((visibility) => {
@@ -132,28 +132,28 @@ scene("the title counts the messages that come while the page is hidden", {}, as
   assert.equal(await ana.page.title(), "tea · adda");
   await look("hidden");
   const bot = await adda.bot("Tomas", "tea");
-  bot.say("one");
-  bot.say("two");
+  bot.send("one");
+  bot.send("two");
   await ana.until(() => document.title === "(2) tea · adda");
   await look("visible");
   await ana.until(() => document.title === "tea · adda");
 });
 
-scene("the view follows the newest message only while the reader is at the end", {}, async (adda) => {
+browserTest("the view follows the newest message only while the reader is at the end", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const bot = await adda.bot("Tomas", "tea");
   const fromEnd = () =>
     ana.page.locator("#scroller").evaluate((e) => Math.round(e.scrollHeight - e.scrollTop - e.clientHeight));
-  for (let i = 1; i <= 25; i += 1) bot.say(`message number ${i}`);
-  await ana.sees("message number 25");
+  for (let i = 1; i <= 25; i += 1) bot.send(`message number ${i}`);
+  await ana.waitForMessage("message number 25");
   assert.ok((await fromEnd()) <= 1);
   assert.ok(await ana.page.locator("#newer").isHidden());
 
   await ana.page.locator("#scroller").evaluate((e) => (e.scrollTop = 0));
   await ana.page.locator("#newer", { hasText: "Jump to latest" }).waitFor();
-  bot.say("while reading");
+  bot.send("while reading");
   await ana.page.locator("#newer", { hasText: "New messages (1)" }).waitFor();
-  bot.say("and again");
+  bot.send("and again");
   await ana.page.locator("#newer", { hasText: "New messages (2)" }).waitFor();
   assert.equal(await ana.page.locator("#scroller").evaluate((e) => e.scrollTop), 0);
 
@@ -163,19 +163,19 @@ scene("the view follows the newest message only while the reader is at the end",
 
   await ana.page.locator("#scroller").evaluate((e) => (e.scrollTop = 0));
   await ana.page.locator("#newer").waitFor();
-  await ana.say("my own");
-  await ana.sees("my own");
+  await ana.send("my own");
+  await ana.waitForMessage("my own");
   assert.ok((await fromEnd()) <= 1, "one's own message is looked at");
 });
 
-scene("a user who writes faster than the rate allows loses no message", { flags: ["--rate", "4/s", "--burst", "2"] }, async (adda) => {
+browserTest("a user who writes faster than the rate allows loses no message", { flags: ["--rate", "4/s", "--burst", "2"] }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
   const texts = ["one", "two", "three", "four", "five", "six"];
-  for (const text of texts) await ana.say(text);
-  await bot.heardText("six");
+  for (const text of texts) await ana.send(text);
+  await bot.waitForText("six");
   assert.deepEqual(bot.texts, texts);
-  await ana.sees("six");
+  await ana.waitForMessage("six");
   assert.deepEqual(await ana.messages(), texts);
   await ana.until(() => document.querySelector("#pending").children.length === 0);
 });

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 
-import { scene } from "./support.mjs";
+import { browserTest } from "./support.mjs";
 
-scene("Enter sends, Shift+Enter inserts a new line", {}, async (adda) => {
+browserTest("Enter sends, Shift+Enter inserts a new line", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
   assert.equal(await ana.page.evaluate(() => document.activeElement.id), "message-input");
@@ -13,16 +13,16 @@ scene("Enter sends, Shift+Enter inserts a new line", {}, async (adda) => {
   await ana.page.keyboard.press("Shift+Enter");
   await ana.page.keyboard.type("second line");
   await ana.page.keyboard.press("Enter");
-  await bot.heardText("  indented\nsecond line");
+  await bot.waitForText("  indented\nsecond line");
   assert.equal(await ana.page.inputValue("#message-input"), "");
   await ana.page.keyboard.type("by the button");
   await ana.page.click(".send");
-  await bot.heardText("by the button");
+  await bot.waitForText("by the button");
   assert.equal(bot.texts.length, 2, "an empty message is not sent");
   assert.equal(await ana.page.evaluate(() => document.activeElement.id), "message-input");
 });
 
-scene("Enter within a composition belongs to the input method", {}, async (adda) => {
+browserTest("Enter within a composition belongs to the input method", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
   await ana.page.evaluate(() => {
@@ -46,25 +46,25 @@ scene("Enter within a composition belongs to the input method", {}, async (adda)
   );
   assert.equal(await ana.page.inputValue("#message-input"), value);
   await ana.page.keyboard.press("Enter");
-  await bot.heardText(value.trimEnd());
+  await bot.waitForText(value.trimEnd());
   assert.equal(bot.texts.length, 1);
 });
 
-scene("a text that is too long stays in the input", { flags: ["--max-content", "1024"] }, async (adda) => {
+browserTest("a text that is too long stays in the input", { flags: ["--max-content", "1024"] }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
   const long = "আড্ডা ".repeat(80);
-  await ana.say(long);
+  await ana.send(long);
   await ana.page.locator("#compose-error", { hasText: "too long" }).waitFor();
   assert.equal(await ana.page.inputValue("#message-input"), long);
   assert.equal(await ana.page.getAttribute("#message-input", "aria-invalid"), "true");
-  await ana.say("short");
-  await bot.heardText("short");
+  await ana.send("short");
+  await bot.waitForText("short");
   assert.deepEqual(bot.texts, ["short"]);
   assert.ok(await ana.page.locator("#compose-error").isHidden());
 });
 
-scene("nothing is wider than a narrow phone", {}, async (adda) => {
+browserTest("nothing is wider than a narrow phone", {}, async (adda) => {
   const phone = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
   for (const locale of ["en-US", "bn-BD"]) {
     const ana = await adda.open({ ...phone, locale });
@@ -73,11 +73,11 @@ scene("nothing is wider than a narrow phone", {}, async (adda) => {
     const room = `${locale} ${"W".repeat(50)}`;
     await ana.join("W".repeat(32), room);
     const bot = await adda.bot("M".repeat(32), room);
-    bot.say("W".repeat(400));
+    bot.send("W".repeat(400));
     bot.typing();
-    await ana.sees("WWW");
-    await ana.say("x".repeat(400));
-    await ana.sees("xxx");
+    await ana.waitForMessage("WWW");
+    await ana.send("x".repeat(400));
+    await ana.waitForMessage("xxx");
     assert.equal(await width(), 360, `the room in ${locale}`);
     const inner = await ana.page.locator("#scroller").evaluate((e) => [e.scrollWidth, e.clientWidth]);
     assert.equal(inner[0], inner[1]);
@@ -93,7 +93,7 @@ scene("nothing is wider than a narrow phone", {}, async (adda) => {
   }
 });
 
-scene("every control has a name and works by keyboard", {}, async (adda) => {
+browserTest("every control has a name and works by keyboard", {}, async (adda) => {
   const ana = await adda.open();
   const unnamed = () =>
     ana.page.evaluate(() =>

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { scene } from "./support.mjs";
+import { browserTest } from "./support.mjs";
 
 const FLAGS = ["--rate", "0"];
 const TIME = String.raw`\d{1,2}:\d{2}\s[AP]M`;
@@ -35,13 +35,13 @@ const select = (person, begin, end = begin) =>
     [begin, end],
   );
 
-scene("messages are copied with time, name and text, without the letter of the avatar", { flags: FLAGS }, async (adda) => {
+browserTest("messages are copied with time, name and text, without the letter of the avatar", { flags: FLAGS }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea", { locale: "en-US" });
-  for (const text of ["who wants tea?", "with milk\nor without?", "ليس الآن"]) bot.say(text);
-  await ana.sees("ليس الآن");
-  await ana.say("me!");
-  await ana.sees("me!");
+  for (const text of ["who wants tea?", "with milk\nor without?", "ليس الآن"]) bot.send(text);
+  await ana.waitForMessage("ليس الآن");
+  await ana.send("me!");
+  await ana.waitForMessage("me!");
   const lines = [
     new RegExp(`^\\[${TIME}\\] Tomas: who wants tea\\?$`, "u"),
     new RegExp(`^\\[${TIME}\\] Tomas: with milk$`, "u"),
@@ -77,11 +77,11 @@ scene("messages are copied with time, name and text, without the letter of the a
   assert.match(all, new RegExp(`\\[${TIME}\\] Tomas: who wants tea\\?\n`, "u"));
 });
 
-scene("a text in the composer is copied as it is", { flags: FLAGS }, async (adda) => {
+browserTest("a text in the composer is copied as it is", { flags: FLAGS }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  bot.say("hello");
+  bot.send("hello");
   const ana = await adda.enter("Ana", "tea");
-  await ana.sees("hello");
+  await ana.waitForMessage("hello");
   await select(ana, ["#timeline", ""]);
   await ana.page.fill("#message-input", "my words");
   await ana.page.focus("#message-input");
@@ -92,11 +92,11 @@ scene("a text in the composer is copied as it is", { flags: FLAGS }, async (adda
   assert.equal(await ana.page.inputValue("#message-input"), "my wordsmy words");
 });
 
-scene("lines of joins and leaves are copied, too", { flags: FLAGS }, async (adda) => {
+browserTest("lines of joins and leaves are copied, too", { flags: FLAGS }, async (adda) => {
   const ana = await adda.enter("Ana", "tea", { locale: "bn-BD" });
   const bot = await adda.bot("রহিম", "tea");
-  bot.say("কেউ চা খাবেন?");
-  await ana.sees("কেউ চা");
+  bot.send("কেউ চা খাবেন?");
+  await ana.waitForMessage("কেউ চা");
   bot.leave();
   await ana.page.locator("#timeline .line.leave").waitFor();
   await select(ana, ["#timeline", ""]);

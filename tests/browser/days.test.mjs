@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { importModule, read } from "./modules.mjs";
-import { scene } from "./support.mjs";
+import { browserTest } from "./support.mjs";
 
 const FLAGS = ["--rate", "0"];
 const HOUR_MS = 60 * 60 * 1000;
@@ -19,8 +19,8 @@ const daysAre = (person, expected) =>
 // A page with this clock, in a room that has messages of these times.
 async function enterAt(adda, room, now, times, context = {}) {
   const bot = await adda.bot("Tomas", room);
-  for (const time of times) bot.say(`at ${time}`);
-  await bot.heardText(`at ${times.at(-1)}`);
+  for (const time of times) bot.send(`at ${time}`);
+  await bot.waitForText(`at ${times.at(-1)}`);
   const ana = await adda.open({
     ...context,
     prepare: async (page) => {
@@ -36,11 +36,11 @@ async function enterAt(adda, room, now, times, context = {}) {
     },
   });
   await ana.join("Ana", room);
-  await ana.sees(`at ${times.at(-1)}`);
+  await ana.waitForMessage(`at ${times.at(-1)}`);
   return ana;
 }
 
-scene("at midnight Today becomes Yesterday on a page that stays open", { flags: FLAGS }, async (adda) => {
+browserTest("at midnight Today becomes Yesterday on a page that stays open", { flags: FLAGS }, async (adda) => {
   for (const [timezoneId, offset] of [["Asia/Dhaka", "+06:00"], ["America/New_York", "-04:00"], ["Asia/Kathmandu", "+05:45"]]) {
     const at = (day, time) => new Date(`2026-07-${day}T${time}:00${offset}`).toISOString();
     const times = [at(12, "23:30"), at(13, "00:10"), at(14, "23:50")];
@@ -57,10 +57,10 @@ scene("at midnight Today becomes Yesterday on a page that stays open", { flags: 
   }
 });
 
-scene("results of a search are renewed at midnight, too", { flags: FLAGS }, async (adda) => {
+browserTest("results of a search are renewed at midnight, too", { flags: FLAGS }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  bot.say("tea is ready");
-  await bot.heardText("tea is ready");
+  bot.send("tea is ready");
+  await bot.waitForText("tea is ready");
   const later = new Date();
   const ana = await adda.open({ prepare: (page) => page.clock.install({ time: later }) });
   await ana.join("Ana", "tea");
@@ -74,7 +74,7 @@ scene("results of a search are renewed at midnight, too", { flags: FLAGS }, asyn
   await ana.page.locator(".result time", { hasText: /^(?!Today|Yesterday)/ }).waitFor();
 });
 
-scene("on days of 23 and 25 hours Yesterday is the day before", { flags: FLAGS }, async (adda) => {
+browserTest("on days of 23 and 25 hours Yesterday is the day before", { flags: FLAGS }, async (adda) => {
   for (const [timezoneId, now, yesterday, before] of [
     // The clock goes forward on March 29, and back on October 25.
     ["Europe/Berlin", "2026-03-30T00:30:00+02:00", "2026-03-29T00:30:00+01:00", "2026-03-28T23:45:00+01:00"],

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { PASSWORD, scene } from "./support.mjs";
+import { PASSWORD, browserTest } from "./support.mjs";
 
 const FLAGS = ["--rate", "0"];
 const LONG = {
@@ -40,14 +40,14 @@ const edgesOf = (person, selector, text) =>
 
 const CONTENT = "#timeline .content";
 
-scene("each paragraph of a message begins at the side of its script", { flags: FLAGS }, async (adda) => {
+browserTest("each paragraph of a message begins at the side of its script", { flags: FLAGS }, async (adda) => {
   const bot = await adda.bot("ليلى", "tea");
   for (const context of [{}, { viewport: { width: 390, height: 844 } }, { locale: "bn-BD" }]) {
     const ana = await adda.enter("נועה", "tea", context);
     for (const [language, text] of Object.entries(LONG)) {
-      for (const speak of [(content) => bot.say(content), (content) => ana.say(content)]) {
+      for (const speak of [(content) => bot.send(content), (content) => ana.send(content)]) {
         speak(`${text} 1`);
-        await ana.sees(`${text} 1`);
+        await ana.waitForMessage(`${text} 1`);
         assert.deepEqual(await edgesOf(ana, CONTENT, text), ["right"], language);
         const mixed = `${text} 2\n${LATIN}\n${text}\n${BENGALI}`;
         speak(mixed);
@@ -64,12 +64,12 @@ scene("each paragraph of a message begins at the side of its script", { flags: F
   }
 });
 
-scene("the time of a message is at the end of its text, and is read from left to right", { flags: FLAGS }, async (adda) => {
+browserTest("the time of a message is at the end of its text, and is read from left to right", { flags: FLAGS }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea", { locale: "en-US" });
   for (const [text, side] of [[LONG.Hebrew, "left"], [LATIN, "right"]]) {
-    bot.say(text);
-    await ana.sees(text);
+    bot.send(text);
+    await ana.waitForMessage(text);
     const found = await ana.page.locator("#timeline .message", { hasText: text }).evaluate((message) => {
       const time = message.querySelector("time");
       const [box, block] = [time, message.querySelector(".text")].map((element) => element.getBoundingClientRect());
@@ -79,18 +79,18 @@ scene("the time of a message is at the end of its text, and is read from left to
   }
 });
 
-scene("names written from right to left do not turn the page's sentences around", { flags: FLAGS, keepsMuch: true, refuses: true }, async (adda) => {
+browserTest("names written from right to left do not turn the page's sentences around", { flags: FLAGS, hasDatabase: true, expectsRejections: true }, async (adda) => {
   await adda.account("מנהל", PASSWORD, "admin");
   const ana = await adda.enter("Ana", "tea");
   const admin = await adda.open();
   await admin.logIn("מנהל");
   await admin.join("מנהל", "tea");
-  await ana.seesLine("join", "מנהל joined");
-  await ana.say("to be deleted");
+  await ana.waitForLine("join", "מנהל joined");
+  await ana.send("to be deleted");
   await admin.page.locator("#timeline .message", { hasText: "to be deleted" }).locator(".more").click();
   await admin.page.locator(".menu .menu-item", { hasText: "Delete" }).click();
   await admin.page.locator(".question .primary").click();
-  await ana.sees("מנהל deleted this message.");
+  await ana.waitForMessage("מנהל deleted this message.");
   // The name is first, so it is on the left, and the rest of the sentence on its right.
   const isInOrder = (selector) =>
     ana.page.locator(selector).first().evaluate((element) => {
@@ -103,10 +103,10 @@ scene("names written from right to left do not turn the page's sentences around"
   assert.ok(await isInOrder("#timeline .message.deleted .content"));
 });
 
-scene("results of a search, the composer and a quotation begin at the side of their script", { flags: FLAGS }, async (adda) => {
+browserTest("results of a search, the composer and a quotation begin at the side of their script", { flags: FLAGS }, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
-  await ana.say(`${LONG.Arabic}\n${LATIN}`);
-  await ana.sees(LATIN);
+  await ana.send(`${LONG.Arabic}\n${LATIN}`);
+  await ana.waitForMessage(LATIN);
   const style = (selector) =>
     ana.page.locator(selector).evaluate((element) => {
       const { direction, unicodeBidi, textAlign } = getComputedStyle(element);

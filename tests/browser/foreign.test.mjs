@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer, request } from "node:http";
 
-import { scene } from "./support.mjs";
+import { browserTest } from "./support.mjs";
 
 const FOREIGN = `<!DOCTYPE html><title>elsewhere</title>
 <form method="post" enctype="text/plain"><input name="content" value="by a form"></form>`;
@@ -37,14 +37,14 @@ const fetched = ([address, options]) =>
     () => "blocked",
   );
 
-scene("a page of another origin opens no WebSocket and writes nothing, by fetch or by form", {}, async (adda) => {
+browserTest("a page of another origin opens no WebSocket and writes nothing, by fetch or by form", {}, async (adda) => {
   await site(async (foreign) => {
     const bot = await adda.bot("bot", "tea");
     const socket = `${adda.base.replace("http", "ws")}/ws?room=tea&username=Eve`;
     const messages = `${adda.base}/api/rooms/tea/messages`;
     const json = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"content":"by fetch"}' };
     const text = { method: "POST", body: "by fetch" };
-    const page = await adda.elsewhere(foreign);
+    const page = await adda.openForeignPage(foreign);
 
     assert.equal(await page.evaluate(openSocket, socket), "error");
     for (const options of [json, text, { ...json, credentials: "include" }, { ...text, referrerPolicy: "no-referrer" }]) {
@@ -77,7 +77,7 @@ scene("a page of another origin opens no WebSocket and writes nothing, by fetch 
     const ana = await adda.enter("Ana", "tea");
     assert.equal(await ana.page.evaluate(openSocket, socket), "open");
     assert.equal(await ana.page.evaluate(fetched, [messages, json]), 201);
-    await bot.heardText("by fetch");
+    await bot.waitForText("by fetch");
     assert.deepEqual(bot.texts, ["by fetch"]);
     // The copy in the browser's cache is validated, and works as well.
     await ana.page.reload();
@@ -85,15 +85,15 @@ scene("a page of another origin opens no WebSocket and writes nothing, by fetch 
   });
 });
 
-scene("a page of an allowed origin may write and read the response", {}, async (adda) => {
+browserTest("a page of an allowed origin may write and read the response", {}, async (adda) => {
   await site(async (friend) => {
     await adda.restart(["--origin", friend]);
     const bot = await adda.bot("bot", "tea");
-    const page = await adda.elsewhere(friend);
+    const page = await adda.openForeignPage(friend);
     const json = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"content":"hello"}' };
     assert.equal(await page.evaluate(fetched, [`${adda.base}/api/rooms/tea/messages`, json]), 201);
     assert.equal(await page.evaluate(openSocket, `${adda.base.replace("http", "ws")}/ws?room=tea`), "open");
-    await bot.heardText("hello");
+    await bot.waitForText("hello");
   });
 });
 
@@ -118,10 +118,10 @@ async function proxy(adda, host, act) {
   }
 }
 
-scene("behind a proxy that changes Host the page names its address and the setting", { refuses: true }, async (adda) => {
+browserTest("behind a proxy that changes Host the page names its address and the setting", { expectsRejections: true }, async (adda) => {
   for (const host of ["127.0.0.1", "localhost", "chat.example:3000"]) {
     await proxy(adda, host, async (address) => {
-      const page = await adda.elsewhere(address);
+      const page = await adda.openForeignPage(address);
       await page.fill("#name", "Ana");
       await page.click("#join .primary");
       const notice = page.locator("#start-notice");

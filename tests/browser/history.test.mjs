@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 
-import { PASSWORD, scene } from "./support.mjs";
+import { PASSWORD, browserTest } from "./support.mjs";
 
-const ACCOUNTS = { keepsMuch: true, refuses: true };
+const ACCOUNTS = { hasDatabase: true, expectsRejections: true };
 
 const onStart = (person) => person.page.locator("#start").waitFor();
 
@@ -20,18 +20,18 @@ async function join(person, room) {
   await inRoom(person, room);
 }
 
-scene("Back leads from a room to the start screen or the last room, and Forward to the next one", {}, async (adda) => {
+browserTest("Back leads from a room to the start screen or the last room, and Forward to the next one", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
   await ana.page.goBack();
   await onStart(ana);
   assert.equal(new URL(ana.page.url()).search, "");
   assert.equal(await ana.page.title(), "adda");
-  await bot.heard(({ type, username }) => type === "leave" && username === "Ana");
+  await bot.waitForFrame(({ type, username }) => type === "leave" && username === "Ana");
   await ana.page.goForward();
   await inRoom(ana, "tea");
-  await ana.say("back again");
-  await bot.heardText("back again");
+  await ana.send("back again");
+  await bot.waitForText("back again");
 
   await ana.page.click("#leave");
   await onStart(ana);
@@ -46,7 +46,7 @@ scene("Back leads from a room to the start screen or the last room, and Forward 
   assert.deepEqual(await ana.people(), ["Ana"]);
 });
 
-scene("Back closes what is open in the room", {}, async (adda) => {
+browserTest("Back closes what is open in the room", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea", { viewport: { width: 390, height: 844 } });
   await ana.page.click("#profile-open");
   await ana.page.goBack();
@@ -63,7 +63,7 @@ scene("Back closes what is open in the room", {}, async (adda) => {
   await ana.page.click("#message-input");
 });
 
-scene("the entry of a link keeps its address, and a reload keeps the screen", {}, async (adda) => {
+browserTest("the entry of a link keeps its address, and a reload keeps the screen", {}, async (adda) => {
   const ana = await adda.open({ query: "?room=tea" });
   await ana.page.fill("#name", "Ana");
   await ana.page.press("#name", "Enter");
@@ -83,16 +83,16 @@ scene("the entry of a link keeps its address, and a reload keeps the screen", {}
   await inRoom(ana, "tea");
   // A new fragment of the address is no other screen.
   await ana.page.evaluate(() => (location.hash = "x"));
-  await ana.say("still here");
-  await ana.sees("still here");
+  await ana.send("still here");
+  await ana.waitForMessage("still here");
   await ana.page.goBack();
-  await ana.say("and here");
-  await ana.sees("and here");
+  await ana.send("and here");
+  await ana.waitForMessage("and here");
   await ana.page.goBack();
   await onStart(ana);
 });
 
-scene("Back does not lead into a room that was lost, nor past a logout", ACCOUNTS, async (adda) => {
+browserTest("Back does not lead into a room that was lost, nor past a logout", ACCOUNTS, async (adda) => {
   await adda.account("Host", PASSWORD, "admin");
   const ana = await adda.enter("Ana", "tea");
   const host = await adda.open();

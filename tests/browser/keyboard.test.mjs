@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { PASSWORD, scene } from "./support.mjs";
+import { PASSWORD, browserTest } from "./support.mjs";
 
 const FLAGS = ["--rate", "0"];
 
@@ -24,15 +24,15 @@ async function press(person, ...keys) {
   for (const key of keys) await person.page.keyboard.press(key);
 }
 
-scene("one tab stop leads to the menus of all messages", { flags: FLAGS }, async (adda) => {
+browserTest("one tab stop leads to the menus of all messages", { flags: FLAGS }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
   for (let i = 1; i <= 60; i += 1) {
-    await ana.say(`mine ${i}`);
-    if (i % 3 === 0) bot.say(`theirs ${i}`);
+    await ana.send(`mine ${i}`);
+    if (i % 3 === 0) bot.send(`theirs ${i}`);
   }
-  await ana.sees("mine 60");
-  await ana.sees("theirs 60");
+  await ana.waitForMessage("mine 60");
+  await ana.waitForMessage("theirs 60");
   await ana.page.focus("#message-input");
   assert.ok((await tabStops(ana, "#timeline")) <= 1);
   await press(ana, "Shift+Tab");
@@ -67,27 +67,27 @@ scene("one tab stop leads to the menus of all messages", { flags: FLAGS }, async
   assert.equal(await focusedMessage(ana), "mine 2");
 });
 
-scene("a reader whose messages have no menu has no tab stop in them", { flags: FLAGS }, async (adda) => {
+browserTest("a reader whose messages have no menu has no tab stop in them", { flags: FLAGS }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  for (let i = 1; i <= 20; i += 1) bot.say(`theirs ${i}`);
+  for (let i = 1; i <= 20; i += 1) bot.send(`theirs ${i}`);
   const ana = await adda.enter("Ana", "tea");
-  await ana.sees("theirs 20");
+  await ana.waitForMessage("theirs 20");
   await ana.page.focus("#message-input");
   await press(ana, "Shift+Tab");
   assert.equal(await focusedId(ana), "scroller");
   assert.equal(await tabStops(ana, "#timeline"), 0);
 });
 
-scene("one tab stop leads to the people of an admin, and one to the results of a search", { flags: FLAGS, keepsMuch: true, refuses: true }, async (adda) => {
+browserTest("one tab stop leads to the people of an admin, and one to the results of a search", { flags: FLAGS, hasDatabase: true, expectsRejections: true }, async (adda) => {
   await adda.account("Host", PASSWORD, "admin");
   for (let i = 10; i < 40; i += 1) await adda.bot(`Guest ${i}`, "tea");
   const bot = await adda.bot("Tomas", "tea");
-  for (let i = 10; i < 40; i += 1) bot.say(`message ${i}`);
-  await bot.heardText("message 39");
+  for (let i = 10; i < 40; i += 1) bot.send(`message ${i}`);
+  await bot.waitForText("message 39");
   const host = await adda.open();
   await host.logIn("Host");
   await host.join("Host", "tea");
-  await host.sees("message 39");
+  await host.waitForMessage("message 39");
   await host.page.focus("#server-settings");
   await press(host, "Tab");
   const person = () => host.page.evaluate(() => document.activeElement.closest(".person")?.querySelector(".username").textContent);
@@ -117,12 +117,12 @@ scene("one tab stop leads to the people of an admin, and one to the results of a
   await host.page.locator("#timeline .message.found", { hasText: "message 19" }).waitFor();
 });
 
-scene("few presses of Tab lead through a full room and back to its composer", { flags: FLAGS }, async (adda) => {
+browserTest("few presses of Tab lead through a full room and back to its composer", { flags: FLAGS }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
   const ana = await adda.enter("Ana", "tea");
-  for (let i = 1; i <= 50; i += 1) await ana.say(`mine ${i}`);
-  bot.say("theirs");
-  await ana.sees("theirs");
+  for (let i = 1; i <= 50; i += 1) await ana.send(`mine ${i}`);
+  bot.send("theirs");
+  await ana.waitForMessage("theirs");
   await ana.page.focus("#leave");
   let presses = 0;
   for (; (await focusedId(ana)) !== "message-input"; presses += 1) await press(ana, "Tab");

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { PASSWORD, scene } from "./support.mjs";
+import { PASSWORD, browserTest } from "./support.mjs";
 
 const PHONES = [320, 360, 390].map((width) => ({ viewport: { width, height: 844 }, isMobile: true, hasTouch: true }));
 const LONG_ROOMS = ["W".repeat(40), "general-discussion-for-all-of-our-team-2026", "আড্ডাঘর".repeat(8), "😀".repeat(64)];
@@ -35,7 +35,7 @@ const pageOverflow = (person) =>
 const fromEnd = (person) =>
   person.page.locator("#scroller").evaluate((e) => Math.round(e.scrollHeight - e.scrollTop - e.clientHeight));
 
-scene("long names of rooms leave the start screen usable on a phone", {}, async (adda) => {
+browserTest("long names of rooms leave the start screen usable on a phone", {}, async (adda) => {
   for (const room of LONG_ROOMS) await adda.bot("Tomas", room);
   for (const phone of PHONES) {
     const ana = await adda.open({ ...phone, locale: "bn-BD" });
@@ -47,7 +47,7 @@ scene("long names of rooms leave the start screen usable on a phone", {}, async 
   }
 });
 
-scene("long names of users leave the start screen and the profile usable on a phone", { keepsMuch: true, refuses: true }, async (adda) => {
+browserTest("long names of users leave the start screen and the profile usable on a phone", { hasDatabase: true, expectsRejections: true }, async (adda) => {
   const names = ["M".repeat(32), "নাসরিনসুলতানা".repeat(2), "ليلىحسين".repeat(4)];
   const isReadable = async (person, selector) => {
     const { width, height } = await person.page.locator(selector).boundingBox();
@@ -72,17 +72,17 @@ scene("long names of users leave the start screen and the profile usable on a ph
   }
 });
 
-scene("only the parts of a room scroll, never the page", { flags: ["--rate", "0"], keepsMuch: true, refuses: true }, async (adda) => {
+browserTest("only the parts of a room scroll, never the page", { flags: ["--rate", "0"], hasDatabase: true, expectsRejections: true }, async (adda) => {
   await adda.account("Host", PASSWORD, "admin");
   const bot = await adda.bot("Tomas", "tea");
-  for (let i = 1; i <= 100; i += 1) bot.say(`message ${i}`);
-  await bot.heardText("message 100");
+  for (let i = 1; i <= 100; i += 1) bot.send(`message ${i}`);
+  await bot.waitForText("message 100");
   for (const context of [DESKTOP, PHONES[2]]) {
     const ana = await adda.open(context);
     await ana.logIn("Host");
     await ana.join("Host", "tea");
-    for (let i = 1; i <= 5; i += 1) await ana.say(`mine ${i}`);
-    await ana.sees("mine 5");
+    for (let i = 1; i <= 5; i += 1) await ana.send(`mine ${i}`);
+    await ana.waitForMessage("mine 5");
     assert.deepEqual(await pageOverflow(ana), [0, 0]);
     const isInPlace = async (when) => {
       assert.equal(await ana.page.evaluate(() => scrollY), 0, when);
@@ -118,13 +118,13 @@ scene("only the parts of a room scroll, never the page", { flags: ["--rate", "0"
   }
 });
 
-scene("a composer that grows or shrinks keeps the newest message in sight", { flags: ["--rate", "0"] }, async (adda) => {
+browserTest("a composer that grows or shrinks keeps the newest message in sight", { flags: ["--rate", "0"] }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  for (let i = 1; i <= 40; i += 1) bot.say(`message ${i}`);
-  await bot.heardText("message 40");
+  for (let i = 1; i <= 40; i += 1) bot.send(`message ${i}`);
+  await bot.waitForText("message 40");
   for (const context of [DESKTOP, PHONES[0]]) {
     const ana = await adda.enter("Ana", "tea", context);
-    await ana.sees("message 40");
+    await ana.waitForMessage("message 40");
     const follows = async (when) => {
       await ana.page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
       assert.ok((await fromEnd(ana)) <= 1, when);
@@ -137,8 +137,8 @@ scene("a composer that grows or shrinks keeps the newest message in sight", { fl
       await ana.page.keyboard.press("Shift+Enter");
       await follows(`a new line after line ${i}`);
     }
-    bot.say("while writing");
-    await ana.sees("while writing");
+    bot.send("while writing");
+    await ana.waitForMessage("while writing");
     await follows("a message while writing");
     for (let i = 0; i < 60; i += 1) await ana.page.keyboard.press("Backspace");
     await follows("lines were deleted");
@@ -153,12 +153,12 @@ scene("a composer that grows or shrinks keeps the newest message in sight", { fl
   }
 });
 
-scene("a composer that grows does not move the lines that are being read", { flags: ["--rate", "0"] }, async (adda) => {
+browserTest("a composer that grows does not move the lines that are being read", { flags: ["--rate", "0"] }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  for (let i = 1; i <= 40; i += 1) bot.say(`message ${i}`);
-  await bot.heardText("message 40");
+  for (let i = 1; i <= 40; i += 1) bot.send(`message ${i}`);
+  await bot.waitForText("message 40");
   const ana = await adda.enter("Ana", "tea");
-  await ana.sees("message 40");
+  await ana.waitForMessage("message 40");
   const scroller = ana.page.locator("#scroller");
   const before = await scroller.evaluate((e) => (e.scrollTop = e.scrollHeight - e.clientHeight - 120));
   await ana.page.locator("#newer").waitFor();

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { EventEmitter, once } from "node:events";
 
-import { enterChanged, scene, wire } from "./support.mjs";
+import { enterChanged, browserTest, interceptSockets } from "./support.mjs";
 
 const FLAGS = ["--rate", "0"];
 const MESSAGES_URL = /\/api\/rooms\/[^/]+\/messages\?/;
@@ -17,14 +17,14 @@ async function tryToJoin(person, name, room) {
 const claimsEmptiness = (person) => person.page.isVisible("#timeline-empty");
 const countOf = (person) => person.page.textContent("#people-count");
 
-scene("a room shows no emptiness and no count of people while it connects", {}, async (adda) => {
-  let between;
+browserTest("a room shows no emptiness and no count of people while it connects", {}, async (adda) => {
+  let connection;
   const held = [];
   const events = new EventEmitter();
   const ana = await adda.open({
     prepare: async (page) => {
-      between = await wire(page);
-      between.in = (frame) => (held.push(frame), events.emit("held"), false);
+      connection = await interceptSockets(page);
+      connection.in = (frame) => (held.push(frame), events.emit("held"), false);
     },
   });
   const welcomed = once(events, "held");
@@ -36,35 +36,35 @@ scene("a room shows no emptiness and no count of people while it connects", {}, 
   assert.equal(await claimsEmptiness(ana), false);
   assert.equal(await countOf(ana), "");
   await ana.page.click(".bar [data-lang=en]");
-  for (const frame of held) between.tell(frame);
+  for (const frame of held) connection.deliver(frame);
   await ana.page.locator("#timeline-empty").waitFor();
   assert.equal(await countOf(ana), "1 person");
-  await ana.say("hello");
+  await ana.send("hello");
   assert.equal(await claimsEmptiness(ana), false);
 });
 
-scene("a room that can't be reached shows no emptiness", { losesServer: true }, async (adda) => {
-  let between;
+browserTest("a room that can't be reached shows no emptiness", { stopsServer: true }, async (adda) => {
+  let connection;
   const ana = await adda.open({
     prepare: async (page) => {
-      between = await wire(page);
-      between.closed = true;
+      connection = await interceptSockets(page);
+      connection.closed = true;
     },
   });
   await tryToJoin(ana, "Ana", "tea");
   await ana.disconnected();
   assert.equal(await claimsEmptiness(ana), false);
   assert.equal(await countOf(ana), "");
-  between.closed = false;
+  connection.closed = false;
   await ana.page.click("#reconnect");
   await ana.connected();
   await ana.page.locator("#timeline-empty").waitFor();
 });
 
-scene("a room whose messages come late or fail to load shows no emptiness", { flags: FLAGS, losesServer: true }, async (adda) => {
+browserTest("a room whose messages come late or fail to load shows no emptiness", { flags: FLAGS, stopsServer: true }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  bot.say("hello");
-  await bot.heardText("hello");
+  bot.send("hello");
+  await bot.waitForText("hello");
   let answer;
   const [ana] = await enterChanged(adda, "Ana", "tea", (frame) => (frame.type === "text" ? [] : undefined), {
     prepare: (page) => page.route(MESSAGES_URL, (route) => (answer ? answer(route) : undefined)),
@@ -80,13 +80,13 @@ scene("a room whose messages come late or fail to load shows no emptiness", { fl
   assert.equal(await claimsEmptiness(ana), false);
   answer = (route) => route.fallback();
   await ana.page.click("#older button");
-  await ana.sees("hello");
+  await ana.waitForMessage("hello");
 });
 
-scene("a room whose messages are all gone is empty", { flags: FLAGS }, async (adda) => {
+browserTest("a room whose messages are all gone is empty", { flags: FLAGS }, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  bot.say("hello");
-  await bot.heardText("hello");
+  bot.send("hello");
+  await bot.waitForText("hello");
   const [ana] = await enterChanged(adda, "Ana", "tea", (frame) => (frame.type === "text" ? [] : undefined), {
     prepare: (page) => page.route(MESSAGES_URL, (route) => route.fulfill({ json: { data: [] } })),
   });

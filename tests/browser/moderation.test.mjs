@@ -2,10 +2,10 @@
 
 import assert from "node:assert/strict";
 
-import { PASSWORD, enterWired, scene } from "./support.mjs";
+import { PASSWORD, enterIntercepted, browserTest } from "./support.mjs";
 
 // Accounts need a database file. The server rejects the request for a guest's session during a login.
-const ACCOUNTS = { keepsMuch: true, refuses: true };
+const ACCOUNTS = { hasDatabase: true, expectsRejections: true };
 
 // An admin who has joined a room.
 async function host(adda, room, context) {
@@ -40,15 +40,15 @@ const asks = (person, method, path, body) =>
     return { status: answer.status, ...(answer.status === 204 ? {} : await answer.json()) };
   }, [method, path, body]);
 
-scene("the actions of admins are shown to admins only", ACCOUNTS, async (adda) => {
+browserTest("the actions of admins are shown to admins only", ACCOUNTS, async (adda) => {
   const bot = await adda.bot("Rahim", "tea");
-  bot.say("anybody here?");
+  bot.send("anybody here?");
   const ana = await adda.enter("Ana", "tea");
-  await ana.sees("anybody here?");
-  await ana.say("me");
-  await ana.sees("me");
+  await ana.waitForMessage("anybody here?");
+  await ana.send("me");
+  await ana.waitForMessage("me");
   const admin = await host(adda, "tea");
-  await admin.sees("anybody here?");
+  await admin.waitForMessage("anybody here?");
   for (const [person, isAdmin] of [[ana, false], [admin, true]]) {
     assert.equal(await isVisible(person, "#admin-tools"), isAdmin);
     assert.equal(await messageWith(person, "anybody here?").locator(".more").isVisible(), isAdmin);
@@ -58,12 +58,12 @@ scene("the actions of admins are shown to admins only", ACCOUNTS, async (adda) =
   assert.equal(await memberNamed(admin, "Host").locator(".more").isVisible(), false, "nothing is done to oneself");
 });
 
-scene("a message is deleted for everyone, after one question, and stays deleted", ACCOUNTS, async (adda) => {
+browserTest("a message is deleted for everyone, after one question, and stays deleted", ACCOUNTS, async (adda) => {
   const bot = await adda.bot("Rahim", "tea");
-  bot.say("buy cheap tea");
+  bot.send("buy cheap tea");
   const ana = await adda.enter("Ana", "tea");
-  await ana.say("what I regret");
-  await ana.sees("what I regret");
+  await ana.send("what I regret");
+  await ana.waitForMessage("what I regret");
   const admin = await host(adda, "tea");
   await ana.page.click("#search-open");
   await ana.page.fill("#search-form input", "tea");
@@ -74,24 +74,24 @@ scene("a message is deleted for everyone, after one question, and stays deleted"
   await item(ana, "Delete").click();
   assert.match(await ana.page.textContent(".question"), /for everyone\?.*what I regret/s);
   await answer(ana, "Cancel");
-  await ana.say("still there");
-  await admin.sees("still there");
+  await ana.send("still there");
+  await admin.waitForMessage("still there");
   assert.ok((await admin.messages()).includes("what I regret"));
 
   await messageWith(ana, "what I regret").locator(".more").click();
   await item(ana, "Delete").click();
   await answer(ana, "Delete");
-  for (const person of [ana, admin]) await person.sees("This message was deleted.");
+  for (const person of [ana, admin]) await person.waitForMessage("This message was deleted.");
   await messageWith(admin, "buy cheap tea").locator(".more").click();
   await item(admin, "Delete").click();
   await answer(admin, "Delete");
-  for (const person of [ana, admin]) await person.sees("Host deleted this message.");
+  for (const person of [ana, admin]) await person.waitForMessage("Host deleted this message.");
   assert.equal(await ana.page.locator("#search-results .result").count(), 0, "it is no more among what was found");
 
   // Only connected members learn from the event that an admin deleted it: a history has messages only.
   const late = await adda.enter("Late", "tea", { locale: "bn-BD" });
   await late.until(() => document.querySelectorAll("#timeline .message.deleted").length === 2);
-  await late.sees("মেসেজটি মুছে ফেলা হয়েছে।");
+  await late.waitForMessage("মেসেজটি মুছে ফেলা হয়েছে।");
   await ana.page.reload();
   await ana.connected();
   await ana.until(() => document.querySelectorAll("#timeline .message.deleted").length === 2);
@@ -102,38 +102,38 @@ scene("a message is deleted for everyone, after one question, and stays deleted"
   }
 });
 
-scene("a deletion counts for resuming, and is not a message", ACCOUNTS, async (adda) => {
-  const [ana, between] = await enterWired(adda, "Ana", "tea");
-  await ana.say("first");
-  await ana.sees("first");
+browserTest("a deletion counts for resuming, and is not a message", ACCOUNTS, async (adda) => {
+  const [ana, connection] = await enterIntercepted(adda, "Ana", "tea");
+  await ana.send("first");
+  await ana.waitForMessage("first");
   const bot = await adda.bot("Rahim", "tea");
   await messageWith(ana, "first").locator(".more").click();
   await item(ana, "Delete").click();
   await answer(ana, "Delete");
-  const { id } = await bot.heard(({ type }) => type === "delete");
-  await ana.sees("This message was deleted.");
-  between.cut();
+  const { id } = await bot.waitForFrame(({ type }) => type === "delete");
+  await ana.waitForMessage("This message was deleted.");
+  connection.cut();
   await ana.disconnected();
   await ana.connected();
-  assert.equal(between.addresses.at(-1).searchParams.get("after"), id);
+  assert.equal(connection.addresses.at(-1).searchParams.get("after"), id);
   assert.equal((await ana.messages()).length, 1);
 });
 
-scene("older messages are loaded where the latest frames are all deletions", { ...ACCOUNTS, flags: ["--rate", "0"] }, async (adda) => {
+browserTest("older messages are loaded where the latest frames are all deletions", { ...ACCOUNTS, flags: ["--rate", "0"] }, async (adda) => {
   const bot = await adda.bot("Rahim", "tea");
-  bot.say("the good old days");
-  for (let i = 0; i < 60; i += 1) bot.say(`spam ${i}`);
-  await bot.heardText("spam 59");
+  bot.send("the good old days");
+  for (let i = 0; i < 60; i += 1) bot.send(`spam ${i}`);
+  await bot.waitForText("spam 59");
   const admin = await host(adda, "tea");
   const ids = bot.frames.filter(({ content }) => content.startsWith("spam")).map(({ id }) => id);
   for (const id of ids) assert.equal((await asks(admin, "DELETE", `api/rooms/tea/messages/${id}`)).status, 204);
   const ana = await adda.enter("Ana", "tea");
-  await ana.sees("This message was deleted.");
+  await ana.waitForMessage("This message was deleted.");
   await ana.page.locator("#scroller").evaluate((scroller) => scroller.scrollTo(0, 0));
-  await ana.sees("the good old days");
+  await ana.waitForMessage("the good old days");
 });
 
-scene("a mute replaces the composer, can be undone, and expires", ACCOUNTS, async (adda) => {
+browserTest("a mute replaces the composer, can be undone, and expires", ACCOUNTS, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const admin = await host(adda, "tea");
   await ana.page.fill("#message-input", "what I was about to say");
@@ -150,22 +150,22 @@ scene("a mute replaces the composer, can be undone, and expires", ACCOUNTS, asyn
   await ana.page.locator("#compose").waitFor();
   assert.equal(await ana.page.inputValue("#message-input"), "what I was about to say");
   await ana.page.press("#message-input", "Enter");
-  await admin.sees("what I was about to say");
+  await admin.waitForMessage("what I was about to say");
 
   const { data } = await asks(ana, "GET", "api/session");
   await asks(admin, "PUT", `api/users/${data.id}`, { muted_until: new Date(Date.now() + 3_000).toISOString() });
   await seesNote(ana, "মিউট করা হয়েছে");
   await ana.page.locator("#compose").waitFor();
-  await ana.say("free again");
-  await admin.sees("free again");
+  await ana.send("free again");
+  await admin.waitForMessage("free again");
   await toMember(admin, "Ana", "Until unmuted");
   await seesNote(ana, "অ্যাডমিন আনমিউট না করা পর্যন্ত");
   await toMember(admin, "Ana", /^Unmute$/);
   await ana.page.locator("#compose").waitFor();
 });
 
-scene("a kicked user is told on the start screen, and does not rejoin automatically", ACCOUNTS, async (adda) => {
-  const [ana, between] = await enterWired(adda, "Ana", "tea");
+browserTest("a kicked user is told on the start screen, and does not rejoin automatically", ACCOUNTS, async (adda) => {
+  const [ana, connection] = await enterIntercepted(adda, "Ana", "tea");
   const admin = await host(adda, "tea");
   await toMember(admin, "Ana", "Kick from this room");
   await answer(admin, "Kick");
@@ -175,20 +175,20 @@ scene("a kicked user is told on the start screen, and does not rejoin automatica
   await seesOnStart(ana, "বের করে দিয়েছেন");
   await ana.page.reload();
   await ana.page.locator("#start").waitFor();
-  assert.equal(between.attempts, 1);
+  assert.equal(connection.attempts, 1);
   await ana.join("Ana", "tea");
   assert.equal(await isVisible(ana, "#start"), false);
 });
 
-scene("a banned user is told, and can't join until the ban ends; a guest's address is banned, too", ACCOUNTS, async (adda) => {
-  const [ana, between] = await enterWired(adda, "Ana", "tea");
+browserTest("a banned user is told, and can't join until the ban ends; a guest's address is banned, too", ACCOUNTS, async (adda) => {
+  const [ana, connection] = await enterIntercepted(adda, "Ana", "tea");
   const admin = await host(adda, "tea");
   await toMember(admin, "Ana", "Ban from this server");
   await admin.page.fill("#ban-reason", "sells tea");
   await admin.page.check("#ban-address");
   await answer(admin, "Ban");
   await seesOnStart(ana, "You are banned.");
-  assert.equal(between.attempts, 1);
+  assert.equal(connection.attempts, 1);
   await ana.page.click("#join .primary");
   await seesOnStart(ana, "You are banned.");
   const other = await adda.open();
@@ -212,7 +212,7 @@ scene("a banned user is told, and can't join until the ban ends; a guest's addre
   await ana.join("Ana", "tea");
 });
 
-scene("a rejected action shows a text", ACCOUNTS, async (adda) => {
+browserTest("a rejected action shows a text", ACCOUNTS, async (adda) => {
   await adda.account("Owner", PASSWORD, "admin");
   const owner = await adda.open({ locale: "bn-BD" });
   await owner.logIn("Owner");
@@ -226,14 +226,14 @@ scene("a rejected action shows a text", ACCOUNTS, async (adda) => {
   await owner.page.locator(".question .error", { hasText: "অ্যাডমিনের ক্ষেত্রে এটি করা যায় না।" }).waitFor();
 
   // The reason decides, whatever the sentence; the code if the reason is new; the sentence if both are new.
-  const refuses = (body) => admin.page.route("**/api/users/*", (route) => route.fulfill({ status: 400, json: body }), { times: 1 });
+  const rejectWith = (body) => admin.page.route("**/api/users/*", (route) => route.fulfill({ status: 400, json: body }), { times: 1 });
   for (const [body, words] of [
     [{ reason: "target_is_self", code: "forbidden", error: "a sentence" }, "You can’t do this to yourself."],
     [{ reason: "no_such_user", code: "not_found", error: "a sentence" }, "This user no longer exists."],
     [{ reason: "a_word_of_tomorrow", code: "not_found", error: "a sentence" }, "This no longer exists."],
     [{ reason: "a_word_of_tomorrow", code: "a_code_of_tomorrow", error: "a sentence" }, "The server refused this: a sentence"],
   ]) {
-    await refuses(body);
+    await rejectWith(body);
     await toMember(admin, "Owner", "1 hour");
     await toast(admin, words).waitFor();
   }
@@ -257,7 +257,7 @@ scene("a rejected action shows a text", ACCOUNTS, async (adda) => {
   assert.deepEqual(bans, [true, true, false]);
 });
 
-scene("a room's name, topic and posting rule change for all members at once, and can be undone", ACCOUNTS, async (adda) => {
+browserTest("a room's name, topic and posting rule change for all members at once, and can be undone", ACCOUNTS, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const admin = await host(adda, "tea");
   await admin.page.click("#room-settings");
@@ -284,7 +284,7 @@ scene("a room's name, topic and posting rule change for all members at once, and
   assert.equal(await isVisible(ana, "#topic"), false);
 });
 
-scene("slow mode shows a countdown, not an error", ACCOUNTS, async (adda) => {
+browserTest("slow mode shows a countdown, not an error", ACCOUNTS, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const admin = await host(adda, "tea");
   await admin.page.click("#room-settings");
@@ -292,12 +292,12 @@ scene("slow mode shows a countdown, not an error", ACCOUNTS, async (adda) => {
   await admin.page.click(".settings .primary");
   const slow = (words) => ana.page.locator("#slow-mode", { hasText: words }).waitFor();
   await slow("wait 5 seconds between messages");
-  await ana.say("one");
+  await ana.send("one");
   await slow(/next message in [345] seconds/);
-  await ana.say("two");
+  await ana.send("two");
   await ana.page.locator("#pending .message", { hasText: "Will be sent in a moment" }).waitFor();
   await slow(/next message in 2 seconds/);
-  await admin.sees("two");
+  await admin.waitForMessage("two");
   assert.equal(await ana.page.locator("#pending .message").count(), 0);
   assert.equal(await isVisible(admin, "#slow-mode"), false);
   // A message whose wait has ended is sent at once.
@@ -305,16 +305,16 @@ scene("slow mode shows a countdown, not an error", ACCOUNTS, async (adda) => {
   await admin.page.selectOption("#set-slow-mode", "3600");
   await admin.page.click(".settings .primary");
   await slow("59:");
-  await ana.say("three");
+  await ana.send("three");
   await ana.page.locator("#pending .message", { hasText: "Will be sent in a moment" }).waitFor();
   await toast(admin, "Room settings saved.").last().locator(".undo").click();
   await admin.page.click("#room-settings");
   await admin.page.selectOption("#set-slow-mode", "0");
   await admin.page.click(".settings .primary");
-  await admin.sees("three");
+  await admin.waitForMessage("three");
 });
 
-scene("a private room is joined by invitation only, and removed members are told why", { ...ACCOUNTS, losesServer: true }, async (adda) => {
+browserTest("a private room is joined by invitation only, and removed members are told why", { ...ACCOUNTS, stopsServer: true }, async (adda) => {
   const ana = await adda.enter("Ana", "cellar");
   const admin = await host(adda, "cellar");
   await admin.page.click("#room-settings");
@@ -350,7 +350,7 @@ scene("a private room is joined by invitation only, and removed members are told
   await admin.page.waitForFunction(() => document.querySelectorAll(".rows li").length === 0);
 });
 
-scene("who is kicked from a private room is told of the kick, in each tab", { ...ACCOUNTS, losesServer: true }, async (adda) => {
+browserTest("who is kicked from a private room is told of the kick, in each tab", { ...ACCOUNTS, stopsServer: true }, async (adda) => {
   const admin = await host(adda, "cellar");
   await asks(admin, "PATCH", "api/rooms/cellar", { private: true });
   const { data: invitation } = await asks(admin, "POST", "api/invitations", { room: "cellar", uses: 1, days: 1 });
@@ -369,7 +369,7 @@ scene("who is kicked from a private room is told of the kick, in each tab", { ..
   await seesOnStart(ana, "রুমটি নেই অথবা এটি প্রাইভেট।");
 });
 
-scene("an announcement is marked as such in every room", ACCOUNTS, async (adda) => {
+browserTest("an announcement is marked as such in every room", ACCOUNTS, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const mitali = await adda.enter("Mitali", "cards", { locale: "bn-BD" });
   const admin = await host(adda, "tea");
@@ -379,16 +379,16 @@ scene("an announcement is marked as such in every room", ACCOUNTS, async (adda) 
   await admin.page.locator(".announce", { hasText: "Announcement sent." }).waitFor();
   await admin.page.click(".close");
   for (const [person, words] of [[ana, "Announcement to all rooms"], [mitali, "সব রুমের জন্য ঘোষণা"], [admin, "Announcement to all rooms"]]) {
-    const said = person.page.locator("#timeline .announcement", { hasText: "the kitchen closes at ten" });
-    await said.locator(".message-kind", { hasText: words }).waitFor();
-    assert.equal(await said.locator(".username").isVisible(), true);
-    assert.equal(await said.locator(".username").textContent(), "Host");
+    const announcement = person.page.locator("#timeline .announcement", { hasText: "the kitchen closes at ten" });
+    await announcement.locator(".message-kind", { hasText: words }).waitFor();
+    assert.equal(await announcement.locator(".username").isVisible(), true);
+    assert.equal(await announcement.locator(".username").textContent(), "Host");
   }
 });
 
-scene("moderation works by keyboard and by touch", ACCOUNTS, async (adda) => {
+browserTest("moderation works by keyboard and by touch", ACCOUNTS, async (adda) => {
   const bot = await adda.bot("Rahim", "tea");
-  bot.say("buy cheap tea");
+  bot.send("buy cheap tea");
   const admin = await host(adda, "tea", { viewport: { width: 360, height: 720 }, hasTouch: true });
   const more = messageWith(admin, "buy cheap tea").locator(".more");
   await more.focus();
@@ -405,12 +405,12 @@ scene("moderation works by keyboard and by touch", ACCOUNTS, async (adda) => {
   assert.equal(await admin.page.evaluate(() => document.activeElement.textContent), "Cancel");
   await admin.page.keyboard.press("Tab");
   await admin.page.keyboard.press("Enter");
-  await admin.sees("Host deleted this message.");
+  await admin.waitForMessage("Host deleted this message.");
   await admin.until(() => document.activeElement.matches(".message.deleted"));
   await admin.page.tap("#people-open");
   await memberNamed(admin, "Rahim").locator(".more").tap();
   await item(admin, "Kick from this room").tap();
   await admin.page.locator(".question .primary").tap();
-  await bot.heard(({ type, user_id: id }) => type === "leave" && id === bot.frames[0].user_id);
+  await bot.waitForFrame(({ type, user_id: id }) => type === "leave" && id === bot.frames[0].user_id);
   assert.equal(await admin.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true);
 });

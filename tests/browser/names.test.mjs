@@ -5,11 +5,11 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 
 import { REPOSITORY } from "./modules.mjs";
-import { scene } from "./support.mjs";
+import { browserTest } from "./support.mjs";
 
 const source = (file) => readFileSync(path.join(REPOSITORY, "src", file), "utf8");
 
-scene("the form shows the problem of a name", {}, async (adda) => {
+browserTest("the form shows the problem of a name", {}, async (adda) => {
   const ana = await adda.open();
   const { page } = ana;
   const cases = [
@@ -44,7 +44,7 @@ scene("the form shows the problem of a name", {}, async (adda) => {
   assert.deepEqual(await ana.people(), ["রহিম"]);
 });
 
-scene("the page and the server have the same rules for names", {}, async (adda) => {
+browserTest("the page and the server have the same rules for names", {}, async (adda) => {
   const ana = await adda.open();
   const limits = source("limits.rs");
   const limit = (name) => Number(limits.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
@@ -72,7 +72,7 @@ scene("the page and the server have the same rules for names", {}, async (adda) 
   assert.deepEqual(differ, []);
 });
 
-scene("the page and the server accept the same names", {}, async (adda) => {
+browserTest("the page and the server accept the same names", {}, async (adda) => {
   const ana = await adda.open();
   const names = [
     "Ana", "রহিম", "ক্ষমা", "র\u200D্যাব", "عمر", "小明", "Jose\u0301", "👩\u200D💻 dev", "O'Neil-Smith", "a  b", "য়", "dm:x",

@@ -3,15 +3,15 @@
 
 import assert from "node:assert/strict";
 
-import { enterWired, scene, wire } from "./support.mjs";
+import { enterIntercepted, browserTest, interceptSockets } from "./support.mjs";
 
 const says = (person, selector, text) => person.page.locator(selector, { hasText: text }).filter({ visible: true }).waitFor();
 
 // A page at the start screen, whose connections the test controls.
-async function openWired(adda, context = {}) {
-  let between;
-  const person = await adda.open({ ...context, prepare: async (page) => (between = await wire(page)) });
-  return [person, between];
+async function openIntercepted(adda, context = {}) {
+  let connection;
+  const person = await adda.open({ ...context, prepare: async (page) => (connection = await interceptSockets(page)) });
+  return [person, connection];
 }
 
 async function tryToJoin(person, name, room) {
@@ -20,8 +20,8 @@ async function tryToJoin(person, name, room) {
   await person.page.click("#join .primary");
 }
 
-scene("a connection that is closed after a rejection shows it, and does not reconnect", { refuses: true }, async (adda) => {
-  const [ana, between] = await openWired(adda);
+browserTest("a connection that is closed after a rejection shows it, and does not reconnect", { expectsRejections: true }, async (adda) => {
+  const [ana, connection] = await openIntercepted(adda);
   const cases = [
     [{ reason: "banned", code: "forbidden" }, "#start-notice", "You are banned.", "আপনাকে ব্যান করা হয়েছে।"],
     [{ reason: "no_such_room", code: "not_found" }, "#start-notice", "This room doesn’t exist or is private.", "রুমটি নেই অথবা এটি প্রাইভেট।"],
@@ -32,62 +32,62 @@ scene("a connection that is closed after a rejection shows it, and does not reco
     [{ reason: "a_word_of_tomorrow", code: "a_code_of_tomorrow" }, "#start-notice", "The server refused this: a sentence", "সার্ভার এটি গ্রহণ করেনি: a sentence"],
   ];
   for (const [i, [refusal, where, en, bn]] of cases.entries()) {
-    between.refusal = refusal;
+    connection.refusal = refusal;
     await tryToJoin(ana, "Ana", "tea");
     await says(ana, where, en);
     await ana.page.click("#start [data-lang=bn]");
     await says(ana, where, bn);
     await ana.page.click("#start [data-lang=en]");
     assert.equal(await ana.page.isVisible("#join-own-name"), refusal.reason === "name_reserved", "a log-in is offered for an account's name");
-    assert.equal(between.attempts, i + 1, refusal.reason);
+    assert.equal(connection.attempts, i + 1, refusal.reason);
   }
-  between.refusal = { reason: "login_required", code: "forbidden" };
+  connection.refusal = { reason: "login_required", code: "forbidden" };
   await tryToJoin(ana, "Ana", "tea");
   await says(ana, "#start-notice", "You need an account to join.");
   await ana.page.locator("#account-password").waitFor();
-  assert.equal(between.attempts, cases.length + 1);
+  assert.equal(connection.attempts, cases.length + 1);
   await ana.page.click("#account-back");
-  between.refusal = null;
+  connection.refusal = null;
   await ana.join("Ana", "tea");
 });
 
-scene("a temporary rejection is shown while the page reconnects", {}, async (adda) => {
-  const [ana, between] = await openWired(adda);
-  between.refusal = { reason: "too_many_connections", code: "rate_limited" };
+browserTest("a temporary rejection is shown while the page reconnects", {}, async (adda) => {
+  const [ana, connection] = await openIntercepted(adda);
+  connection.refusal = { reason: "too_many_connections", code: "rate_limited" };
   await tryToJoin(ana, "Ana", "tea");
   await says(ana, "#disconnected-text", "Too many connections from your network.");
   await ana.page.click(".bar [data-lang=bn]");
   await says(ana, "#disconnected-text", "আপনার নেটওয়ার্ক থেকে অনেক বেশি সংযোগ খোলা আছে।");
-  assert.equal(between.attempts, 1, "after this close code the pause is the longest");
-  between.refusal = null;
+  assert.equal(connection.attempts, 1, "after this close code the pause is the longest");
+  connection.refusal = null;
   await ana.page.click("#reconnect");
   await ana.connected();
   await ana.page.locator("#disconnected").waitFor({ state: "hidden" });
 });
 
-scene("a guest whose session ends gets a new one a few times only", {}, async (adda) => {
-  const [ana, between] = await openWired(adda);
-  between.refusal = { reason: "session_ended", code: "forbidden" };
+browserTest("a guest whose session ends gets a new one a few times only", {}, async (adda) => {
+  const [ana, connection] = await openIntercepted(adda);
+  connection.refusal = { reason: "session_ended", code: "forbidden" };
   await tryToJoin(ana, "Ana", "tea");
   await ana.disconnected();
-  between.refusal = null;
+  connection.refusal = null;
   await ana.page.click("#reconnect");
   await ana.connected();
 
-  between.refusal = { reason: "session_ended", code: "forbidden" };
-  const { attempts } = between;
-  await between.cut(1008);
+  connection.refusal = { reason: "session_ended", code: "forbidden" };
+  const { attempts } = connection;
+  await connection.cut(1008);
   for (let i = 1; i <= 3; i += 1) {
     await ana.disconnected();
     await ana.page.click("#reconnect");
     await ana.until(() => document.querySelector("#status").dataset.state !== "connecting" || document.querySelector("#chat").hidden);
   }
   await says(ana, "#start-notice", "You have been logged out");
-  assert.equal(between.attempts, attempts + 3);
+  assert.equal(connection.attempts, attempts + 3);
 });
 
-scene("a rejection that ends the membership is shown at once, with its reason", {}, async (adda) => {
-  const [ana, between] = await openWired(adda);
+browserTest("a rejection that ends the membership is shown at once, with its reason", {}, async (adda) => {
+  const [ana, connection] = await openIntercepted(adda);
   const cases = [
     ["kicked", "An admin kicked you from “tea”.", "একজন অ্যাডমিন আপনাকে “tea” রুম থেকে বের করে দিয়েছেন।"],
     ["made_private", "“tea” is now private.", "“tea” রুমটি এখন প্রাইভেট।"],
@@ -96,26 +96,26 @@ scene("a rejection that ends the membership is shown at once, with its reason", 
   for (const [i, [reason, en, bn]] of cases.entries()) {
     await ana.join("Ana", "tea");
     // Other rejections, and rejections of a command, do not end the membership.
-    between.tell({ type: "error", reason: "bad_json", code: "bad_json", content: "a sentence" });
-    between.tell({ type: "error", reason, code: "forbidden", content: "a sentence", nonce: "of another command" });
-    await ana.say(`still here ${i}`);
-    await ana.sees(`still here ${i}`);
-    between.tell({ type: "error", reason, code: "forbidden", content: "a sentence" });
+    connection.deliver({ type: "error", reason: "bad_json", code: "bad_json", content: "a sentence" });
+    connection.deliver({ type: "error", reason, code: "forbidden", content: "a sentence", nonce: "of another command" });
+    await ana.send(`still here ${i}`);
+    await ana.waitForMessage(`still here ${i}`);
+    connection.deliver({ type: "error", reason, code: "forbidden", content: "a sentence" });
     await says(ana, "#start-notice", en);
     await ana.page.click("#start [data-lang=bn]");
     await says(ana, "#start-notice", bn);
     await ana.page.click("#start [data-lang=en]");
-    assert.equal(between.attempts, i + 1, reason);
+    assert.equal(connection.attempts, i + 1, reason);
   }
 });
 
-scene("a rejected message shows the reason, and a temporary one is sent later", {}, async (adda) => {
+browserTest("a rejected message shows the reason, and a temporary one is sent later", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  const [ana, between] = await enterWired(adda, "Ana", "tea");
+  const [ana, connection] = await enterIntercepted(adda, "Ana", "tea");
   let refusal;
-  between.out = (frame) => {
+  connection.out = (frame) => {
     if (frame.type !== "text" || !refusal) return true;
-    between.tell({ type: "error", content: "a sentence", nonce: frame.nonce, ...refusal });
+    connection.deliver({ type: "error", content: "a sentence", nonce: frame.nonce, ...refusal });
     return false;
   };
   const pending = (text) => ana.page.locator("#pending .message", { hasText: text });
@@ -129,7 +129,7 @@ scene("a rejected message shows the reason, and a temporary one is sent later", 
     ["six", { code: "a_code_of_tomorrow" }, "Not sent. The server refused this: a sentence", "সার্ভার এটি গ্রহণ করেনি: a sentence"],
   ]) {
     refusal = given;
-    await ana.say(text);
+    await ana.send(text);
     await isTold(text, en);
     await ana.page.click(".bar [data-lang=bn]");
     await isTold(text, bn);
@@ -148,50 +148,50 @@ scene("a rejected message shows the reason, and a temporary one is sent later", 
     ["busy", { code: "busy", retry_ms: 1_500 }, /^Retrying automatically\. The server is busy\.$/],
   ]) {
     refusal = given;
-    await ana.say(text);
+    await ana.send(text);
     await isTold(text, words);
     refusal = null;
-    await bot.heardText(text);
-    await ana.sees(text);
+    await bot.waitForText(text);
+    await ana.waitForMessage(text);
   }
 
   // A nonce that belongs to another message is not used again.
   refusal = { reason: "nonce_used", code: "conflict" };
-  await ana.say("mistaken");
+  await ana.send("mistaken");
   await isTold("mistaken", "Not sent. Something went wrong with this message.");
   refusal = null;
   const nonces = [];
-  const out = between.out;
-  between.out = (frame) => {
+  const out = connection.out;
+  connection.out = (frame) => {
     if (frame.content === "mistaken") nonces.push(frame.nonce);
     return out(frame);
   };
   await pending("mistaken").locator(".retry").click();
-  await bot.heardText("mistaken");
+  await bot.waitForText("mistaken");
   assert.equal(nonces.length, 1);
   assert.ok(bot.frames.some(({ content, nonce }) => content === "mistaken" && nonce === nonces[0]));
 });
 
-scene("a message that may be stored is not sent under another user id", {}, async (adda) => {
+browserTest("a message that may be stored is not sent under another user id", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  const [ana, between] = await enterWired(adda, "Ana", "tea");
-  between.out = (frame) => {
+  const [ana, connection] = await enterIntercepted(adda, "Ana", "tea");
+  connection.out = (frame) => {
     if (frame.type !== "text") return true;
-    between.tell({ type: "error", reason: "outcome_unknown", code: "busy", content: "a sentence", nonce: frame.nonce, retry_ms: 60_000 });
+    connection.deliver({ type: "error", reason: "outcome_unknown", code: "busy", content: "a sentence", nonce: frame.nonce, retry_ms: 60_000 });
     return false;
   };
-  await ana.say("perhaps");
+  await ana.send("perhaps");
   await says(ana, "#pending .state", "Retrying automatically. The server didn’t respond in time.");
-  between.out = () => true;
+  connection.out = () => true;
   await ana.page.context().clearCookies();
-  await between.cut();
+  await connection.cut();
   await says(ana, "#pending .state", "This may have been sent already. Check before you send it again.");
-  await ana.say("next");
-  await bot.heardText("next");
+  await ana.send("next");
+  await bot.waitForText("next");
   assert.deepEqual(bot.texts, ["next"]);
 });
 
-scene("too many attempts show the end of the wait, and a response without a body is known by its status", { losesServer: true, refuses: true }, async (adda) => {
+browserTest("too many attempts show the end of the wait, and a response without a body is known by its status", { stopsServer: true, expectsRejections: true }, async (adda) => {
   const ana = await adda.open();
   await ana.page.click("#join-log-in");
   await ana.page.fill("#account-name", "Ana");

@@ -2,17 +2,17 @@
 
 import assert from "node:assert/strict";
 
-import { scene } from "./support.mjs";
+import { browserTest } from "./support.mjs";
 
 const FLAGS = ["--rate", "0"];
 const MESSAGES_URL = /\/api\/rooms\/[^/]+\/messages\?/;
 
 async function enterAfter(adda, texts, context = {}) {
   const bot = await adda.bot("রহিম", "tea");
-  for (const text of texts) bot.say(text);
-  await bot.heardText(texts.at(-1));
+  for (const text of texts) bot.send(text);
+  await bot.waitForText(texts.at(-1));
   const ana = await adda.enter("Ana", "tea", context);
-  await ana.sees(texts.at(-1));
+  await ana.waitForMessage(texts.at(-1));
   return [ana, bot];
 }
 
@@ -27,7 +27,7 @@ const marked = (ana) => ana.page.locator(".result mark").allTextContents();
 const nothing = (ana) => ana.page.locator("#search-status[data-state=nothing]").waitFor();
 const found = (ana, text) => ana.page.locator(".result .content", { hasText: text }).first().waitFor();
 
-scene("Bengali words are found with their signs, and marked whole", { flags: FLAGS }, async (adda) => {
+browserTest("Bengali words are found with their signs, and marked whole", { flags: FLAGS }, async (adda) => {
   const [ana] = await enterAfter(adda, [
     "কেউ চা খাবেন?",
     "চায়ের সঙ্গে টা কী আছে?",
@@ -58,7 +58,7 @@ scene("Bengali words are found with their signs, and marked whole", { flags: FLA
   await ana.page.locator("#search-status", { hasText: "“পাওয়া যাবে না” খুঁজে কিছু পাওয়া যায়নি।" }).waitFor();
 });
 
-scene("a search ignores case and accents, and special characters are text", { flags: FLAGS }, async (adda) => {
+browserTest("a search ignores case and accents, and special characters are text", { flags: FLAGS }, async (adda) => {
   const [ana] = await enterAfter(adda, ["At the Café Dhaka", "a decaf for me", "50% \"off\" today"]);
   await search(ana, "CAFE dha");
   await found(ana, "Dhaka");
@@ -73,7 +73,7 @@ scene("a search ignores case and accents, and special characters are text", { fl
   }
 });
 
-scene("emoji, signs and scripts without spaces are found and marked", { flags: FLAGS }, async (adda) => {
+browserTest("emoji, signs and scripts without spaces are found and marked", { flags: FLAGS }, async (adda) => {
   const [ana] = await enterAfter(adda, ["a cake 🎂 for you", "C++ and cats", "ผมกินข้าวผัดทุกวัน", "র\u200D্যাব এসেছে", "the end"]);
   for (const [words, text, mark] of [
     ["🎂", "a cake 🎂 for you", "🎂"],
@@ -87,7 +87,7 @@ scene("emoji, signs and scripts without spaces are found and marked", { flags: F
   }
 });
 
-scene("the messages of others are never HTML in a search", { flags: FLAGS }, async (adda) => {
+browserTest("the messages of others are never HTML in a search", { flags: FLAGS }, async (adda) => {
   const nasty = `tea <img src=x onerror="window.pwned=1"><mark>tea</mark><script>window.pwned=1</script>&amp; {words}`;
   const [ana] = await enterAfter(adda, [nasty]);
   await search(ana, "tea");
@@ -102,7 +102,7 @@ scene("the messages of others are never HTML in a search", { flags: FLAGS }, asy
   assert.equal(await ana.page.evaluate(() => window.pwned), undefined);
 });
 
-scene("results come page by page, newest first", { flags: FLAGS }, async (adda) => {
+browserTest("results come page by page, newest first", { flags: FLAGS }, async (adda) => {
   const texts = Array.from({ length: 45 }, (_, i) => `tea number ${i + 1}`);
   const [ana, bot] = await enterAfter(adda, texts.flatMap((text) => [text, "coffee"]));
   await search(ana, "tea");
@@ -110,14 +110,14 @@ scene("results come page by page, newest first", { flags: FLAGS }, async (adda) 
   for (const count of [20, 40, 45]) {
     await ana.until((all) => document.querySelectorAll(".result").length === all, count);
     assert.deepEqual(await results(ana), texts.toReversed().slice(0, count));
-    bot.say(`tea of ${count}`);
-    await bot.heardText(`tea of ${count}`);
+    bot.send(`tea of ${count}`);
+    await bot.waitForText(`tea of ${count}`);
     if (count < 45) await ana.page.click("#search-more");
   }
   await ana.page.locator("#search-more").waitFor({ state: "hidden" });
 });
 
-scene("a result leads to its message, among those around it", { flags: FLAGS }, async (adda) => {
+browserTest("a result leads to its message, among those around it", { flags: FLAGS }, async (adda) => {
   const filler = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => `message ${from + i}`);
   const [ana, bot] = await enterAfter(adda, [...filler(1, 100), "the needle", ...filler(101, 250)]);
   await search(ana, "needle");
@@ -135,7 +135,7 @@ scene("a result leads to its message, among those around it", { flags: FLAGS }, 
   const all = [...filler(1, 100), "the needle", ...filler(101, 250)];
   assert.deepEqual(around, all.slice(all.indexOf(around[0]), all.indexOf(around[0]) + around.length));
 
-  bot.say("live");
+  bot.send("live");
   await ana.page.locator("#newer", { hasText: "New messages (1)" }).waitFor();
   for (let i = 0; !(await ana.messages()).includes("live"); i += 1) {
     assert.ok(i < 20, "the way forth ends");
@@ -147,7 +147,7 @@ scene("a result leads to its message, among those around it", { flags: FLAGS }, 
   assert.deepEqual(forth, [...all, "live"].slice(-forth.length));
 });
 
-scene("a search that is answered in parts goes on by itself", { flags: FLAGS }, async (adda) => {
+browserTest("a search that is answered in parts goes on by itself", { flags: FLAGS }, async (adda) => {
   const [ana] = await enterAfter(adda, ["tea"]);
   const asked = [];
   await ana.page.route(MESSAGES_URL, (route) => {
@@ -160,7 +160,7 @@ scene("a search that is answered in parts goes on by itself", { flags: FLAGS }, 
   assert.deepEqual(asked, [null, "part 1", "part 2"]);
 });
 
-scene("a failed search can be retried", { flags: FLAGS, losesServer: true }, async (adda) => {
+browserTest("a failed search can be retried", { flags: FLAGS, stopsServer: true }, async (adda) => {
   const [ana] = await enterAfter(adda, ["tea"]);
   await ana.page.route(MESSAGES_URL, (route) => route.fulfill({ status: 503, body: "{}" }));
   await search(ana, "tea");
@@ -171,7 +171,7 @@ scene("a failed search can be retried", { flags: FLAGS, losesServer: true }, asy
   assert.equal(await ana.page.textContent("#search-status"), "");
 });
 
-scene("the search works by keyboard and fits a phone", { flags: FLAGS }, async (adda) => {
+browserTest("the search works by keyboard and fits a phone", { flags: FLAGS }, async (adda) => {
   const phone = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
   const [ana] = await enterAfter(adda, [`tea ${"W".repeat(400)}`, "tea"], phone);
   const focused = () => ana.page.evaluate(() => document.activeElement.closest("[id], .result").id);
@@ -203,13 +203,13 @@ scene("the search works by keyboard and fits a phone", { flags: FLAGS }, async (
   assert.deepEqual(await results(ana), []);
 });
 
-scene("the words of the query are marked", {}, async (adda) => {
+browserTest("the words of the query are marked", {}, async (adda) => {
   const ana = await adda.open();
   const mark = (text, asked) =>
     ana.page.evaluate(
-      async ([said, words]) => {
+      async ([text, words]) => {
         const { markWords } = await import("/js/core/marks.js");
-        return markWords(said, words).map(({ text: piece, marked: is }) => (is ? `[${piece}]` : piece)).join("");
+        return markWords(text, words).map(({ text: piece, marked: is }) => (is ? `[${piece}]` : piece)).join("");
       },
       [text, asked],
     );

@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 
-import { enterWired, scene } from "./support.mjs";
+import { enterIntercepted, browserTest } from "./support.mjs";
 
 // The key of a guest's token in pages without the cookie.
 const TOKEN = "adda.token./";
-const OPEN = { flags: ["--registration", "open"], refuses: true };
+const OPEN = { flags: ["--registration", "open"], expectsRejections: true };
 
 const register = async (adda, username) => {
   const answer = await fetch(`${adda.base}/api/accounts`, {
@@ -21,7 +21,7 @@ const stored = (person) => person.page.evaluate((key) => localStorage.getItem(ke
 
 const sessionCookie = async (person) => (await person.page.context().cookies()).find(({ name }) => name === "adda_session");
 
-scene("no URL that the page requests contains a secret", {}, async (adda) => {
+browserTest("no URL that the page requests contains a secret", {}, async (adda) => {
   const addresses = [];
   const note = (page) => {
     page.on("websocket", (socket) => addresses.push(socket.url()));
@@ -47,38 +47,38 @@ scene("no URL that the page requests contains a secret", {}, async (adda) => {
   assert.equal(await stored(ana), null);
 });
 
-scene("a token that an older page stored becomes the cookie of the same user", {}, async (adda) => {
+browserTest("a token that an older page stored becomes the cookie of the same user", {}, async (adda) => {
   const bot = await adda.bot("Ana", "tea");
   const { token, user_id: former } = bot.frames[0];
   const ana = await adda.open();
   await ana.page.evaluate(([key, token]) => localStorage.setItem(key, JSON.stringify(token)), [TOKEN, token]);
   await ana.join("Ana", "tea");
-  await ana.say("still me");
-  assert.equal((await bot.heardText("still me")).user_id, former);
+  await ana.send("still me");
+  assert.equal((await bot.waitForText("still me")).user_id, former);
   assert.equal(await stored(ana), null);
   assert.equal((await sessionCookie(ana)).value, token);
 });
 
-scene("a user who becomes a new guest on connecting stays that guest", {}, async (adda) => {
+browserTest("a user who becomes a new guest on connecting stays that guest", {}, async (adda) => {
   const bot = await adda.bot("Tomas", "tea");
-  const [ana, between] = await enterWired(adda, "Ana", "tea");
-  await ana.say("first");
-  const first = await bot.heardText("first");
+  const [ana, connection] = await enterIntercepted(adda, "Ana", "tea");
+  await ana.send("first");
+  const first = await bot.waitForText("first");
   await ana.page.context().clearCookies();
   const adopted = ana.page.waitForResponse((answer) => answer.url().endsWith("/api/session"));
-  await between.cut();
+  await connection.cut();
   assert.equal((await adopted).status(), 200);
   await ana.connected();
-  await ana.say("second");
-  const second = await bot.heardText("second");
+  await ana.send("second");
+  const second = await bot.waitForText("second");
   assert.notEqual(second.user_id, first.user_id);
   await ana.page.reload();
   await ana.connected();
-  await ana.say("third");
-  assert.equal((await bot.heardText("third")).user_id, second.user_id);
+  await ana.send("third");
+  assert.equal((await bot.waitForText("third")).user_id, second.user_id);
 });
 
-scene("a request for a session is repeated after a rate limit", { losesServer: true }, async (adda) => {
+browserTest("a request for a session is repeated after a rate limit", { stopsServer: true }, async (adda) => {
   const ana = await adda.open();
   const answers = [() => null, () => 503, () => 429];
   await ana.page.route("**/api/session", (route) => {
@@ -97,7 +97,7 @@ scene("a request for a session is repeated after a rate limit", { losesServer: t
   await ana.connected();
 });
 
-scene("the name of an account is rejected on the start screen, in both languages", OPEN, async (adda) => {
+browserTest("the name of an account is rejected on the start screen, in both languages", OPEN, async (adda) => {
   await register(adda, "রহিম");
   const ana = await adda.open();
   const connect = async (name) => {
@@ -123,7 +123,7 @@ scene("the name of an account is rejected on the start screen, in both languages
   await ana.connected();
 });
 
-scene("a guest is told on the start screen that the server requires an account", { losesServer: true }, async (adda) => {
+browserTest("a guest is told on the start screen that the server requires an account", { stopsServer: true }, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   await adda.restart(["--accounts", "required", "--registration", "open"]);
   await ana.page.locator("#start #start-notice", { hasText: "You need an account to join." }).waitFor();

@@ -110,14 +110,14 @@ function socketWith({ prepare = async () => {}, isPageVisible = () => true } = {
 
 // A joined channel that notes its statuses and frames.
 function join(socket, room, parameters = () => ({ history: 50 })) {
-  const heard = { statuses: [], frames: [] };
+  const received = { statuses: [], frames: [] };
   const channel = socket.channel(room, {
     parameters,
-    onStatus: (status, code) => heard.statuses.push(code === undefined ? status : `${status} ${code}`),
-    onFrame: (frame) => heard.frames.push(frame.type),
+    onStatus: (status, code) => received.statuses.push(code === undefined ? status : `${status} ${code}`),
+    onFrame: (frame) => received.frames.push(frame.type),
   });
   channel.join();
-  return Object.assign(heard, { channel });
+  return Object.assign(received, { channel });
 }
 
 const welcome = (room) => ({ type: "welcome", room_id: room });

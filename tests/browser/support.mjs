@@ -48,15 +48,15 @@ function browser() {
 after(async () => (await launched)?.close());
 
 // A test with a server and a browser, without users. At the end everything is stopped, and no page may have reported an
-// error. `losesServer` allows errors of failed requests, and gives the server a database file, as does `keepsMuch`;
-// without a file it keeps the latest messages only. `refuses` allows errors of rejected requests.
-export function scene(name, options, act) {
+// error. `stopsServer` allows errors of failed requests, and gives the server a database file, as does `hasDatabase`;
+// without a file it keeps the latest messages only. `expectsRejections` allows errors of rejected requests.
+export function browserTest(name, options, act) {
   test(name, { timeout: 90_000 }, async () => {
     const adda = new Adda(options);
     try {
       await adda.start();
       await act(adda);
-      assert.deepEqual(adda.complaints, []);
+      assert.deepEqual(adda.pageErrors, []);
     } finally {
       await adda.end();
     }
@@ -66,43 +66,43 @@ export function scene(name, options, act) {
 // Intercepts the WebSockets of a page. `out` and `in` get each frame and return whether it passes. `cut` ends the
 // connection like a network failure. While `closed` is set, new connections fail. While `refusal` is set, each new one
 // gets it as an `error` frame and is closed with 1008, as the server does after the handshake.
-export async function wire(page) {
-  const between = { out: () => true, in: () => true, closed: false, refusal: null, attempts: 0, addresses: [], cut: () => {} };
+export async function interceptSockets(page) {
+  const connection = { out: () => true, in: () => true, closed: false, refusal: null, attempts: 0, addresses: [], cut: () => {} };
   await page.routeWebSocket(/\/ws\?/, (route) => {
-    between.attempts += 1;
-    between.addresses.push(new URL(route.url()));
-    if (between.closed) return route.close({ code: 1013 });
-    if (between.refusal) {
-      route.send(JSON.stringify({ type: "error", content: "a sentence", ...between.refusal }));
+    connection.attempts += 1;
+    connection.addresses.push(new URL(route.url()));
+    if (connection.closed) return route.close({ code: 1013 });
+    if (connection.refusal) {
+      route.send(JSON.stringify({ type: "error", content: "a sentence", ...connection.refusal }));
       return route.close({ code: 1008 });
     }
     const server = route.connectToServer();
-    between.cut = (code = 1011) => {
+    connection.cut = (code = 1011) => {
       server.close();
       return route.close({ code });
     };
-    between.tell = (frame) => route.send(JSON.stringify(frame));
-    route.onMessage((data) => between.out(JSON.parse(data)) && server.send(data));
-    server.onMessage((data) => between.in(JSON.parse(data)) && route.send(data));
+    connection.deliver = (frame) => route.send(JSON.stringify(frame));
+    route.onMessage((data) => connection.out(JSON.parse(data)) && server.send(data));
+    server.onMessage((data) => connection.in(JSON.parse(data)) && route.send(data));
     return undefined;
   });
-  return between;
+  return connection;
 }
 
-export async function enterWired(adda, name, room) {
-  let between;
+export async function enterIntercepted(adda, name, room) {
+  let connection;
   const person = await adda.enter(name, room, {
     prepare: async (page) => {
-      between = await wire(page);
+      connection = await interceptSockets(page);
     },
   });
-  return [person, between];
+  return [person, connection];
 }
 
 // Joins a room. `change` gets each frame from the server and returns the frames to deliver instead, or undefined.
 // With `frozen` the page's clock is stopped. `prepare` gets the page before it is loaded.
 export async function enterChanged(adda, name, room, change, { frozen = false, prepare } = {}) {
-  let between;
+  let connection;
   const person = await adda.open({
     prepare: async (page) => {
       await prepare?.(page);
@@ -110,39 +110,39 @@ export async function enterChanged(adda, name, room, change, { frozen = false, p
         await page.clock.install();
         await page.clock.pauseAt(Date.now() + 1_000);
       }
-      between = await wire(page);
-      between.in = (frame) => {
+      connection = await interceptSockets(page);
+      connection.in = (frame) => {
         const frames = change(frame);
         if (frames === undefined) return true;
-        for (const each of frames) between.tell(each);
+        for (const each of frames) connection.deliver(each);
         return false;
       };
     },
   });
   await person.join(name, room);
-  return [person, between];
+  return [person, connection];
 }
 
 class Adda {
-  complaints = [];
+  pageErrors = [];
   base = "";
   #flags;
-  #losesServer;
-  #refuses;
+  #stopsServer;
+  #expectsRejections;
   #hasFile;
   #directory = null;
   #process = null;
   #contexts = [];
   #bots = [];
 
-  constructor({ flags = [], losesServer = false, keepsMuch = false, refuses = false }) {
-    this.#hasFile = losesServer || keepsMuch;
+  constructor({ flags = [], stopsServer = false, hasDatabase = false, expectsRejections = false }) {
+    this.#hasFile = stopsServer || hasDatabase;
     this.#flags = flags;
-    this.#losesServer = losesServer;
-    this.#refuses = refuses;
+    this.#stopsServer = stopsServer;
+    this.#expectsRejections = expectsRejections;
   }
 
-  // Starts the server. After `lose` it has the same port, so that pages reconnect.
+  // Starts the server. After `kill` it has the same port, so that pages reconnect.
   async start() {
     const bin = process.env.ADDA_BIN;
     if (!bin || !existsSync(bin)) throw new Error(`set ADDA_BIN to the server's binary (it is ${bin ?? "not set"})`);
@@ -170,7 +170,7 @@ class Adda {
   }
 
   // Kills the server.
-  async lose() {
+  async kill() {
     const ended = once(this.#process, "exit");
     this.#process.kill("SIGKILL");
     await ended;
@@ -178,16 +178,16 @@ class Adda {
 
   // Restarts the server with other flags.
   async restart(flags) {
-    await this.lose();
+    await this.kill();
     this.#flags = flags;
     await this.start();
   }
 
-  // Runs a command of the operator beside the server, which needs a database file. `said` is its standard input.
-  async operator(said, ...words) {
+  // Runs a command of the operator beside the server, which needs a database file. `input` is its standard input.
+  async runCommand(input, ...words) {
     const env = { PATH: process.env.PATH, ADDA_DATA: path.join(this.#directory, "adda.db") };
     const tool = spawn(process.env.ADDA_BIN, words, { env, stdio: ["pipe", "ignore", "inherit"] });
-    tool.stdin.end(`${said}\n`);
+    tool.stdin.end(`${input}\n`);
     const [code] = await once(tool, "exit");
     assert.equal(code, 0, words.join(" "));
   }
@@ -205,7 +205,7 @@ class Adda {
   }
 
   account(name, password, role = "user") {
-    return this.operator(password, "user", "add", name, "--role", role);
+    return this.runCommand(password, "user", "add", name, "--role", role);
   }
 
   // The response to an HTTP request of a program, with the session of `token`.
@@ -228,7 +228,7 @@ class Adda {
     const opened = await (await browser()).newContext({ locale: "en-US", viewport: { width: 1100, height: 700 }, ...context });
     this.#contexts.push(opened);
     opened.setDefaultTimeout(DEADLINE_MS);
-    await opened.exposeFunction("reportViolation", (what) => this.complaints.push(`CSP: ${what}`));
+    await opened.exposeFunction("reportViolation", (what) => this.pageErrors.push(`CSP: ${what}`));
     await opened.addInitScript(() => {
       document.addEventListener("securitypolicyviolation", (e) => window.reportViolation(`${e.violatedDirective} ${e.blockedURI}`));
     });
@@ -242,12 +242,12 @@ class Adda {
 
   async #page(context, query, prepare) {
     const page = await context.newPage();
-    page.on("pageerror", (error) => this.complaints.push(String(error)));
+    page.on("pageerror", (error) => this.pageErrors.push(String(error)));
     page.on("console", (message) => {
       const text = message.text();
       const lost = /WebSocket connection to .* failed|Failed to load resource/.test(text);
       const refused = /Failed to load resource: .* status of 4\d\d/.test(text);
-      if (["error", "warning"].includes(message.type()) && !(lost && this.#losesServer) && !(refused && this.#refuses)) this.complaints.push(text);
+      if (["error", "warning"].includes(message.type()) && !(lost && this.#stopsServer) && !(refused && this.#expectsRejections)) this.pageErrors.push(text);
     });
     const person = new Person(page);
     await prepare?.(page);
@@ -257,7 +257,7 @@ class Adda {
   }
 
   // A page of another origin, in a context of its own. Its errors are ignored.
-  async elsewhere(address) {
+  async openForeignPage(address) {
     const opened = await (await browser()).newContext();
     this.#contexts.push(opened);
     opened.setDefaultTimeout(DEADLINE_MS);
@@ -277,14 +277,14 @@ class Adda {
   async bot(username, room, more = {}) {
     const bot = new Bot(`${this.base.replace("http", "ws")}/ws?${new URLSearchParams({ room, username, ...more })}`);
     this.#bots.push(bot);
-    await bot.heard((frame) => frame.type === "welcome");
+    await bot.waitForFrame((frame) => frame.type === "welcome");
     return bot;
   }
 
   async end() {
     for (const bot of this.#bots) bot.leave();
     for (const context of this.#contexts) await context.close();
-    if (this.#process?.exitCode === null && this.#process.signalCode === null) await this.lose();
+    if (this.#process?.exitCode === null && this.#process.signalCode === null) await this.kill();
     if (this.#directory) await rm(this.#directory, { recursive: true });
   }
 }
@@ -307,7 +307,7 @@ class Bot {
     });
   }
 
-  say(content) {
+  send(content) {
     this.#socket.send(JSON.stringify({ type: "text", content }));
   }
 
@@ -325,11 +325,11 @@ class Bot {
   }
 
   // Waits for a frame that fits. Rejects if the connection fails.
-  heard(fits) {
+  waitForFrame(fits) {
     return new Promise((found, failed) => {
       const timer = setTimeout(() => {
         this.#waiting.delete(look);
-        failed(new Error(`not heard; heard was ${JSON.stringify(this.frames.map(({ type, content }) => [type, content]))}`));
+        failed(new Error(`no such frame; received: ${JSON.stringify(this.frames.map(({ type, content }) => [type, content]))}`));
       }, DEADLINE_MS);
       const look = () => {
         const frame = this.frames.find(fits);
@@ -344,8 +344,8 @@ class Bot {
     });
   }
 
-  heardText(content) {
-    return this.heard((frame) => frame.type === "text" && frame.content === content);
+  waitForText(content) {
+    return this.waitForFrame((frame) => frame.type === "text" && frame.content === content);
   }
 }
 
@@ -381,17 +381,17 @@ class Person {
     return this.page.waitForSelector('#status[data-state="waiting"]');
   }
 
-  async say(text) {
+  async send(text) {
     await this.page.fill("#message-input", text);
     await this.page.press("#message-input", "Enter");
   }
 
   // Waits until the timeline shows a stored message.
-  sees(text) {
+  waitForMessage(text) {
     return this.page.locator("#timeline .message", { hasText: text }).first().waitFor();
   }
 
-  seesLine(kind, text = "") {
+  waitForLine(kind, text = "") {
     return this.page.locator(`#timeline .line.${kind}`, { hasText: text }).first().waitFor();
   }
 

@@ -6,7 +6,7 @@ import path from "node:path";
 import test from "node:test";
 
 import { REPOSITORY, filesOf, importModule, read } from "./modules.mjs";
-import { scene } from "./support.mjs";
+import { browserTest } from "./support.mjs";
 
 const words = (code) => new Map(Object.entries(JSON.parse(read(`lang/${code}.json`))));
 const html = read("index.html");
@@ -64,7 +64,7 @@ test("no reason of a message that is sent again tells the user to try again", as
   }
 });
 
-scene("every word in the HTML has a key, and is the English one", {}, async (adda) => {
+browserTest("every word in the HTML has a key, and is the English one", {}, async (adda) => {
   const ana = await adda.open();
   const found = await ana.page.evaluate(async () => {
     const en = new Map(Object.entries(await (await fetch("/lang/en.json")).json()));
@@ -91,7 +91,7 @@ scene("every word in the HTML has a key, and is the English one", {}, async (add
   assert.deepEqual(found, []);
 });
 
-scene("the browser's languages choose, in their order", {}, async (adda) => {
+browserTest("the browser's languages choose, in their order", {}, async (adda) => {
   for (const [locale, code, join] of [
     ["bn-BD", "bn", "যোগ দিন"],
     ["bn-IN", "bn", "যোগ দিন"],
@@ -104,11 +104,11 @@ scene("the browser's languages choose, in their order", {}, async (adda) => {
   }
 });
 
-scene("the switch turns everything over, and is remembered", {}, async (adda) => {
+browserTest("the switch turns everything over, and is remembered", {}, async (adda) => {
   const ana = await adda.enter("Ana", "tea");
   const bot = await adda.bot("রহিম", "tea");
-  bot.say("কেমন আছেন?");
-  await ana.sees("কেমন আছেন?");
+  bot.send("কেমন আছেন?");
+  await ana.waitForMessage("কেমন আছেন?");
   bot.typing();
   await ana.page.locator("#typing-text", { hasText: "রহিম is typing…" }).waitFor();
   await ana.page.click(".bar [data-lang=bn]");
