@@ -19,7 +19,7 @@ export class RovingFocus {
   }
 
   #chooseStop() {
-    if (this.#stop?.isConnected && this.#stop.checkVisibility()) return;
+    if (this.#stop && isShown(this.#stop)) return;
     const controls = this.#controls();
     this.#setStop((this.#startsAtLast ? controls.at(-1) : controls[0]) ?? null);
   }
@@ -45,6 +45,10 @@ export class RovingFocus {
   }
 
   #controls() {
-    return [...this.#container.querySelectorAll(this.#selector)].filter((control) => control.checkVisibility());
+    return [...this.#container.querySelectorAll(this.#selector)].filter(isShown);
   }
+}
+
+function isShown(element) {
+  return element.getClientRects().length > 0;
 }
