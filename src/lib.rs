@@ -3,10 +3,10 @@
 //! # Bird's eye view
 //!
 //! Every connection to the one public port gets an OS thread. A WebSocket stays on its thread. Every other request is
-//! relayed to `tiny_http` behind a private socket. Every change is an *entry* of one ordered *log*: a message, a join,
-//! a leave, or a [`Change`] of accounts, sessions, rooms and restrictions. The thread `hub` owns rooms, members and
-//! their outboxes, and proposes entries. The thread `store` gives each batch of entries its time, applies it in one
-//! transaction, and returns the result of each entry.
+//! relayed to `tiny_http` behind a private socket, and a connection may carry several requests. Every change is an
+//! *entry* of one ordered *log*: a message, a join, a leave, or a [`Change`] of accounts, sessions, rooms and
+//! restrictions. The thread `hub` owns rooms, members and their outboxes, and proposes entries. The thread `store`
+//! gives each batch of entries its time, applies it in one transaction, and returns the result of each entry.
 //!
 //! ```text
 //! socket ─ listener ─ head ─┬─ WebSocket ─ session ──Command──▶ hub ──Proposal──▶ store: ledger, database
@@ -63,7 +63,7 @@
 //! | file or folder | owns |
 //! | --- | --- |
 //! | `main`, `cli/` | the command line: one file per command, flags, errors for the operator, the client of the control socket |
-//! | `front/` | the public port: `listener`, `capacity` (how many connections the system can carry), `relay` to `tiny_http` with `body` and `answer`, `shares` (bounded resources, fair by address) |
+//! | `front/` | the public port: `listener`, `capacity` (how many connections the system can carry), `relay` to `tiny_http` with `body` and `answer`, `keep_alive` (further requests of a connection), `shares` (bounded resources, fair by address) |
 //! | `http1/` | parsing of request heads (`head`), the client behind a proxy (`forwarded`), refusals of foreign origins (`origin`), responses outside of `tiny_http` |
 //! | `http/` | `routes` (the table of operations), `operation` (its parts), `router`, `handlers/`, `openapi` and `components.json` (schemas) |
 //! | `session/` | a WebSocket: `handshake`, `decoder` (rates), `read_loop`, `stream` |

@@ -134,6 +134,14 @@ pub const RESPONSES_PER_ADDRESS_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const RESPONSE_BYTES_PER_S_MIN: u32 = 4 * 1024;
 /// How long an unfinished head is not cut off in favour of a client whose address has hardly fewer of them.
 pub const HEAD_SPARED: Duration = Duration::from_secs(1);
+/// Requests that a connection carries, one after the other.
+pub const REQUESTS_PER_CONNECTION_MAX: u32 = 100;
+/// How long a connection is kept without a request.
+pub const IDLE_WAIT: Duration = Duration::from_secs(15);
+/// Connections of one address that are kept without a request; a further one ends the oldest.
+pub const IDLE_PER_ADDRESS_MAX: usize = 8;
+/// All connections that are kept without a request are at most this part of the limit on connections.
+pub const IDLE_PART: u64 = 10;
 /// Refused connections that are kept open until their clients have read the response.
 pub const REFUSED_MAX: usize = 32;
 

@@ -33,15 +33,21 @@ pub(super) struct Answer {
     head: String,
     /// The length of the body.
     length: usize,
+    /// Whether the head says that the connection is kept.
+    is_kept: bool,
     source: BufReader<UnixStream>,
 }
 
 impl Answer {
-    /// Reads the head.
-    pub(super) fn begin(mut source: BufReader<UnixStream>, method: &str) -> io::Result<Self> {
-        let (head, length) = rewritten_head(&mut source, method)?;
+    /// Reads the head. `may_keep` is whether the connection may be kept; it is closed after an error in any case.
+    pub(super) fn begin(mut source: BufReader<UnixStream>, method: &str, may_keep: bool) -> io::Result<Self> {
+        let (head, length, is_kept) = rewritten_head(&mut source, method, may_keep)?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        Ok(Self { head, length, source })
+        Ok(Self { head, length, is_kept, source })
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// The length of the response.
@@ -90,8 +96,9 @@ pub(super) fn send_to_reader(
     Ok(())
 }
 
-/// The head of `tiny_http`'s response in the form that the client gets, and the length of the body that follows.
-fn rewritten_head(answer: &mut impl BufRead, method: &str) -> io::Result<(String, u64)> {
+/// The head of `tiny_http`'s response in the form that the client gets, the length of the body that follows, and whether
+/// the connection is kept.
+fn rewritten_head(answer: &mut impl BufRead, method: &str, may_keep: bool) -> io::Result<(String, u64, bool)> {
     let mut lines = answer.take(ANSWER_HEAD_BYTES_MAX).lines();
     let mut next_line = || lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
     let status_line = next_line()?;
@@ -122,8 +129,9 @@ fn rewritten_head(answer: &mut impl BufRead, method: &str) -> io::Result<(String
     if !has_none {
         head.push_str(&format!("Content-Length: {}\r\n", length.ok_or(io::ErrorKind::InvalidData)?));
     }
-    head.push_str("Connection: close\r\n\r\n");
-    Ok((head, length.filter(|_| !has_none && method != "HEAD").unwrap_or(0)))
+    let is_kept = may_keep && status < 400;
+    head.push_str(if is_kept { "Connection: keep-alive\r\n\r\n" } else { "Connection: close\r\n\r\n" });
+    Ok((head, length.filter(|_| !has_none && method != "HEAD").unwrap_or(0), is_kept))
 }
 
 #[cfg(test)]
@@ -145,7 +153,7 @@ mod tests {
                 [format!("HTTP/1.0 200 OK\r\nServer: x\r\nA: b\r\nX-Frame-Options: SAMEORIGIN\r\nContent-Length: {length}\r\n\r\n").as_bytes(), body]
                     .concat();
             thread::spawn(move || theirs.write_all(&bytes));
-            let answer = Answer::begin(BufReader::new(ours), "GET").unwrap();
+            let answer = Answer::begin(BufReader::new(ours), "GET", false).unwrap();
             let expected_length = answer.len();
             let bytes = answer.read().unwrap();
             assert_eq!(bytes.len(), expected_length);
@@ -158,7 +166,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nbod").unwrap();
         drop(theirs);
-        assert!(Answer::begin(BufReader::new(ours), "GET").unwrap().read().is_err());
+        assert!(Answer::begin(BufReader::new(ours), "GET", false).unwrap().read().is_err());
     }
 
     #[test]

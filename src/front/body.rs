@@ -19,6 +19,9 @@ const CHUNK_LINE_BYTES_MAX: usize = 1024;
 /// Maximum bytes of a chunked body with its framing: even bytes sent in chunks of one take six times their size.
 const CHUNKED_BYTES_MAX: u64 = 8 * BODY_BYTES_MAX as u64;
 
+/// A body, and the bytes behind it that have been read already.
+pub(super) type BodyAndRest = (Vec<u8>, Vec<u8>);
+
 /// Reads the whole body, of a known length or in chunks. `early` are the bytes behind the head that have been read
 /// already. `share` is the body's share of the memory for bodies.
 pub(super) fn read_body(
@@ -27,7 +30,7 @@ pub(super) fn read_body(
     early: &[u8],
     share: Option<&Share>,
     limits: &Limits,
-) -> Result<Vec<u8>, RequestError> {
+) -> Result<BodyAndRest, RequestError> {
     let mut waits = false;
     // HTTP/1.0 has no expectations (RFC 9110, section 10.1.1).
     if head.version == Version::Http11 {
@@ -39,7 +42,7 @@ pub(super) fn read_body(
         }
     }
     let length = match head.framing {
-        Framing::None | Framing::Length(0) => return Ok(Vec::new()),
+        Framing::None | Framing::Length(0) => return Ok((Vec::new(), early.to_vec())),
         Framing::Length(length) => Some(length),
         Framing::Chunked => None,
     };
@@ -51,14 +54,15 @@ pub(super) fn read_body(
     }
     let source = Source { early, stream, share, deadline: Instant::now() + limits.body_deadline };
     let mut reader = BodyReader(BufReader::with_capacity(PIECE_BYTES, source.take(CHUNKED_BYTES_MAX)));
-    match length {
+    let body = match length {
         Some(length) => {
             let mut body = Vec::new();
             reader.append(length as usize, &mut body)?;
-            Ok(body)
+            body
         }
-        None => dechunk(&mut reader),
-    }
+        None => dechunk(&mut reader)?,
+    };
+    Ok((body, reader.rest()))
 }
 
 /// The input behind a head: the bytes that were read with it, then those of the stream until the deadline.
@@ -109,6 +113,11 @@ impl BodyReader<'_> {
         }
     }
 
+    /// The bytes that were read and belong to no body.
+    fn rest(&self) -> Vec<u8> {
+        [self.0.buffer(), self.0.get_ref().get_ref().early].concat()
+    }
+
     fn failed(&self, kind: io::ErrorKind) -> RequestError {
         match kind {
             io::ErrorKind::TimedOut => RequestError::BodyTooSlow,
@@ -157,8 +166,6 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Reads the head of a response, and the body if it is small. Returns the bytes to send, and the length of the rest of
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -172,7 +179,7 @@ mod tests {
         head::parse(bytes.as_bytes()).unwrap().unwrap().0
     }
 
-    /// The result of `read_body` for bytes that come with the head, or in pieces after it.
+    /// The body of `read_body` for bytes that come with the head, or in pieces after it.
     fn body_of(fields: &str, bytes: &[u8], at_once: bool, limits: &Limits) -> Result<Vec<u8>, RequestError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -191,7 +198,7 @@ mod tests {
             });
             let body = read_body(&stream, &head, &early, None, limits);
             drop(stream);
-            body
+            body.map(|(body, _)| body)
         })
     }
 
@@ -232,6 +239,30 @@ mod tests {
                     "{fields} {}",
                     bytes.escape_ascii().to_string().get(..60).unwrap_or_default()
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn the_bytes_behind_a_body_are_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for (fields, bytes, body) in [
+            ("A: b", "", ""),
+            ("Content-Length: 0", "", ""),
+            ("Content-Length: 4", "body", "body"),
+            ("Transfer-Encoding: chunked", "4\r\nbody\r\n0\r\nT: v\r\n\r\n", "body"),
+        ] {
+            let head = parsed(&format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n"));
+            let all = format!("{bytes}GET / HTTP/1.1\r\n");
+            for early in 0..=all.len() {
+                let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let (stream, _) = listener.accept().unwrap();
+                client.write_all(&all.as_bytes()[early..]).unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+                let (read, mut rest) =
+                    read_body(&stream, &head, &all.as_bytes()[..early], None, &Limits::default()).unwrap();
+                (&stream).read_to_end(&mut rest).unwrap();
+                assert_eq!((&*read, &*rest), (body.as_bytes(), &b"GET / HTTP/1.1\r\n"[..]), "{fields} {early}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The public port: accepts connections, enforces the connection limits, and starts a thread for each connection.
 //!
-//! At the limit of connections, one without a complete head makes room for another: the largest address pays first.
+//! At the limit of connections, one that is idle or without a complete head makes room for another: the largest address
+//! pays first.
 //!
 //! Runs on the thread `listener`, which never waits for a peer. The thread `refuser` keeps a refused connection until
 //! the client could read its 503. After an error of `accept` the listener waits and tries again; such an error never
@@ -19,12 +20,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::net::listen;
 
 use crate::config::Cidr;
+use crate::front::keep_alive;
 use crate::front::relay::Relay;
 use crate::front::shares::{Bounds, Claim, Pool, Share};
 use crate::http1::forwarded::{Client, is_forwarded, is_proxy};
 use crate::http1::head::{self, Head};
 use crate::http1::response::{self, Problem};
-use crate::limits::{HEAD_SPARED, REFUSED_MAX, STACK_BYTES};
+use crate::limits::{HEAD_SPARED, IDLE_WAIT, REFUSED_MAX, REQUESTS_PER_CONNECTION_MAX, STACK_BYTES};
 use crate::metrics::{self, Metrics, Refusal};
 use crate::model::ConnectionId;
 use crate::model::reason::Reason;
@@ -95,6 +97,7 @@ impl Listening {
     pub fn start(socket: TcpListener, front: Front) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let shared = Arc::new(Shared {
+            idle: keep_alive::idle_pool(front.connections_max),
             front,
             count: AtomicU64::new(0),
             arriving: Pool::new(Bounds {
@@ -118,8 +121,9 @@ impl Listening {
         Ok(Self { socket, shared, threads: vec![listener, refuser] })
     }
 
-    /// Stops accepting, and waits for the threads to end. Open connections continue.
+    /// Stops accepting, ends idle connections, and waits for the threads to end. Other open connections continue.
     pub fn stop(&mut self) {
+        self.shared.idle.close();
         // After a shutdown of the socket, `accept` fails. If the shutdown fails, the threads end with the process.
         if rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Both).is_ok() {
             for thread in self.threads.drain(..) {
@@ -144,6 +148,8 @@ struct Shared {
     count: AtomicU64,
     /// The connections whose head is not complete.
     arriving: Arc<Pool>,
+    /// The connections that are kept and wait for a request.
+    idle: Arc<Pool>,
     addresses: Mutex<HashMap<IpAddr, u32>>,
     /// Whether the log has a line about a proxy that is not trusted; one line is enough.
     has_warned: AtomicBool,
@@ -183,9 +189,10 @@ impl Shared {
         self.connections() >= self.front.connections_max
     }
 
-    /// Closes a connection without a complete head for another client. Returns whether there is room now.
+    /// Closes an idle connection, or one without a complete head, for another client. Returns whether there is room now.
     fn displace_one(&self, peer: IpAddr) -> bool {
-        if !self.arriving.take_back_for(network_of(peer)) {
+        let owner = network_of(peer);
+        if !self.idle.take_back_for(owner) && !self.arriving.take_back_for(owner) {
             return false;
         }
         self.metrics().dropped(metrics::Drop::Displaced);
@@ -201,10 +208,12 @@ impl Permit {
     /// Counts the connection under the limit of this address. Returns whether it is within the limit.
     fn is_within_share(&mut self, address: IpAddr) -> bool {
         let most = self.shared.front.per_address_max;
-        if most == 0 {
+        let key = network_of(address);
+        if most == 0 || self.address == Some(key) {
             return true;
         }
-        let key = network_of(address);
+        // The requests on a proxy's connection may be those of several clients.
+        self.leave_address();
         let mut addresses = self.shared.addresses();
         let count = addresses.entry(key).or_default();
         if *count >= most {
@@ -216,9 +225,9 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(key) = self.address
+impl Permit {
+    fn leave_address(&mut self) {
+        if let Some(key) = self.address.take()
             && let Entry::Occupied(mut count) = self.shared.addresses().entry(key)
         {
             *count.get_mut() -= 1;
@@ -226,6 +235,12 @@ impl Drop for Permit {
                 count.remove();
             }
         }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.leave_address();
         let count = self.shared.count.fetch_sub(1, Ordering::AcqRel) - 1;
         self.shared.metrics().connections.set(count as usize);
     }
@@ -333,7 +348,7 @@ fn close_refused(refused: &Receiver<Arc<TcpStream>>) {
     }
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end: requests one after the other, or a WebSocket.
 ///
 /// The permit is the first parameter, so that it is dropped last, after the socket.
 fn serve(
@@ -343,19 +358,31 @@ fn serve(
     peer: SocketAddr,
     connection: ConnectionId,
 ) {
-    let Some((head, early)) = read_head(&stream, arriving, peer, &permit.shared.front) else {
-        return;
-    };
-    let Some(client) = admit(&stream, peer, &head, &mut permit) else {
-        return;
-    };
-    let front = &permit.shared.front;
-    if session::is_websocket_path(head.path()) {
-        log::debug!("{client} requests {}", head.path());
-        session::serve(stream, head, early, connection, client, &front.sessions);
-        log::debug!("{client} disconnected");
-    } else {
-        front.relay.forward(&stream, client, &head, &early, &front.sessions.limits);
+    let shared = Arc::clone(&permit.shared);
+    let Shared { front, idle, .. } = &*shared;
+    let (mut arriving, mut early) = (arriving, Vec::new());
+    for number in 1.. {
+        let Some((head, behind)) = read_head(&stream, &early, arriving.take(), peer, front) else {
+            return;
+        };
+        let Some(client) = admit(&stream, peer, &head, &mut permit) else {
+            return;
+        };
+        if session::is_websocket_path(head.path()) {
+            log::debug!("{client} requests {}", head.path());
+            session::serve(stream, head, behind, connection, client, &front.sessions);
+            log::debug!("{client} disconnected");
+            return;
+        }
+        let may_keep = number < REQUESTS_PER_CONNECTION_MAX && keep_alive::is_wanted(&head);
+        let next = front.relay.forward(&stream, client, &head, &behind, may_keep, &front.sessions.limits);
+        let Some(next) = next else { return };
+        let owner = network_of(client.address);
+        if next.is_empty() && !keep_alive::wait(&stream, owner, idle, IDLE_WAIT) {
+            return;
+        }
+        arriving = shared.arriving.take(Claim { owner, amount: 1, socket: Some(Arc::clone(&stream)) });
+        early = next;
     }
 }
 
@@ -392,10 +419,16 @@ fn is_near(address: IpAddr) -> bool {
 /// Reads the head, or sends the error response. It has a stack frame of its own, because an idle session keeps the
 /// pages of stack that it has used.
 #[inline(never)]
-fn read_head(stream: &TcpStream, arriving: Option<Share>, peer: SocketAddr, front: &Front) -> Option<(Head, Vec<u8>)> {
+fn read_head(
+    stream: &TcpStream,
+    early: &[u8],
+    arriving: Option<Share>,
+    peer: SocketAddr,
+    front: &Front,
+) -> Option<(Head, Vec<u8>)> {
     // Frames are whole when they are written, so Nagle's algorithm would only delay them.
     stream.set_nodelay(true).ok()?;
-    let read = head::read(stream, Instant::now() + front.sessions.limits.head_deadline);
+    let read = head::read(stream, early, Instant::now() + front.sessions.limits.head_deadline);
     let read = read.inspect_err(|error| {
         if !arriving.is_some_and(|share| share.is_taken_back()) {
             error.answer(stream, peer, false, &front.sessions.metrics);

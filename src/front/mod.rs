@@ -4,6 +4,7 @@
 mod answer;
 mod body;
 pub mod capacity;
+mod keep_alive;
 pub mod listener;
 pub mod relay;
 mod shares;

@@ -2,7 +2,7 @@
 //!
 //! Runs on the connection's own thread. `tiny_http` sees only what this file has checked and rewritten: the whole
 //! body with one Content-Length, the allowed header fields, and HTTP/1.0. In HTTP/1.0 it neither sends chunks nor waits
-//! for a second request. Every response says `Connection: close`, and a connection carries one request.
+//! for a second request. So each request has a private connection of its own, also if the client's is kept.
 
 use std::io::{self, BufReader, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::net::sockopt::set_socket_linger;
 
 use super::answer::{Answer, Undelivered, send_to_reader};
-use super::body::read_body;
+use super::body::{BodyAndRest, read_body};
 use super::shares::{Bounds, Claim, Pool, Share};
 use crate::http::{CLIENT_HEADER, Endpoint, SECURE_HEADER, WORKERS};
 use crate::http1::forwarded::Client;
@@ -93,12 +93,26 @@ impl Relay {
     }
 
     /// Carries out one request, or sends an error response. `early` are the bytes behind the head that have been read
-    /// already. Waits for the body, for a permit, for the response and for its reader, each with a time-out. Nothing
-    /// can be sent on the stream afterwards.
-    pub fn forward(&self, stream: &Arc<TcpStream>, client: Client, head: &Head, early: &[u8], limits: &Limits) {
-        match self.answer(stream, client, head, early, limits) {
-            Ok((bytes, share)) => self.deliver(stream, bytes, share, limits),
-            Err(error) => error.answer(stream, client, &*head.method == "HEAD", &self.metrics),
+    /// already, and `may_keep` is whether the connection may carry a further request. Waits for the body, for a permit,
+    /// for the response and for its reader, each with a time-out.
+    ///
+    /// Returns the first bytes of the next request if the connection is kept. Otherwise nothing can be sent on the
+    /// stream afterwards.
+    pub fn forward(
+        &self,
+        stream: &Arc<TcpStream>,
+        client: Client,
+        head: &Head,
+        early: &[u8],
+        may_keep: bool,
+        limits: &Limits,
+    ) -> Option<Vec<u8>> {
+        match self.answer(stream, client, head, early, may_keep, limits) {
+            Ok(delivery) => self.deliver(stream, delivery, limits),
+            Err(error) => {
+                error.answer(stream, client, &*head.method == "HEAD", &self.metrics);
+                None
+            }
         }
     }
 
@@ -109,10 +123,11 @@ impl Relay {
         client: Client,
         head: &Head,
         early: &[u8],
+        may_keep: bool,
         limits: &Limits,
-    ) -> Result<(Vec<u8>, Share), RequestError> {
+    ) -> Result<Delivery, RequestError> {
         let owner = network_of(client.address);
-        let (body, body_share) = self.body(stream, owner, head, early, limits)?;
+        let ((body, next), body_share) = self.body(stream, owner, head, early, limits)?;
         let claim = Claim { owner, amount: 1, socket: None };
         let _permit = self.requests.acquire(claim, self.permit_wait).ok_or(RequestError::Busy)?;
         let unanswered = |error| {
@@ -121,13 +136,14 @@ impl Relay {
         };
         let source = self.ask(&request(head, client, &body)).map_err(unanswered)?;
         drop((body, body_share));
-        let answer = Answer::begin(source, &head.method).map_err(unanswered)?;
+        let answer = Answer::begin(source, &head.method, may_keep).map_err(unanswered)?;
         let claim = Claim { owner, amount: answer.len(), socket: Some(Arc::clone(stream)) };
         let share = self.responses.take(claim).ok_or(RequestError::Busy)?;
-        Ok((answer.read().map_err(unanswered)?, share))
+        let next = answer.is_kept().then_some(next);
+        Ok(Delivery { bytes: answer.read().map_err(unanswered)?, share, next })
     }
 
-    /// The body of a request, with its share of the memory for bodies.
+    /// The body of a request, the bytes behind it that have been read, and its share of the memory for bodies.
     fn body(
         &self,
         stream: &Arc<TcpStream>,
@@ -135,7 +151,7 @@ impl Relay {
         head: &Head,
         early: &[u8],
         limits: &Limits,
-    ) -> Result<(Vec<u8>, Option<Share>), RequestError> {
+    ) -> Result<(BodyAndRest, Option<Share>), RequestError> {
         let share = match head.framing {
             Framing::None | Framing::Length(0) => None,
             Framing::Length(_) | Framing::Chunked => {
@@ -163,18 +179,33 @@ impl Relay {
 
     /// Sends a response. The client is cut off if it reads too slowly, or if the memory for responses is short and it is
     /// the slowest of the largest owner.
-    fn deliver(&self, stream: &TcpStream, bytes: Vec<u8>, share: Share, limits: &Limits) {
+    fn deliver(&self, stream: &TcpStream, delivery: Delivery, limits: &Limits) -> Option<Vec<u8>> {
+        let Delivery { bytes, share, next } = delivery;
         let sent = send_to_reader(stream, &bytes, &share, limits.write_stall);
+        // A kept share is not taken back any more, so a connection that is kept can't be shut down for this response.
+        share.keep();
         let is_cut_off = sent == Err(Undelivered::TooSlow) || share.is_taken_back();
         drop((bytes, share));
         if is_cut_off {
             self.metrics.dropped(Drop::SlowReader);
             // A reset, so that the kernel discards what it still has of the response.
             let _ = set_socket_linger(stream, Some(Duration::ZERO));
-        } else if sent.is_ok() {
+            return None;
+        }
+        sent.ok()?;
+        if next.is_none() {
             response::linger(stream);
         }
+        next
     }
+}
+
+/// A response on its way to the client.
+struct Delivery {
+    bytes: Vec<u8>,
+    share: Share,
+    /// The bytes behind the request, if the connection is kept.
+    next: Option<Vec<u8>>,
 }
 
 /// The request in the form that `tiny_http` gets.
@@ -255,9 +286,11 @@ mod tests {
             client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let (stream, peer) = self.listener.accept().unwrap();
             let (relay, limits, metrics) = (Arc::clone(&self.relay), self.limits, Arc::clone(&self.metrics));
-            thread::spawn(move || match head::read(&stream, Instant::now() + limits.head_deadline) {
+            thread::spawn(move || match head::read(&stream, &[], Instant::now() + limits.head_deadline) {
                 Ok((head, early)) => {
-                    relay.forward(&stream.into(), Client::of(&head, peer, &[]), &head, &early, &limits)
+                    let client = Client::of(&head, peer, &[]);
+                    let next = relay.forward(&stream.into(), client, &head, &early, false, &limits);
+                    assert_eq!(next, None, "it may not be kept");
                 }
                 Err(error) => error.answer(&stream, peer, false, &metrics),
             });
@@ -278,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn every_response_closes_the_connection() {
+    fn a_connection_that_may_not_be_kept_is_closed() {
         let rig = Rig::new();
         for version in ["1.0", "1.1"] {
             let answer = rig.ask(format!("GET /healthz HTTP/{version}\r\nHost: h\r\nConnection: keep-alive\r\n\r\n"));

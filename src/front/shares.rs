@@ -73,6 +73,8 @@ struct State {
     /// The claims that wait, in order of arrival.
     waiting: Vec<Waiting>,
     next_id: u64,
+    /// Whether no further share is given.
+    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,9 @@ impl Pool {
     pub fn take(self: &Arc<Self>, claim: Claim) -> Option<Share> {
         let claim = self.bounded(claim);
         let mut state = self.state();
+        if state.is_closed {
+            return None;
+        }
         state.make_room(&claim, &self.bounds, Instant::now(), Haste::CannotWait).ok()?;
         let id = state.new_id();
         let course = state.hold(id, claim);
@@ -153,6 +158,15 @@ impl Pool {
         let mut state = self.state();
         let slowest = state.slowest_of_largest(&claim, &self.bounds, Instant::now(), Haste::CannotWait);
         slowest.map(|id| state.take_back(id, &self.bounds)).is_ok()
+    }
+
+    /// Takes back all shares that can be taken back. [`take`](Self::take) gives no further share.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.is_closed = true;
+        let open: Vec<u64> =
+            state.held.iter().filter(|(_, held)| held.claim.socket.is_some()).map(|(id, _)| *id).collect();
+        open.into_iter().for_each(|id| state.take_back(id, &self.bounds));
     }
 
     /// A claim that one owner can hold.
@@ -449,6 +463,17 @@ mod tests {
         shares[1].moved(1 << 20);
         assert!(pool.take_back_for(owner(2)));
         assert!(shares[0].is_taken_back() && !shares[1].is_taken_back());
+    }
+
+    #[test]
+    fn a_closed_pool_takes_its_shares_back_and_gives_no_more() {
+        let pool = pool(100, 100, DEADLINE);
+        let (open, mut client) = open_claim(1, 1);
+        let (open, kept) = (pool.take(open).unwrap(), pool.take(claim(1, 1)).unwrap());
+        pool.close();
+        assert!(open.is_taken_back() && !kept.is_taken_back());
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        assert!(pool.take(claim(2, 1)).is_none());
     }
 
     #[test]

@@ -142,13 +142,18 @@ impl Head {
     }
 }
 
-/// Reads a head. Returns it with the bytes behind it that have been read already. Leaves a read time-out on the stream.
+/// Reads a head that begins with the bytes `early`, which have been read already. Returns it with the bytes behind it
+/// that have been read. Leaves a read time-out on the stream.
 ///
 /// # Errors
 /// [`RequestError`], as soon as the head can't become valid.
-pub fn read(stream: &TcpStream, deadline: Instant) -> Result<(Head, Vec<u8>), RequestError> {
-    let mut buffer = vec![0; BUFFER_BYTES_MIN];
-    let mut filled = 0;
+pub fn read(stream: &TcpStream, early: &[u8], deadline: Instant) -> Result<(Head, Vec<u8>), RequestError> {
+    if let Some((head, length)) = parse(early)? {
+        return Ok((head, early[length..].to_vec()));
+    }
+    let mut filled = early.len();
+    let mut buffer = vec![0; BUFFER_BYTES_MIN.max(filled)];
+    buffer[..filled].copy_from_slice(early);
     loop {
         if filled == buffer.len() {
             buffer.resize(HEAD_BYTES_MAX.min(filled * 2), 0);
@@ -592,7 +597,7 @@ mod tests {
         let head = format!("POST / HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n", "x".repeat(5000));
         client.write_all(format!("{head}a body\0\n").as_bytes()).unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
-        let (head, mut behind) = read(&server, soon()).unwrap();
+        let (head, mut behind) = read(&server, &[], soon()).unwrap();
         assert_eq!(head.header("a").unwrap().len(), 5000);
         (&server).read_to_end(&mut behind).unwrap();
         assert_eq!(behind, b"a body\0\n");
@@ -602,7 +607,7 @@ mod tests {
     fn a_head_that_arrives_byte_by_byte_is_read() {
         let (mut client, server) = connected();
         client.set_nodelay(true).unwrap();
-        let reading = std::thread::spawn(move || read(&server, soon()));
+        let reading = std::thread::spawn(move || read(&server, &[], soon()));
         for byte in b"\r\nGET /a HTTP/1.1\r\nHost: h\r\n\r\n" {
             client.write_all(&[*byte]).unwrap();
         }
@@ -625,7 +630,7 @@ mod tests {
             if ends {
                 client.shutdown(std::net::Shutdown::Write).unwrap();
             }
-            let error = read(&server, soon()).unwrap_err();
+            let error = read(&server, &[], soon()).unwrap_err();
             assert!(format!("{error:?}").starts_with(expected), "{error:?}");
         }
     }
@@ -635,7 +640,7 @@ mod tests {
         let (mut client, server) = connected();
         let (done, result) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || {
-            let error = read(&server, Instant::now() + Duration::from_millis(200)).unwrap_err();
+            let error = read(&server, &[], Instant::now() + Duration::from_millis(200)).unwrap_err();
             let _ = done.send(error);
         });
         // The client never stops sending, so only a deadline for the whole head ends the read.

@@ -18,6 +18,7 @@ mod gate;
 mod history;
 mod hostile_heads;
 mod http_clients;
+mod keep_alive;
 mod lease;
 mod limits;
 mod logging;

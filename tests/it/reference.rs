@@ -279,6 +279,14 @@ fn the_reference_shows_the_limits() {
     for (first, parts) in [
         ("request head", vec![kib(HEAD_BYTES_MAX), format!("{HEADERS_MAX} fields"), s(limits.head_deadline)]),
         ("request body", vec![kib(BODY_BYTES_MAX), s(limits.body_deadline)]),
+        ("requests of a connection", vec![format!("| {REQUESTS_PER_CONNECTION_MAX},")]),
+        (
+            "idle connections",
+            vec![s(IDLE_WAIT), format!("{IDLE_PER_ADDRESS_MAX} of an address"), {
+                assert_eq!(IDLE_PART, 10);
+                "a tenth".to_owned()
+            }],
+        ),
         (
             "requests in service",
             vec![format!("{RELAYS_MAX} at once, {RELAYS_PER_ADDRESS_MAX} of an address"), s(RELAY_WAIT)],

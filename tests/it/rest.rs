@@ -228,7 +228,8 @@ fn the_page_is_served_whole_with_its_security_headers() {
     assert_eq!(page.header("X-Content-Type-Options"), Some("nosniff"));
     assert!(page.header("Referrer-Policy").is_some());
     assert!(page.header("Cache-Control").is_some());
-    assert_eq!(page.header("Connection"), Some("close"), "one request per connection, and clients must know");
+    assert_eq!(page.header("Connection"), Some("keep-alive"), "clients must know");
+    assert_eq!(curl(&server, "/none", &[]).header("Connection"), Some("close"), "after an error, too");
 }
 
 /// The local URLs in `src` and `href` of a page.

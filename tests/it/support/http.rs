@@ -41,6 +41,14 @@ impl Response {
         }
     }
 
+    /// Whether nothing of the response is missing. The bytes behind an upgrade count as its body.
+    fn is_whole(&self, is_head: bool) -> bool {
+        let length = self.header("Content-Length").and_then(|length| length.parse().ok());
+        is_head
+            || matches!(self.status, 101 | 204 | 304)
+            || length.is_some_and(|length: usize| self.body.len() >= length)
+    }
+
     /// Parses a response from `bytes`, as `curl -i` prints it or a socket receives it.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
@@ -57,7 +65,7 @@ impl Response {
     }
 }
 
-/// Sends `request` unchanged, and reads the only response, to the end of the connection.
+/// Sends `request` unchanged, and reads the first response.
 #[track_caller]
 pub fn http(address: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     match try_http(address, request) {
@@ -74,7 +82,7 @@ pub fn try_http(address: SocketAddr, request: impl AsRef<[u8]>) -> io::Result<Re
     let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
     // A server may refuse a request before it has read all of it; only its response matters.
     let _ = stream.write_all(request.as_ref());
-    read_response(&mut stream, DEADLINE)
+    read_response_to(request.as_ref().starts_with(b"HEAD "), &mut stream, DEADLINE)
 }
 
 /// Connects from a given address of the loopback network. `receive_bytes` bounds the bytes that arrive before they are
@@ -133,14 +141,19 @@ pub fn get_from(address: SocketAddr, source: Ipv4Addr, target: &str) -> io::Resu
     read_response(&mut stream, DEADLINE)
 }
 
-/// Reads one response. Of an upgrade (101) it reads the head, with the bytes behind it as the body; of others
-/// everything.
+/// Reads one response to a request that is not HEAD. Of an upgrade (101) it reads the head, with the bytes behind it as
+/// the body; of others the whole body, or what comes of it before the end of the connection.
 pub fn read_response(stream: &mut TcpStream, deadline: Duration) -> io::Result<Response> {
+    read_response_to(false, stream, deadline)
+}
+
+/// Reads the response to a HEAD, which has no body, or to another request.
+fn read_response_to(is_head: bool, stream: &mut TcpStream, deadline: Duration) -> io::Result<Response> {
     let end = Instant::now() + deadline;
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        if let Some(response) = Response::parse(&bytes).filter(|response| response.status == 101) {
+        if let Some(response) = Response::parse(&bytes).filter(|response| response.is_whole(is_head)) {
             return Ok(response);
         }
         let left = end.saturating_duration_since(Instant::now());
