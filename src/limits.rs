@@ -105,6 +105,10 @@ pub const STORE_STACK_BYTES: usize = 512 * 1024;
 pub const ROOMS_CACHED_MAX: usize = 10_000;
 /// Bytes of the WAL while no long read delays checkpoints; they keep it at about half of that.
 pub const WAL_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes of the file that holds space for a full disk. It is smaller on a small disk.
+pub const RESERVE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// On a full disk, a database up to this size refuses messages and deletes none. A larger one deletes its oldest.
+pub const KEPT_ON_FULL_DISK_BYTES: u64 = 16 * 1024 * 1024;
 /// Recorded uses of sessions that wait to be written.
 pub const USES_PENDING_MAX: usize = 10_000;
 /// Guests that are cached as stored, so that the store does not look them up for each message.

@@ -20,6 +20,7 @@ use super::memory::{Memory, MemoryStorage};
 use super::policy::PublishedPolicy;
 use super::reader::{Source, Uses};
 use super::sqlite::schema::Database;
+use super::sqlite::space::is_full;
 use super::sqlite::upkeep::{OVER_KEPT, People, Upkeep, Upkept};
 use super::sqlite::{self, Connection, Fault, SqliteStorage, exit_on_sync_failure, people};
 use super::{Reader, StartError};
@@ -99,7 +100,11 @@ impl Store {
     /// Sets the policy flags, if they differ from the stored flags.
     pub fn set_policy(&mut self, policy: Policy) -> Result<(), StartError> {
         if self.core.ledger.policy().flags != policy {
-            self.apply_own(vec![Change::SetPolicy(policy)])?;
+            let set = || vec![Change::SetPolicy(policy)];
+            match self.apply_own(set()) {
+                Err(fault) if is_full(&fault) && self.make_room() => self.apply_own(set())?,
+                set => set?,
+            }
         }
         Ok(())
     }
@@ -115,18 +120,28 @@ impl Store {
     /// Applies batches of the log, all in one transaction.
     pub fn apply(&mut self, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
         match &mut self.backend {
-            Backend::File { storage, database, looked_at, .. } => {
+            Backend::File { storage, database, looked_at, upkeep } => {
                 if looked_at.elapsed() >= LOOK_EVERY {
                     *looked_at = Instant::now();
                     database.look();
                 }
                 match database.loss() {
                     Some(_) => self.core.refuse(storage, batches, Reason::NotStored),
-                    None => self.core.apply_or_refuse(storage, batches),
+                    None => {
+                        let mut applied = self.core.apply(storage, &batches);
+                        if applied.as_ref().is_err_and(is_full)
+                            && upkeep.make_room(&mut Kept { core: &mut self.core, storage })
+                        {
+                            applied = self.core.apply(storage, &batches);
+                        }
+                        self.core.or_refuse(storage, batches, applied)
+                    }
                 }
             }
             Backend::Memory { messages, people, .. } => {
-                self.core.apply_or_refuse(&mut MemoryStorage::lock(messages, people), batches)
+                let mut storage = MemoryStorage::lock(messages, people);
+                let applied = self.core.apply(&mut storage, &batches);
+                self.core.or_refuse(&mut storage, batches, applied)
             }
         }
     }
@@ -191,6 +206,14 @@ impl Store {
         self.seen_at = Instant::now();
         let sessions = self.uses.take();
         if sessions.is_empty() { Ok(()) } else { self.apply_own(vec![Change::Seen { sessions }]) }
+    }
+
+    /// Makes room on a full disk. Returns whether a further try makes sense.
+    fn make_room(&mut self) -> bool {
+        match &mut self.backend {
+            Backend::File { storage, upkeep, .. } => upkeep.make_room(&mut Kept { core: &mut self.core, storage }),
+            Backend::Memory { .. } => false,
+        }
     }
 
     fn apply_own(&mut self, changes: Vec<Change>) -> Result<(), Fault> {
@@ -322,9 +345,14 @@ impl Core {
         Ok(all)
     }
 
-    /// Applies batches. If they can't be stored, refuses all of them.
-    fn apply_or_refuse(&mut self, storage: &mut impl Storage, batches: Vec<(Moment, Vec<Proposal>)>) -> Vec<Applied> {
-        let fault = match self.apply(storage, &batches) {
+    /// Returns the results of batches. If they could not be stored, refuses all of them.
+    fn or_refuse(
+        &mut self,
+        storage: &mut impl Storage,
+        batches: Vec<(Moment, Vec<Proposal>)>,
+        applied: Result<Vec<Applied>, Fault>,
+    ) -> Vec<Applied> {
+        let fault = match applied {
             Ok(applied) => return applied,
             Err(fault) => fault,
         };

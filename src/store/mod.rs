@@ -238,7 +238,7 @@ fn checkpoint(database: &Database, connection: &sqlite::Connection, closed: &Rec
             continue;
         }
         let pages = database.look_at_wal(connection).unwrap_or(u64::MAX);
-        if pages >= CHECKPOINT_PAGES_MIN
+        if pages >= CHECKPOINT_PAGES_MIN.min(database.wal_pages_max() / 4)
             && let Err(error) = database.checkpoint(connection, "PASSIVE")
         {
             exit_on_sync_failure(&error);
@@ -248,6 +248,7 @@ fn checkpoint(database: &Database, connection: &sqlite::Connection, closed: &Rec
     // The last checkpoint truncates the WAL, so that the file is complete without it.
     database.look();
     let _ = database.checkpoint(connection, "TRUNCATE");
+    database.keep_for_start();
 }
 
 #[cfg(test)]

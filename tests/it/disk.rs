@@ -2,10 +2,11 @@
 //! reported.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::crash::{assert_kept, assert_sound, command, joined, start_clients, st
 use crate::history::{History, Room, check};
 use crate::http_clients::HttpClient;
 use crate::random::Random;
-use crate::support::{DEADLINE, Server, Ws, clean, http, output, repository, run};
+use crate::support::{DEADLINE, Server, Ws, clean, eventually, http, output, repository, run};
 use crate::ws_clients::Stage;
 
 const SENDERS: usize = 8;
@@ -270,6 +271,109 @@ fn a_full_disk_refuses_messages_and_nothing_else() {
         .execute("DELETE FROM messages WHERE room = (SELECT key FROM rooms WHERE id = 'elsewhere')", []);
     assert_eq!(elsewhere, Ok(stored_elsewhere));
     assert_sound(&disk.data(), &history.log);
+}
+
+/// A file system of a few megabytes, which only its own processes see.
+struct SmallDisk {
+    holder: Child,
+    dir: TempDir,
+}
+
+impl SmallDisk {
+    /// `None` where this is not permitted.
+    fn new(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let script = "mount -t tmpfs -o size=\"$0\" none \"$1\" && echo mounted && exec sleep 600";
+        let mut holder = Command::new("unshare");
+        holder.args(["--mount", "sh", "-c", script, size]).arg(dir.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut holder = holder.spawn().ok()?;
+        let mut said = String::new();
+        let stdout = holder.stdout.take().expect("a piped stdout");
+        BufReader::new(stdout).read_line(&mut said).expect("a line, or the end");
+        let disk = Self { holder, dir };
+        (said == "mounted\n").then_some(disk)
+    }
+
+    fn serve(&self) -> Server {
+        let pid = self.holder.id().to_string();
+        let data = self.dir.path().join("adda.db");
+        let flags = [
+            "--rate",
+            "0",
+            "--max-content",
+            "32K",
+            "--max-data",
+            "64M",
+            "--data",
+            data.to_str().expect("a path in UTF-8"),
+        ];
+        Server::under(&["nsenter", "--target", &pid, "--mount", "--"], &flags)
+    }
+
+    /// Another program takes all the space that is left.
+    fn fill(&self) {
+        let path = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
+        let path = path.join(self.dir.path().strip_prefix("/").expect("an absolute path")).join("fill");
+        let mut file = File::options().append(true).create(true).open(path).expect("a file");
+        while file.write(&[0; 4_096]).is_ok() {}
+    }
+
+    fn empty(&self) {
+        let path = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
+        let path = path.join(self.dir.path().strip_prefix("/").expect("an absolute path")).join("fill");
+        fs::remove_file(path).expect("the file is removed");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[test]
+fn a_disk_smaller_than_the_bound_makes_room_and_a_restart_always_works() {
+    let Some(disk) = SmallDisk::new("16m") else {
+        println!("a file system can't be mounted here");
+        return;
+    };
+    let mut random = Random::from_env();
+    let mut text = || (0..2_000).map(|_| format!("word{} ", random.within(0..5_000))).collect::<String>();
+    let said = |ws: &mut Ws, content: &str, nonce: &str| {
+        ws.command(&json!({"content": content, "nonce": nonce}));
+        ws.until(|frame| frame["nonce"] == nonce)
+    };
+    let mut server = disk.serve();
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    // More than the disk holds.
+    for number in 0..1_000 {
+        let stored = said(&mut ana, &text(), &format!("n-{number}"));
+        assert_eq!(stored["type"], "text", "message {number}: {stored}");
+    }
+    server.wait_for_log("the bound", |log| log.contains("the disk is smaller than --max-data"));
+    let kept = server.get("/api/rooms/tea/messages?limit=50").json();
+    assert_eq!(kept["data"].as_array().map(Vec::len), Some(50), "the newest are there");
+    disk.fill();
+    for number in 0..20 {
+        let stored = said(&mut ana, &text(), &format!("full-{number}"));
+        let is_refused = stored["reason"] == "disk_full";
+        assert!(stored["type"] == "text" || is_refused, "message {number} on a full disk: {stored}");
+    }
+    for signal in [Signal::TERM, Signal::KILL] {
+        drop(ana);
+        server.signal(signal);
+        server.wait_exit(DEADLINE);
+        // What the server had returned is gone, too.
+        disk.fill();
+        server = disk.serve();
+        ana = Ws::join(&server, "/ws/tea/Ana?history=1");
+        ana.expect("text");
+        ana.say("hello?");
+        ana.until(|frame| frame["type"] == "text" || frame["reason"] == "disk_full");
+    }
+    disk.empty();
+    eventually("messages are stored again", DEADLINE, || said(&mut ana, "there is room", "after")["type"] == "text");
 }
 
 #[test]

@@ -100,21 +100,28 @@ pub fn free_nonce(connection: &Connection, author: UserId, nonce: &Nonce) -> rus
     Ok(true)
 }
 
-/// How far to forget each room so that the oldest messages of all rooms go. These are at most `limit` messages, whose
-/// ids are from before a log time. Also returns their number.
-pub fn oldest(connection: &Connection, before_ms: u64, limit: usize) -> rusqlite::Result<(Vec<(RoomId, Seq)>, usize)> {
+/// How far to forget each room so that the oldest messages of all rooms go. These are at most `limit` messages with
+/// about `bytes_max` bytes of text, whose ids are from before a log time. Also returns their number.
+pub fn oldest(
+    connection: &Connection,
+    before_ms: u64,
+    limit: usize,
+    bytes_max: u64,
+) -> rusqlite::Result<(Vec<(RoomId, Seq)>, usize)> {
     let mut oldest = connection.prepare_cached(
-        "SELECT r.id, m.seq, m.id FROM messages m JOIN rooms r ON r.key = m.room ORDER BY m.key LIMIT ?1",
+        "SELECT r.id, m.seq, m.id, octet_length(m.content) FROM messages m JOIN rooms r ON r.key = m.room
+         ORDER BY m.key LIMIT ?1",
     )?;
     let mut rows = oldest.query([signed(limit as u64)])?;
     let mut rooms: Vec<(RoomId, Seq)> = Vec::new();
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0);
     while let Some(row) = rows.next()? {
-        if row.get::<_, FrameId>(2)?.unix_ms() >= before_ms {
+        if row.get::<_, FrameId>(2)?.unix_ms() >= before_ms || bytes > bytes_max {
             break;
         }
         count += 1;
-        let (room, seq) = row.try_into()?;
+        bytes += unsigned(row.get(3)?);
+        let (room, seq) = (row.get(0)?, row.get(1)?);
         match rooms.iter_mut().find(|(known, _)| *known == room) {
             Some((_, up_to)) => *up_to = seq,
             None => rooms.push((room, seq)),

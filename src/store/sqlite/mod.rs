@@ -9,11 +9,12 @@ pub mod people;
 mod row;
 pub mod schema;
 pub mod search;
+pub mod space;
 pub mod upkeep;
 
 use std::collections::HashMap;
 
-use rusqlite::{ErrorCode, ffi};
+use rusqlite::ffi;
 
 use crate::limits::{FORGOTTEN_AT_ONCE, POSITION_EVERY, ROOMS_CACHED_MAX};
 use crate::model::reason::Reason;
@@ -228,7 +229,7 @@ pub fn position(connection: &Connection) -> Result<Option<clock::Stored>, Fault>
 
 /// The reason to refuse entries that SQLite can't store.
 pub fn reason_of(fault: &Fault) -> Reason {
-    if fault.sqlite_error_code() == Some(ErrorCode::DiskFull) { Reason::DiskFull } else { Reason::NotStored }
+    if space::is_full(fault) { Reason::DiskFull } else { Reason::NotStored }
 }
 
 /// Ends the process after a failed sync. The page cache may have dropped the data, and no later sync would report it.

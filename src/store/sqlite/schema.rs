@@ -6,6 +6,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,14 @@ use crate::limits::WAL_BYTES_MAX;
 use super::super::private_file;
 use super::files::{Files, HEADER_BYTES, Loss};
 use super::row::value;
-use super::{people, search};
+use super::{people, search, space};
 
 /// How long a connection waits for another connection's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// How long to wait for another process's lock on the whole database.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// SQLite's default size of a page.
+pub const PAGE_BYTES: u64 = 4_096;
 /// "adda" in ASCII. It marks a file as a database of adda (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6164_6461;
 
@@ -208,9 +211,11 @@ pub struct Database {
     pub(super) real_path: PathBuf,
     durability: Durability,
     files: Files,
+    /// See [`Bounds`](super::space::Bounds).
+    pub(super) wal_bytes_max: AtomicU64,
     /// Held as long as the process has connections. Closing any descriptor of the file would release SQLite's locks on
     /// it (POSIX). So this is opened before the first connection and dropped after the last.
-    lock: File,
+    pub(super) lock: File,
 }
 
 impl Database {
@@ -224,10 +229,27 @@ impl Database {
         let real_path = fs::canonicalize(path).map_err(failed)?;
         // Before the first connection. SQLite gives its files the mode of the database.
         restrict(&lock, &real_path).map_err(failed)?;
-        let writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, durability)?;
-        migrate(&writer).map_err(|error| open_error(path, error))?;
+        let open = || {
+            let writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, durability)?;
+            migrate(&writer).map_err(|error| open_error(path, error))?;
+            Ok(writer)
+        };
+        let writer = match open() {
+            Err(OpenError::Sqlite { source, .. }) if space::is_full(&source) && space::release(&real_path) => open(),
+            opened => opened,
+        }?;
         let files = Files::new(&lock, path, &real_path).map_err(failed)?;
-        Ok((Self { path: path.to_owned(), real_path, durability, files, lock }, writer))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                real_path,
+                durability,
+                files,
+                wal_bytes_max: AtomicU64::new(WAL_BYTES_MAX),
+                lock,
+            },
+            writer,
+        ))
     }
 
     /// Why nothing may be stored, as of the last look.
@@ -243,6 +265,18 @@ impl Database {
     /// Looks whether the WAL is whole. Returns the number of its frames.
     pub fn look_at_wal(&self, connection: &Connection) -> rusqlite::Result<u64> {
         self.files.look_at_wal(connection)
+    }
+
+    /// Makes the reserve for the next start, when nothing is written any more.
+    pub fn keep_for_start(&self) {
+        if self.loss().is_none() {
+            space::keep_for_start(&self.real_path, &self.lock);
+        }
+    }
+
+    /// How many pages of the WAL may wait for a checkpoint.
+    pub fn wal_pages_max(&self) -> u64 {
+        self.wal_bytes_max.load(Ordering::Relaxed) / PAGE_BYTES
     }
 
     /// Runs a checkpoint, unless the files are lost.
@@ -286,8 +320,12 @@ fn set_up(connection: &Connection, access: OpenFlags, durability: Durability) ->
     connection.pragma_update(None, "synchronous", synchronous)?;
     // Another connection does checkpoints, off the writer's path.
     connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
-    // A WAL that had to grow is truncated when it restarts.
-    connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_MAX as i64 / 2, |_| Ok(()))
+    set_wal_limit(connection, WAL_BYTES_MAX)
+}
+
+/// A WAL that had to grow is truncated when it restarts.
+pub fn set_wal_limit(connection: &Connection, bytes_max: u64) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "journal_size_limit", (bytes_max / 2).cast_signed(), |_| Ok(()))
 }
 
 /// Opens a connection to a file that is empty or a database of adda with a known schema. Writes nothing.

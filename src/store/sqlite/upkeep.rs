@@ -8,17 +8,18 @@
 //! continues. A slice is not synced by itself, as no client was promised what it deletes. The sync of the next batch
 //! covers it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::config::{Durability, Keep};
-use crate::limits::{FORGOTTEN_AT_ONCE, WAL_BYTES_MAX};
+use crate::limits::FORGOTTEN_AT_ONCE;
 use crate::model::RoomId;
 
 use super::super::change::Change;
 use super::row::{unsigned, value};
-use super::schema::{Database, beside};
+use super::schema::{Database, PAGE_BYTES, set_wal_limit};
+use super::space::{self, Bounds, Space};
 use super::{Connection, Fault, messages, people, search};
 
 /// How long a slice may take while no batch waits.
@@ -87,8 +88,12 @@ pub trait Upkept {
 pub struct Upkeep {
     keep: Keep,
     database: Arc<Database>,
-    /// The path of the database's WAL.
-    wal: PathBuf,
+    space: Space,
+    bounds: Bounds,
+    /// The pages that the writer may use.
+    pages_max: u64,
+    /// When room was last looked for in vain.
+    no_room_at: Option<Instant>,
     /// Whether batches are synced, so that syncing must be turned on again after a slice.
     syncs: bool,
     /// Whether the last slice left work.
@@ -197,10 +202,14 @@ struct Size {
 impl Upkeep {
     /// The upkeep of a database within these bounds.
     pub fn new(keep: Keep, database: &Arc<Database>, durability: Durability) -> Self {
+        let mut space = Space::new(keep.bytes_max, &database.real_path);
         Self {
             keep,
             database: Arc::clone(database),
-            wal: beside(&database.real_path, "-wal"),
+            bounds: space.bounds(&database.lock),
+            space,
+            pages_max: u64::MAX,
+            no_room_at: None,
             syncs: durability == Durability::Full,
             is_behind: true,
             is_merging: false,
@@ -253,6 +262,12 @@ impl Upkeep {
         self.is_behind = false;
         set_synced(upkept.connection(), self.syncs, false)?;
         let done = self.work(upkept, budget);
+        let done = match done {
+            // The next slice has the space of the reserve.
+            Err(fault) if space::is_full(&fault) && self.make_space(upkept.connection())? => Ok(true),
+            done => done,
+        };
+        self.space.keep_reserve(&self.database.lock);
         let synced = set_synced(upkept.connection(), self.syncs, true);
         self.ended = Instant::now();
         self.is_behind = done?;
@@ -264,15 +279,23 @@ impl Upkeep {
         let begun = Instant::now();
         let mut left = budget.messages;
         loop {
+            self.look_at_disk(upkept.connection())?;
             let size = self.size(upkept.connection())?;
-            let over = |part: u64| self.keep.bytes_max.is_some_and(|most| size.bytes > most - most / part);
+            let bytes_max = self.bounds.bytes_max;
+            let over = |part: u64| bytes_max.is_some_and(|most| size.bytes > most - most / part);
             // Deleted words stay in the index until it is merged. Merging comes before deleting more, while there is
             // space.
-            let is_large = over(if self.is_merging { ROOM_PART_MERGING } else { ROOM_PART });
+            let is_short = self.is_short(&size);
+            let is_large = is_short || over(if self.is_merging { ROOM_PART_MERGING } else { ROOM_PART });
             let forgets = self.forget_people(upkept, is_large)? | self.forget_rooms(upkept)?;
             // Near the size bound all messages may go, otherwise only those that are too old.
             let before_ms = if is_large { u64::MAX } else { self.keep.since_ms(upkept.clock_ms()) };
-            let (rooms, deleted) = messages::oldest(upkept.connection(), before_ms, left.min(budget.at_once))?;
+            let (rooms, deleted) = messages::oldest(
+                upkept.connection(),
+                before_ms,
+                left.min(budget.at_once),
+                self.bounds.forgotten_bytes,
+            )?;
             if deleted > 0 {
                 let forget = |(room, up_to)| Change::Forget { room, up_to };
                 upkept.apply(rooms.into_iter().map(forget).collect())?;
@@ -287,17 +310,23 @@ impl Upkeep {
                 })?;
             }
             left -= deleted;
-            let is_loose = size.free > FREE_PAGES_MIN.max(size.pages / FREE_PART);
+            let free_kept = if self.space.owed() > 0 {
+                self.bounds.spare_bytes / PAGE_BYTES
+            } else {
+                FREE_PAGES_MIN.max(size.pages / FREE_PART)
+            };
+            let is_loose = size.free > free_kept;
             if is_loose {
+                self.space.returned(PAGES_AT_ONCE * PAGE_BYTES);
                 upkept.connection().execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
             }
             // Deleting comes first: messages that go soon need no index.
-            let indexes = deleted == 0 && index(upkept.connection(), budget)?;
+            let indexes = deleted == 0 && !is_short && index(upkept.connection(), budget)?;
             self.shorten_wal(upkept.connection())?;
-            if deleted == 0 && !self.is_merging && !is_loose && !forgets && !indexes {
+            if deleted == 0 && !self.is_merging && !is_loose && !forgets && !indexes && !is_short {
                 return Ok(false);
             }
-            let is_past = self.keep.bytes_max.is_some_and(|most| size.bytes > most);
+            let is_past = bytes_max.is_some_and(|most| size.bytes > most);
             if left == 0 || begun.elapsed() >= if is_past { budget.time_max } else { budget.time } {
                 return Ok(true);
             }
@@ -307,14 +336,78 @@ impl Upkeep {
     fn size(&self, connection: &Connection) -> Result<Size, Fault> {
         let pragma = |sql: &str| value(connection, sql, []).map(unsigned);
         let (pages, free) = (pragma("PRAGMA page_count")?, pragma("PRAGMA freelist_count")?);
-        let wal_bytes_max = self.keep.bytes_max.unwrap_or(0) / WAL_PART;
-        let bytes = (pages - free) * pragma("PRAGMA page_size")? + self.wal_bytes().min(wal_bytes_max);
+        let wal_bytes_max = self.bounds.bytes_max.unwrap_or(0) / WAL_PART;
+        let bytes = (pages - free) * pragma("PRAGMA page_size")? + self.space.wal_bytes().min(wal_bytes_max);
         Ok(Size { pages, free, bytes })
     }
 
-    /// The file is found by its path. Closing a descriptor of our own would release SQLite's locks.
-    fn wal_bytes(&self) -> u64 {
-        self.wal.metadata().map_or(0, |file| file.len())
+    /// Whether too few pages are free, or can become pages of the file.
+    fn is_short(&self, size: &Size) -> bool {
+        let grows_by = (self.bounds.file_bytes_max / PAGE_BYTES).saturating_sub(size.pages);
+        let spare = self.bounds.spare_bytes + self.space.owed();
+        (size.free + grows_by) * PAGE_BYTES < spare && size.bytes > self.bounds.kept_bytes
+    }
+
+    /// Adapts the bounds to the space on the disk.
+    fn look_at_disk(&mut self, connection: &Connection) -> Result<(), Fault> {
+        self.bounds = self.space.bounds(&self.database.lock);
+        let (before, wal_bytes_max) = (self.database.wal_bytes_max.load(Relaxed), self.bounds.wal_bytes_max);
+        if wal_bytes_max < before || wal_bytes_max / 5 * 4 > before {
+            self.database.wal_bytes_max.store(wal_bytes_max, Relaxed);
+            set_wal_limit(connection, wal_bytes_max)?;
+        }
+        let pages_max = self.bounds.file_bytes_max / PAGE_BYTES;
+        if pages_max < self.pages_max || pages_max > self.pages_max.saturating_add(PAGES_AT_ONCE) {
+            self.pages_max = pages_max;
+            // SQLite never goes below the pages that there are.
+            let pages_max = pages_max.min(u32::MAX.into()).cast_signed();
+            connection.pragma_update_and_check(None, "max_page_count", pages_max, |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes room on a full disk: removes the reserve, shortens the WAL, and deletes the oldest messages. Returns whether
+    /// a further try to write makes sense.
+    pub fn make_room(&mut self, upkept: &mut impl Upkept) -> bool {
+        // The bound that an earlier failure has set may be what fails now.
+        if self.space.believe() {
+            return self.look_at_disk(upkept.connection()).is_ok();
+        }
+        if self.no_room_at.is_some_and(|at| at.elapsed() < CHECK_INTERVAL) {
+            return false;
+        }
+        let time = CHECK_INTERVAL / SHARE_MAX;
+        let budget = Budget {
+            time,
+            time_max: time,
+            at_once: MESSAGES_AT_ONCE,
+            messages: usize::MAX,
+            indexed_at_once: 0,
+            unindexed_max: i64::MAX,
+        };
+        let made = self.make_space(upkept.connection()).and_then(|is_made| {
+            self.slice(upkept, budget)?;
+            Ok(is_made | self.shorten_whole_wal(upkept.connection())?)
+        });
+        let is_made = made.unwrap_or_else(|fault| {
+            log::debug!("failed to make room on a full disk: {fault}");
+            false
+        });
+        self.no_room_at = (!is_made).then(Instant::now);
+        is_made
+    }
+
+    /// Removes the reserve and shortens the WAL. Returns whether there may be space now.
+    fn make_space(&mut self, connection: &Connection) -> Result<bool, Fault> {
+        let had_reserve = self.space.found_full(&self.database.lock);
+        Ok(self.shorten_whole_wal(connection)? | had_reserve)
+    }
+
+    /// Moves all of the WAL into the database, so that it restarts. Returns whether that was possible.
+    fn shorten_whole_wal(&self, connection: &Connection) -> Result<bool, Fault> {
+        self.database.checkpoint(connection, "PASSIVE")?;
+        let (pages, moved) = frames(connection)?;
+        Ok(pages > 0 && pages == moved)
     }
 
     /// Checks some sessions, if it is time. Returns whether there are more to check.
@@ -347,14 +440,13 @@ impl Upkeep {
     /// Checkpoints the rest of a long WAL, so that it restarts. Under constant load, the other thread's checkpoints
     /// never reach its end, but they leave little to do here. Without them, this happens when the WAL is twice as long.
     fn shorten_wal(&self, connection: &Connection) -> Result<(), Fault> {
-        let length = self.wal_bytes();
-        if length < WAL_BYTES_MAX / 2 {
+        let (length, length_max) = (self.space.wal_bytes(), self.bounds.wal_bytes_max);
+        if length < length_max / 2 {
             return Ok(());
         }
-        let noop = "PRAGMA wal_checkpoint(NOOP)";
-        let (pages, moved): (i64, i64) = connection.query_row(noop, [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        let (pages, moved) = frames(connection)?;
         let left = unsigned(pages - moved);
-        if left > 0 && (left < CHECKPOINT_PAGES_SHORT || length >= WAL_BYTES_MAX) {
+        if left > 0 && (left < CHECKPOINT_PAGES_SHORT || length >= length_max) {
             self.database.checkpoint(connection, "PASSIVE")?;
         }
         Ok(())
@@ -370,6 +462,11 @@ fn index(connection: &Connection, budget: Budget) -> Result<bool, Fault> {
     }
     let is_idle = budget.unindexed_max == 0;
     Ok(is_idle && in_transaction(connection, |connection| search::drop_data(connection, DROPPED_AT_ONCE))?)
+}
+
+/// The frames of the WAL, and how many of them are in the database.
+fn frames(connection: &Connection) -> Result<(i64, i64), Fault> {
+    connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?)))
 }
 
 fn in_transaction<T>(connection: &Connection, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {

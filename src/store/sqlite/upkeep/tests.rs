@@ -11,6 +11,7 @@ use super::super::SqliteStorage;
 use super::super::people::{SessionId, SessionKind};
 use super::*;
 use crate::auth::credential::GUEST_SPAN_MS;
+use crate::limits::WAL_BYTES_MAX;
 use crate::model::Seq;
 use crate::store::TokenHash;
 
