@@ -264,6 +264,13 @@ impl Store {
         }
     }
 
+    /// For tests: the disk has room for this number of pages.
+    pub fn fix_disk(&mut self, pages: u32) {
+        let Backend::File { storage, upkeep, .. } = &mut self.backend else { return };
+        upkeep.is_disk_fixed = true;
+        storage.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).expect("a bound");
+    }
+
     /// For tests: the number of connections in a room.
     pub fn present(&self, room: &RoomId) -> usize {
         self.core.ledger.connections(room)

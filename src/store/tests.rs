@@ -508,10 +508,10 @@ fn a_foreign_file_is_left_unchanged() {
 fn a_full_disk_refuses_and_recovers() {
     let directory = tempfile::tempdir().unwrap();
     let (database, connection) = Database::open(&directory.path().join("adda.db"), Durability::Normal).unwrap();
-    connection.pragma_update_and_check(None, "max_page_count", 40, |_| Ok(())).unwrap();
     let database = Arc::new(database);
     let (mut store, _reader) =
         Store::of_database(&database, connection, Durability::Normal, Keep::default(), Reading::now()).unwrap();
+    store.fix_disk(40);
     let large = "x".repeat(4_000);
     let batch = |count: usize| (0..count).map(|_| message("tea", &large, None)).collect::<Vec<_>>();
     let first = store.commit(proposals([message("tea", "sent before", Some("n"))]));
@@ -531,10 +531,7 @@ fn a_full_disk_refuses_and_recovers() {
     assert_eq!(answer[..2], ["duplicate 1", "disk_full"]);
     let Outcome::Refused { rejection, .. } = &refused[0].result else { panic!() };
     assert!(rejection.sentence.contains("disk is full") && rejection.retry_ms.is_some());
-    let grow = |connection: &Connection| {
-        connection.pragma_update_and_check(None, "max_page_count", 4_000, |_| Ok(())).unwrap();
-    };
-    store.on_connection(grow);
+    store.fix_disk(4_000);
     assert_eq!(words(&store.commit(proposals(batch(1)))), [format!("tea {}", stored + 1)], "no place is left out");
 }
 
