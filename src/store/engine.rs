@@ -77,7 +77,8 @@ impl Store {
         let source = Source::Database { database: Arc::clone(database), idle: Arc::default() };
         let reader = Reader::new(source, core.policy.clone(), shared, Arc::clone(&uses));
         let upkeep = Upkeep::new(keep, database, durability);
-        let (storage, database) = (SqliteStorage::new(connection), Arc::clone(database));
+        let (mut storage, database) = (SqliteStorage::new(connection), Arc::clone(database));
+        storage.erased = Arc::clone(&database.erased);
         let backend = Backend::File { storage, upkeep, database, looked_at: Instant::now() };
         Ok((Self { core, backend, uses, seen_at: Instant::now() }, reader))
     }

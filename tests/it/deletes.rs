@@ -1,11 +1,20 @@
 //! Tests of deletion: a deleted message is gone for all clients, over every protocol, and from the file.
 
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
 use adda::model::role::Role;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::random::Random;
 use crate::support::Asked::ByBearer;
-use crate::support::{DEADLINE, People, Server, Ws, request};
+use crate::support::{DEADLINE, People, Server, Ws, adda, eventually, request};
+
+/// How long a deleted text may stay in a file.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 fn sent(ws: &mut Ws, content: &str, nonce: &str) -> Value {
     ws.command(&json!({"content": content, "nonce": nonce}));
@@ -92,6 +101,63 @@ fn a_deleted_message_is_gone_from_the_file_too() {
     for gone in ["regrettable words", &secret[..30]] {
         assert!(!file.windows(gone.len()).any(|part| part == gone.as_bytes()), "{gone}");
     }
+}
+
+/// The files of a directory that contain one of these texts.
+fn files_with(directory: &Path, texts: &[String]) -> Vec<String> {
+    let starts: HashSet<&[u8]> = texts.iter().map(|text| &text.as_bytes()[..4]).collect();
+    let has = |bytes: &[u8]| {
+        bytes.windows(4).enumerate().any(|(at, window)| {
+            starts.contains(window) && texts.iter().any(|text| bytes[at..].starts_with(text.as_bytes()))
+        })
+    };
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let found = entries.filter(|path| has(&fs::read(path).unwrap_or_default()));
+    found.map(|path| path.display().to_string()).collect()
+}
+
+#[test]
+fn a_deleted_text_is_gone_from_every_file_within_ten_seconds() {
+    let people = People::new();
+    let directory = people.data().parent().expect("a directory").to_owned();
+    let mut server = people.serve(&[]);
+    let mut ana = Ws::join(&server, "/ws/tea/Ana?history=0");
+    let mut random = Random::from_env();
+    // The index leaves out the beginning that a word shares with the word before. So the ends are looked for.
+    let mut text = |words: usize| -> Vec<String> {
+        let mut word =
+            || format!("{}q{:08x}", ["x", "y", "z"][random.within(0..3) as usize], random.within(0..1 << 31));
+        (0..words).map(|_| word()).collect()
+    };
+    let (short, page, long) = (text(3), text(150), text(700));
+    let say = |ws: &mut Ws, words: &[String], nonce: &str| sent(ws, &words.join(" "), nonce)["id"].take();
+    let ids = [("short", &short), ("page", &page), ("long", &long)].map(|(nonce, words)| say(&mut ana, words, nonce));
+    // The index merges its segments meanwhile, and leaves pages free.
+    for number in 0..120 {
+        say(&mut ana, &text(60), &format!("n-{number}"));
+    }
+    let ends: Vec<String> = [&short, &page, &long].into_iter().flatten().map(|word| word[2..].to_owned()).collect();
+    assert!(!files_with(&directory, &ends).is_empty(), "they are in the files");
+    let check = |what| eventually(what, GONE_WITHIN, || files_with(&directory, &ends).is_empty());
+    for (id, nonce) in ids.iter().zip(["a", "b", "c"]) {
+        deleted(&mut ana, id, nonce);
+    }
+    sent(&mut ana, "kept", "kept");
+    check("the texts are gone");
+    assert_eq!(history(&server, "?q=kept").len(), 1);
+    assert_eq!(history(&server, &format!("?q={}", long[699])), Vec::<Value>::new());
+    // The server is killed after the answer, before it has erased everything.
+    let again = say(&mut ana, &long, "again");
+    deleted(&mut ana, &again, "d");
+    server.signal(Signal::KILL);
+    server.wait_exit(DEADLINE);
+    let mut server = people.serve(&[]);
+    check("the texts are gone after a kill");
+    assert_eq!(history(&server, &format!("?q={}", long[699])), Vec::<Value>::new());
+    server.signal(Signal::TERM);
+    server.wait_exit(DEADLINE);
+    assert_eq!(files_with(&directory, &ends), Vec::<String>::new());
+    adda(&people.data(), &["doctor"]);
 }
 
 #[test]

@@ -165,19 +165,20 @@ impl Files {
         }
     }
 
-    /// Runs a checkpoint, unless the file is lost. No other thread of this process runs one meanwhile.
+    /// Runs a checkpoint, unless the file is lost. Returns whether nothing held it up. No other thread of this process runs one meanwhile.
     ///
     /// # Errors
     /// That of SQLite.
-    pub fn checkpoint(&self, connection: &Connection, database: &File, mode: &str) -> Result<(), Fault> {
+    pub fn checkpoint(&self, connection: &Connection, database: &File, mode: &str) -> Result<bool, Fault> {
         let mut content = locked(&self.content);
         if let Some(loss) = changed(content.as_ref(), database) {
             self.note(Some(loss));
         }
         if self.loss().is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        let done = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+        let is_whole = |row: &rusqlite::Row<'_>| row.get(0).map(|busy: i64| busy == 0);
+        let done = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], is_whole);
         *content = Content::read(database).ok();
         done
     }

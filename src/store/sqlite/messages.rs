@@ -200,18 +200,13 @@ pub fn by_id(connection: &Connection, room_key: i64, id: FrameId) -> rusqlite::R
     first(connection, &sql, (id, room_key), message)
 }
 
-/// Erases a message's text and its words. Meanwhile SQLite overwrites the content that it frees. Words that an earlier
-/// merge of the index left in free pages stay there until the pages are reused.
+/// Erases a message's text and its words. SQLite overwrites the content that it frees.
 pub fn erase(connection: &Connection, room_key: i64, erased: &Message) -> rusqlite::Result<()> {
     let mut find = connection.prepare_cached("SELECT key, content FROM messages WHERE id = ?1")?;
     let (key, content): (i64, String) = find.query_row([erased.id], |row| row.try_into())?;
-    let overwrite = |is_on: &str| connection.pragma_update_and_check(None, "secure_delete", is_on, |_| Ok(()));
-    overwrite("ON")?;
     let sql = "UPDATE messages SET content = ?2, deleted_ms = ?3 WHERE key = ?1";
-    let updated = execute(connection, sql, (key, &*erased.content, erased.deleted_ms.map(signed)));
-    let erased = updated.and_then(|_| search::erase(connection, key, room_key, &content, &erased.content));
-    overwrite("OFF")?;
-    erased
+    execute(connection, sql, (key, &*erased.content, erased.deleted_ms.map(signed)))?;
+    search::erase(connection, key, room_key, &content, &erased.content)
 }
 
 /// The seq of a message in a room, if it is kept.

@@ -13,6 +13,8 @@ pub mod space;
 pub mod upkeep;
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::ffi;
 
@@ -44,6 +46,9 @@ pub struct SqliteStorage {
     changes_before: u64,
     /// The log time that the id of this transaction's newest message records.
     told_ms: Option<u64>,
+    /// Whether this transaction erases a text, and whether a committed one did.
+    erases: bool,
+    pub erased: Arc<AtomicBool>,
     /// The log position that this process stored last.
     position: Option<clock::Stored>,
 }
@@ -57,6 +62,8 @@ impl SqliteStorage {
             next_key: None,
             changes_before: 0,
             told_ms: None,
+            erases: false,
+            erased: Arc::default(),
             position: None,
         }
     }
@@ -136,6 +143,7 @@ impl Storage for SqliteStorage {
     }
 
     fn replace(&mut self, _: &RoomId, row: RoomRow, message: &Message, _: &Stored) -> Result<(), Fault> {
+        self.erases = true;
         messages::erase(&self.connection, row.key, message)
     }
 
@@ -179,6 +187,7 @@ impl Storage for SqliteStorage {
     fn begin(&mut self) -> Result<(), Fault> {
         self.heads.clear();
         self.told_ms = None;
+        self.erases = false;
         self.changes_before = self.connection.total_changes();
         self.connection.execute_batch("BEGIN IMMEDIATE")
     }
@@ -200,6 +209,9 @@ impl Storage for SqliteStorage {
             self.note_position(position)?;
         }
         self.connection.execute_batch("COMMIT")?;
+        if self.erases {
+            self.erased.store(true, Ordering::Release);
+        }
         if is_noted {
             self.position = Some(position);
         }

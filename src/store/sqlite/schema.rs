@@ -6,7 +6,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ use super::{people, search, space};
 
 /// How long a connection waits for another connection's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// The same for the checkpoint that empties the WAL. The writer waits meanwhile.
+const CLEAR_WAIT: Duration = Duration::from_millis(20);
 /// How long to wait for another process's lock on the whole database.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// SQLite's default size of a page.
@@ -211,6 +214,8 @@ pub struct Database {
     pub(super) real_path: PathBuf,
     durability: Durability,
     files: Files,
+    /// Whether a text was erased that may still be in the WAL. A killed process may have left one there.
+    pub erased: Arc<AtomicBool>,
     /// See [`Bounds`](super::space::Bounds).
     pub(super) wal_bytes_max: AtomicU64,
     /// Held as long as the process has connections. Closing any descriptor of the file would release SQLite's locks on
@@ -245,6 +250,7 @@ impl Database {
                 real_path,
                 durability,
                 files,
+                erased: Arc::new(AtomicBool::new(true)),
                 wal_bytes_max: AtomicU64::new(WAL_BYTES_MAX),
                 lock,
             },
@@ -279,8 +285,26 @@ impl Database {
         self.wal_bytes_max.load(Ordering::Relaxed) / PAGE_BYTES
     }
 
-    /// Runs a checkpoint, unless the files are lost.
-    pub fn checkpoint(&self, connection: &Connection, mode: &str) -> rusqlite::Result<()> {
+    /// Empties the WAL, if a text was erased since the last time. Does not wait for readers: the next call tries again.
+    pub fn clear_wal(&self, connection: &Connection) -> rusqlite::Result<()> {
+        if !self.erased.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        // Most of the work is done without a lock that the writer waits for.
+        let cleared = self.checkpoint(connection, "PASSIVE").and_then(|_| {
+            connection.busy_timeout(CLEAR_WAIT)?;
+            let cleared = self.checkpoint(connection, "TRUNCATE");
+            connection.busy_timeout(BUSY_WAIT)?;
+            cleared
+        });
+        if !matches!(cleared, Ok(true)) {
+            self.erased.store(true, Ordering::Release);
+        }
+        cleared.map(drop)
+    }
+
+    /// Runs a checkpoint, unless the files are lost. Returns whether nothing held it up.
+    pub fn checkpoint(&self, connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
         self.files.checkpoint(connection, &self.lock, mode)
     }
 
@@ -318,6 +342,9 @@ fn set_up(connection: &Connection, access: OpenFlags, durability: Durability) ->
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
     connection.pragma_update(None, "synchronous", synchronous)?;
+    // What is deleted is overwritten, also in pages that become free. A merge of the word index frees pages with words of
+    // messages that may be deleted later.
+    connection.pragma_update_and_check(None, "secure_delete", "ON", |_| Ok(()))?;
     // Another connection does checkpoints, off the writer's path.
     connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
     set_wal_limit(connection, WAL_BYTES_MAX)

@@ -7,6 +7,7 @@
 //! A search first reads the messages nearest to its seq, where frequent words are found soonest. For the others it
 //! queries the index.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use rusqlite::{Connection, Rows};
@@ -36,6 +37,8 @@ const READ_AT_ONCE_BYTES: usize = 64 * 1024;
 /// The number of a message's tokens that are erased from the index at once: 60 µs each with 20,000 messages. In a script
 /// without spaces, a text has two for each character.
 const TOKENS_ERASED_MAX: usize = 400;
+/// Begins the name of the mark with the words of a deleted message that are still to be erased.
+const ERASURE: &str = "erase:";
 /// Begins the word that names the room of a message. No word of a text contains this private-use character.
 const ROOM_MARK: char = '\u{E000}';
 
@@ -96,24 +99,55 @@ pub fn delete(connection: &Connection, key: i64, room_key: i64, content: &str) -
     execute(connection, sql, (key, indexed(room_key, content))).map(drop)
 }
 
-/// Replaces the words of a message by those of another text, if it is indexed. The old words are erased at once, which
-/// reads and writes the index for each word. For a very long message that would delay other messages. Its old words are
-/// only marked as deleted, as [`delete`] does it, and disappear when the index merges its segments.
+/// Replaces the words of a message by those of another text, if it is indexed. The old words are erased, which reads and writes the
+/// index for each word. For a very long message that would delay other messages. So the rest of its words is noted, and
+/// [`erase_more`] erases some at a time.
 pub fn erase(connection: &Connection, key: i64, room_key: i64, was: &str, is: &str) -> rusqlite::Result<()> {
     if key > position(connection)? {
         return Ok(());
     }
-    if indexed(room_key, was).split(' ').count() > TOKENS_ERASED_MAX {
-        delete(connection, key, room_key, was)?;
-        return insert(connection, key, room_key, is);
+    let indexed = indexed(room_key, was);
+    let mut known = HashSet::new();
+    let words: Vec<&str> = indexed.split(' ').filter(|word| known.insert(*word)).collect();
+    let (now, later) = words.split_at(words.len().min(TOKENS_ERASED_MAX));
+    erase_words(connection, key, now)?;
+    note_erasure(connection, key, later)?;
+    insert(connection, key, room_key, is)
+}
+
+/// Notes the words of a message that are still to be erased.
+fn note_erasure(connection: &Connection, key: i64, words: &[&str]) -> rusqlite::Result<()> {
+    let name = format!("{ERASURE}{key}");
+    if words.is_empty() {
+        return execute(connection, "DELETE FROM marks WHERE name = ?1", [name]).map(drop);
     }
+    let sql = "INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)";
+    execute(connection, sql, (name, words.join(" "))).map(drop)
+}
+
+/// Erases more words of a deleted message. Returns whether there were any.
+pub fn erase_more(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT name, value FROM marks WHERE name >= ?1 AND name < ?1 || 'z' LIMIT 1";
+    let noted: Option<(String, String)> = first(connection, sql, [ERASURE], |row| row.try_into())?;
+    let Some((name, words)) = noted else { return Ok(false) };
+    let key = name.trim_start_matches(ERASURE).parse().unwrap_or(0);
+    let words: Vec<&str> = words.split(' ').collect();
+    let (now, later) = words.split_at(words.len().min(TOKENS_ERASED_MAX));
+    // FTS5 counts rows, and each erasure takes one away.
+    execute(connection, "INSERT INTO words (rowid, content) VALUES (?1, '')", [key])?;
+    erase_words(connection, key, now)?;
+    note_erasure(connection, key, later)?;
+    Ok(true)
+}
+
+fn erase_words(connection: &Connection, key: i64, words: &[&str]) -> rusqlite::Result<()> {
     // Words that the index has not written yet are written in its usual way.
     execute(connection, "INSERT INTO words (words) VALUES ('flush')", [])?;
     execute(connection, "INSERT INTO words (words, rank) VALUES ('secure-delete', 1)", [])?;
-    delete(connection, key, room_key, was)?;
+    let sql = "INSERT INTO words (words, rowid, content) VALUES ('delete', ?1, ?2)";
+    execute(connection, sql, (key, words.join(" ")))?;
     execute(connection, "INSERT INTO words (words) VALUES ('flush')", [])?;
-    execute(connection, "INSERT INTO words (words, rank) VALUES ('secure-delete', 0)", [])?;
-    insert(connection, key, room_key, is)
+    execute(connection, "INSERT INTO words (words, rank) VALUES ('secure-delete', 0)", []).map(drop)
 }
 
 /// Makes an empty index at the beginning. The data of the index before is left to [`drop_data`], as dropping a large
@@ -217,8 +251,10 @@ pub fn page(
         "SELECT {COLUMNS}, m.key
          FROM words w CROSS JOIN messages m ON m.key = w.rowid CROSS JOIN rooms r ON r.key = m.room
          WHERE w.words MATCH ?1 AND w.rowid {comparison} ?2 AND m.room = ?3 AND m.seq > ?4 AND {IS_MESSAGE}
+           AND m.deleted_ms IS NULL
          ORDER BY w.rowid {order}"
     );
+    // The words of a deleted message may stay in the index for some seconds.
     let mut matching = connection.prepare_cached(&sql)?;
     let is_indexed = matches!(end, End::Bound(_));
     let queries = Queries::new(terms, room_key);

@@ -9,7 +9,7 @@
 //! covers it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use crate::config::{Durability, Keep};
@@ -292,7 +292,8 @@ impl Upkeep {
             // space.
             let is_short = self.is_short(&size);
             let is_large = is_short || over(if self.is_merging { ROOM_PART_MERGING } else { ROOM_PART });
-            let forgets = self.forget_people(upkept, is_large)? | self.forget_rooms(upkept)?;
+            let erases = self.erase(upkept.connection())?;
+            let forgets = self.forget_people(upkept, is_large)? | self.forget_rooms(upkept)? | erases;
             // Near the size bound all messages may go, otherwise only those that are too old.
             let before_ms = if is_large { u64::MAX } else { self.keep.since_ms(upkept.clock_ms()) };
             let (rooms, deleted) = messages::oldest(
@@ -448,6 +449,15 @@ impl Upkeep {
             upkept.apply(vec![Change::ForgetRooms { rooms }])?;
         }
         Ok(true)
+    }
+
+    /// Erases some words of deleted messages. Returns whether there were any.
+    fn erase(&self, connection: &Connection) -> Result<bool, Fault> {
+        let erases = in_transaction(connection, search::erase_more)?;
+        if erases {
+            self.database.erased.store(true, Release);
+        }
+        Ok(erases)
     }
 
     /// Checkpoints the rest of a long WAL, so that it restarts. Under constant load, the other thread's checkpoints
