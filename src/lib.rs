@@ -117,6 +117,7 @@
 //! | pager | a page of stored frames | the hub | hub: the page | the hub has ended |
 //! | store | the log, the ledger, the database's writer | a batch | hub: the results | the hub has ended |
 //! | checkpoint | the checkpoints of the WAL, and looking whether the files are still there | — | — | the store has ended |
+//! | room-sizes | one reading of how much each room holds | — | upkeep: the sizes | all is read, or the store has ended |
 //! | log | standard error, while the server runs (`logging`; not the log of entries) | every thread: lines | — | the process ends |
 //! | output | one message to a standard stream | — | — | the message is written |
 //!

@@ -6,6 +6,7 @@ pub mod files;
 pub mod messages;
 pub mod offline;
 pub mod people;
+mod room_sizes;
 mod row;
 pub mod schema;
 pub mod search;

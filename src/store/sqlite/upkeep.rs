@@ -1,6 +1,8 @@
-//! Upkeep keeps the database within its bounds. It deletes the oldest messages with their words, returns space to the
-//! file system, and keeps the WAL short. It adds new messages to the word index. It removes sessions, invitations, mutes
-//! and bans that are over, guests that were not seen for a long time, and rooms without messages and connections.
+//! Upkeep keeps the database within its bounds. It deletes messages that are too old. If the database is too large, it
+//! deletes the oldest messages of the largest room, so that a flood in one room costs no other room its history. It
+//! returns space to the file system, keeps the WAL short, and adds new messages to the word index. It removes sessions,
+//! invitations, mutes and bans that are over, guests that were not seen for a long time, and rooms without messages and
+//! connections.
 //!
 //! Everything that clients can see of it goes through the log as entries. It runs on the store's thread and connection,
 //! in slices between batches. A slice takes a few milliseconds while no batch waits. Under constant load it takes as
@@ -17,6 +19,7 @@ use crate::limits::FORGOTTEN_AT_ONCE;
 use crate::model::RoomId;
 
 use super::super::change::Change;
+use super::room_sizes::RoomSizes;
 use super::row::{unsigned, value};
 use super::schema::{Database, PAGE_BYTES, set_wal_limit};
 use super::space::{self, Bounds, Space};
@@ -67,6 +70,8 @@ const CHECKPOINT_PAGES_SHORT: u64 = 1_024;
 const ROOM_PART: u64 = 16;
 /// The same while the word index still holds deleted words.
 const ROOM_PART_MERGING: u64 = 32;
+/// The sizes of the rooms are read from this part of the bound before it.
+const ROOM_PART_SIZES: u64 = 4;
 /// The WAL counts for no more than this part of the bound. A WAL that a long reader holds up must not cost messages.
 const WAL_PART: u64 = 8;
 
@@ -90,6 +95,7 @@ pub struct Upkeep {
     database: Arc<Database>,
     space: Space,
     bounds: Bounds,
+    room_sizes: RoomSizes,
     /// The pages that the writer may use.
     pages_max: u64,
     /// When room was last looked for in vain.
@@ -210,6 +216,7 @@ impl Upkeep {
             keep,
             database: Arc::clone(database),
             bounds: space.bounds(&database.lock),
+            room_sizes: RoomSizes::default(),
             space,
             pages_max: u64::MAX,
             no_room_at: None,
@@ -294,17 +301,25 @@ impl Upkeep {
             let is_large = is_short || over(if self.is_merging { ROOM_PART_MERGING } else { ROOM_PART });
             let erases = self.erase(upkept.connection())?;
             let forgets = self.forget_people(upkept, is_large)? | self.forget_rooms(upkept)? | erases;
-            // Near the size bound all messages may go, otherwise only those that are too old.
-            let before_ms = if is_large { u64::MAX } else { self.keep.since_ms(upkept.clock_ms()) };
-            let (rooms, deleted) = messages::oldest(
-                upkept.connection(),
-                before_ms,
-                left.min(budget.at_once),
-                self.bounds.forgotten_bytes,
-            )?;
-            if deleted > 0 {
-                let forget = |(room, up_to)| Change::Forget { room, up_to };
-                upkept.apply(rooms.into_iter().map(forget).collect())?;
+            if over(ROOM_PART_SIZES) {
+                self.room_sizes.refresh(&self.database);
+            }
+            // Those that are too old go first. Near the size bound, any messages may go.
+            let limit = left.min(budget.at_once);
+            let since_ms = self.keep.since_ms(upkept.clock_ms());
+            let mut deleted = self.forget_before(upkept, since_ms, limit)?;
+            if deleted == 0 && is_large {
+                let bytes_max = self.bounds.forgotten_bytes;
+                deleted = match self.room_sizes.largest(upkept.connection(), limit, bytes_max)? {
+                    Some(prefix) => {
+                        upkept.apply(vec![Change::Forget { room: prefix.room.clone(), up_to: prefix.up_to }])?;
+                        self.room_sizes.deleted(&prefix);
+                        prefix.count
+                    }
+                    // The sizes are known soon.
+                    None if !is_short && !over(u64::MAX) => 0,
+                    None => self.forget_before(upkept, u64::MAX, limit)?,
+                };
             }
             if deleted > 0 || self.is_merging {
                 let was_merging = self.is_merging;
@@ -337,6 +352,16 @@ impl Upkeep {
                 return Ok(true);
             }
         }
+    }
+
+    /// Forgets the oldest messages of all rooms that are from before a log time. Returns their number.
+    fn forget_before(&self, upkept: &mut impl Upkept, before_ms: u64, limit: usize) -> Result<usize, Fault> {
+        let (rooms, count) = messages::oldest(upkept.connection(), before_ms, limit, self.bounds.forgotten_bytes)?;
+        if count > 0 {
+            let forget = |(room, up_to)| Change::Forget { room, up_to };
+            upkept.apply(rooms.into_iter().map(forget).collect())?;
+        }
+        Ok(count)
     }
 
     fn size(&self, connection: &Connection) -> Result<Size, Fault> {

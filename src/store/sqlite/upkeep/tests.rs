@@ -193,6 +193,34 @@ fn the_size_bound_holds_while_writing_continues() {
 }
 
 #[test]
+fn a_flood_in_one_room_leaves_the_history_of_the_others() {
+    everywhere(|mut rig| {
+        let quiet = ["garden", "kitchen", "general"];
+        for name in quiet {
+            let said = |number: u64| Entry::Message(message(name, &stranger(number.into()), "hello there"));
+            rig.commit((0..100).map(said).collect(), NOW_MS - HOUR_MS);
+        }
+        // A bound of the smallest size that the sizes of the rooms are read for.
+        let most = 8 << 20;
+        let mut upkeep = rig.upkeep(Keep { retention: None, bytes_max: Some(most) });
+        for batch in 0..300 {
+            rig.write(&texts(batch * 50, 50), NOW_MS);
+            upkeep.ended -= CHECK_INTERVAL;
+            upkeep.behind_batch(&mut rig).unwrap();
+        }
+        rig.finish(&mut upkeep);
+        let size = rig.number("PRAGMA page_count") * 4_096;
+        assert!(size < most * 11 / 10, "{size}");
+        for name in quiet {
+            let kept = messages::room(&rig.storage.connection, &room(name)).unwrap().unwrap();
+            assert_eq!((kept.head, kept.floor), (Seq(100), Seq(0)), "{name}");
+        }
+        assert!(rig.number("SELECT floor FROM rooms WHERE id = 'tea'") > 5_000);
+        rig.assert_sound();
+    });
+}
+
+#[test]
 fn guests_not_seen_for_long_are_forgotten() {
     everywhere(|mut rig| {
         rig.write(&["hello".to_owned()], NOW_MS);
