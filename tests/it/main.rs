@@ -4,6 +4,7 @@ mod accounts_cli;
 mod chat;
 mod cli;
 mod clients;
+mod clock;
 mod closes;
 mod crash;
 mod crash_points;
