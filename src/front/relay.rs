@@ -98,6 +98,9 @@ impl Relay {
     ///
     /// Returns the first bytes of the next request if the connection is kept. Otherwise nothing can be sent on the
     /// stream afterwards.
+    ///
+    /// Not inlined: a WebSocket on the same thread must not keep the stack of this function.
+    #[inline(never)]
     pub fn forward(
         &self,
         stream: &Arc<TcpStream>,

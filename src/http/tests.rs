@@ -24,6 +24,7 @@ use super::routes::ROUTES;
 use super::server::{Context, Endpoint, PANIC_PATH, SECURE_HEADER, Server, Settings, WORKERS};
 use super::slow_lane::Lane;
 use super::socket::{DIRECTORY_PREFIX, Listening, SOCKET_NAME};
+use crate::auth::attempts::{Login, SUCCESSES_PER_ACCOUNT};
 use crate::auth::name::Skeletons;
 use crate::config::{Data, Durability, Keep};
 use crate::hub::{self, Arrival, Chunk, Command, Connect, Ends, HubApi, Inbound, PublishedPresence, Sink};
@@ -852,6 +853,29 @@ fn a_lost_socket_is_replaced() {
             assert!(exchange(&endpoint, "/healthz").ends_with("ok\n"), "{loss}");
         }
     }
+}
+
+#[test]
+fn an_account_that_logs_in_too_often_waits() {
+    let backend = Backend::start();
+    let (name, other) = (Username::parse("ana").unwrap(), Username::parse("ben").unwrap());
+    {
+        let mut attempts = backend.context.attempts.lock().unwrap();
+        let login = Login { name: &name, address: Ipv4Addr::UNSPECIFIED.into(), device: None };
+        for _ in 0..SUCCESSES_PER_ACCOUNT {
+            let attempt = attempts.login(login, Instant::now()).unwrap();
+            attempts.succeeded(attempt);
+        }
+    }
+    let log_in = |name: &Username| {
+        let body = format!(r#"{{"username":"{}","password":"correct horse battery"}}"#, name.as_str());
+        backend.ask("POST", "/api/session", &[JSON], &body)
+    };
+    let refused = log_in(&name);
+    assert_eq!((refused.status, refused.reason), (429, Some(Reason::RateLimited)), "{}", refused.text());
+    let wait = refused.headers.iter().find(|(name, _)| *name == "Retry-After").map(|(_, value)| value.parse().unwrap());
+    assert!(wait.is_some_and(|seconds: u64| (1..=61).contains(&seconds)), "{wait:?}");
+    assert!(log_in(&other).later.is_some(), "its password is compared");
 }
 
 #[test]

@@ -15,7 +15,7 @@ const REQUESTS_MAX: usize = 100;
 /// Idle connections that are kept of an address.
 const IDLE_MAX: usize = 8;
 /// How long an idle connection is kept, with time for a busy machine.
-const IDLE_WAIT: Duration = Duration::from_secs(15 + 5);
+const IDLE_WAIT: Duration = Duration::from_secs(15 + 15);
 
 fn connect(server: &Server) -> TcpStream {
     connect_from(Ipv4Addr::LOCALHOST, server.addr(), None).expect("a connection")

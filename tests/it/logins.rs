@@ -14,7 +14,7 @@ const PASSWORD: &str = "correct horse battery";
 /// Threads of each account that logs in again and again.
 const THREADS: usize = 4;
 /// Logins of others meanwhile, at each address.
-const OTHERS: usize = 10;
+const OTHERS: usize = 6;
 
 fn log_in(source: impl Into<IpAddr>, address: SocketAddr, name: &str) -> Response {
     let body = json!({"username": name, "password": PASSWORD}).to_string();
@@ -62,20 +62,4 @@ fn accounts_that_log_in_again_and_again_delay_only_themselves() {
         is_over.store(true, Ordering::Relaxed);
         assert!(failed.is_empty(), "{failed:?}");
     });
-}
-
-#[test]
-fn a_login_that_succeeds_too_often_is_refused_for_a_while() {
-    let people = People::new();
-    for name in ["ana", "ben"] {
-        people.account(name, Role::User, Some(PASSWORD));
-    }
-    let server = people.serve(&[]);
-    let refused =
-        (0..100).map(|_| log_in(Ipv4Addr::LOCALHOST, server.addr(), "ana")).find(|answer| answer.status != 201);
-    let refused = refused.expect("a refusal");
-    assert_eq!((refused.status, &refused.json()["reason"]), (429, &json!("rate_limited")), "{}", refused.text());
-    let seconds = refused.header("Retry-After").and_then(|value| value.parse::<u64>().ok());
-    assert!(seconds.is_some_and(|seconds| (1..=61).contains(&seconds)), "{:?}", refused.headers);
-    assert_eq!(log_in(Ipv4Addr::LOCALHOST, server.addr(), "ben").status, 201);
 }
