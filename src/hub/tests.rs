@@ -101,11 +101,11 @@ fn a_client_is_checked_again_when_it_joins() {
 
     // A room that became private.
     let patch = RoomPatch { is_private: Some(true), ..RoomPatch::default() };
-    api.change(By::Client(ada.clone()), Change::SetRoom { room: room(ROOM_DEFAULT), patch }).unwrap();
-    server.assert_refused(&guest(6, "kim"), "no_such_room");
-    let mut ada = server.enter(&ada, Encoding::Json, 0);
-    assert_eq!(ada.next_frames(1), ["welcome: welcome to general"]);
-    server.stop([ada]);
+    api.change(By::Client(ada), Change::SetRoom { room: room("vault"), patch }).unwrap();
+    let mut kim = welcome(&mut server, &guest(6, "kim"));
+    server.send(&kim, r#"{"type":"join","room_id":"vault"}"#);
+    assert_eq!(kim.next_frames(1), ["error: Room not found"]);
+    server.stop([kim]);
 }
 
 /// The longest time that a test waits for a frame.
