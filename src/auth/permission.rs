@@ -57,11 +57,8 @@ impl Action {
     pub fn is_in_room(self) -> bool {
         use Action::{Delete, DeleteRoom, Edit, Enter, InviteToRoom, Kick};
         use Action::{Post, PostPrivately, React, SetPrivate, SetRoom};
-        match self {
-            Enter | Post | PostPrivately | React | Edit | Delete => true,
-            SetRoom | SetPrivate | DeleteRoom | InviteToRoom | Kick => true,
-            _ => false,
-        }
+        let is_of_message = matches!(self, Enter | Post | PostPrivately | React | Edit | Delete);
+        is_of_message || matches!(self, SetRoom | SetPrivate | DeleteRoom | InviteToRoom | Kick)
     }
 
     /// Whether other users see something new from the action. A mute forbids these actions.
