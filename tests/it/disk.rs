@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
@@ -271,6 +271,49 @@ fn a_full_disk_refuses_messages_and_nothing_else() {
         .execute("DELETE FROM messages WHERE room = (SELECT key FROM rooms WHERE id = 'elsewhere')", []);
     assert_eq!(elsewhere, Ok(stored_elsewhere));
     assert_sound(&disk.data(), &history.log);
+}
+
+/// What one client writes into one room costs the other rooms nothing, even if they are older.
+#[test]
+fn a_flood_in_one_room_leaves_the_history_of_the_others() {
+    let disk = Disk::new();
+    let mut command = command(([127, 0, 0, 1], 0).into(), &disk.data());
+    command.args(["--max-data", "64M", "--max-content", "32K", "--durability", "normal"]);
+    let server = Server::spawn(command);
+    let quiet = ["garden", "kitchen", "general"];
+    for room in quiet {
+        let mut ws = Ws::join(&server, &format!("/ws/{room}/Ana"));
+        for number in 0..100 {
+            let content = format!("{room} {number}");
+            ws.say(&content);
+            ws.expect_text(&content);
+        }
+    }
+    let mut mallory = Ws::join(&server, "/ws/flood/Mallory");
+    let mut random = Random::from_env();
+    let kept = |room: &str| {
+        let page = server.get(&format!("/api/rooms/{room}/messages?limit=200")).json();
+        page["data"].as_array().map_or(0, Vec::len)
+    };
+    // More than the bound.
+    for number in 0..2_300 {
+        let word = random.within(0..1 << 31);
+        let content = format!("{number} {word:x} ").repeat(2_000);
+        mallory.command(&json!({"content": content, "nonce": format!("n-{number}")}));
+        mallory.until(|frame| frame["nonce"] == format!("n-{number}").as_str());
+    }
+    let database = Connection::open_with_flags(disk.data(), OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the file");
+    let floor = "SELECT floor FROM rooms WHERE id = 'flood'";
+    eventually("the flood is cut", DEADLINE, || {
+        database.query_row(floor, [], |row| row.get::<_, i64>(0)).is_ok_and(|floor| floor > 0)
+    });
+    drop(database);
+    for room in quiet {
+        assert_eq!(kept(room), 100, "{room}");
+    }
+    assert!(kept("flood") > 50, "the newest of the flood are there");
+    let size = disk.data().metadata().expect("the file").len();
+    assert!(size < 80 << 20, "{size}");
 }
 
 /// A file system of a few megabytes, which only its own processes see.
