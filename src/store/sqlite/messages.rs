@@ -163,6 +163,11 @@ pub fn update_floor(connection: &Connection, room: RoomRow) -> rusqlite::Result<
     execute(connection, "UPDATE rooms SET floor = ?2 WHERE key = ?1", (room.key, room.floor)).map(drop)
 }
 
+/// Sets what SQLite does with deleted content.
+pub fn set_overwriting(connection: &Connection, how: &str) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "secure_delete", how, |_| Ok(()))
+}
+
 /// Deletes forgotten messages of a room with their words, `limit` at most. Returns their number.
 pub fn delete_forgotten(connection: &Connection, room: RoomRow, limit: usize) -> rusqlite::Result<usize> {
     let mut forgotten = connection
@@ -177,7 +182,12 @@ pub fn delete_forgotten(connection: &Connection, room: RoomRow, limit: usize) ->
     }
     if let Some(last) = last {
         keep_key(connection)?;
-        execute(connection, "DELETE FROM messages WHERE room = ?1 AND seq <= ?2", (room.key, last))?;
+        // Pages that become free are not overwritten, as that would write each of them once more. What was deleted by its
+        // author has no text here any more.
+        set_overwriting(connection, "FAST")?;
+        let done = execute(connection, "DELETE FROM messages WHERE room = ?1 AND seq <= ?2", (room.key, last));
+        set_overwriting(connection, "ON")?;
+        done?;
     }
     Ok(deleted)
 }

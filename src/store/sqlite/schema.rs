@@ -19,7 +19,7 @@ use crate::limits::WAL_BYTES_MAX;
 use super::super::private_file;
 use super::files::{Files, HEADER_BYTES, Loss};
 use super::row::value;
-use super::{people, search, space};
+use super::{messages, people, search, space};
 
 /// How long a connection waits for another connection's lock. Only checkpoints and upkeep ever hold one.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -344,7 +344,7 @@ fn set_up(connection: &Connection, access: OpenFlags, durability: Durability) ->
     connection.pragma_update(None, "synchronous", synchronous)?;
     // What is deleted is overwritten, also in pages that become free. A merge of the word index frees pages with words of
     // messages that may be deleted later.
-    connection.pragma_update_and_check(None, "secure_delete", "ON", |_| Ok(()))?;
+    messages::set_overwriting(connection, "ON")?;
     // Another connection does checkpoints, off the writer's path.
     connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
     set_wal_limit(connection, WAL_BYTES_MAX)
