@@ -5,8 +5,8 @@
 //! signs. A search looks for words. In a script without spaces, and for signs such as emoji, it looks for a part of the
 //! text.
 //!
-//! The index gets the [`tokens`] of a text. A message that has a term also has the term's tokens, so the index finds a
-//! superset, and the text decides.
+//! The index gets the tokens of a text ([`each_token`]). A message that has a term also has its tokens, so the index
+//! finds a superset, and the text decides.
 
 use std::borrow::Cow;
 
