@@ -361,10 +361,12 @@ impl SmallDisk {
         while file.write(&[0; 4_096]).is_ok() {}
     }
 
+    /// The other program removes its file. Waits for the reserve, which the server makes again.
     fn empty(&self) {
         let path = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        let path = path.join(self.dir.path().strip_prefix("/").expect("an absolute path")).join("fill");
-        fs::remove_file(path).expect("the file is removed");
+        let path = path.join(self.dir.path().strip_prefix("/").expect("an absolute path"));
+        fs::remove_file(path.join("fill")).expect("the file is removed");
+        eventually("there is a reserve", DEADLINE, || path.join("adda.db.reserve").exists());
     }
 }
 
@@ -414,8 +416,8 @@ fn a_disk_smaller_than_the_bound_makes_room_and_a_restart_always_works() {
         ana.expect("text");
         ana.say("hello?");
         ana.until(|frame| frame["type"] == "text" || frame["reason"] == "disk_full");
+        disk.empty();
     }
-    disk.empty();
     eventually("messages are stored again", DEADLINE, || said(&mut ana, "there is room", "after")["type"] == "text");
 }
 

@@ -165,6 +165,16 @@ impl Space {
         is_removed
     }
 
+    /// Begins to return space for a reserve that the start has used.
+    pub fn owe_reserve(&mut self, database: &File) {
+        if let Ok(sizes) = self.sizes(database) {
+            let wanted = reserve_of(sizes.capacity());
+            if sizes.reserve == 0 && sizes.free < 2 * wanted {
+                self.owed = 3 * wanted;
+            }
+        }
+    }
+
     /// Believes the free space that the disk reports again. Returns whether it was not believed.
     pub fn believe(&mut self) -> bool {
         self.full_at.take().is_some()

@@ -212,6 +212,7 @@ impl Upkeep {
     /// The upkeep of a database within these bounds.
     pub fn new(keep: Keep, database: &Arc<Database>, durability: Durability) -> Self {
         let mut space = Space::new(keep.bytes_max, &database.real_path);
+        space.owe_reserve(&database.lock);
         Self {
             keep,
             database: Arc::clone(database),
