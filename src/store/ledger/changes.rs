@@ -400,7 +400,7 @@ impl Ledger {
 
     fn set_room(&mut self, connection: &Connection, by: &Principal, room: &RoomId, patch: &RoomPatch) -> Made {
         let clock_ms = self.moment.clock_ms;
-        // Whoever may only make the room public must not change anything else.
+        // An admin that can only make the room public must not change anything else.
         if *patch != (RoomPatch { is_private: Some(false), ..RoomPatch::default() }) {
             self.policy.may(by, Action::SetRoom, Some(room), Target::Own, clock_ms)?;
         }

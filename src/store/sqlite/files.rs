@@ -104,7 +104,7 @@ pub struct Files {
     /// The files as they were opened, with the paths by which they are found. That of the database is as the operator
     /// gave it.
     opened: Vec<(Part, PathBuf, Identity)>,
-    /// The content of the database after the last checkpoint. Whoever runs a checkpoint holds the lock.
+    /// The content of the database after the last checkpoint. The lock is held during a checkpoint.
     content: Mutex<Option<Content>>,
     loss: Mutex<Option<Loss>>,
 }
