@@ -1,7 +1,8 @@
 //! How much each room holds, for the choice of the room whose oldest messages go when the database is too large.
 //!
 //! Reading all sizes takes long in a large database. So a thread reads them on a connection of its own, some at a time.
-//! Upkeep uses its last result, less what it has deleted since.
+//! Upkeep uses its last result, less what it has deleted since. What was added since is estimated from the rooms' heads.
+//! Before the first result, the number of a room's frames stands for its size.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,8 +26,21 @@ const MESSAGES_AT_ONCE: i64 = 20_000;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_FACTOR: u32 = 10;
 
-/// Bytes by the rooms' keys.
-type Sizes = HashMap<i64, u64>;
+/// The time between two estimates of what was added: at least this, and so many times as long as one took.
+const ESTIMATE_PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// What a room holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    bytes: u64,
+    /// The frames up to this one are counted.
+    head: Seq,
+    /// The bytes of a frame, on average.
+    average: u64,
+}
+
+/// Sizes by the rooms' keys.
+type Sizes = HashMap<i64, Size>;
 
 /// The oldest messages of a room.
 #[derive(Debug)]
@@ -41,11 +55,13 @@ pub struct Prefix {
 #[derive(Debug, Default)]
 pub struct RoomSizes {
     shared: Arc<Shared>,
+    /// When what was added is estimated next.
+    estimate_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    sizes: Mutex<Option<Sizes>>,
+    sizes: Mutex<Sizes>,
     is_reading: AtomicBool,
     is_closed: AtomicBool,
     next_at: Mutex<Option<Instant>>,
@@ -63,7 +79,8 @@ impl RoomSizes {
         let started: io::Result<_> = thread.spawn(move || {
             let begun = Instant::now();
             match read(&database, &shared.is_closed) {
-                Ok(sizes) => *locked(&shared.sizes) = sizes,
+                Ok(None) => {}
+                Ok(Some(sizes)) => *locked(&shared.sizes) = sizes,
                 Err(error) => log::warn!("failed to read the sizes of the rooms: {error}"),
             }
             *locked(&shared.next_at) = Some(Instant::now() + PAUSE_MIN.max(begun.elapsed() * PAUSE_FACTOR));
@@ -75,12 +92,16 @@ impl RoomSizes {
         }
     }
 
-    /// The oldest messages of the largest room, about `bytes_max` bytes at most. `None` if the sizes are not known yet.
-    pub fn largest(&self, connection: &Connection, limit: usize, bytes_max: u64) -> Result<Option<Prefix>, Fault> {
+    /// The oldest messages of the largest room, about `bytes_max` bytes at most. `None` if there are no messages.
+    pub fn largest(&mut self, connection: &Connection, limit: usize, bytes_max: u64) -> Result<Option<Prefix>, Fault> {
         let mut sizes = locked(&self.shared.sizes);
-        let Some(sizes) = &mut *sizes else { return Ok(None) };
+        let begun = Instant::now();
+        if self.estimate_at.is_none_or(|at| at <= begun) {
+            estimate(connection, &mut sizes)?;
+            self.estimate_at = Some(Instant::now() + ESTIMATE_PAUSE_MIN.max(begun.elapsed() * PAUSE_FACTOR));
+        }
         // A room whose messages are gone has no prefix.
-        while let Some((key, _)) = sizes.iter().max_by_key(|(_, bytes)| **bytes).map(|(key, bytes)| (*key, *bytes)) {
+        while let Some(key) = sizes.iter().max_by_key(|(_, size)| size.bytes).map(|(key, _)| *key) {
             if let Some(prefix) = prefix(connection, key, limit, bytes_max)? {
                 return Ok(Some(prefix));
             }
@@ -91,10 +112,8 @@ impl RoomSizes {
 
     /// Notes that a prefix was deleted.
     pub fn deleted(&self, prefix: &Prefix) {
-        if let Some(sizes) = &mut *locked(&self.shared.sizes)
-            && let Some(bytes) = sizes.get_mut(&prefix.key)
-        {
-            *bytes = bytes.saturating_sub(prefix.bytes);
+        if let Some(size) = locked(&self.shared.sizes).get_mut(&prefix.key) {
+            size.bytes = size.bytes.saturating_sub(prefix.bytes);
         }
     }
 }
@@ -105,19 +124,34 @@ impl Drop for RoomSizes {
     }
 }
 
+/// Adds what was added to each room since its size was read.
+fn estimate(connection: &Connection, sizes: &mut Sizes) -> Result<(), Fault> {
+    let rooms: Vec<(i64, Seq, Seq)> = all(connection, "SELECT key, head, floor FROM rooms", [], |row| row.try_into())?;
+    for (key, head, floor) in rooms {
+        let size = sizes.entry(key).or_insert(Size { bytes: 0, head: floor, average: MESSAGE_BYTES });
+        size.bytes += head.0.saturating_sub(size.head.0) * size.average;
+        size.head = size.head.max(head);
+    }
+    Ok(())
+}
+
 /// Reads the sizes of all rooms. `None` if the store has ended meanwhile.
 fn read(database: &Database, is_closed: &AtomicBool) -> Result<Option<Sizes>, super::super::ReadError> {
     let connection = database.reader()?;
     let mut sizes = Sizes::new();
     let mut after = 0;
-    let sql = "SELECT room, count(*), sum(bytes), max(key)
-         FROM (SELECT room, octet_length(content) AS bytes, key FROM messages WHERE key > ?1 ORDER BY key LIMIT ?2) GROUP BY room";
+    let sql = "SELECT room, count(*), sum(bytes), max(key), max(seq) FROM
+         (SELECT room, octet_length(content) AS bytes, key, seq FROM messages WHERE key > ?1 ORDER BY key LIMIT ?2)
+         GROUP BY room";
     while !is_closed.load(Ordering::Acquire) {
-        let rows: Vec<(i64, i64, i64, i64)> = all(&connection, sql, [after, MESSAGES_AT_ONCE], |row| row.try_into())?;
-        let Some(last) = rows.iter().map(|(.., last)| *last).max() else { return Ok(Some(sizes)) };
+        let rows: Vec<(i64, i64, i64, i64, Seq)> =
+            all(&connection, sql, [after, MESSAGES_AT_ONCE], |row| row.try_into())?;
+        let Some(last) = rows.iter().map(|(.., last, _)| *last).max() else { return Ok(Some(sizes)) };
         after = last;
-        for (room, count, bytes, _) in rows {
-            *sizes.entry(room).or_default() += unsigned(bytes) + unsigned(count) * MESSAGE_BYTES;
+        for (room, count, bytes, _, head) in rows {
+            let bytes = unsigned(bytes) + unsigned(count) * MESSAGE_BYTES;
+            let size = sizes.entry(room).or_default();
+            *size = Size { bytes: size.bytes + bytes, head, average: bytes / unsigned(count).max(1) };
         }
     }
     Ok(None)

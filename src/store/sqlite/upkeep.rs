@@ -317,9 +317,7 @@ impl Upkeep {
                         self.room_sizes.deleted(&prefix);
                         prefix.count
                     }
-                    // The sizes are known soon.
-                    None if !is_short && !over(u64::MAX) => 0,
-                    None => self.forget_before(upkept, u64::MAX, limit)?,
+                    None => 0,
                 };
             }
             if deleted > 0 || self.is_merging {
