@@ -421,10 +421,13 @@ fn the_unit_runs_this_program() {
     assert_eq!(refusal(adda().args(["service", "--listen", "nowhere"])).0, Some(2));
 }
 
+/// Runs a server that heeds SIGHUP, even if the tests run under `nohup`.
+const HEEDING_HANGUPS: [&str; 2] = ["env", "--default-signal=HUP"];
+
 #[test]
 fn a_signal_closes_with_1001_and_exits_0() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut server = Server::start();
+        let mut server = Server::under(&HEEDING_HANGUPS, &[]);
         let mut ana = Ws::join(&server, "/ws/tea/Ana");
         let mut ben = Ws::join(&server, "/ws/tea/Ben");
         server.signal(signal);
@@ -455,7 +458,7 @@ fn a_hangup_commits_what_was_acked() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let data = dir.path().join("adda.db");
     let flags = ["--data", data.to_str().expect("a path in UTF-8")];
-    let mut server = Server::with(&flags);
+    let mut server = Server::under(&HEEDING_HANGUPS, &flags);
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.say("before the terminal closes");
     ana.expect_text("before the terminal closes");

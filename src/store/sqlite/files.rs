@@ -20,6 +20,8 @@ use super::{Connection, Fault};
 
 /// The header with which every database begins that is not empty.
 pub const HEADER_BYTES: usize = 100;
+/// The first number of a WAL, but for its last bit (SQLite's file format, section 4.1).
+const WAL_MAGIC: u32 = 0x377f_0682;
 /// The header of the WAL, and that of each of its frames (SQLite's file format, section 4.1).
 const WAL_HEADER_BYTES: u64 = 32;
 const WAL_FRAME_HEADER_BYTES: u64 = 24;
@@ -185,14 +187,20 @@ impl Files {
 
     /// Looks whether the WAL has all frames that SQLite has written. Returns the number of frames.
     pub fn look_at_wal(&self, connection: &Connection) -> Result<u64, Fault> {
+        let opened = self.opened.iter().find(|(part, ..)| *part == Part::Wal);
+        let wal = opened.map(|(_, path, _)| path);
+        // A write after a truncation leaves a hole where the header was. SQLite can then read nothing.
+        if opened.is_some_and(|(_, path, opened)| has_hole(path, opened)) {
+            self.note(Some(Loss::Changed(Part::Wal)));
+            return Ok(0);
+        }
         let frames = || connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get::<_, i64>(1));
         let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let mut pages = 0;
         for _ in 0..WAL_READINGS {
             pages = u64::try_from(frames()?).unwrap_or(0);
             let bytes = WAL_HEADER_BYTES + pages * (page_bytes.unsigned_abs() + WAL_FRAME_HEADER_BYTES);
-            let wal = self.opened.iter().find(|(part, ..)| *part == Part::Wal);
-            let is_there = wal.and_then(|(_, path, _)| fs::metadata(path).ok()).is_none_or(|file| file.len() >= bytes);
+            let is_there = wal.and_then(|path| fs::metadata(path).ok()).is_none_or(|file| file.len() >= bytes);
             if pages == 0 || is_there {
                 return Ok(pages);
             }
@@ -200,6 +208,15 @@ impl Files {
         self.note(Some(Loss::Changed(Part::Wal)));
         Ok(pages)
     }
+}
+
+/// Whether a WAL that is not empty has no header. Another file at its path says nothing about it.
+fn has_hole(wal: &Path, opened: &Identity) -> bool {
+    // No lock of SQLite is on the WAL itself, so closing a descriptor of it releases none.
+    let Ok(file) = File::open(wal) else { return false };
+    let mut magic = [0; 4];
+    let is_opened = file.metadata().is_ok_and(|file| identity(&file) == *opened);
+    is_opened && file.read_exact_at(&mut magic, 0).is_ok() && u32::from_be_bytes(magic) & !1 != WAL_MAGIC
 }
 
 /// Whether another program has changed the database file since the last checkpoint.
