@@ -35,6 +35,8 @@ pub struct Room {
     /// need it.
     pub joining: usize,
     pub ring: Ring,
+    /// Whether a first message is on its way to the store.
+    pub has_begun: bool,
 }
 
 /// The latest messages and events of a room, so that most joins read no rows. It shares its bytes with the store.
@@ -75,11 +77,6 @@ impl Ring {
             *self = Self { is_known: true, head, messages_from, frames_from, ..Self::default() };
             frames.into_iter().for_each(|stored| self.keep(stored));
         }
-    }
-
-    /// Whether the room has had no frame yet.
-    pub fn is_new(&self) -> bool {
-        self.is_known && self.head == Seq(0)
     }
 
     /// Adds a frame to which the store gave a seq.
@@ -256,7 +253,13 @@ impl Room {
             missed: Missed::default(),
             joining: 0,
             ring: Ring::default(),
+            has_begun: false,
         }
+    }
+
+    /// Whether the room has had no frame yet, and none is on its way.
+    pub fn is_new(&self) -> bool {
+        !self.has_begun && self.ring.is_known && self.ring.head == Seq(0)
     }
 
     pub fn is_empty(&self) -> bool {

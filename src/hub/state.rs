@@ -326,7 +326,14 @@ impl State {
     pub fn send_message(&mut self, mut message: NewMessage, makes_room: bool, reply_to: ReplyTo) {
         self.note_poster(&message.author);
         if makes_room && message.unless_stored.is_none() {
-            message.unless_stored = self.take_new_room(&message.author).err().map(Box::new);
+            match self.take_new_room(&message.author) {
+                Ok(()) => {
+                    if let Some(key) = self.by_id.get(&message.room) {
+                        self.rooms[key.0].has_begun = true;
+                    }
+                }
+                Err(rejection) => message.unless_stored = Some(Box::new(rejection)),
+            }
         }
         if message.nonce.is_none()
             && let Some(rejection) = message.unless_stored
@@ -419,7 +426,7 @@ impl State {
                 let reply_to = ReplyTo::Connection(member.connection);
                 let message = NewMessage { room, author, body, nonce, is_member: true, unless_stored };
                 // The first message makes a room, not a join.
-                let makes_room = self.by_id.get(&message.room).is_some_and(|key| self.rooms[key.0].ring.is_new());
+                let makes_room = self.by_id.get(&message.room).is_some_and(|key| self.rooms[key.0].is_new());
                 return self.send_message(message, makes_room, reply_to);
             }
             ClientCommand::Admin(action) => {

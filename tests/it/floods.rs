@@ -141,4 +141,9 @@ fn an_address_makes_few_rooms_at_once() {
     ws.command(&json!({"content": "hi", "nonce": "n"}));
     assert_eq!(ws.until(|frame| frame["nonce"] == "n")["reason"], "rate_limited");
     assert_eq!((post("203.0.113.7", "tea").status, post("198.51.100.1", "new").status), (201, 201));
+    // The first messages of a room count once, though they are sent before the room is there.
+    let mut ben = Ws::connect_with(&server, "/ws/fresh/Ben", &[("X-Forwarded-For", "198.51.100.2")]);
+    ben.expect("welcome");
+    (0..25).for_each(|number| ben.say(&format!("message {number}")));
+    ben.until(|frame| frame["content"] == "message 24");
 }
