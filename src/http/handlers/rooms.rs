@@ -98,13 +98,8 @@ impl Activity {
 }
 
 fn list_by_activity(request: &Request<'_>, limit: usize, after: Option<&str>) -> Result<Reply, Rejection> {
-    let after = match after {
-        None => None,
-        Some(cursor) => {
-            let sentence = "after must be the next of a page with sort=active";
-            Some(Activity::parse(cursor).ok_or_else(|| Reason::BadQuery.because(sentence))?)
-        }
-    };
+    let after_room = after.map(RoomId::parse_to_read).transpose();
+    let after_room = after_room.map_err(|error| Reason::BadQuery.because(format!("invalid after: {error}")))?;
     // This looks at all rooms.
     let rate_limiters = &request.context.settings.rate_limiters;
     rate_limiters.take_page(request.address(), Instant::now()).map_err(rate_limited)?;
@@ -122,8 +117,11 @@ fn list_by_activity(request: &Request<'_>, limit: usize, after: Option<&str>) ->
         let place = |(id, (head, last_ms)): (RoomId, (Option<Seq>, u64))| {
             (Activity { is_empty: !present.contains(&id), last_ms: Reverse(last_ms), id }, head)
         };
-        let is_after = |(room, _): &(Activity, Option<Seq>)| after.as_ref().is_none_or(|after| room > after);
-        let mut rooms: Vec<_> = rooms.into_iter().map(place).filter(is_after).collect();
+        let mut rooms: Vec<_> = rooms.into_iter().map(place).collect();
+        // A room id stands for the place of that room.
+        let place_of = |id: &RoomId| rooms.iter().find(|(room, _)| room.id == *id).map(|(room, _)| room.clone());
+        let after = after.and_then(Activity::parse).or_else(|| after_room.as_ref().and_then(place_of));
+        rooms.retain(|(room, _)| after.as_ref().is_none_or(|after| room > after));
         rooms.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let has_more = rooms.len() > limit;
         rooms.truncate(limit);
