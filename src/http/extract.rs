@@ -69,6 +69,12 @@ pub(super) fn check_rate(request: &Request<'_>, user: Option<UserId>) -> Result<
     rate_limiter.take(now).map_err(rate_limited)
 }
 
+/// Takes one token of the address's rate limit of pages.
+pub(super) fn check_page_rate(request: &Request<'_>) -> Result<(), Rejection> {
+    let rate_limiters = &request.context.settings.rate_limiters;
+    rate_limiters.take_page(request.address(), Instant::now()).map_err(rate_limited)
+}
+
 /// A client that proposes something, for one room or for the whole server. Permissions are checked here, so that a
 /// refusal comes before other errors. The binding check is made when the entry is applied.
 pub(super) struct Actor {

@@ -519,8 +519,7 @@ fn a_request_is_answered_through_the_log() {
         let body = crate::protocol::Body::Text { content: content.into(), reply_to: None };
         let nonce = crate::model::Nonce::parse("n1").ok();
         let (room, author) = (room(ROOM_DEFAULT), guest(9, "bob"));
-        let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
-        server.api.send_message(message, false)
+        server.api.send_message(NewMessage::of_request(room, author, body, nonce), false)
     };
     let Ok(Sent::Stored(json)) = send("hi") else { panic!() };
     assert_eq!(ana.frames(1), [String::from_utf8(json.to_vec()).unwrap()]);

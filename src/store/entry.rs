@@ -135,6 +135,14 @@ pub struct NewMessage {
     pub unless_stored: Option<Box<Rejection>>,
 }
 
+impl NewMessage {
+    /// A message of a request. Its author need not be in the room.
+    #[must_use]
+    pub fn of_request(room: RoomId, author: Arc<Principal>, body: Body, nonce: Option<Nonce>) -> Self {
+        Self { room, author, body, nonce, is_member: false, unless_stored: None }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Join {
     pub room: RoomId,

@@ -10,11 +10,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::rooms::is_there;
+use super::rooms::{check_room, is_there};
 use crate::auth::permission::Action;
 use crate::authenticator::Identity;
 use crate::http::error::{bad_cursor, rate_limited};
-use crate::http::extract::{actor, check_rate, client, identity, limit_of, reader, room, room_to_read, text};
+use crate::http::extract::{
+    actor, check_page_rate, check_rate, client, identity, limit_of, reader, room, room_to_read, text,
+};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::server::Context;
@@ -31,13 +33,11 @@ use crate::store::{Found, Kinds, Place, Side, View};
 
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID|around=ID&limit=N&q=words`
 pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
-    let rate_limiters = &request.context.settings.rate_limiters;
     let id = room_to_read(request)?;
     let limit = limit_of(request, MESSAGES_LISTED, MESSAGES_LISTED_MAX)?;
     let cursor = Cursor::of(request)?;
-    let now = Instant::now();
     let Some(words) = request.query_value("q").transpose()? else {
-        rate_limiters.take_page(request.address(), now).map_err(rate_limited)?;
+        check_page_rate(request)?;
         return request.context.reader.view(|view| {
             let start = cursor.enter(request.context, view, &reader(request, view)?, &id)?;
             match (cursor, start) {
@@ -54,7 +54,8 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     if matches!(cursor, Cursor::Around(_)) {
         return Err(Reason::BadQuery.because("around and q can't be given together"));
     }
-    rate_limiters.take_search(request.address(), now).map_err(rate_limited)?;
+    let rate_limiters = &request.context.settings.rate_limiters;
+    rate_limiters.take_search(request.address(), Instant::now()).map_err(rate_limited)?;
     let terms = Terms::parse(&words).map_err(|error| Reason::BadQuery.because(error.to_string()))?;
     let payer = Payer { network: network_of(request.address()), account: 0 };
     // The room is checked here, so that a refused search does not wait. The search checks it again in its transaction.
@@ -120,10 +121,7 @@ impl Cursor {
     /// The start of the page in a room, which must exist for the client. If the frame of the cursor is not kept any
     /// more, the page begins with the oldest kept frame, and nothing is before it.
     fn enter(self, context: &Context, view: &View<'_>, client: &Identity, room: &RoomId) -> Result<Start, Rejection> {
-        client.may_enter(view, room)?;
-        if !is_there(context, view, room)? {
-            return Err(Reason::NoSuchRoom.into());
-        }
+        check_room(context, view, client, room)?;
         let (id, side): (_, fn(Seq) -> Side) = match self {
             Self::Latest => return Ok(Start::LATEST),
             Self::Before(id) => (id, Side::Before),
@@ -181,18 +179,14 @@ fn around(view: &View<'_>, room: &RoomId, middle: Seq, limit: usize) -> Result<R
 /// `GET /api/rooms/{id}/messages/{message}`
 pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
     let room = room_to_read(request)?;
-    let rate_limiters = &request.context.settings.rate_limiters;
-    rate_limiters.take_page(request.address(), Instant::now()).map_err(rate_limited)?;
+    check_page_rate(request)?;
     let frame = request.context.reader.view(|view| {
-        reader(request, view)?.may_enter(view, &room)?;
-        if !is_there(request.context, view, &room)? {
-            return Err(Rejection::from(Reason::NoSuchRoom));
-        }
+        check_room(request.context, view, &reader(request, view)?, &room)?;
         let id = FrameId::parse(request.parameter("message")).ok_or(Reason::NoSuchMessage)?;
         let seq = view.seq_of(&room, id)?.ok_or(Reason::NoSuchMessage)?;
         let page = view.page(&room, Side::After(Seq(seq.0 - 1)), Kinds::Messages, 1)?;
         // The frame may be an event.
-        Ok(page.into_iter().find(|stored| stored.id == id).ok_or(Reason::NoSuchMessage)?)
+        page.into_iter().find(|stored| stored.id == id).ok_or(Rejection::from(Reason::NoSuchMessage))
     })?;
     Ok(Reply::data(200, raw(&frame.json)))
 }
@@ -244,7 +238,7 @@ pub(crate) fn post(request: &Request<'_>) -> Result<Reply, Rejection> {
         let makes_room = !is_there(request.context, view, &room).unwrap_or(true);
         Ok::<_, Rejection>((identity.principal(stranger), makes_room))
     })?;
-    let message = NewMessage { room, author, body, nonce, is_member: false, unless_stored: None };
+    let message = NewMessage::of_request(room, author, body, nonce);
     let (status, json) = stored(request, message, makes_room)?;
     Ok(Reply::data(status, raw(&json)))
 }
@@ -276,7 +270,7 @@ pub(crate) fn delete(request: &Request<'_>) -> Result<Reply, Rejection> {
     actor.may(Action::Enter).map_err(|reason| if reason.is_hidden() { Reason::NoSuchMessage } else { reason })?;
     let message_id = FrameId::parse(request.parameter("message")).ok_or(Reason::NoSuchMessage)?;
     let (body, nonce) = (Body::Delete { message_id }, idempotency_key(request)?);
-    stored(request, NewMessage { room, author, body, nonce, is_member: false, unless_stored: None }, false)?;
+    stored(request, NewMessage::of_request(room, author, body, nonce), false)?;
     Ok(Reply::empty(204))
 }
 

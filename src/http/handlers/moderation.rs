@@ -160,6 +160,6 @@ pub(crate) fn announce(request: &Request<'_>) -> Result<Reply, Rejection> {
     let nonce = idempotency_key(request)?;
     let room = RoomId::parse(ROOM_DEFAULT).map_err(|_| Reason::NoSuchRoom)?;
     let (author, body) = (actor.known()?, Body::Announcement { content });
-    stored(request, NewMessage { room, author, body, nonce, is_member: false, unless_stored: None }, false)?;
+    stored(request, NewMessage::of_request(room, author, body, nonce), false)?;
     Ok(Reply::data(202, asked))
 }

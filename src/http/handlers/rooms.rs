@@ -3,14 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::authenticator::Identity;
-use crate::http::error::rate_limited;
-use crate::http::extract::{Page, limit_of, reader, room_to_read};
+use crate::http::extract::{Page, check_page_rate, limit_of, reader, room_to_read};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::server::Context;
@@ -25,6 +23,17 @@ use crate::store::accounts::RoomSettings;
 pub(crate) fn is_there(context: &Context, view: &View<'_>, room: &RoomId) -> Result<bool, Rejection> {
     let is_known = view.policy().room(room).is_some() || context.hub.presence(room).is_some();
     Ok(is_known || view.room(room)?.is_some())
+}
+
+/// Checks that a client may enter a room, and that the room exists.
+pub(crate) fn check_room(
+    context: &Context,
+    view: &View<'_>,
+    client: &Identity,
+    room: &RoomId,
+) -> Result<(), Rejection> {
+    client.may_enter(view, room)?;
+    if is_there(context, view, room)? { Ok(()) } else { Err(Reason::NoSuchRoom.into()) }
 }
 
 /// An entry in the list of rooms.
@@ -101,8 +110,7 @@ fn list_by_activity(request: &Request<'_>, limit: usize, after: Option<&str>) ->
     let after_room = after.map(RoomId::parse_to_read).transpose();
     let after_room = after_room.map_err(|error| Reason::BadQuery.because(format!("invalid after: {error}")))?;
     // This looks at all rooms.
-    let rate_limiters = &request.context.settings.rate_limiters;
-    rate_limiters.take_page(request.address(), Instant::now()).map_err(rate_limited)?;
+    check_page_rate(request)?;
     request.context.reader.view(|view| {
         let identity = reader(request, view)?;
         let is_listed = |room: &RoomId| is_listed(view, &identity, room);
@@ -191,10 +199,7 @@ pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
     }
     let id = room_to_read(request)?;
     request.context.reader.view(|view| {
-        reader(request, view)?.may_enter(view, &id)?;
-        if !is_there(request.context, view, &id)? {
-            return Err(Reason::NoSuchRoom.into());
-        }
+        check_room(request.context, view, &reader(request, view)?, &id)?;
         let settings = view.policy().room(&id).cloned().unwrap_or_default();
         let presence = request.context.hub.presence(&id);
         let RoomSettings { topic, posting, slow_mode_s, is_private, .. } = &settings;
@@ -222,15 +227,8 @@ pub(crate) fn members(request: &Request<'_>) -> Result<Reply, Rejection> {
                 .map_err(|_| Reason::BadQuery.because("after must be the id of a user"))?,
         ),
     };
-    let rate_limiters = &request.context.settings.rate_limiters;
-    rate_limiters.take_page(request.address(), Instant::now()).map_err(rate_limited)?;
-    request.context.reader.view(|view| {
-        reader(request, view)?.may_enter(view, &id)?;
-        if !is_there(request.context, view, &id)? {
-            return Err(Rejection::from(Reason::NoSuchRoom));
-        }
-        Ok(())
-    })?;
+    check_page_rate(request)?;
+    request.context.reader.view(|view| check_room(request.context, view, &reader(request, view)?, &id))?;
     // One more person than is listed tells whether there are more.
     let presence = request.context.hub.presence(&id);
     let mut data = presence.map_or_else(Vec::new, |presence| presence.after(after, limit + 1));
