@@ -52,9 +52,8 @@ fn cookie(value: &str, max_age_s: u64, over_tls: bool) -> String {
 /// The session token in the Cookie fields of a request (RFC 6265, sections 4.2.1 and 5.4), if there is one.
 ///
 /// Other cookies are ignored, whatever they contain and however long they are: other programs on the same host set them.
-/// The session cookie may occur once only. A browser sends two if a
-/// page of another subdomain or path has set one too, and the server can't tell which is its own. A cookie whose value
-/// does not have the shape of a token counts as absent.
+/// The session cookie may occur once only. A browser sends two if a page of another subdomain or path has set one too,
+/// and the server can't tell which is its own. A cookie whose value does not have the shape of a token counts as absent.
 ///
 /// # Errors
 /// [`CredentialError`].

@@ -21,18 +21,14 @@ pub(super) fn bad_cursor() -> Rejection {
 
 /// The rate limit is exceeded; the next request may come after `wait`.
 pub(super) fn rate_limited(wait: Duration) -> Rejection {
-    Reason::RateLimited.because(format!("rate limit exceeded, retry in {} s", wait.as_secs() + 1)).retry_after(ms(wait))
+    Reason::RateLimited.because(format!("rate limit exceeded, retry in {} s", wait.as_secs() + 1)).retry_in(wait)
 }
 
 /// Too many attempts. The wait may be minutes long.
 pub(super) fn too_many_attempts(wait: Duration) -> Rejection {
     let minutes = wait.as_secs() / 60 + 1;
     let sentence = format!("too many attempts, retry in {minutes} min");
-    Reason::TooManyAttempts.because(sentence).retry_after(ms(wait))
-}
-
-fn ms(wait: Duration) -> u64 {
-    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+    Reason::TooManyAttempts.because(sentence).retry_in(wait)
 }
 
 impl From<BadEscape> for Rejection {

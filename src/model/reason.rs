@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -268,6 +269,12 @@ impl Rejection {
     #[must_use]
     pub fn retry_after(self, retry_ms: u64) -> Self {
         Self { retry_ms: Some(retry_ms), ..self }
+    }
+
+    /// The same with the time to wait.
+    #[must_use]
+    pub fn retry_in(self, wait: Duration) -> Self {
+        self.retry_after(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
     }
 }
 

@@ -65,7 +65,7 @@ impl State {
         }
         self.new_rooms.take(author.network, self.at).map_err(|wait| {
             let sentence = format!("too many new rooms from this address, retry in {} s", wait.as_secs() + 1);
-            Reason::RateLimited.because(sentence).retry_after(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+            Reason::RateLimited.because(sentence).retry_in(wait)
         })
     }
 
