@@ -237,15 +237,11 @@ fn checkpoint(database: &Database, connection: &sqlite::Connection, closed: &Rec
         if database.loss().is_some() {
             continue;
         }
-        // Before any checkpoint: it would copy a damaged WAL into the database.
-        let pages = database.look_at_wal(connection).unwrap_or(u64::MAX);
-        if database.loss().is_some() {
-            continue;
-        }
         if let Err(error) = database.clear_wal(connection) {
             exit_on_sync_failure(&error);
             ::log::warn!("failed to empty the WAL: {error}");
         }
+        let pages = database.look_at_wal(connection).unwrap_or(u64::MAX);
         if pages >= CHECKPOINT_PAGES_MIN.min(database.wal_pages_max() / 4)
             && let Err(error) = database.checkpoint(connection, "PASSIVE")
         {

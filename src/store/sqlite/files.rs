@@ -132,7 +132,10 @@ impl Files {
     /// Looks at the files, and logs what has changed. Reads no file while another thread runs a checkpoint.
     pub fn look(&self, database: &File) {
         let mut found = self.opened.iter().find_map(|(part, path, opened)| match fs::metadata(path) {
-            Ok(file) if identity(&file) == *opened => None,
+            Ok(file) if identity(&file) == *opened => {
+                let is_damaged = *part == Part::Wal && has_hole(path, opened);
+                is_damaged.then_some(Loss::Changed(*part))
+            }
             Ok(_) => Some(Loss::Replaced(*part)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Loss::Missing(*part)),
             // A path that can't be looked up for another reason says nothing.
@@ -187,13 +190,7 @@ impl Files {
 
     /// Looks whether the WAL has all frames that SQLite has written. Returns the number of frames.
     pub fn look_at_wal(&self, connection: &Connection) -> Result<u64, Fault> {
-        let opened = self.opened.iter().find(|(part, ..)| *part == Part::Wal);
-        let wal = opened.map(|(_, path, _)| path);
-        // A write after a truncation leaves a hole where the header was. SQLite can then read nothing.
-        if opened.is_some_and(|(_, path, opened)| has_hole(path, opened)) {
-            self.note(Some(Loss::Changed(Part::Wal)));
-            return Ok(0);
-        }
+        let wal = self.opened.iter().find(|(part, ..)| *part == Part::Wal).map(|(_, path, _)| path);
         let frames = || connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get::<_, i64>(1));
         let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let mut pages = 0;
@@ -210,7 +207,8 @@ impl Files {
     }
 }
 
-/// Whether a WAL that is not empty has no header. Another file at its path says nothing about it.
+/// Whether a WAL that is not empty has no header: a write after a truncation leaves a hole there, and SQLite can then
+/// read nothing. Another file at its path says nothing about it.
 fn has_hole(wal: &Path, opened: &Identity) -> bool {
     // No lock of SQLite is on the WAL itself, so closing a descriptor of it releases none.
     let Ok(file) = File::open(wal) else { return false };
