@@ -9,9 +9,8 @@ import { browserTest } from "./support.mjs";
 const FOREIGN = `<!DOCTYPE html><title>elsewhere</title>
 <form method="post" enctype="text/plain"><input name="content" value="by a form"></form>`;
 
-// Another site on this machine. Its origin has another port.
-async function site(act) {
-  const server = createServer((_, answer) => answer.setHeader("Content-Type", "text/html").end(FOREIGN));
+// Starts a server, calls `act` with its address, and stops it.
+async function whileItListens(server, act) {
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   try {
@@ -20,6 +19,12 @@ async function site(act) {
     server.closeAllConnections();
     server.close();
   }
+}
+
+// Another site on this machine. Its origin has another port.
+async function site(act) {
+  const server = createServer((_, answer) => answer.setHeader("Content-Type", "text/html").end(FOREIGN));
+  await whileItListens(server, act);
 }
 
 // Whether a WebSocket from this page to that address opens.
@@ -108,14 +113,7 @@ async function proxy(adda, host, act) {
     });
     incoming.pipe(forwarded);
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  try {
-    await act(`http://127.0.0.1:${server.address().port}`);
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
+  await whileItListens(server, act);
 }
 
 browserTest("behind a proxy that changes Host the page names its address and the setting", { expectsRejections: true }, async (adda) => {
