@@ -462,10 +462,16 @@ impl Upkeep {
     fn forget_rooms(&mut self, upkept: &mut impl Upkept) -> Result<bool, Fault> {
         let Some((after, to)) = self.rooms.next(upkept.connection())? else { return Ok(false) };
         // A long order may have been forgotten further than could be deleted at once. Its rows are deleted here.
+        let mut has_more = false;
         for room in messages::forgotten_rooms(upkept.connection(), after, to)? {
-            in_transaction(upkept.connection(), |connection| {
+            let deleted = in_transaction(upkept.connection(), |connection| {
                 messages::delete_forgotten(connection, room, FORGOTTEN_AT_ONCE)
             })?;
+            has_more |= deleted == FORGOTTEN_AT_ONCE;
+        }
+        if has_more {
+            self.rooms.at = Some(after);
+            return Ok(true);
         }
         let mut rooms = messages::empty_rooms(upkept.connection(), after, to)?;
         rooms.retain(|room| !upkept.has_connections(room));

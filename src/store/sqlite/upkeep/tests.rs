@@ -366,6 +366,20 @@ fn rows_left_over_from_a_long_order_are_deleted() {
 }
 
 #[test]
+fn one_sweep_deletes_all_rows_of_a_long_room_that_was_forgotten() {
+    everywhere(|mut rig| {
+        let count = 3 * FORGOTTEN_AT_ONCE as u64 + 1;
+        rig.write(&texts(0, count), NOW_MS);
+        rig.apply(vec![Change::Forget { room: room("tea"), up_to: Seq(count) }]).unwrap();
+        assert_eq!(rig.number("SELECT count(*) FROM messages"), count - FORGOTTEN_AT_ONCE as u64);
+        let mut upkeep = rig.upkeep(Keep::default());
+        rig.finish(&mut upkeep);
+        assert_eq!(rig.number("SELECT count(*) FROM messages"), 0);
+        rig.assert_sound();
+    });
+}
+
+#[test]
 fn commits_are_synced_again_after_a_slice() {
     let directory = tempfile::tempdir().unwrap();
     let mut rig = Rig::open(&directory.path().join("adda.db"));
