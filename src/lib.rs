@@ -193,6 +193,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use agents::control::Control;
+use auth::credential::SessionCookie;
 use auth::secret::Secret;
 use config::{Config, Data};
 use front::listener::{self, Front, Listening};
@@ -276,8 +277,14 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         Data::File(path) => path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned)),
         Data::Memory => None,
     };
-    let settings =
-        http::Settings { origins: origins.clone(), directory, rate_limiters: Arc::clone(&rate_limiters), limits };
+    let cookie = Arc::new(session_cookie(&data, address, &reader));
+    let settings = http::Settings {
+        origins: origins.clone(),
+        directory,
+        rate_limiters: Arc::clone(&rate_limiters),
+        cookie: Arc::clone(&cookie),
+        limits,
+    };
     let http =
         http::Server::start(api.clone(), reader.clone(), settings, Arc::clone(&metrics)).map_err(StartError::Http)?;
     let relay = relay::Relay::new(http.endpoint(), Arc::clone(&metrics));
@@ -287,6 +294,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         authenticator: authenticator::Authenticator::start(reader).map_err(StartError::Thread)?,
         origins,
         rate_limiters,
+        cookie,
         limits,
         metrics,
     };
@@ -297,6 +305,16 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let front = Front { sessions, relay, proxies, connections_max, per_address_max: connections_per_address_max };
     let listening = Listening::start(socket, front).map_err(StartError::Thread)?;
     Ok(Running { address, listening, commands, api, http, control, inner })
+}
+
+/// The session cookie. A server without a database would have another id after each start, and leave a cookie of each in
+/// browsers. So its port stands for its id.
+fn session_cookie(data: &Data, address: SocketAddr, reader: &store::Reader) -> SessionCookie {
+    let server = &reader.policy().server;
+    match data {
+        Data::File(_) => SessionCookie::new(&server.id, server.made_ms),
+        Data::Memory => SessionCookie::new(&address.port().to_string(), server.made_ms),
+    }
 }
 
 /// Starts the control socket. Changes from there are proposed as the operator's.

@@ -63,6 +63,12 @@ pub fn random_id() -> i64 {
     i64::try_from(bits).unwrap_or(1).max(1)
 }
 
+/// A random name of 8 hex digits. It is not secret.
+#[must_use]
+pub fn random_name() -> String {
+    hex(&random_bytes::<4>())
+}
+
 /// Random bytes from the system.
 pub(super) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];

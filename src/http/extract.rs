@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::error::{bad_limit, rate_limited};
 use super::request::Request;
+use super::server::Context;
 use crate::auth::credential::Credential;
 use crate::auth::permission::{Action, PermissionContext, Target, may};
 use crate::authenticator::{Authenticated, Identity, admit, authenticate, note_use};
@@ -26,9 +27,15 @@ pub(super) const UNKNOWN_USER: UserId = UserId(Uuid::nil());
 
 /// The credential of a request.
 pub(super) fn shown<'a>(request: &'a Request<'_>) -> Result<Credential<'a>, Rejection> {
-    let cookies = request.headers_named("Cookie").map(str::as_bytes);
-    Credential::of(request.header("Authorization").map(str::as_bytes), cookies, None)
+    let Context { settings, reader, .. } = request.context;
+    let in_cookie = || settings.cookie.token(|| cookies(request), reader.moment().clock_ms);
+    Credential::of(request.header("Authorization").map(str::as_bytes), None, in_cookie)
         .map_err(|error| Reason::InvalidToken.because(format!("invalid token: {error}")))
+}
+
+/// The Cookie fields of a request.
+pub(super) fn cookies<'a>(request: &'a Request<'_>) -> impl Iterator<Item = &'a [u8]> {
+    request.headers_named("Cookie").map(str::as_bytes)
 }
 
 /// Authenticates the client by its token. An expired cookie counts as no token, because browsers keep sending it. An

@@ -1,7 +1,6 @@
 //! The description of the HTTP API (OpenAPI 3.1), made from the table of routes. `components.json` has the schemas.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
@@ -9,22 +8,23 @@ use super::operation::{Content, Needs, Operation, Route};
 use super::reply::Reply;
 use super::request::Request;
 use super::routes::ROUTES;
+use super::server::Context;
 use crate::model::reason::{Reason, Rejection};
 
 const COMPONENTS: &str = include_str!("components.json");
 
-/// The document, encoded at the first request.
-static DOCUMENT: LazyLock<Vec<u8>> = LazyLock::new(|| document().to_string().into_bytes());
-
 /// `GET /api/openapi.json`
-pub(super) fn get(_: &Request<'_>) -> Result<Reply, Rejection> {
-    Ok(Reply::new(200, "application/json", DOCUMENT.as_slice()))
+pub(super) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
+    let Context { openapi, settings, .. } = request.context;
+    let document = openapi.get_or_init(|| document(settings.cookie.name()).to_string().into_bytes());
+    Ok(Reply::new(200, "application/json", document.clone()))
 }
 
-fn document() -> Value {
+fn document(cookie: &str) -> Value {
     let paths: Map<String, Value> = ROUTES.iter().map(|route| (route.path.to_owned(), path_item(route))).collect();
     // A test parses the components; they are part of the binary.
-    let components: Value = serde_json::from_str(COMPONENTS).unwrap_or_default();
+    let mut components: Value = serde_json::from_str(COMPONENTS).unwrap_or_default();
+    components["securitySchemes"]["cookie"]["name"] = cookie.into();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn every_component_exists_and_is_used() {
-        let document = document();
+        let document = document("adda_session_12");
         let mut used = BTreeSet::new();
         references(&document, &mut used);
         for name in &used {
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_limits_of_schemas_are_those_of_the_server() {
-        let document = document();
+        let document = document("adda_session_12");
         for (pointer, limit) in [
             ("schemas/RoomId/maxLength", ROOM_CHARS_MAX),
             ("schemas/Username/maxLength", USERNAME_CHARS_MAX),

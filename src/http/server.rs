@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use super::router::dispatch;
 use super::slow_lane::{Lane, SlowLane, Turn};
 use super::socket::Listening;
 use crate::auth::attempts::Attempts;
+use crate::auth::credential::SessionCookie;
 use crate::config::Origin;
 use crate::hub::HubApi;
 use crate::limits::{BODY_BYTES_MAX, Limits, REQUESTS_STOP_WAIT};
@@ -109,10 +110,12 @@ pub(crate) struct Context {
     pub(super) settings: Settings,
     pub(super) attempts: Arc<Mutex<Attempts>>,
     pub(super) metrics: Arc<Metrics>,
+    /// The description of the API, encoded at the first request.
+    pub(super) openapi: OnceLock<Vec<u8>>,
 }
 
 /// The operator's settings for HTTP.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Other origins whose pages may write.
     pub origins: Vec<Origin>,
@@ -120,6 +123,7 @@ pub struct Settings {
     pub directory: Option<PathBuf>,
     /// The rate limits of messages.
     pub rate_limiters: Arc<RateLimiters>,
+    pub cookie: Arc<SessionCookie>,
     pub limits: Limits,
 }
 
@@ -130,7 +134,7 @@ impl Server {
     /// If the private socket can't be opened, or a thread can't be started.
     pub fn start(hub: HubApi, reader: Reader, settings: Settings, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let listening = Mutex::new(Some(Arc::new(Listening::start(settings.directory.as_deref())?)));
-        let context = Context { hub, reader, settings, attempts: Arc::default(), metrics };
+        let context = Context { hub, reader, settings, attempts: Arc::default(), metrics, openapi: OnceLock::new() };
         let shared = Arc::new(Shared { listening, context });
         let slow = Arc::new(SlowLanes::start(&shared).map_err(StartError::Worker)?);
         let mut server = Self { shared, workers: Vec::with_capacity(WORKERS), slow };

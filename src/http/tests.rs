@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use super::server::{Context, Endpoint, PANIC_PATH, SECURE_HEADER, Server, Settin
 use super::slow_lane::Lane;
 use super::socket::{DIRECTORY_PREFIX, Listening, SOCKET_NAME};
 use crate::auth::attempts::{Login, SUCCESSES_PER_ACCOUNT};
+use crate::auth::credential::SessionCookie;
 use crate::auth::name::Skeletons;
 use crate::config::{Data, Durability, Keep};
 use crate::hub::{self, Arrival, Chunk, Command, Connect, Ends, HubApi, Inbound, PublishedPresence, Sink};
@@ -56,6 +57,13 @@ pub(crate) struct Backend {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// The default settings.
+fn settings() -> Settings {
+    let cookie = Arc::new(SessionCookie::new("12", 0));
+    let (rate_limiters, limits) = (Arc::default(), Limits::default());
+    Settings { origins: Vec::new(), directory: None, rate_limiters, cookie, limits }
+}
+
 impl Backend {
     pub(crate) fn start() -> Self {
         let metrics = Arc::new(Metrics::default());
@@ -69,10 +77,10 @@ impl Backend {
         let ends = Ends { commands: commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
         threads.extend(hub::start(ends, limits, Arc::clone(&metrics)).unwrap());
         let origins = vec!["https://friend.example".parse().unwrap()];
-        let settings =
-            Settings { origins, directory: None, rate_limiters: Arc::new(RateLimiters::new(&limits)), limits };
+        let rate_limiters = Arc::new(RateLimiters::new(&limits));
+        let settings = Settings { origins, rate_limiters, limits, ..settings() };
         let hub = HubApi::new(commands.clone(), presence.clone());
-        let context = Context { hub, reader, settings, attempts: Arc::default(), metrics };
+        let context = Context { hub, reader, settings, attempts: Arc::default(), metrics, openapi: OnceLock::new() };
         Self { context, commands, presence, threads }
     }
 
@@ -86,7 +94,7 @@ impl Backend {
     /// Starts an HTTP server for it.
     pub(crate) fn serve(&self, metrics: &Arc<Metrics>) -> Server {
         let Context { hub, reader, .. } = &self.context;
-        Server::start(hub.clone(), reader.clone(), Settings::default(), Arc::clone(metrics)).unwrap()
+        Server::start(hub.clone(), reader.clone(), settings(), Arc::clone(metrics)).unwrap()
     }
 
     /// Replaces the hub: commands of requests go to the receiver.
@@ -625,7 +633,12 @@ fn reads_send_the_hub_no_command() {
     for (target, part) in [
         (MESSAGES, r#""content":"first""#),
         ("/api/rooms", r#"{"data":[{"id":"tea","name":"tea","client_count":1,"seq":1}]}"#),
-        ("/api/rooms/tea", &*format!(r#""client_count":1,"seq":1,"clients":[{{"id":"{id}","username":"eva"}}]"#)),
+        (
+            "/api/rooms/tea",
+            &*format!(
+                r#""client_count":1,"seq":1,"clients":[{{"id":"{id}","username":"eva"}}]"#
+            ),
+        ),
         ("/api/session", &*format!(r#""id":"{id}""#)),
         ("/api/sessions", r#""current":true"#),
         ("/api/about", r#""accounts":"optional""#),

@@ -15,10 +15,10 @@ use crate::limits::Limits;
 use crate::model::reason::Reason;
 use crate::model::{ConnectionId, FrameId, Person, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{ClientFrame, Replay};
-use crate::store::PolicySnapshot;
 use crate::store::accounts::SessionId;
 use crate::store::change::Policy;
 use crate::store::entry::{Applied, Entry, Outcome, Past, Principal, Proof, Proposal, ReplyTo, Stored};
+use crate::store::{PolicySnapshot, ServerId};
 use crate::store::log::clock::Moment;
 use crate::wire::CloseReason;
 
@@ -58,7 +58,8 @@ pub fn from_network(principal: &Principal, network: [u8; 4]) -> Arc<Principal> {
 }
 
 pub fn policy() -> PolicySnapshot {
-    PolicySnapshot::new(Policy::default(), GuestKey::from_bytes([7; GuestKey::BYTES]))
+    let server = ServerId { id: "12".into(), made_ms: 0 };
+    PolicySnapshot::new(Policy::default(), GuestKey::from_bytes([7; GuestKey::BYTES]), server)
 }
 
 pub fn moment() -> Moment {

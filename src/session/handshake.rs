@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Context, Decoder};
 use crate::auth::credential::Credential;
 use crate::auth::guest_token::GuestToken;
-use crate::authenticator::{Authenticator, Identity};
+use crate::authenticator::Identity;
 use crate::config::Origin;
 use crate::http1::forwarded::Client;
 use crate::http1::head::{Framing, Head, Version, query_value, unescape};
@@ -103,7 +103,7 @@ fn ask(
     context.rate_limiters.take_handshake(client.address, Instant::now()).map_err(|_| {
         Refused::new(Reason::TooManyConnections, Refusal::Handshakes).with_headers(&[("Retry-After", "1")])
     })?;
-    let identity = identify(head, &request, client, &context.authenticator)?;
+    let identity = identify(head, &request, client, context)?;
     Ok(connect(socket, connection, *request, *identity, context.authenticator.reader()))
 }
 
@@ -162,9 +162,11 @@ fn identify(
     head: &Head,
     request: &UpgradeRequest,
     client: Client,
-    authenticator: &Authenticator,
+    context: &Context,
 ) -> Result<Box<Identity>, Box<Refused>> {
-    let shown = Credential::of(head.header("Authorization"), head.headers_named("Cookie"), request.token.as_deref())
+    let Context { authenticator, cookie, .. } = context;
+    let in_cookie = || cookie.token(|| head.headers_named("Cookie"), authenticator.reader().moment().clock_ms);
+    let shown = Credential::of(head.header("Authorization"), request.token.as_deref(), in_cookie)
         .map_err(|error| Refused::upgrade(Reason::BadQuery, error.to_string()))?;
     let admitted = authenticator.admit(shown.token(), &request.username, client.address, &request.room);
     admitted.map(Box::new).map_err(denied)

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 pub use self::decoder::{Decoder, chat};
+use crate::auth::credential::SessionCookie;
 use crate::authenticator::Authenticator;
 use crate::config::Origin;
 use crate::http1::forwarded::Client;
@@ -41,6 +42,7 @@ pub struct Context {
     pub origins: Vec<Origin>,
     /// The rate limits of messages and handshakes, per user and per address.
     pub rate_limiters: Arc<RateLimiters>,
+    pub cookie: Arc<SessionCookie>,
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
 }

@@ -44,7 +44,7 @@ pub use engine::propose_alone;
 use entry::{Applied, Outcome, Proposal, Stored};
 use log::clock::Reading;
 pub use message::Message;
-pub use policy::{PolicySnapshot, PublishedPolicy};
+pub use policy::{PolicySnapshot, PublishedPolicy, ServerId};
 pub use reader::{Found, ReadError, Reader, View};
 pub use sqlite::offline::{Inspection, Offline, Progress, ToolError};
 pub use sqlite::schema::{Database, OpenError};

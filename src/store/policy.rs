@@ -39,6 +39,14 @@ pub struct PolicySnapshot {
     /// Recently ended sessions, with the log time of their end.
     pub(super) ended: HashTrieMapSync<SessionId, u64>,
     pub guest_key: Arc<GuestKey>,
+    pub server: Arc<ServerId>,
+}
+
+/// The random id of a server, which it keeps in its database, and the log time at which it was made.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ServerId {
+    pub id: Box<str>,
+    pub made_ms: u64,
 }
 
 /// The latest snapshot, for readers on other threads.
@@ -52,7 +60,7 @@ fn get<'a, K: Eq + std::hash::Hash, V>(map: &'a HashTrieMapSync<K, V>, key: &K) 
 impl PolicySnapshot {
     /// A policy without accounts, settings or restrictions.
     #[must_use]
-    pub fn new(flags: Policy, guest_key: GuestKey) -> Self {
+    pub fn new(flags: Policy, guest_key: GuestKey, server: ServerId) -> Self {
         Self {
             flags,
             rooms: HashTrieMapSync::new_sync(),
@@ -62,6 +70,7 @@ impl PolicySnapshot {
             roles: HashTrieMapSync::new_sync(),
             ended: HashTrieMapSync::new_sync(),
             guest_key: Arc::new(guest_key),
+            server: Arc::new(server),
         }
     }
 

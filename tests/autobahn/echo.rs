@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use adda::auth::credential::SessionCookie;
 use adda::authenticator::Authenticator;
 use adda::config::{Data, Durability, Keep};
 use adda::front::listener::{self, Front, Listening};
@@ -53,16 +54,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let policy = store::change::Policy::default();
     let started = store::start(&Data::Memory, Durability::Normal, Keep::default(), policy, Arc::clone(&metrics))?;
     let api = HubApi::new(commands.clone(), new_presence());
-    let http = http::Server::start(api, started.reader.clone(), http::Settings::default(), Arc::clone(&metrics))?;
-    let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
     // The suite opens its connections one upon the other.
     let limits = Limits { handshakes_per_s: 0, ..Limits::default() };
+    let rate_limiters = Arc::new(RateLimiters::new(&limits));
+    let cookie = Arc::new(SessionCookie::new("echo", 0));
+    let settings = http::Settings {
+        origins: Vec::new(),
+        directory: None,
+        rate_limiters: Arc::clone(&rate_limiters),
+        cookie: Arc::clone(&cookie),
+        limits,
+    };
+    let http = http::Server::start(api, started.reader.clone(), settings, Arc::clone(&metrics))?;
+    let relay = Relay::new(http.endpoint(), Arc::clone(&metrics));
     let sessions = Context {
         commands,
         decoder: |_, _| Box::new(Echo),
         authenticator: Authenticator::start(started.reader)?,
         origins: Vec::new(),
-        rate_limiters: Arc::new(RateLimiters::new(&limits)),
+        rate_limiters,
+        cookie,
         limits,
         metrics,
     };

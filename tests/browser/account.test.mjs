@@ -16,7 +16,7 @@ const refusing = (...flags) => ({ ...kept(...flags), expectsRejections: true });
 const visible = (person, selector) => person.page.locator(selector).filter({ visible: true }).waitFor();
 const hidden = (person, selector) => person.page.locator(selector).waitFor({ state: "hidden" });
 const says = (person, selector, text) => person.page.locator(selector, { hasText: text }).filter({ visible: true }).waitFor();
-const sessionCookie = async (person) => (await person.page.context().cookies()).find(({ name }) => name === "adda_session");
+const sessionCookie = async (person) => (await person.page.context().cookies()).find(({ name }) => name.startsWith("adda_session_"));
 
 // Fills in the account form, on the start screen or in the profile dialog, and submits it.
 async function sendAccount(person, name, password) {

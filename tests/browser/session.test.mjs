@@ -19,7 +19,7 @@ const register = async (adda, username) => {
 
 const stored = (person) => person.page.evaluate((key) => localStorage.getItem(key), TOKEN);
 
-const sessionCookie = async (person) => (await person.page.context().cookies()).find(({ name }) => name === "adda_session");
+const sessionCookie = async (person) => (await person.page.context().cookies()).find(({ name }) => name.startsWith("adda_session_"));
 
 browserTest("no URL that the page requests contains a secret", {}, async (adda) => {
   const addresses = [];

@@ -26,7 +26,9 @@ fn cookie(response: &Response) -> String {
     let cookie = response.header("Set-Cookie").expect("a cookie");
     let (value, attributes) = cookie.split_once("; ").expect("attributes");
     assert!(attributes.starts_with("HttpOnly; SameSite=Lax; Path=/; Max-Age="), "{cookie}");
-    value.strip_prefix("adda_session=").expect("our cookie").to_owned()
+    let (name, value) = value.split_once('=').expect("a cookie");
+    assert!(name.starts_with("adda_session_"), "{name}");
+    value.to_owned()
 }
 
 #[track_caller]
@@ -337,4 +339,38 @@ fn logins_that_wait_for_a_hash_do_not_delay_other_requests() {
     // A login that was refused with 503 does not count as an attempt.
     let right = post(address, Plainly, "/api/session", json!({"username": "rahim", "password": PASSWORD}));
     assert_eq!(right.status, if looked_at < 20 { 201 } else { 429 }, "{looked_at} of 20");
+}
+
+#[test]
+fn servers_on_one_host_have_cookies_of_their_own_and_the_old_cookie_moves() {
+    let people = People::new();
+    let (one, two) = (people.serve(&[]), Server::start());
+    let name = |server: &Server| {
+        let begun = post(server.addr(), Plainly, "/api/session", json!({"username": "Ana"}));
+        let cookie = begun.header("Set-Cookie").expect("a cookie");
+        cookie.split_once(';').expect("attributes").0.to_owned()
+    };
+    let (of_one, of_two) = (name(&one), name(&two));
+    assert_eq!(of_two.split_once('=').map(|(name, _)| name), Some(&*format!("adda_session_{}", two.addr().port())));
+    let ask = |server: &Server, cookies: &str| {
+        http(
+            server.addr(),
+            format!("GET /api/session HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"),
+        )
+    };
+    // A browser sends both cookies to both servers.
+    for server in [&one, &two] {
+        assert_eq!(ask(server, &format!("{of_one}; {of_two}")).status, 200);
+    }
+    let token = of_one.split_once('=').expect("a value").1;
+    let moved = ask(&one, &format!("adda_session={token}"));
+    let set: Vec<_> = moved.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Set-Cookie")).collect();
+    assert_eq!((moved.status, set.len()), (200, 2), "{set:?}");
+    assert!(set[0].1.starts_with(&of_one) && set[1].1.starts_with("adda_session=; "), "{set:?}");
+    // The old cookie of another server is neither taken nor taken away.
+    let foreign = ask(&one, &format!("adda_session={}", "0a".repeat(39)));
+    assert_eq!(foreign.status, 401);
+    assert!(!foreign.header("Set-Cookie").is_some_and(|cookie| cookie.starts_with("adda_session=")));
+    drop(one);
+    assert_eq!(ask(&people.serve(&[]), &of_one).status, 200, "the id is kept");
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::sessions::{Me, label_of};
 use crate::auth::attempts::{Attempts, Login, LoginAttempt, LoginRefused};
-use crate::auth::credential::{Credential, LOGIN_SPAN_MS, set_cookie};
+use crate::auth::credential::{Credential, LOGIN_SPAN_MS};
 use crate::auth::name::Skeletons;
 use crate::auth::password::{self, Password, PasswordHash, Verdict};
 use crate::auth::permission::{Action, PermissionContext, RegistrationCode, may};
@@ -124,7 +124,7 @@ impl NewLogin {
         let done = context.hub.change(self.by, change)?;
         let token = self.token.expose();
         let me = Me::begun(&done, SessionKind::Login, Some(token))?;
-        Ok(Reply::data(201, me).with_cookie(set_cookie(token, LOGIN_SPAN_MS, self.is_secure)))
+        Ok(Reply::data(201, me).with_cookie(context.settings.cookie.set(token, LOGIN_SPAN_MS, self.is_secure)))
     }
 }
 

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::accounts;
-use crate::auth::credential::{Credential, GUEST_SPAN_MS, clear_cookie, set_cookie};
+use crate::auth::credential::{Credential, GUEST_SPAN_MS, SessionCookie, is_old_cookie};
 use crate::auth::guest_token::GuestToken;
 use crate::auth::name::Skeletons;
 use crate::auth::permission::{Action, may};
 use crate::auth::secret::Secret;
 use crate::authenticator::{Authenticated, authenticate, note_use};
 use crate::http::error::{rate_limited, unexpected};
-use crate::http::extract::{body, check_rate, client, shown};
+use crate::http::extract::{body, check_rate, client, cookies, shown};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::server::Context;
@@ -90,7 +90,7 @@ pub(crate) fn begin(request: &Request<'_>) -> Result<Reply, Rejection> {
 
 /// Begins a session for a new guest, or renames a guest.
 fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, Rejection> {
-    let Context { reader, hub, attempts, .. } = request.context;
+    let Context { reader, hub, attempts, settings, .. } = request.context;
     let client = reader.view(|view| client(request, view))?;
     let shown = shown(request)?;
     let user = match &client.session {
@@ -126,7 +126,8 @@ fn name_guest(request: &Request<'_>, username: Username) -> Result<Reply, Reject
     let token = client.session.is_none().then(sign);
     let token = token.as_ref().map(Secret::expose);
     let status = if token.is_some() { 201 } else { 200 };
-    let cookie = token.or(shown.token()).and_then(|token| set_cookie(token, GUEST_SPAN_MS, request.is_secure()));
+    let cookie =
+        token.or(shown.token()).and_then(|token| settings.cookie.set(token, GUEST_SPAN_MS, request.is_secure()));
     Ok(Reply::data(status, Me::begun(&done, SessionKind::Guest, token)?).with_cookie(cookie))
 }
 
@@ -147,7 +148,7 @@ fn own(request: &Request<'_>, view: &View<'_>, action: Action) -> Result<(Authen
 fn without_cookie(request: &Request<'_>, error: Rejection) -> Reply {
     let is_over = error.reason == Reason::NoSession && matches!(shown(request), Ok(Credential::Cookie(_)));
     let reply = Reply::from(error);
-    if is_over { reply.with("Set-Cookie", clear_cookie(request.is_secure())) } else { reply }
+    if is_over { reply.with("Set-Cookie", request.context.settings.cookie.clear(request.is_secure())) } else { reply }
 }
 
 fn found(request: &Request<'_>) -> Result<Reply, Rejection> {
@@ -157,7 +158,10 @@ fn found(request: &Request<'_>) -> Result<Reply, Rejection> {
         let Credential::Cookie(token) = shown(request)? else { return Ok(reply) };
         // The cookie lasts as long as the session.
         let left_ms = session.expires_ms.map(|expires_ms| expires_ms.saturating_sub(view.moment().clock_ms));
-        Ok(reply.with_cookie(left_ms.and_then(|left_ms| set_cookie(token, left_ms, request.is_secure()))))
+        let cookie = &request.context.settings.cookie;
+        let reply = reply.with_cookie(left_ms.and_then(|left_ms| cookie.set(token, left_ms, request.is_secure())));
+        let old = is_old_cookie(token, cookies(request)).then(|| SessionCookie::clear_old(request.is_secure()));
+        Ok(reply.with_cookie(old))
     })
 }
 
@@ -170,7 +174,11 @@ fn ended(request: &Request<'_>, key: Option<SessionId>) -> Result<Reply, Rejecti
     request.context.hub.change(by, Change::EndSession { session: ended })?;
     let reply = Reply::empty(204);
     let is_this = ended == session.key && matches!(shown(request)?, Credential::Cookie(_));
-    Ok(if is_this { reply.with("Set-Cookie", clear_cookie(request.is_secure())) } else { reply })
+    Ok(if is_this {
+        reply.with("Set-Cookie", request.context.settings.cookie.clear(request.is_secure()))
+    } else {
+        reply
+    })
 }
 
 /// `GET /api/sessions`

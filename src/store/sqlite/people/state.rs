@@ -4,17 +4,18 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, ToSql};
 
 use super::super::super::change::Policy;
-use super::super::super::policy::{ENDED_KEPT_MS, PolicySnapshot};
+use super::super::super::policy::{ENDED_KEPT_MS, PolicySnapshot, ServerId};
 use super::super::row::{all, execute, first, signed, unsigned};
 use super::{accounts, bans, rooms};
 use crate::auth::guest_token::GuestKey;
+use crate::auth::secret::random_name;
 use crate::model::{RoomId, UserId};
 
 /// Reads the whole policy. It includes sessions that ended within a minute before the log time.
 pub fn policy(connection: &Connection, clock_ms: u64) -> rusqlite::Result<PolicySnapshot> {
     let flags = value::<String>(connection, "policy")?;
     let flags = flags.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
-    let mut policy = PolicySnapshot::new(flags, guest_key(connection)?);
+    let mut policy = PolicySnapshot::new(flags, guest_key(connection)?, server_id(connection, clock_ms)?);
     for account in accounts(connection)? {
         policy.roles.insert_mut(account.id, account.role);
     }
@@ -52,6 +53,17 @@ fn guest_key(connection: &Connection) -> rusqlite::Result<GuestKey> {
     let key = GuestKey::random();
     set_guest_key(connection, &key)?;
     Ok(key)
+}
+
+/// The server's id. It is made if there is none.
+fn server_id(connection: &Connection, clock_ms: u64) -> rusqlite::Result<ServerId> {
+    if let (Some(id), Some(made_ms)) = (value::<String>(connection, "server_id")?, value(connection, "server_id_ms")?) {
+        return Ok(ServerId { id: id.into(), made_ms: unsigned(made_ms) });
+    }
+    let server = ServerId { id: random_name().into(), made_ms: clock_ms };
+    set_value(connection, "server_id", &*server.id)?;
+    set_value(connection, "server_id_ms", signed(clock_ms))?;
+    Ok(server)
 }
 
 pub fn set_guest_key(connection: &Connection, key: &GuestKey) -> rusqlite::Result<()> {
