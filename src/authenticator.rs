@@ -47,6 +47,8 @@ pub struct Identity {
     /// For an account its own name, whatever name the client asked for.
     pub username: Username,
     pub role: Role,
+    /// Whether it is a program with a token of its own.
+    pub is_bot: bool,
     pub proof: Proof,
     pub network: IpAddr,
     /// The skeletons of a guest's name, if there are accounts whose names are protected.
@@ -72,8 +74,9 @@ impl Identity {
     /// The client as a proposer; `stranger` is the id of a client without a token.
     #[must_use]
     pub fn principal(&self, stranger: UserId) -> Arc<Principal> {
-        let person = Arc::new(Person { id: self.user.unwrap_or(stranger), username: self.username.clone() });
-        Arc::new(Principal { person, proof: self.proof, network: self.network })
+        let (id, username) = (self.user.unwrap_or(stranger), self.username.clone());
+        let person = Person { id, username, role: self.role, is_bot: self.is_bot };
+        Arc::new(Principal { person: Arc::new(person), proof: self.proof, network: self.network })
     }
 }
 
@@ -97,6 +100,7 @@ pub fn authenticate(view: &View<'_>, token: Option<&str>, address: IpAddr) -> Re
         user: session.as_ref().map(|session| session.user),
         username: own_name.unwrap_or_else(Username::anonymous),
         role: session.as_ref().map_or(Role::Guest, |session| session.role),
+        is_bot: session.as_ref().is_some_and(|session| session.kind == SessionKind::Bot),
         proof,
         network: network_of(address),
         skeletons: None,
@@ -288,7 +292,7 @@ impl Authenticator {
         }
         let context = policy.context(None, Some(network), Some(room), self.reader.moment().clock_ms);
         let (role, proof, username) = (Role::Guest, Proof::None, asked.clone());
-        let identity = Identity { user: None, username, role, proof, network, skeletons: None };
+        let identity = Identity { user: None, username, role, is_bot: false, proof, network, skeletons: None };
         Some(may(role, Action::Enter, &context).map(|()| identity))
     }
 

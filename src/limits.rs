@@ -22,6 +22,8 @@ pub const READ_AHEAD_BYTES: usize = 4 * 1024;
 pub const ROOM_CHARS_MAX: usize = 64;
 /// Characters of a username.
 pub const USERNAME_CHARS_MAX: usize = 32;
+/// How long a user keeps a name before it can choose another one while it is in a room, in milliseconds of log time.
+pub const RENAME_INTERVAL_MS: u64 = 60_000;
 /// Characters of a nonce.
 pub const NONCE_CHARS_MAX: usize = 64;
 

@@ -122,7 +122,7 @@ fn text_line(line: &mut String, message: &Message, names_room: bool) {
         push_harmless(line, message.room.as_str());
         line.push_str(" / ");
     }
-    push_harmless(line, message.author.username.as_str());
+    push_harmless(line, message.username.as_str());
     line.push_str(": ");
     for (index, part) in message.content.split('\n').enumerate() {
         line.push_str(if index == 0 { "" } else { "\n    " });

@@ -201,6 +201,7 @@ pub(super) const ROUTES: &[Route] = &[
                     &[
                         Reason::SessionEnded,
                         Reason::NameReserved,
+                        Reason::RenamedRecently,
                         Reason::LoggedIn,
                         Reason::WrongLogin,
                         Reason::BadPassword,

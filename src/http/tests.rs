@@ -164,7 +164,7 @@ impl Backend {
     pub(crate) fn join(&self, room: &str, user: UserId, name: &str) -> Member {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let connection = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let person = Arc::new(Person { id: user, username: Username::parse(name).unwrap() });
+        let person = Arc::new(Person::guest(user, Username::parse(name).unwrap()));
         let proof = Proof::SignedGuest { issued_ms: self.context.reader.moment().clock_ms };
         let network = Ipv4Addr::UNSPECIFIED.into();
         let (sink, chunks) = Sink::channel();
@@ -636,7 +636,7 @@ fn reads_send_the_hub_no_command() {
         (
             "/api/rooms/tea",
             &*format!(
-                r#""client_count":1,"seq":1,"clients":[{{"id":"{id}","username":"eva"}}]"#
+                r#""client_count":1,"seq":1,"clients":[{{"id":"{id}","username":"eva","role":"guest","bot":false}}]"#
             ),
         ),
         ("/api/session", &*format!(r#""id":"{id}""#)),

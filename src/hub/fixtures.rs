@@ -18,8 +18,8 @@ use crate::protocol::{ClientFrame, Replay};
 use crate::store::accounts::SessionId;
 use crate::store::change::Policy;
 use crate::store::entry::{Applied, Entry, Outcome, Past, Principal, Proof, Proposal, ReplyTo, Stored};
-use crate::store::{PolicySnapshot, ServerId};
 use crate::store::log::clock::Moment;
+use crate::store::{PolicySnapshot, ServerId};
 use crate::wire::CloseReason;
 
 /// The log time and the wall time in tests.
@@ -34,7 +34,7 @@ pub fn user(number: u64) -> UserId {
 }
 
 pub fn person(number: u64, name: &str) -> Person {
-    Person { id: user(number), username: Username::parse(name).unwrap() }
+    Person::guest(user(number), Username::parse(name).unwrap())
 }
 
 /// A guest with a signed token.
@@ -181,7 +181,10 @@ impl Desk {
             match proposal {
                 Proposal { entry: Entry::Join(join), reply_to } => {
                     let past = join.known.is_none().then(|| Past { is_whole: true, ..Past::default() });
-                    self.apply(Outcome::Joined { room: join.room, past, seen: None }, reply_to);
+                    self.apply(
+                        Outcome::Joined { room: join.room, past, seen: None, username: None, renamed: None },
+                        reply_to,
+                    );
                 }
                 Proposal { entry: Entry::Leave { room, .. }, reply_to } => self.apply(Outcome::Left { room }, reply_to),
                 other => return self.proposals.push_front(other),

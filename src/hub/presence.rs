@@ -35,6 +35,13 @@ impl Changes {
         }
     }
 
+    /// Replaces a person who joined, as it is shown otherwise now.
+    pub fn replace(&mut self, person: &Arc<Person>) {
+        if let Some((_, joined)) = self.joined.get_mut(&person.id) {
+            *joined = Arc::clone(person);
+        }
+    }
+
     /// Notes that a member of this person was sent the number of people in the room.
     pub fn note_welcome(&mut self, person: &Person) {
         let own = usize::from(self.joined.contains_key(&person.id));
@@ -67,7 +74,7 @@ mod tests {
     fn only_net_changes_are_listed() {
         let [ana, ben, eva] = ["ana", "ben", "eva"].map(|name| {
             let id = UserId(uuid::Uuid::from_u128(u128::from(name.as_bytes()[0])));
-            Arc::new(Person { id, username: Username::parse(name).unwrap() })
+            Arc::new(Person::guest(id, Username::parse(name).unwrap()))
         });
         let mut changes = Changes::default();
         changes.join(&eva);
@@ -88,7 +95,7 @@ mod tests {
     fn a_wrong_count_in_a_welcome_is_a_change() {
         let [ana, ben] = ["ana", "ben"].map(|name| {
             let id = UserId(uuid::Uuid::from_u128(u128::from(name.as_bytes()[0])));
-            Arc::new(Person { id, username: Username::parse(name).unwrap() })
+            Arc::new(Person::guest(id, Username::parse(name).unwrap()))
         });
         let mut changes = Changes::default();
         changes.join(&ana);

@@ -31,7 +31,9 @@ use crate::protocol::{
 use crate::rate::TokenBuckets;
 use crate::store::PolicySnapshot;
 use crate::store::change::{Change, Restrict};
-use crate::store::entry::{Applied, By, CommandReply, Entry, NewMessage, Outcome, Principal, Proposal, ReplyTo};
+use crate::store::entry::{
+    Applied, By, CommandReply, Entry, NewMessage, Outcome, Principal, Proposal, ReplyTo, Stored,
+};
 use crate::store::log::clock::Moment;
 use crate::wire::CloseReason;
 
@@ -207,7 +209,7 @@ impl State {
             presence_changed: Vec::new(),
             presence_people_max: limits.presence_people_max,
             presence_due: VecDeque::new(),
-            server: Person { id: UserId(Uuid::nil()), username: Username::stored("adda".into()) },
+            server: Person::guest(UserId(Uuid::nil()), Username::stored("adda".into())),
             lease: limits.lease,
             leases: VecDeque::new(),
             ids: FrameIds::new(),
@@ -476,7 +478,7 @@ impl State {
         let json = encoded(&Frame {
             nonce: nonce.as_ref(),
             own: Some(Own::Failure(Failure { code: reason.code().in_frame(), reason: *reason, retry_ms: *retry_ms })),
-            ..Frame::new(id, room, &principal.person, sentence, FrameType::Error, &self.now)
+            ..Frame::new(id, room, principal.person.author(), sentence, FrameType::Error, &self.now)
         });
         self.send(from, json);
     }
@@ -493,14 +495,7 @@ impl State {
                     ReplyTo::Outsider(connection) => self.send_to(connection, Arc::clone(&stored.json)),
                     _ => {}
                 }
-                // If the room is freed, its last member left before the message got its seq: there is no receiver.
-                if let Some(key) = self.by_id.get(&room).copied() {
-                    self.effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
-                    self.change_ring(key, |ring| {
-                        ring.push(stored);
-                        changed.into_iter().for_each(|changed| ring.replace(changed));
-                    });
-                }
+                self.broadcast_stored(&room, stored, changed);
             }
             Outcome::Duplicate(stored) => match reply_to {
                 ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => {
@@ -511,8 +506,14 @@ impl State {
             },
             Outcome::Refused { room, rejection, nonce } => self.refuse(reply_to, room, Rejected { rejection, nonce }),
             Outcome::Changed { done, events } => self.changed(done, events, reply_to),
-            Outcome::Joined { room, past, seen } => {
+            Outcome::Joined { room, past, seen, username, renamed } => {
+                if let Some(renamed) = renamed {
+                    self.rename(*renamed);
+                }
                 if let Some((member, room)) = self.member_and_room(&reply_to, &room) {
+                    if let Some(username) = username {
+                        self.members[member.0].rename(&username, &self.policy);
+                    }
                     self.end_join(member, room, past, seen);
                 }
             }
@@ -527,6 +528,17 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Sends a room its next stored frame, which may have changed another.
+    fn broadcast_stored(&mut self, room: &RoomId, stored: Stored, changed: Option<Stored>) {
+        // If the room is freed, its last member left before the frame got its seq: there is no receiver.
+        let Some(key) = self.by_id.get(room).copied() else { return };
+        self.effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
+        self.change_ring(key, |ring| {
+            ring.push(stored);
+            changed.into_iter().for_each(|changed| ring.replace(changed));
+        });
     }
 
     /// The member that joined or left a room. Both exist until the hub has the store's answer to the last join or
@@ -568,6 +580,13 @@ impl Member {
 
     fn is_in(&self, room: &RoomId) -> bool {
         self.subscription(room).is_some()
+    }
+
+    /// Gives its user another name.
+    fn rename(&mut self, username: &Username, policy: &PolicySnapshot) {
+        let principal = Arc::make_mut(&mut self.principal);
+        Arc::make_mut(&mut principal.person).username = username.clone();
+        self.skeletons = (principal.is_guest() && policy.has_accounts()).then(|| Skeletons::of(username));
     }
 }
 

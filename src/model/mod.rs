@@ -15,11 +15,36 @@ use serde::{Deserialize, Serialize};
 pub(crate) use ids::FrameIds;
 pub use ids::{ConnectionId, FrameId, Seq, UserId};
 pub use names::{NameError, Nonce, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, Username, shows_nothing, visible_line};
+use role::Role;
 pub use time::Timestamp;
 
-/// A user as other users see it.
+/// A user as lists of people show it. Permission checks use the policy's role, not this one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Person {
     pub id: UserId,
     pub username: Username,
+    pub role: Role,
+    /// Whether its client is a program with a token of its own.
+    #[serde(rename = "bot")]
+    pub is_bot: bool,
+}
+
+impl Person {
+    #[must_use]
+    pub fn guest(id: UserId, username: Username) -> Self {
+        Self { id, username, role: Role::Guest, is_bot: false }
+    }
+
+    /// The user as a frame names it.
+    #[must_use]
+    pub fn author(&self) -> Author<'_> {
+        Author { id: self.id, username: &self.username }
+    }
+}
+
+/// A user as a frame names it.
+#[derive(Debug, Clone, Copy)]
+pub struct Author<'a> {
+    pub id: UserId,
+    pub username: &'a Username,
 }

@@ -192,6 +192,7 @@ reasons! {
     // Rates and capacity.
     RateLimited "rate_limited" RateLimited 429 "rate limit exceeded";
     SlowMode "slow_mode" RateLimited 429 "slow mode: wait before your next message in this room";
+    RenamedRecently "renamed_recently" RateLimited 429 "a name can be changed once a minute";
     TooManyAttempts "too_many_attempts" RateLimited 429 "too many attempts";
     TooManyConnections "too_many_connections" RateLimited 429
         "too many new connections from this address; try again in a moment";

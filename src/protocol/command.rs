@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AdminAction, FrameType};
-use crate::model::{FrameId, Nonce, RoomId};
+use crate::model::{FrameId, Nonce, RoomId, Username};
 
 /// An entry to be stored, which members of a room see in the room's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub enum Body {
     Announcement { content: Box<str> },
     /// The deletion of a message, by its author or by an admin.
     Delete { message_id: FrameId },
+    /// The author has another name. Clients can't send it.
+    Rename { former: Username },
 }
 
 impl Body {
@@ -28,15 +30,16 @@ impl Body {
             Self::Text { .. } => FrameType::Text,
             Self::Announcement { .. } => FrameType::Announcement,
             Self::Delete { .. } => FrameType::Delete,
+            Self::Rename { .. } => FrameType::Rename,
         }
     }
 
-    /// The text of the message; empty for a deletion.
+    /// The text of the message; empty for an event.
     #[must_use]
     pub fn content(&self) -> &str {
         match self {
             Self::Text { content, .. } | Self::Announcement { content } => content,
-            Self::Delete { .. } => "",
+            Self::Delete { .. } | Self::Rename { .. } => "",
         }
     }
 
@@ -44,6 +47,12 @@ impl Body {
     #[must_use]
     pub fn reply_to(&self) -> Option<FrameId> {
         if let Self::Text { reply_to, .. } = self { *reply_to } else { None }
+    }
+
+    /// The author's name before a rename.
+    #[must_use]
+    pub fn former(&self) -> Option<&Username> {
+        if let Self::Rename { former } = self { Some(former) } else { None }
     }
 
     /// The message that it is about, if it is not a message.

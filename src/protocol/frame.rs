@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::limits::{self, Limits};
 use crate::model::reason::Reason;
 use crate::model::role::{Posting, Role};
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
+use crate::model::{Author, FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
 
 /// The `type` of a frame that the server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -31,6 +31,8 @@ pub enum FrameType {
     Error,
     /// A message was deleted.
     Delete,
+    /// A person has another name.
+    Rename,
     /// The settings of a room have changed. Also the answer to the command that changed them.
     Room,
     /// The receiver is muted, or no longer muted. Also the answer to the command `mute`.
@@ -43,8 +45,12 @@ pub enum FrameType {
 
 impl FrameType {
     /// The kinds of messages, with their names in frames and in the database.
-    const MESSAGES: [(Self, &'static str); 3] =
-        [(Self::Text, "text"), (Self::Announcement, "announcement"), (Self::Delete, "delete")];
+    const MESSAGES: [(Self, &'static str); 4] = [
+        (Self::Text, "text"),
+        (Self::Announcement, "announcement"),
+        (Self::Delete, "delete"),
+        (Self::Rename, "rename"),
+    ];
 
     /// The name of a kind of message. Other frame types return the name of a text.
     #[must_use]
@@ -52,10 +58,10 @@ impl FrameType {
         Self::MESSAGES.iter().find(|(kind, _)| *kind == self).map_or("text", |(_, word)| word)
     }
 
-    /// Whether a stored frame of this kind is an event: a change of a message, not a message.
+    /// Whether a stored frame of this kind is an event, not a message.
     #[must_use]
     pub fn is_event(self) -> bool {
-        self == Self::Delete
+        matches!(self, Self::Delete | Self::Rename)
     }
 
     /// The kind of message with this name.
@@ -93,6 +99,9 @@ pub struct Frame<'a> {
     /// The stored frame that this frame is about, if this frame is an event and not a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<FrameId>,
+    /// The name of the user before a rename. The new name is the content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former: Option<&'a Username>,
     /// The time when the message was deleted. A deleted message has no content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<&'a Timestamp>,
@@ -223,7 +232,7 @@ impl<'a> Frame<'a> {
     pub fn new(
         id: FrameId,
         room_id: &'a RoomId,
-        person: &'a Person,
+        author: Author<'a>,
         content: &'a str,
         kind: FrameType,
         timestamp: &'a Timestamp,
@@ -231,8 +240,8 @@ impl<'a> Frame<'a> {
         Self {
             id,
             room_id,
-            user_id: person.id,
-            username: &person.username,
+            user_id: author.id,
+            username: author.username,
             content,
             kind,
             timestamp,
@@ -240,6 +249,7 @@ impl<'a> Frame<'a> {
             nonce: None,
             reply_to: None,
             message_id: None,
+            former: None,
             deleted_at: None,
             duplicate: None,
             own: None,

@@ -221,9 +221,9 @@ fn invalid_fields_of_an_http_body_are_refused() {
 #[test]
 fn a_frame_has_the_seven_fields_and_no_empty_fields() {
     let mut bytes = Vec::new();
-    let person = Person { id: UserId(Uuid::nil()), username: Username::parse("রহিম").unwrap() };
+    let person = Person::guest(UserId(Uuid::nil()), Username::parse("রহিম").unwrap());
     let (id, room, now) = (FrameId(Uuid::nil()), RoomId::parse("tea").unwrap(), Timestamp::at(1_700_000_000_123));
-    let frame = Frame::new(id, &room, &person, "\"হ্যালো\"\n", FrameType::Text, &now);
+    let frame = Frame::new(id, &room, person.author(), "\"হ্যালো\"\n", FrameType::Text, &now);
     Frame { seq: Some(Seq(7)), ..frame }.encode(&mut bytes);
     assert_eq!(
         String::from_utf8(bytes).unwrap(),

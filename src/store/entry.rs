@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use crate::auth::name::Skeletons;
 use crate::model::reason::Rejection;
-use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, UserId};
+use crate::model::role::Role;
+use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
 use crate::protocol::{After, Body, FrameType};
 
 use super::accounts::{RoomSettings, SessionId};
@@ -198,7 +199,15 @@ pub enum Outcome {
     /// Nothing is stored or changed.
     Refused { room: Option<RoomId>, rejection: Rejection, nonce: Option<Nonce> },
     /// The connection is in the room. `past` is there if the hub asked for it.
-    Joined { room: RoomId, past: Option<Past>, seen: Option<Seq> },
+    /// `username` is there if the user has another name than the connection joined with; `renamed`, if the join has
+    /// renamed the user.
+    Joined {
+        room: RoomId,
+        past: Option<Past>,
+        seen: Option<Seq>,
+        username: Option<Username>,
+        renamed: Option<Box<Renamed>>,
+    },
     /// The connection may not join.
     JoinRefused { room: RoomId, rejection: Rejection },
     /// The connection is no longer in the room.
@@ -218,6 +227,10 @@ pub enum Event {
     GuestsBanned(IpAddr),
     /// The user is kicked from a room.
     Kicked { room: RoomId, user: UserId },
+    /// The user has another name.
+    Renamed(Renamed),
+    /// The account has another role.
+    RoleSet { user: UserId, role: Role },
     /// A mute of the user has begun or ended.
     Muted { user: UserId },
     /// The settings of a room have changed.
@@ -226,6 +239,16 @@ pub enum Event {
     RoomDeleted { room: RoomId },
     /// The frames of a room up to this seq are no longer kept.
     Forgotten { room: RoomId, up_to: Seq },
+}
+
+/// A user has another name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Renamed {
+    pub user: UserId,
+    pub username: Username,
+    pub former: Username,
+    /// The stored frames that say so, of the rooms with messages.
+    pub stored: Vec<(RoomId, Stored)>,
 }
 
 /// A stored frame as members receive it. Clones share the bytes.

@@ -15,7 +15,7 @@ use crate::model::{ConnectionId, FrameId, Nonce, RoomId, Seq, Timestamp, UserId,
 use crate::protocol::{After, Body};
 
 use super::entry::{
-    self, Applied, Entry, Join, NewMessage, Outcome, Past, Principal, Proof, Proposal, ReplyTo, Stored,
+    self, Applied, Entry, Join, NewMessage, Outcome, Past, Principal, Proof, Proposal, Renamed, ReplyTo, Stored,
 };
 use super::log::clock::{Moment, Stored as Position};
 use super::message::{Message, encode_new};
@@ -24,11 +24,12 @@ use super::sqlite::{Connection, Fault, people};
 
 mod accounts;
 mod changes;
+mod names;
 mod presence;
 #[cfg(test)]
 mod property;
 
-use presence::Presence;
+use presence::{Presence, Present};
 
 /// A room's row: its key and the bounds of its order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -210,7 +211,7 @@ impl Ledger {
                     // Reading goes on. If the room's past can't be read now, the next join requests it again.
                     Ok(()) => {
                         let position = self.history_position(storage, &join).unwrap_or_default();
-                        self.enter(&join, position)
+                        self.enter(&join, position, None)
                     }
                     Err(Stop::Refused(rejection)) => Outcome::JoinRefused { room: join.room, rejection },
                     // A join that can't be checked is not allowed.
@@ -229,6 +230,7 @@ impl Ledger {
     }
 
     fn message(&mut self, storage: &mut impl Storage, new: &NewMessage) -> Result<Outcome, Fault> {
+        let new = &*self.under_current_name(new);
         let row = storage.room(&new.room)?;
         let checked = match &new.unless_stored {
             Some(rejection) => Err(Stop::Refused(Rejection::clone(rejection))),
@@ -279,6 +281,7 @@ impl Ledger {
             // An announcement is for all rooms, so its author needs to be in none.
             Body::Announcement { .. } => (Action::Announce, None),
             Body::Delete { .. } => (Action::Delete, Some(room)),
+            Body::Rename { .. } => return Err(Reason::NotAdmin.into()),
         };
         let role = self.policy.may(author, action, in_room, Target::Own, clock_ms)?;
         if new.is_member && in_room.is_some() && self.presence.is_kicked(room, author.user()) {
@@ -304,7 +307,7 @@ impl Ledger {
         let row = row.ok_or(Reason::NoSuchMessage)?;
         // Only a message that is not yet deleted can be deleted.
         let message = storage.by_id(room, row, message_id)?.filter(Message::is_there).ok_or(Reason::NoSuchMessage)?;
-        let is_own = message.author.id == author.user();
+        let is_own = message.user == author.user();
         // If the message is not the author's own, it does not matter which user sent it.
         let target = if is_own { Target::Own } else { Target::Others(Role::Guest) };
         self.policy.may(author, action, in_room, target, clock_ms)?;
@@ -373,8 +376,9 @@ impl Ledger {
     fn join(&mut self, storage: &mut impl Storage, join: &Join) -> Result<Outcome, Fault> {
         match self.may_join(storage, join) {
             Ok(()) => {
+                let renamed = self.rename_for_join(storage, join)?;
                 let position = self.history_position(storage, join)?;
-                Ok(self.enter(join, position))
+                Ok(self.enter(join, position, renamed))
             }
             Err(Stop::Refused(rejection)) => Ok(Outcome::JoinRefused { room: join.room.clone(), rejection }),
             Err(Stop::Fault(fault)) => Err(fault),
@@ -386,6 +390,7 @@ impl Ledger {
         self.policy.may(principal, Action::Enter, Some(room), Target::Own, self.moment.clock_ms)?;
         if principal.is_guest()
             && self.policy.has_accounts()
+            && self.has_new_name(join)
             && let Some(skeletons) = skeletons
             && people::resembling(storage.people(), skeletons)?.is_some()
         {
@@ -409,12 +414,20 @@ impl Ledger {
         Ok(HistoryPosition { head, past, seen })
     }
 
-    fn enter(&mut self, join: &Join, HistoryPosition { head, past, seen }: HistoryPosition) -> Outcome {
-        self.presence.enter(&join.room, join.principal.user(), join.connection);
+    fn enter(
+        &mut self,
+        join: &Join,
+        HistoryPosition { head, past, seen }: HistoryPosition,
+        renamed: Option<Renamed>,
+    ) -> Outcome {
+        self.presence.enter(&join.room, &join.principal, join.connection);
+        let asked = &join.principal.person.username;
+        let present = self.presence.user(join.principal.user()).map(Present::username);
+        let username = present.filter(|username| *username != asked).cloned();
         if let Some(known) = join.known.filter(|known| *known > head) {
             self.presence.see_head(&join.room, known);
         }
-        Outcome::Joined { room: join.room.clone(), past, seen }
+        Outcome::Joined { room: join.room.clone(), past, seen, username, renamed: renamed.map(Box::new) }
     }
 
     /// The room's head, or a higher seq that its connections have seen.

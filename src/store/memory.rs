@@ -112,8 +112,8 @@ impl Memory {
         // Most frames are not parsed.
         let is_of = |kept: &&Kept| std::str::from_utf8(&kept.stored.json).is_ok_and(|json| json.contains(&field));
         let frames = self.rooms.values().flat_map(|room| &room.frames).filter(is_of).filter_map(Kept::message);
-        let latest = frames.filter(|message| message.author.id == user).max_by_key(|message| message.id);
-        latest.map(|message| message.author.username.clone())
+        let latest = frames.filter(|message| message.user == user).max_by_key(|message| message.id);
+        latest.map(|message| message.username.clone())
     }
 
     fn forget_first(&mut self, id: &RoomId) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::DateTime;
 use serde::Deserialize;
 
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, Timestamp, UserId, Username};
+use crate::model::{Author, FrameId, Nonce, RoomId, Seq, Timestamp, UserId, Username};
 use crate::protocol::{Body, Frame, FrameType};
 
 use super::entry::{NewMessage, Stored};
@@ -17,14 +17,17 @@ pub fn encode_new(new: &NewMessage, id: FrameId, seq: Seq, now: &Timestamp, json
         nonce: nonce.as_ref(),
         reply_to: body.reply_to(),
         message_id: body.message_id(),
-        ..Frame::new(id, room, &author.person, body.content(), body.kind(), now)
+        former: body.former(),
+        ..Frame::new(id, room, author.person.author(), body.content(), body.kind(), now)
     };
     encode(frame, seq, json)
 }
 
 fn encode(frame: Frame<'_>, seq: Seq, json: &mut Vec<u8>) -> Stored {
     json.clear();
-    Frame { seq: Some(seq), ..frame }.encode(json);
+    // A rename has the new name as its content. It is not stored as such, so that no search finds it.
+    let content = if frame.kind == FrameType::Rename { frame.username.as_str() } else { frame.content };
+    Frame { seq: Some(seq), content, ..frame }.encode(json);
     Stored { id: frame.id, seq, is_event: frame.kind.is_event(), json: Arc::from(json.as_slice()) }
 }
 
@@ -33,13 +36,16 @@ pub struct Message {
     pub id: FrameId,
     pub room: RoomId,
     pub seq: Seq,
-    pub author: Person,
+    /// The author.
+    pub user: UserId,
+    pub username: Username,
     pub nonce: Option<Nonce>,
     pub kind: FrameType,
     pub content: Box<str>,
     pub reply_to: Option<FrameId>,
     pub at_ms: u64,
     pub message_id: Option<FrameId>,
+    pub former: Option<Username>,
     pub deleted_ms: Option<u64>,
 }
 
@@ -60,6 +66,7 @@ impl Message {
             nonce: Option<Nonce>,
             reply_to: Option<FrameId>,
             message_id: Option<FrameId>,
+            former: Option<Username>,
             deleted_at: Option<&'a str>,
         }
         let fields: Fields<'_> = serde_json::from_slice(json).ok()?;
@@ -68,13 +75,15 @@ impl Message {
             id: fields.id,
             room: fields.room_id,
             seq: fields.seq,
-            author: Person { id: fields.user_id, username: fields.username },
+            user: fields.user_id,
+            username: fields.username,
             nonce: fields.nonce,
             kind: FrameType::parse(fields.kind)?,
             content: fields.content,
             reply_to: fields.reply_to,
             at_ms: moment(fields.timestamp)?,
             message_id: fields.message_id,
+            former: fields.former,
             deleted_ms: fields.deleted_at.and_then(moment),
         })
     }
@@ -107,7 +116,7 @@ impl Message {
                 self.content = Box::default();
                 self.deleted_ms = Some(wall_ms);
             }
-            Body::Text { .. } | Body::Announcement { .. } => {}
+            Body::Text { .. } | Body::Announcement { .. } | Body::Rename { .. } => {}
         }
     }
 
@@ -118,9 +127,17 @@ impl Message {
             nonce: self.nonce.as_ref(),
             reply_to: self.reply_to,
             message_id: self.message_id,
+            former: self.former.as_ref(),
             deleted_at: deleted_at.as_ref(),
             duplicate: duplicate.then_some(true),
-            ..Frame::new(self.id, &self.room, &self.author, &self.content, self.kind, &at)
+            ..Frame::new(
+                self.id,
+                &self.room,
+                Author { id: self.user, username: &self.username },
+                &self.content,
+                self.kind,
+                &at,
+            )
         };
         encode(frame, self.seq, json)
     }

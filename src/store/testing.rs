@@ -41,7 +41,7 @@ fn name_of(number: u128) -> Username {
 }
 
 fn principal(number: u128, proof: Proof) -> Arc<Principal> {
-    let person = Arc::new(Person { id: user(number), username: name_of(number) });
+    let person = Arc::new(Person::guest(user(number), name_of(number)));
     Arc::new(Principal { person, proof, network: NETWORK })
 }
 
@@ -53,6 +53,12 @@ pub fn stranger(number: u128) -> Arc<Principal> {
 /// A guest with a signed token.
 pub fn signed_guest(number: u128, issued_ms: u64) -> Arc<Principal> {
     principal(number, Proof::SignedGuest { issued_ms })
+}
+
+/// The same client under another name.
+pub fn named(principal: &Principal, name: &str) -> Arc<Principal> {
+    let person = Arc::new(Person { username: username(name), ..Person::clone(&principal.person) });
+    Arc::new(Principal { person, ..principal.clone() })
 }
 
 /// A logged-in client.

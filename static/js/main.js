@@ -39,6 +39,7 @@ const find = (id) => document.getElementById(id);
 class Page {
   #lang;
   #session;
+  #toasts;
   #accountForm;
   #startScreen;
   #roomScreen;
@@ -55,6 +56,7 @@ class Page {
   constructor({ lang, session }) {
     this.#lang = lang;
     this.#session = session;
+    this.#toasts = new Toasts({ region: find("toasts"), lang });
     this.#accountForm = new AccountForm({ form: find("account-form"), session, lang });
     this.#startScreen = new StartScreen({
       screen: find("start"),
@@ -119,7 +121,7 @@ class Page {
   #createAdminTools() {
     const lang = this.#lang;
     const roomState = this.#roomState;
-    const toasts = new Toasts({ region: find("toasts"), lang });
+    const toasts = this.#toasts;
     const moderation = new Moderation({ lang, toasts, roomState });
     const roomSettings = new RoomSettings({ lang, toasts, roomState });
     const serverSettings = new ServerSettings({ lang, nameOf: (id) => moderation.bannedName(id) });
@@ -193,12 +195,11 @@ class Page {
   #enter(name, room) {
     const { account } = this.#session;
     this.#startScreen.close();
-    if (!account) browserStore.set("name", name);
     browserStore.set("room", room);
-    tabStore.set(TAB_ROOM_KEY, { name, room, isAccount: account !== null });
     this.#history.enterRoom(room, account !== null);
     this.#roomId = room;
     this.#name = name;
+    this.#rememberName();
     this.#roomScreen.open(room, name);
     this.#room = new Room({
       name,
@@ -210,10 +211,26 @@ class Page {
       onStatus: (status, closeCode, rejection) => this.#roomScreen.showConnection({ status, closeCode, rejection }),
       onMessage: () => this.#countUnread(),
       onRemoved: (error) => this.#removed(error),
+      onRenamed: (name) => this.#renamed(name),
     });
     this.#room.start();
     this.#roomScreen.focus();
     this.#showTitle();
+  }
+
+  // The user has another name in the room.
+  #renamed(name) {
+    this.#name = name;
+    this.#rememberName();
+    this.#roomScreen.showName(name);
+    this.#toasts.show(this.#lang.t("profile.renamed", { name }));
+  }
+
+  // Notes the room and the user's name in it, for a reload and for the start screen.
+  #rememberName() {
+    const isAccount = this.#session.account !== null;
+    if (!isAccount) browserStore.set("name", this.#name);
+    tabStore.set(TAB_ROOM_KEY, { name: this.#name, room: this.#roomId, isAccount });
   }
 
   // Joins the same room as the account that is logged in now. Unsent messages of the former user are kept, not sent.

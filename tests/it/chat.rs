@@ -52,7 +52,7 @@ fn a_welcome_lists_the_members_and_the_limits() {
     assert_eq!(welcome["seq"], 0);
     assert_eq!(welcome["reset"], false);
     assert_eq!(welcome["member_count"], 2);
-    let person = |ws: &Ws, name: &str| json!({"id": ws.user_id(), "username": name});
+    let person = |ws: &Ws, name: &str| json!({"id": ws.user_id(), "username": name, "role": "guest", "bot": false});
     let members = welcome["members"].as_array().expect("a list of members");
     assert_eq!(members.len(), 2, "{welcome}");
     for member in [person(&ana, "Ana"), person(&ben, "Ben")] {

@@ -129,7 +129,7 @@ fn a_user_with_two_names_is_one_person() {
         let clients = room["data"]["clients"].as_array().expect("a list").iter();
         clients.map(|one| one["username"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(names(&server), ["Ben", "Ana"]);
+    assert_eq!(names(&server), ["Ben", "Anna"]);
     second.say("one");
     assert_eq!(coming_and_going(&until_text(&mut ben, "one")), []);
     first.close(1000);

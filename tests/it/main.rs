@@ -29,6 +29,7 @@ mod moderation;
 mod names;
 mod origin;
 mod pages;
+mod people;
 mod permissions;
 mod private_socket;
 mod proxy;

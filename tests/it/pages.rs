@@ -117,7 +117,7 @@ fn the_people_in_a_room_are_listed_page_by_page() {
         .iter()
         .map(|ws| ws.user_id())
         .enumerate()
-        .map(|(number, id)| json!({"id": id, "username": format!("guest-{number}")}))
+        .map(|(number, id)| json!({"id": id, "username": format!("guest-{number}"), "role": "guest", "bot": false}))
         .collect();
     expected.sort_by_key(|person| person["id"].to_string());
     let get = |query: &str| server.get(&format!("/api/rooms/tea/members{query}")).json();

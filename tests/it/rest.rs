@@ -72,7 +72,10 @@ fn rooms_are_listed() {
     );
     let clients = clients.as_array().expect("a list of clients");
     assert_eq!(clients.len(), 2);
-    for client in [json!({"id": ana.user_id(), "username": "Ana"}), json!({"id": ben.user_id(), "username": "Ben"})] {
+    for client in [
+        json!({"id": ana.user_id(), "username": "Ana", "role": "guest", "bot": false}),
+        json!({"id": ben.user_id(), "username": "Ben", "role": "guest", "bot": false}),
+    ] {
         assert!(clients.contains(&client), "no {client} in {clients:?}");
     }
     let bengali = curl(&server, "/api/rooms/%E0%A6%9A%E0%A6%BE", &[]);

@@ -15,7 +15,7 @@ use crate::http::server::Context;
 use crate::limits::{MEMBERS_LISTED_MAX, ROOMS_LISTED_MAX};
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Posting;
-use crate::model::{Person, RoomId, Seq, UserId};
+use crate::model::{FrameId, Person, RoomId, Seq, UserId};
 use crate::store::View;
 use crate::store::accounts::RoomSettings;
 
@@ -315,7 +315,10 @@ mod tests {
             people.map(|person| UserId(person["id"].as_str().unwrap().parse().unwrap())).collect()
         };
         let first = page("");
-        assert_eq!(first["data"][0], serde_json::json!({"id": user(1).to_string(), "username": "ana"}));
+        assert_eq!(
+            first["data"][0],
+            serde_json::json!({"id": user(1).to_string(), "username": "ana", "role": "guest", "bot": false})
+        );
         assert_eq!(ids(&first), (1..=200).map(user).collect::<Vec<_>>());
         let last = page(&format!("?after={}", first["next"].as_str().unwrap()));
         assert_eq!((ids(&last), &last["next"]), ((201..=250).map(user).collect(), &serde_json::Value::Null));

@@ -222,7 +222,10 @@ mod tests {
             };
             let frames = (301..=400).map(|seq| stored(seq, false)).collect();
             let past = join.known.is_none().then_some(Past { head: Seq(400), frames, is_whole: false });
-            self.apply(Outcome::Joined { room: join.room, past, seen: seen.map(Seq) }, reply_to);
+            self.apply(
+                Outcome::Joined { room: join.room, past, seen: seen.map(Seq), username: None, renamed: None },
+                reply_to,
+            );
             member
         }
 

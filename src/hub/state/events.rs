@@ -1,6 +1,7 @@
 //! The effects of changes on open connections, and the answers to their proposers. Runs on the hub's thread; the store
 //! has already decided each change.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::model::{Person, RoomId, Timestamp, UserId, Username};
 use crate::protocol::{Frame, FrameType, Own, Rejected};
 use crate::store::accounts::RoomSettings;
 use crate::store::change::{Change, Done};
-use crate::store::entry::{By, CommandReply, Entry, Event, Principal, Proof, ReplyTo};
+use crate::store::entry::{By, CommandReply, Entry, Event, Principal, Proof, Renamed, ReplyTo};
 use crate::wire::CloseReason;
 
 use super::super::handle::Answer;
@@ -108,6 +109,8 @@ impl State {
                 self.end(ended.collect());
             }
             Event::Kicked { room, user } => self.remove_from(&room, self.keys_of(user, |_| true), Reason::Kicked),
+            Event::Renamed(renamed) => self.rename(renamed),
+            Event::RoleSet { user, role } => self.set_role(user, role),
             Event::Muted { user } => self.send_mute(user),
             Event::RoomChanged { room, settings, by } => {
                 if let Some(key) = self.by_id.get(&room).copied() {
@@ -129,6 +132,53 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Shows a user in another role, in the lists of people.
+    pub(super) fn set_role(&mut self, user: UserId, role: Role) {
+        for key in self.keys_of(user, |_| true) {
+            let principal = Arc::make_mut(&mut self.members[key.0].principal);
+            Arc::make_mut(&mut principal.person).role = role;
+        }
+        self.refresh_person(user);
+    }
+
+    /// Gives a user another name on all its connections, and tells its rooms.
+    pub(super) fn rename(&mut self, Renamed { user, username, former, stored }: Renamed) {
+        for key in self.keys_of(user, |_| true) {
+            self.members[key.0].rename(&username, &self.policy);
+        }
+        let mut told: HashSet<RoomKey> = HashSet::new();
+        for (room, stored) in stored {
+            told.extend(self.by_id.get(&room));
+            self.broadcast_stored(&room, stored, None);
+        }
+        for (room_key, person) in self.refresh_person(user) {
+            if !told.contains(&room_key) {
+                let json = self.rename_frame(room_key, &person, &former);
+                self.broadcast(room_key, json);
+            }
+        }
+    }
+
+    /// Puts a user into the lists of people as it is shown now. Returns its rooms.
+    fn refresh_person(&mut self, user: UserId) -> Vec<(RoomKey, Arc<Person>)> {
+        let mut refreshed = Vec::new();
+        for key in self.keys_of(user, |_| true) {
+            let member = &self.members[key.0];
+            for room_key in member.subscriptions.iter().filter_map(|one| self.by_id.get(&one.room)) {
+                if self.rooms[room_key.0].people.first_of(user) == Some(key) {
+                    refreshed.push((*room_key, Arc::clone(&member.principal.person)));
+                }
+            }
+        }
+        for (room_key, person) in &refreshed {
+            let room = &mut self.rooms[room_key.0];
+            room.people_by_id.insert_mut(user, Arc::clone(person));
+            room.changes.replace(person);
+            self.note_presence(*room_key);
+        }
+        refreshed
     }
 
     /// Ends members. Members with a connection are closed; members with only a lease lose it.
@@ -155,7 +205,7 @@ impl State {
             let own = Some(Own::Mute { muted_until: muted_until.clone() });
             let frame = Frame {
                 own,
-                ..Frame::new(id, &member.home, &member.principal.person, &content, FrameType::Mute, &self.now)
+                ..Frame::new(id, &member.home, member.principal.person.author(), &content, FrameType::Mute, &self.now)
             };
             let json = encoded(&frame);
             self.send(key, json);
@@ -166,7 +216,10 @@ impl State {
     fn settings_frame(&mut self, room: &RoomId, settings: &RoomSettings, by: &Person) -> Arc<[u8]> {
         let content = format!("{} changed the room settings", by.username);
         let own = Some(Own::Room { room: settings.shown(room) });
-        encoded(&Frame { own, ..Frame::new(self.ids.next(&self.now), room, by, &content, FrameType::Room, &self.now) })
+        encoded(&Frame {
+            own,
+            ..Frame::new(self.ids.next(&self.now), room, by.author(), &content, FrameType::Room, &self.now)
+        })
     }
 
     /// Sends the members of a public room its new settings. No member has to leave.
@@ -197,7 +250,7 @@ impl State {
             self.effects.extend([Effect::Exit { room, member: to }, Effect::Enter { room, member: to }]);
         }
         let person = Arc::clone(&self.members[to.0].principal.person);
-        let frame = Frame::new(self.ids.next(&self.now), room, &person, sentence, *kind, &self.now);
+        let frame = Frame::new(self.ids.next(&self.now), room, person.author(), sentence, *kind, &self.now);
         let json = encoded(&Frame { nonce: nonce.as_ref(), ..frame });
         self.send(to, json);
     }

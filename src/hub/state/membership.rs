@@ -137,6 +137,7 @@ impl State {
         }
         self.rooms[room_key.0].joining -= 1;
         self.note_presence(room_key);
+        self.refresh_role(key);
         let person = Arc::clone(&self.members[key.0].principal.person);
         // A user with another connection here, or with a lease, was already in the room.
         let room = &mut self.rooms[room_key.0];
@@ -204,7 +205,7 @@ impl State {
         let frame = Frame {
             seq: Some(room.ring.head),
             own: Some(Own::Welcome(welcome)),
-            ..Frame::new(self.ids.next(&self.now), &room.id, &person, &content, FrameType::Welcome, &self.now)
+            ..Frame::new(self.ids.next(&self.now), &room.id, person.author(), &content, FrameType::Welcome, &self.now)
         };
         let json = encoded(&frame);
         self.effects.push(Effect::Send { to: key, json });
@@ -214,6 +215,17 @@ impl State {
                 self.effects.push(Effect::Enter { room: room_key, member: key });
             }
             None => self.effects.push(Effect::Fetch(Fetch { member: key, room: room.id.clone(), span })),
+        }
+    }
+
+    /// Shows a member in its current role, which may have changed since it was authenticated.
+    fn refresh_role(&mut self, key: MemberKey) {
+        let principal = &self.members[key.0].principal;
+        let (user, shown) = (principal.user(), principal.person.role);
+        if let Ok(role) = self.policy.role(principal)
+            && role != shown
+        {
+            self.set_role(user, role);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::limits::{MEMBERS_LISTED_MAX, PRESENCE_INTERVAL, PRESENCE_NAMES_MAX, PRESENCE_NAMES_PER_INTERVAL_MAX};
-use crate::model::Person;
+use crate::model::{Person, Username};
 use crate::protocol::{Frame, FrameType, Own, Presence};
 
 use super::super::room::MissedChange;
@@ -130,7 +130,7 @@ impl State {
         let content = format!("{joined_count} joined, {left_count} left");
         let own = Some(Own::Presence(Presence { member_count, joined, left }));
         let (id, room) = (self.ids.next(&self.now), &self.rooms[room_key.0].id);
-        encoded(&Frame { own, ..Frame::new(id, room, &self.server, &content, FrameType::Presence, &self.now) })
+        encoded(&Frame { own, ..Frame::new(id, room, self.server.author(), &content, FrameType::Presence, &self.now) })
     }
 
     /// Shows a room that a person is typing.
@@ -146,7 +146,22 @@ impl State {
             FrameType::Leave => format!("{} left", person.username),
             _ => String::new(),
         };
-        encoded(&Frame::new(self.ids.next(&self.now), &self.rooms[room_key.0].id, person, &content, kind, &self.now))
+        encoded(&Frame::new(
+            self.ids.next(&self.now),
+            &self.rooms[room_key.0].id,
+            person.author(),
+            &content,
+            kind,
+            &self.now,
+        ))
+    }
+
+    /// The frame of a rename that is not stored.
+    pub(super) fn rename_frame(&mut self, room_key: RoomKey, person: &Person, former: &Username) -> Arc<[u8]> {
+        let (id, room) = (self.ids.next(&self.now), &self.rooms[room_key.0].id);
+        let content = person.username.as_str();
+        let frame = Frame::new(id, room, person.author(), content, FrameType::Rename, &self.now);
+        encoded(&Frame { former: Some(former), ..frame })
     }
 
     pub(super) fn broadcast(&mut self, room_key: RoomKey, json: Arc<[u8]>) {
@@ -199,7 +214,7 @@ mod tests {
                             let result = match entry {
                                 Entry::Join(join) => {
                                     let past = join.known.is_none().then(Past::default);
-                                    Outcome::Joined { room: join.room, past, seen: None }
+                                    Outcome::Joined { room: join.room, past, seen: None, username: None, renamed: None }
                                 }
                                 Entry::Leave { room, .. } => Outcome::Left { room },
                                 other => panic!("{other:?}"),
@@ -372,7 +387,7 @@ mod tests {
         frames += rig.pass(PRESENCE_INTERVAL).len();
         assert_eq!(rig.welcomes, CROWD as usize);
         assert!(frames <= PRESENCE_PEOPLE_MAX + SECONDS as usize + 1, "{frames}");
-        assert!(rig.bytes < 300_000_000, "{} bytes", rig.bytes);
+        assert!(rig.bytes < 400_000_000, "{} bytes", rig.bytes);
         let presence = rig.state.take_presence().unwrap();
         assert_eq!(presence.get(&room("tea")).unwrap().count, CROWD as usize);
         assert_eq!(rig.state.rooms[rig.state.by_id[&room("tea")].0].ring.head, Seq(0));

@@ -57,7 +57,8 @@ impl Ledger {
                 self.insert_account(connection, account)?;
                 self.lines
                     .push(format!("{} ({}) has a new account with role {}", account.id, account.name, account.role));
-                account_done(connection, 0)
+                self.rename_resembling(storage, &account.skeletons, None)?;
+                account_done(storage.people(), 0)
             }
             Change::Register { account, invitation, session, replaces } => {
                 let by = client(by)?;
@@ -74,10 +75,13 @@ impl Ledger {
                 }
                 // A new admin ends the setup link, so its code counts once.
                 let role = if code == RegistrationCode::Setup { Role::Admin } else { account.role };
+                let skeletons = &account.skeletons;
                 let account = self.insert_account(connection, &NewAccount { role, ..account.clone() })?;
                 let how = if code == RegistrationCode::Setup { ", as an admin by the setup link" } else { "" };
                 self.lines.push(format!("{} ({}) has registered from {}{how}", account.id, account.name, by.network));
-                self.log_in(connection, by, account, session, *replaces)
+                let done = self.log_in(connection, by, account, session, *replaces)?;
+                self.rename_resembling(storage, skeletons, Some(by.user()))?;
+                Ok(done)
             }
             Change::LogIn(NewLogin { user, password, renewed, session, replaces }) => {
                 let by = client(by)?;
@@ -104,16 +108,25 @@ impl Ledger {
                 if username.as_str() != USERNAME_DEFAULT && people::resembling(connection, skeletons)?.is_some() {
                     return Err(Reason::NameReserved.into());
                 }
+                if let Some(present) = self.presence.user(*user).filter(|present| present.username() != username) {
+                    self.may_rename(present).map_err(Stop::Refused)?;
+                }
                 let expires_ms = self.moment.clock_ms + GUEST_SPAN_MS;
                 people::name_guest(connection, *user, username, session, expires_ms, &self.moment)?;
                 self.lines.push(format!("{user} ({username}) has started a guest session from {}", by.network));
+                let renamed = self.rename(storage, *user, username, Some(self.moment.clock_ms))?;
+                self.events.extend(renamed.map(Event::Renamed));
                 let expires_ms = Some(self.moment.wall_ms + GUEST_SPAN_MS);
                 let (user, username, role) = (*user, username.clone(), Role::Guest);
                 Ok(Done::Session { user, username, role, expires_ms, is_new_account: false })
             }
             Change::CreateToken { account, session } => {
                 operator(by)?;
-                self.create_token(connection, account, session)
+                let done = self.create_token(connection, account, session)?;
+                if matches!(done, Done::Session { is_new_account: true, .. }) {
+                    self.rename_resembling(storage, &account.skeletons, None)?;
+                }
+                Ok(done)
             }
             Change::EndSession { session } => self.end_session(connection, by, *session),
             Change::SetPassword { account, password, old, keep } => {
@@ -139,6 +152,7 @@ impl Ledger {
                 let Account { id, name, .. } = find_account(connection, account)?;
                 people::set_role(connection, id, *role)?;
                 self.policy.roles.insert_mut(id, *role);
+                self.events.push(Event::RoleSet { user: id, role: *role });
                 if *role == Role::Admin {
                     if self.policy.muted_until(id, self.moment.clock_ms).is_some() {
                         self.events.push(Event::Muted { user: id });

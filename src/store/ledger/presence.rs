@@ -1,16 +1,22 @@
-//! Presence: which connections are in which rooms, and which users were kicked from a room that they have not left yet.
+//! Presence: which connections are in which rooms, under which names, and which users were kicked from a room that they
+//! have not left yet.
 //!
 //! It is not in the database. So it keeps its own undo steps, for the rollback of a transaction. The ledger owns it, on
 //! the store's thread.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use crate::model::{ConnectionId, RoomId, Seq, UserId};
+use crate::model::{ConnectionId, RoomId, Seq, UserId, Username};
+
+use super::super::entry::Principal;
 
 #[derive(Default)]
 pub struct Presence {
     /// Rooms with connections. The connections of one user are adjacent.
     rooms: HashMap<RoomId, BTreeSet<(UserId, ConnectionId)>>,
+    /// The users with connections in rooms.
+    users: HashMap<UserId, Present>,
     /// Heads that connections have seen in rooms that were forgotten since. While such a room has connections, its
     /// order continues from there.
     seen_heads: HashMap<RoomId, Seq>,
@@ -20,11 +26,30 @@ pub struct Presence {
     steps: Vec<Step>,
 }
 
+/// A user with connections in rooms. All of them have one name.
+#[derive(Debug, Clone)]
+pub struct Present {
+    /// The user under its current name.
+    pub principal: Arc<Principal>,
+    /// When it chose that name, in log time; `None` if it entered with the name.
+    pub renamed_ms: Option<u64>,
+    /// The number of its connections in all rooms. One that is in two rooms counts twice.
+    entered: usize,
+}
+
+impl Present {
+    pub fn username(&self) -> &Username {
+        &self.principal.person.username
+    }
+}
+
 enum Step {
     Entered(RoomId, UserId, ConnectionId),
     Left(RoomId, UserId, ConnectionId),
     Kicked(RoomId, UserId),
     Pardoned(RoomId, UserId),
+    /// What was known of the user before.
+    User(UserId, Option<Present>),
 }
 
 impl Presence {
@@ -46,22 +71,61 @@ impl Presence {
                 Step::Left(room, user, connection) => drop(self.insert(&room, user, connection)),
                 Step::Kicked(room, user) => drop(self.kicked.remove(&(room, user))),
                 Step::Pardoned(room, user) => drop(self.kicked.insert((room, user))),
+                Step::User(user, Some(before)) => drop(self.users.insert(user, before)),
+                Step::User(user, None) => drop(self.users.remove(&user)),
             }
         }
     }
 
     /// Adds a connection to a room. Its user may post there again.
-    pub fn enter(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) {
+    pub fn enter(&mut self, room: &RoomId, principal: &Arc<Principal>, connection: ConnectionId) {
+        let user = principal.user();
         self.pardon(room, user);
         if self.insert(room, user, connection) {
             self.steps.push(Step::Entered(room.clone(), user, connection));
+            let before = self.users.get(&user).cloned();
+            let new = || Present { principal: Arc::clone(principal), renamed_ms: None, entered: 0 };
+            self.users.entry(user).or_insert_with(new).entered += 1;
+            self.steps.push(Step::User(user, before));
         }
+    }
+
+    /// What is known of a user with connections in rooms.
+    pub fn user(&self, user: UserId) -> Option<&Present> {
+        self.users.get(&user)
+    }
+
+    /// All users with connections in rooms, in no particular order.
+    pub fn users(&self) -> impl Iterator<Item = &Present> {
+        self.users.values()
+    }
+
+    /// Gives a present user another name.
+    pub fn rename(&mut self, principal: Arc<Principal>, renamed_ms: Option<u64>) {
+        let user = principal.user();
+        let Some(present) = self.users.get_mut(&user) else { return };
+        self.steps.push(Step::User(user, Some(present.clone())));
+        (present.principal, present.renamed_ms) = (principal, renamed_ms);
+    }
+
+    /// The rooms in which a user has connections, in order.
+    pub fn rooms_of(&self, user: UserId) -> Vec<RoomId> {
+        let mut rooms: Vec<_> = self.rooms.keys().filter(|room| self.has_connection(room, user)).cloned().collect();
+        rooms.sort_unstable();
+        rooms
     }
 
     /// Removes a connection from a room. Nothing changes if its join was refused, as it is not there.
     pub fn leave(&mut self, room: &RoomId, user: UserId, connection: ConnectionId) {
         if self.remove(room, user, connection) {
             self.steps.push(Step::Left(room.clone(), user, connection));
+            if let Some(present) = self.users.get_mut(&user) {
+                self.steps.push(Step::User(user, Some(present.clone())));
+                present.entered -= 1;
+                if present.entered == 0 {
+                    self.users.remove(&user);
+                }
+            }
             if !self.has_connection(room, user) {
                 self.pardon(room, user);
             }

@@ -6,7 +6,7 @@ use super::super::accounts::{Banned, SessionId, SessionKind};
 use super::super::change::{AccountRef, Change, Done, NewAccount, NewInvitation, NewLogin, Policy, Restrict, Use};
 use super::super::entry::{By, Entry, Event as Meaning, Join, Outcome, Principal, Proof};
 use super::super::testing::{
-    NETWORK, Rig, ban, by, change, contents, in_both, join, join_after, kick, leave, logged_in, message, mute,
+    NETWORK, Rig, ban, by, change, contents, in_both, join, join_after, kick, leave, logged_in, message, mute, named,
     new_account, new_session, of_connection, proposals, room, set_role, set_room, signed_guest, stranger, user,
     username, word,
 };
@@ -21,6 +21,7 @@ use crate::model::role::{Accounts, Posting, Registration, Role};
 use crate::model::{FrameId, Seq};
 use crate::protocol::{AddressBan, BanChange, Body, Restrictions, RoomPatch};
 
+mod renames;
 mod setup;
 
 const DAY_MS: u64 = 86_400_000;
@@ -450,7 +451,7 @@ fn the_leave_of_a_refused_connection_removes_no_other_connection() {
         let admin = rig.account(1, Role::Admin);
         let guest = signed_guest(3, rig.moment.clock_ms);
         let second = |entry| of_connection(2, entry);
-        let Entry::Join(refused) = second(join("tea", &guest)) else { unreachable!() };
+        let Entry::Join(refused) = second(join("tea", &named(&guest, "User 1"))) else { unreachable!() };
         let refused = Entry::Join(Join { skeletons: Some(Skeletons::of(&admin.person.username)), ..refused });
         // The leave was proposed before the refusal was known.
         let words = rig.words([join("tea", &guest), refused.clone(), second(leave("tea", &guest))]);

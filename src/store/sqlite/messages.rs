@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row};
 
 use crate::limits::{HISTORY_MAX, PAST_FRAMES_MAX, RING_BYTES_MAX};
-use crate::model::{FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
+use crate::model::{FrameId, Nonce, RoomId, Seq, UserId, Username};
 use crate::protocol::FrameType;
 
 use super::super::entry::{NewMessage, Stored};
@@ -15,7 +15,7 @@ use super::search;
 
 /// The columns of a message, in the order in which [`message`] reads them.
 pub const COLUMNS: &str = "m.id, r.id, m.seq, m.user_id, m.username, m.nonce, m.content, m.reply_to, m.at_ms, m.kind,
-    m.message_id, m.deleted_ms";
+    m.message_id, m.deleted_ms, m.former";
 
 /// The condition that selects messages; other rows are events.
 pub const IS_MESSAGE: &str = "m.kind IN ('text', 'announcement')";
@@ -68,8 +68,9 @@ pub fn insert(
 ) -> rusqlite::Result<bool> {
     let NewMessage { author, body, nonce, .. } = new;
     let sql =
-        "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind, message_id, key)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (user_id, nonce) DO NOTHING";
+        "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind, message_id, key,
+            former)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (user_id, nonce) DO NOTHING";
     let values = (
         stored.id,
         room.key,
@@ -83,6 +84,7 @@ pub fn insert(
         body.kind().as_str(),
         body.message_id(),
         key,
+        body.former(),
     );
     Ok(execute(connection, sql, values)? > 0)
 }
@@ -343,7 +345,7 @@ pub fn content<'a>(row: &'a Row<'_>) -> rusqlite::Result<&'a str> {
 
 /// The key in a row where it follows [`COLUMNS`].
 pub fn key(row: &Row<'_>) -> rusqlite::Result<i64> {
-    row.get(12)
+    row.get(13)
 }
 
 /// The message in a row of [`COLUMNS`].
@@ -353,7 +355,8 @@ pub fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
         id: row.get(0)?,
         room: row.get(1)?,
         seq: row.get(2)?,
-        author: Person { id: row.get(3)?, username: row.get(4)? },
+        user: row.get(3)?,
+        username: row.get(4)?,
         nonce: nonce.and_then(|nonce| Nonce::parse(&nonce).ok()),
         kind: FrameType::parse(row.get_ref(9)?.as_str()?).unwrap_or(FrameType::Text),
         content: row.get(6)?,
@@ -361,6 +364,7 @@ pub fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
         at_ms: unsigned(row.get(8)?),
         message_id: row.get(10)?,
         deleted_ms: row.get::<_, Option<i64>>(11)?.map(unsigned),
+        former: row.get(12)?,
     })
 }
 
@@ -370,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_database_and_the_wire_agree_on_what_is_a_message() {
-        for word in ["text", "announcement", "delete"] {
+        for word in ["text", "announcement", "delete", "rename"] {
             let kind = FrameType::parse(word).unwrap();
             assert_eq!(IS_MESSAGE.contains(&format!("'{word}'")), !kind.is_event(), "{word}");
         }

@@ -45,6 +45,7 @@ pub(super) const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     |connection| connection.execute_batch(DELETED_ROOMS),
     // The index follows the messages, and has other terms.
     search::begin_anew,
+    |connection| connection.execute_batch(RENAMES),
 ];
 
 /// Migration 1.
@@ -189,6 +190,9 @@ const NAMES: &str = "
 
 /// Migration 8: whether a room was deleted.
 const DELETED_ROOMS: &str = "ALTER TABLE rooms ADD COLUMN is_deleted INTEGER NOT NULL DEFAULT 0";
+
+/// Migration 10: the name before a rename.
+const RENAMES: &str = "ALTER TABLE messages ADD COLUMN former TEXT";
 
 /// Why a database can't be used. The file is unchanged.
 #[derive(Debug, thiserror::Error)]

@@ -56,6 +56,7 @@ export const Reason = Object.freeze({
   // Rates and capacity.
   RATE_LIMITED: "rate_limited",
   SLOW_MODE: "slow_mode",
+  RENAMED_RECENTLY: "renamed_recently",
   TOO_MANY_ATTEMPTS: "too_many_attempts",
   TOO_MANY_CONNECTIONS: "too_many_connections",
   DISK_FULL: "disk_full",

@@ -14,6 +14,7 @@ const UNTIL_VALUES = new Map([
   [Reason.RATE_LIMITED, timeOfLongWait],
   [Reason.TOO_MANY_ATTEMPTS, timeOfLongWait],
   [Reason.SLOW_MODE, remainingWait],
+  [Reason.RENAMED_RECENTLY, remainingWait],
 ]);
 
 // The text of a `Rejection`, or of any other error, which means that no response came. `values` fill the places of the

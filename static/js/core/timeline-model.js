@@ -3,8 +3,8 @@
 // The timeline holds a part of the room's messages. It is attached while that part ends with the room's newest message.
 // It is detached while it shows an older part; new messages are then kept in the tail. No message is in it twice.
 //
-// A line is `{ kind, frame, own, run, date, follows }`. The kind is "message", "join", "leave", "gap" (messages may be
-// missing here) or "day" (the day of the lines below it begins). `follows` means that the message is shown in one group
+// A line is `{ kind, frame, own, run, date, follows }`. The kind is "message", "join", "leave", "rename", "gap" (messages
+// may be missing here) or "day" (the day of the lines below it begins). `follows` means that the message is shown in one group
 // with the message above it.
 
 // The lines that are kept. Above that number, those farthest from the reader are removed, so that a busy room does not
@@ -116,7 +116,7 @@ export class TimelineModel {
     return true;
   }
 
-  // Adds a line for a `join` or `leave` frame.
+  // Adds a line for a `join`, `leave` or `rename` frame.
   addPresence(frame) {
     this.#add({ kind: frame.type, frame });
   }

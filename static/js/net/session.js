@@ -215,6 +215,8 @@ export class Session {
       this.#forgetToken();
     } catch (error) {
       if (needsAccount(error)) this.about.accounts = "required";
+      // The guest keeps its name for now. The server says which when it is in a room.
+      if (reasonOf(error) === Reason.RENAMED_RECENTLY) return;
       if (reasonOf(error) !== Reason.LOGGED_IN) throw error;
       // The cookie is that of a login that this tab did not know of.
       this.#forgetToken();

@@ -65,7 +65,7 @@ export class LineElements {
     if (kind === "day") {
       element.textContent = this.#lang.day(date);
       element.parentElement.title = this.#lang.date(date);
-    } else setPieces(element, this.#lang.pieces(`line.${kind}`, { name: frame?.username }));
+    } else setPieces(element, this.#lang.pieces(`line.${kind}`, { name: frame?.username, former: frame?.former }));
   }
 
   // The text of a deleted message names the deleting user, unless the author deleted it.

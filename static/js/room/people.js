@@ -71,6 +71,15 @@ export class People {
     return true;
   }
 
+  // Shows a person under another name, unless the list has a newer one already.
+  renamed({ user_id: id, content: name, former }) {
+    const person = this.#people.get(id);
+    if (person?.name !== former) return;
+    this.#remove(id);
+    this.#insert(id, name);
+    this.#people.get(id).connections = person.connections;
+  }
+
   // Applies the `presence` frame of a large room: the number of people, and some that joined or left.
   changed({ member_count: total, joined = [], left = [] }) {
     for (const { id } of left) if (id !== this.#userId) this.#remove(id);

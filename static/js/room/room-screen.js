@@ -49,9 +49,13 @@ export class RoomScreen {
 
   open(room, name) {
     this.#room = room;
-    fillAvatar(find("profile-open").querySelector(".avatar"), name);
+    this.showName(name);
     find("chat").hidden = false;
     find("disconnected").hidden = true;
+  }
+
+  showName(name) {
+    fillAvatar(find("profile-open").querySelector(".avatar"), name);
   }
 
   close() {

@@ -28,6 +28,7 @@ export class Room {
   #onStatus;
   #onMessage;
   #onRemoved;
+  #onRenamed;
   #socket;
   #channel;
   #unsent;
@@ -48,8 +49,8 @@ export class Room {
   // `timeline`, `historyLoader`, `search`, `people`, `typing`, `composer` and `roomStatus`. `store` is shared by the
   // browser's tabs. `onStatus` is called with the channel's status, the close code and the rejection of the connection
   // that was lost. `onMessage` is called for each new message of another user. `onRemoved` is called with the rejection
-  // that ends the membership.
-  constructor({ name, session, room, state, views, store, onStatus, onMessage, onRemoved }) {
+  // that ends the membership. `onRenamed` is called with the user's name if it is another one than before.
+  constructor({ name, session, room, state, views, store, onStatus, onMessage, onRemoved, onRenamed }) {
     this.#name = name;
     this.#username = name;
     this.#account = session.account?.id ?? null;
@@ -60,6 +61,7 @@ export class Room {
     this.#onStatus = onStatus;
     this.#onMessage = onMessage;
     this.#onRemoved = onRemoved;
+    this.#onRenamed = onRenamed;
     this.#ownIds = new OwnIds(store);
     this.#replay = new Replay(() => this.#replayEnded());
     this.#socket = new Socket({
@@ -236,6 +238,9 @@ export class Room {
       case "error":
         this.#rejected(frame);
         break;
+      case "rename":
+        this.#renamed(frame);
+        break;
       case "room":
         this.#state.applySettings(frame.room);
         this.#outbox.resume();
@@ -268,7 +273,7 @@ export class Room {
       this.#session.adopt(token, this.#name);
     }
     this.#userId = userId;
-    this.#username = username;
+    this.#setName(username);
     this.#ownIds.add(userId);
     this.#state.applyWelcome(frame, Date.now());
     // In a large room the server lists only some of the members, perhaps without this user.
@@ -277,6 +282,23 @@ export class Room {
     if (limits) this.#views.composer.limit(limits.content_bytes);
     if (frame.reset || this.#replay.lastId === undefined) this.#views.timeline.expectGap();
     this.#replay.begin(frame, HISTORY);
+  }
+
+  #renamed(frame) {
+    const { people, timeline, typing } = this.#views;
+    people.renamed(frame);
+    typing.remove(frame.user_id);
+    timeline.addPresence(frame);
+    if (frame.user_id === this.#userId && frame.former === this.#username) this.#setName(frame.username);
+    this.#replay.passed(frame);
+  }
+
+  // The server knows the user by this name. It may have been chosen in another tab.
+  #setName(name) {
+    this.#username = name;
+    if (name === this.#name) return;
+    this.#name = name;
+    this.#onRenamed(name);
   }
 
   #left(frame) {

@@ -24,7 +24,7 @@ fn room(name: &str) -> RoomId {
 }
 
 fn client(id: u128, name: &str, proof: Proof) -> Arc<Principal> {
-    let person = Arc::new(Person { id: UserId(Uuid::from_u128(id)), username: Username::parse(name).unwrap() });
+    let person = Arc::new(Person::guest(UserId(Uuid::from_u128(id)), Username::parse(name).unwrap()));
     Arc::new(Principal { person, proof, network: Ipv4Addr::LOCALHOST.into() })
 }
 

@@ -18,7 +18,7 @@ use super::super::super::change::{
     AccountRef, Change, Done, NewAccount, NewInvitation, NewLogin, NewRole, NewSession, Policy, Restrict, Use,
 };
 use super::super::super::entry::{
-    By, Entry, Event, Join, NewMessage, Outcome, Principal, Proof, Proposal, ReplyTo, Stored,
+    By, Entry, Event, Join, NewMessage, Outcome, Principal, Proof, Proposal, Renamed, ReplyTo, Stored,
 };
 use super::super::super::log::clock::Moment;
 use super::super::super::policy::PolicySnapshot;
@@ -29,6 +29,7 @@ use crate::auth::guest_token::GuestKey;
 use crate::auth::name::Skeletons;
 use crate::auth::password::PasswordHash;
 use crate::auth::permission::{Action, PermissionContext, RegistrationCode, Target, may};
+use crate::limits::RENAME_INTERVAL_MS;
 use crate::model::reason::Reason;
 use crate::model::role::{Accounts, Posting, Registration, Role};
 use crate::model::{
@@ -162,6 +163,9 @@ pub struct World {
     nonces: HashMap<(UserId, Nonce), (RoomId, Seq)>,
     connections: Vec<(RoomId, Client, ConnectionId)>,
     connections_made: u64,
+    /// The name of each user that has connections, and when it was chosen while the user had some.
+    names: HashMap<UserId, Username>,
+    renamed: HashMap<UserId, u64>,
     kicked: Vec<(RoomId, UserId)>,
     last_message: BTreeMap<(RoomId, UserId), u64>,
     rooms_made: usize,
@@ -214,6 +218,8 @@ impl World {
             nonces: HashMap::new(),
             connections: Vec::new(),
             connections_made: 0,
+            names: HashMap::new(),
+            renamed: HashMap::new(),
             kicked: Vec::new(),
             last_message: BTreeMap::new(),
             rooms_made: 0,
@@ -309,9 +315,20 @@ impl World {
                     if !self.is_present(room, *user) {
                         self.kicked.retain(|kicked| *kicked != (room.clone(), *user));
                     }
+                    if !self.connections.iter().any(|(_, client, _)| client.user() == *user) {
+                        self.names.remove(user);
+                        self.renamed.remove(user);
+                    }
                 }
-                Outcome::Joined { room, .. } => {
+                Outcome::Joined { room, username, renamed, .. } => {
                     let Entry::Join(join) = entry else { continue };
+                    if let Some(renamed) = renamed {
+                        self.learn_rename(renamed, true);
+                    }
+                    let principal = &join.principal;
+                    let username = username.as_ref().unwrap_or(&principal.person.username).clone();
+                    let known = self.names.insert(principal.user(), username.clone());
+                    assert!(known.is_none_or(|known| known == username), "a second name: {entry:?}");
                     self.kicked.retain(|kicked| *kicked != (room.clone(), join.principal.user()));
                     self.connections.push((room.clone(), Arc::clone(&join.principal), join.connection));
                 }
@@ -325,6 +342,9 @@ impl World {
                                 self.frames.entry(room.clone()).or_default().retain(|frame| frame.seq > *up_to);
                                 self.nonces.retain(|_, (of, seq)| of != room || *seq > *up_to);
                             }
+                            Event::Renamed(renamed) => {
+                                self.learn_rename(renamed, matches!(**change, Change::NameGuest { .. }));
+                            }
                             _ => {}
                         }
                     }
@@ -333,6 +353,27 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    /// `is_chosen` says that the user has chosen the name.
+    fn learn_rename(&mut self, Renamed { user, username, former, stored }: &Renamed, is_chosen: bool) {
+        let before = self.names.insert(*user, username.clone());
+        assert_eq!(before.as_ref(), Some(former), "of a user in no room, or with another name");
+        self.renamed.remove(user);
+        if is_chosen {
+            self.renamed.insert(*user, self.moment.clock_ms);
+        }
+        for (room, stored) in stored {
+            assert!(self.is_present(room, *user), "{user:?} is not in {room}");
+            let frame = KnownFrame { id: stored.id, author: *user, seq: stored.seq, is_message: false };
+            self.frames.entry(room.clone()).or_default().push(frame);
+            self.heads.insert(room.clone(), stored.seq);
+        }
+    }
+
+    /// Whether a user has chosen its name less than a minute ago.
+    fn is_renamed(&self, user: UserId) -> bool {
+        self.renamed.get(&user).is_some_and(|at_ms| at_ms + RENAME_INTERVAL_MS > self.moment.clock_ms)
     }
 
     fn learn_frame(&mut self, entry: &Entry, room: &RoomId, stored: &Stored) {
@@ -425,7 +466,7 @@ impl World {
             (SessionKind::Login | SessionKind::Bot, _) => Proof::Account(session.id),
         };
         self.clients.retain(|client| client.session() != Some(session.id));
-        let person = Arc::new(Person { id: *user, username: username.clone() });
+        let person = Arc::new(Person::guest(*user, username.clone()));
         self.clients.push(Arc::new(Principal { person, proof, network }));
     }
 
@@ -511,7 +552,7 @@ impl World {
         let id = UserId(self.random.uuid());
         self.note_user(id);
         let text = self.random.of(&GUEST_NAMES).copied().unwrap_or(USERNAME_DEFAULT);
-        let person = Arc::new(Person { id, username: name(text) });
+        let person = Arc::new(Person::guest(id, name(text)));
         let proof = Proof::SignedGuest { issued_ms: self.moment.clock_ms };
         Arc::new(Principal { person, proof, network: self.network() })
     }

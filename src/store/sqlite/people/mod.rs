@@ -37,8 +37,8 @@ pub use restrictions::{Ban, Banned, ban, bans, mute, unban};
 pub use rooms::{RoomSettings, add_member, remove_member, rooms_of, set_room};
 pub use sessions::{
     Session, SessionId, StoredGuest, begin_session, end_oldest_logins, end_other_sessions, end_session, forget_session,
-    forgettable_sessions, name_guest, note_use, oldest_guests_beyond, session, session_of_key, sessions, store_guest,
-    stored_guest, was_session_of,
+    forgettable_sessions, name_guest, note_use, oldest_guests_beyond, rename_guest, session, session_of_key, sessions,
+    store_guest, stored_guest, was_session_of,
 };
 pub use setup::{offer_setup, registration_code};
 pub use state::{last_message_ms, note_message, policy, set_guest_key, set_policy};

@@ -131,6 +131,12 @@ pub fn name_guest(
     found(insert(connection, user, session, Some(username), times, on_conflict)?)
 }
 
+/// Renames a guest, if its session is stored.
+pub fn rename_guest(connection: &Connection, user: UserId, username: &Username) -> rusqlite::Result<()> {
+    let sql = "UPDATE sessions SET username = ?2 WHERE user_id = ?1 AND kind = 'guest'";
+    execute(connection, sql, (user, username)).map(drop)
+}
+
 /// Notes a use of a session, and extends it unless it is a bot's. A session that is over stays over.
 pub fn note_use(connection: &Connection, session: SessionId, now_ms: u64) -> rusqlite::Result<()> {
     let sql =

@@ -173,7 +173,7 @@ impl World {
                 Some(_) => BanChange::Ban { until_ms, reason: "spam".into(), by_address: None },
                 None => BanChange::Lift,
             };
-            let person = Arc::new(Person { id, username: name });
+            let person = Arc::new(Person::guest(id, name));
             let target = Principal { person, proof: Proof::None, network: self.network() };
             return Err(self.restrict(
                 By::Operator,
@@ -225,11 +225,15 @@ impl World {
             }
             reason => {
                 let wanted = reason.filter(|reason| is_of_permission(*reason)).map_or(Ok(()), Err);
-                let clients: Vec<_> = self.clients.iter().filter(|client| client.is_guest()).cloned().collect();
+                let is_meant = |client: &&Client| {
+                    client.is_guest() && (reason != Some(Reason::RenamedRecently) || self.is_renamed(client.user()))
+                };
+                let clients: Vec<_> = self.clients.iter().filter(is_meant).cloned().collect();
                 let fits = |client: &&Client| self.fits(client, Action::Enter, None, Target::Own, wanted);
                 let clients: Vec<_> = clients.iter().filter(fits).cloned().collect();
                 self.random.of(&clients).cloned().ok_or_else(|| match wanted {
                     Err(reason) => self.step(Some(reason)),
+                    Ok(()) if reason == Some(Reason::RenamedRecently) => self.name_present_guest(),
                     Ok(()) => self.set_policy(Accounts::Optional),
                 })?
             }
@@ -245,7 +249,10 @@ impl World {
         let (username, skeletons) = if refused == Some(Reason::NameReserved) {
             (name("ana"), self.skeletons_of_account()?)
         } else {
-            let username = name(GUEST_NAMES[self.random.below(GUEST_NAMES.len())]);
+            let mut username = name(GUEST_NAMES[self.random.below(GUEST_NAMES.len())]);
+            if self.names.get(&user) == Some(&username) && refused.is_some() {
+                username = name("ada");
+            }
             let skeletons = Skeletons::of(&username);
             (username, skeletons)
         };
@@ -255,6 +262,20 @@ impl World {
         }
         let by = if refused == Some(Reason::NoSession) { self.operator_or_server() } else { by(&client) };
         Ok(change(by, Change::NameGuest { user, username, skeletons, session }))
+    }
+
+    /// A step towards a guest that has chosen its name a moment ago: a guest that is in a room names itself, or a guest
+    /// joins.
+    fn name_present_guest(&mut self) -> Entry {
+        let is_present = |client: &&Client| client.is_guest() && self.names.contains_key(&client.user());
+        let present: Vec<_> = self.clients.iter().filter(is_present).cloned().collect();
+        let Some(client) = self.random.of(&present).cloned() else {
+            return self.entry(Kind::Join, Verdict::Accepted).unwrap_or_else(|step| step);
+        };
+        let (user, username) = (client.user(), name(GUEST_NAMES[self.random.below(GUEST_NAMES.len())]));
+        let (id, skeletons) = (client.session().unwrap_or(SessionId::of_guest(user)), Skeletons::of(&username));
+        let session = NewSession { id, kind: SessionKind::Guest, token_hash: None, label: "".into(), span_ms: None };
+        change(by(&client), Change::NameGuest { user, username, skeletons, session })
     }
 
     pub(super) fn end_session(&mut self, refused: Option<Reason>) -> Made {

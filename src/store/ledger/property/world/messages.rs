@@ -22,6 +22,7 @@ impl World {
                 match &mut message.body {
                     Body::Text { content, .. } | Body::Announcement { content } => *content = "another text".into(),
                     Body::Delete { message_id } => *message_id = FrameId(self.random.uuid()),
+                    Body::Rename { .. } => unreachable!(),
                 }
             }
             return Ok(entry);
