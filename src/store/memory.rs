@@ -140,11 +140,11 @@ impl Memory {
         kept.take(limit).map(|(id, room)| KeptRoom { id: id.clone(), head: room.head }).collect()
     }
 
-    /// All rooms with frames, each with the log time of its last frame.
-    pub fn active_rooms(&self) -> Vec<(KeptRoom, u64)> {
-        let last = |room: &Room| room.frames.back().map(|kept| kept.stored.id.unix_ms());
+    /// All rooms with frames, each with its last frame.
+    pub fn active_rooms(&self) -> Vec<(KeptRoom, FrameId)> {
+        let last = |room: &Room| room.frames.back().map(|kept| kept.stored.id);
         let rooms = self.rooms.iter().filter_map(|(id, room)| Some((id, room, last(room)?)));
-        rooms.map(|(id, room, last_ms)| (KeptRoom { id: id.clone(), head: room.head }, last_ms)).collect()
+        rooms.map(|(id, room, last)| (KeptRoom { id: id.clone(), head: room.head }, last)).collect()
     }
 
     pub fn room(&self, id: &RoomId) -> Option<KeptRoom> {

@@ -88,21 +88,21 @@ fn list_by_id(request: &Request<'_>, limit: usize, after: Option<&str>) -> Resul
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Activity {
     is_empty: bool,
-    last_ms: Reverse<u64>,
+    last: Reverse<FrameId>,
     id: RoomId,
 }
 
 impl Activity {
     /// The cursor of the page after this room.
     fn cursor(&self) -> String {
-        format!("{}-{}-{}", u8::from(self.is_empty), self.last_ms.0, self.id)
+        format!("{}-{}-{}", u8::from(self.is_empty), self.last.0.0.simple(), self.id)
     }
 
     fn parse(cursor: &str) -> Option<Self> {
         let (is_empty, rest) = cursor.split_once('-')?;
-        let (last_ms, id) = rest.split_once('-')?;
-        let (last_ms, id) = (Reverse(last_ms.parse().ok()?), RoomId::parse_to_read(id).ok()?);
-        matches!(is_empty, "0" | "1").then(|| Self { is_empty: is_empty == "1", last_ms, id })
+        let (last, id) = rest.split_once('-')?;
+        let (last, id) = (Reverse(FrameId::parse(last)?), RoomId::parse_to_read(id).ok()?);
+        matches!(is_empty, "0" | "1").then(|| Self { is_empty: is_empty == "1", last, id })
     }
 }
 
@@ -114,16 +114,16 @@ fn list_by_activity(request: &Request<'_>, limit: usize, after: Option<&str>) ->
     request.context.reader.view(|view| {
         let identity = reader(request, view)?;
         let is_listed = |room: &RoomId| is_listed(view, &identity, room);
-        let kept = view.active_rooms()?.into_iter().map(|(room, last_ms)| (room.id, (Some(room.head), last_ms)));
-        let mut rooms: HashMap<RoomId, (Option<Seq>, u64)> = kept.filter(|(room, _)| is_listed(room)).collect();
+        let kept = view.active_rooms()?.into_iter().map(|(room, last)| (room.id, (Some(room.head), last)));
+        let mut rooms: HashMap<RoomId, (Option<Seq>, FrameId)> = kept.filter(|(room, _)| is_listed(room)).collect();
         let present: HashSet<RoomId> =
             request.context.hub.present_rooms(None, usize::MAX, is_listed).into_iter().collect();
         let own = identity.user.map_or_else(|| Ok(Vec::new()), |user| view.rooms_of(user))?;
         for room in present.iter().cloned().chain(own) {
-            rooms.entry(room).or_insert((None, 0));
+            rooms.entry(room).or_insert((None, FrameId(Uuid::nil())));
         }
-        let place = |(id, (head, last_ms)): (RoomId, (Option<Seq>, u64))| {
-            (Activity { is_empty: !present.contains(&id), last_ms: Reverse(last_ms), id }, head)
+        let place = |(id, (head, last)): (RoomId, (Option<Seq>, FrameId))| {
+            (Activity { is_empty: !present.contains(&id), last: Reverse(last), id }, head)
         };
         let mut rooms: Vec<_> = rooms.into_iter().map(place).collect();
         // A room id stands for the place of that room.

@@ -317,11 +317,11 @@ pub fn rooms(connection: &Connection, after: Option<&RoomId>, limit: usize) -> r
     all(connection, &sql, (after.map_or("", RoomId::as_str), signed(limit as u64)), kept_room_row)
 }
 
-/// All rooms of which frames are kept, each with the log time of its last frame, in no particular order.
-pub fn active_rooms(connection: &Connection) -> rusqlite::Result<Vec<(KeptRoom, u64)>> {
+/// All rooms of which frames are kept, each with its last frame, in no particular order.
+pub fn active_rooms(connection: &Connection) -> rusqlite::Result<Vec<(KeptRoom, FrameId)>> {
     let sql = "SELECT r.id, r.head, m.id FROM rooms r JOIN messages m ON m.room = r.key AND m.seq = r.head
          WHERE r.head > r.floor";
-    all(connection, sql, [], |row| Ok((kept_room_row(row)?, row.get::<_, FrameId>(2)?.unix_ms())))
+    all(connection, sql, [], |row| Ok((kept_room_row(row)?, row.get(2)?)))
 }
 
 /// A room, if frames of it are kept.
