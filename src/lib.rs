@@ -87,6 +87,7 @@
 //! | a flag | `cli/serve` and `config`. If it bounds something, it is a field of [`limits::Limits`], which has the default. If it decides what is allowed, it is a field of `store::change::Policy` |
 //! | who can do what, also in slow mode | `auth/permission`; its context is made in `store/policy` |
 //! | what a change does | `store/change` (the type) and `store/ledger/changes`, or `store/ledger/accounts` for accounts and sessions. `store/sqlite/people` stores it, with `--data :memory:`, too |
+//! | what the audit log records | `Ledger::audit` and its callers in `store/ledger/`. The actions are in `store/sqlite/people/audit` |
 //! | what a join or leave does | `store/ledger/presence` (the order of entries), `hub/state/membership` (members and leases) |
 //! | a reason of refusals | `model/reason`, then `static/docs/errors.md`, `static/js/core/codes.js` and `static/lang/` |
 //! | an HTTP operation | `http/routes`, `http/handlers/` and `http/components.json` |

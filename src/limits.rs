@@ -44,6 +44,16 @@ pub const INVITATION_DAYS_MAX: u32 = 365;
 /// How long a setup link is valid, in milliseconds of log time: an hour.
 pub const SETUP_SPAN_MS: u64 = 3_600_000;
 
+/// How long an entry of the audit log is kept, in log time: 90 days.
+pub const AUDIT_KEPT: Duration = Duration::from_secs(90 * 24 * 3_600);
+/// Entries of the audit log; beyond it, the oldest registrations are forgotten, and then the oldest entries of the user
+/// with the most.
+pub const AUDIT_ENTRIES_MAX: usize = 100_000;
+/// Registrations that a full audit log keeps. Strangers can cause no other entries without an invitation.
+pub const AUDIT_REGISTRATIONS_KEPT: usize = AUDIT_ENTRIES_MAX / 10;
+/// Entries in one page of the audit log.
+pub const AUDIT_ENTRIES_LISTED_MAX: usize = 200;
+
 /// Bytes of the latest frames of a room that the hub caches (its ring).
 pub const RING_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of the rings of all rooms; beyond it, every ring is halved.

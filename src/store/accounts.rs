@@ -1,6 +1,7 @@
-//! The stored types of accounts, sessions, room settings, invitations and restrictions, for use outside the store.
+//! The stored types of accounts, sessions, room settings, invitations, restrictions and the audit log, for use outside the store.
 
 pub use super::sqlite::people::{
-    Account, Ban, Banned, Invitation, InvitationId, RoomSettings, Session, SessionId, StoredGuest,
+    Account, AuditAction, AuditEntry, AuditId, Ban, Banned, Invitation, InvitationId, RoomSettings, Session, SessionId,
+    StoredGuest,
 };
 pub use crate::model::role::SessionKind;

@@ -19,7 +19,7 @@ use crate::model::{RoomId, Seq, UserId, Username};
 use crate::protocol::{AddressBanTerms, Restrictions, RoomPatch};
 
 use super::TokenHash;
-use super::accounts::{InvitationId, RoomSettings, SessionId, SessionKind};
+use super::accounts::{AuditId, InvitationId, RoomSettings, SessionId, SessionKind};
 use super::entry::Principal;
 
 /// A change of stored state. Times that clients give are wall time. Spans are counted by the server.
@@ -71,6 +71,8 @@ pub enum Change {
     ForgetRooms { rooms: Vec<RoomId> },
     /// Forgets sessions that are over, and guests that were not seen for a long time.
     ForgetSessions { sessions: Vec<SessionId> },
+    /// Forgets entries of the audit log.
+    ForgetAuditEntries { entries: Vec<AuditId> },
     /// Sets the policy flags.
     SetPolicy(Policy),
     /// Invalidates all signed guest tokens.

@@ -4,7 +4,6 @@
 //! hashes, skeletons of names, addresses. All decisions are made when the entry is applied. The results are
 //! [`Applied`], in the same order.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use uuid::Uuid;
 use crate::auth::name::Skeletons;
 use crate::model::reason::Rejection;
 use crate::model::role::Role;
-use crate::model::{ConnectionId, FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
+use crate::model::{Author, ConnectionId, FrameId, Nonce, Person, RoomId, Seq, UserId, Username};
 use crate::protocol::{After, Body, FrameType};
 
 use super::accounts::{RoomSettings, SessionId};
@@ -59,23 +58,19 @@ pub enum By {
 }
 
 impl By {
+    /// The client's user.
+    #[must_use]
+    pub fn author(&self) -> Option<Author<'_>> {
+        match self {
+            Self::Operator | Self::Server => None,
+            Self::Client(by) => Some(by.person.author()),
+        }
+    }
+
     /// The client's user; the nil id for the operator and the server.
     #[must_use]
     pub fn user(&self) -> UserId {
-        match self {
-            Self::Operator | Self::Server => UserId(Uuid::nil()),
-            Self::Client(by) => by.user(),
-        }
-    }
-}
-
-impl fmt::Display for By {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Operator => f.write_str("the operator"),
-            Self::Server => f.write_str("the server"),
-            Self::Client(by) => by.user().fmt(f),
-        }
+        self.author().map_or(UserId(Uuid::nil()), |author| author.id)
     }
 }
 

@@ -20,9 +20,11 @@ use super::entry::{
 use super::log::clock::{Moment, Stored as Position};
 use super::message::{Message, encode_new};
 use super::policy::{ENDED_KEPT_MS, PolicySnapshot};
-use super::sqlite::{Connection, Fault, people};
+use super::sqlite::people::{self, AuditAction};
+use super::sqlite::{Connection, Fault};
 
 mod accounts;
+mod audit;
 mod changes;
 mod names;
 mod presence;
@@ -167,6 +169,8 @@ impl Ledger {
             if let Entry::Announcement { rooms, message } = entry
                 && is_stored
             {
+                let sent = AuditAction::Announce.audited().detail(format_args!("rooms {}", rooms.len()));
+                self.audit(storage.people(), Some(message.author.person.author()), sent)?;
                 for room in rooms.iter().skip(1) {
                     let copy = NewMessage { room: room.clone(), nonce: None, ..message.clone() };
                     let result = self.message(storage, &copy)?;
@@ -259,7 +263,7 @@ impl Ledger {
                 let frame = changed.stored(false, &mut self.json);
                 let row = RoomRow { head: seq, ..row.unwrap_or_default() };
                 storage.replace(&new.room, row, &changed, &frame)?;
-                self.lines.push(format!("{} has deleted message {} in {}", new.author.user(), frame.id, new.room));
+                self.audit_deletion(storage.people(), new, &changed)?;
                 Some(frame)
             }
             None => None,

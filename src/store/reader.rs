@@ -20,7 +20,7 @@ use super::log::clock::{Moment, SharedClock};
 use super::memory::{self, Memory};
 use super::message::Message;
 use super::policy::{PolicySnapshot, PublishedPolicy};
-use super::sqlite::people::{self, Account, Ban, Invitation, Session, SessionId, StoredGuest};
+use super::sqlite::people::{self, Account, AuditEntry, AuditId, Ban, Invitation, Session, SessionId, StoredGuest};
 use super::sqlite::schema::{Database, OpenError};
 use super::sqlite::{Connection, Fault, messages, search};
 use super::terms::Terms;
@@ -380,6 +380,11 @@ impl View<'_> {
     /// The invitations that can still be used: to a room, or to register for `None`.
     pub fn invitations(&self, room: Option<&RoomId>) -> Answer<Vec<Invitation>> {
         Ok(people::invitations(self.connection, room, self.moment.clock_ms)?)
+    }
+
+    /// The latest entries of the audit log before one, or the latest of all, `limit` at most. The newest comes first.
+    pub fn audit_entries(&self, before: Option<AuditId>, limit: usize) -> Answer<Vec<AuditEntry>> {
+        Ok(people::audit_entries(self.connection, before, limit)?)
     }
 
     /// Looks up a code that a client shows in order to register.

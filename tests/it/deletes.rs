@@ -213,5 +213,5 @@ fn an_admin_can_delete_any_message_and_it_is_logged() {
     let told = ana.until(|frame| frame["type"] == "delete");
     assert_eq!((&told["username"], &told["message_id"]), (&"admin".into(), &id.as_str().into()));
     assert_eq!(ask(&target), 404, "it is gone already");
-    server.wait_for_log("the deletion", |log| log.contains(&format!("has deleted message {id} in tea")));
+    server.wait_for_log("the deletion", |log| log.contains(&format!("(Ana) in tea: id {id}")));
 }

@@ -8,7 +8,7 @@ use crate::model::reason::Reason;
 
 use super::super::change::{AccountRef, Done, NewAccount, NewSession};
 use super::super::entry::{By, Event, Principal, Proof};
-use super::super::sqlite::people::{self, Account, SessionId, SessionKind};
+use super::super::sqlite::people::{self, Account, AuditAction, SessionId, SessionKind};
 use super::super::sqlite::{Connection, Fault};
 use super::changes::Made;
 use super::{Ledger, Stop};
@@ -34,7 +34,9 @@ impl Ledger {
         // A token lasts for its span from now, whether it is used or not.
         let expires_ms = session.span_ms.map(|span_ms| self.moment.clock_ms + span_ms);
         people::begin_session(connection, user, session, expires_ms, self.moment.wall_ms)?;
-        self.lines.push(format!("{user} ({}) has a new token {}", account.name, session.id.0));
+        let note = if is_new_account { ", new account" } else { "" };
+        let created = AuditAction::CreateToken.audited().user(user, account.name.clone());
+        self.audit(connection, None, created.detail(format_args!("id {}{note}", session.id.0)))?;
         let expires_ms = session.span_ms.map(|span_ms| self.moment.wall_ms + span_ms);
         let username = account.name.clone();
         Ok(Done::Session { user, username, role, expires_ms, is_new_account })
@@ -79,7 +81,8 @@ impl Ledger {
             By::Operator => {
                 let found = people::session_of_key(connection, session, clock_ms)?;
                 let found = found.filter(|found| found.kind == SessionKind::Bot).ok_or(Reason::NotFound)?;
-                self.lines.push(format!("token {} of {} has ended", session.0, found.user));
+                let revoked = AuditAction::RevokeToken.audited().user(found.user, found.username);
+                self.audit(connection, None, revoked.detail(format_args!("id {}", session.0)))?;
                 found.user
             }
             By::Client(by) => {

@@ -8,12 +8,12 @@ use crate::auth::credential::GUEST_SPAN_MS;
 use crate::auth::permission::{Action, RegistrationCode, Target};
 use crate::model::reason::Reason;
 use crate::model::role::{Registration, Role};
-use crate::model::{Person, ROOM_DEFAULT, RoomId, USERNAME_DEFAULT, UserId, Username};
+use crate::model::{Author, Person, ROOM_DEFAULT, RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{AddressBan, AddressBanTerms, BanChange, Restrictions, RoomPatch};
 
-use super::super::change::{Change, Done, NewAccount, NewInvitation, NewLogin, NewRole, Restrict, Use};
+use super::super::change::{Change, Done, NewAccount, NewInvitation, NewLogin, NewRole, Policy, Restrict, Use};
 use super::super::entry::{By, Event, Outcome, Principal};
-use super::super::sqlite::people::{self, Account, Ban, Banned, RoomSettings, SessionId};
+use super::super::sqlite::people::{self, Account, AuditAction, Ban, Banned, InvitationId, RoomSettings, SessionId};
 use super::super::sqlite::{Connection, Fault};
 use super::accounts::{account_done, find_account};
 use super::{Ledger, Stop, Storage};
@@ -54,9 +54,9 @@ impl Ledger {
         match change {
             Change::CreateAccount(account) => {
                 operator(by)?;
-                self.insert_account(connection, account)?;
-                self.lines
-                    .push(format!("{} ({}) has a new account with role {}", account.id, account.name, account.role));
+                let Account { id, name, role, .. } = self.insert_account(connection, account)?;
+                let created = AuditAction::CreateAccount.audited().user(id, name).detail(format_args!("role {role}"));
+                self.audit(connection, None, created)?;
                 self.rename_resembling(storage, &account.skeletons, None)?;
                 account_done(storage.people(), 0)
             }
@@ -68,17 +68,20 @@ impl Ledger {
                     None => RegistrationCode::None,
                 };
                 self.policy.may_register(by, code, clock_ms)?;
-                if let (RegistrationCode::Invitation, Registration::Invite, Some(code)) =
-                    (code, self.policy.flags.registration, invitation)
-                {
-                    people::spend(connection, *code, clock_ms)?;
-                }
-                // A new admin ends the setup link, so its code counts once.
-                let role = if code == RegistrationCode::Setup { Role::Admin } else { account.role };
+                let (role, how) = match (code, self.policy.flags.registration, invitation) {
+                    (RegistrationCode::Invitation, Registration::Invite, Some(code)) => {
+                        let InvitationId(invitation) = people::spend(connection, *code, clock_ms)?;
+                        (account.role, format!(", invitation {invitation}"))
+                    }
+                    // A new admin ends the setup link, so its code counts once.
+                    (RegistrationCode::Setup, ..) => (Role::Admin, ", as an admin by the setup link".to_owned()),
+                    _ => (account.role, String::new()),
+                };
                 let skeletons = &account.skeletons;
                 let account = self.insert_account(connection, &NewAccount { role, ..account.clone() })?;
-                let how = if code == RegistrationCode::Setup { ", as an admin by the setup link" } else { "" };
-                self.lines.push(format!("{} ({}) has registered from {}{how}", account.id, account.name, by.network));
+                let registrant = Author { id: account.id, username: &account.name };
+                let registered = AuditAction::Register.audited().detail(format_args!("from {}{how}", by.network));
+                self.audit(connection, Some(registrant), registered)?;
                 let done = self.log_in(connection, by, account, session, *replaces)?;
                 self.rename_resembling(storage, skeletons, Some(by.user()))?;
                 Ok(done)
@@ -130,21 +133,25 @@ impl Ledger {
             }
             Change::EndSession { session } => self.end_session(connection, by, *session),
             Change::SetPassword { account, password, old, keep } => {
-                let account = find_account(connection, account)?;
+                let Account { id, name, password: current, .. } = find_account(connection, account)?;
                 let clock_ms = self.moment.clock_ms;
                 if let By::Client(by) = by {
-                    if by.user() != account.id {
+                    if by.user() != id {
                         return Err(Reason::NotYours.into());
                     }
                     self.policy.may(by, Action::ChangePassword, None, Target::Own, clock_ms)?;
-                    if account.password != *old {
+                    if current != *old {
                         return Err(Reason::WrongPassword.into());
                     }
                 }
-                let ended = people::set_password(connection, account.id, password, *keep, clock_ms)?;
-                self.lines.push(format!("the password of {} has changed; sessions ended: {}", account.id, ended.len()));
+                let ended = people::set_password(connection, id, password, *keep, clock_ms)?;
+                if by.author().is_some() {
+                    self.lines.push(format!("{id} ({name}) has changed its password; sessions ended: {}", ended.len()));
+                } else {
+                    self.audit(connection, None, AuditAction::SetPassword.audited().user(id, name))?;
+                }
                 let sessions_ended = ended.len();
-                self.ended(account.id, ended);
+                self.ended(id, ended);
                 account_done(connection, sessions_ended)
             }
             Change::SetRole(NewRole { account, role }) => {
@@ -160,7 +167,8 @@ impl Ledger {
                     self.policy.muted.remove_mut(&id);
                     self.policy.banned.remove_mut(&Banned::User(id));
                 }
-                self.lines.push(format!("{id} ({name}) has role {role} now"));
+                let changed = AuditAction::SetRole.audited().user(id, name).detail(format_args!("role {role}"));
+                self.audit(connection, None, changed)?;
                 account_done(connection, 0)
             }
             Change::RemoveAccount { account } => {
@@ -169,21 +177,24 @@ impl Ledger {
                 let ended = people::remove(connection, id)?;
                 self.policy.roles.remove_mut(&id);
                 self.policy.remove_from_rooms(id);
-                self.lines.push(format!("the account {id} ({name}) was removed"));
+                self.audit(connection, None, AuditAction::RemoveAccount.audited().user(id, name))?;
                 let sessions_ended = ended.len();
                 self.ended(id, ended);
                 self.events.push(Event::UserEnded(id));
                 account_done(connection, sessions_ended)
             }
             Change::Restrict(restrict) => self.restrict(storage, by, restrict),
-            Change::BanAddress { network, terms: AddressBanTerms { until_ms, reason, force }, is_shared } => {
+            Change::BanAddress { network, terms, is_shared } => {
+                let AddressBanTerms { until_ms, reason, force } = terms;
                 self.may(by, Action::Ban, None, Target::Others(Role::Guest))?;
                 if *is_shared && !force {
                     return Err(Reason::AddressShared.into());
                 }
                 let (banned, until_ms) = (Banned::Address(*network), until_ms.map(|ms| self.moment.to_clock(ms)));
                 self.ban(connection, Ban { banned, until_ms, reason: reason.clone(), by: by.user() })?;
-                self.lines.push(format!("{by} has banned the guests of {network}"));
+                let detail = ban_detail(terms.until_ms, reason);
+                let change = AuditAction::Ban.audited().address(Some(*network)).detail(detail);
+                self.audit(connection, by.author(), change)?;
                 if self.policy.is_banned(banned, self.moment.clock_ms) {
                     self.events.push(Event::GuestsBanned(*network));
                 }
@@ -198,7 +209,7 @@ impl Ledger {
                 }
                 people::unban(connection, banned)?;
                 self.policy.banned.remove_mut(&banned);
-                self.lines.push(format!("{by} has unbanned the guests of {network}"));
+                self.audit(connection, by.author(), AuditAction::Unban.audited().address(Some(*network)))?;
                 Ok(Done::Nothing)
             }
             Change::SetRoom { room, patch } => self.set_room(connection, client(by)?, room, patch),
@@ -210,7 +221,8 @@ impl Ledger {
                     self.policy.remove_member(room, *user);
                 }
                 self.presence.kick(room, *user);
-                self.lines.push(format!("{by} has kicked {user} ({}) from {room}", shown(&username)));
+                let kicked = AuditAction::Kick.audited().user(*user, username.clone()).room(Some(room));
+                self.audit(connection, by.author(), kicked)?;
                 self.events.push(Event::Kicked { room: room.clone(), user: *user });
                 Ok(Done::Kicked { username })
             }
@@ -225,7 +237,8 @@ impl Ledger {
                 self.may(by, to_invite(found.room.as_ref()), found.room.as_ref(), Target::Own)
                     .map_err(|reason| if reason.is_hidden() { Reason::NotFound } else { reason })?;
                 people::revoke(connection, *invitation, found.room.as_ref())?;
-                self.lines.push(format!("{by} has revoked invitation {}", invitation.0));
+                let revoked = AuditAction::RevokeInvitation.audited().room(found.room.as_ref());
+                self.audit(connection, by.author(), revoked.detail(format_args!("id {}", invitation.0)))?;
                 Ok(Done::Nothing)
             }
             Change::UseInvitation { room, code_hash } => {
@@ -241,11 +254,12 @@ impl Ledger {
                 if invitation.is_none_or(|invitation| invitation.room.as_ref() != Some(room)) {
                     return Err(Reason::NoSuchRoom.into());
                 }
-                people::spend(connection, *code_hash, clock_ms)?;
+                let InvitationId(invitation) = people::spend(connection, *code_hash, clock_ms)?;
                 people::add_member(connection, room, user, clock_ms)?;
                 self.policy.add_member(room, user);
                 self.store_guest_with_name(connection, by)?;
-                self.lines.push(format!("{user} ({}) has joined {room} by an invitation", by.person.username));
+                let used = AuditAction::UseInvitation.audited().room(Some(room));
+                self.audit(connection, Some(by.person.author()), used.detail(format_args!("id {invitation}")))?;
                 Ok(Done::Room(settings))
             }
             Change::Seen { sessions } => {
@@ -290,17 +304,29 @@ impl Ledger {
                 self.stored_guests.clear();
                 Ok(Done::Nothing)
             }
+            Change::ForgetAuditEntries { entries } => {
+                server(by)?;
+                for entry in entries {
+                    people::forget_audit_entry(connection, *entry)?;
+                }
+                Ok(Done::Nothing)
+            }
             Change::SetPolicy(policy) => {
                 server(by)?;
-                people::set_policy(connection, policy)?;
-                self.policy.flags = *policy;
+                if self.policy.flags != *policy {
+                    people::set_policy(connection, policy)?;
+                    self.policy.flags = *policy;
+                    let Policy { accounts, registration } = policy;
+                    let detail = format_args!("accounts {accounts}, registration {registration}");
+                    self.audit(connection, None, AuditAction::SetPolicy.audited().detail(detail))?;
+                }
                 Ok(Done::Nothing)
             }
             Change::RotateGuestKey { key } => {
                 operator(by)?;
                 people::set_guest_key(connection, key)?;
                 self.policy.guest_key = Arc::new(key.clone());
-                self.lines.push("the key of guest tokens was rotated".to_owned());
+                self.audit(connection, None, AuditAction::RotateGuestKey.audited())?;
                 Ok(Done::Nothing)
             }
             Change::OfferSetup { code_hash, span_ms } => {
@@ -309,7 +335,7 @@ impl Ledger {
                     return Err(Reason::HasAdmin.into());
                 }
                 people::offer_setup(connection, *code_hash, self.moment.clock_ms + span_ms)?;
-                self.lines.push("the operator has made a setup link".to_owned());
+                self.audit(connection, None, AuditAction::CreateSetupLink.audited())?;
                 Ok(Done::Invited { expires_ms: self.moment.wall_ms + span_ms })
             }
         }
@@ -359,17 +385,18 @@ impl Ledger {
         let (user, clock_ms) = (*user, self.moment.clock_ms);
         let action = if ban.is_some() { Action::Ban } else { Action::Mute };
         let (role, username) = self.may_moderate(storage, by, action, None, user, target.as_deref())?;
-        let name = shown(&username);
-        if let Some(until_ms) = mute_until_ms {
-            let until_ms = self.moment.to_clock(*until_ms);
+        let audited = |action: AuditAction| action.audited().user(user, username.clone());
+        if let Some(shown_until_ms) = mute_until_ms {
+            let until_ms = self.moment.to_clock(*shown_until_ms);
             people::mute(connection, user, until_ms, by.user(), clock_ms)?;
-            if until_ms > clock_ms {
+            let change = if until_ms > clock_ms {
                 self.policy.muted.insert_mut(user, until_ms);
-                self.lines.push(format!("{by} has muted {user} ({name})"));
+                audited(AuditAction::Mute).detail(format_args!("until {}", Timestamp::at(*shown_until_ms)))
             } else {
                 self.policy.muted.remove_mut(&user);
-                self.lines.push(format!("{by} has unmuted {user} ({name})"));
-            }
+                audited(AuditAction::Unmute)
+            };
+            self.audit(connection, by.author(), change)?;
             self.events.push(Event::Muted { user });
         }
         match ban {
@@ -377,7 +404,7 @@ impl Ledger {
             Some(BanChange::Lift) => {
                 people::unban(connection, Banned::User(user))?;
                 self.policy.banned.remove_mut(&Banned::User(user));
-                self.lines.push(format!("{by} has unbanned {user} ({name})"));
+                self.audit(connection, by.author(), audited(AuditAction::Unban))?;
             }
             Some(BanChange::Ban { until_ms, reason, by_address }) => {
                 let networks: &[IpAddr] = match (by_address, role) {
@@ -389,12 +416,17 @@ impl Ledger {
                     (Some(_), Role::Guest) => networks,
                     (Some(_), _) => return Err(Reason::TargetIsNoGuest.into()),
                 };
+                let detail = ban_detail(*until_ms, reason);
                 let until_ms = until_ms.map(|until_ms| self.moment.to_clock(until_ms));
                 let banned = networks.iter().map(|network| Banned::Address(*network)).chain([Banned::User(user)]);
                 for banned in banned {
                     self.ban(connection, Ban { banned, until_ms, reason: reason.clone(), by: by.user() })?;
                 }
-                self.lines.push(format!("{by} has banned {user} ({name}) and {} addresses", networks.len()));
+                // One entry for each address.
+                for at in 0..networks.len().max(1) {
+                    let change = audited(AuditAction::Ban).address(networks.get(at).copied()).detail(&detail);
+                    self.audit(connection, by.author(), change)?;
+                }
                 if self.policy.is_banned(Banned::User(user), clock_ms) {
                     self.events.push(Event::UserEnded(user));
                     self.events.extend(networks.iter().map(|network| Event::GuestsBanned(*network)));
@@ -424,8 +456,8 @@ impl Ledger {
         let before = self.policy.room(room).cloned().unwrap_or_default();
         let was_private = before.is_private;
         let settings = RoomSettings {
-            name: patch.name.clone().unwrap_or(before.name),
-            topic: patch.topic.clone().unwrap_or(before.topic),
+            name: patch.name.clone().unwrap_or_else(|| before.name.clone()),
+            topic: patch.topic.clone().unwrap_or_else(|| before.topic.clone()),
             posting: patch.posting.unwrap_or(before.posting),
             slow_mode_s: patch.slow_mode_s.unwrap_or(before.slow_mode_s),
             is_private: patch.is_private.unwrap_or(before.is_private),
@@ -446,13 +478,10 @@ impl Ledger {
         } else {
             self.policy.rooms.insert_mut(room.clone(), settings.clone().into());
         }
-        self.lines.push(format!(
-            "{} has changed the settings of {room}: posting by {}, slow mode of {} s, {}",
-            by.user(),
-            settings.posting,
-            settings.slow_mode_s,
-            if settings.is_private { "private" } else { "public" },
-        ));
+        if settings != before {
+            let change = AuditAction::SetRoom.audited().room(Some(room)).detail(settings.difference(&before));
+            self.audit(connection, Some(by.person.author()), change)?;
+        }
         let (room, by) = (room.clone(), Person::clone(&by.person));
         self.events.push(Event::RoomChanged { room, settings: settings.clone(), by });
         Ok(Done::Room(settings))
@@ -477,7 +506,7 @@ impl Ledger {
         }
         // Messages of its people that are on their way are refused.
         self.presence.kick_all(room);
-        self.lines.push(format!("{by} has deleted {room}"));
+        self.audit(storage.people(), by.author(), AuditAction::DeleteRoom.audited().room(Some(room)))?;
         self.events.push(Event::RoomDeleted { room: room.clone() });
         Ok(Done::Nothing)
     }
@@ -493,9 +522,11 @@ impl Ledger {
             _ => {}
         }
         people::invite(connection, invitation, by.user(), self.moment.clock_ms)?;
-        let to = room.as_ref().map_or_else(|| "to register".to_owned(), |room| format!("to {room}"));
-        self.lines.push(format!("{by} has created invitation {} {to}, for {uses} uses", id.0));
-        Ok(Done::Invited { expires_ms: self.moment.wall_ms + span_ms })
+        let expires_ms = self.moment.wall_ms + span_ms;
+        let detail = format!("id {}, uses {uses}, until {}", id.0, Timestamp::at(expires_ms));
+        let created = AuditAction::CreateInvitation.audited().room(room.as_ref()).detail(detail);
+        self.audit(connection, by.author(), created)?;
+        Ok(Done::Invited { expires_ms })
     }
 }
 
@@ -519,6 +550,8 @@ fn to_invite(room: Option<&RoomId>) -> Action {
     if room.is_some() { Action::InviteToRoom } else { Action::InviteToRegister }
 }
 
-fn shown(username: &Option<Username>) -> &str {
-    username.as_ref().map_or("", Username::as_str)
+/// The end and the reason of a ban, for the audit log.
+fn ban_detail(until_ms: Option<u64>, reason: &str) -> String {
+    let end = until_ms.map_or_else(|| "for good".to_owned(), |ms| format!("until {}", Timestamp::at(ms)));
+    if reason.is_empty() { end } else { format!("{end}, reason {reason}") }
 }

@@ -177,7 +177,7 @@ fn contents(store: &mut ScriptedStore, world: &World, moment: Moment) -> Content
             shown(&mut lines, &(session, was_theirs));
         }
         let setup = world.setup.map(|setup| view.registration_code(setup.code_hash)).transpose()?;
-        shown(&mut lines, &(view.bans()?, view.invitations(None)?, setup));
+        shown(&mut lines, &(view.bans()?, view.invitations(None)?, setup, view.audit_entries(None, 1_000)?));
         Ok::<_, ReadError>(lines)
     });
     all.insert("what a reader sees", read.unwrap());

@@ -21,6 +21,7 @@ use crate::model::role::{Accounts, Posting, Registration, Role};
 use crate::model::{FrameId, Seq};
 use crate::protocol::{AddressBan, BanChange, Body, Restrictions, RoomPatch};
 
+mod audit;
 mod renames;
 mod setup;
 
@@ -897,6 +898,7 @@ fn only_the_server_and_the_operator_can_propose_their_changes() {
             Change::Forget { room: room("tea"), up_to: Seq(1) },
             Change::ForgetRooms { rooms: vec![] },
             Change::ForgetSessions { sessions: vec![] },
+            Change::ForgetAuditEntries { entries: vec![] },
             Change::SetPolicy(Policy::default()),
         ];
         for made in of_the_server {

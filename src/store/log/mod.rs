@@ -114,7 +114,7 @@ impl Batch {
 mod tests {
     use super::super::change::{AccountRef, Change, Policy, Use};
     use super::super::entry::{By, ReplyTo};
-    use super::super::sqlite::people::SessionId;
+    use super::super::sqlite::people::{AuditId, SessionId};
     use super::super::testing::{
         ban, by, change, join_after, kick, leave, logged_in, message, mute, new_account, new_session, proposals, room,
         set_role, set_room, signed_guest, stranger, user,
@@ -182,6 +182,7 @@ mod tests {
             change(By::Server, Change::Forget { room: room("tea"), up_to: Seq(u64::MAX) }),
             change(By::Server, Change::ForgetRooms { rooms: vec![room("tea")] }),
             change(By::Server, Change::ForgetSessions { sessions: vec![SessionId(1)] }),
+            change(By::Server, Change::ForgetAuditEntries { entries: vec![AuditId(1)] }),
         ]
     }
 

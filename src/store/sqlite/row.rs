@@ -9,7 +9,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, OptionalExtension, Params, Result, Row};
 use uuid::Uuid;
 
-use super::people::{InvitationId, SessionId};
+use super::people::{AuditAction, AuditId, InvitationId, SessionId};
 use crate::auth::password::PasswordHash;
 use crate::model::role::{Posting, Role, SessionKind};
 use crate::model::{FrameId, RoomId, Seq, UserId, Username};
@@ -77,12 +77,17 @@ stored! {
     Seq: |seq| signed(seq.0), |value| value.as_i64().map(|number| Self(unsigned(number)));
     SessionId: |id| id.0, |value| value.as_i64().map(Self);
     InvitationId: |id| id.0, |value| value.as_i64().map(Self);
+    AuditId: |id| id.0, |value| value.as_i64().map(Self);
     RoomId: |id| id.as_str(), |value| String::column_result(value).map(Self::stored);
     Username: |name| name.as_str(), |value| String::column_result(value).map(Self::stored);
     PasswordHash: |hash| hash.as_str(), |value| value.as_str().map(Self::stored);
     Role: |role| role.as_str(), |value| word(value);
     Posting: |posting| posting.as_str(), |value| word(value);
     SessionKind: |kind| kind.as_str(), |value| word(value);
+    AuditAction: |action| action.word(), |value| {
+        let word = value.as_str()?;
+        Self::ALL.iter().copied().find(|action| action.word() == word).ok_or(FromSqlError::InvalidType)
+    };
 }
 
 fn uuid(value: ValueRef<'_>) -> FromSqlResult<Uuid> {

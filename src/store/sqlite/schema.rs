@@ -46,6 +46,7 @@ pub(super) const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] = &[
     // The index follows the messages, and has other terms.
     search::begin_anew,
     |connection| connection.execute_batch(RENAMES),
+    |connection| connection.execute_batch(AUDIT),
 ];
 
 /// Migration 1.
@@ -193,6 +194,25 @@ const DELETED_ROOMS: &str = "ALTER TABLE rooms ADD COLUMN is_deleted INTEGER NOT
 
 /// Migration 10: the name before a rename.
 const RENAMES: &str = "ALTER TABLE messages ADD COLUMN former TEXT";
+
+/// Migration 11: the audit log. All registrations have the same source.
+const AUDIT: &str = "
+    CREATE TABLE audit (
+        key INTEGER PRIMARY KEY,
+        clock_ms INTEGER NOT NULL,
+        wall_ms INTEGER NOT NULL,
+        by_id BLOB,
+        by_name TEXT,
+        action TEXT NOT NULL,
+        user_id BLOB,
+        username TEXT,
+        room TEXT,
+        address TEXT,
+        detail TEXT NOT NULL,
+        source AS (iif(action = 'register', action, by_id))
+    );
+    CREATE INDEX audit_sources ON audit (source);
+";
 
 /// Why a database can't be used. The file is unchanged.
 #[derive(Debug, thiserror::Error)]

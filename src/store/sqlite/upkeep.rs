@@ -1,8 +1,8 @@
 //! Upkeep keeps the database within its bounds. It deletes messages that are too old. If the database is too large, it
 //! deletes the oldest messages of the largest room, so that a flood in one room costs no other room its history. It
 //! returns space to the file system, keeps the WAL short, and adds new messages to the word index. It removes sessions,
-//! invitations, mutes and bans that are over, guests that were not seen for a long time, and rooms without messages and
-//! connections.
+//! invitations, mutes and bans that are over, guests that were not seen for a long time, old entries of the audit log,
+//! and rooms without messages and connections.
 //!
 //! Everything that clients can see of it goes through the log as entries. It runs on the store's thread and connection,
 //! in slices between batches. A slice takes a few milliseconds while no batch waits. Under constant load it takes as
@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use crate::config::{Durability, Keep};
-use crate::limits::FORGOTTEN_AT_ONCE;
+use crate::limits::{AUDIT_KEPT, FORGOTTEN_AT_ONCE};
 use crate::model::RoomId;
 
 use super::super::change::Change;
@@ -38,11 +38,13 @@ const MESSAGES_AT_ONCE: usize = 100;
 const MESSAGES_AT_ONCE_BUSY: usize = 500;
 /// Under load and beyond the bound, a slice may take this many times as long as the batches did.
 const SHARE_MAX: u32 = 4;
-/// Sessions, or rooms, that are checked at once.
+/// Sessions, rooms, or entries of the audit log that are checked at once.
 const ROWS_AT_ONCE: usize = 200;
 /// The interval between two sweeps of all of them.
 const PEOPLE_EVERY: Duration = Duration::from_secs(3600);
 const ROOMS_EVERY: Duration = Duration::from_secs(60);
+/// The interval between two looks at the audit log.
+const AUDIT_EVERY: Duration = Duration::from_secs(60);
 /// How long a session that is over is remembered, so that a login with its token comes from a known device. A guest
 /// that does not return is remembered as long.
 pub const OVER_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -115,21 +117,24 @@ pub struct Upkeep {
     pub is_disk_fixed: bool,
 }
 
-/// Removes sessions that are over, some at a time, and invitations and restrictions that are over.
+/// Removes sessions that are over and old entries of the audit log, some at a time, and invitations and restrictions that
+/// are over.
 #[derive(Debug)]
 pub struct People {
     sessions: TableSweep,
     /// When invitations, mutes and bans were last checked. They are few, so all are checked together.
     checked_at: Option<Instant>,
+    /// When the audit log was last within its bounds.
+    audit_checked_at: Option<Instant>,
 }
 
 impl People {
     pub fn new() -> Self {
-        Self { sessions: TableSweep::new("sessions", PEOPLE_EVERY), checked_at: None }
+        Self { sessions: TableSweep::new("sessions", PEOPLE_EVERY), checked_at: None, audit_checked_at: None }
     }
 
-    /// Checks some sessions, if it is time. Forgets those that have been over for `over_kept`, and guests without
-    /// messages that were not seen for `unseen_kept`. Returns whether there are more to check.
+    /// Checks some sessions and the audit log, if it is time. Forgets sessions that have been over for `over_kept`, and
+    /// guests without messages that were not seen for `unseen_kept`. Returns whether there is more to check.
     pub fn step(
         &mut self,
         upkept: &mut impl Upkept,
@@ -141,13 +146,29 @@ impl People {
             self.checked_at = Some(Instant::now());
             in_transaction(upkept.connection(), |connection| people::forget_what_is_over(connection, clock_ms))?;
         }
-        let Some((after, to)) = self.sessions.next(upkept.connection())? else { return Ok(false) };
         let before = |kept| Keep { retention: kept, bytes_max: None }.since_ms(clock_ms);
+        let forgets = self.forget_audit_entries(upkept, before(Some(AUDIT_KEPT)))?;
+        let Some((after, to)) = self.sessions.next(upkept.connection())? else { return Ok(forgets) };
         let (over_ms, unseen_ms) = (before(Some(over_kept)), before(unseen_kept));
         let sessions = people::forgettable_sessions(upkept.connection(), after, to, over_ms, unseen_ms, clock_ms)?;
         if !sessions.is_empty() {
             upkept.apply(vec![Change::ForgetSessions { sessions }])?;
         }
+        Ok(true)
+    }
+
+    /// Forgets some entries of the audit log beyond its bounds, if it is time. Returns whether there may be more.
+    fn forget_audit_entries(&mut self, upkept: &mut impl Upkept, before_ms: u64) -> Result<bool, Fault> {
+        if self.audit_checked_at.is_some_and(|checked_at| checked_at.elapsed() < AUDIT_EVERY) {
+            return Ok(false);
+        }
+        let connection = upkept.connection();
+        let entries = people::forgettable_audit_entries(connection, before_ms, ROWS_AT_ONCE)?;
+        if entries.is_empty() {
+            self.audit_checked_at = Some(Instant::now());
+            return Ok(false);
+        }
+        upkept.apply(vec![Change::ForgetAuditEntries { entries }])?;
         Ok(true)
     }
 }

@@ -22,7 +22,7 @@ use super::super::super::entry::{
 };
 use super::super::super::log::clock::Moment;
 use super::super::super::policy::PolicySnapshot;
-use super::super::super::sqlite::people::{Banned, InvitationId, SessionId, SessionKind};
+use super::super::super::sqlite::people::{AuditId, Banned, InvitationId, SessionId, SessionKind};
 use super::table::{Kind, Verdict};
 use crate::auth::credential::{GUEST_SPAN_MS, LOGIN_SPAN_MS};
 use crate::auth::guest_token::GuestKey;
@@ -809,7 +809,7 @@ impl World {
                 }
                 Ok(change(By::Server, Change::Seen { sessions }))
             }
-            Kind::Forget | Kind::ForgetRooms | Kind::ForgetSessions => {
+            Kind::Forget | Kind::ForgetRooms | Kind::ForgetSessions | Kind::ForgetAuditEntries => {
                 let by = if refused.is_some() { self.not_the_server() } else { By::Server };
                 Ok(change(by, self.forget(kind)))
             }

@@ -8,6 +8,7 @@ use super::super::super::change::NewInvitation;
 use super::super::super::ledger::Stop;
 use super::super::row::{all, execute, first, signed, unsigned};
 use super::found;
+use crate::model::reason::Reason;
 use crate::model::{RoomId, UserId};
 
 /// Names an invitation to users that may revoke it. It is no secret. The proposer chooses it at random.
@@ -76,12 +77,13 @@ pub fn revoke(connection: &Connection, key: InvitationId, room: Option<&RoomId>)
     found(execute(connection, "DELETE FROM invitations WHERE key = ?1 AND room IS ?2", (key, room))?)
 }
 
-/// Uses an invitation once.
+/// Uses an invitation once. Returns its key.
 ///
 /// # Errors
 /// `NotFound`, if it can't be used.
-pub fn spend(connection: &Connection, code: TokenHash, now_ms: u64) -> Result<(), Stop> {
+pub fn spend(connection: &Connection, code: TokenHash, now_ms: u64) -> Result<InvitationId, Stop> {
     let sql = "UPDATE invitations SET uses_left = uses_left - 1
-         WHERE code_hash = ?1 AND uses_left > 0 AND expires_ms > ?2";
-    found(execute(connection, sql, (code.0, signed(now_ms)))?)
+         WHERE code_hash = ?1 AND uses_left > 0 AND expires_ms > ?2 RETURNING key";
+    let used = first(connection, sql, (code.0, signed(now_ms)), |row| row.get(0))?;
+    used.ok_or_else(|| Reason::NotFound.into())
 }

@@ -1,4 +1,4 @@
-//! Accounts, sessions, invitations, restrictions, and settings and members of rooms.
+//! Accounts, sessions, invitations, restrictions, settings and members of rooms, and the audit log.
 //!
 //! These are plain functions on a connection; the caller chooses the thread. Some change several rows. The ledger gives
 //! each change a savepoint, so a change that fails halfway leaves nothing. Functions that document no other error fail
@@ -8,6 +8,7 @@
 //! `:memory:` has the same tables, in an SQLite database in memory ([`in_memory`]). So there is one implementation.
 //! Most messages do not use it.
 
+mod audit;
 mod invitations;
 mod restrictions;
 mod rooms;
@@ -32,6 +33,10 @@ use super::row::{all, execute, first, signed, unsigned};
 use super::schema;
 
 pub use crate::model::role::SessionKind;
+pub use audit::{
+    AuditAction, AuditEntry, AuditId, AuditedChange, audit, audit_entries, forget_audit_entry,
+    forgettable_audit_entries,
+};
 pub use invitations::{Invitation, InvitationId, invitation, invitation_by_code, invitations, invite, revoke, spend};
 pub use restrictions::{Ban, Banned, ban, bans, mute, unban};
 pub use rooms::{RoomSettings, add_member, remove_member, rooms_of, set_room};

@@ -23,6 +23,19 @@ pub struct RoomSettings {
 }
 
 impl RoomSettings {
+    /// The settings that differ from those before, without texts, for the audit log.
+    pub fn difference(&self, before: &Self) -> String {
+        let Self { name, topic, posting, slow_mode_s, is_private } = self;
+        let settings = [
+            (*name != before.name).then(|| "name".to_owned()),
+            (*topic != before.topic).then(|| "topic".to_owned()),
+            (*posting != before.posting).then(|| format!("posting {posting}")),
+            (*slow_mode_s != before.slow_mode_s).then(|| format!("slow_mode_s {slow_mode_s}")),
+            (*is_private != before.is_private).then(|| format!("private {is_private}")),
+        ];
+        settings.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
     /// The settings as clients receive them.
     pub fn shown<'a>(&'a self, id: &'a RoomId) -> RoomSettingsView<'a> {
         let Self { name, topic, posting, slow_mode_s, is_private } = self;

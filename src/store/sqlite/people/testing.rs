@@ -17,6 +17,7 @@ const TABLES: &[(&str, &str)] = &[
     ("room_settings", "SELECT * FROM room_settings WHERE ?1 > 0 ORDER BY room"),
     ("room_members", "SELECT * FROM room_members WHERE ?1 > 0 ORDER BY room, user_id"),
     ("last_posts", "SELECT * FROM last_posts WHERE clock_ms > ?1 - 3600000 ORDER BY room, user_id"),
+    ("audit", "SELECT * FROM audit WHERE ?1 > 0 ORDER BY key"),
     ("marks", "SELECT * FROM marks WHERE name IN ('policy', 'guest_key', 'setup') AND ?1 > 0 ORDER BY name"),
 ];
 

@@ -11,7 +11,7 @@ use super::super::SqliteStorage;
 use super::super::people::{SessionId, SessionKind};
 use super::*;
 use crate::auth::credential::GUEST_SPAN_MS;
-use crate::limits::WAL_BYTES_MAX;
+use crate::limits::{AUDIT_ENTRIES_MAX, AUDIT_REGISTRATIONS_KEPT, WAL_BYTES_MAX};
 use crate::model::Seq;
 use crate::store::TokenHash;
 
@@ -402,4 +402,34 @@ fn the_wal_stays_short_without_any_other_checkpoint() {
         assert!(length < WAL_BYTES_MAX * 5 / 4, "{length}");
     }
     assert!(path.metadata().unwrap().len() > WAL_BYTES_MAX, "much was written");
+}
+
+/// Adds entries of one user to the audit log, or of users that register.
+fn add_audit_entries(rig: &Rig, count: usize, clock_ms: u64, action: &str, by: Option<u8>) {
+    let sql = "INSERT INTO audit (clock_ms, wall_ms, action, detail, by_id)
+        WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1)
+        SELECT ?2, 0, ?3, '', coalesce(?4, randomblob(16)) FROM numbers";
+    let values = (count as i64, clock_ms.cast_signed(), action, by.map(|by| [by; 16]));
+    rig.storage.connection.execute(sql, values).unwrap();
+}
+
+#[test]
+fn the_audit_log_is_kept_within_its_bounds() {
+    everywhere(|mut rig| {
+        let old_ms = NOW_MS - AUDIT_KEPT.as_millis() as u64;
+        add_audit_entries(&rig, 500, old_ms - 1, "ban", Some(1));
+        add_audit_entries(&rig, 20_000, old_ms, "ban", Some(1));
+        add_audit_entries(&rig, AUDIT_REGISTRATIONS_KEPT + 400, NOW_MS, "register", None);
+        add_audit_entries(&rig, AUDIT_ENTRIES_MAX - AUDIT_REGISTRATIONS_KEPT - 20_000, NOW_MS, "ban", Some(2));
+        let number = |rig: &Rig, what: &str, of: &str| rig.number(&format!("SELECT {what} FROM audit WHERE {of}"));
+        let sources = ["action = 'register'", "by_id < x'02' AND action = 'ban'", "by_id > x'02' AND action = 'ban'"];
+        let counts = |rig: &Rig| sources.map(|source| number(rig, "count(*)", source));
+        rig.finish(&mut rig.upkeep(Keep::default()));
+        assert_eq!(counts(&rig), [10_000, 20_000, 70_000]);
+        assert_eq!(number(&rig, "min(key)", sources[0]), 20_901, "the oldest went");
+        add_audit_entries(&rig, 300, NOW_MS, "ban", Some(1));
+        rig.finish(&mut rig.upkeep(Keep::default()));
+        assert_eq!(counts(&rig), [10_000, 20_300, 69_700]);
+        assert_eq!(number(&rig, "min(key)", sources[2]), 31_201, "the oldest went");
+    });
 }

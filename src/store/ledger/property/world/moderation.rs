@@ -278,6 +278,10 @@ impl World {
                 let rooms = (0..1 + self.random.below(3)).filter_map(|_| self.random.of(&self.all_rooms).cloned());
                 Change::ForgetRooms { rooms: rooms.collect() }
             }
+            Kind::ForgetAuditEntries => {
+                let entries = (0..self.random.below(4)).map(|_| AuditId(self.random.below(5_000) as i64)).collect();
+                Change::ForgetAuditEntries { entries }
+            }
             _ => {
                 let sessions =
                     (0..self.random.below(3)).filter_map(|_| self.random.of(self.sessions.make_contiguous()).copied());
