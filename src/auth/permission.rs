@@ -42,6 +42,7 @@ pub enum Action {
     Ban,
     /// Create or revoke an invitation to register.
     InviteToRegister,
+    ReadAudit,
     /// Create an account for the acting user.
     Register,
     /// Change the password of the acting user's account.
@@ -176,7 +177,7 @@ pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<()
         // An edit is a way to post, so a room that takes no posts takes no edits.
         Edit => own().and_then(|()| posts()),
         Delete => own().or_else(|refusal| admins().map_err(|_| refusal)),
-        Announce | SetRoom | SetPrivate | DeleteRoom | InviteToRoom | InviteToRegister => admins(),
+        Announce | SetRoom | SetPrivate | DeleteRoom | InviteToRoom | InviteToRegister | ReadAudit => admins(),
         Kick | Mute | Ban => admins().and(match target {
             Target::Own => Err(Reason::TargetIsSelf),
             Target::Others(Role::Admin) => Err(Reason::TargetIsAdmin),
@@ -208,7 +209,7 @@ mod tests {
 
     impl Action {
         /// All actions, in the order of the table.
-        const ALL: [Self; 19] = [
+        const ALL: [Self; 20] = [
             Self::Enter,
             Self::Post,
             Self::PostPrivately,
@@ -224,6 +225,7 @@ mod tests {
             Self::Mute,
             Self::Ban,
             Self::InviteToRegister,
+            Self::ReadAudit,
             Self::Register,
             Self::ChangePassword,
             Self::ListSessions,
@@ -285,6 +287,7 @@ mod tests {
             ("ban a guest or user", Ban, others(Role::User)),
             ("kick, mute or ban an admin", Ban, others(Role::Admin)),
             ("create or revoke an invitation to register", InviteToRegister, plain),
+            ("read the audit log", ReadAudit, plain),
             ("register, if registration is open", Register, registration(Registration::Open, no_code)),
             (
                 "… if registration needs an invitation, with one",
@@ -349,7 +352,7 @@ mod tests {
     /// What each role may do without restrictions, in a public room, with open registration. The columns list the roles
     /// that may act on their own objects, on those of guests and users, and on those of admins. A handwritten copy of
     /// the table.
-    const ROLES: [(Action, &str, &str, &str); 19] = [
+    const ROLES: [(Action, &str, &str, &str); 20] = [
         (Action::Enter, "gua", "gua", "gua"),
         (Action::Post, "gua", "gua", "gua"),
         (Action::PostPrivately, "gua", "gua", "gua"),
@@ -365,6 +368,7 @@ mod tests {
         (Action::Mute, "", "a", ""),
         (Action::Ban, "", "a", ""),
         (Action::InviteToRegister, "a", "a", "a"),
+        (Action::ReadAudit, "a", "a", "a"),
         (Action::Register, "g", "g", "g"),
         (Action::ChangePassword, "ua", "", ""),
         (Action::ListSessions, "gua", "", ""),
@@ -415,7 +419,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(cells, 3 * 19 * 4 * 3 * 4 * 2 * 2 * 3 * 4);
+        assert_eq!(cells, 3 * 20 * 4 * 3 * 4 * 2 * 2 * 3 * 4);
     }
 
     #[test]

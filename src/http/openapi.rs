@@ -136,10 +136,11 @@ mod tests {
 
     use super::*;
     use crate::limits::{
-        INVITATION_DAYS_MAX, INVITATION_USES_MAX, LABEL_CHARS_MAX, MEMBERS_LISTED_MAX, MESSAGES_LISTED,
-        NONCE_CHARS_MAX, ROOM_CHARS_MAX, ROOM_NAME_CHARS_MAX, ROOMS_LISTED_MAX, SLOW_MODE_S_MAX, TOPIC_CHARS_MAX,
-        USERNAME_CHARS_MAX,
+        AUDIT_ENTRIES_LISTED_MAX, INVITATION_DAYS_MAX, INVITATION_USES_MAX, LABEL_CHARS_MAX, MEMBERS_LISTED_MAX,
+        MESSAGES_LISTED, NONCE_CHARS_MAX, ROOM_CHARS_MAX, ROOM_NAME_CHARS_MAX, ROOMS_LISTED_MAX, SLOW_MODE_S_MAX,
+        TOPIC_CHARS_MAX, USERNAME_CHARS_MAX,
     };
+    use crate::store::accounts::AuditAction;
 
     /// Every `$ref` in a value.
     fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
@@ -179,6 +180,13 @@ mod tests {
     }
 
     #[test]
+    fn the_actions_of_the_audit_log_are_described() {
+        let words: Vec<_> = AuditAction::ALL.iter().map(|action| action.word()).collect();
+        let described = &document("adda_session_12")["components"]["schemas"]["AuditPage"]["properties"]["data"]["items"];
+        assert_eq!(described["properties"]["action"]["enum"], json!(words));
+    }
+
+    #[test]
     fn the_limits_of_schemas_are_those_of_the_server() {
         let document = document("adda_session_12");
         for (pointer, limit) in [
@@ -194,6 +202,7 @@ mod tests {
             ("schemas/NewInvitation/properties/days/maximum", INVITATION_DAYS_MAX as usize),
             ("schemas/Restrictions/properties/banned/anyOf/1/properties/reason/maxLength", LABEL_CHARS_MAX),
             ("parameters/rooms_limit/schema/default", ROOMS_LISTED_MAX),
+            ("parameters/audit_limit/schema/default", AUDIT_ENTRIES_LISTED_MAX),
             ("parameters/messages_limit/schema/default", MESSAGES_LISTED),
         ] {
             let value = document.pointer(&format!("/components/{pointer}"));

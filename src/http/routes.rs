@@ -1,6 +1,6 @@
 //! The routes: each path with its operations. The router runs this table, and `GET /api/openapi.json` shows it.
 
-use super::handlers::{accounts, assets, health, invitations, messages, moderation, rooms, sessions};
+use super::handlers::{accounts, assets, audit, health, invitations, messages, moderation, rooms, sessions};
 use super::openapi;
 use super::operation::{DONE, Needs, Readers, Route, answer, delete, get, patch, post, put, text};
 use crate::model::reason::Reason;
@@ -361,6 +361,15 @@ pub(super) const ROUTES: &[Route] = &[
                 .answers(&[DONE])
                 .refusals(&[CLIENT, SESSION, ADMIN, STORING, &[Reason::NotFound]]),
         ],
+    },
+    Route {
+        path: "/api/audit",
+        readers: Readers::AllowedOrigins,
+        operations: &[get("listAuditEntries", audit::list, "Read the audit log, the newest entry first")
+            .needs(Needs::Admin)
+            .parameters(&["before_audit_entry", "audit_limit"])
+            .answers(&[answer(200, "AuditPage", "Entries of the audit log.")])
+            .refusals(&[CLIENT, ADMIN, QUERY, &[Reason::RateLimited]])],
     },
     Route {
         path: "/api/announcements",

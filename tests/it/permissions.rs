@@ -90,6 +90,7 @@ fn rows(victim: UserId, other_admin: UserId) -> Vec<Row> {
         let says = Some(WsAction { room: "tea", command: Some(json!({"type": "announcement", "content": "a"})) });
         let body = || Some(json!({"content": "a"}));
         row(Action::Announce, its, says, Box::new(move || ("POST", "/api/announcements".into(), body(), 202)));
+        row(Action::ReadAudit, its, None, Box::new(|| ("GET", "/api/audit".into(), None, 200)));
     }
     for (its, id) in [(plain, "tea"), (banned, "tea"), (member, "secret"), (stranger, "closed")] {
         let set = |body: Value, id: &str| ("PATCH", format!("/api/rooms/{id}"), Some(body), 200);

@@ -8,6 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use adda::store::accounts::AuditAction;
+
 use crate::support::{Server, Ws, repository, test_tools};
 
 /// The commands that start the server. It runs already, so they print what it printed.
@@ -233,6 +235,15 @@ fn the_reference_shows_every_metric() {
 }
 
 #[test]
+fn the_reference_shows_every_action_of_the_audit_log() {
+    let mut shown = first_words(&page("http.md"), "| `action` | change |\n");
+    let mut known: Vec<_> = AuditAction::ALL.iter().map(|action| action.word()).collect();
+    shown.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(shown, known);
+}
+
+#[test]
 fn the_reference_shows_the_commands_of_a_websocket() {
     let server = Server::start();
     let mut ws = Ws::join(&server, "/ws/tea/ana");
@@ -314,6 +325,14 @@ fn the_reference_shows_the_limits() {
         (
             "invitation",
             vec![format!("{} uses", grouped(INVITATION_USES_MAX as usize)), format!("{INVITATION_DAYS_MAX} days")],
+        ),
+        (
+            "audit log",
+            vec![
+                format!("{} days", AUDIT_KEPT.as_secs() / 86_400),
+                format!("{} entries", grouped(AUDIT_ENTRIES_MAX)),
+                format!("down to {},", grouped(AUDIT_REGISTRATIONS_KEPT)),
+            ],
         ),
         ("setup link", vec![(if SETUP_SPAN_MS == 3_600_000 { "an hour" } else { "?" }).to_owned()]),
         (

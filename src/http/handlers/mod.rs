@@ -2,6 +2,7 @@
 
 pub(super) mod accounts;
 pub(super) mod assets;
+pub(super) mod audit;
 pub(super) mod health;
 pub(super) mod invitations;
 pub(super) mod messages;

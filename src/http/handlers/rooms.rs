@@ -141,7 +141,7 @@ fn list_by_activity(request: &Request<'_>, limit: usize, after: Option<&str>) ->
 }
 
 /// Whether a room is listed to a client: it is public, or the client is a member.
-fn is_listed(view: &View<'_>, identity: &Identity, room: &RoomId) -> bool {
+pub(super) fn is_listed(view: &View<'_>, identity: &Identity, room: &RoomId) -> bool {
     !view.policy().is_private(room) || identity.user.is_some_and(|user| view.policy().is_member(room, user))
 }
 
