@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use adda::cli::args::{Cli, Command};
-use adda::cli::{backup, completions, doctor, export, man, output, serve, service, setup, tokens, users};
+use adda::cli::{audit, backup, completions, doctor, export, man, output, serve, service, setup, tokens, users};
 
 fn main() -> ExitCode {
     let cli = match Cli::of_process() {
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Serve(flags) => serve::run(&flags),
         Command::User(flags) => users::run(&flags),
         Command::Token(flags) => tokens::run(&flags),
+        Command::Audit(flags) => audit::run(&flags),
         Command::Export(flags) => export::run(&flags),
         Command::Backup(flags) => backup::run(&flags),
         Command::Doctor(flags) => doctor::run(&flags),

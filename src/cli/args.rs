@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::Error;
+use super::audit::Audit;
 use super::backup::Backup;
 use super::completions::Completions;
 use super::export::Export;
@@ -92,6 +93,14 @@ Examples:
 
 This works while the server is running. Changes take effect at once, including on open connections.")]
     Token(Token),
+    /// Print the audit log: who changed what, and when
+    #[command(after_long_help = "\
+Examples:
+  adda audit
+  adda audit --limit 0 --format json > audit.ndjson
+
+The newest entry comes first. This works while the server is running.")]
+    Audit(Audit),
     /// Export messages, oldest first
     #[command(after_long_help = "\
 Examples:

@@ -2,6 +2,7 @@
 //! the same time.
 
 pub mod args;
+pub mod audit;
 pub mod backup;
 pub mod completions;
 mod control_client;

@@ -576,7 +576,7 @@ fn an_older_database_is_migrated_if_no_server_has_it_open() {
         DROP TABLE position; DROP TABLE audit; ALTER TABLE rooms DROP COLUMN floor; PRAGMA user_version = 2;
         ALTER TABLE rooms DROP COLUMN is_deleted;
         ALTER TABLE messages DROP COLUMN kind; ALTER TABLE messages DROP COLUMN message_id;
-        ALTER TABLE messages DROP COLUMN deleted_ms;
+        ALTER TABLE messages DROP COLUMN deleted_ms; ALTER TABLE messages DROP COLUMN former;
         CREATE TABLE users (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, token_hash BLOB NOT NULL UNIQUE,
             seen_ms INTEGER NOT NULL);
         INSERT INTO users VALUES (1, randomblob(16), randomblob(32), 1);";

@@ -16,7 +16,7 @@ use crate::model::{RoomId, Timestamp, Username};
 use super::super::message::Message;
 use super::super::private_file;
 use super::messages;
-use super::people::{self, Account, Session};
+use super::people::{self, Account, AuditEntry, Session};
 use super::row::{all, unsigned, value};
 use super::schema::{self, OpenError, beside};
 use super::search;
@@ -35,6 +35,8 @@ const LOG_SINCE: usize = 6;
 const NAMES_SINCE: usize = 7;
 /// The schema since which the word index has a position.
 const INDEX_SINCE: usize = 9;
+/// The schema that introduced the audit log.
+const AUDIT_SINCE: usize = 11;
 /// The number of findings of one kind that are reported.
 const FINDINGS_MAX: i64 = 20;
 
@@ -46,6 +48,8 @@ pub enum ToolError {
     Read { path: PathBuf, source: rusqlite::Error },
     #[error("no such room in `{}`: {room}", path.display())]
     NoRoom { path: PathBuf, room: RoomId },
+    #[error("`{}` has no audit log yet, as it is from an earlier adda; start the server on it once", .0.display())]
+    NoAudit(PathBuf),
     /// The target of the copy exists.
     #[error("`{}` already exists and is not overwritten", .0.display())]
     Exists(PathBuf),
@@ -140,6 +144,14 @@ impl Offline {
     /// Whether there is an admin.
     pub fn has_admin(&self) -> Result<bool, ToolError> {
         self.read(|connection| Ok(schema::version(connection)? >= ACCOUNTS_SINCE && people::has_admin(connection)?))
+    }
+
+    /// The latest entries of the audit log, `limit` at most. The newest comes first.
+    pub fn audit_entries(&self, limit: usize) -> Result<Vec<AuditEntry>, ToolError> {
+        if self.read(schema::version)? < AUDIT_SINCE {
+            return Err(ToolError::NoAudit(self.path.clone()));
+        }
+        self.read(|connection| people::audit_entries(connection, None, limit))
     }
 
     /// Passes every message to `take`, oldest first, with the progress: of one room or of all, from a wall time on.
