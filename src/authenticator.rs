@@ -19,7 +19,7 @@ use crate::auth::permission::{Action, PermissionContext, may};
 use crate::limits::{AUTHENTICATION_WAIT, AUTHENTICATIONS_WAITING_MAX, STORE_STACK_BYTES};
 use crate::model::reason::Reason;
 use crate::model::role::Role;
-use crate::model::{Person, RoomId, USERNAME_DEFAULT, UserId, Username};
+use crate::model::{Person, RoomId, Seq, USERNAME_DEFAULT, UserId, Username};
 use crate::rate::network_of;
 use crate::store::accounts::{Session, SessionId, SessionKind, StoredGuest};
 use crate::store::change::Use;
@@ -69,6 +69,23 @@ impl Identity {
     /// The reason. For a private room it is the same as for a room that does not exist.
     pub fn may_enter(&self, view: &View<'_>, room: &RoomId) -> Result<(), Reason> {
         may(self.role, Action::Enter, &self.context(view, Some(room)))
+    }
+
+    /// Whether the client may join a room. An admin that joins a private room becomes a member.
+    ///
+    /// # Errors
+    /// As [`may_enter`](Self::may_enter).
+    pub fn may_join(&self, view: &View<'_>, room: &RoomId) -> Result<(), Reason> {
+        match self.may_enter(view, room) {
+            Err(Reason::NotMember) => may(self.role, Action::AdmitSelf, &self.context(view, Some(room))),
+            entered => entered,
+        }
+    }
+
+    /// The seq above which the client may read in a room.
+    #[must_use]
+    pub fn floor(&self, view: &View<'_>, room: &RoomId) -> Seq {
+        self.user.map_or(Seq(0), |user| view.policy().floor(room, user))
     }
 
     /// The client as a proposer; `stranger` is the id of a client without a token.
@@ -237,7 +254,7 @@ impl Authenticator {
                 }
                 let admitted = from.view(|view| {
                     let identity = admit(view, request.token.as_deref(), request.asked.clone(), request.address)?;
-                    identity.may_enter(view, &request.room)?;
+                    identity.may_join(view, &request.room)?;
                     Ok(identity)
                 });
                 *request.answer() = Some(admitted);

@@ -14,6 +14,8 @@ use crate::model::role::{Accounts, Posting, Registration, Role};
 pub enum Action {
     /// Enter a room, and read its members, messages, search results, files and events.
     Enter,
+    /// Become a member of a private room without an invitation, by joining it.
+    AdmitSelf,
     /// Send a message or a file to a room, or be seen typing there.
     Post,
     /// Send a private message.
@@ -56,10 +58,10 @@ impl Action {
     /// Whether the action concerns one room, so that the room's settings decide.
     #[must_use]
     pub fn is_in_room(self) -> bool {
-        use Action::{Delete, DeleteRoom, Edit, Enter, InviteToRoom, Kick};
+        use Action::{AdmitSelf, Delete, DeleteRoom, Edit, Enter, InviteToRoom, Kick};
         use Action::{Post, PostPrivately, React, SetPrivate, SetRoom};
         let is_of_message = matches!(self, Enter | Post | PostPrivately | React | Edit | Delete);
-        is_of_message || matches!(self, SetRoom | SetPrivate | DeleteRoom | InviteToRoom | Kick)
+        is_of_message || matches!(self, AdmitSelf | SetRoom | SetPrivate | DeleteRoom | InviteToRoom | Kick)
     }
 
     /// Whether other users see something new from the action. A mute forbids these actions.
@@ -156,15 +158,15 @@ pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<()
     if matches!(action, SetRoom | SetPrivate | DeleteRoom | InviteToRoom | Kick) {
         admins()?;
     }
-    // Before every check whose answer would tell that the room exists.
-    let is_hidden = match access {
+    // Before every check whose answer would tell that the room exists. Admins know that it does.
+    let is_closed = match access {
         Access::Public | Access::Member => false,
-        Access::NonMember => true,
+        Access::NonMember => action != AdmitSelf,
         // An admin can make it public. Otherwise it would be lost.
-        Access::Abandoned => action != SetPrivate,
+        Access::Abandoned => !matches!(action, AdmitSelf | SetPrivate),
     };
-    if action.is_in_room() && is_hidden {
-        return Err(Reason::NoSuchRoom);
+    if action.is_in_room() && is_closed {
+        return Err(if role == Role::Admin { Reason::NotMember } else { Reason::NoSuchRoom });
     }
     if restriction == Restriction::Muted && action.is_speech() {
         return Err(Reason::Muted);
@@ -173,6 +175,7 @@ pub fn may(role: Role, action: Action, context: &PermissionContext) -> Result<()
     let posts = || if posting == Posting::Admins && role != Role::Admin { Err(Reason::ReadOnly) } else { Ok(()) };
     match action {
         Enter | PostPrivately | React => Ok(()),
+        AdmitSelf => admins().map_err(|_| Reason::NoSuchRoom),
         Post => posts(),
         // An edit is a way to post, so a room that takes no posts takes no edits.
         Edit => own().and_then(|()| posts()),
@@ -209,8 +212,9 @@ mod tests {
 
     impl Action {
         /// All actions, in the order of the table.
-        const ALL: [Self; 20] = [
+        const ALL: [Self; 21] = [
             Self::Enter,
+            Self::AdmitSelf,
             Self::Post,
             Self::PostPrivately,
             Self::React,
@@ -265,6 +269,7 @@ mod tests {
             ("… if accounts are required", Enter, PermissionContext { accounts: Accounts::Required, ..plain }),
             ("… that is private, as a member", Enter, member),
             ("… that is private, as a non-member", Enter, stranger),
+            ("become a member of a private room by joining it, which its members see", AdmitSelf, stranger),
             ("… while banned", Enter, PermissionContext { restriction: Restriction::Banned, ..plain }),
             ("post in a room", Post, plain),
             ("… if only admins can post", Post, read_only),
@@ -352,8 +357,9 @@ mod tests {
     /// What each role may do without restrictions, in a public room, with open registration. The columns list the roles
     /// that may act on their own objects, on those of guests and users, and on those of admins. A handwritten copy of
     /// the table.
-    const ROLES: [(Action, &str, &str, &str); 20] = [
+    const ROLES: [(Action, &str, &str, &str); 21] = [
         (Action::Enter, "gua", "gua", "gua"),
+        (Action::AdmitSelf, "a", "a", "a"),
         (Action::Post, "gua", "gua", "gua"),
         (Action::PostPrivately, "gua", "gua", "gua"),
         (Action::React, "gua", "gua", "gua"),
@@ -391,7 +397,7 @@ mod tests {
         may &= context.restriction != Restriction::Banned;
         may &= !(context.restriction == Restriction::Muted && is_of("Post PostPrivately React Edit Announce"));
         may &= !(context.access == Access::NonMember && is_of(in_room));
-        may &= !(context.access == Access::Abandoned && is_of(in_room) && !is_of("SetPrivate"));
+        may &= !(context.access == Access::Abandoned && is_of(in_room) && !is_of("SetPrivate AdmitSelf"));
         may &= !(context.posting == Posting::Admins && role != Role::Admin && is_of("Post Edit"));
         may &= !(context.accounts == Accounts::Required && role == Role::Guest && !is_of("Register"));
         let is_let_in = match context.registration {
@@ -419,7 +425,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(cells, 3 * 20 * 4 * 3 * 4 * 2 * 2 * 3 * 4);
+        assert_eq!(cells, 3 * 21 * 4 * 3 * 4 * 2 * 2 * 3 * 4);
     }
 
     #[test]
@@ -434,13 +440,15 @@ mod tests {
                         assert_eq!(answer, elsewhere, "{role} {action:?} {context:?}: it differs by room");
                         continue;
                     }
-                    let hidden = answer == Err(Reason::NoSuchRoom);
-                    let is_hidden = match context.access {
+                    let is_closed = match context.access {
                         Access::Public | Access::Member => false,
-                        Access::NonMember => true,
-                        Access::Abandoned => action != Action::SetPrivate,
+                        Access::NonMember => action != Action::AdmitSelf,
+                        Access::Abandoned => !matches!(action, Action::AdmitSelf | Action::SetPrivate),
                     };
+                    let (is_admin, hidden) = (*role == Role::Admin, answer == Err(Reason::NoSuchRoom));
+                    let is_hidden = !is_admin && (is_closed || action == Action::AdmitSelf);
                     assert_eq!(hidden, is_hidden, "{role} {action:?} {context:?}");
+                    assert_eq!(answer == Err(Reason::NotMember), is_admin && is_closed, "{action:?} {context:?}");
                 }
             }
         }

@@ -182,7 +182,8 @@ mod tests {
     #[test]
     fn the_actions_of_the_audit_log_are_described() {
         let words: Vec<_> = AuditAction::ALL.iter().map(|action| action.word()).collect();
-        let described = &document("adda_session_12")["components"]["schemas"]["AuditPage"]["properties"]["data"]["items"];
+        let described =
+            &document("adda_session_12")["components"]["schemas"]["AuditPage"]["properties"]["data"]["items"];
         assert_eq!(described["properties"]["action"]["enum"], json!(words));
     }
 

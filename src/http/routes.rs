@@ -21,7 +21,7 @@ const NAME: &[Reason] = &[Reason::BadName, Reason::NameTooLong];
 /// Refusals of a client that is no admin, or whose action is about an admin.
 const ADMIN: &[Reason] = &[Reason::NotAdmin];
 const TARGET: &[Reason] = &[Reason::TargetIsSelf, Reason::TargetIsAdmin];
-const ROOM: &[Reason] = &[Reason::NoSuchRoom];
+const ROOM: &[Reason] = &[Reason::NoSuchRoom, Reason::NotMember];
 
 /// The path at which the page's files begin.
 pub(super) const PAGE: &Route = &Route {

@@ -182,7 +182,7 @@ impl Desk {
                 Proposal { entry: Entry::Join(join), reply_to } => {
                     let past = join.known.is_none().then(|| Past { is_whole: true, ..Past::default() });
                     self.apply(
-                        Outcome::Joined { room: join.room, past, seen: None, username: None, renamed: None },
+                        Outcome::Joined { room: join.room, past, seen: None, username: None, events: Vec::new() },
                         reply_to,
                     );
                 }

@@ -53,7 +53,7 @@ fn run(reader: &Reader, asked: &Receiver<Fetch>, answers: &Sender<(Fetch, Option
             Span::Messages { after, .. } => (Side::After(after), Kinds::Messages, PAGE_FRAMES_MAX),
             Span::All { after } => (Side::After(after), Kinds::All, PAGE_FRAMES_MAX),
         };
-        let page = reader.view(|view| view.page(&fetch.room, side, kinds, limit));
+        let page = reader.view(|view| view.page(&fetch.room, side.above(fetch.floor), kinds, limit));
         let page = page.map(fitting).inspect_err(|error| log::error!("{error}")).ok();
         if answers.send((fetch, page)).is_err() {
             return;

@@ -506,10 +506,8 @@ impl State {
             },
             Outcome::Refused { room, rejection, nonce } => self.refuse(reply_to, room, Rejected { rejection, nonce }),
             Outcome::Changed { done, events } => self.changed(done, events, reply_to),
-            Outcome::Joined { room, past, seen, username, renamed } => {
-                if let Some(renamed) = renamed {
-                    self.rename(*renamed);
-                }
+            Outcome::Joined { room, past, seen, username, events } => {
+                events.into_iter().for_each(|event| self.event(event));
                 if let Some((member, room)) = self.member_and_room(&reply_to, &room) {
                     if let Some(username) = username {
                         self.members[member.0].rename(&username, &self.policy);

@@ -617,7 +617,7 @@ impl Rig {
                     let frames = self.store_model.kept.get(&room).cloned().unwrap_or_default();
                     let head = Seq(frames.len() as u64);
                     let past = known.is_none().then_some(Past { head, frames, is_whole: true });
-                    Outcome::Joined { room, past, seen: None, username: None, renamed: None }
+                    Outcome::Joined { room, past, seen: None, username: None, events: Vec::new() }
                 }
             }
             Entry::Leave { room, user, connection } => {
@@ -827,8 +827,13 @@ fn a_gap_in_the_history_closes_the_connection() {
         let replay = Replay { history: 200, after };
         let member = state.connect(arrival(1, guest(1, "ana"), "tea", replay));
         let past = Some(Past { head: Seq(400), frames: kept(301..401), is_whole: false });
-        let joined =
-            Outcome::Joined { room: fixtures::room("tea"), past, seen: seen.map(Seq), username: None, renamed: None };
+        let joined = Outcome::Joined {
+            room: fixtures::room("tea"),
+            past,
+            seen: seen.map(Seq),
+            username: None,
+            events: Vec::new(),
+        };
         state.applied(Applied { result: joined, reply_to: ReplyTo::Member(member.0) });
         for (number, (page, fits)) in pages.iter().enumerate() {
             let fetch = state.effects.iter().rev().find_map(|effect| match effect {

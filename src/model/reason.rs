@@ -147,6 +147,7 @@ reasons! {
     TooManyRooms "too_many_rooms" Forbidden 403 "too many rooms on this connection; leave one first";
     Kicked "kicked" Forbidden 403 "an admin kicked you from this room";
     MadePrivate "made_private" Forbidden 403 "this room is now private";
+    NotMember "not_member" Forbidden 403 "this room is private; its members will see it if you join";
     RoomDeleted "room_deleted" Forbidden 403 "an admin deleted this room";
     DefaultRoom "default_room" Conflict 409 "“general” stays public: clients that name no room enter it";
     RoomIsPublic "room_is_public" Conflict 409 "this room is public; no invitation is needed";

@@ -311,22 +311,23 @@ impl Core {
         let has = |is_one: fn(&Entry) -> bool| {
             batches.iter().any(|(_, batch)| batch.iter().any(|proposal| is_one(&proposal.entry)))
         };
-        let is_written = has(|entry| !matches!(entry, Entry::Join(_) | Entry::Leave { .. }));
         let before = self.ledger.policy().clone();
-        if is_written {
+        // Most joins and leaves write nothing. One that does begins the transaction itself.
+        if has(|entry| !matches!(entry, Entry::Join(_) | Entry::Leave { .. })) {
             storage.begin()?;
         }
         let applied = self.apply_all(storage, batches).and_then(|applied| {
-            if is_written {
-                storage.commit(self.log.stored())?;
-            }
+            storage.commit(self.log.stored())?;
             Ok(applied)
         });
         if applied.is_err() {
             let clock_ms = batches.last().map_or(0, |(moment, _)| moment.clock_ms);
             self.ledger.restored(storage.roll_back(before, clock_ms));
         }
-        if has(|entry| matches!(entry, Entry::Change { .. })) {
+        let admits =
+            |applied: &Applied| matches!(&applied.result, Outcome::Joined { events, .. } if !events.is_empty());
+        let has_changes = has(|entry| matches!(entry, Entry::Change { .. }));
+        if has_changes || applied.as_ref().is_ok_and(|applied| applied.iter().any(admits)) {
             self.policy.set(self.ledger.policy().clone());
         }
         for line in self.ledger.take_lines() {

@@ -194,15 +194,8 @@ pub enum Outcome {
     /// Nothing is stored or changed.
     Refused { room: Option<RoomId>, rejection: Rejection, nonce: Option<Nonce> },
     /// The connection is in the room. `past` is there if the hub asked for it.
-    /// `username` is there if the user has another name than the connection joined with; `renamed`, if the join has
-    /// renamed the user.
-    Joined {
-        room: RoomId,
-        past: Option<Past>,
-        seen: Option<Seq>,
-        username: Option<Username>,
-        renamed: Option<Box<Renamed>>,
-    },
+    /// `username` is there if the user has another name than the connection joined with. The events come before the join.
+    Joined { room: RoomId, past: Option<Past>, seen: Option<Seq>, username: Option<Username>, events: Vec<Event> },
     /// The connection may not join.
     JoinRefused { room: RoomId, rejection: Rejection },
     /// The connection is no longer in the room.
@@ -222,6 +215,8 @@ pub enum Event {
     GuestsBanned(IpAddr),
     /// The user is kicked from a room.
     Kicked { room: RoomId, user: UserId },
+    /// A frame was stored that tells a room of a change.
+    Noticed { room: RoomId, stored: Stored },
     /// The user has another name.
     Renamed(Renamed),
     /// The account has another role.

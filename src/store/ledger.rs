@@ -15,7 +15,7 @@ use crate::model::{ConnectionId, FrameId, Nonce, RoomId, Seq, Timestamp, UserId,
 use crate::protocol::{After, Body};
 
 use super::entry::{
-    self, Applied, Entry, Join, NewMessage, Outcome, Past, Principal, Proof, Proposal, Renamed, ReplyTo, Stored,
+    Applied, Entry, Event, Join, NewMessage, Outcome, Past, Principal, Proof, Proposal, ReplyTo, Stored,
 };
 use super::log::clock::{Moment, Stored as Position};
 use super::message::{Message, encode_new};
@@ -30,6 +30,7 @@ mod names;
 mod presence;
 #[cfg(test)]
 mod property;
+mod rooms;
 
 use presence::{Presence, Present};
 
@@ -42,6 +43,14 @@ pub struct RoomRow {
     pub head: Seq,
     /// The highest seq that is forgotten.
     pub floor: Seq,
+}
+
+impl RoomRow {
+    /// The room as a reader with a floor of its own sees it.
+    #[must_use]
+    pub fn above(self, floor: Seq) -> Self {
+        Self { floor: self.floor.max(floor), ..self }
+    }
 }
 
 /// What the ledger needs from a storage of messages. A storage returns no frame at or below its room's floor.
@@ -79,10 +88,10 @@ pub trait Storage {
     /// Forgets a room without frames, unless it was deleted.
     fn forget_room(&mut self, room: &RoomId) -> Result<(), Fault>;
 
-    /// Begins a transaction, if the storage has any.
+    /// Begins a transaction, if the storage has any and none has begun. It must come before the first write.
     fn begin(&mut self) -> Result<(), Fault>;
 
-    /// Commits the transaction, with the position of the log.
+    /// Commits the transaction with the position of the log, if one has begun.
     ///
     /// # Errors
     /// [`Fault`]; the transaction must then be rolled back.
@@ -105,7 +114,7 @@ pub struct Ledger {
     timestamp: Timestamp,
     json: Vec<u8>,
     /// The effects of the current change on open connections.
-    events: Vec<entry::Event>,
+    events: Vec<Event>,
     /// The log lines of the transaction. A rollback clears them.
     lines: Vec<String>,
 }
@@ -213,10 +222,11 @@ impl Ledger {
                 }
                 Entry::Join(join) => match self.may_join(storage, &join) {
                     // Reading goes on. If the room's past can't be read now, the next join requests it again.
-                    Ok(()) => {
+                    Ok(false) => {
                         let position = self.history_position(storage, &join).unwrap_or_default();
-                        self.enter(&join, position, None)
+                        self.enter(&join, position, Vec::new())
                     }
+                    Ok(true) => Outcome::JoinRefused { room: join.room, rejection: Reason::Busy.into() },
                     Err(Stop::Refused(rejection)) => Outcome::JoinRefused { room: join.room, rejection },
                     // A join that can't be checked is not allowed.
                     Err(Stop::Fault(_)) => Outcome::JoinRefused { room: join.room, rejection: Reason::Busy.into() },
@@ -248,14 +258,10 @@ impl Ledger {
             }
             Err(Stop::Fault(fault)) => return Err(fault),
         };
-        let seq = self.head(&new.room, row).next();
-        let id = self.moment.frame_id(self.place);
-        self.place += 1;
-        let stored = encode_new(new, id, seq, &self.timestamp, &mut self.json);
-        if !storage.insert(new, row, &stored, self.moment.wall_ms)? {
-            // Only a used nonce can prevent the insert.
+        let Some(stored) = self.append(storage, new, row)? else {
             return Ok(self.sent_before(storage, new)?.unwrap_or_else(|| refused(new, Reason::NotStored.into())));
-        }
+        };
+        let seq = stored.seq;
         self.note_author(storage.people(), new)?;
         let changed = match target {
             Some(mut changed) => {
@@ -269,6 +275,19 @@ impl Ledger {
             None => None,
         };
         Ok(Outcome::Stored { room: new.room.clone(), stored, changed })
+    }
+
+    /// Stores a frame at the end of its room. Returns `None` if its author has used the nonce before.
+    fn append(
+        &mut self,
+        storage: &mut impl Storage,
+        new: &NewMessage,
+        row: Option<RoomRow>,
+    ) -> Result<Option<Stored>, Fault> {
+        let (id, seq) = (self.moment.frame_id(self.place), self.head(&new.room, row).next());
+        self.place += 1;
+        let stored = encode_new(new, id, seq, &self.timestamp, &mut self.json);
+        Ok(storage.insert(new, row, &stored, self.moment.wall_ms)?.then_some(stored))
     }
 
     /// Checks whether a message may be stored if it is new. Returns the message that it changes, if any.
@@ -379,19 +398,28 @@ impl Ledger {
 
     fn join(&mut self, storage: &mut impl Storage, join: &Join) -> Result<Outcome, Fault> {
         match self.may_join(storage, join) {
-            Ok(()) => {
-                let renamed = self.rename_for_join(storage, join)?;
+            Ok(admits_self) => {
+                let mut events = Vec::new();
+                events.extend(self.rename_for_join(storage, join)?.map(Event::Renamed));
+                if admits_self {
+                    events.extend(self.admit(storage, &join.room, &join.principal)?);
+                }
                 let position = self.history_position(storage, join)?;
-                Ok(self.enter(join, position, renamed))
+                Ok(self.enter(join, position, events))
             }
             Err(Stop::Refused(rejection)) => Ok(Outcome::JoinRefused { room: join.room.clone(), rejection }),
             Err(Stop::Fault(fault)) => Err(fault),
         }
     }
 
-    fn may_join(&self, storage: &impl Storage, join: &Join) -> Result<(), Stop> {
+    /// Checks a join. Returns whether it makes the client a member of a private room.
+    fn may_join(&self, storage: &impl Storage, join: &Join) -> Result<bool, Stop> {
         let Join { room, principal, skeletons, .. } = join;
-        self.policy.may(principal, Action::Enter, Some(room), Target::Own, self.moment.clock_ms)?;
+        let may = |action| self.policy.may(principal, action, Some(room), Target::Own, self.moment.clock_ms);
+        let admits_self = match may(Action::Enter) {
+            Err(Reason::NotMember) => may(Action::AdmitSelf).map(|_| true)?,
+            entered => entered.map(|_| false)?,
+        };
         if principal.is_guest()
             && self.policy.has_accounts()
             && self.has_new_name(join)
@@ -400,7 +428,7 @@ impl Ledger {
         {
             return Err(Reason::NameReserved.into());
         }
-        Ok(())
+        Ok(admits_self)
     }
 
     fn history_position(&self, storage: &mut impl Storage, join: &Join) -> Result<HistoryPosition, Fault> {
@@ -422,7 +450,7 @@ impl Ledger {
         &mut self,
         join: &Join,
         HistoryPosition { head, past, seen }: HistoryPosition,
-        renamed: Option<Renamed>,
+        events: Vec<Event>,
     ) -> Outcome {
         self.presence.enter(&join.room, &join.principal, join.connection);
         let asked = &join.principal.person.username;
@@ -431,7 +459,7 @@ impl Ledger {
         if let Some(known) = join.known.filter(|known| *known > head) {
             self.presence.see_head(&join.room, known);
         }
-        Outcome::Joined { room: join.room.clone(), past, seen, username, renamed: renamed.map(Box::new) }
+        Outcome::Joined { room: join.room.clone(), past, seen, username, events }
     }
 
     /// The room's head, or a higher seq that its connections have seen.

@@ -81,6 +81,20 @@ pub enum Side {
     After(Seq),
 }
 
+/// Which frames of a room are read: those on a side, above the seq of the reader's floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    pub side: Side,
+    pub floor: Seq,
+}
+
+impl From<Side> for Part {
+    /// All kept frames on a side.
+    fn from(side: Side) -> Self {
+        Self { side, floor: Seq(0) }
+    }
+}
+
 /// Where a frame id stands in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
@@ -102,6 +116,12 @@ pub enum Kinds {
 }
 
 impl Side {
+    /// The part of it that a reader with this floor may read.
+    #[must_use]
+    pub fn above(self, floor: Seq) -> Part {
+        Part { side: self, floor }
+    }
+
     /// The same side of another seq.
     fn from(self, seq: Seq) -> Self {
         match self {

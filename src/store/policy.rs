@@ -3,7 +3,7 @@
 //! The store's thread owns it and changes it together with the database. It publishes snapshots, each as cheap as
 //! copying a pointer. Handshakes and the hub read the snapshot of the last commit.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::auth::guest_token::GuestKey;
 use crate::auth::permission::{Access, Action, PermissionContext, RegistrationCode, Restriction, Target, may};
 use crate::model::reason::Reason;
 use crate::model::role::Role;
-use crate::model::{RoomId, UserId};
+use crate::model::{RoomId, Seq, UserId};
 use crate::published::Published;
 
 use super::accounts::{Banned, RoomSettings, SessionId};
@@ -29,7 +29,7 @@ pub struct PolicySnapshot {
     pub flags: Policy,
     pub(super) rooms: HashTrieMapSync<RoomId, Arc<RoomSettings>>,
     /// The members of each private room that has any.
-    members: HashTrieMapSync<RoomId, Arc<HashSet<UserId>>>,
+    members: HashTrieMapSync<RoomId, Arc<Members>>,
     /// The end of each mute, in log time.
     pub(super) muted: HashTrieMapSync<UserId, u64>,
     /// The end of each ban, in log time; `None` for a permanent ban.
@@ -48,6 +48,9 @@ pub struct ServerId {
     pub id: Box<str>,
     pub made_ms: u64,
 }
+
+/// The members of a private room, each with the seq above which it may read.
+pub(super) type Members = HashMap<UserId, Seq>;
 
 /// The latest snapshot, for readers on other threads.
 pub type PublishedPolicy = Published<PolicySnapshot>;
@@ -87,12 +90,18 @@ impl PolicySnapshot {
 
     #[must_use]
     pub fn is_member(&self, room: &RoomId, user: UserId) -> bool {
-        get(&self.members, room).is_some_and(|members| members.contains(&user))
+        get(&self.members, room).is_some_and(|members| members.contains_key(&user))
     }
 
-    pub(super) fn add_member(&mut self, room: &RoomId, user: UserId) {
+    /// The seq above which a user may read in a room.
+    #[must_use]
+    pub fn floor(&self, room: &RoomId, user: UserId) -> Seq {
+        get(&self.members, room).and_then(|members| members.get(&user)).copied().unwrap_or_default()
+    }
+
+    pub(super) fn add_member(&mut self, room: &RoomId, user: UserId, floor: Seq) {
         let mut members = self.members.get(room).cloned().unwrap_or_default();
-        Arc::make_mut(&mut members).insert(user);
+        Arc::make_mut(&mut members).insert(user, floor);
         self.members.insert_mut(room.clone(), members);
     }
 
@@ -108,7 +117,7 @@ impl PolicySnapshot {
 
     /// Removes a user from all private rooms.
     pub(super) fn remove_from_rooms(&mut self, user: UserId) {
-        let of_user = self.members.iter().filter(|(_, members)| members.contains(&user));
+        let of_user = self.members.iter().filter(|(_, members)| members.contains_key(&user));
         let rooms: Vec<_> = of_user.map(|(room, _)| room.clone()).collect();
         rooms.iter().for_each(|room| self.remove_member(room, user));
     }
@@ -241,12 +250,12 @@ impl PolicySnapshot {
 
     #[must_use]
     pub fn with_member(mut self, room: &RoomId, user: UserId) -> Self {
-        self.add_member(room, user);
+        self.add_member(room, user, Seq(0));
         self
     }
 
     /// The members of private rooms.
-    pub fn members(&self) -> impl Iterator<Item = (&RoomId, &HashSet<UserId>)> {
+    pub fn members(&self) -> impl Iterator<Item = (&RoomId, &Members)> {
         self.members.iter().map(|(room, users)| (room, &**users))
     }
 

@@ -24,7 +24,7 @@ use super::sqlite::people::{self, Account, AuditEntry, AuditId, Ban, Invitation,
 use super::sqlite::schema::{Database, OpenError};
 use super::sqlite::{Connection, Fault, messages, search};
 use super::terms::Terms;
-use super::{KeptRoom, Kinds, Place, Side, Stored, TokenHash, locked};
+use super::{KeptRoom, Kinds, Part, Place, Stored, TokenHash, locked};
 
 /// Idle connections that are kept for later readers, at most.
 const READERS_IDLE_MAX: usize = 4;
@@ -197,21 +197,22 @@ impl Reader {
         terms: &Terms,
         limit: usize,
         deadline: Instant,
-        begin: impl FnOnce(&View<'_>) -> Result<Side, E>,
+        begin: impl FnOnce(&View<'_>) -> Result<Part, E>,
     ) -> Result<Found, E> {
         if terms.is_empty() {
             return self.view(begin).map(|_| Found::default());
         }
         if let Source::Memory { messages, .. } = &self.source {
-            let side = self.view(begin)?;
-            let fits = |stored: &Stored| memory::has_terms(stored, terms);
+            let Part { side, floor } = self.view(begin)?;
+            let fits = |stored: &Stored| stored.seq > floor && memory::has_terms(stored, terms);
             let (frames, stopped_at) = memory::page(messages, room, side, limit, Some(deadline), fits);
             return Ok(Found { frames, stopped_at });
         }
         self.view(|view| {
-            let side = begin(view)?;
+            let Part { side, floor } = begin(view)?;
             let search = || -> Answer<Found> {
                 let Some(row) = messages::room(view.connection, room)? else { return Ok(Found::default()) };
+                let row = row.above(floor);
                 let (found, stopped_at) = search::page(view.connection, row, side, limit, terms, deadline)?;
                 Ok(Found { frames: stored(&found), stopped_at })
             };
@@ -281,14 +282,15 @@ impl View<'_> {
         }
     }
 
-    /// The frames of a room on one side of a seq, oldest first, `limit` at most.
-    pub fn page(&self, id: &RoomId, side: Side, kinds: Kinds, limit: usize) -> Answer<Vec<Stored>> {
+    /// The frames of a part of a room, oldest first, `limit` at most.
+    pub fn page(&self, id: &RoomId, part: impl Into<Part>, kinds: Kinds, limit: usize) -> Answer<Vec<Stored>> {
+        let Part { side, floor } = part.into();
         if let Some(memory) = self.messages {
-            let fits = |stored: &Stored| kinds == Kinds::All || !stored.is_event;
+            let fits = |stored: &Stored| stored.seq > floor && (kinds == Kinds::All || !stored.is_event);
             return Ok(memory::page(memory, id, side, limit, None, fits).0);
         }
         let Some(room) = messages::room(self.connection, id)? else { return Ok(Vec::new()) };
-        Ok(stored(&messages::page(self.connection, room, side, kinds, limit)?))
+        Ok(stored(&messages::page(self.connection, room.above(floor), side, kinds, limit)?))
     }
 
     /// The seq of a frame in a room, if it is kept.

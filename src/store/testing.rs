@@ -198,7 +198,7 @@ pub fn page(
 ) -> Vec<Stored> {
     let Some(words) = words else { return reader.view(|view| view.page(room, side, kinds, limit)).unwrap() };
     let (terms, deadline) = (Terms::parse(words).unwrap(), Instant::now() + SEARCH_WAIT);
-    let found = reader.search(room, &terms, limit, deadline, |_| Ok::<_, ReadError>(side)).unwrap();
+    let found = reader.search(room, &terms, limit, deadline, |_| Ok::<_, ReadError>(side.into())).unwrap();
     assert_eq!(found.stopped_at, None, "the search took too long");
     found.frames
 }

@@ -390,7 +390,8 @@ fn a_search_that_ends_at_its_deadline_goes_on_from_there() {
             loop {
                 steps += 1;
                 let over = Instant::now();
-                let step = rig.0.reader.search(&room("tea"), &terms, 9, over, |_| Ok::<_, ReadError>(side)).unwrap();
+                let step =
+                    rig.0.reader.search(&room("tea"), &terms, 9, over, |_| Ok::<_, ReadError>(side.into())).unwrap();
                 found.extend(contents(&step.frames));
                 let Some(id) = step.stopped_at else { break };
                 let seq = rig.0.reader.view(|view| view.seq_of(&room("tea"), id)).unwrap().unwrap();

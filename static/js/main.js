@@ -24,6 +24,8 @@ import { RoomScreen } from "./room/room-screen.js";
 import { takeInvitation } from "./start/invitation-link.js";
 import { StartScreen } from "./start/start-screen.js";
 import { AccountForm } from "./ui/account-form.js";
+import { confirmAction } from "./ui/dialog.js";
+import { make } from "./ui/elements.js";
 import { onNewDay } from "./ui/new-day.js";
 import { isPageVisible } from "./ui/page-events.js";
 import { ScreenHistory } from "./ui/screen-history.js";
@@ -189,7 +191,17 @@ class Page {
         this.#startScreen.setBusy(false);
       }
     }
-    this.#enter(name, room);
+    if (await this.#mayEnter(room)) this.#enter(name, room);
+  }
+
+  // Asks an admin before a private room is joined without an invitation, because its members see it.
+  async #mayEnter(room) {
+    return !this.#startScreen.isClosed(room) || confirmAction(this.#lang, {
+      title: this.#lang.t("start.join_private", { room }),
+      content: [make("p", {}, this.#lang.t("start.join_private_text"))],
+      confirm: this.#lang.t("start.join_private_confirm"),
+      action: () => {},
+    });
   }
 
   #enter(name, room) {

@@ -228,21 +228,6 @@ fn every_change_is_recorded_with_its_author_whatever_way_it_came() {
 }
 
 #[test]
-fn a_private_room_is_hidden_from_admins_that_are_not_members() {
-    let data = Data::new();
-    let path = data.file();
-    let [boss, vice] = ["boss", "vice"].map(|name| user_token(Path::new(&path), name, "admin"));
-    let server = data.serve(&[]);
-    order(&server, &boss, "PATCH", "/api/rooms/plans", json!({"private": true}));
-    let seen = |token: &str| page(server.addr(), token, "?limit=1").0.remove(0);
-    let (own, foreign) = (seen(&boss), seen(&vice));
-    assert_eq!((&own["room_id"], &foreign["room_id"]), (&json!("plans"), &Value::Null));
-    assert_eq!((&own["id"], &own["detail"]), (&foreign["id"], &foreign["detail"]));
-    order(&server, &boss, "PATCH", "/api/rooms/plans", json!({"private": false}));
-    assert_eq!(seen(&vice)["room_id"], "plans");
-}
-
-#[test]
 fn a_server_in_memory_has_an_audit_log() {
     let config = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), data: Place::Memory, ..Config::default() };
     let running = adda::start(config).expect("a server");

@@ -230,22 +230,90 @@ fn general_stays_public_and_an_abandoned_room_can_be_opened() {
 
     assert_eq!(ask(&second_token, "PATCH", "/api/rooms/vault", json!({"private": true, "topic": "hush"})).status, 200);
     assert_eq!(ask(&second_token, "POST", "/api/rooms/vault/messages", json!({"content": "secret"})).status, 201);
-    // While it has a member, it does not exist for another admin.
-    assert_eq!(ask(&stage.admin, "PATCH", "/api/rooms/vault", json!({"private": false})).status, 404);
+    // While it has a member, another admin can't open it.
+    assert_eq!(
+        ask(&stage.admin, "PATCH", "/api/rooms/vault", json!({"private": false})).json()["reason"],
+        "not_member"
+    );
     adda(&stage.people.data(), &["user", "remove", "second", "--yes"]);
     assert_eq!(ask(&second_token, "GET", "/api/session", Value::Null).status, 401, "{second}");
     let user = ask(&stage.user.1, "PATCH", "/api/rooms/vault", json!({"private": false}));
     assert_eq!((user.status, &user.json()["reason"]), (403, &"not_admin".into()));
     for (patch, status) in [
-        (json!({"private": true}), 404),
-        (json!({"topic": "mine"}), 404),
-        (json!({"private": false, "topic": "mine"}), 404),
+        (json!({"private": true}), 403),
+        (json!({"topic": "mine"}), 403),
+        (json!({"private": false, "topic": "mine"}), 403),
         (json!({"private": false}), 200),
     ] {
         assert_eq!(ask(&stage.admin, "PATCH", "/api/rooms/vault", patch.clone()).status, status, "{patch}");
     }
     let messages = ask(&stage.user.1, "GET", "/api/rooms/vault/messages", Value::Null).json();
     assert_eq!(messages["data"][0]["content"], "secret");
+    let opened = &messages["data"][1];
+    assert_eq!((&opened["type"], &opened["username"]), (&"announcement".into(), &"admin".into()), "{opened}");
+    assert!(opened["content"].as_str().is_some_and(|content| content.starts_with("opened this room")), "{opened}");
+}
+
+#[test]
+fn an_admin_that_joins_a_private_room_is_announced_and_reads_from_then_on() {
+    let mut stage = Stage::set();
+    let (_, boss) = stage.people.find_user("boss", Role::Admin);
+    let server = stage.people.serve(&[]);
+    let as_boss = |target: &str| request(server.addr(), ByBearer(&boss), "GET", target, None);
+    let mut host = enters(&server, "vault", &stage.admin);
+    stage.order(&server, "PATCH", "/api/rooms/vault", json!({"private": true}));
+    for number in 1..=3 {
+        host.say(&format!("secret {number}"));
+        host.until(|frame| frame["content"] == format!("secret {number}"));
+    }
+    // The room is listed, and says nothing.
+    let listed = as_boss("/api/rooms").json();
+    let vault = json!({"id": "vault", "name": "vault", "client_count": 1, "seq": 3, "private": true, "member": false});
+    assert_eq!(listed["data"], json!([vault]));
+    let messages = "/api/rooms/vault/messages";
+    let first = request(server.addr(), ByBearer(&stage.admin), "GET", messages, None).json()["data"][0].take();
+    let one = format!("{messages}/{}", first["id"].as_str().expect("an id"));
+    for target in ["/api/rooms/vault", "/api/rooms/vault/members", messages, &one, &format!("{messages}?q=secret")] {
+        let refused = as_boss(target);
+        assert_eq!((refused.status, &refused.json()["reason"]), (403, &"not_member".into()), "{target}");
+    }
+    let post = request(server.addr(), ByBearer(&boss), "POST", messages, Some(&json!({"content": "hi"})));
+    assert_eq!(post.json()["reason"], "not_member");
+
+    let mut admin = Ws::connect(&server, &format!("/ws?room=vault&token={boss}"));
+    let told = host.until(|frame| frame["type"] == "announcement");
+    assert_eq!((&told["username"], &told["seq"]), (&"boss".into(), &4.into()), "{told}");
+    assert_eq!(admin.expect("welcome")["seq"], 4);
+    assert_eq!(admin.next_frame(), told, "the replay begins with it");
+    host.say("plain");
+    admin.expect_text("plain");
+    let ids = |page: &Value| page["data"].as_array().expect("a page").iter().map(|one| one["seq"].clone()).collect();
+    for (query, seqs) in [
+        ("", json!([4, 5])),
+        (&*format!("?after={}", first["id"].as_str().expect("an id")), json!([4, 5])),
+        ("?q=secret", json!([])),
+        (&*format!("?before={}", told["id"].as_str().expect("an id")), json!([])),
+        (&*format!("?around={}", told["id"].as_str().expect("an id")), json!([4, 5])),
+    ] {
+        let page = as_boss(&format!("{messages}{query}")).json();
+        assert_eq!(Value::Array(ids(&page)), seqs, "{query}: {page}");
+    }
+    assert_eq!(as_boss(&one).status, 404);
+    // Another connection, and one that resumes from before the announcement, get no more.
+    drop(admin);
+    for after in [String::new(), format!("&after={}", first["id"].as_str().expect("an id"))] {
+        let mut again = Ws::connect(&server, &format!("/ws?room=vault&token={boss}{after}"));
+        let welcome = again.expect("welcome");
+        assert_eq!(welcome["reset"], !after.is_empty(), "{welcome}");
+        assert_eq!(again.next_frame()["seq"], 4, "{after}");
+    }
+    let listed = as_boss("/api/rooms").json();
+    assert_eq!(listed["data"][0]["member"], true);
+    let audit = as_boss("/api/audit?limit=1").json();
+    assert_eq!(
+        (&audit["data"][0]["action"], &audit["data"][0]["room_id"]),
+        (&"join_private_room".into(), &"vault".into())
+    );
 }
 
 #[test]

@@ -29,7 +29,7 @@ use crate::protocol::{self, Body, ClientCommand, ClientFrame};
 use crate::rate::network_of;
 use crate::store::entry::{NewMessage, Stored};
 use crate::store::terms::Terms;
-use crate::store::{Found, Kinds, Place, Side, View};
+use crate::store::{Found, Kinds, Part, Place, Side, View};
 
 /// `GET /api/rooms/{id}/messages?before=ID|after=ID|around=ID&limit=N&q=words`
 pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
@@ -41,13 +41,15 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
         return request.context.reader.view(|view| {
             let start = cursor.enter(request.context, view, &reader(request, view)?, &id)?;
             match (cursor, start) {
-                (Cursor::Around(_), Start { side: Side::After(seq), is_reset: false }) => around(view, &id, seq, limit),
+                (Cursor::Around(_), Start { part: Part { side: Side::After(middle), floor }, is_reset: false }) => {
+                    around(view, &id, middle, floor, limit)
+                }
                 // With `after`, a client follows the room, so it gets events, too.
                 (Cursor::After(_), _) => {
-                    Ok(page(start, limit, &view.page(&id, start.side, Kinds::All, limit + 1)?, None))
+                    Ok(page(start, limit, &view.page(&id, start.part, Kinds::All, limit + 1)?, None))
                 }
                 // One more frame than is listed tells whether there are more.
-                _ => Ok(page(start, limit, &view.page(&id, start.side, Kinds::Messages, limit + 1)?, None)),
+                _ => Ok(page(start, limit, &view.page(&id, start.part, Kinds::Messages, limit + 1)?, None)),
             }
         });
     };
@@ -66,10 +68,10 @@ pub(crate) fn list(request: &Request<'_>) -> Result<Reply, Rejection> {
     })?;
     Ok(Reply::later(Lane::Search, payer, move |context| {
         let deadline = Instant::now() + SEARCH_TIME;
-        let mut start = Start::LATEST;
+        let mut start = Start::latest(Seq(0));
         let begin = |view: &View<'_>| {
             start = cursor.enter(context, view, &identity, &id)?;
-            Ok::<_, Rejection>(start.side)
+            Ok::<_, Rejection>(start.part)
         };
         let Found { frames, stopped_at } = context.reader.search(&id, &terms, limit + 1, deadline, begin)?;
         Ok(page(start, limit, &frames, stopped_at))
@@ -90,16 +92,19 @@ enum Cursor {
 /// Where a page begins in a room.
 #[derive(Debug, Clone, Copy)]
 struct Start {
-    side: Side,
+    part: Part,
     /// Whether the frame of the cursor is not kept any more.
     is_reset: bool,
 }
 
 impl Start {
-    const LATEST: Self = Self { side: Side::Before(Seq(u64::MAX)), is_reset: false };
+    /// The latest frames of a reader with a floor.
+    fn latest(floor: Seq) -> Self {
+        Self { part: Side::Before(Seq(u64::MAX)).above(floor), is_reset: false }
+    }
 
     fn is_after(self) -> bool {
-        matches!(self.side, Side::After(_))
+        matches!(self.part.side, Side::After(_))
     }
 }
 
@@ -122,14 +127,15 @@ impl Cursor {
     /// more, the page begins with the oldest kept frame, and nothing is before it.
     fn enter(self, context: &Context, view: &View<'_>, client: &Identity, room: &RoomId) -> Result<Start, Rejection> {
         check_room(context, view, client, room)?;
+        let floor = client.floor(view, room);
         let (id, side): (_, fn(Seq) -> Side) = match self {
-            Self::Latest => return Ok(Start::LATEST),
+            Self::Latest => return Ok(Start::latest(floor)),
             Self::Before(id) => (id, Side::Before),
             Self::After(id) | Self::Around(id) => (id, Side::After),
         };
         match view.place(room, id)? {
-            Place::At(seq) => Ok(Start { side: side(seq), is_reset: false }),
-            Place::Forgotten => Ok(Start { side: side(Seq(0)), is_reset: true }),
+            Place::At(seq) if seq > floor => Ok(Start { part: side(seq).above(floor), is_reset: false }),
+            Place::At(_) | Place::Forgotten => Ok(Start { part: side(Seq(0)).above(floor), is_reset: true }),
             Place::Unknown => Err(bad_cursor()),
         }
     }
@@ -164,9 +170,9 @@ fn page(start: Start, limit: usize, frames: &[Stored], stopped_at: Option<FrameI
 }
 
 /// The page of at most `limit` messages with a frame in the middle.
-fn around(view: &View<'_>, room: &RoomId, middle: Seq, limit: usize) -> Result<Reply, Rejection> {
+fn around(view: &View<'_>, room: &RoomId, middle: Seq, floor: Seq, limit: usize) -> Result<Reply, Rejection> {
     let (older_max, newer_max) = (limit / 2, limit.div_ceil(2));
-    let older = view.page(room, Side::Before(middle), Kinds::Messages, older_max + 1)?;
+    let older = view.page(room, Side::Before(middle).above(floor), Kinds::Messages, older_max + 1)?;
     let newer = view.page(room, Side::After(Seq(middle.0 - 1)), Kinds::Messages, newer_max + 1)?;
     let (has_older, has_newer) = (older.len() > older_max, newer.len() > newer_max);
     let frames: Vec<&Stored> = older[usize::from(has_older)..].iter().chain(newer.iter().take(newer_max)).collect();
@@ -181,9 +187,11 @@ pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
     let room = room_to_read(request)?;
     check_page_rate(request)?;
     let frame = request.context.reader.view(|view| {
-        check_room(request.context, view, &reader(request, view)?, &room)?;
+        let client = reader(request, view)?;
+        check_room(request.context, view, &client, &room)?;
         let id = FrameId::parse(request.parameter("message")).ok_or(Reason::NoSuchMessage)?;
-        let seq = view.seq_of(&room, id)?.ok_or(Reason::NoSuchMessage)?;
+        let floor = client.floor(view, &room);
+        let seq = view.seq_of(&room, id)?.filter(|seq| *seq > floor).ok_or(Reason::NoSuchMessage)?;
         let page = view.page(&room, Side::After(Seq(seq.0 - 1)), Kinds::Messages, 1)?;
         // The frame may be an event.
         page.into_iter().find(|stored| stored.id == id).ok_or(Rejection::from(Reason::NoSuchMessage))

@@ -14,7 +14,7 @@ use crate::http::request::Request;
 use crate::http::server::Context;
 use crate::limits::{MEMBERS_LISTED_MAX, ROOMS_LISTED_MAX};
 use crate::model::reason::{Reason, Rejection};
-use crate::model::role::Posting;
+use crate::model::role::{Posting, Role};
 use crate::model::{FrameId, Person, RoomId, Seq, UserId};
 use crate::store::View;
 use crate::store::accounts::RoomSettings;
@@ -43,10 +43,22 @@ struct RoomSummary {
     name: String,
     client_count: usize,
     seq: Seq,
+    /// Only of a private room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    private: Option<bool>,
+    /// Whether the client is a member. Only of a private room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<bool>,
 }
 
 impl RoomSummary {
-    fn of(request: &Request<'_>, view: &View<'_>, id: RoomId, seq: Option<Seq>) -> Result<Self, Rejection> {
+    fn of(
+        request: &Request<'_>,
+        view: &View<'_>,
+        client: &Identity,
+        id: RoomId,
+        seq: Option<Seq>,
+    ) -> Result<Self, Rejection> {
         let named = view.policy().room(&id).map(|settings| &*settings.name).filter(|name| !name.is_empty());
         let name = named.unwrap_or(id.as_str()).to_owned();
         let client_count = request.context.hub.presence(&id).map_or(0, |presence| presence.count);
@@ -54,7 +66,9 @@ impl RoomSummary {
             Some(seq) => seq,
             None => view.head(&id)?,
         };
-        Ok(Self { id, name, client_count, seq })
+        let private = view.policy().is_private(&id).then_some(true);
+        let member = private.map(|_| is_member(view, client, &id));
+        Ok(Self { id, name, client_count, seq, private, member })
     }
 }
 
@@ -134,15 +148,19 @@ fn list_by_activity(request: &Request<'_>, limit: usize, after: Option<&str>) ->
         let has_more = rooms.len() > limit;
         rooms.truncate(limit);
         let next = rooms.last().filter(|_| has_more).map(|(room, _)| room.cursor());
-        let data = rooms.into_iter().map(|(room, head)| RoomSummary::of(request, view, room.id, head));
+        let data = rooms.into_iter().map(|(room, head)| RoomSummary::of(request, view, &identity, room.id, head));
         let data = data.collect::<Result<Vec<_>, Rejection>>()?;
         Ok(Reply::json(&Page { data, next }))
     })
 }
 
-/// Whether a room is listed to a client: it is public, or the client is a member.
+fn is_member(view: &View<'_>, identity: &Identity, room: &RoomId) -> bool {
+    identity.user.is_some_and(|user| view.policy().is_member(room, user))
+}
+
+/// Whether a room is listed to a client: it is public, or the client is a member or an admin.
 pub(super) fn is_listed(view: &View<'_>, identity: &Identity, room: &RoomId) -> bool {
-    !view.policy().is_private(room) || identity.user.is_some_and(|user| view.policy().is_member(room, user))
+    identity.role == Role::Admin || !view.policy().is_private(room) || is_member(view, identity, room)
 }
 
 /// The rooms after a given room that a client may see, ordered by id, at most `count`.
@@ -177,7 +195,7 @@ fn listed(
     }
     rooms.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     rooms.truncate(count);
-    rooms.into_iter().map(|(id, seq)| RoomSummary::of(request, view, id, seq)).collect()
+    rooms.into_iter().map(|(id, seq)| RoomSummary::of(request, view, identity, id, seq)).collect()
 }
 
 /// `GET /api/rooms/{id}`
@@ -194,22 +212,20 @@ pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
         posting: Option<Posting>,
         #[serde(skip_serializing_if = "Option::is_none")]
         slow_mode_s: Option<u32>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        private: Option<bool>,
     }
     let id = room_to_read(request)?;
     request.context.reader.view(|view| {
-        check_room(request.context, view, &reader(request, view)?, &id)?;
+        let client = reader(request, view)?;
+        check_room(request.context, view, &client, &id)?;
         let settings = view.policy().room(&id).cloned().unwrap_or_default();
         let presence = request.context.hub.presence(&id);
-        let RoomSettings { topic, posting, slow_mode_s, is_private, .. } = &settings;
+        let RoomSettings { topic, posting, slow_mode_s, .. } = &settings;
         let data = Room {
-            summary: RoomSummary::of(request, view, id, None)?,
+            summary: RoomSummary::of(request, view, &client, id, None)?,
             clients: presence.as_deref().map_or(&[], |presence| &presence.people),
             topic,
             posting: Some(*posting).filter(|posting| *posting != Posting::default()),
             slow_mode_s: Some(*slow_mode_s).filter(|s| *s > 0),
-            private: is_private.then_some(true),
         };
         Ok(Reply::data(200, data))
     })

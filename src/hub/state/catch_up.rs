@@ -19,6 +19,8 @@ pub struct Fetch {
     pub room: RoomId,
     /// The next part of the room's history.
     pub span: Span,
+    /// The seq above which the member may read.
+    pub floor: Seq,
 }
 
 /// A part of a room's history.
@@ -223,7 +225,7 @@ mod tests {
             let frames = (301..=400).map(|seq| stored(seq, false)).collect();
             let past = join.known.is_none().then_some(Past { head: Seq(400), frames, is_whole: false });
             self.apply(
-                Outcome::Joined { room: join.room, past, seen: seen.map(Seq), username: None, renamed: None },
+                Outcome::Joined { room: join.room, past, seen: seen.map(Seq), username: None, events: Vec::new() },
                 reply_to,
             );
             member

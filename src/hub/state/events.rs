@@ -95,7 +95,7 @@ impl State {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    pub(super) fn event(&mut self, event: Event) {
         match event {
             Event::SessionsEnded { user, sessions } => {
                 let is_ended =
@@ -109,6 +109,7 @@ impl State {
                 self.end(ended.collect());
             }
             Event::Kicked { room, user } => self.remove_from(&room, self.keys_of(user, |_| true), Reason::Kicked),
+            Event::Noticed { room, stored } => self.broadcast_stored(&room, stored, None),
             Event::Renamed(renamed) => self.rename(renamed),
             Event::RoleSet { user, role } => self.set_role(user, role),
             Event::Muted { user } => self.send_mute(user),
@@ -144,7 +145,7 @@ impl State {
     }
 
     /// Gives a user another name on all its connections, and tells its rooms.
-    pub(super) fn rename(&mut self, Renamed { user, username, former, stored }: Renamed) {
+    fn rename(&mut self, Renamed { user, username, former, stored }: Renamed) {
         for key in self.keys_of(user, |_| true) {
             self.members[key.0].rename(&username, &self.policy);
         }

@@ -159,10 +159,16 @@ impl State {
             return;
         };
         let until = room.ring.head;
+        let floor = self.policy.floor(&room.id, person.id);
+        // What the client has seen before it lost the right to read it counts for nothing.
+        let seen = seen.filter(|seen| *seen >= floor);
         // Without a known seq to continue from, the latest messages are replayed.
         let (span, at_hand) = match seen.filter(|_| after.is_some()) {
             Some(after) => (Span::All { after }, room.ring.frames_after(after)),
-            None => (Span::Latest { count, until }, room.ring.latest(count).map(Iterator::collect)),
+            None => (
+                Span::Latest { count, until },
+                room.ring.latest(count).map(|frames| frames.filter(|stored| stored.seq > floor).collect()),
+            ),
         };
         let reset = after.is_some() && seen.is_none();
         // A replay that is longer than a socket takes at once is paged. Otherwise a client would become a slow consumer
@@ -214,7 +220,7 @@ impl State {
                 self.effects.extend(frames.into_iter().map(|json| Effect::Send { to: key, json }));
                 self.effects.push(Effect::Enter { room: room_key, member: key });
             }
-            None => self.effects.push(Effect::Fetch(Fetch { member: key, room: room.id.clone(), span })),
+            None => self.effects.push(Effect::Fetch(Fetch { member: key, room: room.id.clone(), span, floor })),
         }
     }
 

@@ -214,7 +214,13 @@ mod tests {
                             let result = match entry {
                                 Entry::Join(join) => {
                                     let past = join.known.is_none().then(Past::default);
-                                    Outcome::Joined { room: join.room, past, seen: None, username: None, renamed: None }
+                                    Outcome::Joined {
+                                        room: join.room,
+                                        past,
+                                        seen: None,
+                                        username: None,
+                                        events: Vec::new(),
+                                    }
                                 }
                                 Entry::Leave { room, .. } => Outcome::Left { room },
                                 other => panic!("{other:?}"),

@@ -406,7 +406,7 @@ fn a_room_learns_its_history_only_from_the_first_join() {
     let Some(Proposal { entry: Entry::Join(_), reply_to }) = desk.proposals.pop_front() else { panic!() };
     let past = Some(Past { head: Seq(2), frames: vec![stored(1, false), stored(2, false)], is_whole: true });
     desk.take_frames();
-    desk.apply(Outcome::Joined { room: room("tea"), past, seen: None, username: None, renamed: None }, reply_to);
+    desk.apply(Outcome::Joined { room: room("tea"), past, seen: None, username: None, events: Vec::new() }, reply_to);
     assert_eq!(
         desk.take_frames_of(2).iter().map(|frame| frame["seq"].as_u64()).collect::<Vec<_>>(),
         [2, 1, 2].map(Some)

@@ -163,8 +163,9 @@ impl PolicySnapshot {
     pub fn shown_at(&self, clock_ms: u64) -> Vec<String> {
         let mut lines = vec![format!("flags {:?}, key {:?}", self.flags, self.guest_key.as_bytes())];
         lines.extend(self.rooms.iter().map(|(room, settings)| format!("room {room}: {settings:?}")));
-        let members = self.members().flat_map(|(room, users)| users.iter().map(move |user| (room, user)));
-        lines.extend(members.map(|(room, user)| format!("member of {room}: {user}")));
+        let members =
+            self.members().flat_map(|(room, users)| users.iter().map(move |(user, floor)| (room, user, floor)));
+        lines.extend(members.map(|(room, user, floor)| format!("member of {room}: {user} above {floor:?}")));
         lines.extend(self.roles.iter().map(|(user, role)| format!("role of {user}: {role}")));
         let muted = |user: &UserId| Some(format!("muted {user} until {}", self.muted_until(*user, clock_ms)?));
         lines.extend(self.muted.keys().filter_map(muted));

@@ -8,12 +8,12 @@ use crate::auth::credential::GUEST_SPAN_MS;
 use crate::auth::permission::{Action, RegistrationCode, Target};
 use crate::model::reason::Reason;
 use crate::model::role::{Registration, Role};
-use crate::model::{Author, Person, ROOM_DEFAULT, RoomId, Timestamp, USERNAME_DEFAULT, UserId, Username};
-use crate::protocol::{AddressBan, AddressBanTerms, BanChange, Restrictions, RoomPatch};
+use crate::model::{Author, RoomId, Seq, Timestamp, USERNAME_DEFAULT, UserId, Username};
+use crate::protocol::{AddressBan, AddressBanTerms, BanChange, Restrictions};
 
 use super::super::change::{Change, Done, NewAccount, NewInvitation, NewLogin, NewRole, Policy, Restrict, Use};
 use super::super::entry::{By, Event, Outcome, Principal};
-use super::super::sqlite::people::{self, Account, AuditAction, Ban, Banned, InvitationId, RoomSettings, SessionId};
+use super::super::sqlite::people::{self, Account, AuditAction, Ban, Banned, InvitationId, SessionId};
 use super::super::sqlite::{Connection, Fault};
 use super::accounts::{account_done, find_account};
 use super::{Ledger, Stop, Storage};
@@ -212,7 +212,7 @@ impl Ledger {
                 self.audit(connection, by.author(), AuditAction::Unban.audited().address(Some(*network)))?;
                 Ok(Done::Nothing)
             }
-            Change::SetRoom { room, patch } => self.set_room(connection, client(by)?, room, patch),
+            Change::SetRoom { room, patch } => self.set_room(storage, client(by)?, room, patch),
             Change::DeleteRoom { room } => self.delete_room(storage, by, room),
             Change::Kick { room, user, target } => {
                 let (_, username) =
@@ -255,8 +255,8 @@ impl Ledger {
                     return Err(Reason::NoSuchRoom.into());
                 }
                 let InvitationId(invitation) = people::spend(connection, *code_hash, clock_ms)?;
-                people::add_member(connection, room, user, clock_ms)?;
-                self.policy.add_member(room, user);
+                people::add_member(connection, room, user, Seq(0), clock_ms)?;
+                self.policy.add_member(room, user, Seq(0));
                 self.store_guest_with_name(connection, by)?;
                 let used = AuditAction::UseInvitation.audited().room(Some(room));
                 self.audit(connection, Some(by.person.author()), used.detail(format_args!("id {invitation}")))?;
@@ -342,7 +342,7 @@ impl Ledger {
     }
 
     /// Checks whether the proposer may do something. The operator and the server may do everything.
-    fn may(&self, by: &By, action: Action, room: Option<&RoomId>, target: Target) -> Result<(), Reason> {
+    pub(super) fn may(&self, by: &By, action: Action, room: Option<&RoomId>, target: Target) -> Result<(), Reason> {
         match by {
             By::Operator | By::Server => Ok(()),
             By::Client(by) => self.policy.may(by, action, room, target, self.moment.clock_ms).map(drop),
@@ -444,73 +444,6 @@ impl Ledger {
         Ok(())
     }
 
-    fn set_room(&mut self, connection: &Connection, by: &Principal, room: &RoomId, patch: &RoomPatch) -> Made {
-        let clock_ms = self.moment.clock_ms;
-        // An admin that can only make the room public must not change anything else.
-        if *patch != (RoomPatch { is_private: Some(false), ..RoomPatch::default() }) {
-            self.policy.may(by, Action::SetRoom, Some(room), Target::Own, clock_ms)?;
-        }
-        if patch.is_private.is_some() {
-            self.policy.may(by, Action::SetPrivate, Some(room), Target::Own, clock_ms)?;
-        }
-        let before = self.policy.room(room).cloned().unwrap_or_default();
-        let was_private = before.is_private;
-        let settings = RoomSettings {
-            name: patch.name.clone().unwrap_or_else(|| before.name.clone()),
-            topic: patch.topic.clone().unwrap_or_else(|| before.topic.clone()),
-            posting: patch.posting.unwrap_or(before.posting),
-            slow_mode_s: patch.slow_mode_s.unwrap_or(before.slow_mode_s),
-            is_private: patch.is_private.unwrap_or(before.is_private),
-        };
-        if settings.is_private && !was_private && room.as_str() == ROOM_DEFAULT {
-            return Err(Reason::DefaultRoom.into());
-        }
-        people::set_room(connection, room, &settings)?;
-        if settings.is_private && !was_private {
-            people::add_member(connection, room, by.user(), clock_ms)?;
-            self.policy.add_member(room, by.user());
-        }
-        if !settings.is_private && was_private {
-            self.policy.remove_members(room);
-        }
-        if settings == RoomSettings::default() {
-            self.policy.rooms.remove_mut(room);
-        } else {
-            self.policy.rooms.insert_mut(room.clone(), settings.clone().into());
-        }
-        if settings != before {
-            let change = AuditAction::SetRoom.audited().room(Some(room)).detail(settings.difference(&before));
-            self.audit(connection, Some(by.person.author()), change)?;
-        }
-        let (room, by) = (room.clone(), Person::clone(&by.person));
-        self.events.push(Event::RoomChanged { room, settings: settings.clone(), by });
-        Ok(Done::Room(settings))
-    }
-
-    /// Deletes a room with its messages, settings, members and invitations. If its name is used again, its order goes on.
-    fn delete_room(&mut self, storage: &mut impl Storage, by: &By, room: &RoomId) -> Made {
-        self.may(by, Action::DeleteRoom, Some(room), Target::Own)?;
-        let row = storage.room(room)?;
-        let is_there = row.is_some_and(|row| row.floor < row.head)
-            || self.policy.room(room).is_some()
-            || self.presence.connections(room) > 0;
-        if !is_there {
-            return Err(Reason::NoSuchRoom.into());
-        }
-        people::set_room(storage.people(), room, &RoomSettings::default())?;
-        self.policy.rooms.remove_mut(room);
-        self.policy.remove_members(room);
-        if let Some(row) = row {
-            storage.delete_room(room, row)?;
-            self.events.push(Event::Forgotten { room: room.clone(), up_to: row.head });
-        }
-        // Messages of its people that are on their way are refused.
-        self.presence.kick_all(room);
-        self.audit(storage.people(), by.author(), AuditAction::DeleteRoom.audited().room(Some(room)))?;
-        self.events.push(Event::RoomDeleted { room: room.clone() });
-        Ok(Done::Nothing)
-    }
-
     fn invite(&mut self, connection: &Connection, by: &By, invitation: &NewInvitation) -> Made {
         let NewInvitation { id, room, uses, span_ms, .. } = invitation;
         self.may(by, to_invite(room.as_ref()), room.as_ref(), Target::Own)?;
@@ -530,7 +463,7 @@ impl Ledger {
     }
 }
 
-fn client(by: &By) -> Result<&Principal, Reason> {
+fn client(by: &By) -> Result<&Arc<Principal>, Reason> {
     match by {
         By::Client(by) => Ok(by),
         By::Operator | By::Server => Err(Reason::NoSession),

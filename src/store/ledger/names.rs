@@ -11,7 +11,6 @@ use crate::model::{Person, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::Body;
 
 use super::super::entry::{Event, Join, NewMessage, Principal, Proof, Renamed};
-use super::super::message::encode_new;
 use super::super::sqlite::{Connection, Fault, people};
 use super::presence::Present;
 use super::{Ledger, Storage};
@@ -49,9 +48,6 @@ impl Ledger {
         if self.presence.user(principal.user()).is_none() || !self.has_new_name(join) {
             return Ok(None);
         }
-        if let Proof::SignedGuest { issued_ms } = principal.proof {
-            self.store_guest(storage.people(), principal.user(), issued_ms, None)?;
-        }
         self.rename(storage, principal.user(), &principal.person.username, Some(self.moment.clock_ms))
     }
 
@@ -80,6 +76,10 @@ impl Ledger {
         };
         let former = present.username().clone();
         let author = named(&present.principal, username);
+        storage.begin()?;
+        if let Proof::SignedGuest { issued_ms } = author.proof {
+            self.store_guest(storage.people(), user, issued_ms, None)?;
+        }
         people::rename_guest(storage.people(), user, username)?;
         let mut stored = Vec::new();
         for room in self.presence.rooms_of(user) {
@@ -89,10 +89,7 @@ impl Ledger {
             }
             let body = Body::Rename { former: former.clone() };
             let new = NewMessage::of_request(room.clone(), Arc::clone(&author), body, None);
-            let (id, seq) = (self.moment.frame_id(self.place), self.head(&room, row).next());
-            self.place += 1;
-            let frame = encode_new(&new, id, seq, &self.timestamp, &mut self.json);
-            storage.insert(&new, row, &frame, self.moment.wall_ms)?;
+            let Some(frame) = self.append(storage, &new, row)? else { continue };
             stored.push((room, frame));
         }
         self.lines.push(format!("{user} ({former}) has the name {username} now"));

@@ -186,6 +186,9 @@ impl Storage for SqliteStorage {
     }
 
     fn begin(&mut self) -> Result<(), Fault> {
+        if !self.connection.is_autocommit() {
+            return Ok(());
+        }
         self.heads.clear();
         self.told_ms = None;
         self.erases = false;
@@ -199,6 +202,9 @@ impl Storage for SqliteStorage {
     /// [`POSITION_EVERY`]. At a start, log time begins after the newest message, and the batch numbers of that interval
     /// are skipped.
     fn commit(&mut self, position: clock::Stored) -> Result<(), Fault> {
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
         for (room_key, head) in self.heads.drain() {
             execute(&self.connection, "UPDATE rooms SET head = ?2 WHERE key = ?1", (room_key, head))?;
         }

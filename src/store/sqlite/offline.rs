@@ -35,6 +35,8 @@ const LOG_SINCE: usize = 6;
 const NAMES_SINCE: usize = 7;
 /// The schema since which the word index has a position.
 const INDEX_SINCE: usize = 9;
+/// The schema that introduced renames.
+const RENAMES_SINCE: usize = 10;
 /// The schema that introduced the audit log.
 const AUDIT_SINCE: usize = 11;
 /// The number of findings of one kind that are reported.
@@ -291,6 +293,9 @@ fn add_missing_names(connection: &Connection) -> rusqlite::Result<()> {
     let schema = schema::version(connection)?;
     if (1..LOG_SINCE).contains(&schema) {
         connection.execute_batch("CREATE TEMP VIEW rooms AS SELECT *, 0 AS floor FROM main.rooms")?;
+    }
+    if (1..RENAMES_SINCE).contains(&schema) {
+        connection.execute_batch("CREATE TEMP VIEW messages AS SELECT *, NULL AS former FROM main.messages")?;
     }
     if (ACCOUNTS_SINCE..LOG_SINCE).contains(&schema) {
         connection.execute_batch("CREATE TEMP VIEW sessions AS SELECT *, 0 AS is_signed FROM main.sessions")?;

@@ -192,8 +192,11 @@ const NAMES: &str = "
 /// Migration 8: whether a room was deleted.
 const DELETED_ROOMS: &str = "ALTER TABLE rooms ADD COLUMN is_deleted INTEGER NOT NULL DEFAULT 0";
 
-/// Migration 10: the name before a rename.
-const RENAMES: &str = "ALTER TABLE messages ADD COLUMN former TEXT";
+/// Migration 10: the name before a rename, and the seq above which a member of a private room may read.
+const RENAMES: &str = "
+    ALTER TABLE messages ADD COLUMN former TEXT;
+    ALTER TABLE room_members ADD COLUMN floor INTEGER NOT NULL DEFAULT 0;
+";
 
 /// Migration 11: the audit log. All registrations have the same source.
 const AUDIT: &str = "

@@ -31,6 +31,7 @@ export const Reason = Object.freeze({
   NOT_IN_ROOM: "not_in_room",
   KICKED: "kicked",
   MADE_PRIVATE: "made_private",
+  NOT_MEMBER: "not_member",
   ROOM_DELETED: "room_deleted",
   DEFAULT_ROOM: "default_room",
   ROOM_IS_PUBLIC: "room_is_public",

@@ -67,9 +67,17 @@ export class RoomList {
     this.#section.hidden = elements.length === 0;
   }
 
-  #create({ id, name, client_count: count }) {
+  // Whether a room is listed as a private room that the user is no member of.
+  isClosed(id) {
+    return this.#rooms.some((room) => room.id === id && room.member === false);
+  }
+
+  #create({ id, name, client_count: count, private: isPrivate = false }) {
     const element = cloneTemplate(this.#template);
     element.querySelector(".room").textContent = name;
+    const lock = element.querySelector(".lock");
+    lock.toggleAttribute("hidden", !isPrivate);
+    lock.setAttribute("aria-label", this.#lang.t("room.private_icon"));
     element.querySelector(".count").textContent = this.#lang.plural("start.people", count);
     element.querySelector("button").addEventListener("click", () => this.#onPick(id));
     return element;

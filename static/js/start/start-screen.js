@@ -142,6 +142,11 @@ export class StartScreen {
     this.#joinForm.focus();
   }
 
+  // Whether a room is private, and the user no member of it.
+  isClosed(room) {
+    return this.#roomList.isClosed(room);
+  }
+
   #openLogin(name) {
     this.#openAccountForm("login", name);
   }

@@ -254,7 +254,7 @@ fn forgotten_frames_are_not_replayed() {
     desk.connect(1, &guest(1, "ana"), "tea");
     let reply_to = desk.proposals.pop_front().unwrap().reply_to;
     let past = Some(Past { head: Seq(4), frames: (1..=4).map(|seq| stored(seq, false)).collect(), is_whole: true });
-    desk.apply(Outcome::Joined { room: room("tea"), past, seen: None, username: None, renamed: None }, reply_to);
+    desk.apply(Outcome::Joined { room: room("tea"), past, seen: None, username: None, events: Vec::new() }, reply_to);
     happen(&mut desk, vec![Event::Forgotten { room: room("tea"), up_to: Seq(2) }]);
     happen(&mut desk, vec![Event::Forgotten { room: room("den"), up_to: Seq(2) }]);
     let rooms = &desk.state.rooms;

@@ -320,10 +320,14 @@ impl World {
                         self.renamed.remove(user);
                     }
                 }
-                Outcome::Joined { room, username, renamed, .. } => {
+                Outcome::Joined { room, username, events, .. } => {
                     let Entry::Join(join) = entry else { continue };
-                    if let Some(renamed) = renamed {
-                        self.learn_rename(renamed, true);
+                    for event in events {
+                        match event {
+                            Event::Renamed(renamed) => self.learn_rename(renamed, true),
+                            Event::Noticed { room, stored } => self.learn_notice(join.principal.user(), room, stored),
+                            other => panic!("{other:?}"),
+                        }
                     }
                     let principal = &join.principal;
                     let username = username.as_ref().unwrap_or(&principal.person.username).clone();
@@ -345,6 +349,7 @@ impl World {
                             Event::Renamed(renamed) => {
                                 self.learn_rename(renamed, matches!(**change, Change::NameGuest { .. }));
                             }
+                            Event::Noticed { room, stored } => self.learn_notice(by.user(), room, stored),
                             _ => {}
                         }
                     }
@@ -369,6 +374,12 @@ impl World {
             self.frames.entry(room.clone()).or_default().push(frame);
             self.heads.insert(room.clone(), stored.seq);
         }
+    }
+
+    fn learn_notice(&mut self, author: UserId, room: &RoomId, stored: &Stored) {
+        let frame = KnownFrame { id: stored.id, author, seq: stored.seq, is_message: true };
+        self.frames.entry(room.clone()).or_default().push(frame);
+        self.heads.insert(room.clone(), stored.seq);
     }
 
     /// Whether a user has chosen its name less than a minute ago.
@@ -639,7 +650,9 @@ impl World {
                 self.restrict(By::Operator, &client, restrictions)
             }
             Some(Reason::LoginRequired) => self.set_policy(Accounts::Required),
-            Some(Reason::NoSuchRoom) => by_admin(self, RoomPatch { is_private: Some(true), ..RoomPatch::default() }),
+            Some(Reason::NoSuchRoom | Reason::NotMember) => {
+                by_admin(self, RoomPatch { is_private: Some(true), ..RoomPatch::default() })
+            }
             Some(Reason::ReadOnly) => {
                 by_admin(self, RoomPatch { posting: Some(Posting::Admins), ..RoomPatch::default() })
             }
@@ -689,6 +702,10 @@ impl World {
                         found
                             .filter(|(client, _)| client.is_guest())
                             .ok_or_else(|| self.set_policy(Accounts::Optional))?
+                    }
+                    // An admin becomes a member of a private room.
+                    None if self.random.once_in(4) => {
+                        self.able(Action::Enter, Target::Own, Verdict::Refused(Reason::NotMember))?
                     }
                     _ => self.able(Action::Enter, Target::Own, wanted)?,
                 };
@@ -913,8 +930,11 @@ fn note<T: PartialEq>(known: &mut VecDeque<T>, new: T) {
 
 /// Whether the policy alone decides this reason.
 fn is_of_permission(reason: Reason) -> bool {
-    use Reason::{Banned, LoginRequired, Muted, NoSuchRoom, NotAdmin, NotYours, ReadOnly, SessionEnded};
-    matches!(reason, Banned | LoginRequired | Muted | NoSuchRoom | NotAdmin | NotYours | ReadOnly | SessionEnded)
+    use Reason::{Banned, LoginRequired, Muted, NoSuchRoom, NotAdmin, NotMember, NotYours, ReadOnly, SessionEnded};
+    matches!(
+        reason,
+        Banned | LoginRequired | Muted | NoSuchRoom | NotAdmin | NotMember | NotYours | ReadOnly | SessionEnded
+    )
 }
 
 fn session_of(change: &Change) -> Option<&NewSession> {

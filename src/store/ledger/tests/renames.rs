@@ -22,17 +22,20 @@ fn name_guest(guest: &Principal, name: &str) -> Change {
     }
 }
 
-/// The renames that entries have caused: the former name, the new one, and the stored frames.
-fn renames(outcomes: Vec<Outcome>) -> Vec<(String, String, Vec<(RoomId, Stored)>)> {
-    let renamed = outcomes.into_iter().flat_map(|outcome| match outcome {
-        Outcome::Changed { events, .. } => events.into_iter().filter_map(renamed).collect(),
-        Outcome::Joined { renamed, .. } => Vec::from_iter(renamed.map(|renamed| *renamed)),
+/// A rename: the former name, the new one, and the stored frames.
+type Told = (String, String, Vec<(RoomId, Stored)>);
+
+/// The renames that entries have caused.
+fn renames(outcomes: Vec<Outcome>) -> Vec<Told> {
+    let events = outcomes.into_iter().flat_map(|outcome| match outcome {
+        Outcome::Changed { events, .. } | Outcome::Joined { events, .. } => events,
         _ => Vec::new(),
     });
+    let renamed = events.filter_map(renamed_by);
     renamed.map(|Renamed { former, username, stored, .. }| (former.to_string(), username.to_string(), stored)).collect()
 }
 
-fn renamed(event: Meaning) -> Option<Renamed> {
+fn renamed_by(event: Meaning) -> Option<Renamed> {
     if let Meaning::Renamed(renamed) = event { Some(renamed) } else { None }
 }
 
@@ -63,7 +66,7 @@ fn a_second_connection_under_another_name_renames_the_user() {
             assert_eq!(json[field], value, "{field}");
         }
         let kept = rig.reader.view(|view| view.page(&room("tea"), Side::After(Seq(1)), Kinds::All, 9)).unwrap();
-        assert_eq!(kept, [frame.clone()], "it is read as it was sent");
+        assert_eq!(kept, std::slice::from_ref(frame), "it is read as it was sent");
         assert_eq!(rig.page("tea", Some("Ann")), [""; 0], "it is no message");
         // A message of the first connection that was on its way has the new name.
         let stored = rig.stored(message("tea", &ana, "hi"));
@@ -135,7 +138,7 @@ fn a_guest_that_registers_under_its_own_name_is_not_renamed() {
             replaces: Some(SessionId::of_guest(guest.user())),
         };
         let (_, events) = rig.change(by(&guest), register).unwrap();
-        let users: Vec<_> = events.into_iter().filter_map(renamed).map(|renamed| renamed.user).collect();
+        let users: Vec<_> = events.into_iter().filter_map(renamed_by).map(|renamed| renamed.user).collect();
         assert_eq!(users, [other.user()]);
     });
 }

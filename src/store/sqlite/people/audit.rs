@@ -64,6 +64,7 @@ actions! {
     DeleteRoom "delete_room" "deleted" "";
     CreateInvitation "create_invitation" "created an invitation" " to";
     RevokeInvitation "revoke_invitation" "revoked an invitation" " to";
+    JoinPrivateRoom "join_private_room" "joined the private room" "";
     UseInvitation "use_invitation" "used an invitation" " to";
 }
 

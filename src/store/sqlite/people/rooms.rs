@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::row::{all, execute, signed};
 use crate::model::role::Posting;
-use crate::model::{RoomId, UserId};
+use crate::model::{RoomId, Seq, UserId};
 use crate::protocol::RoomSettingsView;
 
 /// A room's settings. The default applies to every room until an admin changes it.
@@ -75,10 +75,16 @@ pub fn set_room(connection: &Connection, room: &RoomId, settings: &RoomSettings)
     execute(connection, sql, (room, name, topic, posting, slow_mode_s, is_private)).map(drop)
 }
 
-/// Makes a user a member of a private room. Returns whether the user was not a member.
-pub fn add_member(connection: &Connection, room: &RoomId, user: UserId, now_ms: u64) -> rusqlite::Result<bool> {
-    let sql = "INSERT OR IGNORE INTO room_members (room, user_id, since_ms) VALUES (?1, ?2, ?3)";
-    Ok(execute(connection, sql, (room, user, signed(now_ms)))? > 0)
+/// Makes a user a member of a private room, who may read above a seq. Returns whether the user was not a member.
+pub fn add_member(
+    connection: &Connection,
+    room: &RoomId,
+    user: UserId,
+    floor: Seq,
+    now_ms: u64,
+) -> rusqlite::Result<bool> {
+    let sql = "INSERT OR IGNORE INTO room_members (room, user_id, floor, since_ms) VALUES (?1, ?2, ?3, ?4)";
+    Ok(execute(connection, sql, (room, user, floor, signed(now_ms)))? > 0)
 }
 
 /// Removes a user from the members of a private room. Returns whether the user was a member.

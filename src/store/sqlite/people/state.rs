@@ -22,8 +22,9 @@ pub fn policy(connection: &Connection, clock_ms: u64) -> rusqlite::Result<Policy
     for (room, settings) in rooms::room_settings(connection)? {
         policy.rooms.insert_mut(room, settings.into());
     }
-    for (room, user) in all(connection, "SELECT room, user_id FROM room_members", [], |row| row.try_into())? {
-        policy.add_member(&room, user);
+    let members = "SELECT room, user_id, floor FROM room_members";
+    for (room, user, floor) in all(connection, members, [], |row| row.try_into())? {
+        policy.add_member(&room, user, floor);
     }
     let muted = "SELECT user_id, until_ms FROM mutes WHERE until_ms > ?1";
     for (user, until_ms) in all(connection, muted, [signed(clock_ms)], |row| row.try_into())? {

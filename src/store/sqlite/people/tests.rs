@@ -6,8 +6,8 @@ use super::super::super::change::{NewInvitation, NewSession};
 use super::*;
 use crate::auth::credential::{GUEST_SPAN_MS, LOGIN_SPAN_MS};
 use crate::config::Durability;
-use crate::model::RoomId;
 use crate::model::role::Posting;
+use crate::model::{RoomId, Seq};
 use crate::store::TokenHash;
 use crate::store::log::clock::Moment;
 use uuid::Uuid;
@@ -66,7 +66,7 @@ fn settings_of(connection: &Connection, room: &RoomId) -> RoomSettings {
 /// Uses an invitation to a room, and makes the user a member.
 fn accept(connection: &Connection, code: TokenHash, room: &RoomId, user: UserId, now_ms: u64) -> Result<(), Stop> {
     spend(connection, code, now_ms)?;
-    assert!(add_member(connection, room, user, now_ms)?);
+    assert!(add_member(connection, room, user, Seq(0), now_ms)?);
     Ok(())
 }
 
@@ -348,7 +348,7 @@ fn the_settings_of_a_room_are_stored_unless_they_are_the_default() {
     };
     set_room(&db, &tea, &settings).unwrap();
     assert_eq!(settings_of(&db, &tea), settings);
-    assert!(add_member(&db, &tea, id(1), 2).unwrap() && add_member(&db, &tea, id(2), 1).unwrap());
+    assert!(add_member(&db, &tea, id(1), Seq(0), 2).unwrap() && add_member(&db, &tea, id(2), Seq(0), 1).unwrap());
     set_room(&db, &tea, &RoomSettings { topic: "at noon".into(), ..settings.clone() }).unwrap();
     assert_eq!(members(&db, &tea), [id(2), id(1)], "members stay while it is private");
     set_room(&db, &tea, &RoomSettings { is_private: false, ..settings }).unwrap();
@@ -530,7 +530,7 @@ fn invitations_are_found_by_code_and_rooms_by_member() {
     assert_eq!(invitation(&db, key, 50).unwrap(), None, "it is over");
     accept(&db, code_hash, &tea, id(1), 20).unwrap();
     assert_eq!(invitation_by_code(&db, code_hash, 20).unwrap(), None, "it is used up");
-    add_member(&db, &room("coffee"), id(1), 21).unwrap();
+    add_member(&db, &room("coffee"), id(1), Seq(0), 21).unwrap();
     assert_eq!(rooms_of(&db, id(1)).unwrap(), [room("coffee"), tea]);
     assert_eq!(rooms_of(&db, id(2)).unwrap(), []);
 }

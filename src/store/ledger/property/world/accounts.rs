@@ -239,13 +239,7 @@ impl World {
             }
         };
         let user = client.user();
-        let (id, token_hash) = match client.proof {
-            Proof::Guest(session) => (session, Some(self.random.token_hash())),
-            Proof::None if self.random.once_in(2) => (SessionId(self.random.key()), Some(self.random.token_hash())),
-            _ => (SessionId::of_guest(user), None),
-        };
-        let session =
-            NewSession { id, kind: SessionKind::Guest, token_hash, label: "".into(), span_ms: Some(GUEST_SPAN_MS) };
+        let session = self.guest_session(&client);
         let (username, skeletons) = if refused == Some(Reason::NameReserved) {
             (name("ana"), self.skeletons_of_account()?)
         } else {
@@ -264,6 +258,16 @@ impl World {
         Ok(change(by, Change::NameGuest { user, username, skeletons, session }))
     }
 
+    /// The session that a guest names, or begins.
+    fn guest_session(&mut self, client: &Client) -> NewSession {
+        let (id, token_hash) = match client.proof {
+            Proof::Guest(session) => (session, Some(self.random.token_hash())),
+            Proof::None if self.random.once_in(2) => (SessionId(self.random.key()), Some(self.random.token_hash())),
+            _ => (SessionId::of_guest(client.user()), None),
+        };
+        NewSession { id, kind: SessionKind::Guest, token_hash, label: "".into(), span_ms: Some(GUEST_SPAN_MS) }
+    }
+
     /// A step towards a guest that has chosen its name a moment ago: a guest that is in a room names itself, or a guest
     /// joins.
     fn name_present_guest(&mut self) -> Entry {
@@ -273,8 +277,7 @@ impl World {
             return self.entry(Kind::Join, Verdict::Accepted).unwrap_or_else(|step| step);
         };
         let (user, username) = (client.user(), name(GUEST_NAMES[self.random.below(GUEST_NAMES.len())]));
-        let (id, skeletons) = (client.session().unwrap_or(SessionId::of_guest(user)), Skeletons::of(&username));
-        let session = NewSession { id, kind: SessionKind::Guest, token_hash: None, label: "".into(), span_ms: None };
+        let (session, skeletons) = (self.guest_session(&client), Skeletons::of(&username));
         change(by(&client), Change::NameGuest { user, username, skeletons, session })
     }
 

@@ -221,6 +221,16 @@ impl World {
                 let admin = self.clients.iter().find(is_able).filter(|_| !self.moment.index.is_multiple_of(3));
                 Ok(change(admin.map_or(By::Operator, by), Change::Revoke { invitation }))
             }
+            Verdict::Refused(Reason::NotMember) => {
+                let Some((invitation, room)) = known.zip(room.flatten()) else {
+                    return Err(self.invite(Verdict::Accepted).unwrap_or_else(|step| step));
+                };
+                let refused = Err(Reason::NotMember);
+                let is_refused =
+                    |client: &&Client| self.fits(client, Action::InviteToRoom, Some(&room), Target::Own, refused);
+                let admin = self.clients.iter().find(is_refused).map(by);
+                Ok(change(admin.ok_or_else(|| self.step(None))?, Change::Revoke { invitation }))
+            }
             _ => {
                 let (client, _) = self.able(Action::InviteToRegister, Target::Own, wanted)?;
                 let unknown = InvitationId(self.random.key());
