@@ -5,13 +5,15 @@
 //! a refused message leaves nothing behind. A change has a savepoint, so a refused change rolls back only itself. A
 //! retry is recognised before any check that could refuse it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
+use crate::auth::name::Skeletons;
 use crate::auth::permission::{Action, Target, is_slowed};
 use crate::limits::STORED_GUESTS_CACHED_MAX;
 use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Role;
-use crate::model::{ConnectionId, FrameId, Nonce, RoomId, Seq, Timestamp, UserId, Username};
+use crate::model::{ConnectionId, FrameId, Nonce, RoomId, Seq, Timestamp, USERNAME_DEFAULT, UserId, Username};
 use crate::protocol::{After, Body};
 
 use super::entry::{
@@ -322,14 +324,17 @@ impl Ledger {
                 return Err(Stop::Refused(Reason::SlowMode.because(sentence).retry_after(left_ms)));
             }
         }
+        // What the author may not read is not there for it.
+        let floor = self.policy.floor(room, author.user());
         if let Some(answered) = body.reply_to() {
             let row = row.ok_or(Reason::NoSuchReply)?;
-            storage.seq_of(room, row, answered)?.ok_or(Reason::NoSuchReply)?;
+            storage.seq_of(room, row, answered)?.filter(|seq| *seq > floor).ok_or(Reason::NoSuchReply)?;
         }
         let Some(message_id) = body.message_id() else { return Ok(None) };
         let row = row.ok_or(Reason::NoSuchMessage)?;
         // Only a message that is not yet deleted can be deleted.
-        let message = storage.by_id(room, row, message_id)?.filter(Message::is_there).ok_or(Reason::NoSuchMessage)?;
+        let message = storage.by_id(room, row, message_id)?.filter(|message| message.is_there() && message.seq > floor);
+        let message = message.ok_or(Reason::NoSuchMessage)?;
         let is_own = message.user == author.user();
         // If the message is not the author's own, it does not matter which user sent it.
         let target = if is_own { Target::Own } else { Target::Others(Role::Guest) };
@@ -422,11 +427,15 @@ impl Ledger {
         };
         if principal.is_guest()
             && self.policy.has_accounts()
+            && principal.person.username.as_str() != USERNAME_DEFAULT
             && self.has_new_name(join)
-            && let Some(skeletons) = skeletons
-            && people::resembling(storage.people(), skeletons)?.is_some()
         {
-            return Err(Reason::NameReserved.into());
+            // A client that has connected before there were accounts has none.
+            let skeletons =
+                skeletons.as_ref().map_or_else(|| Cow::Owned(Skeletons::of(&principal.person.username)), Cow::Borrowed);
+            if people::resembling(storage.people(), &skeletons)?.is_some() {
+                return Err(Reason::NameReserved.into());
+            }
         }
         Ok(admits_self)
     }

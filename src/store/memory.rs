@@ -1,9 +1,10 @@
 //! The storage of `:memory:`: the latest frames of each room, and each room's head and floor.
 //!
 //! It gives the same guarantees as the database while the process lives, with less work per message. The operator's
-//! retention, a number of frames per room and a total of bytes bound it. Beyond that total, the rooms that were silent
-//! longest are forgotten first. The store's thread writes it under a lock, and readers read it under the same lock.
+//! retention, a number of frames per room and a total of bytes bound it. Beyond that total, the largest rooms lose their
+//! oldest frames. The store's thread writes it under a lock, and readers read it under the same lock.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard};
@@ -86,22 +87,30 @@ impl Memory {
         expired
     }
 
-    /// How far to forget rooms because all rooms together take too much memory. The rooms that were silent longest go
-    /// first. An eighth of the bound is freed, so that this search of all rooms is rare.
+    /// How far to forget rooms because all rooms together take too much memory. The largest rooms lose their oldest
+    /// frames, down to one size; of rooms of the same size, the one that was silent longest comes first. An eighth of the
+    /// bound is freed, so that this search of all rooms is rare.
     pub fn excess(&self) -> Vec<(RoomId, Seq)> {
         if self.bytes <= self.bytes_max {
             return Vec::new();
         }
-        let mut silent: Vec<_> = self.rooms.iter().filter(|(_, room)| !room.frames.is_empty()).collect();
-        silent.sort_unstable_by_key(|(_, room)| room.active_at);
+        let target = self.bytes_max / 8 * 7;
+        let mut largest: Vec<_> = self.rooms.iter().filter(|(_, room)| !room.frames.is_empty()).collect();
+        largest.sort_unstable_by_key(|(_, room)| (Reverse(room.bytes), room.active_at));
+        let size_max = common_size(largest.iter().map(|(_, room)| room.bytes), self.bytes, target);
         let mut bytes = self.bytes;
         let mut excess = Vec::new();
-        for (id, room) in silent {
-            if bytes <= self.bytes_max / 8 * 7 {
-                break;
+        for (id, room) in largest {
+            let (mut size, mut up_to) = (room.bytes, None);
+            for kept in &room.frames {
+                if size <= size_max || bytes <= target {
+                    break;
+                }
+                size -= kept.cost();
+                bytes -= kept.cost();
+                up_to = Some(kept.stored.seq);
             }
-            bytes -= room.bytes;
-            excess.push((id.clone(), room.head));
+            excess.extend(up_to.map(|up_to| (id.clone(), up_to)));
         }
         excess
     }
@@ -160,9 +169,11 @@ impl Memory {
         self.frame(id, frame).map(|kept| kept.stored.seq)
     }
 
-    /// The id of a room's oldest frame.
-    pub fn oldest_id(&self, id: &RoomId) -> Option<FrameId> {
-        self.rooms.get(id)?.frames.front().map(|kept| kept.stored.id)
+    /// The id of a room's oldest frame above a seq.
+    pub fn oldest_id(&self, id: &RoomId, floor: Seq) -> Option<FrameId> {
+        let frames = &self.rooms.get(id)?.frames;
+        let first = frames.partition_point(|kept| kept.stored.seq <= floor);
+        frames.get(first).map(|kept| kept.stored.id)
     }
 
     fn frame(&self, room: &RoomId, id: FrameId) -> Option<&Kept> {
@@ -188,6 +199,20 @@ impl Memory {
             }
         }
     }
+}
+
+/// The size to which the largest rooms must be cut so that all together take `target` bytes. `sizes` are those of all
+/// rooms, the largest first, and `bytes` is their sum.
+fn common_size(sizes: impl Iterator<Item = usize>, bytes: usize, target: usize) -> usize {
+    let (mut smaller, mut size_max) = (bytes, 0);
+    for (index, size) in sizes.enumerate() {
+        if index > 0 && size <= size_max {
+            break;
+        }
+        smaller -= size;
+        size_max = target.saturating_sub(smaller) / (index + 1);
+    }
+    size_max
 }
 
 /// The frames of a room on one side of a seq that `fits` accepts, oldest first, `limit` at most. Also returns the last

@@ -99,6 +99,11 @@ impl PolicySnapshot {
         get(&self.members, room).and_then(|members| members.get(&user)).copied().unwrap_or_default()
     }
 
+    /// Whether a room has members that may not read all of it. Its order must go on as long as it has.
+    pub(super) fn has_floors(&self, room: &RoomId) -> bool {
+        get(&self.members, room).is_some_and(|members| members.values().any(|floor| *floor > Seq(0)))
+    }
+
     pub(super) fn add_member(&mut self, room: &RoomId, user: UserId, floor: Seq) {
         let mut members = self.members.get(room).cloned().unwrap_or_default();
         Arc::make_mut(&mut members).insert(user, floor);

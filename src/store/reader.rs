@@ -305,14 +305,15 @@ impl View<'_> {
     }
 
     /// Where a frame id stands in a room. Ids increase with the seq, so an id tells that its frame is forgotten.
-    pub fn place(&self, id: &RoomId, frame: FrameId) -> Answer<Place> {
-        if let Some(seq) = self.seq_of(id, frame)? {
+    /// What is not above the reader's floor counts as forgotten.
+    pub fn place(&self, id: &RoomId, frame: FrameId, floor: Seq) -> Answer<Place> {
+        if let Some(seq) = self.seq_of(id, frame)?.filter(|seq| *seq > floor) {
             return Ok(Place::At(seq));
         }
         let oldest = match self.messages {
-            Some(memory) => locked(memory).oldest_id(id),
+            Some(memory) => locked(memory).oldest_id(id, floor),
             None => match messages::room(self.connection, id)? {
-                Some(room) => messages::oldest_id(self.connection, room)?,
+                Some(room) => messages::oldest_id(self.connection, room.above(floor))?,
                 None => None,
             },
         };

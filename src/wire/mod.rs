@@ -97,6 +97,8 @@ pub enum CloseReason {
     SlowConsumer,
     /// The session has ended, or the user is banned.
     SessionEnded,
+    /// The server can't admit the client at this moment.
+    Busy,
     /// The history that the client was catching up with is no longer stored, or can't be read now.
     Overtaken,
 }

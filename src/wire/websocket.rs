@@ -50,6 +50,7 @@ fn status(reason: CloseReason) -> (u16, &'static str) {
         CloseReason::SessionEnded => (1008, "session ended"),
         CloseReason::TooLarge => (1009, "message too large: at most 64 KiB"),
         CloseReason::SlowConsumer => (1013, "slow consumer; reconnect to resume"),
+        CloseReason::Busy => (1013, "the server is busy; reconnect"),
         CloseReason::Overtaken => (1013, "missed frames are no longer stored; reconnect to resume"),
     }
 }
@@ -124,6 +125,7 @@ mod tests {
             (CloseReason::SessionEnded, 1008),
             (CloseReason::TooLarge, 1009),
             (CloseReason::SlowConsumer, 1013),
+            (CloseReason::Busy, 1013),
             (CloseReason::Overtaken, 1013),
         ] {
             let bytes = close_frame(reason);

@@ -1,6 +1,7 @@
 //! Integration tests: one server process per test, real sockets, and common clients.
 
 mod accounts_cli;
+mod attack;
 mod audit;
 mod chat;
 mod cli;

@@ -367,10 +367,22 @@ fn servers_on_one_host_have_cookies_of_their_own_and_the_old_cookie_moves() {
     let set: Vec<_> = moved.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Set-Cookie")).collect();
     assert_eq!((moved.status, set.len()), (200, 2), "{set:?}");
     assert!(set[0].1.starts_with(&of_one) && set[1].1.starts_with("adda_session=; "), "{set:?}");
+    let ended = http(
+        one.addr(),
+        format!("DELETE /api/session HTTP/1.1\r\nHost: a\r\nCookie: adda_session={token}\r\nConnection: close\r\n\r\n"),
+    );
+    let cleared = ended
+        .headers
+        .iter()
+        .filter(|(name, value)| name.eq_ignore_ascii_case("Set-Cookie") && value.contains("Max-Age=0"));
+    assert_eq!((ended.status, cleared.count()), (204, 2), "{:?}", ended.headers);
+    let of_one = name(&one);
     // The old cookie of another server is neither taken nor taken away.
     let foreign = ask(&one, &format!("adda_session={}", "0a".repeat(39)));
     assert_eq!(foreign.status, 401);
     assert!(!foreign.header("Set-Cookie").is_some_and(|cookie| cookie.starts_with("adda_session=")));
+    let two_foreign = format!("adda_session={}; adda_session={}; {of_one}", "0a".repeat(39), "0b".repeat(39));
+    assert_eq!(ask(&one, &two_foreign).status, 200);
     drop(one);
     assert_eq!(ask(&people.serve(&[]), &of_one).status, 200, "the id is kept");
 }

@@ -162,7 +162,7 @@ fn the_memory_for_responses_is_bounded_and_the_largest_owner_pays() {
     let server = with_long_page(&[]);
     let steady = read_steadily(ask(&server, OTHER, HISTORY, Some(RECEIVE_BYTES)));
     let readers: Vec<TcpStream> = (0..30).map(|_| ask(&server, STALLING, HISTORY, Some(RECEIVE_BYTES))).collect();
-    // A response has more than 3 MiB, and an address may have 32 MiB.
+    // A response has more than 3 MiB, and an address may have 16 MiB.
     server.wait_for_metric_over("drops_total{reason=\"slow_reader\"}", 18);
     // The reader at the other address has lost nothing.
     assert_is_long_page(steady);

@@ -133,9 +133,9 @@ impl Cursor {
             Self::Before(id) => (id, Side::Before),
             Self::After(id) | Self::Around(id) => (id, Side::After),
         };
-        match view.place(room, id)? {
-            Place::At(seq) if seq > floor => Ok(Start { part: side(seq).above(floor), is_reset: false }),
-            Place::At(_) | Place::Forgotten => Ok(Start { part: side(Seq(0)).above(floor), is_reset: true }),
+        match view.place(room, id, floor)? {
+            Place::At(seq) => Ok(Start { part: side(seq).above(floor), is_reset: false }),
+            Place::Forgotten => Ok(Start { part: side(Seq(0)).above(floor), is_reset: true }),
             Place::Unknown => Err(bad_cursor()),
         }
     }

@@ -151,6 +151,11 @@ fn without_cookie(request: &Request<'_>, error: Rejection) -> Reply {
     if is_over { reply.with("Set-Cookie", request.context.settings.cookie.clear(request.is_secure())) } else { reply }
 }
 
+/// The field that deletes the cookie of the old name, if the token is in it.
+fn old_cookie_cleared(request: &Request<'_>, token: &str) -> Option<String> {
+    is_old_cookie(token, cookies(request)).then(|| SessionCookie::clear_old(request.is_secure()))
+}
+
 fn found(request: &Request<'_>) -> Result<Reply, Rejection> {
     request.context.reader.view(|view| {
         let (_, session) = own(request, view, Action::Enter)?;
@@ -160,8 +165,7 @@ fn found(request: &Request<'_>) -> Result<Reply, Rejection> {
         let left_ms = session.expires_ms.map(|expires_ms| expires_ms.saturating_sub(view.moment().clock_ms));
         let cookie = &request.context.settings.cookie;
         let reply = reply.with_cookie(left_ms.and_then(|left_ms| cookie.set(token, left_ms, request.is_secure())));
-        let old = is_old_cookie(token, cookies(request)).then(|| SessionCookie::clear_old(request.is_secure()));
-        Ok(reply.with_cookie(old))
+        Ok(reply.with_cookie(old_cookie_cleared(request, token)))
     })
 }
 
@@ -173,12 +177,12 @@ fn ended(request: &Request<'_>, key: Option<SessionId>) -> Result<Reply, Rejecti
     let by = By::Client(client.identity.principal(session.user));
     request.context.hub.change(by, Change::EndSession { session: ended })?;
     let reply = Reply::empty(204);
-    let is_this = ended == session.key && matches!(shown(request)?, Credential::Cookie(_));
-    Ok(if is_this {
-        reply.with("Set-Cookie", request.context.settings.cookie.clear(request.is_secure()))
-    } else {
-        reply
-    })
+    let Credential::Cookie(token) = shown(request)? else { return Ok(reply) };
+    if ended != session.key {
+        return Ok(reply);
+    }
+    let reply = reply.with("Set-Cookie", request.context.settings.cookie.clear(request.is_secure()));
+    Ok(reply.with_cookie(old_cookie_cleared(request, token)))
 }
 
 /// `GET /api/sessions`

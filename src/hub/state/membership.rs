@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::limits::REPLAY_AT_ONCE_BYTES;
-use crate::model::reason::Rejection;
+use crate::model::reason::{Reason, Rejection};
 use crate::model::role::Role;
 use crate::model::{ConnectionId, Nonce, RoomId, Seq};
 use crate::protocol::{Frame, FrameType, Own, Rejected, Replay, Welcome};
@@ -90,9 +90,11 @@ impl State {
             self.rooms[room_key.0].joining -= 1;
         }
         if !gone {
+            let is_busy = rejection.reason == Reason::Busy;
             self.reject(key, Some(&room), &Rejected::new(rejection, nonce));
             if is_first {
-                self.effects.push(Effect::Close { member: key, reason: CloseReason::SessionEnded });
+                let reason = if is_busy { CloseReason::Busy } else { CloseReason::SessionEnded };
+                self.effects.push(Effect::Close { member: key, reason });
             }
         }
         self.free_room_if_empty(room_key);

@@ -156,7 +156,7 @@ impl Ledger {
             }
             Change::SetRole(NewRole { account, role }) => {
                 operator(by)?;
-                let Account { id, name, .. } = find_account(connection, account)?;
+                let Account { id, name, role: before, .. } = find_account(connection, account)?;
                 people::set_role(connection, id, *role)?;
                 self.policy.roles.insert_mut(id, *role);
                 self.events.push(Event::RoleSet { user: id, role: *role });
@@ -167,8 +167,10 @@ impl Ledger {
                     self.policy.muted.remove_mut(&id);
                     self.policy.banned.remove_mut(&Banned::User(id));
                 }
-                let changed = AuditAction::SetRole.audited().user(id, name).detail(format_args!("role {role}"));
-                self.audit(connection, None, changed)?;
+                if *role != before {
+                    let changed = AuditAction::SetRole.audited().user(id, name).detail(format_args!("role {role}"));
+                    self.audit(connection, None, changed)?;
+                }
                 account_done(connection, 0)
             }
             Change::RemoveAccount { account } => {
@@ -289,7 +291,8 @@ impl Ledger {
             }
             Change::ForgetRooms { rooms } => {
                 server(by)?;
-                for room in rooms.iter().filter(|room| self.presence.connections(room) == 0) {
+                let is_over = |room: &&RoomId| self.presence.connections(room) == 0 && !self.policy.has_floors(room);
+                for room in rooms.iter().filter(is_over) {
                     storage.forget_room(room)?;
                 }
                 Ok(Done::Nothing)
@@ -388,6 +391,7 @@ impl Ledger {
         let audited = |action: AuditAction| action.audited().user(user, username.clone());
         if let Some(shown_until_ms) = mute_until_ms {
             let until_ms = self.moment.to_clock(*shown_until_ms);
+            let before = self.policy.muted_until(user, clock_ms);
             people::mute(connection, user, until_ms, by.user(), clock_ms)?;
             let change = if until_ms > clock_ms {
                 self.policy.muted.insert_mut(user, until_ms);
@@ -396,15 +400,19 @@ impl Ledger {
                 self.policy.muted.remove_mut(&user);
                 audited(AuditAction::Unmute)
             };
-            self.audit(connection, by.author(), change)?;
+            if self.policy.muted_until(user, clock_ms) != before {
+                self.audit(connection, by.author(), change)?;
+            }
             self.events.push(Event::Muted { user });
         }
         match ban {
             None => {}
             Some(BanChange::Lift) => {
                 people::unban(connection, Banned::User(user))?;
+                if self.policy.is_banned(Banned::User(user), clock_ms) {
+                    self.audit(connection, by.author(), audited(AuditAction::Unban))?;
+                }
                 self.policy.banned.remove_mut(&Banned::User(user));
-                self.audit(connection, by.author(), audited(AuditAction::Unban))?;
             }
             Some(BanChange::Ban { until_ms, reason, by_address }) => {
                 let networks: &[IpAddr] = match (by_address, role) {

@@ -53,6 +53,10 @@ impl Ledger {
 
     /// Checks whether a user may choose another name now.
     pub(super) fn may_rename(&self, present: &Present) -> Result<(), Rejection> {
+        // Its rooms see the name, so a rename is a way to speak.
+        if self.policy.muted_until(present.principal.user(), self.moment.clock_ms).is_some() {
+            return Err(Reason::Muted.into());
+        }
         let Some(renamed_ms) = present.renamed_ms else { return Ok(()) };
         let left_ms = (renamed_ms + RENAME_INTERVAL_MS).saturating_sub(self.moment.clock_ms);
         if left_ms == 0 {

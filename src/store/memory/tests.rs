@@ -108,19 +108,40 @@ fn a_reader_holds_no_lock_while_it_compares_frames() {
 }
 
 #[test]
-fn the_rooms_silent_longest_are_forgotten_first() {
+fn the_largest_rooms_lose_their_oldest_frames() {
     let mut rig = Rig::new(Keep { bytes_max: Some(100_000), retention: None });
-    rig.apply(vec![join(0, None)]);
-    for number in 0..200 {
+    rig.apply(vec![said(0), said(0), said(0)]);
+    for _ in 0..100 {
+        rig.apply(vec![said(1), said(2)]);
+        rig.keep();
+        assert!(rig.memory().bytes <= 100_000);
+    }
+    let seqs = |rig: &Rig, number: usize| -> Vec<u64> {
+        rig.memory().rooms[&room(&name(number))].frames.iter().map(|kept| kept.stored.seq.0).collect()
+    };
+    assert_eq!(seqs(&rig, 0), [1, 2, 3], "the quiet room keeps its own");
+    let (one, two) = (seqs(&rig, 1), seqs(&rig, 2));
+    assert_eq!((one.last(), two.last()), (Some(&100), Some(&100)));
+    assert!(one.len().abs_diff(two.len()) <= 10 && one.len() > 20, "{} and {}", one.len(), two.len());
+    let sum: usize = rig.memory().rooms.values().map(|room| room.bytes).sum();
+    assert_eq!(sum, rig.memory().bytes);
+}
+
+#[test]
+fn of_rooms_of_the_same_size_those_silent_longest_are_forgotten_first() {
+    let mut rig = Rig::new(Keep { bytes_max: Some(100_000), retention: None });
+    rig.apply(vec![join(100, None)]);
+    // All names are equally long.
+    for number in 100..300 {
         rig.apply(vec![said(number)]);
         rig.keep();
         assert!(rig.memory().bytes <= 100_000);
     }
-    assert_eq!(rig.memory().room(&room(&name(1))), None, "gone");
-    assert!(rig.memory().room(&room(&name(199))).is_some(), "the last to speak stays");
+    assert_eq!(rig.memory().room(&room(&name(101))), None, "gone");
+    assert!(rig.memory().room(&room(&name(299))).is_some(), "the last to speak stays");
     let sum: usize = rig.memory().rooms.values().map(|room| room.bytes).sum();
     assert_eq!(sum, rig.memory().bytes);
-    assert_eq!(seq(&rig.apply(vec![said(0)])), 2, "the order goes on while a connection is there");
+    assert_eq!(seq(&rig.apply(vec![said(100)])), 2, "the order goes on while a connection is there");
 }
 
 #[test]

@@ -137,7 +137,7 @@ pub const KINDS: &[(Kind, &[Reason])] = {
         (Kind::LogIn, &[NoSession, Banned, WrongLogin]),
         (
             Kind::NameGuest,
-            &[NoSession, LoggedIn, SessionEnded, Banned, LoginRequired, NameReserved, RenamedRecently, NotFound],
+            &[NoSession, LoggedIn, SessionEnded, Banned, LoginRequired, NameReserved, RenamedRecently, Muted, NotFound],
         ),
         (Kind::CreateToken, &[NotAdmin, NameTaken]),
         (Kind::EndSession, &[NotAdmin, SessionEnded, Banned, LoginRequired, NotFound]),

@@ -96,9 +96,10 @@ fn each_change_makes_one_entry() {
             (by(&account), set_password(2, "two", Some("one")), vec![]),
             (
                 By::Operator,
-                set_role(2, Role::User),
-                vec!["the operator has changed the account 2 (user 2): role user".into()],
+                set_role(2, Role::Admin),
+                vec!["the operator has changed the account 2 (user 2): role admin".into()],
             ),
+            (By::Operator, set_role(2, Role::Admin), vec![]),
             (
                 By::Operator,
                 Change::RotateGuestKey { key },
@@ -141,8 +142,10 @@ fn each_change_makes_one_entry() {
             (by(&admin), kick("tea", &guest), vec!["1 (user 1) has kicked 6 (user 6) from tea".into()]),
             (by(&admin), mute(&guest, hour), vec![format!("1 (user 1) has muted 6 (user 6): until {}", until(hour))]),
             (by(&admin), mute(&guest, 0), vec!["1 (user 1) has unmuted 6 (user 6)".into()]),
+            (by(&admin), mute(&guest, 0), vec![]),
             (by(&admin), ban(&guest), vec!["1 (user 1) has banned 6 (user 6): for good, reason spam".into()]),
             (by(&admin), restrict(6, BanChange::Lift), vec!["1 (user 1) has unbanned 6 (user 6)".into()]),
+            (by(&admin), restrict(6, BanChange::Lift), vec![]),
             (
                 by(&admin),
                 restrict(6, banned(Some(AddressBan { force: true }))),

@@ -105,7 +105,8 @@ fn a_user_is_renamed_once_a_minute_and_keeps_its_name_if_it_asks_for_none() {
 #[test]
 fn a_guest_with_the_name_of_a_new_account_is_renamed() {
     in_both(|mut rig| {
-        let signed = |number, name: &str| named(&signed_guest(number, 1), name);
+        let issued_ms = rig.moment.clock_ms;
+        let signed = |number, name: &str| named(&signed_guest(number, issued_ms), name);
         let guests = [(3, "User 1"), (4, "user one"), (5, "𝐮𝐬𝐞𝐫 1"), (6, "Anonymous")];
         let guests = guests.map(|(number, name)| signed(number, name));
         rig.apply(guests.iter().map(|guest| join("tea", guest)));
@@ -161,5 +162,30 @@ fn a_long_name_is_cut_so_that_it_says_that_it_is_a_guests() {
         let account = NewAccount { skeletons: Skeletons::of(&taken), name: taken, ..new_account(2, Role::User) };
         let renamed = renames(rig.apply([change(By::Operator, Change::CreateAccount(account))]));
         assert_eq!(renamed[0].1, "Anonymous");
+    });
+}
+
+#[test]
+fn a_guest_from_before_the_first_account_does_not_come_back_under_an_accounts_name() {
+    in_both(|mut rig| {
+        let guest = named(&signed_guest(3, rig.moment.clock_ms), "User 1");
+        rig.words([join("tea", &guest), leave("tea", &guest)]);
+        rig.account(1, Role::User);
+        // Its connection has no skeletons, because there were no names to protect when it began.
+        assert_eq!(rig.word(join("tea", &guest)), "no join: name_reserved");
+        assert!(entered(&rig.word(join("tea", &named(&guest, "Una")))));
+    });
+}
+
+#[test]
+fn a_muted_guest_keeps_its_name() {
+    in_both(|mut rig| {
+        let admin = rig.account(1, Role::Admin);
+        let ana = named(&signed_guest(3, rig.moment.clock_ms), "Ana");
+        rig.apply([join("tea", &ana)]);
+        rig.change(by(&admin), mute(&ana, u64::MAX)).unwrap();
+        assert_eq!(given_name(&mut rig, join_again("tea", &named(&ana, "Ann"))).as_deref(), Some("Ana"));
+        assert_eq!(rig.change(by(&ana), name_guest(&ana, "Ann")), Err(Reason::Muted));
+        assert!(rig.change(by(&ana), name_guest(&ana, "Ana")).is_ok(), "that is its name");
     });
 }

@@ -224,9 +224,17 @@ impl World {
                 }
             }
             reason => {
-                let wanted = reason.filter(|reason| is_of_permission(*reason)).map_or(Ok(()), Err);
+                let is_of_permission = |reason: &Reason| is_of_permission(*reason) && *reason != Reason::Muted;
+                let wanted = reason.filter(is_of_permission).map_or(Ok(()), Err);
+                let is_muted = |user| self.policy.muted_until(user, self.moment.clock_ms).is_some();
+                let is_present = |user| self.names.contains_key(&user);
                 let is_meant = |client: &&Client| {
-                    client.is_guest() && (reason != Some(Reason::RenamedRecently) || self.is_renamed(client.user()))
+                    client.is_guest()
+                        && match reason {
+                            Some(Reason::RenamedRecently) => self.is_renamed(client.user()) && !is_muted(client.user()),
+                            Some(Reason::Muted) => is_present(client.user()) && is_muted(client.user()),
+                            _ => true,
+                        }
                 };
                 let clients: Vec<_> = self.clients.iter().filter(is_meant).cloned().collect();
                 let fits = |client: &&Client| self.fits(client, Action::Enter, None, Target::Own, wanted);
@@ -234,6 +242,7 @@ impl World {
                 self.random.of(&clients).cloned().ok_or_else(|| match wanted {
                     Err(reason) => self.step(Some(reason)),
                     Ok(()) if reason == Some(Reason::RenamedRecently) => self.name_present_guest(),
+                    Ok(()) if reason == Some(Reason::Muted) => self.mute_present_guest(),
                     Ok(()) => self.set_policy(Accounts::Optional),
                 })?
             }
@@ -266,6 +275,17 @@ impl World {
             _ => (SessionId::of_guest(client.user()), None),
         };
         NewSession { id, kind: SessionKind::Guest, token_hash, label: "".into(), span_ms: Some(GUEST_SPAN_MS) }
+    }
+
+    /// A step towards a muted guest that is in a room.
+    fn mute_present_guest(&mut self) -> Entry {
+        let is_present = |client: &&Client| client.is_guest() && self.names.contains_key(&client.user());
+        let present: Vec<_> = self.clients.iter().filter(is_present).cloned().collect();
+        let Some(client) = self.random.of(&present).cloned() else {
+            return self.entry(Kind::Join, Verdict::Accepted).unwrap_or_else(|step| step);
+        };
+        let restrictions = Restrictions { mute_until_ms: Some(self.wall_soon()), ban: None };
+        self.restrict(By::Operator, &client, restrictions)
     }
 
     /// A step towards a guest that has chosen its name a moment ago: a guest that is in a room names itself, or a guest
