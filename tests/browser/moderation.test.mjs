@@ -30,6 +30,8 @@ async function toMember(admin, name, words) {
 const answer = (person, words) => person.page.locator(".question .dialog-actions button", { hasText: words }).click();
 const toast = (person, words) => person.page.locator(".toast", { hasText: words });
 const seesNote = (person, words) => person.page.locator("#compose-notice", { hasText: words }).waitFor();
+const question = (person, words) => person.page.locator(".question", { hasText: words });
+const focusedText = (person) => person.page.evaluate(() => document.activeElement.textContent);
 const seesOnStart = (person, words) => person.page.locator("#start-notice", { hasText: words }).waitFor();
 
 // Makes a request as the page does.
@@ -367,6 +369,68 @@ browserTest("who is kicked from a private room is told of the kick, in each tab"
   }
   await ana.page.click("#join .primary");
   await seesOnStart(ana, "রুমটি নেই অথবা এটি প্রাইভেট।");
+});
+
+browserTest("a private room is listed to an admin who is no member, who is asked before joining it", ACCOUNTS, async (adda) => {
+  await adda.account("Owner", PASSWORD, "admin");
+  const owner = await adda.open();
+  await owner.logIn("Owner");
+  await owner.join("Owner", "cellar");
+  await asks(owner, "PATCH", "api/rooms/cellar", { private: true });
+  await owner.send("the old recipe");
+  await owner.waitForMessage("the old recipe");
+  await adda.bot("Rahim", "tea");
+  const listed = (person, room) => person.page.locator("#rooms li", { hasText: room });
+  const guest = await adda.open();
+  await listed(guest, "tea").waitFor();
+  assert.equal(await listed(guest, "cellar").count(), 0, "a guest sees no private room");
+
+  await adda.account("Host", PASSWORD, "admin");
+  const admin = await adda.open();
+  await admin.page.click("#join-log-in");
+  await admin.page.fill("#account-name", "Host");
+  await admin.page.fill("#account-password", PASSWORD);
+  await admin.page.press("#account-password", "Enter");
+  await listed(admin, "cellar").waitFor();
+  assert.equal(await listed(admin, "cellar").getByRole("img", { name: "Private room, invite only" }).isVisible(), true);
+  assert.equal(await listed(admin, "tea").locator(".lock").isVisible(), false);
+  // By the list, by the form, and by the keyboard.
+  const ways = [
+    () => listed(admin, "cellar").locator("button").click(),
+    () => admin.page.click("#join .primary"),
+    () => admin.page.press("#room", "Enter"),
+  ];
+  for (const [i, way] of ways.entries()) {
+    await way();
+    const asked = question(admin, "Join the private room “cellar”?");
+    await asked.filter({ hasText: "Its members will see that you joined as an admin." }).waitFor();
+    if (i === 1) await admin.page.keyboard.press("Escape");
+    else await answer(admin, "Cancel");
+    await asked.waitFor({ state: "detached" });
+    assert.equal(await isVisible(admin, "#start"), true);
+  }
+  await owner.send("still alone");
+  await owner.waitForMessage("still alone");
+  assert.deepEqual([await owner.people(), await owner.page.locator(".announcement").count()], [["Owner"], 0]);
+
+  await admin.page.click("#start [data-lang=bn]");
+  await listed(admin, "cellar").getByRole("img", { name: "প্রাইভেট রুম, শুধু আমন্ত্রিতদের জন্য" }).waitFor();
+  await listed(admin, "cellar").locator("button").press("Enter");
+  await question(admin, "“cellar” প্রাইভেট রুমে যোগ দেবেন?").waitFor();
+  assert.equal(await focusedText(admin), "যোগ দিন");
+  await admin.page.keyboard.press("Enter");
+  await admin.connected();
+  for (const person of [owner, admin]) {
+    const announcement = person.page.locator("#timeline .announcement", { hasText: "joined this private room as an admin" });
+    await announcement.locator(".username", { hasText: "Host" }).waitFor();
+    await announcement.locator(".message-kind", { hasText: person === owner ? /^Announcement$/ : /^ঘোষণা$/ }).waitFor();
+  }
+  assert.equal(await messageWith(admin, "the old recipe").count(), 0);
+  // A member is not asked again.
+  await admin.page.click("#leave");
+  await listed(admin, "cellar").locator("button").click();
+  await admin.connected();
+  assert.equal(await owner.page.locator(".announcement").count(), 1);
 });
 
 browserTest("an announcement is marked as such in every room", ACCOUNTS, async (adda) => {
