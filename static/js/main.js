@@ -125,7 +125,7 @@ class Page {
     const roomState = this.#roomState;
     const toasts = this.#toasts;
     const moderation = new Moderation({ lang, toasts, roomState });
-    const roomSettings = new RoomSettings({ lang, toasts, roomState });
+    const roomSettings = new RoomSettings({ lang, toasts, roomState, onDeleted: (room) => this.#roomDeleted(room) });
     const serverSettings = new ServerSettings({ lang, nameOf: (id) => moderation.bannedName(id) });
     find("room-settings").addEventListener("click", () => roomSettings.open());
     find("server-settings").addEventListener("click", () => serverSettings.open());
@@ -258,6 +258,11 @@ class Page {
     const isOtherAccount = reasonOf(error) === PageReason.ACCOUNT_CHANGED && this.#session.account;
     if (isOtherAccount && !this.#room.wasJoined) this.#rejoin();
     else this.#lose({ room: this.#roomId, error });
+  }
+
+  // The user has deleted the room. Its removal may have come before, or is lost with the connection.
+  #roomDeleted(room) {
+    if (room === this.#roomId) this.#removed(new Rejection({ reason: Reason.ROOM_DELETED }));
   }
 
   async #logOut() {

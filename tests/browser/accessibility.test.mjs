@@ -33,11 +33,13 @@ for (const context of CONTEXTS) {
     const found = [];
     const look = async (person, where) => found.push(...(await violations(person, where)));
     await adda.account("Host", PASSWORD, "admin");
+    const token = await adda.logIn("Host", PASSWORD);
+    await adda.rest("PATCH", "/api/rooms/cellar", { body: { private: true }, token });
     const bot = await adda.bot("ليلى", "tea");
     for (const text of ["who wants tea?", "with milk\nor without?", "هل يريد أحد كوبا من الشاي؟", "কেউ চা খাবেন?"]) bot.send(text);
 
     const ana = await adda.open(context);
-    await ana.page.locator("#rooms li").waitFor();
+    await ana.page.locator("#rooms li").first().waitFor();
     await look(ana, "start");
     await ana.page.fill("#name", "\u200B");
     await ana.page.fill("#room", "");
@@ -66,6 +68,7 @@ for (const context of CONTEXTS) {
 
     const host = await adda.open(context);
     await host.logIn("Host");
+    await host.page.locator("#rooms .lock").filter({ visible: true }).waitFor();
     await look(host, "start of an account");
     await host.join("Host", "tea");
     await host.waitForMessage("me!");
@@ -84,7 +87,7 @@ for (const context of CONTEXTS) {
     await look(host, "question of a ban");
     await host.page.keyboard.press("Escape");
     await host.page.click("#profile-open");
-    await host.page.locator(".session").waitFor();
+    await host.page.locator(".session").first().waitFor();
     await host.page.click("#profile-password summary");
     await look(host, "profile of an account");
     await host.page.keyboard.press("Escape");
@@ -96,6 +99,11 @@ for (const context of CONTEXTS) {
     await host.page.keyboard.press("Escape");
     await host.page.click("#room-settings");
     await look(host, "room settings");
+    await host.page.click(".window .secondary.danger");
+    await host.page.click(".question .primary");
+    await host.page.locator("#delete-room-name-error").filter({ visible: true }).waitFor();
+    await look(host, "question of a deletion of a room");
+    await host.page.keyboard.press("Escape");
     await host.page.fill("#set-topic", "tea and rain");
     await host.page.selectOption("#set-slow-mode", "30");
     await host.page.click(".settings .primary");

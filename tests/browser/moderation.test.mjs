@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { PASSWORD, enterIntercepted, browserTest } from "./support.mjs";
+import { PASSWORD, enterIntercepted, browserTest, interceptSockets } from "./support.mjs";
 
 // Accounts need a database file. The server rejects the request for a guest's session during a login.
 const ACCOUNTS = { hasDatabase: true, expectsRejections: true };
@@ -32,6 +32,7 @@ const toast = (person, words) => person.page.locator(".toast", { hasText: words 
 const seesNote = (person, words) => person.page.locator("#compose-notice", { hasText: words }).waitFor();
 const question = (person, words) => person.page.locator(".question", { hasText: words });
 const focusedText = (person) => person.page.evaluate(() => document.activeElement.textContent);
+const focusedId = (person) => person.page.evaluate(() => document.activeElement.id);
 const seesOnStart = (person, words) => person.page.locator("#start-notice", { hasText: words }).waitFor();
 
 // Makes a request as the page does.
@@ -284,6 +285,96 @@ browserTest("a room's name, topic and posting rule change for all members at onc
   await ana.page.locator("#compose").waitFor();
   assert.equal(await ana.page.textContent("#room-name"), "tea");
   assert.equal(await isVisible(ana, "#topic"), false);
+});
+
+browserTest("a room is deleted after its name is typed, and everyone in it is told", ACCOUNTS, async (adda) => {
+  const ana = await adda.enter("Ana", "Tea room");
+  await ana.send("the first cup");
+  const admin = await host(adda, "Tea room");
+  await admin.waitForMessage("the first cup");
+  const open = async () => {
+    await admin.page.click("#room-settings");
+    await admin.page.click(".window .secondary.danger");
+  };
+  await open();
+  await question(admin, "Delete “Tea room”?").filter({ hasText: "all its messages and settings will be deleted" }).waitFor();
+  const input = admin.page.getByLabel("To confirm, type the name of the room: Tea room");
+  for (const words of ["", "Tea"]) {
+    await input.fill(words);
+    await answer(admin, "Delete room");
+    await admin.page.locator("#delete-room-name-error", { hasText: "This is not the room’s name." }).waitFor();
+    assert.equal(await input.getAttribute("aria-invalid"), "true");
+    assert.equal(await focusedId(admin), "delete-room-name");
+  }
+  await answer(admin, "Cancel");
+  await admin.page.keyboard.press("Escape");
+  await ana.send("the second cup");
+  await admin.waitForMessage("the second cup");
+
+  await open();
+  await input.fill(" tea  ROOM ");
+  await answer(admin, "Delete room");
+  for (const person of [ana, admin]) await seesOnStart(person, "An admin deleted “Tea room”.");
+  assert.equal(await admin.page.locator("dialog[open]").count(), 0);
+  // The first list may be from before the deletion. It is read again after some seconds.
+  await admin.page.locator("#rooms li", { hasText: "Tea room" }).waitFor({ state: "detached" });
+  await ana.page.click("#start [data-lang=bn]");
+  await seesOnStart(ana, "একজন অ্যাডমিন “Tea room” রুমটি মুছে ফেলেছেন।");
+  await ana.page.click("#join .primary");
+  await ana.connected();
+  await ana.page.locator("#timeline-empty").filter({ visible: true }).waitFor();
+});
+
+browserTest("a room without messages is deleted by keyboard, in Bengali on a phone", ACCOUNTS, async (adda) => {
+  const ana = await adda.enter("Ana", "general", { locale: "bn-BD" });
+  const admin = await host(adda, "general", { locale: "bn-BD", viewport: { width: 360, height: 740 }, hasTouch: true });
+  await asks(admin, "PATCH", "api/rooms/general", { name: "র\u200D্যাম্পের আড্ডা" });
+  await admin.page.locator("#room-name", { hasText: "আড্ডা" }).waitFor();
+  const deleteButton = admin.page.locator(".window .secondary.danger", { hasText: "এই রুমটি মুছে ফেলুন…" });
+  await admin.page.tap("#people-open");
+  await admin.page.tap("#room-settings");
+  await deleteButton.focus();
+  await admin.page.keyboard.press("Enter");
+  await question(admin, "রুমটি মুছে ফেলবেন?").waitFor();
+  // An Enter too many deletes nothing: the input has the focus, and is empty.
+  await admin.page.keyboard.press("Enter");
+  await question(admin, "রুমের নাম মিলছে না।").waitFor();
+  await admin.page.keyboard.press("Escape");
+  assert.equal(await deleteButton.evaluate((button) => button === document.activeElement), true);
+  await admin.page.keyboard.press("Enter");
+  await question(admin, "সব মেসেজ ও সেটিংস মুছে যাবে").waitFor();
+  await admin.page.keyboard.type("র্যাম্পের আড্ডা");
+  assert.equal(await admin.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true);
+  await admin.page.keyboard.press("Enter");
+  for (const person of [ana, admin]) await seesOnStart(person, "একজন অ্যাডমিন “general” রুমটি মুছে ফেলেছেন।");
+  assert.equal(await focusedId(admin), "room");
+  await admin.page.keyboard.press("Enter");
+  await admin.connected();
+  assert.equal(await admin.page.textContent("#room-name"), "general");
+});
+
+browserTest("a rejected deletion of a room shows a text; a removal that is lost is made up for", ACCOUNTS, async (adda) => {
+  const prepare = async (page) => {
+    const connection = await interceptSockets(page);
+    connection.in = ({ reason }) => reason !== "room_deleted";
+  };
+  const admin = await host(adda, "tea", { prepare });
+  const other = await adda.enter("Ana", "tea");
+  await admin.page.click("#room-settings");
+  await admin.page.click(".window .secondary.danger");
+  await admin.page.fill("#delete-room-name", "tea");
+  for (const [status, json, words] of [
+    [403, { reason: "not_member", code: "forbidden", error: "a sentence" }, "You are not a member of it."],
+    [404, { reason: "no_such_room", code: "not_found", error: "a sentence" }, "This room doesn’t exist or is private."],
+    [429, { reason: "rate_limited", code: "rate_limited", error: "a sentence" }, "You are doing this too often."],
+  ]) {
+    await admin.page.route("**/api/rooms/tea", (route) => route.fulfill({ status, json }), { times: 1 });
+    await answer(admin, "Delete room");
+    await admin.page.locator(".question form > .error", { hasText: words }).waitFor();
+  }
+  await answer(admin, "Delete room");
+  for (const person of [other, admin]) await seesOnStart(person, "An admin deleted “tea”.");
+  assert.equal(await admin.page.locator("dialog[open]").count(), 0);
 });
 
 browserTest("slow mode shows a countdown, not an error", ACCOUNTS, async (adda) => {

@@ -1,11 +1,12 @@
-// The window with the settings of the current room: name, topic, posting, slow mode and access, and the invitations of
-// a private room.
+// The window with the settings of the current room: name, topic, posting, slow mode and access, the invitations of a
+// private room, and the deletion of the room.
 
 import { durationText } from "../core/durations.js";
 import { errorText } from "../core/error-text.js";
 import { requestData } from "../net/requests.js";
 import { confirmAction, onSubmit, openWindow } from "../ui/dialog.js";
-import { make, section } from "../ui/elements.js";
+import { button, make, section, setPieces } from "../ui/elements.js";
+import { Field, submitFields } from "../ui/field.js";
 import { Invitations } from "./invitations.js";
 
 const SLOW_MODES_S = [5, 10, 30, 60, 300, 900, 3_600];
@@ -16,11 +17,14 @@ export class RoomSettings {
   #lang;
   #toasts;
   #roomState;
+  #onDeleted;
 
-  constructor({ lang, toasts, roomState }) {
+  // `onDeleted` is called with the id of the room that was deleted from here.
+  constructor({ lang, toasts, roomState, onDeleted }) {
     this.#lang = lang;
     this.#toasts = toasts;
     this.#roomState = roomState;
+    this.#onDeleted = onDeleted;
   }
 
   open() {
@@ -38,7 +42,9 @@ export class RoomSettings {
       make("div", { className: "dialog-actions" }, make("button", { className: "primary" }, t("room.save"))),
     );
     const content = settings.private ? [form, this.#invitations(settings.id)] : [form];
-    const dialog = openWindow(this.#lang, t("room.settings"), ...content);
+    const deleteButton = button(t("room.delete"), "secondary danger", () => this.#delete(settings.id));
+    const deletion = make("section", {}, deleteButton);
+    const dialog = openWindow(this.#lang, t("room.settings"), ...content, deletion);
     onSubmit(form, error, this.#errorTextOf, async () => {
       if (await this.#save(settings, changesOf(settings, inputs))) dialog.close();
     });
@@ -106,9 +112,41 @@ export class RoomSettings {
     return isDone;
   }
 
+  // The user types the room's name, because a deletion can't be undone.
+  async #delete(room) {
+    const name = this.#roomState.name;
+    const input = make("input", {
+      id: "delete-room-name",
+      dir: "auto",
+      autocapitalize: "off",
+      autocomplete: "off",
+      spellcheck: false,
+      "aria-describedby": "delete-room-name-error",
+    });
+    const label = make("label", { htmlFor: input.id });
+    setPieces(label, this.#lang.pieces("room.delete_name", { room: name }));
+    const problem = make("p", { id: "delete-room-name-error", className: "error", role: "alert" });
+    const check = (text) => (comparable(text) === comparable(name) ? { value: name } : { problem: "differs" });
+    const field = new Field({ key: "room_to_delete", input, error: problem, check, lang: this.#lang });
+    const isDone = await confirmAction(this.#lang, {
+      title: this.#lang.t("room.delete_title", { room: name }),
+      content: [
+        make("p", {}, this.#lang.t("room.delete_description")),
+        make("div", { className: "field" }, label, input, problem),
+      ],
+      confirm: this.#lang.t("room.delete_confirm"),
+      danger: true,
+      action: async () => {
+        if (!submitFields({ name: field })) return false;
+        return requestData("DELETE", roomPath(room));
+      },
+      errorTextOf: this.#errorTextOf,
+    });
+    if (isDone) this.#onDeleted(room);
+  }
+
   async #patch(room, changes) {
-    const path = `api/rooms/${encodeURIComponent(room)}`;
-    this.#roomState.applySettings(await requestData("PATCH", path, { body: changes }));
+    this.#roomState.applySettings(await requestData("PATCH", roomPath(room), { body: changes }));
   }
 
   #errorTextOf = (error) => errorText(error, this.#lang);
@@ -125,6 +163,15 @@ function changesOf(settings, { name, topic, slowMode, posting, access }) {
   };
   const before = { ...settings, name: settings.name || settings.id };
   return Object.fromEntries(Object.entries(after).filter(([key, value]) => value !== before[key]));
+}
+
+function roomPath(room) {
+  return `api/rooms/${encodeURIComponent(room)}`;
+}
+
+// A name as it is compared with a typed one. Keyboards differ in capitals, spaces, joiners and variation selectors.
+function comparable(name) {
+  return name.normalize("NFC").toLowerCase().replace(/[\u200C\u200D\uFE0E\uFE0F]/g, "").replace(/\s+/g, " ").trim();
 }
 
 function checkedValue(radios) {

@@ -28,7 +28,8 @@ export function openMenu(lang, { anchor, title, items }) {
 }
 
 // Asks for a confirmation of `action`, which runs while the question is open. If it fails, the question shows
-// `errorTextOf(error)`. Resolves to whether the action was done.
+// `errorTextOf(error)`. If it returns false, the question stays open. Resolves to whether the
+// action was done.
 export function confirmAction(lang, { title, content = [], confirm, danger = false, action, errorTextOf }) {
   return new Promise((resolve) => {
     const dialog = create("question", title);
@@ -43,9 +44,8 @@ export function confirmAction(lang, { title, content = [], confirm, danger = fal
         make("button", { className: danger ? "primary danger" : "primary" }, confirm)),
     );
     onSubmit(form, error, errorTextOf, async () => {
-      await action();
-      isDone = true;
-      dialog.close();
+      isDone = (await action()) !== false;
+      if (isDone) dialog.close();
     });
     dialog.append(form);
     dialog.addEventListener("close", () => resolve(isDone));
