@@ -36,6 +36,8 @@ for (const context of CONTEXTS) {
     const token = await adda.logIn("Host", PASSWORD);
     await adda.rest("PATCH", "/api/rooms/cellar", { body: { private: true }, token });
     const bot = await adda.bot("ليلى", "tea");
+    // With them, most people connect from one address.
+    for (const name of ["Rahim", "Karim"]) await adda.bot(name, "cards");
     for (const text of ["who wants tea?", "with milk\nor without?", "هل يريد أحد كوبا من الشاي؟", "কেউ চা খাবেন?"]) bot.send(text);
 
     const ana = await adda.open(context);
@@ -85,6 +87,11 @@ for (const context of CONTEXTS) {
     await look(host, "menu of a person");
     await host.page.locator(".menu-item.danger").last().click();
     await look(host, "question of a ban");
+    await host.page.check("#ban-address");
+    await host.page.click(".question .primary");
+    await host.page.locator(".question").nth(1).waitFor();
+    await look(host, "question of a ban of a shared address");
+    await host.page.keyboard.press("Escape");
     await host.page.keyboard.press("Escape");
     await host.page.click("#profile-open");
     await host.page.locator(".session").first().waitFor();

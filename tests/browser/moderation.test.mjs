@@ -215,6 +215,98 @@ browserTest("a banned user is told, and can't join until the ban ends; a guest's
   await ana.join("Ana", "tea");
 });
 
+browserTest("an address that most people connect from is banned only after a second question", ACCOUNTS, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  for (const name of ["Rahim", "Mitali", "Karim"]) await adda.bot(name, "tea");
+  const admin = await host(adda, "tea");
+  const bannedUsers = async () => (await asks(admin, "GET", "api/bans")).data;
+  const askTwice = async () => {
+    await toMember(admin, "Ana", "Ban from this server");
+    await admin.page.selectOption("#ban-duration", "3600");
+    await admin.page.fill("#ban-reason", "sells tea");
+    await admin.page.check("#ban-address");
+    await answer(admin, /^Ban$/);
+    await question(admin, "Most people here connect from this IP address, so they would be banned, too.").waitFor();
+  };
+  await askTwice();
+  const second = question(admin, "Ban all guests from this address?");
+  for (const words of ["People with an account can stay.", "In a school", "--trusted-proxy"]) await second.filter({ hasText: words }).waitFor();
+  await second.getByRole("button", { name: "Cancel" }).click();
+  await second.waitFor({ state: "detached" });
+  assert.deepEqual(await bannedUsers(), []);
+  assert.equal(await admin.page.inputValue("#ban-reason"), "sells tea");
+  assert.equal(await admin.page.isChecked("#ban-address"), true);
+  await answer(admin, /^Ban$/);
+  await second.getByRole("button", { name: "Ban only Ana" }).click();
+  await seesOnStart(ana, "You are banned.");
+  const [only] = await bannedUsers();
+  assert.deepEqual([only.address, only.reason], [undefined, "sells tea"]);
+  await toast(admin, "Ana is banned.").locator(".undo").click();
+  await toast(admin, "Undone.").waitFor();
+  assert.equal(await admin.page.locator("dialog[open]").count(), 0);
+  await ana.join("Ana", "tea");
+  await memberNamed(admin, "Ana").waitFor();
+  assert.equal((await admin.people()).length, 5);
+
+  await askTwice();
+  await second.getByRole("button", { name: "Ban all guests from this address anyway" }).click();
+  await seesOnStart(ana, "You are banned.");
+  await admin.until(() => document.querySelectorAll("#people .person").length === 1);
+  const bans = await bannedUsers();
+  assert.deepEqual(bans.map(({ address }) => address).sort(), ["127.0.0.1", undefined]);
+  for (const { reason, until } of bans) assert.deepEqual([reason, Date.parse(until) < Date.now() + 3_600_001], ["sells tea", true]);
+  await toast(admin, "Ana is banned.").locator(".undo").click();
+  await toast(admin, "Undone.").last().waitFor();
+  await admin.until(() => document.querySelectorAll(".toast .undo").length === 0);
+  assert.deepEqual(await bannedUsers(), []);
+  await ana.join("Ana", "tea");
+  await adda.bot("Rahim", "tea");
+});
+
+browserTest("the second question of a ban works by keyboard, in Bengali on a phone, and shows errors", ACCOUNTS, async (adda) => {
+  const ana = await adda.enter("Ana", "tea");
+  for (const name of ["Rahim", "Mitali", "Karim"]) await adda.bot(name, "tea");
+  const admin = await host(adda, "tea", { locale: "bn-BD", viewport: { width: 360, height: 740 }, hasTouch: true });
+  await admin.page.tap("#people-open");
+  await memberNamed(admin, "Ana").locator(".more").tap();
+  await item(admin, "ব্যান করুন…").tap();
+  await admin.page.locator("#ban-address").press("Space");
+  await admin.page.locator("#ban-reason").press("Enter");
+  const second = question(admin, "এই আইপি অ্যাড্রেসের সব অতিথিকে ব্যান করবেন?");
+  await second.filter({ hasText: "তাঁরাও ব্যান হয়ে যাবেন" }).waitFor();
+  // An Enter too many bans nobody: the button Cancel has the focus.
+  assert.equal(await focusedText(admin), "বাতিল");
+  await admin.page.keyboard.press("Enter");
+  await second.waitFor({ state: "detached" });
+  assert.equal(await focusedId(admin), "ban-reason");
+  await admin.page.keyboard.press("Enter");
+  await second.waitFor();
+  await admin.page.keyboard.press("Tab");
+  assert.equal(await focusedText(admin), "শুধু Ana-কে ব্যান করুন");
+  await admin.page.keyboard.press("Tab");
+  assert.equal(await focusedText(admin), "তবুও এই অ্যাড্রেসের সব অতিথিকে ব্যান করুন");
+  assert.equal(await admin.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true);
+
+  // The guest has left in the meantime.
+  const bodies = [];
+  await admin.page.route("**/api/users/*", (route) => {
+    bodies.push(route.request().postDataJSON().banned);
+    return route.fulfill({ status: 409, json: { reason: "address_unknown", code: "conflict", error: "a sentence" } });
+  }, { times: 1 });
+  await admin.page.keyboard.press("Enter");
+  await second.locator(".error", { hasText: "এই অতিথি এখন অফলাইন" }).waitFor();
+  assert.deepEqual([bodies[0].address, bodies[0].force, bodies[0].reason], [true, true, ""]);
+  await admin.page.keyboard.press("Shift+Tab");
+  await admin.page.keyboard.press("Enter");
+  await toast(admin, "Ana-কে ব্যান করা হয়েছে।").waitFor();
+  await seesOnStart(ana, "You are banned.");
+  const { data } = await asks(admin, "GET", "api/bans");
+  assert.deepEqual(data.map(({ address }) => address), [undefined]);
+  await toast(admin, "Ana-কে ব্যান করা হয়েছে।").locator(".undo").click();
+  await toast(admin, "আগের অবস্থায় ফেরানো হয়েছে।").waitFor();
+  await ana.join("Ana", "tea");
+});
+
 browserTest("a rejected action shows a text", ACCOUNTS, async (adda) => {
   await adda.account("Owner", PASSWORD, "admin");
   const owner = await adda.open({ locale: "bn-BD" });

@@ -6,13 +6,17 @@ import { FOREVER, durationText, timeText } from "../core/durations.js";
 import { errorText } from "../core/error-text.js";
 import { requestData } from "../net/requests.js";
 import { confirmAction, openMenu } from "../ui/dialog.js";
-import { make } from "../ui/elements.js";
+import { make, setPieces } from "../ui/elements.js";
 
 const MUTES_S = [600, 3_600, 86_400];
 const BANS_S = [3_600, 86_400, 7 * 86_400];
 const BAN_DEFAULT_S = BANS_S[1];
 const REASON_CHARS_MAX = 128;
 const QUOTE_CHARS_MAX = 160;
+// Fields of a request for a ban.
+const WITH_ADDRESS = { address: true };
+const WITH_SHARED_ADDRESS = { address: true, force: true };
+const PROXY_FLAG = "--trusted-proxy";
 
 export class Moderation {
   #lang;
@@ -115,20 +119,46 @@ export class Moderation {
   async #ban(id, name) {
     const { duration, reason, address, content } = this.#banForm();
     let addresses = [];
+    const run = async (extent) => {
+      const seconds = Number(duration.value);
+      const until = duration.value === "" ? null : new Date(Date.now() + seconds * 1000).toISOString();
+      addresses = await ban(id, { until, reason: reason.value.trim(), ...extent });
+    };
     const isDone = await this.#confirm({
       title: this.#lang.t("ban.title", { name }),
       content,
       confirm: this.#lang.t("ban.confirm"),
       action: async () => {
-        const seconds = Number(duration.value);
-        const until = duration.value === "" ? null : new Date(Date.now() + seconds * 1000).toISOString();
-        addresses = await ban(id, { until, reason: reason.value.trim() }, address.checked);
+        try {
+          return await run(address.checked ? WITH_ADDRESS : {});
+        } catch (error) {
+          if (reasonOf(error) !== Reason.ADDRESS_SHARED) throw error;
+          return this.#confirmSharedAddress(name, error, run);
+        }
       },
     });
     if (!isDone) return;
     this.#bannedNames.set(id, name);
     const undo = () => unban(id, addresses);
     this.#toasts.show(this.#lang.t("ban.done", { name }), { undo, errorTextOf: this.#errorTextOf });
+  }
+
+  // Asks whether an address is banned that the server does not ban without force: most people connect from it.
+  #confirmSharedAddress(name, error, run) {
+    const t = (key) => this.#lang.t(key);
+    const aboutProxy = make("p", { className: "description" });
+    setPieces(aboutProxy, this.#lang.pieces("ban.shared_proxy", { flag: PROXY_FLAG }));
+    return this.#confirm({
+      title: t("ban.shared_title"),
+      content: [
+        make("p", {}, this.#errorTextOf(error)),
+        make("p", {}, t("ban.shared_description")),
+        aboutProxy,
+      ],
+      confirm: t("ban.shared_confirm"),
+      action: () => run(WITH_SHARED_ADDRESS),
+      alternative: { text: this.#lang.t("ban.shared_alone", { name }), action: () => run({}) },
+    });
   }
 
   // The inputs of a ban, and the content of the dialog with them.
@@ -165,18 +195,19 @@ export class Moderation {
 }
 
 // Bans a user, and returns the addresses that were banned with a guest. An account is not banned by its address: then
-// it is banned alone.
-async function ban(id, terms, withAddress) {
-  if (!withAddress) {
+// it is banned alone. `terms` are the fields of the request.
+async function ban(id, terms) {
+  if (!terms.address) {
     await requestData("PUT", userPath(id), { body: { banned: terms } });
     return [];
   }
   const before = await bannedAddresses();
   try {
-    await requestData("PUT", userPath(id), { body: { banned: { ...terms, address: true } } });
+    await requestData("PUT", userPath(id), { body: { banned: terms } });
   } catch (error) {
     if (reasonOf(error) !== Reason.TARGET_IS_NO_GUEST) throw error;
-    return ban(id, terms, false);
+    const { until, reason } = terms;
+    return ban(id, { until, reason });
   }
   const after = await bannedAddresses();
   return [...after].filter((address) => !before.has(address));

@@ -28,25 +28,30 @@ export function openMenu(lang, { anchor, title, items }) {
 }
 
 // Asks for a confirmation of `action`, which runs while the question is open. If it fails, the question shows
-// `errorTextOf(error)`. If it returns false, the question stays open. Resolves to whether the
-// action was done.
-export function confirmAction(lang, { title, content = [], confirm, danger = false, action, errorTextOf }) {
+// `errorTextOf(error)`. If it returns false, the question stays open. `alternative`, `{ text, action }`, is a milder
+// action that can be chosen instead. Resolves to whether an action was done.
+export function confirmAction(lang, { title, content = [], confirm, danger = false, action, alternative, errorTextOf }) {
   return new Promise((resolve) => {
     const dialog = create("question", title);
     const error = make("p", { className: "error", role: "alert" });
     let isDone = false;
-    const form = make("form", { method: "dialog", noValidate: true },
+    const form = make("form", { method: "dialog", noValidate: true });
+    const done = (chosen) => async () => {
+      isDone = (await chosen()) !== false;
+      if (isDone) dialog.close();
+    };
+    form.append(
       make("h2", {}, title),
       ...content,
       error,
       make("div", { className: "dialog-actions" },
         button(lang.t("dialog.cancel"), "secondary", () => dialog.close()),
+        alternative
+          ? button(alternative.text, "secondary danger", () => runOnce(form, error, errorTextOf, done(alternative.action)))
+          : null,
         make("button", { className: danger ? "primary danger" : "primary" }, confirm)),
     );
-    onSubmit(form, error, errorTextOf, async () => {
-      isDone = (await action()) !== false;
-      if (isDone) dialog.close();
-    });
+    onSubmit(form, error, errorTextOf, done(action));
     dialog.append(form);
     dialog.addEventListener("close", () => resolve(isDone));
     show(dialog);
@@ -57,19 +62,24 @@ export function confirmAction(lang, { title, content = [], confirm, danger = fal
 
 // Runs `action` when a form is submitted, once at a time. A failure is shown in the element `error`.
 export function onSubmit(form, error, errorTextOf, action) {
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (form.ariaBusy === "true") return;
-    form.ariaBusy = "true";
-    error.textContent = "";
-    try {
-      await action();
-    } catch (failure) {
-      error.textContent = errorTextOf(failure);
-    } finally {
-      form.ariaBusy = null;
-    }
+    runOnce(form, error, errorTextOf, action);
   });
+}
+
+// Runs `action` unless an action of the form is running.
+async function runOnce(form, error, errorTextOf, action) {
+  if (form.ariaBusy === "true") return;
+  form.ariaBusy = "true";
+  error.textContent = "";
+  try {
+    await action();
+  } catch (failure) {
+    error.textContent = errorTextOf(failure);
+  } finally {
+    form.ariaBusy = null;
+  }
 }
 
 // A window with a title and a close button.
