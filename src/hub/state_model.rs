@@ -107,6 +107,10 @@ enum Seen {
     },
     Joined(String),
     Left(String),
+    Renamed {
+        former: String,
+        name: String,
+    },
     Presence {
         count: usize,
         joined: Vec<String>,
@@ -179,7 +183,14 @@ impl Model {
             people.push(user);
             if people.len() <= self.presence_people_max {
                 self.tell(room, &Seen::Joined(name(connection)));
-            } else if !forget(left, user) {
+            } else if let Some(index) = left.iter().position(|(one, _)| *one == user) {
+                // Each connection has its own name here.
+                let (_, former) = left.remove(index);
+                let name = name(connection);
+                if former != name {
+                    self.tell(room, &Seen::Renamed { former, name });
+                }
+            } else {
                 joined.push((user, name(connection)));
             }
         }
@@ -726,6 +737,7 @@ impl Rig {
             "text" => Some(Seen::Text { seq: frame["seq"].as_u64().unwrap(), content: text(&frame["content"]) }),
             "join" => Some(Seen::Joined(text(&frame["username"]))),
             "leave" => Some(Seen::Left(text(&frame["username"]))),
+            "rename" => Some(Seen::Renamed { former: text(&frame["former"]), name: text(&frame["content"]) }),
             "presence" => Some(Seen::Presence {
                 count: frame["member_count"].as_u64().unwrap() as usize,
                 joined: frame["joined"].as_array().unwrap().iter().map(|one| text(&one["username"])).collect(),

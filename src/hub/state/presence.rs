@@ -42,7 +42,10 @@ impl State {
     /// Tells a room that a person joined. The roster has the person already.
     pub(super) fn person_joined(&mut self, room_key: RoomKey, person: &Arc<Person>) {
         if self.is_crowded(room_key) {
-            self.rooms[room_key.0].changes.join(person);
+            if let Some(former) = self.rooms[room_key.0].changes.join(person) {
+                let json = self.rename_frame(room_key, person, &former.username);
+                self.send_room_presence(room_key, json, MissedChange::Joined(Arc::clone(person)));
+            }
             self.begin_changes(room_key);
         } else {
             let json = self.person_frame(room_key, person, FrameType::Join);
