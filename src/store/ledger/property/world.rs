@@ -803,6 +803,10 @@ impl World {
             }
             Kind::DeleteRoom => {
                 let by_operator = wanted == Verdict::Accepted && self.random.once_in(3);
+                if refused == Some(Reason::NoSuchRoom) {
+                    let (admin, _) = self.able_where(Action::DeleteRoom, Target::Own, Verdict::Accepted, false)?;
+                    return Ok(change(by(&admin), Change::DeleteRoom { room: room("nowhere") }));
+                }
                 let (admin, room) = self.able(Action::DeleteRoom, Target::Own, wanted)?;
                 let by = if by_operator { By::Operator } else { by(&admin) };
                 Ok(change(by, Change::DeleteRoom { room }))
