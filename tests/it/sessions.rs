@@ -20,10 +20,11 @@ fn post(address: SocketAddr, asked: Asked<'_>, target: &str, json: Value) -> Res
     request(address, asked, "POST", target, Some(&json))
 }
 
-/// The token in the cookie of a response, whose attributes must be right.
+/// The token in the cookie of a response, whose attributes must be right. A logout may delete one of the old name, too.
 #[track_caller]
 fn cookie(response: &Response) -> String {
-    let cookie = response.header("Set-Cookie").expect("a cookie");
+    let mut set = response.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Set-Cookie"));
+    let cookie = set.next().map(|(_, cookie)| cookie.as_str()).expect("a cookie");
     let (value, attributes) = cookie.split_once("; ").expect("attributes");
     assert!(attributes.starts_with("HttpOnly; SameSite=Lax; Path=/; Max-Age="), "{cookie}");
     let (name, value) = value.split_once('=').expect("a cookie");
