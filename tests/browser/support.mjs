@@ -247,6 +247,8 @@ class Adda {
       const text = message.text();
       const lost = /WebSocket connection to .* failed|Failed to load resource/.test(text);
       const refused = /Failed to load resource: .* status of 4\d\d/.test(text);
+      // The page has given the connection up itself, or is being closed.
+      if (text.includes("WebSocket is closed before the connection is established")) return;
       if (["error", "warning"].includes(message.type()) && !(lost && this.#stopsServer) && !(refused && this.#expectsRejections)) this.pageErrors.push(text);
     });
     const person = new Person(page);
