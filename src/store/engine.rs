@@ -324,10 +324,10 @@ impl Core {
             let clock_ms = batches.last().map_or(0, |(moment, _)| moment.clock_ms);
             self.ledger.restored(storage.roll_back(before, clock_ms));
         }
-        let admits =
+        let joined_with_events =
             |applied: &Applied| matches!(&applied.result, Outcome::Joined { events, .. } if !events.is_empty());
         let has_changes = has(|entry| matches!(entry, Entry::Change { .. }));
-        if has_changes || applied.as_ref().is_ok_and(|applied| applied.iter().any(admits)) {
+        if has_changes || applied.as_ref().is_ok_and(|applied| applied.iter().any(joined_with_events)) {
             self.policy.set(self.ledger.policy().clone());
         }
         for line in self.ledger.take_lines() {

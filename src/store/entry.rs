@@ -193,8 +193,8 @@ pub enum Outcome {
     Duplicate(Stored),
     /// Nothing is stored or changed.
     Refused { room: Option<RoomId>, rejection: Rejection, nonce: Option<Nonce> },
-    /// The connection is in the room. `past` is there if the hub asked for it.
-    /// `username` is there if the user has another name than the connection joined with. The events come before the join.
+    /// The connection is in the room. `past` is there if the hub asked for it, and `username` if the user has another name
+    /// than the connection joined with. The events come before the join.
     Joined { room: RoomId, past: Option<Past>, seen: Option<Seq>, username: Option<Username>, events: Vec<Event> },
     /// The connection may not join.
     JoinRefused { room: RoomId, rejection: Rejection },

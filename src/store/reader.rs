@@ -258,7 +258,7 @@ impl View<'_> {
         }
     }
 
-    /// All rooms of which frames are kept, each with the log time of its last frame, in no particular order.
+    /// All rooms of which frames are kept, each with its last frame, in no particular order.
     pub fn active_rooms(&self) -> Answer<Vec<(KeptRoom, FrameId)>> {
         match self.messages {
             Some(memory) => Ok(locked(memory).active_rooms()),
