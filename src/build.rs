@@ -1,144 +1,71 @@
-//! The build script: turns the reference (`static/docs/*.md`) into HTML pages, which the binary embeds.
-//!
-//! A page is Markdown as GitHub shows it. Links to other pages, `limits.md#rooms`, become links of the server,
-//! `limits#rooms`. The ids of headings follow GitHub's rule, so that one link works in both places.
+//! The build script: makes the folder of files that the binary embeds and the server serves. It has `static/`, the
+//! reference as HTML pages, and the page's modules and style sheets joined to one file each. In a debug build the page
+//! uses its modules as they are; in a release build they are left out.
 
-use std::collections::HashMap;
+#[path = "build/bundle.rs"]
+mod bundle;
+#[path = "build/reference.rs"]
+mod reference;
+
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
+use bundle::Bundle;
 
-const SOURCE: &str = "static/docs";
-/// The order of the pages in the navigation. A page that is missing here is an error.
-const PAGES: [&str; 10] = [
-    "index",
-    "quick-start",
-    "configuration",
-    "operating",
-    "websocket",
-    "http",
-    "errors",
-    "permissions",
-    "limits",
-    "architecture",
-];
+const SOURCE: &str = "static";
+/// In Cargo's `OUT_DIR`: the folder, and the code that embeds it. Its path is not known before.
+const TARGET: &str = "site";
+const CODE: &str = "embedded.rs";
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-changed=src/build.rs");
-    let target = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
-    let sources: Vec<(&str, String)> = PAGES
-        .into_iter()
-        .map(|name| Ok((name, fs::read_to_string(Path::new(SOURCE).join(name).with_extension("md"))?)))
-        .collect::<io::Result<_>>()?;
-    for file in fs::read_dir(SOURCE)? {
-        let path = file?.path();
-        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        if path.extension().is_some_and(|extension| extension == "md") && !PAGES.contains(&name) {
-            return Err(io::Error::other(format!("{} is not in the list of pages", path.display())));
-        }
+    println!("cargo::rerun-if-changed=src/build");
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let source = Path::new(SOURCE);
+    let output = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
+    let target = output.join(TARGET);
+    if target.exists() {
+        fs::remove_dir_all(&target)?;
     }
-    let titles: Vec<(&str, &str)> = sources.iter().map(|(name, text)| (*name, title(text))).collect();
-    let mut table = String::from("&[\n");
-    for (name, text) in &sources {
-        let path = target.join(format!("{name}.html"));
-        fs::write(&path, page(name, text, &titles))?;
-        table += &format!("    ({:?}, include_bytes!({path:?})),\n", format!("docs/{name}.html"));
+    let bundle = Bundle::of(source)?;
+    copy(source, &target, &|path| !is_release || !bundle.replaces(path))?;
+    write(&target, &bundle.style)?;
+    write(&target, &bundle.script)?;
+    if is_release {
+        write(&target, &bundle.index)?;
     }
-    table += "]\n";
-    fs::write(target.join("reference.rs"), table)
-}
-
-/// The title of a page: its first heading.
-fn title(text: &str) -> &str {
-    text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or_default()
-}
-
-fn page(name: &str, text: &str, titles: &[(&str, &str)]) -> String {
-    let links: String = titles
-        .iter()
-        .map(|(other, title)| {
-            let current = if *other == name { " aria-current=\"page\"" } else { "" };
-            format!("<li><a href=\"{}\"{current}>{}</a></li>\n", address(other), escaped(title))
-        })
-        .collect();
-    let title = escaped(title(text));
-    let body = body(text);
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title} · adda</title>\n\
-         <link rel=\"icon\" href=\"../favicon.svg\">\n<link rel=\"stylesheet\" href=\"docs.css\">\n</head>\n<body>\n\
-         <nav aria-label=\"Pages\">\n<p><a href=\"../\">adda</a></p>\n<ul>\n{links}</ul>\n</nav>\n\
-         <main>\n{body}</main>\n</body>\n</html>\n"
+    reference::pages(&source.join("docs"))?.iter().try_for_each(|page| write(&target, page))?;
+    fs::write(
+        output.join(CODE),
+        format!("#[derive(rust_embed::RustEmbed)]\n#[folder = {target:?}]\nstruct Embedded;\n"),
     )
 }
 
-/// The address of a page, relative to the others.
-fn address(name: &str) -> &str {
-    if name == "index" { "./" } else { name }
+/// A file that is made: its path below the root of the server, and its text.
+struct Generated {
+    path: String,
+    text: String,
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+fn write(target: &Path, file: &Generated) -> io::Result<()> {
+    let path = target.join(&file.path);
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(path, &file.text)
 }
 
-fn body(text: &str) -> String {
-    let mut events: Vec<Event<'_>> = Parser::new_ext(text, Options::ENABLE_TABLES).collect();
-    let mut seen = HashMap::new();
-    let mut at = 0;
-    while at < events.len() {
-        match &mut events[at] {
-            Event::Start(Tag::Heading { level, id, .. }) if *level != HeadingLevel::H1 => {
-                *id = None;
-                let slug = slug(&events[at + 1..], &mut seen);
-                if let Event::Start(Tag::Heading { id, .. }) = &mut events[at] {
-                    *id = Some(CowStr::from(slug));
-                }
-            }
-            Event::Start(Tag::Link { dest_url, .. }) => {
-                if let Some(link) = page_link(dest_url) {
-                    *dest_url = CowStr::from(link);
-                }
-            }
-            // A wide table scrolls by itself.
-            Event::Start(Tag::Table(_)) => {
-                events.insert(at, Event::Html("<div class=\"table\" tabindex=\"0\">".into()));
-                at += 1;
-            }
-            Event::End(TagEnd::Table) => {
-                events.insert(at + 1, Event::Html("</div>\n".into()));
-                at += 1;
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    let mut body = String::with_capacity(text.len() * 2);
-    html::push_html(&mut body, events.into_iter());
-    body
-}
-
-/// The link to another page of the reference: `limits.md#rooms` becomes `limits#rooms`.
-fn page_link(link: &str) -> Option<String> {
-    let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
-    let name = file.strip_suffix(".md").filter(|name| PAGES.contains(name))?;
-    let anchor = anchor.map_or_else(String::new, |anchor| format!("#{anchor}"));
-    Some(format!("{}{anchor}", address(name)))
-}
-
-/// The id of a heading by GitHub's rule: lower case, without punctuation, with hyphens for spaces, and a number for a
-/// repetition.
-fn slug(inside: &[Event<'_>], seen: &mut HashMap<String, usize>) -> String {
-    let mut slug = String::new();
-    for event in inside.iter().take_while(|event| !matches!(event, Event::End(TagEnd::Heading(_)))) {
-        if let Event::Text(text) | Event::Code(text) = event {
-            let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-            slug.extend(kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }));
+fn copy(source: &Path, target: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> io::Result<()> {
+    fs::create_dir_all(target)?;
+    for entry in fs::read_dir(source)? {
+        let (from, to) = {
+            let entry = entry?;
+            (entry.path(), target.join(entry.file_name()))
+        };
+        if from.is_dir() {
+            copy(&from, &to, is_wanted)?;
+        } else if is_wanted(&from) {
+            fs::write(to, fs::read(from)?)?;
         }
     }
-    let count = seen.entry(slug.clone()).or_insert(0);
-    *count += 1;
-    if *count > 1 { format!("{slug}-{}", *count - 1) } else { slug }
+    Ok(())
 }

@@ -77,7 +77,7 @@
 //! | `model/` | ids, names and their rules, times, roles, `reason` (every refusal: word, code, status, sentence) |
 //! | `limits`, `rate` | every bound of the server, and rate limiters |
 //! | `config`, `logging`, `metrics`, `threads`, `published` | settings, the log on standard error, counters for Prometheus, thread policies, a value that one thread publishes |
-//! | `build` | Cargo's build script, which turns the reference into HTML. It is no module of the crate |
+//! | `build` | Cargo's build script, which joins the page's modules and turns the reference into HTML. It is no module of the crate |
 //!
 //! # Where to begin
 //!
@@ -88,6 +88,8 @@
 //! | who can do what, also in slow mode | `auth/permission`; its context is made in `store/policy` |
 //! | what a change does | `store/change` (the type) and `store/ledger/changes`, or `store/ledger/accounts` for accounts and sessions. `store/sqlite/people` stores it, with `--data :memory:`, too |
 //! | what the audit log records | `Ledger::audit` and its callers in `store/ledger/`. The actions are in `store/sqlite/people/audit` |
+//! | a user's name, and what a rename does | `store/ledger/names`; `auth/name` decides which names look alike |
+//! | private rooms, and the end of a room | `store/ledger/rooms`; `auth/permission` says who may join and read |
 //! | what a join or leave does | `store/ledger/presence` (the order of entries), `hub/state/membership` (members and leases) |
 //! | a reason of refusals | `model/reason`, then `static/docs/errors.md`, `static/js/core/codes.js` and `static/lang/` |
 //! | an HTTP operation | `http/routes`, `http/handlers/` and `http/components.json` |

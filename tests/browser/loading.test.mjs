@@ -1,4 +1,4 @@
-// What a room shows before its messages and people are known.
+// What the page loads, and what a room shows before its messages and people are known.
 
 import assert from "node:assert/strict";
 import { EventEmitter, once } from "node:events";
@@ -16,6 +16,22 @@ async function tryToJoin(person, name, room) {
 
 const claimsEmptiness = (person) => person.page.isVisible("#timeline-empty");
 const countOf = (person) => person.page.textContent("#people-count");
+
+browserTest("the page is loaded by few requests, and keeps its script and its style", {}, async (adda) => {
+  const paths = [];
+  const ana = await adda.open({ prepare: (page) => page.on("request", (request) => paths.push(new URL(request.url()).pathname)) });
+  const kept = paths.filter((path) => path.startsWith("/v/"));
+  assert.deepEqual(kept.map((path) => path.split(".").at(-1)).sort(), ["css", "js"]);
+  assert.ok(paths.length <= 12, paths.join(" "));
+  assert.deepEqual(paths.filter((path) => /^[/](?:js|css)[/]/.test(path)), []);
+
+  await ana.page.reload();
+  await ana.page.locator("#start").waitFor();
+  const sizes = await ana.page.evaluate(() =>
+    performance.getEntriesByType("resource").filter(({ name }) => name.includes("/v/")).map(({ transferSize }) => transferSize),
+  );
+  assert.deepEqual(sizes, [0, 0]);
+});
 
 browserTest("a room shows no emptiness and no count of people while it connects", {}, async (adda) => {
   let connection;

@@ -1,5 +1,5 @@
-//! The files of the web page (`static/`) and the pages of the reference, which the build script makes from
-//! `static/docs/`. They are embedded in the binary, with their media types, ETags and compressed forms.
+//! The files of the web page and of the reference, from the folder that the build script makes. They are embedded in
+//! the binary, with their media types, ETags and compressed forms.
 //!
 //! Runs on the HTTP workers. In a release build it reads no disk, and no reply depends on the user.
 
@@ -10,8 +10,6 @@ use std::sync::{LazyLock, OnceLock};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rust_embed::RustEmbed;
-use sha2::{Digest, Sha256};
 
 use crate::auth::secret::hex;
 use crate::config::split_host;
@@ -26,31 +24,30 @@ const INDEX: &str = "index.html";
 const CACHE_REVALIDATED: &str = "no-cache";
 /// For files that also work with another version of the page.
 const CACHE_DAY: &str = "max-age=86400";
+/// For files whose address changes with their content.
+const CACHE_FOREVER: &str = "max-age=31536000, immutable";
+/// The folder of those files.
+const VERSIONED: &str = "v/";
 
-#[derive(RustEmbed)]
-#[folder = "static/"]
-struct Embedded;
+// `Embedded`: the files by their paths.
+include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
 /// The address of the reference without its slash, from which its links would not work.
 const REFERENCE_PATH: &str = "/docs";
-/// The pages of the reference.
-const REFERENCE: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/reference.rs"));
 
 static ASSETS: LazyLock<BTreeMap<String, Asset>> = LazyLock::new(|| {
-    let embedded = Embedded::iter().filter_map(|name| {
+    let named = |name: Cow<'static, str>| {
         let file = Embedded::get(&name)?;
         let asset = Asset::new(&name, file.data, &file.metadata.sha256_hash());
         Some((name.into_owned(), asset))
-    });
-    let reference = REFERENCE
-        .iter()
-        .map(|(name, page)| ((*name).to_owned(), Asset::new(name, Cow::Borrowed(*page), &Sha256::digest(page).into())));
-    embedded.chain(reference).collect()
+    };
+    Embedded::iter().filter_map(named).collect()
 });
 
 /// One file of the page.
 struct Asset {
     kind: Kind,
+    cache_control: &'static str,
     identity: Cow<'static, [u8]>,
     etag: String,
     etag_gzip: String,
@@ -113,8 +110,17 @@ pub(crate) fn get(request: &Request<'_>) -> Result<Reply, Rejection> {
 impl Asset {
     fn new(name: &str, identity: Cow<'static, [u8]>, hash: &[u8; 32]) -> Self {
         let hash = hex(&hash[..16]);
+        let kind = Kind::of(name);
+        let cache_control = if name.starts_with(VERSIONED) {
+            CACHE_FOREVER
+        } else if kind.is_text {
+            CACHE_REVALIDATED
+        } else {
+            CACHE_DAY
+        };
         Self {
-            kind: Kind::of(name),
+            kind,
+            cache_control,
             identity,
             etag: format!("\"{hash}\""),
             etag_gzip: format!("\"{hash}-gzip\""),
@@ -129,10 +135,9 @@ impl Asset {
         let is_known = request.header("If-None-Match").is_some_and(|tags| names(tags, etag));
         let reply =
             if is_known { Reply::empty(304) } else { Reply::new(200, self.kind.mime, gzip.unwrap_or(&self.identity)) };
-        let cache = if self.kind.is_text { CACHE_REVALIDATED } else { CACHE_DAY };
         // Sent with 304 as well: a browser updates the header fields of its copy from a 304.
         let reply = reply.with("Content-Security-Policy", policy(request.header("Host")));
-        let reply = reply.with("ETag", etag.as_str()).with("Cache-Control", cache);
+        let reply = reply.with("ETag", etag.as_str()).with("Cache-Control", self.cache_control);
         let reply = if self.kind.is_text { reply.with("Vary", "Accept-Encoding") } else { reply };
         if gzip.is_some() && !is_known { reply.with("Content-Encoding", "gzip") } else { reply }
     }
@@ -223,6 +228,16 @@ mod tests {
     }
 
     #[test]
+    fn the_joined_files_of_the_page_are_kept_for_good() {
+        for extension in [".css", ".js"] {
+            let name = Embedded::iter().find(|name| name.starts_with(VERSIONED) && name.ends_with(extension)).unwrap();
+            let reply = get_with(&format!("/{name}"), &[]);
+            assert_eq!((reply.status, reply.header("Cache-Control")), (200, Some("max-age=31536000, immutable")));
+            assert!(!reply.body.is_empty());
+        }
+    }
+
+    #[test]
     fn a_client_with_a_current_copy_gets_304() {
         let etag = get_with("/", &[]).header("ETag").unwrap().to_string();
         for tags in [etag.clone(), format!("\"x\", W/{etag}"), "*".to_string()] {
@@ -245,6 +260,7 @@ mod tests {
         let text = b"adda ".repeat(1000);
         let asset: &'static Asset = Box::leak(Box::new(Asset {
             kind: Kind::of("a.css"),
+            cache_control: CACHE_REVALIDATED,
             identity: text.clone().into(),
             etag: "\"1\"".to_string(),
             etag_gzip: "\"1-gzip\"".to_string(),
