@@ -284,6 +284,8 @@ pub const RATE_LIMITERS_SWEPT_AT_MIN: usize = 1_000;
 /// The rate limit of an address, as a multiple of the rate limit of a user: a school or a household shares one address.
 pub const USERS_PER_ADDRESS: u32 = 20;
 
+/// How long a connection waits at most for the rate limit of its address. Clients wait longer than that for a response.
+pub const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Rooms that an address may make at once after a pause, by the first message in each.
 pub const NEW_ROOMS_BURST: u32 = 20;
 /// How long an address must wait for each further room.
@@ -324,6 +326,10 @@ pub struct Limits {
     pub rate_per_s: u32,
     /// Messages that a user may send at once after a pause (`--burst`).
     pub rate_burst: u32,
+    /// Connections per second that an address may open; 0 for no limit.
+    pub connections_per_s: u32,
+    /// Connections that an address may open at once after a pause. A page that is loaded opens about six.
+    pub connections_burst: u32,
     /// WebSockets per second that an address may open; 0 for no limit.
     pub handshakes_per_s: u32,
     /// WebSockets that an address may open at once after a pause: the clients of a school behind one address connect
@@ -363,6 +369,8 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(25),
             rate_per_s: 10,
             rate_burst: 30,
+            connections_per_s: 400,
+            connections_burst: 2_000,
             handshakes_per_s: 20,
             handshakes_burst: 300,
             searches_per_s: 10,

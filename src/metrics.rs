@@ -72,6 +72,8 @@ labels! {
         Connections = "connections",
         /// The limit on connections of one address (503).
         PerAddress = "per_address",
+        /// The rate limit on connections of one address (429).
+        ConnectionRate = "connection_rate",
         /// The rate limit on WebSockets of one address (429).
         Handshakes = "handshakes",
         /// Permission: banned, login required, a reserved name, or a private room of which the client is not a member

@@ -10,7 +10,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::{Limits, RATE_LIMITERS_SWEPT_AT_MIN, RATES_KEPT_MAX, STRIKES_MAX, USERS_PER_ADDRESS};
+use crate::limits::{
+    CONNECTION_WAIT_MAX, Limits, RATE_LIMITERS_SWEPT_AT_MIN, RATES_KEPT_MAX, STRIKES_MAX, USERS_PER_ADDRESS,
+};
 use crate::model::UserId;
 
 /// The shortest time until a user may try again after its address has used up its share. Other users of the address
@@ -63,16 +65,24 @@ impl TokenBucket {
     /// # Errors
     /// The time until the next token.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        self.reserve(Duration::ZERO, now).map(|_| ())
+    }
+
+    /// Takes the next token that is not taken yet, and returns the time until it comes.
+    ///
+    /// # Errors
+    /// That time, if it is longer than `wait_max`. Then no token is taken.
+    pub fn reserve(&mut self, wait_max: Duration, now: Instant) -> Result<Duration, Duration> {
         if self.per_s <= 0.0 {
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
         self.fill(now);
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            Ok(())
-        } else {
-            Err(Duration::from_secs_f64((1.0 - self.tokens) / self.per_s))
+        let wait = Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / self.per_s);
+        if wait > wait_max {
+            return Err(wait);
         }
+        self.tokens -= 1.0;
+        Ok(wait)
     }
 }
 
@@ -99,8 +109,16 @@ impl<K: Hash + Eq> TokenBuckets<K> {
     /// # Errors
     /// The time until the next token.
     pub fn take(&mut self, key: K, now: Instant) -> Result<(), Duration> {
+        self.reserve(key, Duration::ZERO, now).map(|_| ())
+    }
+
+    /// Takes the next token of a key that is not taken yet, and returns the time until it comes.
+    ///
+    /// # Errors
+    /// That time, if it is longer than `wait_max`. Then no token is taken.
+    pub fn reserve(&mut self, key: K, wait_max: Duration, now: Instant) -> Result<Duration, Duration> {
         if self.per_s <= 0.0 {
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
         if self.buckets.len() >= RATES_KEPT_MAX && !self.buckets.contains_key(&key) {
             if self.sweep_from.is_none_or(|from| from <= now) {
@@ -112,7 +130,7 @@ impl<K: Hash + Eq> TokenBuckets<K> {
             }
         }
         let bucket = self.buckets.entry(key).or_insert_with(|| TokenBucket::new(self.per_s, self.burst, now));
-        bucket.take(now)
+        bucket.reserve(wait_max, now)
     }
 }
 
@@ -181,6 +199,7 @@ pub struct RateLimiters {
     per_s: u32,
     burst: u32,
     kept: Mutex<Kept>,
+    connections: AddressRate,
     handshakes: AddressRate,
     searches: AddressRate,
     pages: AddressRate,
@@ -196,7 +215,11 @@ impl AddressRate {
     }
 
     fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(network_of(address), now)
+        self.reserve(address, Duration::ZERO, now).map(|_| ())
+    }
+
+    fn reserve(&self, address: IpAddr, wait_max: Duration, now: Instant) -> Result<Duration, Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).reserve(network_of(address), wait_max, now)
     }
 }
 
@@ -219,10 +242,19 @@ impl RateLimiters {
             per_s: limits.rate_per_s,
             burst: limits.rate_burst,
             kept: Mutex::new(Kept { allowances: HashMap::new(), swept_at: RATE_LIMITERS_SWEPT_AT_MIN }),
+            connections: AddressRate::new(limits.connections_per_s, limits.connections_burst),
             handshakes: AddressRate::new(limits.handshakes_per_s, limits.handshakes_burst),
             searches: AddressRate::new(limits.searches_per_s, limits.searches_burst),
             pages: AddressRate::new(limits.pages_per_s, limits.pages_burst),
         }
+    }
+
+    /// Takes the next token of a connection from the bucket of an address, and returns the time until it comes.
+    ///
+    /// # Errors
+    /// That time, if it is longer than [`CONNECTION_WAIT_MAX`]. Then no token is taken.
+    pub fn reserve_connection(&self, address: IpAddr, now: Instant) -> Result<Duration, Duration> {
+        self.connections.reserve(address, CONNECTION_WAIT_MAX, now)
     }
 
     /// Takes the token of one handshake from the bucket of an address.
@@ -322,6 +354,21 @@ mod tests {
         assert!(bucket.take(start + wait + Duration::from_millis(1)).is_ok());
         let later = start + Duration::from_secs(100);
         assert_eq!((0..10).filter(|_| bucket.take(later).is_ok()).count(), 3);
+    }
+
+    #[test]
+    fn a_token_is_reserved_within_the_longest_wait() {
+        let start = Instant::now();
+        let (second, tenth) = (Duration::from_secs(1), Duration::from_millis(100));
+        let mut bucket = TokenBucket::new(10, 2, start);
+        for wait in [Duration::ZERO, Duration::ZERO].into_iter().chain((1..=10).map(|number| tenth * number)) {
+            let reserved = bucket.reserve(second, start).unwrap();
+            assert!(reserved.abs_diff(wait) < Duration::from_millis(1), "{reserved:?} {wait:?}");
+        }
+        let wait = bucket.reserve(second, start).unwrap_err();
+        assert!(wait > second && wait < second + tenth * 2, "{wait:?}");
+        assert!(bucket.take(start + second).is_err(), "all tokens that came are taken");
+        assert!(bucket.take(start + second + tenth * 2).is_ok());
     }
 
     #[test]

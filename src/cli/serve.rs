@@ -234,6 +234,7 @@ impl Serve {
             content_bytes_max: self.max_content,
             rate_per_s: unless_off(self.rate),
             rate_burst: self.burst,
+            connections_per_s: unless_off(config.limits.connections_per_s),
             handshakes_per_s: unless_off(config.limits.handshakes_per_s),
             searches_per_s: unless_off(config.limits.searches_per_s),
             pages_per_s: unless_off(config.limits.pages_per_s),
@@ -362,7 +363,7 @@ mod tests {
         );
         let given = given.unwrap();
         assert_eq!(given.listen.to_string(), "[::1]:0");
-        assert_eq!((given.limits.rate_per_s, given.limits.handshakes_per_s), (0, 0));
+        assert_eq!((given.limits.rate_per_s, given.limits.connections_per_s, given.limits.handshakes_per_s), (0, 0, 0));
         assert_eq!((given.limits.searches_per_s, given.limits.pages_per_s), (0, 0));
         assert!(plain.limits.handshakes_per_s > 0 && plain.proxies.is_empty());
         let proxies = config(&["--trusted-proxy=10.0.0.0/8, ::1", "--trusted-proxy=127.0.0.1"], None).unwrap().proxies;

@@ -1,7 +1,7 @@
 //! The public port: accepts connections, enforces the connection limits, and starts a thread for each connection.
 //!
 //! At the limit of connections, one that is idle or without a complete head makes room for another: the largest address
-//! pays first.
+//! pays first. A connection over the rate limit of its address waits on its own thread.
 //!
 //! Runs on the thread `listener`, which never waits for a peer. The thread `refuser` keeps a refused connection until
 //! the client could read its 503. After an error of `accept` the listener waits and tries again; such an error never
@@ -17,6 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::listen;
 
 use crate::config::Cidr;
@@ -54,6 +55,10 @@ const FULL: Problem<'_> =
     Problem { headers: &[("Retry-After", "5")], ..Problem::new(Reason::ServerFull, Reason::ServerFull.sentence()) };
 const SHARE_TAKEN: Problem<'_> =
     Problem { headers: &[("Retry-After", "5")], ..Problem::new(Reason::AddressFull, Reason::AddressFull.sentence()) };
+const TOO_FAST: Problem<'_> = Problem {
+    headers: &[("Retry-After", "1")],
+    ..Problem::new(Reason::TooManyConnections, Reason::TooManyConnections.sentence())
+};
 
 /// The parameters of all connection threads, shared by them.
 #[derive(Debug)]
@@ -361,6 +366,10 @@ fn serve(
     let shared = Arc::clone(&permit.shared);
     let Shared { front, idle, .. } = &*shared;
     let (mut arriving, mut early) = (arriving, Vec::new());
+    let is_proxy = is_proxy(peer.ip(), &front.proxies);
+    if !is_proxy && !wait_for_rate(&stream, peer.ip(), false, front) {
+        return;
+    }
     for number in 1.. {
         let Some((head, behind)) = read_head(&stream, &early, arriving.take(), peer, front) else {
             return;
@@ -368,6 +377,9 @@ fn serve(
         let Some(client) = admit(&stream, peer, &head, &mut permit) else {
             return;
         };
+        if is_proxy && number == 1 && !wait_for_rate(&stream, client.address, &*head.method == "HEAD", front) {
+            return;
+        }
         if session::is_websocket_path(head.path()) {
             log::debug!("{client} requests {}", head.path());
             session::serve(stream, head, behind, connection, client, &front.sessions);
@@ -383,6 +395,26 @@ fn serve(
         }
         arriving = shared.arriving.take(Claim { owner, amount: 1, socket: Some(Arc::clone(&stream)) });
         early = next;
+    }
+}
+
+/// Waits until the rate limit of the address allows the connection. Refuses the connection if that takes too long.
+/// Returns whether it can go on.
+#[inline(never)]
+fn wait_for_rate(stream: &TcpStream, address: IpAddr, head_only: bool, front: &Front) -> bool {
+    match front.sessions.rate_limiters.reserve_connection(address, Instant::now()) {
+        Ok(Duration::ZERO) => true,
+        Ok(wait) => {
+            // Without events, it waits for the end of the connection only.
+            let mut ended = [PollFd::new(stream, PollFlags::empty())];
+            Timespec::try_from(wait).is_ok_and(|wait| poll(&mut ended, Some(&wait)) != Ok(1))
+        }
+        Err(_) => {
+            front.sessions.metrics.refused(Refusal::ConnectionRate);
+            log::debug!("refused {address}: connection rate limit reached");
+            response::refuse(stream, &Problem { head_only, ..TOO_FAST });
+            false
+        }
     }
 }
 

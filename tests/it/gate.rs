@@ -1,17 +1,24 @@
 //! Tests of admission: addresses, trusted proxies, rate limits that users share, and pages of other origins, which may
 //! not write.
 
-use std::net::TcpStream;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpStream};
 
 use serde_json::json;
 
-use crate::support::{DEADLINE, Event, Response, Server, Ws, eventually, http, upgrade_request};
+use crate::support::{
+    DEADLINE, Event, Response, Server, Ws, connect_from, eventually, http, raise_descriptor_limit, read_response,
+    upgrade_request,
+};
 
 /// Trusts the address of the tests as a proxy.
 const TRUSTING: [&str; 2] = ["--trusted-proxy", "127.0.0.0/8"];
 const MESSAGES: &str = "/api/rooms/tea/messages";
 /// How many WebSockets an address may open at once.
 const HANDSHAKES_BURST: usize = 300;
+/// How many connections an address may open at once, and more than it may open in any second.
+const CONNECTIONS_BURST: usize = 2_000;
+const CONNECTIONS_MANY: usize = 5_000;
 /// The rate limit of an address, as a multiple of a user's.
 const USERS_PER_ADDRESS: usize = 20;
 
@@ -134,6 +141,25 @@ fn an_address_has_a_rate_limit_on_handshakes() {
     eventually("it may again after a while", DEADLINE, || {
         matches!(Ws::open(server.addr(), "/ws/tea/Ana", &from("2001:db8::1")), Ok(Ok(_)))
     });
+}
+
+#[test]
+fn connections_over_the_rate_limit_of_an_address_wait_for_their_turn() {
+    raise_descriptor_limit();
+    let server = Server::start();
+    let open = || connect_from(Ipv4Addr::new(127, 0, 0, 9), server.addr(), None).expect("a connection");
+    let mut opened: Vec<TcpStream> = (0..CONNECTIONS_MANY).map(|_| open()).collect();
+    eventually("the last ones are refused", DEADLINE, || {
+        server.metric("refusals_total{reason=\"connection_rate\"}") > 0
+    });
+    let mut last = opened.pop().expect("a connection");
+    assert_has_retry_after(&read_response(&mut last, DEADLINE).expect("a refusal"), 429, "rate_limited");
+    // Those before them wait, and are served. Other addresses do not wait.
+    for (number, mut stream) in opened.into_iter().skip(CONNECTIONS_BURST).step_by(50).take(10).enumerate() {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").expect("a request");
+        assert_eq!(read_response(&mut stream, DEADLINE).expect("a response").status, 200, "{number}");
+        assert_eq!(server.get("/healthz").status, 200);
+    }
 }
 
 #[test]

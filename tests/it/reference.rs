@@ -344,6 +344,12 @@ fn the_reference_shows_the_limits() {
             vec![
                 format!("{} messages a second", rate * USERS_PER_ADDRESS),
                 format!("burst of {}", burst * USERS_PER_ADDRESS),
+                format!(
+                    "{} new connections a second after {}, the next ones wait for up to {} s",
+                    limits.connections_per_s,
+                    grouped(limits.connections_burst as usize),
+                    CONNECTION_WAIT_MAX.as_secs()
+                ),
                 format!("{} new WebSockets a second after {}", limits.handshakes_per_s, limits.handshakes_burst),
             ],
         ),
