@@ -211,7 +211,7 @@ fn a_new_password_ends_the_logins_but_no_token() {
             connection.query_row(sql, [], |row| row.get(0)).expect("a hash")
         };
         let before = hash();
-        assert!(before.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{before}");
+        assert!(before.starts_with("$argon2id$v=19$m=7168,t=5,p=1$"), "{before}");
         assert_eq!(data.listed("user")[0]["logins"], 1);
         let out = data.run(&["user", "passwd", "Rahim"], "another one altogether\n").done();
         assert!(out == "password changed: Rahim; 1 login ended\n", "{out}");
