@@ -145,7 +145,7 @@ const _: () = assert!(BODY_SPARED.as_millis() < RELAY_WAIT.as_millis());
 /// Bytes of all responses that their readers have not taken yet.
 pub const RESPONSES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Those of the readers at one address.
-pub const RESPONSES_PER_ADDRESS_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const RESPONSES_PER_ADDRESS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes per second of a response that its reader must take, on average over [`Limits::write_stall`].
 pub const RESPONSE_BYTES_PER_S_MIN: u32 = 4 * 1024;
 /// How long an unfinished head is not cut off in favour of a client whose address has hardly fewer of them.
@@ -228,7 +228,7 @@ pub const GUESTS_KEPT_MAX: usize = 50_000;
 pub const AUTHENTICATIONS_WAITING_MAX: usize = 256;
 /// Maximum time of an authentication, with the time in the queue.
 pub const AUTHENTICATION_WAIT: Duration = Duration::from_secs(5);
-/// Password hashes that are computed at once. Each takes 19 MiB.
+/// Password hashes that are computed at once. Each takes 7 MiB.
 pub const HASHES_RUNNING_MAX: usize = 2;
 /// Requests that wait for a hash. With the running ones they leave half of the relay's permits to other requests.
 pub const HASHES_WAITING_MAX: usize = 10;

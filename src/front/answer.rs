@@ -5,17 +5,24 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use memmap2::MmapMut;
+
 use super::shares::Share;
 use crate::http1::response;
-use crate::limits::RESPONSE_BYTES_PER_S_MIN;
+use crate::limits::{MAPS_RESERVED, RESPONSE_BYTES_PER_S_MIN, RESPONSES_BYTES_MAX};
 
 /// Maximum bytes of a response's head.
 const ANSWER_HEAD_BYTES_MAX: u64 = 16 * 1024;
 /// Maximum bytes that one call writes. The time that a reader has is counted after each call.
 const SENT_BYTES_MAX: usize = 32 * 1024;
+/// From this length on, a response has a memory map of its own. It is the length from which glibc's allocator makes one.
+/// The bound on the bytes of all responses keeps their number below [`MAPS_RESERVED`].
+const MAPPED_BYTES_MIN: usize = 128 * 1024;
+const _: () = assert!((RESPONSES_BYTES_MAX / MAPPED_BYTES_MIN) as u64 <= MAPS_RESERVED / 4);
 /// The header fields of a response that are replaced, or that concern only the hop behind the relay.
 const REPLACED: [&str; 5] = ["Connection", "Content-Length", "Keep-Alive", "Server", "Transfer-Encoding"];
 
@@ -56,13 +63,49 @@ impl Answer {
     }
 
     /// Reads the body. Returns the whole response.
-    pub(super) fn read(mut self) -> io::Result<Vec<u8>> {
+    pub(super) fn read(mut self) -> io::Result<WholeResponse> {
         let (length, before) = (self.len(), self.head.len());
-        let mut bytes = self.head.into_bytes();
-        bytes.reserve_exact(length - before);
-        bytes.resize(length, 0);
-        self.source.read_exact(&mut bytes[before..])?;
-        Ok(bytes)
+        let mut response = WholeResponse::new(length)?;
+        response[..before].copy_from_slice(self.head.as_bytes());
+        self.source.read_exact(&mut response[before..])?;
+        Ok(response)
+    }
+}
+
+/// The bytes of a response. A long one has memory maps of its own, which the system gets back when it is dropped: glibc
+/// keeps what a thread has freed.
+pub(super) enum WholeResponse {
+    Short(Vec<u8>),
+    Long(MmapMut),
+}
+
+impl WholeResponse {
+    /// A response of this length, all zeros.
+    fn new(length: usize) -> io::Result<Self> {
+        if length < MAPPED_BYTES_MIN {
+            return Ok(Self::Short(vec![0; length]));
+        }
+        MmapMut::map_anon(length).map(Self::Long)
+    }
+}
+
+impl Deref for WholeResponse {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes) => bytes,
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for WholeResponse {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Short(bytes) => bytes,
+            Self::Long(bytes) => bytes,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
 
-use super::answer::{Answer, Undelivered, send_to_reader};
+use super::answer::{Answer, Undelivered, WholeResponse, send_to_reader};
 use super::body::{BodyAndRest, read_body};
 use super::shares::{Bounds, Claim, Pool, Share};
 use crate::http::{CLIENT_HEADER, Endpoint, SECURE_HEADER, WORKERS};
@@ -205,7 +205,7 @@ impl Relay {
 
 /// A response on its way to the client.
 struct Delivery {
-    bytes: Vec<u8>,
+    bytes: WholeResponse,
     share: Share,
     /// The bytes behind the request, if the connection is kept.
     next: Option<Vec<u8>>,
