@@ -18,7 +18,7 @@
 //! memory. Its input is the entry, its time and the stored data, never a clock, a random source or the environment: the
 //! same entries give the same data. With each batch it publishes a `PolicySnapshot` (settings, restrictions, roles).
 //! Reads ask neither the thread `hub` nor the thread `store`. Each read uses one transaction of its own, the
-//! `PolicySnapshot`, and the people of each room as the hub last published them.
+//! `PolicySnapshot`, and the list of people that the hub publishes for each room (`hub::roster`).
 //!
 //! A *member* is a connection in a room. It has an encoding and a sink. An *encoding* (`wire`) turns a JSON frame into
 //! bytes: a WebSocket message, or a line. The hub encodes a frame once per encoding in use in the room. A *sink* is the
@@ -38,8 +38,9 @@
 //! An admin's kick over a WebSocket is decoded by `protocol::admin` into an `AdminAction`, which `hub::state` turns into
 //! a [`Change`]. Over HTTP, `http::handlers::moderation` makes the same `Change`, after an early check of the
 //! permission. From there the path is one: `Proposal`, `store::ledger` (which makes the binding check by
-//! `auth::permission::may`), the storage, commit, `Applied`. The hub then sends frames, closes connections, and answers
-//! the client by `ReplyTo`. A command of the command line comes in by the control socket (`agents::control`), or
+//! `auth::permission::may`), the storage, commit, `Applied`. The hub then sends frames and closes connections. It answers
+//! the proposer through the `ReplyTo` that came with the proposal: a frame, or a channel on which the thread
+//! of an HTTP request waits. A command of the command line comes in by the control socket (`agents::control`), or
 //! applies the same `Change` itself if no server has the database open (`cli::propose`).
 //!
 //! A flag that decides what is allowed, such as `--registration`, is proposed at the start as an entry, so the ledger
@@ -52,10 +53,12 @@
 //! - *connection*: a socket. *Session* in `session/`: the life of a WebSocket. In accounts, cookies and tokens, a session
 //!   is a login, a guest's token, or a program's token.
 //! - *user*: an account or a guest. *People*: the users in a room. *Principal*: the user that proposes something.
-//! - *frame*: one JSON object of the protocol. *Head*: the request line and header fields of a request.
-//! - *replay*: the messages that a join sends first. *Catch-up*: the replay of what a member missed, page by page.
+//! - *frame*: one JSON object of the protocol, not a frame of a WebSocket. *Head*: the request line and header fields of a request.
+//! - *replay*: the messages that a join sends first. *Catch-up*, on a *resume*: the replay of what a member missed, page
+//!   by page. *Reset*: the answer that what was missed is no longer stored.
 //! - *restriction*: a mute or a ban. *Lease*: the time for which a lost connection stays a member.
-//! - *forgotten*: removed by the retention or by the limit of the database's size.
+//! - *forgotten*: removed by *upkeep*, the work of the store's thread between batches, because of the retention or of the
+//!   limit on the database's size.
 //! - *round*: one turn of the hub's loop: all queued commands, then one batch for each room.
 //!
 //! # Code map
@@ -66,13 +69,13 @@
 //! | `front/` | the public port: `listener`, `capacity` (how many connections the system can carry), `relay` to `tiny_http` with `body` and `answer`, `keep_alive` (further requests of a connection), `shares` (bounded resources, fair by address) |
 //! | `http1/` | parsing of request heads (`head`), the client behind a proxy (`forwarded`), refusals of foreign origins (`origin`), responses outside of `tiny_http` |
 //! | `http/` | `routes` (the table of operations), `operation` (its parts), `router`, `handlers/`, `openapi` and `components.json` (schemas) |
-//! | `session/` | a WebSocket: `handshake`, `decoder` (rates), `read_loop`, `stream` |
+//! | `session/` | a WebSocket: `handshake`, `stream` (the bytes that `tungstenite` reads, with deadlines), `read_loop` (whole messages, pings and closes), `decoder` (rates) |
 //! | `authenticator` | the client that a token shows: its user, role and name |
 //! | `agents/control` | the server's side of the control socket |
 //! | `hub/` | `mod` (the loop), `state` and `state/` (pure decisions), `roster` (people of a room), `room`, `outbox` (what waits for a member), `delivery` (sending, pings and closing), `sink`, `pager` (catch-up from the database), `handle` (the interface for requests) |
-//! | `store/` | `entry` and `change` (what the log holds), `log/` (batches and their time), `ledger` and `ledger/` (what an entry does), `policy` (the published snapshot), `reader` (all reads), `terms` (what a search looks for), `sqlite/` (the database: `schema` and migrations, `messages`, `people/`, `search`, `upkeep`, `files` (are they still the ones that were opened)), `memory` (messages without a file) |
+//! | `store/` | `entry` and `change` (what the log holds), `log/` (batches and their time), `ledger` and `ledger/` (what an entry does), `policy` (the published snapshot), `engine` (applies batches), `reader` (all reads), `terms` (what a search looks for), `sqlite/` (the database: `schema` and migrations, `messages`, `people/`, `search`, `upkeep` with `room_sizes`, `space` (the free space of the disk), `files` (notices that a file was replaced), `offline` (what commands read)), `memory` (messages with `--data :memory:`; accounts and rooms are then in an SQLite database in memory) |
 //! | `protocol/` | the JSON of WebSockets: `decode` and `command` (from clients), `frame` (to clients), `admin` (admin commands, also over HTTP) |
-//! | `wire/` | encodings of frames, WebSocket framing, close codes |
+//! | `wire/` | encodings of frames: the WebSocket messages that the server sends, lines; close codes |
 //! | `auth/` | `permission` (who can do what), `password`, `credential` (cookies and tokens), `guest_token`, `attempts` (limits of logins), `name` (look-alike names) |
 //! | `model/` | ids, names and their rules, times, roles, `reason` (every refusal: word, code, status, sentence) |
 //! | `limits`, `rate` | every bound of the server, and rate limiters |
@@ -86,7 +89,7 @@
 //! | a fixed bound | `limits`; the rules of names are in `model/names` |
 //! | a flag | `cli/serve` and `config`. If it bounds something, it is a field of [`limits::Limits`], which has the default. If it decides what is allowed, it is a field of `store::change::Policy` |
 //! | who can do what, also in slow mode | `auth/permission`; its context is made in `store/policy` |
-//! | what a change does | `store/change` (the type) and `store/ledger/changes`, or `store/ledger/accounts` for accounts and sessions. `store/sqlite/people` stores it, with `--data :memory:`, too |
+//! | what a change does | `store/change` (the type) and `store/ledger/changes`, or `store/ledger/accounts` for accounts and sessions. `store/sqlite/people` stores it, in memory and in a file |
 //! | what the audit log records | `Ledger::audit` and its callers in `store/ledger/`. The actions are in `store/sqlite/people/audit` |
 //! | a user's name, and what a rename does | `store/ledger/names`; `auth/name` decides which names look alike |
 //! | private rooms, and the end of a room | `store/ledger/rooms`; `auth/permission` says who may join and read |
@@ -94,6 +97,11 @@
 //! | a reason of refusals | `model/reason`, then `static/docs/errors.md`, `static/js/core/codes.js` and `static/lang/` |
 //! | an HTTP operation | `http/routes`, `http/handlers/` and `http/components.json` |
 //! | a login | `http/handlers/accounts`: `auth/attempts` limits it, `http/slow_lane` compares the password, `Change::LogIn` begins the session. Lifetimes are in `auth/credential` |
+//! | how bytes of a WebSocket become a message | `session/stream` and `session/read_loop`; `tungstenite` joins fragments |
+//! | how long something is kept | `limits`, or the flag; `store/sqlite/upkeep` removes it, in memory `store/memory` |
+//! | the space on the disk, and the checks of a start | `store/sqlite/space`; `store::start` opens the database, `cli/serve` starts all parts |
+//! | what a command prints | its file in `cli/`. Commands read the database themselves (`store/sqlite/offline`), and change it by `cli/propose` |
+//! | a metric | `metrics`, with a row in `static/docs/operating.md` |
 //! | a reconnect | `hub/state/catch_up`, and `hub/pager` for frames that are no longer in memory |
 //! | what a slow member is sent | `hub/outbox` sends and keeps bytes, `hub/delivery` says when |
 //! | what a search finds | `store/terms` and `static/js/core/marks.js`; other tokens in the index need a migration |
@@ -120,7 +128,7 @@
 //! | pager | a page of stored frames | the hub | hub: the page | the hub has ended |
 //! | store | the log, the ledger, the database's writer | a batch | hub: the results | the hub has ended |
 //! | checkpoint | the checkpoints of the WAL, and looking whether the files are still there | — | — | the store has ended |
-//! | room-sizes | one reading of how much each room holds | — | upkeep: the sizes | all is read, or the store has ended |
+//! | room-sizes | one reading of how much each room holds | — | store (upkeep): the sizes | all is read, or the store has ended |
 //! | log | standard error, while the server runs (`logging`; not the log of entries) | every thread: lines | — | the process ends |
 //! | output | one message to a standard stream | — | — | the message is written |
 //!
@@ -138,13 +146,15 @@
 //!
 //! At most one batch is on its way between hub and store, and each channel between them holds one. Between hub and
 //! pager there is at most one page per member and room in catch-up. Bytes that a sink does not take wait in the
-//! bounded outbox of the member. So hub, store and pager never wait to send, and a thread that waits for the hub waits for a
-//! thread that makes progress. The authenticator waits for no other thread. The response to a request goes into a channel with room for it. A line for which the
-//! queue of the thread `log` has no room is dropped and counted, so a standard error that is not read delays no thread.
+//! bounded outbox of the member. So hub, store and pager never wait to send, and a thread that waits for the hub waits
+//! for a thread that makes progress. The authenticator waits for no other thread. The response to a request goes into a
+//! channel with room for it. A line for which the queue of the thread `log` has no room is dropped and counted, so a
+//! standard error that is not read delays no thread.
 //!
 //! # What never happens
 //!
-//! - The hub touches no disk, parses no JSON from clients and never blocks on a sink. It knows no bytes of a protocol.
+//! - The hub touches no disk, parses no JSON from clients and never blocks on a sink. It knows no protocol: `wire` makes
+//!   the bytes that it sends.
 //! - A session writes to no socket after the handshake. Pongs and close replies go to the hub, which sends them.
 //! - A database has one process that writes it. A tool that changes something sends its change to the server by the
 //!   control socket.
@@ -152,7 +162,7 @@
 //! - A read asks neither the hub nor the writer, and no GET appends an entry.
 //! - One function decides permission (`auth::permission::may`), and one makes its context (`store::policy`). Every refusal
 //!   is a `model::reason::Rejection`.
-//! - A file imports only from its own folder, from lower layers, and from its own layer without a cycle.
+//! - A file imports only from its own folder, from layers with lower numbers, and from its own layer without a cycle.
 //!
 //! # Layers
 //!

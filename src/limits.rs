@@ -49,7 +49,8 @@ pub const AUDIT_KEPT: Duration = Duration::from_secs(90 * 24 * 3_600);
 /// Entries of the audit log; beyond it, the oldest registrations are forgotten, and then the oldest entries of the user
 /// with the most.
 pub const AUDIT_ENTRIES_MAX: usize = 100_000;
-/// Registrations that a full audit log keeps. Strangers can cause no other entries without an invitation.
+/// When the audit log is full, the oldest registrations are removed until this number is left. A registration is the
+/// only entry that a stranger without an invitation can cause, so strangers can't push out the other entries.
 pub const AUDIT_REGISTRATIONS_KEPT: usize = AUDIT_ENTRIES_MAX / 10;
 /// Entries in one page of the audit log.
 pub const AUDIT_ENTRIES_LISTED_MAX: usize = 200;
@@ -235,7 +236,8 @@ pub const HASHES_WAITING_MAX: usize = 10;
 // Searches and hashes together leave some of them.
 const _: () = assert!(HASHES_WAITING_MAX + HASHES_RUNNING_MAX <= RELAYS_MAX / 2);
 const _: () = assert!(HASHES_WAITING_MAX + HASHES_RUNNING_MAX + SEARCHES_WAITING_MAX < RELAYS_MAX);
-/// How long a request waits for a hash before it is refused, so that the relay does not give up first.
+/// How long a request waits for its turn to hash a password. Then it is refused, before the relay's wait for the
+/// response is over.
 pub const HASH_WAIT: Duration = Duration::from_secs(10);
 /// How long a change may take before its proposer gets the answer that the outcome is unknown.
 pub const CHANGE_WAIT: Duration = Duration::from_secs(5);

@@ -101,7 +101,8 @@ impl Control {
 
     fn end(&mut self, deadline: Instant) {
         let Some(bound) = self.bound.take() else { return };
-        // First, so that a thread whose `accept` fails in the next step knows that the server stops.
+        // This comes before the shutdown of the listener: a thread whose `accept` fails after that reads here that the
+        // server is stopping.
         self.clients.shut_down(Shutdown::Read);
         // After a shutdown of the socket, `accept` fails.
         let _ = rustix::net::shutdown(&bound.listener, rustix::net::Shutdown::Both);

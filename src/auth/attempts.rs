@@ -31,8 +31,8 @@ pub const LOGINS_PER_ACCOUNT: usize = 5;
 /// Failed logins of unknown clients that one address may have. More than for an account: a whole school may share an
 /// address or, where addresses are scarce, a whole quarter.
 pub const LOGINS_PER_ADDRESS: usize = 20;
-/// Successful logins that one account may have within [`SUCCESS_SPAN`]. More than its login sessions, so that a program
-/// can begin all of them.
+/// Successful logins of one account within [`SUCCESS_SPAN`]. This is more than the sessions that an account can have, so
+/// a program can begin all of these at once.
 pub const SUCCESSES_PER_ACCOUNT: usize = 60;
 /// Successful logins that one address may have within [`SUCCESS_SPAN`]: the people of a school log in together.
 pub const SUCCESSES_PER_ADDRESS: usize = 300;

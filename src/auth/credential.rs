@@ -35,7 +35,8 @@ pub struct SessionCookie {
     old_until_ms: u64,
 }
 
-/// The name without an id, as servers had it before they had ids. Another server on the host may still have it.
+/// The name of the cookie in earlier versions, without the server's id. An earlier version on the same host may still
+/// use it.
 const OLD_NAME: &str = "adda_session";
 
 impl SessionCookie {

@@ -1,4 +1,5 @@
-//! Guest tokens: a guest's identity, signed by a key of the database, and valid without a row in it.
+//! Guest tokens: a guest's identity, signed with a key from the database. A token is valid even if the database has no
+//! row for the guest.
 //!
 //! A token is the lower-case hex of 39 bytes:
 //!
@@ -7,10 +8,10 @@
 //! ```
 //!
 //! The MAC is the first 16 bytes of HMAC-SHA256 (RFC 2104, section 5, allows this truncation) over all bytes before it.
-//! The 78 characters set a token apart from the 64 of a [`Secret`]. A token has one text only: upper-case digits are
-//! refused.
+//! A token has 78 characters; a [`Secret`] has 64, so the two can't be confused. A token has one spelling only:
+//! upper-case digits are refused.
 //!
-//! Pure. This file does not decide whether a token has expired or its guest was logged out: the caller does.
+//! This file does not decide whether a token has expired or its guest was logged out: the caller does.
 
 use std::net::IpAddr;
 

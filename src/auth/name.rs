@@ -138,7 +138,8 @@ fn settled(text: &str) -> String {
     shaped(&shaped(&folded(text)))
 }
 
-/// Case folded by way of upper case, so that long and final s, dotless i and the like fold too.
+/// Converts to upper case, and then to lower case. So the long s, the final sigma and the dotless i also become the
+/// usual letters.
 fn folded(text: &str) -> String {
     text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
@@ -170,8 +171,8 @@ fn plain(c: char) -> char {
     SMALL_CAPITALS.chars().zip(THEIR_LETTERS.chars()).find(|(small, _)| *small == c).map_or(c, |(_, letter)| letter)
 }
 
-/// Replaces BA with a dot below by RA, which looks the same. BA with a nukta is the same case, as UTS #39 maps the
-/// nukta to a dot. The dot may have been typed behind other marks.
+/// Replaces the Bengali letter BA and a dot below it with the letter RA, which looks the same. A nukta, the sign that
+/// makes RA of BA, counts as the dot, as UTS #39 maps it to one. Other marks may stand between the letter and the dot.
 fn ra_from_ba(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut made = String::with_capacity(text.len());

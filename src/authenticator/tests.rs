@@ -74,8 +74,8 @@ impl Rig {
         By::Client(self.admit(None, "eve").unwrap().principal(user(99)))
     }
 
-    /// A guest, number 7, with a stored session under the name `ana`: by a random token, as older versions made, or by
-    /// a signed one.
+    /// A guest, number 7, with a stored session under the name `ana`. `token` is a random one, as earlier versions made
+    /// them; `None` is for a signed one.
     fn with_guest(self, token: Option<&str>) -> Self {
         let key = token.map_or(SessionId::of_guest(user(7)).0, |_| 77);
         let (username, session) = (name("ana"), session(key, SessionKind::Guest, token));

@@ -61,7 +61,8 @@ impl Bounds {
         }
     }
 
-    /// The number of connections that can be carried, at least 1, and the limit that decides it.
+    /// The number of connections that the system can handle, at least 1, and the limit that decides it. `flag` is that of
+    /// the operator.
     #[must_use]
     pub fn connections_max(&self, flag: Option<u64>) -> (u64, Term) {
         let terms = [

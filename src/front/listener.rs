@@ -126,7 +126,8 @@ impl Listening {
         Ok(Self { socket, shared, threads: vec![listener, refuser] })
     }
 
-    /// Stops accepting, ends idle connections, and waits for the threads to end. Other open connections continue.
+    /// Stops accepting, ends idle connections, and waits for the threads `listener` and `refuser` to end. The other
+    /// connections stay open.
     pub fn stop(&mut self) {
         self.shared.idle.close();
         // After a shutdown of the socket, `accept` fails. If the shutdown fails, the threads end with the process.

@@ -90,7 +90,8 @@ pub(super) struct Actor {
     context: PermissionContext,
 }
 
-/// Authenticates the client of a request that proposes something, and takes one token of its rate limit.
+/// Authenticates the client of a request that changes something, and counts the request against the client's rate
+/// limit.
 pub(super) fn actor(request: &Request<'_>, room: Option<&RoomId>) -> Result<Actor, Rejection> {
     request.context.reader.view(|view| {
         check_rate(request, client(request, view)?.identity.user)?;

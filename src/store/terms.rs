@@ -83,8 +83,7 @@ impl Terms {
         !self.is_empty() && self.0.iter().all(|term| term.is_in(&folded))
     }
 
-    /// The tokens that the index has for a text with these terms, and tokens with which others begin. These are at most
-    /// [`TOKENS_MAX`] each, whatever the length of the terms.
+    /// What to look for in the index: whole tokens, and prefixes of tokens. Each list has at most [`TOKENS_MAX`] elements.
     pub fn tokens(&self) -> (Vec<String>, Vec<String>) {
         let (mut whole, mut begun) = (Vec::new(), Vec::new());
         for term in &self.0 {

@@ -74,7 +74,8 @@ impl State {
         true
     }
 
-    /// Handles a refused join. If it was for the room of the connection's URL, the connection is closed.
+    /// Handles a refused join. If it was for the room of the connection's URL, the connection is closed. Otherwise the
+    /// client gets an error.
     pub(super) fn refuse_join(&mut self, key: MemberKey, room_key: RoomKey, rejection: Rejection) {
         let room = self.rooms[room_key.0].id.clone();
         let member = &mut self.members[key.0];

@@ -147,8 +147,8 @@ pub fn empty_rooms(connection: &Connection, after: i64, up_to: i64) -> rusqlite:
     all(connection, sql, [after, up_to], |row| row.get(0))
 }
 
-/// The rooms with expired messages that are still in the table. Their keys are greater than `after`, and at most
-/// `up_to`.
+/// The rooms of which the table still has messages that are forgotten. Only rooms whose key is above `after` and at most
+/// `up_to` are looked at.
 pub fn forgotten_rooms(connection: &Connection, after: i64, up_to: i64) -> rusqlite::Result<Vec<RoomRow>> {
     let sql = "SELECT key, head, floor FROM rooms r WHERE key > ?1 AND key <= ?2 AND floor > 0
          AND EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq <= r.floor)";

@@ -288,8 +288,8 @@ impl World {
         self.restrict(By::Operator, &client, restrictions)
     }
 
-    /// A step towards a guest that has chosen its name a moment ago: a guest that is in a room names itself, or a guest
-    /// joins.
+    /// Makes an entry after which a guest in a room has just chosen its name: the name of a guest that is in a room, or,
+    /// if there is none, the join of a guest.
     fn name_present_guest(&mut self) -> Entry {
         let is_present = |client: &&Client| client.is_guest() && self.names.contains_key(&client.user());
         let present: Vec<_> = self.clients.iter().filter(is_present).cloned().collect();
