@@ -24,7 +24,7 @@ const DOT_BELOW: char = '\u{0323}';
 const BRAILLE_BLANK: char = '\u{2800}';
 
 /// The version of this algorithm. Increase it with each change below that gives any name other skeletons.
-const SKELETON_VERSION: u32 = 3;
+const SKELETON_VERSION: u32 = 4;
 
 /// The version of the skeletons made here: of this algorithm, and of the Unicode tables that it uses. Skeletons made
 /// by another version must be computed again.
@@ -35,7 +35,7 @@ pub fn skeleton_version() -> String {
     format!("{SKELETON_VERSION} {std:?} {nfkd:?} {skeleton:?}")
 }
 
-/// The skeletons of a name, one to eight. They are stored with an account to protect its name.
+/// The skeletons of a name, one to twelve. They are stored with an account to protect its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skeletons(Vec<Box<str>>);
 
@@ -48,8 +48,8 @@ impl Skeletons {
 
     fn of_text(name: &str) -> Self {
         let mut skeletons: Vec<Box<str>> = Vec::with_capacity(4);
-        for text in [name, &without_role(name)] {
-            for skeleton in readings(text) {
+        for text in [name.to_owned()].into_iter().chain(without_role(name)) {
+            for skeleton in readings(&text) {
                 if !skeleton.is_empty() && !skeletons.iter().any(|known| **known == *skeleton) {
                     skeletons.push(skeleton.into());
                 }
@@ -65,7 +65,7 @@ impl Skeletons {
         Self(skeletons)
     }
 
-    /// All skeletons, one at least and eight at most.
+    /// All skeletons, one at least and twelve at most.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|skeleton| &**skeleton)
     }
@@ -113,13 +113,20 @@ const ROLES: [&str; 20] = [
 
 static ROLES_READ: LazyLock<HashSet<String>> = LazyLock::new(|| ROLES.into_iter().flat_map(readings).collect());
 
-/// A name without the words that claim a role. Empty if it has no such word, or no other word.
-fn without_role(name: &str) -> String {
+/// A name without the words that claim a role, if it has such words. Of a name that has no other words, the first one and
+/// the last one can be the name, and the rest claims the role.
+fn without_role(name: &str) -> Vec<String> {
     let is_between = |c: char| !c.is_alphanumeric() && !is_combining_mark(c) && !matches!(c, '\u{200C}' | '\u{200D}');
     let words: Vec<&str> = name.split(is_between).filter(|word| !word.is_empty()).collect();
     let claims_role = |word: &str| readings(word).iter().any(|reading| ROLES_READ.contains(reading));
     let others: Vec<&str> = words.iter().filter(|word| !claims_role(word)).copied().collect();
-    if others.len() == words.len() { String::new() } else { others.concat() }
+    match (words.as_slice(), others.as_slice()) {
+        ([_, .., _], []) => {
+            [words.first(), words.last()].into_iter().flatten().map(|word| (*word).to_owned()).collect()
+        }
+        _ if others.is_empty() || others.len() == words.len() => Vec::new(),
+        _ => vec![others.concat()],
+    }
 }
 
 /// The letter that a sign stands for in some names (`@dmin`). In others it is just a sign (`@admin`), so a name has
@@ -443,8 +450,9 @@ mod tests {
             assert_eq!(passed("boss", &[spoof]), [""; 0]);
         }
         assert_eq!(passed("Admin Boss", &["boss", "Boss (admin)"]), [""; 0]);
+        assert_eq!(passed("admin", &["admin (admin)", "Admin moderator", "mod admin", "★admin★ [bot]"]), [""; 0]);
         for (name, others) in [
-            ("boss", &["boss (guest)", "bossa", "boss2", "Admin", "bossadmin", "the boss"][..]),
+            ("boss", &["boss (guest)", "bossa", "boss2", "Admin", "bossadmin", "the boss", "admin mod"][..]),
             ("admin", &["administrator", "mod", "admin 2", "Rahim (admin)"]),
             ("রহিম", &["রহিম করিম", "করিম অ্যাডমিন"]),
         ] {
@@ -566,11 +574,11 @@ mod tests {
 
     #[test]
     fn skeletons_are_one_to_eight_and_stable() {
-        for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
+        for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST).chain(&["boss (admin)", "Admin moderator"]) {
             let Ok(name) = Username::parse(name) else { continue };
             let skeletons = Skeletons::of(&name);
             assert!(
-                (1..=8).contains(&skeletons.iter().count()) && skeletons.iter().all(|skeleton| !skeleton.is_empty()),
+                (1..=12).contains(&skeletons.iter().count()) && skeletons.iter().all(|skeleton| !skeleton.is_empty()),
                 "{name}"
             );
             assert_eq!(skeletons, Skeletons::of(&name));
@@ -584,7 +592,7 @@ mod tests {
     fn a_change_of_skeletons_requires_a_new_version() {
         use sha2::{Digest, Sha256};
         let mut digest = Sha256::new();
-        for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST) {
+        for name in OF_ADMIN.iter().chain(OF_RAHIM).chain(HONEST).chain(&["boss (admin)", "Admin moderator"]) {
             for skeleton in Skeletons::of_text(name).iter() {
                 digest.update(skeleton.as_bytes());
                 digest.update([0]);
@@ -592,7 +600,7 @@ mod tests {
         }
         let begin = digest.finalize()[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         // After a change of the skeletons, increase the version and write the new digest here.
-        assert_eq!((SKELETON_VERSION, &*begin), (3, "7739035f"), "{}", skeleton_version());
+        assert_eq!((SKELETON_VERSION, &*begin), (4, "88331cdc"), "{}", skeleton_version());
     }
 
     proptest::proptest! {
@@ -600,7 +608,7 @@ mod tests {
         fn a_name_resembles_itself_in_other_case_or_with_separators(text in "\\PC{1,24}", at in 0..24_usize) {
             if let Ok(name) = Username::parse(&text) {
                 let skeletons = Skeletons::of(&name);
-                proptest::prop_assert!((1..=8).contains(&skeletons.iter().count()));
+                proptest::prop_assert!((1..=12).contains(&skeletons.iter().count()));
                 for other in [name.as_str().to_uppercase(), name.as_str().to_lowercase()] {
                     proptest::prop_assert!(skeletons.resemble(&Skeletons::of_text(&other)), "{:?}", other);
                 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{People, Response, Server, Ws, exchange, http, read_response, upgrade_request};
 
 /// Valid names that resemble `admin` or `রহিম`, where those are accounts.
-const SPOOFS: [&str; 78] = [
+const SPOOFS: [&str; 82] = [
     // The name itself, in other cases, and with characters around or between.
     "admin",
     "Admin",
@@ -21,6 +21,10 @@ const SPOOFS: [&str; 78] = [
     "a d m i n",
     "ad-min",
     "«admin»",
+    "admin ✓",
+    "admin™",
+    "★admin★",
+    "admin (admin)",
     "a\u{3000}dmin",
     "a\u{2800}dmin",
     // Digits and signs for letters.
