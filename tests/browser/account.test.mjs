@@ -224,7 +224,7 @@ browserTest("open registration creates an account by the server's rules", refusi
   await says(ana, "#join-identity", "Mitali");
   await enterAs(ana, "tea");
   await openProfile(ana);
-  assert.equal(await ana.page.textContent("#profile-role"), "সদস্য");
+  assert.equal(await ana.page.textContent("#profile-role"), "নিবন্ধিত ব্যবহারকারী");
 });
 
 browserTest("the page and the server count the characters of a password alike", {}, async (adda) => {
@@ -346,7 +346,7 @@ browserTest("a guest who logs in stays in the room, and unsent messages are neit
   assert.deepEqual(bot.texts, ["as a guest", "as myself"]);
   assert.equal(await ana.page.textContent("#profile-open .avatar"), "র");
   await openProfile(ana);
-  assert.equal(await ana.page.textContent("#profile-role"), "Member");
+  assert.equal(await ana.page.textContent("#profile-role"), "Registered user");
 });
 
 browserTest("a guest who registers the own name keeps the unsent messages", kept("--registration", "open"), async (adda) => {
@@ -472,7 +472,7 @@ browserTest("a logout leads every tab to the start screen, and another user can 
   await rahim.send("unsent");
   await openProfile(rahim);
   await rahim.page.click("#profile-log-out");
-  await says(rahim, "#profile-question", "1 message hasn’t been sent. It will be kept in this browser for when you come back as রহিম.");
+  await says(rahim, "#profile-question", "1 message hasn’t been sent. It will be kept in this browser until you come back as রহিম.");
   connection.closed = false;
   await rahim.page.click("#profile-yes");
   await visible(rahim, "#join");

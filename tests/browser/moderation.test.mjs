@@ -226,11 +226,11 @@ browserTest("an address that most people connect from is banned only after a sec
     await admin.page.fill("#ban-reason", "sells tea");
     await admin.page.check("#ban-address");
     await answer(admin, /^Ban$/);
-    await question(admin, "Most people here connect from this IP address, so they would be banned, too.").waitFor();
+    await question(admin, "Most people here connect from this IP address. All guests among them would be banned too.").waitFor();
   };
   await askTwice();
-  const second = question(admin, "Ban all guests from this address?");
-  for (const words of ["People with an account can stay.", "In a school", "--trusted-proxy"]) await second.filter({ hasText: words }).waitFor();
+  const second = question(admin, "Ban all guests from this IP address?");
+  for (const words of ["People with an account can stay.", "for example in a school", "--trusted-proxy"]) await second.filter({ hasText: words }).waitFor();
   await second.getByRole("button", { name: "Cancel" }).click();
   await second.waitFor({ state: "detached" });
   assert.deepEqual(await bannedUsers(), []);
@@ -249,7 +249,7 @@ browserTest("an address that most people connect from is banned only after a sec
   assert.equal((await admin.people()).length, 5);
 
   await askTwice();
-  await second.getByRole("button", { name: "Ban all guests from this address anyway" }).click();
+  await second.getByRole("button", { name: "Ban all guests from this IP address anyway" }).click();
   await seesOnStart(ana, "You are banned.");
   await admin.until(() => document.querySelectorAll("#people .person").length === 1);
   const bans = await bannedUsers();
@@ -284,7 +284,7 @@ browserTest("the second question of a ban works by keyboard, in Bengali on a pho
   await admin.page.keyboard.press("Tab");
   assert.equal(await focusedText(admin), "শুধু Ana-কে ব্যান করুন");
   await admin.page.keyboard.press("Tab");
-  assert.equal(await focusedText(admin), "তবুও এই অ্যাড্রেসের সব অতিথিকে ব্যান করুন");
+  assert.equal(await focusedText(admin), "তবুও এই আইপি অ্যাড্রেসের সব অতিথিকে ব্যান করুন");
   assert.equal(await admin.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true);
 
   // The guest has left in the meantime.
@@ -394,7 +394,7 @@ browserTest("a room is deleted after its name is typed, and everyone in it is to
   for (const words of ["", "Tea"]) {
     await input.fill(words);
     await answer(admin, "Delete room");
-    await admin.page.locator("#delete-room-name-error", { hasText: "This is not the room’s name." }).waitFor();
+    await admin.page.locator("#delete-room-name-error", { hasText: "This doesn’t match the room’s name." }).waitFor();
     assert.equal(await input.getAttribute("aria-invalid"), "true");
     assert.equal(await focusedId(admin), "delete-room-name");
   }
