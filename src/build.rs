@@ -10,10 +10,11 @@ mod reference;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use bundle::Bundle;
+use bundle::{Bundle, Generated};
 
 const SOURCE: &str = "static";
-/// In Cargo's `OUT_DIR`: the folder, and the code that embeds it. Its path is not known before.
+/// In Cargo's `OUT_DIR`: the folder of files, and the Rust code that embeds it. The code names the folder, because its path
+/// is known only to the build script.
 const TARGET: &str = "site";
 const CODE: &str = "embedded.rs";
 
@@ -29,7 +30,7 @@ fn main() -> io::Result<()> {
         fs::remove_dir_all(&target)?;
     }
     let bundle = Bundle::of(source)?;
-    copy(source, &target, &|path| !is_release || !bundle.replaces(path))?;
+    copy(source, &target, &|path| !is_release || !bundle.contains(path))?;
     write(&target, &bundle.style)?;
     write(&target, &bundle.script)?;
     if is_release {
@@ -40,12 +41,6 @@ fn main() -> io::Result<()> {
         output.join(CODE),
         format!("#[derive(rust_embed::RustEmbed)]\n#[folder = {target:?}]\nstruct Embedded;\n"),
     )
-}
-
-/// A file that is made: its path below the root of the server, and its text.
-struct Generated {
-    path: String,
-    text: String,
 }
 
 fn write(target: &Path, file: &Generated) -> io::Result<()> {

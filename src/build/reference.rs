@@ -9,7 +9,7 @@ use std::{fs, io};
 
 use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
 
-use crate::Generated;
+use super::bundle::Generated;
 
 /// The order of the pages in the navigation. A page that is missing here is an error.
 const PAGES: [&str; 10] = [

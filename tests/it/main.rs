@@ -3,6 +3,7 @@
 mod accounts_cli;
 mod attack;
 mod audit;
+mod bundle;
 mod chat;
 mod cli;
 mod clients;

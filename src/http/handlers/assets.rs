@@ -1,7 +1,7 @@
 //! The files of the web page and of the reference, from the folder that the build script makes. They are embedded in
 //! the binary, with their media types, ETags and compressed forms.
 //!
-//! Runs on the HTTP workers. In a release build it reads no disk, and no reply depends on the user.
+//! Runs on the HTTP workers. It reads no disk, and no reply depends on the user.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ use crate::model::reason::{Reason, Rejection};
 
 /// The file at the path `/`.
 const INDEX: &str = "index.html";
-/// A file keeps its name in every version of the page, so a browser must revalidate its copy before each use. That
-/// costs a 304, and no page runs with a script of another version.
+/// For files that keep their name in every version: `index.html`, texts, the reference. A browser must revalidate its
+/// copy before each use, so no page runs with the script of another version.
 const CACHE_REVALIDATED: &str = "no-cache";
 /// For files that also work with another version of the page.
 const CACHE_DAY: &str = "max-age=86400";
