@@ -15,7 +15,8 @@ use adda::config::Data;
 use libfuzzer_sys::fuzz_target;
 
 static SOCKET: OnceLock<PathBuf> = OnceLock::new();
-const GOOD: &str = "{\"version\":1,\"request\":\"Nothing\"}";
+/// A request of another version, which is answered by an error.
+const KNOWN: &str = "{\"version\":0}\n";
 
 fn exchange(socket: &PathBuf, bytes: &[u8]) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
@@ -40,5 +41,7 @@ fuzz_target!(|input: &[u8]| {
     for line in answer.lines() {
         assert!(line.starts_with("{\"version\":1,"), "{line}");
     }
-    assert!(exchange(socket, GOOD.as_bytes()).is_ok(), "the next client is served");
+    assert!(answer.lines().count() <= input.split(|byte| *byte == b'\n').count(), "one answer a line: {answer}");
+    let next = exchange(socket, KNOWN.as_bytes()).expect("an answer");
+    assert!(next.starts_with("{\"version\":1,\"error\":") && next.ends_with('\n'), "the next client is served: {next}");
 });

@@ -5,7 +5,8 @@
 #[path = "server.rs"]
 mod server;
 
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::OnceLock;
 
 use adda::config::Data;
@@ -15,9 +16,26 @@ static SERVER: OnceLock<SocketAddr> = OnceLock::new();
 const UPGRADE: &[u8] = b"GET /ws/tea/Ana HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+/// Whether a client that only connects gets its welcome.
+fn gets_welcome(address: SocketAddr) -> io::Result<bool> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(server::WAIT))?;
+    stream.write_all(UPGRADE)?;
+    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
+    let welcome = b"\"type\":\"welcome\"";
+    while !answer.windows(welcome.len()).any(|found| found == welcome) {
+        match stream.read(&mut part)? {
+            0 => return Ok(false),
+            count => answer.extend_from_slice(&part[..count]),
+        }
+    }
+    Ok(true)
+}
+
 fuzz_target!(|input: &[u8]| {
     let address = *SERVER.get_or_init(|| server::start(Data::Memory));
     let answer = server::exchange(address, &[UPGRADE, input].concat()).expect("an end");
     // A reset after unread bytes may discard the response.
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    assert!(gets_welcome(address).expect("an answer"), "the next client gets no welcome");
 });

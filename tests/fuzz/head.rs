@@ -12,7 +12,11 @@ fuzz_target!(|input: &[u8]| {
     let Ok(Some((head, length))) = parse(input) else { return };
     assert!(length <= input.len());
     let (again, again_length) = parse(&input[..length]).expect("a head").expect("a whole one");
-    assert_eq!((again_length, format!("{again:?}")), (length, format!("{head:?}")), "what is behind a head does not count");
+    assert_eq!(
+        (again_length, format!("{again:?}")),
+        (length, format!("{head:?}")),
+        "bytes after the head are not read"
+    );
     assert!(!matches!(parse(&input[..length - 1]), Ok(Some(_))), "a head has one end");
     assert!(head.path().starts_with('/') || head.path() == "*", "{}", head.path());
     assert!(!head.path().contains(['\r', '\n', ' ', '#']));
