@@ -147,6 +147,8 @@ const _: () = assert!(BODY_SPARED.as_millis() < RELAY_WAIT.as_millis());
 pub const RESPONSES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Those of the readers at one address.
 pub const RESPONSES_PER_ADDRESS_BYTES_MAX: usize = 8 * 1024 * 1024;
+// Several readers at one address get the longest page of history: its messages, with other fields and escapes.
+const _: () = assert!(4 * MESSAGES_LISTED_MAX * (8 * 1024 + 512) < RESPONSES_PER_ADDRESS_BYTES_MAX);
 /// Bytes per second of a response that its reader must take, on average over [`Limits::write_stall`].
 pub const RESPONSE_BYTES_PER_S_MIN: u32 = 4 * 1024;
 /// How long an unfinished head is not cut off in favour of a client whose address has hardly fewer of them.
@@ -165,7 +167,8 @@ pub const REFUSED_MAX: usize = 32;
 /// Descriptors that do not belong to a connection: the standard three, the listeners, `REFUSED_MAX`, and three for each
 /// of `RELAYS_MAX`. These three are our end of the private connection and `tiny_http`'s two.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
-/// Memory maps that do not belong to a connection: the binary, its libraries, the heap, the other threads.
+/// Memory maps that do not belong to a connection: the binary, its libraries, the heap, the other threads, and one for
+/// each long response.
 pub const MAPS_RESERVED: u64 = 4_000;
 /// Memory maps of a thread: the stack, its guard, the signal stack, its guard, and one for growth of the heap.
 pub const MAPS_PER_THREAD: u64 = 5;
@@ -286,8 +289,6 @@ pub const RATE_LIMITERS_SWEPT_AT_MIN: usize = 1_000;
 /// The rate limit of an address, as a multiple of the rate limit of a user: a school or a household shares one address.
 pub const USERS_PER_ADDRESS: u32 = 20;
 
-/// How long a connection waits at most for the rate limit of its address. Clients wait longer than that for a response.
-pub const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Rooms that an address may make at once after a pause, by the first message in each.
 pub const NEW_ROOMS_BURST: u32 = 20;
 /// How long an address must wait for each further room.
@@ -304,7 +305,7 @@ pub const STRIKES_MAX: u32 = 200;
 /// The limits that a flag sets, or that a test shrinks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Maximum time from accepting a connection to the end of the request's head.
+    /// Maximum time from accepting a connection, or from its turn under the rate limit, to the end of the request's head.
     pub head_deadline: Duration,
     /// Maximum time from the end of the head to the end of the body.
     pub body_deadline: Duration,
@@ -332,6 +333,8 @@ pub struct Limits {
     pub connections_per_s: u32,
     /// Connections that an address may open at once after a pause. A page that is loaded opens about six.
     pub connections_burst: u32,
+    /// How long a connection waits at most for the rate limit of its address. Clients wait longer for a response.
+    pub connection_wait_max: Duration,
     /// WebSockets per second that an address may open; 0 for no limit.
     pub handshakes_per_s: u32,
     /// WebSockets that an address may open at once after a pause: the clients of a school behind one address connect
@@ -373,6 +376,7 @@ impl Default for Limits {
             rate_burst: 30,
             connections_per_s: 400,
             connections_burst: 2_000,
+            connection_wait_max: Duration::from_secs(2),
             handshakes_per_s: 20,
             handshakes_burst: 300,
             searches_per_s: 10,

@@ -10,9 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::{
-    CONNECTION_WAIT_MAX, Limits, RATE_LIMITERS_SWEPT_AT_MIN, RATES_KEPT_MAX, STRIKES_MAX, USERS_PER_ADDRESS,
-};
+use crate::limits::{Limits, RATE_LIMITERS_SWEPT_AT_MIN, RATES_KEPT_MAX, STRIKES_MAX, USERS_PER_ADDRESS};
 use crate::model::UserId;
 
 /// The shortest time until a user may try again after its address has used up its share. Other users of the address
@@ -31,11 +29,12 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A token bucket: it fills at a fixed rate up to a burst, and each frame takes one token.
+/// A token bucket: it fills at a fixed rate up to a burst. Each message, connection or request takes one token.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
     per_s: f64,
     burst: u32,
+    /// Below 0 if tokens that are still to come are taken.
     tokens: f64,
     filled_at: Instant,
 }
@@ -200,6 +199,7 @@ pub struct RateLimiters {
     burst: u32,
     kept: Mutex<Kept>,
     connections: AddressRate,
+    connection_wait_max: Duration,
     handshakes: AddressRate,
     searches: AddressRate,
     pages: AddressRate,
@@ -243,6 +243,7 @@ impl RateLimiters {
             burst: limits.rate_burst,
             kept: Mutex::new(Kept { allowances: HashMap::new(), swept_at: RATE_LIMITERS_SWEPT_AT_MIN }),
             connections: AddressRate::new(limits.connections_per_s, limits.connections_burst),
+            connection_wait_max: limits.connection_wait_max,
             handshakes: AddressRate::new(limits.handshakes_per_s, limits.handshakes_burst),
             searches: AddressRate::new(limits.searches_per_s, limits.searches_burst),
             pages: AddressRate::new(limits.pages_per_s, limits.pages_burst),
@@ -252,9 +253,9 @@ impl RateLimiters {
     /// Takes the next token of a connection from the bucket of an address, and returns the time until it comes.
     ///
     /// # Errors
-    /// That time, if it is longer than [`CONNECTION_WAIT_MAX`]. Then no token is taken.
+    /// That time, if it is longer than [`Limits::connection_wait_max`]. Then no token is taken.
     pub fn reserve_connection(&self, address: IpAddr, now: Instant) -> Result<Duration, Duration> {
-        self.connections.reserve(address, CONNECTION_WAIT_MAX, now)
+        self.connections.reserve(address, self.connection_wait_max, now)
     }
 
     /// Takes the token of one handshake from the bucket of an address.

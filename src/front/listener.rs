@@ -1,7 +1,8 @@
 //! The public port: accepts connections, enforces the connection limits, and starts a thread for each connection.
 //!
 //! At the limit of connections, one that is idle or without a complete head makes room for another: the largest address
-//! pays first. A connection over the rate limit of its address waits on its own thread.
+//! pays first. A connection over the rate limit of its address waits for its turn on its own thread. The connections of a
+//! trusted proxy have no rate limit: they are those of many clients, and the proxy can limit each of these.
 //!
 //! Runs on the thread `listener`, which never waits for a peer. The thread `refuser` keeps a refused connection until
 //! the client could read its 503. After an error of `accept` the listener waits and tries again; such an error never
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::listen;
 
 use crate::config::Cidr;
@@ -295,10 +297,21 @@ impl Accepting {
             return self.refuse_connection(Arc::new(stream), FULL);
         };
         // The connections of a proxy are those of many clients. The head of the request names the client.
-        if !is_proxy(peer.ip(), &shared.front.proxies) && !permit.is_within_share(peer.ip()) {
-            shared.metrics().refused(Refusal::PerAddress);
-            log::debug!("refused {peer}: connection limit of its address reached");
-            return self.refuse_connection(Arc::new(stream), SHARE_TAKEN);
+        let mut wait = Duration::ZERO;
+        if !is_proxy(peer.ip(), &shared.front.proxies) {
+            if !permit.is_within_share(peer.ip()) {
+                shared.metrics().refused(Refusal::PerAddress);
+                log::debug!("refused {peer}: connection limit of its address reached");
+                return self.refuse_connection(Arc::new(stream), SHARE_TAKEN);
+            }
+            match shared.front.sessions.rate_limiters.reserve_connection(peer.ip(), Instant::now()) {
+                Ok(until_turn) => wait = until_turn,
+                Err(_) => {
+                    shared.metrics().refused(Refusal::ConnectionRate);
+                    log::debug!("refused {peer}: connection rate limit of its address reached");
+                    return self.refuse_connection(Arc::new(stream), TOO_FAST);
+                }
+            }
         }
         // The hub shares it later. Here the second handle keeps the socket open if the thread can't be started.
         let stream = Arc::new(stream);
@@ -306,7 +319,11 @@ impl Accepting {
         let claim = Claim { owner: network_of(peer.ip()), amount: 1, socket: Some(Arc::clone(&stream)) };
         let arriving = shared.arriving.take(claim);
         let builder = thread::Builder::new().name("connection".into()).stack_size(STACK_BYTES);
-        let spawned = builder.spawn(move || serve(permit, arriving, serving, peer, connection));
+        let spawned = builder.spawn(move || {
+            if wait.is_zero() || waits_for_turn(&serving, wait) {
+                serve(permit, arriving, serving, peer, connection);
+            }
+        });
         if let Err(error) = spawned {
             shared.metrics().refused(Refusal::Thread);
             log::warn!("failed to start a connection thread: {error}");
@@ -367,10 +384,6 @@ fn serve(
     let shared = Arc::clone(&permit.shared);
     let Shared { front, idle, .. } = &*shared;
     let (mut arriving, mut early) = (arriving, Vec::new());
-    let is_proxy = is_proxy(peer.ip(), &front.proxies);
-    if !is_proxy && !wait_for_rate(&stream, peer.ip(), false, front) {
-        return;
-    }
     for number in 1.. {
         let Some((head, behind)) = read_head(&stream, &early, arriving.take(), peer, front) else {
             return;
@@ -378,9 +391,6 @@ fn serve(
         let Some(client) = admit(&stream, peer, &head, &mut permit) else {
             return;
         };
-        if is_proxy && number == 1 && !wait_for_rate(&stream, client.address, &*head.method == "HEAD", front) {
-            return;
-        }
         if session::is_websocket_path(head.path()) {
             log::debug!("{client} requests {}", head.path());
             session::serve(stream, head, behind, connection, client, &front.sessions);
@@ -399,22 +409,19 @@ fn serve(
     }
 }
 
-/// Waits until the rate limit of the address allows the connection. Refuses the connection if that takes too long.
-/// Returns whether it can go on.
-#[inline(never)]
-fn wait_for_rate(stream: &TcpStream, address: IpAddr, head_only: bool, front: &Front) -> bool {
-    match front.sessions.rate_limiters.reserve_connection(address, Instant::now()) {
-        Ok(Duration::ZERO) => true,
-        Ok(wait) => {
-            // Without events, it waits for the end of the connection only.
-            let mut ended = [PollFd::new(stream, PollFlags::empty())];
-            Timespec::try_from(wait).is_ok_and(|wait| poll(&mut ended, Some(&wait)) != Ok(1))
-        }
-        Err(_) => {
-            front.sessions.metrics.refused(Refusal::ConnectionRate);
-            log::debug!("refused {address}: connection rate limit reached");
-            response::refuse(stream, &Problem { head_only, ..TOO_FAST });
-            false
+/// Waits for the turn of a connection. Returns whether the connection is still open: a reset ends the wait, as does the
+/// listener when the connection makes room for another. A FIN does not, because a client may close its sending side
+/// after the request.
+fn waits_for_turn(stream: &TcpStream, wait: Duration) -> bool {
+    let turn = Instant::now() + wait;
+    loop {
+        let left = turn.saturating_duration_since(Instant::now());
+        // Without events, `poll` waits for the end of the connection only.
+        let mut connection = [PollFd::new(stream, PollFlags::empty())];
+        match Timespec::try_from(left).map(|left| poll(&mut connection, Some(&left))) {
+            Ok(Ok(0)) => return true,
+            Ok(Err(Errno::INTR)) => {}
+            _ => return false,
         }
     }
 }

@@ -2,13 +2,15 @@
 //! not write.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
+use adda::config::{Config, Data};
+use adda::limits::Limits;
 use serde_json::json;
 
 use crate::support::{
-    DEADLINE, Event, Response, Server, Ws, connect_from, eventually, http, raise_descriptor_limit, read_response,
-    upgrade_request,
+    DEADLINE, Event, Response, Server, Ws, connect_from, eventually, http, read_response, upgrade_request,
 };
 
 /// Trusts the address of the tests as a proxy.
@@ -16,9 +18,6 @@ const TRUSTING: [&str; 2] = ["--trusted-proxy", "127.0.0.0/8"];
 const MESSAGES: &str = "/api/rooms/tea/messages";
 /// How many WebSockets an address may open at once.
 const HANDSHAKES_BURST: usize = 300;
-/// How many connections an address may open at once, and more than it may open in any second.
-const CONNECTIONS_BURST: usize = 2_000;
-const CONNECTIONS_MANY: usize = 5_000;
 /// The rate limit of an address, as a multiple of a user's.
 const USERS_PER_ADDRESS: usize = 20;
 
@@ -143,23 +142,71 @@ fn an_address_has_a_rate_limit_on_handshakes() {
     });
 }
 
+/// A server in this process, with small limits on new connections.
+fn hasty(limits: Limits) -> SocketAddr {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let proxies = vec!["127.0.0.8/32".parse().expect("a range")];
+    let config = Config { listen, data: Data::Memory, proxies, limits, ..Config::default() };
+    let running = adda::start(config).expect("a server");
+    let address = running.address();
+    // It runs until the process ends.
+    std::mem::forget(running);
+    address
+}
+
+/// Opens a connection and sends a request, without waiting for the response.
+fn begin(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    let mut stream = connect_from(Ipv4Addr::from(source), address, None).expect("a connection");
+    stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").expect("a request");
+    stream
+}
+
 #[test]
 fn connections_over_the_rate_limit_of_an_address_wait_for_their_turn() {
-    raise_descriptor_limit();
-    let server = Server::start();
-    let open = || connect_from(Ipv4Addr::new(127, 0, 0, 9), server.addr(), None).expect("a connection");
-    let mut opened: Vec<TcpStream> = (0..CONNECTIONS_MANY).map(|_| open()).collect();
-    eventually("the last ones are refused", DEADLINE, || {
-        server.metric("refusals_total{reason=\"connection_rate\"}") > 0
-    });
-    let mut last = opened.pop().expect("a connection");
-    assert_has_retry_after(&read_response(&mut last, DEADLINE).expect("a refusal"), 429, "rate_limited");
-    // Those before them wait, and are served. Other addresses do not wait.
-    for (number, mut stream) in opened.into_iter().skip(CONNECTIONS_BURST).step_by(50).take(10).enumerate() {
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").expect("a request");
-        assert_eq!(read_response(&mut stream, DEADLINE).expect("a response").status, 200, "{number}");
-        assert_eq!(server.get("/healthz").status, 200);
+    const BURST: usize = 4;
+    const WAITING: usize = 20;
+    let limits = Limits {
+        connections_per_s: 2,
+        connections_burst: BURST as u32,
+        connection_wait_max: Duration::from_secs(WAITING as u64 / 2),
+        ..Limits::default()
+    };
+    let address = hasty(limits);
+    let begun = Instant::now();
+    let mut opened: Vec<TcpStream> = (0..40).map(|_| begin([127, 0, 0, 9], address)).collect();
+    let status = |stream: &mut TcpStream| read_response(stream, DEADLINE).expect("a response").status;
+    // Other addresses and proxies are served at once, while the last ones wait.
+    for source in [[127, 0, 0, 7], [127, 0, 0, 8]] {
+        for _ in 0..BURST {
+            assert_eq!(status(&mut begin(source, address)), 200);
+        }
     }
+    assert_eq!(
+        (0..40).filter(|_| status(&mut begin([127, 0, 0, 8], address)) == 200).count(),
+        40,
+        "a proxy has no rate"
+    );
+    let mut refused = 0;
+    let mut turns = Vec::new();
+    for stream in &mut opened {
+        let response = read_response(stream, DEADLINE).expect("a response");
+        match response.status {
+            200 => turns.push(begun.elapsed()),
+            _ => {
+                assert_has_retry_after(&response, 429, "rate_limited");
+                assert_eq!(response.json()["reason"], "too_many_connections");
+                refused += 1;
+            }
+        }
+    }
+    let served = turns.len();
+    assert!(served >= BURST + WAITING && refused > 0 && served + refused == 40, "{served} served, {refused} refused");
+    for (number, at) in turns.iter().enumerate().skip(BURST) {
+        let turn = Duration::from_millis(500) * (number + 1 - BURST) as u32;
+        assert!(*at + Duration::from_millis(20) >= turn, "connection {number} is served after {at:?}");
+    }
+    let off = hasty(Limits { connections_per_s: 0, ..limits });
+    assert_eq!((0..40).filter(|_| status(&mut begin([127, 0, 0, 9], off)) == 200).count(), 40);
 }
 
 #[test]

@@ -348,7 +348,7 @@ fn the_reference_shows_the_limits() {
                     "{} new connections a second after {}, the next ones wait for up to {} s",
                     limits.connections_per_s,
                     grouped(limits.connections_burst as usize),
-                    CONNECTION_WAIT_MAX.as_secs()
+                    limits.connection_wait_max.as_secs()
                 ),
                 format!("{} new WebSockets a second after {}", limits.handshakes_per_s, limits.handshakes_burst),
             ],
