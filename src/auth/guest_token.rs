@@ -192,6 +192,26 @@ mod tests {
     }
 
     #[test]
+    fn a_client_without_a_token_has_one_id_by_key_network_and_name() {
+        let [key, other_key] = [GuestKey::random(), GuestKey::random()];
+        let names = ["Ana", "Ben"].map(|name| Username::parse(name).unwrap());
+        let networks = ["192.0.2.1", "192.0.2.2", "2001:db8::", "::"].map(|text| text.parse::<IpAddr>().unwrap());
+        let mut known = std::collections::HashSet::new();
+        for key in [&key, &other_key] {
+            for network in networks {
+                for name in [None, Some(&names[0]), Some(&names[1])] {
+                    let user = key.user_without_token(network, name);
+                    assert_eq!(user, key.user_without_token(network, name));
+                    assert_eq!(user.0.get_version_num(), 8);
+                    assert!(known.insert(user), "{network} {name:?} has the id of another");
+                }
+            }
+        }
+        let mapped = "::ffff:192.0.2.1".parse().unwrap();
+        assert_eq!(key.user_without_token(mapped, None), key.user_without_token(networks[0], None));
+    }
+
+    #[test]
     fn a_guest_token_is_not_taken_for_another_secret() {
         let signed = GuestKey::random().sign(&token(1, 1));
         assert!(is_guest_token(signed.expose()) && !is_secret(signed.expose()));

@@ -1,6 +1,6 @@
 //! Passwords: the rules for new ones, and their hashes (argon2id, RFC 9106, as PHC strings).
 //!
-//! A hash takes 7 MiB and tens of milliseconds. So it is computed on the threads for logins (`http::slow`) or in a
+//! A hash takes 7 MiB and tens of milliseconds. So it is computed on the threads for logins (`http::slow_lane`) or in a
 //! command, never on a connection's thread or on the hub's.
 
 use std::hint::black_box;
@@ -151,7 +151,8 @@ pub enum Verdict {
         /// A new hash to store in place of the old one, if that was made at another cost.
         renewed: Option<PasswordHash>,
     },
-    /// The password is wrong, or there is no such account. Both take the same time.
+    /// The password is wrong, or there is no such account. Both take the same time, unless the hash was stored at another
+    /// cost.
     Wrong,
 }
 

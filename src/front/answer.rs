@@ -72,8 +72,8 @@ impl Answer {
     }
 }
 
-/// The bytes of a response. A long one has memory maps of its own, which the system gets back when it is dropped: glibc
-/// keeps what a thread has freed.
+/// The bytes of a response. A long one has a memory map of its own, which the system gets back when it is dropped. glibc
+/// would keep the memory: with each large block that is freed, it raises the size from which it returns blocks.
 pub(super) enum WholeResponse {
     Short(Vec<u8>),
     Long(MmapMut),

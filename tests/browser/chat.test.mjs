@@ -108,6 +108,22 @@ browserTest("the start screen lists the rooms", {}, async (adda) => {
   assert.deepEqual(await ana.people(), ["Ana", "Tomas"]);
 });
 
+browserTest("a room with people is listed first, however many rooms there are", { flags: ["--rate", "0"] }, async (adda) => {
+  await adda.bot("Tomas", "zebra");
+  for (let i = 0; i < 205; i += 1) {
+    const posted = await fetch(`${adda.base}/api/rooms/room-${i}/messages?username=Mita`, {
+      method: "POST",
+      headers: { "Content-Type": "text/plain" },
+      body: "hello",
+    });
+    assert.equal(posted.status, 201);
+  }
+  const ana = await adda.open();
+  const first = ana.page.locator("#rooms li").first();
+  await first.waitFor();
+  assert.deepEqual((await first.innerText()).split("\n"), ["zebra", "1 person"]);
+});
+
 browserTest("a link leads to a room and does not contain the user's name", {}, async (adda) => {
   const ana = await adda.open({ query: `?room=${encodeURIComponent("চা ঘর + বই")}` });
   assert.equal(await ana.page.inputValue("#room"), "চা ঘর + বই");

@@ -113,7 +113,7 @@ browserTest("only the parts of a room scroll, never the page", { flags: ["--rate
     await ana.page.click("#search-open");
     await ana.page.fill("#search-form input", "message");
     await ana.page.locator("#search-results .result").nth(19).waitFor();
-    await isWithinWindow(ana, ".bar");
+    assert.ok(await isWithinWindow(ana, ".bar"), "with results of a search");
     assert.deepEqual(await pageOverflow(ana), [0, 0], "with results of a search");
   }
 });

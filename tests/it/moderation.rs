@@ -255,6 +255,31 @@ fn general_stays_public_and_an_abandoned_room_can_be_opened() {
 }
 
 #[test]
+fn a_general_that_is_private_from_before_stays_so_until_an_admin_opens_it() {
+    let stage = Stage::set();
+    let server = stage.people.serve(&[]);
+    let patch = |server: &Server, token: &str, body: &Value| {
+        request(server.addr(), ByBearer(token), "PATCH", "/api/rooms/general", Some(body))
+    };
+    assert_eq!(patch(&server, &stage.admin, &json!({"topic": "old"})).status, 200);
+    drop(server);
+    // As an earlier adda allowed it.
+    let database = rusqlite::Connection::open(stage.people.data()).expect("the database");
+    let made = database.execute("UPDATE room_settings SET is_private = 1 WHERE room = 'general'", []);
+    assert_eq!(made.expect("a change"), 1);
+    drop(database);
+    let server = stage.people.serve(&[]);
+    let is_hidden = || Ws::refused(&server, "/ws", &[]).status == 404 && server.get("/api/rooms/general").status == 404;
+    assert!(is_hidden());
+    let user = patch(&server, &stage.user.1, &json!({"private": false}));
+    assert_eq!((user.status, &user.json()["code"]), (403, &"forbidden".into()));
+    assert!(is_hidden());
+    assert_eq!(patch(&server, &stage.admin, &json!({"private": false})).status, 200);
+    Ws::join(&server, "/ws");
+    assert_eq!(patch(&server, &stage.admin, &json!({"private": true})).json()["reason"], "default_room");
+}
+
+#[test]
 fn an_admin_that_joins_a_private_room_is_announced_and_reads_from_then_on() {
     let mut stage = Stage::set();
     let (_, boss) = stage.people.find_user("boss", Role::Admin);

@@ -95,6 +95,7 @@ fn a_refused_origin_is_explained_to_the_client_and_once_in_the_log() {
         "{log}"
     );
     assert!(log.contains("--origin http://chat.example:8080"), "{log}");
+    assert!(log.contains("Host is \\\"chat.example\\\"") || log.contains("Host is \"chat.example\""), "{log}");
     assert!(log.matches("refused a page of another origin").count() <= 20, "{log}");
 }
 

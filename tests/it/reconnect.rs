@@ -352,4 +352,6 @@ fn a_client_overtaken_by_the_retention_gets_a_reset() {
         }
     }
     ben.expect_nothing_else();
+    let page = server.get(&format!("/api/rooms/tea/messages?after={first}&limit=1")).json();
+    assert_eq!((&page["reset"], page["data"][0]["seq"].as_u64() > Some(OLD)), (&true.into(), true), "{page}");
 }

@@ -352,6 +352,10 @@ fn servers_on_one_host_have_cookies_of_their_own_and_the_old_cookie_moves() {
         cookie.split_once(';').expect("attributes").0.to_owned()
     };
     let (of_one, of_two) = (name(&one), name(&two));
+    let other_file = People::new();
+    let three = other_file.serve(&[]);
+    let named = |cookie: &str| cookie.split_once('=').expect("a value").0.to_owned();
+    assert_ne!(named(&of_one), named(&name(&three)), "each database has an id of its own");
     assert_eq!(of_two.split_once('=').map(|(name, _)| name), Some(&*format!("adda_session_{}", two.addr().port())));
     let ask = |server: &Server, cookies: &str| {
         http(
