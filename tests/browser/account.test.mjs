@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 
 import { REPOSITORY } from "./modules.mjs";
-import { enterIntercepted, browserTest, interceptSockets } from "./support.mjs";
+import { enterIntercepted, browserTest, interceptSockets, serveModules } from "./support.mjs";
 
 const PASSWORD = "tea with seven cardamoms";
 const NEXT = "বৃষ্টি নামল আজ";
@@ -228,7 +228,7 @@ browserTest("open registration creates an account by the server's rules", refusi
 });
 
 browserTest("the page and the server count the characters of a password alike", {}, async (adda) => {
-  const ana = await adda.open();
+  const ana = await adda.open({ prepare: serveModules });
   const source = readFileSync(path.join(REPOSITORY, "src/auth/password.rs"), "utf8");
   const limit = (name) => Number(source.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
   const { PASSWORD_CHARS_MIN: min, PASSWORD_BYTES_MAX: max, problems } = await ana.page.evaluate(async () => {

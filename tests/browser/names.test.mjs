@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 
 import { REPOSITORY } from "./modules.mjs";
-import { browserTest } from "./support.mjs";
+import { browserTest, serveModules } from "./support.mjs";
 
 const source = (file) => readFileSync(path.join(REPOSITORY, "src", file), "utf8");
 
@@ -45,7 +45,7 @@ browserTest("the form shows the problem of a name", {}, async (adda) => {
 });
 
 browserTest("the page and the server have the same rules for names", {}, async (adda) => {
-  const ana = await adda.open();
+  const ana = await adda.open({ prepare: serveModules });
   const limits = source("limits.rs");
   const limit = (name) => Number(limits.match(new RegExp(`pub const ${name}: usize = (\\d+);`))[1]);
   const body = source("model/names.rs").match(/fn is_invisible[^]*?\n}/)[0];
@@ -73,7 +73,7 @@ browserTest("the page and the server have the same rules for names", {}, async (
 });
 
 browserTest("the page and the server accept the same names", {}, async (adda) => {
-  const ana = await adda.open();
+  const ana = await adda.open({ prepare: serveModules });
   const names = [
     "Ana", "রহিম", "ক্ষমা", "র\u200D্যাব", "عمر", "小明", "Jose\u0301", "👩\u200D💻 dev", "O'Neil-Smith", "a  b", "য়", "dm:x",
     "a\u0000b", "a\nb", "a\u007F", "\u202Eabc", "a\u200Bb", "\u200Da", "a\u200C", "a\u200D\u200Cb", "a\u200D b", "a \u200Db",

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { browserTest } from "./support.mjs";
+import { browserTest, serveModules } from "./support.mjs";
 
 const FLAGS = ["--rate", "0"];
 const MESSAGES_URL = /\/api\/rooms\/[^/]+\/messages\?/;
@@ -204,7 +204,7 @@ browserTest("the search works by keyboard and fits a phone", { flags: FLAGS }, a
 });
 
 browserTest("the words of the query are marked", {}, async (adda) => {
-  const ana = await adda.open();
+  const ana = await adda.open({ prepare: serveModules });
   const mark = (text, asked) =>
     ana.page.evaluate(
       async ([text, words]) => {

@@ -15,6 +15,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import test, { after } from "node:test";
 
+import { read } from "./modules.mjs";
+
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const CHROMIUM_FLAGS = [
   "--no-sandbox",
@@ -87,6 +89,13 @@ export async function interceptSockets(page) {
     return undefined;
   });
   return connection;
+}
+
+// Serves the modules of the page by themselves, which a release build has joined, so that a test can import one.
+export function serveModules(page) {
+  return page.route(/[/]js[/].*[.]js$/, (route) =>
+    route.fulfill({ contentType: "text/javascript", body: read(decodeURIComponent(new URL(route.request().url()).pathname).slice(1)) }),
+  );
 }
 
 export async function enterIntercepted(adda, name, room) {

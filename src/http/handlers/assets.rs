@@ -24,7 +24,7 @@ const INDEX: &str = "index.html";
 const CACHE_REVALIDATED: &str = "no-cache";
 /// For files that also work with another version of the page.
 const CACHE_DAY: &str = "max-age=86400";
-/// For files whose address changes with their content.
+/// For files whose address changes with their content: the bundle.
 const CACHE_FOREVER: &str = "max-age=31536000, immutable";
 /// The folder of those files.
 const VERSIONED: &str = "v/";
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_joined_files_of_the_page_are_kept_for_good() {
+    fn a_client_keeps_the_bundle_of_the_page() {
         for extension in [".css", ".js"] {
             let name = Embedded::iter().find(|name| name.starts_with(VERSIONED) && name.ends_with(extension)).unwrap();
             let reply = get_with(&format!("/{name}"), &[]);
