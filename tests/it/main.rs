@@ -22,6 +22,7 @@ mod gate;
 mod history;
 mod hostile_heads;
 mod http_clients;
+mod install;
 mod keep_alive;
 mod lease;
 mod limits;
