@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Error;
 use super::args::DatabaseFlag;
-use super::output::say;
+use super::output::{remark, say};
 use super::propose::{Absent, propose};
 use super::values::server_url;
 use crate::auth::secret::Secret;
@@ -32,6 +32,7 @@ pub fn run(flags: &Setup) -> Result<ExitCode, Error> {
     let (change, code) = Change::offer_setup();
     propose(flags.database.file()?, Absent::Make, change)?;
     say(&link(&flags.url, &code));
+    remark("the link works once, within an hour; if the server has another address, give it with --url");
     Ok(ExitCode::SUCCESS)
 }
 
