@@ -41,7 +41,7 @@ async function enterAs(person, room) {
 async function backOnline(person, connection) {
   await person.disconnected();
   connection.closed = false;
-  await person.page.click("#reconnect");
+  await person.reconnect();
   await person.connected();
 }
 
@@ -540,7 +540,7 @@ browserTest("a guest's tab begins no new session while another tab logs in", ref
     // The login has begun. The guest's session ends before the response.
     connection.cut(1008);
     await ana.disconnected();
-    await ana.page.click("#reconnect");
+    await ana.reconnect();
     await ana.page.waitForRequest(isBegin, { timeout: 1_500 }).catch(() => null);
     return route.continue();
   });

@@ -72,7 +72,7 @@ browserTest("a room that can't be reached shows no emptiness", { stopsServer: tr
   assert.equal(await claimsEmptiness(ana), false);
   assert.equal(await countOf(ana), "");
   connection.closed = false;
-  await ana.page.click("#reconnect");
+  await ana.reconnect();
   await ana.connected();
   await ana.page.locator("#timeline-empty").waitFor();
 });

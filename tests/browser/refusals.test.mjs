@@ -60,7 +60,7 @@ browserTest("a temporary rejection is shown while the page reconnects", {}, asyn
   await says(ana, "#disconnected-text", "আপনার নেটওয়ার্ক থেকে অনেক বেশি সংযোগ খোলা আছে।");
   assert.equal(connection.attempts, 1, "after this close code the pause is the longest");
   connection.refusal = null;
-  await ana.page.click("#reconnect");
+  await ana.reconnect();
   await ana.connected();
   await ana.page.locator("#disconnected").waitFor({ state: "hidden" });
 });
@@ -71,7 +71,7 @@ browserTest("a guest whose session ends gets a new one a few times only", {}, as
   await tryToJoin(ana, "Ana", "tea");
   await ana.disconnected();
   connection.refusal = null;
-  await ana.page.click("#reconnect");
+  await ana.reconnect();
   await ana.connected();
 
   connection.refusal = { reason: "session_ended", code: "forbidden" };
@@ -79,7 +79,7 @@ browserTest("a guest whose session ends gets a new one a few times only", {}, as
   await connection.cut(1008);
   for (let i = 1; i <= 3; i += 1) {
     await ana.disconnected();
-    await ana.page.click("#reconnect");
+    await ana.reconnect();
     await ana.until(() => document.querySelector("#status").dataset.state !== "connecting" || document.querySelector("#chat").hidden);
   }
   await says(ana, "#start-notice", "You have been logged out");

@@ -49,7 +49,7 @@ browserTest("a reset leaves no gap in the timeline if one message is known, alth
   await ana.waitForMessage("gone");
   await connection.cut();
   await ana.disconnected();
-  await ana.page.click("#reconnect");
+  await ana.reconnect();
   await ana.connected();
   bot.send("three");
   await ana.waitForMessage("three");

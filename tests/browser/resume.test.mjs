@@ -50,7 +50,7 @@ browserTest("messages that came during a disconnection are shown once, without a
   for (const text of ["two", "three"]) bot.send(text);
   await bot.waitForText("three");
   connection.closed = false;
-  await ana.page.click("#reconnect");
+  await ana.reconnect();
   await ana.waitForMessage("three");
   bot.send("four");
   await ana.waitForMessage("four");
@@ -76,7 +76,7 @@ browserTest("a history that is replayed twice is shown once, without a gap", {},
   await connection.cut();
   await ana.disconnected();
   connection.closed = false;
-  await ana.page.click("#reconnect");
+  await ana.reconnect();
   await ana.connected();
   bot.send("two");
   await ana.waitForMessage("two");
@@ -135,7 +135,7 @@ browserTest("where the server can't resume, the kept messages are shown, and a l
   for (const text of since) bot.send(text);
   await bot.waitForText(since.at(-1));
   connection.closed = false;
-  await ana.page.click("#reconnect");
+  await ana.reconnect();
   await ana.waitForMessage("since 1");
   await ana.waitForLine("gap", "Some messages may be missing here.");
   assert.deepEqual(await ana.messages(), ["before", ...since]);

@@ -79,7 +79,13 @@ browserTest("a user who becomes a new guest on connecting stays that guest", {},
 });
 
 browserTest("a request for a session is repeated after a rate limit", { stopsServer: true }, async (adda) => {
-  const ana = await adda.open();
+  // With its clock stopped, the page tries again only when it is told to.
+  const ana = await adda.open({
+    prepare: async (page) => {
+      await page.clock.install();
+      await page.clock.pauseAt(Date.now() + 1_000);
+    },
+  });
   const answers = [() => null, () => 503, () => 429];
   await ana.page.route("**/api/session", (route) => {
     const next = answers.shift();
@@ -92,7 +98,7 @@ browserTest("a request for a session is repeated after a rate limit", { stopsSer
   for (let left = 2; left >= 0; left -= 1) {
     await ana.disconnected();
     assert.equal(answers.length, left);
-    await ana.page.click("#reconnect");
+    await ana.reconnect();
   }
   await ana.connected();
 });

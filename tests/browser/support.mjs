@@ -388,6 +388,14 @@ class Person {
     return this.page.waitForSelector('#chat:not([hidden]) #status[data-state="online"]');
   }
 
+  // Connects without a wait, unless the page has just begun to by itself.
+  reconnect() {
+    return this.page.evaluate(() => {
+      const button = document.querySelector("#reconnect");
+      if (button.checkVisibility()) button.click();
+    });
+  }
+
   disconnected() {
     return this.page.waitForSelector('#status[data-state="waiting"]');
   }

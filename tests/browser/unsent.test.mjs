@@ -28,7 +28,7 @@ async function offline(person, connection) {
 
 async function online(person, connection) {
   connection.closed = false;
-  await person.page.click("#reconnect");
+  await person.reconnect();
   await person.connected();
 }
 
