@@ -1,6 +1,7 @@
 // Older messages: they are loaded on demand, and the lines that are being read stay in place.
 
 import assert from "node:assert/strict";
+import { EventEmitter, once } from "node:events";
 
 import { browserTest } from "./support.mjs";
 
@@ -48,18 +49,24 @@ browserTest("scrolling up loads older messages, and the visible lines stay in pl
   const [ana] = await enterAfter(adda, 130);
   assert.deepEqual(await ana.messages(), upTo(130).slice(80));
   const asked = [];
-  let release;
-  await ana.page.route(MESSAGES_URL, async (route) => {
+  const held = [];
+  const events = new EventEmitter();
+  await ana.page.route(MESSAGES_URL, (route) => {
     asked.push(new URL(route.request().url()).searchParams);
-    await new Promise((go) => (release = go));
-    await route.fallback();
+    held.push(route);
+    events.emit("held");
   });
+  // The page shows that it loads before its request comes here.
+  const release = async () => {
+    if (held.length === 0) await once(events, "held");
+    await held.shift().fallback();
+  };
 
   await toTop(ana);
   await ana.page.locator("#older", { hasText: "Loading messages…" }).waitFor();
   await ana.until(() => document.querySelector("#scroller").scrollTop === 0);
   const place = await topOf(ana, "message 81");
-  release();
+  await release();
   await ana.waitForMessage("message 31");
   assert.deepEqual(await ana.messages(), upTo(130).slice(30));
   assert.ok(Math.abs((await topOf(ana, "message 81")) - place) <= 1, "the first message of before has not moved");
@@ -67,7 +74,7 @@ browserTest("scrolling up loads older messages, and the visible lines stay in pl
 
   await toTop(ana);
   await edgeIs(ana, "older", "loading");
-  release();
+  await release();
   await ana.waitForMessage("message 1");
   await ana.page.locator("#older", { hasText: "This is the beginning of the room." }).waitFor();
   assert.deepEqual(await ana.messages(), upTo(130));
