@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { enterIntercepted, browserTest } from "./support.mjs";
+import { enterIntercepted, browserTest, stopClock } from "./support.mjs";
 
 // The key of a guest's token in pages without the cookie.
 const TOKEN = "adda.token./";
@@ -80,12 +80,7 @@ browserTest("a user who becomes a new guest on connecting stays that guest", {},
 
 browserTest("a request for a session is repeated after a rate limit", { stopsServer: true }, async (adda) => {
   // With its clock stopped, the page tries again only when it is told to.
-  const ana = await adda.open({
-    prepare: async (page) => {
-      await page.clock.install();
-      await page.clock.pauseAt(Date.now() + 1_000);
-    },
-  });
+  const ana = await adda.open({ prepare: stopClock });
   const answers = [() => null, () => 503, () => 429];
   await ana.page.route("**/api/session", (route) => {
     const next = answers.shift();

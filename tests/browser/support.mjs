@@ -108,6 +108,12 @@ export async function enterIntercepted(adda, name, room) {
   return [person, connection];
 }
 
+// Stops the clock of a page before it is loaded.
+export async function stopClock(page) {
+  await page.clock.install();
+  await page.clock.pauseAt(Date.now() + 1_000);
+}
+
 // Joins a room. `change` gets each frame from the server and returns the frames to deliver instead, or undefined.
 // With `frozen` the page's clock is stopped. `prepare` gets the page before it is loaded.
 export async function enterChanged(adda, name, room, change, { frozen = false, prepare } = {}) {
@@ -115,10 +121,7 @@ export async function enterChanged(adda, name, room, change, { frozen = false, p
   const person = await adda.open({
     prepare: async (page) => {
       await prepare?.(page);
-      if (frozen) {
-        await page.clock.install();
-        await page.clock.pauseAt(Date.now() + 1_000);
-      }
+      if (frozen) await stopClock(page);
       connection = await interceptSockets(page);
       connection.in = (frame) => {
         const frames = change(frame);
