@@ -7,8 +7,9 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::limits::{PAGE_BYTES_MAX, PAGE_FRAMES_MAX, STORE_STACK_BYTES};
+use crate::model::Seq;
 use crate::store::entry::Stored;
-use crate::store::{Kinds, Reader, Side};
+use crate::store::{Kinds, PageLimit, ReadError, Reader, Side, View};
 use crate::threads::{AbortOnPanic, lower_priority};
 
 use super::state::{Fetch, Span};
@@ -48,28 +49,24 @@ impl Pager {
 
 fn run(reader: &Reader, asked: &Receiver<Fetch>, answers: &Sender<(Fetch, Option<Vec<Stored>>)>) {
     for fetch in asked {
-        let (side, kinds, limit) = match fetch.span {
-            Span::Latest { count, until } => (Side::Before(until.next()), Kinds::Messages, count),
-            Span::Messages { after, .. } => (Side::After(after), Kinds::Messages, PAGE_FRAMES_MAX),
-            Span::All { after } => (Side::After(after), Kinds::All, PAGE_FRAMES_MAX),
-        };
-        let page = reader.view(|view| view.page(&fetch.room, side.above(fetch.floor), kinds, limit));
-        let page = page.map(fitting).inspect_err(|error| log::error!("{error}")).ok();
+        let page = reader.view(|view| page(view, &fetch)).inspect_err(|error| log::error!("{error}")).ok();
         if answers.send((fetch, page)).is_err() {
             return;
         }
     }
 }
 
-/// Cuts a page to the frames that are sent at once.
-fn fitting(mut frames: Vec<Stored>) -> Vec<Stored> {
-    let mut bytes = 0;
-    let fitting = frames.iter().take_while(|stored| {
-        let fits = bytes <= PAGE_BYTES_MAX;
-        bytes += stored.json.len();
-        fits
-    });
-    let fitting = fitting.count();
-    frames.truncate(fitting);
-    frames
+/// The next page of a request. Reads only what is sent at once, however long the frames after it are.
+fn page(view: &View<'_>, fetch: &Fetch) -> Result<Vec<Stored>, ReadError> {
+    let read = |side: Side, kinds, limit| view.page(&fetch.room, side.above(fetch.floor), kinds, limit);
+    let (after, kinds) = match fetch.span {
+        Span::Latest { count, until } => {
+            let latest = read(Side::Before(until.next()), Kinds::Messages, count.into())?;
+            let Some(first) = latest.first() else { return Ok(latest) };
+            (Seq(first.seq.0 - 1), Kinds::Messages)
+        }
+        Span::Messages { after, .. } => (after, Kinds::Messages),
+        Span::All { after } => (after, Kinds::All),
+    };
+    read(Side::After(after), kinds, PageLimit { frames: PAGE_FRAMES_MAX, bytes: PAGE_BYTES_MAX })
 }

@@ -21,7 +21,7 @@ use super::message::Message;
 use super::policy::PolicySnapshot;
 use super::sqlite::{Connection, Fault, people};
 use super::terms::Terms;
-use super::{KeptRoom, Side, locked};
+use super::{KeptRoom, PageLimit, Side, locked};
 
 /// The approximate size of a frame beside its JSON, with its share of the room's bookkeeping.
 const FRAME_OVERHEAD_BYTES: usize = 768;
@@ -215,29 +215,33 @@ fn common_size(sizes: impl Iterator<Item = usize>, bytes: usize, target: usize) 
     size_max
 }
 
-/// The frames of a room on one side of a seq that `fits` accepts, oldest first, `limit` at most. Also returns the last
-/// frame that was looked at if `deadline` came before the end. Some frames are looked at even after the deadline.
+/// The frames of a room on one side of a seq that `fits` accepts, oldest first. Also returns the last frame that was
+/// looked at if `deadline` came before the end. Some frames are looked at even after the deadline.
 ///
 /// The lock is held only while some frames are copied, never while `fits` runs.
 pub fn page(
     memory: &Mutex<Memory>,
     id: &RoomId,
     mut side: Side,
-    limit: usize,
+    limit: PageLimit,
     deadline: Option<Instant>,
     fits: impl Fn(&Stored) -> bool,
 ) -> (Vec<Stored>, Option<FrameId>) {
     let begun = side;
-    let (mut page, mut stopped_at) = (Vec::new(), None);
-    while page.len() < limit && stopped_at.is_none() {
+    let (mut page, mut bytes, mut stopped_at) = (Vec::new(), 0, None);
+    while limit.has_space(page.len(), bytes) && stopped_at.is_none() {
         let frames = locked(memory).frames(id, side);
         let Some(last) = frames.last() else { break };
         side = side.from(last.seq);
         let last = last.id;
-        let left = limit - page.len();
-        page.extend(frames.into_iter().filter(&fits).take(left));
+        for frame in frames.into_iter().filter(&fits) {
+            if limit.has_space(page.len(), bytes) {
+                bytes += frame.json.len();
+                page.push(frame);
+            }
+        }
         let is_over = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        stopped_at = Some(last).filter(|_| page.len() < limit && is_over());
+        stopped_at = Some(last).filter(|_| limit.has_space(page.len(), bytes) && is_over());
     }
     begun.sort(&mut page);
     (page, stopped_at)

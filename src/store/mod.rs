@@ -95,6 +95,28 @@ impl From<Side> for Part {
     }
 }
 
+/// The size of a page of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimit {
+    pub frames: usize,
+    /// Bytes of JSON. The frame that reaches them is the last of the page.
+    pub bytes: usize,
+}
+
+impl PageLimit {
+    /// Whether a page with these frames and bytes can have another frame.
+    fn has_space(self, frames: usize, bytes: usize) -> bool {
+        frames < self.frames && bytes < self.bytes
+    }
+}
+
+impl From<usize> for PageLimit {
+    /// A number of frames, of any size.
+    fn from(frames: usize) -> Self {
+        Self { frames, bytes: usize::MAX }
+    }
+}
+
 /// Where a frame id stands in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {

@@ -24,7 +24,7 @@ use super::sqlite::people::{self, Account, AuditEntry, AuditId, Ban, Invitation,
 use super::sqlite::schema::{Database, OpenError};
 use super::sqlite::{Connection, Fault, messages, search};
 use super::terms::Terms;
-use super::{KeptRoom, Kinds, Part, Place, Stored, TokenHash, locked};
+use super::{KeptRoom, Kinds, PageLimit, Part, Place, Stored, TokenHash, locked};
 
 /// Idle connections that are kept for later readers, at most.
 const READERS_IDLE_MAX: usize = 4;
@@ -205,7 +205,7 @@ impl Reader {
         if let Source::Memory { messages, .. } = &self.source {
             let Part { side, floor } = self.view(begin)?;
             let fits = |stored: &Stored| stored.seq > floor && memory::has_terms(stored, terms);
-            let (frames, stopped_at) = memory::page(messages, room, side, limit, Some(deadline), fits);
+            let (frames, stopped_at) = memory::page(messages, room, side, limit.into(), Some(deadline), fits);
             return Ok(Found { frames, stopped_at });
         }
         self.view(|view| {
@@ -282,15 +282,21 @@ impl View<'_> {
         }
     }
 
-    /// The frames of a part of a room, oldest first, `limit` at most.
-    pub fn page(&self, id: &RoomId, part: impl Into<Part>, kinds: Kinds, limit: usize) -> Answer<Vec<Stored>> {
-        let Part { side, floor } = part.into();
+    /// The frames of a part of a room, oldest first.
+    pub fn page(
+        &self,
+        id: &RoomId,
+        part: impl Into<Part>,
+        kinds: Kinds,
+        limit: impl Into<PageLimit>,
+    ) -> Answer<Vec<Stored>> {
+        let (Part { side, floor }, limit) = (part.into(), limit.into());
         if let Some(memory) = self.messages {
             let fits = |stored: &Stored| stored.seq > floor && (kinds == Kinds::All || !stored.is_event);
             return Ok(memory::page(memory, id, side, limit, None, fits).0);
         }
         let Some(room) = messages::room(self.connection, id)? else { return Ok(Vec::new()) };
-        Ok(stored(&messages::page(self.connection, room.above(floor), side, kinds, limit)?))
+        Ok(messages::page(self.connection, room.above(floor), side, kinds, limit)?)
     }
 
     /// The seq of a frame in a room, if it is kept.

@@ -109,6 +109,25 @@ fn each_room_has_its_own_seqs_and_order_is_kept() {
 }
 
 #[test]
+fn the_frame_that_reaches_the_bytes_of_a_page_is_its_last() {
+    everywhere(|data| {
+        let rig = Rig::open(data);
+        rig.commit((0..9).map(|number| message("tea", &format!("{number}{}", "x".repeat(1_000)), None)).collect());
+        let page = |side, frames, bytes| {
+            let limit = PageLimit { frames, bytes };
+            let page = rig.0.reader.view(|view| view.page(&room("tea"), side, Kinds::Messages, limit)).unwrap();
+            page.iter().map(|stored| stored.seq.0).collect::<Vec<_>>()
+        };
+        assert_eq!(page(Side::After(Seq(2)), 500, 1), [3]);
+        assert_eq!(page(Side::After(Seq(2)), 500, 3_000), [3, 4, 5]);
+        assert_eq!(page(Side::After(Seq(2)), 2, 3_000), [3, 4]);
+        assert_eq!(page(Side::Before(Seq(8)), 500, 3_000), [5, 6, 7]);
+        assert_eq!(page(Side::After(Seq(7)), 500, 3_000), [8, 9]);
+        rig.close();
+    });
+}
+
+#[test]
 fn a_nonce_names_one_message_forever() {
     everywhere(|data| {
         let rig = Rig::open(data);

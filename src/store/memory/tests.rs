@@ -86,7 +86,7 @@ fn a_room_keeps_its_latest_frames() {
         let message = message(&name(1), &stranger(1), "hi").with_nonce(&format!("{number}"));
         rig.apply(vec![Entry::Message(message)]);
     }
-    let (page, _) = page(&rig.memory, &room(&name(1)), Side::After(Seq(0)), 9_999, None, |_| true);
+    let (page, _) = page(&rig.memory, &room(&name(1)), Side::After(Seq(0)), 9_999.into(), None, |_| true);
     let memory = rig.memory();
     assert_eq!((page.len(), page[0].seq), (HISTORY_MAX, Seq(51)));
     assert_eq!(memory.bytes, page.iter().map(|stored| stored.json.len() + FRAME_OVERHEAD_BYTES).sum::<usize>());
@@ -102,7 +102,7 @@ fn a_reader_holds_no_lock_while_it_compares_frames() {
     let is_free = |_: &Stored| memory.try_lock().is_ok();
     for side in [Side::Before(Seq(u64::MAX)), Side::After(Seq(0))] {
         assert!(memory.lock().unwrap().frames(&room(&name(1)), side).len() <= MEMORY_FRAMES_AT_ONCE);
-        let (page, stopped_at) = page(memory, &room(&name(1)), side, 9_999, None, is_free);
+        let (page, stopped_at) = page(memory, &room(&name(1)), side, 9_999.into(), None, is_free);
         assert_eq!((page.len(), stopped_at), (HISTORY_MAX, None));
     }
 }

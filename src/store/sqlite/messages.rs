@@ -9,7 +9,7 @@ use crate::protocol::FrameType;
 use super::super::entry::{NewMessage, Stored};
 use super::super::ledger::RoomRow;
 use super::super::message::Message;
-use super::super::{KeptRoom, Kinds, Side};
+use super::super::{KeptRoom, Kinds, PageLimit, Side};
 use super::row::{all, execute, first, signed, unsigned, value};
 use super::search;
 
@@ -241,23 +241,32 @@ pub fn sql_of(side: Side) -> (&'static str, &'static str, Seq) {
     }
 }
 
-/// The frames of a room on one side of a seq, oldest first, `limit` at most.
+/// The frames of a room on one side of a seq, oldest first. Reads no more rows than the page has.
 pub fn page(
     connection: &Connection,
     room: RoomRow,
     side: Side,
     kinds: Kinds,
-    limit: usize,
-) -> rusqlite::Result<Vec<Message>> {
+    limit: PageLimit,
+) -> rusqlite::Result<Vec<Stored>> {
     let (comparison, order, place) = sql_of(side);
     let wanted = if kinds == Kinds::Messages { IS_MESSAGE } else { "TRUE" };
     let sql = format!(
         "SELECT {COLUMNS} {FROM} WHERE m.room = ?1 AND m.seq {comparison} ?2 AND m.seq > ?3 AND {wanted}
-         ORDER BY m.seq {order} LIMIT ?4"
+         ORDER BY m.seq {order}"
     );
-    let mut messages = all(connection, &sql, (room.key, place, room.floor, signed(limit as u64)), message)?;
-    side.sort(&mut messages);
-    Ok(messages)
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query((room.key, place, room.floor))?;
+    let (mut page, mut bytes, mut json) = (Vec::new(), 0, Vec::new());
+    while limit.has_space(page.len(), bytes)
+        && let Some(row) = rows.next()?
+    {
+        let frame = message(row)?.stored(false, &mut json);
+        bytes += frame.json.len();
+        page.push(frame);
+    }
+    side.sort(&mut page);
+    Ok(page)
 }
 
 /// The latest messages of a room with all events between and after them, oldest first, as many as the hub holds for a

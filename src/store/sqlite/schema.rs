@@ -517,6 +517,6 @@ mod tests {
             let indexed: i64 = connection.query_row(sql, [format!("\"{text}\"")], |row| row.get(0)).unwrap();
             assert_eq!(indexed, count as i64, "{text} in the index");
         }
-        assert_eq!(messages::page(&connection, room, Side::After(Seq(0)), Kinds::All, 9).unwrap().len(), 2);
+        assert_eq!(messages::page(&connection, room, Side::After(Seq(0)), Kinds::All, 9.into()).unwrap().len(), 2);
     }
 }
