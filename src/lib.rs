@@ -3,9 +3,9 @@
 //! # Bird's eye view
 //!
 //! Every connection to the one public port gets an OS thread. A WebSocket stays on its thread. Every other request is
-//! relayed to `tiny_http` behind a private socket, and a connection may carry several requests. Every change is an
-//! *entry* of one ordered *log*: a message, a join, a leave, or a [`Change`] of accounts, sessions, rooms and
-//! restrictions. The thread `hub` owns rooms, members and their outboxes, and proposes entries. The thread `store`
+//! relayed to `tiny_http` behind a private socket, one after another if the client keeps its connection open. Every
+//! change is an *entry* of one ordered *log*: a message (the deletion of a message, too), a join, a leave, or a
+//! [`Change`] of accounts, sessions, rooms and restrictions. The thread `hub` owns rooms, members and their outboxes, and proposes entries. The thread `store`
 //! gives each batch of entries its time, applies it in one transaction, and returns the result of each entry.
 //!
 //! ```text
@@ -48,17 +48,20 @@
 //!
 //! # Terms
 //!
-//! - *command*: what a client or request asks the hub to do. *Proposal*: an entry on its way to the store. *Applied*: an
-//!   entry with its result.
+//! - *command*: what a client or request asks the hub to do (`hub::command`). Not meant are the commands in the JSON of
+//!   WebSockets (`protocol::command`) and those of the command line (`cli/`), which become such a command.
+//!   *Proposal*: an entry on its way to the store. *Applied*: an entry with its result.
 //! - *connection*: a socket. *Session* in `session/`: the life of a WebSocket. In accounts, cookies and tokens, a session
 //!   is a login, a guest's token, or a program's token.
 //! - *user*: an account or a guest. *People*: the users in a room. *Principal*: the user that proposes something.
-//! - *frame*: one JSON object of the protocol, not a frame of a WebSocket. *Head*: the request line and header fields of a request.
-//! - *replay*: the messages that a join sends first. *Catch-up*, on a *resume*: the replay of what a member missed, page
-//!   by page. *Reset*: the answer that what was missed is no longer stored.
+//! - *frame*: one JSON object of the protocol, not a frame of a WebSocket. *Head*: the request line and header fields of
+//!   a request.
+//! - *replay*: the messages that a join sends first. *Resume*: a join that names the last frame that the client has
+//!   seen. *Catch-up*: the replay of what it missed since, page by page. *Reset*: the answer that what was missed is no
+//!   longer stored.
 //! - *restriction*: a mute or a ban. *Lease*: the time for which a lost connection stays a member.
-//! - *forgotten*: removed by *upkeep*, the work of the store's thread between batches, because of the retention or of the
-//!   limit on the database's size.
+//! - *upkeep*: the work of the store's thread between batches. It *forgets* (removes) what is older than the retention, or
+//!   what exceeds the bound on the database's size.
 //! - *round*: one turn of the hub's loop: all queued commands, then one batch for each room.
 //!
 //! # Code map
@@ -66,45 +69,49 @@
 //! | file or folder | owns |
 //! | --- | --- |
 //! | `main`, `cli/` | the command line: one file per command, flags, errors for the operator, the client of the control socket |
-//! | `front/` | the public port: `listener`, `capacity` (how many connections the system can carry), `relay` to `tiny_http` with `body` and `answer`, `keep_alive` (further requests of a connection), `shares` (bounded resources, fair by address) |
-//! | `http1/` | parsing of request heads (`head`), the client behind a proxy (`forwarded`), refusals of foreign origins (`origin`), responses outside of `tiny_http` |
+//! | `front/` | the public port: `listener`, `capacity` (how many connections the system can carry), `relay` to `tiny_http` with `body` and `answer`, `keep_alive` (the requests of a connection after its first), `shares` (bounded resources, fair by address) |
+//! | `http1/` | parsing of request heads (`head`), the client behind a proxy (`forwarded`), refusals of foreign origins (`origin`), the responses that `tiny_http` does not write (`response`) |
 //! | `http/` | `routes` (the table of operations), `operation` (its parts), `router`, `handlers/`, `openapi` and `components.json` (schemas) |
-//! | `session/` | a WebSocket: `handshake`, `stream` (the bytes that `tungstenite` reads, with deadlines), `read_loop` (whole messages, pings and closes), `decoder` (rates) |
+//! | `session/` | a WebSocket: `handshake`, `stream` (the bytes that `tungstenite` reads, with deadlines), `read_loop` (whole messages; the peer's pings and closes go to the hub, which answers them), `decoder` (rates) |
 //! | `authenticator` | the client that a token shows: its user, role and name |
 //! | `agents/control` | the server's side of the control socket |
-//! | `hub/` | `mod` (the loop), `state` and `state/` (pure decisions), `roster` (people of a room), `room`, `outbox` (what waits for a member), `delivery` (sending, pings and closing), `sink`, `pager` (catch-up from the database), `handle` (the interface for requests) |
-//! | `store/` | `entry` and `change` (what the log holds), `log/` (batches and their time), `ledger` and `ledger/` (what an entry does), `policy` (the published snapshot), `engine` (applies batches), `reader` (all reads), `terms` (what a search looks for), `sqlite/` (the database: `schema` and migrations, `messages`, `people/`, `search`, `upkeep` with `room_sizes`, `space` (the free space of the disk), `files` (notices that a file was replaced), `offline` (what commands read)), `memory` (messages with `--data :memory:`; accounts and rooms are then in an SQLite database in memory) |
+//! | `hub/` | `mod` (the loop), `state` and `state/` (pure decisions: `membership`, `presence` (joins and leaves as others see them), `events` (what a change does to open connections), `catch_up`), `room` (its ring of latest frames), `roster` (people of a room, for readers), `batch` (the frames of a round, encoded), `outbox` (what waits for a member), `delivery` (sending, the server's pings, closing), `sink`, `pager` (catch-up from the database), `handle` (the interface for requests) |
+//! | `store/` | `entry` and `change` (what the log holds), `log/` (batches and their time), `ledger` and `ledger/` (what an entry does), `policy` (the published snapshot), `engine` (applies batches), `reader` (all reads), `terms` (what a search looks for), `memory` (messages with `--data :memory:`; accounts and rooms are then in an SQLite database in memory) |
+//! | `store/sqlite/` | the database: `schema` and migrations, `messages`, `people/` (accounts, sessions, rooms, restrictions), `search`, `upkeep` (what goes) with `room_sizes` (whose messages go), `space` (the free space of the disk), `files` (notices that a file was removed or replaced; then the store refuses all entries), `offline` (what commands read) |
 //! | `protocol/` | the JSON of WebSockets: `decode` and `command` (from clients), `frame` (to clients), `admin` (admin commands, also over HTTP) |
 //! | `wire/` | encodings of frames: the WebSocket messages that the server sends, lines; close codes |
-//! | `auth/` | `permission` (who can do what), `password`, `credential` (cookies and tokens), `guest_token`, `attempts` (limits of logins), `name` (look-alike names) |
+//! | `auth/` | `permission` (who can do what), `password`, `credential` (cookies and tokens in requests), `guest_token` (signed tokens, for guests without a row), `attempts` (limits of logins), `name` (look-alike names) |
 //! | `model/` | ids, names and their rules, times, roles, `reason` (every refusal: word, code, status, sentence) |
 //! | `limits`, `rate` | every bound of the server, and rate limiters |
 //! | `config`, `logging`, `metrics`, `threads`, `published` | settings, the log on standard error, counters for Prometheus, thread policies, a value that one thread publishes |
-//! | `build` | Cargo's build script, which joins the page's modules and turns the reference into HTML. It is no module of the crate |
+//! | `build`, `build/` | Cargo's build script, which joins the page's modules and turns the reference into HTML. It is no module of the crate |
 //!
 //! # Where to begin
 //!
 //! | to change | begin in |
 //! | --- | --- |
-//! | a fixed bound | `limits`; the rules of names are in `model/names` |
+//! | a fixed bound of size, number or time | `limits`; the rules of names are in `model/names`, the lifetimes of sessions in `auth/credential` |
 //! | a flag | `cli/serve` and `config`. If it bounds something, it is a field of [`limits::Limits`], which has the default. If it decides what is allowed, it is a field of `store::change::Policy` |
 //! | who can do what, also in slow mode | `auth/permission`; its context is made in `store/policy` |
-//! | what a change does | `store/change` (the type) and `store/ledger/changes`, or `store/ledger/accounts` for accounts and sessions. `store/sqlite/people` stores it, in memory and in a file |
+//! | what a change does | `store/change` (the type) and `store/ledger/changes`, or `store/ledger/accounts` for accounts and sessions, or `store/ledger/upkeep` for what is forgotten. `store/sqlite/people` stores it, in memory and in a file |
 //! | what the audit log records | `Ledger::audit` and its callers in `store/ledger/`. The actions are in `store/sqlite/people/audit` |
 //! | a user's name, and what a rename does | `store/ledger/names`; `auth/name` decides which names look alike |
-//! | private rooms, and the end of a room | `store/ledger/rooms`; `auth/permission` says who may join and read |
+//! | private rooms, and the end of a room | `store/ledger/rooms` (who was let in); `auth/permission` says who may join and read |
 //! | what a join or leave does | `store/ledger/presence` (the order of entries), `hub/state/membership` (members and leases) |
 //! | a reason of refusals | `model/reason`, then `static/docs/errors.md`, `static/js/core/codes.js` and `static/lang/` |
 //! | an HTTP operation | `http/routes`, `http/handlers/` and `http/components.json` |
-//! | a login | `http/handlers/accounts`: `auth/attempts` limits it, `http/slow_lane` compares the password, `Change::LogIn` begins the session. Lifetimes are in `auth/credential` |
+//! | a login | `http/handlers/accounts`: `auth/attempts` limits it, `http/slow_lane` compares the password, `Change::LogIn` begins the session |
 //! | how bytes of a WebSocket become a message | `session/stream` and `session/read_loop`; `tungstenite` joins fragments |
 //! | how long something is kept | `limits`, or the flag; `store/sqlite/upkeep` removes it, in memory `store/memory` |
-//! | the space on the disk, and the checks of a start | `store/sqlite/space`; `store::start` opens the database, `cli/serve` starts all parts |
+//! | the space on the disk, and what is checked before the server serves | `store/sqlite/space`; `store::start` opens the database, `cli/serve` starts all parts |
 //! | what a command prints | its file in `cli/`. Commands read the database themselves (`store/sqlite/offline`), and change it by `cli/propose` |
 //! | a metric | `metrics`, with a row in `static/docs/operating.md` |
 //! | a reconnect | `hub/state/catch_up`, and `hub/pager` for frames that are no longer in memory |
-//! | what a slow member is sent | `hub/outbox` sends and keeps bytes, `hub/delivery` says when |
+//! | the deletion of a message | `store/ledger` (an entry with `Body::Delete`); `store/sqlite/messages` erases the text |
+//! | what members are told of a change | `hub/state/events` |
+//! | pings of the server, and when a silent or slow client is disconnected | `hub/delivery`; `hub/outbox` keeps the bytes that wait. Deadlines of reading are in `session/stream` |
 //! | what a search finds | `store/terms` and `static/js/core/marks.js`; other tokens in the index need a migration |
+//! | what happens if a file of the database is removed or replaced | `store/sqlite/files` notices it, `store/engine` refuses entries |
 //! | the tables of the database | `store/sqlite/schema`, with a migration and a fixture for `tests/it/migration` |
 //!
 //! A change of the protocol or of a limit also concerns `static/js/` (the page) and `static/docs/` (the reference).
@@ -120,7 +127,7 @@
 //! | refuser | refused sockets | listener | — | the listener has ended |
 //! | connection (each) | one socket's reading side | its client | hub: `Connect`, `Frames`, `Gone` | its client has gone, or the hub has shut its socket down |
 //! | authenticator | — | connections: tokens of handshakes | connections: identities | the server has stopped |
-//! | http (each) | one request at a time | `tiny_http` | hub: messages, changes | the server is unblocked |
+//! | http (each) | one request at a time | `tiny_http` | hub: messages, changes | the server stops |
 //! | login (each) | one request with a password | http: requests | hub: changes | the http threads have ended |
 //! | search | one search at a time | http: requests | — | the http threads have ended |
 //! | control-client (four) | one client of the control socket at a time, which it accepts | `adda` commands | hub: changes | the server stops |
