@@ -15,7 +15,7 @@ use crate::auth::password::PasswordHash;
 use crate::auth::secret::Secret;
 use crate::limits::SETUP_SPAN_MS;
 use crate::model::role::{Accounts, Registration, Role};
-use crate::model::{RoomId, Seq, UserId, Username};
+use crate::model::{FrameId, RoomId, Seq, UserId, Username};
 use crate::protocol::{AddressBanTerms, Restrictions, RoomPatch};
 
 use super::TokenHash;
@@ -67,6 +67,8 @@ pub enum Change {
     Seen { sessions: Vec<Use> },
     /// Forgets a room's frames up to a seq.
     Forget { room: RoomId, up_to: Seq },
+    /// Erases the texts of messages, as a delete does, but without an event.
+    EraseMessages { room: RoomId, messages: Vec<FrameId> },
     /// Forgets rooms without messages and connections.
     ForgetRooms { rooms: Vec<RoomId> },
     /// Forgets sessions that are over, and guests that were not seen for a long time.

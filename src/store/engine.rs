@@ -230,12 +230,13 @@ impl Store {
 
 impl MemoryUpkeep {
     fn step(&mut self, upkept: &mut Kept<'_, MemoryStorage<'_>>) -> Result<(), Fault> {
-        let mut forgotten = upkept.storage.memory.excess();
+        let mut changes = upkept.storage.memory.excess();
         if self.checked_at.elapsed() >= MEMORY_CHECK_INTERVAL {
             self.checked_at = Instant::now();
             if self.keep.retention.is_some() {
                 let before_ms = self.keep.since_ms(upkept.clock_ms());
-                forgotten.extend(upkept.storage.memory.expired(before_ms));
+                let expired = upkept.storage.memory.expired(before_ms);
+                changes.extend(expired.into_iter().map(|(room, up_to)| Change::Forget { room, up_to }));
             }
             self.people.step(upkept, OVER_KEPT, None)?;
             let sessions = people::oldest_guests_beyond(&upkept.storage.people, GUESTS_KEPT_MAX)?;
@@ -248,10 +249,7 @@ impl MemoryUpkeep {
                 upkept.apply(vec![Change::ForgetRooms { rooms }])?;
             }
         }
-        if forgotten.is_empty() {
-            return Ok(());
-        }
-        upkept.apply(forgotten.into_iter().map(|(room, up_to)| Change::Forget { room, up_to }).collect())
+        if changes.is_empty() { Ok(()) } else { upkept.apply(changes) }
     }
 }
 

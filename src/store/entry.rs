@@ -229,6 +229,8 @@ pub enum Event {
     RoomDeleted { room: RoomId },
     /// The frames of a room up to this seq are no longer kept.
     Forgotten { room: RoomId, up_to: Seq },
+    /// The texts of messages are erased. These are the messages without them.
+    Erased { room: RoomId, messages: Vec<Stored> },
 }
 
 /// A user has another name.

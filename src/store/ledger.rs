@@ -33,6 +33,7 @@ mod presence;
 #[cfg(test)]
 mod property;
 mod rooms;
+mod upkeep;
 
 use presence::{Presence, Present};
 
@@ -55,6 +56,15 @@ impl RoomRow {
     }
 }
 
+/// What a storage does with the bytes of a text that it erases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freed {
+    /// It overwrites them. Soon they are in no file.
+    Overwritten,
+    /// It leaves them, until their space is used again.
+    Left,
+}
+
 /// What the ledger needs from a storage of messages. A storage returns no frame at or below its room's floor.
 pub trait Storage {
     /// The connection to accounts, sessions, settings and restrictions.
@@ -74,8 +84,8 @@ pub trait Storage {
     /// The name of a user in the latest frame of it that is kept.
     fn author_name(&self, user: UserId) -> Result<Option<Username>, Fault>;
 
-    /// Replaces a stored message, and erases its old content.
-    fn replace(&mut self, room: &RoomId, row: RoomRow, message: &Message, stored: &Stored) -> Result<(), Fault>;
+    /// Replaces a stored message by its form without a text.
+    fn erase(&mut self, row: RoomRow, message: &Message, stored: &Stored, freed: Freed) -> Result<(), Fault>;
 
     fn seq_of(&mut self, room: &RoomId, row: RoomRow, id: FrameId) -> Result<Option<Seq>, Fault>;
 
@@ -270,7 +280,7 @@ impl Ledger {
                 changed.apply(&new.body, self.moment.wall_ms);
                 let frame = changed.stored(false, &mut self.json);
                 let row = RoomRow { head: seq, ..row.unwrap_or_default() };
-                storage.replace(&new.room, row, &changed, &frame)?;
+                storage.erase(row, &changed, &frame, Freed::Overwritten)?;
                 self.audit_deletion(storage.people(), new, &changed)?;
                 Some(frame)
             }

@@ -14,8 +14,9 @@ use crate::config::Keep;
 use crate::limits::{EVENTS_KEPT_MAX, HISTORY_MAX, KEPT_BYTES_MAX, MEMORY_FRAMES_AT_ONCE};
 use crate::model::{FrameId, Nonce, RoomId, Seq, UserId, Username};
 
+use super::change::Change;
 use super::entry::{NewMessage, Past, Stored};
-use super::ledger::{RoomRow, Storage};
+use super::ledger::{Freed, RoomRow, Storage};
 use super::log::clock::Stored as Position;
 use super::message::Message;
 use super::policy::PolicySnapshot;
@@ -25,6 +26,8 @@ use super::{KeptRoom, PageLimit, Side, locked};
 
 /// The approximate size of a frame beside its JSON, with its share of the room's bookkeeping.
 const FRAME_OVERHEAD_BYTES: usize = 768;
+/// What the frame of a message says when its text is erased: when that was.
+const ERASED_BYTES: usize = 64;
 
 #[derive(Debug)]
 pub struct Memory {
@@ -87,10 +90,11 @@ impl Memory {
         expired
     }
 
-    /// How far to forget rooms because all rooms together take too much memory. The largest rooms lose their oldest
-    /// frames, down to one size; of rooms of the same size, the one that was silent longest comes first. An eighth of the
-    /// bound is freed, so that this search of all rooms is rare.
-    pub fn excess(&self) -> Vec<(RoomId, Seq)> {
+    /// What goes because all rooms together take too much memory. The largest rooms lose their oldest frames, down to one
+    /// size; of rooms of the same size, the one that was silent longest comes first. An author that holds more of such a
+    /// room than all others together first loses its oldest texts. An eighth of the bound is freed, so that this search of
+    /// all rooms is rare.
+    pub fn excess(&self) -> Vec<Change> {
         if self.bytes <= self.bytes_max {
             return Vec::new();
         }
@@ -101,16 +105,10 @@ impl Memory {
         let mut bytes = self.bytes;
         let mut excess = Vec::new();
         for (id, room) in largest {
-            let (mut size, mut up_to) = (room.bytes, None);
-            for kept in &room.frames {
-                if size <= size_max || bytes <= target {
-                    break;
-                }
-                size -= kept.cost();
-                bytes -= kept.cost();
-                up_to = Some(kept.stored.seq);
+            let size_max = size_max.max(room.bytes.saturating_sub(bytes.saturating_sub(target)));
+            if room.bytes > size_max {
+                bytes -= room.shrink(id, size_max, &mut excess);
             }
-            excess.extend(up_to.map(|up_to| (id.clone(), up_to)));
         }
         excess
     }
@@ -215,6 +213,20 @@ fn common_size(sizes: impl Iterator<Item = usize>, bytes: usize, target: usize) 
     size_max
 }
 
+/// The bytes of a message's text; an event has none.
+fn text_bytes(message: &Message) -> usize {
+    if message.is_event() { 0 } else { message.content.len() }
+}
+
+/// The author with the longest texts, and their bytes.
+fn longest_texts<'a>(messages: impl Iterator<Item = &'a Message>) -> Option<(UserId, usize)> {
+    let mut texts: HashMap<UserId, usize> = HashMap::new();
+    for message in messages {
+        *texts.entry(message.user).or_default() += text_bytes(message);
+    }
+    texts.into_iter().max_by_key(|(author, bytes)| (*bytes, *author))
+}
+
 /// The frames of a room on one side of a seq that `fits` accepts, oldest first. Also returns the last frame that was
 /// looked at if `deadline` came before the end. Some frames are looked at even after the deadline.
 ///
@@ -315,9 +327,9 @@ impl Storage for MemoryStorage<'_> {
         Ok(self.memory.author_name(user))
     }
 
-    fn replace(&mut self, room: &RoomId, _: RoomRow, _: &Message, stored: &Stored) -> Result<(), Fault> {
+    fn erase(&mut self, _: RoomRow, message: &Message, stored: &Stored, _: Freed) -> Result<(), Fault> {
         let memory = &mut *self.memory;
-        let Some(room) = memory.rooms.get_mut(room) else { return Ok(()) };
+        let Some(room) = memory.rooms.get_mut(&message.room) else { return Ok(()) };
         let Some(kept) = room.frames.iter_mut().find(|kept| kept.stored.id == stored.id) else { return Ok(()) };
         let before = kept.cost();
         kept.stored = stored.clone();
@@ -378,6 +390,46 @@ impl Storage for MemoryStorage<'_> {
 }
 
 impl Room {
+    /// Adds the changes that make the room at most so large. Returns by how much they make it smaller.
+    fn shrink(&self, id: &RoomId, size_max: usize, changes: &mut Vec<Change>) -> usize {
+        let messages: Vec<_> = self.frames.iter().map(Kept::message).collect();
+        let mut costs: Vec<_> = self.frames.iter().map(Kept::cost).collect();
+        let mut size = self.bytes;
+        let mut erased = Vec::new();
+        if let Some((author, texts)) = longest_texts(messages.iter().flatten()) {
+            let is_others = |message: &Option<Message>| message.as_ref().is_none_or(|message| message.user != author);
+            // The author's messages before those of others go whole, below.
+            let first = messages.iter().position(is_others).unwrap_or(messages.len());
+            let before: usize = costs[..first].iter().sum();
+            let mut texts = texts - messages[..first].iter().flatten().map(text_bytes).sum::<usize>();
+            for (message, cost) in messages.iter().zip(&mut costs).skip(first) {
+                if size - before <= size_max || 2 * texts <= size - before {
+                    break;
+                }
+                let Some(message) = message.as_ref().filter(|message| message.user == author) else { continue };
+                let bytes = text_bytes(message);
+                if bytes > ERASED_BYTES {
+                    let gained = bytes - ERASED_BYTES;
+                    (*cost, size, texts) = (*cost - gained, size - gained, texts - bytes);
+                    erased.push(message.id);
+                }
+            }
+        }
+        let mut up_to = None;
+        for (kept, cost) in self.frames.iter().zip(costs) {
+            if size <= size_max {
+                break;
+            }
+            size -= cost;
+            up_to = Some(kept.stored.seq);
+        }
+        if !erased.is_empty() {
+            changes.push(Change::EraseMessages { room: id.clone(), messages: erased });
+        }
+        changes.extend(up_to.map(|up_to| Change::Forget { room: id.clone(), up_to }));
+        self.bytes - size
+    }
+
     /// Whether the oldest frame must go: there are too many messages or events, or the room is full and begins with an
     /// event.
     fn is_too_long(&self) -> bool {

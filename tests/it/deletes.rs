@@ -161,6 +161,45 @@ fn a_deleted_text_is_gone_from_every_file_within_ten_seconds() {
 }
 
 #[test]
+fn the_texts_of_a_deleted_room_are_gone_from_every_file_within_ten_seconds() {
+    let mut people = People::new();
+    let (_, admin) = people.find_user("admin", Role::Admin);
+    let directory = people.data().parent().expect("a directory").to_owned();
+    let mut server = people.serve(&[]);
+    let mut random = Random::from_env();
+    let mut words =
+        |count: usize| -> Vec<String> { (0..count).map(|_| format!("xq{:08x}", random.within(0..1 << 31))).collect() };
+    let rooms = ["jam", "tea", "oil"];
+    let texts: Vec<Vec<Vec<String>>> =
+        rooms.iter().map(|_| (0..60).map(|number| words(if number % 20 == 0 { 700 } else { 20 })).collect()).collect();
+    for number in 0..60 {
+        for (name, texts) in rooms.iter().zip(&texts) {
+            let mut ws = Ws::join(&server, &format!("/ws/{name}/Ana?history=0"));
+            sent(&mut ws, &texts[number].join(" "), &format!("{name} {number}"));
+        }
+    }
+    let ends = |room: usize| -> Vec<String> { texts[room].iter().flatten().map(|word| word[2..].to_owned()).collect() };
+    let delete = |server: &Server, name: &str| {
+        let status = request(server.addr(), ByBearer(&admin), "DELETE", &format!("/api/rooms/{name}"), None).status;
+        assert_eq!(status, 204, "{name}");
+    };
+    assert!(!files_with(&directory, &ends(0)).is_empty(), "they are in the files");
+    delete(&server, "jam");
+    eventually("the texts are gone", GONE_WITHIN, || files_with(&directory, &ends(0)).is_empty());
+    // The server is killed after the answer, before it has erased everything.
+    delete(&server, "oil");
+    server.signal(Signal::KILL);
+    server.wait_exit(DEADLINE);
+    let mut server = people.serve(&[]);
+    eventually("the texts are gone after a kill", GONE_WITHIN, || files_with(&directory, &ends(2)).is_empty());
+    let found = history(&server, &format!("?q={}", texts[1][59][3]));
+    assert_eq!(found.len(), 1, "the other room is whole");
+    server.signal(Signal::TERM);
+    server.wait_exit(DEADLINE);
+    adda(&people.data(), &["doctor"]);
+}
+
+#[test]
 fn history_counts_messages_and_a_resume_gets_events_too() {
     let people = People::new();
     let mut server = people.serve(&["--durability", "normal"]);

@@ -132,6 +132,11 @@ impl State {
                     self.change_ring(key, |ring| ring.forget(up_to));
                 }
             }
+            Event::Erased { room, messages } => {
+                if let Some(key) = self.by_id.get(&room).copied() {
+                    self.change_ring(key, |ring| messages.into_iter().for_each(|message| ring.replace(message)));
+                }
+            }
         }
     }
 

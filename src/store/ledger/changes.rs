@@ -277,42 +277,13 @@ impl Ledger {
                 }
                 Ok(Done::Nothing)
             }
-            Change::Forget { room, up_to } => {
+            Change::Forget { .. }
+            | Change::EraseMessages { .. }
+            | Change::ForgetRooms { .. }
+            | Change::ForgetSessions { .. }
+            | Change::ForgetAuditEntries { .. } => {
                 server(by)?;
-                if let Some(row) = storage.room(room)? {
-                    // This also runs if the frames are already forgotten, as rows of a long order may be left.
-                    let up_to = (*up_to).min(row.head).max(row.floor);
-                    storage.forget(room, row, up_to)?;
-                    if row.floor < up_to {
-                        self.events.push(Event::Forgotten { room: room.clone(), up_to });
-                    }
-                }
-                Ok(Done::Nothing)
-            }
-            Change::ForgetRooms { rooms } => {
-                server(by)?;
-                let is_over = |room: &&RoomId| self.presence.connections(room) == 0 && !self.policy.has_floors(room);
-                for room in rooms.iter().filter(is_over) {
-                    storage.forget_room(room)?;
-                }
-                Ok(Done::Nothing)
-            }
-            Change::ForgetSessions { sessions } => {
-                server(by)?;
-                // A recently ended session is kept, as entries of it may be in flight. After a restart, only its row
-                // says that it has ended.
-                for session in sessions.iter().filter(|session| !self.policy.ended.contains_key(session)) {
-                    people::forget_session(connection, *session)?;
-                }
-                self.stored_guests.clear();
-                Ok(Done::Nothing)
-            }
-            Change::ForgetAuditEntries { entries } => {
-                server(by)?;
-                for entry in entries {
-                    people::forget_audit_entry(connection, *entry)?;
-                }
-                Ok(Done::Nothing)
+                self.keep_up(storage, change)
             }
             Change::SetPolicy(policy) => {
                 server(by)?;

@@ -890,12 +890,42 @@ fn forgotten_messages_are_hidden_in_memory() {
 }
 
 #[test]
+fn an_erased_message_keeps_its_seq_and_its_nonce() {
+    in_both(|mut rig| {
+        let (author, other) = (stranger(3), stranger(4));
+        let erased = rig.stored(message("tea", &author, "needle one").with_nonce("n"));
+        let kept = rig.stored(message("tea", &other, "needle two"));
+        let elsewhere = rig.stored(message("jam", &author, "needle three"));
+        let event = rig.stored(delete("jam", &author, elsewhere.id));
+        let erase = |messages: &[FrameId]| Change::EraseMessages { room: room("tea"), messages: messages.to_vec() };
+        // What is not there, or of another room, or an event, is left alone.
+        let messages = [erased.id, elsewhere.id, event.id, FrameId(uuid::Uuid::from_u128(9)), erased.id];
+        let (_, events) = rig.change(By::Server, erase(&messages)).unwrap();
+        let [Meaning::Erased { room: of, messages: frames }] = &events[..] else { panic!("{events:?}") };
+        assert_eq!((of, frames.len(), frames[0].id, frames[0].seq), (&room("tea"), 1, erased.id, Seq(1)));
+        let shown: serde_json::Value = serde_json::from_slice(&frames[0].json).unwrap();
+        assert_eq!((&shown["content"], shown["deleted_at"].is_string()), (&"".into(), true));
+        assert_eq!(rig.page("tea", None), ["", "needle two"]);
+        assert_eq!(rig.page("tea", Some("needle")), ["needle two"]);
+        assert_eq!(rig.change(By::Server, erase(&[erased.id])).unwrap().1, [], "it is erased already");
+        let entries = [
+            Entry::Message(message("tea", &author, "needle one").with_nonce("n")),
+            Entry::Message(delete("tea", &author, erased.id)),
+            Entry::Message(delete("tea", &other, kept.id)),
+            Entry::Message(message("tea", &author, "on")),
+        ];
+        assert_eq!(rig.words(entries), ["duplicate 1", "no_such_message", "tea 3", "tea 4"]);
+    });
+}
+
+#[test]
 fn only_the_server_and_the_operator_can_propose_their_changes() {
     in_both(|mut rig| {
         let admin = rig.account(1, Role::Admin);
         let key = GuestKey::from_bytes([7; 32]);
         let of_the_server = [
             Change::Forget { room: room("tea"), up_to: Seq(1) },
+            Change::EraseMessages { room: room("tea"), messages: vec![] },
             Change::ForgetRooms { rooms: vec![] },
             Change::ForgetSessions { sessions: vec![] },
             Change::ForgetAuditEntries { entries: vec![] },

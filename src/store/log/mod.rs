@@ -180,6 +180,7 @@ mod tests {
                 },
             ),
             change(By::Server, Change::Forget { room: room("tea"), up_to: Seq(u64::MAX) }),
+            change(By::Server, Change::EraseMessages { room: room("tea"), messages: vec![frame] }),
             change(By::Server, Change::ForgetRooms { rooms: vec![room("tea")] }),
             change(By::Server, Change::ForgetSessions { sessions: vec![SessionId(1)] }),
             change(By::Server, Change::ForgetAuditEntries { entries: vec![AuditId(1)] }),

@@ -51,7 +51,7 @@ impl Rig {
     /// Does what the store does after a batch.
     fn keep(&mut self) {
         let excess = self.memory().excess();
-        self.forget(excess);
+        self.apply(excess.into_iter().map(|made| change(By::Server, made)).collect());
     }
 }
 
@@ -125,6 +125,38 @@ fn the_largest_rooms_lose_their_oldest_frames() {
     assert!(one.len().abs_diff(two.len()) <= 10 && one.len() > 20, "{} and {}", one.len(), two.len());
     let sum: usize = rig.memory().rooms.values().map(|room| room.bytes).sum();
     assert_eq!(sum, rig.memory().bytes);
+}
+
+#[test]
+fn an_author_that_floods_a_shared_room_loses_its_texts_first() {
+    let mut rig = Rig::new(Keep { bytes_max: Some(400_000), retention: None });
+    let text = |author: u128, length: usize| message(&name(1), &stranger(author), &"x".repeat(length));
+    // Before and between the flooder's messages there are those of others.
+    rig.apply(vec![Entry::Message(text(1, 20_000)), Entry::Message(text(2, 20)), Entry::Message(text(3, 20))]);
+    for number in 4..=50 {
+        let author = if number % 10 == 0 { 2 } else { 1 };
+        rig.apply(vec![Entry::Message(text(author, if author == 1 { 20_000 } else { 20 }))]);
+        rig.keep();
+        assert!(rig.memory().bytes <= 400_000);
+    }
+    let memory = rig.memory();
+    let room = &memory.rooms[&room(&name(1))];
+    let shown: Vec<_> = room.frames.iter().map(|kept| (kept.stored.seq.0, kept.message().unwrap())).collect();
+    assert_eq!(
+        shown.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(),
+        (2..=50).collect::<Vec<_>>(),
+        "only its first went"
+    );
+    for (seq, message) in shown {
+        match (message.user == stranger(1).user(), seq) {
+            (false, _) => assert_eq!(message.content.len(), 20, "{seq}"),
+            (true, ..30) => assert!(message.content.is_empty() && message.deleted_ms.is_some(), "{seq}"),
+            (true, 45..) => assert_eq!(message.content.len(), 20_000, "{seq}"),
+            (true, _) => {}
+        }
+    }
+    assert_eq!(room.bytes, room.frames.iter().map(Kept::cost).sum::<usize>());
+    assert_eq!(memory.bytes, room.bytes);
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub const IS_MESSAGE: &str = "m.kind IN ('text', 'announcement')";
 /// The tables of [`COLUMNS`].
 pub const FROM: &str = "FROM messages m JOIN rooms r ON r.key = m.room";
 
+/// Begins the name of the mark of a deleted room that still has messages.
+const PURGE: &str = "purge:";
+
 /// The condition that selects rooms with kept frames.
 const IS_KEPT: &str = "EXISTS (SELECT 1 FROM messages WHERE room = r.key AND seq > r.floor)";
 
@@ -155,9 +158,23 @@ pub fn forgotten_rooms(connection: &Connection, after: i64, up_to: i64) -> rusql
     all(connection, sql, [after, up_to], room_row)
 }
 
-/// Notes that a room was deleted, so that its row is kept.
+/// Notes that a room was deleted, so that its row is kept, and that [`purge`] is to delete its messages.
 pub fn mark_deleted(connection: &Connection, room_key: i64) -> rusqlite::Result<()> {
-    execute(connection, "UPDATE rooms SET is_deleted = 1 WHERE key = ?1", [room_key]).map(drop)
+    execute(connection, "UPDATE rooms SET is_deleted = 1 WHERE key = ?1", [room_key])?;
+    let sql = "INSERT OR REPLACE INTO marks (name, value) VALUES (?1 || ?2, ?2)";
+    execute(connection, sql, (PURGE, room_key)).map(drop)
+}
+
+/// Deletes and overwrites some messages of a deleted room. Returns whether there was such a room.
+pub fn purge(connection: &Connection, limit: usize) -> rusqlite::Result<bool> {
+    let sql = "SELECT r.key, r.head, r.floor FROM marks m JOIN rooms r ON r.key = m.value
+         WHERE m.name >= ?1 AND m.name < ?1 || 'z' LIMIT 1";
+    let Some(room) = first(connection, sql, [PURGE], room_row)? else { return Ok(false) };
+    if delete_forgotten(connection, room, limit)? < limit {
+        execute(connection, "DELETE FROM marks WHERE name = ?1 || ?2", (PURGE, room.key))?;
+        search::begin_whole_merge(connection)?;
+    }
+    Ok(true)
 }
 
 /// Stores a room's floor.
@@ -170,7 +187,8 @@ pub fn set_overwriting(connection: &Connection, how: &str) -> rusqlite::Result<(
     connection.pragma_update_and_check(None, "secure_delete", how, |_| Ok(()))
 }
 
-/// Deletes forgotten messages of a room with their words, `limit` at most. Returns their number.
+/// Deletes forgotten messages of a room, `limit` at most, and marks their words as deleted. Overwrites them if the room
+/// was deleted. Returns their number.
 pub fn delete_forgotten(connection: &Connection, room: RoomRow, limit: usize) -> rusqlite::Result<usize> {
     let mut forgotten = connection
         .prepare_cached("SELECT key, seq, content FROM messages WHERE room = ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")?;
@@ -184,12 +202,12 @@ pub fn delete_forgotten(connection: &Connection, room: RoomRow, limit: usize) ->
     }
     if let Some(last) = last {
         keep_key(connection)?;
-        // Pages that become free are not overwritten, as that would write each of them once more. What was deleted by its
-        // author has no text here any more.
-        set_overwriting(connection, "FAST")?;
-        let done = execute(connection, "DELETE FROM messages WHERE room = ?1 AND seq <= ?2", (room.key, last));
-        set_overwriting(connection, "ON")?;
-        done?;
+        let delete = || execute(connection, "DELETE FROM messages WHERE room = ?1 AND seq <= ?2", (room.key, last));
+        let is_purged = "SELECT 1 FROM marks WHERE name = ?1 || ?2";
+        match first(connection, is_purged, (PURGE, room.key), |_| Ok(()))? {
+            Some(()) => delete()?,
+            None => without_overwriting(connection, delete)?,
+        };
     }
     Ok(deleted)
 }
@@ -219,6 +237,46 @@ pub fn erase(connection: &Connection, room_key: i64, erased: &Message) -> rusqli
     let sql = "UPDATE messages SET content = ?2, deleted_ms = ?3 WHERE key = ?1";
     execute(connection, sql, (key, &*erased.content, erased.deleted_ms.map(signed)))?;
     search::erase(connection, key, room_key, &content, &erased.content)
+}
+
+/// Replaces a message's row by one without its text, to gain the space. Its words are only marked as deleted.
+pub fn shorten(connection: &Connection, room_key: i64, erased: &Message) -> rusqlite::Result<()> {
+    let mut find = connection.prepare_cached("SELECT key, content FROM messages WHERE id = ?1")?;
+    let (key, content): (i64, String) = find.query_row([erased.id], |row| row.try_into())?;
+    // SQLite joins pages with much free space only where a row is deleted, not where it becomes shorter.
+    without_overwriting(connection, || execute(connection, "DELETE FROM messages WHERE key = ?1", [key]))?;
+    let sql = "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind, message_id, key,
+            former, deleted_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+    let values = (
+        erased.id,
+        room_key,
+        erased.seq,
+        erased.user,
+        &erased.username,
+        erased.nonce.as_ref().map(Nonce::as_str),
+        &*erased.content,
+        erased.reply_to,
+        signed(erased.at_ms),
+        erased.kind.as_str(),
+        erased.message_id,
+        key,
+        erased.former.as_ref(),
+        erased.deleted_ms.map(signed),
+    );
+    execute(connection, sql, values)?;
+    search::replace(connection, key, room_key, &content, &erased.content)
+}
+
+/// Deletes rows without overwriting the pages that become free, as that would write each of them once more.
+fn without_overwriting<T>(
+    connection: &Connection,
+    delete: impl FnOnce() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    set_overwriting(connection, "FAST")?;
+    let done = delete();
+    set_overwriting(connection, "ON")?;
+    done
 }
 
 /// The seq of a message in a room, if it is kept.

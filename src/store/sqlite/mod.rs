@@ -24,7 +24,7 @@ use crate::model::reason::Reason;
 use crate::model::{FrameId, Nonce, RoomId, Seq, UserId, Username};
 
 use super::entry::{NewMessage, Past, Stored};
-use super::ledger::{RoomRow, Storage};
+use super::ledger::{Freed, RoomRow, Storage};
 use super::log::clock;
 use super::message::Message;
 use super::policy::PolicySnapshot;
@@ -143,9 +143,14 @@ impl Storage for SqliteStorage {
         messages::author_name(&self.connection, user)
     }
 
-    fn replace(&mut self, _: &RoomId, row: RoomRow, message: &Message, _: &Stored) -> Result<(), Fault> {
-        self.erases = true;
-        messages::erase(&self.connection, row.key, message)
+    fn erase(&mut self, row: RoomRow, message: &Message, _: &Stored, freed: Freed) -> Result<(), Fault> {
+        match freed {
+            Freed::Overwritten => {
+                self.erases = true;
+                messages::erase(&self.connection, row.key, message)
+            }
+            Freed::Left => messages::shorten(&self.connection, row.key, message),
+        }
     }
 
     fn seq_of(&mut self, _: &RoomId, row: RoomRow, id: FrameId) -> Result<Option<Seq>, Fault> {
@@ -171,8 +176,11 @@ impl Storage for SqliteStorage {
     }
 
     fn delete_room(&mut self, room: &RoomId, row: RoomRow) -> Result<(), Fault> {
-        messages::mark_deleted(&self.connection, row.key)?;
-        self.forget(room, row, row.head)
+        let row = RoomRow { floor: row.head, ..row };
+        messages::update_floor(&self.connection, row)?;
+        self.set(room, row);
+        // Upkeep deletes the messages.
+        messages::mark_deleted(&self.connection, row.key)
     }
 
     fn forget_room(&mut self, room: &RoomId) -> Result<(), Fault> {

@@ -39,6 +39,8 @@ const READ_AT_ONCE_BYTES: usize = 64 * 1024;
 const TOKENS_ERASED_MAX: usize = 400;
 /// Begins the name of the mark with the words of a deleted message that are still to be erased.
 const ERASURE: &str = "erase:";
+/// The name of the mark that all of the index is to be merged. Its value says whether that has begun.
+const WHOLE_MERGE: &str = "whole_merge";
 /// Begins the word that names the room of a message. No word of a text contains this private-use character.
 const ROOM_MARK: char = '\u{E000}';
 
@@ -97,6 +99,15 @@ pub fn delete(connection: &Connection, key: i64, room_key: i64, content: &str) -
     }
     let sql = "INSERT INTO words (words, rowid, content) VALUES ('delete', ?1, ?2)";
     execute(connection, sql, (key, indexed(room_key, content))).map(drop)
+}
+
+/// Replaces the words of a message by those of another text, if it is indexed. The old words are only marked as deleted.
+pub fn replace(connection: &Connection, key: i64, room_key: i64, was: &str, is: &str) -> rusqlite::Result<()> {
+    if key > position(connection)? {
+        return Ok(());
+    }
+    delete(connection, key, room_key, was)?;
+    insert(connection, key, room_key, is)
 }
 
 /// Replaces the words of a message by those of another text, if it is indexed. The old words are erased, which reads and writes the
@@ -189,10 +200,47 @@ pub fn merge_early(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Merges some pages of the index, which drops deleted words. Returns whether there was something to merge.
 pub fn merge(connection: &Connection, pages: u64) -> rusqlite::Result<bool> {
+    merge_pages(connection, signed(pages))
+}
+
+fn merge_pages(connection: &Connection, pages: i64) -> rusqlite::Result<bool> {
     let before = connection.total_changes();
-    execute(connection, "INSERT INTO words (words, rank) VALUES ('merge', ?1)", [signed(pages)])?;
+    execute(connection, "INSERT INTO words (words, rank) VALUES ('merge', ?1)", [pages])?;
     // The command itself counts as one change (FTS5, section 6.8).
     Ok(connection.total_changes() - before >= 2)
+}
+
+/// Notes that all of the index is to be merged. This drops all deleted words, and a usual merge only some.
+pub fn begin_whole_merge(connection: &Connection) -> rusqlite::Result<()> {
+    execute(connection, "INSERT OR REPLACE INTO marks (name, value) VALUES (?1, 0)", [WHOLE_MERGE]).map(drop)
+}
+
+/// Merges some pages, if all of the index is to be merged. Returns whether it is, and whether this was the end.
+pub fn merge_whole(connection: &Connection, pages: u64) -> rusqlite::Result<WholeMerge> {
+    let sql = "SELECT value FROM marks WHERE name = ?1";
+    let Some(is_begun) = first(connection, sql, [WHOLE_MERGE], |row| row.get::<_, bool>(0))? else {
+        return Ok(WholeMerge::None);
+    };
+    if !is_begun {
+        merge_early(connection)?;
+        // A negative number joins all segments into one, however many there are (FTS5, section 6.8).
+        merge_pages(connection, -signed(pages))?;
+        execute(connection, "UPDATE marks SET value = 1 WHERE name = ?1", [WHOLE_MERGE])?;
+        return Ok(WholeMerge::InProgress);
+    }
+    if merge(connection, pages)? {
+        return Ok(WholeMerge::InProgress);
+    }
+    execute(connection, "DELETE FROM marks WHERE name = ?1", [WHOLE_MERGE])?;
+    Ok(WholeMerge::Ended)
+}
+
+/// How far a merge of all of the index is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WholeMerge {
+    None,
+    InProgress,
+    Ended,
 }
 
 /// The rooms of which the index does not have as many messages as it should: the room, the number that it has, and the

@@ -1,8 +1,9 @@
 //! Upkeep keeps the database within its bounds. It deletes messages that are too old. If the database is too large, it
-//! deletes the oldest messages of the largest room, so that a flood in one room costs no other room its history. It
-//! returns space to the file system, keeps the WAL short, and adds new messages to the word index. It removes sessions,
-//! invitations, mutes and bans that are over, guests that were not seen for a long time, old entries of the audit log,
-//! and rooms without messages and connections.
+//! deletes the oldest messages of the largest room, so that a flood in one room costs no other room its history. If one
+//! author holds more of that room than all others together, it erases texts of that author instead. It returns space to
+//! the file system, keeps the WAL short, and adds new messages to the word index. It removes sessions, invitations, mutes
+//! and bans that are over, guests that were not seen for a long time, old entries of the audit log, and rooms without
+//! messages and connections.
 //!
 //! Everything that clients can see of it goes through the log as entries. It runs on the store's thread and connection,
 //! in slices between batches. A slice takes a few milliseconds while no batch waits. Under constant load it takes as
@@ -19,9 +20,10 @@ use crate::limits::{AUDIT_KEPT, FORGOTTEN_AT_ONCE};
 use crate::model::RoomId;
 
 use super::super::change::Change;
-use super::room_sizes::RoomSizes;
+use super::room_sizes::{AuthorTexts, Excess, RoomSizes};
 use super::row::{unsigned, value};
 use super::schema::{Database, PAGE_BYTES, set_wal_limit};
+use super::search::WholeMerge;
 use super::space::{self, Bounds, Space};
 use super::{Connection, Fault, messages, people, search};
 
@@ -54,6 +56,8 @@ const KEPT_WITHOUT_ROOM: Duration = Duration::from_secs(24 * 3600);
 const PAGES_AT_ONCE: u64 = 64;
 /// Pages of the word index that are merged between two checks of the clock.
 const WORDS_PAGES_AT_ONCE: u64 = 64;
+/// Messages of deleted rooms that are deleted and overwritten between two checks of the clock. They may be long.
+const PURGED_AT_ONCE: usize = 20;
 /// Messages that are added to the word index in one transaction: while no batch waits, and after a batch under load.
 const INDEXED_AT_ONCE: usize = 200;
 const INDEXED_AT_ONCE_BUSY: usize = 1_000;
@@ -321,7 +325,7 @@ impl Upkeep {
             // space.
             let is_short = self.is_short(&size);
             let is_large = is_short || over(if self.is_merging { ROOM_PART_MERGING } else { ROOM_PART });
-            let erases = self.erase(upkept.connection())?;
+            let erases = self.erase(upkept.connection(), is_short)?;
             let forgets = self.forget_people(upkept, is_large)? | self.forget_rooms(upkept)? | erases;
             if over(ROOM_PART_SIZES) {
                 self.room_sizes.refresh(&self.database);
@@ -330,16 +334,14 @@ impl Upkeep {
             let limit = left.min(budget.at_once);
             let since_ms = self.keep.since_ms(upkept.clock_ms());
             let mut deleted = self.forget_before(upkept, since_ms, limit)?;
+            let is_past = bytes_max.is_some_and(|most| size.bytes > most);
             if deleted == 0 && is_large {
-                let bytes_max = self.bounds.forgotten_bytes;
-                deleted = match self.room_sizes.largest(upkept.connection(), limit, bytes_max)? {
-                    Some(prefix) => {
-                        upkept.apply(vec![Change::Forget { room: prefix.room.clone(), up_to: prefix.up_to }])?;
-                        self.room_sizes.deleted(&prefix);
-                        prefix.count
-                    }
-                    None => 0,
-                };
+                let (bytes_max, is_urgent) = (self.bounds.forgotten_bytes, is_past || is_short);
+                let excess = self.room_sizes.excess(upkept.connection(), limit, bytes_max, is_urgent)?;
+                if let Some(excess) = excess {
+                    deleted = forget_excess(upkept, &excess)?;
+                    self.room_sizes.deleted(&excess);
+                }
             }
             if deleted > 0 || self.is_merging {
                 let was_merging = self.is_merging;
@@ -367,7 +369,6 @@ impl Upkeep {
             if deleted == 0 && !self.is_merging && !is_loose && !forgets && !indexes && !is_short {
                 return Ok(false);
             }
-            let is_past = bytes_max.is_some_and(|most| size.bytes > most);
             if left == 0 || begun.elapsed() >= if is_past { budget.time_max } else { budget.time } {
                 return Ok(true);
             }
@@ -502,13 +503,18 @@ impl Upkeep {
         Ok(true)
     }
 
-    /// Erases some words of deleted messages. Returns whether there were any.
-    fn erase(&self, connection: &Connection) -> Result<bool, Fault> {
-        let erases = in_transaction(connection, search::erase_more)?;
-        if erases {
+    /// Erases some words of deleted messages, and some messages of deleted rooms. Returns whether there were any.
+    fn erase(&self, connection: &Connection, is_short: bool) -> Result<bool, Fault> {
+        let erases = in_transaction(connection, |connection| {
+            Ok(search::erase_more(connection)? | messages::purge(connection, PURGED_AT_ONCE)?)
+        })?;
+        // A merge writes before it deletes.
+        let merge = || in_transaction(connection, |connection| search::merge_whole(connection, WORDS_PAGES_AT_ONCE));
+        let merged = if is_short { WholeMerge::None } else { merge()? };
+        if erases || merged == WholeMerge::Ended {
             self.database.erased.store(true, Release);
         }
-        Ok(erases)
+        Ok(erases || merged != WholeMerge::None)
     }
 
     /// Checkpoints the rest of a long WAL, so that it restarts. Under constant load, the other thread's checkpoints
@@ -525,6 +531,18 @@ impl Upkeep {
         }
         Ok(())
     }
+}
+
+/// Forgets messages, or erases texts, of the largest room. Returns their number.
+fn forget_excess(upkept: &mut impl Upkept, excess: &Excess) -> Result<usize, Fault> {
+    let (change, count) = match excess {
+        Excess::Prefix(prefix) => (Change::Forget { room: prefix.room.clone(), up_to: prefix.up_to }, prefix.count),
+        Excess::Texts(AuthorTexts { room, messages, .. }) => {
+            (Change::EraseMessages { room: room.clone(), messages: messages.clone() }, messages.len())
+        }
+    };
+    upkept.apply(vec![change])?;
+    Ok(count)
 }
 
 /// Adds messages to the word index, if enough wait. Without, deletes what is left of a replaced index. Returns whether

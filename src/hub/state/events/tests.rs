@@ -266,6 +266,30 @@ fn forgotten_frames_are_not_replayed() {
     assert!(desk.fetches.is_empty(), "the store has no more than that");
 }
 
+#[test]
+fn erased_messages_are_replayed_without_their_texts() {
+    let mut desk = Desk::new(&without_lease());
+    desk.come(1, &guest(1, "ana"), "tea");
+    for seq in 1..=3 {
+        desk.apply(Outcome::Stored { room: room("tea"), stored: stored(seq, false), changed: None }, ReplyTo::None);
+    }
+    desk.take_frames();
+    let erased = |seq| {
+        let json = format!(r#"{{"type":"text","seq":{seq},"deleted_at":"now"}}"#).into_bytes().into();
+        crate::store::entry::Stored { json, ..stored(seq, false) }
+    };
+    // The fourth is not in the ring.
+    happen(&mut desk, vec![Event::Erased { room: room("tea"), messages: vec![erased(1), erased(3), erased(4)] }]);
+    happen(&mut desk, vec![Event::Erased { room: room("den"), messages: vec![erased(1)] }]);
+    assert!(desk.take_frames().is_empty(), "members are not told");
+    let rooms = &desk.state.rooms;
+    assert_eq!(desk.state.ring_bytes, rooms.iter().map(|(_, room)| room.ring.bytes).sum::<usize>());
+    desk.come(2, &guest(2, "ben"), "tea");
+    let frames = desk.take_frames_of(2);
+    let texts = frames.iter().filter(|frame| frame["type"] == "text");
+    assert_eq!(texts.map(|frame| frame["deleted_at"] == "now").collect::<Vec<_>>(), [true, false, true]);
+}
+
 fn command(connection: u64, kind: FrameType) -> ReplyTo {
     let nonce = Nonce::parse("n1").ok();
     let (connection, room) = (ConnectionId(connection), room("attic"));

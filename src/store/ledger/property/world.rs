@@ -346,6 +346,11 @@ impl World {
                                 self.frames.entry(room.clone()).or_default().retain(|frame| frame.seq > *up_to);
                                 self.nonces.retain(|_, (of, seq)| of != room || *seq > *up_to);
                             }
+                            Event::Erased { room, messages } => {
+                                let is_erased = |id| messages.iter().any(|message| message.id == id);
+                                let frames = self.frames.entry(room.clone()).or_default();
+                                frames.iter_mut().for_each(|frame| frame.is_message &= !is_erased(frame.id));
+                            }
                             Event::Renamed(renamed) => {
                                 self.learn_rename(renamed, matches!(**change, Change::NameGuest { .. }));
                             }
@@ -830,7 +835,11 @@ impl World {
                 }
                 Ok(change(By::Server, Change::Seen { sessions }))
             }
-            Kind::Forget | Kind::ForgetRooms | Kind::ForgetSessions | Kind::ForgetAuditEntries => {
+            Kind::Forget
+            | Kind::EraseMessages
+            | Kind::ForgetRooms
+            | Kind::ForgetSessions
+            | Kind::ForgetAuditEntries => {
                 let by = if refused.is_some() { self.not_the_server() } else { By::Server };
                 Ok(change(by, self.forget(kind)))
             }

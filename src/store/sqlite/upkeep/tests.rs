@@ -220,6 +220,68 @@ fn a_flood_in_one_room_leaves_the_history_of_the_others() {
     });
 }
 
+/// Writes a flood of one author into the room `tea`, three times as long as the bound, with upkeep behind each batch.
+fn flood(rig: &mut Rig, upkeep: &mut Upkeep, bytes_max: u64) {
+    let author = stranger(1_000);
+    for batch in 0..bytes_max / 8_192 * 3 / 10 {
+        // Long texts: without its text, a message still takes space.
+        let said = |texts: &[String]| Entry::Message(message("tea", &author, &texts.concat()));
+        rig.commit(texts(batch * 80, 80).chunks(8).map(said).collect(), NOW_MS);
+        upkeep.ended -= CHECK_INTERVAL;
+        upkeep.behind_batch(rig).unwrap();
+    }
+    rig.finish(upkeep);
+    let size = rig.number("PRAGMA page_count") * 4_096;
+    assert!(size < bytes_max * 11 / 10, "{size}");
+    assert_eq!(search::wrong_counts(&rig.storage.connection, 9).unwrap(), []);
+    rig.assert_sound();
+}
+
+#[test]
+fn a_flood_of_one_author_leaves_the_texts_of_the_others_in_its_room() {
+    everywhere(|mut rig| {
+        let bytes_max = 8 << 20;
+        let quiet: Vec<_> = (0..100).map(|number| message("tea", &stranger(number), "hello there")).collect();
+        rig.commit(quiet.into_iter().map(Entry::Message).collect(), NOW_MS);
+        let mut upkeep = rig.upkeep(Keep { retention: None, bytes_max: Some(bytes_max) });
+        flood(&mut rig, &mut upkeep, bytes_max);
+        let count = rig.number("SELECT head FROM rooms");
+        assert_eq!(rig.number("SELECT count(*) FROM messages"), count, "each seq is there");
+        assert_eq!(
+            rig.number("SELECT count(*) FROM messages WHERE content = 'hello there' AND deleted_ms IS NULL"),
+            100
+        );
+        let erased = rig.number("SELECT count(*) FROM messages WHERE content = '' AND deleted_ms IS NOT NULL");
+        let newest =
+            rig.number("SELECT count(*) FROM messages WHERE seq > (SELECT head FROM rooms) - 200 AND content <> ''");
+        assert!(erased > 1_000, "{erased}");
+        assert_eq!(newest, 200, "the oldest went");
+    });
+}
+
+#[test]
+fn a_flood_of_one_author_alone_in_its_room_leaves_no_empty_messages() {
+    everywhere(|mut rig| {
+        let bytes_max = 8 << 20;
+        let mut upkeep = rig.upkeep(Keep { retention: None, bytes_max: Some(bytes_max) });
+        flood(&mut rig, &mut upkeep, bytes_max);
+        assert_eq!(rig.number("SELECT count(*) FROM messages WHERE content = ''"), 0);
+        assert!(rig.number("SELECT floor FROM rooms") > 1_000);
+        assert!(rig.number("SELECT count(*) FROM messages") > 300);
+    });
+}
+
+#[test]
+fn nothing_goes_before_the_sizes_of_the_rooms_are_known_unless_it_must() {
+    everywhere(|mut rig| {
+        rig.write(&texts(0, 300), NOW_MS);
+        let mut sizes = RoomSizes::default();
+        let mut excess = |is_urgent| sizes.excess(&rig.storage.connection, 10, u64::MAX, is_urgent).unwrap();
+        assert!(excess(false).is_none());
+        assert!(matches!(excess(true), Some(Excess::Prefix(prefix)) if prefix.count == 10 && prefix.up_to == Seq(10)));
+    });
+}
+
 #[test]
 fn guests_not_seen_for_long_are_forgotten() {
     everywhere(|mut rig| {
@@ -375,6 +437,40 @@ fn one_sweep_deletes_all_rows_of_a_long_room_that_was_forgotten() {
         let mut upkeep = rig.upkeep(Keep::default());
         rig.finish(&mut upkeep);
         assert_eq!(rig.number("SELECT count(*) FROM messages"), 0);
+        rig.assert_sound();
+    });
+}
+
+#[test]
+fn the_messages_of_a_deleted_room_go_with_their_words() {
+    everywhere(|mut rig| {
+        let said = |number: u64| {
+            let name = ["tea", "jam"][number as usize % 2];
+            Entry::Message(message(name, &stranger(number.into()), &texts(number, 1)[0]))
+        };
+        let mut upkeep = rig.upkeep(Keep::default());
+        // Several segments of the word index.
+        for batch in 0..20 {
+            rig.commit((batch * 50..batch * 50 + 50).map(said).collect(), NOW_MS);
+            rig.finish(&mut upkeep);
+        }
+        rig.commit(vec![change(By::Operator, Change::DeleteRoom { room: room("tea") })], NOW_MS);
+        let rows = rig.number("SELECT count(*) FROM messages");
+        assert_eq!(rows, 1_000, "the deletion itself costs the other rooms no time");
+        // Its name is used again.
+        rig.commit(vec![Entry::Message(message("tea", &stranger(7), "a new word"))], NOW_MS);
+        rig.finish(&mut upkeep);
+        assert_eq!(rig.number("SELECT count(*) FROM messages"), 501);
+        assert_eq!(rig.number("SELECT count(*) FROM marks WHERE name LIKE 'purge:%' OR name = 'whole_merge'"), 0);
+        let found = |word: &str| rig.number(&format!("SELECT count(*) FROM words WHERE words MATCH '\"{word}\"'"));
+        let word = |number: u64| texts(number, 1)[0].split(' ').next().unwrap().to_owned();
+        assert_eq!((found(&word(0)), found(&word(1)), found("new")), (0, 1, 1));
+        // Deleted words take no space: an index of the other messages alone is as large.
+        let blocks = "SELECT sum(length(block)) FROM words_data";
+        let bytes = rig.number(blocks);
+        rig.storage.connection.execute_batch("INSERT INTO words (words) VALUES ('optimize')").unwrap();
+        assert_eq!(rig.number(blocks), bytes);
+        assert_eq!(search::wrong_counts(&rig.storage.connection, 9).unwrap(), []);
         rig.assert_sound();
     });
 }

@@ -284,6 +284,15 @@ impl World {
                 };
                 Change::Forget { room, up_to: Seq(up_to) }
             }
+            Kind::EraseMessages => {
+                // Most are there, some are no longer, and some are of other rooms.
+                let room = self.a_room();
+                let other = if self.random.once_in(8) { self.a_room() } else { room.clone() };
+                let frames = self.frames.get(&other).map_or(&[][..], Vec::as_slice);
+                let count = self.random.below(5);
+                let messages = (0..count).filter_map(|_| Some(self.random.of(frames)?.id)).collect();
+                Change::EraseMessages { room, messages }
+            }
             Kind::ForgetRooms => {
                 let rooms = (0..1 + self.random.below(3)).filter_map(|_| self.random.of(&self.all_rooms).cloned());
                 Change::ForgetRooms { rooms: rooms.collect() }
