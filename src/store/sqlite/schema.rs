@@ -266,10 +266,16 @@ impl Database {
             migrate(&writer).map_err(|error| open_error(path, error))?;
             Ok(writer)
         };
-        let writer = match open() {
-            Err(OpenError::Sqlite { source, .. }) if space::is_full(&source) && space::release(&real_path) => open(),
-            opened => opened,
-        }?;
+        let is_full = |error: &OpenError| matches!(error, OpenError::Sqlite { source, .. } if space::is_full(source));
+        let writer = open().or_else(|error| {
+            // There is space again: that of the reserve, or of the WAL, which the connection has removed as it closed.
+            if is_full(&error) {
+                space::release(&real_path);
+                open()
+            } else {
+                Err(error)
+            }
+        })?;
         let files = Files::new(&lock, path, &real_path).map_err(failed)?;
         Ok((
             Self {
@@ -363,9 +369,11 @@ fn set_up(connection: &Connection, access: OpenFlags, durability: Durability) ->
         return connection.pragma_update(None, "cache_size", -512);
     }
     connection.pragma_update(None, "cache_size", -2048)?;
-    // Free space returns to the file system in slices. This must be set before WAL creates the first page. A file
-    // with tables keeps its own setting.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Free space returns to the file system in slices. This must be set before WAL creates the first page. A file that
+    // has pages keeps its own setting, but SQLite would write it again, and a start on a full disk must write nothing.
+    if value::<i64>(connection, "PRAGMA page_count", [])? == 0 {
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
     connection.pragma_update(None, "synchronous", synchronous)?;
