@@ -220,7 +220,7 @@ pub fn start(
             // Nothing is ever sent. The checkpoint thread ends when the store's thread drops `open`.
             let (open, closed) = bounded::<()>(0);
             let (checkpointer, checkpointed) = (database.checkpointer()?, Arc::clone(&database));
-            let checkpoints = spawn("checkpoint").spawn(move || checkpoint(&checkpointed, &checkpointer, &closed))?;
+            let checkpoints = spawn("checkpoint").spawn(move || checkpoint(&checkpointed, checkpointer, &closed))?;
             let (store, reader) = Store::of_database(&database, connection, durability, keep, Reading::now())?;
             (store, reader, Some((open, checkpoints)))
         }
@@ -273,19 +273,19 @@ pub enum StartError {
 
 /// Checkpoints the WAL at intervals, on the thread `checkpoint`, so that no commit has to. Readers may hold up a
 /// checkpoint for a while; the next round continues it. Also looks whether the files are still there.
-fn checkpoint(database: &Database, connection: &sqlite::Connection, closed: &Receiver<()>) {
+fn checkpoint(database: &Database, connection: sqlite::Connection, closed: &Receiver<()>) {
     while closed.recv_timeout(CHECKPOINT_EVERY) == Err(RecvTimeoutError::Timeout) {
         database.look();
         if database.loss().is_some() {
             continue;
         }
-        if let Err(error) = database.clear_wal(connection) {
+        if let Err(error) = database.clear_wal(&connection) {
             exit_on_sync_failure(&error);
             ::log::warn!("failed to empty the WAL: {error}");
         }
-        let pages = database.look_at_wal(connection).unwrap_or(u64::MAX);
+        let pages = database.look_at_wal(&connection).unwrap_or(u64::MAX);
         if pages >= CHECKPOINT_PAGES_MIN.min(database.wal_pages_max() / 4)
-            && let Err(error) = database.checkpoint(connection, "PASSIVE")
+            && let Err(error) = database.checkpoint(&connection, "PASSIVE")
         {
             exit_on_sync_failure(&error);
             ::log::warn!("failed to move the WAL into the database: {error}");
@@ -293,7 +293,9 @@ fn checkpoint(database: &Database, connection: &sqlite::Connection, closed: &Rec
     }
     // The last checkpoint truncates the WAL, so that the file is complete without it.
     database.look();
-    let _ = database.checkpoint(connection, "TRUNCATE");
+    let _ = database.checkpoint(&connection, "TRUNCATE");
+    // This is the last connection, so SQLite removes the WAL and its shared memory. Their space counts for the reserve.
+    drop(connection);
     database.keep_for_start();
 }
 
