@@ -1,10 +1,10 @@
 //! Tests of the files of a database: who can read them, and what a server does when another program changes them.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -281,11 +281,16 @@ fn a_database_that_another_program_writes_to_is_noticed() {
         let file = fs::File::options().write(true).open(path).expect("the file");
         file.set_len(bytes).expect("it is truncated");
     };
-    let harms: [(&str, &str, Harm<'_>); 5] = [
+    let zeros_at_end = |path: &Path| {
+        let file = fs::File::options().write(true).open(path).expect("the file");
+        file.write_all_at(&[0; 100], file.metadata().expect("it").len() - 100).expect("it is written");
+    };
+    let harms: [(&str, &str, Harm<'_>); 6] = [
         ("truncated to nothing", "data/adda.db", &|path| truncate(path, 0)),
         ("truncated to a page", "data/adda.db", &|path| truncate(path, 4_096)),
         ("cut off at its end", "data/adda.db", &|path| truncate(path, fs::metadata(path).expect("it").len() - 4_096)),
         ("overwritten by a copy", "data/adda.db", &|path| fs::write(path, &other).expect("it is written")),
+        ("with zeros at its end", "data/adda.db", &zeros_at_end),
         ("without its WAL", "data/adda.db-wal", &|path| truncate(path, 0)),
     ];
     for (what, name, harm) in harms {
@@ -294,4 +299,17 @@ fn a_database_that_another_program_writes_to_is_noticed() {
         watched.assert_noticed(what, "was changed by another program");
         watched.stop();
     }
+}
+
+#[test]
+fn a_database_whose_times_another_program_has_set_is_used_further() {
+    let mut watched = Watched::new();
+    let file = fs::File::options().write(true).open(watched.path("data/adda.db")).expect("the file");
+    file.set_modified(SystemTime::UNIX_EPOCH).expect("its time is set");
+    let until = Instant::now() + NOTICED_MAX;
+    while Instant::now() < until {
+        assert_eq!(watched.answer()["type"], "text");
+    }
+    assert_eq!(watched.server.get("/healthz").status, 200);
+    watched.stop();
 }

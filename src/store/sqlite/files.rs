@@ -9,13 +9,14 @@
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, TryLockError};
 
 use super::super::locked;
-use super::schema::beside;
+use super::schema::{PAGE_BYTES, beside};
 use super::{Connection, Fault};
 
 /// The header with which every database begins that is not empty.
@@ -27,6 +28,8 @@ const WAL_HEADER_BYTES: u64 = 32;
 const WAL_FRAME_HEADER_BYTES: u64 = 24;
 /// A WAL may restart and be truncated between two readings of it. So they are repeated.
 const WAL_READINGS: usize = 3;
+/// Pages of each of the two parts of a sample.
+const SAMPLE_PAGES: u64 = 8;
 
 /// Why nothing may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,19 +89,52 @@ fn identity(file: &Metadata) -> Identity {
     (file.dev(), file.ino())
 }
 
-/// The part of the database file by which a change is noticed.
-#[derive(Debug, PartialEq, Eq)]
+/// By what a change of the database file is noticed.
+#[derive(Debug)]
 struct Content {
     header: [u8; HEADER_BYTES],
     bytes: u64,
+    /// The time of the last write, in seconds and nanoseconds.
+    modified: (i64, i64),
+    /// The digest of some pages. SQLite does not change the header with every change in WAL mode.
+    sample: u64,
 }
 
 impl Content {
     fn read(database: &File) -> io::Result<Self> {
-        let mut header = [0; HEADER_BYTES];
-        database.read_exact_at(&mut header, 0)?;
-        Ok(Self { header, bytes: database.metadata()?.len() })
+        let (header, found) = (header(database)?, database.metadata()?);
+        let (bytes, modified) = (found.len(), (found.mtime(), found.mtime_nsec()));
+        Ok(Self { header, bytes, modified, sample: sample(database, bytes)? })
     }
+
+    /// Whether the file still has this content. A program that has only set the time of the last write has changed
+    /// nothing.
+    fn is_in(&self, database: &File) -> io::Result<bool> {
+        let found = database.metadata()?;
+        Ok(header(database)? == self.header
+            && found.len() == self.bytes
+            && ((found.mtime(), found.mtime_nsec()) == self.modified || sample(database, self.bytes)? == self.sample))
+    }
+}
+
+fn header(database: &File) -> io::Result<[u8; HEADER_BYTES]> {
+    let mut header = [0; HEADER_BYTES];
+    database.read_exact_at(&mut header, 0)?;
+    Ok(header)
+}
+
+/// The digest of pages from all parts of the file, and of the last pages, which have the newest rows.
+fn sample(database: &File, bytes: u64) -> io::Result<u64> {
+    let pages = bytes / PAGE_BYTES;
+    let (spread, last) =
+        ((0..SAMPLE_PAGES).map(|part| pages * part / SAMPLE_PAGES), pages.saturating_sub(SAMPLE_PAGES)..pages);
+    let mut digest = DefaultHasher::new();
+    let mut page = [0; PAGE_BYTES as usize];
+    for number in spread.chain(last) {
+        database.read_exact_at(&mut page, number * PAGE_BYTES)?;
+        digest.write(&page);
+    }
+    Ok(digest.finish())
 }
 
 #[derive(Debug)]
@@ -220,8 +256,8 @@ fn has_hole(wal: &Path, opened: &Identity) -> bool {
 /// Whether another program has changed the database file since the last checkpoint.
 fn changed(noted: Option<&Content>, database: &File) -> Option<Loss> {
     let noted = noted?;
-    match Content::read(database) {
-        Ok(content) if content == *noted => None,
+    match noted.is_in(database) {
+        Ok(true) => None,
         // Shorter than the header.
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => None,
         _ => Some(Loss::Changed(Part::Database)),
