@@ -58,9 +58,10 @@ const PAGES_AT_ONCE: u64 = 64;
 const WORDS_PAGES_AT_ONCE: u64 = 64;
 /// Messages of deleted rooms that are deleted and overwritten between two checks of the clock. They may be long.
 const PURGED_AT_ONCE: usize = 20;
-/// Messages that are added to the word index in one transaction: while no batch waits, and after a batch under load.
+/// Messages that are added to the word index in one transaction: while no batch waits, and after a batch under load. Each
+/// transaction makes a segment of the index, and segments must be merged, so larger transactions cost less in all.
 const INDEXED_AT_ONCE: usize = 200;
-const INDEXED_AT_ONCE_BUSY: usize = 1_000;
+const INDEXED_AT_ONCE_BUSY: usize = 4_000;
 /// Bytes of their texts, for each of these messages.
 const INDEXED_BYTES: usize = 200;
 /// Under load, the index waits until so many messages are behind it.
