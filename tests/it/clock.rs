@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::crash::command;
-use crate::support::{DEADLINE, Server, Ws, exchange, repository, run, user_token};
+use crate::support::{DEADLINE, Response, Server, Ws, exchange, repository, run, user_token};
 
 const DAY: i64 = 86_400;
 const SLOW_MODE_S: u64 = 30;
@@ -147,6 +147,34 @@ fn survives(what: &str, shifts: &[i64]) {
 fn since_1970() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
     i64::try_from(now.as_secs()).expect("a number")
+}
+
+/// A wrong password of the account `boss`.
+fn guess(server: &Server) -> Response {
+    let login = json!({"username": "boss", "password": "a wrong password"});
+    exchange(server.addr(), "POST", "/api/session", &[], Some(&login)).expect("an answer")
+}
+
+#[test]
+fn rates_are_measured_by_no_wall_clock() {
+    let machine = Machine::new();
+    machine.set(0);
+    let server = machine.serve();
+    user_token(&machine.data(), "boss", "admin");
+    let wait = |response: &Response| response.header("Retry-After").and_then(|wait| wait.parse::<u64>().ok());
+    let mut refused = guess(&server);
+    while refused.status != 429 {
+        assert_eq!(refused.status, 401, "{}", refused.text());
+        refused = guess(&server);
+    }
+    let longest = wait(&refused).expect("seconds");
+    for (jumps, shift_s) in [100 * DAY, -100 * DAY, 3_600, 0].into_iter().enumerate() {
+        machine.set(shift_s);
+        server.wait_for_log("the jump", |log| log.matches("the wall clock jumped").count() > jumps);
+        let refused = guess(&server);
+        assert_eq!(refused.status, 429, "no guess is free after a jump to {shift_s}");
+        assert!(wait(&refused).is_some_and(|wait| wait <= longest), "nobody waits longer: {refused:?}");
+    }
 }
 
 #[test]

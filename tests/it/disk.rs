@@ -81,7 +81,7 @@ impl Disk {
     }
 
     /// From now on the disk fails; `how` is a command for the library.
-    fn fails(&self, how: &str) {
+    pub fn fails(&self, how: &str) {
         fs::write(self.place().join("fault"), how).expect("a file");
     }
 

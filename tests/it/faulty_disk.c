@@ -8,6 +8,7 @@
  *   full       no file can grow (ENOSPC); what it has room for already is written
  *   read-only  nothing can be opened for writing (EROFS)
  *   no-new     nothing can be made beside the file (EACCES)
+ *   slow       a read takes 2 ms
  * Where there is no such file, or nothing in it, nothing is wrong.
  *
  * FAULT_KILL ("FILES HOW N") kills the process (SIGKILL) at its N-th write, sync, truncation, rename, link or unlink:
@@ -210,6 +211,15 @@ int fsync(int fd) {
 
 int fdatasync(int fd) {
     return sync_by(SYS_fdatasync, fd);
+}
+
+ssize_t pread64(int fd, void *bytes, size_t count, off_t offset) {
+    if (is_data(fd) && wrong("slow")) usleep(2000);
+    return syscall(SYS_pread64, fd, bytes, count, offset);
+}
+
+ssize_t pread(int fd, void *bytes, size_t count, off_t offset) {
+    return pread64(fd, bytes, count, offset);
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t count, off_t offset) {

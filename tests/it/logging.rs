@@ -69,8 +69,14 @@ impl Fifo {
 /// Starts a server that logs everything to `path`.
 #[track_caller]
 fn logging_to(path: &str) -> Server {
+    logging_to_with(path, &[])
+}
+
+/// The same, with more flags.
+#[track_caller]
+fn logging_to_with(path: &str, flags: &[&str]) -> Server {
     let script = format!("exec \"$0\" \"$@\" 2>{path}");
-    Server::under(&["sh", "-c", &script], &["--log", "debug", "--rate", "0"])
+    Server::under(&["sh", "-c", &script], &[&["--log", "debug", "--rate", "0"], flags].concat())
 }
 
 /// Logs more lines than the queue and a pipe hold.
@@ -105,12 +111,16 @@ fn assert_serves_and_stops(mut server: Server, ana: &mut Ws) {
 
 #[test]
 fn a_stderr_that_is_not_read_stalls_nothing() {
-    let fifo = Fifo::new();
-    let server = logging_to(fifo.path().to_str().expect("a path"));
-    let mut ana = Ws::join(&server, "/ws/tea/Ana");
-    flood(&server);
-    assert!(server.metric("log_lines_dropped_total") > 0);
-    assert_serves_and_stops(server, &mut ana);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("adda.db");
+    for data in [":memory:", file.to_str().expect("a path")] {
+        let fifo = Fifo::new();
+        let server = logging_to_with(fifo.path().to_str().expect("a path"), &["--data", data]);
+        let mut ana = Ws::join(&server, "/ws/tea/Ana");
+        flood(&server);
+        assert!(server.metric("log_lines_dropped_total") > 0);
+        assert_serves_and_stops(server, &mut ana);
+    }
 }
 
 #[test]

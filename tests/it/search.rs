@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::disk::Disk;
 use crate::support::{DEADLINE, People, Response, Server, Ws, eventually, get_from};
 
 /// More searches than any burst.
@@ -63,6 +65,45 @@ fn until_refused(mut ask: impl FnMut() -> Response) -> Response {
         }
     }
     panic!("no request is refused");
+}
+
+/// Bytes of hay in a message, and messages of it. A search must read them all, one page after another.
+const HAY_BYTES: usize = 4_000;
+const HAY_MESSAGES: usize = 600;
+/// Maximum time of an answer: 200 ms, plus time for a busy machine.
+const SEARCH_MAX: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_search_on_a_slow_disk_answers_in_time_with_what_it_has_and_can_be_continued() {
+    let disk = Disk::new();
+    let server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
+    let mut ana = Ws::join(&server, "/ws/tea/Ana");
+    ana.say("a needle");
+    ana.expect("text");
+    for number in 0..HAY_MESSAGES {
+        ana.say(&format!("{number} {}", "hay ".repeat(HAY_BYTES / 4)));
+        ana.expect("text");
+    }
+    disk.fails("slow");
+    let (mut before, mut answers) = (String::new(), 0);
+    let found = loop {
+        let begun = Instant::now();
+        let response = server.get(&format!("/api/rooms/tea/messages?q=needle{before}"));
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert!(begun.elapsed() < SEARCH_MAX, "answer {answers} took {:?}", begun.elapsed());
+        answers += 1;
+        let page = response.json();
+        let frames = page["data"].as_array().expect("a page");
+        if let [found] = frames.as_slice() {
+            break found["content"].clone();
+        }
+        // The chat goes on meanwhile.
+        ana.say("no hay");
+        ana.expect_text("no hay");
+        before = format!("&before={}", page["next"].as_str().expect("the search is not at its end"));
+    };
+    assert_eq!(found, "a needle");
+    assert!(answers > 1, "the search has never come to the end of its time");
 }
 
 #[test]
