@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use crate::support::repository;
+use crate::support::{code_blocks, repository};
 
 /// Folders of the system that the commands write to.
 const FOLDERS: [&str; 4] = ["/usr/local/bin", "/etc/systemd/system", "/var/lib", "/var/backups"];
@@ -14,31 +14,11 @@ const FOLDERS: [&str; 4] = ["/usr/local/bin", "/etc/systemd/system", "/var/lib",
 const SUDO: &str = "#!/bin/sh\nexec \"$@\"\n";
 const SYSTEMCTL: &str = "#!/bin/sh\necho \"$@\" >>\"$NOTES\"\n";
 
-/// The code blocks of a page in a language.
-fn blocks(page: &str, language: &str) -> Vec<String> {
-    let text = fs::read_to_string(repository().join(page)).expect("a page");
-    let mut blocks: Vec<String> = Vec::new();
-    let mut inside = None;
-    for line in text.lines() {
-        match (line.strip_prefix("```"), inside) {
-            (Some(_), Some(_)) => inside = None,
-            (Some(begun), None) => {
-                inside = Some(begun == language);
-                if begun == language {
-                    blocks.push(String::new());
-                }
-            }
-            (None, Some(true)) => *blocks.last_mut().expect("a block") += &format!("{line}\n"),
-            _ => {}
-        }
-    }
-    blocks
-}
-
 /// The one block with a text.
 #[track_caller]
 fn block(page: &str, language: &str, text: &str) -> String {
-    let mut found: Vec<String> = blocks(page, language);
+    let markdown = fs::read_to_string(repository().join(page)).expect("a page");
+    let mut found = code_blocks(&markdown, language);
     found.retain(|block| block.contains(text));
     assert_eq!(found.len(), 1, "blocks of {page} with `{text}`: {found:?}");
     found.remove(0)
@@ -122,4 +102,14 @@ fn completions_and_the_manual_are_written_by_the_printed_commands() {
          cat .local/share/man/man1/adda.1\n"
     ));
     assert!(output.contains("\n.SH \"EXIT STATUS\"\n"), "{output}");
+}
+
+#[test]
+fn the_readme_and_the_reference_have_the_same_container_file() {
+    let of = |page| {
+        let file = block(page, "dockerfile", "FROM");
+        let is_needed = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        file.lines().filter(is_needed).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(of("README.md"), of("static/docs/operating.md"));
 }

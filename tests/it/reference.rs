@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use adda::store::accounts::AuditAction;
 
-use crate::support::{Server, Ws, repository, test_tools};
+use crate::support::{Server, Ws, code_blocks, repository, test_tools};
 
 /// The commands that start the server. It runs already, so they print what it printed.
 const STARTS: [&str; 2] = ["adda", "cargo run --release"];
@@ -25,13 +25,9 @@ struct Example {
 /// The examples in the `console` blocks of a page.
 fn examples(page: &str) -> Vec<Example> {
     let mut examples: Vec<Example> = Vec::new();
-    let mut is_inside = false;
     let mut is_continued = false;
-    for line in page.lines() {
-        if line.starts_with("```") {
-            is_inside = line == "```console";
-        } else if !is_inside {
-        } else if let Some(command) = line.strip_prefix("$ ") {
+    for line in code_blocks(page, "console").concat().lines() {
+        if let Some(command) = line.strip_prefix("$ ") {
             examples.push(Example { command: command.to_owned(), output: Vec::new() });
             is_continued = line.ends_with('\\');
         } else if let Some(example) = examples.last_mut() {

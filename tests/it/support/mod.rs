@@ -64,6 +64,26 @@ pub fn test_tools() -> PathBuf {
     tools
 }
 
+/// The code blocks of a language in a page of Markdown.
+pub fn code_blocks(markdown: &str, language: &str) -> Vec<String> {
+    let mut blocks: Vec<String> = Vec::new();
+    let mut inside = None;
+    for line in markdown.lines() {
+        match (line.strip_prefix("```"), inside) {
+            (Some(_), Some(_)) => inside = None,
+            (Some(begun), None) => {
+                inside = Some(begun == language);
+                if begun == language {
+                    blocks.push(String::new());
+                }
+            }
+            (None, Some(true)) => *blocks.last_mut().expect("a block") += &format!("{line}\n"),
+            _ => {}
+        }
+    }
+    blocks
+}
+
 /// The checkout under test.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
