@@ -16,6 +16,7 @@ use super::super::entry::{By, Event, Outcome, Principal};
 use super::super::sqlite::people::{self, Account, AuditAction, Ban, Banned, InvitationId, SessionId};
 use super::super::sqlite::{Connection, Fault};
 use super::accounts::{account_done, find_account};
+use super::upkeep::forget_audit_entries;
 use super::{Ledger, Stop, Storage};
 
 /// What a change reports to its proposer. Its effects on open connections are in [`Ledger::events`].
@@ -277,13 +278,25 @@ impl Ledger {
                 }
                 Ok(Done::Nothing)
             }
-            Change::Forget { .. }
-            | Change::EraseMessages { .. }
-            | Change::ForgetRooms { .. }
-            | Change::ForgetSessions { .. }
-            | Change::ForgetAuditEntries { .. } => {
+            Change::Forget { room, up_to } => {
                 server(by)?;
-                self.keep_up(storage, change)
+                self.forget(storage, room, *up_to)
+            }
+            Change::EraseMessages { room, messages } => {
+                server(by)?;
+                self.erase_messages(storage, room, messages)
+            }
+            Change::ForgetRooms { rooms } => {
+                server(by)?;
+                self.forget_rooms(storage, rooms)
+            }
+            Change::ForgetSessions { sessions } => {
+                server(by)?;
+                self.forget_sessions(connection, sessions)
+            }
+            Change::ForgetAuditEntries { entries } => {
+                server(by)?;
+                forget_audit_entries(connection, entries)
             }
             Change::SetPolicy(policy) => {
                 server(by)?;
