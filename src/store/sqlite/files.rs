@@ -126,8 +126,8 @@ fn header(database: &File) -> io::Result<[u8; HEADER_BYTES]> {
 /// The digest of pages from all parts of the file, and of the last pages, which have the newest rows.
 fn sample(database: &File, bytes: u64) -> io::Result<u64> {
     let pages = bytes / PAGE_BYTES;
-    let (spread, last) =
-        ((0..SAMPLE_PAGES).map(|part| pages * part / SAMPLE_PAGES), pages.saturating_sub(SAMPLE_PAGES)..pages);
+    let spread = (0..SAMPLE_PAGES).map(|part| pages * part / SAMPLE_PAGES);
+    let last = pages.saturating_sub(SAMPLE_PAGES)..pages;
     let mut digest = DefaultHasher::new();
     let mut page = [0; PAGE_BYTES as usize];
     for number in spread.chain(last) {

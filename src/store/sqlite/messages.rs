@@ -230,10 +230,15 @@ pub fn by_id(connection: &Connection, room_key: i64, id: FrameId) -> rusqlite::R
     first(connection, &sql, (id, room_key), message)
 }
 
+/// The key of a message's row, and its text.
+fn key_and_content(connection: &Connection, id: FrameId) -> rusqlite::Result<(i64, String)> {
+    let mut find = connection.prepare_cached("SELECT key, content FROM messages WHERE id = ?1")?;
+    find.query_row([id], |row| row.try_into())
+}
+
 /// Erases a message's text and its words. SQLite overwrites the content that it frees.
 pub fn erase(connection: &Connection, room_key: i64, erased: &Message) -> rusqlite::Result<()> {
-    let mut find = connection.prepare_cached("SELECT key, content FROM messages WHERE id = ?1")?;
-    let (key, content): (i64, String) = find.query_row([erased.id], |row| row.try_into())?;
+    let (key, content) = key_and_content(connection, erased.id)?;
     let sql = "UPDATE messages SET content = ?2, deleted_ms = ?3 WHERE key = ?1";
     execute(connection, sql, (key, &*erased.content, erased.deleted_ms.map(signed)))?;
     search::erase(connection, key, room_key, &content, &erased.content)
@@ -241,8 +246,7 @@ pub fn erase(connection: &Connection, room_key: i64, erased: &Message) -> rusqli
 
 /// Replaces a message's row by one without its text, to gain the space. Its words are only marked as deleted.
 pub fn shorten(connection: &Connection, room_key: i64, erased: &Message) -> rusqlite::Result<()> {
-    let mut find = connection.prepare_cached("SELECT key, content FROM messages WHERE id = ?1")?;
-    let (key, content): (i64, String) = find.query_row([erased.id], |row| row.try_into())?;
+    let (key, content) = key_and_content(connection, erased.id)?;
     // SQLite joins pages with much free space only where a row is deleted, not where it becomes shorter.
     without_overwriting(connection, || execute(connection, "DELETE FROM messages WHERE key = ?1", [key]))?;
     let sql = "INSERT INTO messages (id, room, seq, user_id, username, nonce, content, reply_to, at_ms, kind, message_id, key,

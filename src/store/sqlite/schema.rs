@@ -266,16 +266,14 @@ impl Database {
             migrate(&writer).map_err(|error| open_error(path, error))?;
             Ok(writer)
         };
-        let is_full = |error: &OpenError| matches!(error, OpenError::Sqlite { source, .. } if space::is_full(source));
-        let writer = open().or_else(|error| {
+        let writer = match open() {
             // There is space again: that of the reserve, or of the WAL, which the connection has removed as it closed.
-            if is_full(&error) {
+            Err(OpenError::Sqlite { source, .. }) if space::is_full(&source) => {
                 space::release(&real_path);
                 open()
-            } else {
-                Err(error)
             }
-        })?;
+            opened => opened,
+        }?;
         let files = Files::new(&lock, path, &real_path).map_err(failed)?;
         Ok((
             Self {
