@@ -57,7 +57,7 @@ impl Disk {
     /// A disk with a database that has messages, and that no server has open.
     fn talked() -> Self {
         let disk = Self::new();
-        let mut server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
+        let mut server = disk.serve();
         let mut ana = Ws::join(&server, "/ws/tea/Ana");
         for number in 0..50 {
             let content = format!("{number} {}", "words and ".repeat(50));
@@ -89,11 +89,15 @@ impl Disk {
         fs::remove_file(self.place().join("fault")).expect("the file");
     }
 
-    /// A server on this disk.
+    /// The command of a server on this disk.
     pub fn command(&self, address: SocketAddr) -> Command {
         let mut command = command(address, &self.data());
         self.stand_under(&mut command);
         command
+    }
+
+    pub fn serve(&self) -> Server {
+        Server::spawn(self.command(([127, 0, 0, 1], 0).into()))
     }
 
     /// Makes a program that is about to start use this disk.
@@ -191,7 +195,7 @@ fn a_failed_sync_stops_the_server_and_acks_no_later_message() {
 fn a_full_disk_refuses_messages_and_nothing_else() {
     let mut random = Random::from_env();
     let disk = Disk::new();
-    let mut server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
+    let mut server = disk.serve();
     let stage = Stage::new(server.addr(), DEADLINE);
     let cast = start_clients(SENDERS, READERS, &ROOMS, &mut random);
     let (history, stored_elsewhere) = thread::scope(|scope| {
@@ -324,8 +328,9 @@ fn a_flood_in_one_room_leaves_the_history_of_the_others() {
     let (texts, ids): (Vec<_>, Vec<_>) = found.into_iter().unzip();
     assert_eq!(texts, (0..100).map(|number| json!(format!("flood {number}"))).collect::<Vec<_>>());
     let newest = server.get("/api/rooms/flood/messages?limit=50").json();
-    let has_text = |one: &serde_json::Value| one["content"].as_str().is_some_and(|content| content.len() > 1_000);
-    assert!(newest["data"].as_array().is_some_and(|page| page.iter().all(has_text)), "the newest of the flood");
+    let has_text = |one: &&serde_json::Value| one["content"].as_str().is_some_and(|content| content.len() > 1_000);
+    let with_text = newest["data"].as_array().map(|page| page.iter().filter(has_text).count());
+    assert_eq!(with_text, Some(50), "the newest of the flood are there");
     // A member that was away gets an order without gaps.
     let last = ids[99].as_str().expect("an id");
     let mut away = Ws::join(&server, &format!("/ws/flood/Bo?after={last}"));
@@ -450,7 +455,7 @@ fn a_full_disk_at_the_start_is_an_error_in_one_sentence() {
     disk.fails("full");
     disk.assert_refused("a new database", &["disk is full"]);
     disk.is_mended();
-    let server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
+    let server = disk.serve();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.say("there is room");
     ana.expect_text("there is room");
@@ -499,7 +504,7 @@ fn a_database_of_a_newer_adda_is_an_error_in_one_sentence() {
 #[test]
 fn a_database_in_use_is_an_error_in_one_sentence() {
     let disk = Disk::talked();
-    let server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
+    let server = disk.serve();
     let mut ana = Ws::join(&server, "/ws/jam/Ana");
     ana.say("before");
     ana.expect_text("before");

@@ -76,7 +76,7 @@ const SEARCH_MAX: Duration = Duration::from_secs(1);
 #[test]
 fn a_search_on_a_slow_disk_answers_in_time_with_what_it_has_and_can_be_continued() {
     let disk = Disk::new();
-    let server = Server::spawn(disk.command(([127, 0, 0, 1], 0).into()));
+    let server = disk.serve();
     let mut ana = Ws::join(&server, "/ws/tea/Ana");
     ana.say("a needle");
     ana.expect("text");
