@@ -31,7 +31,8 @@
 //! `session::read_loop` reads a WebSocket message, `session::decoder` applies the rates and calls `protocol::decode`,
 //! and the hub gets a `Command`. `hub::state` turns it into a `Proposal`. The ledger checks it (permission, slow mode,
 //! nonce) and stores it. The hub gets `Applied` with the frame's JSON, adds it to the room's batch for each encoding
-//! (`hub::batch`), and `hub::delivery` sends the batch to each member.
+//! (`hub::batch`), and `hub::delivery` sends the batch to each member: to the author at the end of the round, to the others
+//! after a few more rounds if the hub is under load.
 //!
 //! # The path of a change
 //!

@@ -1,11 +1,13 @@
-//! A batch collects the frames of a room during one round of the hub's loop. At the end of the round, the hub sends it
-//! to the members of the room. There is one batch per encoding in use.
+//! A batch collects the frames of a room during a round of the hub's loop. At the end of the round, the hub sends it
+//! to the members of the room. While more commands are queued, it sends it only to the authors of the frames, and the
+//! batch of the others grows for a few rounds. There is one batch per encoding in use.
 //!
 //! Runs on the hub's thread and does no I/O. A frame is encoded once per encoding in use, for any number of members.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::limits::{BATCH_BYTES_KEPT, BATCH_BYTES_MAX};
+use crate::limits::{BATCH_BYTES_KEPT, BATCH_BYTES_MAX, BATCH_WAIT_BYTES_MAX, BATCH_WAIT_MAX};
 use crate::wire::Encoding;
 
 use super::state::MemberKey;
@@ -44,9 +46,13 @@ pub struct RoomBatch {
     /// the next [`clear`](Self::clear).
     in_use: InUse,
     frames: u64,
-    /// Members that entered after the batch was begun, each with the position of its first frame in the batch of its
-    /// encoding.
-    late: Vec<(MemberKey, usize)>,
+    /// The members that need only a part of the batch, because they entered later or were sent the beginning. Each has
+    /// the position of its first frame in the batch of its encoding. Sorted by member.
+    begins: Vec<(MemberKey, usize)>,
+    /// The authors of the frames since the last [`take_authors`](Self::take_authors).
+    authors: Vec<MemberKey>,
+    /// The end of the first round after which frames were left for the next.
+    waits_since: Option<Instant>,
 }
 
 impl RoomBatch {
@@ -54,13 +60,29 @@ impl RoomBatch {
     pub fn enter(&mut self, member: MemberKey, encoding: Encoding) {
         self.in_use[encoding.index()] = true;
         if self.frames > 0 {
-            self.late.push((member, self.by_encoding[encoding.index()].len()));
+            self.sent_to(member, encoding);
         }
     }
 
-    /// Adds a frame. Returns whether the batch is so large that it should be sent before the end of the round.
-    pub fn push(&mut self, json: &[u8]) -> bool {
+    /// Notes that a member needs only the frames that are pushed after this call.
+    pub fn sent_to(&mut self, member: MemberKey, encoding: Encoding) {
+        let begin = self.by_encoding[encoding.index()].len();
+        match self.place_of(member) {
+            // The member was sent more, or it has left and joined again.
+            Ok(place) => self.begins[place].1 = begin,
+            Err(place) => self.begins.insert(place, (member, begin)),
+        }
+    }
+
+    fn place_of(&self, member: MemberKey) -> Result<usize, usize> {
+        self.begins.binary_search_by_key(&member, |(member, _)| *member)
+    }
+
+    /// Adds a frame of an author, if a member of the room has sent it. Returns whether the batch is so large that it
+    /// should be sent before the end of the round.
+    pub fn push(&mut self, json: &[u8], author: Option<MemberKey>) -> bool {
         self.frames += 1;
+        self.authors.extend(author.filter(|author| !self.authors.contains(author)));
         let mut is_large = false;
         for encoding in Encoding::ALL.into_iter().filter(|encoding| self.in_use[encoding.index()]) {
             let bytes = &mut self.by_encoding[encoding.index()];
@@ -74,13 +96,22 @@ impl RoomBatch {
         self.frames
     }
 
+    /// The members that have sent the frames since the last call.
+    pub fn take_authors(&mut self) -> Vec<MemberKey> {
+        std::mem::take(&mut self.authors)
+    }
+
+    /// Whether the frames may wait for those of the next round. Of `members` members, some must be no authors.
+    pub fn may_wait(&mut self, members: usize, now: Instant) -> bool {
+        let since = *self.waits_since.get_or_insert(now);
+        members > self.authors.len()
+            && now.saturating_duration_since(since) < BATCH_WAIT_MAX
+            && self.by_encoding.iter().all(|bytes| bytes.len() < BATCH_WAIT_BYTES_MAX)
+    }
+
     /// The position of a member's first frame in the batch of its encoding.
     pub fn begin_of(&self, member: MemberKey) -> usize {
-        if self.late.is_empty() {
-            return 0;
-        }
-        // The last entry of a member counts: the member may have left and joined again.
-        self.late.iter().rev().find(|(late, _)| *late == member).map_or(0, |(_, begin)| *begin)
+        self.place_of(member).map_or(0, |place| self.begins[place].1)
     }
 
     pub fn batch(&self, encoding: Encoding) -> Batch<'_> {
@@ -101,12 +132,16 @@ impl RoomBatch {
         }
         self.in_use = in_use;
         self.frames = 0;
-        self.late.clear();
+        self.begins.clear();
+        self.authors.clear();
+        self.waits_since = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn of(encodings: &[Encoding]) -> InUse {
@@ -120,21 +155,21 @@ mod tests {
     #[test]
     fn a_frame_is_encoded_only_for_encodings_in_use() {
         let mut batch = RoomBatch::default();
-        batch.push(b"{}");
+        batch.push(b"{}", None);
         assert_eq!((text(&batch, Encoding::Json), text(&batch, Encoding::Ndjson)), (&b""[..], &b""[..]));
         batch.clear(of(&[]));
 
         batch.enter(MemberKey(0), Encoding::Json);
-        batch.push(b"{}");
+        batch.push(b"{}", None);
         assert_eq!((text(&batch, Encoding::Json), text(&batch, Encoding::Ndjson)), (&b"\x81\x02{}"[..], &b""[..]));
         batch.enter(MemberKey(1), Encoding::Ndjson);
-        batch.push(b"[]");
+        batch.push(b"[]", None);
         assert_eq!(text(&batch, Encoding::Json), b"\x81\x02{}\x81\x02[]");
         assert_eq!(text(&batch, Encoding::Ndjson), b"[]\n");
         assert_eq!(batch.frames(), 2);
 
         batch.clear(of(&[Encoding::Ndjson]));
-        batch.push(b"{}");
+        batch.push(b"{}", None);
         assert_eq!((text(&batch, Encoding::Json), text(&batch, Encoding::Ndjson)), (&b""[..], &b"{}\n"[..]));
     }
 
@@ -142,10 +177,10 @@ mod tests {
     fn a_late_member_begins_at_its_position_in_the_batch_of_its_encoding() {
         let mut batch = RoomBatch::default();
         batch.enter(MemberKey(0), Encoding::Json);
-        batch.push(b"{}");
+        batch.push(b"{}", None);
         batch.enter(MemberKey(1), Encoding::Ndjson);
         batch.enter(MemberKey(2), Encoding::Json);
-        batch.push(b"{}");
+        batch.push(b"{}", None);
         batch.enter(MemberKey(3), Encoding::Ndjson);
         assert_eq!([0, 1, 2, 3].map(|key| batch.begin_of(MemberKey(key))), [0, 0, 4, 3]);
     }
@@ -154,9 +189,9 @@ mod tests {
     fn the_last_entry_of_a_member_counts() {
         let mut batch = RoomBatch::default();
         batch.enter(MemberKey(0), Encoding::Json);
-        batch.push(b"{}");
+        batch.push(b"{}", None);
         batch.enter(MemberKey(1), Encoding::Json);
-        batch.push(b"{}");
+        batch.push(b"{}", None);
         // The same key again: the second time it belongs to another connection.
         batch.enter(MemberKey(1), Encoding::Json);
         batch.enter(MemberKey(0), Encoding::Ndjson);
@@ -166,11 +201,51 @@ mod tests {
     }
 
     #[test]
+    fn an_author_needs_only_the_frames_after_those_it_was_sent() {
+        let mut batch = RoomBatch::default();
+        (0..3).for_each(|key| batch.enter(MemberKey(key), Encoding::Json));
+        for (author, authors) in [(Some(2), vec![2]), (None, vec![2]), (Some(0), vec![2, 0]), (Some(2), vec![2, 0])] {
+            batch.push(b"{}", author.map(MemberKey));
+            assert_eq!(batch.authors, authors.into_iter().map(MemberKey).collect::<Vec<_>>());
+        }
+        for author in batch.take_authors() {
+            batch.sent_to(author, Encoding::Json);
+        }
+        batch.push(b"[]", Some(MemberKey(0)));
+        assert_eq!([0, 1, 2].map(|key| batch.begin_of(MemberKey(key))), [16, 0, 16]);
+        assert_eq!(batch.take_authors(), [MemberKey(0)]);
+        batch.sent_to(MemberKey(0), Encoding::Json);
+        assert_eq!([0, 1, 2].map(|key| batch.begin_of(MemberKey(key))), [20, 0, 16]);
+        batch.clear(of(&[Encoding::Json]));
+        assert_eq!([0, 1, 2].map(|key| batch.begin_of(MemberKey(key))), [0, 0, 0]);
+    }
+
+    #[test]
+    fn frames_wait_within_a_time_and_a_number_of_bytes() {
+        let mut batch = RoomBatch::default();
+        batch.enter(MemberKey(0), Encoding::Json);
+        let began = Instant::now();
+        batch.push(b"{}", Some(MemberKey(0)));
+        assert!(!batch.may_wait(1, began), "nobody is there but the author");
+        for (wait, may_wait) in [(BATCH_WAIT_MAX - Duration::from_nanos(1), true), (BATCH_WAIT_MAX, false)] {
+            assert_eq!(batch.may_wait(2, began + wait), may_wait, "{wait:?}");
+        }
+        batch.clear(of(&[Encoding::Json]));
+        batch.push(b"{}", None);
+        assert!(batch.may_wait(1, began + BATCH_WAIT_MAX), "the time of the next batch begins later");
+        while batch.batch(Encoding::Json).bytes().len() < BATCH_WAIT_BYTES_MAX {
+            assert!(batch.may_wait(1, began + BATCH_WAIT_MAX));
+            batch.push(&[b'x'; 1_000], None);
+        }
+        assert!(!batch.may_wait(1, began + BATCH_WAIT_MAX));
+    }
+
+    #[test]
     fn a_large_batch_is_due_at_once_and_its_memory_is_not_kept() {
         let mut batch = RoomBatch::default();
         batch.enter(MemberKey(0), Encoding::Ndjson);
         let json = vec![b'x'; 1_000];
-        let pushes = (1..).find(|_| batch.push(&json)).unwrap();
+        let pushes = (1..).find(|_| batch.push(&json, None)).unwrap();
         assert_eq!(pushes, BATCH_BYTES_MAX.div_ceil(1_001));
         batch.clear(of(&[Encoding::Ndjson]));
         assert!(batch.by_encoding.iter().all(|bytes| bytes.capacity() <= BATCH_BYTES_KEPT));

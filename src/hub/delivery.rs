@@ -2,6 +2,7 @@
 //!
 //! Runs on the hub's thread and never waits for a sink.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::limits::{CLOSE_WAIT, OUTBOXES_BYTES_MAX, SLOW_CLOSE_WAIT};
@@ -12,7 +13,7 @@ use crate::wire::{CloseReason, Encoding};
 use super::batch::{Batch, InUse, RoomBatch};
 use super::outbox::Outbox;
 use super::state::{MemberKey, RoomKey};
-use super::{Closing, Hub, Peer};
+use super::{Closing, Hub, Peer, Stopping};
 
 /// The time until full sinks are tried again, and what each of them adds to it. Thus a crowd of stalled readers takes
 /// only a few hundredths of the hub's time.
@@ -36,10 +37,10 @@ impl Hub {
         }
     }
 
-    pub(super) fn broadcast(&mut self, room: RoomKey, json: &[u8]) {
+    pub(super) fn broadcast(&mut self, room: RoomKey, json: &[u8], author: Option<MemberKey>) {
         let batch = self.batch(room);
         let is_first = batch.frames() == 0;
-        let is_large = batch.push(json);
+        let is_large = batch.push(json, author);
         self.flush_due |= is_large;
         if is_first {
             self.touched_rooms.push(room);
@@ -81,9 +82,47 @@ impl Hub {
         }
     }
 
-    /// The hot path: sends each touched room's batch to every member, with one `send` per member. Presence is published
-    /// first, before a frame tells of it.
+    /// Sends what the round has produced. A `send` costs about the same for any number of frames. So under load, only
+    /// the authors get their frames at once, because many send no more before that. What the other members of a room
+    /// get grows over the next rounds, within bounds.
+    pub(super) fn end_round(&mut self) {
+        self.flush_peers();
+        let now = Instant::now();
+        let mut rooms = std::mem::take(&mut self.touched_rooms);
+        rooms.retain(|&room| {
+            let may_wait = self.batches[room.0].may_wait(self.state.members(room).len(), now);
+            if may_wait {
+                self.flush_authors(room)
+            } else {
+                self.flush_room(room)
+            }
+            may_wait
+        });
+        self.touched_rooms = rooms;
+        if self.touched_rooms.is_empty() {
+            return;
+        }
+        // Whether there is load is known only when the sessions whose clients have sent something have run. They may
+        // need this core.
+        thread::yield_now();
+        if self.stopping != Stopping::No || !self.has_commands() {
+            self.flush();
+        }
+    }
+
+    /// Sends all that waits. Presence is published first, before a frame tells of it.
     pub(super) fn flush(&mut self) {
+        self.flush_peers();
+        self.flush_due = false;
+        let mut rooms = std::mem::take(&mut self.touched_rooms);
+        for room in rooms.drain(..) {
+            self.flush_room(room);
+        }
+        self.touched_rooms = rooms;
+    }
+
+    /// Sends the frames that are for one member only.
+    fn flush_peers(&mut self) {
         if let Some(presence) = self.state.take_presence() {
             self.ends.presence.set(presence);
         }
@@ -92,29 +131,44 @@ impl Hub {
             self.flush_own(member);
         }
         self.touched_peers = touched;
+    }
 
-        self.flush_due = false;
+    /// The hot path: sends a room's batch to every member, with one `send` per member.
+    fn flush_room(&mut self, room: RoomKey) {
+        let room_batch = &mut self.batches[room.0];
+        let mut batches = room_batch.batches();
+        let mut in_use = InUse::default();
         let mut deliveries = 0;
-        for room in self.touched_rooms.drain(..) {
-            let room_batch = &mut self.batches[room.0];
-            let mut batches = room_batch.batches();
-            let mut in_use = InUse::default();
-            for &member in self.state.members(room) {
-                let Some(Some(peer)) = self.peers.get_mut(member.0) else {
-                    continue;
-                };
-                let encoding = peer.outbox.encoding();
-                in_use[encoding.index()] = true;
-                let begin = room_batch.begin_of(member);
-                peer.send(&mut batches[encoding.index()], begin, member, &mut self.waiting);
-                if peer.outbox.weight() > self.limits.outbox_bytes_max {
-                    self.retry_at = None;
-                }
-                deliveries += room_batch.frames();
+        for &member in self.state.members(room) {
+            let Some(Some(peer)) = self.peers.get_mut(member.0) else {
+                continue;
+            };
+            let encoding = peer.outbox.encoding();
+            in_use[encoding.index()] = true;
+            let begin = room_batch.begin_of(member);
+            peer.send(&mut batches[encoding.index()], begin, member, &mut self.waiting);
+            if peer.outbox.weight() > self.limits.outbox_bytes_max {
+                self.retry_at = None;
             }
-            room_batch.clear(in_use);
+            deliveries += room_batch.frames();
         }
+        room_batch.clear(in_use);
         self.metrics.deliveries.add(deliveries);
+    }
+
+    /// Sends a room's batch to the authors of its new frames.
+    fn flush_authors(&mut self, room: RoomKey) {
+        let room_batch = &mut self.batches[room.0];
+        for member in room_batch.take_authors() {
+            // An author may have closed its connection, or left the room.
+            let (Some(Some(peer)), true) = (self.peers.get_mut(member.0), self.state.is_in(room, member)) else {
+                continue;
+            };
+            let encoding = peer.outbox.encoding();
+            let begin = room_batch.begin_of(member);
+            peer.send(&mut room_batch.batch(encoding), begin, member, &mut self.waiting);
+            room_batch.sent_to(member, encoding);
+        }
     }
 
     pub(super) fn keep_alive(&mut self, now: Instant) {
@@ -214,6 +268,11 @@ impl Hub {
     pub(super) fn close(&mut self, member: MemberKey, reason: CloseReason) {
         // A client that was too slow or lost its network may reconnect soon.
         let has_lease = [CloseReason::SlowConsumer, CloseReason::Overtaken, CloseReason::Idle].contains(&reason);
+        if reason != CloseReason::SlowConsumer {
+            for room in self.state.rooms_of(member) {
+                self.flush_last(room, member);
+            }
+        }
         if let Some(peer) = self.take_peer(member, has_lease) {
             self.begin_close(peer.connection, peer.outbox, reason);
         }

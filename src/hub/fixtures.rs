@@ -209,7 +209,7 @@ impl Desk {
             match effect {
                 Effect::Propose(proposal) => self.proposals.push_back(proposal),
                 Effect::Send { to, json } => self.deliver(to.0, &json),
-                Effect::Broadcast { room, json } => {
+                Effect::Broadcast { room, json, .. } => {
                     for member in self.entered.get(&room).cloned().unwrap_or_default() {
                         self.deliver(member, &json);
                     }

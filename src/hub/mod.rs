@@ -1,8 +1,9 @@
 //! The hub: one thread that owns rooms, members and every outbox.
 //!
 //! Each round it takes the queued commands, up to a count, and lets [`state`] decide. It hands proposals to the store,
-//! and then sends each touched room's batch with one `send` per member. It touches no disk, parses no JSON, and never
-//! waits for a sink, a session or the store. It knows encodings, but not the bytes of any protocol.
+//! and then sends each touched room's batch with one `send` per member. While more commands are queued, it sends the
+//! batch to the authors of its frames only, and the others get it a few rounds later. It touches no disk, parses no
+//! JSON, and never waits for a sink, a session or the store. It knows encodings, but not the bytes of any protocol.
 
 mod batch;
 mod command;
@@ -182,7 +183,7 @@ impl Hub {
             self.state.send_presence();
             self.carry_out();
             self.feed_store();
-            self.flush();
+            self.end_round();
             let moment = Instant::now();
             self.keep_alive(moment);
             if self.stopping == Stopping::Committing && self.pending.is_empty() && !self.with_store {
@@ -207,10 +208,15 @@ impl Hub {
         self.pending.len() < PROPOSALS_PENDING_MAX
     }
 
+    /// Whether commands are queued that the next round takes at once.
+    fn has_commands(&self) -> bool {
+        self.takes_commands() && !self.ends.commands.is_empty()
+    }
+
     /// Waits until a command, a page or a batch from the store is there, or a timer is due.
     fn wait(&self, connected: bool) {
         let commands = connected && self.takes_commands();
-        if (commands && !self.ends.commands.is_empty())
+        if (connected && self.has_commands())
             || (self.with_store && !self.ends.store.applied.is_empty())
             || !self.pager.pages.is_empty()
         {
@@ -365,7 +371,7 @@ impl Hub {
             match effect {
                 Effect::Propose(proposal) => self.pending.push(proposal),
                 Effect::Send { to, json } => self.send_own(to, &json),
-                Effect::Broadcast { room, json } => self.broadcast(room, &json),
+                Effect::Broadcast { room, json, author } => self.broadcast(room, &json, author),
                 Effect::Enter { room, member } => self.enter(room, member),
                 Effect::Exit { room, member } => self.flush_last(room, member),
                 Effect::Fetch(fetch) => self.fetches.push(fetch),
@@ -379,6 +385,7 @@ impl Hub {
                 Effect::RoomGone { room } => {
                     if let Some(batch) = self.batches.get_mut(room.0) {
                         *batch = RoomBatch::default();
+                        self.touched_rooms.retain(|touched| *touched != room);
                     }
                 }
             }

@@ -58,8 +58,8 @@ pub enum Effect {
     Propose(Proposal),
     /// Send a frame to one member only.
     Send { to: MemberKey, json: Arc<[u8]> },
-    /// Send a frame to all members of a room.
-    Broadcast { room: RoomKey, json: Arc<[u8]> },
+    /// Send a frame to all members of a room. The author's connection, if there is one, gets it without delay.
+    Broadcast { room: RoomKey, json: Arc<[u8]>, author: Option<MemberKey> },
     /// The member gets all broadcasts of the room after this effect.
     Enter { room: RoomKey, member: MemberKey },
     /// The member gets no broadcasts of the room after this effect.
@@ -227,6 +227,20 @@ impl State {
     #[must_use]
     pub fn members(&self, room: RoomKey) -> &[MemberKey] {
         self.rooms.get(room.0).map_or(&[], |room| room.members.as_slice())
+    }
+
+    /// Whether a member gets the broadcasts of a room.
+    #[must_use]
+    pub fn is_in(&self, room: RoomKey, member: MemberKey) -> bool {
+        self.rooms.get(room.0).is_some_and(|room| room.members.contains(member))
+    }
+
+    /// The rooms whose broadcasts a member gets.
+    #[must_use]
+    pub fn rooms_of(&self, member: MemberKey) -> Vec<RoomKey> {
+        let subscriptions = self.members.get(member.0).map_or(&[][..], |member| &member.subscriptions);
+        let rooms = subscriptions.iter().filter_map(|one| self.by_id.get(&one.room).copied());
+        rooms.filter(|room| self.is_in(*room, member)).collect()
     }
 
     /// The number of open connections.
@@ -488,14 +502,16 @@ impl State {
         let Applied { result, reply_to } = applied;
         match result {
             Outcome::Stored { room, stored, changed } => {
+                let mut author = None;
                 match reply_to {
                     ReplyTo::Request(request) => {
                         self.answer(request, Answer::Sent(Sent::Stored(Arc::clone(&stored.json))));
                     }
                     ReplyTo::Outsider(connection) => self.send_to(connection, Arc::clone(&stored.json)),
+                    ReplyTo::Connection(connection) => author = self.member(connection),
                     _ => {}
                 }
-                self.broadcast_stored(&room, stored, changed);
+                self.broadcast_stored(&room, author, stored, changed);
             }
             Outcome::Duplicate(stored) => match reply_to {
                 ReplyTo::Connection(connection) | ReplyTo::Outsider(connection) => {
@@ -529,10 +545,10 @@ impl State {
     }
 
     /// Sends a room its next stored frame, which may have changed another.
-    fn broadcast_stored(&mut self, room: &RoomId, stored: Stored, changed: Option<Stored>) {
+    fn broadcast_stored(&mut self, room: &RoomId, author: Option<MemberKey>, stored: Stored, changed: Option<Stored>) {
         // If the room is freed, its last member left before the frame got its seq: there is no receiver.
         let Some(key) = self.by_id.get(room).copied() else { return };
-        self.effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json) });
+        self.effects.push(Effect::Broadcast { room: key, json: Arc::clone(&stored.json), author });
         self.change_ring(key, |ring| {
             ring.push(stored);
             changed.into_iter().for_each(|changed| ring.replace(changed));

@@ -337,7 +337,7 @@ impl Rig {
             match effect {
                 Effect::Propose(proposal) => self.propose(proposal),
                 Effect::Send { to, json } => self.deliver(to.0, &json),
-                Effect::Broadcast { room, json } => {
+                Effect::Broadcast { room, json, .. } => {
                     for member in self.entered.get(&room).cloned().unwrap_or_default() {
                         self.deliver(member, &json);
                     }

@@ -152,6 +152,14 @@ impl Server {
         (Ends { commands, store: writer, reader, presence }, threads)
     }
 
+    /// A hub that the test runs one step at a time.
+    fn step(&mut self) -> Stepped {
+        let (ends, mut threads) = self.ends();
+        let (pager, paging) = Pager::start(ends.reader.clone()).unwrap();
+        threads.push(paging);
+        Stepped { hub: Hub::new(ends, pager, calm(), Arc::default()), _threads: threads }
+    }
+
     /// Connects a guest. Its user id has the number of the connection.
     fn connect(&mut self, name: &str, encoding: Encoding, count: usize) -> Client {
         let guest = guest(self.connections + 1, name);
@@ -219,6 +227,28 @@ impl Server {
     }
 }
 
+struct Stepped {
+    hub: Hub,
+    _threads: Vec<JoinHandle<()>>,
+}
+
+impl Stepped {
+    /// Takes the queued commands and applies what they propose. What this produces is not sent yet.
+    fn apply_queued(&mut self) {
+        assert!(self.hub.take_commands());
+        self.hub.feed_store();
+        while self.hub.with_store {
+            self.hub.wait(true);
+            self.hub.take_applied();
+        }
+    }
+
+    fn close(&mut self, client: &Client, reason: CloseReason) {
+        let member = self.hub.state.member(client.connection).unwrap();
+        self.hub.close(member, reason);
+    }
+}
+
 /// The other end of a channel.
 struct Client {
     connection: ConnectionId,
@@ -260,6 +290,11 @@ impl Client {
     /// The next frames, as type and content.
     fn next_frames(&mut self, count: usize) -> Vec<String> {
         self.frames(count).iter().map(|json| summary(json)).collect()
+    }
+
+    #[track_caller]
+    fn assert_got_nothing(&self) {
+        assert!(self.got.is_empty() && self.chunks.is_empty(), "{:?} and {} chunks", self.got, self.chunks.len());
     }
 
     /// Asserts that only the close comes, with this code if the encoding has close codes.
@@ -494,19 +529,79 @@ fn presence_is_published_before_a_batch_that_is_sent_early() {
     let text = "x".repeat(8_000);
     let texts = 2 * BATCH_BYTES_MAX / text.len();
     (0..texts).for_each(|_| server.send(&ana, &text));
-    // Runs the hub one step at a time.
-    let (ends, _threads) = server.ends();
-    let (pager, _paging) = Pager::start(ends.reader.clone()).unwrap();
-    let mut hub = Hub::new(ends, pager, calm(), Arc::default());
-    assert!(hub.take_commands());
-    hub.feed_store();
-    while hub.with_store {
-        hub.wait(true);
-        hub.take_applied();
-    }
+    let mut stepped = server.step();
+    stepped.apply_queued();
     assert_eq!(ana.next_frames(1), ["welcome: welcome to general"]);
     assert_eq!(bob.next_frames(1), ["welcome: welcome to general"]);
     assert_eq!(server.api.presence(&room(ROOM_DEFAULT)).map(|room| room.count), Some(2));
+}
+
+#[test]
+fn under_load_the_author_gets_its_frames_first_and_the_others_get_them_together() {
+    let mut server = Server::prepare();
+    let mut ana = server.connect("ana", Encoding::Json, 0);
+    let mut bob = server.connect("bob", Encoding::Ndjson, 0);
+    let mut stepped = server.step();
+    stepped.apply_queued();
+    stepped.hub.end_round();
+    assert_eq!(ana.next_frames(2), ["welcome: welcome to general", "join: bob joined"]);
+    assert_eq!(bob.next_frames(1), ["welcome: welcome to general"]);
+
+    server.send(&ana, "one");
+    stepped.apply_queued();
+    server.send(&bob, "two");
+    stepped.hub.end_round();
+    assert_eq!(ana.next_frames(1), ["text: one"]);
+    bob.assert_got_nothing();
+
+    // A member that enters meanwhile gets what follows.
+    let mut cai = server.connect("cai", Encoding::Json, 1);
+    stepped.apply_queued();
+    server.send(&ana, "three");
+    stepped.hub.end_round();
+    assert_eq!(bob.next_frames(3), ["text: one", "text: two", "join: cai joined"]);
+    assert_eq!(cai.next_frames(2), ["welcome: welcome to general", "text: two"]);
+    ana.assert_got_nothing();
+
+    stepped.apply_queued();
+    stepped.hub.end_round();
+    assert_eq!(ana.next_frames(3), ["text: two", "join: cai joined", "text: three"]);
+    assert_eq!(bob.next_frames(1), ["text: three"]);
+    assert_eq!(cai.next_frames(1), ["text: three"]);
+    [&ana, &bob, &cai].into_iter().for_each(Client::assert_got_nothing);
+}
+
+#[test]
+fn what_waits_under_load_is_sent_before_a_leave_or_a_close() {
+    let mut server = Server::prepare();
+    let mut clients = ["ana", "bob", "cai", "dan"].map(|name| server.connect(name, Encoding::Json, 0));
+    let mut stepped = server.step();
+    stepped.apply_queued();
+    stepped.hub.end_round();
+    for (client, others) in clients.iter_mut().zip((0..4).rev()) {
+        client.next_frames(1 + others);
+    }
+    let [ana, mut bob, mut cai, mut dan] = clients;
+    server.send(&ana, "one");
+    stepped.apply_queued();
+    server.send(&bob, r#"{"type":"leave"}"#);
+    stepped.hub.end_round();
+    [&bob, &cai, &dan].into_iter().for_each(Client::assert_got_nothing);
+
+    stepped.apply_queued();
+    assert_eq!(bob.next_frames(1), ["text: one"]);
+    stepped.close(&cai, CloseReason::Idle);
+    assert_eq!(cai.next_frames(2), ["text: one", "leave: bob left"]);
+    assert_eq!(cai.next(), Got::Close(1008));
+
+    // A server that stops keeps nothing back.
+    server.send(&ana, "two");
+    server.commands.send(Command::Stop).unwrap();
+    stepped.apply_queued();
+    server.gone(cai);
+    stepped.hub.end_round();
+    assert_eq!(dan.next_frames(2), ["text: one", "leave: bob left"]);
+    assert_eq!(bob.next_frames(1), ["leave: bob left"]);
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl State {
                 self.end(ended.collect());
             }
             Event::Kicked { room, user } => self.remove_from(&room, self.keys_of(user, |_| true), Reason::Kicked),
-            Event::Noticed { room, stored } => self.broadcast_stored(&room, stored, None),
+            Event::Noticed { room, stored } => self.broadcast_stored(&room, None, stored, None),
             Event::Renamed(renamed) => self.rename(renamed),
             Event::RoleSet { user, role } => self.set_role(user, role),
             Event::Muted { user } => self.send_mute(user),
@@ -157,7 +157,7 @@ impl State {
         let mut told: HashSet<RoomKey> = HashSet::new();
         for (room, stored) in stored {
             told.extend(self.by_id.get(&room));
-            self.broadcast_stored(&room, stored, None);
+            self.broadcast_stored(&room, None, stored, None);
         }
         for (room_key, person) in self.refresh_person(user) {
             if !told.contains(&room_key) {

@@ -169,7 +169,7 @@ impl State {
 
     pub(super) fn broadcast(&mut self, room_key: RoomKey, json: Arc<[u8]>) {
         if !self.rooms[room_key.0].members.is_empty() {
-            self.effects.push(Effect::Broadcast { room: room_key, json });
+            self.effects.push(Effect::Broadcast { room: room_key, json, author: None });
         }
     }
 
