@@ -211,15 +211,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::Sender;
-
 use agents::control::Control;
 use auth::credential::SessionCookie;
 use auth::secret::Secret;
 use config::{Config, Data};
 use front::listener::{self, Front, Listening};
 use front::{capacity, relay};
-use hub::Command;
+use hub::{Command, Commands};
 use limits::{REQUESTS_STOP_WAIT, STOP_WAIT};
 use metrics::Metrics;
 use model::reason::{Reason, Rejection};
@@ -252,7 +250,7 @@ pub enum StartError {
 pub struct Running {
     address: SocketAddr,
     listening: Listening,
-    commands: Sender<Command>,
+    commands: Commands,
     api: hub::HubApi,
     http: http::Server,
     /// `None` with `--data :memory:`, as no data outlives the process.
@@ -288,9 +286,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (commands, commanded) = hub::channel();
     let policy = Policy { accounts, registration };
     let store::Started { writer, reader, threads: mut inner } =
-        store::start(&data, durability, keep, policy, Arc::clone(&metrics))?;
+        store::start(&data, durability, keep, policy, &commanded.sleeper, Arc::clone(&metrics))?;
     let presence = hub::new_presence();
-    let ends = hub::Ends { commands: commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
+    let ends = hub::Ends { commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
     inner.extend(hub::start(ends, limits, Arc::clone(&metrics)).map_err(StartError::Thread)?);
     let api = hub::HubApi::new(commands.clone(), presence);
     let rate_limiters = Arc::new(RateLimiters::new(&limits));

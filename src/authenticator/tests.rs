@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
 use super::*;
 use crate::auth::credential::LOGIN_SPAN_MS;
@@ -15,6 +15,7 @@ use crate::store::accounts::Ban;
 use crate::store::change::{Change, NewAccount, NewSession, Policy, Restrict};
 use crate::store::entry::{Applied, By, Entry, Outcome, Proposal};
 use crate::store::{self, Started};
+use crate::threads::{Sleeper, WakingSender};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const DAY_MS: u64 = 86_400_000;
@@ -43,15 +44,16 @@ fn session(number: i64, kind: SessionKind, token: Option<&str>) -> NewSession {
 /// A store in memory, as the server starts it.
 struct Rig {
     reader: Reader,
-    proposals: Sender<Vec<Proposal>>,
+    proposals: WakingSender<Vec<Proposal>>,
     applied: Receiver<Vec<Applied>>,
 }
 
 impl Rig {
     fn new() -> Self {
         let flags = Policy { registration: crate::model::role::Registration::Open, ..Policy::default() };
-        let started = store::start(&Data::Memory, Durability::Full, Keep::default(), flags, Arc::default()).unwrap();
-        let Started { writer, reader, .. } = started;
+        let hub = Sleeper::default();
+        let started = store::start(&Data::Memory, Durability::Full, Keep::default(), flags, &hub, Arc::default());
+        let Started { writer, reader, .. } = started.unwrap();
         Self { reader, proposals: writer.proposals, applied: writer.applied }
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -52,7 +52,7 @@ const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded")
 /// A hub and a store in memory, and the context of handlers.
 pub(crate) struct Backend {
     context: Context,
-    commands: Sender<Command>,
+    commands: hub::Commands,
     presence: PublishedPresence,
     threads: Vec<JoinHandle<()>>,
 }
@@ -69,12 +69,18 @@ impl Backend {
         let metrics = Arc::new(Metrics::default());
         let (commands, commanded) = hub::channel();
         let policy = change::Policy::default();
-        let store =
-            store::start(&Data::Memory, Durability::Normal, Keep::default(), policy, Arc::clone(&metrics)).unwrap();
-        let store::Started { writer, reader, mut threads } = store;
+        let store = store::start(
+            &Data::Memory,
+            Durability::Normal,
+            Keep::default(),
+            policy,
+            &commanded.sleeper,
+            Arc::clone(&metrics),
+        );
+        let store::Started { writer, reader, mut threads } = store.unwrap();
         let presence = hub::new_presence();
         let limits = Limits { rate_per_s: 0, ..Limits::default() };
-        let ends = Ends { commands: commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
+        let ends = Ends { commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
         threads.extend(hub::start(ends, limits, Arc::clone(&metrics)).unwrap());
         let origins = vec!["https://friend.example".parse().unwrap()];
         let rate_limiters = Arc::new(RateLimiters::new(&limits));
@@ -101,7 +107,7 @@ impl Backend {
     pub(crate) fn divert(&mut self) -> Receiver<Command> {
         let (commands, diverted) = hub::channel();
         self.context.hub = HubApi::new(commands, self.presence.clone());
-        diverted
+        diverted.commands
     }
 
     pub(crate) fn request<'a>(&'a self, target: &'a str, headers: &'a [tiny_http::Header]) -> Request<'a> {
@@ -196,7 +202,7 @@ impl Drop for Backend {
 /// A connection in a room. It ends on drop.
 pub(crate) struct Member {
     connection: ConnectionId,
-    commands: Sender<Command>,
+    commands: hub::Commands,
     chunks: Receiver<Chunk>,
     lines: VecDeque<String>,
 }

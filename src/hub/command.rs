@@ -1,6 +1,6 @@
 //! The commands of the hub, which sessions, requests and tools send, and the channel that carries them.
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender};
 
 use crate::limits::COMMANDS_QUEUED_MAX;
 use crate::model::ConnectionId;
@@ -8,6 +8,7 @@ use crate::model::reason::Rejection;
 use crate::protocol::{ClientFrame, Rejected};
 use crate::store::change::Change;
 use crate::store::entry::{By, NewMessage};
+use crate::threads::{Sleeper, WakingSender};
 use crate::wire::{CloseReason, Encoding};
 
 use super::handle::Answer;
@@ -61,8 +62,21 @@ pub enum Inbound {
     Close(CloseReason),
 }
 
-/// The command channel, bounded by [`COMMANDS_QUEUED_MAX`]. A sender waits while it is full.
+/// The sending end of the command channel. A sender waits while the channel is full.
+pub type Commands = WakingSender<Command>;
+
+/// The hub's end of the command channel, which is bounded by [`COMMANDS_QUEUED_MAX`].
+#[derive(Debug)]
+pub struct Commanded {
+    pub commands: Receiver<Command>,
+    /// Where the hub's thread sleeps while there is nothing to do.
+    pub sleeper: Sleeper,
+}
+
+/// The command channel.
 #[must_use]
-pub fn channel() -> (Sender<Command>, Receiver<Command>) {
-    bounded(COMMANDS_QUEUED_MAX)
+pub fn channel() -> (Commands, Commanded) {
+    let sleeper = Sleeper::default();
+    let (sender, commands) = sleeper.channel(Some(COMMANDS_QUEUED_MAX));
+    (sender, Commanded { commands, sleeper })
 }

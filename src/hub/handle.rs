@@ -17,7 +17,7 @@ use crate::published::Published;
 use crate::store::change::{Change, Done};
 use crate::store::entry::{By, NewMessage};
 
-use super::Command;
+use super::{Command, Commands};
 
 /// The people in a room, as of the hub's last round.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,13 +72,13 @@ pub enum Answer {
 /// The interface for requests and tools. A clone uses the same hub.
 #[derive(Debug, Clone)]
 pub struct HubApi {
-    commands: Sender<Command>,
+    commands: Commands,
     presence: PublishedPresence,
 }
 
 impl HubApi {
     #[must_use]
-    pub fn new(commands: Sender<Command>, presence: PublishedPresence) -> Self {
+    pub fn new(commands: Commands, presence: PublishedPresence) -> Self {
         Self { commands, presence }
     }
 

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
+use crossbeam_channel::{Sender, TryRecvError};
 
 use crate::limits::{CLOSE_WAIT, COMMANDS_PER_ROUND_MAX, Limits, PROPOSALS_PENDING_MAX, STACK_BYTES};
 use crate::metrics::{Drop as DropReason, Metrics};
@@ -41,7 +41,7 @@ use crate::threads::AbortOnPanic;
 use crate::wire::{CloseReason, Encoding};
 
 use batch::{Batch, RoomBatch};
-pub use command::{Command, Connect, Inbound, channel};
+pub use command::{Command, Commanded, Commands, Connect, Inbound, channel};
 pub use handle::{Answer, HubApi, PublishedPresence, RoomPresence, Sent, presence as new_presence};
 use outbox::Outbox;
 use pager::Pager;
@@ -52,8 +52,8 @@ use state::{Effect, Fetch, MemberKey, RoomKey, State};
 /// The hub's ends of its channels, and what it reads and publishes.
 #[derive(Debug)]
 pub struct Ends {
-    /// Commands to the hub.
-    pub commands: Receiver<Command>,
+    /// Commands to the hub, and where its thread sleeps.
+    pub commanded: Commanded,
     /// The channels to the store and back.
     pub store: Writer,
     /// Reads the policy and the log time.
@@ -68,7 +68,7 @@ pub struct Ends {
 /// # Errors
 /// If the system can't start a thread.
 pub fn start(ends: Ends, limits: Limits, metrics: Arc<Metrics>) -> io::Result<Vec<JoinHandle<()>>> {
-    let (pager, paging) = Pager::start(ends.reader.clone())?;
+    let (pager, paging) = Pager::start(ends.reader.clone(), &ends.commanded.sleeper)?;
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
     let hub = builder.spawn(move || {
         let _abort = AbortOnPanic("hub");
@@ -210,36 +210,20 @@ impl Hub {
 
     /// Whether commands are queued that the next round takes at once.
     fn has_commands(&self) -> bool {
-        self.takes_commands() && !self.ends.commands.is_empty()
+        self.takes_commands() && !self.ends.commanded.commands.is_empty()
     }
 
-    /// Waits until a command, a page or a batch from the store is there, or a timer is due.
+    /// Waits until a command, a page or a batch from the store is there, or a timer is due. May return early.
     fn wait(&self, connected: bool) {
-        let commands = connected && self.takes_commands();
         if (connected && self.has_commands())
             || (self.with_store && !self.ends.store.applied.is_empty())
             || !self.pager.pages.is_empty()
         {
             return;
         }
-        let mut select = Select::new();
-        if commands {
-            select.recv(&self.ends.commands);
-        }
-        if self.with_store {
-            select.recv(&self.ends.store.applied);
-        }
-        select.recv(&self.pager.pages);
         let keep_alive_at = self.keep_alives.iter().filter_map(VecDeque::front).map(|(at, ..)| *at).min();
-        match [self.retry_at, keep_alive_at, self.state.lease_due(), self.state.presence_due()]
-            .into_iter()
-            .flatten()
-            .min()
-        {
-            // It does not matter which of them is ready: the round looks at all. After a time-out a round runs, too.
-            Some(due) => drop(select.ready_deadline(due)),
-            None => drop(select.ready()),
-        }
+        let timers = [self.retry_at, keep_alive_at, self.state.lease_due(), self.state.presence_due()];
+        self.ends.commanded.sleeper.sleep(timers.into_iter().flatten().min());
     }
 
     fn take_applied(&mut self) {
@@ -268,7 +252,7 @@ impl Hub {
             if !self.takes_commands() {
                 break;
             }
-            match self.ends.commands.try_recv() {
+            match self.ends.commanded.commands.try_recv() {
                 Ok(command) => self.command(command),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return false,
@@ -443,7 +427,7 @@ impl Hub {
         self.metrics.members.set(self.state.connection_count());
         self.metrics.rooms.set(self.state.room_count());
         self.metrics.outboxes_waiting.set(self.waiting.len());
-        self.metrics.commands_queued.set(self.ends.commands.len());
+        self.metrics.commands_queued.set(self.ends.commanded.commands.len());
         self.metrics.proposals_pending.set(self.pending.len());
     }
 }

@@ -10,7 +10,7 @@ use crate::limits::{PAGE_BYTES_MAX, PAGE_FRAMES_MAX, STORE_STACK_BYTES};
 use crate::model::Seq;
 use crate::store::entry::Stored;
 use crate::store::{Kinds, PageLimit, ReadError, Reader, Side, View};
-use crate::threads::{AbortOnPanic, lower_priority};
+use crate::threads::{AbortOnPanic, Sleeper, WakingSender, lower_priority};
 
 use super::state::{Fetch, Span};
 
@@ -29,9 +29,9 @@ pub struct Pager {
 
 impl Pager {
     /// Starts the thread. It ends when the hub's end is dropped.
-    pub fn start(reader: Reader) -> io::Result<(Self, JoinHandle<()>)> {
+    pub fn start(reader: Reader, hub: &Sleeper) -> io::Result<(Self, JoinHandle<()>)> {
         let (fetches, asked) = unbounded();
-        let (answers, pages) = unbounded();
+        let (answers, pages) = hub.channel(None);
         let builder = thread::Builder::new().name("pager".into()).stack_size(STORE_STACK_BYTES);
         let thread = builder.spawn(move || {
             let _abort = AbortOnPanic("pager");
@@ -47,7 +47,7 @@ impl Pager {
     }
 }
 
-fn run(reader: &Reader, asked: &Receiver<Fetch>, answers: &Sender<(Fetch, Option<Vec<Stored>>)>) {
+fn run(reader: &Reader, asked: &Receiver<Fetch>, answers: &WakingSender<(Fetch, Option<Vec<Stored>>)>) {
     for fetch in asked {
         let page = reader.view(|view| page(view, &fetch)).inspect_err(|error| log::error!("{error}")).ok();
         if answers.send((fetch, page)).is_err() {

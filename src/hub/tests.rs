@@ -4,6 +4,8 @@ use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
+
 use super::fixtures::{account, from_network, guest, history, room, user};
 use super::*;
 use crate::auth::name::Skeletons;
@@ -113,8 +115,8 @@ const FRAME_WAIT: Duration = Duration::from_secs(20);
 
 /// A hub that can be sent commands before it runs, so that it takes them all in one round.
 struct Server {
-    commands: Sender<Command>,
-    commanded: Option<Receiver<Command>>,
+    commands: Commands,
+    commanded: Option<Commanded>,
     threads: Vec<JoinHandle<()>>,
     metrics: Arc<Metrics>,
     presence: PublishedPresence,
@@ -146,16 +148,17 @@ impl Server {
     /// The hub's ends, with the threads of a store.
     fn ends(&mut self) -> (Ends, Vec<JoinHandle<()>>) {
         let (data, metrics) = (Data::Memory, Arc::clone(&self.metrics));
-        let started = crate::store::start(&data, Durability::Normal, Keep::default(), Policy::default(), metrics);
+        let (commanded, presence) = (self.commanded.take().unwrap(), self.presence.clone());
+        let (keep, policy) = (Keep::default(), Policy::default());
+        let started = crate::store::start(&data, Durability::Normal, keep, policy, &commanded.sleeper, metrics);
         let Started { writer, reader, threads } = started.unwrap();
-        let (commands, presence) = (self.commanded.take().unwrap(), self.presence.clone());
-        (Ends { commands, store: writer, reader, presence }, threads)
+        (Ends { commanded, store: writer, reader, presence }, threads)
     }
 
     /// A hub that the test runs one step at a time.
     fn step(&mut self) -> Stepped {
         let (ends, mut threads) = self.ends();
-        let (pager, paging) = Pager::start(ends.reader.clone()).unwrap();
+        let (pager, paging) = Pager::start(ends.reader.clone(), &ends.commanded.sleeper).unwrap();
         threads.push(paging);
         Stepped { hub: Hub::new(ends, pager, calm(), Arc::default()), _threads: threads }
     }

@@ -11,15 +11,13 @@ pub mod stream;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
 pub use self::decoder::{Decoder, chat};
 use crate::auth::credential::SessionCookie;
 use crate::authenticator::Authenticator;
 use crate::config::Origin;
 use crate::http1::forwarded::Client;
 use crate::http1::head::Head;
-use crate::hub::Command;
+use crate::hub::{Command, Commands};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::model::ConnectionId;
@@ -34,7 +32,7 @@ pub fn is_websocket_path(path: &str) -> bool {
 /// What every session needs. All sessions share it.
 #[derive(Debug)]
 pub struct Context {
-    pub commands: Sender<Command>,
+    pub commands: Commands,
     /// Makes a session's decoder. It is [`chat`], except in tests of the WebSocket protocol itself.
     pub decoder: fn(&Limits, RateLimiter) -> Box<dyn Decoder + '_>,
     pub authenticator: Authenticator,

@@ -5,7 +5,6 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::Sender;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, error::ProtocolError};
@@ -13,7 +12,7 @@ use tungstenite::{Error, Message, error::ProtocolError};
 use super::stream::{self, Stream};
 use super::{Context, Decoder};
 use crate::http1::response;
-use crate::hub::{Command, Inbound};
+use crate::hub::{Command, Commands, Inbound};
 use crate::limits::{CLOSE_WAIT, FRAMES_PER_COMMAND_MAX, MESSAGE_BYTES_MAX};
 use crate::metrics::Drop as DropReason;
 use crate::model::ConnectionId;
@@ -55,7 +54,7 @@ fn converse(
     stream: Stream,
     early: Vec<u8>,
     connection: ConnectionId,
-    commands: &Sender<Command>,
+    commands: &Commands,
     decoder: &mut (dyn Decoder + '_),
 ) -> Option<DropReason> {
     let mut socket = stream::accept(stream, early);
@@ -113,7 +112,7 @@ fn converse(
 
 impl PendingFrames {
     /// Sends the frames to the hub as one command. Returns `None` if the hub has ended.
-    fn hand_over(&mut self, from: ConnectionId, commands: &Sender<Command>) -> Option<()> {
+    fn hand_over(&mut self, from: ConnectionId, commands: &Commands) -> Option<()> {
         self.bytes = 0;
         if self.frames.is_empty() {
             return Some(());

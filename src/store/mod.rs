@@ -26,9 +26,9 @@ pub mod terms;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, bounded};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -36,7 +36,7 @@ use crate::config::{Data, Durability, Keep};
 use crate::limits::STORE_STACK_BYTES;
 use crate::metrics::Metrics;
 use crate::model::{RoomId, Seq};
-use crate::threads::AbortOnPanic;
+use crate::threads::{AbortOnPanic, Sleeper, WakingSender};
 
 use change::Policy;
 use engine::Store;
@@ -178,7 +178,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub struct Writer {
     /// Takes a batch. The channel holds one, and the hub sends the next only after it has the results of the last.
-    pub proposals: Sender<Vec<Proposal>>,
+    pub proposals: WakingSender<Vec<Proposal>>,
     /// Returns the results of each batch.
     pub applied: Receiver<Vec<Applied>>,
 }
@@ -198,7 +198,7 @@ pub struct Started {
     pub threads: Vec<JoinHandle<()>>,
 }
 
-/// Opens the database and starts the threads.
+/// Opens the database and starts the threads. Results wake the hub's thread where it sleeps.
 ///
 /// # Errors
 /// [`StartError`], if the database can't be used or a thread can't be started.
@@ -207,10 +207,12 @@ pub fn start(
     durability: Durability,
     keep: Keep,
     policy: Policy,
+    hub: &Sleeper,
     metrics: Arc<Metrics>,
 ) -> Result<Started, StartError> {
-    let (proposals, batches) = bounded(1);
-    let (results, applied) = bounded(1);
+    let sleeper = Sleeper::default();
+    let (proposals, batches) = sleeper.channel(Some(1));
+    let (results, applied) = hub.channel(Some(1));
     let writer = Writer { proposals, applied };
     let spawn = |name: &str| thread::Builder::new().name(name.into()).stack_size(STORE_STACK_BYTES);
     let (mut store, reader, checkpoints) = match data {
@@ -237,8 +239,9 @@ pub fn start(
         // the checkpoint thread.
         let (_open, _abort) = (open, AbortOnPanic("store"));
         let mut store = store;
+        let mut upkeep_at = Instant::now() + store.wait();
         loop {
-            match batches.recv_timeout(store.wait()) {
+            match batches.try_recv() {
                 Ok(batch) => {
                     let applied = store.commit(batch);
                     let is_stored = |applied: &&Applied| matches!(applied.result, Outcome::Stored { .. });
@@ -248,9 +251,14 @@ pub fn start(
                         break;
                     }
                     store.keep_bounds(false);
+                    upkeep_at = Instant::now() + store.wait();
                 }
-                Err(RecvTimeoutError::Timeout) => store.keep_bounds(true),
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(TryRecvError::Empty) if Instant::now() < upkeep_at => sleeper.sleep(Some(upkeep_at)),
+                Err(TryRecvError::Empty) => {
+                    store.keep_bounds(true);
+                    upkeep_at = Instant::now() + store.wait();
+                }
+                Err(TryRecvError::Disconnected) => break,
             }
         }
         store.end();

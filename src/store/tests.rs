@@ -12,6 +12,7 @@ use crate::limits::{BATCH_NUMBERS_SKIPPED, HISTORY_MAX};
 use crate::model::FrameId;
 use crate::model::role::{Accounts, Role};
 use crate::protocol::{Body, RoomPatch};
+use crate::threads::Sleeper;
 use accounts::{SessionId, SessionKind};
 use change::Change;
 use entry::{By, Entry, Past};
@@ -60,7 +61,10 @@ struct Rig(Started);
 
 impl Rig {
     fn open(data: &Data) -> Self {
-        Self(start(data, Durability::Normal, Keep::default(), Policy::default(), Arc::default()).unwrap())
+        Self(
+            start(data, Durability::Normal, Keep::default(), Policy::default(), &Sleeper::default(), Arc::default())
+                .unwrap(),
+        )
     }
 
     fn commit(&self, entries: Vec<Entry>) -> Vec<Applied> {
@@ -321,7 +325,8 @@ fn unchanged_flags_are_not_stored_again() {
     let directory = tempfile::tempdir().unwrap();
     let data = Data::File(directory.path().join("adda.db"));
     let flags = Policy { accounts: Accounts::Required, ..Policy::default() };
-    let started = || start(&data, Durability::Normal, Keep::default(), flags, Arc::default()).unwrap();
+    let started =
+        || start(&data, Durability::Normal, Keep::default(), flags, &Sleeper::default(), Arc::default()).unwrap();
     let rig = Rig(started());
     assert_eq!(rig.0.reader.policy().flags, flags, "before the first batch");
     assert_eq!(words(&rig.commit(vec![message("tea", "one", None)])), ["login_required"]);
@@ -491,7 +496,10 @@ fn a_foreign_file_is_left_unchanged() {
     let path = directory.path().join("adda.db");
     let sentence = || {
         let data = Data::File(path.clone());
-        start(&data, Durability::Full, Keep::default(), Policy::default(), Arc::default()).err().unwrap().to_string()
+        start(&data, Durability::Full, Keep::default(), Policy::default(), &Sleeper::default(), Arc::default())
+            .err()
+            .unwrap()
+            .to_string()
     };
 
     std::fs::write(&path, b"this is a letter to my grandmother, and not a database of any kind at all").unwrap();
@@ -520,7 +528,8 @@ fn a_foreign_file_is_left_unchanged() {
     assert!(sentence().contains("damaged"), "{}", sentence());
 
     let nowhere = Data::File(directory.path().join("no/such/folder/adda.db"));
-    let error = start(&nowhere, Durability::Full, Keep::default(), Policy::default(), Arc::default());
+    let error =
+        start(&nowhere, Durability::Full, Keep::default(), Policy::default(), &Sleeper::default(), Arc::default());
     let error = error.err().unwrap().to_string();
     assert!(error.contains("failed to open") && error.contains("No such file"), "{error}");
 }

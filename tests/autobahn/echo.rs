@@ -52,7 +52,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let metrics = Arc::new(Metrics::default());
     let (commands, commanded) = channel();
     let policy = store::change::Policy::default();
-    let started = store::start(&Data::Memory, Durability::Normal, Keep::default(), policy, Arc::clone(&metrics))?;
+    let (keep, hub) = (Keep::default(), &commanded.sleeper);
+    let started = store::start(&Data::Memory, Durability::Normal, keep, policy, hub, Arc::clone(&metrics))?;
     let api = HubApi::new(commands.clone(), new_presence());
     // The suite opens its connections one upon the other.
     let limits = Limits { handshakes_per_s: 0, ..Limits::default() };
@@ -83,7 +84,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let _listening = Listening::start(socket, front)?;
 
     let mut sockets: HashMap<ConnectionId, Arc<TcpStream>> = HashMap::new();
-    for command in commanded {
+    for command in commanded.commands {
         match command {
             Command::Connect(connect) => {
                 let Sink::Socket(socket) = connect.sink else { unreachable!("a session hands over its socket") };
