@@ -159,6 +159,8 @@
 //! channel with room for it. A line for which the queue of the thread `log` has no room is dropped and counted, so a
 //! standard error that is not read delays no thread.
 //!
+//! The hub and the store sleep in a `threads::Sleeper` while their channels are empty, and every send to them wakes them.
+//!
 //! # What never happens
 //!
 //! - The hub touches no disk, parses no JSON from clients and never blocks on a sink. It knows no protocol: `wire` makes
