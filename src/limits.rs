@@ -217,10 +217,12 @@ pub const STREAM_KEEP_ALIVE_INTERVAL_MAX: Duration = Duration::from_secs(15);
 pub const COMMANDS_PER_ROUND_MAX: usize = 256;
 /// Bytes of a room's batch above which it is sent before the end of the round.
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// How long, and up to how many bytes, the frames of a room wait for further frames while the hub has more commands to
-/// take. Their authors get them at once.
+/// How long, and up to how many bytes, the frames of a busy room wait for further frames while the hub has more commands
+/// to take. Their authors get them at once.
 pub const BATCH_WAIT_MAX: Duration = Duration::from_millis(10);
 pub const BATCH_WAIT_BYTES_MAX: usize = 64 * 1024;
+/// A room is busy if its last frames were sent less than this ago. So a quiet room does not wait because of a busy one.
+pub const BUSY_ROOM_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes of memory that a room keeps allocated for its next batch.
 pub const BATCH_BYTES_KEPT: usize = 64 * 1024;
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limits::{BATCH_BYTES_KEPT, BATCH_BYTES_MAX, BATCH_WAIT_BYTES_MAX, BATCH_WAIT_MAX};
+use crate::limits::{BATCH_BYTES_KEPT, BATCH_BYTES_MAX, BATCH_WAIT_BYTES_MAX, BATCH_WAIT_MAX, BUSY_ROOM_INTERVAL};
 use crate::wire::Encoding;
 
 use super::state::MemberKey;
@@ -53,6 +53,8 @@ pub struct RoomBatch {
     authors: Vec<MemberKey>,
     /// The end of the first round after which frames were left for the next.
     waits_since: Option<Instant>,
+    /// When the last batch was sent to all members.
+    sent_at: Option<Instant>,
 }
 
 impl RoomBatch {
@@ -82,7 +84,7 @@ impl RoomBatch {
     /// should be sent before the end of the round.
     pub fn push(&mut self, json: &[u8], author: Option<MemberKey>) -> bool {
         self.frames += 1;
-        self.authors.extend(author.filter(|author| !self.authors.contains(author)));
+        self.authors.extend(author);
         let mut is_large = false;
         for encoding in Encoding::ALL.into_iter().filter(|encoding| self.in_use[encoding.index()]) {
             let bytes = &mut self.by_encoding[encoding.index()];
@@ -101,10 +103,15 @@ impl RoomBatch {
         std::mem::take(&mut self.authors)
     }
 
-    /// Whether the frames may wait for those of the next round. Of `members` members, some must be no authors.
+    /// Whether the frames may wait for those of the next round. More of them must be likely soon, and some of the
+    /// `members` members must be no authors.
     pub fn may_wait(&mut self, members: usize, now: Instant) -> bool {
+        self.authors.sort_unstable();
+        self.authors.dedup();
         let since = *self.waits_since.get_or_insert(now);
-        members > self.authors.len()
+        let is_busy = self.sent_at.is_some_and(|at| now.saturating_duration_since(at) < BUSY_ROOM_INTERVAL);
+        is_busy
+            && members > self.authors.len()
             && now.saturating_duration_since(since) < BATCH_WAIT_MAX
             && self.by_encoding.iter().all(|bytes| bytes.len() < BATCH_WAIT_BYTES_MAX)
     }
@@ -123,8 +130,8 @@ impl RoomBatch {
         self.by_encoding.each_ref().map(|bytes| Batch::new(bytes))
     }
 
-    /// Removes the frames that were sent. `in_use` has the encodings of all members.
-    pub fn clear(&mut self, in_use: InUse) {
+    /// Removes the frames, which were sent to all members. `in_use` has the encodings of all members.
+    pub fn clear(&mut self, in_use: InUse, now: Instant) {
         for bytes in &mut self.by_encoding {
             bytes.clear();
             // The memory of a burst is not kept for every room.
@@ -135,6 +142,7 @@ impl RoomBatch {
         self.begins.clear();
         self.authors.clear();
         self.waits_since = None;
+        self.sent_at = Some(now);
     }
 }
 
@@ -157,7 +165,7 @@ mod tests {
         let mut batch = RoomBatch::default();
         batch.push(b"{}", None);
         assert_eq!((text(&batch, Encoding::Json), text(&batch, Encoding::Ndjson)), (&b""[..], &b""[..]));
-        batch.clear(of(&[]));
+        batch.clear(of(&[]), Instant::now());
 
         batch.enter(MemberKey(0), Encoding::Json);
         batch.push(b"{}", None);
@@ -168,7 +176,7 @@ mod tests {
         assert_eq!(text(&batch, Encoding::Ndjson), b"[]\n");
         assert_eq!(batch.frames(), 2);
 
-        batch.clear(of(&[Encoding::Ndjson]));
+        batch.clear(of(&[Encoding::Ndjson]), Instant::now());
         batch.push(b"{}", None);
         assert_eq!((text(&batch, Encoding::Json), text(&batch, Encoding::Ndjson)), (&b""[..], &b"{}\n"[..]));
     }
@@ -196,7 +204,7 @@ mod tests {
         batch.enter(MemberKey(1), Encoding::Json);
         batch.enter(MemberKey(0), Encoding::Ndjson);
         assert_eq!((batch.begin_of(MemberKey(1)), batch.begin_of(MemberKey(0))), (8, 0));
-        batch.clear(of(&[Encoding::Json]));
+        batch.clear(of(&[Encoding::Json]), Instant::now());
         assert_eq!(batch.begin_of(MemberKey(1)), 0);
     }
 
@@ -204,19 +212,19 @@ mod tests {
     fn an_author_needs_only_the_frames_after_those_it_was_sent() {
         let mut batch = RoomBatch::default();
         (0..3).for_each(|key| batch.enter(MemberKey(key), Encoding::Json));
-        for (author, authors) in [(Some(2), vec![2]), (None, vec![2]), (Some(0), vec![2, 0]), (Some(2), vec![2, 0])] {
+        for author in [Some(2), None, Some(0), Some(2)] {
             batch.push(b"{}", author.map(MemberKey));
-            assert_eq!(batch.authors, authors.into_iter().map(MemberKey).collect::<Vec<_>>());
         }
-        for author in batch.take_authors() {
-            batch.sent_to(author, Encoding::Json);
-        }
+        batch.may_wait(3, Instant::now());
+        let authors = batch.take_authors();
+        assert_eq!(authors, [MemberKey(0), MemberKey(2)]);
+        authors.into_iter().for_each(|author| batch.sent_to(author, Encoding::Json));
         batch.push(b"[]", Some(MemberKey(0)));
         assert_eq!([0, 1, 2].map(|key| batch.begin_of(MemberKey(key))), [16, 0, 16]);
         assert_eq!(batch.take_authors(), [MemberKey(0)]);
         batch.sent_to(MemberKey(0), Encoding::Json);
         assert_eq!([0, 1, 2].map(|key| batch.begin_of(MemberKey(key))), [20, 0, 16]);
-        batch.clear(of(&[Encoding::Json]));
+        batch.clear(of(&[Encoding::Json]), Instant::now());
         assert_eq!([0, 1, 2].map(|key| batch.begin_of(MemberKey(key))), [0, 0, 0]);
     }
 
@@ -226,11 +234,15 @@ mod tests {
         batch.enter(MemberKey(0), Encoding::Json);
         let began = Instant::now();
         batch.push(b"{}", Some(MemberKey(0)));
+        assert!(!batch.may_wait(2, began), "the room was silent");
+        batch.clear(of(&[Encoding::Json]), began);
+        batch.push(b"{}", Some(MemberKey(0)));
+        batch.push(b"{}", Some(MemberKey(0)));
         assert!(!batch.may_wait(1, began), "nobody is there but the author");
         for (wait, may_wait) in [(BATCH_WAIT_MAX - Duration::from_nanos(1), true), (BATCH_WAIT_MAX, false)] {
             assert_eq!(batch.may_wait(2, began + wait), may_wait, "{wait:?}");
         }
-        batch.clear(of(&[Encoding::Json]));
+        batch.clear(of(&[Encoding::Json]), Instant::now());
         batch.push(b"{}", None);
         assert!(batch.may_wait(1, began + BATCH_WAIT_MAX), "the time of the next batch begins later");
         while batch.batch(Encoding::Json).bytes().len() < BATCH_WAIT_BYTES_MAX {
@@ -247,7 +259,7 @@ mod tests {
         let json = vec![b'x'; 1_000];
         let pushes = (1..).find(|_| batch.push(&json, None)).unwrap();
         assert_eq!(pushes, BATCH_BYTES_MAX.div_ceil(1_001));
-        batch.clear(of(&[Encoding::Ndjson]));
+        batch.clear(of(&[Encoding::Ndjson]), Instant::now());
         assert!(batch.by_encoding.iter().all(|bytes| bytes.capacity() <= BATCH_BYTES_KEPT));
     }
 }

@@ -83,18 +83,17 @@ impl Hub {
     }
 
     /// Sends what the round has produced. A `send` costs about the same for any number of frames. So under load, only
-    /// the authors get their frames at once, because many send no more before that. What the other members of a room
-    /// get grows over the next rounds, within bounds.
-    pub(super) fn end_round(&mut self) {
+    /// the authors get their frames at once, because many send no more before that. What the other members of a busy
+    /// room get grows over the next rounds, within bounds.
+    pub(super) fn end_round(&mut self, now: Instant) {
         self.flush_peers();
-        let now = Instant::now();
         let mut rooms = std::mem::take(&mut self.touched_rooms);
         rooms.retain(|&room| {
             let may_wait = self.batches[room.0].may_wait(self.state.members(room).len(), now);
             if may_wait {
                 self.flush_authors(room)
             } else {
-                self.flush_room(room)
+                self.flush_room(room, now)
             }
             may_wait
         });
@@ -106,17 +105,17 @@ impl Hub {
         // need this core.
         thread::yield_now();
         if self.stopping != Stopping::No || !self.has_commands() {
-            self.flush();
+            self.flush(now);
         }
     }
 
     /// Sends all that waits. Presence is published first, before a frame tells of it.
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, now: Instant) {
         self.flush_peers();
         self.flush_due = false;
         let mut rooms = std::mem::take(&mut self.touched_rooms);
         for room in rooms.drain(..) {
-            self.flush_room(room);
+            self.flush_room(room, now);
         }
         self.touched_rooms = rooms;
     }
@@ -134,7 +133,7 @@ impl Hub {
     }
 
     /// The hot path: sends a room's batch to every member, with one `send` per member.
-    fn flush_room(&mut self, room: RoomKey) {
+    fn flush_room(&mut self, room: RoomKey, now: Instant) {
         let room_batch = &mut self.batches[room.0];
         let mut batches = room_batch.batches();
         let mut in_use = InUse::default();
@@ -152,7 +151,7 @@ impl Hub {
             }
             deliveries += room_batch.frames();
         }
-        room_batch.clear(in_use);
+        room_batch.clear(in_use, now);
         self.metrics.deliveries.add(deliveries);
     }
 

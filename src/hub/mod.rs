@@ -183,8 +183,8 @@ impl Hub {
             self.state.send_presence();
             self.carry_out();
             self.feed_store();
-            self.end_round();
             let moment = Instant::now();
+            self.end_round(moment);
             self.keep_alive(moment);
             if self.stopping == Stopping::Committing && self.pending.is_empty() && !self.with_store {
                 self.close_all();
@@ -382,7 +382,7 @@ impl Hub {
         }
         // A flush is safe only here: the effects are done, so the hub's tables agree with the members in the state.
         if self.flush_due {
-            self.flush();
+            self.flush(Instant::now());
         }
     }
 

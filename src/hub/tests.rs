@@ -160,7 +160,7 @@ impl Server {
         let (ends, mut threads) = self.ends();
         let (pager, paging) = Pager::start(ends.reader.clone(), &ends.commanded.sleeper).unwrap();
         threads.push(paging);
-        Stepped { hub: Hub::new(ends, pager, calm(), Arc::default()), _threads: threads }
+        Stepped { hub: Hub::new(ends, pager, calm(), Arc::default()), begun: Instant::now(), _threads: threads }
     }
 
     /// Connects a guest. Its user id has the number of the connection.
@@ -232,6 +232,7 @@ impl Server {
 
 struct Stepped {
     hub: Hub,
+    begun: Instant,
     _threads: Vec<JoinHandle<()>>,
 }
 
@@ -244,6 +245,11 @@ impl Stepped {
             self.hub.wait(true);
             self.hub.take_applied();
         }
+    }
+
+    /// Ends the round, at the same time as all others: no frames wait too long.
+    fn end_round(&mut self) {
+        self.hub.end_round(self.begun);
     }
 
     fn close(&mut self, client: &Client, reason: CloseReason) {
@@ -546,14 +552,14 @@ fn under_load_the_author_gets_its_frames_first_and_the_others_get_them_together(
     let mut bob = server.connect("bob", Encoding::Ndjson, 0);
     let mut stepped = server.step();
     stepped.apply_queued();
-    stepped.hub.end_round();
+    stepped.end_round();
     assert_eq!(ana.next_frames(2), ["welcome: welcome to general", "join: bob joined"]);
     assert_eq!(bob.next_frames(1), ["welcome: welcome to general"]);
 
     server.send(&ana, "one");
     stepped.apply_queued();
     server.send(&bob, "two");
-    stepped.hub.end_round();
+    stepped.end_round();
     assert_eq!(ana.next_frames(1), ["text: one"]);
     bob.assert_got_nothing();
 
@@ -561,13 +567,13 @@ fn under_load_the_author_gets_its_frames_first_and_the_others_get_them_together(
     let mut cai = server.connect("cai", Encoding::Json, 1);
     stepped.apply_queued();
     server.send(&ana, "three");
-    stepped.hub.end_round();
+    stepped.end_round();
     assert_eq!(bob.next_frames(3), ["text: one", "text: two", "join: cai joined"]);
     assert_eq!(cai.next_frames(2), ["welcome: welcome to general", "text: two"]);
     ana.assert_got_nothing();
 
     stepped.apply_queued();
-    stepped.hub.end_round();
+    stepped.end_round();
     assert_eq!(ana.next_frames(3), ["text: two", "join: cai joined", "text: three"]);
     assert_eq!(bob.next_frames(1), ["text: three"]);
     assert_eq!(cai.next_frames(1), ["text: three"]);
@@ -580,7 +586,7 @@ fn what_waits_under_load_is_sent_before_a_leave_or_a_close() {
     let mut clients = ["ana", "bob", "cai", "dan"].map(|name| server.connect(name, Encoding::Json, 0));
     let mut stepped = server.step();
     stepped.apply_queued();
-    stepped.hub.end_round();
+    stepped.end_round();
     for (client, others) in clients.iter_mut().zip((0..4).rev()) {
         client.next_frames(1 + others);
     }
@@ -588,7 +594,7 @@ fn what_waits_under_load_is_sent_before_a_leave_or_a_close() {
     server.send(&ana, "one");
     stepped.apply_queued();
     server.send(&bob, r#"{"type":"leave"}"#);
-    stepped.hub.end_round();
+    stepped.end_round();
     [&bob, &cai, &dan].into_iter().for_each(Client::assert_got_nothing);
 
     stepped.apply_queued();
@@ -602,7 +608,7 @@ fn what_waits_under_load_is_sent_before_a_leave_or_a_close() {
     server.commands.send(Command::Stop).unwrap();
     stepped.apply_queued();
     server.gone(cai);
-    stepped.hub.end_round();
+    stepped.end_round();
     assert_eq!(dan.next_frames(2), ["text: one", "leave: bob left"]);
     assert_eq!(bob.next_frames(1), ["leave: bob left"]);
 }
