@@ -285,12 +285,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     log::info!("connection limit: {connections_max}, set by {term}");
 
     let metrics = Arc::new(Metrics::default());
-    let (commands, commanded) = hub::channel();
+    let (commands, queue) = hub::channel();
     let policy = Policy { accounts, registration };
     let store::Started { writer, reader, threads: mut inner } =
-        store::start(&data, durability, keep, policy, &commanded.sleeper, Arc::clone(&metrics))?;
+        store::start(&data, durability, keep, policy, &queue.sleeper, Arc::clone(&metrics))?;
     let presence = hub::new_presence();
-    let ends = hub::Ends { commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
+    let ends = hub::Ends { queue, store: writer, reader: reader.clone(), presence: presence.clone() };
     inner.extend(hub::start(ends, limits, Arc::clone(&metrics)).map_err(StartError::Thread)?);
     let api = hub::HubApi::new(commands.clone(), presence);
     let rate_limiters = Arc::new(RateLimiters::new(&limits));

@@ -67,20 +67,20 @@ fn settings() -> Settings {
 impl Backend {
     pub(crate) fn start() -> Self {
         let metrics = Arc::new(Metrics::default());
-        let (commands, commanded) = hub::channel();
+        let (commands, queue) = hub::channel();
         let policy = change::Policy::default();
         let store = store::start(
             &Data::Memory,
             Durability::Normal,
             Keep::default(),
             policy,
-            &commanded.sleeper,
+            &queue.sleeper,
             Arc::clone(&metrics),
         );
         let store::Started { writer, reader, mut threads } = store.unwrap();
         let presence = hub::new_presence();
         let limits = Limits { rate_per_s: 0, ..Limits::default() };
-        let ends = Ends { commanded, store: writer, reader: reader.clone(), presence: presence.clone() };
+        let ends = Ends { queue, store: writer, reader: reader.clone(), presence: presence.clone() };
         threads.extend(hub::start(ends, limits, Arc::clone(&metrics)).unwrap());
         let origins = vec!["https://friend.example".parse().unwrap()];
         let rate_limiters = Arc::new(RateLimiters::new(&limits));

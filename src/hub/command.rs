@@ -67,7 +67,7 @@ pub type Commands = WakingSender<Command>;
 
 /// The hub's end of the command channel, which is bounded by [`COMMANDS_QUEUED_MAX`].
 #[derive(Debug)]
-pub struct Commanded {
+pub struct CommandQueue {
     pub commands: Receiver<Command>,
     /// Where the hub's thread sleeps while there is nothing to do.
     pub sleeper: Sleeper,
@@ -75,8 +75,8 @@ pub struct Commanded {
 
 /// The command channel.
 #[must_use]
-pub fn channel() -> (Commands, Commanded) {
+pub fn channel() -> (Commands, CommandQueue) {
     let sleeper = Sleeper::default();
     let (sender, commands) = sleeper.channel(Some(COMMANDS_QUEUED_MAX));
-    (sender, Commanded { commands, sleeper })
+    (sender, CommandQueue { commands, sleeper })
 }

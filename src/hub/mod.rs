@@ -41,7 +41,7 @@ use crate::threads::AbortOnPanic;
 use crate::wire::{CloseReason, Encoding};
 
 use batch::{Batch, RoomBatch};
-pub use command::{Command, Commanded, Commands, Connect, Inbound, channel};
+pub use command::{Command, CommandQueue, Commands, Connect, Inbound, channel};
 pub use handle::{Answer, HubApi, PublishedPresence, RoomPresence, Sent, presence as new_presence};
 use outbox::Outbox;
 use pager::Pager;
@@ -53,7 +53,7 @@ use state::{Effect, Fetch, MemberKey, RoomKey, State};
 #[derive(Debug)]
 pub struct Ends {
     /// Commands to the hub, and where its thread sleeps.
-    pub commanded: Commanded,
+    pub queue: CommandQueue,
     /// The channels to the store and back.
     pub store: Writer,
     /// Reads the policy and the log time.
@@ -68,7 +68,7 @@ pub struct Ends {
 /// # Errors
 /// If the system can't start a thread.
 pub fn start(ends: Ends, limits: Limits, metrics: Arc<Metrics>) -> io::Result<Vec<JoinHandle<()>>> {
-    let (pager, paging) = Pager::start(ends.reader.clone(), &ends.commanded.sleeper)?;
+    let (pager, paging) = Pager::start(ends.reader.clone(), &ends.queue.sleeper)?;
     let builder = thread::Builder::new().name("hub".into()).stack_size(8 * STACK_BYTES);
     let hub = builder.spawn(move || {
         let _abort = AbortOnPanic("hub");
@@ -210,7 +210,7 @@ impl Hub {
 
     /// Whether commands are queued that the next round takes at once.
     fn has_commands(&self) -> bool {
-        self.takes_commands() && !self.ends.commanded.commands.is_empty()
+        self.takes_commands() && !self.ends.queue.commands.is_empty()
     }
 
     /// Waits until a command, a page or a batch from the store is there, or a timer is due. May return early.
@@ -223,7 +223,7 @@ impl Hub {
         }
         let keep_alive_at = self.keep_alives.iter().filter_map(VecDeque::front).map(|(at, ..)| *at).min();
         let timers = [self.retry_at, keep_alive_at, self.state.lease_due(), self.state.presence_due()];
-        self.ends.commanded.sleeper.sleep(timers.into_iter().flatten().min());
+        self.ends.queue.sleeper.sleep(timers.into_iter().flatten().min());
     }
 
     fn take_applied(&mut self) {
@@ -252,7 +252,7 @@ impl Hub {
             if !self.takes_commands() {
                 break;
             }
-            match self.ends.commanded.commands.try_recv() {
+            match self.ends.queue.commands.try_recv() {
                 Ok(command) => self.command(command),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return false,
@@ -427,7 +427,7 @@ impl Hub {
         self.metrics.members.set(self.state.connection_count());
         self.metrics.rooms.set(self.state.room_count());
         self.metrics.outboxes_waiting.set(self.waiting.len());
-        self.metrics.commands_queued.set(self.ends.commanded.commands.len());
+        self.metrics.commands_queued.set(self.ends.queue.commands.len());
         self.metrics.proposals_pending.set(self.pending.len());
     }
 }

@@ -116,7 +116,7 @@ const FRAME_WAIT: Duration = Duration::from_secs(20);
 /// A hub that can be sent commands before it runs, so that it takes them all in one round.
 struct Server {
     commands: Commands,
-    commanded: Option<Commanded>,
+    queue: Option<CommandQueue>,
     threads: Vec<JoinHandle<()>>,
     metrics: Arc<Metrics>,
     presence: PublishedPresence,
@@ -126,12 +126,12 @@ struct Server {
 
 impl Server {
     fn prepare() -> Self {
-        let (commands, commanded) = channel();
+        let (commands, queue) = channel();
         let presence = new_presence();
         Self {
             api: HubApi::new(commands.clone(), presence.clone()),
             commands,
-            commanded: Some(commanded),
+            queue: Some(queue),
             threads: Vec::new(),
             metrics: Arc::default(),
             presence,
@@ -148,17 +148,17 @@ impl Server {
     /// The hub's ends, with the threads of a store.
     fn ends(&mut self) -> (Ends, Vec<JoinHandle<()>>) {
         let (data, metrics) = (Data::Memory, Arc::clone(&self.metrics));
-        let (commanded, presence) = (self.commanded.take().unwrap(), self.presence.clone());
+        let (queue, presence) = (self.queue.take().unwrap(), self.presence.clone());
         let (keep, policy) = (Keep::default(), Policy::default());
-        let started = crate::store::start(&data, Durability::Normal, keep, policy, &commanded.sleeper, metrics);
+        let started = crate::store::start(&data, Durability::Normal, keep, policy, &queue.sleeper, metrics);
         let Started { writer, reader, threads } = started.unwrap();
-        (Ends { commanded, store: writer, reader, presence }, threads)
+        (Ends { queue, store: writer, reader, presence }, threads)
     }
 
     /// A hub that the test runs one step at a time.
     fn step(&mut self) -> Stepped {
         let (ends, mut threads) = self.ends();
-        let (pager, paging) = Pager::start(ends.reader.clone(), &ends.commanded.sleeper).unwrap();
+        let (pager, paging) = Pager::start(ends.reader.clone(), &ends.queue.sleeper).unwrap();
         threads.push(paging);
         Stepped { hub: Hub::new(ends, pager, calm(), Arc::default()), begun: Instant::now(), _threads: threads }
     }

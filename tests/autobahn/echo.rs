@@ -50,9 +50,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => return Err("usage: echo --listen ADDR:PORT".into()),
     };
     let metrics = Arc::new(Metrics::default());
-    let (commands, commanded) = channel();
+    let (commands, queue) = channel();
     let policy = store::change::Policy::default();
-    let (keep, hub) = (Keep::default(), &commanded.sleeper);
+    let (keep, hub) = (Keep::default(), &queue.sleeper);
     let started = store::start(&Data::Memory, Durability::Normal, keep, policy, hub, Arc::clone(&metrics))?;
     let api = HubApi::new(commands.clone(), new_presence());
     // The suite opens its connections one upon the other.
@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let _listening = Listening::start(socket, front)?;
 
     let mut sockets: HashMap<ConnectionId, Arc<TcpStream>> = HashMap::new();
-    for command in commanded.commands {
+    for command in queue.commands {
         match command {
             Command::Connect(connect) => {
                 let Sink::Socket(socket) = connect.sink else { unreachable!("a session hands over its socket") };
