@@ -13,17 +13,16 @@ use rustix::thread::gettid;
 /// Where a thread sleeps until another thread has something for it. It belongs to one thread, the first that sleeps.
 ///
 /// The receivers of `crossbeam-channel` spin and yield for some microseconds before they park. For a message that passes
-/// several threads this was half of the work. A sleeping thread parks at once.
+/// several threads this was nearly half of the work. A sleeping thread parks at once.
 #[derive(Debug, Default)]
 pub struct Sleeper(Arc<OnceLock<Thread>>);
 
 /// Wakes a sleeping thread. Also wakes it when dropped, so that it sees the end of a channel.
 #[derive(Debug, Clone)]
-pub struct Waker(Arc<OnceLock<Thread>>);
+struct Waker(Arc<OnceLock<Thread>>);
 
 impl Sleeper {
-    #[must_use]
-    pub fn waker(&self) -> Waker {
+    fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.0))
     }
 
@@ -50,7 +49,7 @@ impl Sleeper {
 }
 
 impl Waker {
-    pub fn wake(&self) {
+    fn wake(&self) {
         if self.0.get().is_none() {
             // Either the thread is seen here, or it looks at its channels after this.
             fence(Ordering::SeqCst);

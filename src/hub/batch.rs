@@ -62,12 +62,12 @@ impl RoomBatch {
     pub fn enter(&mut self, member: MemberKey, encoding: Encoding) {
         self.in_use[encoding.index()] = true;
         if self.frames > 0 {
-            self.sent_to(member, encoding);
+            self.begin_at_end(member, encoding);
         }
     }
 
     /// Notes that a member needs only the frames that are pushed after this call.
-    pub fn sent_to(&mut self, member: MemberKey, encoding: Encoding) {
+    pub fn begin_at_end(&mut self, member: MemberKey, encoding: Encoding) {
         let begin = self.by_encoding[encoding.index()].len();
         match self.place_of(member) {
             // The member was sent more, or it has left and joined again.
@@ -218,11 +218,11 @@ mod tests {
         batch.may_wait(3, Instant::now());
         let authors = batch.take_authors();
         assert_eq!(authors, [MemberKey(0), MemberKey(2)]);
-        authors.into_iter().for_each(|author| batch.sent_to(author, Encoding::Json));
+        authors.into_iter().for_each(|author| batch.begin_at_end(author, Encoding::Json));
         batch.push(b"[]", Some(MemberKey(0)));
         assert_eq!([0, 1, 2].map(|key| batch.begin_of(MemberKey(key))), [16, 0, 16]);
         assert_eq!(batch.take_authors(), [MemberKey(0)]);
-        batch.sent_to(MemberKey(0), Encoding::Json);
+        batch.begin_at_end(MemberKey(0), Encoding::Json);
         assert_eq!([0, 1, 2].map(|key| batch.begin_of(MemberKey(key))), [20, 0, 16]);
         batch.clear(of(&[Encoding::Json]), Instant::now());
         assert_eq!([0, 1, 2].map(|key| batch.begin_of(MemberKey(key))), [0, 0, 0]);

@@ -109,7 +109,7 @@ impl Hub {
         }
     }
 
-    /// Sends all that waits. Presence is published first, before a frame tells of it.
+    /// Sends all that waits.
     pub(super) fn flush(&mut self, now: Instant) {
         self.flush_peers();
         self.flush_due = false;
@@ -120,7 +120,7 @@ impl Hub {
         self.touched_rooms = rooms;
     }
 
-    /// Sends the frames that are for one member only.
+    /// Publishes presence, before a frame tells of it, and sends the frames that are for one member only.
     fn flush_peers(&mut self) {
         if let Some(presence) = self.state.take_presence() {
             self.ends.presence.set(presence);
@@ -166,7 +166,7 @@ impl Hub {
             let encoding = peer.outbox.encoding();
             let begin = room_batch.begin_of(member);
             peer.send(&mut room_batch.batch(encoding), begin, member, &mut self.waiting);
-            room_batch.sent_to(member, encoding);
+            room_batch.begin_at_end(member, encoding);
         }
     }
 
